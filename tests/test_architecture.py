@@ -26,6 +26,12 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return what a module is written of: to walk through all files takes a second, and six rules do."""
+    return tuple(ast.walk(parsed(path)))
+
+
 @pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_module_is_no_drawer(path: Path) -> None:
     assert path.stem not in DRAWERS, "name a module for what it knows (house rule 10)"
@@ -58,7 +64,7 @@ ONLY_WHERE_SET = {
 @pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_stand_at_the_top(path: Path) -> None:
     late = ONLY_WHERE_SET.get(str(path.relative_to(ROOT)))
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             hidden = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
             lines = [n.lineno for n in hidden if late is None or getattr(n, "module", None) != late]
@@ -76,16 +82,14 @@ def test_no_program_imports_what_takes_long_before_it_is_used() -> None:
 
 def test_nobody_mocks() -> None:
     for path in sorted((ROOT / "tests").rglob("*.py")):
-        for node in ast.walk(parsed(path)):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-            assert "unittest.mock" not in [*names, module], f"{path} uses a mock (house rule 7)"
+        modules = [module for _, module, _ in imported(path)]
+        assert "unittest.mock" not in modules, f"{path} uses a mock (house rule 7)"
 
 
 def test_the_environment_is_read_only_at_the_edge() -> None:
     for path in modules():
         lines = path.read_text("utf-8").splitlines()
-        for node in ast.walk(parsed(path)):
+        for node in nodes(path):
             if not (isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}):
                 continue
             at_the_edge = path.name == "__main__.py" or "TID251" in lines[node.lineno - 1]
@@ -106,7 +110,7 @@ def test_broad_excepts_stand_only_at_the_edges() -> None:
     for path in modules():
         broad = [
             node.lineno
-            for node in ast.walk(parsed(path))
+            for node in nodes(path)
             if isinstance(node, ast.ExceptHandler)
             and (node.type is None or getattr(node.type, "id", "") == "Exception")
         ]
@@ -141,7 +145,7 @@ def module_name(path: Path) -> str:
 def imported(path: Path) -> tuple[tuple[int, str, str], ...]:
     """Return (line, module, name) of every import; the name is empty where the module itself is imported."""
     imports: list[tuple[int, str, str]] = []
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             imports += [(node.lineno, alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -255,7 +259,7 @@ def test_events_are_logged_by_structlog_under_a_name_in_snake_case(path: Path) -
     name = str(path.relative_to(ROOT))
     standard = any(module == "logging" for _, module, _ in imported(path))
     assert not standard or name in STDLIB_LOGGERS, f"{name} logs past structlog"
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.") and node.args:
             for text in ast.walk(node.args[0]):
                 if isinstance(text, ast.Constant) and isinstance(text.value, str):

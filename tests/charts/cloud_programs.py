@@ -153,7 +153,12 @@ def understood(program: str, path: str, words: Sequence[str]) -> tuple[str, froz
 def live(program: str, path: str, words: tuple[str, ...]) -> tuple[str, frozenset[str]]:
     """Ask a program that the tests have (Helm, kubectl)."""
     name, options = understood(program, path, words)
-    return name, options | (in_help(program, ask([path, "options"])) if program == "kubectl" else frozenset())
+    return name, options | (of_every_command(path) if program == "kubectl" else frozenset())
+
+
+@cache
+def of_every_command(kubectl: str) -> frozenset[str]:
+    return in_help("kubectl", ask([kubectl, "options"]))
 
 
 def known(program: str, words: Sequence[str]) -> tuple[str, frozenset[str]]:
@@ -163,13 +168,19 @@ def known(program: str, words: Sequence[str]) -> tuple[str, frozenset[str]]:
         both = [live(program, tool(path), tuple(plain)) for path in INSTALLED[program]]
         later = {"--force-conflicts"} if program == "helm" else set[str]()  # Helm 4's, where a page says so
         return both[1][0], both[0][1] & both[1][1] | both[1][1] & later
-    record = yaml.safe_load(RECORD.read_text("utf-8")).get(program, {}).get("commands", {})
+    record = of_record().get(program, {}).get("commands", {})
     by_hand = {k.removeprefix(f"{program} "): v for k, v in READ_BY_HAND.items() if k.startswith(f"{program} ")}
     for length in range(len(plain), 0, -1):
         name = " ".join(plain[:length])
         if name in record | by_hand:
             return name, frozenset((record | by_hand)[name].split())
     return "", frozenset()
+
+
+@cache
+def of_record() -> dict[str, dict[str, dict[str, str]]]:
+    read: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(RECORD.read_text("utf-8"))
+    return read
 
 
 def recorded() -> dict[str, dict[str, object]]:

@@ -6,6 +6,7 @@ in the record of `tests.charts.cloud_programs`.
 
 import json
 import re
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def test_what_was_read_by_hand_is_only_what_the_pages_still_say() -> None:
     assert used == {name: set(options.split()) for name, options in READ_BY_HAND.items()}
 
 
+@cache
 def existing() -> set[tuple[str, str]]:
     """Return the kinds and names that any of our values files renders, and those of claims that StatefulSets make."""
     found = set()

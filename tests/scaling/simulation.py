@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import heappop, heappush
 from itertools import count
 
@@ -76,10 +77,6 @@ class Replica:
     running: int = 0
     killed_at: float = math.inf
 
-    def accepts(self, now: float) -> bool:
-        """Return whether it is ready and not terminating."""
-        return self.ready_at <= now and self.killed_at == math.inf
-
 
 @dataclass(slots=True)
 class SimulationResult:
@@ -114,6 +111,8 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._event_numbers = count()
         self._replicas = [Replica(0.0) for _ in range(policy.min_replicas)]
+        self._staying = self._replicas.copy()
+        """Those that are not terminating."""
         self._queue: deque[float] = deque()
         self._without_slot: dict[str, deque[float]] = {
             "chatbot_turned_away_total": deque(),
@@ -144,7 +143,7 @@ class Simulation:
 
     def _ask(self, now: float) -> None:
         self._schedule(now + self._random.expovariate(self._rate(now)), self._ask)
-        ready = [replica for replica in self._replicas if replica.accepts(now)]
+        ready = self._ready(now)
         if not ready:
             self._without_slot["chatbot_ladder_total"].append(now)
             self.result.without_model.append(now)
@@ -156,16 +155,21 @@ class Simulation:
         self._queue.append(now)
         self._start_queued(now)
 
-    @property
+    def _ready(self, now: float) -> list[Replica]:
+        return [replica for replica in self._staying if replica.ready_at <= now]
+
+    @cached_property
     def _busy_seconds(self) -> float:
         """Seconds of a fully loaded replica that an answer takes."""
         speeds = self._profile.speeds
         return self._size.prompt_tokens / speeds.prefill + self._size.answer_tokens / speeds.all_streams
 
     def _start_queued(self, now: float) -> None:
+        if not self._queue:
+            return
+        ready, most = self._ready(now), self._profile.engine.max_num_seqs
         while self._queue:
-            free = [r for r in self._replicas if r.accepts(now) and r.running < self._profile.engine.max_num_seqs]
-            free = [r for r in free if r.prefills_until - now < self._target_seconds]
+            free = [r for r in ready if r.running < most and r.prefills_until - now < self._target_seconds]
             if not free:
                 return
             self._prefill(min(free, key=lambda r: (r.prefills_until, r.running)), self._queue.popleft(), now)
@@ -244,13 +248,14 @@ class Simulation:
     def _resize(self, size: int, new: int, now: float) -> None:
         self._changes.append((now, new - size))
         self.result.sizes.append((now, new))
-        present = [replica for replica in self._replicas if replica.killed_at == math.inf]
+        for replica in self._staying[new:]:
+            replica.killed_at = now + self._timings.drain_seconds
+        del self._staying[new:]
         for _ in range(new - size):
             ready_at = now + self._timings.load_seconds + self.gpu_wait_seconds(now)
-            self._replicas.append(Replica(ready_at))
+            self._staying.append(Replica(ready_at))
             self._schedule(ready_at, self._start_queued)
-        for replica in present[new:]:
-            replica.killed_at = now + self._timings.drain_seconds
+        self._replicas = [r for r in self._replicas if r.running and r.killed_at < math.inf] + self._staying
 
     def gpu_wait_seconds(self, now: float) -> float:
         """Return how long a new replica waits for a GPU; the placeholder that it evicts then waits for a new node."""
