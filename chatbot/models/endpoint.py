@@ -423,7 +423,9 @@ class Endpoint:
             raise QueueFull(f"{self.name}: its queue is full")
         if status == 400 and "content_filter" in names:
             raise ContentFiltered(f"{self.name}: its content filter refused the question")
-        if status in (401, 403) and _BAD_REQUEST not in names:
+        # A firewall in front of it refuses a question by a page; a wrong key is refused at the first call, a GET.
+        by_firewall = status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
+        if status in (401, 403) and _BAD_REQUEST not in names and not by_firewall:
             raise AccessDenied(f"{self.name}: it refused the key ({status}): set the one of this endpoint")
         if status in (400, 403, 413, 422):
             raise RequestRejected(f"{self.name}: it refused the request ({refused})")

@@ -298,7 +298,8 @@ async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
         (429, b'{"error":{"message":"You exceeded your quota","code":"insufficient_quota"}}', AccessDenied),
         (400, b'{"error":{"code":"content_filter","innererror":{}}}', ContentFiltered),
         (401, b"", AccessDenied),
-        (403, b"<html>", AccessDenied),
+        (403, b'{"error":{"message":"no such key","code":"invalid_api_key"}}', AccessDenied),
+        (403, b"<html>Request blocked</html>", RequestRejected),
         (403, b'{"error":{"message":"You are not allowed","type":"invalid_request_error"}}', RequestRejected),
         (400, b"maximum context length", RequestRejected),
         (422, b"", RequestRejected),
@@ -312,6 +313,13 @@ async def test_every_status_has_a_meaning(status: int, body: bytes, kind: type[E
             await listen(endpoint)
         with pytest.raises(kind):
             await endpoint.top_tokens(call(), top=20)
+
+
+@pytest.mark.anyio
+async def test_a_page_that_refuses_the_first_call_refuses_the_key() -> None:
+    async with replying(saying(b"<html>Forbidden</html>"), status=403) as endpoint:
+        with pytest.raises(AccessDenied):
+            await endpoint.model_card()
 
 
 @pytest.mark.anyio
