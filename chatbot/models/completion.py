@@ -296,6 +296,10 @@ class CompletionDecoder:
                 return
             if chunk is not None:
                 yield chunk
+                # Only now that it was taken: what cannot be taken is no end of the answer.
+                self.usage = _usage(chunk.usage) or self.usage
+                for choice in chunk.choices or ():
+                    self.finish_reason = choice.finish_reason or self.finish_reason
 
     def _chunk(self, line: bytes) -> CompletionChunk | None:
         """Return the chunk in a line; None where there is none in it."""
@@ -315,9 +319,6 @@ class CompletionDecoder:
         if chunk.error:
             code = chunk.error.get("code") if isinstance(chunk.error, dict) else None
             raise CompletionBroken(f"the server gave up in mid-answer ({code if isinstance(code, int) else 'error'})")
-        self.usage = _usage(chunk.usage) or self.usage
-        for choice in chunk.choices or ():
-            self.finish_reason = choice.finish_reason or self.finish_reason
         return chunk
 
 

@@ -231,9 +231,18 @@ async def test_an_answer_that_only_lacks_its_usage_is_whole() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_vllm_whose_token_ids_are_kept_back_is_unfit() -> None:
-    async with replying(saying(TOKEN.replace(b',"token_ids":[1]', b""), LAST)) as endpoint:
+@pytest.mark.parametrize("end", [b"", b',"finish_reason":"stop"'])
+async def test_a_vllm_whose_token_ids_are_kept_back_is_unfit(end: bytes) -> None:
+    async with replying(saying(TOKEN.replace(b',"token_ids":[1]', end), LAST)) as endpoint:
         with pytest.raises(WrongModel, match=r"sends no token ids.*`api: openai`"):
+            await listen(endpoint)
+
+
+@pytest.mark.anyio
+async def test_a_chat_completion_in_place_of_a_completion_is_no_answer() -> None:
+    chat = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+    async with replying(saying(chat, b"data: [DONE]\n\n")) as endpoint:
+        with pytest.raises(ReplyBroken, match="chat completions where none were asked for"):
             await listen(endpoint)
 
 
