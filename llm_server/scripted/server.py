@@ -236,15 +236,21 @@ class ScriptedModel:
 
     @asynccontextmanager
     async def _slot(self, request: web.Request, generation: SeenGeneration) -> AsyncGenerator[None]:
-        """Wait for a slot and hold it; a generation that ends without a reason was left by its client."""
+        """Wait for a slot and hold it; a generation that ends without a reason was left by its client.
+
+        As in vLLM, whose engine counts what waits after it has scheduled, nothing waits while a slot is free.
+        """
         transport = request.transport
-        self._waiting += 1
-        self._notify()
         try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            self._waiting += 1
             self._notify()
+            try:
+                await self._slots.acquire()
+            finally:
+                self._waiting -= 1
+        self._notify()
         if transport is not None:
             self._transports.add(transport)
         try:

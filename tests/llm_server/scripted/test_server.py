@@ -10,7 +10,7 @@ import anyio
 import pytest
 from tokenizers import Tokenizer
 
-from llm_server.scripted.server import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from llm_server.scripted.server import Behaviour, ScriptedModel, Stats, scripted_server, write_tokenizer
 from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
@@ -175,6 +175,21 @@ async def test_a_client_that_leaves_frees_its_slot() -> None:
         with anyio.fail_after(patient(0.5)):
             await server.until(lambda stats: stats.running == 0)
     assert server.stats().requests[-1].ended == "left"
+
+
+async def test_nothing_waits_while_a_slot_is_free() -> None:
+    seen: list[int] = []
+
+    def note(stats: Stats) -> bool:
+        seen.append(stats.waiting)
+        return stats.started == 20 and stats.running == 0
+
+    async with scripted_server(Behaviour(slots=20)) as server, anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(post, server, "/v1/completions", {"prompt": "x"})
+        with anyio.fail_after(patient(5)):
+            await server.until(note)
+    assert set(seen) == {0}
 
 
 async def test_a_request_to_a_full_queue_is_refused_and_waiting_ones_are_counted() -> None:
