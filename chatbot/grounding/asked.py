@@ -6,6 +6,7 @@ amount. A sentence can be true, its passage about the question's subject, and st
 """
 
 import re
+from itertools import takewhile
 from typing import Final
 
 from chatbot.grounding.numbers import quantities
@@ -34,6 +35,11 @@ def asks_for_amount(question: str) -> bool:
 def states_amount(text: str) -> bool:
     """Return whether a text states an amount, in numbers or in words."""
     return bool(quantities(text)) or _AMOUNT_IN_WORDS.search(text) is not None
+
+
+def is_question(text: str) -> bool:
+    """Return whether a text ends with a question mark, or with one before brackets and quotes."""
+    return any(char in "?？" for char in takewhile(lambda char: not str.isalnum(char), reversed(text)))
 
 
 _DEPENDS: Final = re.compile(

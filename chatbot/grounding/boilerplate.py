@@ -1,15 +1,14 @@
 """Sentences that claim nothing: greetings, thanks, "please call us", refusals ("the documents do not say"). No I/O.
 
-Only sentences of a small closed vocabulary are courtesies: a claim in a polite form has a word that is not in it. A
-bare yes or no is an answer, so it never stands alone: the stream shows it with the claim that follows, or not at all.
-The bank's own words (`own`) are polite too.
+Only sentences of a small closed vocabulary are courtesies; the bank's own words (`own`) are polite too. Claims can be
+made of it all the same ("영업점 방문이 필요합니다", "Documents are not needed"), as of a refusal's words, so a strict
+stream shows neither in the model's words.
 """
 
 import re
 from functools import lru_cache
 from typing import Final
 
-from chatbot.grounding.negation import NO, YES
 from chatbot.grounding.stems import content_words, features
 
 _POLITE_STEMS: Final = """
@@ -77,33 +76,12 @@ _GOES_ON: Final = re.compile(
     r"[가-힣]{0,4}(?:지만|으므로|으니|[아어]서|고)[,\s]|[,;]\s*(?:so|but|and|therefore|hence|which)\b", re.IGNORECASE
 )
 _BY_DOCUMENTS: Final = re.compile(r"따르면|의하면|\baccording to\b", re.IGNORECASE)
-_RULE: Final = re.compile(r"[\s|:\-*_#>=~·•]*")
-_YES_OR_NO: Final = re.compile(rf"[\s*_]{{0,8}}(?:{YES}|{NO})(?![A-Za-z가-힣])", re.IGNORECASE)
-_PREDICATE: Final = re.compile(
-    r"됩니다|돼요|되며|됨|있습니다|있어요|없습니다|없어요|않습니다|않아요|아닙니다|맞습니다|그렇습니다|합니다(?!만)"
-    r"|\b(?:can|may|do|does|is|are|will|have|has|must)\b",
-    re.IGNORECASE,
-)
 
 
 def is_courtesy(sentence: str, own: frozenset[str] = frozenset()) -> bool:
-    """Whether the sentence has no content words but polite ones, or none at all."""
-    if _RULE.fullmatch(sentence):
-        return True
+    """Whether the sentence has content words, all of them polite, or neither letters nor digits."""
     words = content_words(sentence)
-    if not all(_is_polite(word, own) for word in words):
-        return False
-    return not ((begins_with_yes_or_no(sentence) or not words) and _PREDICATE.search(sentence))
-
-
-def is_table_rule(sentence: str) -> bool:
-    """Whether the sentence is the line between a table's head and its rows."""
-    return "|" in sentence and _RULE.fullmatch(sentence) is not None
-
-
-def begins_with_yes_or_no(sentence: str) -> bool:
-    """Whether the sentence begins with a yes or a no."""
-    return _YES_OR_NO.match(sentence) is not None
+    return all(_is_polite(word, own) for word in words) if words else not any(map(str.isalnum, sentence))
 
 
 def is_refusal(sentence: str, question: str, own: frozenset[str] = frozenset()) -> bool:

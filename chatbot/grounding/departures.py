@@ -1,31 +1,33 @@
 """Whether a claim says a sentence of a passage, all of it and nothing else. No I/O.
 
 A condition left out, two words exchanged, "only" moved or a particle changed leave nearly all words of a sentence as
-they were, and no list holds all that turns its meaning. So what may differ is listed instead: the form of address in a
-Korean ending, whether the only noun of its kind is topic or subject, articles, contractions, signs, blanks, how an item
-is marked, and how it begins (yes, "the documents say", the document's whole name). Otherwise it is another claim.
+they were, and no list holds all that turns its meaning. So what may differ is listed instead: the form of address in
+the last Korean word, whether the only noun of its kind is topic or subject, contractions, signs, blanks, how an item is
+marked, and how it begins ("the documents say", the document's whole name). Otherwise it is another claim.
 """
 
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
-from chatbot.grounding.negation import is_yes
-
-_WORD: Final = re.compile(r"\.?\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•|`]")
+# A number alone in brackets is a negative one: (370) is a loss.
+_WORD: Final = re.compile(
+    r"\(\d+(?:\.\d+)?\)|\.?\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•`]"
+)
 _ITEM_MARK: Final = re.compile(
     r"(?:[\s>#*_`•·○●◦▪∙⋅‣※▶►▷☞◆◇◈★☆]|-(?![\d.]))*"
-    r"(?:\(?(?P<number>\d{1,2})[.)]\s+|(?P<circled>[①-⑳])|\(?(?P<letter>[A-Za-z가-하])[.)]\s+)?\s*"
+    r"(?:\(?(?P<number>\d{1,2})[.)]\s+|(?P<circled>[①-⑳])|\(?(?P<letter>[A-Za-z가나다라마바사아자차카타파하])[.)]\s+)?\s*"
 )
+_LABEL: Final = re.compile(r"(?<=[가-힣])[*_ ]{0,4}:[*_]{0,2}(?=\s)")
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3})")
 _SIGNS: Final = re.compile(r"(?<!\d)(?<!\d )[-–—]+(?! ?\d)|[*_]")
 _CONTRACTIONS: Final = (
     ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("n't", " not"), ("'ll", " will"),
     ("'re", " are"), ("'ve", " have"),
 )  # fmt: skip
-_ARTICLE: Final = re.compile(r"\A(?:A|An|The)\b|\b(?:an?|the)\b")
 _POLITE: Final = re.compile(
     r"(?:[합입]니다|해요|[한하이]다|함|이에요|예요|(?P<become>됩니다|돼요|[된되]다|됨)"
     r"|(?<=[있없않았었겠])(?:습니다|어요|다|음|는다))\Z"
@@ -44,7 +46,6 @@ _FEWEST_AFTER_A_NAME: Final = 3
 _UNIT: Final = re.compile(r"(?:%p?|[천만억]{0,2}원|개월|[년일회건세명시점]|krw|usd)?")
 _BETWEEN_LETTERS: Final = re.compile(r"(?<![a-z]) | (?![a-z])")
 _LABEL_AND_VALUE: Final = 2
-_CELL_MARKS: Final = re.compile(r"[\s*_`]")
 
 
 def restates(claim: str, sentence: str, names: Collection[str] = ()) -> bool:
@@ -58,11 +59,16 @@ def restates(claim: str, sentence: str, names: Collection[str] = ()) -> bool:
 
 
 def _before(words: Sequence[str], said: str) -> Sequence[str] | None:
-    """Return the words before what is said at the end; None where it is not. A longer claim takes no longer."""
+    """Return the words before what is said at the end; None where it is not."""
+    whole = _joined(words)
+    if not said or not whole.endswith(said):
+        return None
+    at = len(whole)
     for start in reversed(range(len(words))):
-        end = _joined(words[start:])
-        if len(end) >= len(said):
-            return words[:start] if end == said else None
+        at -= len(words[start])
+        if at == len(whole) - len(said):
+            return words[:start]
+        at -= whole[at - 1] == " "
     return None
 
 
@@ -74,14 +80,19 @@ def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> b
     if len(cells) != len(headings) or len(cells) != _LABEL_AND_VALUE or not all(cells):
         return False
     (label, value), heading, words = cells, headings[1], _unmarked(claim)
-    for start in reversed(range(len(words))):
-        rest = "".join(words[start:])
-        if len(rest) > len(label) + len("의") + len(value) + len(heading):
-            break
-        read = rest.removeprefix(label).removeprefix("의")
-        if rest.startswith(label) and _reads_value(read, value, heading) and _is_opening(words[:start], names):
-            return True
-    return False
+    said, starts = "".join(words), [0, *accumulate(map(len, words))]
+    longest = len(label) + len("의") + len(value) + len(heading)
+    return any(
+        said.startswith(label, start)
+        and any(
+            at in starts and _reads_value(said[at:], value, heading)
+            for at in (start + len(label), start + len(label + "의"))
+            if said[start:at] in {label, label + "의"}
+        )
+        and _is_opening(words[:n], names)
+        for n, start in enumerate(starts)
+        if len(said) - start <= longest
+    )
 
 
 def _unmarked(text: str) -> list[str]:
@@ -101,29 +112,14 @@ def name_of(title: str) -> str | None:
 
 
 def _is_opening(words: Sequence[str], names: Collection[str]) -> bool:
-    """Return whether words before a sentence say nothing of it: a yes, that documents say it, a name."""
-    said = words[1:] if words and is_yes(words[0]) else words
-    rest = _BY_DOCUMENTS.sub("", " ".join(said), count=1)
+    """Return whether words before a sentence say nothing of it: that documents say it, a name."""
+    rest = _BY_DOCUMENTS.sub("", " ".join(words), count=1)
     return not rest or rest.replace(" ", "").removesuffix("의") in names
 
 
 def _joined(words: Sequence[str]) -> str:
     """Return words as one, since blanks are set freely in Korean; English ones stay apart."""
     return _BETWEEN_LETTERS.sub("", " ".join(words))
-
-
-def is_part_of(heading: str, text: str) -> bool:
-    """Return whether a text has the words of a heading in a row."""
-    return "".join(_read(heading)[1]) in "".join(_read(text)[1])
-
-
-def is_same_row(row: str, other: str) -> bool:
-    """Return whether two rows of a table have the same in each cell."""
-    return _cells(row) == _cells(other)
-
-
-def _cells(row: str) -> list[str]:
-    return [_CELL_MARKS.sub("", cell).rstrip(".") for cell in row.strip().strip("|").split("|")]
 
 
 @lru_cache(maxsize=4096)
@@ -133,25 +129,26 @@ def _read(text: str) -> tuple[str, tuple[str, ...]]:
     number, rest = (
         ("", text) if mark is None else (mark["number"] or mark["circled"] or mark["letter"] or "", text[mark.end() :])
     )
-    plain = _ARTICLE.sub(" ", unicodedata.normalize("NFKC", rest)).lower().replace("’", "'")
+    plain = unicodedata.normalize("NFKC", rest).lower().replace("’", "'")
+    plain = _LABEL.sub("은", plain, count=1)  # "수수료: 없음" says "수수료는 없습니다"
     plain = _SIGNS.sub(" ", _THOUSANDS.sub("", plain))
     for short, long in _CONTRACTIONS:
         plain = plain.replace(short, long)
-    words = [form for word in _WORD.findall(plain) if (form := _form(word))]
+    *words, last = [_OBJECT.sub("을", word) for word in _WORD.findall(plain)] or [""]
+    words += [form] if (form := _without_form_of_address(last)) else []
     marked = [at for at, word in enumerate(words) if _TOPIC_OR_SUBJECT.search(word)]
     if len(marked) == 1:  # of two nouns it tells who does it to whom
-        words[marked[0]] = _without_mark(words[marked[0]])
+        words[marked[0]] = _as_topic(words[marked[0]])
     return unicodedata.normalize("NFKC", number), tuple(words)
 
 
-def _form(word: str) -> str:
-    """Return a word without a polite ending, its object marked in one way."""
-    if (ending := _POLITE.search(word)) is not None:
-        return word[: ending.start()] + ("되" if ending["become"] else "")
-    return _OBJECT.sub("을", word)
+def _without_form_of_address(word: str) -> str:
+    if (ending := _POLITE.search(word)) is None:
+        return word
+    return word[: ending.start()] + ("되" if ending["become"] else "")
 
 
-def _without_mark(word: str) -> str:
-    """Return a noun without the mark of topic or subject: 은 and 이 follow a final consonant, 는 and 가 none."""
+def _as_topic(word: str) -> str:
+    """Return a noun with one mark for topic and subject: 은 and 이 follow a final consonant, 는 and 가 none."""
     has_final = (ord(word[-2]) - ord("가")) % 28 > 0
-    return word[:-1] if has_final is (word[-1] in "은이") else word
+    return word[:-1] + "은" if has_final is (word[-1] in "은이") else word

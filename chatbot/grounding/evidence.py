@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final
 
-from chatbot.grounding.asked import depends_on_another
-from chatbot.grounding.boilerplate import begins_with_yes_or_no, claim_features, is_courtesy, is_refusal
-from chatbot.grounding.departures import is_part_of, is_same_row, name_of, reads_row, restates
-from chatbot.grounding.negation import Polarity, contradicts_its_yes_or_no
+from chatbot.grounding.asked import depends_on_another, is_question
+from chatbot.grounding.boilerplate import claim_features, is_courtesy, is_refusal
+from chatbot.grounding.departures import name_of, reads_row, restates
+from chatbot.grounding.negation import Polarity
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
 from chatbot.grounding.quantity import Quantity
 from chatbot.grounding.sources import BLOCK_MARK, SourceSentence, read_source
@@ -55,6 +55,8 @@ _UNNAMED: Final = 0.5
 _ENDINGS: Final = frozenset({"니다", "습니", "합니", "됩니", "입니", "있습", "없습"})
 """Bigrams of Korean endings, which every sentence has."""
 _FEWEST_FEATURES: Final = 3
+_FEWEST_ALONE: Final = 2
+"""Features without which a sentence says nothing but to its question: 가능합니다."""
 _ASKS_FOR_A_NUMBER: Final = re.compile(
     r"얼마|몇|언제|며칠|금리|이율|한도|수수료|\bhow (?:much|many|long|often|old|soon)\b|\bwhen\b"
     r"|\brates?\b|\bfees?\b|\blimits?\b",
@@ -74,18 +76,19 @@ class Quote:
 class Judgement:
     """The result of comparing one sentence with the sources.
 
-    `claims` is False for a courtesy, a heading or a refusal. `quotes` are the source sentences that support a claim.
+    `claims` is False for a heading of a passage, and for a courtesy or a refusal, in whose words a claim may hide:
+    "영업점 방문이 필요합니다" is made of polite ones. `quotes` are the source sentences that support a claim.
     `verbatim` are the sentences, lists or tables to show in its place: the claim restates none of them, or they hold
     further numbers of a kind that is claimed, and comparison cannot tell which of them is asked for, or whether the
     answer is yes or no. Of a claim that is not supported they are what it is near to; no answer begins with them.
-    `waits`: the sentence is a yes or no without a reason, which means nothing before the next.
     """
 
     claims: bool
     supported: bool
     quotes: tuple[Quote, ...] = ()
     verbatim: tuple[Quote, ...] = ()
-    waits: bool = False
+    is_courtesy: bool = False
+    is_refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,11 @@ class Comparison:
             for passage in sources
         ]
         self._texts = [source.whole for source in self._sources]
+        self._headings = [
+            heading
+            for passage, source in zip(sources, self._sources, strict=True)
+            for heading in (passage.title, *passage.section.split(" > "), *source.headings)
+        ]
         self._sentences = [
             replace(sentence, n=n) for n, source in enumerate(self._sources, start=1) for sentence in source.sentences
         ]
@@ -147,26 +155,30 @@ class Comparison:
 
     def judge(self, sentence: str) -> Judgement:
         """Return whether the sources support a sentence of the answer, and by which of their sentences."""
-        claimed = quantities(sentence)
         if other_letters(sentence) - self._other_letters:
             return Judgement(claims=True, supported=False)
-        if not unsupported_by(claimed, [self._contact_text]) and is_courtesy(sentence, self._own_words):
-            return Judgement(claims=False, supported=True, waits=begins_with_yes_or_no(sentence))
-        # A refusal may repeat the question, numbers included: it says that the documents do not answer it.
-        allowed = [self._question_text, self._contact_text]
-        if not unsupported_by(claimed, allowed) and is_refusal(sentence, self._question, self._own_words):
+        # A part of a sentence is no heading: "# You can cancel" of "If …, you can cancel".
+        if sentence.lstrip().startswith("#") and any(restates(sentence, heading) for heading in self._headings):
             return Judgement(claims=False, supported=True)
-        if sentence.rstrip().endswith(("?", "？")):  # it repeats the customer's question
+        claimed = quantities(sentence)
+        claim = self._claim(claim_features(sentence), claimed, Polarity.of(sentence))
+        says_something = bool(claimed) or len(claim.features - _ENDINGS) >= _FEWEST_ALONE
+        if not (says_something and self._restated(sentence)):
+            if not unsupported_by(claimed, [self._contact_text]) and is_courtesy(sentence, self._own_words):
+                return Judgement(claims=False, supported=True, is_courtesy=True)
+            # A refusal may repeat the question, numbers included: it says that the documents do not answer it.
+            allowed = [self._question_text, self._contact_text]
+            if not unsupported_by(claimed, allowed) and is_refusal(sentence, self._question, self._own_words):
+                return Judgement(claims=False, supported=True, is_refusal=True)
+        if not says_something or is_question(sentence):  # "가능합니다" to another question, or the customer's own
             return Judgement(claims=True, supported=False)
-        return self._judged(sentence, self._claim(claim_features(sentence), claimed, Polarity.of(sentence)))
+        return self._judged(sentence, claim)
 
     def _judged(self, sentence: str, claim: _Claim) -> Judgement:
-        """Return whether the sources support a claim or a heading."""
+        """Return whether the sources support a claim."""
         cited, score = self._cited(claim)
         if not self._is_near(claim, cited, score):
             return Judgement(claims=True, supported=False)
-        if sentence.lstrip().startswith("#"):  # a heading says nothing by itself
-            return Judgement(claims=False, supported=any(is_part_of(sentence, text.text) for text in self._texts))
         if score < _SUPPORTED:
             return Judgement(claims=True, supported=False, verbatim=self._whole_units(cited))
         quotes = tuple(Quote(match.sentence.n, match.sentence.text) for match in cited)
@@ -175,7 +187,7 @@ class Comparison:
         elif not (verbatim := self._ambiguous(claim, cited) or self._introduced(cited)):
             origin = self._origin(claim, cited)
             if (restated := self._restated(sentence, [match.sentence for match in origin])) is not None:
-                quotes, verbatim = (Quote(restated.n, restated.text),), self._restricted(restated)
+                quotes, verbatim = (Quote(restated.n, restated.text),), self._wider(restated)
                 return Judgement(claims=True, supported=True, quotes=quotes, verbatim=verbatim)
             verbatim = self._whole_units(origin)
         return Judgement(claims=True, supported=bool(verbatim), quotes=quotes, verbatim=verbatim)
@@ -375,36 +387,28 @@ class Comparison:
             return ()
         return self._whole_units(self._cited(replace(claim, polarity=None))[0])
 
-    def _restated(self, sentence: str, origin: Sequence[SourceSentence]) -> SourceSentence | None:
+    def _restated(self, sentence: str, origin: Sequence[SourceSentence] = ()) -> SourceSentence | None:
         """Return the sentence or row of the passages that the claim says, no more and no less (`departures`)."""
-        if contradicts_its_yes_or_no(sentence, self._question):
-            return None
-        if origin[0].is_row and sentence.lstrip().startswith("|"):
-            return origin[0] if is_same_row(sentence, origin[0].text) else None
         # A heading says nothing, and what a passage asks is not what it says.
         sentences = (
             other
             for other in [*origin, *self._sentences]
-            if not other.text.startswith("#") and not other.text.rstrip().endswith(("?", "？"))
+            if not other.text.startswith("#") and not is_question(other.text)
         )
         return next((other for other in sentences if self._restates(sentence, other)), None)
 
-    def _restricted(self, sentence: SourceSentence) -> tuple[Quote, ...]:
-        """Return the sentence with what restricts it behind, or with what denies it before, the items of its list."""
+    def _wider(self, sentence: SourceSentence) -> tuple[Quote, ...]:
+        """Return the list or the restricted sentence that a sentence belongs to; none for one alone, or a row read."""
         unit = self._unit_of(sentence)
-        if unit is None or sentence.is_row:
-            return ()
-        before = unit.text[: sentence.start - unit.start]
-        behind = unit.text[len(before) + len(sentence.text) :].lstrip()
-        is_restricted = not before and depends_on_another(behind)
-        return (Quote(sentence.n, unit.text),) if is_restricted or Polarity.of(before).has_negation else ()
+        is_alone = unit is None or sentence.is_row or unit.text == sentence.text
+        return () if is_alone or unit is None else (Quote(sentence.n, unit.text),)
 
     def _restates(self, sentence: str, other: SourceSentence) -> bool:
-        """Whether the claim is a sentence or row of a passage; what the passage is about may be named with it."""
+        """Whether the claim is a sentence of a passage or reads a row; what the passage is about may be named too."""
         names = self._names[other.n - 1]
-        if restates(sentence, other.text, names):
-            return True
-        table = self._unit_of(other) if other.is_row else None
+        if not other.is_row:
+            return restates(sentence, other.text, names)
+        table = self._unit_of(other)
         head = next((line for line in table.text.splitlines() if line.startswith("|")), "") if table else ""
         return bool(head) and reads_row(sentence, other.text, head, names)
 

@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from chatbot.grounding.numbers import unsupported_quantities
-
 _NEGATION: Final = re.compile(
     r"없|않|못하|못합|못한|불가|아니|아닙|금지|제외|미적용|안\s?(?:되|됩|된|돼)|면제|무료"
     r"|\b(?:not|no|never|cannot|without|except|unable|free|waived|neither|nor|unless|prohibited|excluded)\b|n't\b",
@@ -41,27 +39,18 @@ class Polarity:
 YES: Final = "네|예|그렇습니다|맞습니다|yes|sure|certainly"
 NO: Final = "아니요|아니오|no"
 # With a comma or a stop: "No fee applies" and "네 번" answer nothing.
-_ANSWERED: Final = re.compile(rf"[\s*_]{{0,8}}(?:(?P<yes>{YES})|{NO})(?=[\s*_]{{0,4}}(?:[,.!:;–-]|\Z))", re.IGNORECASE)
-_YES: Final = re.compile(YES, re.IGNORECASE)
-_HAS_NO: Final = re.compile(r"\b(?:is|are|be|has|have) no\b", re.IGNORECASE)
+_ANSWERED: Final = re.compile(
+    rf"\A(?P<blanks>\s*+)[*_]{{0,4}}(?:{YES}|{NO})[ *_]{{0,4}}(?:[,.!;–-]\s*+|\Z)", re.IGNORECASE
+)
 
 
-def is_yes(word: str) -> bool:
-    """Return whether a word says yes."""
-    return _YES.fullmatch(word) is not None
+def without_yes_or_no(sentence: str) -> str:
+    """Return a sentence without the yes or no that it begins with.
 
-
-def contradicts_its_yes_or_no(sentence: str, question: str) -> bool:
-    """Return whether a sentence says yes and denies, or no and affirms: "Yes, the card cannot be used".
-
-    A yes also needs the question's numbers, and a no goes with others: "3만원" is no yes to "1만원이죠?". After a
-    question that denies ("수수료 없죠?") both agree in Korean, and nothing is told.
+    What passages say tells a sentence, but not whether it is a yes to the question: "Yes, a card is needed" is none to
+    "without a card?".
     """
-    answered = _ANSWERED.match(sentence)
-    if answered is None or Polarity.of(question).has_negation:
-        return False
+    if (answered := _ANSWERED.match(sentence)) is None:
+        return sentence
     rest = sentence[answered.end() :]
-    polarity, other_numbers = Polarity.of(rest), bool(unsupported_quantities(question, [rest]))
-    if answered["yes"]:
-        return polarity.is_denial or _HAS_NO.search(rest) is not None or other_numbers
-    return bool(rest.strip(" ,.!")) and not polarity.has_negation and not other_numbers
+    return answered["blanks"] + rest[:1].upper() + rest[1:]

@@ -61,6 +61,11 @@ class Source:
     sentences: tuple[SourceSentence, ...]
     units: tuple[SourceSentence, ...]
 
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Its lines that are marked as headings."""
+        return tuple(sentence.text for sentence in self.sentences if sentence.text.startswith("#"))
+
     def unit_of(self, sentence: SourceSentence) -> SourceSentence | None:
         """Return the unit that holds a sentence of this passage; None for a heading."""
         return next((unit for unit in self.units if unit.start <= sentence.start < unit.end), None)
@@ -134,7 +139,7 @@ def _blocks(text: str, sentences: Sequence[SourceSentence]) -> Iterator[list[Sou
     for sentence in sentences:
         last = block[-1] if block else None
         in_list = last is not None and _goes_on_as_list(text, sentence, last, in_list=in_list)
-        belongs = last is not None and (in_list or _belongs_to(sentence, last))
+        belongs = last is not None and (in_list or _belongs_to(text, sentence, last))
         if block and not belongs:
             yield block
             block = []
@@ -153,8 +158,10 @@ def _goes_on_as_list(text: str, sentence: SourceSentence, last: SourceSentence, 
     return is_item and _INTRODUCES.search(last.text) is not None
 
 
-def _belongs_to(sentence: SourceSentence, last: SourceSentence) -> bool:
+def _belongs_to(text: str, sentence: SourceSentence, last: SourceSentence) -> bool:
     """Whether a sentence is the next row of a table, the table that is introduced, or a restriction."""
+    if sentence.is_row and last.is_row:  # an empty line ends a table
+        return text[last.end : sentence.start].count("\n") == 1
     if sentence.is_row:
-        return last.is_row or _INTRODUCES.search(last.text) is not None
+        return _INTRODUCES.search(last.text) is not None
     return not last.is_row and not last.text.startswith("#") and depends_on_another(sentence.text)

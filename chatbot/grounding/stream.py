@@ -7,14 +7,15 @@ and every number of it stands there too. Three modes, one per tenant:
   link in it. The passage's own sentence, list or table is shown instead where it says more or less than a whole
   sentence (`departures`), where its number stands among others of its kind (which one is asked for is left to the
   reader), where it only says yes or no to the question's own words and, in an answer that has begun, where it is near
-  to a sentence that does not support it. An answer begins with a supported claim that can be read by itself, rests on a
-  sentence that leads the ranking by nearness to the question (`quotes`) and, where an amount is asked for, states one:
-  what comes before it waits, and is withheld where none comes.
+  to a sentence that does not support it. A yes or no before a claim and courtesies are left out, and a refusal is said
+  in words of ours: comparison cannot tell what claim hides in them. An answer begins with a supported claim that can be
+  read by itself, rests on a sentence that leads the ranking by nearness to the question (`quotes`) and, where an amount
+  is asked for, states one: what comes before it waits, and is withheld where none comes.
 - numbers: text flows; from the first number on it is held until the number is complete and some source contains it,
   otherwise the rest of the sentence is withheld. Sentences are cited once they are complete.
 - off: everything flows and is cited afterwards where comparison supports it.
 
-Greetings, "please call us" and "the documents do not say" claim nothing and pass without a citation. A refusal may
+In the two other modes greetings, "please call us" and "the documents do not say" pass without a citation. A refusal may
 repeat the numbers of the question; in any other sentence a number that only the question states is unsupported.
 No I/O: text in, events out. The same text gives the same answer and citations whatever the size of the feeds.
 """
@@ -27,11 +28,10 @@ from typing import Final
 
 from chatbot.events import Event, NoticeCode, Token
 from chatbot.grounding.asked import asks_for_amount, depends_on_another, states_amount
-from chatbot.grounding.boilerplate import is_table_rule
 from chatbot.grounding.evidence import Comparison, Judgement, Quote
 from chatbot.grounding.links import first_unknown_link
 from chatbot.grounding.markers import MarkerFilter
-from chatbot.grounding.negation import contradicts_its_yes_or_no
+from chatbot.grounding.negation import without_yes_or_no
 from chatbot.grounding.numbers import quantities
 from chatbot.grounding.quotes import citation_of
 from chatbot.grounding.sentences import SentenceSplitter
@@ -39,7 +39,7 @@ from chatbot.notices import notice
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage, language_of
 
-CHECKS_VERSION: Final = 2
+CHECKS_VERSION: Final = 3
 """Raised where the checks show another text of the same answer: what was kept by others is not shown again."""
 
 
@@ -50,6 +50,10 @@ class GroundingMode(StrEnum):
 
 
 ELLIPSIS: Final = "…"
+_REFUSAL: Final[dict[Language, str]] = {
+    "ko": "문의하신 내용은 제공된 문서에서 확인할 수 없습니다.",
+    "en": "Our documents do not answer this.",
+}
 
 
 class GroundingStream:
@@ -84,11 +88,11 @@ class GroundingStream:
         self._length = 0  # of the shown text
         self._start = 0  # of the present sentence in the shown text
         self._flowed = 0  # how many characters of the present sentence are shown
-        self._yes_or_no = ""
+        self._yes_or_no = False  # one stands before the next claim
+        self._refused = False
         self._asks_for_amount = asks_for_amount(question)
         self._waiting: list[_SupportedSentence] = []
         self._last_own = ""
-        self._after_quote = False
         self._cited: list[int] = []
         self._quoted: list[Quote] = []
         self._claims = 0
@@ -132,7 +136,7 @@ class GroundingStream:
         """Return the events of what was held back."""
         pieces = [*self._sentences.feed(self._markers.close()), *self._sentences.close()]
         events = [event for piece in pieces for event in self._finish(piece)]
-        # A yes or no at the end belongs to no claim.
+        # A yes or no that no claim follows was an answer.
         return [*events, *self._end_waiting(), *(self._withhold() if self._yes_or_no else [])]
 
     def _end_waiting(self) -> list[Event]:
@@ -160,17 +164,19 @@ class GroundingStream:
         return events
 
     def _finish_strictly(self, piece: str) -> list[Event]:
+        said, piece = piece, without_yes_or_no(piece)
+        self._yes_or_no |= said != piece
         judgement = self._comparison.judge(piece)
-        if judgement.waits:
-            self._yes_or_no += piece
+        if judgement.is_courtesy:
             return []
-        yes_or_no, self._yes_or_no = self._yes_or_no, ""
+        self._yes_or_no = False
         if not (judgement.supported or judgement.verbatim) or first_unknown_link(piece, self._texts):
             return self._withhold()
-        # A yes or no stands with the claim that it belongs to, or not at all.
-        if not judgement.claims or contradicts_its_yes_or_no(yes_or_no + piece, self._question):
-            yes_or_no = ""
-        sentence = _SupportedSentence(yes_or_no, piece, judgement)
+        if judgement.is_refusal:
+            if self._refused:
+                return []
+            self._refused, piece = True, piece[: -len(piece.lstrip())] + _REFUSAL[self._language]
+        sentence = _SupportedSentence(piece, judgement)
         if not self._claims and not self._may_begin(sentence):
             self._waiting.append(sentence)
             return []
@@ -205,14 +211,11 @@ class GroundingStream:
         if self._is_quoted(sentence.judgement.quotes):
             self._claims += sentence.judgement.claims
             return []
-        if self._after_quote and is_table_rule(sentence.text):  # the quoted table has its own
-            return []
-        events = self._show(sentence.yes_or_no)
         self._start = self._length
-        events += self._flow(sentence.text, len(sentence.text))
+        events = self._flow(sentence.text, len(sentence.text))
         events += self._cite(sentence.judgement.quotes)
         self._claims += sentence.judgement.claims
-        self._last_own, self._after_quote = sentence.text.strip(), False
+        self._last_own = sentence.text.strip()
         self._begin_sentence()
         return events
 
@@ -241,7 +244,7 @@ class GroundingStream:
             events += self._show(quote.text[repeated:])
             events += self._cite([quote])
             events += self._show("\n\n" if quote.text.startswith("|") else "")
-        self._last_own, self._after_quote = "", True
+        self._last_own = ""
         self._begin_sentence()
         return events
 
@@ -249,7 +252,7 @@ class GroundingStream:
         """Cite a sentence that is already shown, or count it as unsupported."""
         if not piece.strip():
             return []
-        judgement = self._comparison.judge(piece)
+        judgement = self._comparison.judge(without_yes_or_no(piece))
         self._claims += judgement.claims and judgement.supported
         self._unsupported += not judgement.supported
         return self._cite(judgement.quotes) if judgement.supported else []
@@ -289,9 +292,8 @@ class GroundingStream:
 
 @dataclass(frozen=True, slots=True)
 class _SupportedSentence:
-    """A sentence that the passages support, with the yes or no before it."""
+    """A sentence that the passages support."""
 
-    yes_or_no: str
     text: str
     judgement: Judgement
 

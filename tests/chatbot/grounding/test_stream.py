@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from chatbot.events import Notice, NoticeCode
 from chatbot.grounding.stream import GroundingMode, GroundingStream
+from knowledge.passage import Language
 from tests.answers import text_of
 from tests.chatbot.grounding.fed_streams import (
     ANSWERS,
@@ -32,7 +33,7 @@ def test_a_supported_sentence_is_shown_with_its_citation() -> None:
     checks = stream(GroundingMode.STRICT)
     events = events_of(checks, [f"안녕하세요, 고객님. {GOOD}"])
     (citation,) = cited(events)
-    assert checks.text == f"안녕하세요, 고객님. {GOOD}" == text_of(events)
+    assert checks.text == GOOD == text_of(events)
     assert checks.text[citation.start : citation.end] == GOOD
     assert (citation.n, citation.document_id, citation.version, citation.page) == (1, "deposit", 3, 7)
     assert citation.quote == "| 12개월 | 3.0 |"
@@ -142,20 +143,35 @@ def test_a_number_in_an_uncited_passage_does_not_count() -> None:
         "자세한 내용은 고객센터(1599-0000)로 문의해 주세요.",
         "추가로 궁금하신 점이 있으시면 언제든지 문의해 주시기 바랍니다.",
         "죄송합니다.",
-        "제공된 문서에서 대출에 대한 내용은 확인할 수 없습니다.",
-        "제공된 문서에는 500만원 대출에 대한 정보가 없습니다.",
         "죄송하지만 해당 내용은 확인해 드리기 어렵습니다.",
         "Hello! Thank you for your question.",
         "Please contact our customer service centre.",
-        "The documents do not mention this.",
         "I'm sorry, but I cannot confirm that.",
         "|---|---|",
+        "```",
     ],
 )
-def test_what_claims_nothing_passes_without_a_citation(sentence: str) -> None:
-    checks = answer(sentence)
-    assert (checks.text, checks.withheld, checks.cited) == (sentence, 0, ())
-    assert not checks.grounded
+def test_a_courtesy_is_left_out_and_not_missed(sentence: str) -> None:
+    assert (answer(sentence).text, answer(sentence).withheld) == ("", 0)
+    checks = answer(f"{sentence}\n{GOOD}")
+    assert (checks.text, checks.withheld, checks.grounded) == (GOOD, 0, True)
+    flowing = answer(sentence, GroundingMode.NUMBERS)
+    assert (flowing.text, flowing.withheld, flowing.grounded) == (sentence, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "language", "shown"),
+    [
+        ("제공된 문서에서 대출에 대한 내용은 확인할 수 없습니다.", "ko", "문의하신 내용은"),
+        ("제공된 문서에는 500만원 대출에 대한 정보가 없습니다.", "ko", "문의하신 내용은"),
+        ("The documents do not mention this.", "en", "Our documents do not answer this."),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_said_in_words_of_ours(sentence: str, language: Language, shown: str) -> None:
+    checks = answer(sentence, language=language)
+    assert checks.text.startswith(shown)
+    assert (checks.withheld, checks.cited, checks.grounded) == (0, (), False)
+    assert answer(sentence, GroundingMode.NUMBERS).text == sentence
 
 
 @pytest.mark.parametrize(
@@ -182,12 +198,13 @@ def test_a_bare_yes_or_no_is_no_answer(sentence: str) -> None:
     assert answer(sentence).text == ""
 
 
-def test_a_yes_is_shown_with_the_claim_it_belongs_to() -> None:
+def test_a_yes_is_left_out_where_a_claim_follows_and_withheld_where_none_does() -> None:
     checks = stream(GroundingMode.STRICT, question="12개월 금리가 3.0%인가요?")
     (citation,) = cited(events_of(checks, [f"네, 고객님. {GOOD}"]))
-    assert checks.text == f"네, 고객님. {GOOD}"
+    assert (checks.text, checks.withheld) == (GOOD, 0)
     assert checks.text[citation.start : citation.end] == GOOD
     assert answer(f"네. {INVENTED} {GOOD}").text == GOOD
+    assert answer("네, 고객님.").withheld_whole
 
 
 @pytest.mark.parametrize(
@@ -450,7 +467,7 @@ def test_a_table_is_shown_whole_where_the_claim_does_not_name_its_row() -> None:
     checks = stream(GroundingMode.STRICT, [OTP])
     events = events_of(checks, ["월 할인 한도는 10,000원입니다. 감사합니다."])
     table = OTP.text.split("\n\n")[1].strip()
-    assert checks.text == f"{table}\n\n 감사합니다."
+    assert checks.text == f"{table}\n\n"
     assert cited(events)[0].quote == table
 
 
