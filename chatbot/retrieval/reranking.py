@@ -232,6 +232,8 @@ def _load(folder: Path) -> "CrossEncoder":
         raise RerankerMissing(
             "RERANKER__FOLDER: sentence-transformers is not installed here (docs/operations.md, Reranking)"
         )
+    if not folder.is_dir():
+        raise RerankerMissing(f"RERANKER__FOLDER: no cross-encoder in {folder}: there is no such folder")
     from sentence_transformers import CrossEncoder  # noqa: PLC0415  only for a reranker: seconds, half a gigabyte
 
     try:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -111,6 +112,17 @@ async def test_a_folder_without_a_cross_encoder_is_one_sentence(
         cross_encoders.write_cross_encoder(tmp_path, CHARACTERS, labels=labels)
     with pytest.raises(RerankerMissing, match=r"RERANKER__FOLDER.*" + str(tmp_path)):
         async with open_reranker(RerankerSettings(folder=tmp_path)):
+            pass
+
+
+async def test_a_folder_that_is_not_there_is_named_before_seconds_of_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = ModuleType("sentence_transformers")  # from which nothing can be imported
+    installed.__spec__ = ModuleSpec(installed.__name__, None)
+    monkeypatch.setitem(sys.modules, installed.__name__, installed)
+    with pytest.raises(RerankerMissing, match=rf"no cross-encoder in {tmp_path / 'none'}: there is no such folder"):
+        async with open_reranker(RerankerSettings(folder=tmp_path / "none")):
             pass
 
 
