@@ -60,13 +60,26 @@ _CODES: Final = re.compile(
 )
 
 
+class Taken:
+    """Which characters of a text belong to a quantity already."""
+
+    def __init__(self, text: str) -> None:
+        self._characters = bytearray(len(text))
+
+    def take(self, start: int, end: int) -> None:
+        self._characters[start:end] = b"\1" * (end - start)
+
+    def is_free(self, start: int, end: int) -> bool:
+        return self._characters.find(b"\1", start, end) < 0
+
+
 def composite_quantities(text: str) -> Iterator[Quantity]:
     """Yield dates, times, telephone numbers and codes; where two overlap, only the one of the earlier kind."""
-    taken: list[tuple[int, int]] = []
+    taken = Taken(text)
     for reader in (_phones, _dates, _times, _codes):
         for quantity in reader(text):
-            if not any(quantity.start < end and start < quantity.end for start, end in taken):
-                taken.append((quantity.start, quantity.end))
+            if taken.is_free(quantity.start, quantity.end):
+                taken.take(quantity.start, quantity.end)
                 yield quantity
 
 

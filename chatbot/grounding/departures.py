@@ -43,6 +43,8 @@ _KIND_OF_DOCUMENT: Final = re.compile(
 )
 _FEWEST_AFTER_A_NAME: Final = 3
 """Words of a sentence before which a name may stand: a shorter one may be of anything."""
+_LONGEST_OPENING: Final = 200
+"""Characters of a name, and of what says that documents say it."""
 _UNIT: Final = re.compile(r"(?:%p?|[천만억]{0,2}원|개월|[년일회건세명시점]|krw|usd)?")
 _BETWEEN_LETTERS: Final = re.compile(r"(?<![a-z]) | (?![a-z])")
 _LABEL_AND_VALUE: Final = 2
@@ -50,19 +52,18 @@ _LABEL_AND_VALUE: Final = 2
 
 def restates(claim: str, sentence: str, names: Collection[str] = ()) -> bool:
     """Return whether a claim says a whole sentence and nothing else, but how it begins; `names` are of `name_of`."""
-    number, words = _read(claim)
-    number_of_sentence, words_of_sentence = _read(sentence)
-    if number and number_of_sentence and number != number_of_sentence:
+    number, words, whole = _read(claim)
+    number_of_sentence, words_of_sentence, said = _read(sentence)
+    if not said or not whole.endswith(said) or (number and number_of_sentence and number != number_of_sentence):
         return False
-    before = _before(words, _joined(words_of_sentence))
+    if len(whole) - len(said) > _LONGEST_OPENING:
+        return False
+    before = _before(words, whole, said)
     return before is not None and _is_opening(before, names if len(words_of_sentence) >= _FEWEST_AFTER_A_NAME else ())
 
 
-def _before(words: Sequence[str], said: str) -> Sequence[str] | None:
-    """Return the words before what is said at the end; None where it is not."""
-    whole = _joined(words)
-    if not said or not whole.endswith(said):
-        return None
+def _before(words: Sequence[str], whole: str, said: str) -> Sequence[str] | None:
+    """Return the words before what is said at the end; None where it begins within a word."""
     at = len(whole)
     for start in reversed(range(len(words))):
         at -= len(words[start])
@@ -75,12 +76,13 @@ def _before(words: Sequence[str], said: str) -> Sequence[str] | None:
 def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> bool:
     """Return whether a claim reads a row with one value: its label, then its value with the whole heading or none."""
     cells, headings = (
-        ["".join(_unmarked(cell)) for cell in line.strip().strip("|").split("|")] for line in (row, head)
+        ["".join(_unmarked(cell)[0]) for cell in line.strip().strip("|").split("|")] for line in (row, head)
     )
     if len(cells) != len(headings) or len(cells) != _LABEL_AND_VALUE or not all(cells):
         return False
-    (label, value), heading, words = cells, headings[1], _unmarked(claim)
-    said, starts = "".join(words), [0, *accumulate(map(len, words))]
+    (label, value), heading, (words, said, starts) = cells, headings[1], _unmarked(claim)
+    if label not in said or value not in said:
+        return False
     longest = len(label) + len("의") + len(value) + len(heading)
     return any(
         said.startswith(label, start)
@@ -95,9 +97,11 @@ def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> b
     )
 
 
-def _unmarked(text: str) -> list[str]:
-    """Return the words of a text without what marks a topic or a subject."""
-    return [_TOPIC_OR_SUBJECT.sub("", word) for word in _read(text)[1]]
+@lru_cache(maxsize=4096)
+def _unmarked(text: str) -> tuple[tuple[str, ...], str, tuple[int, ...]]:
+    """Return the words of a text without what marks a topic or a subject, as one, and where they begin in it."""
+    words = tuple(_TOPIC_OR_SUBJECT.sub("", word) for word in _read(text)[1])
+    return words, "".join(words), (0, *accumulate(map(len, words)))
 
 
 def _reads_value(text: str, value: str, heading: str) -> bool:
@@ -117,14 +121,12 @@ def _is_opening(words: Sequence[str], names: Collection[str]) -> bool:
     return not rest or rest.replace(" ", "").removesuffix("의") in names
 
 
-def _joined(words: Sequence[str]) -> str:
-    """Return words as one, since blanks are set freely in Korean; English ones stay apart."""
-    return _BETWEEN_LETTERS.sub("", " ".join(words))
-
-
 @lru_cache(maxsize=4096)
-def _read(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the number of a list's item, and the words of a text in the form in which they are compared."""
+def _read(text: str) -> tuple[str, tuple[str, ...], str]:
+    """Return the number of a list's item, and the words of a text in the form in which they are compared.
+
+    The words stand there as one, too, since blanks are set freely in Korean; English ones stay apart.
+    """
     mark = _ITEM_MARK.match(text)
     number, rest = (
         ("", text) if mark is None else (mark["number"] or mark["circled"] or mark["letter"] or "", text[mark.end() :])
@@ -139,7 +141,7 @@ def _read(text: str) -> tuple[str, tuple[str, ...]]:
     marked = [at for at, word in enumerate(words) if _TOPIC_OR_SUBJECT.search(word)]
     if len(marked) == 1:  # of two nouns it tells who does it to whom
         words[marked[0]] = _as_topic(words[marked[0]])
-    return unicodedata.normalize("NFKC", number), tuple(words)
+    return unicodedata.normalize("NFKC", number), tuple(words), _BETWEEN_LETTERS.sub("", " ".join(words))
 
 
 def _without_form_of_address(word: str) -> str:

@@ -9,8 +9,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from operator import attrgetter
 from typing import Final
 
 from chatbot.grounding.asked import depends_on_another, is_question
@@ -18,7 +19,7 @@ from chatbot.grounding.boilerplate import claim_features, is_courtesy, is_refusa
 from chatbot.grounding.departures import name_of, reads_row, restates
 from chatbot.grounding.negation import Polarity
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
-from chatbot.grounding.quantity import Quantity
+from chatbot.grounding.quantity import Quantity, Statement
 from chatbot.grounding.sources import BLOCK_MARK, SourceSentence, read_source
 from chatbot.grounding.stems import features, other_letters
 from knowledge.bank import Bank
@@ -54,6 +55,9 @@ _UNNAMED: Final = 0.5
 
 _ENDINGS: Final = frozenset({"니다", "습니", "합니", "됩니", "입니", "있습", "없습"})
 """Bigrams of Korean endings, which every sentence has."""
+LONGEST_SENTENCE: Final = 2_000
+MOST_NUMBERS: Final = 30
+"""Characters and numbers of a sentence up to which it is judged: no answer needs more, and the work grows."""
 _FEWEST_FEATURES: Final = 3
 _FEWEST_ALONE: Final = 2
 """Features without which a sentence says nothing but to its question: 가능합니다."""
@@ -101,8 +105,19 @@ class _Claim:
     weights: dict[str, float]
     total: float
     number_weight: float
-    in_source: list[tuple[bool, ...]]
-    """By source and quantity: whether the quantity stands anywhere in the source."""
+    needed: dict[Statement, frozenset[int]]
+    """What a source must state, with the places of the quantities for which that is enough."""
+    in_words: tuple[frozenset[int], ...]
+    """The places of each quantity of zero or one, which a source may state in words."""
+    in_source: list[frozenset[int]] = field(default_factory=list)
+    """By source: the places of the quantities that stand anywhere in it."""
+
+    def held_by(self, text: QuantifiedText) -> frozenset[int]:
+        """Return the places of the quantities that stand in a text."""
+        held = frozenset[int]().union(*(self.needed[statement] for statement in self.needed.keys() & text.stated))
+        return held.union(
+            *(alike for alike in self.in_words if not alike <= held and text.supports(self.quantities[min(alike)]))
+        )
 
     def count(self, quantity: Quantity) -> int:
         """Return how often the claim states this value."""
@@ -112,11 +127,12 @@ class _Claim:
 
     def states(self, quantity: Quantity) -> bool:
         """Whether a source's quantity supports one of the claimed ones."""
-        return any(quantity.supports(claimed) for claimed in self.quantities)
+        return any(statement in self.needed for statement in quantity.supported())
 
     def has_kind_of(self, quantified: QuantifiedText) -> bool:
         """Whether the text has quantities of the same kind as the claim's."""
-        return any(other.is_same_kind(quantity) for other in quantified.quantities for quantity in self.quantities)
+        kinds = frozenset[str]().union(*(quantity.kinds for quantity in self.quantities))
+        return any(not kinds.isdisjoint(other.kinds) for other in quantified.quantities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +171,12 @@ class Comparison:
 
     def judge(self, sentence: str) -> Judgement:
         """Return whether the sources support a sentence of the answer, and by which of their sentences."""
-        if other_letters(sentence) - self._other_letters:
+        is_long = len(sentence) > LONGEST_SENTENCE or len(claimed := quantities(sentence)) > MOST_NUMBERS
+        if is_long or other_letters(sentence) - self._other_letters:
             return Judgement(claims=True, supported=False)
         # A part of a sentence is no heading: "# You can cancel" of "If …, you can cancel".
         if sentence.lstrip().startswith("#") and any(restates(sentence, heading) for heading in self._headings):
             return Judgement(claims=False, supported=True)
-        claimed = quantities(sentence)
         claim = self._claim(claim_features(sentence), claimed, Polarity.of(sentence))
         says_something = bool(claimed) or len(claim.features - _ENDINGS) >= _FEWEST_ALONE
         if not (says_something and self._restated(sentence)):
@@ -235,16 +251,24 @@ class Comparison:
     def _claim(self, wanted: frozenset[str], claimed: Sequence[Quantity], polarity: Polarity | None) -> _Claim:
         count = len(self._sentences)
         weights = {feature: math.log(1 + count / max(1, self._frequencies[feature])) for feature in wanted}
-        in_source = [tuple(text.supports(quantity) for quantity in claimed) for text in self._texts]
         number_weight = math.log(1 + count) * _NUMBER
-        return _Claim(wanted, tuple(claimed), polarity, weights, sum(weights.values()), number_weight, in_source)
+        needed: dict[Statement, frozenset[int]] = {}
+        in_words: dict[tuple[Statement, ...], frozenset[int]] = {}
+        for at, quantity in enumerate(claimed):
+            needed |= {statement: needed.get(statement, frozenset()) | {at} for statement in quantity.needed()}
+            if quantity.may_be_in_words:
+                alike = tuple(quantity.needed())
+                in_words[alike] = in_words.get(alike, frozenset()) | {at}
+        total = sum(weights.values())
+        claim = _Claim(
+            wanted, tuple(claimed), polarity, weights, total, number_weight, needed, tuple(in_words.values())
+        )
+        return replace(claim, in_source=[claim.held_by(text) for text in self._texts])
 
     def _match(self, claim: _Claim, sentence: SourceSentence) -> _Match:
         words = self._weight_in(claim, [sentence])
-        numbers = 0.0
-        for quantity, in_source in zip(claim.quantities, claim.in_source[sentence.n - 1], strict=True):
-            if in_source:
-                numbers += 1.0 if sentence.quantified.supports(quantity) else _ELSEWHERE
+        in_source, in_sentence = claim.in_source[sentence.n - 1], claim.held_by(sentence.quantified)
+        numbers = _ELSEWHERE * len(in_source - in_sentence) + len(in_source & in_sentence)
         total = claim.total + claim.number_weight * len(claim.quantities)
         score = (words + claim.number_weight * numbers) / total if total else 0.0
         if claim.polarity is not None and claim.polarity.contradicts(sentence.polarity):
@@ -350,11 +374,12 @@ class Comparison:
         """
         passages = [match.sentence.n for match in cited]
         ambiguous: dict[Quote, None] = {}
-        for quantity in claim.quantities:
-            holding = [s for s in self._sentences if s.n in passages and s.quantified.supports(quantity)]
+        matches = [(self._match(claim, s), claim.held_by(s.quantified)) for s in self._sentences if s.n in passages]
+        for at, quantity in enumerate(claim.quantities):
+            holding = [match for match, held in matches if at in held]
             if not holding:  # it stands in a title or a heading
                 continue
-            nearest = max(holding, key=lambda sentence: self._match(claim, sentence).score)
+            nearest = max(holding, key=attrgetter("score")).sentence
             unit = self._unit_of(nearest)
             if unit is None or self._names_row(claim, quantity, nearest, unit):
                 continue
@@ -440,7 +465,7 @@ class Comparison:
             return sum(claim.weights[f] for f in claim.features & frozenset().union(*(s.own for s in sentences)))
 
         def numbers(sentence: SourceSentence) -> int:
-            return sum(sentence.quantified.supports(quantity) for quantity in claim.quantities)
+            return len(claim.held_by(sentence.quantified))
 
         passages = {sentence.n for sentence in cited}
         alike = [s for s in self._sentences if s.n in passages and claim.has_kind_of(s.quantified)]

@@ -9,11 +9,11 @@ A bare number in a table has the unit that its column, its row or a caption (단
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
-from chatbot.grounding.dates import composite_quantities
+from chatbot.grounding.dates import Taken, composite_quantities
 from chatbot.grounding.numerals import Number, numbers_in
 from chatbot.grounding.quantity import (
     DATE,
@@ -27,6 +27,7 @@ from chatbot.grounding.quantity import (
     PartialDate,
     Quantity,
     Reading,
+    Statement,
 )
 from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit
 
@@ -65,6 +66,11 @@ class QuantifiedText:
 
     text: str
     quantities: tuple[Quantity, ...]
+    stated: frozenset[Statement] = field(init=False)
+
+    def __post_init__(self) -> None:
+        stated = frozenset(statement for quantity in self.quantities for statement in quantity.supported())
+        object.__setattr__(self, "stated", stated)
 
     @classmethod
     def read(cls, text: str) -> "QuantifiedText":
@@ -72,9 +78,9 @@ class QuantifiedText:
 
     def supports(self, claimed: Quantity) -> bool:
         """Whether the claimed quantity stands in the text, in numbers or, of zero and one, in words."""
-        if any(quantity.supports(claimed) for quantity in self.quantities):
+        if not self.stated.isdisjoint(claimed.needed()):
             return True
-        if not claimed.readings or len(claimed.numbers) != 1 or claimed.numbers[0] > 1:
+        if not claimed.may_be_in_words:
             return False
         reading = claimed.readings[0]
         words = _ONE_IN_WORDS.get((reading.unit, reading.value)) if claimed.numbers[0] else _ZERO_IN_WORDS
@@ -94,18 +100,18 @@ def unsupported_by(claimed: Iterable[Quantity], sources: Sequence[QuantifiedText
 def quantities(text: str) -> tuple[Quantity, ...]:
     """Return the quantities of a text, from left to right."""
     plain = text.translate(_FULL_WIDTH)
-    taken = [match.span() for pattern in (_ORDINAL, _MARKER) for match in pattern.finditer(plain)]
-    result = [quantity for quantity in composite_quantities(plain) if _is_free(quantity.start, quantity.end, taken)]
-    taken += [(quantity.start, quantity.end) for quantity in result]
+    taken = Taken(plain)
+    for pattern in (_ORDINAL, _MARKER):
+        for match in pattern.finditer(plain):
+            taken.take(*match.span())
+    result = [quantity for quantity in composite_quantities(plain) if taken.is_free(quantity.start, quantity.end)]
+    for quantity in result:
+        taken.take(quantity.start, quantity.end)
     for number in numbers_in(plain):
-        if _is_free(number.start, number.end, taken):
+        if taken.is_free(number.start, number.end):
             result.extend(_with_unit(plain, number))
     result.sort(key=lambda quantity: quantity.start)
     return tuple(_with_table_units(plain, _with_shared_units(plain, _with_compounds(plain, result))))
-
-
-def _is_free(start: int, end: int, taken: Sequence[tuple[int, int]]) -> bool:
-    return not any(start < other_end and other_start < end for other_start, other_end in taken)
 
 
 def _with_unit(text: str, number: Number) -> Iterator[Quantity]:

@@ -1,5 +1,6 @@
 """What a number in a text states: an exact value, its unit, and when one statement supports another. No I/O."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -29,13 +30,11 @@ class PartialDate:
     month: int | None = None
     day: int | None = None
 
-    def covers(self, claimed: "PartialDate") -> bool:
-        """Whether every part of the claimed date is written here, with the same value."""
-        return (
-            claimed.year in (None, self.year)
-            and claimed.month in (None, self.month)
-            and claimed.day in (None, self.day)
-        )
+    def parts(self) -> "Iterator[PartialDate]":
+        """Yield what of it may be claimed: it with and without each of its parts."""
+        for year in {self.year, None}:
+            for month in {self.month, None}:
+                yield from (PartialDate(year, month, day) for day in {self.day, None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,9 @@ class Reading:
     unit: str
     value: Decimal | PartialDate | str
 
-    def supports(self, claimed: "Reading") -> bool:
-        """Whether a source with this reading supports the claimed one."""
-        if self.unit != claimed.unit:
-            return False
-        if isinstance(self.value, PartialDate) and isinstance(claimed.value, PartialDate):
-            return self.value.covers(claimed.value)
-        return self.value == claimed.value
+
+Statement = Decimal | tuple[str, Decimal | PartialDate | str] | tuple[Decimal, ...]
+"""What a source states and a claim needs: a number, a value in a unit, or the numbers of a quantity without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +62,38 @@ class Quantity:
     readings: tuple[Reading, ...]
     numbers: tuple[Decimal, ...]
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Its possible units; an empty one of a bare number."""
+        return frozenset(reading.unit for reading in self.readings) or frozenset({""})
+
+    @property
+    def may_be_in_words(self) -> bool:
+        """Whether it is zero or one of something."""
+        return bool(self.readings) and len(self.numbers) == 1 and self.numbers[0] <= 1
+
     def is_same_kind(self, other: "Quantity") -> bool:
         """Whether both have a unit in common, or both have none."""
-        units = {reading.unit for reading in self.readings}
-        return bool(units & {reading.unit for reading in other.readings}) or not (units or other.readings)
+        return not self.kinds.isdisjoint(other.kinds)
+
+    def supported(self) -> Iterator[Statement]:
+        """Yield what a source with this quantity states."""
+        yield from self.numbers
+        for reading in self.readings:
+            parts = reading.value.parts() if isinstance(reading.value, PartialDate) else (reading.value,)
+            yield from ((reading.unit, part) for part in parts)
+        if not self.readings:
+            yield self.numbers
+
+    def needed(self) -> Iterator[Statement]:
+        """Yield what a source of which one is enough for this quantity of a claim."""
+        if not self.readings:
+            yield from self.numbers
+        for reading in self.readings:
+            yield reading.unit, reading.value
+        if self.readings and (self.readings[0].unit in GENERIC_COUNTERS or self.readings[0].unit == PHONE):
+            yield self.numbers
 
     def supports(self, claimed: "Quantity") -> bool:
         """Whether a source with this quantity supports the claimed one."""
-        if not claimed.readings:
-            return all(number in self.numbers for number in claimed.numbers)
-        if any(reading.supports(other) for reading in self.readings for other in claimed.readings):
-            return True
-        unit_is_optional = claimed.readings[0].unit in GENERIC_COUNTERS or claimed.readings[0].unit == PHONE
-        return unit_is_optional and not self.readings and claimed.numbers == self.numbers
+        return not set(self.supported()).isdisjoint(claimed.needed())

@@ -28,7 +28,7 @@ from typing import Final
 
 from chatbot.events import Event, NoticeCode, Token
 from chatbot.grounding.asked import asks_for_amount, depends_on_another, states_amount
-from chatbot.grounding.evidence import Comparison, Judgement, Quote
+from chatbot.grounding.evidence import LONGEST_SENTENCE, MOST_NUMBERS, Comparison, Judgement, Quote
 from chatbot.grounding.links import first_unknown_link
 from chatbot.grounding.markers import MarkerFilter
 from chatbot.grounding.negation import without_yes_or_no
@@ -342,10 +342,17 @@ class _NumberCheck:
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
         self._checked = 0
+        self._numbers = 0
         self._cut: int | None = None
 
     def safe_length(self, sentence: str, *, complete: bool) -> int:
         """Return how many characters of the sentence, or of its beginning so far, may be shown."""
+        is_long = len(sentence) > LONGEST_SENTENCE
+        length = self._safe_length(sentence[:LONGEST_SENTENCE], complete=complete and not is_long)
+        self._cut = length if is_long else self._cut
+        return length
+
+    def _safe_length(self, sentence: str, *, complete: bool) -> int:
         while self._cut is None:
             begin = self._number_after(sentence, self._checked, complete=complete)
             if begin is None:
@@ -358,6 +365,9 @@ class _NumberCheck:
     def _check(self, sentence: str, begin: int, end: int, *, complete: bool) -> bool:
         """Check the numbers up to `end`; False when only the whole sentence can tell, since it may be a refusal."""
         claimed = [quantity for quantity in quantities(sentence[:end]) if quantity.end > begin]
+        if self._numbers + len(claimed) > MOST_NUMBERS:
+            self._cut = len(sentence[:begin].rstrip())
+            return True
         unknown = self._comparison.unknown(claimed)
         if unknown and not complete and self._comparison.in_question(unknown):
             return False
@@ -366,6 +376,7 @@ class _NumberCheck:
             # Not before `begin`: what precedes the number (오후 of 오후 9시) was shown where the text came in pieces.
             self._cut = len(sentence[: max(begin, unknown[0].start)].rstrip())
         self._checked = end
+        self._numbers += len(claimed)
         return True
 
     def _number_after(self, sentence: str, start: int, *, complete: bool) -> int | None:

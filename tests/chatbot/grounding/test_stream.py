@@ -1,5 +1,7 @@
 """What a customer sees of a model's answer in each mode, with its citations, and what is quoted in place of it."""
 
+from time import process_time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -475,3 +477,28 @@ def test_a_yes_before_an_ambiguous_number_is_left_out() -> None:
     checks = stream(GroundingMode.STRICT, [OTP])
     events_of(checks, ["네, 디지털 OTP는 5,000원입니다."])
     assert checks.text.startswith("디지털 OTP는 한빛 앱에서 무료로")
+
+
+ODD = ["1 ", "3% ", "하루 ", "1회 ", "2024.1.2. ", "가 ", "a", "a. ", "| 1 ", "“", "수수료는 ", "없다\n"]
+
+
+@pytest.mark.parametrize("mode", [GroundingMode.STRICT, GroundingMode.NUMBERS])
+@pytest.mark.parametrize("odd", ODD)
+def test_no_sentence_takes_long_whatever_it_repeats(odd: str, mode: GroundingMode) -> None:
+    """1,900 characters are judged, 20,000 are not; an answer of "1 1 1 …" took a minute of the loop's time."""
+    sources = [passage(f"d{n}", "안내", (odd * 1000)[n : 2000 + n]) for n in range(8)]
+    for length in (1900, 20_000):
+        checks = stream(mode, sources)
+        begun = process_time()
+        events_of(checks, [(odd * length)[:length]])
+        assert process_time() - begun < 2
+
+
+@pytest.mark.parametrize("mode", [GroundingMode.STRICT, GroundingMode.NUMBERS])
+@pytest.mark.parametrize("text", ["가입 기간은 6개월이며 " * 400, "가 " * 3000, "500만원 " * 200])
+def test_the_cut_of_a_long_sentence_changes_nothing(text: str, mode: GroundingMode) -> None:
+    whole, parts = stream(mode), stream(mode)
+    assert merged(events_of(whole, [text])) == merged(events_of(parts, list(cuts(text, [7] * 900))))
+    assert whole.text == parts.text
+    assert len(whole.text) <= 2100
+    assert whole.withheld
