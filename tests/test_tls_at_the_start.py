@@ -95,6 +95,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tokenizer: Path, tm
         "TLS__CA_FILE": ours / "ca.pem",
         "DATA_DIR": tmp_path,
         "PORT": free_port(),
+        "INGEST_PORT": free_port(),
         "REDIS_URL": "redis://127.0.0.1:1",
         "AUDIT_KEY": "k" * 32,
         "AUTH__ISSUER": "https://sso.example",
