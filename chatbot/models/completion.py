@@ -342,6 +342,7 @@ _FINISH_REASONS: Mapping[str, FinishMeaning] = {
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",  # Mistral
+    "repetition": "length",  # vLLM, where `extra_body` asks it to detect that
     "content_filter": "filtered",
     "content_filtered": "filtered",
     "guardrail_intervened": "filtered",  # Bedrock

@@ -373,7 +373,13 @@ async def test_a_content_may_be_a_list_of_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "meaning"),
-    [("eos_token", "stop"), ("STOP", "stop"), ("tool_calls", "stop"), ("MAX_TOKENS", "length"), ("end_turn", "stop")],
+    [
+        ("eos_token", "stop"),
+        ("STOP", "stop"),
+        ("tool_calls", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("repetition", "length"),
+    ],
 )
 async def test_every_servers_word_for_the_end_is_an_end(tmp_path: Path, reason: str, meaning: str) -> None:
     async with streaming(tmp_path, YES, chunk({}, reason), DONE) as models:
