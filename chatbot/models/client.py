@@ -277,7 +277,7 @@ class Models:
             try:
                 top_tokens = await self._top_tokens(target, request, "probability", extra_prompt_tokens=extra)
             except EndpointFailed as exc:
-                if not target.member.endpoint.has_token_ids and _is_no_probe_for_it(exc):
+                if not target.member.endpoint.has_token_ids and _is_request_at_fault(exc):
                     log.warning("model_probe_refused", error=str(exc))
                     return (1 / len(choices),) * len(choices)
                 attempts.record_failure(target, exc, begun=False)
@@ -571,6 +571,8 @@ class Models:
             yield call
         except EndpointFailed as exc:
             call.outcome = exc.outcome
+            if kind == "answer" and not target.member.endpoint.has_token_ids and _is_request_at_fault(exc):
+                target.member.tokenizer_checked = False  # or it refuses everything now, as the next call finds out
             raise
         finally:
             call.settle(alternatives=self.pool.has_alternative(target.member))
@@ -579,7 +581,7 @@ class Models:
                 hook(record)
 
 
-def _is_no_probe_for_it(exc: EndpointFailed) -> bool:
+def _is_request_at_fault(exc: EndpointFailed) -> bool:
     return isinstance(exc, RequestRejected) and not isinstance(exc, ContentFiltered)
 
 

@@ -442,6 +442,24 @@ async def test_one_that_refuses_probes_has_no_opinion_and_answers(
         assert text_of(await parts(models)) == "예."
 
 
+@pytest.mark.parametrize("first_word", [True, False], ids=["this question", "everything"])
+async def test_one_that_refuses_everything_from_now_on_is_left(tmp_path: Path, *, first_word: bool) -> None:
+    begun = anyio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if begun.is_set():
+            return await refusing(400, UNSUPPORTED)(request)
+        return web.Response(body=YES + STOP + DONE)
+
+    async with streaming(tmp_path, answer=answer, first_word=first_word) as models:
+        begun.set()
+        for _ in range(20):
+            with pytest.raises(ModelUnavailable):
+                await parts(models)
+        (member,) = models.pool.members
+        assert member.available == first_word
+
+
 async def test_a_question_that_the_content_filter_refuses_costs_no_endpoint(tmp_path: Path) -> None:
     async with streaming(tmp_path, answer=refusing(400, {"code": "content_filter"})) as models:
         for _ in range(10):
