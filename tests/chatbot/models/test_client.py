@@ -572,7 +572,7 @@ async def test_conversations_keep_their_home_and_spread(tokenizer: Tokenizer) ->
     async with serve(tokenizer, [Behaviour(answer="a")] * 4) as served:
         homes = [served.home(f"conversation-{n}") for n in range(400)]
         assert homes == [served.home(f"conversation-{n}") for n in range(400)]
-        assert all(70 <= homes.count(n) <= 130 for n in range(4))
+        assert all(55 <= homes.count(n) <= 145 for n in range(4))  # ports are drawn: five deviations
         for _ in range(5):  # one leaves: only its conversations move
             served.members[0].breaker.trip()
         moved = [(before, served.home(f"conversation-{n}")) for n, before in enumerate(homes)]
