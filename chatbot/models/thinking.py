@@ -217,7 +217,7 @@ class ThinkingFilter:
         self._depth = max(0, self._depth - 1)
 
     def _stripped(self, text: str) -> str:
-        return text.lstrip() if self._strips and not self.text else text
+        return text.lstrip() if self._strips and not (self.text or self._held_answer) else text
 
 
 def begun_answer(

@@ -66,6 +66,8 @@ def heard(tokenizer: Tokenizer, text: str, *, sizes: Sequence[int] = (), opened:
         ("답: <answer>예</answer>", False, "답: <answer>예</answer>"),
         ("<answer>답</ans", False, "답</ans"),
         ("<answ", False, "<answ"),
+        ("<\n5%", False, "<\n5%"),
+        ("<answer>\n< 5%</answer>", False, "< 5%"),
         ("<answer>", False, ""),
     ],
 )
