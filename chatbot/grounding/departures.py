@@ -13,9 +13,9 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-# A number alone in brackets is a negative one: (370) is a loss.
+# A number alone in brackets is a negative one: (370) is a loss. A link's mark hides its target: "[](not)".
 _WORD: Final = re.compile(
-    r"\(\d+(?:\.\d+)?\)|\.?\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•`]"
+    r"\]\(|\(\d+(?:\.\d+)?\)|\.?\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•`]"
 )
 _ITEM_MARK: Final = re.compile(
     r"(?:[\s>#*_`•·○●◦▪∙⋅‣※▶►▷☞◆◇◈★☆]|-(?![\d.]))*"

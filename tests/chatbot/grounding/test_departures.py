@@ -335,6 +335,7 @@ COLLATERAL = passage(
         (FORMS, "Customer information is not provided to other banks.", "Is customer information provided?"),
         (FORMS, "# You can cancel at any time", "Can I cancel at any time?"),
         (FORMS, "Few fees apply to the account.", "What costs are there?"),
+        (FORMS, "You must submit [](the documents) at a branch.", "What do I do at a branch?"),
         (FORMS, "370", "What was the result?"),
         (COLLATERAL, "영업점 방문이 필요합니다.", "해지하려면 영업점에 가나요?"),
         (COLLATERAL, "직원 확인이 필요합니다.", "해지하려면 어떻게 하나요?"),
@@ -350,7 +351,7 @@ COLLATERAL = passage(
     ],
     ids=[
         "polite words", "need", "polite clause", "stop words", "number of an item", "circled number", "information",
-        "heading", "article", "negative number", "polite words in Korean", "need in Korean",
+        "heading", "article", "link without a text", "negative number", "polite words in Korean", "need in Korean",
         "stop words in Korean", "information in Korean", "mark of a subject left out", "quoted question", "의 of 의무",
         "word as an item's letter", "empty cell", "cell moved", "answer to another question",
     ],
