@@ -14,10 +14,12 @@ from chatbot.questions import (
     ClientMessage,
     ExcludedTopic,
     ScreenedQuestion,
+    SmallTalk,
     Verdict,
     excluded_topic,
     screen,
     screened_messages,
+    small_talk,
 )
 
 SCREENING_SECONDS = 3.0
@@ -29,7 +31,7 @@ class Screening:
     """A screened question, the topic for which it is not answered, and the earlier messages that may be used."""
 
     question: ScreenedQuestion
-    topic: ExcludedTopic | None
+    topic: ExcludedTopic | SmallTalk | None
     earlier: tuple[ClientMessage, ...]
 
 
@@ -62,5 +64,6 @@ class Screener:
     def _screened(self, text: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
         question = screen(text)
         may_be_answered = question.verdict is Verdict.OK
-        topic = excluded_topic(question.text, own_names) if may_be_answered else None
+        asks = may_be_answered and question.text
+        topic = (small_talk(asks, own_names) or excluded_topic(asks, own_names)) if asks else None
         return Screening(question, topic, screened_messages(earlier) if may_be_answered else ())

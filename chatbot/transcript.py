@@ -43,6 +43,9 @@ from knowledge.identity import Principal
 from knowledge.passage import Language, Passage
 
 FINISH: Mapping[CannedReply, FinishReason] = {
+    CannedReply.GREETING: FinishReason.REFUSED,
+    CannedReply.THANKS: FinishReason.REFUSED,
+    CannedReply.IDENTITY: FinishReason.REFUSED,
     CannedReply.INJECTION: FinishReason.REFUSED,
     CannedReply.OUT_OF_SCOPE: FinishReason.REFUSED,
     CannedReply.OTHER_BANK: FinishReason.REFUSED,
@@ -50,6 +53,7 @@ FINISH: Mapping[CannedReply, FinishReason] = {
     CannedReply.FORECAST: FinishReason.REFUSED,
     CannedReply.ADVICE: FinishReason.REFUSED,
     CannedReply.CANNOT_VERIFY: FinishReason.REFUSED,
+    CannedReply.PERSON: FinishReason.HANDOFF,
     CannedReply.DISTRESS: FinishReason.HANDOFF,
     CannedReply.UNAVAILABLE: FinishReason.HANDOFF,
     CannedReply.EMERGENCY: FinishReason.HANDOFF,

@@ -32,8 +32,8 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Short = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$", to_lower=True)]
 ReplyName = Literal[
-    "injection", "out_of_scope", "distress", "other_bank", "own_account", "forecast", "advice", "cannot_verify",
-    "unavailable", "emergency",
+    "greeting", "thanks", "identity", "person", "injection", "out_of_scope", "distress", "other_bank", "own_account",
+    "forecast", "advice", "cannot_verify", "unavailable", "emergency",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from chatbot.questions.client_history import ClientMessage, screened_messages
 from chatbot.questions.refusals import OF_THE_QUESTION, CannedReply, canned_reply, handoff
 from chatbot.questions.scope import ExcludedTopic, excluded_topic
 from chatbot.questions.screen import ScreenedQuestion, Verdict, screen
+from chatbot.questions.small_talk import SmallTalk, small_talk
 
 __all__ = [
     "OF_THE_QUESTION",
@@ -11,10 +12,12 @@ __all__ = [
     "ClientMessage",
     "ExcludedTopic",
     "ScreenedQuestion",
+    "SmallTalk",
     "Verdict",
     "canned_reply",
     "excluded_topic",
     "handoff",
     "screen",
     "screened_messages",
+    "small_talk",
 ]

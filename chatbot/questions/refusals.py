@@ -13,6 +13,10 @@ from knowledge.passage import Language
 class CannedReply(StrEnum):
     """Why a customer reads a text of the bank instead of an answer."""
 
+    GREETING = "greeting"
+    THANKS = "thanks"
+    IDENTITY = "identity"
+    PERSON = "person"
     INJECTION = "injection"
     OUT_OF_SCOPE = "out_of_scope"
     DISTRESS = "distress"
@@ -33,6 +37,15 @@ OF_THE_QUESTION: Final = frozenset(CannedReply) - {
 """The replies that refuse a question for what it says; none of these questions enters a later prompt."""
 _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
     "ko": {
+        CannedReply.GREETING: (
+            "안녕하세요. {bank} 챗봇입니다. 은행의 상품과 이용 방법에 관해 궁금하신 점을 물어봐 주세요."
+        ),
+        CannedReply.THANKS: "도움이 되었기를 바랍니다. 더 궁금하신 점이 있으면 언제든지 물어봐 주세요.",
+        CannedReply.IDENTITY: (
+            "사람이 아닌 {bank} 챗봇입니다. 은행의 안내 문서에서 확인한 내용을 출처와 함께 알려 드립니다."
+            " 예금, 대출, 카드, 이체처럼 궁금하신 것을 물어봐 주세요."
+        ),
+        CannedReply.PERSON: "챗봇 대신 상담원과 바로 이야기하실 수 있습니다.",
         CannedReply.INJECTION: "죄송합니다. 요청하신 내용은 도와드릴 수 없습니다. 금융 상품과"
         " 은행 이용에 관한 질문을 해 주시면 안내해 드리겠습니다.",
         CannedReply.OUT_OF_SCOPE: "죄송합니다. 저는 은행의 상품과 이용 방법에 관한 질문에만,"
@@ -64,6 +77,15 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.EMERGENCY: "현재 챗봇 상담을 일시 중단하였습니다. 이용에 불편을 드려 죄송합니다.",
     },
     "en": {
+        CannedReply.GREETING: (
+            "Hello. This is the chatbot of {bank}. What would you like to know about our products and services?"
+        ),
+        CannedReply.THANKS: "I hope that helped. Please ask whenever you have another question.",
+        CannedReply.IDENTITY: (
+            "I am the chatbot of {bank}, not a person. I answer from the bank's documents and show where each answer"
+            " comes from. Ask me about accounts, loans, cards or transfers, for example."
+        ),
+        CannedReply.PERSON: "You can speak to our staff directly.",
         CannedReply.INJECTION: "I'm sorry, but I can't help with that. I'm glad to answer"
         " questions about our products and services.",
         CannedReply.OUT_OF_SCOPE: (

@@ -1,0 +1,123 @@
+"""Tells a message that asks nothing of the bank: a greeting, thanks, what the machine is, a call for a person (pure).
+
+A message counts only where it is made of such phrases as a whole. So "Hi, what does a transfer cost?" is a question,
+and a greeting that is misspelt is one that no document answers.
+"""
+
+import unicodedata
+from collections.abc import Collection
+from enum import StrEnum
+from itertools import product
+from typing import Final
+
+
+class SmallTalk(StrEnum):
+    """What a message is that asks nothing of the bank; of several the last one counts."""
+
+    GREETING = "greeting"
+    THANKS = "thanks"
+    IDENTITY = "identity"
+    PERSON = "person"
+
+
+def _each(firsts: str, lasts: str) -> str:
+    return " ".join(first + last for first, last in product(firsts.split(), lasts.split()))
+
+
+_PHRASES: Final = {
+    SmallTalk.GREETING: f"""
+        안녕 안뇽 안녕하세요 안녕하세여 안녕하세용 안녕하셔요 안녕하십니까 안녕하신가요 하이 헬로 헬로우
+        반가워 반가워요 반갑습니다 처음뵙겠습니다 수고하십니다 수고많으십니다 여보세요 저기요 실례합니다
+        계세요 계신가요 ㅎㅇ
+        {_each("좋은", "아침 아침입니다 아침이에요 오후입니다 오후예요 저녁입니다 저녁이에요")}
+        {_each("질문 질문이 문의 문의가 물어볼게 물어볼것이 궁금한게 궁금한것이", "있어요 있습니다 있는데요")}
+        문의드립니다
+        hi hello hey heya hiya howdy greetings yo goodmorning goodafternoon goodevening goodday nicetomeetyou
+        howareyou howareyoudoing howareyoutoday howsitgoing whatsup anyonethere isanyonethere areyouthere
+        ihaveaquestion ihaveaquickquestion ihavesomequestions quickquestion
+        """,
+    SmallTalk.THANKS: f"""
+        감사 감사해요 감사합니다 감사드립니다 감사했습니다 고마워 고마워요 고맙습니다 고마웠어요 땡큐 ㄱㅅ ㄳ
+        {_each("답변 안내 설명 도움", "감사합니다 감사해요 감사드립니다 고맙습니다 고마워요")}
+        네 넵 넹 예 응 오케이 ㅇㅋ ㅇㅇ 아니요 아니오 아뇨 알겠어 알겠어요 알겠습니다
+        알았어 알았어요 알았습니다 이해했어요 이해했습니다
+        확인했습니다 좋아요 좋네요 됐어요 됐습니다 괜찮아요 괜찮습니다 도움이됐어요 도움이되었어요 도움이됐습니다
+        도움이되었습니다 도움됐어요 수고하세요 수고하셨습니다 수고하셨어요 안녕히계세요 안녕히가세요 잘있어요 바이
+        다음에봐요 {_each("좋은하루", "되세요 보내세요 되십시오 보내십시오")}
+        thanks thankyou thx ty tysm cheers ok okay gotit isee understood noted great perfect awesome cool nice
+        excellent thatsall thatisall thatshelpful thatwashelpful thathelps nothanks nothankyou alright
+        bye byebye goodbye seeyou seeya haveaniceday haveagoodday haveagreatday haveagoodone goodnight
+        yes yeah yep sure no nope
+        """,
+    SmallTalk.IDENTITY: f"""
+        {_each("누구", "야 니 세요 예요 에요 십니까 신가요 인가요 입니까")} 뭐야 뭐하는거야 뭐하는챗봇이야
+        {_each("이름이", "뭐야 뭐예요 뭐에요 뭔가요 무엇인가요 뭐니 무엇입니까")}
+        {_each("사람이 로봇이 챗봇이 봇이 기계가 인공지능이", "야 에요 예요 니 세요 신가요 아닌가요 맞나요")}
+        {_each("사람 로봇 챗봇 봇 기계 인공지능 ai",
+               "인가요 입니까 이야 이에요 이세요 이신가요 야 예요 에요 세요 맞나요 맞아 맞아요")}
+        {_each("뭐 뭘 무엇을 어떤걸 어떤것을 무슨일을",
+               "할수있어 할수있어요 할수있나요 할수있니 할수있습니까 할줄알아 할줄알아요 해줄수있어 해줄수있나요 "
+               "도와줄수있어 도와줄수있나요 도와주실수있나요 물어볼수있어 물어볼수있나요 물어보면돼 물어보면되나요")}
+        도움말 사용법 사용방법 {_each("어떻게", "사용해 사용하나요 쓰나요 써요 이용하나요")}
+        도와줘 도와줘요 도와주세요 도와주십시오
+        도움이필요해 도움이필요해요 도움이필요합니다
+        whoareyou whatareyou whoisthis whoamitalkingto whoamispeakingto whatisyourname whatsyourname
+        {_each("areyou areyoua areyouan isthisa isthisan amitalkingtoa amitalkingtoan amispeakingtoa amispeakingtoan "
+               "amichattingwitha amichattingwithan",
+               "human person realperson realhuman bot robot ai chatbot machine humanbeing computer")} areyoureal
+        {_each("whatcanyou", "do help helpwith helpmewith tellme")} whatdoyoudo howcanyouhelp howcanyouhelpme
+        {_each("whatcani", "ask askyou askhere")} help helpme ineedhelp canyouhelp canyouhelpme howdoesthiswork
+        """,
+    SmallTalk.PERSON: f"""
+        {_each("상담원 상담사 상담직원 직원 사람",
+               "연결 연결해줘 연결해줘요 연결해주세요 연결해주십시오 연결부탁해요 연결부탁드려요 연결부탁드립니다 "
+               "바꿔줘 바꿔줘요 바꿔주세요 불러줘 불러주세요")} 상담원
+        {_each("상담원과 상담원이랑 상담원하고 상담사와 상담사랑 직원과 직원이랑 직원하고 사람과 사람이랑 사람하고",
+               "통화하고싶어 통화하고싶어요 통화하고싶습니다 이야기하고싶어 이야기하고싶어요 "
+               "이야기하고싶습니다 얘기하고싶어 얘기하고싶어요 상담하고싶어 상담하고싶어요 "
+               "상담하고싶습니다 연결해줘 연결해주세요")}
+        {_each("speakto speakwith talkto talkwith chatwith connectmeto connectmewith transfermeto",
+               "ahuman aperson arealperson anagent aliveagent ahumanagent someone somebody anoperator arepresentative "
+               "anadvisor customerservice support yourstaff")}
+        agent humanagent liveagent liveperson realperson representative operator
+        """,
+}  # fmt: skip
+_KIND_OF: Final = {phrase: kind for kind, phrases in _PHRASES.items() for phrase in phrases.split()}
+_FILLERS: Final = frozenset(
+    """
+    아 어 음 저 저기 혹시 너 너는 넌 니 네가 당신 당신은 당신이 여기 여기는 지금 챗봇 챗봇님 챗봇아 봇 님 정말 진짜
+    너무 매우 대단히
+    많이 오늘도 친절한 친절하게 빠른 알려줘서 알려주셔서 도와줘서 도와주셔서 답변해주셔서 안내해주셔서 설명해주셔서
+    there everyone team chatbot bot assistant again please pls so very much alot lots foryourhelp forthehelp
+    foryourtime
+    fortheinformation iwantto iwouldliketo idliketo ineedto cani couldi mayi letme canyou couldyou wouldyou just oh
+    ah um
+    my friend sir madam maam and
+    """.split()  # noqa: SIM905  as the phrases are written
+)
+_LONGEST_MESSAGE: Final = 80
+"""Characters; no greeting is longer."""
+_LONGEST_PHRASE: Final = max(map(len, (*_KIND_OF, *_FILLERS)))
+_LAST_COUNTS: Final = tuple(SmallTalk).index
+
+
+def small_talk(message: str, own_names: Collection[str] = ()) -> SmallTalk | None:
+    """Return what a message is that asks nothing of the bank, which has these names; None where it may ask."""
+    if len(message) > _LONGEST_MESSAGE:
+        return None
+    said = _letters(message)
+    for name in own_names:
+        said = said.replace(_letters(name), "")
+    kinds: set[SmallTalk] = set()
+    while said:
+        lengths = range(min(_LONGEST_PHRASE, len(said)), 0, -1)
+        phrase = next((said[:n] for n in lengths if said[:n] in _KIND_OF or said[:n] in _FILLERS), None)
+        if phrase is None:
+            return None
+        kinds |= {_KIND_OF[phrase]} if phrase in _KIND_OF else set()
+        said = said[len(phrase) :]
+    return max(kinds, key=_LAST_COUNTS, default=None)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))

@@ -1,0 +1,59 @@
+"""A message that asks nothing of the bank is told from a question that begins politely."""
+
+import pytest
+
+from chatbot.questions.small_talk import SmallTalk, small_talk
+
+NAMES = ("한빛은행", "Hanbit Bank")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("안녕하세요!! 반갑습니다 :)", SmallTalk.GREETING),
+        ("한빛은행 안녕하세요~", SmallTalk.GREETING),
+        ("Hello there, good morning!", SmallTalk.GREETING),
+        ("ＨＥＬＬＯ", SmallTalk.GREETING),
+        ("질문이 있는데요", SmallTalk.GREETING),
+        ("네, 알겠습니다. 정말 감사합니다 ^^", SmallTalk.THANKS),
+        ("친절한 안내 감사합니다. 좋은 하루 되세요", SmallTalk.THANKS),
+        ("Thank you so much for your help!", SmallTalk.THANKS),
+        ("no thanks", SmallTalk.THANKS),
+        ("안녕, 너는 누구야?", SmallTalk.IDENTITY),
+        ("혹시 사람이세요?", SmallTalk.IDENTITY),
+        ("무엇을 도와줄 수 있나요?", SmallTalk.IDENTITY),
+        ("Are you a real person?", SmallTalk.IDENTITY),
+        ("please, help!", SmallTalk.IDENTITY),
+        ("상담원 연결해 주세요", SmallTalk.PERSON),
+        ("감사합니다. 직원과 통화하고 싶어요", SmallTalk.PERSON),
+        ("CAN I SPEAK TO A REAL PERSON?!?!", SmallTalk.PERSON),
+    ],
+)
+def test_small_talk_is_told_by_the_whole_message(message: str, kind: SmallTalk) -> None:
+    assert small_talk(message, NAMES) is kind
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "안녕하세요. 정기예금 금리 알려 주세요",
+        "Hi, what does a transfer cost?",
+        "help with my loan",
+        "네, 더 자세히 설명해 주세요",
+        "상담원 연결 시간이 어떻게 되나요?",
+        "감사 인증 수수료",
+        "예금",
+        "history",
+        "한빛은행",
+        "there",
+        "!?",
+        "",
+    ],
+)
+def test_what_may_ask_something_is_searched_for(message: str) -> None:
+    assert small_talk(message, NAMES) is None
+
+
+def test_a_long_message_is_none() -> None:
+    assert small_talk("안녕하세요" * 16, NAMES) is SmallTalk.GREETING
+    assert small_talk("안녕하세요" * 17, NAMES) is None
