@@ -13,10 +13,8 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-# A number alone in brackets is a negative one: (370) is a loss. A link's mark hides its target: "[](not)".
-_WORD: Final = re.compile(
-    r"\]\(|\(\d+(?:\.\d+)?\)|\.?\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•`]"
-)
+# Brackets are words: (370) is a loss, "[](not)" hides one, and what they enclose is what they say it of.
+_WORD: Final = re.compile(r"\.?\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’…·•`]")
 _ITEM_MARK: Final = re.compile(
     r"(?:[\s>#*_`•·○●◦▪∙⋅‣※▶►▷☞◆◇◈★☆]|-(?![\d.]))*"
     r"(?:\(?(?P<number>\d{1,2})[.)]\s+|(?P<circled>[①-⑳])|\(?(?P<letter>[A-Za-z가나다라마바사아자차카타파하])[.)]\s+)?\s*"
@@ -48,6 +46,7 @@ _LONGEST_OPENING: Final = 200
 _UNIT: Final = re.compile(r"(?:%p?|[천만억]{0,2}원|개월|[년일회건세명시점]|krw|usd)?")
 _BETWEEN_LETTERS: Final = re.compile(r"(?<![a-z]) | (?![a-z])")
 _LABEL_AND_VALUE: Final = 2
+_BRACKETS: Final = re.compile(r"[()\[\]{}]")
 
 
 def restates(claim: str, sentence: str, names: Collection[str] = ()) -> bool:
@@ -80,7 +79,7 @@ def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> b
     )
     if len(cells) != len(headings) or len(cells) != _LABEL_AND_VALUE or not all(cells):
         return False
-    (label, value), heading, (words, said, starts) = cells, headings[1], _unmarked(claim)
+    (label, value), heading, (words, said, starts) = cells, _BRACKETS.sub("", headings[1]), _unmarked(claim)
     if label not in said or value not in said:
         return False
     longest = len(label) + len("의") + len(value) + len(heading)

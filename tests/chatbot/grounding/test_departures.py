@@ -309,7 +309,8 @@ FORMS = passage(
     "Card forms",
     "You must submit the documents at a branch. A few fees apply to the account. Customer information is provided to "
     "other banks. If the balance is above USD 100, you can cancel at any time. The result of the year was\n(370)\n"
-    '"Are the fees waived?" is asked often.\n\nThese services are not offered:\n- cash by post\n- cash by phone',
+    '"Are the fees waived?" is asked often. Members go free (students excluded).\n\n'
+    "These services are not offered:\n- cash by post\n- cash by phone",
     "en",
 )
 COLLATERAL = passage(
@@ -336,6 +337,7 @@ COLLATERAL = passage(
         (FORMS, "# You can cancel at any time", "Can I cancel at any time?"),
         (FORMS, "Few fees apply to the account.", "What costs are there?"),
         (FORMS, "You must submit [](the documents) at a branch.", "What do I do at a branch?"),
+        (FORMS, "Members go free students (excluded).", "Who goes free?"),
         (FORMS, "370", "What was the result?"),
         (COLLATERAL, "영업점 방문이 필요합니다.", "해지하려면 영업점에 가나요?"),
         (COLLATERAL, "직원 확인이 필요합니다.", "해지하려면 어떻게 하나요?"),
@@ -351,7 +353,8 @@ COLLATERAL = passage(
     ],
     ids=[
         "polite words", "need", "polite clause", "stop words", "number of an item", "circled number", "information",
-        "heading", "article", "link without a text", "negative number", "polite words in Korean", "need in Korean",
+        "heading", "article", "link without a text", "brackets", "negative number",
+        "polite words in Korean", "need in Korean",
         "stop words in Korean", "information in Korean", "mark of a subject left out", "quoted question", "의 of 의무",
         "word as an item's letter", "empty cell", "cell moved", "answer to another question",
     ],
