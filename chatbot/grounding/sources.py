@@ -161,7 +161,7 @@ def _goes_on_as_list(text: str, sentence: SourceSentence, last: SourceSentence, 
 def _belongs_to(text: str, sentence: SourceSentence, last: SourceSentence) -> bool:
     """Whether a sentence is the next row of a table, the table that is introduced, or a restriction."""
     if sentence.is_row and last.is_row:  # an empty line ends a table
-        return text[last.end : sentence.start].count("\n") == 1
+        return text[last.end : sentence.start].count("\n") <= 1
     if sentence.is_row:
         return _INTRODUCES.search(last.text) is not None
     return not last.is_row and not last.text.startswith("#") and depends_on_another(sentence.text)

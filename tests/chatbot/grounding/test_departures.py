@@ -393,6 +393,13 @@ def test_a_row_is_read_with_the_heading_of_its_own_table() -> None:
     )
 
 
+def test_a_mark_in_a_cell_ends_no_table() -> None:
+    table = "| Request | Do we ask? |\n|---|---|\n| Your PIN | Never |\n| Your name | Yes |"
+    own = passage("asked", "Calls", f"What we ask on the telephone.\n\n{table}", "en")
+    checks = checked("| Your PIN | Never |", (own, OTHER), question="Does the bank ask for a PIN?", language="en")
+    assert checks.text.strip() == table
+
+
 def test_a_label_is_read_as_a_topic() -> None:
     assert restates("수수료는 없습니다.", "- 수수료 : 없음")
     assert not restates("수수료 없음", "수수료가 없음")
