@@ -8,6 +8,7 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Annotated, Literal
 
 import msgspec
@@ -280,8 +281,8 @@ class CompletionDecoder:
         self.finish_reason: str | None = None
         self.usage: ReportedUsage | None = None
 
-    def feed(self, data: bytes) -> Iterator[CompletionChunk]:
-        """Yield the chunks that are complete now: also those before one that is broken.
+    def feed(self, data: bytes) -> Iterator[Choice]:
+        """Yield the pieces of the answer that are complete now: also those before a chunk that is broken.
 
         Raises:
             CompletionBroken: a chunk is no JSON, is too long, or reports an error.
@@ -290,36 +291,48 @@ class CompletionDecoder:
         self._rest = lines.pop()
         if len(self._rest) > LONGEST_CHUNK_BYTES:
             raise CompletionBroken("a frame without an end")
-        for line in lines:
-            chunk = self._chunk(line.removeprefix(codecs.BOM_UTF8))
-            if self.done:
-                return
-            if chunk is not None:
-                yield chunk
-                # Only now that it was taken: what cannot be taken is no end of the answer.
-                self.usage = _usage(chunk.usage) or self.usage
-                for choice in chunk.choices or ():
+        for line in takewhile(lambda _: not self.done, lines):
+            name, _, value = line.removeprefix(codecs.BOM_UTF8).partition(b":")
+            if name == b"data":
+                try:
+                    chunk = _CHUNKS.decode(value)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+                    chunk = self._without_json(value, exc)
+                for choice in () if chunk.error else chunk.choices or ():
+                    yield choice
+                    # Only now that it was taken: what cannot be taken is no end of the answer.
                     self.finish_reason = choice.finish_reason or self.finish_reason
+                if chunk.usage != _NULL or chunk.error:
+                    self._take_rest(chunk)
+            elif name:
+                _check_field(name, value)
 
-    def _chunk(self, line: bytes) -> CompletionChunk | None:
-        """Return the chunk in a line; None where there is none in it."""
-        if not line.startswith(b"data:"):
-            name, _, value = line.partition(b":")
-            if name == b"error" or (name == b"event" and value.strip() == b"error"):
-                raise CompletionBroken("the server gave up in mid-answer")
-            return None
-        try:
-            chunk = _CHUNKS.decode(line[5:])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-            said = line[5:].strip()
-            self.done = said == b"[DONE]"
-            if self.done or not said:
-                return None
+    def _without_json(self, value: bytes, exc: Exception) -> CompletionChunk:
+        """Return an empty chunk for the end mark, or for nothing.
+
+        Raises:
+            CompletionBroken: it is neither.
+        """
+        self.done = value.strip() == b"[DONE]"
+        if value.strip() and not self.done:
             raise CompletionBroken("a frame that cannot be read") from exc
+        return CompletionChunk()
+
+    def _take_rest(self, chunk: CompletionChunk) -> None:
+        """Keep the usage.
+
+        Raises:
+            CompletionBroken: the chunk reports an error.
+        """
         if chunk.error:
             code = chunk.error.get("code") if isinstance(chunk.error, dict) else None
             raise CompletionBroken(f"the server gave up in mid-answer ({code if isinstance(code, int) else 'error'})")
-        return chunk
+        self.usage = _usage(chunk.usage) or self.usage
+
+
+def _check_field(name: bytes, value: bytes) -> None:
+    if name == b"error" or (name == b"event" and value.strip() == b"error"):
+        raise CompletionBroken("the server gave up in mid-answer")
 
 
 def _usage(said: msgspec.Raw) -> ReportedUsage | None:

@@ -213,8 +213,10 @@ class Endpoint:
                                     data = await response.content.readany()
                             except TimeoutError as exc:
                                 raise DeadlineExceeded(_sooner(phase, due, request.until)[0], self.name) from exc
-                            for chunk in decoder.feed(data):
-                                for part in (part for choice in chunk.choices or () for part in self._parts(choice)):
+                            for choice in decoder.feed(data):
+                                # Each token of vLLM's passes here.
+                                ours = self.has_token_ids and choice.delta is None and choice.token_ids
+                                for part in (Delta(choice.text, ours),) if ours else self._parts(choice):
                                     yield part
                                     # A keep-alive, or a chat's chunk with nothing but its role, is no progress.
                                     phase, due = "between tokens", loop.time() + self.deadlines.between_tokens

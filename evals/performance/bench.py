@@ -270,7 +270,7 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: 
     ) as response:
         response.raise_for_status()
         async for data in response.content.iter_any():
-            if not first and any(choice.text for frame in decoder.feed(data) for choice in frame.choices or ()):
+            if not first and any(choice.text for choice in decoder.feed(data)):
                 first = time.perf_counter() - began
     return first
 

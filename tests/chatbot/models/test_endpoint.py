@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chatbot.models.completion import (
+    Choice,
     CompletionBroken,
-    CompletionChunk,
     CompletionDecoder,
     Delta,
     GenerationEnd,
@@ -61,18 +61,17 @@ STREAM = (
 )
 
 
-def decode(pieces: Sequence[bytes]) -> tuple[list[CompletionChunk], CompletionDecoder]:
+def decode(pieces: Sequence[bytes]) -> tuple[list[Choice], CompletionDecoder]:
     decoder = CompletionDecoder()
-    frames = [frame for piece in pieces for frame in decoder.feed(piece)]
-    return frames, decoder
+    choices = [choice for piece in pieces for choice in decoder.feed(piece)]
+    return choices, decoder
 
 
 @given(st.lists(st.integers(0, len(STREAM))))
 def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
-    frames, decoder = decode([STREAM[a:b] for a, b in pairwise(places)])
+    choices, decoder = decode([STREAM[a:b] for a, b in pairwise(places)])
     assert decoder.done
-    choices = [choice for frame in frames for choice in frame.choices or ()]
     assert "".join(choice.text for choice in choices) == "예 한"
     assert [choice.token_ids for choice in choices] == [(7, 8), (9,)]
     assert decoder.finish_reason == "stop"
