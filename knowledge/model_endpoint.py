@@ -208,6 +208,14 @@ async def open_model_endpoint(
         yield ModelEndpoint(http, url, setting=setting, tls=tls, breaker=breaker)
 
 
+def call_address(server: URL, call: str) -> URL:
+    """Return where a server's call (`v1/embeddings`) is: most name theirs with `/v1`, some with the call itself."""
+    path, name = server.path.rstrip("/"), call.rpartition("/")[2]
+    if path.endswith(f"/{name}"):
+        return server
+    return server.with_path(f"{path.removesuffix('/v1') if call.startswith('v1/') else path}/{call}", keep_query=True)
+
+
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     parts: list[bytes] = []
     size = 0

@@ -25,6 +25,7 @@ from knowledge.model_endpoint import (
     EndpointRefused,
     ModelEndpoint,
     ModelEndpointSettings,
+    call_address,
     open_model_endpoint,
 )
 from knowledge.passage import Hit
@@ -214,7 +215,7 @@ async def open_reranker(settings: RerankerSettings) -> AsyncGenerator[Reranker |
 
 @asynccontextmanager
 async def _open_endpoint(settings: RerankerSettings, server: URL) -> AsyncGenerator[ServedReranker]:
-    address = server / _PATHS[settings.api]
+    address = call_address(server, _PATHS[settings.api])
     async with AsyncExitStack() as stack:
         try:
             endpoint = await stack.enter_async_context(open_model_endpoint(settings, address, setting="RERANKER"))

@@ -14,7 +14,7 @@ from knowledge.embedding.encoder import Vectors
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbedderRefused, EmbeddingUnavailable
 from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.settings import EmbedderSettings
-from knowledge.model_endpoint import EndpointFailed, EndpointRefused, ModelEndpoint, open_model_endpoint
+from knowledge.model_endpoint import EndpointFailed, EndpointRefused, ModelEndpoint, call_address, open_model_endpoint
 
 Cut = Callable[[str], str]
 """Returns the beginning of a text that the model reads."""
@@ -52,7 +52,7 @@ async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmb
     cut = await asyncio.to_thread(_open_cut, settings, config)
     url = URL(str(settings.url))
     with _translated():
-        async with open_model_endpoint(settings, url.joinpath("v1", "embeddings"), setting=SETTING) as endpoint:
+        async with open_model_endpoint(settings, call_address(url, "v1/embeddings"), setting=SETTING) as endpoint:
             yield await EndpointEmbedder.connect(endpoint, settings, config, cut)
 
 
