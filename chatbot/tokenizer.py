@@ -187,6 +187,11 @@ class Tokenizer:
         return self._template.thinks
 
     @property
+    def thinks_unknown(self) -> bool:
+        """Whether the model thinks, as its template tells, in a form of its own: only its server can tell it apart."""
+        return self._template.thinks_unknown
+
+    @property
     def opens_thinking(self) -> bool:
         """Whether a prompt ends inside a block of thinking, so that the model's output begins there."""
         return self._template.opens_thinking
@@ -233,15 +238,9 @@ class ChatTemplate:
         special = {name: getattr(config, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         tokens = {name: token if isinstance(token, str) else token.content for name, token in special.items() if token}
         try:
-            template = cls(source, tokens, kwargs)
+            return cls(source, tokens, kwargs)
         except TemplateError as exc:
             raise UnknownTokenizer(f"the chat template of {folder} cannot be read: {exc}") from exc
-        if template.thinks_unknown:
-            raise UnknownTokenizer(
-                f"the chat template of {folder} is of a model that thinks in a form of its own, and its thinking "
-                "cannot be told from its answer here: serve a model that thinks between markers, or one that does not"
-            )
-        return template
 
     @property
     def end_token(self) -> str:

@@ -8,6 +8,7 @@ EndpointFailed      the call failed
 
 import asyncio
 import random
+import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
 """Between two attempts; each wait is twice the one before."""
 _JITTER = random.SystemRandom()
+_VERSION = re.compile(r"v\d+")
 _TRANSIENT = frozenset({408, 425, 500, 502, 503, 504})
 
 
@@ -209,11 +211,15 @@ async def open_model_endpoint(
 
 
 def call_address(server: URL, call: str) -> URL:
-    """Return where a server's call (`v1/embeddings`) is: most name theirs with `/v1`, some with the call itself."""
+    """Return where a server's call (`v1/embeddings`) is: most name theirs with `/v1`, some with the call itself.
+
+    One that ends with the call's name alone is the call where it has a query (Azure); else it may be a prefix.
+    """
     path, name = server.path.rstrip("/"), call.rpartition("/")[2]
-    if path.endswith(f"/{name}"):
+    before, _, last = path.rpartition("/")
+    if last == name and (server.query_string or _VERSION.fullmatch(before.rpartition("/")[2])):
         return server
-    return server.with_path(f"{path.removesuffix('/v1') if call.startswith('v1/') else path}/{call}", keep_query=True)
+    return server.with_path(f"{path.removesuffix('/v1')}/{call}", keep_query=True)
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -41,6 +41,7 @@ from chatbot.models.endpoint import (
     Endpoint,
     EndpointFailed,
     GenerationRequest,
+    OutputLimitReached,
     RequestRejected,
     WrongModel,
     open_session,
@@ -346,6 +347,9 @@ class Models:
                     hosted = not member.endpoint.has_token_ids  # and may queue: a healthy one would stay open for ever
                     seconds = max(_PING_SECONDS, member.endpoint.deadlines.first_token(0)) if hosted else _PING_SECONDS
                     tasks.start_soon(self._probe, member, seconds)
+                for member in self.pool.members:
+                    if member.takes_try_out(anyio.current_time()):
+                        tasks.start_soon(self._try_out_again, member)
 
     async def follow_forever(self) -> None:
         """Ask for the addresses of the followed names every few seconds; the pool gets new endpoints when checked."""
@@ -467,6 +471,17 @@ class Models:
         request = self._request(tokenizer.render(chat), sampling, "", 0, until=anyio.current_time() + seconds)
         return replace(request, messages=chat, end_ids=tokenizer.end_ids)
 
+    async def _try_out_again(self, member: Member) -> None:
+        """Leave an endpoint that has refused a question, where it refuses one word too."""
+        with contained("probe", self._on_failure):
+            try:
+                await self._try_out(member, member.endpoint.deadlines.first_token(0))
+            except AccessDenied as exc:
+                log.warning("model_endpoint_refuses_everything", endpoint=member.endpoint.name, error=str(exc))
+                member.breaker.trip()
+            except EndpointFailed as exc:  # its calls tell
+                log.warning("model_endpoint_not_tried_out", endpoint=member.endpoint.name, error=str(exc))
+
     async def _try_out(self, member: Member, seconds: float) -> None:
         """Ask an endpoint whose tokens cannot be compared one word, as every question asks it.
 
@@ -479,6 +494,8 @@ class Models:
             async with aclosing(member.endpoint.stream(request)) as pieces:
                 async for _ in pieces:  # to its end: there are servers whose answers have none that can be told
                     pass
+        except OutputLimitReached:
+            return
         except RequestRejected as exc:
             raise AccessDenied(f"{exc}, of one word: see `omit`, `length_field` and `extra_body` of its entry") from exc
 
@@ -572,7 +589,7 @@ class Models:
         except EndpointFailed as exc:
             call.outcome = exc.outcome
             if kind == "answer" and not target.member.endpoint.has_token_ids and _is_request_at_fault(exc):
-                target.member.tokenizer_checked = False  # or it refuses everything now, as the next call finds out
+                target.member.have_tried_out(anyio.current_time())  # or it refuses everything now
             raise
         finally:
             call.settle(alternatives=self.pool.has_alternative(target.member))
@@ -613,6 +630,18 @@ async def _load_tokenizer(entry: ModelsFileEntry) -> Tokenizer:
         raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
 
 
+def _check_thinking(entry: ModelsFileEntry, tokenizer: Tokenizer) -> None:
+    """Refuse a vLLM whose model thinks in a form that nobody here knows; a hosted model's server may tell it apart."""
+    if tokenizer.thinks_unknown and entry.api == "openai":
+        log.warning("thinking_left_to_server", model=entry.name)
+    elif tokenizer.thinks_unknown:
+        raise ModelsMisconfigured(
+            f"the chat template of {entry.tokenizer} is of a model that thinks in a form of its own, and its thinking "
+            "cannot be told from its answer here: serve a model that thinks between markers, or one that does not, or "
+            "have vLLM tell it apart (`--reasoning-parser`) and say `api: openai` in its entry of a MODELS_FILE"
+        )
+
+
 @asynccontextmanager
 async def open_models(
     settings: ModelSettings,
@@ -638,6 +667,9 @@ async def open_models(
 
         def tokenizer_of(entry: ModelsFileEntry) -> Tokenizer:
             return foreign.get(entry.name, tokenizer)
+
+        for entry in file.root:
+            _check_thinking(entry, tokenizer_of(entry))
 
         def member_of(entry: ModelsFileEntry, url: str, address: str | None = None) -> Member:
             reached = replace(access[entry.name], address=address)

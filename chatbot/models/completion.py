@@ -1,5 +1,5 @@
 """vLLM's `/v1/completions` and other servers' `/v1/chat/completions` as messages: the requests, and a decoder of their
-event streams into chunks. No I/O.
+event streams. No I/O.
 
 Only the fields in use are decoded, into msgspec types: decoding JSON is the main cost of a stream in Python.
 """
@@ -268,7 +268,7 @@ _CHAT_LOGPROBS = msgspec.json.Decoder(_ChatLogprobs | None)
 
 
 class CompletionDecoder:
-    """Decodes the bytes of an event stream into chunks, wherever the network cut them; keeps how the answer ended.
+    """Decodes the bytes of an event stream, wherever the network cut them; keeps how the answer ended.
 
     An event is one `data:` line; comments (keep-alives), other fields and empty lines are skipped. What a server says
     of its tokens is taken where it can be read; an answer is not lost by it.

@@ -68,6 +68,7 @@ _USAGE_SECONDS = 1.0
 # of a server that loads its model) is a failure.
 _BUSY_WORDS = (b"on a different instance", b"server busy", b"overloaded")
 
+_LIMIT_REACHED = b"model output limit was reached"
 # OpenAI's reasoning models refuse `logprobs` with a 403 of this type.
 _BAD_REQUEST = "invalid_request_error"
 
@@ -106,6 +107,14 @@ class RequestRejected(EndpointFailed):
 
 class ContentFiltered(RequestRejected):
     pass
+
+
+class FirewallRefused(RequestRejected):
+    """What stands before this endpoint refused it, and may not stand before another."""
+
+
+class OutputLimitReached(RequestRejected):
+    """A model that thinks (OpenAI's) has used up the tokens before it said anything."""
 
 
 class WrongModel(EndpointFailed):
@@ -164,7 +173,7 @@ class Endpoint:
         access: Access | None = None,
         tracer: trace.Tracer | None = None,
     ) -> None:
-        self.url, self._version = _base(URL(url), self._call)
+        self.url, self._version = _base(URL(url))
         self._access = access or Access()
         address = self._access.address
         self._at = self.url if address is None else self.url.with_host(address)
@@ -418,20 +427,26 @@ class Endpoint:
         beginning = await response.content.read(8192)
         response.close()
         names = refusal_names(beginning)
-        refused = f"{status}: {names}" if names else f"{status}"
         if status == 429 and "insufficient_quota" in names:
             raise AccessDenied(f"{self.name}: its quota is used up")
         if status in (429, 529) or (status == 503 and any(words in beginning for words in _BUSY_WORDS)):
             raise QueueFull(f"{self.name}: its queue is full")
-        if status == 400 and "content_filter" in names:
-            raise ContentFiltered(f"{self.name}: its content filter refused the question")
         # A firewall in front of it refuses a question by a page; a wrong key is refused at the first call, a GET.
         by_firewall = status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
         if status in (401, 403) and _BAD_REQUEST not in names and not by_firewall:
             raise AccessDenied(f"{self.name}: it refused the key ({status}): set the one of this endpoint")
         if status in (400, 403, 413, 422):
-            raise RequestRejected(f"{self.name}: it refused the request ({refused})")
+            raise self._rejected(status, names, beginning, by_firewall=by_firewall)
         raise ReplyBroken(f"{self.name}: status {status}")
+
+    def _rejected(self, status: int, names: str, beginning: bytes, *, by_firewall: bool) -> RequestRejected:
+        if by_firewall:
+            return FirewallRefused(f"{self.name}: what stands before it refused the request ({status})")
+        if status == 400 and "content_filter" in names:
+            return ContentFiltered(f"{self.name}: its content filter refused the question")
+        if status == 400 and _LIMIT_REACHED in beginning:
+            return OutputLimitReached(f"{self.name}: it has used up its tokens before its answer began")
+        return RequestRejected(f"{self.name}: it refused the request ({status}{': ' if names else ''}{names})")
 
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body of a reply that is no stream.
@@ -542,13 +557,13 @@ async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
         yield http
 
 
-def _base(url: URL, call: str) -> tuple[URL, str]:
+def _base(url: URL) -> tuple[URL, str]:
     """Return an address without its version, and that: most name theirs with `/v1`, some with the call, too.
 
     Where a call has no `v1` before it, it stands beside its `models`.
     """
     path = url.path.rstrip("/")
-    before = path.removesuffix(f"/{call}")
+    before = path.removesuffix("/completions").removesuffix("/chat") if path.endswith("/completions") else path
     version = "" if before != path and not before.endswith("/v1") else "v1/"
     return url.with_path(before.removesuffix("/v1") or "/", keep_query=True), version
 

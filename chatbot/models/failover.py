@@ -16,6 +16,7 @@ from chatbot.models.endpoint import (
     DeadlineExceeded,
     EndpointFailed,
     EndpointStopped,
+    FirewallRefused,
     GenerationRequest,
     QueueFull,
     ReplyBroken,
@@ -89,7 +90,8 @@ class Attempts:
         log.warning("model_call_failed", error=str(exc), outcome=exc.outcome)
         if isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer":
             raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
-        if isinstance(exc, RequestRejected):  # its like would say the same; another model's server may not
+        # Its like would say the same; another model's server may not.
+        if isinstance(exc, RequestRejected) and not isinstance(exc, FirewallRefused):
             self._avoid += tuple(m for m in self._pool.members if m.group == target.member.group)
         if not self._may_retry(exc):
             raise self._no_target() from exc

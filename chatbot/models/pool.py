@@ -59,6 +59,7 @@ ProfileName = Annotated[str, AfterValidator(_known_profile)]
 _LOAD_BOUND = 1.25
 _RETRY_SHARE = 0.1
 _MOST_SAVED_RETRIES = 10.0
+_TRY_OUT_EVERY = 30.0
 # Retry-After when every model is stopped: how long the stop lasts is not known.
 _ALL_STOPPED_SECONDS = 60.0
 
@@ -276,12 +277,25 @@ class Member:
         self.tokenizer = tokenizer
         self.in_flight = 0
         self.tokenizer_checked = False  # its tokenizer was compared with ours since the breaker was last open
+        self._try_out_at = math.inf  # by the event loop's time
+        self._tried_out_at = -math.inf
         self.context_tokens: int | None = None  # prompt and answer together, as the endpoint reports
 
     @property
     def available(self) -> bool:
         """Whether it may be called now."""
         return self.breaker.available and not self.endpoint.stopped
+
+    def have_tried_out(self, now: float) -> None:
+        """Have it tried out, since it has refused a question, but seldom: a customer may send many such questions."""
+        self._try_out_at = max(now, self._tried_out_at + _TRY_OUT_EVERY)
+
+    def takes_try_out(self, now: float) -> bool:
+        """Return whether it is to be tried out at this moment of the event loop; once for what it has refused."""
+        if now < self._try_out_at or not self.available:
+            return False
+        self._try_out_at, self._tried_out_at = math.inf, now
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class ThinkingFilter:
 
     def _unframed(self, text: str) -> str:
         """Return what of the answer's next text stands inside of its frame, if it has one."""
-        if self.text and not self._frame:
+        if self.text.strip() and not self._frame:
             return text
         text, self._held_answer = self._held_answer + text, ""
         begun = text.lstrip()

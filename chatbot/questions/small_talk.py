@@ -50,7 +50,7 @@ _PHRASES: Final = {
         yes yeah yep sure no nope
         """,
     SmallTalk.IDENTITY: f"""
-        {_each("누구", "야 니 세요 예요 에요 십니까 신가요 인가요 입니까")} 뭐야 뭐하는거야 뭐하는챗봇이야
+        {_each("누구", "야 니 세요 예요 에요 십니까 신가요 인가요 입니까")} 뭐하는챗봇이야
         {_each("이름이", "뭐야 뭐예요 뭐에요 뭔가요 무엇인가요 뭐니 무엇입니까")}
         {_each("사람이 로봇이 챗봇이 봇이 기계가 인공지능이", "야 에요 예요 니 세요 신가요 아닌가요 맞나요")}
         {_each("사람 로봇 챗봇 봇 기계 인공지능 ai",
@@ -58,15 +58,14 @@ _PHRASES: Final = {
         {_each("뭐 뭘 무엇을 어떤걸 어떤것을 무슨일을",
                "할수있어 할수있어요 할수있나요 할수있니 할수있습니까 할줄알아 할줄알아요 해줄수있어 해줄수있나요 "
                "도와줄수있어 도와줄수있나요 도와주실수있나요 물어볼수있어 물어볼수있나요 물어보면돼 물어보면되나요")}
-        도움말 사용법 사용방법 {_each("어떻게", "사용해 사용하나요 쓰나요 써요 이용하나요")}
-        도와줘 도와줘요 도와주세요 도와주십시오
+        도움말 도와줘 도와줘요 도와주세요 도와주십시오
         도움이필요해 도움이필요해요 도움이필요합니다
         whoareyou whatareyou whoisthis whoamitalkingto whoamispeakingto whatisyourname whatsyourname
         {_each("areyou areyoua areyouan isthisa isthisan amitalkingtoa amitalkingtoan amispeakingtoa amispeakingtoan "
                "amichattingwitha amichattingwithan",
                "human person realperson realhuman bot robot ai chatbot machine humanbeing computer")} areyoureal
         {_each("whatcanyou", "do help helpwith helpmewith tellme")} whatdoyoudo howcanyouhelp howcanyouhelpme
-        {_each("whatcani", "ask askyou askhere")} help helpme ineedhelp canyouhelp canyouhelpme howdoesthiswork
+        {_each("whatcani", "ask askyou askhere")} help helpme ineedhelp canyouhelp canyouhelpme
         """,
     SmallTalk.PERSON: f"""
         {_each("상담원 상담사 상담직원 직원 사람",

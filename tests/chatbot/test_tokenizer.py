@@ -290,18 +290,17 @@ def test_a_template_that_tells_the_date_tells_that_of_the_question(tmp_path: Pat
 @pytest.mark.parametrize(
     "template",
     [
-        "{%- if m.reasoning_content %}{%- endif %}",
+        "{%- if messages[0].reasoning_content %}{%- endif %}",
         "{{- '<|im_start|>assistant/think\\n' }}",
         "{{- '<think:opensource>' }}",
         "{{- '<|my_reasoning_starts|>' }}",
-        "{# without <think> reasoning blocks #}{%- if m.reasoning_content %}{%- endif %}",
+        "{# without <think> reasoning blocks #}{%- if messages[0].reasoning_content %}{%- endif %}",
     ],
 )
-def test_a_model_that_thinks_in_a_form_of_its_own_is_refused(tmp_path: Path, template: str) -> None:
+def test_a_model_that_thinks_in_a_form_of_its_own_is_told(tmp_path: Path, template: str) -> None:
     folder = write(trained("qwen"), tmp_path)
     (folder / "chat_template.jinja").write_text(MESSAGE + template, encoding="utf-8")
-    with pytest.raises(UnknownTokenizer, match="thinks in a form of its own"):
-        Tokenizer.load(folder)
+    assert Tokenizer.load(folder).thinks_unknown
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from knowledge.model_endpoint import call_address
             "https://x.azure.com/deployments/e/embeddings?v=1",
         ),
         ("https://gateway/team?key=1", "v1/embeddings", "https://gateway/team/v1/embeddings?key=1"),
-        ("http://tei:80/v1", "rerank", "http://tei:80/v1/rerank"),
+        ("http://tei:80/v1", "rerank", "http://tei:80/rerank"),
+        ("http://gateway/rerank", "v1/rerank", "http://gateway/rerank/v1/rerank"),
         ("http://tei:80", "rerank", "http://tei:80/rerank"),
     ],
 )

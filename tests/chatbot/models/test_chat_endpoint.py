@@ -20,7 +20,7 @@ from chatbot.models.completion import Delta, Sampling
 from chatbot.models.pool import ModelSettings, ModelsMisconfigured
 from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Message, RenderedChat
-from knowledge.breaker import Breaker, BreakerSettings
+from knowledge.breaker import Breaker, BreakerSettings, BreakerState
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 from tests.chatbot.models.scripted_pool import ANSWER, CHAT, prompt
 from tests.patience import patient
@@ -67,11 +67,12 @@ async def parts(
     most: int = 400,
     thinking: int = 0,
     chat: Sequence[Message] = CHAT,
+    conversation_id: str = "c-1",
 ) -> list[Any]:
     stream = models.stream(
         RenderedChat(models.tokenizer.render(chat), chat),
         sampling=Sampling(max_tokens=most, thinking_tokens=thinking),
-        conversation_id="c-1",
+        conversation_id=conversation_id,
         cache_salt="hanbit",
         begun_ids=begun_ids,
     )
@@ -457,7 +458,54 @@ async def test_one_that_refuses_everything_from_now_on_is_left(tmp_path: Path, *
             with pytest.raises(ModelUnavailable):
                 await parts(models)
         (member,) = models.pool.members
+        with anyio.fail_after(patient(10)), capture_logs() as logs:  # tried out behind the customers' backs
+            while member.breaker.state is BreakerState.CLOSED and member._tried_out_at < 0:
+                await anyio.sleep(0.01)
+            while not (first_word or logs):
+                await anyio.sleep(0.01)
         assert member.available == first_word
+
+
+async def test_a_firewall_before_one_server_keeps_no_question_from_another(tmp_path: Path) -> None:
+    async def behind_a_firewall(request: web.Request) -> web.StreamResponse:
+        if (await request.json())["messages"][-1]["content"] == "ping":
+            return web.Response(body=YES + STOP + DONE)
+        return web.Response(status=403, body=b"<html>Forbidden</html>")
+
+    async def free(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=YES + STOP + DONE)
+
+    async with AsyncExitStack() as stack:
+        urls: list[str] = []
+        for answer in (behind_a_firewall, free):
+            app = web.Application()
+            app.router.add_post("/v1/chat/completions", answer)
+            urls.append(str((await stack.enter_async_context(TestServer(app))).make_url("/")))
+        models, _ = await stack.enter_async_context(opened(tmp_path, [(PLAIN, HOSTED)], urls=urls))
+        for n in range(10):
+            assert text_of(await parts(models, conversation_id=f"c{n}")) == "예."
+
+
+async def test_a_model_that_thinks_all_its_tokens_long_refuses_nothing(tmp_path: Path) -> None:
+    said = {"message": "Could not finish the message because max_tokens or model output limit was reached."}
+    async with streaming(tmp_path, answer=refusing(400, said), first_word=False) as models:
+        assert models.pool.members[0].available
+
+
+@pytest.mark.parametrize("api", ["vllm", "openai"])
+async def test_thinking_of_an_unknown_form_is_left_to_a_server_that_tells_it_apart(tmp_path: Path, api: str) -> None:
+    tokenizer = write_tokenizer(tmp_path / "own")
+    template = json.loads((tokenizer / "tokenizer_config.json").read_text("utf-8"))["chat_template"]
+    unknown = "{%- if messages[0].reasoning_content %}{%- endif %}"
+    (tokenizer / "chat_template.jinja").write_text(template + unknown, "utf-8")
+    entry = (HOSTED if api == "openai" else {}) | {"tokenizer": str(tokenizer)}
+    if api == "openai":
+        async with opened(tmp_path, [(PLAIN, entry)]) as (models, _):
+            assert models.pool.members[0].available
+    else:
+        with pytest.raises(ModelsMisconfigured, match="thinks in a form of its own"):
+            async with opened(tmp_path, [(Behaviour(), entry)]):
+                pytest.fail("its thinking would be shown")
 
 
 async def test_a_question_that_the_content_filter_refuses_costs_no_endpoint(tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ def test_small_talk_is_told_by_the_whole_message(message: str, kind: SmallTalk) 
         "상담원 연결 시간이 어떻게 되나요?",
         "감사 인증 수수료",
         "예금",
+        "어떻게 사용하나요?",  # what was talked of before
+        "뭐야?",
+        "How does this work?",
         "history",
         "한빛은행",
         "there",
