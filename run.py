@@ -59,7 +59,7 @@ ROOT = Path(__file__).parent
 SAMPLES = ROOT / "evals/datasets/hanbit/documents"
 TENANT = "hanbit"
 QUESTIONS = (
-    "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?",
+    "한빛 정기예금을 중도해지하면 금리는 어떻게 되나요?",
     "What does Hanbit Bank charge for an overseas remittance?",
 )
 MODEL_START_TIMEOUT_SECONDS = 300.0
