@@ -63,7 +63,7 @@ class Screener:
 
     def _screened(self, text: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
         question = screen(text)
-        may_be_answered = question.verdict is Verdict.OK
-        asks = may_be_answered and question.text
-        topic = (small_talk(asks, own_names) or excluded_topic(asks, own_names)) if asks else None
-        return Screening(question, topic, screened_messages(earlier) if may_be_answered else ())
+        if question.verdict is not Verdict.OK:
+            return Screening(question, None, ())
+        topic = small_talk(question.text, own_names) or excluded_topic(question.text, own_names)
+        return Screening(question, topic, screened_messages(earlier))

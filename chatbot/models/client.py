@@ -348,7 +348,7 @@ class Models:
                     seconds = max(_PING_SECONDS, member.endpoint.deadlines.first_token(0)) if hosted else _PING_SECONDS
                     tasks.start_soon(self._probe, member, seconds)
                 for member in self.pool.members:
-                    if member.takes_try_out(anyio.current_time()):
+                    if member.begins_try_out(anyio.current_time()):
                         tasks.start_soon(self._try_out_again, member)
 
     async def follow_forever(self) -> None:
@@ -589,7 +589,7 @@ class Models:
         except EndpointFailed as exc:
             call.outcome = exc.outcome
             if kind == "answer" and not target.member.endpoint.has_token_ids and _is_request_at_fault(exc):
-                target.member.have_tried_out(anyio.current_time())  # or it refuses everything now
+                target.member.schedule_try_out(anyio.current_time())  # or it refuses everything now
             raise
         finally:
             call.settle(alternatives=self.pool.has_alternative(target.member))

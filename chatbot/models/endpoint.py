@@ -9,7 +9,9 @@ EndpointFailed          the call failed; `outcome` is a closed set for metrics
 ├── DeadlineExceeded    slow          a deadline of the profile passed; `phase` says which
 ├── ReplyBroken         broken        an error status, a cut connection, undecodable bytes, an aborted answer
 ├── RequestRejected     refused       it says that our request is at fault; another endpoint would say the same
-│   └── ContentFiltered               its content filter refuses the question, or ended the answer
+│   ├── ContentFiltered               its content filter refuses the question, or ended the answer
+│   ├── FirewallRefused               what stands before it refused the request, and may not stand before another
+│   └── OutputLimitReached            a model that thinks (OpenAI's) used up its tokens before its answer began
 ├── WrongModel          unfit         it serves another model or tokenizer than ours
 ├── AccessDenied        unfit         it refuses our key or certificate, or we do not trust its certificate
 └── EndpointStopped     stopped       the bank has stopped it
@@ -110,11 +112,11 @@ class ContentFiltered(RequestRejected):
 
 
 class FirewallRefused(RequestRejected):
-    """What stands before this endpoint refused it, and may not stand before another."""
+    pass
 
 
 class OutputLimitReached(RequestRejected):
-    """A model that thinks (OpenAI's) has used up the tokens before it said anything."""
+    pass
 
 
 class WrongModel(EndpointFailed):

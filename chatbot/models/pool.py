@@ -286,12 +286,12 @@ class Member:
         """Whether it may be called now."""
         return self.breaker.available and not self.endpoint.stopped
 
-    def have_tried_out(self, now: float) -> None:
-        """Have it tried out, since it has refused a question, but seldom: a customer may send many such questions."""
+    def schedule_try_out(self, now: float) -> None:
+        """Have it tried out, since it has refused a question; seldom, since a customer may send many such questions."""
         self._try_out_at = max(now, self._tried_out_at + _TRY_OUT_EVERY)
 
-    def takes_try_out(self, now: float) -> bool:
-        """Return whether it is to be tried out at this moment of the event loop; once for what it has refused."""
+    def begins_try_out(self, now: float) -> bool:
+        """Return whether its scheduled try-out begins now (the event loop's time): true once."""
         if now < self._try_out_at or not self.available:
             return False
         self._try_out_at, self._tried_out_at = math.inf, now

@@ -34,7 +34,7 @@ OF_THE_QUESTION: Final = frozenset(CannedReply) - {
     CannedReply.UNAVAILABLE,
     CannedReply.EMERGENCY,
 }
-"""The replies that refuse a question for what it says; none of these questions enters a later prompt."""
+"""The replies to what a message says; none of these messages enters a later prompt."""
 _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
     "ko": {
         CannedReply.GREETING: (

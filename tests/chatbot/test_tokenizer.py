@@ -298,9 +298,7 @@ def test_a_template_that_tells_the_date_tells_that_of_the_question(tmp_path: Pat
     ],
 )
 def test_a_model_that_thinks_in_a_form_of_its_own_is_told(tmp_path: Path, template: str) -> None:
-    folder = write(trained("qwen"), tmp_path)
-    (folder / "chat_template.jinja").write_text(MESSAGE + template, encoding="utf-8")
-    assert Tokenizer.load(folder).thinks_unknown
+    assert with_template(tmp_path, MESSAGE + template).thinks_unknown
 
 
 @pytest.mark.parametrize(
@@ -312,10 +310,16 @@ def test_a_model_that_thinks_in_a_form_of_its_own_is_told(tmp_path: Path, templa
         "{# <|no_reasoning|> #}",
     ],
 )
-def test_a_template_that_only_speaks_of_thinking_is_read(tmp_path: Path, template: str) -> None:
-    folder = write(trained("qwen"), tmp_path)
-    (folder / "chat_template.jinja").write_text(MESSAGE + template, encoding="utf-8")
-    assert Tokenizer.load(folder).render([Message("user", "u")])
+def test_a_template_that_only_speaks_of_thinking_is_of_no_form_of_its_own(tmp_path: Path, template: str) -> None:
+    tokenizer = with_template(tmp_path, MESSAGE + template)
+    assert not tokenizer.thinks_unknown
+    assert tokenizer.render([Message("user", "u")])
+
+
+def with_template(folder: Path, template: str) -> Tokenizer:
+    written = write(trained("qwen"), folder)
+    (written / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return Tokenizer.load(written)
 
 
 PLAIN_TOKEN = {"single_word": False, "lstrip": False, "normalized": False, "special": True}
