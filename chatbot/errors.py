@@ -27,7 +27,7 @@ Anything else is `internal` (500): a bug, logged with its trace id.
 from collections.abc import Iterator
 from typing import ClassVar
 
-from chatbot.events import Limits
+from chatbot.events import Failed, Limits
 
 
 class ChatError(Exception):
@@ -158,3 +158,16 @@ def error_of(code: str, *, retry_after: float | None) -> ChatError:
     error = kind.__new__(kind)
     ChatError.__init__(error, retry_after=retry_after)
     return error
+
+
+def failed(error: ChatError, *, trace_id: str = "", handoff: str = "") -> Failed:
+    """Return the event in which a stream ends by an error; `handoff` says where to find a person."""
+    return Failed(
+        code=error.code,
+        status=error.status,
+        title=error.title,
+        retryable=error.retryable,
+        retry_after_ms=None if error.retry_after is None else round(error.retry_after * 1000),
+        trace_id=trace_id,
+        handoff=handoff,
+    )

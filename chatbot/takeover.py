@@ -12,12 +12,12 @@ import msgspec
 import structlog
 
 from chatbot.answering import Answering
-from chatbot.errors import ChatError
+from chatbot.errors import ChatError, failed
 from chatbot.events import Unknown
 from chatbot.questions import CannedReply
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer, TakenOver, whole_tokens
-from chatbot.transcript import AnswerState, failed, state_of, turn_of
+from chatbot.transcript import AnswerState, state_of, turn_of
 from chatbot.turn import answer, finish
 
 log = structlog.get_logger(__name__)

@@ -10,14 +10,13 @@ import msgspec
 
 from chatbot.audit import AuditClosed, AuditOpened, Versions, passage_hash
 from chatbot.conversations import Basis, CachedAnswer, Conversation, HistoryMessage, StoredMessage
-from chatbot.errors import ChatError, error_of
+from chatbot.errors import ChatError, error_of, failed
 from chatbot.events import (
     PROGRESS,
     Accepted,
     Citation,
     Done,
     Event,
-    Failed,
     FinishReason,
     Limits,
     Notice,
@@ -450,19 +449,6 @@ def last_event(turn: Turn, state: AnswerState, limits: Limits | None, bank: Bank
             limits=limits,
         )
     return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, bank))
-
-
-def failed(error: ChatError, *, trace_id: str = "", handoff: str = "") -> Failed:
-    """Return the `error` event of an error."""
-    return Failed(
-        code=error.code,
-        status=error.status,
-        title=error.title,
-        retryable=error.retryable,
-        retry_after_ms=None if error.retry_after is None else round(error.retry_after * 1000),
-        trace_id=trace_id,
-        handoff=handoff,
-    )
 
 
 def turn_finished(turn: Turn, state: AnswerState, *, now: float) -> TurnFinished:

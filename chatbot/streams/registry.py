@@ -19,12 +19,22 @@ from functools import partial
 from typing import Literal
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 from pydantic import BaseModel, Field, PositiveInt
 
 from chatbot.deferred import StoreMemory, WriteKind
-from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, Overloaded, StoreUnavailable
+from chatbot.errors import (
+    ChatError,
+    Draining,
+    ForeignEventId,
+    LogLost,
+    NotFound,
+    Overloaded,
+    StoreUnavailable,
+    failed,
+)
 from chatbot.events import Failed, Notice, NoticeCode, PassageRef
 from chatbot.reads import too_much
 from chatbot.streams.elsewhere import ReadsElsewhere
@@ -106,23 +116,10 @@ def _uncounted(_: TakeoverReason) -> None:
     """Count nothing."""
 
 
-def failed(error: ChatError, *, text: str, retryable: bool | None = None) -> Failed:
-    """Return the `error` event of what no turn can speak of; `text` is its hand-off."""
-    return Failed(
-        code=error.code,
-        status=error.status,
-        title=error.title,
-        retryable=error.retryable if retryable is None else retryable,
-        retry_after_ms=None if error.retry_after is None else round(error.retry_after * 1000),
-        trace_id="",
-        handoff=text,
-    )
-
-
 class AnswerRegistry:
     """Starts, finds, follows and cancels answers; takes over those of dead replicas, hands over its own."""
 
-    def __init__(  # noqa: PLR0913  what happens is told to three
+    def __init__(  # noqa: PLR0913  four are told what happens
         self,
         answer_log: AnswerLog,
         tasks: TaskGroup,
@@ -219,7 +216,7 @@ class AnswerRegistry:
 
     def _unfinished(self, live: LiveAnswer) -> Failed:
         text = f"{_UNFINISHED} {self._person(live.who.tenant)}".strip()
-        return failed(ChatError(), text=text, retryable=True)
+        return msgspec.structs.replace(failed(ChatError(), handoff=text), retryable=True)
 
     def _cut_off(self, who: Principal) -> str:
         return f"{_CUT_OFF} {self._person(who.tenant)}".strip()
@@ -430,7 +427,7 @@ class AnswerRegistry:
                 error = exc
             else:
                 return
-        yield entry_of(0, failed(error, text=self._cut_off(who)))
+        yield entry_of(0, failed(error, handoff=self._cut_off(who)))
 
     async def _unseen(
         self, who: Principal, answer_id: AnswerId, followed: AsyncGenerator[LogEntry], shown: deque[LogEntry]
@@ -447,7 +444,7 @@ class AnswerRegistry:
                 elif entry.event != shown.popleft().event:
                     behind = entry.n + len(shown)
                     log.warning("reader_cut_off", answer_id=answer_id, behind=behind)
-                    yield entry_of(behind + 1, failed(LogLost(), text=self._cut_off(who)))
+                    yield entry_of(behind + 1, failed(LogLost(), handoff=self._cut_off(who)))
                     return
 
     def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:
