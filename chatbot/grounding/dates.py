@@ -1,7 +1,7 @@
 """Composite quantities in Korean and English text: dates, times of day, telephone numbers and codes. No I/O."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -52,6 +52,11 @@ _TIMES: Final = tuple(
         r"(?P<noon>정오|\bnoon\b)|(?P<night>자정|\bmidnight\b)",
     )
 )
+_NOONS: Final = frozenset({"오후", "낮", "저녁", "p"})
+_AFTER_NOON: Final[Mapping[str, range]] = {
+    "오후": range(12), "저녁": range(12), "p": range(12), "낮": range(9), "밤": range(5, 12)
+}  # fmt: skip
+"""The hours to which each word adds twelve."""
 _PHONES: Final = re.compile(
     r"(?<![\d-])(?:(?:\+|00)?82[-\s.)]{0,2}|0|\(0)\d{1,2}\)?[-\s.]{1,2}\d{3,4}[-\s.]\d{4}(?![\d-])|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])"
 )
@@ -143,11 +148,16 @@ def _minutes(parts: dict[str, str | None]) -> tuple[int, ...]:
     minute = 30 if parts.get("past") else int(parts.get("min") or 0)
     if hour > 24 or minute > 59:
         return ()
-    half = parts.get("half") or (parts.get("am") or "").lower()
-    if half in ("오후", "저녁", "밤", "낮") or half.startswith("p"):
-        hour = hour % 12 + 12 if hour <= 12 else hour
-    elif half:
-        hour %= 12 if hour == 12 else 24
+    half = parts.get("half") or (parts.get("am") or "")[:1].lower()
+    if half:
+        hour = _hour_of_day(half, hour)
     elif parts.get("min") is None and 1 <= hour <= 12:
         return (hour * 60 + minute, (hour + 12) % 24 * 60 + minute)
     return (hour % 24 * 60 + minute,)
+
+
+def _hour_of_day(half: str, hour: int) -> int:
+    """Return the hour on a clock of 24 hours; of 밤 (12시, 1시) and 낮 (11시, 12시) it tells the half of the day."""
+    if hour == 12:
+        return 12 if half in _NOONS else 0
+    return hour + 12 if hour in _AFTER_NOON.get(half, ()) else hour

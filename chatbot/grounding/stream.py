@@ -39,7 +39,7 @@ from chatbot.notices import notice
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage, language_of
 
-CHECKS_VERSION: Final = 4
+CHECKS_VERSION: Final = 5
 """Raised where the checks show another text of the same answer: what was kept by others is not shown again."""
 
 

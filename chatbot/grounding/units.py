@@ -19,7 +19,9 @@ class Unit:
 # "won입니다" ends a word too: Hangul right behind Latin letters is a particle.
 _B: Final = r"\b"
 _END: Final = r"(?![A-Za-z])"
-# The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강).
+# The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강). Right behind its number a counter
+# may have a particle (보증인 3명의 동의); apart from it 명의, 회의 and 주의 are nouns.
+_NO_NOUN: Final = r"(?!(?<=[ \t][명회주])의)"
 _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
     (pattern, Unit(tuple(names.split("|")), Decimal(factor)))
     for pattern, names, factor in (
@@ -36,16 +38,17 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
         (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", "세", 1),
         (r"년|해(?![가-힣])|years?\b|yrs?\b", MONTHS, 12),
-        (r"주(?!식|택|소|문|민|요|의|거|체|간사)(?:일|간)?|weeks?\b", f"{DAYS}|주", 7),
+        (rf"주(?!식|택|소|문|민|요|거|체|간사){_NO_NOUN}(?:일|간)?|weeks?\b", f"{DAYS}|주", 7),
         (r"일(?!괄|반|정|치|용|시|부\s)(?:간)?", f"{DAYS}|{DATE}", 1),
         (r"(?:calendar )?days?\b", DAYS, 1),
         (r"시간|hours?\b|hrs?\b", SECONDS, 3600),
         (r"분(?!기|의|류|석|할|납|야|양|실|쟁|만|담|배)|minutes?\b|mins?\b", SECONDS, 60),
-        (r"초(?!과|기|본|등|과)|seconds?\b|secs?\b", SECONDS, 1),
-        (r"회(?!원|사|의|계|전|선|복|피|비|신)|번(?!째|호)|차례", "회", 1),
+        (r"초(?!과|기|본|등)|seconds?\b|secs?\b", SECONDS, 1),
+        (rf"회(?!원|사|계|전|선|복|피|비|신){_NO_NOUN}|번(?!째|호)|차례", "회", 1),
         (r"times?\b", "회|배", 1),
         (r"배(?!송|당|정|분|우|상|달)", "배", 1),
-        (r"명(?!의|칭|세|시|목|확|함)|인(?!출|증|터|하|상|정|쇄|적|감|도|별|지|수)|사람|people\b|persons?\b", "명", 1),
+        (rf"명(?!칭|세|시|목|확|함){_NO_NOUN}", "명", 1),
+        (r"인(?!출|증|터|하|상|정|쇄|적|감|도|별|지|수)|사람|people\b|persons?\b", "명", 1),
         (r"분기|quarters?\b", "분기", 1),
         (r"포인트|points?\b", "포인트", 1),
         (r"마일(?!리)|miles?\b", "마일", 1),
