@@ -64,7 +64,8 @@ FINISH: Mapping[CannedReply, FinishReason] = {
 class Question:
     """A customer's question and its place in a conversation; `id` is set where the question is answered again.
 
-    `earlier` are the messages that an OpenAI client sent along; no conversation keeps them.
+    `earlier` are the messages that an OpenAI client sent along; no conversation keeps them. `max_answer_tokens` is what
+    the caller asks for, if anything.
     """
 
     text: str
@@ -72,7 +73,7 @@ class Question:
     conversation_id: str | None = None
     parent_id: str | None = None
     earlier: tuple[ClientMessage, ...] = ()
-    max_answer_tokens: int
+    max_answer_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

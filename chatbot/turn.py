@@ -112,10 +112,9 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     budget = 0 if result.standalone else settings.history_tokens
     in_prompt = window(earlier, services.models.tokenizer.count, budget)
     prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, bank, services.prompts)
+    max_answer_tokens = settings.answer_tokens(question.max_answer_tokens)
     thinking_tokens = settings.thinking_tokens if services.models.think else 0
-    answer_tokens = await services.ledger.expected_answer_tokens(
-        who.tenant, question.max_answer_tokens + thinking_tokens
-    )
+    answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, max_answer_tokens + thinking_tokens)
     reservation = await services.ledger.reserve(
         caller,
         prompt_tokens=0 if canned_reply else len(prompt.answer_ids),
@@ -134,7 +133,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         prompt=prompt,
         reply=canned_reply,
         reservation=reservation,
-        max_answer_tokens=question.max_answer_tokens,
+        max_answer_tokens=max_answer_tokens,
         thinking_tokens=thinking_tokens,
         temperature=settings.again_temperature if question.id else settings.temperature,
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),

@@ -141,6 +141,12 @@ async def test_the_model_reads_the_name_of_the_customer_s_bank_and_nothing_of_an
         assert of_the_sample_bank("\n".join(read)) == []
 
 
+async def test_no_caller_gets_a_longer_answer_than_the_bank_allows(bank: Bank) -> None:
+    services = bank.but(settings=TurnSettings(max_answer_tokens=30, most_answer_tokens=50))
+    turn = await open_turn(bank.question(), bank.who, services)
+    assert (turn.max_answer_tokens, turn.reservation.answer_tokens) == (50, 50)
+
+
 async def test_a_withdrawn_passage_is_not_used_although_the_index_still_finds_it(bank: Bank) -> None:
     before = await open_turn(bank.question(), bank.who, bank.services)
     assert {hit.passage.document_id for hit in before.found.hits} == {"deposit", "fees"}

@@ -141,7 +141,7 @@ async def begin_again(
         id=message.id,
         conversation_id=conversation.id,
         parent_id=message.parent_id,
-        max_answer_tokens=again.max_answer_tokens or services.settings.max_answer_tokens,
+        max_answer_tokens=again.max_answer_tokens,
     )
     digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
     return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))

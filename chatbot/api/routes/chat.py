@@ -84,7 +84,7 @@ async def begin_answer(
         text=ask.message,
         conversation_id=ask.conversation_id,
         parent_id=ask.parent_id,
-        max_answer_tokens=ask.max_answer_tokens or services.settings.max_answer_tokens,
+        max_answer_tokens=ask.max_answer_tokens,
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
     return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))

@@ -26,7 +26,6 @@ from chatbot.api.routes.chat import AnswerStream, Ask, IdempotencyKey, begin, co
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
-from chatbot.services import TurnSettings
 from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer
 from chatbot.transcript import Question
 from knowledge.identity import Principal
@@ -46,7 +45,7 @@ async def begin_completion(
     """Begin the answer to an OpenAI request, or join the one of its Idempotency-Key; every refusal is raised here."""
     refuse_while_draining(request)
     refuse_other_models(asked.model, served=services.models.model)
-    question = question_of(read_request(asked), services.settings)
+    question = question_of(read_request(asked))
     request.state.language = language_of(question.text)  # a refusal names a person in it
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
     return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
@@ -67,7 +66,7 @@ def not_served(model: str, *, served: str) -> ModelNotFound:
     return ModelNotFound(f"The model '{model}' is not served here; '{served}' is")
 
 
-def question_of(asked: AskedQuestion, settings: TurnSettings) -> Question:
+def question_of(asked: AskedQuestion) -> Question:
     """Return the question, within the bounds that every question has.
 
     Raises:
@@ -78,11 +77,7 @@ def question_of(asked: AskedQuestion, settings: TurnSettings) -> Question:
     except ValidationError as exc:
         place = ("body", "messages", asked.position, "content")
         raise RequestValidationError([{**error, "loc": place} for error in exc.errors()]) from exc
-    return Question(
-        text=ask.message,
-        earlier=asked.earlier,
-        max_answer_tokens=min(asked.max_answer_tokens or settings.max_answer_tokens, settings.most_answer_tokens),
-    )
+    return Question(text=ask.message, earlier=asked.earlier, max_answer_tokens=asked.max_answer_tokens)
 
 
 TheCompletion = Annotated[BegunAnswer, Depends(begin_completion)]
