@@ -1,8 +1,9 @@
 """Whether passages hold the answer to a question, from both scores of retrieval and one token of the model (pure).
 
 `score` is a logistic regression over the best term score, the cosine of the nearest passage, the share of the
-question's topics that no passage names, and the model's log-odds of "yes". Its weights hold for the embedder, model and
-probe that they were fitted with (`calibration.py`); how they were fitted: docs/decisions/0002-answerability.md.
+question's topics that even the passage with most of them lacks, and the model's log-odds of "yes". Its weights hold for
+the embedder, model and probe that they were fitted with (`calibration.py`); how they were fitted:
+docs/decisions/0002-answerability.md.
 """
 
 import math
@@ -34,7 +35,7 @@ MODELS_WORD = AnswerabilityWeights(
     threshold=0.5, least_dense=-1, bias=0, first=1, likeliest=0, dense=0, terms=0, unknown=-4, english=0
 )
 """Where nothing was fitted with what is served: a question is answered if the model itself says rather yes than no, the
-less readily the more of its topics no passage names."""
+less readily the more of its topics even the passage with most of them lacks."""
 
 
 class AnswerabilitySettings(BaseModel, frozen=True):
@@ -54,7 +55,7 @@ class AnswerabilitySettings(BaseModel, frozen=True):
     dense: float | None = Field(None, description="weight: of the nearest passage's cosine, as 20 x (cosine - 0.85)")
     terms: float | None = Field(None, description="weight: of the highest term score, as ln(1 + score)")
     unknown: float | None = Field(
-        None, description="weight: of the share of the question's topics that no passage names"
+        None, description="weight: of the share of the question's topics that even the passage with most of them lacks"
     )
     english: float | None = Field(
         None, description="weight: added for English questions, to which the model says yes less readily"
@@ -80,7 +81,7 @@ def score(
     """Return the probability in [0, 1] that the passages hold the answer.
 
     `probabilities` are the model's of "yes" to the passages probed so far, at least one, in their order; `unknown` is
-    the share in [0, 1] of the question's topics that no passage names.
+    the share in [0, 1] of the question's topics that even the passage with most of them lacks.
     """
     z = weights.bias + weights.first * log_odds(probabilities[0])
     z += weights.likeliest * log_odds(max(probabilities))

@@ -49,9 +49,9 @@ class AuditOpened:
     embedder: str = ""
     question_id: str = ""
     parent_id: str | None = None
-    """The message that the question follows: the history is the branch that ends there."""
+    """The message that the question follows in its conversation."""
     history: int = 0
-    """How many of the branch's last messages are in the prompt."""
+    """How many earlier messages are in the prompt."""
     brought: int = 0
     """How many of those the client sent along: they are not kept."""
     canned_reply: str = ""

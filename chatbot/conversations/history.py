@@ -505,7 +505,7 @@ def _message(data: bytes) -> StoredMessage | None:
 
 
 def title_of(text: str) -> str:
-    """Return the first line of a question, short enough for a list."""
+    """Return a question in one line, cut where it is too long for a list."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 1]}…"
 

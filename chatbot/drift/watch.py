@@ -1,7 +1,7 @@
 """Watches the questions of this process for drift: counts them in the reference's bins, in a worker thread.
 
 Memory is bounded: the vectors since the last count, and a uniform sample of all (reservoir sampling, Vitter's algorithm
-R, 1985), from which an admin can take a new reference. Only counts and references leave the process.
+R, 1985), from which an operator can take a new reference. Only counts and references leave the process.
 """
 
 import random

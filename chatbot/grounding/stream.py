@@ -1,7 +1,7 @@
 """Ties each sentence of an answer to the passages that say it, while the answer streams; unsupported ones are withheld.
 
 The model is not trusted: its own markers are removed, and a sentence is cited because comparison finds it in a passage
-and every number of it stands there too. Three modes, one per tenant:
+and every number of it stands there too. Three modes:
 
 - strict: a sentence is held back until it is complete and shown only when the passages support it, and contain every
   link in it. The passage's own sentence, list or table is shown instead where it says more or less than a whole

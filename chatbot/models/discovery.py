@@ -46,7 +46,7 @@ async def addresses_of(host: str) -> frozenset[str]:
 
 @dataclass(kw_only=True)
 class FollowedName:
-    """A host whose addresses are endpoints of one entry of the MODELS_FILE; `tokenizer` as of a `Member`."""
+    """A host whose addresses are endpoints of one entry of the MODELS_FILE; `tokenizer` is None for the primaries'."""
 
     host: str
     entry: str

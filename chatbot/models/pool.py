@@ -264,7 +264,8 @@ class ModelSettings(BaseModel, frozen=True):
 class Member:
     """An endpoint in its group, with its breaker and its number of calls in flight.
 
-    `entry` is its name in the MODELS_FILE; `tokenizer` is None where it is the primaries'.
+    `entry` is its name in the MODELS_FILE; `tokenizer` renders the messages of a prompt for it, and is None where it
+    takes the primaries' token ids.
     """
 
     def __init__(

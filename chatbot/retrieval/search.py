@@ -150,7 +150,7 @@ class Retrieval:
             raise IndexUnavailable from exc
 
     async def unknown_share(self, question: str, result: SearchResult, *, tenant: str) -> float:
-        """Return the share in [0, 1] of the question's terms that even the passage with most of them lacks."""
+        """Return the share in [0, 1] of the question's topics that even the passage with most of them lacks."""
         passages = [hit.passage for hit in result.hits]
         return await to_thread.run_sync(self._coverage(tenant).unknown_share, question, passages)
 

@@ -72,8 +72,9 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", om
     """A question's evidence and the model's answer, `said`; None where the model was not asked for one.
 
     `dense` and `terms` are the two scores of every hit, `probes` the model's probabilities of "yes", `unknown` the
-    share of the question's topics that no passage names, `repair` the quotes that the model chooses from when its
-    answer is withheld as a whole, each with its probability. `standalone` is the question as it was understood alone.
+    share of the question's topics that even the passage with most of them lacks, `repair` the quotes that the model
+    chooses from when its answer is withheld as a whole, each with its probability. `standalone` is the question as it
+    was understood alone.
     """
 
     id: str

@@ -20,7 +20,7 @@ async def conversations(
     limit: Annotated[int, Query(ge=1, le=100)] = 30,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    """List conversations, the newest first."""
+    """List conversations, the last changed first."""
     page = await history.list(Owner(who.tenant, who.sub), limit=limit, cursor=cursor)
     return _json({"items": page.conversations, "next_cursor": page.next_cursor})
 

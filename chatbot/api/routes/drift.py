@@ -1,4 +1,4 @@
-"""A new reference for drift, sampled from the questions of this replica; for admins."""
+"""A new reference for drift, sampled from the questions of this replica; for the role `platform`."""
 
 import msgspec
 from fastapi import APIRouter, Response
