@@ -49,6 +49,14 @@ def outcomes(report: str) -> dict[str, Counter[str]]:
     return counted
 
 
+def why_failed(report: str) -> str:
+    """Return the errors and failures of pytest's report, or its end where it has none."""
+    told = re.search(
+        r"^=+ (?:ERRORS|FAILURES) =+$.*?(?=^=+ (?:PASSES|short test summary))", report, re.MULTILINE | re.DOTALL
+    )
+    return told[0][:6000] if told else report[-6000:]
+
+
 def run(chosen: list[str], times: int) -> tuple[dict[str, int], list[str], str]:
     """Run tests of one file; return how often each passed, those that failed or never ended, and the report."""
     command = [*PYTEST, "-rA", "--faults", str(times), "--patience", "1", *chosen]
@@ -83,7 +91,7 @@ def main() -> int:
         options.done.write_text(json.dumps({"state": state, "passed": done}, indent=1), "utf-8")
         lines = [f"{runs:5} runs {name}" for name, runs in passed.items()]
         if not_passed:
-            lines = [report[-6000:], *lines, *(f"   FAILED {name}" for name in not_passed)]
+            lines = [why_failed(report), *lines, *(f"   FAILED {name}" for name in not_passed)]
         sys.stdout.write("\n".join([*lines, f"{file}: {time.monotonic() - began:.0f} s", ""]))
         sys.stdout.flush()
     sys.stdout.write(f"{len(done)} tests passed, {sum(done.values())} runs; {len(failed)} failed\n")
