@@ -5,6 +5,7 @@ Hidden slides, speakers' notes and what is covered or hidden on a slide are left
 
 import zipfile
 from collections.abc import Iterable, Iterator
+from xml.etree.ElementTree import Element
 
 from pptx import Presentation
 from pptx.chart.chart import Chart
@@ -17,6 +18,7 @@ from pptx.table import Table
 from pptx.text.text import TextFrame
 
 from ingest.parsing.archive import Office
+from ingest.parsing.cells import shown
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pptx_unseen import remove_unseen
 from ingest.parsing.tables import to_markdown
@@ -106,7 +108,11 @@ def _chart(chart: Chart) -> str:
     parts = [chart.chart_title.text_frame.text] if chart.has_title and chart.chart_title.has_text_frame else []
     for plot in chart.plots:
         names = [series.name for series in plot.series]
-        columns = [[_figure(value) for value in series.values] for series in plot.series]
+        # python-pptx has no other way to the number format of a series.
+        formats = [_number_format(series._element) for series in plot.series]  # noqa: SLF001
+        columns = [
+            [shown(value, form) for value in series.values] for series, form in zip(plot.series, formats, strict=True)
+        ]
         rows = [
             [str(category), *(column[i] if i < len(column) else "" for column in columns)]
             for i, category in enumerate(plot.categories)
@@ -115,5 +121,6 @@ def _chart(chart: Chart) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.15g}"
+def _number_format(series: Element) -> str:
+    codes = (code for name in ("val", "yVal") for code in series.iterfind(f"{{*}}{name}//{{*}}formatCode"))
+    return next((code.text for code in codes if code.text), "General")

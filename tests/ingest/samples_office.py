@@ -124,6 +124,7 @@ def pptx() -> bytes:
     figures = CategoryChartData()  # type: ignore[no-untyped-call]  # publishes no types
     figures.categories = ["1분기", "2분기"]
     figures.add_series("잔액", (100.5, 200))  # type: ignore[no-untyped-call]
+    figures.add_series("금리", (0.0235, None), number_format="0.00%")  # type: ignore[no-untyped-call]
     second.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, Inches(1), Inches(4), Inches(6), Inches(2), figures)
     third = deck.slides.add_slide(deck.slide_layouts[5])
     third.shapes.title.text = "숨긴 쪽"
