@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from io import StringIO
 
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
@@ -28,7 +29,7 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
         Unreadable: more than a million rows, or cells longer than 128 KiB.
     """
     try:
-        rows = [row for row in csv.reader(text.split("\n"), delimiter=delimiter, skipinitialspace=True) if any(row)]
+        rows = [row for row in csv.reader(StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(row)]
     except csv.Error as exc:
         raise Unreadable(Reason.MALFORMED, "a cell of the table never ends") from exc
     if len(rows) > MOST_ROWS:

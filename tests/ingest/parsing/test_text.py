@@ -33,6 +33,11 @@ def test_csv_may_be_delimited_otherwise(tmp_path: Path, delimiter: str) -> None:
     assert "| 12 | 2,35 |" in read(tmp_path, rows.encode()).pages[0].markdown
 
 
+def test_lines_of_one_cell_of_a_csv_are_not_joined_to_one_word(tmp_path: Path) -> None:
+    text = read(tmp_path, '구분,한도\n이체,"1일\n10"\n출금,20\n'.encode()).pages[0].markdown
+    assert "| 이체 | 1일 10 |" in text
+
+
 def test_lines_above_a_csv_are_its_title(tmp_path: Path) -> None:
     parsed = read(tmp_path, b"Deposit rates,,\nterm,rate,limit\n6,2.1,50\n12,2.3,30\n")
     assert parsed.title == "Deposit rates"
