@@ -36,7 +36,7 @@ from ingest.bulk import (
     print_summary,
     remote,
 )
-from ingest.catalogue import SCHEMA, Catalogue, JobState, VersionKey
+from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, Version, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.jobs import JobClaims, this_process
 from ingest.maintenance import ReportVersion, read_status, rebuild, reindex, show_status
@@ -59,7 +59,7 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
 TENANT = "hanbit"
-MOST_LISTED = 1000
+JOBS_A_QUERY = 500
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """Ray sends no usage statistics, and the progress display is ours."""
 
@@ -330,7 +330,7 @@ def jobs(
 
 async def _jobs(settings: Settings, tenant: str, state: JobState, console: Console) -> None:
     async with _catalogue(settings) as (catalogue, _job_claims):
-        for job, version in await catalogue.jobs(tenant, state, limit=MOST_LISTED):
+        for job, version in await all_jobs(catalogue, tenant, state):
             line = f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}"
             console.print(line, markup=False, soft_wrap=True)
 
@@ -350,10 +350,21 @@ def retry(
 
 async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, console: Console) -> None:
     async with _catalogue(settings) as (catalogue, job_claims):
-        dead = await catalogue.jobs(tenant, JobState.DEAD, limit=MOST_LISTED) if job_ids is None else []
-        for job_id in job_ids if job_ids is not None else [job.id for job, _ in dead]:
+        if job_ids is None:
+            job_ids = [job.id for job, _ in await all_jobs(catalogue, tenant, JobState.DEAD)]
+        for job_id in job_ids:
             job = await job_claims.retry(job_id, tenant=tenant, now=time.time())
             console.print(f"{job.id}  {job.key}  {job.state}", markup=False)
+
+
+async def all_jobs(
+    catalogue: Catalogue, tenant: str, state: JobState, a_query: int = JOBS_A_QUERY
+) -> list[tuple[Job, Version]]:
+    """Return all of a tenant's jobs in a state with their versions, by id."""
+    found: list[tuple[Job, Version]] = []
+    while page := await catalogue.jobs(tenant, state, limit=a_query, after=found[-1][0].id if found else ""):
+        found += page
+    return found
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from contextlib import suppress
 import anyio
 import structlog
 
-from ingest.catalogue import Job, Stage, Version
+from ingest.catalogue import Job, Stage, State, Version
 from ingest.errors import IngestError, NotFound, OriginalChanged
 from ingest.jobs import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims
 from ingest.parsing import ReadersBusy, Unreadable
@@ -151,9 +151,12 @@ async def _try_later(exc: Exception, job: Job, services: Services) -> Version | 
 
 
 async def give_up(job: Job, services: Services, *, detail: str) -> Version:
-    """Make a job that was tried MOST_ATTEMPTS times a dead letter."""
+    """Make a job that was tried MOST_ATTEMPTS times a dead letter; it only ends where its version was withdrawn."""
     await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
     version = await services.catalogue.mark_failed(job.key, reason="unavailable", detail=detail)
+    if version.state is not State.FAILED:
+        await services.job_claims.mark_failed(job, now=services.now())
+        return version
     await services.job_claims.mark_dead(job, now=services.now())
     services.metrics.documents.labels(outcome="dead").inc()
     log.error("job_dead", job_id=job.id, document_id=job.key.document_id, version=job.key.version, detail=detail)

@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingest.catalogue import records, rows, validity
 from ingest.catalogue.catalogue import Catalogue
-from ingest.catalogue.tables import DECISIONS
+from ingest.catalogue.tables import DECISIONS, JOBS
 from ingest.catalogue.versions import (
     Dates,
     Decision,
+    JobState,
     Metadata,
     Received,
     State,
@@ -321,6 +322,9 @@ async def _write_windows(
 async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:
     withdrawal = {"state": State.WITHDRAWN, "reason": kind, "detail": decision.reason or None}
     await connection.execute(records.update_version(version.key).values(**withdrawal))
+    # Nobody can want the job of a withdrawn version again: as a dead letter it would wait for somebody for ever.
+    dead = rows.update_job(version.key).where(JOBS.c.state == JobState.DEAD)
+    await connection.execute(dead.values(state=JobState.FAILED))
     await _revoke(connection, version, kind, decision)
     await _record(connection, version.key, kind, decision, None)
 

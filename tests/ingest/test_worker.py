@@ -9,8 +9,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingest.__main__ import all_jobs
 from ingest.bulk import LoadOrder, SourceFile, load
-from ingest.catalogue import Job, JobState, State
+from ingest.catalogue import ApprovalDecision, Job, JobState, State
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
 from ingest.jobs import (
     LEASE_SECONDS,
@@ -123,6 +124,32 @@ async def test_a_job_whose_worker_dies_each_time_is_a_dead_letter_until_somebody
     assert (again.state, again.attempts) == (JobState.QUEUED, 0)
     await worker.do_job(job.id)
     assert (await services.catalogue.version(received.version.key)).state is State.INDEXED
+
+
+async def test_the_command_lists_and_retries_all_jobs_and_not_the_first_query_s(services: Services) -> None:
+    received = [await receive(services, f"# {n}\n\ntext".encode()) for n in range(5)]
+    listed = await all_jobs(services.catalogue, "hanbit", JobState.QUEUED, a_query=2)
+    assert [job.id for job, _ in listed] == sorted(one.job.id for one in received)
+    assert {version.key for _, version in listed} == {one.version.key for one in received}
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("is_dead_before", [True, False])
+async def test_the_job_of_a_document_that_was_deleted_is_no_dead_letter(
+    services: Services, clock: Clock, *, is_dead_before: bool
+) -> None:
+    received = await receive(services)
+    for _ in range(MOST_ATTEMPTS):
+        assert await services.job_claims.claim(received.job.id, now=clock.now) is not None
+        clock.now += LEASE_SECONDS
+    worker, key = Worker(services, broker_of(services)), received.version.key
+    if is_dead_before:
+        await worker.do_job(received.job.id)
+        assert (await services.job_claims.backlog()).dead == 1
+    await services.approvals.delete(key.tenant, key.document_id, ApprovalDecision(by="lee", at=clock.now))
+    await worker.do_job(received.job.id)
+    assert (await services.job_claims.backlog()).dead == 0
+    assert (await services.catalogue.job(key.tenant, received.job.id)).state is JobState.FAILED
 
 
 async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_three_times_at_most(
