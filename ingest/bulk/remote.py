@@ -71,12 +71,12 @@ async def load(files: Sequence[SourceFile], api: Api, display: ProgressDisplay) 
     """Load files through an API and return their outcomes, in their order.
 
     Raises:
-        ApiRefused: the API cannot be reached at all, or does not accept the token.
+        ApiRefused: its address is none, it cannot be reached at all, or it does not accept the token.
     """
     display.begin(len(files))
     outcomes: dict[int, LoadOutcome] = {}
     at_once = anyio.CapacityLimiter(_AT_ONCE)
-    async with aiohttp.ClientSession(base_url=api.url, timeout=_TIMEOUT) as http:
+    async with _session(api.url) as http:
         await _call(http, "GET", "/v1/documents?limit=1", api.token)
         received = [await _upload(http, api, file) for file in files]
         async with anyio.create_task_group() as group:
@@ -92,6 +92,13 @@ async def load(files: Sequence[SourceFile], api: Api, display: ProgressDisplay) 
         if api.approver_token is None:
             return indexed
         return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed, display))
+
+
+def _session(url: str) -> aiohttp.ClientSession:
+    try:
+        return aiohttp.ClientSession(base_url=url, timeout=_TIMEOUT)
+    except ValueError as exc:
+        raise ApiRefused("bad_request", f"--url is no address of an API, as http://127.0.0.1:8001 is: {url}") from exc
 
 
 async def _upload(http: aiohttp.ClientSession, api: Api, file: SourceFile) -> tuple[LoadOutcome, str | None]:

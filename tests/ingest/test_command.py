@@ -205,6 +205,13 @@ def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path
     assert "Traceback" not in output
 
 
+def test_an_address_that_is_none_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
+    code, output = run(weights, tmp_path, "load", str(folder), "--url", "127.0.0.1:8001", "--token", "x")
+    assert code == 1
+    assert "--url is no address of an API" in output
+    assert "Traceback" not in output
+
+
 def test_load_goes_through_the_api_of_a_running_process(
     weights: Path, folder: Path, tmp_path: Path, redis_url: str
 ) -> None:
