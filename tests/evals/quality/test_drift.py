@@ -5,13 +5,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
 import msgspec
 import pytest
-from prometheus_client import MetricsHandler
+from prometheus_client import CollectorRegistry, Counter, MetricsHandler
 from typer.testing import CliRunner
 
 from chatbot.drift import BinCounter, Reference, build_reference
@@ -41,7 +42,13 @@ def metrics(reference: tuple[Path, Reference]) -> Metrics:
 
 @pytest.fixture
 def served(metrics: Metrics) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), MetricsHandler.factory(metrics.registry))
+    with serving(metrics.registry) as address:
+        yield address
+
+
+@contextmanager
+def serving(registry: CollectorRegistry) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), MetricsHandler.factory(registry))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
@@ -81,6 +88,22 @@ def test_the_report_names_the_bins_that_moved(
     assert evals("--reference", str(file), "--against", served, "--output", str(page)) == (0, "")
     assert page.read_text("utf-8").count('class="bad"') == 1
     assert "<td>DRIFTED<td>1,000" in page.read_text("utf-8")
+
+
+def test_a_page_that_comes_in_several_parts_is_read_to_its_end(
+    metrics: Metrics, reference: tuple[Path, Reference]
+) -> None:
+    file, window_then = reference
+    count_week(metrics, window_then)
+    others_first = CollectorRegistry()
+    before = Counter("others", "Takes half a megabyte", ["name"], registry=others_first)
+    for n in range(20_000):
+        before.labels(name=str(n))
+    others_first.register(metrics.registry)
+    with serving(others_first) as address:
+        status, printed = evals("--reference", str(file), "--against", address)
+    assert status == 0, printed
+    assert "| DRIFTED | 1,000 | ko 8" in printed
 
 
 def test_a_quiet_week_is_not_judged(metrics: Metrics, served: str, reference: tuple[Path, Reference]) -> None:
