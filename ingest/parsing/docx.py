@@ -18,7 +18,8 @@ from bs4 import BeautifulSoup
 from ingest.parsing.archive import Office
 from ingest.parsing.docx_covered import mark_covers
 from ingest.parsing.docx_unseen import Styles, as_transitional, remove_unseen_runs
-from ingest.parsing.drawing_fills import Palette, local
+from ingest.parsing.drawing_fills import Palette
+from ingest.parsing.elements import local
 from ingest.parsing.html import to_text
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable

@@ -5,19 +5,19 @@ with a mark cannot be approved. A picture may cover all text of its page, as far
 the boxes that lie lower; not where text flows around it, nor from a header or a footer, which lie behind all text.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement
 
 from ingest.parsing.docx_floats import IsLace, floats, height_of, is_in_front, is_opaque
-from ingest.parsing.drawing_fills import Palette, local
+from ingest.parsing.drawing_fills import Palette
+from ingest.parsing.elements import Parents, ancestors, local, parents_of
 from knowledge.passage import COVERED
 
 # Within these no page begins, or not in every program.
 _ASIDE: Final = frozenset({"tbl", "txbxContent", "del", "moveFrom", "AlternateContent", "drawing", "pict"})
 _BODY: Final = float("-inf")  # the height of text that stands in the page itself
-Parents = Mapping[Element, Element]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def mark_covers(root: Element, palette: Palette, is_lace: IsLace) -> None:
     """Put a mark before each paragraph of a part of a Word file from which something may cover text."""
     if local(root) in {"hdr", "ftr"}:
         return
-    parents = {child: parent for parent in root.iter() for child in parent}
+    parents = parents_of(root)
     drawn = list(_drawn(root, parents))
     words = [one for one in drawn if local(one.element) == "t"]
     covers = (one for one in drawn if local(one.element) != "t" and is_in_front(one.element))
@@ -52,7 +52,7 @@ def _drawn(root: Element, parents: Parents) -> Iterator[_Drawn]:
             page += 1
         is_text = local(element) == "t" and bool((element.text or "").strip())
         if is_text or (floats(element) and not _is_for_others(element, parents)):
-            inside = [one for one in (element, *_around(element, parents)) if floats(one)]
+            inside = [one for one in (element, *ancestors(element, parents)) if floats(one)]
             height = height_of(inside[-1]) if inside else _BODY
             yield _Drawn(element, page, height, _whole(inside[-1], parents) if inside else None)
 
@@ -69,18 +69,18 @@ def _breaks_page(element: Element, parents: Parents) -> bool:
         breaks = values.get("val") not in {"0", "false", "off"} and local(parents[parents[element]]) == "p"
     else:
         return False
-    return breaks and not any(local(one) in _ASIDE for one in _around(element, parents))
+    return breaks and not any(local(one) in _ASIDE for one in ancestors(element, parents))
 
 
 def _is_for_others(element: Element, parents: Parents) -> bool:
     """Tell whether something is drawn only by programs that cannot draw what stands beside it."""
-    last = next((one for one in _around(element, parents) if local(one) == "Fallback"), None)
+    last = next((one for one in ancestors(element, parents) if local(one) == "Fallback"), None)
     return last is not None and any(local(one) == "drawing" for one in parents[last].iter())
 
 
 def _whole(element: Element, parents: Parents) -> Element:
     """Return what holds all the ways in which something is drawn."""
-    ways = [one for one in _around(element, parents) if local(one) == "AlternateContent"]
+    ways = [one for one in ancestors(element, parents) if local(one) == "AlternateContent"]
     return ways[-1] if ways else element
 
 
@@ -94,7 +94,7 @@ def _other_words(root: Element) -> Iterator[Element]:
 
 def _paragraph(element: Element, parents: Parents) -> Element | None:
     """Return the paragraph of the page itself in which something stands."""
-    paragraphs = [one for one in _around(element, parents) if local(one) == "p"]
+    paragraphs = [one for one in ancestors(element, parents) if local(one) == "p"]
     return paragraphs[-1] if paragraphs else None
 
 
@@ -103,10 +103,3 @@ def _mark(paragraph: Element, parent: Element) -> None:
     mark = Element(f"{word}p")
     SubElement(SubElement(mark, f"{word}r"), f"{word}t").text = COVERED
     parent.insert(list(parent).index(paragraph), mark)
-
-
-def _around(element: Element, parents: Parents) -> Iterator[Element]:
-    parent = parents.get(element)
-    while parent is not None:
-        yield parent
-        parent = parents.get(parent)

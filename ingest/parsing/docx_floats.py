@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from ingest.parsing.drawing_fills import Fill, Palette, local, share_of
+from ingest.parsing.drawing_fills import Fill, Palette, share_of
 from ingest.parsing.drawing_layers import geometry_of, is_hollow, properties_of
+from ingest.parsing.elements import local
 
 IsLace = Callable[[str], bool]
 """Told the relation of a picture, tells whether all that lies behind it is seen through it."""

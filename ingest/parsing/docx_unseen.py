@@ -4,12 +4,13 @@ Whoever approves a document looks at its pages; text that they cannot see there 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from ingest.parsing.drawing_fills import Palette, local
+from ingest.parsing.drawing_fills import Palette
+from ingest.parsing.elements import ancestors, local, parents_of
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _STRICT: Final = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
@@ -86,10 +87,10 @@ def remove_unseen_runs(root: Element, styles: Styles, palette: Palette) -> None:
 
     A run has the properties of its paragraph's style, of its own style, and its own, of which the last counts.
     """
-    parents = {child: parent for parent in root.iter() for child in parent}
+    parents = parents_of(root)
     sizes = [_number(page, side) for page in root.iter(f"{_W}pgSz") for side in "wh"]
     for run in root.iter(f"{_W}r"):
-        around = list(_around(run, parents))
+        around = list(ancestors(run, parents))
         paragraph, row, table = (next((o for o in around if o.tag == f"{_W}{tag}"), None) for tag in ("p", "tr", "tbl"))
         merged = {
             **styles.around(paragraph, table),
@@ -122,14 +123,6 @@ def _with_base(style: Element, styles: Mapping[str, Element]) -> Properties:
         merged = {**_said(next_style), **merged}
         next_style = styles.get(_value(next_style.find(f"{_W}basedOn")))
     return merged
-
-
-def _around(run: Element, parents: Mapping[Element, Element]) -> Iterator[Element]:
-    """Yield what a run stands in, from the nearest: its paragraph, its cell, its table."""
-    element = parents.get(run)
-    while element is not None:
-        yield element
-        element = parents.get(element)
 
 
 def _ground(own: list[Element | None], around: list[Element], palette: Palette) -> str:

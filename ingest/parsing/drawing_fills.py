@@ -9,6 +9,8 @@ from xml.etree.ElementTree import Element
 
 from PIL import ImageColor
 
+from ingest.parsing.elements import local
+
 Rgb = tuple[float, float, float]  # of 255
 _OPAQUE: Final = 0.95  # black letters under white that lets less through have no contrast
 _LEAST_CONTRAST: Final = 16  # of 255 in red, green or blue
@@ -108,11 +110,6 @@ def blends(colour: Rgb | None, ground: Rgb | None) -> bool:
     if colour is None or ground is None:
         return False
     return all(abs(a - b) < _LEAST_CONTRAST for a, b in zip(colour, ground, strict=True))
-
-
-def local(element: Element) -> str:
-    """Return the name of an element without its namespace; nothing for a comment."""
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def share_of(element: Element | None, name: str, default: float = 0, unit: float = 100_000) -> float:

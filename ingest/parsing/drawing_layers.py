@@ -8,7 +8,8 @@ from math import cos, hypot, pi, sin
 from typing import Final, NamedTuple
 from xml.etree.ElementTree import Element
 
-from ingest.parsing.drawing_fills import Fill, local, share_of
+from ingest.parsing.drawing_fills import Fill, share_of
+from ingest.parsing.elements import local
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.parsing.pictures import SIDE
 
@@ -221,9 +222,9 @@ def _is_in_hole(shares: Point, name: str, changes: Sequence[Element], place: Pla
     thickness = (float(given) if given.isdecimal() else standard) / 100_000 * min(place.size)
     across, down = (0.5 - thickness / side for side in place.size)
     x, y = abs(shares[0] - 0.5), abs(shares[1] - 0.5)
-    if across <= 0 or down <= 0:
-        return name == "donut" and hypot(x, y) > 0.5
     outside = name == "donut" and hypot(x, y) > 0.5
+    if across <= 0 or down <= 0:
+        return outside
     return outside or (x < across and y < down if name == "frame" else hypot(x / across, y / down) < 1)
 
 

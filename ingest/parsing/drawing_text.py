@@ -7,8 +7,9 @@ from typing import Final
 from unicodedata import east_asian_width
 from xml.etree.ElementTree import Element
 
-from ingest.parsing.drawing_fills import Colour, Palette, local, share_of
+from ingest.parsing.drawing_fills import Colour, Palette, share_of
 from ingest.parsing.drawing_layers import Box, Place, Point
+from ingest.parsing.elements import local
 
 EMU: Final = 12_700  # a point of a letter's size
 LINE: Final = 1.2  # the height of a line, in letters

@@ -15,7 +15,7 @@ import unhwp
 from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import MOST_UNPACKED, Office
-from ingest.parsing.drawing_fills import local
+from ingest.parsing.elements import local
 from ingest.parsing.html import to_text
 from ingest.parsing.hwp_unseen import without_unseen
 from ingest.parsing.hwpx_unseen import Looks

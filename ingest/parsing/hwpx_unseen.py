@@ -1,11 +1,11 @@
 """What a reader of an HWPX document would not see of it: white and tiny letters, memos, hidden explanations. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from ingest.parsing.drawing_fills import local
+from ingest.parsing.elements import ancestors, local, parents_of
 
 _SMALLEST: Final = 200  # hundredths of a point
 _SMALLEST_PERCENT: Final = 10
@@ -33,14 +33,14 @@ class Looks:
 
     def remove_unseen(self, root: Element) -> None:
         """Take from a section's part what nobody sees on its pages."""
-        parents = {child: parent for parent in root.iter() for child in parent}
+        parents = parents_of(root)
         for aside in [one for one in root.iter() if _is_aside(one)]:
             for child in list(aside):
                 aside.remove(child)
         page = [one for one in root.iter() if local(one) == "pageBorderFill"]
         for run in [one for one in root.iter() if local(one) == "run"]:
             letters = self.letters.get(run.get("charPrIDRef", ""))
-            if letters is not None and self._is_unseen(letters, [*_around(run, parents), *page]):
+            if letters is not None and self._is_unseen(letters, [*ancestors(run, parents), *page]):
                 for text in [one for one in run if local(one) == "t"]:
                     run.remove(text)
 
@@ -75,13 +75,6 @@ def _face(element: Element) -> str:
     if brush is None or not len(brush):
         return ""
     return brush[0].get("faceColor", "unknown") if len(brush) == 1 else "unknown"
-
-
-def _around(element: Element, parents: Mapping[Element, Element]) -> Iterator[Element]:
-    parent = parents.get(element)
-    while parent is not None:
-        yield parent
-        parent = parents.get(parent)
 
 
 def _blends(colour: str, ground: str) -> bool:

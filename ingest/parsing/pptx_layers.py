@@ -12,7 +12,7 @@ from pptx.opc.package import Part
 from pptx.shared import ElementProxy
 from pptx.slide import Slide, SlideLayout, SlideMaster
 
-from ingest.parsing.drawing_fills import NO_FILL, Fill, Palette, local, share_of
+from ingest.parsing.drawing_fills import NO_FILL, Fill, Palette, share_of
 from ingest.parsing.drawing_layers import (
     Box,
     Layer,
@@ -27,6 +27,7 @@ from ingest.parsing.drawing_layers import (
     within,
 )
 from ingest.parsing.drawing_text import Style
+from ingest.parsing.elements import local
 from ingest.parsing.pictures import transparency
 
 ReadPicture = Callable[[str], bytes]

@@ -11,9 +11,10 @@ from xml.etree.ElementTree import Element
 
 from pptx.slide import Slide
 
-from ingest.parsing.drawing_fills import NO_FILL, Colour, blends, local
+from ingest.parsing.drawing_fills import NO_FILL, Colour, blends
 from ingest.parsing.drawing_layers import Box, Point, is_hidden, near
 from ingest.parsing.drawing_text import lines_of, points_in, runs_of
+from ingest.parsing.elements import local
 from ingest.parsing.pptx_layers import ReadPicture, SlideLayers
 
 _SHARE: Final = 0.9

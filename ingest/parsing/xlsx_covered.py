@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from ingest.parsing.archive import Office
-from ingest.parsing.drawing_fills import NO_FILL, Fill, Palette, local, share_of
+from ingest.parsing.drawing_fills import NO_FILL, Fill, Palette, share_of
 from ingest.parsing.drawing_layers import (
     Box,
     Layer,
@@ -24,6 +24,7 @@ from ingest.parsing.drawing_layers import (
     within,
 )
 from ingest.parsing.drawing_text import EMU, LINE, points_in, width_in_letters
+from ingest.parsing.elements import local
 from ingest.parsing.pictures import transparency
 
 DIGIT: Final = 66_675  # of a column's width, in EMU
