@@ -267,11 +267,7 @@ async def _require_approver(connection: AsyncConnection, version: Version, calle
 
 async def _require_dates_of_another(connection: AsyncConnection, key: VersionKey, approver: str) -> None:
     """Refuse an approver who set the draft's dates last: they are part of what a second person looks at."""
-    of_version = (
-        (DECISIONS.c.tenant == key.tenant)
-        & (DECISIONS.c.document_id == key.document_id)
-        & (DECISIONS.c.version == key.version)
-    )
+    of_version = rows.of_version(DECISIONS, key)
     dated = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == Decision.DATED)
     last = (await connection.execute(dated.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
     if last is not None and _is_same_person(await person_behind(connection, key.tenant, last), approver):

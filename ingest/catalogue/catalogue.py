@@ -10,7 +10,7 @@ from hashlib import sha256
 from itertools import takewhile
 
 import anyio
-from sqlalchemy import exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, exists, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stamina import AsyncRetryingCaller
@@ -161,9 +161,7 @@ class Catalogue:
             documents = (await connection.execute(query)).mappings().all()
         return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in documents]
 
-    async def in_state(
-        self, tenant: str, state: State, *, limit: int, after: tuple[str, int] = ("", 0)
-    ) -> list[Version]:
+    async def in_state(self, tenant: str, state: State, *, limit: int, after: tuple[str, int]) -> list[Version]:
         """Return at most `limit` of a tenant's versions in a stored state, by (document, version), past `after`."""
         names = tuple_(VERSIONS.c.document_id, VERSIONS.c.version)
         query = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.state == state, names > after)
@@ -228,9 +226,10 @@ class Catalogue:
 
     async def unconfirm_window(self, key: VersionKey) -> None:
         """Have a version's window written again, if it has one: the index may have lost it."""
-        confirmed = VERSIONS.c.visible_from.is_not(None) & (VERSIONS.c.window_written == WindowWritten.WHOLE)
         async with self.write() as connection:
-            update = records.update_version(key).where(confirmed).values(window_written=WindowWritten.START)
+            update = (
+                records.update_version(key).where(_has_confirmed_window()).values(window_written=WindowWritten.START)
+            )
             await connection.execute(update)
 
     async def last_decision(self) -> int:
@@ -249,14 +248,13 @@ class Catalogue:
         async with self.read() as connection:
             past = list(takewhile(lambda row: row.decided_at < until, (await connection.execute(latest)).all()))
         for row in past:
-            of_document = (DECISIONS.c.tenant == row.tenant) & (DECISIONS.c.document_id == row.document_id)
-            again = exists().where(of_document, DECISIONS.c.id < row.id)
-            confirmed = VERSIONS.c.visible_from.is_not(None) & (VERSIONS.c.window_written == WindowWritten.WHOLE)
-            same = (VERSIONS.c.tenant == row.tenant) & (VERSIONS.c.document_id == row.document_id)
+            versions, decisions = (
+                rows.of_document(table, row.tenant, row.document_id) for table in (VERSIONS, DECISIONS)
+            )
+            again = exists().where(decisions, DECISIONS.c.id < row.id)
+            unconfirm = update(VERSIONS).where(versions, _has_confirmed_window(), again)
             async with self.write() as connection:
-                await connection.execute(
-                    update(VERSIONS).where(same, confirmed, again).values(window_written=WindowWritten.START)
-                )
+                await connection.execute(unconfirm.values(window_written=WindowWritten.START))
         return past[-1].id if past else after
 
     async def set_passage_count(self, key: VersionKey, passages: int) -> None:
@@ -304,6 +302,10 @@ class Catalogue:
         async with self.read() as connection:
             versions = (await connection.execute(query)).mappings().all()
         return [rows.to_version(row) for row in versions]
+
+
+def _has_confirmed_window() -> ColumnElement[bool]:
+    return VERSIONS.c.visible_from.is_not(None) & (VERSIONS.c.window_written == WindowWritten.WHOLE)
 
 
 def _without_nul(text: str) -> str:

@@ -16,22 +16,18 @@ from ingest.errors import NotFound
 
 def update_version(key: VersionKey) -> Update:
     """Return an update of a version's row, without values yet."""
-    return update(VERSIONS).where(
-        VERSIONS.c.tenant == key.tenant,
-        VERSIONS.c.document_id == key.document_id,
-        VERSIONS.c.version == key.version,
-    )
+    return update(VERSIONS).where(rows.of_version(VERSIONS, key))
 
 
 async def lock_document(connection: AsyncConnection, key: VersionKey, now: float) -> None:
     """Hold the document's row until the transaction ends."""
-    row = (DOCUMENTS.c.tenant == key.tenant) & (DOCUMENTS.c.document_id == key.document_id)
+    row = rows.of_document(DOCUMENTS, key.tenant, key.document_id)
     await connection.execute(update(DOCUMENTS).where(row).values(updated_at=now))
 
 
 async def next_version(connection: AsyncConnection, tenant: str, document_id: str, now: float) -> int:
     """Return the number of a document's next version, and insert or lock the document's row."""
-    row = (DOCUMENTS.c.tenant == tenant) & (DOCUMENTS.c.document_id == document_id)
+    row = rows.of_document(DOCUMENTS, tenant, document_id)
     next_one = update(DOCUMENTS).where(row).values(latest=DOCUMENTS.c.latest + 1, updated_at=now)
     number = (await connection.execute(next_one.returning(DOCUMENTS.c.latest))).scalar_one_or_none()
     if number is not None:
@@ -47,11 +43,7 @@ async def read_version(connection: AsyncConnection, key: VersionKey) -> Version:
     Raises:
         NotFound: there is none.
     """
-    query = select(VERSIONS).where(
-        VERSIONS.c.tenant == key.tenant,
-        VERSIONS.c.document_id == key.document_id,
-        VERSIONS.c.version == key.version,
-    )
+    query = select(VERSIONS).where(rows.of_version(VERSIONS, key))
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no such version")
@@ -60,14 +52,15 @@ async def read_version(connection: AsyncConnection, key: VersionKey) -> Version:
 
 async def read_versions(connection: AsyncConnection, tenant: str, document_id: str) -> list[Version]:
     """Return a document's versions, oldest first."""
-    query = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.document_id == document_id)
+    query = select(VERSIONS).where(rows.of_document(VERSIONS, tenant, document_id))
     versions = (await connection.execute(query.order_by(VERSIONS.c.version))).mappings().all()
     return [rows.to_version(row) for row in versions]
 
 
 async def read_job(connection: AsyncConnection, key: VersionKey) -> Job:
     """Return the job of a version."""
-    return rows.to_job((await connection.execute(rows.select_job(key))).mappings().one())
+    query = select(JOBS).where(rows.of_version(JOBS, key))
+    return rows.to_job((await connection.execute(query)).mappings().one())
 
 
 async def add_version(

@@ -5,7 +5,7 @@ The only module that maps column names to fields.
 
 from typing import TypeAlias
 
-from sqlalchemy import RowMapping, Select, Update, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, Update, update
 
 from ingest.catalogue.tables import JOBS
 from ingest.catalogue.versions import (
@@ -107,18 +107,19 @@ def requeued(now: float) -> Values:
     return waiting | {"claimed_by": None, "claimed_until": 0.0, "updated_at": now}
 
 
-def select_job(key: VersionKey) -> Select[tuple[object]]:
-    """Return the query for the job of a version."""
-    return select(JOBS).where(
-        JOBS.c.tenant == key.tenant, JOBS.c.document_id == key.document_id, JOBS.c.version == key.version
-    )
+def of_document(table: Table, tenant: str, document_id: str) -> ColumnElement[bool]:
+    """Return the condition that a row is of a document."""
+    return (table.c.tenant == tenant) & (table.c.document_id == document_id)
+
+
+def of_version(table: Table, key: VersionKey) -> ColumnElement[bool]:
+    """Return the condition that a row is of a version: its own, its job's, or a decision's about it."""
+    return of_document(table, key.tenant, key.document_id) & (table.c.version == key.version)
 
 
 def update_job(key: VersionKey) -> Update:
-    """Return an update of the job of a version."""
-    return update(JOBS).where(
-        JOBS.c.tenant == key.tenant, JOBS.c.document_id == key.document_id, JOBS.c.version == key.version
-    )
+    """Return an update of the job of a version, without values yet."""
+    return update(JOBS).where(of_version(JOBS, key))
 
 
 def window_columns(window: Window) -> Values:

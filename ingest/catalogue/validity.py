@@ -123,8 +123,7 @@ def _until_next(version: Version, metadata: Metadata, others: Sequence[Version],
     shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
     later = [_start(other) for other in shown if _start(other) > start]
     until = min([*later, _end_of_last_day(metadata, zone)])
-    never = until == float("inf")
-    return Window(version=version.key.version, visible_from=start, visible_until=None if never else until)
+    return Window(version=version.key.version, visible_from=start, visible_until=None if until == inf else until)
 
 
 def starts_too_soon(start: float | None, *, now: float) -> bool:
@@ -137,7 +136,7 @@ def windows_for_late_start(late: Version, others: Sequence[Version], *, now: flo
 
     It begins 2 s after `now` instead. Until then customers find its predecessor, and so does an `as_of` search later.
     """
-    ends = late.visible_until if late.visible_until is not None else float("inf")
+    ends = late.visible_until if late.visible_until is not None else inf
     start = min(now + NOTICE_SECONDS, ends)
     written = [o for o in others if o.state is State.APPROVED and o.window_written is not WindowWritten.NOTHING]
     before = [other for other in written if other.visible_until == late.visible_from]
@@ -201,11 +200,11 @@ def _open_at(version: Version, now: float) -> bool:
 
 def _end_of_last_day(metadata: Metadata, zone: ZoneInfo) -> float:
     """Return the midnight after a document's last day, infinity where it has none."""
-    return midnight(metadata.effective_until + timedelta(days=1), zone) if metadata.effective_until else float("inf")
+    return midnight(metadata.effective_until + timedelta(days=1), zone) if metadata.effective_until else inf
 
 
 def _start(version: Version) -> float:
-    return version.visible_from if version.visible_from is not None else float("inf")
+    return version.visible_from if version.visible_from is not None else inf
 
 
 def _ever_visible(version: Version) -> bool:
