@@ -380,7 +380,7 @@ async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobC
 
 @app.command("rebuild")
 def rebuild_command() -> None:
-    """Write every version that the index lost again, and send every waiting job, from SQL and the originals alone."""
+    """Write every version that the index lost again, from SQL and the originals alone, and send the waiting jobs."""
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")
     if not run_or_exit(_rebuild(settings, Console())):

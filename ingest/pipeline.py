@@ -94,7 +94,7 @@ async def activate(key: VersionKey, approver: str, services: Services) -> Versio
 
     Raises:
         Suspicious, Unavailable: as `require_harmless`.
-        Forbidden, WrongState: as `approve`.
+        SecondPersonNeeded, WrongState, Unreadable: as `approve`.
     """
     await require_harmless(key, services)
     return await approve(key, ApprovalDecision(by=approver, at=services.now()), services)  # screening may take a minute
@@ -104,8 +104,8 @@ async def approve(key: VersionKey, decision: ApprovalDecision, services: Service
     """Approve a draft that was screened; the decision is recent, so that the index is written before the version shows.
 
     Raises:
-        Forbidden: the approver is the uploader.
-        WrongState: as `ingest.catalogue.validity.windows_for_approval`.
+        SecondPersonNeeded, WrongState: as `ingest.catalogue.Approvals.approve`.
+        Unreadable: the index does not give it back.
     """
     with services.metrics.timed(Stage.ACTIVATE):
         changed = await services.approvals.approve(key, decision)

@@ -28,7 +28,7 @@ READ_SECONDS = 10.0
 
 
 class Settings(EncryptedSettings):
-    """The settings of every command; the API also needs REDIS_URL, AUTH__ISSUER and AUTH__JWKS_URL (or a key file)."""
+    """The settings of every command; `serve` also needs BANK_FILE, REDIS_URL, AUTH__ISSUER and the issuer's keys."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
@@ -86,7 +86,7 @@ class Settings(EncryptedSettings):
     embed_workers: PositiveInt | None = Field(
         None,
         description=(
-            "processes: that embed passages side by side, each but the first 110 MB; without it one where jobs are "
+            "threads: that embed passages side by side, each but the first 110 MB; without it one where jobs are "
             "worked, else every core, at most 4"
         ),
     )

@@ -29,8 +29,8 @@ KEEP_ALIVE_SECONDS = 4.0
 """Most servers close an idle connection after 5 s: ours are kept for less, or a call would meet a closed one."""
 MOST_REPLY_BYTES = 64 * 2**20
 FIRST_WAIT_SECONDS = 0.1
-LONGEST_WAIT_SECONDS = 5.0
-"""Between two attempts; each wait is twice the one before."""
+LONGEST_WAIT_SECONDS = 2.5
+"""Between two attempts: each wait may be twice as long as the one before, and is at least half as long as it may be."""
 _JITTER = random.SystemRandom()
 _VERSION = re.compile(r"v\d+")
 _TRANSIENT = frozenset({408, 425, 500, 502, 503, 504})
@@ -108,8 +108,8 @@ class ModelEndpoint:
             except EndpointAway as exc:
                 if failed is None or now() < deadline:
                     failed = exc
+                pause = _JITTER.uniform(wait / 2, wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
-                pause = _JITTER.uniform(wait / 4, wait / 2)
                 if attempt == most_attempts or now() + pause >= deadline:
                     raise failed from failed.__cause__
                 await asyncio.sleep(pause)

@@ -247,7 +247,7 @@ async def write_withdrawal(
     """Withdraw a version in the caller's transaction, together with the change that decides it."""
     name = f"{document_id}@{version}"
     same = (WITHDRAWN.c.kind == _VERSION) & (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
-    row = {"kind": _VERSION, "tenant": tenant, "name": name, "reason": reason[:400], "at": at}
+    row = {"kind": _VERSION, "tenant": tenant, "name": name, "reason": reason[:_LONGEST_REASON], "at": at}
     await connection.execute(delete(WITHDRAWN).where(same))
     await connection.execute(insert(WITHDRAWN).values(row))
 

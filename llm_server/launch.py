@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +30,7 @@ from llm_server.watchdog import engine_hangs
 PR_SET_PDEATHSIG = 1
 # How often the engine's tokens are counted.
 _WATCH_SECONDS = 10.0
+_LINES_READ = 200  # of the log of a vLLM that ended: its last
 WARM_UP_PROMPT = (
     "은행은 예금, 대출, 카드 상품을 안내합니다. The bank explains deposits, loans and cards to its customers. " * 12
 )
@@ -179,7 +180,7 @@ async def _vllm_process(settings: ServeSettings) -> AsyncIterator[asyncio.subpro
     try:
         yield process
     finally:
-        _signal_group(process, signal.SIGKILL)
+        _kill_group(process)
         with anyio.CancelScope(shield=True):
             await process.wait()
 
@@ -198,12 +199,10 @@ def _terminate_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    try:
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
         # Its session has the process's id, so this reaches the process and its children only.
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _forward_signals(
@@ -222,7 +221,7 @@ async def _forward_signals(
         process.terminate()
         with anyio.move_on_after(grace):
             await anext(signals)
-    _signal_group(process, signal.SIGKILL)
+    _kill_group(process)
 
 
 async def _warm_up(
@@ -340,13 +339,10 @@ async def _asked(http: aiohttp.ClientSession, path: str, body: Mapping[str, obje
 def _exit_reason(settings: ServeSettings, status: int | None) -> str:
     if settings.log_file is None:
         return f"vLLM ended with status {status}: what it said stands above."
-    lines = [line for line in _last_lines(settings.log_file) if line.strip()]
+    said = settings.log_file.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in said.splitlines()[-_LINES_READ:] if line.strip()]
     if any("No module named 'vllm'" in line for line in lines):
         return f"{settings.python} has no vLLM: run scripts/setup, or set LLM_PYTHON to the interpreter that has it."
     errors = [line for line in lines if "Error" in line] or lines or ["nothing"]
     last = " / ".join(line.strip()[-300:] for line in errors[-2:])
     return f"vLLM ended with status {status} after saying: {last} (whole log: {settings.log_file})."
-
-
-def _last_lines(path: Path, count: int = 200) -> Iterator[str]:
-    yield from path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]

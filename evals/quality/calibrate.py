@@ -31,7 +31,7 @@ from evals.questions import (
     recording_header,
     without_documents,
 )
-from evals.scorers import Judgement, judge_answer
+from evals.scorers import judge_answer
 from knowledge.passage import language_of
 
 WEIGHTS = ("bias", "first", "dense", "terms", "unknown", "english")
@@ -70,13 +70,6 @@ class Outcome(StrEnum):
     ANSWERED = "answered"
     REFUSED = "refused"
     UNASKED = "unasked"
-
-
-_OUTCOMES = {
-    Judgement.RIGHT: Outcome.RIGHT,
-    Judgement.WRONG: Outcome.WRONG,
-    Judgement.BESIDE: Outcome.BESIDE,
-}
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +179,7 @@ def _case(
     elif not sample.answers:
         outcome = Outcome.ANSWERED
     else:
-        outcome = _OUTCOMES[judge_answer(answer.text, recorded.standalone or sample.text, sample.answers)]
+        outcome = Outcome(judge_answer(answer.text, recorded.standalone or sample.text, sample.answers))
     right, found = dataset.right_documents(sample), {document_id for document_id, _, _ in recorded.passages}
     passages = recording.passages_of(recorded)
     return Case(
@@ -303,9 +296,9 @@ def chosen_point(curve: Sequence[Point], bars: Bars) -> tuple[Point, str]:
         return right - not_right - point.invented / max(1, point.unanswerable), point.threshold
 
     reason = (
-        "no threshold holds both bars and still answers most of what it could; this one has most right answers less"
+        "no threshold holds both bars and still answers most of what it could; this one has most right answers less "
+        "others and unanswerable ones answered"
     )
-    reason += " others and unanswerable ones answered"
     if best is not None:
         reason += f" (both bars hold at {best.threshold:.2f}, with {best.right} right answers)"
     return max(curve, key=worth), reason

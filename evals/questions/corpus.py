@@ -42,9 +42,7 @@ def throwaway_settings(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update={**embedded, "data_dir": folder})
 
 
-async def load_corpus(
-    dataset: Dataset, folder: Path, services: Services, show: ProgressDisplay, *, tenant: str = TENANT
-) -> Corpus:
+async def load_corpus(dataset: Dataset, folder: Path, services: Services, show: ProgressDisplay) -> Corpus:
     """Load the data set's documents, or its corpus as one text file an entry (written to `folder`), and activate them.
 
     Raises:
@@ -59,7 +57,7 @@ async def load_corpus(
         corpus = list(read_lines(dataset.folder / "corpus.jsonl", CorpusEntry))
         entries = document_ids(corpus)
         files = corpus_files(corpus, entries, folder)
-    order = LoadOrder(tenant=tenant, uploaded_by="evals", approver="evals-approver")
+    order = LoadOrder(tenant=TENANT, uploaded_by="evals", approver="evals-approver")
     outcomes = await load(files, order, services, show)
     left_out = require_loaded(outcomes, may_be_refused=not has_documents)
     await backdate_visibility(outcomes, services.index, zone=services.zone, now=services.now())

@@ -20,7 +20,7 @@ class RankingScore:
 def score_rankings(
     rankings: Mapping[str, Sequence[str]], relevant: Mapping[str, Mapping[str, int]]
 ) -> dict[str, RankingScore]:
-    """Return the scores of every question that has relevant entries; one without a ranking scores 0."""
+    """Return the scores of every ranked question that has relevant entries; an empty ranking scores 0."""
     judged = {
         query: dict(entries) for query, entries in relevant.items() if query in rankings and any(entries.values())
     }

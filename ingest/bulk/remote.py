@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import aiohttp
 import anyio
@@ -155,19 +154,21 @@ async def _approve(
     http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[LoadOutcome], display: ProgressDisplay
 ) -> list[LoadOutcome]:
     approved: list[LoadOutcome] = []
-    for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.file.name):
-        for outcome in of_document:
-            if outcome.key is None or outcome.state is not State.INDEXED:
-                approved.append(outcome)
-                continue
-            address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}/approve"
-            try:
-                answer = await _call(http, "POST", address, approver_token)
-                approved.append(_outcome(outcome, _Version.model_validate_json(answer)))
-            except ApiRefused as exc:
-                approved.append(replace(outcome, reason=exc.code, detail=exc.detail))
+    for outcome in outcomes:
+        approved.append(await _approved(http, approver_token, outcome))
         display.approved(len(approved), len(outcomes))
     return approved
+
+
+async def _approved(http: aiohttp.ClientSession, approver_token: str, outcome: LoadOutcome) -> LoadOutcome:
+    if outcome.key is None or outcome.state is not State.INDEXED:
+        return outcome
+    address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}/approve"
+    try:
+        answer = await _call(http, "POST", address, approver_token)
+    except ApiRefused as exc:
+        return replace(outcome, reason=exc.code, detail=exc.detail)
+    return _outcome(outcome, _Version.model_validate_json(answer))
 
 
 async def _wait_until_active(

@@ -89,7 +89,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     queue: PositiveInt = Field(256, description="requests: with questions that wait; one more is refused at once")
     # They share one model, 440 MB, and each further one takes 110 MB (on CUDA: a model of its own). Two workers encode
     # twice as much as one, two threads of one worker do not.
-    workers: PositiveInt = Field(1, description="processes: threads that embed side by side in this process")
+    workers: PositiveInt = Field(1, description="threads: that embed side by side in this process")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

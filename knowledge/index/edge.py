@@ -290,12 +290,10 @@ class EdgeEngine:
         async with _deadline(self._read_timeout):
             return await self._in_thread(self._readers, lambda: self._checked(call))
 
-    async def _write(self, call: Callable[[], T], *, needed_bytes: int | None = None) -> T:
-        needed = _FREE_BYTES if needed_bytes is None else needed_bytes
-
+    async def _write(self, call: Callable[[], T], *, needed_bytes: int = _FREE_BYTES) -> T:
         def write() -> T:
-            if shutil.disk_usage(self._folder).free < needed:
-                raise IndexUnavailable(f"{self._folder}: less than {needed // 1024 // 1024} MiB are free there")
+            if shutil.disk_usage(self._folder).free < needed_bytes:
+                raise IndexUnavailable(f"{self._folder}: less than {needed_bytes // 1024 // 1024} MiB are free there")
             return call()
 
         async with _deadline(self._write_timeout):

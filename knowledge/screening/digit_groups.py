@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate
 from typing import Final
 
 from knowledge.screening.identifier_kinds import IdentifierKind
@@ -209,21 +210,7 @@ class _Run:
 
     def is_cut_at(self, *places: int) -> bool:
         """Return whether groups end at these digits."""
-        ends = set()
-        at = 0
-        for length in self.lengths:
-            at += length
-            ends.add(at)
-        return ends.issuperset(places)
-
-    def linked_at(self, place: int) -> Link:
-        """Return the link that follows so many digits, the weakest if there is none."""
-        at = 0
-        for length, link in zip(self.lengths, self.links, strict=False):
-            at += length
-            if at == place:
-                return link
-        return Link.NONE
+        return {*accumulate(self.lengths)}.issuperset(places)
 
 
 # Groups of the birth date, and of what follows it.
