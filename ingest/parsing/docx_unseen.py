@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree.ElementTree import Element
 
+from ingest.parsing.colours import blends, rgb_of
 from ingest.parsing.drawing_fills import Palette
 from ingest.parsing.elements import ancestors, local, parents_of
 
@@ -22,7 +23,6 @@ _FARTHEST_TWIPS: Final = 7200  # five inches: no margin is so wide
 _WIDEST_TWIPS: Final = 31_680  # no page is wider or higher
 _LOWEST_TWIPS: Final = 40  # of a line or a row
 _TWIPS_A_HUNDREDTH: Final = 1.0  # of a letter: it is 5 to 11 points wide
-_LEAST_CONTRAST: Final = 16  # of 255 in red, green or blue
 _OFF: Final = frozenset({"0", "false", "off"})
 _MEASURE: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,9})?)(pt|)")
 _TWIPS: Final = 20.0  # a point
@@ -208,8 +208,12 @@ def _is_unseen(properties: Properties, ground: str, palette: Palette) -> bool:
         return True
     drawn = properties.get(f"{_W14}textFill")
     if drawn is None:
-        return _blends(_colour(properties.get("color"), "val", "themeColor", palette), behind)
-    return any(local(one) == "noFill" for one in drawn) or _blends(_drawn_colour(drawn, palette), behind)
+        written = _colour(properties.get("color"), "val", "themeColor", palette)
+    elif any(local(one) == "noFill" for one in drawn):
+        return True
+    else:
+        written = _drawn_colour(drawn, palette)
+    return blends(rgb_of(written), rgb_of(behind))
 
 
 def _drawn_colour(fill: Element, palette: Palette) -> str:
@@ -222,14 +226,6 @@ def _drawn_colour(fill: Element, palette: Palette) -> str:
         rgb = palette.named(name).rgb or _USUAL.get(_THEME.get(name, name)) or ()
         return "" if len(one) else bytes(map(round, rgb)).hex()
     return ""
-
-
-def _blends(colour: str, ground: str) -> bool:
-    try:
-        pairs = zip(bytes.fromhex(colour), bytes.fromhex(ground), strict=True)
-    except ValueError:  # "auto", which is never the ground's; or not known
-        return False
-    return bool(colour) and all(abs(a - b) < _LEAST_CONTRAST for a, b in pairs)
 
 
 def _value(element: Element | None) -> str:

@@ -9,11 +9,10 @@ from xml.etree.ElementTree import Element
 
 from PIL import ImageColor
 
+from ingest.parsing.colours import Rgb
 from ingest.parsing.elements import local
 
-Rgb = tuple[float, float, float]  # of 255
 _OPAQUE: Final = 0.95  # black letters under white that lets less through have no contrast
-_LEAST_CONTRAST: Final = 16  # of 255 in red, green or blue
 _FILLS: Final = frozenset({"noFill", "solidFill", "gradFill", "pattFill", "blipFill", "grpFill"})
 _SHORT: Final = (("ltGray", "lightGray"), ("dk", "dark"), ("lt", "light"), ("med", "medium"))
 _NAMES: Final = {"tx1": "dk1", "bg1": "lt1", "tx2": "dk2", "bg2": "lt2"}
@@ -103,13 +102,6 @@ class Palette:
         colours = [self.colour(parent, placeholder) for parent in parents]
         shades = {colour.rgb for colour in colours}
         return Fill(all(colour.opacity >= _OPAQUE for colour in colours), shades.pop() if len(shades) == 1 else None)
-
-
-def blends(colour: Rgb | None, ground: Rgb | None) -> bool:
-    """Tell whether letters of a colour cannot be told from their ground; never where either is not known."""
-    if colour is None or ground is None:
-        return False
-    return all(abs(a - b) < _LEAST_CONTRAST for a, b in zip(colour, ground, strict=True))
 
 
 def share_of(element: Element | None, name: str, default: float = 0, unit: float = 100_000) -> float:

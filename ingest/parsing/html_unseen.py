@@ -14,8 +14,9 @@ from bs4 import BeautifulSoup, Tag
 from bs4.element import NavigableString
 from soupsieve import SelectorSyntaxError
 
+from ingest.parsing.colours import blends
+
 MOST_SELECTORS: Final = 500
-_LEAST_CONTRAST = 16  # of 255 in red, green or blue
 _LEAST_OPACITY = 0.05
 _BRACES: Final = re.compile(r"([{}])")
 _COMMENTS: Final = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
@@ -105,9 +106,7 @@ class _Look:
         ):
             return False
         behind = _colour(ground)[0] if ground else _NAMES["white"]
-        if colour is None or behind is None:
-            return False
-        return all(abs(a - b) * alpha < _LEAST_CONTRAST for a, b in zip(colour, behind, strict=True))
+        return blends(colour, behind, alpha)
 
     def _colour_of(self, tag: Tag) -> str:
         own = self._resolved(self._style(tag).get("color", ""))

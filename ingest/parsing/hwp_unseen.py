@@ -14,6 +14,7 @@ from typing import Final
 
 import olefile
 
+from ingest.parsing.colours import blends
 from ingest.parsing.parsed import Reason, Unreadable
 
 _COMPRESSED: Final = 1
@@ -27,7 +28,6 @@ _UNKNOWN: Final = -1  # a ground that is a picture or a gradient, or a shape's
 _WHITE: Final = 0xFFFFFF
 _SMALLEST: Final = 200  # hundredths of a point
 _SMALLEST_PERCENT: Final = 10
-_LEAST_CONTRAST: Final = 16  # of 255 in red, green or blue
 _ALONE: Final = frozenset({0, 10, 13, *range(24, 32)})  # controls of one character; others take eight
 _OF_A_CONTROL: Final = 8
 _BLANK: Final = b" \0"
@@ -127,12 +127,7 @@ class _Looks:
         if look.number("<i", 42) < _SMALLEST or min(*look.data[14:21], *look.data[28:35]) < _SMALLEST_PERCENT:
             return True
         ground = next((one for one in (look.number("<I", 60), *grounds) if one != _NONE), _WHITE)
-        return ground != _UNKNOWN and _blends(look.number("<I", 52), ground)
-
-
-def _blends(colour: int, ground: int) -> bool:
-    pairs = zip(colour.to_bytes(4), ground.to_bytes(4), strict=True)
-    return all(abs(a - b) < _LEAST_CONTRAST for a, b in pairs)
+        return ground != _UNKNOWN and blends(look.number("<I", 52).to_bytes(4), ground.to_bytes(4))
 
 
 def _seen(section: bytes, looks: _Looks) -> bytes:

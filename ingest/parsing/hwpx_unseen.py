@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import Element
 
+from ingest.parsing.colours import blends, rgb_of
 from ingest.parsing.elements import ancestors, local, parents_of
 
 _SMALLEST: Final = 200  # hundredths of a point
 _SMALLEST_PERCENT: Final = 10
-_LEAST_CONTRAST: Final = 16  # of 255 in red, green or blue
 _NOTHING: Final = ("", "none")
 _KINDS: Final = ("charPr", "paraPr", "borderFill")
 _SHAPES: Final = frozenset({"rect", "ellipse", "polygon", "curve", "arc", "container"})
@@ -50,7 +50,7 @@ class Looks:
         if int(letters.get("height", "1000")) < _SMALLEST or share < _SMALLEST_PERCENT:
             return True
         grounds = (ground for one in (letters, *around) if (ground := self._ground(one)) not in _NOTHING)
-        return _blends(letters.get("textColor", ""), next(grounds, "#FFFFFF"))
+        return blends(rgb_of(letters.get("textColor", "")), rgb_of(next(grounds, "#FFFFFF")))
 
     def _ground(self, element: Element) -> str:
         """Return the colour that an element gives its ground, if it gives one; "unknown" of a picture or a gradient."""
@@ -75,11 +75,3 @@ def _face(element: Element) -> str:
     if brush is None or not len(brush):
         return ""
     return brush[0].get("faceColor", "unknown") if len(brush) == 1 else "unknown"
-
-
-def _blends(colour: str, ground: str) -> bool:
-    try:
-        pairs = zip(bytes.fromhex(colour.lstrip("#")), bytes.fromhex(ground.lstrip("#")), strict=True)
-    except ValueError:  # not known
-        return False
-    return bool(colour) and all(abs(a - b) < _LEAST_CONTRAST for a, b in pairs)

@@ -11,7 +11,8 @@ from xml.etree.ElementTree import Element
 
 from pptx.slide import Slide
 
-from ingest.parsing.drawing_fills import NO_FILL, Colour, blends
+from ingest.parsing.colours import blends
+from ingest.parsing.drawing_fills import NO_FILL, Colour
 from ingest.parsing.drawing_layers import Box, Point, is_hidden, near
 from ingest.parsing.drawing_text import lines_of, points_in, runs_of
 from ingest.parsing.elements import local

@@ -25,6 +25,7 @@ from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
+from ingest.parsing.colours import Rgb, blends, rgb_of
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
 from ingest.parsing.xlsx_conditions import Condition
@@ -38,9 +39,9 @@ _BOOKS = {XLSM, XLSX, XLTM, XLTX}
 _SHOWS_NOTHING = re.compile(r'\[[^\[\]]*+\]|"\s*+"|_.|\*.|\s')  # of a section of a number format
 _ON_CONDITION = re.compile(r"\[[<>=]")
 # The theme's first two colours are its light and its dark ground; the others are not known here.
-_THEME = {0: "FFFFFF", 1: "000000"}
+_WHITE: Rgb = (255, 255, 255)
+_THEME: Mapping[int, Rgb] = {0: _WHITE, 1: (0, 0, 0)}
 _NO_COLOUR = Color()
-_LEAST_CONTRAST = 16  # of 255 in red, green or blue
 _SMALLEST_POINTS, _USUAL_POINTS = 2.0, 11.0  # of letters
 _MOST_BESIDE = 64  # empty columns over which a long text goes on
 _BROKEN = (
@@ -130,7 +131,7 @@ def _may_hide(cell: ReadOnlyCell, rule: Condition, look: DifferentialStyle) -> b
     colour = look.font.color if look.font else None
     written = _rgb(colour or (cell.font.color if cell.font else None))
     is_blank = look.numFmt is not None and _is_blank(cell.value, look.numFmt.formatCode)
-    return (is_blank or any(_blends(written, ground) for ground in grounds)) and rule.may_hold(cell.value)
+    return (is_blank or any(blends(written, ground) for ground in grounds)) and rule.may_hold(cell.value)
 
 
 def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], layout: Layout, covers: Covers) -> Cells:
@@ -204,35 +205,29 @@ def _is_unseen(cell: ReadOnlyCell, font: Font | InlineFont | None) -> bool:
     if font and font.sz is not None and font.sz < _SMALLEST_POINTS:
         return True
     form = cell.number_format.strip().lower()
-    return _blends("FFFFFF" if form.startswith("[white]") else _rgb(font.color if font else None), _ground(cell))
+    return blends(_WHITE if form.startswith("[white]") else _rgb(font.color if font else None), _ground(cell))
 
 
-def _ground(cell: ReadOnlyCell) -> str | None:
+def _ground(cell: ReadOnlyCell) -> Rgb | None:
     kind = cell.fill.fill_type
-    return "FFFFFF" if kind is None else _rgb(cell.fill.fgColor) if kind == "solid" else None
+    return _WHITE if kind is None else _rgb(cell.fill.fgColor) if kind == "solid" else None
 
 
-def _blends(written: str | None, ground: str | None) -> bool:
-    if written is None or ground is None:
-        return False
-    return all(abs(a - b) < _LEAST_CONTRAST for a, b in zip(bytes.fromhex(written), bytes.fromhex(ground), strict=True))
-
-
-def _rgb(colour: Color | None) -> str | None:
-    """Return a colour in hexadecimal digits; none where it is not known."""
+def _rgb(colour: Color | None) -> Rgb | None:
+    """Return a colour; none where it is not known."""
     if colour is None:
         return None
     if colour.type == "theme":
         base = _THEME.get(colour.value)
         return None if base is None else _tinted(base, colour.tint)
     value = COLOR_INDEX[colour.value] if colour.type == "indexed" and colour.value < len(COLOR_INDEX) else colour.value
-    return str(value)[-6:] if re.fullmatch(r"(?:[0-9A-Fa-f]{2})?[0-9A-Fa-f]{6}", str(value)) else None
+    return rgb_of(str(value))
 
 
-def _tinted(base: str, tint: float) -> str:
-    level = base.startswith("F")  # white or black
-    share = (1 + tint if tint < 0 else 1) if level else max(tint, 0)
-    return f"{round(255 * min(share, 1)):02X}" * 3
+def _tinted(base: Rgb, tint: float) -> Rgb:
+    share = max(tint, 0) if base != _WHITE else 1 + tint if tint < 0 else 1  # of white; the other base is black
+    level = round(255 * min(share, 1))
+    return level, level, level
 
 
 def _sheet(name: str, rows: Cells, layout: Layout) -> str:

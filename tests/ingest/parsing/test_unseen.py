@@ -731,6 +731,12 @@ def test_letters_of_a_hangul_document_that_have_a_ground_are_read(
     assert SEEN in text_of(read(tmp_path, kind(hwpx_of(letters, SEEN, fill=fill))))
 
 
+def test_white_letters_on_a_ground_whose_colour_has_an_opacity_are_left_out(tmp_path: Path) -> None:
+    text = text_of(read(tmp_path, hwpx_of(WHITE, fill="#FFFFFFFF")))
+    assert "정기예금 상품설명서" in text
+    assert "99" not in text
+
+
 def test_memos_and_hidden_explanations_of_an_hwpx_are_no_text_of_it_and_what_they_stand_in_is(tmp_path: Path) -> None:
     data = hwpx(SEEN, "그 뒤에 선 글")
     section = zipfile.ZipFile(BytesIO(data)).read("Contents/section0.xml").decode()
