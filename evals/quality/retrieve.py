@@ -33,7 +33,7 @@ class HalfRanking(msgspec.Struct, frozen=True):
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """The ranked entries, best first, and whether one of the five best passages states an answer (None: unknown)."""
+    """The ranked entries, best first, and whether a passage of the prompt states an answer (None: unknown)."""
 
     id: str
     documents: tuple[str, ...]
@@ -50,7 +50,6 @@ async def rank(
     index: Index,
     entries: Mapping[str, str],
     *,
-    tenant: str = TENANT,
     halves: Mapping[str, float] = {},
 ) -> AsyncGenerator[Ranking]:
     """Yield the ranking of each question, in order; a follow-up is searched with its history, as in a turn.
@@ -63,7 +62,7 @@ async def rank(
     shown = RetrievalSettings().passages
     for sample in samples:
         as_of = noon(sample.as_of) if sample.as_of else time.time()
-        access = Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=as_of)
+        access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=as_of)
         hits, seconds = await timed_search(retrieval, sample, access)
         rankings: dict[str, HalfRanking] = {}
         for name, half in others.items():

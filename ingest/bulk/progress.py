@@ -129,11 +129,14 @@ def open_display(console: Console) -> Generator[ProgressDisplay]:
 
 def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneInfo) -> None:
     """Print the documents and passages by state, and each document that failed with its reason."""
-    documents = Counter(str(o.state) if o.reason is None and o.state else "failed" for o in outcomes)
-    table = Table("state", "documents", "passages", title=None)
+    documents, passages = Counter[str](), Counter[str]()
+    for outcome in outcomes:
+        state = str(outcome.state) if outcome.reason is None and outcome.state else "failed"
+        documents[state] += 1
+        passages[state] += outcome.passages
+    table = Table("state", "documents", "passages")
     for state, count in sorted(documents.items()):
-        passages = sum(o.passages for o in outcomes if (str(o.state) if o.reason is None else "failed") == state)
-        table.add_row(state, str(count), str(passages))
+        table.add_row(state, str(count), str(passages[state]))
     console.print(table)
     for outcome in outcomes:
         if outcome.reason is not None:

@@ -57,11 +57,14 @@ async def read_status(
 
 def show_status(status: TenantStatus, console: Console) -> None:
     """Print a status, failures last."""
-    states = Counter(version.state_at(status.now) for version in status.versions)
+    versions, passages = Counter[State](), Counter[State]()
+    for version in status.versions:
+        state = version.state_at(status.now)
+        versions[state] += 1
+        passages[state] += version.passages
     table = Table("state", "versions", "passages")
-    for state in (state for state in State if states[state]):
-        passages = sum(v.passages for v in status.versions if v.state_at(status.now) is state)
-        table.add_row(state, str(states[state]), str(passages))
+    for state in (state for state in State if versions[state]):
+        table.add_row(state, str(versions[state]), str(passages[state]))
     console.print(table)
     jobs = ", ".join(f"{status.jobs[state]} {state}" for state in JobState if status.jobs.get(state))
     console.print(f"jobs: {jobs or 'none'}; the oldest that waits is {status.oldest_waiting:.0f} s old")
