@@ -15,6 +15,10 @@ from telemetry.siem import Siem
 T = TypeVar("T")
 
 Clock = Callable[[], float]
+NO_NUL = r"^[^\x00]*$"
+"""The pattern of a text that PostgreSQL can store."""
+LARGEST_VERSION = 2**31 - 1
+"""The largest integer that PostgreSQL can store."""
 
 
 async def services_of(request: Request) -> Services:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from ingest.api.auth import Approver, Staff
-from ingest.api.dependencies import TheCatalogue, TheClock, TheIndex, TheServices
+from ingest.api.dependencies import LARGEST_VERSION, NO_NUL, TheCatalogue, TheClock, TheIndex, TheServices
 from ingest.api.schemas import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
 from ingest.catalogue import ApprovalDecision, VersionKey
 from ingest.jobs import deliver
@@ -17,20 +17,20 @@ from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
-DocumentId = Annotated[str, Path(max_length=100)]
-VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
+DocumentId = Annotated[str, Path(max_length=100, pattern=NO_NUL)]
+VersionNumber = Annotated[int, Path(ge=1, le=LARGEST_VERSION)]
 
 
 class Why(BaseModel):
     """Why somebody decides so; kept with the decision."""
 
-    reason: str = Field("", max_length=400, pattern="^[^\\x00]*$")  # PostgreSQL stores no NUL
+    reason: str = Field("", max_length=400, pattern=NO_NUL)
 
 
 class RollBack(Why):
     """The version whose text is to answer again."""
 
-    to_version: int = Field(ge=1, le=2**31 - 1)
+    to_version: int = Field(ge=1, le=LARGEST_VERSION)
 
 
 @router.get("")
@@ -38,7 +38,7 @@ async def documents(
     who: Staff,
     catalogue: TheCatalogue,
     now: TheClock,
-    cursor: Annotated[str, Query(max_length=100)] = "",
+    cursor: Annotated[str, Query(max_length=100, pattern=NO_NUL)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DocumentsOut:
     """List documents by id."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ingest.api.auth import Staff
-from ingest.api.dependencies import Clock, TheCatalogue, TheClock, TheServices
+from ingest.api.dependencies import NO_NUL, Clock, TheCatalogue, TheClock, TheServices
 from ingest.api.schemas import JobOut, JobsOut
 from ingest.catalogue import Catalogue, Job, JobState
 from ingest.errors import BadRequest, IngestError
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.3
 HEARTBEAT_SECONDS = 15
 _ENDS = {JobState.DONE: "done", JobState.FAILED: "error", JobState.DEAD: "error"}
 
-JobId = Annotated[str, Path(max_length=64)]
+JobId = Annotated[str, Path(max_length=64, pattern=NO_NUL)]
 
 
 @router.get("")
@@ -29,7 +29,7 @@ async def jobs(
     catalogue: TheCatalogue,
     now: TheClock,
     state: JobState = JobState.DEAD,
-    cursor: Annotated[str, Query(max_length=64)] = "",
+    cursor: Annotated[str, Query(max_length=64, pattern=NO_NUL)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobsOut:
     """List jobs in a state by id: without one the dead letters, tried often enough and waiting for somebody."""

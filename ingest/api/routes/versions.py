@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from ingest.api.auth import Staff
-from ingest.api.dependencies import TheCatalogue, TheClock
+from ingest.api.dependencies import LARGEST_VERSION, TheCatalogue, TheClock
 from ingest.api.schemas import StateOut, VersionOut
 from ingest.catalogue import State
 from ingest.errors import Unprocessable
@@ -30,8 +30,11 @@ async def versions(
     """
     if state in _BY_THE_CLOCK:
         raise Unprocessable("state: active and expired versions are among the approved ones")
-    document_id, _, version = cursor.rpartition("/")
-    in_state = await catalogue.in_state(who.tenant, state, limit=limit + 1, after=(document_id, int(version or 0)))
+    document_id, _, number = cursor.rpartition("/")
+    version = int(number or 0)
+    if version > LARGEST_VERSION:
+        raise Unprocessable("cursor: no version has such a number")
+    in_state = await catalogue.in_state(who.tenant, state, limit=limit + 1, after=(document_id, version))
     page = [VersionOut.of(listed, now()) for listed in in_state[:limit]]
     last = page[-1] if len(in_state) > limit else None
     return StateOut(versions=page, next=f"{last.document_id}/{last.version}" if last else None)

@@ -71,6 +71,22 @@ async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> 
         assert (await staff.http.get(f"/v1/versions?{wrong}", headers=staff.headers())).status_code == 422
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "documents/a%00b",
+        "documents/a%00b/versions/1",
+        "documents?cursor=%00",
+        "jobs/%00",
+        "jobs?cursor=%00",
+        "versions?cursor=a/9999999999",
+    ],
+)
+async def test_what_no_database_can_hold_is_said_to_be_wrong(staff: Staff, path: str) -> None:
+    reply = await staff.http.get(f"/v1/{path}", headers=staff.headers())
+    assert (reply.status_code, reply.json()["retryable"]) == (422, False)
+
+
 async def test_whoever_calls_is_told_who_they_are(staff: Staff) -> None:
     reply = await staff.http.get("/v1/me", headers=staff.headers("lee", "staff", "approver"))
     assert reply.json() == {"sub": "lee", "tenant": "hanbit", "roles": ["approver", "staff"], "zone": "Asia/Seoul"}
