@@ -210,7 +210,7 @@ async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailu
     """Open the withdrawals, and keep the models stopped that they name."""
 
     def stop_models() -> None:
-        models.stop(withdrawals.stopped_models())
+        models.pool.stop(withdrawals.stopped_models())
 
     async with open_withdrawals(engine, on_failure=on_failure) as withdrawals:
         stop_models()
@@ -390,7 +390,7 @@ def pings(
         "embedder": partial(told, index.ping_embedder),
         "sql": partial(ping_sql, engine),
         "redis": answer_log.ping,
-        "models": models.ping,
+        "models": models.health.ping,
     }
 
 

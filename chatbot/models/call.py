@@ -1,18 +1,32 @@
-"""One call to one endpoint in progress: its result goes to the breaker, its record to the hooks."""
+"""Calls to endpoints in progress: the result of each goes to the breaker, its record to the hooks."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from chatbot.models.endpoint import FailureName
-from chatbot.models.pool import Group, Target
+import anyio
+
+from chatbot.models.completion import TopTokens
+from chatbot.models.endpoint import (
+    ContentFiltered,
+    EndpointFailed,
+    FailureName,
+    GenerationRequest,
+    RequestRejected,
+)
+from chatbot.models.pool import Group, Pool, Target
+from chatbot.models.tokenizer_check import check_tokenizer
+from chatbot.tokenizer import Tokenizer
 from knowledge.breaker import BreakerState, CallResult
 
 CallKind = Literal["answer", "probability", "ping"]
 CallOutcome = Literal["ok", "left"] | FailureName
 """A metric's label; "left": the client closed the stream."""
 
-
+# The default of vLLM's `--max-logprobs`.
+_TOP_TOKENS = 20
 # None counts neither way: the client left, the endpoint's queue is full, or the bank stopped the endpoint.
 _RESULTS: Mapping[CallOutcome, CallResult | None] = {
     "ok": CallResult.OK,
@@ -106,3 +120,63 @@ class ModelCall:
             answer_tokens=self.tokens,
             extra_prompt_tokens=extra_prompt_tokens,
         )
+
+
+class Calls:
+    """Counts the calls to a pool's endpoints."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        tokenizer: Tokenizer,
+        *,
+        hooks: Sequence[CallHook] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`tokenizer` is the primaries'."""
+        self._pool = pool
+        self._tokenizer = tokenizer
+        self._hooks = tuple(hooks)
+        self._clock = clock
+
+    @contextmanager
+    def counted(
+        self, target: Target, kind: CallKind, request: GenerationRequest, *, extra_prompt_tokens: int = 0
+    ) -> Iterator[ModelCall]:
+        """Count a call in flight; however it ends, the breaker and the hooks get its result."""
+        prompt_tokens = len(request.prompt_ids)
+        slow_after = target.member.endpoint.deadlines.slow_first_token(prompt_tokens)
+        call = ModelCall(target, slow_after=slow_after, clock=self._clock)
+        try:
+            yield call
+        except EndpointFailed as exc:
+            call.outcome = exc.outcome
+            if kind == "answer" and not target.member.endpoint.has_token_ids and is_request_at_fault(exc):
+                target.member.schedule_try_out(anyio.current_time())  # or it refuses everything now
+            raise
+        finally:
+            call.settle(alternatives=self._pool.has_alternative(target.member))
+            record = call.finished(kind=kind, prompt_tokens=prompt_tokens, extra_prompt_tokens=extra_prompt_tokens)
+            for hook in self._hooks:
+                hook(record)
+
+    async def top_tokens(
+        self, target: Target, kind: CallKind, request: GenerationRequest, *, extra_prompt_tokens: int = 0
+    ) -> TopTokens:
+        """Return the 20 most likely next tokens, from an endpoint whose tokenizer was compared with ours.
+
+        Raises:
+            EndpointFailed: a subclass says why.
+        """
+        with self.counted(target, kind, request, extra_prompt_tokens=extra_prompt_tokens) as call:
+            await check_tokenizer(target.member, self._tokenizer)
+            top_tokens = await target.member.endpoint.top_tokens(request, top=_TOP_TOKENS)
+            call.begin()
+            call.tokens = 1
+            call.outcome = "ok"
+            return top_tokens
+
+
+def is_request_at_fault(exc: EndpointFailed) -> bool:
+    """Return whether an endpoint refuses a request for another reason than its content filter."""
+    return isinstance(exc, RequestRejected) and not isinstance(exc, ContentFiltered)

@@ -10,15 +10,14 @@ is encoded in the primaries' tokens, so that counts, logs and continuations have
 and an answer that it has begun goes on at no other such endpoint, which a `NotResumable` says. What a model thinks
 before it answers is separated from the answer (`thinking.py`).
 
-An entry may name its endpoints by DNS (`discovery.py`): they come and go while the process runs. An endpoint that is
-down at boot does not stop the boot: its breaker starts open. Open breakers are closed by probes in the background,
-which also check the tokenizer, and by `ping`; never by a customer's call.
+An entry may name its endpoints by DNS (`discovery.py`): they come and go while the process runs. Whether they are there
+and serve the model is asked in the background (`health.py`).
 """
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -27,27 +26,17 @@ import anyio
 import structlog
 
 from chatbot.encodings import UnknownTokenizer
-from chatbot.errors import ModelUnavailable, TooLarge
+from chatbot.errors import TooLarge
 from chatbot.events import Usage
-from chatbot.models.call import CallHook, CallKind, ModelCall
+from chatbot.models.call import CallHook, Calls, is_request_at_fault
 from chatbot.models.chat_endpoint import ChatEndpoint
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
-from chatbot.models.completion import Delta, GenerationEnd, Sampling, TopTokens
+from chatbot.models.completion import Delta, GenerationEnd, Sampling
 from chatbot.models.discovery import Discovery, FollowedName
-from chatbot.models.endpoint import (
-    METADATA_SECONDS,
-    AccessDenied,
-    ContentFiltered,
-    Endpoint,
-    EndpointFailed,
-    GenerationRequest,
-    OutputLimitReached,
-    RequestRejected,
-    WrongModel,
-    open_session,
-)
+from chatbot.models.endpoint import Endpoint, EndpointFailed, GenerationRequest, open_session
 from chatbot.models.failover import Attempts
 from chatbot.models.generation import Generation
+from chatbot.models.health import HealthChecks
 from chatbot.models.pool import (
     SERVING_GROUPS,
     Group,
@@ -56,33 +45,20 @@ from chatbot.models.pool import (
     ModelsFileEntry,
     ModelsMisconfigured,
     Pool,
-    Target,
 )
 from chatbot.models.thinking import Thought
-from chatbot.tokenizer import Message, RenderedChat, Tokenizer
-from knowledge.breaker import Breaker, BreakerState, CallResult
+from chatbot.models.tokenizer_check import check_tokenizer
+from chatbot.tokenizer import RenderedChat, Tokenizer
+from knowledge.breaker import Breaker, BreakerState
 from telemetry.groups import first_failure
-from telemetry.supervision import OnFailure, contained, supervise, uncounted
+from telemetry.supervision import OnFailure, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
 UNKNOWN_MODEL = "unknown"
-# The default of vLLM's `--max-logprobs`.
-_TOP_TOKENS = 20
 # vLLM serves lower numbers first; those of customers and roles are below this.
 _SHADOW_PRIORITY = 1000
-# The deadline of a probe.
-_PING_SECONDS = 1.5
-# Of a question of one word; a model that thinks refuses fewer.
-_WORD_TOKENS = 16
-_PROBE_EVERY = 1.0
 _JITTER = random.SystemRandom()
-_TOKENIZER_SAMPLES = (
-    "정기예금을 중도해지하면 기본이율의 50%만 적용됩니다. 예금자보호 한도는 1억원입니다.",
-    "Early withdrawal costs 1,000,000 won (0.5%);\n\n  see  section 3.2 -- it's final. 谢谢 🙂 e\u0301",
-    "\u1100\u1161\u11a8\u1100\u1161\u11a8 ㄱㅏㄱ 각각 \u00e9t\u00e9 👩‍👩‍👧 "
-    "½ Ⅳ ０１２ 12345678901 \t\t    x\r\n \u3000 \u00a0y",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +114,18 @@ class Models:
         on_failure: OnFailure = uncounted,
     ) -> None:
         """`discovery` finds endpoints beside those that the pool has."""
-        self._on_failure = on_failure
+        discovery = discovery or Discovery()
         self.tokenizer = tokenizer
         self.pool = pool
-        self._discovery = discovery or Discovery()
-        self._stopped: frozenset[str] = frozenset()
-        self._hooks = tuple(hooks)
-        self._clock = clock
+        self._followed = discovery.names
+        self._calls = Calls(pool, tokenizer, hooks=hooks, clock=clock)
+        self.health = HealthChecks(pool, tokenizer, self._calls, discovery=discovery, on_failure=on_failure)
 
     @property
     def model(self) -> str:
         """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
         reported = (m.endpoint.model for m in self.pool.members if m.group == "primary")
-        configured = (name.model for name in self._discovery.names if name.group == "primary")
+        configured = (name.model for name in self._followed if name.group == "primary")
         return next(filter(None, (*reported, *configured)), UNKNOWN_MODEL)
 
     @property
@@ -162,7 +137,7 @@ class Models:
     @property
     def think(self) -> bool:
         """Whether a model whose answers customers see may think before it answers."""
-        return any(self._tokenizer_of(known).thinks for known in self._known if known.group in SERVING_GROUPS)
+        return any((known.tokenizer or self.tokenizer).thinks for known in self._known if known.group in SERVING_GROUPS)
 
     @property
     def names(self) -> frozenset[str]:
@@ -172,17 +147,7 @@ class Models:
     @property
     def _known(self) -> tuple[Member | FollowedName, ...]:
         """The endpoints, and the names that may have none now."""
-        return (*self.pool.members, *self._discovery.names)
-
-    def stop(self, names: Collection[str]) -> None:
-        """Stop the endpoints of these entries, with the calls in progress, and resume all others."""
-        self._stopped = frozenset(names)
-        for member in self.pool.members:
-            if member.entry not in names:
-                member.endpoint.resume()
-            elif not member.endpoint.stopped:
-                log.warning("model_endpoint_stopped", endpoint=member.endpoint.name)
-                member.endpoint.stop()
+        return (*self.pool.members, *self._followed)
 
     def endpoint_statuses(self) -> tuple[EndpointStatus, ...]:
         """Return the status of each endpoint."""
@@ -228,10 +193,10 @@ class Models:
             request = self._for_member(member, request, prompt, answer.text)
             extra = attempts.extra_prompt_tokens(request)
             try:
-                with self._counted(target, "answer", request, extra_prompt_tokens=extra) as call:
+                with self._calls.counted(target, "answer", request, extra_prompt_tokens=extra) as call:
                     for announcement in _announcements(member, switched=reported):
                         yield announcement
-                    await self._check_tokenizer(member)
+                    await check_tokenizer(member, self.tokenizer)
                     async with aclosing(member.endpoint.stream(request)) as pieces:
                         async for piece in pieces:
                             if not (call.has_begun or isinstance(piece, GenerationEnd)):
@@ -276,9 +241,9 @@ class Models:
             request = self._for_member(target.member, request, prompt)
             extra = attempts.extra_prompt_tokens(request)
             try:
-                top_tokens = await self._top_tokens(target, request, "probability", extra_prompt_tokens=extra)
+                top_tokens = await self._calls.top_tokens(target, "probability", request, extra_prompt_tokens=extra)
             except EndpointFailed as exc:
-                if not target.member.endpoint.has_token_ids and _is_request_at_fault(exc):
+                if not target.member.endpoint.has_token_ids and is_request_at_fault(exc):
                     log.warning("model_probe_refused", error=str(exc))
                     return (1 / len(choices),) * len(choices)
                 attempts.record_failure(target, exc, begun=False)
@@ -288,7 +253,7 @@ class Models:
                     choices,
                     token_bytes=top_tokens.texts.__getitem__
                     if top_tokens.texts is not None
-                    else self._tokenizer_of(target.member).token_bytes,
+                    else (target.member.tokenizer or self.tokenizer).token_bytes,
                     least_mass=least_mass,
                 )
 
@@ -309,8 +274,8 @@ class Models:
         until = anyio.current_time() + target.member.endpoint.deadlines.answer
         request = self._request(prompt.ids, answer.sampling, cache_salt, _SHADOW_PRIORITY, until=until)
         request = self._for_member(target.member, request, prompt)
-        with self._counted(target, "answer", request, extra_prompt_tokens=0) as call:
-            await self._check_tokenizer(target.member)
+        with self._calls.counted(target, "answer", request) as call:
+            await check_tokenizer(target.member, self.tokenizer)
             async with aclosing(target.member.endpoint.stream(request)) as pieces:
                 async for piece in pieces:
                     if not (call.has_begun or isinstance(piece, GenerationEnd)):
@@ -322,211 +287,10 @@ class Models:
             call.outcome = "ok"
         return answer.text
 
-    async def ping(self) -> None:
-        """Return when an endpoint is ready, after a probe of each whose breaker permits one (of those with token ids).
-
-        Raises:
-            ModelUnavailable: no endpoint is ready.
-        """
-        serving = self.pool.serving
-        if any(m.tokenizer_checked and m.breaker.state is BreakerState.CLOSED for m in serving):
-            return
-        for member in (m for m in serving if m.endpoint.has_token_ids):  # others may take longer than who asks waits
-            if await self._probe(member) or (member.available and await self._closed_generates(member)):
-                return
-        raise ModelUnavailable(retry_after=self.pool.retry_after())
-
-    async def probe_forever(self) -> None:
-        """Probe endpoints whose breaker is open as they are due, one a second in all: none is tried on a customer."""
-        async with anyio.create_task_group() as tasks:
-            while True:
-                await anyio.sleep(_PROBE_EVERY)
-                due = [m for m in self.pool.members if m.breaker.due and not m.endpoint.stopped]
-                if due:
-                    member = min(due, key=lambda member: member.breaker.due_since)
-                    hosted = not member.endpoint.has_token_ids  # and may queue: a healthy one would stay open for ever
-                    seconds = max(_PING_SECONDS, member.endpoint.deadlines.first_token(0)) if hosted else _PING_SECONDS
-                    tasks.start_soon(self._probe, member, seconds)
-                for member in self.pool.members:
-                    if member.begins_try_out(anyio.current_time()):
-                        tasks.start_soon(self._try_out_again, member)
-
-    async def follow_forever(self) -> None:
-        """Ask for the addresses of the followed names every few seconds; the pool gets new endpoints when checked."""
-
-        async def follow(name: FollowedName) -> None:
-            while True:
-                await anyio.sleep(self._discovery.every)
-                new, gone = await name.update(self._discovery.resolve)
-                for member in gone:
-                    log.info("model_endpoint_gone", endpoint=member.endpoint.name)
-                    self.pool.remove(member)
-                for member in new:
-                    tasks.start_soon(self._check_and_join, name, member)
-
-        async with anyio.create_task_group() as tasks:
-            for name in self._discovery.names:
-                tasks.start_soon(follow, name)
-
-    async def _check_and_join(self, name: FollowedName, member: Member) -> None:
-        """Take a new endpoint into the pool; its breaker starts open where its tokenizer could not be compared."""
-        with contained("follow", self._on_failure):
-            try:
-                await self._check_tokenizer(member)
-            except EndpointFailed as exc:
-                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
-        if not member.tokenizer_checked:
-            member.breaker.trip()
-        if member.entry in self._stopped:
-            member.endpoint.stop()
-        if member in name.members.values():  # otherwise it went while it was checked
-            log.info("model_endpoint_found", endpoint=member.endpoint.name)
-            self.pool.add(member)
-
-    async def _probe(self, member: Member, seconds: float = _PING_SECONDS) -> bool:
-        """Probe an endpoint whose breaker is open, if that is due; return whether it generates within these seconds."""
-        permit = member.breaker.probe()
-        if permit is None:
-            return False
-        try:
-            with contained("probe", self._on_failure):
-                return await self._generates(Target(member, permit), seconds)
-        finally:
-            # Counts only where the call has brought no result: a bug, or the end of this process.
-            member.breaker.record(permit, CallResult.FAILED)
-        return False
-
-    async def _closed_generates(self, member: Member) -> bool:
-        permit = member.breaker.permit()
-        return permit is not None and await self._generates(Target(member, permit), _PING_SECONDS)
-
-    async def check(self) -> None:
-        """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
-
-        Raises:
-            ModelsMisconfigured: an endpoint serves another model or tokenizer, or none of them lets us in.
-        """
-        mismatches: list[str] = []
-        denied: dict[Member, str] = {}
-
-        async def check(member: Member) -> None:
-            try:
-                await self._check_tokenizer(member)
-            except WrongModel as exc:
-                mismatches.append(str(exc))
-            except EndpointFailed as exc:
-                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
-                member.breaker.trip()
-                if isinstance(exc, AccessDenied):
-                    denied[member] = str(exc)
-
-        async with anyio.create_task_group() as tasks:
-            for member in self.pool.members:
-                tasks.start_soon(check, member)
-        if all(member in denied for member in self.pool.serving):
-            mismatches += denied.values()
-        if mismatches:
-            raise ModelsMisconfigured("; ".join(mismatches))
-
     def _generation(self, prompt: RenderedChat, sampling: Sampling, begun_ids: Sequence[int] = ()) -> Generation:
         whole = replace(sampling, max_tokens=sampling.max_tokens + sampling.thinking_tokens)
         most_tokens = self._fitting(len(prompt.ids), whole).max_tokens
         return Generation(self.tokenizer, prompt, sampling, most_tokens=most_tokens, begun_ids=begun_ids)
-
-    async def _top_tokens(
-        self,
-        target: Target,
-        request: GenerationRequest,
-        kind: Literal["probability", "ping"],
-        *,
-        extra_prompt_tokens: int,
-    ) -> TopTokens:
-        with self._counted(target, kind, request, extra_prompt_tokens=extra_prompt_tokens) as call:
-            await self._check_tokenizer(target.member)
-            top_tokens = await target.member.endpoint.top_tokens(request, top=_TOP_TOKENS)
-            call.begin()
-            call.tokens = 1
-            call.outcome = "ok"
-            return top_tokens
-
-    async def _generates(self, target: Target, seconds: float) -> bool:
-        """Return whether the endpoint generates a token: a hung engine still answers its health check."""
-        member = target.member
-        request = self._one_word(member, Sampling(max_tokens=1), seconds)
-        try:
-            if member.endpoint.has_token_ids:
-                await self._top_tokens(target, request, "ping", extra_prompt_tokens=0)
-                return True
-            member.tokenizer_checked = False
-            with self._counted(target, "ping", request, extra_prompt_tokens=0) as call:
-                await self._check_tokenizer(member, seconds=seconds)
-                call.begin()
-                call.outcome = "ok"
-        except EndpointFailed:
-            return False
-        return True
-
-    def _one_word(self, member: Member, sampling: Sampling, seconds: float) -> GenerationRequest:
-        tokenizer, chat = self._tokenizer_of(member), (Message("user", "ping"),)
-        request = self._request(tokenizer.render(chat), sampling, "", 0, until=anyio.current_time() + seconds)
-        return replace(request, messages=chat, end_ids=tokenizer.end_ids)
-
-    async def _try_out_again(self, member: Member) -> None:
-        """Leave an endpoint that has refused a question, where it refuses one word too."""
-        with contained("probe", self._on_failure):
-            try:
-                await self._try_out(member, member.endpoint.deadlines.first_token(0))
-            except AccessDenied as exc:
-                log.warning("model_endpoint_refuses_everything", endpoint=member.endpoint.name, error=str(exc))
-                member.breaker.trip()
-            except EndpointFailed as exc:  # its calls tell
-                log.warning("model_endpoint_not_tried_out", endpoint=member.endpoint.name, error=str(exc))
-
-    async def _try_out(self, member: Member, seconds: float) -> None:
-        """Ask an endpoint whose tokens cannot be compared one word, as every question asks it.
-
-        Raises:
-            AccessDenied: it refuses what every question sends.
-            EndpointFailed: it does not answer, or does not say that its answer is whole.
-        """
-        request = self._one_word(member, Sampling(max_tokens=_WORD_TOKENS), seconds)
-        try:
-            async with aclosing(member.endpoint.stream(request)) as pieces:
-                async for _ in pieces:  # to its end: there are servers whose answers have none that can be told
-                    pass
-        except OutputLimitReached:
-            return
-        except RequestRejected as exc:
-            raise AccessDenied(f"{exc}, of one word: see `omit`, `length_field` and `extra_body` of its entry") from exc
-
-    async def _check_tokenizer(self, member: Member, *, seconds: float = METADATA_SECONDS) -> None:
-        """Compare the endpoint's token ids with ours, once and whenever its breaker was open since.
-
-        One that has none is asked a word within these seconds.
-        """
-        if member.tokenizer_checked:
-            return
-        endpoint, tokenizer = member.endpoint, self._tokenizer_of(member)
-        card = await endpoint.model_card()
-        chat = [Message("system", _TOKENIZER_SAMPLES[0]), Message("user", _TOKENIZER_SAMPLES[1])]
-        messages = [{"role": message.role, "content": message.content} for message in chat]
-        now = time.time()
-        on_any_day = [tokenizer.render(chat, at=now + day * 86_400) for day in (0, -1, 1)]  # its zone may be another
-        comparisons: list[tuple[dict[str, object], list[list[int]]]] = [
-            *(({"prompt": text, "add_special_tokens": False}, [tokenizer.encode(text)]) for text in _TOKENIZER_SAMPLES),
-            ({"messages": messages, "add_generation_prompt": True} | _kwargs(tokenizer), on_any_day),
-        ]
-        for body, ours in comparisons if endpoint.has_token_ids else ():
-            if await endpoint.tokenize(body) not in ours:
-                part = "chat template" if "messages" in body else "tokenizer"
-                raise WrongModel(
-                    f"the {part} of {card.id} at {endpoint.name} is not the one in the tokenizer's folder: "
-                    "set LLM_TOKENIZER (or `tokenizer` in MODELS_FILE) to the folder of the served model"
-                )
-        if not endpoint.has_token_ids:
-            await self._try_out(member, seconds)
-        member.context_tokens = card.max_model_len
-        member.tokenizer_checked = True
 
     def _fitting(self, prompt_tokens: int, sampling: Sampling) -> Sampling:
         """Return the sampling with no more answer tokens than the model's context has room for."""
@@ -536,9 +300,6 @@ class Models:
         if room < 1:
             raise TooLarge(f"The question and its documents take {prompt_tokens} of {self.context_tokens} tokens")
         return sampling if sampling.max_tokens <= room else replace(sampling, max_tokens=room)
-
-    def _tokenizer_of(self, member: Member | FollowedName) -> Tokenizer:
-        return self.tokenizer if member.tokenizer is None else member.tokenizer
 
     def _unable(self, prompt: RenderedChat) -> list[Member]:
         """Return the members whose context is too small for the prompt, or that need messages where it has none."""
@@ -576,31 +337,6 @@ class Models:
             until=until,
         )
 
-    @contextmanager
-    def _counted(
-        self, target: Target, kind: CallKind, request: GenerationRequest, *, extra_prompt_tokens: int
-    ) -> Iterator[ModelCall]:
-        """Count a call in flight; however it ends, the breaker and the hooks get its result."""
-        prompt_tokens = len(request.prompt_ids)
-        slow_after = target.member.endpoint.deadlines.slow_first_token(prompt_tokens)
-        call = ModelCall(target, slow_after=slow_after, clock=self._clock)
-        try:
-            yield call
-        except EndpointFailed as exc:
-            call.outcome = exc.outcome
-            if kind == "answer" and not target.member.endpoint.has_token_ids and _is_request_at_fault(exc):
-                target.member.schedule_try_out(anyio.current_time())  # or it refuses everything now
-            raise
-        finally:
-            call.settle(alternatives=self.pool.has_alternative(target.member))
-            record = call.finished(kind=kind, prompt_tokens=prompt_tokens, extra_prompt_tokens=extra_prompt_tokens)
-            for hook in self._hooks:
-                hook(record)
-
-
-def _is_request_at_fault(exc: EndpointFailed) -> bool:
-    return isinstance(exc, RequestRejected) and not isinstance(exc, ContentFiltered)
-
 
 def _announcements(member: Member, *, switched: bool) -> Iterator[Switched | NotResumable]:
     """Yield what is to be told of the endpoint that goes on with an answer."""
@@ -617,10 +353,6 @@ def _done(answer: Generation, attempts: Attempts) -> ModelDone:
     if answer.closed_unopened:
         log.warning("thinking_not_opened", models=models)
     return ModelDone(answer.finish_reason, answer.usage(), models, attempts.retried)
-
-
-def _kwargs(tokenizer: Tokenizer) -> dict[str, object]:
-    return {"chat_template_kwargs": tokenizer.template_kwargs} if tokenizer.template_kwargs else {}
 
 
 async def _load_tokenizer(entry: ModelsFileEntry) -> Tokenizer:
@@ -703,11 +435,11 @@ async def open_models(
         pool = Pool(members, shares=file.shares, prefill=deadlines[file.primary.name].prefill)
         hooks = [on_call] if on_call else []
         models = Models(pool, tokenizer, discovery=discovery, hooks=hooks, on_failure=on_failure)
-        await models.check()
+        await models.health.check()
         with first_failure():
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(supervise, "probes", models.probe_forever, on_failure)
-                tasks.start_soon(supervise, "endpoints", models.follow_forever, on_failure)
+                tasks.start_soon(supervise, "probes", models.health.probe_forever, on_failure)
+                tasks.start_soon(supervise, "endpoints", models.health.follow_forever, on_failure)
                 try:
                     yield models
                 finally:

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, get_args
 
+import structlog
 import yaml
 from pydantic import (
     AfterValidator,
@@ -38,6 +39,8 @@ from chatbot.tokenizer import Tokenizer
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState, Permit
 from knowledge.profiles import Deadlines, UnknownProfile, read_deadlines
 from knowledge.tls import TlsFiles, TlsSettings
+
+log = structlog.get_logger(__name__)
 
 Group = Literal["primary", "canary", "fallback", "shadow"]
 SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
@@ -347,18 +350,31 @@ class Pool:
         `prefill` is the rate of one primary, which is promised where no endpoint is known yet.
         """
         self.members = tuple(members)
+        self._stopped: frozenset[str] = frozenset()
         self._shares = shares or {}
         self._prefill = prefill
         self.retries = RetryBudget()
         self._randomness = randomness or random.SystemRandom()
 
     def add(self, member: Member) -> None:
-        """Let an endpoint get calls."""
+        """Let an endpoint get calls, unless its entry is stopped."""
+        if member.entry in self._stopped:
+            member.endpoint.stop()
         self.members = (*self.members, member)
 
     def remove(self, member: Member) -> None:
         """Let an endpoint get no more calls; those in progress go on."""
         self.members = tuple(m for m in self.members if m is not member)
+
+    def stop(self, entries: Collection[str]) -> None:
+        """Stop the endpoints of these entries, with the calls in progress, and resume all others."""
+        self._stopped = frozenset(entries)
+        for member in self.members:
+            if member.entry not in entries:
+                member.endpoint.resume()
+            elif not member.endpoint.stopped:
+                log.warning("model_endpoint_stopped", endpoint=member.endpoint.name)
+                member.endpoint.stop()
 
     def group_order(self, conversation_id: str) -> tuple[Group, ...]:
         """Return the groups that may answer the conversation, in the order in which they are tried."""

@@ -79,7 +79,7 @@ async def test_conversations_outside_its_share_and_pools_without_one_ask_no_mode
 async def test_one_that_fails_or_is_stopped_changes_no_answer(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour()], shadows=[Behaviour(fail_status=500)], share=ALL) as served:
         assert await verdicts(served) == {"failed": 1}
-        served.models.stop({"shadow"})
+        served.models.pool.stop({"shadow"})
         assert await verdicts(served) == {}
         assert (await ask(served)).done.models == ("primary",)
 
@@ -89,7 +89,7 @@ async def test_it_makes_no_replica_ready(tokenizer: Tokenizer) -> None:
         served.members[0].breaker.trip()
         assert served.members[1].breaker.state is BreakerState.CLOSED
         with pytest.raises(ModelUnavailable):
-            await served.models.ping()
+            await served.models.health.ping()
 
 
 async def test_it_is_left_when_the_process_ends(tokenizer: Tokenizer) -> None:

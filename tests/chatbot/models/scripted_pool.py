@@ -98,7 +98,7 @@ async def serve(
             hooks=[calls.append],
             clock=clock,
         )
-        await models.check()
+        await models.health.check()
         yield Served(models, servers, calls)
 
 
@@ -171,7 +171,7 @@ async def ready(models: Models, *, within: float) -> None:
     with anyio.fail_after(patient(within)):
         while True:
             try:
-                await models.ping()
+                await models.health.ping()
             except ModelUnavailable as exc:
                 await anyio.sleep(exc.retry_after or 0.01)
             else:

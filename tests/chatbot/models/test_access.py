@@ -56,7 +56,7 @@ async def test_an_endpoint_is_reached_with_its_key_and_certificates(tmp_path: Pa
         entry = {"urls": [server.url], **credentials(tmp_path)}
         async with open_models(settings(tmp_path, entry)) as models:
             assert (await ask(Served(models, [server]))).text == "예."
-            await models.ping()
+            await models.health.ping()
 
 
 @pytest.mark.parametrize(

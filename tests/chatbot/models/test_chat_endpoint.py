@@ -91,7 +91,7 @@ def text_of(generated: Sequence[Any]) -> str:
 
 async def test_it_answers_by_chat_completions_alone_and_says_that_nobody_can_go_on(tmp_path: Path) -> None:
     async with opened(tmp_path, [(PLAIN, HOSTED)]) as (models, [server]):
-        await models.ping()
+        await models.health.ping()
         generated = await parts(models)
         assert text_of(generated) == ANSWER
         assert generated.count(NotResumable()) == 1

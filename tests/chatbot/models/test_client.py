@@ -184,7 +184,7 @@ async def test_nobody_listening_is_known_at_once(tokenizer: Tokenizer) -> None:
 async def test_a_model_that_comes_back_is_found_by_one_probe(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(answer=ANSWER, dead=True)], open_seconds=0.2) as served:
         with pytest.raises(ModelUnavailable):
-            await served.models.ping()
+            await served.models.health.ping()
         served.servers[0].tell(dead=False)
         await ready(served.models, within=5)
         assert (await ask(served)).text == ANSWER
@@ -202,7 +202,7 @@ async def test_no_customer_is_sent_to_an_endpoint_to_find_out_whether_it_is_ther
                 await ask(served, conversation_id=f"c-{n}")
         assert served.started() == 0
         async with anyio.create_task_group() as group:
-            group.start_soon(served.models.probe_forever)
+            group.start_soon(served.models.health.probe_forever)
             with anyio.fail_after(patient(5)):
                 while not served.members[0].available:
                     await anyio.sleep(0.01)
@@ -220,10 +220,10 @@ async def test_a_pool_that_names_more_than_there_are_degrades_no_answer(tokenize
         urls = [*(server.url for server in servers), *(f"http://127.0.0.1:{free_port()}" for _ in range(13))]
         members = [Member(Endpoint(http, url, PATIENT), "primary", Breaker(BreakerSettings())) for url in urls]
         models = Models(Pool(members), tokenizer, hooks=[calls.append])
-        await models.check()
+        await models.health.check()
         served, began = Served(models, servers), anyio.current_time()
         async with anyio.create_task_group() as group:
-            group.start_soon(models.probe_forever)
+            group.start_soon(models.health.probe_forever)
             for n in range(600):
                 heard = await ask(served, conversation_id=f"c-{n}")
                 assert not heard.done.retried
@@ -264,7 +264,7 @@ class BrokenTemplate:
 
 async def ready_or_not(models: Models) -> None:
     await anyio.sleep(0.02)  # the breaker's own time
-    await models.ping()
+    await models.health.ping()
 
 
 async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -> None:
@@ -273,7 +273,7 @@ async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -
         await anyio.sleep(0.02)  # the breaker's own time
         begun = perf_counter()
         with pytest.raises(ModelUnavailable):
-            await served.models.ping()
+            await served.models.health.ping()
         assert perf_counter() - begun < patient(3)
         assert [(call.kind, call.outcome) for call in served.calls] == [("ping", "slow")]
 
@@ -439,19 +439,19 @@ async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resume
         async with anyio.create_task_group() as group:
             group.start_soon(customer)
             await served.servers[served.home("c-1")].until(lambda stats: stats.running == 1)
-            served.models.stop({"primary"})
+            served.models.pool.stop({"primary"})
             await until_idle(served, within=0.5)
         heard = await ask(served)
         assert (heard.text, [switch.group for switch in heard.switches]) == ("small", ["fallback"])
         assert [call.outcome for call in served.calls] in (["stopped", "ok"], ["stopped", "ok", "ok"])
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
         assert [status.stopped for status in served.models.endpoint_statuses()] == [True, True, False]
-        served.models.stop({"primary", "fallback"})
+        served.models.pool.stop({"primary", "fallback"})
         with pytest.raises(ModelUnavailable):
             await ask(served)
         with pytest.raises(ModelUnavailable):
-            await served.models.ping()
-        served.models.stop(())
+            await served.models.health.ping()
+        served.models.pool.stop(())
         assert (await ask(served)).text == ANSWER
 
 
@@ -469,7 +469,7 @@ async def test_a_stop_also_ends_a_wait_for_a_model_that_says_nothing(
 
             group.start_soon(customer)
             await served.servers[0].until(lambda stats: stats.running == 1)
-            served.models.stop({"primary"})
+            served.models.pool.stop({"primary"})
             await until_idle(served, within=0.5)
 
 
@@ -609,7 +609,7 @@ async def test_models_open_from_settings_and_ask_the_models_name(tmp_path: Path)
         async with open_models(settings, on_call=calls.append) as models:
             assert models.model == "hanbit-7b"
             assert models.context_tokens == 32_768
-            await models.ping()
+            await models.health.ping()
             assert (await ask(Served(models, [server]))).text == ANSWER
     assert len(calls) == 1
 
@@ -628,7 +628,7 @@ async def test_the_boot_goes_on_without_the_model_and_finds_it_later(tmp_path: P
         async with open_models(settings) as models:
             assert models.model == "unknown"
             with pytest.raises(ModelUnavailable):
-                await models.ping()
+                await models.health.ping()
             server.tell(dead=False)
             await ready(models, within=5)
             assert models.model == "late"

@@ -146,12 +146,12 @@ async def test_a_pool_that_sleeps_at_boot_wakes_and_a_stopped_model_stays_stoppe
         following(tmp_path, names, port, model="scripted") as models,
     ):
         assert models.pool.prefill_rate == read_deadlines("scripted").prefill
-        models.stop(["main"])
+        models.pool.stop(["main"])
         names.are(HERE)
         await until_members(models, HERE)
         with pytest.raises(ModelUnavailable):
             await ask(Served(models, servers))
-        models.stop([])
+        models.pool.stop([])
         assert (await ask(Served(models, servers))).text == "예."
 
 

@@ -1,0 +1,170 @@
+"""Health checks of endpoints: at the start, as they come and go by DNS, while their breaker is open, and for readiness.
+
+An endpoint that is down at the start does not stop it: its breaker starts open. Open breakers are closed by probes in
+the background, which also check the tokenizer, and by `ping`; never by a customer's call.
+"""
+
+import anyio
+import structlog
+
+from chatbot.errors import ModelUnavailable
+from chatbot.models.call import Calls
+from chatbot.models.completion import Sampling
+from chatbot.models.discovery import Discovery, FollowedName
+from chatbot.models.endpoint import AccessDenied, EndpointFailed, WrongModel
+from chatbot.models.pool import Member, ModelsMisconfigured, Pool, Target
+from chatbot.models.tokenizer_check import check_tokenizer, one_word, try_out
+from chatbot.tokenizer import Tokenizer
+from knowledge.breaker import BreakerState, CallResult
+from telemetry.supervision import OnFailure, contained
+
+log = structlog.get_logger(__name__)
+
+# The deadline of a probe.
+_PING_SECONDS = 1.5
+_PROBE_EVERY = 1.0
+
+
+class HealthChecks:
+    """Asks the endpoints of a pool whether they serve the model; `discovery` finds endpoints beside them."""
+
+    def __init__(
+        self, pool: Pool, tokenizer: Tokenizer, calls: Calls, *, discovery: Discovery, on_failure: OnFailure
+    ) -> None:
+        self._pool = pool
+        self._tokenizer = tokenizer
+        self._calls = calls
+        self._discovery = discovery
+        self._on_failure = on_failure
+
+    async def check(self) -> None:
+        """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
+
+        Raises:
+            ModelsMisconfigured: an endpoint serves another model or tokenizer, or none of them lets us in.
+        """
+        mismatches: list[str] = []
+        denied: dict[Member, str] = {}
+
+        async def check(member: Member) -> None:
+            try:
+                await check_tokenizer(member, self._tokenizer)
+            except WrongModel as exc:
+                mismatches.append(str(exc))
+            except EndpointFailed as exc:
+                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
+                member.breaker.trip()
+                if isinstance(exc, AccessDenied):
+                    denied[member] = str(exc)
+
+        async with anyio.create_task_group() as tasks:
+            for member in self._pool.members:
+                tasks.start_soon(check, member)
+        if all(member in denied for member in self._pool.serving):
+            mismatches += denied.values()
+        if mismatches:
+            raise ModelsMisconfigured("; ".join(mismatches))
+
+    async def ping(self) -> None:
+        """Return when an endpoint is ready, after a probe of each whose breaker permits one (of those with token ids).
+
+        Raises:
+            ModelUnavailable: no endpoint is ready.
+        """
+        serving = self._pool.serving
+        if any(m.tokenizer_checked and m.breaker.state is BreakerState.CLOSED for m in serving):
+            return
+        for member in (m for m in serving if m.endpoint.has_token_ids):  # others may take longer than who asks waits
+            if await self._probe(member) or (member.available and await self._closed_generates(member)):
+                return
+        raise ModelUnavailable(retry_after=self._pool.retry_after())
+
+    async def probe_forever(self) -> None:
+        """Probe endpoints whose breaker is open as they are due, one a second in all: none is tried on a customer."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.sleep(_PROBE_EVERY)
+                due = [m for m in self._pool.members if m.breaker.due and not m.endpoint.stopped]
+                if due:
+                    member = min(due, key=lambda member: member.breaker.due_since)
+                    hosted = not member.endpoint.has_token_ids  # and may queue: a healthy one would stay open for ever
+                    seconds = max(_PING_SECONDS, member.endpoint.deadlines.first_token(0)) if hosted else _PING_SECONDS
+                    tasks.start_soon(self._probe, member, seconds)
+                for member in self._pool.members:
+                    if member.begins_try_out(anyio.current_time()):
+                        tasks.start_soon(self._try_out_again, member)
+
+    async def follow_forever(self) -> None:
+        """Ask for the addresses of the followed names every few seconds; the pool gets new endpoints when checked."""
+
+        async def follow(name: FollowedName) -> None:
+            while True:
+                await anyio.sleep(self._discovery.every)
+                new, gone = await name.update(self._discovery.resolve)
+                for member in gone:
+                    log.info("model_endpoint_gone", endpoint=member.endpoint.name)
+                    self._pool.remove(member)
+                for member in new:
+                    tasks.start_soon(self._check_and_join, name, member)
+
+        async with anyio.create_task_group() as tasks:
+            for name in self._discovery.names:
+                tasks.start_soon(follow, name)
+
+    async def _check_and_join(self, name: FollowedName, member: Member) -> None:
+        """Take a new endpoint into the pool; its breaker starts open where its tokenizer could not be compared."""
+        with contained("follow", self._on_failure):
+            try:
+                await check_tokenizer(member, self._tokenizer)
+            except EndpointFailed as exc:
+                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
+        if not member.tokenizer_checked:
+            member.breaker.trip()
+        if member in name.members.values():  # otherwise it went while it was checked
+            log.info("model_endpoint_found", endpoint=member.endpoint.name)
+            self._pool.add(member)
+
+    async def _probe(self, member: Member, seconds: float = _PING_SECONDS) -> bool:
+        """Probe an endpoint whose breaker is open, if that is due; return whether it generates within these seconds."""
+        permit = member.breaker.probe()
+        if permit is None:
+            return False
+        try:
+            with contained("probe", self._on_failure):
+                return await self._generates(Target(member, permit), seconds)
+        finally:
+            # Counts only where the call has brought no result: a bug, or the end of this process.
+            member.breaker.record(permit, CallResult.FAILED)
+        return False
+
+    async def _closed_generates(self, member: Member) -> bool:
+        permit = member.breaker.permit()
+        return permit is not None and await self._generates(Target(member, permit), _PING_SECONDS)
+
+    async def _generates(self, target: Target, seconds: float) -> bool:
+        """Return whether the endpoint generates a token: a hung engine still answers its health check."""
+        member = target.member
+        request = one_word(member.tokenizer or self._tokenizer, Sampling(max_tokens=1), seconds)
+        try:
+            if member.endpoint.has_token_ids:
+                await self._calls.top_tokens(target, "ping", request)
+                return True
+            member.tokenizer_checked = False
+            with self._calls.counted(target, "ping", request) as call:
+                await check_tokenizer(member, self._tokenizer, seconds=seconds)
+                call.begin()
+                call.outcome = "ok"
+        except EndpointFailed:
+            return False
+        return True
+
+    async def _try_out_again(self, member: Member) -> None:
+        """Leave an endpoint that has refused a question, where it refuses one word too."""
+        with contained("probe", self._on_failure):
+            try:
+                await try_out(member, self._tokenizer, member.endpoint.deadlines.first_token(0))
+            except AccessDenied as exc:
+                log.warning("model_endpoint_refuses_everything", endpoint=member.endpoint.name, error=str(exc))
+                member.breaker.trip()
+            except EndpointFailed as exc:  # its calls tell
+                log.warning("model_endpoint_not_tried_out", endpoint=member.endpoint.name, error=str(exc))
