@@ -20,7 +20,7 @@ EndpointFailed          the call failed; `outcome` is a closed set for metrics
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar
 from uuid import uuid4
@@ -66,6 +66,9 @@ KEEP_ALIVE_SECONDS = 4.0
 _LONGEST_REPLY_BYTES = 16 * 2**20
 # How long an answer that is whole waits for its usage, at a server that leaves the connection open.
 _USAGE_SECONDS = 1.0
+# How much of what a server says of a refusal is read, and how long it is waited for.
+_LONGEST_REFUSAL_BYTES = 8192
+_REFUSAL_SECONDS = 1.0
 # vLLM's admission control, Ollama and OpenAI answer 503 with these words; any other (a proxy's, a broken engine's, one
 # of a server that loads its model) is a failure.
 _BUSY_WORDS = (b"on a different instance", b"server busy", b"overloaded")
@@ -426,7 +429,7 @@ class Endpoint:
         status = response.status
         if status == 200:
             return
-        beginning = await response.content.read(8192)
+        beginning = await _beginning(response)
         response.close()
         names = refusal_names(beginning)
         if status == 429 and "insufficient_quota" in names:
@@ -557,6 +560,16 @@ async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as http:
         yield http
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """Return the beginning of what a server says of a refusal, as far as it comes."""
+    said = b""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_REFUSAL_SECONDS):
+            while data := await response.content.read(_LONGEST_REFUSAL_BYTES - len(said)):
+                said += data
+    return said
 
 
 def _base(url: URL) -> tuple[URL, str]:

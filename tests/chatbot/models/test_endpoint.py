@@ -324,6 +324,35 @@ async def test_every_status_has_a_meaning(status: int, body: bytes, kind: type[E
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("status", "pieces", "kind"),
+    [
+        (503, (b'{"error":"server ', b'busy, please try again"}'), QueueFull),
+        (429, (b'{"error":', b'{"code":"insufficient_quota"}}'), AccessDenied),
+        (400, (b"{", b'"error":{"code":', b'"content_filter"}}'), ContentFiltered),
+    ],
+)
+async def test_what_a_server_says_of_a_refusal_may_come_in_pieces(
+    status: int, pieces: Sequence[bytes], kind: type[EndpointFailed]
+) -> None:
+    async def one_by_one(_: web.Request) -> AsyncGenerator[bytes]:
+        for piece in pieces:
+            yield piece
+            await anyio.sleep(0.05)  # what was written is on its way
+
+    async with replying(one_by_one, status=status) as endpoint:
+        with pytest.raises(kind):
+            await listen(endpoint)
+
+
+@pytest.mark.anyio
+async def test_a_refusal_whose_end_does_not_come_is_one_all_the_same() -> None:
+    async with replying(saying(b'{"error":', then_wait=True), status=500) as endpoint:
+        with pytest.raises(ReplyBroken, match="status 500"):
+            await listen(endpoint)
+
+
+@pytest.mark.anyio
 async def test_a_page_that_refuses_the_first_call_refuses_the_key() -> None:
     async with replying(saying(b"<html>Forbidden</html>"), status=403) as endpoint:
         with pytest.raises(AccessDenied):
