@@ -100,7 +100,7 @@ _LONGEST_PHRASE: Final = max(map(len, (*_KIND_OF, *_FILLERS)))
 _LAST_COUNTS: Final = tuple(SmallTalk).index
 
 
-def small_talk(message: str, own_names: Collection[str] = ()) -> SmallTalk | None:
+def small_talk(message: str, own_names: Collection[str]) -> SmallTalk | None:
     """Return what a message is that asks nothing of the bank, which has these names; None where it may ask."""
     if len(message) > _LONGEST_MESSAGE:
         return None

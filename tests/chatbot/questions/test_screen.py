@@ -1,7 +1,7 @@
 import pytest
 
 from chatbot.events import FinishReason
-from chatbot.questions.refusals import CannedReply, canned_reply, handoff
+from chatbot.questions.canned_replies import CannedReply, canned_reply, handoff
 from chatbot.questions.scope import ExcludedTopic
 from chatbot.questions.screen import Verdict, screen
 from chatbot.transcript import FINISH

@@ -65,7 +65,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 def test_no_text_puts_a_varying_particle_behind_a_value() -> None:
     of_files = list(texts())
-    assert {"texts.js", "system.ko.md", "refusals.py"} <= {name for name, _ in of_files}
+    assert {"texts.js", "system.ko.md", "canned_replies.py"} <= {name for name, _ in of_files}
     assert [(name, match.group()) for name, text in of_files for match in VARYING.finditer(text)] == []
 
 
