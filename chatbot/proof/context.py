@@ -61,7 +61,6 @@ class ReplayContext:
     prompts: PromptBuilder
     banks: Banks
     models: Models | None = None
-    cache_salt: str = "replay"
 
     @classmethod
     def of(cls, services: Services) -> "ReplayContext":

@@ -26,6 +26,8 @@ from knowledge.passage import Passage, language_of
 
 COMPLETE = frozenset({"stop", "length"})
 """The finish reasons of answers that the model ended itself."""
+_CACHE_SALT = "replay"
+"""No tenant's: a replay leaves nothing in the prefix cache of customers."""
 _TOLERANCE = 0.02
 """Servers batch: the same prompt gives probabilities that differ in the third digit (bf16)."""
 
@@ -81,7 +83,7 @@ async def rerun_probes(rerun: Rerun) -> ReplayFinding:
             probe,
             YES_OR_NO,
             conversation_id=rerun.opened.conversation_id,
-            cache_salt=rerun.context.cache_salt,
+            cache_salt=_CACHE_SALT,
         )
         now.append(round(yes, 4))
     return compare_probabilities("probes", then, now)
@@ -128,7 +130,7 @@ async def rerun_repair(rerun: Rerun, quoted: QuotedAnswer) -> ReplayFinding:
         prompt,
         number_choices(len(closed.repair)),
         conversation_id=rerun.opened.conversation_id,
-        cache_salt=context.cache_salt,
+        cache_salt=_CACHE_SALT,
         least_mass=LEAST_CHOICE_MASS,
     )
     return compare_probabilities("repair", closed.repair, [round(share, 4) for share in now])
@@ -155,7 +157,7 @@ async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote
         rerun.prompt.answer,
         sampling=sampling,
         conversation_id=rerun.opened.conversation_id,
-        cache_salt=rerun.context.cache_salt,
+        cache_salt=_CACHE_SALT,
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
