@@ -65,7 +65,7 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, 
     app.mount("/web", _FreshFiles(directory=web, packages=[("edge", "web")]), name="web")
 
 
-def page_of(index: str, bank: Bank, *, demo: bool = False, sign_in: bool = False) -> str:
+def page_of(index: str, bank: Bank, *, demo: bool, sign_in: bool) -> str:
     """Return the page with the bank's Korean name and its telephone number, as it is before any script runs."""
     values = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dialled(bank.telephone)}
     values |= {"demo": "offered" if demo else "", "sign_in": "offered" if sign_in else ""}

@@ -78,7 +78,7 @@ _GOES_ON: Final = re.compile(
 _BY_DOCUMENTS: Final = re.compile(r"따르면|의하면|\baccording to\b", re.IGNORECASE)
 
 
-def is_courtesy(sentence: str, own: frozenset[str] = frozenset()) -> bool:
+def is_courtesy(sentence: str, own: frozenset[str]) -> bool:
     """Whether the sentence has content words, all of them polite, or neither letters nor digits."""
     words = content_words(sentence)
     return all(_is_polite(word, own) for word in words) if words else not any(map(str.isalnum, sentence))

@@ -72,7 +72,7 @@ def _before(words: Sequence[str], whole: str, said: str) -> Sequence[str] | None
     return None
 
 
-def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> bool:
+def reads_row(claim: str, row: str, head: str, names: Collection[str]) -> bool:
     """Return whether a claim reads a row with one value: its label, then its value with the whole heading or none."""
     cells, headings = (
         ["".join(_unmarked(cell)[0]) for cell in line.strip().strip("|").split("|")] for line in (row, head)

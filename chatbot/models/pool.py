@@ -128,7 +128,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         """Return whether both entries render a chat to the same ids."""
         return (self.tokenizer, self.chat_template_kwargs) == (other.tokenizer, other.chat_template_kwargs)
 
-    def access(self, api_key: str | None = None) -> Access:
+    def access(self, api_key: str | None) -> Access:
         """Return what the endpoints are given with every request (blocking); `api_key` in place of the entry's own.
 
         Raises:

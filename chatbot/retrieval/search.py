@@ -115,12 +115,17 @@ class Retrieval:
             query = SearchQuery.of(standalone or question, earlier, glossary)
             vectors: list[Sequence[float]] = []
             wanted = self._settings.passages
-            hits = await self._hits(
-                query,
-                access=access,
-                limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
-                seen=vectors.append,
-            )
+            try:
+                hits = await self._index.search(
+                    query.question,
+                    access=access,
+                    limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
+                    before=query.before,
+                    others=query.synonyms,
+                    seen=vectors.append,
+                )
+            except IndexFailed as exc:
+                raise IndexUnavailable from exc
             if self._reranker is not None:
                 hits = (await self._reranker.order(f"{query.before} {query.question}".strip(), hits))[:wanted]
             span.set_attribute("retrieval.hits", len(hits))
@@ -133,21 +138,6 @@ class Retrieval:
             collection=hits[0].collection if hits else self._index.collection,
             standalone=standalone,
         )
-
-    async def _hits(
-        self,
-        query: SearchQuery,
-        *,
-        access: Access,
-        limit: int,
-        seen: Callable[[Sequence[float]], None] | None = None,
-    ) -> list[Hit]:
-        try:
-            return await self._index.search(
-                query.question, access=access, limit=limit, before=query.before, others=query.synonyms, seen=seen
-            )
-        except IndexFailed as exc:
-            raise IndexUnavailable from exc
 
     async def unknown_share(self, question: str, result: SearchResult, *, tenant: str) -> float:
         """Return the share in [0, 1] of the question's topics that even the passage with most of them lacks."""
