@@ -240,10 +240,12 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
         ChatError: this release cannot read how it ended.
     """
     events: list[Event] = []
+    disconnected = anyio.Event()
 
     async def watch(scope: anyio.CancelScope) -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        disconnected.set()
         scope.cancel()
 
     with answers.reading(who, answer_id, resumable=False):
@@ -252,9 +254,11 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
             async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
                 events.extend([entry.event async for entry in entries])
             tasks.cancel_scope.cancel()
-    if events and not events[-1].ends:
+    if not events and disconnected.is_set():
+        return []
+    if not events or not events[-1].ends:
         raise Draining(retry_after=1)
-    if events and isinstance(events[-1], Unknown):
+    if isinstance(events[-1], Unknown):
         raise ChatError("a server of another release ended this answer in a way that this one cannot read")
     return events
 
