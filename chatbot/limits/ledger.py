@@ -251,7 +251,10 @@ class Ledger:
             "limits": self._limits_by_scope(caller),
         }
         reply = await self._run_on(self._extend, reservation, args)
-        return None if reply is None else self._limits_left(caller, reply)
+        if reply is None:
+            return None
+        self._outage_quota.record_extension(reservation.id, more_tokens)
+        return self._limits_left(caller, reply)
 
     def _extend_quota(self, reservation: Reservation, more_tokens: int) -> Limits | None:
         scopes = self._scopes(reservation.caller)

@@ -78,6 +78,11 @@ class OutageQuota:
             spending.recent.append(spent)
             spending.leases[claim.id] = claim.until
 
+    def record_extension(self, reservation_id: str, more: int) -> None:
+        """Record tokens that Redis has added to a reservation of this replica."""
+        if (spent := self._open.get(reservation_id)) is not None:
+            spent.tokens += more
+
     def note_remainder(self, charged: ChargedScope, left_today: int, *, now: float) -> None:
         """Note the day's remainder that Redis reports."""
         spending = self._spending(charged, now)

@@ -667,6 +667,14 @@ async def test_an_outage_opens_no_second_window_beside_the_first(redis: Redis) -
     await reserve(outage.ledger, who, 20)
 
 
+async def test_what_redis_has_added_to_an_answer_counts_in_the_outage_too(redis: Redis) -> None:
+    outage, who = outage_of(redis, limited(tokens_per_minute=100)), someone()
+    assert await outage.ledger.extend(await reserve(outage.ledger, who, 60), more_tokens=20) is not None
+    await outage.begin()
+    assert (await refused(outage.ledger, who, 21)).retry_after == 60
+    await reserve(outage.ledger, who, 20)
+
+
 async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(redis: Redis) -> None:
     outage, who = outage_of(redis, limited(tokens_per_minute=100)), someone()
     reservation = await reserve(outage.ledger, who, 80)
