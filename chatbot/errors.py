@@ -18,8 +18,8 @@ ChatError
     ├── Overloaded        503 overloaded          no capacity left; `Retry-After` says when
     ├── IndexUnavailable  503 index_unavailable   the passage index cannot be asked
     ├── ModelUnavailable  503 model_unavailable   no model endpoint answers
-    ├── StoreUnavailable  503 store_unavailable   Redis cannot be asked
-    ├── AuditUnavailable  503 audit_unavailable   the audit cannot be written, and no answer goes unaudited
+    ├── StoreUnavailable  503 store_unavailable   Redis, or the table of ratings, cannot be asked
+    ├── AuditUnavailable  503 audit_unavailable   an answer, a stop or a key cannot be recorded in SQL, so there is none
     └── Draining          503 draining            this replica is shutting down
 Anything else is `internal` (500): a bug, logged with its trace id.
 """

@@ -16,7 +16,7 @@ class NoticeCode(StrEnum):
     """What a notice is about."""
 
     DEGRADED = "degraded"
-    """a cached answer, quotes or a hand-off stand in for an answer"""
+    """a cached answer, quotes or a hand-off stand in for an answer, or its stream cannot be resumed"""
     MASKED = "masked"
     """personal data in the question was masked before use"""
     WITHHELD = "withheld"

@@ -64,7 +64,7 @@ _CUT_OFF = (
 _RETRY_READERS_SECONDS = 5
 _TERMS = 2
 """For how many terms of a lease Redis must have been back before a lapsed one counts: a writer may need two probes."""
-_NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
+_NOT_LOGGED = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
 
 
 class AnswerRegistrySettings(BaseModel, frozen=True):
@@ -654,7 +654,7 @@ def _with_warning(live: LiveAnswer, batch: list[LogEntry]) -> list[LogEntry]:
     """Return the batch with the warning behind it: Redis may have taken the batch, under the numbers that were sent."""
     live.warned = True
     log.warning("answer_not_logged", answer_id=live.answer_id)
-    warning = Notice(code=NoticeCode.DEGRADED, text=_NOT_RESUMABLE)
+    warning = Notice(code=NoticeCode.DEGRADED, text=_NOT_LOGGED)
     return [*batch, entry_of(len(live.entries) + len(batch) + 1, warning)]
 
 
