@@ -42,6 +42,8 @@ def main(
         typer.echo(f"refused: {text}", err=True)
     if clean is not None:
         questions = list(questions_of(clean))
+        if not questions:
+            raise typer.BadParameter(f"{clean} has no CSV file with questions", param_hint="--clean")
         also = refused(questions)
         shares.append(_share(measures, "clean", len(also), len(questions)))
         for text in also[:40]:

@@ -27,3 +27,9 @@ def test_one_in_two_refused_is_red_and_named(tmp_path: Path) -> None:
     measured = CliRunner().invoke(app, ["--clean", str(tmp_path)])
     assert measured.exit_code == 1
     assert f"refused: {refused}" in measured.output
+
+
+def test_a_folder_without_questions_is_said_to_be_one(tmp_path: Path) -> None:
+    measured = CliRunner().invoke(app, ["--clean", str(tmp_path)], env={"COLUMNS": "400"})
+    assert measured.exit_code == 2
+    assert "has no CSV file with questions" in measured.output
