@@ -11,13 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import anyio
 import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
@@ -27,6 +29,8 @@ from chatbot.calibration import read_calibration
 from evals.redis_program import redis_program
 from evals.sample_bank import SAMPLE_BANK
 from llm_server.scripted import Behaviour
+
+T = TypeVar("T")
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -68,6 +72,17 @@ class RunningProduct:
 def interrupt_on_sigterm() -> None:
     """Handle SIGTERM like Ctrl-C, so that every process is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+@asynccontextmanager
+async def started_part(part: AbstractContextManager[T]) -> AsyncGenerator[T]:
+    """Run a part while the block runs; it is started and stopped in a thread."""
+    running = await anyio.to_thread.run_sync(part.__enter__)
+    try:
+        yield running
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(part.__exit__, None, None, None)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from contextlib import AsyncExitStack, ExitStack
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -31,7 +30,7 @@ from rich.table import Table
 from chatbot.__main__ import app
 from chatbot.answering import Answering
 from evals.performance.bench import QUESTION
-from evals.product import ProductSpec, run_product, run_scripted_model, scripted_tokenizer
+from evals.product import ProductSpec, run_product, run_scripted_model, scripted_tokenizer, started_part
 from evals.quality import loaded_corpus
 from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
@@ -143,21 +142,19 @@ async def count_mode(spec: ProductSpec, mode: str) -> Way:
     """Ask one question with a mode of grounding, and read what the API counted."""
     counted = spec.data / f"{mode}.json"
     settings = {"TURN__GROUNDING": mode, "TURN__ANSWERABILITY__THRESHOLD": "0", COUNTED: str(counted)}
-    with ExitStack() as parts:
-        model = await anyio.to_thread.run_sync(parts.enter_context, run_scripted_model(spec, PACE))
+    async with started_part(run_scripted_model(spec, PACE)) as model:
         tokenizer = str(scripted_tokenizer(spec))
-        product = await anyio.to_thread.run_sync(
-            parts.enter_context,
-            run_product(spec, model, module="scripts.token_way", LLM_TOKENIZER=tokenizer, **settings),
-        )
-        who = Principal(tenant="hanbit", sub="token-way", roles=frozenset({"customer"}), groups=frozenset())
-        headers = {"authorization": f"Bearer {product.signer.token(who)[0]}"}
-        async with AsyncExitStack() as stack:
-            http = await stack.enter_async_context(aiohttp.ClientSession(product.url, headers=headers))
-            reply = await stack.enter_async_context(http.post("/v1/chat", json={"message": QUESTION}))
-            reply.raise_for_status()
-            async for _ in reply.content:
-                pass
+        serving = run_product(spec, model, module="scripts.token_way", LLM_TOKENIZER=tokenizer, **settings)
+        async with started_part(serving) as product:
+            who = Principal(tenant="hanbit", sub="token-way", roles=frozenset({"customer"}), groups=frozenset())
+            headers = {"authorization": f"Bearer {product.signer.token(who)[0]}"}
+            async with (
+                aiohttp.ClientSession(product.url, headers=headers) as http,
+                http.post("/v1/chat", json={"message": QUESTION}) as reply,
+            ):
+                reply.raise_for_status()
+                async for _ in reply.content:
+                    pass
     return msgspec.json.decode(counted.read_bytes(), type=Way)
 
 

@@ -1,6 +1,6 @@
 """The performance report: first tokens, ingestion, load and the ledger's cost, compared with other systems."""
 
-from evals.performance.bench import BenchFigure, run_measurement, started_part
+from evals.performance.bench import BenchFigure, run_measurement
 from evals.performance.load import NO_LIMITS
 
-__all__ = ["NO_LIMITS", "BenchFigure", "run_measurement", "started_part"]
+__all__ = ["NO_LIMITS", "BenchFigure", "run_measurement"]

@@ -9,14 +9,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import copytree
 from statistics import median
-from typing import TypeVar
 from uuid import uuid4
 
 import aiohttp
@@ -42,6 +41,7 @@ from evals.product import (
     resident_bytes,
     run_model,
     run_product,
+    started_part,
 )
 from evals.quality import LONGEST_ANSWER, Customer, loaded_corpus
 from evals.questions import HANBIT, TENANT, CustomerAnswer, Sample, read_dataset
@@ -74,8 +74,6 @@ ANSWERS_ANYWAY = {"TURN__ANSWERABILITY__THRESHOLD": "0", "TURN__REPAIR_CERTAINTY
 GIB = 2**30
 SHORT_ANSWER, LONG_ANSWER = 8, 32
 """Tokens."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,17 +369,6 @@ async def log_costs(
 def loop_seconds(pid: int) -> float:
     """Return the processor time of a process's first thread, which runs its event loop."""
     return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0]) / 1e9
-
-
-@asynccontextmanager
-async def started_part(part: AbstractContextManager[T]) -> AsyncGenerator[T]:
-    """Run a part while the block runs; it is started and stopped in a thread."""
-    running = await anyio.to_thread.run_sync(part.__enter__)
-    try:
-        yield running
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(part.__exit__, None, None, None)
 
 
 def session(url: str) -> aiohttp.ClientSession:

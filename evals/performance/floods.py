@@ -26,7 +26,7 @@ from jwt.algorithms import ECAlgorithm
 from rich.console import Console
 
 from chatbot.api import AUDIENCE, ISSUER, key_pair
-from evals.performance.bench import QUESTION, BenchFigure, copy_passages, run_measurement, session, started_part
+from evals.performance.bench import QUESTION, BenchFigure, copy_passages, run_measurement, session
 from evals.performance.flooding import FLOODS
 from evals.performance.load import NO_LIMITS, Crowd, first_texts, quantile, sampled_memory
 from evals.product import (
@@ -36,6 +36,7 @@ from evals.product import (
     run_product,
     run_scripted_model,
     scripted_settings,
+    started_part,
 )
 from evals.quality import loaded_corpus
 from evals.questions import HANBIT, read_dataset

@@ -30,7 +30,7 @@ import anyio
 from rich.console import Console
 
 from chatbot.api import key_pair
-from evals.performance.bench import QUESTION, BenchFigure, run_measurement, started_part, with_store_copy
+from evals.performance.bench import QUESTION, BenchFigure, run_measurement, with_store_copy
 from evals.performance.load import NO_LIMITS, quantile, sampled_memory
 from evals.product import (
     ProductSpec,
@@ -39,6 +39,7 @@ from evals.product import (
     run_replica,
     run_scripted_model,
     scripted_settings,
+    started_part,
 )
 from evals.quality import loaded_corpus
 from evals.questions import HANBIT, TENANT, read_dataset

@@ -42,7 +42,14 @@ from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message
-from evals.product import ProductNotStarted, ProductSpec, run_model, run_scripted_model, scripted_tokenizer
+from evals.product import (
+    ProductNotStarted,
+    ProductSpec,
+    run_model,
+    run_scripted_model,
+    scripted_tokenizer,
+    started_part,
+)
 from evals.quality.answer_checks import checked_answer
 from evals.quality.retrieve import earlier_questions
 from evals.quality.run import RunSpec, loaded_corpus, progress_bar
@@ -177,15 +184,10 @@ async def open_model(spec: ProductSpec, endpoint: ModelSettings | None = None) -
         return
     is_scripted = spec.profile == SCRIPTED
     tokenizer = scripted_tokenizer(spec) if is_scripted else spec.weights / spec.profile
-    starting = run_scripted_model(spec) if is_scripted else run_model(spec)
-    model = await anyio.to_thread.run_sync(starting.__enter__)
-    try:
+    async with started_part(run_scripted_model(spec) if is_scripted else run_model(spec)) as model:
         settings = {"llm_urls": model.url, "llm_tokenizer": tokenizer, "llm_profile": spec.profile}
         async with open_models(ModelSettings.model_validate(settings)) as models:
             yield models
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(starting.__exit__, None, None, None)
 
 
 class Recorder:

@@ -2,18 +2,17 @@
 
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import anyio
 from redis.asyncio import Redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from chatbot.api import LocalSigner
-from evals.product import ProductSpec, run_model, run_product
+from evals.product import ProductSpec, run_model, run_product, started_part
 from evals.quality.answer import LONGEST_ANSWER, Customer, history_seed
 from evals.quality.retrieve import HALVES, Ranking, rank
 from evals.quality.summary import Run, summarise
@@ -89,18 +88,18 @@ async def open_customer(
 ) -> AsyncGenerator[Customer]:
     """Yield a customer of a running chatbot, or of a product that is started on the loaded index."""
     timeout = aiohttp.ClientTimeout(total=LONGEST_ANSWER)
-    with ExitStack() as parts:
-        async with AsyncExitStack() as stack:
-            if chatbot is not None:
-                http = await stack.enter_async_context(aiohttp.ClientSession(chatbot.url, timeout=timeout))
-                yield Customer(http, chatbot.signer, tenant=TENANT)
-                return
-            console.print(f"starting the product (profile {spec.profile})", highlight=False)
-            model = await anyio.to_thread.run_sync(parts.enter_context, run_model(spec))
-            product = await anyio.to_thread.run_sync(parts.enter_context, run_product(spec, model))
-            http = await stack.enter_async_context(aiohttp.ClientSession(product.url, timeout=timeout))
-            redis = await stack.enter_async_context(Redis.from_url(product.redis_url))
-            yield Customer(http, product.signer, tenant=TENANT, seed=history_seed(redis))
+    if chatbot is not None:
+        async with aiohttp.ClientSession(chatbot.url, timeout=timeout) as http:
+            yield Customer(http, chatbot.signer, tenant=TENANT)
+        return
+    console.print(f"starting the product (profile {spec.profile})", highlight=False)
+    async with (
+        started_part(run_model(spec)) as model,
+        started_part(run_product(spec, model)) as product,
+        aiohttp.ClientSession(product.url, timeout=timeout) as http,
+        Redis.from_url(product.redis_url) as redis,
+    ):
+        yield Customer(http, product.signer, tenant=TENANT, seed=history_seed(redis))
 
 
 async def ask_all(samples: Sequence[Sample], customer: Customer, console: Console) -> list[CustomerAnswer]:

@@ -21,7 +21,7 @@ import msgspec
 from rich.console import Console
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
-from evals.performance import NO_LIMITS, BenchFigure, run_measurement, started_part
+from evals.performance import NO_LIMITS, BenchFigure, run_measurement
 from evals.product import (
     ProductSpec,
     RunningProduct,
@@ -31,6 +31,7 @@ from evals.product import (
     run_product,
     run_scripted_model,
     scripted_settings,
+    started_part,
     wait_until,
 )
 from evals.quality import loaded_corpus
