@@ -15,15 +15,18 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-m", "faults or long"]
+NO_TESTS = 5  # pytest's exit status
+PYTEST = [sys.executable, "-m", "pytest", "-q"]
+FAULTS = "faults or long"
+FRESH = f"({FAULTS}) and fresh"
 
 
-def names(tests: list[str]) -> list[str]:
-    """Return the tests of faults, each once, whatever its parameters; ends the process where they cannot be read."""
+def names(tests: list[str], marked: str) -> list[str]:
+    """Return the tests so marked, each once, whatever its parameters; ends the process where they cannot be read."""
     listed = subprocess.run(  # noqa: S603  our own arguments
-        [*PYTEST, "--collect-only", *tests], cwd=ROOT, capture_output=True, text=True, check=False
+        [*PYTEST, "-m", marked, "--collect-only", *tests], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if listed.returncode:
+    if listed.returncode not in {0, NO_TESTS}:
         sys.exit(f"{listed.stdout[-3000:]}\nfaults: the tests cannot be read")
     ids = [line for line in listed.stdout.splitlines() if "::" in line]
     return list(dict.fromkeys(name.partition("[")[0] for name in ids))
@@ -59,11 +62,22 @@ def why_failed(report: str) -> str:
 
 def run(chosen: list[str], times: int) -> tuple[dict[str, int], list[str], str]:
     """Run tests of one file; return how often each passed, those that failed or never ended, and the report."""
-    command = [*PYTEST, "-rA", "--faults", str(times), "--patience", "1", *chosen]
+    command = [*PYTEST, "-m", FAULTS, "-rA", "--faults", str(times), "--patience", "1", *chosen]
     report = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout  # noqa: S603  ours
     counted = outcomes(report)
     passed = {name: counts["PASSED"] for name, counts in counted.items() if counts.keys() == {"PASSED"}}
     return passed, [name for name in chosen if name not in passed], report
+
+
+def run_afresh(chosen: list[str], times: int) -> tuple[dict[str, int], list[str], str]:
+    """Run tests of one file in a process for each round, until one fails; return what `run` does."""
+    passed: Counter[str] = Counter()
+    for _ in range(times):
+        of_round, failed, report = run(chosen, 1)
+        if failed:
+            return {}, chosen, report
+        passed.update(of_round)
+    return dict(passed), [], ""
 
 
 def main() -> int:
@@ -80,11 +94,12 @@ def main() -> int:
     if options.done.exists():
         kept = json.loads(options.done.read_text("utf-8"))
         done = kept["passed"] if kept["state"] == state else {}
-    chosen = [name for name in names(options.tests)[part - 1 :: parts] if name not in done]
+    chosen = [name for name in names(options.tests, FAULTS)[part - 1 :: parts] if name not in done]
+    fresh = set(names(options.tests, FRESH))
     failed: list[str] = []
-    for file, of_file in groupby(chosen, lambda name: name.partition("::")[0]):
+    for (file, is_fresh), group in groupby(chosen, lambda name: (name.partition("::")[0], name in fresh)):
         began = time.monotonic()
-        passed, not_passed, report = run(list(of_file), options.times)
+        passed, not_passed, report = (run_afresh if is_fresh else run)(list(group), options.times)
         done |= passed
         failed += not_passed
         options.done.parent.mkdir(exist_ok=True)

@@ -64,13 +64,15 @@ MOST_LONG = 5
 
 
 def _repeat_faults(metafunc: pytest.Metafunc) -> None:
-    """Have every test of a fault run as often as `--faults` says, also one that does not ask which round it is, but one
-    that injects its fault `times` times by itself only once.
+    """Have every test of a fault run as often as `--faults` says, also one that does not ask which round it is.
+
+    One that injects its fault `times` times by itself runs once, as does one that needs a process for each round.
     """
     times, is_long = metafunc.config.getoption("--faults"), metafunc.definition.get_closest_marker("long")
     if "fault_round" not in metafunc.fixturenames:
         is_fault = is_long or metafunc.definition.get_closest_marker("faults")
-        if times == 1 or "times" in metafunc.fixturenames or not is_fault:
+        is_once = "times" in metafunc.fixturenames or metafunc.definition.get_closest_marker("fresh")
+        if times == 1 or is_once or not is_fault:
             return
         metafunc.fixturenames.append("fault_round")
     metafunc.parametrize("fault_round", range(min(times, MOST_LONG) if is_long else times))

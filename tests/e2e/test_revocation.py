@@ -96,6 +96,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[B
         staff.stop(signal.SIGKILL)
 
 
+@pytest.mark.fresh
 async def test_running_streams_new_questions_and_earlier_answers_end_within_five_seconds(bank: Bank) -> None:
     cluster, replicas = bank.cluster, bank.cluster.replicas
     await cluster.tell(answer=SENTENCE.strip(), probe=0.99)
@@ -132,6 +133,7 @@ async def test_running_streams_new_questions_and_earlier_answers_end_within_five
     await until(bank.has_models, 15)
 
 
+@pytest.mark.fresh
 async def test_a_deleted_document_answers_no_more_within_five_seconds(bank: Bank) -> None:
     await bank.cluster.tell(answer=FEE, probe=0.99)
     answer = await bank.ask(bank.cluster.replicas[0], TRANSFER)
@@ -151,6 +153,7 @@ async def test_a_deleted_document_answers_no_more_within_five_seconds(bank: Bank
     await bank.cluster.restore()
 
 
+@pytest.mark.fresh
 async def test_what_a_customer_would_have_seen_before_can_still_be_looked_up(bank: Bank, tmp_path: Path) -> None:
     await asyncio.to_thread((tmp_path / "new.md").write_text, "# 새벽 적금\n\n새벽 적금의 금리는 연 4.4%입니다.\n")
     staff = {"authorization": f"Bearer {bank.cluster.token('kim', role='staff')}"}

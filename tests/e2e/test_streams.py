@@ -156,16 +156,16 @@ async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole:
 async def test_thinking_that_a_death_cuts_goes_on_and_nobody_reads_it(
     talking: Cluster, whole: Answer, fault_round: int, victim: str
 ) -> None:
-    thinking = "<think>\n" + "Ёж " * 30 + "\n</think>\n\n"
+    thinking = "<think>\n" + "Ёж " * 15 + "\n</think>\n\n"  # of which the reader hears nothing until its end
     tokenizer = Tokenizer.load(Path(talking.environment["LLM_TOKENIZER"]))
     chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
-    await talking.tell(thinking=thinking)
+    await talking.tell(thinking=thinking, token_seconds=TOKEN_SECONDS / 2)
     async with talking.client(who) as http:
         events: list[SentEvent] = []
 
         async def kill_while_it_thinks() -> None:
             await until(lambda: "thinking" in notice_codes(events))
-            model, k = await talking.working(), chance.randrange(2, 60)
+            model, k = await talking.working(), chance.randrange(2, 30)
             await until(lambda: _has_said(model, k))
             assert not text_of(events)
             server = model if victim == "model" else talking.replicas[await talking.owner()]
