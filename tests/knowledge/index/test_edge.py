@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -158,7 +159,7 @@ async def test_a_damaged_folder_is_unavailable_by_its_message_and_is_not_changed
 
 async def test_a_full_disk_refuses_writes_and_answers_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with filled(tmp_path) as engine:
-        monkeypatch.setattr(edge_engine, "_FREE_BYTES", 2**62)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=127 * 2**20))
         with pytest.raises(IndexUnavailable, match="MiB are free"):
             await engine.upsert("kb-1", [point(30)])
         (scores,) = await engine.search("kb-1", [near(limit=30)])
