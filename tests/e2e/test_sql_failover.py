@@ -38,7 +38,7 @@ from tests.patience import patient
 from tests.postgres import SHARED, Postgres, served, standby_of
 from tests.switch import Switch
 
-pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, NEEDS_HAPROXY]
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, pytest.mark.long, NEEDS_HAPROXY]
 
 STREAMS = {"wal_level": "replica", "max_wal_senders": "4", "fsync": "on", "synchronous_commit": "on"}
 AWAY_SECONDS = 8.0
