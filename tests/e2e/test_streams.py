@@ -156,10 +156,11 @@ async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole:
 async def test_thinking_that_a_death_cuts_goes_on_and_nobody_reads_it(
     talking: Cluster, whole: Answer, fault_round: int, victim: str
 ) -> None:
-    thinking = "<think>\n" + "Ёж " * 15 + "\n</think>\n\n"  # of which the reader hears nothing until its end
+    thinking = "<think>\n" + "Ёж " * 15 + "\n</think>\n\n"
     tokenizer = Tokenizer.load(Path(talking.environment["LLM_TOKENIZER"]))
     chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
-    await talking.tell(thinking=thinking, token_seconds=TOKEN_SECONDS / 2)
+    to_think = len(tokenizer.encode(thinking))
+    await talking.tell(thinking=thinking)
     async with talking.client(who) as http:
         events: list[SentEvent] = []
 
@@ -172,11 +173,11 @@ async def test_thinking_that_a_death_cuts_goes_on_and_nobody_reads_it(
             server.stop(signal.SIGKILL)
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(talking.follow(http, events, message=KOREAN))
+            tasks.create_task(talking.follow(http, events, message=KOREAN, silence=to_think * TOKEN_SECONDS))
             tasks.create_task(kill_while_it_thinks())
     assert notice_codes(events).count("thinking") == 1
     assert ("model_switched" in notice_codes(events)) is (victim == "model")
-    assert answer_of(events) == replace(whole, tokens=whole.tokens + len(tokenizer.encode(thinking)))
+    assert answer_of(events) == replace(whole, tokens=whole.tokens + to_think)
     assert not [event for event in events if "Ё" in event.data.decode()]
     await check_recorded(talking, who, events)
 
