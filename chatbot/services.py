@@ -60,7 +60,7 @@ class TurnSettings(BaseModel, frozen=True):
         0.4, description="ratio: that of another answer to a question; at 0 the model would repeat itself"
     )
     max_answer_tokens: int = Field(400, description="tokens: the longest answer where the caller names no length")
-    most_answer_tokens: int = Field(2000, description="tokens: the longest answer, however long a caller asks for")
+    most_answer_tokens: int = Field(2000, description="tokens: the longest answer that a caller may ask for")
     thinking_tokens: Annotated[int, Field(gt=0)] = Field(
         1000,
         description=(
@@ -82,7 +82,7 @@ class TurnSettings(BaseModel, frozen=True):
 
     def answer_tokens(self, asked: int | None) -> int:
         """Return how long an answer may be, in tokens, where the caller asks for so many, or for no length."""
-        return min(asked or self.max_answer_tokens, self.most_answer_tokens)
+        return self.max_answer_tokens if asked is None else min(asked, self.most_answer_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ _MONTH: Final = (
 _MONTH_ALONE: Final = r"(?:January|February|April|June|July|August|September|October|November|December)(?![A-Za-z])"
 _TH: Final = r"(?:st|nd|rd|th)?"
 _HALF_DAY: Final = r"(?:(?P<half>오전|오후|낮|저녁|밤|새벽|아침)\s?)?"
-_AM: Final = r"(?P<am>[ap]\.?[ ]?m(?![A-Za-z])\.?)"
+_AM: Final = r"(?P<am>(?i:[ap]\.?[ ]?m)(?![A-Za-z])\.?)"
 _WHOLE: Final = r"(?<![\d.,])"
 
 _DATES: Final = tuple(
@@ -52,7 +52,7 @@ _TIMES: Final = tuple(
         r"(?P<noon>정오|\bnoon\b)|(?P<night>자정|\bmidnight\b)",
     )
 )
-_NOONS: Final = frozenset({"오후", "낮", "저녁", "p"})
+_NOONS: Final = frozenset({"오후", "낮", "p"})
 _AFTER_NOON: Final[Mapping[str, range]] = {
     "오후": range(12), "저녁": range(12), "p": range(12), "낮": range(9), "밤": range(5, 12)
 }  # fmt: skip

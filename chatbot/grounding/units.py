@@ -20,8 +20,8 @@ class Unit:
 _B: Final = r"\b"
 _END: Final = r"(?![A-Za-z])"
 # The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강). Right behind its number a counter
-# may have a particle (보증인 3명의 동의); apart from it 명의, 회의 and 주의 are nouns.
-_NO_NOUN: Final = r"(?!(?<=[ \t][명회주])의)"
+# may have a particle (보증인 3명의 동의); apart from it, and before such an ending, 명의, 회의 and 주의 are nouns.
+_NO_NOUN: Final = r"(?!(?<=[ \t][명회주])의|의(?:사항|보|깊|무|실|록|체|장|자|변경))"
 _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
     (pattern, Unit(tuple(names.split("|")), Decimal(factor)))
     for pattern, names, factor in (

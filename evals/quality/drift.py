@@ -17,6 +17,7 @@ from evals.quality.drawing import BarSegment, bars
 
 METRIC = "chatbot_drift_questions_total"
 _TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
+_MOST_BYTES = 64 * 2**20
 _BINS_SHOWN = 3
 LEAST_QUESTIONS = 500
 """With fewer questions the index moves by chance; the alert's expression has the same bound."""
@@ -100,7 +101,11 @@ async def fetch_counts(url: str, reference: Reference, *, namespace: str | None,
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as http, http.get(address, params=params) as response:
             response.raise_for_status()
-            body = await response.read()
+            body = b""
+            async for part in response.content.iter_any():
+                body += part
+                if len(body) > _MOST_BYTES:
+                    raise DriftBroken(f"{address} answers with more than {_MOST_BYTES} bytes")
     except (aiohttp.ClientError, TimeoutError) as exc:
         raise DriftBroken(f"{address} does not answer: {exc}") from exc
     counts = counts_of_metrics(body.decode(), reference.id) if is_metrics_page else counts_of_query(body)
