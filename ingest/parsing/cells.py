@@ -2,6 +2,7 @@
 
 import operator
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
@@ -10,24 +11,35 @@ from math import isfinite
 
 Value = str | int | float | bool | date | datetime | time | timedelta | None
 
-_CURRENCY = re.compile(r"\[\$([^\[\]-]*+)[^\[\]]*+\]")
-_BRACKETS = re.compile(r"\[[^\[\]]*+\]")
-_PADDING = re.compile(r"_.|\*.")
-_WORDS = re.compile(r'"[^"]*+"|\\.')  # shown as they are written
+# Words as they are written (`!` escapes a letter in Korean workbooks, as `\` does everywhere), and padding.
+_WORDS = re.compile(r'"([^"]*+)"?|[\\!](.?)|[_*].?', re.DOTALL)
+_BRACKETS = re.compile(r"\[(?![hms]++\])(?:\$([^\[\]-]*+))?[^\[\]]*+\]", re.IGNORECASE)
+_NO_CODE = re.compile(f"{_WORDS.pattern}|{_BRACKETS.pattern}", re.DOTALL | re.IGNORECASE)
 # Whole digits (words may stand between them), thousands left out, decimals, thousands left out.
-_DIGITS = re.compile(r"([#0?](?:[^.]*[#0?])?)(,*)(?:\.([#0?]*)(,*))?|General", re.IGNORECASE)
+_DIGITS = re.compile(r"([#0?](?:[^.]*[#0?])?)(,*)(?:\.([#0?]*)(,*))?|General|@", re.IGNORECASE)
+_DATE = re.compile(r"[a-z]", re.IGNORECASE)  # of a section without digits: other letters are quoted or escaped
 _SCIENTIFIC = re.compile(r"[eE][+-]|/")
 _CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)(-?\d{1,15}(?:\.\d{1,15})?)\]")
 _COMPARED = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "<>": operator.ne,
 }  # fmt: skip
+_SIGNS = frozenset("-\N{MINUS SIGN}△▲▽▼")
 MOST_DECIMALS = 15
 _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # digits of the largest number that a cell holds, and its decimals
 
 
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A section of a number format: its condition, its words, and its codes: as long, with NUL for words."""
+
+    condition: re.Match[str] | None
+    words: str
+    codes: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pattern:
-    """A section of a number format: text before and after, and how the number between them is written.
+    """How a section writes a number: text before and after, and how the digits between them are written.
 
     `places` has a `#`, `0` or `?` for each whole digit, `words` the text at the same offsets; without places the number
     is written as it is. The value is shifted by `power` of ten, and has `least` to `most` decimals.
@@ -46,54 +58,104 @@ def shown(value: Value, number_format: str) -> str:
     """Return the value as its cell shows it; dates are ISO, for every reader and search to agree on."""
     if value is None:
         return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _number(value, number_format)
+    if _hides(value, number_format):
+        return ""
     if isinstance(value, bool):
         return str(value).upper()
-    if isinstance(value, int | float):
-        return _number(value, number_format)
     if isinstance(value, datetime):
         return value.date().isoformat() if value.time() == time() else value.strftime("%Y-%m-%d %H:%M")
     return str(value)
 
 
 def _number(value: float, number_format: str) -> str:
-    pattern = _pattern(_section(value, number_format))
+    sections = _sections(number_format)
+    at = _section_for(value, sections)
+    if at is None:
+        return "" if _hides(value, number_format) else _general(value)
+    pattern = _pattern(sections[at])
+    if isinstance(pattern, str):
+        return pattern
     if pattern is None or not isfinite(value):
         return _general(value)
-    if not pattern.places:
-        return f"{pattern.before}{_general(value)}{pattern.after}"
-    # Fifteen digits and halves away from zero, as spreadsheets round: of 3.125 binary numbers make 3.12.
-    amount = Decimal(f"{value:.15g}").scaleb(pattern.power, _EXACT)
-    rounded = amount.quantize(Decimal(1).scaleb(-pattern.most), context=_EXACT)
-    whole, _, decimals = f"{abs(rounded):f}".partition(".")
-    decimals = decimals[: pattern.least] + decimals[pattern.least :].rstrip("0")
-    text = _filled(pattern, whole) + (f".{decimals}" if decimals else "")
-    return f"{'-' if rounded < 0 else ''}{pattern.before}{text}{pattern.after}"
+    text, is_negative = _general(abs(value)), value < 0
+    if pattern.places:
+        # Fifteen digits and halves away from zero, as spreadsheets round: of 3.125 binary numbers make 3.12.
+        amount = Decimal(f"{value:.15g}").scaleb(pattern.power, _EXACT)
+        rounded = amount.quantize(Decimal(1).scaleb(-pattern.most), context=_EXACT)
+        whole, _, decimals = f"{abs(rounded):f}".partition(".")
+        decimals = decimals[: pattern.least] + decimals[pattern.least :].rstrip("0")
+        text, is_negative = _filled(pattern, whole) + (f".{decimals}" if decimals else ""), rounded < 0
+    # A section that positive numbers do not have shows the sign itself; where it does not, a number keeps its own.
+    is_signed = _has_sign(pattern) and _section_for(abs(value), sections) != at
+    return f"{'-' if is_negative and not is_signed else ''}{pattern.before}{text}{pattern.after}"
 
 
 def _general(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.15g}"
 
 
-def _section(value: float, number_format: str) -> str:
-    """Return the section for a value: the first whose condition holds, the first of all where none has a condition."""
-    sections = number_format.split(";")
-    if not _CONDITION.search(number_format):
-        return sections[0]
-    for section in sections:
-        condition = _CONDITION.search(section)
-        if condition is None or _COMPARED[condition[1]](value, float(condition[2])):
-            return section
-    return ""
+def _has_sign(pattern: _Pattern) -> bool:
+    before = pattern.before
+    return not _SIGNS.isdisjoint(before) or before.count("(") > before.count(")") or pattern.after.startswith("-")
+
+
+def _hides(value: Value, number_format: str) -> bool:
+    """Tell whether a format shows nothing of a text, which has the fourth section, of a date, or of any value."""
+    sections = _sections(number_format)
+    at = 3 if isinstance(value, str) else 0
+    if len(sections) == 1 or any(section.condition for section in sections):
+        return len(sections) > 1 and all(_pattern(section) == "" for section in sections)
+    return at < len(sections) and _pattern(sections[at]) == ""
 
 
 @lru_cache(maxsize=256)
-def _pattern(section: str) -> _Pattern | None:
-    plain = _PADDING.sub("", _BRACKETS.sub("", _CURRENCY.sub(r"\1", section)))
-    codes = _WORDS.sub(lambda words: "\0" * len(words[0]), plain)  # words may hold digits and signs of their own
+def _sections(number_format: str) -> tuple[_Section, ...]:
+    if not _BRACKETS.sub("", number_format):  # a colour alone
+        return _sections("General")
+    outline = _WORDS.sub(lambda words: "\0" * len(words[0]), number_format)  # they may hold any code
+    sections, at = [], 0
+    for section in outline.split(";"):
+        end = at + len(section)
+        words = _NO_CODE.sub(_written, number_format[at:end])
+        codes = _NO_CODE.sub(lambda match: "\0" * len(_written(match)), number_format[at:end])
+        sections.append(_Section(_CONDITION.search(section), words, codes))
+        at = end + 1
+    return tuple(sections)
+
+
+def _written(match: re.Match[str]) -> str:
+    """Return what is shown of words, padding or brackets."""
+    return next(filter(None, match.groups()), "")
+
+
+def _section_for(value: float, sections: Sequence[_Section]) -> int | None:
+    """Return the place of a number's section: the first whose condition holds; none, where none does.
+
+    Without conditions the second is for negative numbers, the third for 0; a last one with `@` is for texts.
+    """
+    if not any(section.condition for section in sections):
+        at = 1 if value < 0 else 2 if value == 0 else 0
+        of_numbers = len(sections) - ("@" in sections[-1].codes)
+        return at if at < of_numbers else 0
+    for at, section in enumerate(sections[:3]):
+        condition = section.condition
+        if condition is None or _COMPARED[condition[1]](value, float(condition[2])):
+            return at
+    return None
+
+
+@lru_cache(maxsize=256)
+def _pattern(section: _Section) -> _Pattern | str | None:
+    """Return how a section writes a number, or its words where it shows none; None for what is no decimal number."""
+    words, codes = section.words, section.codes
     match = _DIGITS.search(codes)
-    if match is None or _SCIENTIFIC.search(codes):  # text, and formats that are no decimals
+    if match is None:
+        return None if _DATE.search(codes) else words.strip()
+    if _SCIENTIFIC.search(codes):
         return None
-    before, after = _literal(plain[: match.start()]), _literal(plain[match.end() :])
+    before, after = words[: match.start()], words[match.end() :]
     if match[1] is None:
         return _Pattern(before=before, after=after)
     decimals, thousands = match[3] or "", len(match[2]) + len(match[4] or "")
@@ -101,7 +163,7 @@ def _pattern(section: str) -> _Pattern | None:
         before=before,
         after=after,
         places=match[1],
-        words=plain[match.start(1) : match.end(1)],
+        words=words[match.start(1) : match.end(1)],
         power=2 * ("%" in codes) - 3 * thousands,
         least=min(decimals.count("0"), MOST_DECIMALS),
         most=min(len(decimals), MOST_DECIMALS),
@@ -117,8 +179,4 @@ def _filled(pattern: _Pattern, digits: str) -> str:
         (left.pop() if left else place.strip("#?")) if place in "#0?" else word
         for place, word in zip(reversed(pattern.places), reversed(pattern.words), strict=True)
     ]
-    return _literal("".join([*left, *reversed(written)]))
-
-
-def _literal(text: str) -> str:
-    return text.replace('"', "").replace("\\", "").replace("@", "")
+    return "".join([*left, *reversed(written)])

@@ -3,11 +3,9 @@
 Hidden sheets, rows and columns and covered cells are left out: often they are what a bank reckons with internally.
 """
 
-import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from io import BytesIO
 from xml.etree import ElementTree
 
@@ -24,7 +22,7 @@ from openpyxl.worksheet._reader import WorkSheetParser
 from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 
 from ingest.parsing.archive import Office
-from ingest.parsing.cells import shown
+from ingest.parsing.cells import Value, shown
 from ingest.parsing.colours import Rgb, blends, rgb_of
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
@@ -36,8 +34,6 @@ MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
 Ends = Mapping[tuple[int, int], tuple[int, int]]  # row and column where a merged range begins → its last column and row
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _BOOKS = {XLSM, XLSX, XLTM, XLTX}
-_SHOWS_NOTHING = re.compile(r'\[[^\[\]]*+\]|"\s*+"|_.|\*.|\s')  # of a section of a number format
-_ON_CONDITION = re.compile(r"\[[<>=]")
 # The theme's first two colours are its light and its dark ground; the others are not known here.
 _WHITE: Rgb = (255, 255, 255)
 _THEME: Mapping[int, Rgb] = {0: _WHITE, 1: (0, 0, 0)}
@@ -46,7 +42,7 @@ _SMALLEST_POINTS, _USUAL_POINTS = 2.0, 11.0  # of letters
 _MOST_BESIDE = 64  # empty columns over which a long text goes on
 _BROKEN = (
     zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
-    IndexError, OSError, SyntaxError,
+    IndexError, OSError, SyntaxError, ArithmeticError,
 )  # fmt: skip
 
 
@@ -130,7 +126,7 @@ def _may_hide(cell: ReadOnlyCell, rule: Condition, look: DifferentialStyle) -> b
         grounds.add(_ground(cell))
     colour = look.font.color if look.font else None
     written = _rgb(colour or (cell.font.color if cell.font else None))
-    is_blank = look.numFmt is not None and _is_blank(cell.value, look.numFmt.formatCode)
+    is_blank = look.numFmt is not None and not _shown(cell.value, look.numFmt.formatCode)
     return (is_blank or any(blends(written, ground) for ground in grounds)) and rule.may_hold(cell.value)
 
 
@@ -176,28 +172,15 @@ def _shown_at(cell: ReadOnlyCell, texts: Mapping[int, str], end: tuple[int, int]
 
 
 def _text(cell: ReadOnlyCell) -> str:
-    if cell.value is None or _is_blank(cell.value, cell.number_format):
-        return ""
-    if isinstance(cell.value, CellRichText):
+    text = _shown(cell.value, cell.number_format)
+    if text and isinstance(cell.value, CellRichText):
         runs = ((run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in cell.value)
         return "".join(text for text, font in runs if not _is_unseen(cell, font))
-    return "" if _is_unseen(cell, cell.font) else shown(cell.value, cell.number_format)
+    return "" if not text or _is_unseen(cell, cell.font) else text
 
 
-def _is_blank(value: object, number_format: str) -> bool:
-    """Tell whether a number format shows nothing of a value: each kind of value has a section of its own."""
-    are_blank = _blank_sections(number_format)
-    if len(are_blank) == 1 or _ON_CONDITION.search(number_format):
-        return len(are_blank) > 1 and all(are_blank)
-    if isinstance(value, str | CellRichText):
-        return len(are_blank) > 3 and are_blank[3]
-    at = (1 if value < 0 else 2 if value == 0 else 0) if isinstance(value, int | float) else 0
-    return are_blank[at if at < len(are_blank) else 0]
-
-
-@lru_cache(maxsize=256)
-def _blank_sections(number_format: str) -> list[bool]:
-    return [not _SHOWS_NOTHING.sub("", section) for section in number_format.split(";")]
+def _shown(value: Value | CellRichText, number_format: str) -> str:
+    return shown(str(value) if isinstance(value, CellRichText) else value, number_format)
 
 
 def _is_unseen(cell: ReadOnlyCell, font: Font | InlineFont | None) -> bool:

@@ -85,6 +85,37 @@ def test_columns_that_say_the_same_are_kept_where_nothing_was_merged(tmp_path: P
         (212345678, "[<=9999999]###-####;(0##) ####-####", "(02) 1234-5678"),
         (7654321, "[<=9999999]###-####;(0##) ####-####", "765-4321"),
         (123456789, '###0","####","####', "1,2345,6789"),
+        (-0.005, "+0.00%;-0.00%", "-0.50%"),
+        (0.005, "+0.00%;-0.00%", "+0.50%"),
+        (0, "+0.00%;-0.00%", "+0.00%"),
+        (-3, '[<0]"△"0;0', "△3"),
+        (-3, '[>=0]0;"▲ "0', "▲ 3"),
+        (-1234, "#,##0;(#,##0)", "(1,234)"),
+        (-1234, "#,##0;#,##0-", "1,234-"),
+        (-1234, '#,##0;[Red]#,##0', "-1,234"),
+        (-3, '0;"(손실) "0', "-(손실) 3"),
+        (-3, "(0)", "-(3)"),
+        (-3, '0;"△"General', "△3"),
+        (-3, '[<100]"▲"0;0', "-▲3"),
+        (0, '0;-0;"면제"', "면제"),
+        (0, "0;-0;@", "0"),
+        (9.9, '"연 3.5%"', "연 3.5%"),
+        (3, "[<5];0", ""),
+        (1, '[=1]"예";[=0]"아니오"', "예"),
+        (0, '[=1]"예";[=0]"아니오"', "아니오"),
+        (2, '[=1]"예";[=0]"아니오"', "2"),
+        (4, "[>5];[<3]", ""),
+        (5, '""', ""),
+        (5, "[Red]", "5"),
+        (5, '"약 "@', "약 5"),
+        (0.5, "[h]", "0.5"),
+        (46082, 'yyyy"년"', "46082"),
+        (12345, '0!.0,"만"', "1.2만"),
+        (12345, '0\\.0,"만"', "1.2만"),
+        (3.5, '0.0"[만원]"', "3.5[만원]"),
+        (3.5, '0.0"원; 부가세"', "3.5원; 부가세"),
+        (3.5, '0.0"_*@!"', "3.5_*@!"),
+        (3, '0"[<5]";0', "3[<5]"),
         (True, "General", "TRUE"),
         (datetime(2026, 3, 1), "yyyy-mm-dd", "2026-03-01"),  # noqa: DTZ001  a cell has no zone
         (datetime(2026, 3, 1, 9, 30), "yyyy-mm-dd", "2026-03-01 09:30"),  # noqa: DTZ001
@@ -94,6 +125,15 @@ def test_columns_that_say_the_same_are_kept_where_nothing_was_merged(tmp_path: P
 )  # fmt: skip
 def test_a_value_is_read_as_its_cell_shows_it(value: Value, number_format: str, text: str) -> None:
     assert shown(value, number_format) == text
+
+
+def test_a_number_beyond_all_spreadsheets_is_a_damaged_workbook(tmp_path: Path) -> None:
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    cell = f'<c r="A1"><v>{10**309}</v></c>'
+    sheet = f'<worksheet xmlns="{main}"><sheetData><row r="1">{cell}</row></sheetData></worksheet>'
+    with pytest.raises(Unreadable) as refused:
+        read(tmp_path, office.with_part(office.xlsx_of([1]), "xl/worksheets/sheet1.xml", sheet.encode()))
+    assert refused.value.reason is Reason.MALFORMED
 
 
 def test_a_slide_is_a_page_with_its_title_its_list_its_table_and_its_chart(tmp_path: Path) -> None:
