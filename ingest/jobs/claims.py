@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, RowMapping, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingest.catalogue import JOBS, VERSIONS, Catalogue, Job, JobState, Stage, State, records, rows
@@ -171,9 +171,13 @@ class JobClaims:
                 raise ClaimLost
 
     async def backlog(self) -> Backlog:
-        """Return the backlog of all tenants."""
+        """Return the backlog of all tenants; no dead letter is the job of a version that was withdrawn."""
         waiting = select(func.count(), func.min(JOBS.c.created_at)).where(_unfinished())
-        dead = select(func.count()).where(JOBS.c.state == JobState.DEAD)
+        of_failed = exists().where(
+            *(VERSIONS.c[name] == JOBS.c[name] for name in ("tenant", "document_id", "version")),
+            VERSIONS.c.state == State.FAILED,
+        )
+        dead = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.DEAD, of_failed)
         async with self._catalogue.read() as connection:
             count, since = (await connection.execute(waiting)).one()
             return Backlog(waiting=count, since=since, dead=(await connection.execute(dead)).scalar_one())

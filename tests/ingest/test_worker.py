@@ -7,11 +7,12 @@ from pathlib import Path
 import anyio
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ingest.__main__ import all_jobs
+from ingest.__main__ import all_jobs, retry_dead
 from ingest.bulk import LoadOrder, SourceFile, load
-from ingest.catalogue import ApprovalDecision, Job, JobState, State
+from ingest.catalogue import JOBS, ApprovalDecision, Job, JobState, State
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
 from ingest.jobs import (
     LEASE_SECONDS,
@@ -150,6 +151,22 @@ async def test_the_job_of_a_document_that_was_deleted_is_no_dead_letter(
     await worker.do_job(received.job.id)
     assert (await services.job_claims.backlog()).dead == 0
     assert (await services.catalogue.job(key.tenant, received.job.id)).state is JobState.FAILED
+
+
+@pytest.mark.both_databases
+async def test_a_dead_letter_of_a_version_withdrawn_before_or_meanwhile_waits_for_nobody(
+    services: Services, clock: Clock
+) -> None:
+    withdrawn, wanted = [await receive(services, f"# {n}\n\ntext".encode()) for n in range(2)]
+    key = withdrawn.version.key
+    await services.approvals.delete(key.tenant, key.document_id, ApprovalDecision(by="lee", at=clock.now))
+    await services.catalogue.mark_failed(wanted.version.key, reason="unavailable", detail="")
+    async with services.catalogue.write() as connection:  # as an earlier release left it, or a job that ends meanwhile
+        await connection.execute(update(JOBS).values(state=JobState.DEAD))
+    assert (await services.job_claims.backlog()).dead == 1
+    again, passed_over = await retry_dead(services.catalogue, services.job_claims, key.tenant, now=clock.now)
+    assert ([job.id for job in again], passed_over) == ([wanted.job.id], 1)
+    assert (await services.job_claims.backlog()).dead == 0
 
 
 async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_three_times_at_most(
