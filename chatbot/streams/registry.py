@@ -64,6 +64,8 @@ _CUT_OFF = (
 _RETRY_READERS_SECONDS = 5
 _TERMS = 2
 """For how many terms of a lease Redis must have been back before a lapsed one counts: a writer may need two probes."""
+_FLUSHES = 16
+"""How many ends of answers are brought into their logs at once: a thousand would keep the running ones waiting."""
 _NOT_LOGGED = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
 
 
@@ -143,6 +145,7 @@ class AnswerRegistry:
         self._on_failure = on_failure
         self._on_store_seen = on_store_seen
         self._ended: deque[tuple[float, LiveAnswer]] = deque(maxlen=settings.kept)
+        self._flushing = anyio.Semaphore(_FLUSHES)
         self._live: dict[AnswerId, LiveAnswer] = {}
         self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
         self._readers: Counter[AnswerId] = Counter()
@@ -261,7 +264,8 @@ class AnswerRegistry:
         while live.unflushed and not self._handed_over:
             await anyio.sleep(self._settings.heartbeat)
             with contained("flush", self._on_failure):
-                await self._append(live)
+                async with self._flushing:
+                    await self._append(live)
             if live.fully_logged or live.written_elsewhere or live.deleted:
                 self._drop_from_memory(live)
                 if live.fully_logged:

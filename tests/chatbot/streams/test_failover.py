@@ -14,7 +14,15 @@ from chatbot.deferred import WriteKind
 from chatbot.events import Event, Failed, Notice, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerLog, AnswerLogSettings, TakenOver, WriterReplaced, WriterStanding
+from chatbot.streams.log import (
+    AnswerId,
+    AnswerLog,
+    AnswerLogSettings,
+    LogAppend,
+    TakenOver,
+    WriterReplaced,
+    WriterStanding,
+)
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
@@ -140,6 +148,49 @@ async def test_a_writer_hears_from_its_next_append_that_its_customer_has_cancell
         speak.go_on.set()
         await read_all(registry, live)
     assert live.scope.cancel_called
+
+
+class Counting(AnswerLog):
+    """Counts the appends that run at once."""
+
+    under_way = most = 0
+
+    async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            return await super().append(tenant, answer_id, append, epoch=epoch)
+        finally:
+            self.under_way -= 1
+
+
+async def test_the_ends_that_a_failover_forgot_come_back_a_few_at_once(tmp_path: Path) -> None:
+    """A thousand at once would keep every running answer, and each new question, waiting for seconds."""
+    with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
+        async with (
+            open_redis(server.url, RedisSettings()) as redis,
+            open_pipelined_connection(redis) as pipelined,
+            anyio.create_task_group() as tasks,
+        ):
+            log = Counting(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
+            registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
+            tasks.start_soon(registry.maintain_leases, never)
+            answers = [new_answer(customer()) for _ in range(60)]
+            for live in answers:
+                speak = Speaker()
+                speak.go_on.set()
+                await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+                await read_all(registry, live)
+            await registry.drained()
+            log.most = 0
+            server.restart()
+            with anyio.fail_after(20):
+                for live in answers:
+                    while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
+                        await anyio.sleep(0.01)
+                await registry.drained()
+            assert 1 < log.most <= 16
+            tasks.cancel_scope.cancel()
 
 
 async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_redis_forgets_it(tmp_path: Path) -> None:
