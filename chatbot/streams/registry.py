@@ -261,17 +261,18 @@ class AnswerRegistry:
 
     async def _flush(self, live: LiveAnswer) -> None:
         """Bring the end of an answer into its log once Redis takes it; until then this process keeps its lease."""
-        while live.unflushed and not self._handed_over:
-            await anyio.sleep(self._settings.heartbeat)
-            with contained("flush", self._on_failure):
-                async with self._flushing:
-                    await self._append(live)
-            if live.fully_logged or live.written_elsewhere or live.deleted:
+        with contained("flush", self._on_failure):
+            while live.unflushed and not self._handed_over:
+                await anyio.sleep(self._settings.heartbeat)
+                with contained("flush", self._on_failure):
+                    async with self._flushing:
+                        await self._append(live)
+                if live.fully_logged or live.written_elsewhere or live.deleted:
+                    self._drop_from_memory(live)
+                    if live.fully_logged:
+                        self._ended.append((anyio.current_time(), live))
+            if live.unflushed:  # handed over, and this process ends
                 self._drop_from_memory(live)
-                if live.fully_logged:
-                    self._ended.append((anyio.current_time(), live))
-        if live.unflushed:  # handed over, and this process ends
-            self._drop_from_memory(live)
         self._set_idle()
 
     def _set_idle(self) -> None:
@@ -348,7 +349,7 @@ class AnswerRegistry:
 
     def _drop_from_memory(self, live: LiveAnswer) -> None:
         """Let readers find the answer in its log; one that is not there yet is ended by the sweep as it is there."""
-        del self._unlogged[live.answer_id]
+        self._unlogged.pop(live.answer_id, None)  # gone already where later ones needed its place
         if live.unflushed and not live.fully_logged:
             log.error("write_lost", kind="log", answer_id=live.answer_id)
             self._on_lost("log")

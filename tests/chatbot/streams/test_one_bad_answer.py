@@ -10,12 +10,12 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
-from chatbot.errors import ChatError
+from chatbot.errors import ChatError, StoreUnavailable
 from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, to_json
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogEntry, TakenOver, WriterStanding
-from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
@@ -256,3 +256,49 @@ async def test_a_successor_gets_what_stands_for_entries_that_it_cannot_read(
 def test_a_field_of_a_later_release_is_passed_over() -> None:
     assert from_json("token", b'{"text":"one","since":2}') == Token(text="one")
     assert from_json("done", b'{"finish_reason":"of a later release"}').ends
+
+
+class Held(AnswerLog):
+    """Refuses the appends of one answer, and holds those of another until it may go on."""
+
+    refused: AnswerId | None = None
+    held: AnswerId | None = None
+
+    def __init__(self, redis: Redis, pipelined: PipelinedConnection) -> None:
+        super().__init__(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        self.is_held, self.go_on = anyio.Event(), anyio.Event()
+
+    async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
+        if answer_id == self.refused:
+            raise StoreUnavailable(retry_after=1)
+        if answer_id == self.held:
+            self.is_held.set()
+            await self.go_on.wait()
+        return await super().append(tenant, answer_id, append, epoch=epoch)
+
+
+async def test_an_end_whose_place_in_memory_another_took_while_it_was_logged_is_no_failure(
+    redis: Redis, tasks: TaskGroup
+) -> None:
+    """After a failover that forgot a thousand ends this ended every replica at once."""
+    failed: list[str] = []
+    async with open_pipelined_connection(redis) as pipelined:
+        log = Held(redis, pipelined)
+        settings = AnswerRegistrySettings(kept=1, heartbeat=0.05)
+        registry = AnswerRegistry(log, tasks, settings, on_failure=failed.append)
+        first, second = (new_answer(customer()) for _ in range(2))
+        log.refused = first.answer_id
+        await registry.start(first, speak, passages=[], checkpoint=b"the turn")
+        await read_all(registry, first)
+        log.refused, log.held = second.answer_id, first.answer_id
+        with anyio.fail_after(5):
+            await log.is_held.wait()
+        await registry.start(second, speak, passages=[], checkpoint=b"the turn")
+        await read_all(registry, second)
+        assert registry.find(first.who, first.answer_id) is None, "memory has a place for one"
+        log.refused = None
+        log.go_on.set()
+        with anyio.fail_after(5):
+            await registry.drained()
+        assert text_of(await read_all(registry, first)) == text_of(await read_all(registry, second)) == "one two"
+    assert failed == []
