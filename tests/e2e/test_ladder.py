@@ -101,6 +101,7 @@ async def counted(cluster: Cluster, rung: str) -> AsyncGenerator[None]:
         name = "chatbot_ladder_total"
         return await cluster.counted(name, rung=rung), await cluster.counted(name)
 
+    await until(cluster.at_rest)
     at_rung, in_all = await counts()
     yield
 
