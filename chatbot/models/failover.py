@@ -3,7 +3,8 @@
 Before the first token: one retry among the primaries (a canary's conversation is retried on a primary), then the
 fallback group. After it: another endpoint of the same group continues the answer, even one whose breaker is open, since
 the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left. Where one
-refuses the request (its content filter, a context that is smaller), no other of its group is asked.
+refuses the request (its content filter, a context that is smaller), no other of its group is asked; nor where one broke
+and the retries are used up: what the fallback is asked first repeats nothing there.
 """
 
 from collections.abc import Collection
@@ -54,6 +55,7 @@ class Attempts:
         self._order = pool.group_order(conversation_id)
         self._group = self._order[0]
         self._begun = False
+        self._spares_primaries = False
         self._deadline: float | None = None
         pool.retries.add_request()
 
@@ -112,15 +114,19 @@ class Attempts:
     def _may_retry(self, exc: EndpointFailed) -> bool:
         if self._begun:
             return len(self._failed) <= _MOST_FAILOVERS
+        if len(self._failed) >= _MOST_BEFORE_FIRST_TOKEN:
+            return False
         # An endpoint that is unreachable or stopped, or refuses, did no work that a retry repeats; others do.
-        free = isinstance(exc, Unreachable | EndpointStopped | RequestRejected)
-        return len(self._failed) < _MOST_BEFORE_FIRST_TOKEN and (free or self._pool.retries.take())
+        if isinstance(exc, Unreachable | EndpointStopped | RequestRejected) or self._pool.retries.take():
+            return True
+        self._spares_primaries = True
+        return not isinstance(exc, QueueFull) and all(member.group != "fallback" for member in self._failed)
 
     def _groups(self) -> tuple[Group, ...]:
         if self._begun:
             return (self._group,)
         failed_before_fallback = sum(member.group != "fallback" for member in self._failed)
-        return self._order if failed_before_fallback < 2 else ("fallback",)
+        return ("fallback",) if self._spares_primaries or failed_before_fallback >= 2 else self._order
 
     def _pick(self, group: Group) -> Target | None:
         # What has begun goes on from its token ids; an endpoint without them would begin anew.

@@ -332,6 +332,29 @@ async def test_the_smaller_model_answers_when_no_primary_can(tokenizer: Tokenize
         assert heard.switches == [Switched(served.members[2].endpoint.name, "fallback")]
 
 
+async def test_the_smaller_model_is_asked_after_a_primary_that_broke_also_where_no_retry_is_left(
+    tokenizer: Tokenizer,
+) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, [Behaviour(answer="small")]) as served:
+        for server in served.servers[:2]:
+            server.tell(dead=True)
+        use_up_retries(served)
+        assert (await ask(served)).text == "small"
+        assert [call.outcome for call in served.calls] == ["broken", "ok"]
+
+
+async def test_full_primaries_send_no_more_than_retries_to_the_smaller_model(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(fail_status=429)] * 2, [Behaviour(answer="small")]) as served:
+        use_up_retries(served)
+        with pytest.raises(Overloaded):
+            await ask(served)
+
+
+def use_up_retries(served: Served) -> None:
+    while served.models.pool.retries.take():
+        pass
+
+
 async def test_a_primary_is_preferred_to_the_smaller_model(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(answer=ANSWER)], [Behaviour(answer="small")]) as served:
         assert (await ask(served)).text == ANSWER
