@@ -81,7 +81,7 @@ class TurnSettings(BaseModel, frozen=True):
         return self.grounding is not GroundingMode.OFF
 
     def answer_tokens(self, asked: int | None) -> int:
-        """Return how long an answer may be, in tokens, where the caller asks for so many, or for no length."""
+        """Return how many tokens an answer may have, whose caller asks for so many, or (None) for no number."""
         return self.max_answer_tokens if asked is None else min(asked, self.most_answer_tokens)
 
 

@@ -261,18 +261,17 @@ class AnswerRegistry:
 
     async def _flush(self, live: LiveAnswer) -> None:
         """Bring the end of an answer into its log once Redis takes it; until then this process keeps its lease."""
-        with contained("flush", self._on_failure):
-            while live.unflushed and not self._handed_over:
-                await anyio.sleep(self._settings.heartbeat)
-                with contained("flush", self._on_failure):
-                    async with self._flushing:
-                        await self._append(live)
+        while live.unflushed and not self._handed_over:
+            await anyio.sleep(self._settings.heartbeat)
+            with contained("flush", self._on_failure):
+                async with self._flushing:
+                    await self._append(live)
                 if live.fully_logged or live.written_elsewhere or live.deleted:
                     self._drop_from_memory(live)
                     if live.fully_logged:
                         self._ended.append((anyio.current_time(), live))
-            if live.unflushed:  # handed over, and this process ends
-                self._drop_from_memory(live)
+        if live.unflushed:  # handed over, and this process ends
+            self._drop_from_memory(live)
         self._set_idle()
 
     def _set_idle(self) -> None:

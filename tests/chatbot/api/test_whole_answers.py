@@ -36,10 +36,8 @@ async def nothing() -> Message:
 
 
 async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_first_event(redis: Redis) -> None:
-    live, connected = (
-        LiveAnswer(AnswerId(uuid4().hex), customer(), conversation_id="c"),
-        Request({"type": "http"}, nothing),
-    )
+    live = LiveAnswer(AnswerId(uuid4().hex), customer(), conversation_id="c")
+    connected = Request({"type": "http"}, nothing)
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
         registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())

@@ -1,4 +1,4 @@
-"""Answers that run in a task group of the test."""
+"""Answers that run in a task group of the test, and their log."""
 
 from collections.abc import AsyncGenerator, Sequence
 from uuid import uuid4
@@ -6,11 +6,15 @@ from uuid import uuid4
 import anyio
 import pytest
 from anyio.abc import TaskGroup
+from redis.asyncio import Redis
 
 from chatbot.events import Event
+from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, LogAppend, entry_of
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, entry_of
+from chatbot.streams.pipelined_connection import open_pipelined_connection
 from knowledge.identity import Principal
+from tests.chatbot.conftest import PATIENT
 
 
 def new_answer(who: Principal) -> LiveAnswer:
@@ -30,3 +34,10 @@ async def tasks() -> AsyncGenerator[TaskGroup]:
     async with anyio.create_task_group() as group:
         yield group
         group.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
+    """The log in the test's Redis, with a breaker that no busy machine opens."""
+    async with open_pipelined_connection(redis) as pipelined:
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)

@@ -36,12 +36,6 @@ async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
 
 
 @pytest.fixture
-async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock(OPENED.at + HOUR)
 

@@ -48,16 +48,13 @@ from chatbot.models import Delta, ModelDone, Models, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.questions import CannedReply, canned_reply
 from chatbot.records import TurnFinished
-from chatbot.redis_client import RedisBreaker
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import (
     AnswerId,
     AnswerLog,
-    AnswerLogSettings,
     AnswerRegistry,
     AnswerRegistrySettings,
     LiveAnswer,
-    open_pipelined_connection,
 )
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
@@ -70,7 +67,6 @@ from knowledge.passage import Passage
 from knowledge.profiles import AnswerMode
 from llm_server.scripted import Behaviour, Template, write_tokenizer
 from tests.answers import customer, text_of
-from tests.chatbot.conftest import PATIENT
 from tests.chatbot.models.scripted_pool import Served, serve
 from tests.chatbot.streams.conftest import log_append
 from tests.patience import patient
@@ -205,12 +201,6 @@ class Bank:
             "on_turn_finished": (self.broken_hook, self.finished.append),
         }
         return cast("Services", SimpleNamespace(**parts))
-
-
-@pytest.fixture
-async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -23,11 +23,11 @@ from chatbot.streams.log import (
     WriterReplaced,
     WriterStanding,
 )
-from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
 from tests.chatbot.streams.conftest import log_append, new_answer
-from tests.conftest import NOT_DURABLE, redis_server
+from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
@@ -150,6 +150,19 @@ async def test_a_writer_hears_from_its_next_append_that_its_customer_has_cancell
     assert live.scope.cancel_called
 
 
+@asynccontextmanager
+async def forgetful_redis(folder: Path) -> AsyncGenerator[tuple[RedisServer, Redis, PipelinedConnection, TaskGroup]]:
+    """A server of its own that a restart empties, its clients, and tasks that end with it."""
+    with redis_server(folder / "redis", *NOT_DURABLE) as server:
+        async with (
+            open_redis(server.url, RedisSettings()) as redis,
+            open_pipelined_connection(redis) as pipelined,
+            anyio.create_task_group() as tasks,
+        ):
+            yield server, redis, pipelined, tasks
+            tasks.cancel_scope.cancel()
+
+
 class Counting(AnswerLog):
     """Counts the appends that run at once."""
 
@@ -166,98 +179,78 @@ class Counting(AnswerLog):
 
 async def test_the_ends_that_a_failover_forgot_come_back_a_few_at_once(tmp_path: Path) -> None:
     """A thousand at once would keep every running answer, and each new question, waiting for seconds."""
-    with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
-        async with (
-            open_redis(server.url, RedisSettings()) as redis,
-            open_pipelined_connection(redis) as pipelined,
-            anyio.create_task_group() as tasks,
-        ):
-            log = Counting(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
-            registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
-            tasks.start_soon(registry.maintain_leases, never)
-            answers = [new_answer(customer()) for _ in range(60)]
+    async with forgetful_redis(tmp_path) as (server, redis, pipelined, tasks):
+        log = Counting(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
+        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
+        tasks.start_soon(registry.maintain_leases, never)
+        answers = [new_answer(customer()) for _ in range(60)]
+        for live in answers:
+            speak = Speaker()
+            speak.go_on.set()
+            await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+            await read_all(registry, live)
+        await registry.drained()
+        log.most = 0
+        server.restart()
+        with anyio.fail_after(20):
             for live in answers:
-                speak = Speaker()
-                speak.go_on.set()
-                await registry.start(live, speak, passages=[], checkpoint=b"the turn")
-                await read_all(registry, live)
+                while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
+                    await anyio.sleep(0.01)
             await registry.drained()
-            log.most = 0
-            server.restart()
-            with anyio.fail_after(20):
-                for live in answers:
-                    while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
-                        await anyio.sleep(0.01)
-                await registry.drained()
-            assert 1 < log.most <= 16
-            tasks.cancel_scope.cancel()
+        assert 1 < log.most <= 16
 
 
 async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_redis_forgets_it(tmp_path: Path) -> None:
     lost: list[WriteKind] = []
-    with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
-        async with (
-            open_redis(server.url, RedisSettings()) as redis,
-            open_pipelined_connection(redis) as pipelined,
-            anyio.create_task_group() as tasks,
-        ):
-            log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
-            registry, other = (
-                AnswerRegistry(log, tasks, AnswerRegistrySettings(), on_lost=lost.append) for _ in range(2)
-            )
-            tasks.start_soon(registry.maintain_leases, never)
-            live, speak = new_answer(customer()), Speaker()
-            with registry.reading(live.who, live.answer_id):
-                await registry.start(live, speak, passages=[], checkpoint=b"the turn")
-                await speak.half.wait()
-                server.signal(signal.SIGSTOP)
-                speak.go_on.set()
-                here = await read_all(registry, live)
-            assert not live.fully_logged
-            server.signal(signal.SIGCONT)
-            with anyio.fail_after(10):
-                await registry.drained()
-            assert registry.find(live.who, live.answer_id) is None, "the log has it"
-            assert text_of(await read_all(other, live)) == text_of(here) == "".join(WORDS)
-            server.restart()
-            with anyio.fail_after(10):
-                while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
-                    await anyio.sleep(0.01)
-                await registry.drained()
-            assert text_of(await read_all(other, live)) == "".join(WORDS)
-            assert lost == []
-            tasks.cancel_scope.cancel()
+    async with forgetful_redis(tmp_path) as (server, redis, pipelined, tasks):
+        log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
+        registry, other = (AnswerRegistry(log, tasks, AnswerRegistrySettings(), on_lost=lost.append) for _ in range(2))
+        tasks.start_soon(registry.maintain_leases, never)
+        live, speak = new_answer(customer()), Speaker()
+        with registry.reading(live.who, live.answer_id):
+            await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+            await speak.half.wait()
+            server.signal(signal.SIGSTOP)
+            speak.go_on.set()
+            here = await read_all(registry, live)
+        assert not live.fully_logged
+        server.signal(signal.SIGCONT)
+        with anyio.fail_after(10):
+            await registry.drained()
+        assert registry.find(live.who, live.answer_id) is None, "the log has it"
+        assert text_of(await read_all(other, live)) == text_of(here) == "".join(WORDS)
+        server.restart()
+        with anyio.fail_after(10):
+            while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
+                await anyio.sleep(0.01)
+            await registry.drained()
+        assert text_of(await read_all(other, live)) == "".join(WORDS)
+        assert lost == []
 
 
 async def test_an_end_comes_back_although_redis_forgets_it_some_heartbeats_later(tmp_path: Path) -> None:
     seen: list[str] = []
-    with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
-        async with (
-            open_redis(server.url, RedisSettings()) as redis,
-            open_pipelined_connection(redis) as pipelined,
-            anyio.create_task_group() as tasks,
-        ):
-            log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
-            quick = AnswerRegistrySettings(heartbeat=0.05)
-            registry = AnswerRegistry(log, tasks, quick, on_store_seen=seen.append)
-            tasks.start_soon(registry.maintain_leases, never)
-            live, speak = new_answer(customer()), Speaker()
-            speak.go_on.set()
-            with registry.reading(live.who, live.answer_id):
-                await registry.start(live, speak, passages=[], checkpoint=b"the turn")
-                here = await read_all(registry, live)
-            beats = len(seen)
-            with anyio.fail_after(10):
-                await registry.drained()
-                while len(seen) < beats + 3:
-                    await anyio.sleep(0.01)
-            server.restart()
-            with anyio.fail_after(10):
-                while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
-                    await anyio.sleep(0.01)
-            other = AnswerRegistry(log, tasks, AnswerRegistrySettings())
-            assert text_of(await read_all(other, live)) == text_of(here) == "".join(WORDS)
-            tasks.cancel_scope.cancel()
+    async with forgetful_redis(tmp_path) as (server, redis, pipelined, tasks):
+        log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
+        quick = AnswerRegistrySettings(heartbeat=0.05)
+        registry = AnswerRegistry(log, tasks, quick, on_store_seen=seen.append)
+        tasks.start_soon(registry.maintain_leases, never)
+        live, speak = new_answer(customer()), Speaker()
+        speak.go_on.set()
+        with registry.reading(live.who, live.answer_id):
+            await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+            here = await read_all(registry, live)
+        beats = len(seen)
+        with anyio.fail_after(10):
+            await registry.drained()
+            while len(seen) < beats + 3:
+                await anyio.sleep(0.01)
+        server.restart()
+        with anyio.fail_after(10):
+            while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
+                await anyio.sleep(0.01)
+        other = AnswerRegistry(log, tasks, AnswerRegistrySettings())
+        assert text_of(await read_all(other, live)) == text_of(here) == "".join(WORDS)
 
 
 async def test_who_reads_elsewhere_waits_for_what_redis_forgot_and_not_for_what_was_deleted(

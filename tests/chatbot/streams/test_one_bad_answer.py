@@ -35,12 +35,6 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
         yield client
 
 
-@pytest.fixture
-async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-
-
 async def read_all(registry: AnswerRegistry, live: LiveAnswer) -> list[Event]:
     with anyio.fail_after(10):
         async with aclosing(registry.follow(live.who, live.answer_id, after=0)) as entries:
