@@ -20,7 +20,7 @@ _LANGUAGE_LEVEL = 20
 class FusionSettings(BaseModel, frozen=True):
     """The number of candidates of each half, and the weight of the dense half in each language (the rest is terms)."""
 
-    candidates: int = Field(default=100, ge=1, le=1000)
+    candidates: int = Field(default=200, ge=1, le=1000)
     dense_weight_ko: float = Field(default=0.45, ge=0, le=1)
     dense_weight_en: float = Field(default=0.65, ge=0, le=1)
     language_balance: float = Field(default=0.5, ge=0, le=1)

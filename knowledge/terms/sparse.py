@@ -3,8 +3,8 @@
 Korean terms are Kiwi morphemes (a particle never hides a noun, a compound is found by its parts), English terms are
 Snowball stems, numbers are kept whole without their thousands separators. A term's index is a hash of its text, so
 that no vocabulary has to be stored or shared. Passages carry BM25 term frequencies; the collection multiplies by IDF.
-Two neighbouring terms of an English text (a bigram) are a term too: "credit card" is not just any credit and any card.
-Korean needs no bigrams: its compounds are split here, and their parts are seldom neighbours otherwise.
+Two neighbouring terms of an English text are a term too, a pair: "credit card" is not just any credit and any card.
+So are two neighbouring nouns of a Korean one, joined, so that a compound is found however it is spaced or split.
 """
 
 import re
@@ -28,6 +28,8 @@ _TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", 
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3\u3400-\u9fff]")
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
 _DIGITS = re.compile(r"\d")
+_PAIR = " "
+"""What a pair of Korean nouns begins with, and no other term."""
 
 # Words of most English sentences, which would only lengthen a passage.
 _STOPWORD_LIST = (
@@ -39,6 +41,8 @@ _STOPWORD_LIST = (
 _STOPWORDS = frozenset(_STOPWORD_LIST.split())
 
 _NOUN_TAGS = frozenset({"NNG", "NNP"})
+# What compounds are made of: nouns, numerals, roots, Hanja, and the prefixes and suffixes of nouns.
+_COMPOUND_TAGS = frozenset({"NNG", "NNP", "NNB", "NR", "XR", "SH", "XPN", "XSN"})
 # Words of questions and of the customer's everyday life, which are no topic of a bank.
 _GENERIC_WORDS = (
     "얼마 며칠 경우 정도 무엇 가능 방법 질문 안내 이유 문제 도움 확인 사용 이용 필요 생각 마음 사람 오늘 어제 "
@@ -67,8 +71,9 @@ class TermSettings(BaseModel, frozen=True):
     b_en: PositiveFloat = 0.9
     typical_terms_ko: PositiveFloat = 150.0
     typical_terms_en: PositiveFloat = 60.0
-    pair: PositiveFloat = 0.5
-    """The weight of a bigram of a question, against 1 for a term."""
+    pair_ko: PositiveFloat = 0.3
+    pair_en: PositiveFloat = 0.5
+    """The weight of a pair of a Korean question, and of an English one, against 1 for a term."""
     before: PositiveFloat = 0.7
     """The weight of a term that only the questions before have, against 1 for a term of the question."""
     synonym_ko: PositiveFloat = 0.5
@@ -105,19 +110,13 @@ class Terms:
 
     def words(self, text: str) -> list[str]:
         """Return the terms of a text in order, repeated as often as they occur."""
-        plain = normalize("NFKC", text).lower()
-        with self._lock:
-            words = (match.group() for match in _WORD.finditer(plain))
-            terms = [self._word(word) for word in words if word not in _STOPWORDS]
-            if _HANGUL.search(plain):
-                terms.extend(self._morphemes(plain))
-        return terms
+        return self._words_and_pairs(text)[0]
 
     def morphemes(self, text: str) -> list[Morpheme]:
         """Return the Korean morphemes of a text in order; forms are in lower case, places count its characters."""
         with self._lock:
             tokens = self._tokens(text)
-        return [Morpheme(t.form.lower(), t.tag.partition("-")[0], t.start, t.start + t.len) for t in tokens]
+        return [Morpheme(t.form.lower(), _kind(t), t.start, t.start + t.len) for t in tokens]
 
     def topics(self, text: str) -> list[str]:
         """Return the topics of a text, without repetition: Korean nouns, and English words of three or more letters."""
@@ -132,25 +131,40 @@ class Terms:
 
     def passage(self, text: str) -> SparseTerms:
         """Return BM25's term frequencies: saturated, and lower in a passage of more than the typical length."""
-        words, s = self.words(text), self._settings
-        b, typical = (s.b_ko, s.typical_terms_ko) if _HANGUL.search(text) else (s.b_en, s.typical_terms_en)
+        (words, pairs), s = self._words_and_pairs(text), self._settings
+        b, typical = (s.b_ko, s.typical_terms_ko) if _is_korean(text) else (s.b_en, s.typical_terms_en)
         length = s.k1 * (1 - b + b * len(words) / typical)
-        counts = Counter([*words, *_bigrams(words, text)])
+        counts = Counter([*words, *pairs])
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
         """Return the terms of a question, with those of `others`, its synonyms, and of `before`, those before it.
 
-        A term that only those have weighs less (`TermSettings`).
+        A term that only those have weighs less (`TermSettings`). All terms of a Korean question weigh less by one
+        factor, so that its words and pairs together weigh what its words would alone: their best score, by which
+        answerability is told, stays on its scale.
         """
-        previous = {term: weight * self._settings.before for term, weight in self._question_weights(before).items()}
-        synonym = self._settings.synonym_ko if _HANGUL.search(text) else self._settings.synonym_en
-        synonyms = dict.fromkeys(self.words(others), synonym)
-        return _vector((previous | synonyms | self._question_weights(text)).items())
+        own, s = self._question_weights(text), self._settings
+        previous = {term: weight * s.before for term, weight in self._question_weights(before).items()}
+        synonyms = dict.fromkeys(self.words(others), s.synonym_ko if _is_korean(text) else s.synonym_en)
+        words = sum(not term.startswith(_PAIR) for term in own)
+        factor = words / sum(own.values()) if words and _is_korean(text) else 1.0
+        return _vector((term, factor * weight) for term, weight in (previous | synonyms | own).items())
 
     def _question_weights(self, text: str) -> dict[str, float]:
-        words = self.words(text)
-        return dict.fromkeys(_bigrams(words, text), self._settings.pair) | dict.fromkeys(words, 1.0)
+        words, pairs = self._words_and_pairs(text)
+        pair = self._settings.pair_ko if _is_korean(text) else self._settings.pair_en
+        return dict.fromkeys(pairs, pair) | dict.fromkeys(words, 1.0)
+
+    def _words_and_pairs(self, text: str) -> tuple[list[str], list[str]]:
+        plain = normalize("NFKC", text).lower()
+        with self._lock:
+            words = [self._word(match.group()) for match in _WORD.finditer(plain) if match.group() not in _STOPWORDS]
+            if not _HANGUL.search(plain):
+                return words, [f"{left} {right}" for left, right in pairwise(words) if left != right]
+            tokens = self._tokens(plain)
+        words += [token.form for token in tokens if _kind(token) in _TOPICAL and _HANGUL.search(token.form)]
+        return words, list(_noun_pairs(tokens))
 
     def _word(self, word: str) -> str:
         if _DIGITS.match(word):
@@ -161,11 +175,6 @@ class Terms:
         # For a list Kiwi works in its own thread and others run meanwhile; for a bare string it holds the GIL.
         tokens: list[Token] = next(iter(self._kiwi.tokenize([text])))
         return tokens
-
-    def _morphemes(self, text: str) -> Iterator[str]:
-        for token in self._tokens(text):
-            if token.tag.partition("-")[0] in _TOPICAL and _HANGUL.search(token.form):
-                yield token.form
 
 
 @cache
@@ -183,11 +192,21 @@ def _loaded() -> tuple[Kiwi, Lock]:
     return kiwi, Lock()
 
 
-def _bigrams(words: Sequence[str], text: str) -> list[str]:
-    """Return the bigrams of an English text; none of a Korean one, whose words are not in their order here."""
-    if _HANGUL.search(text):
-        return []
-    return [f"{left} {right}" for left, right in pairwise(words) if left != right]
+def _is_korean(text: str) -> bool:
+    return _HANGUL.search(normalize("NFKC", text)) is not None
+
+
+def _kind(token: Token) -> str:
+    tag: str = token.tag
+    return tag.partition("-")[0]
+
+
+def _noun_pairs(tokens: Iterable[Token]) -> Iterator[str]:
+    """Yield each two neighbouring nouns, with at most a space or the end of a line between them, as one term."""
+    for left, right in pairwise(tokens):
+        is_near = right.start - left.end <= 1
+        if is_near and _kind(left) in _COMPOUND_TAGS and _kind(right) in _COMPOUND_TAGS:
+            yield f"{_PAIR}{left.form}{right.form}"
 
 
 def _vector(weights: Iterable[tuple[str, float]]) -> SparseTerms:

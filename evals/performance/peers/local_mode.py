@@ -11,7 +11,7 @@ from knowledge.passage import LANGUAGES
 from knowledge.terms import SparseTerms
 
 COLLECTION = "kb"
-CANDIDATES = 100
+CANDIDATES = 200
 
 
 class LocalMode:
