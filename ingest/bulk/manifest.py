@@ -102,7 +102,7 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
             raise ManifestError(f"{folder / MANIFEST}: {entry.file} lies outside the folder")
         yield SourceFile(
             path=file,
-            name=entry.file,
+            name=entry.file.removeprefix("./"),
             document_id=entry.document_id,
             metadata=Metadata(
                 title=entry.title,

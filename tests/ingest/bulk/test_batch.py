@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = "".join(
         f"  - {{file: {name}, document_id: {document_id}, readers: [customers]}}\n"
         for name, document_id in (
-            ("0.md", "notice"), ("1.md", "notice"), ("long.txt", "long"), ("sheet.pdf", "sheet"),
+            ("./0.md", "notice"), ("1.md", "notice"), ("long.txt", "long"), ("sheet.pdf", "sheet"),
             ("locked.pdf", "locked"), ("empty.txt", "empty"),
         )
     )  # fmt: skip
