@@ -4,7 +4,7 @@ Before the first token: one retry among the primaries (a canary's conversation i
 fallback group. After it: another endpoint of the same group continues the answer, even one whose breaker is open, since
 the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left. Where one
 refuses the request (its content filter, a context that is smaller), no other of its group is asked; nor where one broke
-and the retries are used up: what the fallback is asked first repeats nothing there.
+and the retries are used up: what the next group is asked first repeats nothing there.
 """
 
 from collections.abc import Collection
@@ -55,7 +55,7 @@ class Attempts:
         self._order = pool.group_order(conversation_id)
         self._group = self._order[0]
         self._begun = False
-        self._spares_primaries = False
+        self._out_of_retries = False
         self._deadline: float | None = None
         pool.retries.add_request()
 
@@ -119,14 +119,17 @@ class Attempts:
         # An endpoint that is unreachable or stopped, or refuses, did no work that a retry repeats; others do.
         if isinstance(exc, Unreachable | EndpointStopped | RequestRejected) or self._pool.retries.take():
             return True
-        self._spares_primaries = True
-        return not isinstance(exc, QueueFull) and all(member.group != "fallback" for member in self._failed)
+        self._out_of_retries = True
+        is_flood = isinstance(exc, QueueFull | DeadlineExceeded)
+        return not is_flood and all(member.group != "fallback" for member in self._failed)
 
     def _groups(self) -> tuple[Group, ...]:
         if self._begun:
             return (self._group,)
-        failed_before_fallback = sum(member.group != "fallback" for member in self._failed)
-        return ("fallback",) if self._spares_primaries or failed_before_fallback >= 2 else self._order
+        failed = [member.group for member in self._failed]
+        if self._out_of_retries:
+            return tuple(group for group in ("primary", "fallback") if group not in failed)
+        return self._order if len(failed) - failed.count("fallback") < 2 else ("fallback",)
 
     def _pick(self, group: Group) -> Target | None:
         # What has begun goes on from its token ids; an endpoint without them would begin anew.

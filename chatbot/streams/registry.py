@@ -264,15 +264,17 @@ class AnswerRegistry:
         while live.unflushed and not self._handed_over:
             await anyio.sleep(self._settings.heartbeat)
             with contained("flush", self._on_failure):
-                async with self._flushing:
-                    await self._append(live)
+                if not (live.written_elsewhere or live.deleted):
+                    async with self._flushing:
+                        await self._append(live)
                 if live.fully_logged or live.written_elsewhere or live.deleted:
                     self._drop_from_memory(live)
                     if live.fully_logged:
                         self._ended.append((anyio.current_time(), live))
-        if live.unflushed:  # handed over, and this process ends
-            self._drop_from_memory(live)
-        self._set_idle()
+        with contained("flush", self._on_failure):
+            if live.unflushed:  # handed over, and this process ends
+                self._drop_from_memory(live)
+            self._set_idle()
 
     def _set_idle(self) -> None:
         """Tell who waits for it that this process writes no answer, and that no log lacks the end of one."""

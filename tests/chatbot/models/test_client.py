@@ -350,6 +350,25 @@ async def test_full_primaries_send_no_more_than_retries_to_the_smaller_model(tok
             await ask(served)
 
 
+async def test_primaries_are_asked_after_a_canary_that_broke_also_where_no_retry_is_left(tokenizer: Tokenizer) -> None:
+    canary = [Behaviour(fail_status=500)]
+    async with serve(
+        tokenizer, [Behaviour(answer=ANSWER)], [Behaviour(answer="small")], canaries=canary, share=0.999_999
+    ) as served:
+        use_up_retries(served)
+        assert (await ask(served)).text == ANSWER
+        assert [call.group for call in served.calls] == ["canary", "primary"]
+
+
+async def test_slow_primaries_send_no_more_than_retries_to_the_smaller_model(tokenizer: Tokenizer) -> None:
+    slow = Behaviour(first_token_seconds=30)
+    async with serve(tokenizer, [slow] * 2, [Behaviour(answer="small")], deadlines=QUICK) as served:
+        use_up_retries(served)
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+        assert [call.outcome for call in served.calls] == ["slow"]
+
+
 def use_up_retries(served: Served) -> None:
     while served.models.pool.retries.take():
         pass

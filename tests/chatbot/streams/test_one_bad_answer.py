@@ -296,3 +296,21 @@ async def test_an_end_whose_place_in_memory_another_took_while_it_was_logged_is_
             await registry.drained()
         assert text_of(await read_all(registry, first)) == text_of(await read_all(registry, second)) == "one two"
     assert failed == []
+
+
+async def test_an_end_that_another_replica_has_taken_over_is_logged_no_more(
+    redis: Redis, tasks: TaskGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the log of it meets a bug each time: nobody waits for it."""
+    async with open_pipelined_connection(redis) as pipelined:
+        log = Held(redis, pipelined)
+        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings(heartbeat=0.05))
+        live = new_answer(customer())
+        log.refused = live.answer_id
+        await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+        await read_all(registry, live)
+        monkeypatch.setattr(Held, "append", LogWithABug.append)
+        live.written_elsewhere = True
+        with anyio.fail_after(5):
+            await registry.drained()
+    assert not live.unflushed
