@@ -60,7 +60,9 @@ class TurnSettings(BaseModel, frozen=True):
         0.4, description="ratio: that of another answer to a question; at 0 the model would repeat itself"
     )
     max_answer_tokens: int = Field(400, description="tokens: the longest answer where the caller names no length")
-    most_answer_tokens: int = Field(2000, description="tokens: the longest answer that a caller may ask for")
+    most_answer_tokens: int = Field(
+        2000, description="tokens: the longest answer that a caller gets, whatever length it asks for"
+    )
     thinking_tokens: Annotated[int, Field(gt=0)] = Field(
         1000,
         description=(

@@ -12,6 +12,7 @@ from chatbot.api.auth import TheCaller
 from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
 from chatbot.api.routes.chat import (
     ANSWER_CONTENT,
+    AnswerTokens,
     Id,
     IdempotencyKey,
     Text,
@@ -51,7 +52,7 @@ class SourceText(BaseModel):
 class Again(BaseModel):
     """How another answer to the same question is wanted."""
 
-    max_answer_tokens: Annotated[int, Field(ge=1, le=2000)] | None = None
+    max_answer_tokens: AnswerTokens | None = None
     stream: bool = True
 
 

@@ -53,6 +53,8 @@ _NO_CONTROL = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 Text = Annotated[str, StringConstraints(strip_whitespace=True, pattern=_NO_CONTROL)]
 Message = Annotated[Text, StringConstraints(min_length=1, max_length=4000)]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+# More than TURN__MOST_ANSWER_TOKENS is as much as that.
+AnswerTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Ask(BaseModel):
@@ -61,7 +63,7 @@ class Ask(BaseModel):
     message: Message
     conversation_id: Id | None = None
     parent_id: Id | None = None
-    max_answer_tokens: Annotated[int, Field(ge=1, le=2000)] | None = None
+    max_answer_tokens: AnswerTokens | None = None
     stream: bool = True
 
 
