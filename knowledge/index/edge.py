@@ -77,6 +77,8 @@ class _Recorded(msgspec.Struct):
 
     embedder: str | None
     dimensions: int
+    terms: int = 1
+    """Not recorded by the releases before the second `TERMS_VERSION`."""
 
 
 class _Collection:
@@ -191,7 +193,7 @@ class EdgeEngine:
 
     async def vectors_of(self, collection: str) -> Vectors:
         recorded = await self._read(lambda: self._collection(collection).recorded)
-        return Vectors(recorded.embedder, recorded.dimensions)
+        return Vectors(recorded.embedder, recorded.dimensions, recorded.terms)
 
     async def create(self, collection: str, vectors: Vectors) -> None:
         await self._write(lambda: self._create(collection, vectors))
@@ -375,7 +377,7 @@ class EdgeEngine:
         if collection in self._collections:
             self._index_payload(self._collections[collection].shard)
             return
-        recorded = _Recorded(vectors.embedder, vectors.dimensions or 0)
+        recorded = _Recorded(vectors.embedder, vectors.dimensions or 0, vectors.terms)
         partial = self._folder / f"{collection}{_PARTIAL}"
         shutil.rmtree(partial, ignore_errors=True)  # of an attempt that failed
         partial.mkdir()

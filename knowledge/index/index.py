@@ -97,6 +97,7 @@ class Index:
         self.terms = terms
         self._settings = settings
         self._size = 0
+        self._version_of = ("", 0)
         self._counted_at = -math.inf
 
     @property
@@ -134,9 +135,7 @@ class Index:
         try:
             async with asyncio.TaskGroup() as prepared:
                 embedding = prepared.create_task(self._embed_question([question, before]))
-                terms = prepared.create_task(
-                    asyncio.to_thread(self.terms.query, question, before=before, others=others)
-                )
+                terms = prepared.create_task(self._terms_of_question(question, before=before, others=others))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         vector = embedding.result()
@@ -350,6 +349,16 @@ class Index:
         except EmbeddingUnavailable as exc:
             raise IndexUnavailable(f"the question cannot be embedded: {exc}") from exc
         return _leaning(*vectors)
+
+    async def _terms_of_question(self, question: str, *, before: str, others: str) -> SparseTerms:
+        version = await self._ask(self._terms_version)
+        return await asyncio.to_thread(self.terms.query, question, before=before, others=others, version=version)
+
+    async def _terms_version(self, collection: str) -> int:
+        """Return which terms the texts of a collection have; it is asked once."""
+        if self._version_of[0] != collection:
+            self._version_of = collection, (await self._engine.vectors_of(collection)).terms
+        return self._version_of[1]
 
     async def _rarest(self, collection: str) -> float:
         """Return the weight of a term that only one passage has (the IDF of BM25): it grows with the collection."""

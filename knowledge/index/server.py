@@ -108,9 +108,10 @@ class ServerEngine:
 
     async def vectors_of(self, collection: str) -> Vectors:
         config = (await self._ask(lambda: self._client.get_collection(collection), self._read_timeout)).config
-        embedder = (config.metadata or {}).get("embedder")
+        metadata = config.metadata or {}
+        embedder, terms = metadata.get("embedder"), metadata.get("terms", 1)
         dense = config.params.vectors.get(DENSE) if isinstance(config.params.vectors, dict) else None
-        return Vectors(None if embedder is None else str(embedder), None if dense is None else dense.size)
+        return Vectors(None if embedder is None else str(embedder), None if dense is None else dense.size, int(terms))
 
     async def create(self, collection: str, vectors: Vectors) -> None:
         if not await self._exists(collection):
@@ -233,7 +234,7 @@ class ServerEngine:
             # m=0: no graph over all points; payload_m: one a tenant (qdrant.tech, "Multitenancy").
             hnsw_config=models.HnswConfigDiff(m=0, payload_m=16) if settings.graph_by_tenant else None,
             quantization_config=models.ScalarQuantization(scalar=int8) if quantized else None,
-            metadata={"embedder": vectors.embedder},
+            metadata={"embedder": vectors.embedder, "terms": vectors.terms},
         )
 
     def _query(self, query: Query) -> models.QueryRequest:

@@ -21,6 +21,11 @@ from kiwipiepy import Kiwi, Token
 from pydantic import BaseModel, PositiveFloat
 from snowballstemmer import stemmer
 
+TERMS_VERSION = 2
+"""Of what `Terms.passage` takes from a text; a collection keeps that of the release that made it."""
+_PAIRS_SINCE = 2
+"""The version from which on two neighbouring Korean nouns are a term."""
+
 # Nouns, verbs, adjectives, roots, adverbs and Hanja. Kiwi's suffixes such as "VV-R" (regular conjugation) are removed
 # first; particles, endings and punctuation carry no topic; letters and digits are matched by `_WORD` in any language.
 _TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", "XPN", "SH"})
@@ -137,23 +142,27 @@ class Terms:
         counts = Counter([*words, *pairs])
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
-    def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
+    def query(self, text: str, *, before: str = "", others: str = "", version: int = TERMS_VERSION) -> SparseTerms:
         """Return the terms of a question, with those of `others`, its synonyms, and of `before`, those before it.
 
         A term that only those have weighs less (`TermSettings`). All terms of a Korean question weigh less by one
         factor, so that its words and pairs together weigh what its words would alone: their best score, by which
-        answerability is told, stays on its scale.
+        answerability is told, stays on its scale. `version` is that of the passages that are searched: where these have
+        no pairs of Korean nouns, the question has none.
         """
-        own, s = self._question_weights(text), self._settings
-        previous = {term: weight * s.before for term, weight in self._question_weights(before).items()}
+        own, s = self._question_weights(text, version), self._settings
+        previous = {term: weight * s.before for term, weight in self._question_weights(before, version).items()}
         synonyms = dict.fromkeys(self.words(others), s.synonym_ko if _is_korean(text) else s.synonym_en)
         words = sum(not term.startswith(_PAIR) for term in own)
         factor = words / sum(own.values()) if words and _is_korean(text) else 1.0
         return _vector((term, factor * weight) for term, weight in (previous | synonyms | own).items())
 
-    def _question_weights(self, text: str) -> dict[str, float]:
+    def _question_weights(self, text: str, version: int) -> dict[str, float]:
         words, pairs = self._words_and_pairs(text)
-        pair = self._settings.pair_ko if _is_korean(text) else self._settings.pair_en
+        if _is_korean(text):
+            pairs, pair = pairs if version >= _PAIRS_SINCE else [], self._settings.pair_ko
+        else:
+            pair = self._settings.pair_en
         return dict.fromkeys(pairs, pair) | dict.fromkeys(words, 1.0)
 
     def _words_and_pairs(self, text: str) -> tuple[list[str], list[str]]:
