@@ -277,7 +277,7 @@ class Index:
         alias = self._settings.alias
         former = await self._engine.behind(alias)
         await self._engine.point_alias(alias, filled.collection)
-        self._looked_at = -math.inf
+        self._collection = filled.collection
         await drop_former(self._engine, alias=alias, keep=(former or "", filled.collection))
 
     def weighing(self, dense_weight: float) -> "Index":

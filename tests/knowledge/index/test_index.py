@@ -201,6 +201,7 @@ async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(i
     assert (index.collection, filled.collection) == ("kb-1", "kb-2")
     assert await index.search("수수료", access=CUSTOMER, limit=3)
     await index.switch_to(filled)
+    assert index.collection == filled.collection
     assert await index.search("수수료", access=CUSTOMER, limit=3) == []
     await index.upsert(numbered(*CORPUS))
     assert await index.search("수수료", access=CUSTOMER, limit=3)
