@@ -33,8 +33,6 @@ _TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", 
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3\u3400-\u9fff]")
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
 _DIGITS = re.compile(r"\d")
-_PAIR = " "
-"""What a pair of Korean nouns begins with, and no other term."""
 
 # Words of most English sentences, which would only lengthen a passage.
 _STOPWORD_LIST = (
@@ -104,6 +102,15 @@ class Morpheme:
     end: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """The terms of a text in order, repeated as often as they occur: words, and pairs of neighbours."""
+
+    words: list[str]
+    pairs: list[str]
+    is_korean: bool
+
+
 class Terms:
     """Turns text into sparse vectors; one instance serves every thread, and all of a process share one Kiwi."""
 
@@ -115,7 +122,7 @@ class Terms:
 
     def words(self, text: str) -> list[str]:
         """Return the terms of a text in order, repeated as often as they occur."""
-        return self._words_and_pairs(text)[0]
+        return self._read(text).words
 
     def morphemes(self, text: str) -> list[Morpheme]:
         """Return the Korean morphemes of a text in order; forms are in lower case, places count its characters."""
@@ -136,10 +143,10 @@ class Terms:
 
     def passage(self, text: str) -> SparseTerms:
         """Return BM25's term frequencies: saturated, and lower in a passage of more than the typical length."""
-        (words, pairs), s = self._words_and_pairs(text), self._settings
-        b, typical = (s.b_ko, s.typical_terms_ko) if _is_korean(text) else (s.b_en, s.typical_terms_en)
-        length = s.k1 * (1 - b + b * len(words) / typical)
-        counts = Counter([*words, *pairs])
+        read, s = self._read(text), self._settings
+        b, typical = (s.b_ko, s.typical_terms_ko) if read.is_korean else (s.b_en, s.typical_terms_en)
+        length = s.k1 * (1 - b + b * len(read.words) / typical)
+        counts = Counter([*read.words, *read.pairs])
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "", version: int = TERMS_VERSION) -> SparseTerms:
@@ -150,30 +157,30 @@ class Terms:
         answerability is told, stays on its scale. `version` is that of the passages that are searched: where these have
         no pairs of Korean nouns, the question has none.
         """
-        own, s = self._question_weights(text, version), self._settings
-        previous = {term: weight * s.before for term, weight in self._question_weights(before, version).items()}
-        synonyms = dict.fromkeys(self.words(others), s.synonym_ko if _is_korean(text) else s.synonym_en)
-        words = sum(not term.startswith(_PAIR) for term in own)
-        factor = words / sum(own.values()) if words and _is_korean(text) else 1.0
+        asked, s = self._read(text), self._settings
+        own = self._question_weights(asked, version)
+        previous = {
+            term: weight * s.before for term, weight in self._question_weights(self._read(before), version).items()
+        }
+        synonyms = dict.fromkeys(self.words(others), s.synonym_ko if asked.is_korean else s.synonym_en)
+        factor = len(set(asked.words)) / sum(own.values()) if asked.words and asked.is_korean else 1.0
         return _vector((term, factor * weight) for term, weight in (previous | synonyms | own).items())
 
-    def _question_weights(self, text: str, version: int) -> dict[str, float]:
-        words, pairs = self._words_and_pairs(text)
-        if _is_korean(text):
-            pairs, pair = pairs if version >= _PAIRS_SINCE else [], self._settings.pair_ko
-        else:
-            pair = self._settings.pair_en
-        return dict.fromkeys(pairs, pair) | dict.fromkeys(words, 1.0)
+    def _question_weights(self, asked: _Read, version: int) -> dict[str, float]:
+        has_pairs = version >= _PAIRS_SINCE or not asked.is_korean
+        weight = self._settings.pair_ko if asked.is_korean else self._settings.pair_en
+        return dict.fromkeys(asked.pairs if has_pairs else (), weight) | dict.fromkeys(asked.words, 1.0)
 
-    def _words_and_pairs(self, text: str) -> tuple[list[str], list[str]]:
+    def _read(self, text: str) -> _Read:
         plain = normalize("NFKC", text).lower()
         with self._lock:
             words = [self._word(match.group()) for match in _WORD.finditer(plain) if match.group() not in _STOPWORDS]
             if not _HANGUL.search(plain):
-                return words, [f"{left} {right}" for left, right in pairwise(words) if left != right]
+                pairs = [f"{left} {right}" for left, right in pairwise(words) if left != right]
+                return _Read(words=words, pairs=pairs, is_korean=False)
             tokens = self._tokens(plain)
         words += [token.form for token in tokens if _kind(token) in _TOPICAL and _HANGUL.search(token.form)]
-        return words, list(_noun_pairs(tokens))
+        return _Read(words=words, pairs=list(_noun_pairs(tokens)), is_korean=True)
 
     def _word(self, word: str) -> str:
         if _DIGITS.match(word):
@@ -201,10 +208,6 @@ def _loaded() -> tuple[Kiwi, Lock]:
     return kiwi, Lock()
 
 
-def _is_korean(text: str) -> bool:
-    return _HANGUL.search(normalize("NFKC", text)) is not None
-
-
 def _kind(token: Token) -> str:
     tag: str = token.tag
     return tag.partition("-")[0]
@@ -215,7 +218,7 @@ def _noun_pairs(tokens: Iterable[Token]) -> Iterator[str]:
     for left, right in pairwise(tokens):
         is_near = right.start - left.end <= 1
         if is_near and _kind(left) in _COMPOUND_TAGS and _kind(right) in _COMPOUND_TAGS:
-            yield f"{_PAIR}{left.form}{right.form}"
+            yield f" {left.form}{right.form}"  # no other term begins with a space
 
 
 def _vector(weights: Iterable[tuple[str, float]]) -> SparseTerms:
