@@ -171,6 +171,11 @@ class LiveAnswer:
             outcome=self.outcome,
         )
 
+    @property
+    def owes_log(self) -> bool:
+        """Whether the log lacks something that this process is to bring there."""
+        return not (self.fully_logged or self.written_elsewhere or self.deleted)
+
     def log_lost(self) -> None:
         """Note that Redis has lost the log, or a part of it: the next append has everything."""
         self.fully_logged = False

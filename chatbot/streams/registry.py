@@ -243,7 +243,7 @@ class AnswerRegistry:
             if not live.ended:  # cancelled with the process: who waits for the log, shielded, must not wait for ever
                 live.stop_writing()
         del self._live[live.answer_id]
-        if not (live.fully_logged or live.written_elsewhere or live.deleted):
+        if live.owes_log:
             if live.loggable:
                 self._flush_later(live)
             else:
@@ -264,10 +264,10 @@ class AnswerRegistry:
         while live.unflushed and not self._handed_over:
             await anyio.sleep(self._settings.heartbeat)
             with contained("flush", self._on_failure):
-                if not (live.written_elsewhere or live.deleted):
+                if live.owes_log:
                     async with self._flushing:
                         await self._append(live)
-                if live.fully_logged or live.written_elsewhere or live.deleted:
+                if not live.owes_log:
                     self._drop_from_memory(live)
                     if live.fully_logged:
                         self._ended.append((anyio.current_time(), live))
