@@ -7,11 +7,12 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient, models
 
 from knowledge.access import Access
+from knowledge.index import IndexSettings
 from knowledge.passage import LANGUAGES
 from knowledge.terms import SparseTerms
 
 COLLECTION = "kb"
-CANDIDATES = 200
+CANDIDATES = IndexSettings(path=Path()).fusion.candidates
 
 
 class LocalMode:
