@@ -149,7 +149,7 @@ class Answering:
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
         """Cancel the block when the answer is revoked, also while the model is silent.
 
-        Each poll of the withdrawals looks; between two of them only time revokes, which the scope's deadline knows.
+        The withdrawals tell when something has changed; else only time revokes, which the scope's deadline knows.
         """
         withdrawals = self.services.withdrawals
         ends = (hit.passage.visible_until for hit in self.turn.found.hits)
@@ -158,10 +158,9 @@ class Answering:
         def look() -> None:
             if self.revoked():
                 scope.cancel()
-            left = min(first_end - self.services.now(), withdrawals.readable_for())
-            scope.deadline = anyio.current_time() + left
 
-        with anyio.CancelScope() as scope, withdrawals.notifying(look):
+        left = first_end - self.services.now()
+        with anyio.move_on_after(left) as scope, withdrawals.notifying(look):
             look()
             yield scope
 

@@ -258,6 +258,7 @@ async def open_cluster(
     client = RedisCluster.from_url(
         url,
         max_connections=settings.max_connections,
+        socket_timeout=None,  # the breaker's deadline is shorter, and redis-py's own costs a task a command
         socket_connect_timeout=2,
         retry=Retry(NoBackoff(), 1),
         **tls.redis_options(url),
@@ -275,6 +276,7 @@ async def open_redis(url: str, settings: RedisSettings, tls: TlsSettings = SYSTE
         url,
         max_connections=settings.max_connections,
         timeout=5,
+        socket_timeout=None,  # the breaker's deadline is shorter, and redis-py's own costs a task a command
         socket_connect_timeout=2,
         retry=Retry(NoBackoff(), 1),
         retry_on_error=[*DEMOTED],  # by another connection

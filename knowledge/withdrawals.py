@@ -1,8 +1,8 @@
 """Withdrawn versions, stopped models and the emergency flag: an SQL table that every process polls once a second.
 
-Each poll tells the answers that run, which then ask, so it answers from memory. After five seconds without a
-successful poll `readable` is false, and the caller hands over to a person. Every stop and resumption is recorded with
-its author, time and reason, in the transaction that makes it.
+A poll that finds a change tells the answers that run, which then ask, so it answers from memory. After five seconds
+without a successful poll they are told, too: `readable` is false, and the caller hands over to a person. Every stop and
+resumption is recorded with its author, time and reason, in the transaction that makes it.
 
 The row of a withdrawn version is never removed: its points stay for searches of an earlier time, and a restored older
 index does not know that they have ended. So an equal number of rows means the same rows, whatever clock or late commit
@@ -99,6 +99,8 @@ class Withdrawals:
         self._versions: frozenset[tuple[str, str]] = frozenset()
         self._read_at = float("-inf")
         self._versions_read_at = float("-inf")
+        self._told = (False, self._stops, self._versions)
+        """What the listeners have last heard of: `readable`, the stops and the versions."""
         self._listeners: list[Callable[[], None]] = []
 
     def withdrawn(self, tenant: str, document_id: str, version: int) -> bool:
@@ -136,7 +138,7 @@ class Withdrawals:
 
     @contextmanager
     def notifying(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` after every poll, successful or not, while the block runs."""
+        """Call `listener` whenever what is withdrawn or stopped has changed, or `readable`, while the block runs."""
         self._listeners.append(listener)
         try:
             yield
@@ -212,7 +214,7 @@ class Withdrawals:
                     await self._read_versions(connection)
         self._stops = frozenset((kind, name) for kind, name in stopped)
         self._read_at = self._clock()
-        self._notify()
+        self._tell()
 
     def _is_full_read_due(self) -> bool:
         return self._clock() - self._versions_read_at > self._settings.whole_every
@@ -223,22 +225,36 @@ class Withdrawals:
         self._versions = frozenset((tenant, name) for tenant, name in rows)
         self._versions_read_at = self._clock()
 
-    def _notify(self) -> None:
+    def _tell(self) -> None:
+        """Call the listeners where something has changed since they were called."""
+        known = (self.readable(), self._stops, self._versions)
+        if known == self._told:
+            return
+        self._told = known
         for listener in tuple(self._listeners):
             with contained("listener"):  # the others hear of it all the same
                 listener()
 
     async def watch(self) -> None:
         """Poll the table until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_age)
+            while True:
+                try:
+                    # aiosqlite may never return from a connection that is cancelled while it opens; the deadline
+                    # applies.
+                    with anyio.CancelScope(shield=True):
+                        await self.read()
+                except UNAVAILABLE as exc:
+                    log.warning("withdrawals_unreadable", error=type(exc).__name__)
+                await anyio.sleep(self._settings.every)
+
+    async def _watch_age(self) -> None:
+        """Tell the listeners as soon as the last successful poll is too old."""
         while True:
-            try:
-                # aiosqlite may never return from a connection that is cancelled while it opens; the deadline applies.
-                with anyio.CancelScope(shield=True):
-                    await self.read()
-            except UNAVAILABLE as exc:
-                log.warning("withdrawals_unreadable", error=type(exc).__name__)
-                self._notify()
-            await anyio.sleep(self._settings.every)
+            left = self.readable_for()
+            await anyio.sleep(left if left >= 0 else self._settings.known_for)
+            self._tell()
 
 
 async def write_withdrawal(

@@ -1,9 +1,12 @@
 """Following answers that other replicas write: one read of the log for each in a process, shared by all who follow.
 
-A read begins behind the last event that its first follower has; whoever needs earlier events fetches those alone.
+A read begins behind the last event that its first follower has; whoever needs earlier events fetches those alone. What
+every second asks of Redis, whether the writers still live, is one command for all reads of a tenant.
 """
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 import structlog
@@ -17,6 +20,10 @@ from telemetry.supervision import OnFailure, contained
 log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
+"""Between two looks at all writers, at most; a mark "read" counts for longer (`chatbot.streams.log`)."""
+_SOON_SECONDS = 0.1
+"""How long a read waits for entries where the writer is silent or has ended the answer."""
 TakeOver = Callable[[str, AnswerId], Awaitable[bool]]
 """Takes over an answer of a tenant whose writer's lease has lapsed; returns whether this process writes it now."""
 
@@ -28,6 +35,8 @@ class SharedRead:
         self.who = who
         self.start = start
         self.scope = anyio.CancelScope()
+        self.waiting = anyio.CancelScope()
+        """Of the wait for entries: its deadline is the end of the writer's lease, as far as that is known."""
         self.followers = 0
         self.entries: list[LogEntry] = []
         self.over = False
@@ -91,6 +100,7 @@ class ReadsElsewhere:
         self._take_over = take_over
         self._on_failure = on_failure
         self._reads: dict[AnswerId, SharedRead] = {}
+        self._looking = False
 
     def __len__(self) -> int:
         """Return how many answers are read."""
@@ -112,6 +122,9 @@ class ReadsElsewhere:
         if read is None or read.over:
             read = self._reads[answer_id] = SharedRead(who, after)
             self._tasks.start_soon(self._run, answer_id, read)
+            if not self._looking:
+                self._looking = True
+                self._tasks.start_soon(self._keep_looking)
         elif (read.who.tenant, read.who.sub) != (who.tenant, who.sub):
             raise NotFound("there is no such answer")
         read.followers += 1
@@ -188,7 +201,7 @@ class ReadsElsewhere:
             return read.was_there
 
     async def _read_more(self, answer_id: AnswerId, read: SharedRead) -> None:
-        """Read until the writer's lease or the reader's mark ends, and take the answer over where the lease has lapsed.
+        """Read until the writer's lease ends, and take the answer over where it has lapsed.
 
         Raises:
             NotFound: there is no such answer any more.
@@ -201,12 +214,54 @@ class ReadsElsewhere:
         if left is not None and left <= 0 and await self._take_over(read.who.tenant, answer_id):
             read.end()
             return
-        until = anyio.current_time() + min(max(left or 0.0, 0.1), self._log.block_seconds)
-        while (wait := until - anyio.current_time()) > 0:
-            entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=wait)
-            read.add(entries)
-            if entries and entries[-1].event.ends:
-                read.end()
+        if left is not None and left > 0:
+            with anyio.move_on_after(left) as read.waiting:
+                while not read.over:
+                    await self._read_next(answer_id, read, self._log.block_seconds)
+            return
+        while await self._read_next(answer_id, read, _SOON_SECONDS):
+            if read.over:
                 return
-            if left is None and not entries:
-                raise LogLost(f"the log ends at event {progress.events}")
+        if left is None:
+            raise LogLost(f"the log ends at event {progress.events}")
+
+    async def _read_next(self, answer_id: AnswerId, read: SharedRead, wait: float) -> bool:
+        """Wait for entries, at most so many seconds; return whether there were any. The last one ends the read.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=wait)
+        read.add(entries)
+        if entries and entries[-1].event.ends:
+            read.end()
+        return bool(entries)
+
+    # --- the writers of what is read ---------------------------------------------------------------------------------
+
+    async def _keep_looking(self) -> None:
+        """Look at the writers of all reads again and again, while there are reads."""
+        try:
+            while self._reads:
+                await anyio.sleep(min(_LOOK_SECONDS, self._log.lease_seconds / 2))
+                with contained("reader", self._on_failure):
+                    await self._look()
+        finally:
+            self._looking = False
+
+    async def _look(self) -> None:
+        """Leave the readers' marks, and let each read wait for as long as its writer's lease lasts now.
+
+        Where Redis cannot be asked, the reads come to the ends of the leases that they know, and meet that themselves.
+        """
+        subs: defaultdict[str, dict[AnswerId, str]] = defaultdict(dict)
+        for answer_id, read in self._reads.items():
+            subs[read.who.tenant][answer_id] = read.who.sub
+        for tenant, of_tenant in subs.items():
+            with suppress(StoreUnavailable):
+                told = await self._log.touch_all(tenant, of_tenant, "read")
+                now = anyio.current_time()
+                for answer_id, progress in told.items():
+                    left = None if progress is None else progress.lease_left
+                    if answer_id in self._reads:
+                        self._reads[answer_id].waiting.deadline = now + (left or 0.0)

@@ -19,6 +19,7 @@ import anyio
 import msgspec
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from chatbot.errors import NotFound, StoreUnavailable
@@ -33,7 +34,7 @@ _TENANTS = "answers:tenants"
 _PING = "answers:ping"
 _BEAT_KEEP_SECONDS = 3600
 _READ_MARK_SECONDS = 2.5
-"""How long a mark "read" counts; a reader on another replica renews it every `block` seconds at the latest."""
+"""How long a mark "read" counts; a replica whose readers follow the answer renews it every second."""
 _READ_SECONDS = 1.0
 """How much later than asked for a blocking read may come back."""
 _MOST_ENTRIES = 500
@@ -51,7 +52,7 @@ class AnswerLogSettings(BaseModel, frozen=True):
 
     keep: int = Field(3600, description="seconds: how long a finished stream can be read again")
     block: float = Field(
-        2.0, description="seconds: how long a reader waits in Redis for the next event before it asks anew"
+        5.0, description="seconds: how long a reader waits in Redis for the next event before it asks anew"
     )
     lease: float = Field(2.0, description="seconds: after which another replica may take a silent writer's answer over")
 
@@ -140,7 +141,7 @@ class TakenOver:
 
 
 class TouchReply(msgspec.Struct, frozen=True):
-    """Returned by `answer_touch`; without `lease_left_ms` the answer has ended."""
+    """Returned by `answer_touch` of an answer; without `lease_left_ms` it has ended."""
 
     events: int
     lease_left_ms: int | None = None
@@ -172,14 +173,14 @@ class AnswerLog:
         pipelined: PipelinedConnection,
         readers: Redis | None = None,
     ) -> None:
-        """`pipelined` carries the appends, `readers` the blocking reads, so that these delay no command."""
+        """`pipelined` carries appends, leases and marks, `readers` the blocking reads, so that these delay nothing."""
         self._redis = redis
         self._readers = readers or redis
         self._pipelined = pipelined
         self._breaker = breaker
         self._settings = settings
         self.block_seconds = settings.block
-        """How long a reader waits for the next event before it leaves its mark anew."""
+        """How long a reader waits for the next event before it asks anew."""
         self._lease_ms = round(settings.lease * 1000)
         self._beat_key = f"answers:beat:{uuid4().hex}"
         self._beats = self._confirmed_beat = 0
@@ -276,11 +277,18 @@ class AnswerLog:
         args.append(append.outcome)
         for entry in append.entries:
             args += [entry.n, entry.event.name, entry.data]
-        reply = await self._breaker.call_within(lambda left: self._pipelined.run(self._append, keys, args, within=left))
-        standing = WriterStanding(reply)
+        standing = WriterStanding(await self._run(self._append, keys, args))
         if standing is WriterStanding.REPLACED:
             raise WriterReplaced(answer_id)
         return standing
+
+    async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Return a script's reply; it may run twice.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        return await self._breaker.call_within(lambda left: self._pipelined.run(script, keys, args, within=left))
 
     async def renew(self, tenant: str, epochs: Mapping[AnswerId, int]) -> dict[AnswerId, WriterStanding]:
         """Renew the leases of a tenant's answers, each written by its epoch, and return the writers' standings.
@@ -307,7 +315,7 @@ class AnswerLog:
             "writers": [{"answer_id": answer_id, "epoch": epoch} for answer_id, epoch in epochs.items()],
         }
         keys = [_open_answers_key(tenant), *(answer_key(tenant, answer_id) for answer_id in epochs)]
-        reply = await self._breaker.call(lambda: self._renew(keys=keys, args=[msgspec.msgpack.encode(named)]))
+        reply = await self._run(self._renew, keys, [msgspec.msgpack.encode(named)])
         standings = msgspec.msgpack.decode(reply, type=dict[str, WriterStanding])
         return {answer_id: standings[answer_id] for answer_id in epochs}
 
@@ -320,14 +328,27 @@ class AnswerLog:
             NotFound: no such answer, or another customer's.
             StoreUnavailable: Redis cannot be asked.
         """
-        keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
-        args = [msgspec.msgpack.encode({"answer_id": answer_id, "sub": who.sub, "mark": mark})]
-        encoded = await self._breaker.call(lambda: self._touch(keys=keys, args=args))
-        if encoded is None:
+        progress = (await self.touch_all(who.tenant, {answer_id: who.sub}, mark))[answer_id]
+        if progress is None:
             raise NotFound("there is no such answer")
-        reply = msgspec.msgpack.decode(encoded, type=TouchReply)
-        left = None if reply.lease_left_ms is None else reply.lease_left_ms / 1000
-        return AnswerProgress(events=reply.events, lease_left=left)
+        return progress
+
+    async def touch_all(
+        self, tenant: str, subs: Mapping[AnswerId, str], mark: Literal["read", "cancelled", ""]
+    ) -> dict[AnswerId, AnswerProgress | None]:
+        """Touch answers of a tenant, each for its customer; None where that customer has no such answer.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        keys = [_open_answers_key(tenant), *(answer_key(tenant, answer_id) for answer_id in subs)]
+        answers = [{"answer_id": answer_id, "sub": sub} for answer_id, sub in subs.items()]
+        reply = await self._run(self._touch, keys, [msgspec.msgpack.encode({"mark": mark, "answers": answers})])
+        replies = msgspec.msgpack.decode(reply, type=list[TouchReply | bool])
+        return {
+            answer_id: _progress(reply) if isinstance(reply, TouchReply) else None
+            for answer_id, reply in zip(subs, replies, strict=True)
+        }
 
     async def was_deleted(self, tenant: str, answer_id: AnswerId) -> bool:
         """Return whether an answer that is not there was deleted lately; else Redis may have forgotten it.
@@ -509,6 +530,11 @@ def _deleted_key(tenant: str, answer_id: AnswerId) -> str:
 
 def _open_answers_key(tenant: str) -> str:
     return f"{{{tenant}}}:answers:open"
+
+
+def _progress(reply: TouchReply) -> AnswerProgress:
+    left = None if reply.lease_left_ms is None else reply.lease_left_ms / 1000
+    return AnswerProgress(events=reply.events, lease_left=left)
 
 
 def _by_name(pairs: Sequence[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One connection on which all answers of a process append: scripts are written as they come and answered in order.
+"""One connection for the scripts of a process's answers: they are written as they come and answered in order.
 
 A client takes a connection from its pool for each command, guards each with timers of its own and reads through a
 stream and a task; at the pace of tokens that costs more than the command (`make bench` measures the log's cost). Here
@@ -106,7 +106,7 @@ class _Wire(asyncio.Protocol):
         timer = loop.call_at(due, self._late, reply, due)
         try:
             return await reply
-        except ResponseError:
+        except (ResponseError, asyncio.CancelledError):  # nobody waits for the reply any more: it is passed over
             raise
         except BaseException:  # given up, or broken: what gives no reply in time may never give one
             self.break_off()
@@ -184,9 +184,11 @@ async def _connected(target: AbstractConnection, within: float) -> _Wire:
     try:
         for command in greeting:
             await wire.ask(_pack(command), within)
-    except ResponseError as exc:
+    except BaseException as exc:
         wire.break_off()
-        raise RedisConnectionError(str(exc)) from exc
+        if isinstance(exc, ResponseError):
+            raise RedisConnectionError(str(exc)) from exc
+        raise
     return wire
 
 

@@ -70,7 +70,7 @@ class ReadersPlan:
     readers_each: int = 10
     opened_at_once: int = 8
     seconds: float = 60.0
-    questions: int = 60
+    questions: int = 200
     answer_tokens: int = 90
 
 

@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 STOP = StopChange(action="stop", by="park", reason="the model misbehaves", at=1.0)
 RESUME = StopChange(action="resume", by="kim", reason="it was the documents", at=2.0)
 
+RATES = ("hanbit", "rates", 2)
+
 
 @pytest.fixture
 async def withdrawals(engine: AsyncEngine) -> AsyncGenerator[Withdrawals]:
@@ -196,22 +198,36 @@ async def test_the_longest_author_of_a_token_and_the_longest_reason_are_recorded
     assert withdrawals.stopped(), "what is refused changes nothing"
 
 
-async def test_listeners_are_called_after_every_poll_also_one_that_fails(
-    withdrawals: Withdrawals, engine: AsyncEngine
+async def test_listeners_hear_of_what_changes_and_not_of_every_poll(
+    withdrawals: Withdrawals, database_url: str
 ) -> None:
-    polls: list[bool] = []
-    with withdrawals.notifying(lambda: polls.append(withdrawals.stopped())):
+    heard: list[tuple[bool, bool]] = []
+    engine = open_engine(database_url)
+    other = Withdrawals(engine, WithdrawalsSettings())
+    with withdrawals.notifying(lambda: heard.append((withdrawals.stopped(), withdrawals.withdrawn(*RATES)))):
         await withdrawals.change(STOP)
-        assert polls[-1]
-        async with engine.begin() as connection:
-            await connection.run_sync(WITHDRAWN.drop)
-        failed = len(polls)
-        await until(lambda: len(polls) > failed + 1)
-        async with engine.begin() as connection:
-            await connection.run_sync(WITHDRAWN.create)
-    before = len(polls)
-    await withdrawals.change(RESUME)
-    assert len(polls) == before, "the listener is removed"
+        assert heard == [(True, False)]
+        for _ in range(3):
+            await withdrawals.read()
+        assert len(heard) == 1
+        await other.withdraw(*RATES, reason="wrong rate", at=1.0)
+        await until(lambda: heard[1:] == [(True, True)])
+        await withdrawals.change(RESUME)
+        assert heard[2:] == [(False, True)]
+    await withdrawals.change(STOP)
+    assert len(heard) == 3, "the listener is removed"
+    await engine.dispose()
+
+
+async def test_listeners_hear_when_the_last_poll_is_too_old_before_the_next_one_and_when_one_succeeds(
+    engine: AsyncEngine,
+) -> None:
+    heard: list[bool] = []
+    async with open_withdrawals(engine, WithdrawalsSettings(known_for=0.3, every=600)) as withdrawals:
+        with withdrawals.notifying(lambda: heard.append(withdrawals.readable())):
+            await until(lambda: heard == [False])
+            await withdrawals.read()
+            assert heard == [False, True]
 
 
 async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:

@@ -1,10 +1,11 @@
 """The end of an answer whatever fails on the way: one last event, one settlement, one record."""
 
+import asyncio
 import base64
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -94,21 +95,25 @@ class Withdrawals:
     """Nothing is withdrawn, as far as is known for some seconds."""
 
     known_for: float = math.inf
+    known: bool = True
 
     def stopped(self, tenant: str) -> bool:  # noqa: ARG002  every tenant answers
         return False
 
     def readable(self) -> bool:
-        return True
-
-    def readable_for(self) -> float:
-        return self.known_for
+        return self.known
 
     def withdrawn(self, *_: object) -> bool:
         return False
 
     @contextmanager
-    def notifying(self, _: object):  # type: ignore[no-untyped-def]
+    def notifying(self, listener: Callable[[], None]) -> Iterator[None]:
+        def forget() -> None:
+            self.known = False
+            listener()
+
+        if self.known_for < math.inf:
+            asyncio.get_running_loop().call_later(self.known_for, forget)
         yield
 
 

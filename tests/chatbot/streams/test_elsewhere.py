@@ -105,6 +105,36 @@ async def test_a_mark_is_left_every_two_seconds_and_not_for_every_event(
     assert await _calls(redis, "evalsha") - before < appends + 10
 
 
+async def test_twenty_silent_answers_cost_redis_one_look_a_second(
+    redis: Redis, redis_url: str, tasks: TaskGroup
+) -> None:
+    pool = BlockingConnectionPool.from_url(f"{redis_url.removesuffix('/0')}/11", max_connections=30)
+    async with open_pipelined_connection(redis) as pipelined, Redis.from_pool(pool) as readers:
+        log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(lease=60), pipelined=pipelined, readers=readers)
+        writer, other = (AnswerRegistry(log, tasks, AnswerRegistrySettings()) for _ in range(2))
+        who = customer()
+        answers, speak = [new_answer(who) for _ in range(20)], Speaker()
+        read: list[str] = []
+
+        async def follow(live: LiveAnswer) -> None:
+            read.append(text_of(entry.event for entry in await read_all(other, live)))
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as following:
+                for live in answers:
+                    await writer.start(live, speak, passages=[])
+                    following.start_soon(follow, live)
+                while len(other._elsewhere) < len(answers):
+                    await anyio.sleep(0.01)
+                await anyio.sleep(0.5)
+                reads, looks = await _calls(redis, "xread"), await _calls(redis, "evalsha")
+                await anyio.sleep(2.5)
+                assert await _calls(redis, "xread") == reads
+                assert 1 <= await _calls(redis, "evalsha") - looks <= 3
+                speak.go_on.set()
+        assert read == ["one two three"] * 20
+
+
 async def test_who_comes_later_and_has_read_less_misses_nothing(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
     live, speak = new_answer(customer()), Speaker()

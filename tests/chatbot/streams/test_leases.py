@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chatbot.deferred import StoreMemory
 from chatbot.errors import Draining, NotFound
@@ -286,13 +287,23 @@ class Forked:
     """What the successor's reader read."""
 
 
+class CutOff(PipelinedConnection):
+    """A connection that reaches no Redis until it is mended."""
+
+    mended = False
+
+    async def run(self, *args: Any, **named: Any) -> Any:
+        if not self.mended:
+            raise RedisConnectionError
+        return await super().run(*args, **named)
+
+
 async def forked(
     redis: Redis, answer_log: AnswerLog, replica: Callable[..., Replica], tasks: TaskGroup, *, arrives_late: bool
 ) -> Forked:
     """Let a writer say half an answer into no log, and its successor all of it; an append may arrive late after all."""
-    cut_off = AnswerLog(
-        redis, RedisBreaker(PATIENT), LOG, pipelined=PipelinedConnection(Redis(host="127.0.0.1", port=1))
-    )
+    connection = CutOff(redis)
+    cut_off = AnswerLog(redis, RedisBreaker(PATIENT), LOG, pipelined=connection)
     writer, other = Replica(AnswerRegistry(cut_off, tasks, NEVER_ENDED)), replica()
     other.go_on.set()
     fork = Forked(new_answer(customer()))
@@ -312,7 +323,9 @@ async def forked(
             if arrives_late:
                 await answer_log.append(who.tenant, live.answer_id, live.unlogged(), epoch=live.epoch)
             fork.kept = await read_all(other, who, live.answer_id)
+            connection.mended = True
             tasks.start_soon(writer.registry.maintain_leases, writer.resume)
+    connection.close()
     return fork
 
 

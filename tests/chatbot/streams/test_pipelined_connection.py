@@ -64,6 +64,27 @@ async def test_everybody_gets_their_own_reply_also_beside_refusals(
     assert len([entry for entry in await client.client_list() if entry["cmd"] == "evalsha"]) == 1
 
 
+async def test_who_gives_up_waiting_takes_nobody_elses_reply_and_breaks_nothing(
+    server: RedisServer, client: Redis, pipelined: PipelinedConnection
+) -> None:
+    echo, replies = client.register_script(ECHO), list[object]()
+    await pipelined.run(echo, ["n"], ["first"], within=WITHIN)
+    wire = pipelined._wire
+
+    async def ask(word: str) -> None:
+        replies.append(await pipelined.run(echo, ["n"], [word], within=WITHIN))
+
+    server.signal(signal.SIGSTOP)
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(ask(word)) for word in ("one", "two", "three")]
+        await anyio.sleep(0.05)
+        asked[1].cancel()
+        server.signal(signal.SIGCONT)
+    assert replies == [b"one", b"three"]
+    assert await client.get("n") == b"4", "what nobody waits for is done all the same"
+    assert pipelined._wire is wire
+
+
 async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, pipelined: PipelinedConnection) -> None:
     echo = client.register_script(ECHO)
     assert await pipelined.run(echo, ["n"], ["a"], within=WITHIN) == b"a"
