@@ -226,35 +226,36 @@ class Withdrawals:
         self._versions_read_at = self._clock()
 
     def _tell(self) -> None:
-        """Call the listeners where something has changed since they were called."""
+        """Call the listeners where something has changed since all of them heard of it."""
         known = (self.readable(), self._stops, self._versions)
         if known == self._told:
             return
-        self._told = known
-        for listener in tuple(self._listeners):
+        heard = 0
+        listeners = tuple(self._listeners)
+        for listener in listeners:
             with contained("listener"):  # the others hear of it all the same
                 listener()
+                heard += 1
+        if heard == len(listeners):
+            self._told = known
 
     async def watch(self) -> None:
         """Poll the table until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch_age)
-            while True:
-                try:
-                    # aiosqlite may never return from a connection that is cancelled while it opens; the deadline
-                    # applies.
-                    with anyio.CancelScope(shield=True):
-                        await self.read()
-                except UNAVAILABLE as exc:
-                    log.warning("withdrawals_unreadable", error=type(exc).__name__)
-                await anyio.sleep(self._settings.every)
-
-    async def _watch_age(self) -> None:
-        """Tell the listeners as soon as the last successful poll is too old."""
         while True:
-            left = self.readable_for()
-            await anyio.sleep(left if left >= 0 else self._settings.known_for)
+            try:
+                # aiosqlite may never return from a connection that is cancelled while it opens; the deadline applies.
+                with anyio.CancelScope(shield=True):
+                    await self.read()
+            except UNAVAILABLE as exc:
+                log.warning("withdrawals_unreadable", error=type(exc).__name__)
+            await anyio.sleep(self._settings.every)
+
+    async def watch_age(self) -> None:
+        """Tell the listeners as soon as the last successful poll is too old, until cancelled."""
+        while True:
             self._tell()
+            left = self.readable_for()
+            await anyio.sleep(left if left >= 0 else min(self._settings.every, self._settings.known_for))
 
 
 async def write_withdrawal(
@@ -288,6 +289,7 @@ async def open_withdrawals(
     withdrawals = await load_withdrawals(engine, settings)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervise, "withdrawals", withdrawals.watch, on_failure)
+        tasks.start_soon(supervise, "withdrawals_age", withdrawals.watch_age, on_failure)
         try:
             yield withdrawals
         finally:

@@ -1,7 +1,7 @@
 """Following answers that other replicas write: one read of the log for each in a process, shared by all who follow.
 
-A read begins behind the last event that its first follower has; whoever needs earlier events fetches those alone. What
-every second asks of Redis, whether the writers still live, is one command for all reads of a tenant.
+A read begins behind the last event that its first follower has; whoever needs earlier events fetches those alone. Each
+second one command asks, for all reads of a tenant, whether their writers still live.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from chatbot.errors import ChatError, LogLost, NotFound, StoreUnavailable
-from chatbot.streams.log import AnswerId, AnswerLog, LogEntry
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerProgress, LogEntry
 from knowledge.identity import Principal
 from telemetry.supervision import OnFailure, contained
 
@@ -40,6 +40,7 @@ class SharedRead:
         self.followers = 0
         self.entries: list[LogEntry] = []
         self.over = False
+        self._after_look = -1
         self.was_there = False
         self.error: ChatError | None = None
         self._grown = anyio.Event()
@@ -48,6 +49,16 @@ class SharedRead:
     def after(self) -> int:
         """The number of the last entry that was read."""
         return self.entries[-1].n if self.entries else self.start
+
+    def wait_on(self, progress: AnswerProgress | None, now: float) -> None:
+        """Wait for entries until the lease ends; no longer where the log has more and nothing came since the last look.
+
+        A connection that died without a word brings nothing.
+        """
+        left = progress.lease_left if progress is not None else None
+        brings_nothing = progress is not None and progress.events > self.after == self._after_look
+        self._after_look = self.after
+        self.waiting.deadline = now if left is None or brings_nothing else now + left
 
     def add(self, entries: list[LogEntry]) -> None:
         self.entries += entries
@@ -242,26 +253,28 @@ class ReadsElsewhere:
     async def _keep_looking(self) -> None:
         """Look at the writers of all reads again and again, while there are reads."""
         try:
+            seconds = between = min(_LOOK_SECONDS, self._log.lease_seconds / 2)
             while self._reads:
-                await anyio.sleep(min(_LOOK_SECONDS, self._log.lease_seconds / 2))
-                with contained("reader", self._on_failure):
+                await anyio.sleep(seconds)
+                seconds = min(_RETRY_SECONDS, between)
+                with contained("reader", self._on_failure), suppress(StoreUnavailable):
                     await self._look()
+                    seconds = between
         finally:
             self._looking = False
 
     async def _look(self) -> None:
         """Leave the readers' marks, and let each read wait for as long as its writer's lease lasts now.
 
-        Where Redis cannot be asked, the reads come to the ends of the leases that they know, and meet that themselves.
+        Raises:
+            StoreUnavailable: Redis cannot be asked; the reads wait until the ends of the leases that they know.
         """
         subs: defaultdict[str, dict[AnswerId, str]] = defaultdict(dict)
         for answer_id, read in self._reads.items():
             subs[read.who.tenant][answer_id] = read.who.sub
         for tenant, of_tenant in subs.items():
-            with suppress(StoreUnavailable):
-                told = await self._log.touch_all(tenant, of_tenant, "read")
-                now = anyio.current_time()
-                for answer_id, progress in told.items():
-                    left = None if progress is None else progress.lease_left
-                    if answer_id in self._reads:
-                        self._reads[answer_id].waiting.deadline = now + (left or 0.0)
+            told = await self._log.touch_all(tenant, of_tenant, "read")
+            now = anyio.current_time()
+            for answer_id, progress in told.items():
+                if answer_id in self._reads:
+                    self._reads[answer_id].wait_on(progress, now)

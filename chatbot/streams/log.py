@@ -277,7 +277,8 @@ class AnswerLog:
         args.append(append.outcome)
         for entry in append.entries:
             args += [entry.n, entry.event.name, entry.data]
-        standing = WriterStanding(await self._run(self._append, keys, args))
+        reply = await self._breaker.call_within(lambda left: self._pipelined.run(self._append, keys, args, within=left))
+        standing = WriterStanding(reply)
         if standing is WriterStanding.REPLACED:
             raise WriterReplaced(answer_id)
         return standing

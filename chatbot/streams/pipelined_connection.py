@@ -3,8 +3,8 @@
 A client takes a connection from its pool for each command, guards each with timers of its own and reads through a
 stream and a task; at the pace of tokens that costs more than the command (`make bench` measures the log's cost). Here
 the client's pool only says how to connect (address, TLS, credentials, database), and an asyncio protocol packs, parses
-and wakes. It speaks RESP2, so that nothing but replies comes from Redis. A late reply breaks the connection, so that
-nothing is ever left waiting on it, and the next script opens another.
+and wakes. It speaks RESP2, so that nothing but replies comes from Redis. A late reply breaks the connection, as does a
+Redis that is no master any more, and the next script opens another.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.commands.core import AsyncScript
+from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ResponseError
 
-from chatbot.redis_client import in_time, more_time
+from chatbot.redis_client import DEMOTED, in_time, more_time
 
 Argument = str | bytes | int
 
@@ -55,7 +55,7 @@ class PipelinedConnection:
                     raise
                 may_be_new = False
                 await in_time(lambda: self._redis.script_load(script.script), within)
-            except RedisConnectionError:
+            except (RedisConnectionError, *DEMOTED):
                 if not may_be_stale:
                     raise
                 may_be_stale = False
@@ -128,16 +128,18 @@ class _Wire(asyncio.Protocol):
         """Give each waiting command its reply."""
         self._reader.feed(data)
         while (value := self._reader.gets()) is not _INCOMPLETE:
-            if isinstance(value, RedisConnectionError) or not self._waiting:
+            if not self._waiting:
                 self.break_off()
                 return
             reply = self._waiting.popleft()
-            if reply.done():
-                continue
-            if isinstance(value, ResponseError):
-                reply.set_exception(value)
-            else:
-                reply.set_result(value)
+            if not reply.done():
+                if isinstance(value, RedisError):
+                    reply.set_exception(value)
+                else:
+                    reply.set_result(value)
+            if isinstance(value, (RedisConnectionError, *DEMOTED)):
+                self.break_off()
+                return
 
     def connection_lost(self, _: Exception | None) -> None:
         """Fail every command that waits."""
@@ -157,16 +159,19 @@ class _Wire(asyncio.Protocol):
 
 _BROKE = "the connection broke"
 _INCOMPLETE = object()
+_ERRORS: dict[str, type[RedisError]] = {
+    "NOSCRIPT": NoScriptError,
+    "READONLY": ReadOnlyError,
+    "CLUSTERDOWN": ClusterDownError,
+    "LOADING": RedisConnectionError,
+    "MASTERDOWN": RedisConnectionError,
+}
 _pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 
 def _error(message: str) -> Exception:
-    """Return the exception of an error reply; a Redis that loads, or is no master, counts as one that is not there."""
-    if message.startswith("NOSCRIPT"):
-        return NoScriptError(message)
-    if message.startswith(("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN")):
-        return RedisConnectionError(message)
-    return ResponseError(message)
+    """Return the exception of an error reply; a Redis that loads, or has lost its master, counts as not there."""
+    return _ERRORS.get(message.partition(" ")[0], ResponseError)(message)
 
 
 async def _connected(target: AbstractConnection, within: float) -> _Wire:

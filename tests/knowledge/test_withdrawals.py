@@ -47,15 +47,18 @@ async def test_a_withdrawn_version_is_known_at_once_and_only_it(withdrawals: Wit
         assert not withdrawals.withdrawn(*other)
 
 
-async def test_a_listener_that_fails_keeps_no_other_from_hearing(withdrawals: Withdrawals) -> None:
-    heard: list[bool] = []
+async def test_a_listener_that_fails_keeps_no_other_from_hearing_and_is_told_again(withdrawals: Withdrawals) -> None:
+    heard, failed = list[bool](), list[bool]()
 
     def fail() -> None:
-        raise KeyError("a bug")
+        failed.append(withdrawals.stopped())
+        if len(failed) < 3:
+            raise KeyError("a bug")
 
     with withdrawals.notifying(fail), withdrawals.notifying(lambda: heard.append(withdrawals.stopped())):
         await withdrawals.change(STOP)
-        await until(lambda: heard[-1:] == [True])
+        await until(lambda: heard == [True] * 3)
+    assert failed == [True] * 3
     assert withdrawals.readable()
 
 
@@ -228,6 +231,20 @@ async def test_listeners_hear_when_the_last_poll_is_too_old_before_the_next_one_
             await until(lambda: heard == [False])
             await withdrawals.read()
             assert heard == [False, True]
+
+
+async def test_listeners_hear_that_the_last_poll_is_too_old_also_where_polling_meets_a_bug(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[bool] = []
+
+    async def fail(_: Withdrawals) -> None:
+        raise KeyError("a bug")
+
+    async with open_withdrawals(engine, WithdrawalsSettings(known_for=0.5, every=0.1)) as withdrawals:
+        with withdrawals.notifying(lambda: heard.append(withdrawals.readable())):
+            monkeypatch.setattr(Withdrawals, "read", fail)
+            await until(lambda: heard == [False])
 
 
 async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:

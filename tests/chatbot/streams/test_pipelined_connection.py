@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from chatbot.redis_client import RedisSettings, open_redis
+from chatbot.errors import StoreUnavailable
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from tests.conftest import RedisServer, free_port
 
@@ -127,14 +128,17 @@ async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
     assert (await client.info("stats"))["total_connections_received"] == connections + 1, "the hung one is left behind"
 
 
-async def test_a_redis_that_was_demoted_counts_as_a_broken_connection(
+async def test_a_redis_that_was_demoted_is_left_and_away_although_it_answers_a_ping(
     client: Redis, pipelined: PipelinedConnection
 ) -> None:
-    echo = client.register_script(ECHO)
+    echo, breaker = client.register_script(ECHO), RedisBreaker(RedisBreakerSettings(), ping=client.ping)
     assert await pipelined.run(echo, ["n"], [1], within=WITHIN) == b"1"
     await client.replicaof("127.0.0.1", "1")
-    with pytest.raises(RedisConnectionError):
-        await pipelined.run(echo, ["n"], [2], within=WITHIN)
+    first = pipelined._wire
+    with pytest.raises(StoreUnavailable):
+        await breaker.call_within(lambda left: pipelined.run(echo, ["n"], [2], within=left))
+    assert breaker.is_open
+    assert pipelined._wire is not first, "another connection may lead to the master"
     await client.replicaof("NO", "ONE")
     assert await pipelined.run(echo, ["n"], [3], within=WITHIN) == b"3"
 
