@@ -40,7 +40,8 @@ class SharedRead:
         self.followers = 0
         self.entries: list[LogEntry] = []
         self.over = False
-        self._after_look = -1
+        self._look_before = (0, start)
+        """How many entries the log had then, and the last that was read."""
         self.was_there = False
         self.error: ChatError | None = None
         self._grown = anyio.Event()
@@ -51,13 +52,14 @@ class SharedRead:
         return self.entries[-1].n if self.entries else self.start
 
     def wait_on(self, progress: AnswerProgress | None, now: float) -> None:
-        """Wait for entries until the lease ends; no longer where the log has more and nothing came since the last look.
+        """Wait for entries until the lease ends; no longer where nothing came of what the log had at the look before.
 
         A connection that died without a word brings nothing.
         """
         left = progress.lease_left if progress is not None else None
-        brings_nothing = progress is not None and progress.events > self.after == self._after_look
-        self._after_look = self.after
+        had, after = self._look_before
+        self._look_before = (progress.events if progress is not None else 0, self.after)
+        brings_nothing = had > self.after == after
         self.waiting.deadline = now if left is None or brings_nothing else now + left
 
     def add(self, entries: list[LogEntry]) -> None:
