@@ -35,7 +35,6 @@ def settings(profile: Profile) -> ServeSettings:
     )
 
 
-@pytest.mark.vllm
 def test_vllm_itself_parses_the_arguments_of_every_profile() -> None:
     profiles = [load_profile(name) for name in profile_names()]
     lines = "\n".join(json.dumps(command(settings(profile))[4:]) for profile in profiles)
@@ -131,7 +130,6 @@ def test_a_profile_of_ones_own_has_any_arguments(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.vllm
 def test_vllm_itself_refuses_an_argument_that_it_does_not_know_by_name(tmp_path: Path) -> None:
     known, unknown = tmp_path / "known", tmp_path / "unknown"
     for folder, more in ((known, FREE.replace("  swap_space_that_nobody_knows: 3\n", "")), (unknown, FREE)):
