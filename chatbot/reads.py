@@ -1,7 +1,8 @@
 """What customers read of what is kept for them: metered in bytes, one at a time each, few at once in a process.
 
 Writers and the answers of others share Redis and the event loop with them, and must not wait for a customer who reads
-all that is allowed at once. The count is a process's own: it protects the process.
+all that is allowed at once, or asks for a stream again and again. The count is a process's own: it protects the
+process.
 """
 
 import time
@@ -22,6 +23,10 @@ Customer = tuple[str, str]
 """A customer's tenant and subject."""
 _MOST_CUSTOMERS = 10_000
 _MINUTE = 60.0
+_STREAMS = 256
+"""How many repeated streams a minute's bytes suffice for, however short they are: each costs time of its own."""
+_REFUSAL_SECONDS = 1.0
+"""How long the refusal of a repeated stream takes: who asks again at once would cost as much as one who is served."""
 
 
 class ReadSettings(BaseModel, frozen=True):
@@ -29,7 +34,10 @@ class ReadSettings(BaseModel, frozen=True):
 
     bytes_per_minute: PositiveInt = Field(
         16 * 1024 * 1024,
-        description="bytes: of conversations and repeated answers that a customer reads from a process in a minute",
+        description=(
+            "bytes: of conversations and repeated answers that a customer reads from a process in a minute; "
+            "each repeated stream counts a 256th of them beside its own"
+        ),
     )
     at_once: PositiveInt = Field(4, description="reads: of conversations at once in a process; a customer has one")
     wait: PositiveFloat = Field(2.0, description="seconds: how long a read waits for its turn; then 503")
@@ -73,6 +81,19 @@ class Reads:
         if surplus >= 0:
             wait = (surplus + 1) * _MINUTE / self._settings.bytes_per_minute
             raise too_much("bytes_read_per_minute", retry_after=wait)
+
+    async def begin_stream(self, customer: Customer) -> None:
+        """Count a stream that is sent again; a customer who has read too much waits for a second before the refusal.
+
+        Raises:
+            RateLimited: as `check`.
+        """
+        try:
+            self.check(customer)
+        except RateLimited:
+            await anyio.sleep(_REFUSAL_SECONDS)
+            self.check(customer)
+        self.count(customer, self._settings.bytes_per_minute // _STREAMS)
 
     def count(self, customer: Customer, size: int) -> None:
         """Count bytes that the customer has read."""

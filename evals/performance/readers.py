@@ -1,15 +1,17 @@
 """`python -m evals.performance.readers`: thousands of readers of many answers on two replicas; exit 1 over a bound.
 
 Every answer has one reader who asked for it and others who read along, half of all on the replica that does not write
-it. The scripted model says a token every few seconds, so that all answers run at once. Meanwhile another customer asks
-again and again, from a process of their own; their first token is compared with that of the same customer alone. In the
-end each reader must have read every event of their answer once, in order, the same as the others did. All processes
-share this machine; the crowd's runs where a core is idle.
+it. The scripted model says a token every few seconds, so that all answers run at once. Meanwhile each tenth reader
+stops reading, and another customer asks again and again, from a process of their own; their first token is compared
+with that of the same customer alone. In the end each reader must have read every event of their answer once, in order,
+the same as the others did. Then one customer streams an ended answer again over ten connections, as often as they are
+let. All processes share this machine; the crowd's runs where a core is idle.
 """
 
 import argparse
 import asyncio
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -50,6 +52,9 @@ from llm_server.scripted import Behaviour
 TOKEN_SECONDS = 5.0
 """Less than the model's deadline for the next token."""
 PROFILE = "about: answers that last for as long as they are read\ndeadlines: {prefill: .inf, base: 8, answer: 3600}\n"
+STALLED = 10
+"""Each so many-th reader stops reading for a while."""
+REPLAYS_AT_ONCE = 10
 SPARE_FILES = 400
 AGAIN_SECONDS = 0.3
 SETTINGS = {
@@ -81,7 +86,7 @@ class Reader(asyncio.Protocol):
         """Without an answer the reader asks for one."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 0
-        self._token = token
+        self.token = token
         self.answer_id = answer_id
         self.read = 0
         self.digest = hashlib.sha256()
@@ -102,7 +107,15 @@ class Reader(asyncio.Protocol):
             head += f"last-event-id: {self.answer_id}.{self.read}\r\n"
         self._head, self._buffer = True, b""
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: self, self._host, self._port)
-        transport.write(f"{head}authorization: Bearer {self._token}\r\n\r\n".encode() + body)
+        transport.write(f"{head}authorization: Bearer {self.token}\r\n\r\n".encode() + body)
+
+    def stall(self, *, stalled: bool) -> None:
+        """Stop reading what comes, or go on."""
+        if self._transport is not None and not self._transport.is_closing():
+            if stalled:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def leave(self) -> None:
         self.ended.set()
@@ -150,6 +163,18 @@ class Reader(asyncio.Protocol):
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, lambda: asyncio.ensure_future(self.connect()))
 
 
+class Replay(Reader):
+    """One stream of an ended answer, or its refusal."""
+
+    def __init__(self, url: str, token: str, answer_id: str) -> None:
+        super().__init__(url, token, answer_id)
+        self.over = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.over.set()
+
+
 @dataclass(slots=True)
 class Readers:
     """Everybody who reads, on two replicas."""
@@ -176,10 +201,41 @@ class Readers:
             await reader.connect()
         self.all += [first, *along]
 
+    async def replays(self, token: str, answer_id: str) -> AsyncGenerator[Replay]:
+        """Stream an ended answer again and again over one connection after the other, on the replicas in turn."""
+        for n in itertools.count():
+            replay = Replay(self.replicas[n % 2].url, token, answer_id)
+            await replay.connect()
+            await replay.over.wait()
+            yield replay
+
     async def another_asks(self, process: Executor, questions: int, *, every: float) -> list[float]:
         """Return the seconds to the first token of another customer's questions."""
         urls, tokens = [replica.url for replica in self.replicas], [self.token() for _ in range(questions)]
         return await asyncio.get_running_loop().run_in_executor(process, first_tokens, urls, tokens, every)
+
+
+@dataclass(slots=True)
+class ReplayStorm:
+    """One customer of the crowd who streams their ended answer again as often as they are let."""
+
+    crowd: Readers
+    replays: int = 0
+    refused: int = 0
+
+    @asynccontextmanager
+    async def raging(self) -> AsyncGenerator[None]:
+        """Replay while the block runs."""
+        async with anyio.create_task_group() as tasks:
+            for _ in range(REPLAYS_AT_ONCE):
+                tasks.start_soon(self._rage, self.crowd.all[0])
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def _rage(self, of: Reader) -> None:
+        async for replay in self.crowd.replays(of.token, of.answer_id):
+            self.replays += 1
+            self.refused += replay.refused
 
 
 def first_tokens(urls: Sequence[str], tokens: Sequence[str], every: float) -> list[float]:
@@ -238,6 +294,29 @@ async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[t
             yield first, second
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What was measured while all read: another's first tokens, the replicas' memory, and who still read then."""
+
+    first_tokens: Sequence[float]
+    resident: Sequence[Sequence[float]]
+    still: int
+
+
+async def hold(crowd: Readers, another_asks: Callable[[], Awaitable[list[float]]]) -> Held:
+    """Measure beside the crowd, of which each tenth stops reading meanwhile."""
+    first, second = (replica.pids["chatbot"] for replica in crowd.replicas)
+    stalled = crowd.all[::STALLED]
+    async with sampled_memory(first) as first_resident, sampled_memory(second) as second_resident:
+        for reader in stalled:
+            reader.stall(stalled=True)
+        seconds = await another_asks()
+        for reader in stalled:
+            reader.stall(stalled=False)
+        still = sum(not reader.ended.is_set() for reader in crowd.all)
+    return Held(seconds, (first_resident, second_resident), still)
+
+
 async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure the other customer alone, then beside the readers; hold all of them, and let them read to the end."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
@@ -261,36 +340,38 @@ async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, cons
         opened = time.perf_counter() - began
         running = sum(not reader.ended.is_set() for reader in crowd.all)
         console.print(f"{running} read after {opened:.0f} s; another customer beside them", highlight=False)
-        async with (
-            sampled_memory(replicas[0].pids["chatbot"]) as first,
-            sampled_memory(replicas[1].pids["chatbot"]) as second,
-        ):
-            beside = await crowd.another_asks(process, plan.questions, every=every)
-            still = sum(not reader.ended.is_set() for reader in crowd.all)
+        held = await hold(crowd, partial(crowd.another_asks, process, plan.questions, every=every))
         console.print("everybody reads to the end", highlight=False)
         with anyio.fail_after(3 * TOKEN_SECONDS * plan.answer_tokens):
             for reader in crowd.all:
                 await reader.ended.wait()
+        console.print("one customer streams an answer again and again; another beside them", highlight=False)
+        storm = ReplayStorm(crowd)
+        async with storm.raging():
+            in_storm = await crowd.another_asks(process, plan.questions, every=every)
     return [
         BenchFigure(name="readers at once, in the beginning", value=running, unit=f"of {answers * plan.readers_each}"),
-        BenchFigure(name="readers at once, in the end", value=still, unit="readers", least=running),
+        BenchFigure(name="readers at once, in the end", value=held.still, unit="readers", least=running),
         BenchFigure(name="answers", value=answers, unit="answers"),
-        *first_token_figures(alone, beside),
-        *(growth(n, resident) for n, resident in enumerate((first, second))),
+        *first_token_figures(alone, held.first_tokens, "beside"),
+        *(growth(n, resident) for n, resident in enumerate(held.resident)),
         BenchFigure(name="readers who lost, doubled or differed in an event", value=lost(crowd.all), unit="", most=0),
         BenchFigure(name="connections that broke", value=sum(reader.came_back for reader in crowd.all), unit=""),
         BenchFigure(name="of them refused", value=sum(reader.refused for reader in crowd.all), unit=""),
+        BenchFigure(name="replays in the storm", value=storm.replays, unit=""),
+        BenchFigure(name="of these refused", value=storm.refused, unit=""),
+        *first_token_figures(alone, in_storm, "in the storm")[2:],
     ]
 
 
-def first_token_figures(alone: Sequence[float], beside: Sequence[float]) -> list[BenchFigure]:
+def first_token_figures(alone: Sequence[float], beside: Sequence[float], when: str) -> list[BenchFigure]:
     """Compare the other customer's first token with that of the same customer alone."""
     before, after = quantile(alone, 0.95), quantile(beside, 0.95)
     return [
         BenchFigure(name="another's first token alone, median", value=quantile(alone, 0.5), unit="s"),
         BenchFigure(name="another's first token alone, p95", value=before, unit="s"),
-        BenchFigure(name="another's first token beside, median", value=quantile(beside, 0.5), unit="s"),
-        BenchFigure(name="another's first token beside, p95", value=after, unit="s"),
+        BenchFigure(name=f"another's first token {when}, median", value=quantile(beside, 0.5), unit="s"),
+        BenchFigure(name=f"another's first token {when}, p95", value=after, unit="s"),
         BenchFigure(name="ratio of the two p95", value=after / before, unit="×", most=1.5),
     ]
 

@@ -32,6 +32,27 @@ async def test_bytes_of_a_minute_are_refused_with_the_true_wait() -> None:
     reads.check(LEE)
 
 
+async def test_streams_that_are_sent_again_are_counted_however_short_and_refused_after_a_second() -> None:
+    reads = Reads(ReadSettings(), clock=Clock(1000.0))
+    for _ in range(256):
+        await reads.begin_stream(LEE)
+    began = anyio.current_time()
+    with pytest.raises(RateLimited):
+        await reads.begin_stream(LEE)
+    assert anyio.current_time() - began >= 1
+    await reads.begin_stream(KIM)
+
+
+async def test_a_stream_whose_time_has_come_after_that_second_is_sent() -> None:
+    clock = Clock(1000.0)
+    reads = Reads(SETTINGS, clock=clock)
+    reads.count(LEE, 600)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reads.begin_stream, LEE)
+        await anyio.wait_all_tasks_blocked()
+        clock.pass_seconds(1)
+
+
 async def test_a_turn_is_refused_before_anything_is_read_once_too_much_was() -> None:
     reads = Reads(SETTINGS)
     reads.count(LEE, 700)

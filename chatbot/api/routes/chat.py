@@ -297,7 +297,7 @@ async def events(
 ) -> Response:
     """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts as read."""
     answers, reader, name = services.answers, (who.tenant, who.sub), AnswerId(answer_id)
-    services.reads.check(reader)
+    await services.reads.begin_stream(reader)
     answers.check_readers(who, name)
     after, finished = await answers.resume_position(who, name, last_event_id)
     if finished:
