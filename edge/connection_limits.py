@@ -1,19 +1,28 @@
 """Limits of each connection before anybody has shown a token: bytes and seconds of a request's head, a body that stands
-still, and the number of connections.
+still, a reply that nobody takes, requests that wait for their turn, and the number of connections.
 
 uvicorn has none of these: a head of any length would be held in memory, for as long as its sender likes. Nor does it
 count a connection whose TLS handshake does not end: here it is one of all from its first byte, and the handshake's time
 is a part of the head's.
+
+A request that asks for another protocol (`Upgrade: h2c`, as Java's client does) is answered as if it did not, which RFC
+9110, 7.8 permits; uvicorn would lose its content.
 """
 
 import asyncio
+import fcntl
 import resource
+import socket
 import ssl
+import struct
+import sys
+import termios
 import types
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MOST_CONNECTIONS: Final = 12_000  # more than one process has readers
@@ -21,6 +30,7 @@ _SHARE_OF_FILES: Final = 0.75
 _PIECE_BYTES: Final = 16 * 1024
 # A body in chunks of a byte has five bytes of framing for each; trailers count as a head does.
 _FRAMING: Final = 8
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s
 
 
 def most_connections() -> int:
@@ -31,12 +41,17 @@ def most_connections() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """The most bytes of a head, the seconds that it may take, and those in which a body must bring `body_bytes`."""
+    """The most bytes of a head, the seconds that it may take, and those in which a body must bring `body_bytes`.
+
+    In `reply_seconds` as many bytes of a reply must be taken; `pipelined` requests of a connection wait at most.
+    """
 
     head_bytes: int = 32 * 1024
     head_seconds: float = 10.0
     body_bytes: int = 10 * 1024
     body_seconds: float = 10.0
+    reply_seconds: float = 30.0
+    pipelined: int = 32
     connections: int = _MOST_CONNECTIONS
 
 
@@ -64,10 +79,13 @@ class LimitedConnection(HttpToolsProtocol):
         self._tls = tls
         self._handshake: asyncio.Task[None] | None = None
         self._early = b""
+        self._wire: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
         self.opened_at = self.loop.time()
         self._in_head = True
         self._fed = self._body = self._body_before = 0
+        self._reply_timer: asyncio.TimerHandle | None = None
+        self._unacked = 0
 
     @property
     def waits(self) -> bool:
@@ -76,7 +94,25 @@ class LimitedConnection(HttpToolsProtocol):
         # One that is closing is still among the connections: of many that come at once each must close another.
         return self._in_head and answered and not self.transport.is_closing()
 
+    @property
+    def stalled(self) -> bool:
+        """Whether what was sent waits for the client to take it, and nothing else can happen before."""
+        is_full = self.flow is not None and self.flow.write_paused
+        return is_full or (self.transport.is_closing() and self._untaken > 0)
+
+    @property
+    def _untaken(self) -> int:
+        """How many bytes wait here for the client; a close of TLS waits for what the wire below still has."""
+        above = 0 if self._wire is self.transport else self.transport.get_write_buffer_size()
+        return above + self._wire.get_write_buffer_size()
+
+    def _unacknowledged(self) -> int:
+        """Return how many bytes the client has not taken, with those in the kernel, which has megabytes for each."""
+        in_kernel = fcntl.ioctl(self._wire.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
+        return self._untaken + int.from_bytes(in_kernel, sys.byteorder)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        self._wire = transport
         if self._tls is None:
             super().connection_made(transport)
         else:
@@ -110,6 +146,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_watch()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -121,10 +158,34 @@ class LimitedConnection(HttpToolsProtocol):
                 return
             piece = data[start : start + _PIECE_BYTES]
             self._fed += len(piece)
-            super().data_received(piece)
+            self._parse(piece)
             if self._fed - self._body > self._limits.head_bytes + _FRAMING * self._body:
                 self.refuse(b"431 Request Header Fields Too Large")
                 return
+            if len(self.pipeline) > self._limits.pipelined:
+                self.refuse(b"429 Too Many Requests")
+                return
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; a request that asks for another protocol is read again as one that does not."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            if self._asks_for_upgrade():
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self._parse(head + data[exc.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _asks_for_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers)
+
+    def _head_without_upgrade(self) -> bytes:
+        first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = (b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade")
+        return b"\r\n".join([first, *kept, b"", b""])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -132,6 +193,8 @@ class LimitedConnection(HttpToolsProtocol):
             self._begin_head()
 
     def on_headers_complete(self) -> None:
+        if self._asks_for_upgrade():
+            return
         self._in_head = False
         self._stop_timer()
         self._body_before = self._body
@@ -143,9 +206,38 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._asks_for_upgrade():
+            return
         self._stop_timer()
         self._in_head, self._fed, self._body = True, 0, 0
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reply()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_reply()
+
+    def _watch_reply(self) -> None:
+        """Look in a while whether the client has taken what waits for it now."""
+        self._stop_watch()
+        if self._untaken:
+            self._unacked = self._unacknowledged()
+            self._reply_timer = self.loop.call_later(self._limits.reply_seconds, self._check_reply)
+
+    def _check_reply(self) -> None:
+        # While it is stalled nothing is written, so that what is missing was taken.
+        if self.stalled and self._unacked - self._unacknowledged() < self._limits.body_bytes:
+            self.break_off()
+        elif self.stalled:
+            self._watch_reply()
+
+    def _stop_watch(self) -> None:
+        if self._reply_timer is not None:
+            self._reply_timer.cancel()
+            self._reply_timer = None
 
     def _begin_head(self) -> None:
         self._in_head, self._fed, self._body = True, 0, 0
@@ -159,10 +251,14 @@ class LimitedConnection(HttpToolsProtocol):
             self._timer = self.loop.call_later(self._limits.body_seconds, self._check_body)
 
     def _make_room(self) -> None:
-        """Close the connection that has waited for the longest time; where none waits, this new one."""
-        waiting = [other for other in self.connections if isinstance(other, LimitedConnection) and other.waits]
-        oldest = min(waiting, key=lambda other: other.opened_at, default=self)
-        oldest.refuse(b"503 Service Unavailable")
+        """Close the oldest connection without a request; else one whose reply nobody takes, or this one."""
+        ours = [other for other in self.connections if isinstance(other, LimitedConnection)]
+        if waiting := [other for other in ours if other.waits and other is not self]:
+            min(waiting, key=lambda other: other.opened_at).refuse(b"503 Service Unavailable")
+        elif stalled := [other for other in ours if other.stalled]:
+            min(stalled, key=lambda other: other.opened_at).break_off()
+        else:
+            self.refuse(b"503 Service Unavailable")
 
     def refuse(self, status: bytes) -> None:
         """Close the connection, with this status where no reply has begun."""
@@ -174,6 +270,11 @@ class LimitedConnection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
+
+    def break_off(self) -> None:
+        """Close the connection with a reset: the kernel would keep what its client does not take for minutes."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,19 +1,20 @@
 """Connections that keep the service busy without a request are closed; others are answered meanwhile, in plain text
 and over TLS."""
 
+import select
 import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 from edge import ServerTlsSettings, bind, listening
 from edge.connection_limits import ConnectionLimits
@@ -22,7 +23,11 @@ from tests.conftest import free_port
 
 pytestmark = pytest.mark.anyio
 
-LIMITS = ConnectionLimits(head_bytes=4096, head_seconds=0.3, body_bytes=1000, body_seconds=0.3, connections=20)
+LONG = 8 * 2**20
+"""Bytes of a reply: more than the kernel takes for a client that does not read."""
+LIMITS = ConnectionLimits(
+    head_bytes=4096, head_seconds=0.3, body_bytes=1000, body_seconds=0.3, reply_seconds=0.3, connections=20
+)
 GOOD = b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
 
 
@@ -32,6 +37,10 @@ def measuring_app() -> FastAPI:
     @app.post("/length")
     async def length(request: Request) -> int:
         return len(await request.body())
+
+    @app.get("/long")
+    async def long() -> Response:
+        return Response(bytes(LONG))
 
     return app
 
@@ -190,6 +199,77 @@ async def test_requests_that_follow_on_one_connection_each_have_their_own_limits
     async with served() as there, await there.connect() as stream:
         for _ in range(60):  # more than one head may have
             await stream.send(GOOD)
+            reply = b""
+            with anyio.fail_after(20):
+                while not reply.endswith(b"\r\n\r\n5"):
+                    reply += await stream.receive()
+            assert b" 200 OK" in reply
+
+
+LONG_ASKED = b"GET /long HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+async def broken_off(stream: ByteStream) -> None:
+    """Wait until the server has aborted a connection from which nobody reads."""
+    states = select.poll()
+    states.register(stream.extra(SocketAttribute.raw_socket), 0)  # noqa: S610  no database
+    with anyio.fail_after(20):
+        while not states.poll(0):  # errors are told whatever is asked
+            await anyio.sleep(0.02)
+
+
+async def test_a_reply_that_nobody_takes_is_given_up(served: Serve) -> None:
+    async with served() as there, await there.connect() as stream:
+        await stream.send(LONG_ASKED)
+        await broken_off(stream)
+        assert b" 200 OK" in await asked(there)
+
+
+async def test_a_reply_that_is_taken_slowly_is_sent_to_its_end(served: Serve) -> None:
+    async with served() as there, await there.connect() as stream:
+        await stream.send(LONG_ASKED)
+        with anyio.fail_after(60):
+            for _ in range(16):
+                taken = 0
+                while taken < LONG // 16:
+                    taken += len(await stream.receive(LONG // 16 - taken))
+                await anyio.sleep(0.05)
+
+
+async def test_replies_that_nobody_takes_leave_room_for_a_customer(served: Serve) -> None:
+    limits = ConnectionLimits(reply_seconds=60, connections=5)
+    async with served(limits) as there, AsyncExitStack() as open_ones:
+        stalled = [await open_ones.enter_async_context(await there.connect()) for _ in range(limits.connections)]
+        for stream in stalled:
+            await stream.send(LONG_ASKED)
+            assert b" 200 OK" in await stream.receive(100)
+        assert b" 200 OK" in await asked(there)
+        await broken_off(stalled[0])
+
+
+@pytest.mark.parametrize(("requests", "answered"), [(20, 20), (500, 0)], ids=["a few", "a flood"])
+async def test_requests_that_wait_on_one_connection_are_bounded(served: Serve, requests: int, answered: int) -> None:
+    async with served() as there:
+        reply = await sent(there, [GOOD * (requests - 1) + GOOD.replace(b"host: x", b"host: x\r\nconnection: close")])
+    assert reply.count(b" 200 OK") in range(answered, answered + 1 + LIMITS.pipelined)
+    assert b" 429 " in reply or requests == answered
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"content-length: 5\r\n\r\nhello", b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"],
+    ids=["of a known length", "in chunks"],
+)
+@pytest.mark.parametrize("cut", [1, 20, 70, 130, 1000])
+async def test_a_request_for_another_protocol_is_answered_in_this_one(served: Serve, body: bytes, cut: int) -> None:
+    """Java's own client sends these headers with its first request (RFC 9110, 7.8: they may be ignored)."""
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\n"
+    asks = HEAD + upgrade + body
+    async with served() as there, await there.connect() as stream:
+        for _ in range(2):
+            await stream.send(asks[:cut])
+            await anyio.lowlevel.checkpoint()
+            await stream.send(asks[cut:] or b"")
             reply = b""
             with anyio.fail_after(20):
                 while not reply.endswith(b"\r\n\r\n5"):
