@@ -63,8 +63,9 @@ class DuplicateContent(IngestError):
 
     code, status, title = "duplicate_content", 409, "These bytes are already there with other metadata"
 
-    def __init__(self, document_id: str, version: int) -> None:
-        super().__init__(f"the same bytes are already version {version} of {document_id!r}, with other metadata")
+    def __init__(self, document_id: str, version: int, *, is_over: bool = False) -> None:
+        known = f"the same bytes are already version {version} of {document_id!r}, with other metadata"
+        super().__init__(f"{known}; it is over: with again=true they become a new one" if is_over else known)
         self.document_id = document_id
         self.version = version
 

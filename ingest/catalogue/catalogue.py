@@ -104,6 +104,8 @@ class Catalogue:
     async def receive(self, upload: Upload, *, now: float) -> Received:
         """Register an upload: the same bytes and metadata are the same version, and a failed one is queued again.
 
+        Bytes that are over become a new version where the upload says `again`; withdrawn ones always do.
+
         Raises:
             DuplicateContent: the tenant has the same bytes with other metadata.
         """
@@ -112,13 +114,14 @@ class Catalogue:
     async def _receive(self, upload: Upload, now: float) -> Received:
         async with self.write() as connection:
             await transaction_lock(connection, f"content {upload.sha256}")
-            known = await _version_with_same_content(connection, upload)
-            if known is not None and known.state is not State.WITHDRAWN:
-                return await _received_before(connection, known, now)
-            document_id = upload.document_id or (known.key.document_id if known else _new_document_id(upload))
+            latest = await records.version_of_content(connection, upload.tenant, upload.sha256)
+            repeated = None if latest is None else await _repeated(connection, upload, latest, now)
+            if repeated is not None:
+                return await _received_before(connection, repeated, now)
+            document_id = upload.document_id or (latest.document_id if latest else _new_document_id(upload))
             number = await records.next_version(connection, upload.tenant, document_id, now)
             key = VersionKey(tenant=upload.tenant, document_id=document_id, version=number)
-            await records.add_version(connection, key, upload, instead_of=known.key if known else None, now=now)
+            await records.add_version(connection, key, upload, instead_of=latest, now=now)
             version = await records.read_version(connection, key)
             return Received(version=version, job=await records.read_job(connection, key))
 
@@ -317,22 +320,28 @@ def _new_document_id(upload: Upload) -> str:
     return f"doc-{sha256(f'{upload.tenant}/{upload.sha256}'.encode()).hexdigest()[:16]}"
 
 
-async def _version_with_same_content(connection: AsyncConnection, upload: Upload) -> Version | None:
-    """Return the version that has the upload's bytes; a withdrawn one may have other metadata.
+async def _repeated(connection: AsyncConnection, upload: Upload, latest: VersionKey, now: float) -> Version | None:
+    """Return the version that an upload repeats; None where its bytes come back, as a new version.
+
+    `latest` is the last version that came with these bytes. Only who uploads knows whether a version that is over is
+    wanted again: a folder that is loaded twice holds its former versions too.
 
     Raises:
-        DuplicateContent: it has other metadata, or the upload names another document.
+        DuplicateContent: the bytes are there with other metadata, or as another document.
     """
-    key = await records.version_of_content(connection, upload.tenant, upload.sha256)
-    if key is None:
+    last = await records.read_version(connection, latest)
+    if last.state is State.WITHDRAWN:
         return None
-    known = await records.read_version(connection, key)
-    if known.state is State.WITHDRAWN:
-        return known
-    other_document = upload.document_id is not None and upload.document_id != key.document_id
-    if other_document or known.fingerprint != upload.metadata.fingerprint:
-        raise DuplicateContent(key.document_id, key.version)
-    return known
+    same = await records.version_of_upload(connection, upload)
+    if same is not None and not (upload.again and _is_over(same, now)):
+        return same
+    if upload.again and _is_over(last, now):
+        return None
+    raise DuplicateContent(latest.document_id, latest.version, is_over=_is_over(last, now))
+
+
+def _is_over(version: Version, now: float) -> bool:
+    return version.state_at(now) is State.EXPIRED
 
 
 async def _received_before(connection: AsyncConnection, known: Version, now: float) -> Received:

@@ -5,12 +5,12 @@ The rules live in the callers: `ingest.catalogue.catalogue`, `ingest.catalogue.a
 
 from uuid import uuid4
 
-from sqlalchemy import Update, insert, select, update
+from sqlalchemy import Update, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingest.catalogue import rows
 from ingest.catalogue.tables import CONTENTS, DOCUMENTS, JOBS, VERSIONS
-from ingest.catalogue.versions import Job, Upload, Version, VersionKey
+from ingest.catalogue.versions import Job, State, Upload, Version, VersionKey
 from ingest.errors import NotFound
 
 
@@ -90,3 +90,13 @@ async def version_of_content(connection: AsyncConnection, tenant: str, sha256: s
     if row is None:
         return None
     return VersionKey(tenant=tenant, document_id=row["document_id"], version=row["version"])
+
+
+async def version_of_upload(connection: AsyncConnection, upload: Upload) -> Version | None:
+    """Return the newest version that came with an upload's bytes and metadata, unless withdrawn; None without one."""
+    same = (VERSIONS.c.sha256 == upload.sha256) & (VERSIONS.c.fingerprint == upload.metadata.fingerprint)
+    named = true() if upload.document_id is None else VERSIONS.c.document_id == upload.document_id
+    query = select(VERSIONS).where(VERSIONS.c.tenant == upload.tenant, same, named, VERSIONS.c.state != State.WITHDRAWN)
+    newest = query.order_by(VERSIONS.c.uploaded_at.desc(), VERSIONS.c.version.desc()).limit(1)
+    row = (await connection.execute(newest)).mappings().one_or_none()
+    return None if row is None else rows.to_version(row)

@@ -41,7 +41,8 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
     if approved.metadata.effective_until is not None:
         last = _end_of_last_day(approved.metadata, zone)
         if last <= start:
-            raise WrongState(f"its last day, {approved.metadata.effective_until}, would be over before it is shown")
+            over = f"its last day, {approved.metadata.effective_until}, would be over before it is shown"
+            raise WrongState(f"{over}: change a draft's dates, or upload the file of a former version again")
     shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
     if any(other.key.version > approved.key.version and _start(other) <= start for other in shown):
         raise WrongState("a later version is already in force: bring the old text back as a new version instead")
@@ -89,7 +90,7 @@ def windows_for_new_dates(
         WrongState: it has ended, it has begun and would begin elsewhere, or its last day has passed.
     """
     if not _open_at(version, now):
-        raise WrongState("it is over: bring its text back as a new version instead")
+        raise WrongState("it is over: upload its file again with the new dates, or roll back to it")
     if _start(version) > now + NOTICE_SECONDS:
         return _placed_anew(version, metadata, others, now=now, zone=zone)
     if metadata.effective_from != version.metadata.effective_from:

@@ -122,7 +122,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An original that is in the blob store, with its metadata; without `document_id` a new one is made."""
+    """An original that is in the blob store, with its metadata; without `document_id` a new one is made.
+
+    `again`: bytes that are over become a new version; without it the same bytes and metadata stay the version they are.
+    """
 
     tenant: str
     document_id: str | None
@@ -131,6 +134,7 @@ class Upload:
     size: int
     metadata: Metadata
     uploaded_by: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

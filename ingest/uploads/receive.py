@@ -16,13 +16,17 @@ _GROUP = re.compile(r"[^\s{}/]{1,100}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRequest:
-    """An upload apart from its bytes: the file's name, the metadata, and who uploads for which tenant."""
+    """An upload apart from its bytes: the file's name, the metadata, and who uploads for which tenant.
+
+    `again`: as of `ingest.catalogue.Upload`.
+    """
 
     tenant: str
     file_name: str
     metadata: Metadata
     uploaded_by: str
     document_id: str | None = None
+    again: bool = False
 
 
 class Uploads:
@@ -67,6 +71,7 @@ class Uploads:
             size=blob.size,
             metadata=request.metadata,
             uploaded_by=request.uploaded_by,
+            again=request.again,
         )
         received = await self._catalogue.receive(upload, now=self._now())
         if not await self._blobs.has(blob.sha256):

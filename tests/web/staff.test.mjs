@@ -112,6 +112,15 @@ test("a file's steps are told in order, from waiting to its end", async () => {
   assert.equal(job.state, "done");
 });
 
+test("a file that was approved before is not said to wait for an approval", async () => {
+  const told = [];
+  const api = { upload: async () => ({ job_id: "j", document_id: "d", version: 3, state: "active" }) };
+  const lanes = { sending: new Lanes(1), following: new Lanes(1) };
+  await takeIn(new File(["text"], "안내.md"), {}, { api, ...lanes, tell: (step) => told.push(step) });
+  assert.deepEqual(told.map(({ state }) => state), ["waiting", "sending", "there"]);
+  assert.deepEqual(progressOf(told.at(-1)), { key: "file_there", values: { version: 3 }, part: 1 });
+});
+
 test("a form holds each group by itself, leaves out what is empty, and has the file last", () => {
   const form = formOf(new File(["text"], "안내.md"), { readers: ["a", "b"], product: "", title: null, language: "ko" });
   assert.deepEqual([...form.keys()], ["readers", "readers", "language", "file"]);

@@ -27,7 +27,10 @@ router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 
 class UploadFields(BaseModel):
-    """What comes with a file; without `readers` every customer reads it."""
+    """What comes with a file; without `readers` every customer reads it.
+
+    With `again` the bytes of a version that is over become a new version, a draft; without it they are what they were.
+    """
 
     title: str | None = Field(None, max_length=300)
     product: str | None = Field(None, max_length=300)
@@ -36,6 +39,7 @@ class UploadFields(BaseModel):
     effective_from: date | None = None
     effective_until: date | None = None
     document_id: str | None = Field(None, min_length=1, max_length=100)
+    again: bool = False
 
 
 def _described() -> dict[str, Any]:
@@ -83,6 +87,7 @@ def _request_of(form: Form, who: Principal) -> UploadRequest:
         ),
         uploaded_by=who.sub,
         document_id=fields.document_id,
+        again=fields.again,
     )
 
 

@@ -3,9 +3,12 @@
 import { Problem } from "./api.js";
 import { followJob } from "./job_stream.js";
 
+const DECIDED = ["approved", "active"];
+
 /**
  * Take `file` in with `fields` and tell each step as `{state, …}`: waiting, sending (part), accepted, running (job),
- * done (job), failed (job). Throws what the API throws when it refuses the file.
+ * done (job), failed (job); or, after sending, there (received): the same file was decided about before.
+ * Throws what the API throws when it refuses the file.
  */
 export async function takeIn(file, fields, { api, sending, following, tell, signal }) {
   tell({ state: "waiting" });
@@ -13,6 +16,10 @@ export async function takeIn(file, fields, { api, sending, following, tell, sign
     tell({ state: "sending", part: 0 });
     return api.upload(formOf(file, fields), (part) => tell({ state: "sending", part }), signal);
   }, signal);
+  if (DECIDED.includes(received.state)) {
+    tell({ state: "there", received });
+    return received;
+  }
   tell({ state: "accepted", received });
   return watch(received.job_id, { api, following, tell, signal });
 }

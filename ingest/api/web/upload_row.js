@@ -52,7 +52,7 @@ export class UploadRow {
   #next({ state, received, job }, giveUp) {
     if (state === "waiting") return giveUp ? [button("give_up", giveUp, { values: { name: this.#name }, look: "plain" })] : [];
     if (state === "sending") return null;
-    if (state === "done") {
+    if (state === "done" || state === "there") {
       this.#announcer.announce("heard_done", { name: this.#name });
       return [link("file_review", `#/review/${encodeURIComponent(received.document_id)}/${received.version}`, { name: this.#name })];
     }

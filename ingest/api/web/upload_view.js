@@ -56,7 +56,9 @@ export class UploadView {
     this.#unfinished += 1;
     try {
       const tell = (step) => row.show(step, giveUp);
-      return await takeIn(file, fields, { api, ...this.lanes, tell, signal: controller.signal });
+      // Who sends a file here wants it to answer, also where it did once and is over.
+      const wanted = { ...fields, again: "true" };
+      return await takeIn(file, wanted, { api, ...this.lanes, tell, signal: controller.signal });
     } catch (error) {
       if (controller.signal.aborted) row.givenUp();
       else this.#refused(row, error, () => this.#again(row, file, fields, list));

@@ -125,6 +125,20 @@ async def test_the_same_upload_gives_the_same_ids_and_other_metadata_a_conflict(
     assert other.json()["document_id"] == first["document_id"]
 
 
+async def test_a_former_version_is_repeated_unless_its_bytes_are_wanted_again(staff: Staff, clock: Clock) -> None:
+    for n, rate in enumerate(("2.35", "2.75"), start=1):
+        await staff.done(await staff.hand_in(samples.MARKDOWN.replace("2.35", rate).encode(), document_id="d"))
+        await staff.http.post(f"/v1/documents/d/versions/{n}/approve", headers=staff.headers("lee", "approver"))
+        clock.now += 60
+    former = samples.MARKDOWN.encode()
+    repeated = (await staff.upload(former, document_id="d")).json()
+    assert (repeated["version"], repeated["state"]) == (1, "expired")
+    for _ in range(2):
+        wanted = (await staff.upload(former, document_id="d", again="true")).json()
+        assert (wanted["version"], wanted["state"]) in ((3, "received"), (3, "indexed"))
+        await staff.done(wanted["job_id"])
+
+
 async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embedding_run(
     staff: Staff, services: Services
 ) -> None:

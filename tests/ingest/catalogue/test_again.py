@@ -1,0 +1,109 @@
+"""The same bytes again: a repetition of what is there, or of what is over, which may be wanted again."""
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from ingest.bulk import LoadOrder, SourceFile, load
+from ingest.catalogue import Metadata, State, Version
+from ingest.errors import DuplicateContent
+from ingest.pipeline import activate
+from ingest.services import Services
+from ingest.uploads import UploadRequest
+from tests.clock import Clock
+from tests.ingest import samples
+from tests.ingest.conftest import NoDisplay
+from tests.ingest.documents import REQUEST, do_job, publish, receive, versions_found
+
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+
+A, B = (samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75"))
+TERMS = replace(REQUEST, document_id="terms")
+AGAIN = replace(TERMS, again=True)
+LATER = Metadata(effective_from=date(2027, 6, 1), effective_until=date(2027, 6, 30))
+
+
+async def sent(services: Services, data: bytes, request: UploadRequest) -> Version:
+    return (await receive(services, data, request)).version
+
+
+async def replaced(services: Services, clock: Clock) -> tuple[Version, Version]:
+    """Publish A, then B in its place."""
+    first = await publish(services, A, document_id="terms")
+    clock.now += 60
+    second = await publish(services, B, document_id="terms")
+    clock.now += 60
+    return first, second
+
+
+async def test_a_promotion_that_is_over_comes_back_with_new_dates_as_a_draft(services: Services, clock: Clock) -> None:
+    june = Metadata(effective_from=date(2026, 6, 1), effective_until=date(2026, 6, 30))
+    await publish(services, A, document_id="terms", metadata=june)
+    clock.now += 300 * 86_400
+    with pytest.raises(DuplicateContent, match="again=true"):
+        await sent(services, A, replace(TERMS, metadata=LATER))
+    received = await receive(services, A, replace(AGAIN, metadata=LATER))
+    draft = await do_job(services, received)
+    assert (draft.key.version, draft.state) == (2, State.INDEXED)
+    shown = await activate(draft.key, "lee", services)
+    assert shown.visible_from is not None
+    assert await versions_found(services, at=shown.visible_from) == {2}
+
+
+async def test_a_replaced_text_that_is_wanted_again_is_a_draft_once_however_often_it_is_sent(
+    services: Services, clock: Clock
+) -> None:
+    await replaced(services, clock)
+    drafts = [await sent(services, A, AGAIN) for _ in range(3)]
+    assert {draft.key.version for draft in drafts} == {3}
+    assert await versions_found(services, at=clock.now) == {2}
+
+
+async def test_what_is_current_or_waits_is_repeated_also_by_who_wants_it_again(
+    services: Services, clock: Clock
+) -> None:
+    first = await sent(services, A, AGAIN)
+    await publish(services, A, document_id="terms")
+    clock.now += 60
+    assert (await sent(services, A, AGAIN)).key == first.key
+    with pytest.raises(DuplicateContent, match=r"metadata$"):
+        await sent(services, A, replace(AGAIN, metadata=LATER))
+
+
+async def test_a_folder_with_the_former_versions_of_a_document_may_be_loaded_often(
+    services: Services, clock: Clock, tmp_path: Path
+) -> None:
+    await replaced(services, clock)
+    files = []
+    for name, data in (("a.md", A), ("b.md", B)):
+        (tmp_path / name).write_bytes(data)
+        files.append(SourceFile(path=tmp_path / name, name=name, document_id="terms"))
+    order = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
+    for _ in range(2):
+        outcomes = await load(files, order, services, NoDisplay())
+        assert [(outcome.reason, outcome.state) for outcome in outcomes] == [
+            (None, State.EXPIRED),
+            (None, State.ACTIVE),
+        ]
+        clock.now += 3600
+    assert len(await services.catalogue.versions("hanbit", "terms")) == 2
+    assert await versions_found(services, at=clock.now) == {2}
+
+
+async def test_a_former_versions_upload_stays_that_version_after_its_bytes_came_with_other_dates(
+    services: Services, clock: Clock
+) -> None:
+    first, _ = await replaced(services, clock)
+    anew = await sent(services, A, replace(AGAIN, metadata=LATER))
+    assert (await sent(services, A, TERMS)).key == first.key
+    assert (await sent(services, A, replace(TERMS, metadata=LATER))).key == anew.key
+    with pytest.raises(DuplicateContent) as refused:
+        await sent(services, A, AGAIN)
+    assert refused.value.version == anew.key.version, "these bytes wait for approval: its dates can be changed"
+
+
+async def test_what_is_over_comes_back_as_the_document_that_is_named(services: Services, clock: Clock) -> None:
+    await replaced(services, clock)
+    assert (await sent(services, A, replace(AGAIN, document_id="other"))).key.document_id == "other"
