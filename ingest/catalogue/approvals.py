@@ -174,7 +174,8 @@ class Approvals:
     ) -> tuple[Received, ChangedWindows]:
         """Withdraw what answers now, and receive the bytes and metadata of an earlier version as a new, approved one.
 
-        The text was approved once, so it needs no second approval: it answers as soon as it is indexed.
+        The text was approved once, so it needs no second approval: it answers as soon as it is indexed, until a version
+        begins that is approved for later: that one was decided by itself, and stays.
 
         Raises:
             NotFound: there is no such version.
@@ -184,9 +185,9 @@ class Approvals:
         key = VersionKey(tenant=tenant, document_id=document_id, version=to_version)
         async with self._locked(key, decision.at) as (connection, versions):
             old = _version_in(versions, key)
-            current = validity.in_force(versions, now=decision.at)
-            self._require_restorable(old, current, decision)
+            self._require_restorable(old, validity.in_force(versions, now=decision.at), decision)
             await _require_second_person(connection, old, decision.by)
+            current = validity.answering(versions, now=decision.at)
             windows = self._windows_for_end(current, decision)
             await _write_windows(connection, key, windows, versions)
             for version in current:

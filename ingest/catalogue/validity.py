@@ -29,14 +29,14 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
 
     It begins at the later of its first day and `now` + 2 s, also where that day lies in the past: a window says what
     customers could read, and before the approval they could not. The version in force at that instant ends there; a
-    version approved for a later day ends this one.
+    version approved for a later day ends this one, also where that day came while this one, brought back by a rollback,
+    was indexed.
 
     Raises:
         WrongState: its last day has passed, or a later version is in force by then.
     """
-    start = now + NOTICE_SECONDS
-    if approved.metadata.effective_from is not None:
-        start = max(start, midnight(approved.metadata.effective_from, zone))
+    first = midnight(approved.metadata.effective_from, zone) if approved.metadata.effective_from is not None else -inf
+    start = max(now + NOTICE_SECONDS, first)
     last = None
     if approved.metadata.effective_until is not None:
         last = _end_of_last_day(approved.metadata, zone)
@@ -44,16 +44,34 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
             over = f"its last day, {approved.metadata.effective_until}, would be over before it is shown"
             raise WrongState(f"{over}: change a draft's dates, or upload the file of a former version again")
     shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
-    if any(other.key.version > approved.key.version and _start(other) <= start for other in shown):
+    decided = _decided_at(approved, now)
+    due = max(decided + NOTICE_SECONDS, first)
+    later = [other for other in shown if _start(other) > start or _overtakes(other, approved, decided=decided, due=due)]
+    before = [other for other in shown if other not in later]
+    if any(other.key.version > approved.key.version for other in before):
         raise WrongState("a later version is already in force: bring the old text back as a new version instead")
     windows = [
         Window(version=other.key.version, visible_from=_start(other), visible_until=start)
-        for other in shown
+        for other in before
         if _runs_into(other, start)
     ]
-    later = [_start(other) for other in shown if _start(other) > start]
-    ends = [instant for instant in (last, min(later, default=None)) if instant is not None]
+    ends = [*map(_start, later), *([] if last is None else [last])]
     return [*windows, Window(version=approved.key.version, visible_from=start, visible_until=min(ends, default=None))]
+
+
+def _decided_at(approved: Version, now: float) -> float:
+    """Return when it was decided that a version answers: of a draft that was brought back, at the rollback."""
+    decided = approved.approved_at if approved.state is State.INDEXED else None
+    return now if decided is None else decided
+
+
+def _overtakes(other: Version, approved: Version, *, decided: float, due: float) -> bool:
+    """Return whether a version that has begun since another was due goes before it: decided before, or as a newer one.
+
+    Only what was brought back is due before it begins: it is indexed first.
+    """
+    known = other.approved_at is not None and other.approved_at <= decided
+    return _start(other) > due and (known or other.key.version > approved.key.version)
 
 
 def windows_for_expiry(expired: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
@@ -193,6 +211,11 @@ def _closes(before: Version, window: Window) -> bool:
 def in_force(versions: Sequence[Version], *, now: float) -> list[Version]:
     """Return the approved versions that answer at `now`, or later."""
     return [version for version in versions if version.state is State.APPROVED and _open_at(version, now)]
+
+
+def answering(versions: Sequence[Version], *, now: float) -> list[Version]:
+    """Return the approved versions that answer at `now`, or whose notice runs; not those approved for later."""
+    return [version for version in in_force(versions, now=now) if _start(version) <= now + NOTICE_SECONDS]
 
 
 def _open_at(version: Version, now: float) -> bool:

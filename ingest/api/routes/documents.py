@@ -127,7 +127,10 @@ async def expire(
 
 @router.post("/{document_id}/rollback", status_code=202)
 async def roll_back(document_id: DocumentId, who: Approver, services: TheServices, body: RollBack) -> ReceivedOut:
-    """Withdraw what answers now and bring an earlier version back as a new one, which answers once it is indexed."""
+    """Withdraw what answers now and bring an earlier version back as a new one, which answers once it is indexed.
+
+    A version that is approved for a later day still begins on that day.
+    """
     decision = _decision(who, services.now(), body)
     received, changed = await services.approvals.roll_back(who.tenant, document_id, body.to_version, decision)
     tell(Code.DOCUMENT_ROLLED_BACK, who, received.version.key, services, detail=f"from version {body.to_version}")

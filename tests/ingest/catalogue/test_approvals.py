@@ -148,6 +148,70 @@ async def test_a_rollback_ends_the_present_text_at_once_and_brings_the_old_one_b
     assert same_bytes.version.key == third.key
 
 
+async def test_a_rollback_leaves_a_version_that_is_approved_for_a_later_day(services: Services, clock: Clock) -> None:
+    await approved(services, clock, "2.35")
+    await approved(services, clock, "9.99")
+    third = await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
+    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", clock.now))
+    await update_index(received.version.key, changed, services)
+    assert await withdrawn(services) == {"term-deposit@2"}
+    await do_job(services, received)
+    assert third.visible_from is not None
+    assert await versions_found(services, at=clock.now + 2) == {4}
+    assert await versions_found(services, at=third.visible_from - 0.001) == {4}
+    assert await versions_found(services, at=third.visible_from) == {3}
+
+
+async def test_a_day_that_comes_while_a_rolled_back_text_is_indexed_ends_that_text(
+    services: Services, clock: Clock
+) -> None:
+    june = 1_780_239_600.0
+    await approved(services, clock, "2.35")
+    await approved(services, clock, "9.99")
+    await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
+    clock.now = june - 5
+    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", clock.now))
+    await update_index(received.version.key, changed, services)
+    clock.now = june + 5
+    fourth = await do_job(services, received)
+    assert fourth.state_at(clock.now) is State.EXPIRED
+    for at in (june, clock.now, clock.now + 3, clock.now + 100 * DAY):
+        assert await versions_found(services, at=at) == {3}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_of_two_rollbacks_the_later_one_answers_whichever_text_is_indexed_first(
+    services: Services, clock: Clock, order: tuple[int, int]
+) -> None:
+    for rate in ("2.35", "2.75", "9.99"):
+        await approved(services, clock, rate)
+    rolled_back = []
+    for to_version in (1, 2):
+        received, changed = await services.approvals.roll_back(
+            "hanbit", "term-deposit", to_version, by("park", clock.now)
+        )
+        await update_index(received.version.key, changed, services)
+        rolled_back.append(received)
+        clock.now += 5
+    for n in order:
+        clock.now += 60
+        await do_job(services, rolled_back[n])
+    assert await versions_found(services, at=clock.now + 3) == {5}
+
+
+async def test_a_rollback_ends_what_was_approved_a_moment_ago(services: Services, clock: Clock) -> None:
+    await approved(services, clock, "2.35")
+    await approved(services, clock, "2.75")
+    third = await indexed(services, "9.99")
+    await activate(third.key, "lee", services)
+    clock.now += 1
+    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", clock.now))
+    await update_index(received.version.key, changed, services)
+    assert await withdrawn(services) == {"term-deposit@2", "term-deposit@3"}
+    await do_job(services, received)
+    assert await versions_found(services, at=clock.now + 2) == {4}
+
+
 async def test_a_rollback_needs_a_version_that_was_approved_and_somebody_else_than_its_uploader(
     services: Services, clock: Clock
 ) -> None:
