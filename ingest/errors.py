@@ -8,7 +8,8 @@ IngestError
 ├── NotFound               404 not_found            it does not exist, or belongs to another tenant
 ├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
 ├── WrongState             409 wrong_state          the version is not in a state that allows it
-│   └── Suspicious             409 suspicious           a passage instructs the model: no approval lets it answer
+│   ├── Suspicious             409 suspicious           a passage instructs the model: no approval lets it answer
+│   └── DatesChanged           409 dates_changed        its dates are not those that the approver has seen
 ├── OriginalChanged        409 original_changed     the store holds other bytes than were handed in and approved
 ├── CannotShow             422 cannot_show          a page of the original cannot be drawn or read
 ├── TooLarge               413 too_large            the upload is larger than the limit
@@ -76,6 +77,10 @@ class WrongState(IngestError):
 
 class Suspicious(WrongState):
     code, title = "suspicious", "The text instructs the model"
+
+
+class DatesChanged(WrongState):
+    code, title = "dates_changed", "Its dates were changed meanwhile"
 
 
 class TooLarge(IngestError):

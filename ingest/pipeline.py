@@ -19,6 +19,7 @@ from ingest.catalogue import (
     ApprovalDecision,
     Catalogue,
     ChangedWindows,
+    Dates,
     IndexingResult,
     Stage,
     State,
@@ -89,7 +90,7 @@ def indexing_result(file_format: str, passages: Sequence[Passage]) -> IndexingRe
     return IndexingResult(format=file_format, title=first.title, language=first.language, passages=len(passages))
 
 
-async def activate(key: VersionKey, approver: str, services: Services) -> Version:
+async def activate(key: VersionKey, approver: str, services: Services, seen: Dates | None = None) -> Version:
     """Approve a draft: from its start on it answers, and the version before it no longer does.
 
     Raises:
@@ -97,18 +98,23 @@ async def activate(key: VersionKey, approver: str, services: Services) -> Versio
         SecondPersonNeeded, WrongState, Unreadable: as `approve`.
     """
     await require_harmless(key, services)
-    return await approve(key, ApprovalDecision(by=approver, at=services.now()), services)  # screening may take a minute
+    decision = ApprovalDecision(by=approver, at=services.now())  # screening may take a minute
+    return await approve(key, decision, services, seen)
 
 
-async def approve(key: VersionKey, decision: ApprovalDecision, services: Services) -> Version:
+async def approve(
+    key: VersionKey, decision: ApprovalDecision, services: Services, seen: Dates | None = None
+) -> Version:
     """Approve a draft that was screened; the decision is recent, so that the index is written before the version shows.
+
+    `seen` are the dates that the approver was shown, None where nobody says.
 
     Raises:
         SecondPersonNeeded, WrongState: as `ingest.catalogue.Approvals.approve`.
         Unreadable: the index does not give it back.
     """
     with services.metrics.timed(Stage.ACTIVATE):
-        changed = await services.approvals.approve(key, decision)
+        changed = await services.approvals.approve(key, decision, seen=seen)
         await update_index(key, changed, services)
         version = await services.catalogue.version(key)
         await _require_readable(version, services.index)

@@ -14,7 +14,18 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from ingest.bulk.manifest import SourceFile
-from ingest.catalogue import ApprovalDecision, Catalogue, Job, JobState, Stage, State, Version, VersionKey
+from ingest.catalogue import (
+    ApprovalDecision,
+    Catalogue,
+    Dates,
+    Job,
+    JobState,
+    Metadata,
+    Stage,
+    State,
+    Version,
+    VersionKey,
+)
 from ingest.errors import IngestError
 from ingest.job_runner import run_job
 from ingest.parsing import Unreadable
@@ -60,7 +71,7 @@ class ReceivedFile:
     job: Job | None
 
 
-Step = Callable[[VersionKey], Awaitable[object]]
+Step = Callable[[VersionKey, Metadata], Awaitable[object]]
 
 
 class BatchStopped(Exception):
@@ -209,12 +220,22 @@ async def approve_all(
     approved: list[LoadOutcome] = []
     decide_one = partial(_decide_one, catalogue=services.catalogue, now=services.now)
     for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.file.name):
-        screen = partial(require_harmless, services=services)
-        harmless = [await decide_one(outcome, screen) for outcome in of_document]
-        decide = partial(approve, decision=ApprovalDecision(by=approver, at=services.now()), services=services)
+        harmless = [await decide_one(outcome, partial(_screen, services=services)) for outcome in of_document]
+        decision = ApprovalDecision(by=approver, at=services.now())
+        decide = partial(_approve, decision=decision, services=services)
         approved.extend([await decide_one(outcome, decide) for outcome in harmless])
         display.approved(len(approved), len(outcomes))
     return approved
+
+
+async def _screen(key: VersionKey, _given: Metadata, *, services: Services) -> None:
+    await require_harmless(key, services)
+
+
+async def _approve(key: VersionKey, given: Metadata, *, decision: ApprovalDecision, services: Services) -> None:
+    """Approve a draft with the dates that were given with its file: whoever loads it has seen no others."""
+    seen = Dates(effective_from=given.effective_from, effective_until=given.effective_until)
+    await approve(key, decision, services, seen)
 
 
 async def _decide_one(
@@ -224,7 +245,7 @@ async def _decide_one(
     if outcome.key is None or outcome.state is not State.INDEXED or outcome.reason is not None:
         return outcome
     try:
-        await step(outcome.key)
+        await step(outcome.key, outcome.file.metadata)
     except IngestError as exc:
         return replace(outcome, reason=exc.code, detail=exc.detail)
     except Unreadable as exc:

@@ -119,14 +119,20 @@ async def _upload(http: aiohttp.ClientSession, api: Api, file: SourceFile) -> tu
     return LoadOutcome(file=file, key=key, state=received.state, was_there=was_there), received.job_id
 
 
-def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]]:
+def _dates(metadata: Metadata) -> Mapping[str, str | None]:
     begin, end = metadata.effective_from, metadata.effective_until
+    return {
+        "effective_from": begin.isoformat() if begin else None,
+        "effective_until": end.isoformat() if end else None,
+    }
+
+
+def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]]:
     values: Mapping[str, str | None] = {
         "title": metadata.title,
         "product": metadata.product,
         "language": metadata.language,
-        "effective_from": begin.isoformat() if begin else None,
-        "effective_until": end.isoformat() if end else None,
+        **_dates(metadata),
         "document_id": document_id,
     }
     fields = [(name, value) for name, value in values.items() if value is not None]
@@ -165,7 +171,7 @@ async def _approved(http: aiohttp.ClientSession, approver_token: str, outcome: L
         return outcome
     address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}/approve"
     try:
-        answer = await _call(http, "POST", address, approver_token)
+        answer = await _call(http, "POST", address, approver_token, aiohttp.JsonPayload(_dates(outcome.file.metadata)))
     except ApiRefused as exc:
         return replace(outcome, reason=exc.code, detail=exc.detail)
     return _outcome(outcome, _Version.model_validate_json(answer))
@@ -205,7 +211,11 @@ def _outcome(outcome: LoadOutcome, version: _Version) -> LoadOutcome:
 
 
 async def _call(
-    http: aiohttp.ClientSession, method: str, address: str, token: str, body: aiohttp.FormData | None = None
+    http: aiohttp.ClientSession,
+    method: str,
+    address: str,
+    token: str,
+    body: aiohttp.FormData | aiohttp.JsonPayload | None = None,
 ) -> bytes:
     try:
         headers = {"authorization": f"Bearer {token}"}

@@ -29,7 +29,7 @@ from ingest.catalogue.versions import (
     Window,
     WindowWritten,
 )
-from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, WrongState
+from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded, WrongState
 from knowledge.service_keys import person_behind
 from knowledge.withdrawals import write_withdrawal
 
@@ -58,13 +58,17 @@ class Approvals:
         self._catalogue = catalogue
         self._zone = zone
 
-    async def approve(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
+    async def approve(
+        self, key: VersionKey, decision: ApprovalDecision, *, seen: Dates | None = None
+    ) -> ChangedWindows:
         """Approve a version; the version before it ends where it begins.
 
-        An approved version stays as it is; its windows that the index does not have yet are returned again.
+        An approved version stays as it is; its windows that the index does not have yet are returned again. `seen` are
+        the dates that the approver was shown, None where nobody says.
 
         Raises:
             NotFound: there is no such version.
+            DatesChanged: it has other dates than were seen.
             SecondPersonNeeded: the approver has uploaded it, or set its dates.
             WrongState: the version is no draft, or comes too late (`ingest.catalogue.validity`).
         """
@@ -75,6 +79,7 @@ class Approvals:
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             await _require_second_person(connection, version, decision.by)
+            _require_dates(version.metadata, seen)
             if version.approved_by is None:  # else it is brought back, and its dates were an approver's to set
                 await _require_dates_of_another(connection, key, decision.by)
             others = _without(versions, key)
@@ -273,6 +278,13 @@ async def _require_dates_of_another(connection: AsyncConnection, key: VersionKey
     last = (await connection.execute(dated.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
     if last is not None and _is_same_person(await person_behind(connection, key.tenant, last), approver):
         raise SecondPersonNeeded("whoever set its dates cannot approve a version: a second person has to look")
+
+
+def _require_dates(metadata: Metadata, seen: Dates | None) -> None:
+    present = Dates(effective_from=metadata.effective_from, effective_until=metadata.effective_until)
+    if seen not in (None, present):
+        first, last = present.effective_from or "its approval", present.effective_until or "further notice"
+        raise DatesChanged(f"its dates were changed after you looked: from {first} until {last}")
 
 
 def _is_same_person(one: str, other: str) -> bool:

@@ -1,5 +1,6 @@
 """Documents: lists, passages as they would be cited, and a second person's decisions about them."""
 
+from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -8,7 +9,7 @@ from pydantic import BaseModel, Field
 from ingest.api.auth import Approver, Staff
 from ingest.api.dependencies import LARGEST_VERSION, NO_NUL, TheCatalogue, TheClock, TheIndex, TheServices
 from ingest.api.schemas import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
-from ingest.catalogue import ApprovalDecision, VersionKey
+from ingest.catalogue import ApprovalDecision, Dates, VersionKey
 from ingest.jobs import deliver
 from ingest.pipeline import activate, update_index
 from ingest.services import Services
@@ -25,6 +26,13 @@ class Why(BaseModel):
     """Why somebody decides so; kept with the decision."""
 
     reason: str = Field("", max_length=400, pattern=NO_NUL)
+
+
+class Seen(BaseModel):
+    """The dates that were shown to who approves: with others the approval is refused."""
+
+    effective_from: date | None
+    effective_until: date | None
 
 
 class RollBack(Why):
@@ -93,10 +101,11 @@ async def passages(
 
 @router.post("/{document_id}/versions/{version}/approve")
 async def approve(
-    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices
+    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Seen | None = None
 ) -> VersionOut:
     """Let a draft answer from its effective date on, at the earliest in two seconds; never by its uploader."""
-    approved = await activate(key, who.sub, services)
+    seen = Dates(effective_from=body.effective_from, effective_until=body.effective_until) if body else None
+    approved = await activate(key, who.sub, services, seen)
     tell(Code.VERSION_APPROVED, who, key, services)
     return VersionOut.of(approved, services.now())
 

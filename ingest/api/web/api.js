@@ -85,8 +85,9 @@ export class Api {
     return isPicture ? { pages, picture: await response.blob() } : { pages, text: await response.text() };
   }
 
-  approve(documentId, version) {
-    return this.#send("POST", `${versionAt(documentId, version)}/approve`);
+  /** Approve a version as it was shown: with other dates by now it is refused (`dates_changed`). */
+  approve({ document_id: documentId, version, effective_from, effective_until }) {
+    return this.#send("POST", `${versionAt(documentId, version)}/approve`, { effective_from, effective_until });
   }
 
   reject(documentId, version, reason) {

@@ -136,8 +136,7 @@ export class ReviewView {
   }
 
   #approve() {
-    const { document_id: id, version } = this.#version;
-    return this.#change(() => this.#page.api.approve(id, version), (changed) => ["approved", { at: { at: changed.visible_from } }]);
+    return this.#change(() => this.#page.api.approve(this.#version), (changed) => ["approved", { at: { at: changed.visible_from } }]);
   }
 
   async #reject() {
@@ -148,6 +147,7 @@ export class ReviewView {
 
   async #change(ask, saidOf) {
     const said = byId("decision-said");
+    const version = this.#version;
     try {
       this.#version = await ask();
       const [key, values] = saidOf(this.#version);
@@ -158,7 +158,16 @@ export class ReviewView {
     } catch (error) {
       said.replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
+      if (error.status === 409) await this.#lookAgain(version); // somebody has decided, or changed its dates
     }
+  }
+
+  /** Show the facts of the version as they are by now. */
+  async #lookAgain(version) {
+    const present = await this.#page.api.version(version.document_id, version.version).catch(() => version);
+    if (version !== this.#version) return;
+    Object.assign(version, present);
+    this.#head();
   }
 }
 

@@ -268,6 +268,19 @@ async def test_dates_are_changed_by_staff_before_and_by_approvers_after_the_appr
         assert (await staff.http.put(address, json=wrong, headers=staff.headers())).status_code == 422
 
 
+async def test_an_approval_of_other_dates_than_were_shown_is_refused(staff: Staff) -> None:
+    await staff.done(await staff.hand_in(samples.MARKDOWN.encode(), document_id="d", effective_from="2027-01-01"))
+    version, approver = "/v1/documents/d/versions/1", staff.headers("lee", "approver")
+    shown = (await staff.http.get(version, headers=approver)).json()
+    seen = {name: shown[name] for name in ("effective_from", "effective_until")}
+    cleared = {"effective_from": None, "effective_until": None}
+    await staff.http.put(f"{version}/dates", json=cleared, headers=staff.headers())
+    refused = await staff.http.post(f"{version}/approve", json=seen, headers=approver)
+    assert (refused.status_code, refused.json()["code"]) == (409, "dates_changed")
+    approved = await staff.http.post(f"{version}/approve", json=cleared, headers=approver)
+    assert approved.json()["approved_by"] == "lee"
+
+
 async def test_another_tenant_sees_nothing(staff: Staff) -> None:
     received = (await staff.upload(samples.MARKDOWN.encode())).json()
     foreign = staff.headers("kim", "staff", tenant="other")

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from ingest.bulk import LoadOrder, SourceFile, load
 from ingest.catalogue.approvals import ApprovalDecision, ChangedWindows
 from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import Dates, Metadata, State, Version, VersionKey
-from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
+from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
 from ingest.maintenance import rebuild
 from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
 from ingest.services import Services
@@ -19,7 +21,7 @@ from knowledge.access import Access
 from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import NOON
+from tests.ingest.conftest import NOON, NoDisplay
 from tests.ingest.documents import REQUEST, do_job, receive, versions_found
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
@@ -210,6 +212,32 @@ async def test_a_rollback_ends_what_was_approved_a_moment_ago(services: Services
     assert await withdrawn(services) == {"term-deposit@2", "term-deposit@3"}
     await do_job(services, received)
     assert await versions_found(services, at=clock.now + 2) == {4}
+
+
+async def test_dates_that_changed_between_the_look_and_the_approval_refuse_it(services: Services) -> None:
+    seen = Dates(effective_from=date(2026, 6, 1), effective_until=None)
+    draft = await indexed(services, "2.35", effective_from=date(2026, 6, 1))
+    cleared = Dates(effective_from=None, effective_until=None)
+    await services.approvals.set_dates(draft.key, cleared, by("kim", NOON), may_approve=False)
+    with pytest.raises(DatesChanged, match="from its approval until further notice"):
+        await activate(draft.key, "lee", services, seen)
+    assert (await services.catalogue.version(draft.key)).state is State.INDEXED
+    assert (await activate(draft.key, "lee", services, cleared)).approved_by == "lee"
+    assert (await activate(draft.key, "lee", services, seen)).approved_by == "lee", "asked again, nothing changes"
+
+
+async def test_whoever_loads_a_file_approves_the_dates_that_were_given_with_it(
+    services: Services, tmp_path: Path
+) -> None:
+    text = samples.MARKDOWN.encode()
+    draft = await do_job(services, await receive(services, text, replace(TERMS, metadata=Metadata())))
+    june = Dates(effective_from=date(2026, 6, 1), effective_until=None)
+    await services.approvals.set_dates(draft.key, june, by("park", NOON), may_approve=False)
+    (tmp_path / "a.md").write_bytes(text)
+    files = [SourceFile(path=tmp_path / "a.md", name="a.md", document_id="term-deposit")]
+    order = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
+    [outcome] = await load(files, order, services, NoDisplay())
+    assert (outcome.reason, outcome.state) == ("dates_changed", State.INDEXED)
 
 
 async def test_a_rollback_needs_a_version_that_was_approved_and_somebody_else_than_its_uploader(
