@@ -1,6 +1,7 @@
 """Texts that make a backtracking pattern work: repeats of its own pieces, white space, near misses.
 
-Pieces come from the parsed pattern: texts that it would match, their beginnings, and each of them again and again.
+Pieces come from the parsed pattern: texts that it would match, their beginnings, what leads to each of its repeats
+(of whichever alternative), and each of them again and again.
 """
 
 import random
@@ -22,6 +23,8 @@ _CATEGORIES: Final = {
 }
 SAMPLES: Final = 6
 """How many texts are drawn from a pattern."""
+_MANY: Final = 100
+"""Times from which on a repeat counts as one without a bound."""
 
 
 def samples(pattern: Pattern[str] | Pattern[bytes], seed: int = 17) -> Iterator[str]:
@@ -56,13 +59,35 @@ def _parts(pattern: Pattern[str] | Pattern[bytes], seed: int) -> Iterator[tuple[
                 yield piece, filler, ""
                 yield piece, piece[-1], "!"
                 yield piece, chosen.choice((" ", "가", "a", "가 ", "a ")), "!"
+    for lead, one in dict.fromkeys(_leads(_parser.parse(pattern.pattern, pattern.flags), "", chosen)):
+        yield "", lead or one, ""
+        yield "", lead + one, ""
 
 
-def _sample(tree: Sequence[Any], chosen: random.Random) -> str:
-    return "".join(_of(op, arguments, chosen) for op, arguments in tree)
+def _leads(tree: Sequence[Any], lead: str, chosen: random.Random) -> Iterator[tuple[str, str]]:
+    """Yield for each unbounded repeat the shortest text that leads to it, and what it repeats."""
+    for op, arguments in tree:
+        match op:
+            case _constants.BRANCH:
+                for alternative in arguments[1]:
+                    yield from _leads(alternative, lead, chosen)
+            case _constants.SUBPATTERN | _constants.ASSERT | _constants.ASSERT_NOT:
+                yield from _leads(arguments[-1], lead, chosen)
+            case _constants.ATOMIC_GROUP:
+                yield from _leads(arguments, lead, chosen)
+            case _constants.MAX_REPEAT | _constants.MIN_REPEAT | _constants.POSSESSIVE_REPEAT:
+                _, most, repeated = arguments
+                if most >= _MANY and (one := _sample(repeated, chosen, most_more=0)):
+                    yield lead, one
+                yield from _leads(repeated, lead, chosen)
+        lead += _of(op, arguments, chosen, most_more=0)
 
 
-def _of(op: Any, arguments: Any, chosen: random.Random) -> str:  # noqa: C901  # one case a kind of node
+def _sample(tree: Sequence[Any], chosen: random.Random, *, most_more: int = 3) -> str:
+    return "".join(_of(op, arguments, chosen, most_more=most_more) for op, arguments in tree)
+
+
+def _of(op: Any, arguments: Any, chosen: random.Random, *, most_more: int) -> str:  # noqa: C901  # one case a kind of node
     match op:
         case _constants.LITERAL:
             return chr(arguments)
@@ -73,15 +98,15 @@ def _of(op: Any, arguments: Any, chosen: random.Random) -> str:  # noqa: C901  #
         case _constants.IN:
             return _of_class(arguments, chosen)
         case _constants.BRANCH:
-            return _sample(chosen.choice(arguments[1]), chosen)
+            return _sample(chosen.choice(arguments[1]), chosen, most_more=most_more)
         case _constants.SUBPATTERN:
-            return _sample(arguments[-1], chosen)
+            return _sample(arguments[-1], chosen, most_more=most_more)
         case _constants.ATOMIC_GROUP:
-            return _sample(arguments, chosen)
+            return _sample(arguments, chosen, most_more=most_more)
         case _constants.MAX_REPEAT | _constants.MIN_REPEAT | _constants.POSSESSIVE_REPEAT:
             least, most, repeated = arguments
-            times = chosen.randint(least, min(int(most), least + 3))
-            return "".join(_sample(repeated, chosen) for _ in range(times))
+            times = chosen.randint(least, min(int(most), least + most_more))
+            return "".join(_sample(repeated, chosen, most_more=most_more) for _ in range(times))
         case _:  # assertions take no characters
             return ""
 

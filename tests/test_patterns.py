@@ -148,6 +148,7 @@ def test_the_texts_are_what_the_patterns_look_for() -> None:
         (r"<!--.*?-->", re.DOTALL),
         (r"[\w.]+@\w+", 0),
         (r"(?=[^.]*rates?)[^.]*will", 0),
+        (r"\bone (?:day|week)|(?:it|he|she) says|to be sure|(?:sorry|regret).{0,60}?(?:check|answer)[a-z]* not", 0),
     ],
 )
 def test_a_pattern_that_is_not_linear_is_found(pattern: str, flags: int) -> None:

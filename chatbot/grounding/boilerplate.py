@@ -60,7 +60,7 @@ _REFUSAL: Final = re.compile(
     r"|제공되지 않|명시되지 않)"
     r"|(?:명시|언급|기재|안내|설명)(?:되어|돼)? ?(?:있지 않|되지 않|되어 있지 않)"
     r"|(?:답변|안내)(?:을|를)?\s?(?:드리기|하기|드릴 수|할 수)(?:가)?\s?(?:어렵|없)"
-    r"|(?:죄송|유감).{0,60}?(?:확인|답변|안내)[가-힣]*\s?(?:수 )?(?:어렵|없|못)"
+    r"|(?:죄송|유감).{0,60}?(?:확인|답변|안내)[가-힣]{0,12}\s?(?:수 )?(?:어렵|없|못)"
     r"|\b(?:I|we)\b.{0,20}?\b(?:can(?:no|')t|could ?n[o']t|unable to|not able to)\s"
     r"(?:verify|confirm|find|answer|determine)"
     r"|\b(?:documents?|passages?|sources?|information|context|text)\b.{0,60}?\b"
