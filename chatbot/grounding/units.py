@@ -25,7 +25,11 @@ _NO_NOUN: Final = r"(?!(?<=[ \t][명회주])의|의(?:사항|보|깊|무|실|록
 _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
     (pattern, Unit(tuple(names.split("|")), Decimal(factor)))
     for pattern, names, factor in (
-        (r"%\s?(?:p(?![a-z])|포인트)|(?:퍼센트|프로)\s?포인트|(?:percent(?:age)?|%)[ -]points?\b|pp\b", POINTS, 1),
+        (
+            r"%\s?(?:p(?![a-z]|\.a\b|\. a\.)|포인트)|(?:퍼센트|프로)\s?포인트|(?:percent(?:age)?|%)[ -]points?\b|pp\b",
+            POINTS,
+            1,
+        ),
         (r"bps?\b|basis[ -]points?\b|베이시스\s?포인트", POINTS, "0.01"),
         (r"%|퍼센트|프로(?!그램|젝트|모션|필|세스|토콜|듀스)|percent\b|per cent\b|pct\b", PERCENT, 1),
         (r"원(?!리금|금|칙|본|격|천|화|인)|(?:korean )?won\b|krw\b", KRW, 1),
@@ -82,10 +86,10 @@ _SIGNS: Final = {
 
 # Units in headings: (단위: 천원), 금리(연 %), Fee (KRW), 한도, 만원
 _HEADING: Final = re.compile(
-    r"(?:단위\s{0,3}[:：]?|units?\s{0,3}[:：]?|in)?\s{0,3}(?:연|월|세전|세후|연이율|per annum|p\.a\.)?[\s,]{0,4}"
+    r"(?:단위\s{0,3}[:：]?|units?\s{0,3}[:：]?|in)?\s{0,3}(?:연|월|세전|세후|연이율|per annum|p\.\s?a\.)?[\s,]{0,4}"
     r"(?P<scale>천|만|십만|백만|천만|억|십억|thousand|million|billion)?\s{0,3}(?P<unit>원|won|KRW|달러|USD|\$|%p|%|퍼센트|percent"
     r"|개월|months?|years?|영업일|business days|days?|년|일|회|건|명|times)\s{0,3}(?P<after>thousand|million|billion)?"
-    r"(?:\s{0,3},?\s{0,3}(?:연|세전|세후|p\.a\.|per annum|이내|이상|기준))?\s{0,3}",
+    r"(?:\s{0,3},?\s{0,3}(?:연|세전|세후|p\.\s?a\.|pa|(?:per|a)[ ](?:annum|year)|이내|이상|기준))?\s{0,3}",
     re.IGNORECASE,
 )
 _PARENTHESIS: Final = re.compile(r"[(（\[]([^()（）\[\]]{1,24})[)）\]]")

@@ -148,6 +148,10 @@ def test_a_period_is_found_equal_in_any_spelling(
     assert unsupported_quantities(claim.format(spelling(months)), [source.format(other_spelling(months + 1))])
 
 
+A_YEAR = ("4.5% p.a.", "4.5 % p. a.", "4.5% pa", "4.5% a year", "4.5% per annum", "4.5 percent p.a.", "연 4.5%")
+RATE_HEADS = ("Rate (% p.a.)", "Rate (%, p. a.)", "Rate (% per year)", "Rate (% pa)")
+
+
 @pytest.mark.parametrize(
     ("claim", "source"),
     [
@@ -224,6 +228,9 @@ def test_a_period_is_found_equal_in_any_spelling(
         ("12", "12개월"),
         ("2.50", "연 2.5%"),
         ("가능합니다", ""),
+        *((a, b) for a in A_YEAR for b in A_YEAR),
+        *((a, f"| Term | {head} |\n|---|---|\n| A | 4.5 |") for a in A_YEAR for head in RATE_HEADS),
+        ("0.5%p", "a cut of 0.5%p. A customer"),
     ],
 )
 def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
@@ -239,6 +246,8 @@ def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
         ("3회", "3명"),
         ("3%", "3%p"),
         ("3%", "3"),
+        ("0.5% p.a.", "0.5%p"),
+        ("0.5%p", "0.5% p.a."),
         ("3원", "수수료 3"),
         ("1년", "365일"),
         ("5일", "5영업일"),
