@@ -15,6 +15,7 @@ from typing import Final
 
 from chatbot.grounding.dates import Taken, composite_quantities
 from chatbot.grounding.numerals import Number, numbers_in
+from chatbot.grounding.plain_text import PlainText
 from chatbot.grounding.quantity import (
     DATE,
     DAYS,
@@ -31,8 +32,6 @@ from chatbot.grounding.quantity import (
 )
 from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit
 
-# Character by character, so that offsets stay those of the text.
-_FULL_WIDTH: Final = str.maketrans("０１２３４５６７８９．，％＋－：／（）＄￦", "0123456789.,%+-:/()$₩")
 _ORDINAL: Final = re.compile(
     r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}\(?\d{1,3}[.)](?=[*_]{0,2}(?:[ \t]|$))", re.MULTILINE
 )
@@ -84,7 +83,7 @@ class QuantifiedText:
             return False
         reading = claimed.readings[0]
         words = _ONE_IN_WORDS.get((reading.unit, reading.value)) if claimed.numbers[0] else _ZERO_IN_WORDS
-        return words is not None and words.search(self.text) is not None
+        return words is not None and words.search(PlainText.of(self.text).text) is not None
 
 
 def unsupported_quantities(claim: str, sources: Sequence[str]) -> tuple[Quantity, ...]:
@@ -99,7 +98,17 @@ def unsupported_by(claimed: Iterable[Quantity], sources: Sequence[QuantifiedText
 
 def quantities(text: str) -> tuple[Quantity, ...]:
     """Return the quantities of a text, from left to right."""
-    plain = text.translate(_FULL_WIDTH)
+    plain = PlainText.of(text)
+    return tuple(_as_written(quantity, plain) for quantity in _quantities(plain.text))
+
+
+def _as_written(quantity: Quantity, plain: PlainText) -> Quantity:
+    start, end = plain.written(quantity.start, quantity.end)
+    return replace(quantity, start=start, end=end)
+
+
+def _quantities(plain: str) -> Iterable[Quantity]:
+    """Return the quantities of a plain text, from left to right."""
     taken = Taken(plain)
     for pattern in (_ORDINAL, _MARKER):
         for match in pattern.finditer(plain):
@@ -111,7 +120,7 @@ def quantities(text: str) -> tuple[Quantity, ...]:
         if taken.is_free(number.start, number.end):
             result.extend(_with_unit(plain, number))
     result.sort(key=lambda quantity: quantity.start)
-    return tuple(_with_table_units(plain, _with_shared_units(plain, _with_compounds(plain, result))))
+    return _with_table_units(plain, _with_shared_units(plain, _with_compounds(plain, result)))
 
 
 def _with_unit(text: str, number: Number) -> Iterator[Quantity]:

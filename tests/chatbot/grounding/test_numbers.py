@@ -1,3 +1,4 @@
+import unicodedata
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -353,8 +354,59 @@ def test_offsets_are_those_of_the_text() -> None:
     assert [text[q.start : q.end] for q in quantities(text)] == ["５００만원", "2.5%"]
 
 
+ENCODINGS: list[Callable[[str], str]] = [
+    lambda text: text.replace(" ", "\u00a0"),
+    lambda text: text.replace(" ", "\u2009\u202f"),
+    lambda text: text.replace(" ", "  "),
+    lambda text: unicodedata.normalize("NFD", text),
+    lambda text: text.replace("-", "\u2011"),
+    lambda text: text.replace("5", "\u00ad5\u200b"),
+    lambda text: text.replace("5", "５"),
+    lambda text: text.replace("5", "5¹⁾"),
+    lambda text: text.replace("5", "5²⁾,³⁾"),
+    lambda text: text.replace("5", "5¹⁰"),
+]
+
+
+@pytest.mark.parametrize("encoded", ENCODINGS)
+@pytest.mark.parametrize(
+    ("text", "different"),
+    [
+        ("건당 15만 5원", "155원"),
+        ("최대 ₩ 155", "₩ 15"),
+        ("KRW 25", "USD 25"),
+        ("5 business days", "5 days"),
+        ("a 25-month term", "25 days"),
+        ("연 2.5 %", "2.5 %p"),
+        ("2025년 5월 15일", "2025년 5월 1일"),
+        ("오후 5시 15분", "오전 5시 15분"),
+        ("다섯 번, 만 15세", "두 번"),
+    ],
+)
+def test_a_number_is_read_alike_in_every_encoding(text: str, different: str, encoded: Callable[[str], str]) -> None:
+    written = encoded(text)
+    assert not unsupported_quantities(text, [written])
+    assert not unsupported_quantities(written, [text])
+    assert unsupported_quantities(different, [written])
+    assert unsupported_quantities(encoded(different), [text])
+
+
+@pytest.mark.parametrize("encoded", ENCODINGS)
+def test_offsets_are_those_of_the_text_as_it_is_encoded(encoded: Callable[[str], str]) -> None:
+    pieces = ["수수료는 ", "500원", "이고, 금리는 ", "2.5%", "이며, a ", "15-month", " term, 기한은 ", "5 days", "."]
+    written = [*map(encoded, pieces)]
+    text = "".join(written)
+    read = [text[quantity.start : quantity.end].strip("\u00ad\u200b¹⁰⁾") for quantity in quantities(text)]
+    assert read == [piece.strip("\u00ad\u200b¹⁰⁾") for piece in written[1::2]]
+
+
+def test_a_raised_figure_behind_a_letter_is_its_exponent() -> None:
+    assert texts("85m²의 집") == ["85"]
+
+
 @settings(deadline=None)
-@given(st.text(max_size=80))
-def test_any_text_can_be_read(text: str) -> None:
+@given(st.text(max_size=80), st.sampled_from(ENCODINGS))
+def test_any_text_can_be_read(text: str, encoded: Callable[[str], str]) -> None:
+    text = encoded(text)
     for quantity in quantities(text):
         assert 0 <= quantity.start < quantity.end <= len(text)

@@ -1,5 +1,6 @@
 """What a customer sees of a model's answer in each mode, with its citations, and what is quoted in place of it."""
 
+import unicodedata
 from time import process_time
 
 import pytest
@@ -47,6 +48,21 @@ def test_offsets_count_code_points() -> None:
     checks = stream(GroundingMode.STRICT)
     (citation,) = cited(events_of(checks, [f"안녕하세요 😀! {GOOD}"]))
     assert checks.text[citation.start : citation.end] == GOOD
+
+
+@pytest.mark.parametrize("mode", [GroundingMode.STRICT, GroundingMode.NUMBERS])
+@pytest.mark.parametrize("form", ["no-break", "decomposed", "raised"])
+def test_a_passages_number_supports_an_answer_however_it_is_encoded(mode: GroundingMode, form: str) -> None:
+    text = "만기 해지 수수료는 건당 5,000 원입니다."
+    encoded = {
+        "no-break": text.replace(" ", "\u00a0"),
+        "decomposed": unicodedata.normalize("NFD", text),
+        "raised": text.replace("0 원", "0¹⁾원"),
+    }[form]
+    checks = stream(mode, [passage("a", "예금 안내", f"{encoded} 통장은 지점에서 만듭니다.")])
+    (citation,) = cited(events_of(checks, [text]))
+    assert checks.text in (text, encoded)
+    assert (citation.start, citation.end, citation.quote) == (0, len(checks.text), encoded)
 
 
 def test_an_english_claim_is_cited_too() -> None:
