@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
-from chatbot.grounding.quantity import CODE, DATE, PHONE, TIME, PartialDate, Quantity, Reading
+from chatbot.grounding.quantity import CODE, CURRENCIES, DATE, PHONE, TIME, PartialDate, Quantity, Reading
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = (
@@ -61,7 +61,7 @@ _PHONES: Final = re.compile(
     r"(?<![\d-])(?:(?:\+|00)?82[-\s.)]{0,2}|0|\(0)\d{1,2}\)?[-\s.]{1,2}\d{3,4}[-\s.]\d{4}(?![\d-])|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])"
 )
 _CODES: Final = re.compile(
-    r"(?<![A-Za-z\d])(?!(?:KRW|USD|EUR|JPY|GBP|CNY)[ -]?\d)[A-Za-z]+(?:[-_]?\d+)+(?:[-_]?[A-Za-z\d]+)*"
+    rf"(?<![A-Za-z\d])(?!(?:{'|'.join(CURRENCIES)})[ -]?\d)[A-Za-z]+(?:[-_]?\d+)+(?:[-_]?[A-Za-z\d]+)*"
 )
 
 

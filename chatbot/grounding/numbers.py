@@ -4,7 +4,9 @@
 after normalisation: 1천만원 is KRW 10 million and 연 2.50% is 2.5 percent, while 0.5% is not 0.5%p and 3회 is not 3명.
 12개월 and 1년 are equal; 365일 and 1년 are not. The sign is ignored (a table's -0.3%p is the text's "0.3%p 인하").
 Not quantities: list ordinals at the start of a line, citation markers, "one" and 한 without a unit of money or time.
-A bare number in a table has the unit that its column, its row or a caption (단위: 만원) names.
+A bare number in a table has the unit that its column, its row or a caption (단위: 만원) names. A bare number with a
+currency's code or a noun beside it (IDR 2,000, 5 decades) has a unit that is not read: no number with another unit
+supports it.
 """
 
 import re
@@ -17,9 +19,9 @@ from chatbot.grounding.dates import Taken, composite_quantities
 from chatbot.grounding.numerals import Number, numbers_in
 from chatbot.grounding.plain_text import PlainText
 from chatbot.grounding.quantity import (
+    CURRENCIES,
     DATE,
     DAYS,
-    KRW,
     MONTHS,
     PERCENT,
     POINTS,
@@ -30,7 +32,7 @@ from chatbot.grounding.quantity import (
     Reading,
     Statement,
 )
-from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit
+from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit, unread_unit
 
 _ORDINAL: Final = re.compile(
     r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}\(?\d{1,3}[.)](?=[*_]{0,2}(?:[ \t]|$))", re.MULTILINE
@@ -42,7 +44,7 @@ _RANGE: Final = re.compile(
 _LIST: Final = re.compile(r"\s?(?:,|·|/|,?\s?(?:and|or|및|또는|혹은|이나|나))\s?", re.IGNORECASE)
 _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _YEARS: Final = range(1900, 2101)
-_MEASURES: Final = frozenset({KRW, "USD", "EUR", "JPY", "CNY", "GBP", PERCENT, POINTS, MONTHS, DAYS, SECONDS})
+_MEASURES: Final = frozenset({*CURRENCIES, PERCENT, POINTS, MONTHS, DAYS, SECONDS})
 # A quantity of one is also supported by a word for it: 1일 한도 by 하루, 1회 by 회당 or "each".
 _ONE_IN_WORDS: Final[Mapping[tuple[str, object], re.Pattern[str]]] = {
     (DAYS, 1): re.compile(r"하루|일일|매일|일\s?(?:한도|최대|최고)|daily|(?:per|a|each|every) day", re.IGNORECASE),
@@ -136,7 +138,8 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
         unit, start = leading
     if _is_no_quantity(text, number, unit):
         return
-    yield Quantity(text[start:end], start, end, _readings(number.value, unit), (number.value,))
+    code, noun = ("", "") if unit else unread_unit(text, start, end)
+    yield Quantity(text[start:end], start, end, _readings(number.value, unit), (number.value,), code, noun)
 
 
 def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:

@@ -6,6 +6,10 @@ from decimal import Decimal
 from typing import Final
 
 KRW: Final = "KRW"
+CURRENCIES: Final = (
+    *(KRW, "USD", "EUR", "JPY", "GBP", "CNY"),
+    *("HKD", "SGD", "AUD", "CAD", "NZD", "TWD", "CHF", "THB"),
+)
 PERCENT: Final = "%"
 POINTS: Final = "%p"
 MONTHS: Final = "months"
@@ -15,6 +19,9 @@ TIME: Final = "time"
 DATE: Final = "date"
 PHONE: Final = "phone"
 CODE: Final = "code"
+
+_COUNTED: Final = "counted"
+"""The unit of what a source counts in whichever generic counter."""
 
 # Counters that English expresses by the noun (3장, "three cards"): a source may have the number without a unit.
 GENERIC_COUNTERS: Final = frozenset(
@@ -53,7 +60,8 @@ Statement = Decimal | tuple[str, Decimal | PartialDate | str] | tuple[Decimal, .
 class Quantity:
     """A number with its unit, at [start, end) of a text.
 
-    `readings` is empty for a bare number; `numbers` are the numbers as written.
+    `readings` is empty for a bare number; `numbers` are the numbers as written. A bare one may
+    have a unit that is not read: `code` is a currency's (CHF 2,000), `noun` a word behind it (5 decades); else empty.
     """
 
     text: str
@@ -61,6 +69,8 @@ class Quantity:
     end: int
     readings: tuple[Reading, ...]
     numbers: tuple[Decimal, ...]
+    code: str = ""
+    noun: str = ""
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -83,16 +93,27 @@ class Quantity:
             parts = reading.value.parts() if isinstance(reading.value, PartialDate) else (reading.value,)
             yield from ((reading.unit, part) for part in parts)
         if not self.readings:
-            yield self.numbers
+            yield (self.code, self.numbers[0]) if self.code else self.numbers
+        elif self._is_generic:
+            yield _COUNTED, self.numbers[0]
 
     def needed(self) -> Iterator[Statement]:
         """Yield what a source of which one is enough for this quantity of a claim."""
-        if not self.readings:
-            yield from self.numbers
-        for reading in self.readings:
-            yield reading.unit, reading.value
-        if self.readings and (self.readings[0].unit in GENERIC_COUNTERS or self.readings[0].unit == PHONE):
+        if self.readings:
+            yield from ((reading.unit, reading.value) for reading in self.readings)
+            if self._is_generic or self.readings[0].unit == PHONE:
+                yield self.numbers
+        elif self.code:
+            yield self.code, self.numbers[0]
+        elif self.noun:
             yield self.numbers
+            yield _COUNTED, self.numbers[0]
+        else:
+            yield from self.numbers
+
+    @property
+    def _is_generic(self) -> bool:
+        return self.readings[0].unit in GENERIC_COUNTERS
 
     def supports(self, claimed: "Quantity") -> bool:
         """Whether a source with this quantity supports the claimed one."""

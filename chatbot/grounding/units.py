@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from chatbot.grounding.quantity import DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS
+from chatbot.grounding.quantity import CURRENCIES, DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS
+from chatbot.grounding.stems import content_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +23,35 @@ _END: Final = r"(?![A-Za-z])"
 # The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강). Right behind its number a counter
 # may have a particle (보증인 3명의 동의); apart from it, and before such an ending, 명의, 회의 and 주의 are nouns.
 _NO_NOUN: Final = r"(?!(?<=[ \t][명회주])의|의(?:사항|보|깊|무|실|록|체|장|자|변경))"
+_FOREIGN: Final = {
+    "HKD": r"홍콩\s?달러|(?:hong kong|hk) dollars?\b",
+    "SGD": r"싱가포르\s?달러|singapore dollars?\b",
+    "AUD": r"호주\s?달러|australian dollars?\b",
+    "CAD": r"캐나다\s?달러|canadian dollars?\b",
+    "NZD": r"뉴질랜드\s?달러|new zealand dollars?\b",
+    "TWD": r"(?:대만|타이완)\s?달러|(?:new )?taiwan dollars?\b",
+    "CHF": r"(?:스위스\s?)?프랑(?!스|크)|(?:swiss )?francs?\b",
+    "THB": r"(?:태국\s?)?바트|(?:thai )?baht\b",
+}
 _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
-    (pattern, Unit(tuple(names.split("|")), Decimal(factor)))
+    (pattern, Unit(tuple(names.split("|")), Decimal(str(factor))))
     for pattern, names, factor in (
         (
             r"%\s?(?:p(?![a-z]|\.a\b|\. a\.)|포인트)|(?:퍼센트|프로)\s?포인트|(?:percent(?:age)?|%)[ -]points?\b|pp\b",
             POINTS,
             1,
         ),
+        (r"‰", PERCENT, "0.1"),
+        (r"(?<!\s)할(?!인|부|증|당|수|머|애|때)", PERCENT, 10),
         (r"bps?\b|basis[ -]points?\b|베이시스\s?포인트", POINTS, "0.01"),
         (r"%|퍼센트|프로(?!그램|젝트|모션|필|세스|토콜|듀스)|percent\b|per cent\b|pct\b", PERCENT, 1),
-        (r"원(?!리금|금|칙|본|격|천|화|인)|(?:korean )?won\b|krw\b", KRW, 1),
-        (r"(?:미국\s?)?(?:달러|불(?![가-힣]))|(?:us )?dollars?\b|usd\b", "USD", 1),
-        (r"유로|euros?\b|eur\b", "EUR", 1),
-        (r"엔(?![가-힣]{2})|yen\b|jpy\b", "JPY", 1),
+        (r"원(?!리금|금|칙|본|격|천|화|인)|(?:korean )?won\b|krw\b|(?<!\s)₩(?!\s?\d)", KRW, 1),
+        *((rf"{words}|{code}\b", code, 1) for code, words in _FOREIGN.items()),
+        (r"(?:미국\s?)?(?:달러|불(?![가-힣]))|(?:us )?dollars?\b|usd\b|(?<!\s)\$(?!\s?\d)", "USD", 1),
+        (r"유로|euros?\b|eur\b|€(?!\s?\d)", "EUR", 1),
+        (r"엔(?![가-힣]{2})|yen\b|jpy\b|(?<!\s)¥(?!\s?\d)", "JPY", 1),
         (r"위안|yuan\b|cny\b", "CNY", 1),
-        (r"파운드|pounds?\b|gbp\b", "GBP", 1),
+        (r"파운드|pounds?\b|gbp\b|(?<!\s)£(?!\s?\d)", "GBP", 1),
         (r"(?:은행\s?)?영업일|(?:business|working|banking)[ -]days?\b", "business days", 1),
         (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
         (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", "세", 1),
@@ -71,18 +85,30 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"쪽|페이지|pages?\b", "쪽", 1),
     )
 )
-_GAP: Final = r"[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+"
+_GAP: Final = r"[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+(?:(?:full|whole|consecutive|additional|more)[ ])?+"
 _TRAILING: Final = re.compile(
     _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_TRAILING_UNITS)) + ")",
     re.IGNORECASE,
 )
 _LEADING: Final = re.compile(
-    r"(?P<sign>KRW|₩|￦|US\$|USD|\$|€|EUR|¥|JPY|£|GBP|CNY|원화|미화)[ \t]?[*_]{0,3}\Z", re.IGNORECASE
+    rf"(?P<sign>₩|US\$|(?-i:(?<![A-Za-z])[A-Z]{{1,2}})\$|\$|{'|'.join(CURRENCIES)}|€|¥|£|원화|미화)"
+    r"[ \t]?[*_]{0,3}\Z",
+    re.IGNORECASE,
 )
 _SIGNS: Final = {
-    "KRW": KRW, "₩": KRW, "￦": KRW, "원화": KRW, "US$": "USD", "USD": "USD", "$": "USD", "미화": "USD", "€": "EUR",
-    "EUR": "EUR", "¥": "JPY", "JPY": "JPY", "£": "GBP", "GBP": "GBP", "CNY": "CNY",
+    **{code: code for code in CURRENCIES}, "₩": KRW, "원화": KRW, "US$": "USD", "$": "USD", "미화": "USD", "€": "EUR",
+    "¥": "JPY", "£": "GBP", "HK$": "HKD", "S$": "SGD", "SG$": "SGD", "A$": "AUD", "AU$": "AUD", "C$": "CAD",
+    "CA$": "CAD", "NZ$": "NZD", "NT$": "TWD",
 }  # fmt: skip
+
+_CODE: Final = re.compile(r"[A-Z]{3}")
+_CODE_BEFORE: Final = re.compile(r"(?<![A-Za-z])([A-Z]{3})[ ]?\Z")
+_WORD_BEHIND: Final = re.compile(
+    r"[*_]{0,3}[ -]?(?!(?:이상|이하|미만|초과|이내|이전|이후|내외|정도)(?![가-힣]{3}))"
+    r"([^\W\d_]+|[¢¤฿\u20a0-\u20cf\u2100-\u214f\u3300-\u33ff])"
+)
+_OF_AGE: Final = re.compile(r"\b(?:aged?|under|over|above|below)[ ]\Z", re.IGNORECASE)
+_YEAR: Final = re.compile(r"(?:19|20)\d\d")
 
 # Units in headings: (단위: 천원), 금리(연 %), Fee (KRW), 한도, 만원
 _HEADING: Final = re.compile(
@@ -111,7 +137,26 @@ def trailing_unit(text: str, at: int) -> tuple[Unit, int] | None:
 def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
     """Return the currency directly before a number that starts at `at`, and the offset of the currency's start."""
     match = _LEADING.search(text, max(0, at - 8), at)
-    return (Unit((_SIGNS[match["sign"].upper()],)), match.start()) if match else None
+    if match is None:
+        return None
+    sign = match["sign"].upper()
+    return Unit((_SIGNS.get(sign, sign),)), match.start()  # R$ is a currency of its own
+
+
+def unread_unit(text: str, start: int, end: int) -> tuple[str, str]:
+    """Return a currency's code beside a number at [start, end), or else the noun behind it; empty where it has none.
+
+    Years and ages are said without a unit.
+    """
+    before, behind = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_BEHIND.match(text, end)
+    code, word = before[1] if before else "", behind[1] if behind else ""
+    number = text[start:end]
+    if code or _CODE.fullmatch(word):
+        return code or word, ""
+    is_age = len(number) <= 2 and _OF_AGE.search(text, max(0, start - 7), start)
+    return "", "" if is_age or _YEAR.fullmatch(number) else next(
+        iter(content_words(word)), "" if word.isalpha() else word
+    )
 
 
 def heading_unit(cell: str) -> Unit | None:

@@ -149,6 +149,12 @@ def test_a_period_is_found_equal_in_any_spelling(
     assert unsupported_quantities(claim.format(spelling(months)), [source.format(other_spelling(months + 1))])
 
 
+FOREIGN = (
+    ("HK$100", "HKD 100", "100 홍콩달러", "100 Hong Kong dollars"),
+    ("S$50", "SGD50", "50 싱가포르 달러", "50 Singapore dollars"),
+    ("CHF 2,000", "2,000 Swiss francs", "2천 스위스프랑"),
+    ("2,000 baht", "THB 2,000", "2천바트"),
+)
 A_YEAR = ("4.5% p.a.", "4.5 % p. a.", "4.5% pa", "4.5% a year", "4.5% per annum", "4.5 percent p.a.", "연 4.5%")
 RATE_HEADS = ("Rate (% p.a.)", "Rate (%, p. a.)", "Rate (% per year)", "Rate (% pa)")
 
@@ -232,6 +238,21 @@ RATE_HEADS = ("Rate (% p.a.)", "Rate (%, p. a.)", "Rate (% per year)", "Rate (% 
         *((a, b) for a in A_YEAR for b in A_YEAR),
         *((a, f"| Term | {head} |\n|---|---|\n| A | 4.5 |") for a in A_YEAR for head in RATE_HEADS),
         ("0.5%p", "a cut of 0.5%p. A customer"),
+        *[(a, b) for same in FOREIGN for a in same for b in same],
+        ("5 full months", "5 months"),
+        ("5할", "50%"),
+        ("5‰", "0.5%"),
+        ("50 €", "50유로"),
+        ("5,000₩", "5,000원"),
+        ("IDR 2,000", "2,000 IDR"),
+        ("between $5 and $10", "$5, $10"),
+        ("costs 5 and$41", "5 and USD 41"),
+        ("Tier 3 customers", "tier 3 members"),
+        ("3 lounges", "| lounges | 3 |"),
+        ("customers under 14 need a parent", "만 14세 미만"),
+        ("in 2026 customers", "2026년"),
+        ("500 이상", "500원 이상"),
+        ("12는 기본입니다", "12개월"),
     ],
 )
 def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
@@ -248,6 +269,19 @@ def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
         ("3%", "3%p"),
         ("3%", "3"),
         ("0.5% p.a.", "0.5%p"),
+        ("CHF 2,000", "KRW 2,000"),
+        ("2,000 baht", "KRW 2,000"),
+        ("IDR 2,000", "KRW 2,000"),
+        ("2,000 rubles", "2,000원"),
+        ("500루블입니다", "500원"),
+        ("500฿", "500원"),
+        ("500 호주달러", "500달러"),
+        ("USD 100", "HK$100"),
+        ("R$100", "$100"),
+        ("5 full months", "5 days"),
+        ("3 decades", "3 years"),
+        ("5할", "5%"),
+        ("5‰", "5%"),
         ("0.5%p", "0.5% p.a."),
         ("3원", "수수료 3"),
         ("1년", "365일"),
