@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
+from chatbot.grounding.numerals import NATIVE
 from chatbot.grounding.quantity import CODE, CURRENCIES, DATE, PHONE, TIME, PartialDate, Quantity, Reading
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -43,11 +44,14 @@ _DATES: Final = tuple(
     )
 )
 _SLASHED: Final = re.compile(rf"{_WHOLE}(?P<a>\d{{1,2}})/(?P<b>\d{{1,2}})/(?P<y>\d{{4}})(?!\d)")
+_HOUR_WORDS: Final = "열한|열두|열|한|두|세|네|다섯|여섯|일곱|여덟|아홉"
 _TIMES: Final = tuple(
     re.compile(pattern)
     for pattern in (
         rf"{_HALF_DAY}(?<![\d:.])(?P<h>\d{{1,2}}):(?P<min>\d{{2}})(?![\d:])(?:\s?{_AM})?",
         rf"{_HALF_DAY}(?<![\d.,])(?P<h>\d{{1,2}})시(?!간|점|행|작|중|장|도|설|스|급|민)(?:\s?(?P<min>\d{{1,2}})분|\s?(?P<past>반))?",
+        rf"{_HALF_DAY}(?<![가-힣\d])(?!한시)(?P<word>{_HOUR_WORDS})\s?시(?![가-힣](?<![반에부까이가로쯤경입와은]))"
+        r"(?:\s?(?P<min>\d{1,2})분|\s?(?P<past>반))?",
         rf"(?<![\d:.,])(?P<h>\d{{1,2}})\s?{_AM}",
         r"(?P<noon>정오|\bnoon\b)|(?P<night>자정|\bmidnight\b)",
     )
@@ -144,7 +148,7 @@ def _minutes(parts: dict[str, str | None]) -> tuple[int, ...]:
         return (720,)
     if parts.get("night"):
         return (0,)
-    hour = int(parts["h"] or 0)
+    hour = int(parts.get("h") or NATIVE[parts["word"] or ""])
     minute = 30 if parts.get("past") else int(parts.get("min") or 0)
     if hour > 24 or minute > 59:
         return ()

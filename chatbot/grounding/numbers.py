@@ -35,13 +35,18 @@ from chatbot.grounding.quantity import (
 from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit, unread_unit
 
 _ORDINAL: Final = re.compile(
-    r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}\(?\d{1,3}[.)](?=[*_]{0,2}(?:[ \t]|$))", re.MULTILINE
+    r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}\(?\d{1,2}[.)](?=[*_]{0,2}[ \t]+\S)", re.MULTILINE
 )
 _MARKER: Final = re.compile(r"[\[【［]\^?\d{1,2}(?:\s?[,、~-]\s?\d{1,2})*[\]】］]")
 _RANGE: Final = re.compile(
     r"[*_]{0,4}\s{0,2}(?:~|∼|〜|～|→|–|—|-|to|through|내지|에서|부터)\s{0,2}[*_]{0,4}", re.IGNORECASE
 )
 _LIST: Final = re.compile(r"\s?(?:,|·|/|,?\s?(?:and|or|및|또는|혹은|이나|나))\s?", re.IGNORECASE)
+_AND_A_HALF: Final = re.compile(
+    r"[ ]?반(?=(?:은|이|을|의|에|으로|까지|부터|동안|만|간|마다|입니다|이며|이고|이내|이상)?(?![가-힣]))"
+    r"|[ ]and[ ]a[ ]half(?![A-Za-z])"
+)
+_HALVED: Final = frozenset({MONTHS, DAYS, SECONDS})
 _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _YEARS: Final = range(1900, 2101)
 _MEASURES: Final = frozenset({*CURRENCIES, PERCENT, POINTS, MONTHS, DAYS, SECONDS})
@@ -138,8 +143,11 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
         unit, start = leading
     if _is_no_quantity(text, number, unit):
         return
+    value = number.value
+    if unit is not None and unit.names[0] in _HALVED and (half := _AND_A_HALF.match(text, end)) is not None:
+        value, end = value + Decimal("0.5"), half.end()
     code, noun = ("", "") if unit else unread_unit(text, start, end)
-    yield Quantity(text[start:end], start, end, _readings(number.value, unit), (number.value,), code, noun)
+    yield Quantity(text[start:end], start, end, _readings(value, unit), (value,), code, noun)
 
 
 def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
@@ -149,7 +157,7 @@ def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
     if is_scale_alone and (text[: number.start].rstrip().endswith((":", "：", "단위", "(", "（", ",")) or unit is None):
         return True  # a table's heading names its unit: (단위: 천원), (만원)
     if unit is None:
-        return number.value <= 1 or not text[number.start].isascii()
+        return number.value <= 1 or not text[number.start].isascii() or text[number.start :].lower().startswith("a ")
     return number.value <= 1 and not set(unit.names) & _MEASURES
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
+from unicodedata import numeric
+
+from chatbot.grounding.units import ANY_UNIT
 
 _DIGITS: Final = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
 _MONEY: Final = r"(?:원|달러|유로|엔|위안|파운드)"
@@ -27,35 +30,67 @@ _UNITS: Final = {
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
+_GROUPS: Final = {"hundred": 100, "dozen": 12}
 _SCALES: Final = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ABBREVIATED: Final = {"mn": 10**6, "bn": 10**9, "tn": 10**12}
-_ENGLISH_WORD: Final = "|".join(sorted([*_UNITS, *_SCALES], key=len, reverse=True))
+_ENGLISH_WORD: Final = "|".join(sorted([*_UNITS, *_SCALES, *_GROUPS], key=len, reverse=True))
 _ENGLISH_SCALE: Final = "|".join([*_SCALES, *_ABBREVIATED])
+_ENGLISH_GROUP: Final = "|".join([*_SCALES, "dozen"])
 _ENGLISH_UNIT: Final = "|".join(sorted(_UNITS, key=len, reverse=True))
 
 _SINO: Final = {"일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7, "팔": 8, "구": 9}
 _SINO_SCALES: Final = {"십": 10, "백": 100, "천": 1000}
 _SINO_BIG: Final = {"만": 10**4, "억": 10**8, "조": 10**12}
-_SINO_WORD: Final = r"[일이삼사오육칠팔구십백천만억]"
+_SINO_DIGIT: Final = "[영공일이삼사오육칠팔구]"
+_SINO_WORD: Final = r"[일이삼사오육칠팔구십백천만억조]"
 _SINO_UNIT: Final = rf"(?:{_MONEY}|퍼센트|개월|년|명|회|건|일(?![가-힣]))"
+# Right behind one syllable most units make another word of it: 열차, 백인, 만세.
+_APART: Final = r"(?:[ ]|(?<=[가-힣]{2}))"
+# One syllable is a number only where no other word is likely: 이 건 is "this matter", 구분 and 사회 are nouns.
+_SINO_ALONE: Final = (
+    r"(?:[일이](?=[ ]?(?:퍼센트|개월))|[삼사오육칠팔구](?=[ ]?(?:퍼센트|개월|영업일)"
+    r"|[ ](?:년|(?<!구[ ])분|회|일)(?:간|은|을|에|의|이|로|까지|마다|동안)?(?![가-힣])))"
+)
 
-_NATIVE: Final = {
-    "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "아홉": 9, "열": 10,
-    "열한": 11, "열두": 12, "열세": 13, "열네": 14, "열다섯": 15, "열여섯": 16, "열일곱": 17, "열여덟": 18,
-    "열아홉": 19, "스무": 20,
+_NATIVE_ONES: Final = {
+    "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "아홉": 9,
 }  # fmt: skip
-_NATIVE_WORD: Final = "|".join(sorted(_NATIVE, key=len, reverse=True))
+_NATIVE_TENS: Final = {
+    "열": 10, "스물": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60, "일흔": 70, "여든": 80, "아흔": 90,
+}  # fmt: skip
+NATIVE: Final = (
+    _NATIVE_ONES
+    | {"석": 3, "넉": 4, "스무": 20}
+    | _NATIVE_TENS
+    | {ten + one: tens + ones for ten, tens in _NATIVE_TENS.items() for one, ones in _NATIVE_ONES.items()}
+)
+"""Native Korean numbers with their values."""
+_NATIVE_FEW: Final = r"[한두세네]"
+_NATIVE_MANY: Final = "|".join(sorted((word for word in NATIVE if word not in "한두세네석넉"), key=len, reverse=True))
 _COUNTED: Final = r"(?:번|차례|가지|개|명|분|달|시간|시|살|곳|군데|건|장|배|종류|단계|주|사람|자리|영업일)"
-_DAYS: Final = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "열흘": 10, "보름": 15, "일주일": 7}
+_DAYS: Final = {
+    "하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "엿새": 6, "이레": 7, "여드레": 8, "아흐레": 9,
+    "열흘": 10, "보름": 15, "일주일": 7,
+}  # fmt: skip
+_HALVED: Final = r"(?=[ ]?(?:년|달|개월|시간)(?![가-힣]{2}))"
 
 _NUMBER = re.compile(
     rf"(?P<english_scaled>{_DIGITS}[ -]?(?:{_ENGLISH_SCALE})(?![A-Za-z]))"
+    r"|(?P<fraction>(?:(?<![\d.,])\d+[ ]?)?[¼½¾]|\d+[ ]and[ ]a[ ]half(?![A-Za-z]))"
+    r"|(?P<point>(?<![\w.,)])\.\d+(?![천백십만억조]))"
+    r"|(?P<quarter>(?<![\d/])[1-4]/4(?=[ ]?분기))"
     rf"|(?P<digits>{_KOREAN})"
     rf"|(?P<days>(?<![가-힣])(?:{'|'.join(_DAYS)}))"
-    rf"|(?P<sino>(?<![가-힣])(?={_SINO_WORD}*[십백천만억]){_SINO_WORD}+(?:[ ]{_SINO_WORD}+){{0,12}}"
-    rf"(?=[ ]?{_SINO_UNIT}))"
-    rf"|(?P<native>(?<![가-힣])(?:{_NATIVE_WORD})(?=[ ]?{_COUNTED}))"
-    rf"|(?P<english>(?<![A-Za-z])(?:{_ENGLISH_UNIT})(?:[ -](?:and[ ])?(?:{_ENGLISH_WORD}))*(?![A-Za-z]))",
+    rf"|(?P<sino_point>(?<![가-힣])[영일이삼사오육칠팔구십]+점[ ]?{_SINO_DIGIT}+(?=[ ]?(?:퍼센트|프로|%|배)))"
+    rf"|(?P<sino>(?<![가-힣\d])(?!만[ ]{_SINO_WORD}+[ ]?[세살])(?:(?={_SINO_WORD}*[십백천만억])"
+    rf"{_SINO_WORD}+(?:[ ]{_SINO_WORD}+){{0,12}}(?=[ ]?{_SINO_UNIT}|{_APART}{ANY_UNIT})|{_SINO_ALONE}))"
+    rf"|(?P<native>(?<![가-힣\d])(?:{_NATIVE_FEW}(?=[ ]?{_COUNTED})|[석넉](?=[ ]?[달장])"
+    rf"|(?:{_NATIVE_MANY})(?=[ ]?{_COUNTED}|{_APART}{ANY_UNIT})))"
+    rf"|(?P<half>(?<![가-힣])반{_HALVED}|(?<![A-Za-z])half[ ]an?[ ](?:(?:{_ENGLISH_SCALE})(?![A-Za-z]))?"
+    r"|(?<![A-Za-z])half(?=[ ]percent))"
+    r"|(?P<one>(?<![A-Za-z])an?(?=[ ](?:year|month|week|day|hour)[ ]and[ ]a[ ]half(?![A-Za-z])))"
+    rf"|(?P<english>(?<![A-Za-z])(?:an?[ ](?:{_ENGLISH_GROUP})|{_ENGLISH_UNIT})"
+    rf"(?:[ -](?:and[ ])?(?:{_ENGLISH_WORD}))*(?:[ ]and[ ]a[ ]half)?(?![A-Za-z]))",
     re.IGNORECASE,
 )
 _TOKEN = re.compile(rf"{_DIGITS}|[천백십만억조]")
@@ -114,6 +149,21 @@ def _sino(raw: str) -> Decimal:
     return _korean("".join(str(_SINO.get(char, char)) for char in raw if char != " "))
 
 
+def _sino_point(raw: str) -> Decimal:
+    whole, _, decimals = raw.replace(" ", "").partition("점")
+    digits = "".join(str(_SINO.get(char, 0)) for char in decimals)
+    return _sino(whole.replace("영", "")) + Decimal(f"0.{digits}")
+
+
+def _fraction(raw: str) -> Decimal:
+    digits = _LEADING_DIGITS.match(raw)
+    return (_plain(digits.group()) if digits else 0) + Decimal(numeric(raw[-1]) if raw[-1] in "¼½¾" else 0.5)
+
+
+def _half(raw: str) -> Decimal:
+    return Decimal("0.5") * _SCALES.get(raw.lower().split()[-1], 1)
+
+
 def _english_scaled(raw: str) -> Decimal:
     digits = _LEADING_DIGITS.match(raw)
     value = _plain(digits.group()) if digits else Decimal(1)
@@ -126,20 +176,26 @@ def _english(raw: str) -> Decimal:
     for word in re.split(r"[ -]", raw.lower()):
         if word in _UNITS:
             section += _UNITS[word]
-        elif word == "hundred":
-            section = (section or 1) * 100
+        elif word in _GROUPS:
+            section = (section or 1) * _GROUPS[word]
         elif word in _SCALES:
             total += (section or 1) * _SCALES[word]
             section = 0
-    return Decimal(total + section)
+    return Decimal(total + section) + (Decimal("0.5") if raw.lower().endswith(" half") else 0)
 
 
 _READERS: Final = {
     "english_scaled": _english_scaled,
+    "fraction": _fraction,
+    "point": lambda raw: Decimal(f"0{raw}"),
+    "quarter": lambda raw: Decimal(raw[0]),
     "digits": _korean,
     "days": lambda raw: Decimal(_DAYS[raw]),
+    "sino_point": _sino_point,
     "sino": _sino,
-    "native": lambda raw: Decimal(_NATIVE[raw]),
+    "native": lambda raw: Decimal(NATIVE[raw]),
+    "half": _half,
+    "one": lambda _: Decimal(1),
     "english": _english,
 }
-_WORDS: Final = frozenset({"days", "sino", "native", "english"})
+_WORDS: Final = frozenset({"days", "sino_point", "sino", "native", "half", "one", "english"})

@@ -85,6 +85,8 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"쪽|페이지|pages?\b", "쪽", 1),
     )
 )
+ANY_UNIT: Final = "(?:" + "|".join(p.replace(_B, _END) for p, _ in _TRAILING_UNITS) + ")"
+"""What may follow a number that is spelled out."""
 _GAP: Final = r"[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+(?:(?:full|whole|consecutive|additional|more)[ ])?+"
 _TRAILING: Final = re.compile(
     _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_TRAILING_UNITS)) + ")",
