@@ -39,7 +39,7 @@ from chatbot.notices import notice
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage, language_of
 
-CHECKS_VERSION: Final = 5
+CHECKS_VERSION: Final = 6
 """Raised where the checks show another text of the same answer: what was kept by others is not shown again."""
 
 
@@ -323,10 +323,12 @@ def grounding_stream(
 
 # After a word with a digit, or one that states or joins numbers, text is held back: the number may still grow.
 _NUMERIC_WORD: Final = re.compile(
-    r"\d|[０-９]|^[\W_]{0,20}(?:[한두세네](?:$|번|가지|개|명|분|달|시|살|곳|군데|건|장|배|종|단계|주|사람|자리)|다섯|여섯|일곱|여덟|아홉|열|스무|하루|이틀|사흘|나흘|열흘|보름|일주일|정오|자정"
-    r"|[일이삼사오육칠팔구십백천만억조]{2,}|[천백만십](?=\s?원)|zero|one|two|three|four|five|six|seven|eight|nine|ten"
+    r"\d|[０-９]|^[\W_]{0,20}(?:[한두세네](?:$|번|가지|개|명|분|달|시|살|곳|군데|건|장|배|종|단계|주|사람|자리)"
+    r"|[석넉](?:$|달|장)|반(?:$|년|달|개월|시간)|다섯|여섯|일곱|여덟|아홉|열|스물|스무|서른|마흔|쉰|예순|일흔|여든|아흔|하루|이틀|사흘"
+    r"|나흘|닷새|엿새|이레|여드레|아흐레|열흘|보름|일주일|정오|자정|[일이삼사오육칠팔구](?:$|퍼센트|개월|영업일)"
+    r"|[영일이삼사오육칠팔구십백천만억조점]{2,}|[천백만십](?:$|(?=\s?원))|half|dozen|zero|one|two|three|four|five|six|seven|eight|nine|ten"
     r"|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|trillion"
-    r"|noon|midnight|krw|usd|eur|won|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|[$₩￦€¥£]",
+    r"|noon|midnight|krw|usd|eur|won|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|[$₩￦€¥£¼½¾]",
     re.IGNORECASE,
 )
 _JOINING_WORD: Final = re.compile(r"[\W_]*+(?:and|or|to|및|또는|내지|오전|오후|매월|매달|은행)?[\W_]*+", re.IGNORECASE)

@@ -65,6 +65,20 @@ def test_a_passages_number_supports_an_answer_however_it_is_encoded(mode: Ground
     assert (citation.start, citation.end, citation.quote) == (0, len(checks.text), encoded)
 
 
+@pytest.mark.parametrize(
+    "claimed",
+    ["석 달", "반년", "반 년", "스물네 개월", "서른 달", "닷새", "삼 개월", "오 퍼센트", "영점오 퍼센트", "천 원",
+     "half a year", "a dozen dollars", "½%"],
+)  # fmt: skip
+def test_a_number_that_is_spelled_out_is_held_until_it_is_compared(claimed: str) -> None:
+    source = passage("loan", "대출 안내", "거치 기간은 1년이고 수수료는 500원이며 이자는 4%입니다.")
+    for feeds in ([f"거치 조건은 {claimed} 입니다."], [*f"거치 조건은 {claimed} 입니다."]):
+        checks = stream(GroundingMode.NUMBERS, [source])
+        events_of(checks, feeds)
+        assert checks.withheld == 1
+        assert claimed not in checks.text
+
+
 def test_an_english_claim_is_cited_too() -> None:
     checks = stream(GroundingMode.STRICT, language="en")
     events = events_of(checks, ["A replacement card costs a fee of 2,000 won. It arrives within five business days."])
