@@ -15,6 +15,8 @@ from knowledge.passage import Hit, Language
 
 _CLIP = 1e-4
 """Probabilities are clipped to [1e-4, 1 - 1e-4] before their log-odds are taken."""
+_LARGEST_EXPONENT = 700.0
+"""Beyond 709 `math.exp` overflows."""
 
 
 class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
@@ -88,7 +90,7 @@ def score(
     z += weights.dense * nearness(max(hit.dense for hit in hits))
     z += weights.terms * math.log1p(max(hit.terms for hit in hits))
     z += weights.unknown * unknown + weights.english * (language == "en")
-    return 1 / (1 + math.exp(-z))
+    return 1 / (1 + math.exp(min(-z, _LARGEST_EXPONENT)))
 
 
 def settled(score: float, weights: AnswerabilityWeights) -> bool:

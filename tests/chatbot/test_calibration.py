@@ -70,6 +70,13 @@ def test_the_models_word_is_its_yes_and_counts_what_no_passage_names(
     assert (score(hits, [yes], unknown, "ko", MODELS_WORD) >= MODELS_WORD.threshold) is answers
 
 
+@pytest.mark.parametrize(("probability", "expected"), [(0.0, 0.0), (1.0, 1.0)])
+def test_an_operators_large_weights_give_a_probability(probability: float, expected: float) -> None:
+    weights = MODELS_WORD.model_copy(update={"first": 1e9})
+    hits = [Hit(passage=DEPOSIT, score=0.0, dense=0.9, terms=0.0)]
+    assert score(hits, [probability], 0, "ko", weights) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
