@@ -40,6 +40,7 @@ _DATES: Final = tuple(
         rf"{_WHOLE}(?P<d>\d{{1,2}}){_TH}(?:\sof)?[\s-](?P<name>{_MONTH})\.?(?:,?[\s-](?P<y>\d{{4}})(?!\d))?",
         rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?,?\s(?P<y>\d{{4}})(?!\d)",
         rf"(?<![A-Za-z])(?P<name>{_MONTH_ALONE})",
+        r"(?<![A-Za-z])(?:[Ii]n|[Bb]y|[Ss]ince|[Uu]ntil|[Ff]rom|of|to|[Ee]very|[Ee]arly|[Ll]ate)\s(?P<name>March|May)(?![A-Za-z])",
         rf"{_WHOLE}(?P<d>\d{{1,2}})(?:st|nd|rd|th)(?![A-Za-z])",
     )
 )
@@ -62,7 +63,8 @@ _AFTER_NOON: Final[Mapping[str, range]] = {
 }  # fmt: skip
 """The hours to which each word adds twelve."""
 _PHONES: Final = re.compile(
-    r"(?<![\d-])(?:(?:\+|00)?82[-\s.)]{0,2}|0|\(0)\d{1,2}\)?[-\s.]{1,2}\d{3,4}[-\s.]\d{4}(?![\d-])|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])"
+    r"(?<![\d-])(?:(?:\+|00)?82[-\s.)]{0,2}|0|\(0)\d{1,2}(?:\)[-\s.]{0,2}(?!1[568]\d\d-)|[-\s.]{1,2})\d{3,4}[-\s.]\d{4}(?![\d-])"
+    r"|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])|(?<![\d.,-])1[568]\d{2}[ ]\d{4}(?![\d,-])"
 )
 _CODES: Final = re.compile(
     rf"(?<![A-Za-z\d])(?!(?:{'|'.join(CURRENCIES)})[ -]?\d)[A-Za-z]+(?:[-_]?\d+)+(?:[-_]?[A-Za-z\d]+)*"

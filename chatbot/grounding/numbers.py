@@ -32,10 +32,10 @@ from chatbot.grounding.quantity import (
     Reading,
     Statement,
 )
-from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit, unread_unit
+from chatbot.grounding.units import Unit, heading_unit, leading_currency, may_be_age, trailing_unit, unread_unit
 
 _ORDINAL: Final = re.compile(
-    r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}\(?\d{1,2}[.)](?=[*_]{0,2}[ \t]+\S)", re.MULTILINE
+    r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}(?!\(?0\d\)[ ]\d)\(?\d{1,2}[.)](?=[*_]{0,2}[ \t]+\S)", re.MULTILINE
 )
 _MARKER: Final = re.compile(r"[\[【［]\^?\d{1,2}(?:\s?[,、~-]\s?\d{1,2})*[\]】］]")
 _RANGE: Final = re.compile(
@@ -147,7 +147,8 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
     if unit is not None and unit.names[0] in _HALVED and (half := _AND_A_HALF.match(text, end)) is not None:
         value, end = value + Decimal("0.5"), half.end()
     code, noun = ("", "") if unit else unread_unit(text, start, end)
-    yield Quantity(text[start:end], start, end, _readings(value, unit), (value,), code, noun)
+    is_age = unit is None and may_be_age(text, start, end)
+    yield Quantity(text[start:end], start, end, _readings(value, unit), (value,), code, noun, is_age)
 
 
 def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:

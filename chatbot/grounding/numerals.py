@@ -33,6 +33,9 @@ _UNITS: Final = {
 _GROUPS: Final = {"hundred": 100, "dozen": 12}
 _SCALES: Final = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ABBREVIATED: Final = {"mn": 10**6, "bn": 10**9, "tn": 10**12}
+# One letter is a scale beside a currency only: KRW 10k, $5m, 10k won; 10m are metres.
+_LETTERS: Final = {"k": 10**3, "m": 10**6, "b": 10**9}
+_BEHIND_CURRENCY: Final = r"(?:(?<=[₩$€£¥])|(?<=[₩$€£¥][ ])|(?-i:(?<=[A-Z]{3})|(?<=[A-Z]{3}[ ])))"
 _ENGLISH_WORD: Final = "|".join(sorted([*_UNITS, *_SCALES, *_GROUPS], key=len, reverse=True))
 _ENGLISH_SCALE: Final = "|".join([*_SCALES, *_ABBREVIATED])
 _ENGLISH_GROUP: Final = "|".join([*_SCALES, "dozen"])
@@ -76,6 +79,8 @@ _HALVED: Final = r"(?=[ ]?(?:년|달|개월|시간)(?![가-힣]{2}))"
 
 _NUMBER = re.compile(
     rf"(?P<english_scaled>{_DIGITS}[ -]?(?:{_ENGLISH_SCALE})(?![A-Za-z]))"
+    rf"|(?P<lettered>{_BEHIND_CURRENCY}{_DIGITS}[kmb](?![A-Za-z])"
+    rf"|{_DIGITS}[kmb](?=[ ]?(?:{_MONEY}|won|dollars|krw|usd)))"
     r"|(?P<fraction>(?:(?<![\d.,])\d+[ ]?)?[¼½¾]|\d+[ ]and[ ]a[ ]half(?![A-Za-z]))"
     r"|(?P<point>(?<![\w.,)])\.\d+(?![천백십만억조]))"
     r"|(?P<quarter>(?<![\d/])[1-4]/4(?=[ ]?분기))"
@@ -168,7 +173,7 @@ def _english_scaled(raw: str) -> Decimal:
     digits = _LEADING_DIGITS.match(raw)
     value = _plain(digits.group()) if digits else Decimal(1)
     word = re.sub(r"[^a-z]", "", raw.lower())
-    return value * (_SCALES | _ABBREVIATED)[word]
+    return value * (_SCALES | _ABBREVIATED | _LETTERS)[word]
 
 
 def _english(raw: str) -> Decimal:
@@ -186,6 +191,7 @@ def _english(raw: str) -> Decimal:
 
 _READERS: Final = {
     "english_scaled": _english_scaled,
+    "lettered": _english_scaled,
     "fraction": _fraction,
     "point": lambda raw: Decimal(f"0{raw}"),
     "quarter": lambda raw: Decimal(raw[0]),

@@ -16,6 +16,7 @@ MONTHS: Final = "months"
 DAYS: Final = "days"
 SECONDS: Final = "seconds"
 TIME: Final = "time"
+YEARS_OLD: Final = "세"
 DATE: Final = "date"
 PHONE: Final = "phone"
 CODE: Final = "code"
@@ -62,6 +63,7 @@ class Quantity:
 
     `readings` is empty for a bare number; `numbers` are the numbers as written. A bare one may
     have a unit that is not read: `code` is a currency's (CHF 2,000), `noun` a word behind it (5 decades); else empty.
+    `may_be_age`: it stands where English says an age without a unit (aged 19, over 65).
     """
 
     text: str
@@ -71,6 +73,7 @@ class Quantity:
     numbers: tuple[Decimal, ...]
     code: str = ""
     noun: str = ""
+    may_be_age: bool = False
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -94,6 +97,8 @@ class Quantity:
             yield from ((reading.unit, part) for part in parts)
         if not self.readings:
             yield (self.code, self.numbers[0]) if self.code else self.numbers
+            if self.may_be_age:
+                yield YEARS_OLD, self.numbers[0]
         elif self._is_generic:
             yield _COUNTED, self.numbers[0]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from chatbot.grounding.quantity import CURRENCIES, DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS
+from chatbot.grounding.quantity import CURRENCIES, DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS, YEARS_OLD
 from chatbot.grounding.stems import content_words
 
 
@@ -54,7 +54,7 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"파운드|pounds?\b|gbp\b|(?<!\s)£(?!\s?\d)", "GBP", 1),
         (r"(?:은행\s?)?영업일|(?:business|working|banking)[ -]days?\b", "business days", 1),
         (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
-        (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", "세", 1),
+        (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", YEARS_OLD, 1),
         (r"년|해(?![가-힣])|years?\b|yrs?\b", MONTHS, 12),
         (rf"주(?!식|택|소|문|민|요|거|체|간사){_NO_NOUN}(?:일|간)?|weeks?\b", f"{DAYS}|주", 7),
         (r"일(?!괄|반|정|치|용|시|부\s)(?:간)?", f"{DAYS}|{DATE}", 1),
@@ -109,7 +109,7 @@ _WORD_BEHIND: Final = re.compile(
     r"[*_]{0,3}[ -]?(?!(?:이상|이하|미만|초과|이내|이전|이후|내외|정도)(?![가-힣]{3}))"
     r"([^\W\d_]+|[¢¤฿\u20a0-\u20cf\u2100-\u214f\u3300-\u33ff])"
 )
-_OF_AGE: Final = re.compile(r"\b(?:aged?|under|over|above|below)[ ]\Z", re.IGNORECASE)
+_OF_AGE: Final = re.compile(r"\b(?:age(?:d|s|[ ]of)?|under|over|above|below|least)[ ]\Z", re.IGNORECASE)
 _YEAR: Final = re.compile(r"(?:19|20)\d\d")
 
 # Units in headings: (단위: 천원), 금리(연 %), Fee (KRW), 한도, 만원
@@ -152,13 +152,16 @@ def unread_unit(text: str, start: int, end: int) -> tuple[str, str]:
     """
     before, behind = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_BEHIND.match(text, end)
     code, word = before[1] if before else "", behind[1] if behind else ""
-    number = text[start:end]
     if code or _CODE.fullmatch(word):
         return code or word, ""
-    is_age = len(number) <= 2 and _OF_AGE.search(text, max(0, start - 7), start)
-    return "", "" if is_age or _YEAR.fullmatch(number) else next(
-        iter(content_words(word)), "" if word.isalpha() else word
-    )
+    if may_be_age(text, start, end) or _YEAR.fullmatch(text, start, end):
+        return "", ""
+    return "", next(iter(content_words(word)), "" if word.isalpha() else word)
+
+
+def may_be_age(text: str, start: int, end: int) -> bool:
+    """Whether a number at [start, end) stands where English says an age without a unit."""
+    return end - start <= 2 and _OF_AGE.search(text, max(0, start - 8), start) is not None
 
 
 def heading_unit(cell: str) -> Unit | None:
