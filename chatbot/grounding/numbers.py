@@ -10,10 +10,12 @@ supports it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Final
+from operator import attrgetter, itemgetter
+from typing import Any, Final
 
 from chatbot.grounding.dates import Taken, composite_quantities
 from chatbot.grounding.numerals import Number, numbers_in
@@ -82,6 +84,11 @@ class QuantifiedText:
     def read(cls, text: str) -> "QuantifiedText":
         return cls(text, quantities(text))
 
+    def within(self, start: int, end: int) -> tuple[Quantity, ...]:
+        """Return the quantities that begin in [start, end)."""
+        first, last = (bisect_left(self.quantities, offset, key=attrgetter("start")) for offset in (start, end))
+        return self.quantities[first:last]
+
     def supports(self, claimed: Quantity) -> bool:
         """Whether the claimed quantity stands in the text, in numbers or, of zero and one, in words."""
         if not self.stated.isdisjoint(claimed.needed()):
@@ -106,7 +113,8 @@ def unsupported_by(claimed: Iterable[Quantity], sources: Sequence[QuantifiedText
 def quantities(text: str) -> tuple[Quantity, ...]:
     """Return the quantities of a text, from left to right."""
     plain = PlainText.of(text)
-    return tuple(_as_written(quantity, plain) for quantity in _quantities(plain.text))
+    read = _quantities(plain.text)
+    return tuple(_as_written(quantity, plain) for quantity in read) if plain.spans else tuple(read)
 
 
 def _as_written(quantity: Quantity, plain: PlainText) -> Quantity:
@@ -300,13 +308,18 @@ class _TableUnits:
 
     def at(self, quantity: Quantity) -> Unit | None:
         """Return the unit of the bare number: of its column, of its row, or of the last caption before it."""
-        for start, end, heading in self._rows:
-            if start <= quantity.start < end:
-                column = self._text.count("|", start, quantity.start)
-                label = self._text[start:end].split("|")[1]
-                column_unit = heading_unit(heading[column]) if column < len(heading) else None
-                return column_unit or heading_unit(label) or self._captioned(quantity)
+        row = bisect_right(self._rows, quantity.start, key=_start) - 1
+        if row >= 0 and quantity.start < self._rows[row][1]:
+            start, end, heading = self._rows[row]
+            column = self._text.count("|", start, quantity.start)
+            label = self._text[start:end].split("|")[1]
+            column_unit = heading_unit(heading[column]) if column < len(heading) else None
+            return column_unit or heading_unit(label) or self._captioned(quantity)
         return self._captioned(quantity)
 
     def _captioned(self, quantity: Quantity) -> Unit | None:
-        return next((unit for start, unit in reversed(self._captions) if start < quantity.start), None)
+        before = bisect_left(self._captions, quantity.start, key=_start)
+        return self._captions[before - 1][1] if before else None
+
+
+_start: Final[Callable[[tuple[Any, ...]], int]] = itemgetter(0)

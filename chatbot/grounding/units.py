@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from chatbot.grounding.quantity import CURRENCIES, DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS, YEARS_OLD
@@ -164,6 +165,7 @@ def may_be_age(text: str, start: int, end: int) -> bool:
     return end - start <= 2 and _OF_AGE.search(text, max(0, start - 8), start) is not None
 
 
+@lru_cache(maxsize=512)
 def heading_unit(cell: str) -> Unit | None:
     """Return the unit that a table's heading or a caption gives to the bare numbers under it."""
     inner = [part for text in _PARENTHESIS.findall(cell) for part in (text, *text.split(","))]

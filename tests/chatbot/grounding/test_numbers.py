@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbot.grounding.numbers import quantities, unsupported_quantities
+from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_quantities
+from chatbot.grounding.units import heading_unit
 
 MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October"]
 MONTHS += ["November", "December"]
@@ -434,6 +435,26 @@ def test_a_row_label_and_a_caption_name_units_too() -> None:
     assert not unsupported_quantities("한도는 500만원", ["| 항목 | 개인 |\n|---|---|\n| 한도(만원) | 500 |"])
     assert not unsupported_quantities("수수료는 500,000원", ["(단위: 천원)\n수수료 500"])
     assert not unsupported_quantities("KRW 3 million", ["| Tier | Limit (KRW million) |\n|---|---|\n| A | 3 |"])
+
+
+def test_each_of_many_rows_has_its_own_tables_units_and_each_heading_is_read_once() -> None:
+    heading_unit.cache_clear()
+    won = "| 상품 | 금액(천원) |\n|---|---|\n" + "".join(f"| 가 | {n + 10} |\n" for n in range(300))
+    rates = "| 상품 | 금리(%) |\n|---|---|\n" + "".join(f"| 나 | {n + 10} |\n" for n in range(300))
+    text = f"(단위: 달러)\n77 그리고 88\n\n{won}\n(단위: 원)\n99\n\n{rates}"
+    claims = ["77달러", "88달러", "99원", *(f"{n + 10}천원" for n in range(300)), *(f"{n + 10}%" for n in range(300))]
+    assert not unsupported_quantities(", ".join(claims), [text])
+    assert [q.text for q in unsupported_quantities("77원, 99달러, 310천원, 310%", [text])] == [
+        *("77원", "99달러", "310천원", "310%"),
+    ]
+    assert heading_unit.cache_info().misses < 20
+
+
+def test_the_quantities_of_a_part_of_a_text_are_those_that_begin_in_it() -> None:
+    read = QuantifiedText.read("1원, 2원, 3원, 4원")
+    assert [q.text for q in read.within(4, 12)] == ["2원", "3원"]
+    assert read.within(0, 100) == read.quantities
+    assert read.within(5, 8) == ()
 
 
 def test_every_missing_quantity_is_named() -> None:
