@@ -101,7 +101,7 @@ def _sentences(passage: Passage, names: frozenset[str]) -> list[SourceSentence]:
         neighbours = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)]
         beside = neighbours | (own[table_head] if is_row else frozenset()) | names
         end = piece.start + len(piece.text)
-        inside = tuple(quantity for quantity in quantified.quantities if piece.start <= quantity.start < end)
+        inside = quantified.within(piece.start, end)
         sentences.append(
             SourceSentence(
                 n=0,
