@@ -188,11 +188,12 @@
 {{- end }}
 {{- end }}
 
-{{/* What the operator adds, in the order of names: a map. */}}
+{{/* What the operator adds, in the order of names: a map. A number of a values file is a float, which only JSON writes as it
+stood there: as text it is 2.592e+06. */}}
 {{- define "bank.settingsEnv" -}}
 {{- range $name := keys . | sortAlpha }}
 - name: {{ $name }}
-  value: {{ get $ $name | toString | quote }}
+  value: {{ get $ $name | kindIs "string" | ternary (get $ $name) (get $ $name | toJson) | quote }}
 {{- end }}
 {{- end }}
 

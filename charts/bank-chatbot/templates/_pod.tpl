@@ -14,9 +14,9 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   runAsNonRoot: true
-  runAsUser: {{ $root.Values.podSecurity.user }}
-  runAsGroup: {{ $root.Values.podSecurity.group }}
-  fsGroup: {{ $root.Values.podSecurity.group }}
+  runAsUser: {{ toJson $root.Values.podSecurity.user }}
+  runAsGroup: {{ toJson $root.Values.podSecurity.group }}
+  fsGroup: {{ toJson $root.Values.podSecurity.group }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault
