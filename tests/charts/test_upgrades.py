@@ -3,6 +3,7 @@ replicas lost; and what only a cluster knows is asked there, of a scripted API s
 """
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -222,6 +223,21 @@ DEV_TO_STAGING = {
 }
 
 
+def canonical(size: str) -> str:
+    """Return a size as the API server stores it: by the largest unit of which it is a whole number."""
+    number, units = int(size[:-2]), ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
+    unit = units.index(size[-2:])
+    while number % 1024 == 0:
+        number, unit = number // 1024, unit + 1
+    return f"{number}{units[unit]}"
+
+
+def stored(doc: Doc) -> Doc:
+    """Return an object with the sizes of its volumes as the API server stores them."""
+    text = re.sub(r'("storage": )"(\d+\w+)"', lambda size: f'{size[1]}"{canonical(size[2])}"', json.dumps(doc))
+    return dict(json.loads(text))
+
+
 @contextmanager
 def cluster(docs: Sequence[Doc], folder: Path) -> Iterator[list[str]]:
     """Serve a cluster that has these volumes and StatefulSets, as far as Helm's `lookup` asks; yields its arguments."""
@@ -253,7 +269,7 @@ def cluster(docs: Sequence[Doc], folder: Path) -> Iterator[list[str]]:
             "resources": [{"name": plural, "kind": kind, "namespaced": True, "singularName": "", "verbs": verbs}],
         }
         for doc in of_kind(docs, kind):
-            paths[f"{prefix}/namespaces/bank/{plural}/{doc['metadata']['name']}"] = doc
+            paths[f"{prefix}/namespaces/bank/{plural}/{doc['metadata']['name']}"] = stored(doc)
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -304,8 +320,11 @@ def test_a_volume_that_cannot_change_stops_an_upgrade_before_anything_is_applied
 
 @pytest.mark.parametrize(
     ("phase", "size", "refuses"),
-    [("Bound", "600Gi", False), ("Pending", "600Gi", True), ("Bound", "400Gi", True), ("Pending", "500Gi", False)],
-)
+    [
+        ("Bound", "600Gi", False), ("Pending", "600Gi", True), ("Bound", "400Gi", True), ("Pending", "500Gi", False),
+        ("Pending", "512000Mi", False), ("Bound", "1Ti", False), ("Bound", "409600Mi", True),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("volume", ["weights", "ingest.blobs"])
 def test_a_claim_grows_once_it_is_bound_and_never_shrinks(
     volume: str, phase: str, size: str, *, refuses: bool, tmp_path: Path
@@ -334,3 +353,18 @@ def test_an_upgrade_with_the_same_volumes_goes_on(name: str, tmp_path: Path) -> 
     with cluster(render(name), tmp_path) as arguments:
         # It is rendered; the scripted API server knows too little for what Helm does then.
         assert "unable to build kubernetes objects" in upgrade(name, arguments, 4)
+
+
+SIZES = ("weights.size", "ingest.blobs.size", "qdrant.size", "redis.size", "postgres.size", "llm.pools.h100.cache.size")
+
+
+def test_a_size_is_compared_with_what_the_cluster_stores_as_a_number(tmp_path: Path) -> None:
+    claim = "llm.pools.h100.cache.claim=true"
+    given = ["--set", ",".join([claim, *(f"{name}=2048Gi" for name in SIZES)])]
+    docs = [{**doc, "status": {"phase": "Bound"}} for doc in render("values", *given)]
+    with cluster(docs, tmp_path) as arguments:
+        assert "unable to build kubernetes objects" in upgrade("values", [*arguments, *given], 4)
+        for name in SIZES:
+            message = upgrade("values", [*arguments, *given, "--set", f"{name}=512Gi"], 4)
+            assert "volume-differs: " in message, name
+            assert " 2Ti" in message, name

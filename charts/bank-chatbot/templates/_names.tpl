@@ -202,6 +202,16 @@ true
 {{- $pool.terminationGraceSeconds | default (add $pool.preStopSeconds $profile.shutdownTimeout 30) -}}
 {{- end }}
 
+{{/* The bytes of a quantity of Kubernetes, which stores 1024Gi as 1Ti: sizes are compared as numbers, never as text. */}}
+{{- define "bank.bytes" -}}
+{{- $unit := regexFind "[kKMGTPE]i?$" . -}}
+{{- $bytes := trimSuffix $unit . | float64 -}}
+{{- range until (get (dict "k" 1 "K" 1 "M" 2 "G" 3 "T" 4 "P" 5 "E" 6) (trunc 1 $unit) | int) -}}
+{{- $bytes = mulf $bytes (hasSuffix "i" $unit | ternary 1024 1000) -}}
+{{- end -}}
+{{- printf "%.0f" $bytes -}}
+{{- end }}
+
 {{- define "bank.weightsClaim" -}}
 {{- .Values.weights.existingClaim | default (printf "%s-weights" (include "bank.fullname" .)) -}}
 {{- end }}
