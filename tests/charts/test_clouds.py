@@ -111,6 +111,33 @@ def test_values_of_other_pages_render_over_production_s(tmp_path: Path) -> None:
     assert found == 7
 
 
+def documented_upgrades() -> list[list[str]]:
+    """Return the arguments of the pages' `helm upgrade` of our chart that name no files of their own."""
+    found = [words for page in PAGES if page not in CLOUDS for words in commands(page, "helm")]
+    return [
+        [word for option in pairwise(words) if option[0].startswith("--set") for word in option]
+        for words in found
+        if words[0] == "upgrade" and "charts/bank-chatbot" in words and "-f" not in words
+    ]
+
+
+def test_every_upgrade_of_a_page_renders_over_production_s() -> None:
+    given = documented_upgrades()
+    assert len(given) > 4
+    for arguments in given:
+        render("values-prod", *arguments)
+
+
+def test_a_model_on_trial_takes_one_gpu_of_the_primary_s_kind() -> None:
+    (arguments,) = [given for given in documented_upgrades() if "llm.pools.next.group=canary" in given]
+    docs = {(d["kind"], d["metadata"]["name"]): d["spec"] for d in render("values-prod", *arguments) if "spec" in d}
+    trial, primary = (docs["StatefulSet", f"{NAME}-llm-{pool}"]["template"]["spec"] for pool in ("next", "h100"))
+    assert trial["nodeSelector"] == primary["nodeSelector"]
+    scaler = docs["ScaledObject", f"{NAME}-llm-next"]
+    assert (scaler["minReplicaCount"], scaler["fallback"]["replicas"]) == (1, 1)
+    assert ("Deployment", f"{NAME}-llm-next-placeholder") not in docs
+
+
 def unknown(program: str, words: list[str]) -> str:
     """Return what a program does not know of a command's words; empty where it knows all."""
     name, options = known(program, words)

@@ -357,6 +357,7 @@ def test_a_pool_of_any_values_file_is_taken_away_by_null(tmp_path: Path) -> None
 
 def test_a_pool_on_trial_is_a_shadow_with_its_share() -> None:
     on_trial = ["--set", "llm.pools.next.profile=h100", "--set", "llm.pools.next.group=shadow"]
+    on_trial += ["--set-json", 'llm.pools.next.nodeSelector={"bank-chatbot/pool": "h100"}']
     docs = render("values-prod", *on_trial, "--set-json", "llm.pools.next.weight=0.02")
     models = ModelsFile.model_validate(
         yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])

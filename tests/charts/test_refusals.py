@@ -114,6 +114,8 @@ CHECKS: list[tuple[str, str, object]] = [
     ("two-canaries", "values",
      {"llm": {"pools": {name: {"profile": "h100", "group": "canary", "weight": 0.1} for name in ("b", "c")}}}),
     ("primaries-differ", "values", {"llm": {"pools": {"l4": {"profile": "l4", "group": "primary"}}}}),
+    ("pool-anywhere", "values-prod",
+     {"llm": {"pools": {"next": {"profile": "h100", "group": "canary", "weight": 0.1}}}}),
     ("name-twice", "values-prod",
      {"llm": {"external": [{"name": "h100", "urls": ["http://a:1"], "group": "primary", "tokenizer": "/models/a",
                             "profile": "h100"}]}}),

@@ -143,7 +143,7 @@ def test_a_folder_of_the_volume_is_the_embedder(tmp_path: Path) -> None:
 RETRIEVAL = {
     "llm": {
         "pools": {
-            name: {"profile": profile, "group": group, "placeholders": 0}
+            name: {"profile": profile, "group": group, "placeholders": 0, "nodeSelector": {"bank-chatbot/pool": "l4"}}
             for name, profile, group in (("embed", "embedding", "embedder"), ("rerank", "reranking", "reranker"))
         }
     }
