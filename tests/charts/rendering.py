@@ -30,6 +30,8 @@ MESH = (
     "istio.gatewayPrincipals={cluster.local/ns/gateway/sa/gateway}",
     "--set",
     "istio.prometheusPrincipals={cluster.local/ns/monitoring/sa/prometheus}",
+    "--set-json",
+    'networkPolicy.egress.mesh.to=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"istio-system"}}}]',
 )
 SEPARATE = ("--set", "accounts.separate=true")
 

@@ -108,7 +108,7 @@ def test_values_of_other_pages_render_over_production_s(tmp_path: Path) -> None:
                 docs = render("values-prod", "-f", str(tmp_path / name))
                 assert {doc["kind"] for doc in docs} >= {"Deployment", "NetworkPolicy"}
                 found += 1
-    assert found == 7
+    assert found == 8
 
 
 def documented_upgrades() -> list[list[str]]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.charts.network import Component, allowed, components
-from tests.charts.rendering import CHART, NAME, VALUES, Doc, environment, named, of_kind, render
+from tests.charts.rendering import CHART, MESH, NAME, VALUES, Doc, environment, named, of_kind, render
 
 # The flows of docs/architecture.md: (from, to, port) between parts of a release with all its stores.
 FLOWS = {
@@ -148,21 +148,44 @@ def reaches(peer: Doc, target: Doc) -> bool:
     )
 
 
+def ports_to(docs: list[Doc], component: Component, target: Doc) -> set[tuple[int, str]]:
+    """Return the (port, protocol) at which a component may connect to a target outside the release."""
+    specs = [p["spec"] for p in of_kind(docs, "NetworkPolicy") if component.matches(p["spec"]["podSelector"])]
+    return {
+        (entry["port"], entry["protocol"])
+        for spec in specs
+        for rule in spec.get("egress", [])
+        if any(reaches(peer, target) for peer in rule["to"])
+        for entry in rule["ports"]
+    }
+
+
+def test_every_sidecar_reaches_the_control_plane_and_a_name_server_and_nobody_does_without_a_mesh() -> None:
+    istiod: Doc = {"namespace": {"kubernetes.io/metadata.name": "istio-system"}, "pod": {"app": "istiod"}}
+    docs = list(render("values", *MESH))
+    assert {c.name for c in components(docs)} >= {"chatbot", "redis", "postgres", "llm-h100", "weights"}
+    for component in components(docs):
+        assert ports_to(docs, component, istiod) == {(15012, "TCP")}, component.name
+        assert ports_to(docs, component, RESOLVERS[0]) == {(53, "UDP"), (53, "TCP")}, component.name
+    without = list(render("values"))
+    assert all(ports_to(without, component, istiod) == set() for component in components(without))
+
+
+def test_a_name_server_whose_pods_listen_elsewhere_is_asked_there() -> None:
+    docs = list(render("values", "--set", "networkPolicy.dnsPort=5353"))
+    (chatbot,) = [component for component in components(docs) if component.name == "chatbot"]
+    assert ports_to(docs, chatbot, RESOLVERS[0]) == {(5353, "UDP"), (5353, "TCP")}
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_names_are_resolved_by_every_cloud_s_resolver_and_no_metadata_server_is_reached(name: str) -> None:
     docs = list(render(name))
     for component in components(docs):
         specs = [p["spec"] for p in of_kind(docs, "NetworkPolicy") if component.matches(p["spec"]["podSelector"])]
-        rules_out = [rule for spec in specs for rule in spec.get("egress", [])]
-        if not rules_out:
+        if not any("egress" in spec for spec in specs):
             continue
         for resolver in RESOLVERS:
-            ports = {
-                (entry["port"], entry["protocol"])
-                for rule in rules_out
-                if any(reaches(peer, resolver) for peer in rule["to"])
-                for entry in rule["ports"]
-            }
+            ports = ports_to(docs, component, resolver)
             anybody = {(443, "TCP")} if name == "values-dev" and "address" in resolver else set()
             assert ports - anybody == {(53, "UDP"), (53, "TCP")}, f"{component.name}: {resolver}"
 

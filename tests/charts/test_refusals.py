@@ -135,6 +135,7 @@ CHECKS: list[tuple[str, str, object]] = [
     ("flow-not-named", "values-prod", {"networkPolicy": {"egress": {"redis": {"to": []}}}}),
     ("flow-not-named", "values", {"traces": {"otlpEndpoint": "http://collector:4318"}}),
     ("flow-not-named", "values", {"networkPolicy": {"egress": {"identityProvider": {"to": []}}}}),
+    ("flow-not-named", "values", {"istio": {"enabled": True}}),
     ("flow-not-named", "values-airgapped", {"weights": {"fetch": {"enabled": True}}}),
     ("flow-not-named", "values", {"ingest": {"blobs": {"url": "s3://originals"}}}),
     ("flow-not-named", "values", {"chatbot": {"settings": {"AUDIT_ANCHORS": "s3://anchors"}}}),

@@ -37,8 +37,8 @@
 - to:
     {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
   ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    - {port: {{ .Values.networkPolicy.dnsPort }}, protocol: UDP}
+    - {port: {{ .Values.networkPolicy.dnsPort }}, protocol: TCP}
 {{- end }}
 
 {{/* What lies outside the release, where it is used at all: (list "what" $target) */}}
