@@ -136,6 +136,7 @@ def test_a_new_release_restarts_what_has_a_new_image_and_no_store(name: str, tmp
     assert dropped(before, after) == set()
 
 
+CANARY = "chatbot.canary.enabled=true,chatbot.canary.tag=0.2.0"
 # (values file, arguments before, arguments after, components that restart)
 CHANGES: list[tuple[str, str, str, set[str]]] = [
     ("values", "", "llm.pools.h100.maxReplicas=16", set()),
@@ -150,6 +151,9 @@ CHANGES: list[tuple[str, str, str, set[str]]] = [
     ("values", "", "scaling.engine=hpa", set()),
     ("values", "scaling.engine=hpa", "", set()),
     ("values", "", "scaling.engine=none", {"chatbot"}),
+    ("values-prod", "", f"{CANARY},chatbot.canary.weight=5,chatbot.canary.replicas=1", set()),
+    ("values-prod", CANARY, f"{CANARY},chatbot.canary.weight=25,chatbot.canary.replicas=6", set()),
+    ("values-prod", f"{CANARY},chatbot.canary.weight=25,chatbot.canary.replicas=6", "", set()),
     ("values-airgapped", "", "scaling.engine=keda,scaling.prometheus=http://p:9090", set()),
     ("values-airgapped", "", "scaling.engine=hpa,scaling.prometheus=http://p:9090", set()),
 ]

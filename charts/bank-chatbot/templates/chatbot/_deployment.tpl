@@ -77,8 +77,9 @@ spec:
             - {name: ADMISSION__SLOTS, value: {{ $chatbot.slots | quote }}}
             - {name: ADMISSION__QUEUE, value: {{ $chatbot.queue | quote }}}
             - {name: ADMISSION__FIRST_TOKEN_TARGET, value: {{ $chatbot.firstTokenTargetSeconds | quote }}}
-            # The most there may be: while Redis is away each spends no more than its part, so together never more.
-            - {name: LEDGER__REPLICAS, value: {{ add (eq $root.Values.scaling.engine "none" | ternary $chatbot.scaling.minReplicas $chatbot.scaling.maxReplicas) ($chatbot.canary.enabled | ternary $chatbot.canary.replicas 0) | quote }}}
+            # The most there may be of the stable track: while Redis is away each spends no more than its part, so together never
+            # more. Without the canary's, which come and go in an incident: each step of theirs would restart every chatbot.
+            - {name: LEDGER__REPLICAS, value: {{ eq $root.Values.scaling.engine "none" | ternary $chatbot.scaling.minReplicas $chatbot.scaling.maxReplicas | quote }}}
             {{- if $chatbot.plans }}
             - {name: LEDGER__PLANS_FILE, value: /etc/plans/plans.yaml}
             {{- end }}
