@@ -60,7 +60,7 @@ spec:
         - name: ingest
           image: {{ include "bank.image" (list $root "ingest") }}
           imagePullPolicy: {{ $root.Values.images.pullPolicy }}
-          command: [ingest, {{ $tier.command }}]
+          command: [ingest, serve]
           ports:
             - {name: http, containerPort: 8001, protocol: TCP}
           env:
