@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from shutil import which
@@ -26,7 +26,7 @@ from ingest.errors import IngestError, OriginalChanged
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
 from tests.charts.promql import grouped, selectors_of
-from tests.charts.rendering import CHART, ROOT, SCALED, VALUES, Doc, of_kind, render
+from tests.charts.rendering import CHART, NAME, ROOT, SCALED, VALUES, Doc, helm, objects, of_kind, render
 from tests.conftest import free_port
 from tests.golden.contracts import descendants, described_instruments
 
@@ -206,7 +206,7 @@ def test_what_the_budget_s_alerts_ask_the_rate_of_begins_at_zero() -> None:
     burned = [rule["expr"] for rule in rules() if rule.get("record") == "namespace:chatbot_bad:rate5m"]
     found = 0
     for selector in selectors_of(burned[0]):
-        for label, _, pattern in selector.matchers:
+        for label, _, pattern in (matcher for matcher in selector.matchers if matcher[0] not in SCRAPED):
             expected = {value for value in VALUES_OF[label] if re.fullmatch(pattern, value)}
             # A caller's own errors are none of ours, and are not counted before they happen.
             callers = {error.code for error in CALLERS} | {error.code for error in descendants(IngestError)} - CODES
@@ -261,6 +261,89 @@ def test_the_autoscaler_reads_the_metrics_that_the_adapter_offers() -> None:
         for metric in scaler["spec"]["metrics"]
     }
     assert read == set(offered)
+
+
+# What an exporter of the cluster's says of others: its own namespace is the label, and the rule joins with ours.
+JOINED = re.compile(r"keda_\w+|DCGM_\w+")
+STRANGERS = """
+rule_files: [rules.yaml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'up{namespace="NAMESPACE",job="redis",pod="redis-0"}', values: "1+0x60 0+0x30"}
+      - {series: 'redis_up{namespace="NAMESPACE",job="redis",pod="redis-0"}', values: "1+0x60 0+0x30"}
+      - {series: 'up{namespace="NAMESPACE",job="llm-gateway",pod="x"}', values: "1+0x90"}
+      - {series: 'vllm:kv_cache_usage_perc{namespace="NAMESPACE",pod="x"}', values: "0.99+0x90"}
+    promql_expr_test:
+      - expr: count(ALERTS{alertstate="firing"}) or vector(0)
+        eval_time: 75m
+        exp_samples: [{labels: "{}", value: COUNT}]
+"""
+
+
+def rendered_rules(*arguments: str) -> Doc:
+    (rule,) = of_kind(render("values", *arguments), "PrometheusRule")
+    return dict(rule["spec"])
+
+
+def test_every_selector_of_the_rendered_rules_is_of_the_release_s_namespace() -> None:
+    selectors = [
+        selector
+        for group in rendered_rules()["groups"]
+        for rule in group["rules"]
+        for selector in selectors_of(rule["expr"])
+        if not JOINED.fullmatch(selector.metric)
+    ]
+    assert len(selectors) > 90
+    wrong = [selector for selector in selectors if ("namespace", "=", "bank") not in selector.matchers]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("namespace", "raised"), [("shop", 0), ("bank", 4)])
+def test_targets_of_another_namespace_raise_no_alert(namespace: str, raised: int, tmp_path: Path) -> None:
+    promtool = which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is missing: scripts/chart_parts installs it")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rendered_rules()), "utf-8")
+    text = STRANGERS.replace("NAMESPACE", namespace).replace("COUNT", str(raised))
+    (tmp_path / "test.yaml").write_text(text, "utf-8")
+    completed = subprocess.run(  # noqa: S603
+        [promtool, "test", "rules", str(tmp_path / "test.yaml")], capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+
+
+def test_the_volume_of_the_originals_is_watched_by_the_name_that_it_has() -> None:
+    for arguments, claim in ((), f"{NAME}-blobs"), (("--set", "ingest.blobs.existingClaim=originals"), "originals"):
+        expressions_of = {
+            rule.get("alert"): rule["expr"] for g in rendered_rules(*arguments)["groups"] for rule in g["rules"]
+        }
+        for alert in ("VolumeFull", "VolumeNearlyFull"):
+            watched = {
+                value
+                for selector in selectors_of(expressions_of[alert])
+                for label, _, value in selector.matchers
+                if label == "persistentvolumeclaim"
+            }
+            assert [re.fullmatch(pattern, claim) is not None for pattern in watched] == [True]
+
+
+def test_no_scaler_counts_what_another_release_of_its_namespace_does() -> None:
+    completed = helm(4, "template", "second", str(CHART), "--namespace", "bank")
+    second = objects(completed.stdout)
+
+    def asked(docs: Sequence[Doc]) -> list[str]:
+        scalers = of_kind(docs, "ScaledObject")
+        return [t["metadata"]["query"] for s in scalers for t in s["spec"]["triggers"] if t["type"] == "prometheus"]
+
+    assert asked(second)
+    assert set(asked(second)) & set(asked(render("values"))) == set()
+    services = {doc["metadata"]["name"] for doc in of_kind(second, "Service")}
+    for query in asked(second):
+        for selector in selectors_of(query):
+            (pattern,) = [value for label, _, value in selector.matchers if label == "service"]
+            assert [name for name in services if re.fullmatch(pattern, name)], query
 
 
 def test_promtool_accepts_every_rule_and_every_panel(tmp_path: Path) -> None:
