@@ -17,7 +17,20 @@ from knowledge.storage import UNAVAILABLE, open_engine
 from knowledge.tls import TlsSettings
 from tests.certificates import certificates
 from tests.charts.network import allowed, components
-from tests.charts.rendering import MESH, NAME, TLS, VALUES, Doc, containers, environment, named, of_kind, pods, render
+from tests.charts.rendering import (
+    MESH,
+    NAME,
+    ROOT,
+    TLS,
+    VALUES,
+    Doc,
+    containers,
+    environment,
+    named,
+    of_kind,
+    pods,
+    render,
+)
 from tests.postgres import SHARED, served_encrypted
 
 SERVERS = {"chatbot", "ingest", "llm-server", "qdrant", "redis", "exporter", "postgres"}
@@ -171,6 +184,25 @@ def test_the_mesh_names_the_flows_of_the_network_policies_by_identity(name: str)
     assert mutual["spec"]["mtls"] == {"mode": "STRICT"}
     deny_all = named(docs, "AuthorizationPolicy", f"{NAME}-deny-all")["spec"]
     assert set(deny_all) == {"selector"}, "a policy without a rule lets nobody in"
+
+
+def test_the_page_names_what_each_certificate_must_be_for() -> None:
+    written = (ROOT / "docs/operations.md").read_text("utf-8")
+    rows = re.findall(rf"^\| `({NAME}-\w+-tls)` \| (.*) \|$", written, re.MULTILINE)
+    page = {secret: set(re.findall(r"`([^`]+)`", names)) for secret, names in rows}
+    canary = f"{NAME}-chatbot-canary"
+    ways = ("", ".bank.svc", ".bank.svc.cluster.local")
+    made = {doc["spec"]["secretName"]: doc["spec"] for doc in of_kind(render("values", *TLS), "Certificate")}
+    assert {secret: set(spec["dnsNames"]) - {"localhost"} for secret, spec in made.items()} == {
+        secret: {f"{name}{way}" for name in names - {canary} for way in ways} for secret, names in page.items()
+    }
+    with_canary = render("values-prod", *TLS, "--set", "chatbot.canary.enabled=true,chatbot.canary.tag=0.2.0")
+    names = named(with_canary, "Certificate", f"{NAME}-chatbot")["spec"]["dnsNames"]
+    assert set(names) - {"localhost"} == {f"{name}{way}" for name in page[f"{NAME}-chatbot-tls"] for way in ways}
+    for spec in made.values():
+        assert "localhost" in spec["dnsNames"]
+        assert spec["ipAddresses"] == ["127.0.0.1"]
+    assert "All of them are for `localhost` and the address `127.0.0.1` too" in written
 
 
 def test_without_a_mesh_there_is_no_object_of_one() -> None:
