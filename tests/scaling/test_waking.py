@@ -14,7 +14,7 @@ from tests.e2e.metrics import scraped
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 # Labels that Prometheus adds to the samples of a process.
-ADDED_LABELS = {"namespace"}
+ADDED_LABELS = {"namespace", "service"}
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ class Why(BaseModel):
 
 
 class Seen(BaseModel):
-    """The dates that were shown to who approves: with others the approval is refused."""
+    """The dates that were shown to who approves: with others the approval is refused; with none of them it is not."""
 
-    effective_from: date | None
-    effective_until: date | None
+    effective_from: date | None = None
+    effective_until: date | None = None
 
 
 class RollBack(Why):
@@ -104,7 +104,9 @@ async def approve(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Seen | None = None
 ) -> VersionOut:
     """Let a draft answer from its effective date on, at the earliest in two seconds; never by its uploader."""
-    seen = Dates(effective_from=body.effective_from, effective_until=body.effective_until) if body else None
+    seen = None
+    if body is not None and body.model_fields_set:
+        seen = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
     approved = await activate(key, who.sub, services, seen)
     tell(Code.VERSION_APPROVED, who, key, services)
     return VersionOut.of(approved, services.now())

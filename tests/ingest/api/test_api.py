@@ -281,6 +281,13 @@ async def test_an_approval_of_other_dates_than_were_shown_is_refused(staff: Staf
     assert approved.json()["approved_by"] == "lee"
 
 
+@pytest.mark.parametrize("body", [None, {}])
+async def test_who_says_no_dates_approves_as_before(staff: Staff, body: dict[str, str] | None) -> None:
+    await staff.done(await staff.hand_in(samples.MARKDOWN.encode(), document_id="d", effective_from="2027-01-01"))
+    address, approver = "/v1/documents/d/versions/1/approve", staff.headers("lee", "approver")
+    assert (await staff.http.post(address, json=body, headers=approver)).json()["approved_by"] == "lee"
+
+
 async def test_another_tenant_sees_nothing(staff: Staff) -> None:
     received = (await staff.upload(samples.MARKDOWN.encode())).json()
     foreign = staff.headers("kim", "staff", tenant="other")
