@@ -10,7 +10,7 @@ _META_CHARSET = re.compile(
     rb"<meta[^>]{0,200}?charset\s{0,8}=\s{0,8}[\"']?\s{0,8}([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE
 )
 _PICTURE = re.compile(r"!\[([^\[\]]{0,500})\]\(")
-_MARKDOWN = re.compile(r"^(#{1,6} \S|\|?[ :]*+-{3,}+(?=[ :-]*+\|)[ :|-]*+$|(```|~~~))", re.MULTILINE)
+_MARKDOWN = re.compile(r"^(#{1,6} \S|\|?[ :]*+(?:-{2,}+|(?<=:)-|-(?=:))(?=[ :-]*+\|)[ :|-]*+$|(```|~~~))", re.MULTILINE)
 
 
 def decode(data: bytes) -> str:
@@ -62,6 +62,11 @@ def parse_text(text: str) -> Parsed:
         title=None,
         pages=(Page(number=None, markdown=plain.strip()),),
     )
+
+
+def begins_markdown(text: str) -> bool:
+    """Tell whether text begins with a line that only Markdown has: a heading, the rule of a table, a fence."""
+    return _MARKDOWN.match(text) is not None
 
 
 def without_pictures(text: str) -> str:

@@ -56,6 +56,59 @@ def test_prose_with_commas_is_no_table(tmp_path: Path, prose: str) -> None:
     assert read(tmp_path, prose.encode()).format is Format.TEXT
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "해외송금 수수료 안내\n5천달러 이하 10,000원\n2만달러 이하 15,000원\n",
+        "Fees\n- Up to USD 5,000: KRW 10,000\n- Up to USD 20,000: KRW 15,000\n",
+        "상품,금액\n" + "정기예금,1,000,000원\n" * 30,
+        "1. 예금,적금\n2. 카드,보험\n",
+        "서명은 할 수 없으며,부모님도 할 수 없습니다.\n다만, 도장으로는 됩니다.\n",
+    ],
+)
+def test_a_comma_in_a_number_or_a_list_ends_no_cell(tmp_path: Path, lines: str) -> None:
+    parsed = read(tmp_path, lines.encode())
+    assert (parsed.format, parsed.pages[0].markdown) == (Format.TEXT, lines.strip())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "# 금리\n\n* 정기예금: 1,000,000원 이상\n* 자유적금: 2,000,000원 이상",
+        "| 구분 | 수수료 |\n|---|--:|\n| 송금 | 5,000원 |\n| 출금 | a\\|b |",
+        "| 구분 | 수수료 |\n|:-:|-:|\n| 송금 | 500원 |",
+        "구분|수수료\n송금|500원\n\n## 법인 고객\n\n구분|수수료\n송금|700원",
+    ],
+)
+def test_markdown_with_regular_lines_is_no_csv(tmp_path: Path, lines: str) -> None:
+    parsed = read(tmp_path, lines.encode())
+    assert (parsed.format, parsed.pages[0].markdown) == (Format.MARKDOWN, lines)
+
+
+def test_a_comment_in_a_short_markdown_table_stays_hidden(tmp_path: Path) -> None:
+    text = "<!-- 내부: 원가 100원 -->\n\n| 구분 | 수수료 |\n|---|---|\n| 송금 | 5,000원 |\n"
+    assert "원가" not in read(tmp_path, text.encode()).pages[0].markdown
+
+
+def test_markdown_in_the_cells_of_a_csv_leaves_it_one(tmp_path: Path) -> None:
+    rows = 'question,answer\n수수료?,"안내\n# 송금\n5,000원"\n한도?,"# 이체\n100만원"\n'
+    assert "| 수수료? | 안내 # 송금 5,000원 |" in read(tmp_path, rows.encode()).pages[0].markdown
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('상품\t최소\n예금\t"1,500,000"\n적금\t"1,000,000"\n', "| 예금 | 1,500,000 |"),
+        ("상품;최소\n예금;1,500,000\n적금;1,000,000\n", "| 예금 | 1,500,000 |"),
+        ("상품;6개월\n예금 A, 일반;3,05\n예금 B, 특판;3,10\n", "| 예금 A, 일반 | 3,05 |"),
+        ("상품,비고\n예금,비대면; 우대\n적금,창구; 없음\n", "| 예금 | 비대면; 우대 |"),
+        ("구분,2024,2025\n매출,100,200\n비용,300,400\n", "| 매출 | 100 | 200 |"),
+    ],
+)
+def test_the_delimiter_is_the_one_that_most_rows_share(tmp_path: Path, rows: str, line: str) -> None:
+    assert line in read(tmp_path, rows.encode()).pages[0].markdown
+
+
 def test_a_cell_without_an_end_is_malformed_or_text_and_never_a_crash(tmp_path: Path) -> None:
     data = b'a,b\n1,2\n"' + b"x" * 200_000 + b",3\n"
     with pytest.raises(Unreadable) as refused:
