@@ -11,7 +11,7 @@ from markdownify import MarkdownConverter
 from ingest.parsing.html_unseen import remove_unseen
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed
-from ingest.parsing.tables import to_markdown
+from ingest.parsing.tables import Merged, header_rows, to_markdown
 
 # Not <form>: some sites wrap a whole page in one.
 _DROPPED = ["script", "style", "noscript", "template", "nav", "iframe", "object", "embed", "svg", "canvas"]
@@ -61,14 +61,14 @@ def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
             for tag in [table, *table.find_all(["tr", "td", "th", "tbody", "thead", "tfoot"])]:
                 tag.name = "div"
             continue
-        grid, header_rows = _grid(rows)
+        grid, depth = _grid(rows)
         caption = table.find("caption")
         mark = f"TABLE{uuid4().hex}"
         title = f"{' '.join(caption.get_text().split())}\n\n" if caption else ""
         holder = soup.new_tag("p")
         holder.string = mark
         table.replace_with(holder)
-        yield mark, f"\n\n{title}{to_markdown(grid, header_rows=header_rows, filled=True)}\n\n"
+        yield mark, f"\n\n{title}{to_markdown(grid, header_rows=depth, filled=True)}\n\n"
 
 
 def _cells(row: Tag) -> list[Tag]:
@@ -78,14 +78,17 @@ def _cells(row: Tag) -> list[Tag]:
 def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
     """Return the cells with spans filled in, and the number of header rows."""
     grid: list[list[str]] = []
+    merged: list[Merged] = []
     hanging: dict[int, tuple[int, str]] = {}  # column → (rows still covered, text)
     for row in rows:
         line: list[str] = []
         for cell in _cells(row):
             _fill(line, hanging)
             text = cell.get_text(" ", strip=True)
-            down = _span(cell, "rowspan")
-            for _ in range(_span(cell, "colspan")):
+            down, across = _span(cell, "rowspan"), _span(cell, "colspan")
+            if down > 1 or across > 1:
+                merged.append(Merged(len(grid), len(line), down, across))
+            for _ in range(across):
                 if down > 1:
                     hanging[len(line)] = (down - 1, text)
                 line.append(text)
@@ -94,7 +97,7 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
     heads = 0
     while heads < len(rows) - 1 and _is_header(rows[heads]):
         heads += 1
-    return grid, heads
+    return grid, header_rows(grid, merged, known=max(heads, 1))
 
 
 def _fill(line: list[str], hanging: dict[int, tuple[int, str]]) -> None:

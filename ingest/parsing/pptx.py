@@ -21,7 +21,7 @@ from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pptx_unseen import remove_unseen
-from ingest.parsing.tables import to_markdown
+from ingest.parsing.tables import Merged, header_rows, to_markdown
 
 MOST_NESTED = 20  # groups within groups
 _BROKEN = (
@@ -90,17 +90,15 @@ def _text(frame: TextFrame, *, is_list: bool) -> str:
 
 def _table(table: Table) -> str:
     grid = [[cell.text for cell in row.cells] for row in table.rows]
-    header, filled = 1, False
+    merged: list[Merged] = []
     for r, row in enumerate(table.rows):
         for c, cell in enumerate(row.cells):
             if not cell.is_merge_origin:
                 continue
-            filled = True
-            if r == 0 and cell.span_width > 1:
-                header = min(max(header, cell.span_height + 1), 3)
+            merged.append(Merged(r, c, cell.span_height, cell.span_width))
             for line in grid[r : r + cell.span_height]:
                 line[c : c + cell.span_width] = [cell.text] * len(line[c : c + cell.span_width])
-    return to_markdown(grid, header_rows=header, filled=filled)
+    return to_markdown(grid, header_rows=header_rows(grid, merged), filled=bool(merged))
 
 
 def _chart(chart: Chart) -> str:

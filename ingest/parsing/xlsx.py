@@ -5,6 +5,7 @@ Hidden sheets, rows and columns and covered cells are left out: often they are w
 
 import warnings
 import zipfile
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from xml.etree import ElementTree
@@ -25,13 +26,14 @@ from ingest.parsing.archive import Office
 from ingest.parsing.cells import Value, shown
 from ingest.parsing.colours import Rgb, blends, rgb_of
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
-from ingest.parsing.tables import title_rows, to_markdown
+from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, header_rows, names, title_rows, to_markdown
 from ingest.parsing.xlsx_conditions import Condition
 from ingest.parsing.xlsx_covered import CellText, Covers, covers_of
 from ingest.parsing.xlsx_layout import Layout
 
 MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
 Ends = Mapping[tuple[int, int], tuple[int, int]]  # row and column where a merged range begins → its last column and row
+Range = tuple[int, int, int, int]  # first column, row, last column, row
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _BOOKS = {XLSM, XLSX, XLTM, XLTX}
 # The theme's first two colours are its light and its dark ground; the others are not known here.
@@ -214,34 +216,66 @@ def _tinted(base: Rgb, tint: float) -> Rgb:
 
 
 def _sheet(name: str, rows: Cells, layout: Layout) -> str:
-    spans = _fill(rows, layout.merged)
-    parts = [f"# {name}"]
+    merged = _fill(rows, layout.merged)
+    blocks: list[list[int]] = []
+    for block in _blocks(rows, layout):
+        if blocks and _is_header_of([rows[line] for line in blocks[-1]], [rows[line] for line in block], layout):
+            blocks[-1] += block
+        else:
+            blocks.append(block)
+    parts = [f"# {name}", *(_block(block, rows, merged, layout) for block in blocks)]
+    return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
+    """Yield the numbers of the rows between blank ones; what is hidden parts nothing."""
     block: list[int] = []
     for at in [*(at for at in sorted(rows) if at not in layout.hidden_rows), 0]:
         if at and any(column not in layout.hidden_columns for column in rows[at]):
             block.append(at)
         elif block and not (at and rows[at]):
-            parts.append(_block([rows[line] for line in block], [spans.get(line, 1) for line in block], layout))
+            yield block
             block = []
-    return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
-def _block(rows: Sequence[Mapping[int, str]], spans: Sequence[int], layout: Layout) -> str:
+def _is_header_of(head: Sequence[Mapping[int, str]], body: Sequence[Mapping[int, str]], layout: Layout) -> bool:
+    """Tell whether a block is one row, below its titles, that names the figures of the block after it."""
+    columns, grid = _grid([*head, *body[:MOST_COMPARED]], layout)
+    above = grid[: len(head)]
+    if len(above) - title_rows(above) != 1 or title_rows(grid[len(head) :]) or not {*columns} <= head[-1].keys():
+        return False
+    return names(above[-1], grid[len(head) :], range(len(columns)))
+
+
+def _grid(rows: Sequence[Mapping[int, str]], layout: Layout) -> tuple[list[int], list[list[str]]]:
     columns = sorted({column for row in rows for column in row} - layout.hidden_columns)
-    grid = [[row.get(column, "") for column in columns] for row in rows]
+    return columns, [[row.get(column, "") for column in columns] for row in rows]
+
+
+def _block(block: Sequence[int], rows: Cells, merged: Mapping[int, Sequence[Range]], layout: Layout) -> str:
+    columns, grid = _grid([rows[line] for line in block], layout)
     titles = title_rows(grid)
     title_lines = [" ".join(cell for cell in dict.fromkeys(row) if cell) for row in grid[:titles]]
-    depth = spans[titles] if titles < len(spans) else 1
-    return "\n\n".join(
-        [*title_lines, to_markdown(grid[titles:], header_rows=depth, filled=bool(layout.merged))]
-    ).strip()
+    lines = block[titles:]
+    cells = [
+        Merged(
+            row=row,
+            column=bisect_left(columns, left),
+            down=bisect_right(lines, bottom) - row,
+            across=bisect_right(columns, right) - bisect_left(columns, left),
+        )
+        for row, line in enumerate(lines[:MOST_HEADER_ROWS])
+        for left, _, right, bottom in merged.get(line, ())
+    ]
+    table = to_markdown(grid[titles:], header_rows=header_rows(grid[titles:], cells), filled=bool(layout.merged))
+    return "\n\n".join([*title_lines, table]).strip()
 
 
-def _fill(rows: Cells, merged: Sequence[tuple[int, int, int, int]]) -> dict[int, int]:
-    """Write each merged cell's text into all cells it covers; return the depth of the header that begins in a row."""
+def _fill(rows: Cells, merged: Sequence[Range]) -> dict[int, list[Range]]:
+    """Write each merged cell's text into all cells it covers; return the ranges by the row where each begins."""
     widest = max((max(row, default=0) for row in rows.values()), default=0)
     deepest = max(rows, default=0)
-    spans: dict[int, int] = {}
+    found: dict[int, list[Range]] = {}
     filled = 0
     for left, top, last_column, last_row in merged:
         right, bottom = min(last_column, widest), min(last_row, deepest)
@@ -252,8 +286,7 @@ def _fill(rows: Cells, merged: Sequence[tuple[int, int, int, int]]) -> dict[int,
         filled += (right - left + 1) * (bottom - top + 1)
         if filled > MOST_FILLED:
             raise Unreadable(Reason.TOO_LARGE, "its merged cells cover more than a million cells")
-        if right > left:
-            spans[top] = max(spans.get(top, 2), bottom - top + 1)
+        found.setdefault(top, []).append((left, top, right, bottom))
         for line in range(top, bottom + 1):
             rows[line].update(dict.fromkeys(range(left, right + 1), text))
-    return spans
+    return found
