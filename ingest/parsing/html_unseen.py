@@ -1,8 +1,9 @@
 """Removes from a web page what its reader would not see: it must not become an answer. Pure.
 
 Hidden are elements by an attribute, their style or a rule of the page's own sheets: not displayed, of no size, clear,
-tiny, moved or clipped away. Text is hidden where its colour is that of its ground: of the nearest element with a
-background, else white. What a sheet of another file says is not known: there a class may give a ground.
+moved or clipped away. Text is hidden where the nearest element that says so makes it invisible or tiny, or where its
+colour is that of its ground: of the nearest element with a background, else white. A picture is a ground of no known
+colour. What a sheet of another file says is not known: there a class may give a ground.
 """
 
 import re
@@ -27,7 +28,16 @@ _NUMBER: Final = re.compile(r"(-?(?:\d{1,7}(?:\.\d{0,9})?|\.\d{1,9}))(px|pt|em|r
 _DOTS: Final = {"": 1.0, "px": 1.0, "pt": 1.3, "em": 16.0, "rem": 16.0, "ex": 8.0, "ch": 8.0, "in": 96.0, "cm": 38.0}
 _DOTS_OF_A_SHARE, _DOTS_OF_A_MILLIMETRE = 5.0, 3.8
 _FAR, _VERY_FAR, _NOTHING, _TINY, _CLOSE = 100.0, 450.0, 1.0, 2.0, 6.0  # dots
-_MOVES: Final = ("left", "right", "top", "bottom", "text-indent", "margin", "margin-left", "margin-top")
+_SHORTHAND: Final = {"top": (0, 0, 0, 0), "left": (0, 1, 1, 3)}  # which of one, two, three or four lengths a side has
+_PLACED: Final = frozenset({"relative", "absolute", "fixed", "sticky"})
+_OFF_CENTRE = 20.0  # dots of a share of the window to the right or down: wide ones are centred by half of their width
+_RELATIVE: Final = re.compile(r"(\d{1,4}(?:\.\d{0,6})?|\.\d{1,6})(em|%)")
+_SIZE_WORDS: Final = frozenset(
+    {"initial", "medium", "small", "large", "x-small", "x-large", "xx-small", "xx-large", "xxx-large"}
+)
+_LETTER = 16.0  # dots
+_FONT: Final = re.compile(r"(?:^| )([\d.]+(?:px|pt|em|rem|%)?)(?: ?/|[ ])")
+_VISIBILITY: Final = frozenset({"hidden", "collapse", "visible", "initial"})
 _SIZES: Final = ("width", "height", "max-width", "max-height")
 _CLIPPED: Final = re.compile(
     r"inset\((?:[5-9]\d|1\d\d)%|(?:circle|ellipse)\(0|polygon\((?:0(?:px|%)?[ ,]{0,3}){1,40}\)|rect\([01]"
@@ -50,7 +60,7 @@ def remove_unseen(soup: BeautifulSoup) -> None:
         if not tag.decomposed and look.is_hidden(tag):
             tag.decompose()
     for text in soup.find_all(string=True):
-        if text.strip() and type(text) is NavigableString and text.parent is not None and look.is_blended(text.parent):
+        if text.strip() and type(text) is NavigableString and text.parent is not None and look.is_unread(text.parent):
             text.extract()
 
 
@@ -59,7 +69,7 @@ class _Look:
 
     def __init__(self, soup: BeautifulSoup) -> None:
         self._styles: dict[int, Style] = {}
-        self._blended: dict[int, bool] = {}
+        self._unread: dict[int, bool] = {}
         self._has_other_sheets = bool(soup.select('link[rel~="stylesheet" i]')) or "@import" in str(soup.style or "")
         rules: dict[int, list[tuple[tuple[int, int, int], int, Style]]] = {}
         for number, (selector, style) in enumerate(_sheet_rules(soup)):
@@ -80,11 +90,28 @@ class _Look:
             return True
         return _is_gone({name: self._resolved(value) for name, value in self._style(tag).items()})
 
-    def is_blended(self, tag: Tag) -> bool:
-        """Tell whether the text of an element has the colour of its ground, or none."""
-        if id(tag) not in self._blended:
-            self._blended[id(tag)] = self._blends(tag)
-        return self._blended[id(tag)]
+    def is_unread(self, tag: Tag) -> bool:
+        """Tell whether the text of an element is invisible, tiny, without a colour or in that of its ground."""
+        if id(tag) not in self._unread:
+            self._unread[id(tag)] = self._is_invisible(tag) or self._letter(tag) < _TINY or self._blends(tag)
+        return self._unread[id(tag)]
+
+    def _is_invisible(self, tag: Tag) -> bool:
+        said = (self._resolved(self._style(one).get("visibility", "")) for one in (tag, *tag.parents))
+        return next((value for value in said if value in _VISIBILITY), "") in ("hidden", "collapse")
+
+    def _letter(self, tag: Tag) -> float:
+        """Return the size of an element's letters in dots: a share is one of the letters around it."""
+        share = 1.0
+        for one in (tag, *tag.parents):
+            for value in map(self._resolved, _letter_sizes(self._style(one))):
+                if relative := _RELATIVE.fullmatch(value):
+                    share *= float(relative[1]) / (100 if relative[2] == "%" else 1)
+                elif value in _SIZE_WORDS:
+                    return share * _LETTER
+                elif sizes := _lengths(value):
+                    return share * min(sizes)
+        return share * _LETTER
 
     def _blends(self, tag: Tag) -> bool:
         chain = [tag, *tag.parents]
@@ -116,7 +143,9 @@ class _Look:
 
     def _ground_of(self, tag: Tag) -> str:
         style = self._style(tag)
-        own = self._resolved(style.get("background-color", "") or style.get("background", ""))
+        picture = style.get("background-image", "")
+        own = picture if "(" in picture else style.get("background-color", "") or style.get("background", "")
+        own = self._resolved(own)
         if own in ("", "none", "transparent", "inherit", "initial"):
             own = str(tag.get("bgcolor", ""))
         return own.lower().strip()
@@ -129,35 +158,56 @@ class _Look:
 
 
 def _is_gone(style: Style) -> bool:
-    is_off = style.get("display") == "none" or style.get("visibility") in ("hidden", "collapse")
-    is_off = is_off or style.get("content-visibility") == "hidden" or style.get("mso-hide") == "all"
+    is_off = style.get("display") == "none" or style.get("mso-hide") == "all"
+    is_off = is_off or style.get("content-visibility") == "hidden"
     is_clear = any(_NUMBER.match(value) and _share(value) < _LEAST_OPACITY for value in _opacities(style))
-    return is_off or is_clear or _is_tiny(style) or _is_away(style)
+    return is_off or is_clear or _is_shrunk(style) or _is_away(style)
 
 
-def _is_tiny(style: Style) -> bool:
-    font = re.search(r"(?:^| )([\d.]+(?:px|pt|em|rem|%)?)(?: ?/|[ ])", style.get("font", ""))
-    sizes = [*_lengths(style.get("font-size", "")), *(_lengths(font[1]) if font else [])]
+def _letter_sizes(style: Style) -> Iterator[str]:
+    """Yield what a style says of the size of letters."""
+    yield style.get("font-size", "")
+    if font := _FONT.search(style.get("font", "")):
+        yield font[1]
+
+
+def _is_shrunk(style: Style) -> bool:
     shrunk = re.findall(r"scale[xy3d]{0,2}\((\d{0,3}\.?\d{0,6})", style.get("transform", ""))
     is_cut = any(re.search("hidden|clip", style.get(name, "")) for name in ("overflow", "overflow-x", "overflow-y"))
-    return (
-        any(size < _TINY for size in sizes)
-        or any(float(size) < _LEAST_OPACITY for size in shrunk if size.strip("."))
-        or (is_cut and any(size <= _NOTHING for name in _SIZES for size in _lengths(style.get(name, ""))))
+    return any(float(size) < _LEAST_OPACITY for size in shrunk if size.strip(".")) or (
+        is_cut and any(size <= _NOTHING for name in _SIZES for size in _lengths(style.get(name, "")))
     )
 
 
 def _is_away(style: Style) -> bool:
     """Tell whether an element is moved or clipped away, or its letters drawn on one spot."""
-    moves = [size for name in _MOVES for size in _lengths(style.get(name, ""))]
+    indents = _lengths(style.get("text-indent", ""))
+    back = [size for name in ("right", "bottom") for size in _lengths(style.get(name, ""))]
     transforms = re.findall(r"translate[xy3d]{0,2}\(([^)]{1,60})\)", style.get("transform", ""))
     return (
-        any(size <= -_FAR for size in moves)
-        or any(size >= _VERY_FAR for size in _lengths(style.get("text-indent", "")))
+        min([*indents, *back, *(_moved(style, side) for side in _SHORTHAND)]) <= -_FAR
+        or any(size >= _VERY_FAR for size in indents)
         or any(abs(size) >= _VERY_FAR for lengths in transforms for size in _lengths(lengths))
         or any(size <= -_CLOSE for size in _lengths(style.get("letter-spacing", "")))
         or _CLIPPED.search(style.get("clip-path", "") + style.get("clip", "")) is not None
     )
+
+
+def _moved(style: Style, side: str) -> float:
+    """Return how far from a side an element's text begins, in dots: its place, its margin and its padding together."""
+    place = min(_lengths(style.get(side, "")), default=0.0)
+    if place > 0:
+        is_share = style[side].endswith(("%", "vw", "vh"))
+        place *= (style.get("position") in _PLACED) * (_OFF_CENTRE / _DOTS_OF_A_SHARE if is_share else 1.0)
+    return place + _on_side(style, "margin", side) + max(0.0, _on_side(style, "padding", side))
+
+
+def _on_side(style: Style, name: str, side: str) -> float:
+    """Return the least length that a style says of a margin or a padding on a side; a calculation counts for all."""
+    whole = style.get(name, "")
+    parts = whole.split() if "(" not in whole else [whole]
+    own = parts[_SHORTHAND[side][len(parts) - 1]] if 0 < len(parts) <= 4 else ""
+    return min([*_lengths(own), *_lengths(style.get(f"{name}-{side}", ""))], default=0.0)
 
 
 def _opacities(style: Style) -> Iterator[str]:
