@@ -6,7 +6,7 @@ to no characters) is rendered and its characters are recognised (`ingest.parsing
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import pi
 from pathlib import Path
@@ -22,14 +22,13 @@ from ingest.parsing.pdf_layout import (
     Line,
     Table,
     Upright,
-    arrange,
     heading_sizes,
     running_lines,
     to_page,
     with_headers,
     without_repeats,
 )
-from ingest.parsing.pdf_tables import PageTables
+from ingest.parsing.pdf_tables import PageTables, PlacedLetter
 from ingest.parsing.pdf_unseen import PageLetter, look_at, remove_replacements
 from knowledge.passage import MISREAD
 
@@ -131,20 +130,24 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _P
         text = page.get_textpage()
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
         sight = look_at(page, text)
-        lines = _lines(text, upright, {one.index: one.letter for one in sight.letters if not one.is_seen})
         ruled = _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        found_tables = _tables(index, tables, upright, sight.letters) if ruled and lines else []
+        found_tables = _tables(index, tables, upright, sight.letters) if ruled else []
+        unseen = {one.index: one.letter for one in sight.letters if not one.is_seen}
+        blocks = list(_blocks(text, upright, unseen, found_tables))
         text.close()
-        if _readable(lines) < LEAST_LETTERS and not found_tables and _draws(page, lines):
+        lines = [block for block in blocks if isinstance(block, Line)]
+        if not found_tables and _readable(lines) < LEAST_LETTERS and _draws(page, lines):
             orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
-            lines = recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages) or lines
+            blocks = [*recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages)] or blocks
     finally:
         page.close()
-    return _Page(arrange(lines, found_tables), sight.misread)
+    return _Page(blocks, sight.misread)
 
 
 def _tables(index: int, tables: PageTables, upright: Upright, letters: Sequence[PageLetter]) -> list[Table]:
-    placed = [(one.letter, _box(upright.box(*one.box)), one.is_seen) for one in letters]
+    if not any(one.is_seen for one in letters):
+        return []
+    placed = [PlacedLetter(one.index, one.letter, _box(upright.box(*one.box)), one.is_seen) for one in letters]
     return tables.on_page(index, turn=upright.turn, letters=placed)
 
 
@@ -206,19 +209,35 @@ def _paths(page: pypdfium2.PdfPage, most: int) -> int:
     return count
 
 
-def _lines(page: pypdfium2.PdfTextPage, upright: Upright, unseen: Mapping[int, str]) -> list[Line]:
-    """Return the page's lines without the unseen letters, each of which stands for a blank."""
-    lines: list[Line] = []
+def _blocks(
+    page: pypdfium2.PdfTextPage, upright: Upright, unseen: Mapping[int, str], tables: Sequence[Table]
+) -> Iterator[Block]:
+    """Yield the page's lines without the letters of its tables, each of which comes where its first letter stands.
+
+    Each unseen letter stands for a blank.
+    """
+    homes = {index: table for table in tables for index in table.letters}
+    placed: set[int] = set()
     start = 0
     for written in page.get_text_range().split("\n"):
         raw = "".join(" " if unseen.get(start + i) == c else c for i, c in enumerate(written)) if unseen else written
-        # U+FFFE stands where pdfium saw a hyphen that only breaks a word.
-        text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
-        if text.strip():
-            boxes = [upright.box(*box) for box in _boxes(page, start, raw)]
-            lines.append(_line(text, boxes))
+        for table, at, part in _parts(start, raw, homes):
+            if table is None:
+                yield from _line(page, upright, at, part)
+            elif id(table) not in placed:
+                placed.add(id(table))
+                yield table
         start += len(raw) + 1
-    return lines
+
+
+def _parts(start: int, raw: str, homes: Mapping[int, Table]) -> Iterator[tuple[Table | None, int, str]]:
+    """Yield the parts of a line that are in one table, or in none, and where they start."""
+    home, begin = None, 0
+    for i, c in enumerate(raw):
+        if not c.isspace() and (other := homes.get(start + i)) is not home:
+            yield home, start + begin, raw[begin:i]
+            home, begin = other, i
+    yield home, start + begin, raw[begin:]
 
 
 def _boxes(page: pypdfium2.PdfTextPage, start: int, raw: str) -> list[tuple[float, float, float, float]]:
@@ -229,9 +248,14 @@ def _boxes(page: pypdfium2.PdfTextPage, start: int, raw: str) -> list[tuple[floa
     return [page.get_charbox(i, loose=True) for i in chosen if i < most]
 
 
-def _line(text: str, boxes: Sequence[tuple[float, float, float, float]]) -> Line:
+def _line(page: pypdfium2.PdfTextPage, upright: Upright, start: int, raw: str) -> Iterator[Line]:
+    # U+FFFE stands where pdfium saw a hyphen that only breaks a word.
+    text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
+    if not text.strip():
+        return
+    boxes = [upright.box(*box) for box in _boxes(page, start, raw)]
     heights = Counter(round((top - bottom) * 2) / 2 for _, bottom, _, top in boxes)
-    return Line(
+    yield Line(
         text=" ".join(text.split()),
         size_step=heights.most_common(1)[0][0] if heights else 0.0,
         left=min((b[0] for b in boxes), default=0.0),

@@ -74,11 +74,15 @@ class Upright:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as Markdown, with the boxes of its cells and the number of rows that its header row joins."""
+    """A table as Markdown, with the boxes of its cells and the number of rows that its header row joins.
+
+    `letters`: the places of its letters in the page's text.
+    """
 
     markdown: str
     cells: tuple[Box, ...]
     header_rows: int = 1
+    letters: frozenset[int] = frozenset()
 
     @property
     def key(self) -> str:
@@ -97,27 +101,8 @@ class Table:
         first, _, *rest = other.markdown.split("\n")
         return Table(markdown="\n".join([head, rule, first, *rest]), cells=other.cells)
 
-    def holds(self, line: Line) -> bool:
-        """Tell whether the line's middle is in a cell: a hole in a table belongs to the text around it."""
-        x, y = (line.left + line.right) / 2, (line.bottom + line.top) / 2
-        return any(cell.holds(x, y) for cell in self.cells)
-
 
 Block = Line | Table
-
-
-def arrange(lines: Sequence[Line], tables: Sequence[Table]) -> list[Block]:
-    """Put each table in the place of its first line, and take its lines out."""
-    blocks: list[Block] = []
-    placed: set[int] = set()
-    for line in lines:
-        inside = next((i for i, table in enumerate(tables) if table.holds(line)), None)
-        if inside is None:
-            blocks.append(line)
-        elif inside not in placed:
-            placed.add(inside)
-            blocks.append(tables[inside])
-    return blocks
 
 
 def running_lines(pages: Sequence[Sequence[Block]]) -> frozenset[str]:

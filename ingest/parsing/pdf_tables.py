@@ -2,18 +2,22 @@
 
 import struct
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from unicodedata import normalize
 
+import numpy as np
 import pdfplumber
 from pdfminer.pdfexceptions import PDFException
 from pdfminer.psexceptions import PSException
 from pdfplumber.table import Table as DrawnTable
+from pdfplumber.table import TableFinder
 from pdfplumber.utils.exceptions import PdfminerException
 
 from ingest.parsing.pdf_layout import Box, Table
@@ -24,9 +28,19 @@ COVERED = 0.8  # share of its frame that a table's cells must cover
 _SAME_EDGE = 2.0  # points: rules drawn twice
 
 
-PlacedLetter = tuple[str, Box, bool]
-"""A letter as pdfium reads it, its box on the turned page, and whether it is seen."""
+_SAME_END = 3.0  # points: what pdfplumber takes for one place
 _BAND = 8  # points
+_NEXT = 0.3  # of a letter's height: letters of a word stand closer
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLetter:
+    """A letter as pdfium reads it: its place in the page's text, and its box on the turned page."""
+
+    index: int
+    letter: str
+    box: Box
+    is_seen: bool
 
 
 class _ReadOtherwise(Exception):
@@ -86,12 +100,13 @@ def _turned(page: pdfplumber.page.Page, turn: int) -> pdfplumber.page.Page:
 def _tables(page: pdfplumber.page.Page, letters: Sequence[PlacedLetter]) -> list[Table]:
     bands: dict[int, list[PlacedLetter]] = defaultdict(list)
     for letter in letters:
-        for band in range(int(letter[1].bottom // _BAND), int(letter[1].top // _BAND) + 1):
+        for band in range(int(letter.box.bottom // _BAND), int(letter.box.top // _BAND) + 1):
             bands[band].append(letter)
     try:
         floor = float(page.height) + float(page.mediabox[1])
         seen = page.filter(partial(_is_seen, bands=bands, floor=floor))
-        tables = [_table(table, floor) for table in seen.find_tables() if len(table.cells) <= MOST_CELLS]
+        drawn = [table for table in _drawn(seen) if len(table.cells) <= MOST_CELLS]
+        tables = [_table(table, floor, letters) for table in drawn]
     finally:
         page.close()
     return _innermost([table for table in tables if table is not None])
@@ -107,11 +122,38 @@ def _is_seen(drawn: Mapping[str, Any], *, bands: Mapping[int, Sequence[PlacedLet
         return True
     x, y = (drawn["x0"] + drawn["x1"]) / 2, floor - (drawn["top"] + drawn["bottom"]) / 2
     text = normalize("NFKC", drawn["text"])
-    there = [letter for letter in bands.get(int(y // _BAND), ()) if letter[1].holds(x, y)]
-    same = [is_seen for letter, _, is_seen in there if normalize("NFKC", letter) in text]
+    there = [letter for letter in bands.get(int(y // _BAND), ()) if letter.box.holds(x, y)]
+    same = [letter.is_seen for letter in there if normalize("NFKC", letter.letter) in text]
     if not same and text.isalnum():
         raise _ReadOtherwise
     return all(same)
+
+
+def _drawn(page: pdfplumber.page.Page) -> Sequence[DrawnTable]:
+    """Return the ruled tables of a page, of which those without borders at their sides are closed there."""
+    finder = page.debug_tablefinder()
+    sides = [side for table in finder.tables for side in _open_sides(table, finder)]
+    return page.find_tables({"explicit_vertical_lines": sides}) if sides else finder.tables
+
+
+def _open_sides(table: DrawnTable, finder: TableFinder) -> Iterator[dict[str, Any]]:
+    """Yield borders where rules of a table end together beyond its cells."""
+    left, top, right, bottom = table.bbox
+    across = [
+        edge for edge in finder.edges
+        if edge["orientation"] == "h" and top - _SAME_END <= edge["top"] <= bottom + _SAME_END
+        and edge["x0"] < right and edge["x1"] > left
+    ]  # fmt: skip
+    ends = [(edge["x0"], edge["top"]) for edge in across if edge["x0"] < left - _SAME_END]
+    ends += [(edge["x1"], edge["top"]) for edge in across if edge["x1"] > right + _SAME_END]
+    for x in dict.fromkeys(x for x, _ in ends):
+        heights = [y for other, y in ends if abs(other - x) <= _SAME_END]
+        first, last = min(heights), max(heights)
+        if first < last:
+            yield {
+                "object_type": "line_edge", "orientation": "v", "x0": x, "x1": x,
+                "top": first, "bottom": last, "width": 0, "height": last - first,
+            }  # fmt: skip
 
 
 def _innermost(tables: list[Table]) -> list[Table]:
@@ -126,7 +168,7 @@ def _frames(outer: Table, inner: Table) -> bool:
     )
 
 
-def _table(drawn: DrawnTable, floor: float) -> Table | None:
+def _table(drawn: DrawnTable, floor: float, letters: Sequence[PlacedLetter]) -> Table | None:
     columns = _edges([cell[0] for cell in drawn.cells])
     rows = _edges([cell[1] for cell in drawn.cells])
     if len(columns) < 2 or len(rows) < 2:
@@ -138,8 +180,47 @@ def _table(drawn: DrawnTable, floor: float) -> Table | None:
     grid, head_spans = _filled(drawn, columns, rows)
     if sum(bool(text) for line in grid for text in line) < 2:
         return None
+    within = _within(cells, letters)
+    if _lacks(chain.from_iterable(grid), within) or _cuts_a_word(within, letters):
+        return None
     depth = _header_rows(head_spans, len(rows))
-    return Table(markdown=to_markdown(grid, header_rows=depth, filled=True), cells=cells, header_rows=depth)
+    markdown = to_markdown(grid, header_rows=depth, filled=True)
+    return Table(markdown=markdown, cells=cells, header_rows=depth, letters=frozenset(one.index for one in within))
+
+
+def _within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> list[PlacedLetter]:
+    """Return the seen letters whose middles lie in cells."""
+    seen = [letter for letter in letters if letter.is_seen]
+    x = np.array([(one.box.left + one.box.right) / 2 for one in seen])
+    y = np.array([(one.box.bottom + one.box.top) / 2 for one in seen])
+    inside = np.zeros(len(seen), bool)
+    for cell in cells:
+        inside |= (cell.left <= x) & (x <= cell.right) & (cell.bottom <= y) & (y <= cell.top)
+    return [seen[at] for at in np.flatnonzero(inside)]
+
+
+def _lacks(texts: Iterable[str], letters: Iterable[PlacedLetter]) -> bool:
+    """Tell whether texts lack a letter or digit."""
+    wanted = Counter(_letters_of(letter.letter for letter in letters))
+    return not wanted <= Counter(_letters_of(texts))
+
+
+def _letters_of(texts: Iterable[str]) -> Iterator[str]:
+    return (c for c in normalize("NFKC", "".join(texts)) if c.isalnum())
+
+
+def _cuts_a_word(within: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
+    """Tell whether of two letters of a word one is within a table and one is not."""
+    held = {letter.index for letter in within}
+    seen = {letter.index: letter.box for letter in letters if letter.is_seen}
+    pairs = [(at, at + 1) for at in held] + [(at - 1, at) for at in held]
+    return any((a in held) != (b in held) and a in seen and b in seen and _adjoin(seen[a], seen[b]) for a, b in pairs)
+
+
+def _adjoin(before: Box, after: Box) -> bool:
+    height = max(before.top - before.bottom, after.top - after.bottom)
+    is_beside = min(before.top, after.top) - max(before.bottom, after.bottom) > height / 2
+    return is_beside and abs(after.left - before.right) < _NEXT * height
 
 
 def _filled(
