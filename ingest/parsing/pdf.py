@@ -123,8 +123,17 @@ def _mark(misread: Sequence[tuple[str, str]]) -> str:
     return f"{MISREAD}{', '.join(pairs[:_SHOWN])}⟧\n\n" if pairs else ""
 
 
-def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _Page:
+def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
+    """Return a page to which what its form fields and notes draw belongs as all else does."""
     page = document[index]
+    if pdfium_c.FPDFPage_Flatten(page, pdfium_c.FLAT_NORMALDISPLAY) != pdfium_c.FLATTEN_SUCCESS:
+        return page
+    page.close()
+    return document[index]  # which reads the page anew
+
+
+def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _Page:
+    page = _as_drawn(document, index)
     try:
         remove_replacements(page)
         text = page.get_textpage()
