@@ -28,6 +28,7 @@ from ingest.parsing.pdf_layout import (
     with_headers,
     without_repeats,
 )
+from ingest.parsing.pdf_raised import with_raised
 from ingest.parsing.pdf_tables import PageTables, PlacedLetter
 from ingest.parsing.pdf_unseen import PageLetter, look_at, remove_replacements
 from knowledge.passage import MISREAD
@@ -140,9 +141,10 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _P
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
         sight = look_at(page, text)
         ruled = _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        found_tables = _tables(index, tables, upright, sight.letters) if ruled else []
-        unseen = {one.index: one.letter for one in sight.letters if not one.is_seen}
-        blocks = list(_blocks(text, upright, unseen, found_tables))
+        letters = list(with_raised(_placed(sight.letters, upright)))
+        has_text = any(letter.is_seen for letter in letters)
+        found_tables = tables.on_page(index, turn=upright.turn, letters=letters) if ruled and has_text else []
+        blocks = list(_blocks(text, upright, _shown(sight.letters, letters), found_tables))
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
         if not found_tables and _readable(lines) < LEAST_LETTERS and _draws(page, lines):
@@ -153,11 +155,16 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _P
     return _Page(blocks, sight.misread)
 
 
-def _tables(index: int, tables: PageTables, upright: Upright, letters: Sequence[PageLetter]) -> list[Table]:
-    if not any(one.is_seen for one in letters):
-        return []
-    placed = [PlacedLetter(one.index, one.letter, _box(upright.box(*one.box)), one.is_seen) for one in letters]
-    return tables.on_page(index, turn=upright.turn, letters=placed)
+def _placed(letters: Sequence[PageLetter], upright: Upright) -> Iterator[PlacedLetter]:
+    for one in letters:
+        yield PlacedLetter(one.index, one.letter, _box(upright.box(*one.box)), one.is_seen)
+
+
+def _shown(read: Sequence[PageLetter], letters: Sequence[PlacedLetter]) -> dict[tuple[int, str], str]:
+    """Return what stands for letters that are not shown as they are read, by their places and what they are read as."""
+    pairs = zip(read, letters, strict=True)
+    shown = {(one.index, one.letter): letter.letter if one.is_seen else " " for one, letter in pairs}
+    return {read_as: shown_as for read_as, shown_as in shown.items() if read_as[1] != shown_as}
 
 
 def _box(sides: tuple[float, float, float, float]) -> Box:
@@ -219,17 +226,14 @@ def _paths(page: pypdfium2.PdfPage, most: int) -> int:
 
 
 def _blocks(
-    page: pypdfium2.PdfTextPage, upright: Upright, unseen: Mapping[int, str], tables: Sequence[Table]
+    page: pypdfium2.PdfTextPage, upright: Upright, shown: Mapping[tuple[int, str], str], tables: Sequence[Table]
 ) -> Iterator[Block]:
-    """Yield the page's lines without the letters of its tables, each of which comes where its first letter stands.
-
-    Each unseen letter stands for a blank.
-    """
+    """Yield the page's lines without the letters of its tables, each of which comes where its first letter stands."""
     homes = {index: table for table in tables for index in table.letters}
     placed: set[int] = set()
     start = 0
     for written in page.get_text_range().split("\n"):
-        raw = "".join(" " if unseen.get(start + i) == c else c for i, c in enumerate(written)) if unseen else written
+        raw = "".join(shown.get((start + i, c), c) for i, c in enumerate(written))
         for table, at, part in _parts(start, raw, homes):
             if table is None:
                 yield from _line(page, upright, at, part)

@@ -21,6 +21,7 @@ from pdfplumber.table import TableFinder
 from pdfplumber.utils.exceptions import PdfminerException
 
 from ingest.parsing.pdf_layout import Box, Table
+from ingest.parsing.raised import raised
 from ingest.parsing.tables import to_markdown
 
 MOST_CELLS = 5000
@@ -112,8 +113,10 @@ def _tables(page: pdfplumber.page.Page, letters: Sequence[PlacedLetter]) -> list
     return _innermost([table for table in tables if table is not None])
 
 
-def _is_seen(drawn: Mapping[str, Any], *, bands: Mapping[int, Sequence[PlacedLetter]], floor: float) -> bool:
+def _is_seen(drawn: dict[str, Any], *, bands: Mapping[int, Sequence[PlacedLetter]], floor: float) -> bool:
     """Tell whether pdfplumber's object is no unseen letter: one is known by its place and by what it is.
+
+    A raised letter becomes one in pdfplumber's object too, of which the cells are made.
 
     Raises:
         _ReadOtherwise: pdfium reads another letter there.
@@ -123,10 +126,12 @@ def _is_seen(drawn: Mapping[str, Any], *, bands: Mapping[int, Sequence[PlacedLet
     x, y = (drawn["x0"] + drawn["x1"]) / 2, floor - (drawn["top"] + drawn["bottom"]) / 2
     text = normalize("NFKC", drawn["text"])
     there = [letter for letter in bands.get(int(y // _BAND), ()) if letter.box.holds(x, y)]
-    same = [letter.is_seen for letter in there if normalize("NFKC", letter.letter) in text]
+    same = [letter for letter in there if normalize("NFKC", letter.letter) in text]
     if not same and text.isalnum():
         raise _ReadOtherwise
-    return all(same)
+    if same and all(letter.letter == raised(text) for letter in same):
+        drawn["text"] = same[0].letter
+    return all(letter.is_seen for letter in same)
 
 
 def _drawn(page: pdfplumber.page.Page) -> Sequence[DrawnTable]:
