@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -142,23 +142,29 @@ def _drawn(page: pdfplumber.page.Page) -> Sequence[DrawnTable]:
 
 
 def _open_sides(table: DrawnTable, finder: TableFinder) -> Iterator[dict[str, Any]]:
-    """Yield borders where rules of a table end together beyond its cells."""
+    """Yield borders where rules of a table end together, at its cells or beyond them, and none is drawn."""
     left, top, right, bottom = table.bbox
     across = [
         edge for edge in finder.edges
         if edge["orientation"] == "h" and top - _SAME_END <= edge["top"] <= bottom + _SAME_END
         and edge["x0"] < right and edge["x1"] > left
     ]  # fmt: skip
-    ends = [(edge["x0"], edge["top"]) for edge in across if edge["x0"] < left - _SAME_END]
-    ends += [(edge["x1"], edge["top"]) for edge in across if edge["x1"] > right + _SAME_END]
+    ends = [(edge["x0"], edge["top"]) for edge in across if edge["x0"] < left + _SAME_END]
+    ends += [(edge["x1"], edge["top"]) for edge in across if edge["x1"] > right - _SAME_END]
     for x in dict.fromkeys(x for x, _ in ends):
         heights = [y for other, y in ends if abs(other - x) <= _SAME_END]
         first, last = min(heights), max(heights)
-        if first < last:
+        if first < last and not any(_reaches(edge, x, first, last) for edge in finder.edges):
             yield {
                 "object_type": "line_edge", "orientation": "v", "x0": x, "x1": x,
                 "top": first, "bottom": last, "width": 0, "height": last - first,
             }  # fmt: skip
+
+
+def _reaches(edge: Mapping[str, Any], x: float, first: float, last: float) -> bool:
+    """Tell whether an upright rule is a border at `x` from one height to another."""
+    is_there = edge["orientation"] == "v" and abs(edge["x0"] - x) <= _SAME_END
+    return is_there and bool(edge["top"] <= first + _SAME_END and edge["bottom"] >= last - _SAME_END)
 
 
 def _innermost(tables: list[Table]) -> list[Table]:
@@ -186,7 +192,7 @@ def _table(drawn: DrawnTable, floor: float, letters: Sequence[PlacedLetter]) -> 
     if sum(bool(text) for line in grid for text in line) < 2:
         return None
     within = _within(cells, letters)
-    if _lacks(chain.from_iterable(grid), within) or _cuts_a_word(within, letters):
+    if _lacks(chain.from_iterable(grid), within) or _breaks_lines(within, letters):
         return None
     depth = _header_rows(head_spans, len(rows))
     markdown = to_markdown(grid, header_rows=depth, filled=True)
@@ -214,18 +220,25 @@ def _letters_of(texts: Iterable[str]) -> Iterator[str]:
     return (c for c in normalize("NFKC", "".join(texts)) if c.isalnum())
 
 
-def _cuts_a_word(within: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
-    """Tell whether of two letters of a word one is within a table and one is not."""
+def _breaks_lines(within: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
+    """Tell whether a table's border cuts a word, or lines of two rows: what labels these stands outside of it."""
     held = {letter.index for letter in within}
-    seen = {letter.index: letter.box for letter in letters if letter.is_seen}
-    pairs = [(at, at + 1) for at in held] + [(at - 1, at) for at in held]
-    return any((a in held) != (b in held) and a in seen and b in seen and _adjoin(seen[a], seen[b]) for a, b in pairs)
+    seen = [letter for letter in letters if letter.is_seen]
+    cuts = [(a, b) for a, b in pairwise(seen) if (a.index in held) != (b.index in held) and _on_one_line(a.box, b.box)]
+    cut = [one.box for pair in cuts for one in pair if one.index in held]
+    spread = max((box.bottom for box in cut), default=0) - min((box.bottom for box in cut), default=0)
+    return any(map(_adjoin, cuts)) or spread > max((box.top - box.bottom for box in cut), default=0)
 
 
-def _adjoin(before: Box, after: Box) -> bool:
+def _on_one_line(before: Box, after: Box) -> bool:
     height = max(before.top - before.bottom, after.top - after.bottom)
-    is_beside = min(before.top, after.top) - max(before.bottom, after.bottom) > height / 2
-    return is_beside and abs(after.left - before.right) < _NEXT * height
+    return min(before.top, after.top) - max(before.bottom, after.bottom) > height / 2
+
+
+def _adjoin(pair: tuple[PlacedLetter, PlacedLetter]) -> bool:
+    before, after = pair
+    height = max(before.box.top - before.box.bottom, after.box.top - after.box.bottom)
+    return before.index + 1 == after.index and abs(after.box.left - before.box.right) < _NEXT * height
 
 
 def _filled(

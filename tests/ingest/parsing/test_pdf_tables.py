@@ -49,12 +49,28 @@ def test_a_table_without_borders_at_its_sides_keeps_its_outer_columns(tmp_path: 
         assert "\n".join(f"| {' | '.join(row)} |" for row in ROWS[1:]) in text
 
 
-def test_what_stands_beside_a_table_without_a_rule_is_read(tmp_path: Path) -> None:
+def test_a_table_of_which_only_the_header_has_borders_at_its_sides_keeps_its_outer_columns(tmp_path: Path) -> None:
+    def headed(canvas: Canvas) -> None:
+        ruled(canvas, upright=range(1, 5))
+        canvas.rect(_LEFT, _TOP - _HIGH, 5 * _WIDE, _HIGH)
+
+    lines = text_of(read(tmp_path, drawn(headed))).splitlines()
+    assert [line for line in lines if line.startswith("|")][2:] == [f"| {' | '.join(row)} |" for row in ROWS[1:]]
+
+
+def test_a_table_whose_labels_stand_outside_of_it_is_read_as_lines(tmp_path: Path) -> None:
     text = text_of(read(tmp_path, drawn(lambda canvas: ruled(canvas, upright=range(1, 5), across=(1, 4)))))
-    assert "| 3.0 % | 3.5 % | 3.7 % |" in text
-    for label in ("Product", "Deposit", "Savings", "Housing", "Tax", "free"):
-        assert label in text
-    assert (text.count("before"), text.count("3.5")) == (2, 1)
+    assert " ".join(" ".join(row) for row in ROWS) in " ".join(text.split())
+
+
+def test_a_note_beside_one_row_of_a_table_is_read_beside_it(tmp_path: Path) -> None:
+    def noted(canvas: Canvas) -> None:
+        ruled(canvas, upright=range(6))
+        canvas.drawString(_LEFT + 5 * _WIDE + 4, _TOP - _HIGH - 16, "* for a year")
+
+    lines = text_of(read(tmp_path, drawn(noted))).splitlines()
+    assert [line for line in lines if line.startswith("|")][2:] == [f"| {' | '.join(row)} |" for row in ROWS[1:]]
+    assert "\\* for a year" in lines or "* for a year" in lines
 
 
 def test_a_table_whose_border_cuts_a_figure_is_read_as_lines(tmp_path: Path) -> None:
