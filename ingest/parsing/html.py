@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise, takewhile
 from uuid import uuid4
 
 from bs4 import BeautifulSoup, Comment, Tag
-from bs4.element import PreformattedString
+from bs4.builder import HTMLTreeBuilder
+from bs4.element import NavigableString, PreformattedString
 from markdownify import MarkdownConverter
 
 from ingest.parsing.html_unseen import remove_unseen
@@ -18,6 +20,10 @@ _DROPPED = ["script", "style", "noscript", "template", "nav", "iframe", "object"
 _DROPPED += ["button", "input", "select", "textarea", "head", "link", "meta"]
 _XML_PROLOGUE = re.compile(r"\A\s*<\?xml[^>]*>")
 _BLANK_LINES = re.compile(r"\n{3,}")
+_BREAKS = [*HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS, "br"]
+_DISPLAYED = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
+_EMPHASIS = {"b", "strong", "i", "em"}
+_IN_FIGURE = re.compile(r"\d\S|\S\d")
 MOST_SPANNED = 200
 
 
@@ -51,6 +57,25 @@ def _strip(soup: BeautifulSoup) -> None:
         tag.decompose()
     for node in soup.find_all(string=lambda text: isinstance(text, Comment | PreformattedString)):
         node.extract()
+    _join_figures(soup)
+
+
+def _join_figures(soup: BeautifulSoup) -> None:
+    """Take emphasis away that begins or ends within a figure: its marks would tear the figure apart."""
+    for before, after in pairwise(soup.find_all(string=True)):
+        if _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
+            between = _between(before, after)
+            if not any(tag.name in _BREAKS for tag in between):
+                for tag in [tag for tag in between if tag.name in _EMPHASIS]:
+                    tag.unwrap()
+
+
+def _between(before: NavigableString, after: NavigableString) -> list[Tag]:
+    """Return the elements that end after a text, or begin before the next one."""
+    around = {id(tag) for tag in after.parents}
+    ended = [tag for tag in before.parents if id(tag) not in around]
+    begun = takewhile(lambda one: one is not before, after.previous_elements)
+    return [*ended, *(one for one in begun if isinstance(one, Tag))]
 
 
 def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
@@ -64,7 +89,7 @@ def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
         grid, depth = _grid(rows)
         caption = table.find("caption")
         mark = f"TABLE{uuid4().hex}"
-        title = f"{' '.join(caption.get_text().split())}\n\n" if caption else ""
+        title = f"{_words(caption)}\n\n" if caption else ""
         holder = soup.new_tag("p")
         holder.string = mark
         table.replace_with(holder)
@@ -84,8 +109,10 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
         line: list[str] = []
         for cell in _cells(row):
             _fill(line, hanging)
-            text = cell.get_text(" ", strip=True)
-            down, across = _span(cell, "rowspan"), _span(cell, "colspan")
+            text = _words(cell)
+            # 0: all rows of its group that are left
+            down = len(row.find_next_siblings("tr")) + 1 if cell.get("rowspan") == "0" else _span(cell, "rowspan")
+            across = _span(cell, "colspan")
             if down > 1 or across > 1:
                 merged.append(Merged(len(grid), len(line), down, across))
             for _ in range(across):
@@ -98,6 +125,14 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
     while heads < len(rows) - 1 and _is_header(rows[heads]):
         heads += 1
     return grid, header_rows(grid, merged, known=max(heads, 1))
+
+
+def _words(tag: Tag) -> str:
+    """Return the words in an element: only a block or a line break parts them, whatever their letters look like."""
+    for block in [*tag.find_all(_BREAKS), *tag.find_all(style=_DISPLAYED)]:
+        block.insert_before(" ")
+        block.insert_after(" ")
+    return " ".join(tag.get_text().split())
 
 
 def _fill(line: list[str], hanging: dict[int, tuple[int, str]]) -> None:

@@ -27,6 +27,8 @@ _CERTIFIED = 1 << 8  # encrypted with a certificate
 _PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s{0,4}문서를 읽으려면")
 _TABLE = re.compile(r"<table>.*?(?:</table>|\Z)", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\[\]]*+\]\([^\[)]*+\)")
+_BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
+_IN_FIGURE = re.compile(r"\d\S|\S\d")
 _BREAK = re.compile(r"<br\s*/?>")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n){2,}")
 _LAYOUT = unhwp.RenderOptions(table_fallback="html", escape_special_chars=False)
@@ -126,9 +128,16 @@ def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
 
 def _tidied(rendered: str) -> str:
     with_tables = _TABLE.sub(lambda match: f"\n\n{to_text(BeautifulSoup(match.group(), 'lxml'))}\n\n", rendered)
-    plain = _IMAGE.sub("", with_tables)
+    plain = _BOLD.sub(_joined, _IMAGE.sub("", with_tables))
     lines = (
         _BREAK.sub(" " if line.startswith("|") else "\n\n", line).rstrip().replace("\u3000", " ")
         for line in plain.split("\n")
     )
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+
+
+def _joined(bold: re.Match[str]) -> str:
+    """Return letters without the marks of their boldness where these would tear a figure apart."""
+    inner, text = bold[1], bold.string
+    borders = text[bold.start() - 1 : bold.start()] + inner[0], inner[-1] + text[bold.end() : bold.end() + 1]
+    return inner if any(map(_IN_FIGURE.fullmatch, borders)) else bold[0]

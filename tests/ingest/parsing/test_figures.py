@@ -1,0 +1,82 @@
+"""A figure is read as its reader sees it, however its letters are formatted and wherever they stand in the file."""
+
+from io import BytesIO
+from pathlib import Path
+
+import docx
+import pytest
+
+from ingest.parsing.html import parse_html
+from tests.ingest.parsing.looks import Runs, hancom, hancom_x
+from tests.ingest.parsing.reading import read, text_of
+
+
+def cell(html: str) -> str:
+    """Return how a cell of a web page's table is read."""
+    head = "<tr><th>상품</th><th>금리</th></tr>"
+    page = f"<html><body><table>{head}<tr><td>예금</td><td>{html}</td></tr></table></body></html>"
+    return parse_html(page).pages[0].markdown.splitlines()[-1].split(" | ")[1].removesuffix(" |")
+
+
+def prose(html: str) -> str:
+    return parse_html(f"<html><body><p>{html}</p></body></html>").pages[0].markdown
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<b>3</b>.<b>5</b>%", "3.5%"),
+        ("3<span>,000</span>만원", "3,000만원"),
+        ('<span style="display: inline">1</span>%', "1%"),
+        ("연 1%<br>우대 2%", "연 1% 우대 2%"),
+        ("<p>연 1%</p><p>우대 2%</p>", "연 1% 우대 2%"),
+        ("<ul><li>1%<li>2%</ul>", "1% 2%"),
+        ('<span style="display:block">1%</span><span style="display:block">2%</span>', "1% 2%"),
+    ],
+)
+def test_words_of_a_cell_are_parted_by_blocks_and_line_breaks_alone(html: str, text: str) -> None:
+    assert cell(html) == text
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("금리 <b>3</b>.<b>5</b>%", "금리 3.5%"),
+        ("금리 3.<b><i>5</i></b>%", "금리 3.5%"),
+        ("<b>500</b>원", "500원"),
+        ("<b>예금</b>은 <b>연</b> 3%", "**예금**은 **연** 3%"),
+    ],
+)
+def test_emphasis_does_not_part_a_figure(html: str, text: str) -> None:
+    assert prose(html) == text
+
+
+def test_a_digit_of_its_own_format_stays_in_its_figure_of_a_word_file(tmp_path: Path) -> None:
+    document = docx.Document()
+    table = document.add_table(rows=1, cols=2)
+    for where in (table.rows[0].cells[1].paragraphs[0], document.add_paragraph()):
+        for text, is_bold in (("1,", False), ("0", True), ("00", False), ("원", True)):
+            where.add_run(text).bold = is_bold
+    table.rows[0].cells[0].text = "한도"
+    document.save(data := BytesIO())
+    assert text_of(read(tmp_path, data.getvalue())).count("1,000원") == 2
+
+
+@pytest.mark.parametrize(
+    ("runs", "text"),
+    [
+        (("금리 3.", "5", "%"), "금리 3.5%"),
+        (("금리 ", "3", ".5%"), "금리 3.5%"),
+        (("금리는 ", "매우", " 높음"), "금리는 **매우** 높음"),
+    ],
+)
+def test_a_bold_digit_stays_in_its_figure_of_a_hangul_document(tmp_path: Path, runs: Runs, text: str) -> None:
+    for made in (hancom_x, hancom):
+        assert text in text_of(read(tmp_path, made(runs, "bold")))
+
+
+def test_a_row_span_of_zero_goes_on_to_the_end_of_its_group() -> None:
+    head = "<thead><tr><th>구분</th><th>상품</th></tr></thead>"
+    rows = "<tbody><tr><td rowspan=0>예금</td><td>A</td></tr><tr><td>B</td></tr></tbody>"
+    page = f"<html><body><table>{head}{rows}</table></body></html>"
+    assert parse_html(page).pages[0].markdown.splitlines()[2:] == ["| 예금 | A |", "| 예금 | B |"]
