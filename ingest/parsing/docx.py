@@ -17,6 +17,7 @@ from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import Office
 from ingest.parsing.docx_covered import mark_covers
+from ingest.parsing.docx_plain import say_plainly
 from ingest.parsing.docx_unseen import Styles, as_transitional, remove_unseen_runs
 from ingest.parsing.drawing_fills import Palette
 from ingest.parsing.elements import local
@@ -77,6 +78,7 @@ def _seen(office: Office) -> Office:
         if local(root) == "styles":
             _remove_looks(root)
         else:
+            say_plainly(root)
             remove_unseen_runs(root, styles, palette)
             mark_covers(root, palette, partial(_is_lace, office, office.links(name)))
         parts[name] = ElementTree.tostring(root, "utf-8")

@@ -1,0 +1,83 @@
+"""A Word file said in what mammoth knows: the rest it would leave out, or set under another column. Pure.
+
+Runs stand freely in their paragraph: whatever else is around them (fields, directions of writing) mammoth takes for
+nothing. Formulas are written in one line. A row that begins some columns later gets an empty cell there.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+from xml.etree.ElementTree import Element, SubElement
+
+from ingest.parsing.elements import local
+
+_W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_M: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+_STRICT_M: Final = "{http://purl.oclc.org/ooxml/officeDocument/math}"
+_HOLDERS: Final = frozenset(f"{_W}{name}" for name in ("p", "r", "hyperlink", "sdtContent", "del", "moveFrom"))
+"""What mammoth reads, or leaves out, by what it means."""
+_AROUND: Final = {
+    "num": ("(", ")"), "den": ("/(", ")"), "sup": ("^(", ")"), "sub": ("_(", ")"), "rad": ("√(", ")"), "d": ("(", ")"),
+    "fName": ("", " "), "mr": ("", " "), "eqArr": ("", " "),
+}  # fmt: skip
+"""Signs around the parts of a formula, which are set above, below or smaller there."""
+
+
+def say_plainly(root: Element) -> None:
+    """Write a part of a Word file with the elements that mammoth knows."""
+    for element in reversed(list(root.iter())):  # from the innermost on
+        children = list(element)
+        if any(map(_is_loose, children)):
+            element[:] = [inner for child in children for inner in _loosened(child)]
+    for row in root.iter(f"{_W}tr"):
+        _fill(row)
+
+
+def _is_loose(element: Element) -> bool:
+    """Tell whether an element is a formula, or nothing but something around runs."""
+    if element.tag in {f"{_M}oMath", f"{_STRICT_M}oMath"}:
+        return True
+    is_known = element.tag in _HOLDERS or not str(element.tag).startswith((_W, _M, _STRICT_M))
+    return not is_known and element.find(f"{_W}r") is not None
+
+
+def _loosened(element: Element) -> list[Element]:
+    if not _is_loose(element):
+        return [element]
+    return list(_line(element)) if local(element) == "oMath" else list(element)
+
+
+def _line(part: Element) -> Iterator[Element]:
+    """Yield a part of a formula as runs, each with what its own letters look like."""
+    if local(part) == "r":
+        yield _run("".join(text.text or "" for text in part if local(text) == "t"), part.find(f"{_W}rPr"))
+        return
+    before, after = _signs(part)
+    inner = [run for child in part for run in _line(child)]
+    yield from [_run(before), *inner, _run(after)] if inner else []
+
+
+def _signs(part: Element) -> tuple[str, str]:
+    if local(part) != "nary":
+        return _AROUND.get(local(part), ("", ""))
+    sign = part.find("{*}naryPr/{*}chr")
+    return "∫" if sign is None else next(iter(sign.attrib.values()), ""), ""
+
+
+def _run(text: str, properties: Element | None = None) -> Element:
+    run = Element(f"{_W}r")
+    if properties is not None:
+        run.append(properties)
+    SubElement(run, f"{_W}t").text = text
+    return run
+
+
+def _fill(row: Element) -> None:
+    """Put a cell where a row has none for its first columns."""
+    before = row.find(f"{_W}trPr/{_W}gridBefore")
+    count = "" if before is None else before.get(f"{_W}val", "")
+    first = next((at for at, child in enumerate(row) if child.tag in {f"{_W}tc", f"{_W}sdt"}), None)
+    if count.isdecimal() and int(count) > 0 and first is not None:
+        cell = Element(f"{_W}tc")
+        SubElement(SubElement(cell, f"{_W}tcPr"), f"{_W}gridSpan").set(f"{_W}val", count)
+        SubElement(cell, f"{_W}p")
+        row.insert(first, cell)
