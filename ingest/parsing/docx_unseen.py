@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement
 
 from ingest.parsing.colours import blends, rgb_of
 from ingest.parsing.drawing_fills import Palette
@@ -98,6 +98,7 @@ def remove_unseen_runs(root: Element, styles: Styles, palette: Palette) -> None:
             **styles.named.get(_style_of(run, "rPr", "rStyle"), {}),
             **_properties(run.find(f"{_W}rPr")),
         }
+        _raise(run, merged.get("vertAlign"))
         ground = _ground([merged.get("shd")], around, palette)
         if (
             _is_unseen(merged, ground, palette)
@@ -106,6 +107,17 @@ def remove_unseen_runs(root: Element, styles: Styles, palette: Palette) -> None:
         ):
             for child in list(run):
                 run.remove(child)
+
+
+def _raise(run: Element, said: Element | None) -> None:
+    """Let a run say itself that it is raised, as its style says."""
+    if _value(said) != "superscript":
+        return
+    own = run.find(f"{_W}rPr")
+    if own is None:
+        run.insert(0, own := Element(f"{_W}rPr"))
+    if own.find(f"{_W}vertAlign") is None:
+        SubElement(own, f"{_W}vertAlign").set(f"{_W}val", "superscript")
 
 
 def _said(element: Element | None) -> Properties:

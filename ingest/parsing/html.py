@@ -13,6 +13,7 @@ from markdownify import MarkdownConverter
 from ingest.parsing.html_unseen import remove_unseen
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed
+from ingest.parsing.raised import raised
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 
 # Not <form>: some sites wrap a whole page in one.
@@ -22,6 +23,7 @@ _XML_PROLOGUE = re.compile(r"\A\s*<\?xml[^>]*>")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _BREAKS = [*HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS, "br"]
 _DISPLAYED = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
+_RAISED = re.compile(r"vertical-align\s{0,4}:\s{0,4}super", re.IGNORECASE)
 _EMPHASIS = {"b", "strong", "i", "em"}
 _IN_FIGURE = re.compile(r"\d\S|\S\d")
 MOST_SPANNED = 200
@@ -55,6 +57,8 @@ def _strip(soup: BeautifulSoup) -> None:
     remove_unseen(soup)  # before its style sheets go
     for tag in soup(_DROPPED):
         tag.decompose()
+    for tag in soup(lambda tag: tag.name == "sup" or _RAISED.search(str(tag.get("style", ""))) is not None):
+        tag.replace_with(raised(tag.get_text()))
     for node in soup.find_all(string=lambda text: isinstance(text, Comment | PreformattedString)):
         node.extract()
     _join_figures(soup)

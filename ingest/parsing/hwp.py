@@ -21,6 +21,7 @@ from ingest.parsing.hwp_unseen import without_unseen
 from ingest.parsing.hwpx_unseen import Looks
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.raised import raised
 
 _PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4
 _CERTIFIED = 1 << 8  # encrypted with a certificate
@@ -29,6 +30,7 @@ _TABLE = re.compile(r"<table>.*?(?:</table>|\Z)", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\[\]]*+\]\([^\[)]*+\)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
 _IN_FIGURE = re.compile(r"\d\S|\S\d")
+_SUP = re.compile(r"<sup>([^<>]{0,200})</sup>")
 _BREAK = re.compile(r"<br\s*/?>")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n){2,}")
 _LAYOUT = unhwp.RenderOptions(table_fallback="html", escape_special_chars=False)
@@ -128,7 +130,8 @@ def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
 
 def _tidied(rendered: str) -> str:
     with_tables = _TABLE.sub(lambda match: f"\n\n{to_text(BeautifulSoup(match.group(), 'lxml'))}\n\n", rendered)
-    plain = _BOLD.sub(_joined, _IMAGE.sub("", with_tables))
+    whole = _BOLD.sub(_joined, _IMAGE.sub("", with_tables))
+    plain = _SUP.sub(lambda match: raised(match[1]), whole)
     lines = (
         _BREAK.sub(" " if line.startswith("|") else "\n\n", line).rstrip().replace("\u3000", " ")
         for line in plain.split("\n")

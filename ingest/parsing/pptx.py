@@ -21,6 +21,7 @@ from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pptx_unseen import remove_unseen
+from ingest.parsing.raised import raised
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 
 MOST_NESTED = 20  # groups within groups
@@ -43,12 +44,22 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
             on_page()
             if slide.element.get("show", "").strip() not in {"0", "false"}:
                 remove_unseen(slide, office.picture)
+                _raise_runs(slide)
                 pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
     except _BROKEN as exc:
         raise Unreadable(Reason.MALFORMED, "the presentation inside the archive is damaged") from exc
     first = next((page.markdown for page in pages if page.markdown.startswith("# ")), "")
     title = office.title or first.partition("\n")[0].removeprefix("# ") or None
     return Parsed(format=Format.PPTX, title=title, pages=tuple(pages))
+
+
+def _raise_runs(slide: Slide) -> None:
+    """Write the raised letters of a slide in raised characters."""
+    for properties in slide.shapes.element.iter("{*}rPr"):
+        baseline = properties.get("baseline", "0")
+        text = properties.getparent().find("{*}t")
+        if baseline.strip("0%") and not baseline.startswith("-") and text is not None:
+            text.text = raised(text.text or "")
 
 
 def _slide(slide: Slide) -> Iterator[str]:

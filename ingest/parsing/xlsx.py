@@ -26,6 +26,7 @@ from ingest.parsing.archive import Office
 from ingest.parsing.cells import Value, shown
 from ingest.parsing.colours import Rgb, blends, rgb_of
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
+from ingest.parsing.raised import raised
 from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, header_rows, names, title_rows, to_markdown
 from ingest.parsing.xlsx_conditions import Condition
 from ingest.parsing.xlsx_covered import CellText, Covers, covers_of
@@ -177,8 +178,12 @@ def _text(cell: ReadOnlyCell) -> str:
     text = _shown(cell.value, cell.number_format)
     if text and isinstance(cell.value, CellRichText):
         runs = ((run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in cell.value)
-        return "".join(text for text, font in runs if not _is_unseen(cell, font))
-    return "" if not text or _is_unseen(cell, cell.font) else text
+        return "".join(_written(text, font) for text, font in runs if not _is_unseen(cell, font))
+    return "" if not text or _is_unseen(cell, cell.font) else _written(text, cell.font)
+
+
+def _written(text: str, font: Font | InlineFont | None) -> str:
+    return raised(text) if font and font.vertAlign == "superscript" else text
 
 
 def _shown(value: Value | CellRichText, number_format: str) -> str:

@@ -1,8 +1,17 @@
 """Raised text does not become a part of the figure before it."""
 
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import docx
 import pytest
+from docx.enum.style import WD_STYLE_TYPE
+from pptx import Presentation
 
 from ingest.parsing.raised import raised
+from tests.ingest.parsing.looks import Look, Runs, hancom, hancom_x, mail, slides, web_page, word, workbook
+from tests.ingest.parsing.reading import read, text_of
 
 
 @pytest.mark.parametrize(
@@ -14,3 +23,32 @@ from ingest.parsing.raised import raised
 )  # fmt: skip
 def test_raised_text_is_written_in_raised_characters_or_in_brackets(text: str, shown: str) -> None:
     assert raised(text) == shown
+
+
+@pytest.mark.parametrize("made", [web_page, mail, word, workbook, slides, hancom_x, hancom])
+def test_a_raised_mark_is_no_digit_of_the_figure_before_it(tmp_path: Path, made: Callable[[Runs, Look], bytes]) -> None:
+    text = text_of(read(tmp_path, made(("수수료 5,000", "1)", "원"), "raised")))
+    assert "수수료 5,000¹⁾원" in text
+    assert "1)" not in text
+
+
+def test_a_style_raises_letters_of_a_web_page_and_of_a_word_file(tmp_path: Path) -> None:
+    for tag in ("span", "sup"):
+        words = f'한도 5,000<{tag} style="vertical-align: super"><{tag}>1</{tag}></{tag}>원'
+        assert "한도 5,000¹원" in text_of(read(tmp_path, f"<html><body><p>{words}</p></body></html>".encode()))
+    document = docx.Document()
+    document.styles.add_style("각주", WD_STYLE_TYPE.CHARACTER).font.superscript = True
+    paragraph = document.add_paragraph("한도 5,000")
+    paragraph.add_run("1", style="각주")
+    paragraph.add_run("원")
+    document.save(data := BytesIO())
+    assert "한도 5,000¹원" in text_of(read(tmp_path, data.getvalue()))
+
+
+def test_lowered_letters_of_a_slide_are_plain(tmp_path: Path) -> None:
+    presentation = Presentation(BytesIO(slides(("CO", "2", " 배출권"), "raised")))
+    for properties in presentation.slides[0].shapes.element.iter("{*}rPr"):
+        if properties.get("baseline"):
+            properties.set("baseline", "-25000")
+    presentation.save(data := BytesIO())
+    assert "CO2 배출권" in text_of(read(tmp_path, data.getvalue()))
