@@ -83,7 +83,7 @@ def as_transitional(root: Element) -> Element:
 
 
 def remove_unseen_runs(root: Element, styles: Styles, palette: Palette) -> None:
-    """Take the text of hidden, white or tiny runs from a part of a Word file.
+    """Take the text of hidden, white, tiny or struck runs from a part of a Word file.
 
     A run has the properties of its paragraph's style, of its own style, and its own, of which the last counts.
     """
@@ -104,6 +104,7 @@ def remove_unseen_runs(root: Element, styles: Styles, palette: Palette) -> None:
             _is_unseen(merged, ground, palette)
             or _is_off(merged, max(sizes, default=_WIDEST_TWIPS))
             or _is_flat(merged, row)
+            or any(_is_on(merged.get(line)) for line in ("strike", "dstrike"))
         ):
             for child in list(run):
                 run.remove(child)

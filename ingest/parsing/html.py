@@ -23,6 +23,7 @@ _XML_PROLOGUE = re.compile(r"\A\s*<\?xml[^>]*>")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _BREAKS = [*HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS, "br"]
 _DISPLAYED = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
+_STRUCK = re.compile(r"text-decoration(?:-line)?\s{0,4}:[^;]{0,60}line-through", re.IGNORECASE)
 _RAISED = re.compile(r"vertical-align\s{0,4}:\s{0,4}super", re.IGNORECASE)
 _EMPHASIS = {"b", "strong", "i", "em"}
 _IN_FIGURE = re.compile(r"\d\S|\S\d")
@@ -55,7 +56,7 @@ def to_text(soup: BeautifulSoup) -> str:
 
 def _strip(soup: BeautifulSoup) -> None:
     remove_unseen(soup)  # before its style sheets go
-    for tag in soup(_DROPPED):
+    for tag in [*soup(_DROPPED), *soup(["del", "s", "strike"]), *soup(style=_STRUCK)]:
         tag.decompose()
     for tag in soup(lambda tag: tag.name == "sup" or _RAISED.search(str(tag.get("style", ""))) is not None):
         tag.replace_with(raised(tag.get_text()))

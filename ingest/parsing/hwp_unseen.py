@@ -31,6 +31,7 @@ _SMALLEST_PERCENT: Final = 10
 _ALONE: Final = frozenset({0, 10, 13, *range(24, 32)})  # controls of one character; others take eight
 _OF_A_CONTROL: Final = 8
 _BLANK: Final = b" \0"
+_STRUCK: Final = 0b111 << 18  # of what is said of letters: the line that crosses them
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,15 @@ class _Looks:
         return self.fill(self._paragraphs[number].number("<H", 32)) if number < len(self._paragraphs) else _NONE
 
     def is_unseen(self, number: int, grounds: Sequence[int]) -> bool:
-        """Tell whether letters are tiny, or have the colour of the nearest ground."""
+        """Tell whether letters are struck out or tiny, or have the colour of the nearest ground."""
         if number >= len(self._letters):
             return False
         look = self._letters[number]
-        if look.number("<i", 42) < _SMALLEST or min(*look.data[14:21], *look.data[28:35]) < _SMALLEST_PERCENT:
+        if (
+            look.number("<I", 46) & _STRUCK
+            or look.number("<i", 42) < _SMALLEST
+            or min(*look.data[14:21], *look.data[28:35]) < _SMALLEST_PERCENT
+        ):
             return True
         ground = next((one for one in (look.number("<I", 60), *grounds) if one != _NONE), _WHITE)
         return ground != _UNKNOWN and blends(look.number("<I", 52).to_bytes(4), ground.to_bytes(4))

@@ -1,4 +1,6 @@
-"""What a reader of an HWPX document would not see of it: white and tiny letters, memos, hidden explanations. Pure."""
+"""What a reader of an HWPX document would not see of it: white, tiny and struck letters, memos, hidden explanations,
+what was deleted while changes are tracked. Pure.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from ingest.parsing.elements import ancestors, local, parents_of
 _SMALLEST: Final = 200  # hundredths of a point
 _SMALLEST_PERCENT: Final = 10
 _NOTHING: Final = ("", "none")
+_NO_LINE: Final = frozenset({"NONE", "3D"})  # of what crosses letters out; Hangul writes 3D where there is none
 _KINDS: Final = ("charPr", "paraPr", "borderFill")
 _SHAPES: Final = frozenset({"rect", "ellipse", "polygon", "curve", "arc", "container"})
 
@@ -33,6 +36,7 @@ class Looks:
 
     def remove_unseen(self, root: Element) -> None:
         """Take from a section's part what nobody sees on its pages."""
+        _remove_deleted(root)
         parents = parents_of(root)
         for aside in [one for one in root.iter() if _is_aside(one)]:
             for child in list(aside):
@@ -45,6 +49,8 @@ class Looks:
                     run.remove(text)
 
     def _is_unseen(self, letters: Element, around: list[Element]) -> bool:
+        if any(local(one) == "strikeout" and one.get("shape", "NONE") not in _NO_LINE for one in letters):
+            return True
         sizes = next((one for one in letters if local(one) == "relSz"), None)
         share = min((int(size) for size in ({} if sizes is None else sizes.attrib).values()), default=100)
         if int(letters.get("height", "1000")) < _SMALLEST or share < _SMALLEST_PERCENT:
@@ -64,6 +70,19 @@ class Looks:
             element = Element("") if border is None else border
         fill = self.fills.get(element.get("borderFillIDRef", ""))
         return "" if fill is None else _face(fill)
+
+
+def _remove_deleted(root: Element) -> None:
+    """Take out what was deleted while changes are tracked: all that stands between the two ends of a deletion."""
+    ended = {one.get("Id") for one in root.iter() if local(one) == "deleteEnd"}
+    open_ones: set[str | None] = set()
+    for element in root.iter():
+        if local(element) == "deleteBegin" and element.get("Id") in ended:
+            open_ones.add(element.get("Id"))
+        elif local(element) == "deleteEnd":
+            open_ones.discard(element.get("Id"))
+        if open_ones:
+            element.text = element.tail = None
 
 
 def _is_aside(element: Element) -> bool:

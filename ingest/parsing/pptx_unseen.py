@@ -1,4 +1,4 @@
-"""What nobody sees on a slide is no text of it: covered, beside the slide, tiny, or in the colour of its ground. Pure.
+"""What nobody sees on a slide, or is struck out, is no text of it: covered, off it, tiny, of its ground's colour. Pure.
 
 A slide is looked at as it is printed: an animation that would take away what covers a text does not count. Where a
 paragraph stands is reckoned from its letters' sizes, and nine tenths of it must be covered. In its colour nothing is
@@ -27,7 +27,9 @@ _TINGE: Final = 12  # of 255: what a picture changes of the colours behind it
 def remove_unseen(slide: Slide, read_picture: ReadPicture) -> None:
     """Take from a slide the shapes, the letters and the charts that nobody sees on it."""
     hidden = [shape for shape in slide.shapes.element.iter() if is_hidden(shape)]
-    for element in [*hidden, *_unseen(SlideLayers(slide, read_picture))]:
+    runs = slide.shapes.element.iter("{*}r")
+    struck = [run for run in runs if any(own.get("strike", "noStrike") != "noStrike" for own in run.iterfind("{*}rPr"))]
+    for element in [*hidden, *struck, *_unseen(SlideLayers(slide, read_picture))]:
         parent = element.getparent()
         if parent is not None:
             parent.remove(element)

@@ -138,7 +138,8 @@ def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], layout: Layout, co
     characters = last = 0
     ends = {(top, left): (right, bottom) for left, top, right, bottom in layout.merged}
     for at, row in part:
-        texts = {cell.column: text for cell in row if (text := _text(cell))}
+        # An empty text: a row of which all is struck out parts no table.
+        texts = {cell.column: text for cell in row if (text := _text(cell)) or _is_struck(cell)}
         characters += sum(map(len, texts.values()))
         if characters > MOST_CHARACTERS:  # a long text that many cells share takes no room in the file
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
@@ -186,13 +187,17 @@ def _written(text: str, font: Font | InlineFont | None) -> str:
     return raised(text) if font and font.vertAlign == "superscript" else text
 
 
+def _is_struck(cell: ReadOnlyCell) -> bool:
+    return cell.value is not None and bool(cell.font and cell.font.strike)
+
+
 def _shown(value: Value | CellRichText, number_format: str) -> str:
     return shown(str(value) if isinstance(value, CellRichText) else value, number_format)
 
 
 def _is_unseen(cell: ReadOnlyCell, font: Font | InlineFont | None) -> bool:
-    """Tell whether letters of a cell are too small, or have the colour of its ground."""
-    if font and font.sz is not None and font.sz < _SMALLEST_POINTS:
+    """Tell whether letters of a cell are struck out, too small, or have the colour of its ground."""
+    if font and (font.strike or (font.sz is not None and font.sz < _SMALLEST_POINTS)):
         return True
     form = cell.number_format.strip().lower()
     return blends(_WHITE if form.startswith("[white]") else _rgb(font.color if font else None), _ground(cell))
