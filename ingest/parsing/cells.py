@@ -69,6 +69,11 @@ def shown(value: Value, number_format: str) -> str:
     return str(value)
 
 
+def says_weekday(number_format: str) -> bool:
+    """Tell whether a format writes a number as the Korean name of a day (`aaa`, `aaaa`)."""
+    return any("aaa" in section.codes.lower() for section in _sections(number_format))
+
+
 def _number(value: float, number_format: str) -> str:
     sections = _sections(number_format)
     at = _section_for(value, sections)

@@ -10,20 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from xml.etree import ElementTree
 
-from openpyxl import load_workbook
+from openpyxl import Workbook, load_workbook
 from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.cell.rich_text import CellRichText
 from openpyxl.cell.text import InlineFont
 from openpyxl.styles import Font
 from openpyxl.styles.colors import COLOR_INDEX, Color
 from openpyxl.styles.differential import DifferentialStyle
+from openpyxl.styles.numbers import BUILTIN_FORMATS_MAX_SIZE
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from openpyxl.worksheet._reader import WorkSheetParser
 from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 
 from ingest.parsing.archive import Office
-from ingest.parsing.cells import Value, shown
+from ingest.parsing.cells import Value, says_weekday, shown
 from ingest.parsing.colours import Rgb, blends, rgb_of
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.raised import raised
@@ -104,12 +105,21 @@ def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[Re
         sheet._shared_strings,  # noqa: SLF001  openpyxl has no other way to them
         data_only=True,
         epoch=book.epoch,
-        date_formats=book._date_formats,  # noqa: SLF001  as above
+        date_formats=_date_styles(book),
         timedelta_formats=book._timedelta_formats,  # noqa: SLF001  as above
         rich_text=True,
     )
     for at, cells in parser.parse():
         yield at, [ReadOnlyCell(sheet, **cell) for cell in cells]
+
+
+def _date_styles(book: Workbook) -> set[int]:
+    """Return the numbers of the styles whose numbers are dates: openpyxl does not know all of them."""
+    codes = book._number_formats  # noqa: SLF001  as above
+    weekdays = {at for at, code in enumerate(codes, start=BUILTIN_FORMATS_MAX_SIZE) if says_weekday(code)}
+    found = {at for at, style in enumerate(book._cell_styles) if style.numFmtId in weekdays}  # noqa: SLF001  as above
+    known: set[int] = book._date_formats  # noqa: SLF001  as above
+    return found | known
 
 
 def _unconditioned(

@@ -1,10 +1,12 @@
 """A figure is read as its reader sees it, however its letters are formatted and wherever they stand in the file."""
 
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 
 import docx
 import pytest
+from openpyxl import Workbook
 
 from ingest.parsing.html import parse_html
 from tests.ingest.parsing.looks import Runs, hancom, hancom_x
@@ -80,3 +82,20 @@ def test_a_row_span_of_zero_goes_on_to_the_end_of_its_group() -> None:
     rows = "<tbody><tr><td rowspan=0>예금</td><td>A</td></tr><tr><td>B</td></tr></tbody>"
     page = f"<html><body><table>{head}{rows}</table></body></html>"
     assert parse_html(page).pages[0].markdown.splitlines()[2:] == ["| 예금 | A |", "| 예금 | B |"]
+
+
+@pytest.mark.parametrize("number_format", ["aaaa", "aaa", '"("AAA")"'])
+def test_a_date_of_which_a_cell_shows_the_weekday_is_a_date(tmp_path: Path, number_format: str) -> None:
+    book = Workbook()
+    book.worksheets[0].append(["시행일", date(2026, 3, 2)])
+    book.worksheets[0]["B1"].number_format = number_format
+    book.save(data := BytesIO())
+    assert "2026-03-02" in text_of(read(tmp_path, data.getvalue()))
+
+
+def test_a_number_beside_the_words_of_its_format_is_no_date(tmp_path: Path) -> None:
+    book = Workbook()
+    book.worksheets[0].append(["한도", 300])
+    book.worksheets[0]["B1"].number_format = '0"aaa"'
+    book.save(data := BytesIO())
+    assert "300aaa" in text_of(read(tmp_path, data.getvalue()))
