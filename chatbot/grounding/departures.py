@@ -61,6 +61,13 @@ def restates(claim: str, sentence: str, names: Collection[str] = ()) -> bool:
     return before is not None and _is_opening(before, names if len(words_of_sentence) >= _FEWEST_AFTER_A_NAME else ())
 
 
+def words_without(sentence: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Return the words of a sentence as they are compared, with a mark in place of the characters of each span."""
+    ends = [0, *(end for _, end in spans)]
+    starts = [*(start for start, _ in spans), len(sentence)]
+    return _read("§".join(sentence[end:start] for end, start in zip(ends, starts, strict=True)))[2]
+
+
 def _before(words: Sequence[str], whole: str, said: str) -> Sequence[str] | None:
     """Return the words before what is said at the end; None where it begins within a word."""
     at = len(whole)

@@ -20,7 +20,7 @@ from chatbot.grounding.departures import name_of, reads_row, restates
 from chatbot.grounding.negation import Polarity
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
 from chatbot.grounding.quantity import Quantity, Statement
-from chatbot.grounding.sources import BLOCK_MARK, SourceSentence, read_source
+from chatbot.grounding.sources import BLOCK_MARK, SourceSentence, read_source, told_apart
 from chatbot.grounding.stems import features, other_letters
 from knowledge.bank import Bank
 from knowledge.passage import Passage
@@ -70,10 +70,16 @@ _ASKS_FOR_A_NUMBER: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A verbatim sentence of source `n` (counted from 1)."""
+    """A verbatim sentence of source `n` (counted from 1).
+
+    `place` are the headings that it stands under, and `label` those of them that a reader has to know: without them it
+    may be taken for another sentence's.
+    """
 
     n: int
     text: str
+    place: tuple[str, ...] = field(default=(), compare=False)
+    label: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class Judgement:
     `verbatim` are the sentences, lists or tables to show in its place: the claim restates none of them, or they hold
     further numbers of a kind that is claimed, and comparison cannot tell which of them is asked for, or whether the
     answer is yes or no. Of a claim that is not supported they are what it is near to; no answer begins with them.
+    `headings` are those of the passages that a heading says.
     """
 
     claims: bool
@@ -93,6 +100,7 @@ class Judgement:
     verbatim: tuple[Quote, ...] = ()
     is_courtesy: bool = False
     is_refusal: bool = False
+    headings: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +153,14 @@ class Comparison:
     """The sources of one answer, read once; `judge` compares each of its sentences with them."""
 
     def __init__(self, sources: Sequence[Passage], *, question: str = "", bank: Bank | None = None) -> None:
-        self._sources = [read_source(passage) for passage in sources]
+        self._sources = told_apart([read_source(passage) for passage in sources])
         self._names = [
             {name for title in (passage.title, passage.product or "") if (name := name_of(title))}
             for passage in sources
         ]
         self._texts = [source.whole for source in self._sources]
-        self._headings = [
-            heading
-            for passage, source in zip(sources, self._sources, strict=True)
-            for heading in (passage.title, *passage.section.split(" > "), *source.headings)
-        ]
-        self._sentences = [
-            replace(sentence, n=n) for n, source in enumerate(self._sources, start=1) for sentence in source.sentences
-        ]
+        self._headings = {heading for source in self._sources for heading in source.headings}
+        self._sentences = [sentence for source in self._sources for sentence in source.sentences]
         self._frequencies = Counter(feature for sentence in self._sentences for feature in sentence.own)
         self._question = question
         self._question_features = features(question)
@@ -175,8 +177,10 @@ class Comparison:
         if is_long or other_letters(sentence) - self._other_letters:
             return Judgement(claims=True, supported=False)
         # A part of a sentence is no heading: "# You can cancel" of "If …, you can cancel".
-        if sentence.lstrip().startswith("#") and any(restates(sentence, heading) for heading in self._headings):
-            return Judgement(claims=False, supported=True)
+        if sentence.lstrip().startswith("#"):
+            headings = frozenset(heading for heading in self._headings if restates(sentence, heading))
+            if headings:
+                return Judgement(claims=False, supported=True, headings=headings)
         claim = self._claim(claim_features(sentence), claimed, Polarity.of(sentence))
         says_something = bool(claimed) or len(claim.features - _ENDINGS) >= _FEWEST_ALONE
         if not (says_something and self._restated(sentence)):
@@ -197,13 +201,13 @@ class Comparison:
             return Judgement(claims=True, supported=False)
         if score < _SUPPORTED:
             return Judgement(claims=True, supported=False, verbatim=self._whole_units(cited))
-        quotes = tuple(Quote(match.sentence.n, match.sentence.text) for match in cited)
+        quotes = tuple(_quote(match.sentence) for match in cited)
         if self._is_echo(claim):
             verbatim = self._answers_to_echo(claim)
         elif not (verbatim := self._ambiguous(claim, cited) or self._introduced(cited)):
             origin = self._origin(claim, cited)
             if (restated := self._restated(sentence, [match.sentence for match in origin])) is not None:
-                quotes, verbatim = (Quote(restated.n, restated.text),), self._wider(restated)
+                quotes, verbatim = (_quote(restated),), self._wider(restated)
                 return Judgement(claims=True, supported=True, quotes=quotes, verbatim=verbatim)
             verbatim = self._whole_units(origin)
         return Judgement(claims=True, supported=bool(verbatim), quotes=quotes, verbatim=verbatim)
@@ -233,10 +237,10 @@ class Comparison:
         number_factor = _ASKED_NUMBER if _ASKS_FOR_A_NUMBER.search(query) else 1.0
         scored = [
             (
-                self._match(claim, replace(unit, n=n)).score
+                self._match(claim, unit).score
                 * passage_factor
                 * (number_factor if unit.quantified.quantities else 1.0),
-                Quote(n, unit.text),
+                _quote(unit),
             )
             for n, source in enumerate(self._sources, start=1)
             for passage_factor in [self._passage_factor(n)]
@@ -384,7 +388,7 @@ class Comparison:
             if unit is None or self._names_row(claim, quantity, nearest, unit):
                 continue
             if any(other.is_same_kind(quantity) and not claim.states(other) for other in unit.quantified.quantities):
-                ambiguous[Quote(nearest.n, unit.text)] = None
+                ambiguous[_quote(unit)] = None
         return tuple(ambiguous)
 
     def _introduced(self, cited: Sequence[_Match]) -> tuple[Quote, ...]:
@@ -394,7 +398,7 @@ class Comparison:
         if unit is None or unit.text == first.text:
             return ()
         introduces = unit.start == first.start and BLOCK_MARK.match(unit.text[len(first.text) :].lstrip())
-        return (Quote(first.n, unit.text),) if introduces or depends_on_another(first.text) else ()
+        return (_quote(unit),) if introduces or depends_on_another(first.text) else ()
 
     def _is_echo(self, claim: _Claim) -> bool:
         """Whether a claim without a number only says yes or no to the question's own words.
@@ -425,8 +429,8 @@ class Comparison:
     def _wider(self, sentence: SourceSentence) -> tuple[Quote, ...]:
         """Return the list or the restricted sentence that a sentence belongs to; none for one alone, or a row read."""
         unit = self._unit_of(sentence)
-        is_alone = unit is None or sentence.is_row or unit.text == sentence.text
-        return () if is_alone or unit is None else (Quote(sentence.n, unit.text),)
+        is_read = sentence.is_row and not sentence.needs_unit
+        return () if unit is None or is_read or unit.text == sentence.text else (_quote(unit),)
 
     def _restates(self, sentence: str, other: SourceSentence) -> bool:
         """Whether the claim is a sentence of a passage or reads a row; what the passage is about may be named too."""
@@ -439,8 +443,8 @@ class Comparison:
 
     def _whole_units(self, cited: Sequence[_Match]) -> tuple[Quote, ...]:
         """Return the cited sentences as they can be read by themselves."""
-        units = [(match.sentence.n, self._unit_of(match.sentence)) for match in cited]
-        return tuple(Quote(n, unit.text) for n, unit in units if unit is not None)
+        units = [self._unit_of(match.sentence) for match in cited]
+        return tuple(_quote(unit) for unit in units if unit is not None)
 
     def _names_row(self, claim: _Claim, quantity: Quantity, row: SourceSentence, table: SourceSentence) -> bool:
         """Whether the claim has a feature or number of only this row, and the row has one number of the kind."""
@@ -475,3 +479,7 @@ class Comparison:
         margin = _CLEARLY * claim.total
         # Nearly word for word it is repeated even where a second passage was cited for the number.
         return [closest] if weight([closest]) > min(weight(cited) + margin, claim.total - margin) else cited
+
+
+def _quote(sentence: SourceSentence) -> Quote:
+    return Quote(sentence.n, sentence.text, sentence.place, sentence.label)

@@ -1,12 +1,19 @@
-"""A passage read for comparison: its sentences, and the units that can be read by themselves. No I/O."""
+"""A passage read for comparison: its sentences, and the units that can be read by themselves. No I/O.
+
+Sentences that differ by their amounts alone ("연회비는 5만원입니다", "연회비는 1만원입니다") are of two products, and
+neither says of which. Among the sources of an answer each is read with the headings that only it stands under, and
+where both stand under the same ones with the sentence before it.
+"""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 from chatbot.grounding.asked import depends_on_another
+from chatbot.grounding.departures import words_without
 from chatbot.grounding.negation import Polarity
 from chatbot.grounding.numbers import QuantifiedText
 from chatbot.grounding.sentences import passage_sentences
@@ -27,7 +34,10 @@ _INTRODUCES: Final = re.compile(
 class SourceSentence:
     """A sentence of source `n`, or several that are read together: the features in it, beside it and elsewhere.
 
-    `start` is its offset in the passage.
+    `start` is its offset in the passage, `place` the headings that it stands under, the document's title first.
+    `frame` is what it says, without its amounts; "" of one that states none. Of a row they are the column heads and
+    the label, and `table` is where its table begins. `label` are the headings without which it may be taken for
+    another sentence's, and `needs_unit` is whether it may be so with them, too.
     """
 
     n: int
@@ -38,6 +48,11 @@ class SourceSentence:
     elsewhere: frozenset[str]
     quantified: QuantifiedText
     polarity: Polarity
+    place: tuple[str, ...] = ()
+    frame: str = ""
+    table: int = -1
+    label: tuple[str, ...] = ()
+    needs_unit: bool = False
 
     @property
     def end(self) -> int:
@@ -49,11 +64,24 @@ class SourceSentence:
         """Whether it is a row of a table."""
         return self.text.startswith("|")
 
+    @property
+    def is_heading(self) -> bool:
+        """Whether it is marked as a heading."""
+        return self.text.startswith("#")
+
+    @property
+    def amounts(self) -> tuple[object, ...]:
+        """What it states, of a row beside its label."""
+        label_end = self.start + len("|".join(self.text.split("|")[:2])) if self.is_row else self.start
+        return tuple(q.readings or q.numbers for q in self.quantified.quantities if q.start >= label_end)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A passage, read: `head` is what a customer sees beside its text, `names` the features of title and product."""
 
+    text: str
+    above: frozenset[str]
     head: QuantifiedText
     whole: QuantifiedText
     names: frozenset[str]
@@ -62,9 +90,9 @@ class Source:
     units: tuple[SourceSentence, ...]
 
     @property
-    def headings(self) -> tuple[str, ...]:
-        """Its lines that are marked as headings."""
-        return tuple(sentence.text for sentence in self.sentences if sentence.text.startswith("#"))
+    def headings(self) -> frozenset[str]:
+        """Its title, its sections and its lines that are marked as headings."""
+        return self.above.union(*(sentence.place for sentence in self.sentences))
 
     def unit_of(self, sentence: SourceSentence) -> SourceSentence | None:
         """Return the unit that holds a sentence of this passage; None for a heading."""
@@ -79,6 +107,8 @@ def read_source(passage: Passage) -> Source:
     names = features(" ".join((passage.title, passage.section, passage.product or "")))
     sentences = _sentences(passage, names)
     return Source(
+        passage.text,
+        frozenset(_Place(passage).at("")),
         QuantifiedText.read(head),
         QuantifiedText.read(f"{head}\n{passage.text}"),
         names,
@@ -88,33 +118,121 @@ def read_source(passage: Passage) -> Source:
     )
 
 
+def told_apart(sources: Sequence[Source]) -> list[Source]:
+    """Return the sources of one answer, numbered from 1, with what tells their sentences apart."""
+    numbered = [
+        replace(source, sentences=tuple(replace(sentence, n=n) for sentence in source.sentences))
+        for n, source in enumerate(sources, start=1)
+    ]
+    alike: defaultdict[str, list[SourceSentence]] = defaultdict(list)
+    for source in numbered:
+        for sentence in source.sentences:
+            alike[sentence.frame].append(sentence)
+    return [_told_apart(source, alike) for source in numbered]
+
+
+def _told_apart(source: Source, alike: Mapping[str, Sequence[SourceSentence]]) -> Source:
+    sentences = tuple(_with_label(sentence, alike[sentence.frame]) for sentence in source.sentences)
+    return replace(source, sentences=sentences, units=tuple(_read_with(source, sentences)))
+
+
+def _with_label(sentence: SourceSentence, alike: Iterable[SourceSentence]) -> SourceSentence:
+    """Return a sentence with the headings that tell it from those that say the same of other amounts."""
+    if not sentence.frame:
+        return sentence
+    # A table that two passages have is one, and what it says twice under a label is not told apart by its place.
+    agreeing = {(other.n, other.table) for other in alike if other.amounts == sentence.amounts}
+    others = [other for other in alike if (other.n, other.table) not in agreeing]
+    label = tuple(part for part in sentence.place if any(part not in other.place for other in others))
+    needs_unit = any(set(sentence.place) <= set(other.place) for other in others)
+    return replace(sentence, label=label, needs_unit=needs_unit)
+
+
+def _read_with(source: Source, sentences: Sequence[SourceSentence]) -> Iterator[SourceSentence]:
+    """Yield the units of a source, each with its headings, and from the sentence on that says what it is of."""
+    for unit in source.units:
+        first = next(at for at, sentence in enumerate(sentences) if sentence.start == unit.start)
+        inside = [sentence for sentence in sentences[first:] if sentence.start < unit.end]
+        label = tuple(part for part in inside[0].place if any(part in sentence.label for sentence in inside))
+        needs_more = any(sentence.needs_unit for sentence in (inside if unit.is_row else inside[:1]))
+        begin = _beginning(sentences, first) if needs_more else first
+        if unit.end - sentences[begin].start > _LONGEST_BLOCK:
+            begin = first
+        whole = unit if begin == first else _joined(source.text, [*sentences[begin:first], *inside])
+        yield replace(whole, n=inside[0].n, label=label)
+
+
+def _beginning(sentences: Sequence[SourceSentence], at: int) -> int:
+    """Return which sentence before this one says what it is of; itself where none does."""
+    begin = at
+    while begin > 0 and not (sentences[begin - 1].is_heading or sentences[begin - 1].is_row):
+        begin -= 1
+        if not sentences[begin].needs_unit:
+            return begin
+    return at
+
+
 def _sentences(passage: Passage, names: frozenset[str]) -> list[SourceSentence]:
     pieces = passage_sentences(passage.text)
     own = [features(piece.text) for piece in pieces]
     everything = names.union(*own)
     quantified = QuantifiedText.read(passage.text)
     sentences: list[SourceSentence] = []
+    place = _Place(passage)
     table_head = -1
     for at, piece in enumerate(pieces):
         is_row = piece.text.startswith("|")
-        table_head = (table_head if table_head >= 0 else at) if is_row else -1
+        table_head = (
+            (table_head if table_head >= 0 and _goes_on(passage.text, sentences[-1], piece.start) else at)
+            if is_row
+            else -1
+        )
         neighbours = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)]
         beside = neighbours | (own[table_head] if is_row else frozenset()) | names
         end = piece.start + len(piece.text)
         inside = quantified.within(piece.start, end)
-        sentences.append(
-            SourceSentence(
-                n=0,
-                start=piece.start,
-                text=piece.text,
-                own=own[at],
-                beside=beside,
-                elsewhere=everything,
-                quantified=QuantifiedText(piece.text, inside),
-                polarity=Polarity.of(piece.text),
-            )
+        sentence = SourceSentence(
+            n=0,
+            start=piece.start,
+            text=piece.text,
+            own=own[at],
+            beside=beside,
+            elsewhere=everything,
+            quantified=QuantifiedText(piece.text, inside),
+            polarity=Polarity.of(piece.text),
+            place=place.at(piece.text),
+            table=pieces[table_head].start if is_row else piece.start,
         )
+        sentences.append(replace(sentence, frame=_frame(sentence, pieces[table_head].text if is_row else "")))
     return sentences
+
+
+class _Place:
+    """The headings that the sentences of a passage stand under, from its title on."""
+
+    def __init__(self, passage: Passage) -> None:
+        self._above = [passage.title, *passage.section.split(" > ")]
+        self._headings: dict[int, str] = {}
+
+    def at(self, text: str) -> tuple[str, ...]:
+        """Return the headings above the next sentence, each once; one that is a heading is the last of its own."""
+        if text.startswith("#"):
+            heading = text.lstrip("#")
+            level = len(text) - len(heading)
+            self._headings = {n: other for n, other in self._headings.items() if n < level} | {level: heading}
+        return tuple(
+            dict.fromkeys(name for part in [*self._above, *self._headings.values()] if (name := part.strip(" *_")))
+        )
+
+
+def _frame(sentence: SourceSentence, head: str) -> str:
+    """Return what a sentence or a row says without its amounts; "" where it has none, or nothing but these."""
+    if sentence.is_heading or not sentence.amounts or not (sentence.own or sentence.is_row):
+        return ""
+    if sentence.is_row:
+        return "" if head == sentence.text else "|".join([head, *sentence.text.split("|")[1:2]])
+    spans = [(q.start - sentence.start, q.end - sentence.start) for q in sentence.quantified.quantities]
+    return words_without(sentence.text, spans)
 
 
 def _units(text: str, sentences: Sequence[SourceSentence]) -> Iterator[SourceSentence]:
@@ -123,13 +241,18 @@ def _units(text: str, sentences: Sequence[SourceSentence]) -> Iterator[SourceSen
     Sentences, a table, a list or table with what introduces it, a sentence with what restricts it ("단, …").
     """
     for block in _blocks(text, sentences):
-        start, end = block[0].start, block[-1].end
-        if len(block) > 1 and end - start <= _LONGEST_BLOCK:
-            own = frozenset().union(*(part.own for part in block))
-            inside = tuple(quantity for part in block for quantity in part.quantified.quantities)
-            yield replace(block[0], text=text[start:end], own=own, quantified=QuantifiedText(text[start:end], inside))
+        if len(block) > 1 and block[-1].end - block[0].start <= _LONGEST_BLOCK:
+            yield _joined(text, block)
         else:
-            yield from (part for part in block if not part.text.startswith("#"))
+            yield from (part for part in block if not part.is_heading)
+
+
+def _joined(text: str, parts: Sequence[SourceSentence]) -> SourceSentence:
+    """Return several sentences of a passage as one."""
+    whole = text[parts[0].start : parts[-1].end]
+    own = frozenset().union(*(part.own for part in parts))
+    inside = tuple(quantity for part in parts for quantity in part.quantified.quantities)
+    return replace(parts[0], text=whole, own=own, quantified=QuantifiedText(whole, inside))
 
 
 def _blocks(text: str, sentences: Sequence[SourceSentence]) -> Iterator[list[SourceSentence]]:
@@ -148,6 +271,11 @@ def _blocks(text: str, sentences: Sequence[SourceSentence]) -> Iterator[list[Sou
         yield block
 
 
+def _goes_on(text: str, last: SourceSentence, start: int) -> bool:
+    """Whether a row goes on a table: an empty line ends it."""
+    return text[last.end : start].count("\n") <= 1
+
+
 def _goes_on_as_list(text: str, sentence: SourceSentence, last: SourceSentence, *, in_list: bool) -> bool:
     """Whether a sentence is an item of a list that is introduced, or a second sentence in an item's line."""
     if sentence.is_row or last.is_row:
@@ -160,8 +288,8 @@ def _goes_on_as_list(text: str, sentence: SourceSentence, last: SourceSentence, 
 
 def _belongs_to(text: str, sentence: SourceSentence, last: SourceSentence) -> bool:
     """Whether a sentence is the next row of a table, the table that is introduced, or a restriction."""
-    if sentence.is_row and last.is_row:  # an empty line ends a table
-        return text[last.end : sentence.start].count("\n") <= 1
+    if sentence.is_row and last.is_row:
+        return _goes_on(text, last, sentence.start)
     if sentence.is_row:
         return _INTRODUCES.search(last.text) is not None
-    return not last.is_row and not last.text.startswith("#") and depends_on_another(sentence.text)
+    return not last.is_row and not last.is_heading and depends_on_another(sentence.text)

@@ -7,7 +7,9 @@ and every number of it stands there too. Three modes:
   link in it. The passage's own sentence, list or table is shown instead where it says more or less than a whole
   sentence (`departures`), where its number stands among others of its kind (which one is asked for is left to the
   reader), where it only says yes or no to the question's own words and, in an answer that has begun, where it is near
-  to a sentence that does not support it. A yes or no before a claim and courtesies are left out, and a refusal is said
+  to a sentence that does not support it. What differs from another sentence of the passages by its amounts alone is
+  shown under the headings that tell them apart, or after the sentence before it (`sources`), and a heading only before
+  a claim that stands under it. A yes or no before a claim and courtesies are left out, and a refusal is said
   in words of ours: comparison cannot tell what claim hides in them. An answer begins with a supported claim that can be
   read by itself, rests on a sentence that leads the ranking by nearness to the question (`quotes`) and, where an amount
   is asked for, states one: what comes before it waits, and is withheld where none comes.
@@ -92,6 +94,8 @@ class GroundingStream:
         self._refused = False
         self._asks_for_amount = asks_for_amount(question)
         self._waiting: list[_SupportedSentence] = []
+        self._heading: _SupportedSentence | None = None  # one that no claim has followed yet
+        self._place = _PlaceOfReader()
         self._last_own = ""
         self._cited: list[int] = []
         self._quoted: list[Quote] = []
@@ -136,8 +140,10 @@ class GroundingStream:
         """Return the events of what was held back."""
         pieces = [*self._sentences.feed(self._markers.close()), *self._sentences.close()]
         events = [event for piece in pieces for event in self._finish(piece)]
-        # A yes or no that no claim follows was an answer.
-        return [*events, *self._end_waiting(), *(self._withhold() if self._yes_or_no else [])]
+        events += self._end_waiting()
+        # A yes or no that no claim follows was an answer, and so was a heading alone.
+        is_answer = self._yes_or_no or (self._heading is not None and not self._length)
+        return [*events, *(self._withhold() if is_answer else [])]
 
     def _end_waiting(self) -> list[Event]:
         """Withhold the claims that still wait: they answer nothing. A greeting stays where nothing was withheld."""
@@ -176,7 +182,10 @@ class GroundingStream:
             if self._refused:
                 return []
             self._refused, piece = True, piece[: -len(piece.lstrip())] + _REFUSAL[self._language]
-        sentence = _SupportedSentence(piece, judgement)
+        sentence = _SupportedSentence(piece, judgement, self._heading)
+        self._heading = sentence if judgement.headings else None
+        if judgement.headings:
+            return []
         if not self._claims and not self._may_begin(sentence):
             self._waiting.append(sentence)
             return []
@@ -206,18 +215,37 @@ class GroundingStream:
         )
 
     def _show_supported(self, sentence: "_SupportedSentence") -> list[Event]:
+        events = self._show_heading(sentence)
         if sentence.judgement.verbatim:
-            return self._quote(sentence.judgement.verbatim)
+            return [*events, *self._quote(sentence.judgement.verbatim)]
         if self._is_quoted(sentence.judgement.quotes):
             self._claims += sentence.judgement.claims
-            return []
+            return events
+        label = [event for quote in sentence.judgement.quotes for event in self._show_label(quote, sentence.text)]
+        text = sentence.text.lstrip() if label else sentence.text
         self._start = self._length
-        events = self._flow(sentence.text, len(sentence.text))
+        events += [*label, *self._flow(text, len(text))]
         events += self._cite(sentence.judgement.quotes)
         self._claims += sentence.judgement.claims
         self._last_own = sentence.text.strip()
         self._begin_sentence()
         return events
+
+    def _show_heading(self, sentence: "_SupportedSentence") -> list[Event]:
+        """Show the heading before a claim that stands under it in its passage."""
+        quotes = sentence.judgement.verbatim or sentence.judgement.quotes
+        if sentence.heading is None or not quotes:
+            return []
+        headings = sentence.heading.judgement.headings
+        if headings.isdisjoint(quotes[0].place):
+            return []
+        self._place.head(quotes[0], headings)
+        return self._show(sentence.heading.text)
+
+    def _show_label(self, quote: Quote, text: str) -> list[Event]:
+        """Show what a text stands under where a reader cannot know it."""
+        label = self._place.read(quote, text)
+        return self._show(f"\n\n**{' > '.join(label)}**\n\n") if label else []
 
     def _is_quoted(self, quotes: Sequence[Quote]) -> bool:
         """Whether what is shown already holds each of the quotes, as a row of a table or an item of a list."""
@@ -239,7 +267,8 @@ class GroundingStream:
             self._quoted.append(quote)
             # The sentence before may be the quote's first, in the model's words: it is not said twice.
             repeated = len(self._last_own) if self._last_own and quote.text.startswith(self._last_own) else 0
-            events += self._show("\n\n" if self._length and not repeated else "")
+            label = self._show_label(quote, quote.text)
+            events += label or self._show("\n\n" if self._length and not repeated else "")
             self._start = self._length
             events += self._show(quote.text[repeated:])
             events += self._cite([quote])
@@ -296,10 +325,43 @@ class _SupportedSentence:
 
     text: str
     judgement: Judgement
+    heading: "_SupportedSentence | None" = None
+    """The heading of a passage before it."""
 
     @property
     def shown(self) -> str:
         return " ".join(quote.text for quote in self.judgement.verbatim) or self.text
+
+
+class _PlaceOfReader:
+    """Which headings a reader takes the next sentence to stand under: those of the one before, if they were said."""
+
+    def __init__(self) -> None:
+        self._here: tuple[int, tuple[str, ...]] | None = None
+        self._said = ""
+        self._headings: frozenset[str] = frozenset()
+
+    def head(self, quote: Quote, headings: frozenset[str]) -> None:
+        """Take note of a heading that is shown before a quote."""
+        self._here, self._said, self._headings = (quote.n, quote.place), "\n".join(headings), headings
+
+    def read(self, quote: Quote, text: str) -> tuple[str, ...]:
+        """Return the headings that have to be shown before a text that rests on a quote, and take note of it."""
+        here = (quote.n, quote.place)
+        label = quote.label
+        if here != self._here:
+            self._here, self._said = here, ""
+            if self._headings and self._headings.isdisjoint(quote.place):
+                label, self._headings = label or quote.place[-1:], frozenset()
+        self._said += "\n" + text
+        if all(_without_blanks(part) in _without_blanks(self._said) for part in label):
+            return ()
+        self._said += "\n".join(label)
+        return label
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split()).casefold()
 
 
 def grounding_stream(

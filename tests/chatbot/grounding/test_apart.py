@@ -1,0 +1,112 @@
+"""Sentences that differ by their amounts alone are shown with what tells them apart."""
+
+from dataclasses import replace
+
+import pytest
+
+from knowledge.passage import Passage
+from tests.chatbot.grounding.fed_streams import checked, passage
+
+OTHER = passage("other", "기타", "통장은 영업점에서 만듭니다. The app is free of charge.")
+CARDS = passage(
+    "cards",
+    "카드 안내",
+    "푸른 카드는 공항 라운지를 제공합니다. 연회비는 5만원입니다. "
+    "붉은 카드는 영화 할인을 제공합니다. 연회비는 1만원입니다.",
+)
+PLANS = passage(
+    "plans",
+    "Plans",
+    "The blue plan comes with a lounge. It costs KRW 50,000 a year. "
+    "The red plan comes with movies. It costs KRW 10,000 a year.",
+    "en",
+)
+DEPOSIT = passage("deposit", "푸른 예금", "최소 가입금액은 100만원입니다. 가입 기간은 6개월 이상입니다.")
+SAVINGS = passage("savings", "붉은 적금", "최소 가입금액은 1만원입니다. 가입 기간은 12개월 이상입니다.")
+HOUSE = passage("house", "주택대출", "주택대출의 수수료는 1.2%입니다. 3년이 지나면 수수료가 없습니다.")
+CREDIT = passage("credit", "신용대출", "신용대출의 수수료는 0.7%입니다. 1년이 지나면 수수료가 없습니다.")
+RATES = passage(
+    "rates",
+    "푸른 예금",
+    "## 개인 고객\n\n| 기간 | 금리(연 %) |\n|---|---|\n| 6개월 | 2.5 |\n| 12개월 | 3.0 |\n\n"
+    "## 법인 고객\n\n| 기간 | 금리(연 %) |\n|---|---|\n| 6개월 | 1.5 |\n| 12개월 | 2.0 |",
+)
+SECTIONS = passage(
+    "sections", "예금", "## 푸른 예금\n\n수수료는 3회까지 없습니다.\n\n## 붉은 예금\n\n수수료는 5회까지 없습니다."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sources", "shown"),
+    [
+        (
+            "푸른 카드는 공항 라운지를 제공합니다. 연회비는 1만원입니다.",
+            [CARDS],
+            "푸른 카드는 공항 라운지를 제공합니다.\n\n붉은 카드는 영화 할인을 제공합니다. 연회비는 1만원입니다.",
+        ),
+        (
+            "The blue plan comes with a lounge. It costs KRW 10,000 a year.",
+            [PLANS],
+            "The blue plan comes with a lounge.\n\nThe red plan comes with movies. It costs KRW 10,000 a year.",
+        ),
+        (
+            "주택대출의 수수료는 1.2%입니다. 1년이 지나면 수수료가 없습니다.",
+            [HOUSE, CREDIT],
+            "주택대출의 수수료는 1.2%입니다.\n\n**신용대출**\n\n1년이 지나면 수수료가 없습니다.",
+        ),
+        (
+            "# 푸른 예금\n최소 가입금액은 100만원입니다. 가입 기간은 12개월 이상입니다.",
+            [DEPOSIT, SAVINGS],
+            "# 푸른 예금\n최소 가입금액은 100만원입니다.\n\n**붉은 적금**\n\n가입 기간은 12개월 이상입니다.",
+        ),
+        (
+            "# 푸른 예금\n최소 가입금액은 1만원입니다.",
+            [DEPOSIT, SAVINGS],
+            "**붉은 적금**\n\n최소 가입금액은 1만원입니다.",
+        ),
+        (
+            "푸른 예금의 12개월 금리는 연 2.0%입니다.",
+            [RATES],
+            "**법인 고객**\n\n푸른 예금의 12개월 금리는 연 2.0%입니다.",
+        ),
+        (
+            "개인 고객의 12개월 금리는 연 2.0%입니다.",
+            [RATES],
+            "**법인 고객**\n\n| 기간 | 금리(연 %) |\n|---|---|\n| 6개월 | 1.5 |\n| 12개월 | 2.0 |",
+        ),
+        (
+            "# 개인 고객\n12개월 금리는 연 3.0%입니다. 6개월 금리는 연 1.5%입니다.",
+            [RATES],
+            "# 개인 고객\n12개월 금리는 연 3.0%입니다.\n\n**법인 고객**\n\n6개월 금리는 연 1.5%입니다.",
+        ),
+        ("수수료는 5회까지 없습니다.", [SECTIONS], "**붉은 예금**\n\n수수료는 5회까지 없습니다."),
+    ],
+)
+def test_what_is_said_of_another_is_shown_with_what_it_is_of(answer: str, sources: list[Passage], shown: str) -> None:
+    checks = checked(answer, [*sources, OTHER])
+    assert checks.text.strip() == shown
+    assert checks.grounded
+
+
+@pytest.mark.parametrize(
+    ("answer", "sources"),
+    [
+        ("푸른 카드는 공항 라운지를 제공합니다. 연회비는 5만원입니다.", [CARDS]),
+        ("The blue plan comes with a lounge. It costs KRW 50,000 a year.", [PLANS]),
+        ("신용대출의 수수료는 0.7%입니다. 1년이 지나면 수수료가 없습니다.", [HOUSE, CREDIT]),
+        ("# 푸른 예금\n최소 가입금액은 100만원입니다. 가입 기간은 6개월 이상입니다.", [DEPOSIT, SAVINGS]),
+        ("푸른 예금의 최소 가입금액은 100만원입니다.", [DEPOSIT, SAVINGS]),
+        ("최소 가입금액은 100만원입니다.", [DEPOSIT, replace(DEPOSIT, document_id="again", title="예금")]),
+        ("# 개인 고객\n12개월 금리는 연 3.0%입니다. 6개월 금리는 연 2.5%입니다.", [RATES]),
+        ("12개월 금리는 연 3.0%입니다.", [replace(RATES, text=RATES.text.partition("## 법인")[0])] * 2),
+    ],
+)
+def test_what_says_itself_what_it_is_of_is_shown_as_it_is(answer: str, sources: list[Passage]) -> None:
+    assert checked(answer, [*sources, OTHER]).text == answer
+
+
+def test_a_heading_without_a_claim_under_it_is_not_shown() -> None:
+    assert checked("## 법인 고객\n", [RATES, OTHER]).text == ""
+    assert checked("# 붉은 적금\n푸른 예금의 최소 가입금액은 100만원입니다.", [DEPOSIT, SAVINGS]).text == (
+        "푸른 예금의 최소 가입금액은 100만원입니다."
+    )
