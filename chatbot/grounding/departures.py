@@ -21,7 +21,7 @@ _ITEM_MARK: Final = re.compile(
 )
 _LABEL: Final = re.compile(r"(?<=[가-힣])[*_ ]{0,4}:[*_]{0,2}(?=\s)")
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3})")
-_SIGNS: Final = re.compile(r"(?<!\d)(?<!\d )[-–—]+(?! ?\d)|[*_]")
+_SIGNS: Final = re.compile(r"(?<!\d)(?<!\d )[-–—]+(?! ?\d)|[*_](?!\s)|(?<=\S)[*_]")
 _CONTRACTIONS: Final = (
     ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("n't", " not"), ("'ll", " will"),
     ("'re", " are"), ("'ve", " have"),
@@ -82,7 +82,8 @@ def _before(words: Sequence[str], whole: str, said: str) -> Sequence[str] | None
 def reads_row(claim: str, row: str, head: str, names: Collection[str]) -> bool:
     """Return whether a claim reads a row with one value: its label, then its value with the whole heading or none."""
     cells, headings = (
-        ["".join(_unmarked(cell)[0]) for cell in line.strip().strip("|").split("|")] for line in (row, head)
+        [_unmarked(cell.strip(), in_cell=True)[1] for cell in line.strip().strip("|").split("|")]
+        for line in (row, head)
     )
     if len(cells) != len(headings) or len(cells) != _LABEL_AND_VALUE or not all(cells):
         return False
@@ -104,9 +105,9 @@ def reads_row(claim: str, row: str, head: str, names: Collection[str]) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _unmarked(text: str) -> tuple[tuple[str, ...], str, tuple[int, ...]]:
+def _unmarked(text: str, *, in_cell: bool = False) -> tuple[tuple[str, ...], str, tuple[int, ...]]:
     """Return the words of a text without what marks a topic or a subject, as one, and where they begin in it."""
-    words = tuple(_TOPIC_OR_SUBJECT.sub("", word) for word in _read(text)[1])
+    words = tuple(_TOPIC_OR_SUBJECT.sub("", word) for word in _read(text, in_cell=in_cell)[1])
     return words, "".join(words), (0, *accumulate(map(len, words)))
 
 
@@ -128,12 +129,13 @@ def _is_opening(words: Sequence[str], names: Collection[str]) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _read(text: str) -> tuple[str, tuple[str, ...], str]:
+def _read(text: str, *, in_cell: bool = False) -> tuple[str, tuple[str, ...], str]:
     """Return the number of a list's item, and the words of a text in the form in which they are compared.
 
-    The words stand there as one, too, since blanks are set freely in Korean; English ones stay apart.
+    The words stand there as one, too, since blanks are set freely in Korean; English ones stay apart. What stands
+    before the words of a table's cell belongs to them: "- 0.5" is less.
     """
-    mark = _ITEM_MARK.match(text)
+    mark = None if in_cell else _ITEM_MARK.match(text)
     number, rest = (
         ("", text) if mark is None else (mark["number"] or mark["circled"] or mark["letter"] or "", text[mark.end() :])
     )

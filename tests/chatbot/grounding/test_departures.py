@@ -6,7 +6,7 @@ import re
 import pytest
 
 from chatbot.grounding.boilerplate import is_refusal
-from chatbot.grounding.departures import restates
+from chatbot.grounding.departures import reads_row, restates
 from evals.questions import falsified
 from knowledge.passage import Passage
 from tests.chatbot.grounding.fed_streams import checked, passage
@@ -403,3 +403,11 @@ def test_a_mark_in_a_cell_ends_no_table() -> None:
 def test_a_label_is_read_as_a_topic() -> None:
     assert restates("수수료는 없습니다.", "- 수수료 : 없음")
     assert not restates("수수료 없음", "수수료가 없음")
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_read"),
+    [("0.5", True), ("**0.5**", True), ("- 0.5", False), ("− 0.5", False), ("* 0.5", False), ("◆ 0.5", False)],
+)
+def test_a_sign_before_the_number_of_a_cell_is_no_bullet(cell: str, *, is_read: bool) -> None:
+    assert reads_row("12개월 증감은 0.5%p입니다.", f"| 12개월 | {cell} |", "| 구분 | 증감(%p) |", ()) is is_read
