@@ -43,7 +43,7 @@ def is_question(text: str) -> bool:
 
 
 _DEPENDS: Final = re.compile(
-    r"[\s*>\-•]{0,8}(?:※|\([^()]*\)[.\s]*\Z|(?:\([^()]*\)\s{0,4})?(?:단|다만|그러나|하지만|반면)(?=[,\s])"
+    r"[\s*>\-•]{0,8}(?:※(?!\s{0,3}(?:단위|units?))|\([^()]*\)[.\s]*\Z|(?:\([^()]*\)\s{0,4})?(?:단|다만|그러나|하지만|반면)(?=[,\s])"
     r"|(?:however|but|otherwise|except)\b)",
     re.IGNORECASE,
 )

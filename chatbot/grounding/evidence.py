@@ -430,7 +430,8 @@ class Comparison:
         """Return the list or the restricted sentence that a sentence belongs to; none for one alone, or a row read."""
         unit = self._unit_of(sentence)
         is_read = sentence.is_row and not sentence.needs_unit
-        return () if unit is None or is_read or unit.text == sentence.text else (_quote(unit),)
+        is_alone = unit is None or is_read or (unit.text, unit.label) == (sentence.text, sentence.label)
+        return () if unit is None or is_alone else (_quote(unit),)
 
     def _restates(self, sentence: str, other: SourceSentence) -> bool:
         """Whether the claim is a sentence of a passage or reads a row; what the passage is about may be named too."""

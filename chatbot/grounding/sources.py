@@ -2,7 +2,8 @@
 
 Sentences that differ by their amounts alone ("연회비는 5만원입니다", "연회비는 1만원입니다") are of two products, and
 neither says of which. Among the sources of an answer each is read with the headings that only it stands under, and
-where both stand under the same ones with the sentence before it.
+where both stand under the same ones with the sentence before it. A table is read from the caption on that names the
+unit of its numbers.
 """
 
 import re
@@ -30,6 +31,9 @@ _INTRODUCES: Final = re.compile(
 )
 
 
+_CAPTION: Final = re.compile(r"(?:단위|units?)\s{0,3}[:：]", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSentence:
     """A sentence of source `n`, or several that are read together: the features in it, beside it and elsewhere.
@@ -37,7 +41,8 @@ class SourceSentence:
     `start` is its offset in the passage, `place` the headings that it stands under, the document's title first.
     `frame` is what it says, without its amounts; "" of one that states none. Of a row they are the column heads and
     the label, and `table` is where its table begins. `label` are the headings without which it may be taken for
-    another sentence's, and `needs_unit` is whether it may be so with them, too.
+    another sentence's, and `needs_unit` is whether it may be so with them, too, or what it says stands before it: of a
+    row `caption` is where the sentence begins that names the unit of its numbers; -1 where it names them itself.
     """
 
     n: int
@@ -53,6 +58,7 @@ class SourceSentence:
     table: int = -1
     label: tuple[str, ...] = ()
     needs_unit: bool = False
+    caption: int = -1
 
     @property
     def end(self) -> int:
@@ -144,7 +150,7 @@ def _with_label(sentence: SourceSentence, alike: Iterable[SourceSentence]) -> So
     agreeing = {(other.n, other.table) for other in alike if other.amounts == sentence.amounts}
     others = [other for other in alike if (other.n, other.table) not in agreeing]
     label = tuple(part for part in sentence.place if any(part not in other.place for other in others))
-    needs_unit = any(set(sentence.place) <= set(other.place) for other in others)
+    needs_unit = sentence.needs_unit or any(set(sentence.place) <= set(other.place) for other in others)
     return replace(sentence, label=label, needs_unit=needs_unit)
 
 
@@ -154,15 +160,23 @@ def _read_with(source: Source, sentences: Sequence[SourceSentence]) -> Iterator[
         first = next(at for at, sentence in enumerate(sentences) if sentence.start == unit.start)
         inside = [sentence for sentence in sentences[first:] if sentence.start < unit.end]
         label = tuple(part for part in inside[0].place if any(part in sentence.label for sentence in inside))
-        needs_more = any(sentence.needs_unit for sentence in (inside if unit.is_row else inside[:1]))
-        begin = _beginning(sentences, first) if needs_more else first
-        if unit.end - sentences[begin].start > _LONGEST_BLOCK:
-            begin = first
-        whole = unit if begin == first else _joined(source.text, [*sentences[begin:first], *inside])
-        yield replace(whole, n=inside[0].n, label=label)
+        before = sentences[_beginning(sentences, first, inside) : first]
+        if before and unit.end - before[0].start <= _LONGEST_BLOCK:
+            yield replace(_joined(source.text, [*before, *inside]), label=label)
+        else:
+            captions = {row.caption for row in inside}
+            label += tuple(sentence.text for sentence in before if sentence.start in captions)
+            yield replace(unit, n=inside[0].n, label=label)
 
 
-def _beginning(sentences: Sequence[SourceSentence], at: int) -> int:
+def _beginning(sentences: Sequence[SourceSentence], first: int, inside: Sequence[SourceSentence]) -> int:
+    """Return from which sentence on a unit can be read: its first one where none before says what it is of."""
+    begin = _telling(sentences, first) if any(s.needs_unit for s in inside if s.is_row or s is inside[0]) else first
+    captions = {row.caption for row in inside}
+    return next((at for at, sentence in enumerate(sentences[:begin]) if sentence.start in captions), begin)
+
+
+def _telling(sentences: Sequence[SourceSentence], at: int) -> int:
     """Return which sentence before this one says what it is of; itself where none does."""
     begin = at
     while begin > 0 and not (sentences[begin - 1].is_heading or sentences[begin - 1].is_row):
@@ -203,8 +217,22 @@ def _sentences(passage: Passage, names: frozenset[str]) -> list[SourceSentence]:
             place=place.at(piece.text),
             table=pieces[table_head].start if is_row else piece.start,
         )
-        sentences.append(replace(sentence, frame=_frame(sentence, pieces[table_head].text if is_row else "")))
+        head_text = pieces[table_head].text if is_row else ""
+        caption = _caption(sentence, head_text, sentences)
+        sentences.append(replace(sentence, frame=_frame(sentence, head_text), caption=caption, needs_unit=caption >= 0))
     return sentences
+
+
+def _caption(row: SourceSentence, head: str, before: Sequence[SourceSentence]) -> int:
+    """Return where the sentence begins that names the unit of a row's numbers; -1 where there is none."""
+    captions = (
+        [other.start for other in before if not other.is_row and _CAPTION.search(other.text)] if row.is_row else []
+    )
+    if not captions:
+        return -1
+    alone = QuantifiedText.read(f"{head}\n{row.text}").quantities
+    known = sum(bool(quantity.readings) for quantity in alone if quantity.start > len(head))
+    return captions[-1] if known < sum(bool(quantity.readings) for quantity in row.quantified.quantities) else -1
 
 
 class _Place:

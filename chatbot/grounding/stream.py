@@ -272,7 +272,7 @@ class GroundingStream:
             self._start = self._length
             events += self._show(quote.text[repeated:])
             events += self._cite([quote])
-            events += self._show("\n\n" if quote.text.startswith("|") else "")
+            events += self._show("\n\n" if quote.text.rpartition("\n")[2].startswith("|") else "")
         self._last_own = ""
         self._begin_sentence()
         return events

@@ -110,3 +110,20 @@ def test_a_heading_without_a_claim_under_it_is_not_shown() -> None:
     assert checked("# 붉은 적금\n푸른 예금의 최소 가입금액은 100만원입니다.", [DEPOSIT, SAVINGS]).text == (
         "푸른 예금의 최소 가입금액은 100만원입니다."
     )
+
+
+@pytest.mark.parametrize(
+    "caption", ["(단위: 만원)", "※ 단위: 만원", "(단위: 만원)\n\n## 한도", "단위: 만원\n\n매월 바뀝니다."]
+)
+@pytest.mark.parametrize("answer", ["개인 한도는 500만원입니다.", "개인 한도는 500입니다."])
+def test_a_table_is_shown_with_the_caption_that_gives_its_numbers_their_unit(caption: str, answer: str) -> None:
+    table = "| 구분 | 한도 |\n|---|---|\n| 개인 | 500 |\n| 법인 | 3,000 |"
+    limits = passage("limits", "이체 한도", f"고객별 한도를 알려 드립니다.\n\n{caption}\n\n{table}")
+    assert checked(answer, [limits, OTHER]).text.strip() == f"{caption}\n\n{table}"
+
+
+def test_the_caption_of_a_table_that_is_too_long_to_be_shown_stands_before_its_row() -> None:
+    rows = "\n".join(f"| 등급{n} | {n}00 |" for n in range(150))
+    limits = passage("limits", "이체 한도", f"(단위: 만원)\n\n| 구분 | 한도 |\n|---|---|\n{rows}")
+    for answer in ("등급140 한도는 14,000만원입니다.", "등급140 한도는 14000입니다."):
+        assert checked(answer, [limits, OTHER]).text.strip() == "**(단위: 만원)**\n\n| 등급140 | 14000 |"
