@@ -42,13 +42,49 @@ def is_question(text: str) -> bool:
     return any(char in "?？" for char in takewhile(lambda char: not str.isalnum(char), reversed(text)))
 
 
+_MARKS: Final = r"[\s*>\-•]{0,8}"
 _DEPENDS: Final = re.compile(
-    r"[\s*>\-•]{0,8}(?:※(?!\s{0,3}(?:단위|units?))|\([^()]*\)[.\s]*\Z|(?:\([^()]*\)\s{0,4})?(?:단|다만|그러나|하지만|반면)(?=[,\s])"
-    r"|(?:however|but|otherwise|except)\b)",
+    _MARKS + r"(?:※(?!\s{0,3}(?:단위|units?))|\([^()]*\)[.\s]*\Z"
+    r"|(?:\([^()]*\)\s{0,4})?(?:단|다만|그러나|하지만|반면|예외적으로|그\s?(?:외|밖)[가-힣]{0,2})(?=[,\s])"
+    r"|(?:however|but|otherwise|except|unless|only|provided|that said|(?:for )?(?:all )?(?:the )?others?)\b"
+    r"|[¹²³†‡]|주\s?\d?\s?[):]"
+    r"|(?:예외|대상|조건|주의|유의|참고|비고|notes?|exceptions?|conditions?)[가-힣 ]{0,4}[:：]\s)",
     re.IGNORECASE,
 )
+_POINTS_BACK: Final = re.compile(
+    _MARKS + r"(?:(?:이|그|해당|상기)\s+[가-힣]|(?:이|그)(?:때|는|를|에|와)\s|(?:이|그)(?:러한|처럼|중)\s?"
+    r"|(?:this|these|those|it|its|they|their|such|in (?:this|that|such|these|those) cases?)\b)",
+    re.IGNORECASE,
+)
+_RESTRICTS: Final = re.compile(
+    r"(?<=[가-힣])(?<![미십백천])만(?=[\s.]|\Z)|한(?:하여|해|합니다|함|정)|제외|까지만"
+    r"|\b(?:only|not apply|except|excluding|unless)\b",
+    re.IGNORECASE,
+)
+_END: Final = re.compile(r"(?<=[.!?])\s|\n")
+_KOREAN: Final = re.compile(r"[가-힣]")
+_SUBJECT: Final = re.compile(r"[가-힣][은는이가](?=\s)")
+_FEWEST_WORDS: Final = 5
+"""Words of an English sentence from which on it has a subject of its own: "Students only!" has none."""
 
 
 def depends_on_another(sentence: str) -> bool:
-    """Return whether a sentence only restricts or notes something on what stands before it: "단, …", "(…)", "※ …"."""
-    return _DEPENDS.match(sentence) is not None
+    """Return whether a sentence only restricts or notes something on what stands before it.
+
+    It says so ("단, …", "(…)", "※ …", "예외: …"), or restricts ("만", "only") what it points back to or does not name.
+    """
+    if _DEPENDS.match(sentence):
+        return True
+    first = _END.split(sentence, maxsplit=1)[0]
+    return _RESTRICTS.search(first) is not None and (points_back(first) or not _has_subject(first))
+
+
+def _has_subject(sentence: str) -> bool:
+    if _KOREAN.search(sentence):
+        return _SUBJECT.search(sentence) is not None
+    return len(sentence.split()) >= _FEWEST_WORDS
+
+
+def points_back(sentence: str) -> bool:
+    """Return whether a sentence begins with a word for what stands before it: "이때 …", "It …"."""
+    return _POINTS_BACK.match(sentence) is not None

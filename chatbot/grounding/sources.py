@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from chatbot.grounding.asked import depends_on_another
+from chatbot.grounding.asked import depends_on_another, points_back
 from chatbot.grounding.departures import words_without
 from chatbot.grounding.negation import Polarity
 from chatbot.grounding.numbers import QuantifiedText
@@ -31,6 +31,8 @@ _INTRODUCES: Final = re.compile(
 )
 
 
+_LABEL_LINE: Final = re.compile(r"[^\n|.]{1,60}[:：]|\[[^\]\n]{1,60}\]|【[^】\n]{1,60}】|<[^>\n]{1,60}>")
+_LABELLED: Final = re.compile(r"[\s*>\-•]{0,8}[가-힣A-Za-z]{1,12}\s?[:：]\s")
 _CAPTION: Final = re.compile(r"(?:단위|units?)\s{0,3}[:：]", re.IGNORECASE)
 
 
@@ -219,7 +221,14 @@ def _sentences(passage: Passage, names: frozenset[str]) -> list[SourceSentence]:
         )
         head_text = pieces[table_head].text if is_row else ""
         caption = _caption(sentence, head_text, sentences)
-        sentences.append(replace(sentence, frame=_frame(sentence, head_text), caption=caption, needs_unit=caption >= 0))
+        sentences.append(
+            replace(
+                sentence,
+                frame=_frame(sentence, head_text),
+                caption=caption,
+                needs_unit=caption >= 0 or points_back(piece.text),
+            )
+        )
     return sentences
 
 
@@ -320,4 +329,9 @@ def _belongs_to(text: str, sentence: SourceSentence, last: SourceSentence) -> bo
         return _goes_on(text, last, sentence.start)
     if sentence.is_row:
         return _INTRODUCES.search(last.text) is not None
-    return not last.is_row and not last.is_heading and depends_on_another(sentence.text)
+    if last.is_row or last.is_heading:
+        return False
+    between = text[last.end : sentence.start]
+    if _LABEL_LINE.fullmatch(last.text):  # and the label of a value, which stands in its line, goes on no other
+        return between.count("\n") == 1
+    return depends_on_another(sentence.text) and not (_LABELLED.match(sentence.text) and _LABELLED.match(last.text))

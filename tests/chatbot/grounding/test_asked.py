@@ -236,3 +236,89 @@ def test_a_sentence_said_again_and_again_is_cited_where_it_stands() -> None:
     events = events_of(stream(GroundingMode.STRICT), [text])
     shown = text_of(events)
     assert all(shown[citation.start : citation.end].strip() for citation in cited(events))
+
+
+TRANSFERS = "이체 수수료는 5,000원입니다."
+FEE = "The fee for a transfer is KRW 5,000."
+
+
+@pytest.mark.parametrize(
+    "restriction",
+    [
+        "이 혜택은 만 65세 이상 고객에게만 적용됩니다.",
+        "이는 만 65세 이상 고객에 한합니다.",
+        "만 65세 이상 고객에 한합니다.",
+        "그 외 고객은 15,000원을 냅니다.",
+        "예외: 다른 은행은 20,000원을 받습니다.",
+        "예외적으로 다른 은행은 20,000원을 받습니다.",
+        "이 수수료는 12월 31일까지만 적용됩니다.",
+        "\n* 만 65세 이상 고객에 한함",
+        "\n주) 만 65세 이상 고객만",
+        "\n대상: 만 65세 이상 고객",
+        "\n[주의] 만 65세 이상 고객만",
+        "\n¹ 만 65세 이상 고객만",
+    ],
+)
+def test_a_korean_sentence_is_shown_with_what_restricts_it(restriction: str) -> None:
+    gap = "" if restriction.startswith("\n") else " "
+    source = passage("fees", "수수료", f"{TRANSFERS}{gap}{restriction}\n\n통장은 지점에서 만듭니다.")
+    assert checked(TRANSFERS, [source]).text == f"{TRANSFERS}{gap}{restriction}"
+
+
+@pytest.mark.parametrize(
+    "restriction",
+    [
+        "This applies only to customers aged 65 or over.",
+        "It does not apply on weekends.",
+        "Exceptions: foreign banks charge KRW 20,000.",
+        "Only customers aged 65 or over qualify.",
+        "For all other customers it is KRW 15,000.",
+        "Unless you are a student, add KRW 3,000.",
+        "Note: students only.",
+        "Provided that you bank online.",
+        "Students only!",
+    ],
+)
+def test_an_english_sentence_is_shown_with_what_restricts_it(restriction: str) -> None:
+    source = passage("fees", "Fees", f"{FEE} {restriction} Passbooks are made at a branch.", "en")
+    assert checked(FEE, [source], language="en").text == f"{FEE} {restriction}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "shown"),
+    [
+        (
+            "이때 금리는 연 4.1%입니다.",
+            "급여를 받는 고객은 금리를 우대합니다. 이때 금리는 연 4.1%입니다. 우대는 앱에서 신청합니다.",
+            "급여를 받는 고객은 금리를 우대합니다. 이때 금리는 연 4.1%입니다.",
+        ),
+        (
+            "1일 이체 한도는 30만원입니다.",
+            "[만 19세 미만]\n1일 이체 한도는 30만원입니다.\n\n한도는 앱에서 바꿉니다.",
+            "[만 19세 미만]\n1일 이체 한도는 30만원입니다.",
+        ),
+        (
+            "The daily limit is KRW 300,000.",
+            "Customers under 19:\nThe daily limit is KRW 300,000.\n\nLimits are changed in the app.",
+            "Customers under 19:\nThe daily limit is KRW 300,000.",
+        ),
+    ],
+)
+def test_what_points_back_or_has_a_label_is_shown_with_what_stands_before_it(
+    answer: str, text: str, shown: str
+) -> None:
+    assert checked(answer, [passage("limits", "안내", text)]).text == shown
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "이체 한도는 30만원까지만 가능합니다.",
+        "만 19세 미만은 가입할 수 없습니다.",
+        "Customers who are 65 or over qualify only at a branch.",
+        "| 600,000원 미만 | 10,000원 |",
+        "단위: 만원",
+    ],
+)
+def test_what_has_a_subject_of_its_own_depends_on_no_other(sentence: str) -> None:
+    assert not depends_on_another(sentence)
