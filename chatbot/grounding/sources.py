@@ -8,7 +8,7 @@ unit of its numbers.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -132,35 +132,53 @@ def told_apart(sources: Sequence[Source]) -> list[Source]:
         replace(source, sentences=tuple(replace(sentence, n=n) for sentence in source.sentences))
         for n, source in enumerate(sources, start=1)
     ]
-    alike: defaultdict[str, list[SourceSentence]] = defaultdict(list)
+    alike: defaultdict[str, _Alike] = defaultdict(_new_alike)
     for source in numbered:
         for sentence in source.sentences:
-            alike[sentence.frame].append(sentence)
+            alike[sentence.frame][_group(sentence)].add(sentence.amounts)
     return [_told_apart(source, alike) for source in numbered]
 
 
-def _told_apart(source: Source, alike: Mapping[str, Sequence[SourceSentence]]) -> Source:
+_Group = tuple[tuple[str, ...], int, int]
+_Alike = defaultdict[_Group, set[tuple[object, ...]]]
+"""The amounts of what has one frame, by place; those of rows by table, too."""
+
+
+def _new_alike() -> _Alike:
+    return defaultdict(set)
+
+
+def _group(sentence: SourceSentence) -> _Group:
+    return (sentence.place, sentence.n, sentence.table) if sentence.is_row else (sentence.place, 0, 0)
+
+
+def _told_apart(source: Source, alike: Mapping[str, _Alike]) -> Source:
     sentences = tuple(_with_label(sentence, alike[sentence.frame]) for sentence in source.sentences)
     return replace(source, sentences=sentences, units=tuple(_read_with(source, sentences)))
 
 
-def _with_label(sentence: SourceSentence, alike: Iterable[SourceSentence]) -> SourceSentence:
+def _with_label(sentence: SourceSentence, alike: _Alike) -> SourceSentence:
     """Return a sentence with the headings that tell it from those that say the same of other amounts."""
     if not sentence.frame:
         return sentence
-    # A table that two passages have is one, and what it says twice under a label is not told apart by its place.
-    agreeing = {(other.n, other.table) for other in alike if other.amounts == sentence.amounts}
-    others = [other for other in alike if (other.n, other.table) not in agreeing]
-    label = tuple(part for part in sentence.place if any(part not in other.place for other in others))
-    needs_unit = sentence.needs_unit or any(set(sentence.place) <= set(other.place) for other in others)
+    own = sentence.amounts
+    # Tables that have a row in common are no two: one stands in two passages, or a label is said twice.
+    others = [
+        place
+        for (place, _, _), amounts in alike.items()
+        if (own not in amounts if sentence.is_row else len(amounts) > (own in amounts))
+    ]
+    label = tuple(part for part in sentence.place if any(part not in place for place in others))
+    needs_unit = sentence.needs_unit or any(set(sentence.place) <= set(place) for place in others)
     return replace(sentence, label=label, needs_unit=needs_unit)
 
 
 def _read_with(source: Source, sentences: Sequence[SourceSentence]) -> Iterator[SourceSentence]:
     """Yield the units of a source, each with its headings, and from the sentence on that says what it is of."""
+    at_start = {sentence.start: at for at, sentence in enumerate(sentences)}
     for unit in source.units:
-        first = next(at for at, sentence in enumerate(sentences) if sentence.start == unit.start)
-        inside = [sentence for sentence in sentences[first:] if sentence.start < unit.end]
+        first = at_start[unit.start]
+        inside = _inside(unit, sentences, first)
         label = tuple(part for part in inside[0].place if any(part in sentence.label for sentence in inside))
         before = sentences[_beginning(sentences, first, inside) : first]
         if before and unit.end - before[0].start <= _LONGEST_BLOCK:
@@ -171,11 +189,18 @@ def _read_with(source: Source, sentences: Sequence[SourceSentence]) -> Iterator[
             yield replace(unit, n=inside[0].n, label=label)
 
 
+def _inside(unit: SourceSentence, sentences: Sequence[SourceSentence], first: int) -> Sequence[SourceSentence]:
+    end = first
+    while end < len(sentences) and sentences[end].start < unit.end:
+        end += 1
+    return sentences[first:end]
+
+
 def _beginning(sentences: Sequence[SourceSentence], first: int, inside: Sequence[SourceSentence]) -> int:
     """Return from which sentence on a unit can be read: its first one where none before says what it is of."""
     begin = _telling(sentences, first) if any(s.needs_unit for s in inside if s.is_row or s is inside[0]) else first
-    captions = {row.caption for row in inside}
-    return next((at for at, sentence in enumerate(sentences[:begin]) if sentence.start in captions), begin)
+    captions = {row.caption for row in inside if row.caption >= 0}
+    return next((at for at in range(begin) if sentences[at].start in captions), begin) if captions else begin
 
 
 def _telling(sentences: Sequence[SourceSentence], at: int) -> int:
@@ -183,6 +208,8 @@ def _telling(sentences: Sequence[SourceSentence], at: int) -> int:
     begin = at
     while begin > 0 and not (sentences[begin - 1].is_heading or sentences[begin - 1].is_row):
         begin -= 1
+        if sentences[at].start - sentences[begin].start > _LONGEST_BLOCK:
+            return at
         if not sentences[begin].needs_unit:
             return begin
     return at
