@@ -123,7 +123,7 @@ def test_a_table_is_shown_with_the_caption_that_gives_its_numbers_their_unit(cap
 
 
 def test_the_caption_of_a_table_that_is_too_long_to_be_shown_stands_before_its_row() -> None:
-    rows = "\n".join(f"| 등급{n} | {n}00 |" for n in range(150))
+    rows = "\n".join(f"| {chr(ord('가') + 31 * n)}등급 | {n}00 |" for n in range(150))
     limits = passage("limits", "이체 한도", f"(단위: 만원)\n\n| 구분 | 한도 |\n|---|---|\n{rows}")
-    for answer in ("등급140 한도는 14,000만원입니다.", "등급140 한도는 14000입니다."):
-        assert checked(answer, [limits, OTHER]).text.strip() == "**(단위: 만원)**\n\n| 등급140 | 14000 |"
+    for answer in ("보등급 한도는 14,000만원입니다.", "보등급 한도는 14000입니다."):
+        assert checked(answer, [limits, OTHER]).text.strip() == "**(단위: 만원)**\n\n| 보등급 | 14000 |"
