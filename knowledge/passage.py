@@ -6,6 +6,8 @@ from datetime import date
 from typing import Literal
 from uuid import UUID, uuid5
 
+from knowledge.hangul import composed
+
 Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
@@ -84,6 +86,6 @@ def instant(seconds: float) -> float:
 
 def language_of(text: str) -> Language:
     """Return "ko" when at least a fifth of the letters are Hangul, else "en"."""
-    letters = [c for c in text if c.isalpha()]
+    letters = [c for c in composed(text) if c.isalpha()]
     hangul = sum("가" <= c <= "힣" or "ㄱ" <= c <= "ㆎ" for c in letters)
     return "ko" if letters and hangul * 5 >= len(letters) else "en"

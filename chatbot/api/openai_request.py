@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
+from chatbot.api.customer_text import Composed
 from chatbot.errors import Unsupported
 from chatbot.questions import ClientMessage
 
@@ -26,14 +27,14 @@ class ContentPart(BaseModel):
     """One part of a message; only text is served."""
 
     type: str
-    text: str = ""
+    text: Composed = ""
 
 
 class ChatMessage(BaseModel):
     """One message as OpenAI's clients send it; what they got from this API they may send back as it is."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: Composed | list[ContentPart] | None = None
     tool_calls: JsonValue = None
     function_call: JsonValue = None
 

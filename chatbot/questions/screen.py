@@ -1,7 +1,7 @@
 """Screens a question before any other step sees it: masks identifiers, and decides whether it may be answered.
 
 No model is called. The question is masked first; the verdict is on its original words, so that an injection hidden
-among digits is still found.
+among digits is still found. They are matched as they are read: compatibility forms folded, invisible characters gone.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Final
 
 from chatbot.questions.languages import is_unserved_language
 from chatbot.questions.own_affairs import orders_in
-from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask, one_spaced
+from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask, normalised, one_spaced
 
 
 class Verdict(StrEnum):
@@ -33,8 +33,8 @@ class ScreenedQuestion:
 
 # Words about one's own life; a question that mentions suicide (of insurance) does not match.
 _DISTRESS: Final = re.compile(
-    r"자살 ?(?:하고 ?싶|할 ?(?:래|까|거|게|생각|것 같)|충동|하려)|자해(?:하고|를 하|하게)|죽고 ?싶|죽어 ?버리(?:고"
-    r"|ㄹ)|목숨을 끊고"
+    r"자살 ?(?:하고 ?싶|할 ?(?:래|까|거|게|생각|것 같)|충동|하려)|자해(?:하고|를 하|하게)|죽고 ?싶|죽어 ?버(?:리고"
+    r"|릴)|목숨을 끊고"
     r"|극단적(?:인)? 선택을? ?(?:하고|할)|살고 ?싶지 ?않|살기 ?싫|더 ?이상 못 ?살겠"
     r"|\b(?:i'?m|i am|feel(?:ing)?) (?:so |really )?suicidal\b|\b(?:commit|thinking (?:of|about)"
     r"|considering) suicide\b"
@@ -80,15 +80,15 @@ _LONG: Final = 200
 def screen(question: str) -> ScreenedQuestion:
     """Return the masked question and the verdict on it."""
     masked = mask(question)
-    question = one_spaced(question)
-    if _DISTRESS.search(question):
+    read = normalised(question)
+    if _DISTRESS.search(read):
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.DISTRESS)
-    findings = orders_in(question, find_injection)
+    findings = orders_in(one_spaced(question), find_injection)
     if findings:
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.INJECTION, findings)
     out_of_scope = (
-        is_unserved_language(question)
-        or _FOREIGN_TASK.search(question) is not None
-        or (len(question) >= _LONG and not _BANKING.search(question))
+        is_unserved_language(read)
+        or _FOREIGN_TASK.search(read) is not None
+        or (len(read) >= _LONG and not _BANKING.search(read))
     )
     return ScreenedQuestion(masked.text, masked.kinds, Verdict.OUT_OF_SCOPE if out_of_scope else Verdict.OK)

@@ -3,7 +3,7 @@
 Pure.
 """
 
-from knowledge.screening.deobfuscation import one_spaced
+from knowledge.screening.deobfuscation import normalised, one_spaced
 from knowledge.screening.screening import (
     IdentifierKind,
     ScreeningFinding,
@@ -13,4 +13,13 @@ from knowledge.screening.screening import (
     mask,
 )
 
-__all__ = ["IdentifierKind", "ScreeningFinding", "Tactic", "find_identifiers", "find_injection", "mask", "one_spaced"]
+__all__ = [
+    "IdentifierKind",
+    "ScreeningFinding",
+    "Tactic",
+    "find_identifiers",
+    "find_injection",
+    "mask",
+    "normalised",
+    "one_spaced",
+]

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from chatbot.api.auth import TheCaller
+from chatbot.api.customer_text import Comment
 from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
 from chatbot.api.routes.chat import (
     ANSWER_CONTENT,
     AnswerTokens,
     Id,
     IdempotencyKey,
-    Text,
     begin,
     digest_of,
     refuse_while_draining,
@@ -61,7 +61,7 @@ class Rating(BaseModel):
 
     rating: Literal["up", "down"]
     reasons: Annotated[tuple[Reason, ...], Field(max_length=8)] = ()
-    comment: Annotated[Text, StringConstraints(max_length=1000)] = ""
+    comment: Comment = ""
 
 
 @router.get("/sources/{n}")

@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 from chatbot.api.auth import TheCaller
+from chatbot.api.customer_text import Message
 from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.api.stream_schema import json_content, stream_content
@@ -48,10 +49,7 @@ _PING_SECONDS = 10
 _SEND_TIMEOUT_SECONDS = 30.0
 # How long an EventSource waits before it connects again; its own default is several seconds.
 _RETRY_MS = 500
-_NO_CONTROL = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, pattern=_NO_CONTROL)]
-Message = Annotated[Text, StringConstraints(min_length=1, max_length=4000)]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 # More than TURN__MOST_ANSWER_TOKENS is as much as that.
 AnswerTokens = Annotated[int, Field(ge=1, le=1_000_000)]
