@@ -19,6 +19,10 @@ WORD = "hong_gildong_canary"
 TEXT = f"{WORD} 880101-1234567 카드 4916 1234 5678 9012: 샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
 CANARIES = (WORD, "880101-1234567", "4916 1234 5678 9012")
 NO_ID = "0" * 32
+_WRONG: tuple[object, ...] = (0, {}, "")
+MOST_ITEMS = 16_000
+"""Of a list, each of a few bytes, in the largest body that is read."""
+_MOST_IN_QUERY = 2000
 HEADERS = {
     "user-agent": f"{WORD} 880101-1234567",
     "accept-language": f"ko, {WORD}",
@@ -131,6 +135,29 @@ class Requests:
             case "boolean":
                 return False
         return _text(schema)
+
+    def floods(self, address: Address) -> Iterator[dict[str, Any]]:
+        """Yield the address's request with each list of its body, and of its query, full of what no list may hold."""
+        made = self.of(address, headers={})
+        content = address.operation.get("requestBody", {}).get("content", {})
+        if "application/json" in content:
+            for body in self._flooded(content["application/json"]["schema"]):
+                yield made | {"json": body}
+        for one in address.operation.get("parameters", ()):
+            for values in self._flooded(one["schema"]) if one["in"] == "query" else ():
+                yield made | {"params": made["params"] | {one["name"]: values[:_MOST_IN_QUERY]}}
+
+    def _flooded(self, schema: Mapping[str, Any]) -> Iterator[Any]:
+        if "$ref" in schema:
+            schema = self.app.openapi()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        for one in schema.get("anyOf", ()):
+            yield from self._flooded(one)
+        for name, one in schema.get("properties", {}).items():
+            yield from (self._example(schema) | {name: value} for value in self._flooded(one))
+        if "items" in schema:
+            for wrong in _WRONG:
+                yield [wrong] * MOST_ITEMS
+            yield from ([value] for value in self._flooded(schema["items"]))
 
 
 def _text(schema: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class ChatMessage(BaseModel):
     """One message as OpenAI's clients send it; what they got from this API they may send back as it is."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Composed | list[ContentPart] | None = None
+    content: Composed | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
     tool_calls: JsonValue = None
     function_call: JsonValue = None
 
@@ -49,13 +49,13 @@ class CompletionRequest(BaseModel):
     """The body of `POST /v1/chat/completions`."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     n: Count | None = None
-    modalities: list[str] | None = None
+    modalities: Annotated[list[str], Field(fail_fast=True)] | None = None
     response_format: ContentPart | None = None
     tools: JsonValue = None
     functions: JsonValue = None

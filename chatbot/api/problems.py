@@ -13,10 +13,12 @@ from starlette.exceptions import HTTPException
 
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
+from chatbot.limits import Caller
 from chatbot.metrics import Metrics
 from chatbot.questions import handoff
 from chatbot.services import Services
 from edge import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
+from knowledge.identity import Principal
 from knowledge.passage import LANGUAGES, Language
 from telemetry.setup import current_trace_id
 
@@ -77,6 +79,19 @@ def person(request: Request) -> str:
     return " ".join(handoff(language, bank) for language in languages)
 
 
+def one_too_many(request: Request) -> RateLimited | None:
+    """Count a request that is refused for its form as one that asks; return the refusal of one beyond the limit."""
+    services: Services = request.app.state.services
+    who: Principal | None = getattr(request.state, "principal", None)
+    if who is None:
+        return None
+    try:
+        services.ledger.count_request(Caller.of(who, services.models.model))
+    except RateLimited as exc:
+        return exc
+    return None
+
+
 def headers_of(exc: ChatError) -> dict[str, str]:
     """Return the headers of an error: `Retry-After` where waiting helps, `WWW-Authenticate` of 401, limits of 429."""
     headers = {} if exc.retry_after is None else {"retry-after": str(math.ceil(exc.retry_after))}
@@ -113,7 +128,8 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
     async def invalid(request: Request, exc: RequestValidationError) -> Response:
         detail = invalid_fields(exc)
         malformed = any(error["type"] == "json_invalid" for error in exc.errors())
-        return await refused(request, BadRequest(detail) if malformed else Unprocessable(detail))
+        form = BadRequest(detail) if malformed else Unprocessable(detail)
+        return await refused(request, one_too_many(request) or form)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, exc: HTTPException) -> Response:

@@ -14,6 +14,7 @@ from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
 from chatbot.api.routes.chat import (
     ANSWER_CONTENT,
     AnswerTokens,
+    BegunReply,
     Id,
     IdempotencyKey,
     begin,
@@ -24,7 +25,7 @@ from chatbot.api.routes.chat import (
 from chatbot.conversations import Conversation, Feedback, History, Owner
 from chatbot.errors import IndexUnavailable, NotFound, StillRunning
 from chatbot.events import PassageRef
-from chatbot.streams import AnswerId, AnswerLog, BegunAnswer
+from chatbot.streams import AnswerId, AnswerLog
 from chatbot.transcript import Question
 from knowledge.access import Access
 from knowledge.identity import Principal
@@ -60,7 +61,7 @@ class Rating(BaseModel):
     """What a customer thinks of an answer."""
 
     rating: Literal["up", "down"]
-    reasons: Annotated[tuple[Reason, ...], Field(max_length=8)] = ()
+    reasons: Annotated[list[Reason], Field(max_length=8, fail_fast=True)] = []
     comment: Comment = ""
 
 
@@ -131,7 +132,7 @@ async def begin_again(
     request: Request,
     again: Again | None = None,
     idempotency_key: IdempotencyKey = None,
-) -> BegunAnswer:
+) -> BegunReply:
     """Begin another answer to the question; every refusal is raised here."""
     refuse_while_draining(request)
     again = again or Again()
@@ -145,20 +146,20 @@ async def begin_again(
         max_answer_tokens=again.max_answer_tokens,
     )
     digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
-    return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
+    work = partial(begin, question, who, services)
+    return BegunReply(await services.idempotency.begin_once(who, idempotency_key, digest, work), stream=again.stream)
 
 
 @router.post("/regenerate", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def regenerate(
-    begun: Annotated[BegunAnswer, Depends(begin_again)],
+    begun: Annotated[BegunReply, Depends(begin_again)],
     who: TheCaller,
     request: Request,
     answers: TheAnswers,
     settings: TheSettings,
-    again: Again | None = None,
 ) -> Response:
     """Answer the same question again; both answers stay, side by side."""
-    return await respond(begun, who, request, answers, settings, stream=again is None or again.stream)
+    return await respond(begun, who, request, answers, settings)
 
 
 @router.post("/feedback", response_model=None)

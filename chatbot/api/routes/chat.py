@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, cast
 
@@ -74,9 +75,17 @@ class Cancelled(BaseModel):
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
+@dataclass(frozen=True, slots=True)
+class BegunReply:
+    """An answer that is begun or joined, and whether its caller wants it as a stream: the body is read once."""
+
+    answer: BegunAnswer
+    stream: bool
+
+
 async def begin_answer(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
-) -> BegunAnswer:
+) -> BegunReply:
     """Begin an answer, or join the one that the Idempotency-Key began; every refusal is raised here."""
     request.state.language = language_of(ask.message)  # a refusal names a person in it
     refuse_while_draining(request)
@@ -87,7 +96,8 @@ async def begin_answer(
         max_answer_tokens=ask.max_answer_tokens,
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
-    return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
+    work = partial(begin, question, who, services)
+    return BegunReply(await services.idempotency.begin_once(who, idempotency_key, digest, work), stream=ask.stream)
 
 
 def refuse_while_draining(request: Request) -> None:
@@ -125,7 +135,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
     return BegunAnswer(turn.answer_id, turn.reservation.limits)
 
 
-TheAnswer = Annotated[BegunAnswer, Depends(begin_answer)]
+TheAnswer = Annotated[BegunReply, Depends(begin_answer)]
 
 
 class AnswerStream(EventSourceResponse):
@@ -204,24 +214,19 @@ ANSWER_CONTENT = stream_content() | json_content(AnswerDocument)
 
 @router.post("/chat", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def chat(
-    ask: Ask, begun: TheAnswer, who: TheCaller, request: Request, answers: TheAnswers, settings: TheSettings
+    begun: TheAnswer, who: TheCaller, request: Request, answers: TheAnswers, settings: TheSettings
 ) -> Response:
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
     # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
-    return await respond(begun, who, request, answers, settings, stream=ask.stream)
+    return await respond(begun, who, request, answers, settings)
 
 
 async def respond(
-    begun: BegunAnswer,
-    who: Principal,
-    request: Request,
-    answers: AnswerRegistry,
-    settings: TurnSettings,
-    *,
-    stream: bool,
+    reply: BegunReply, who: Principal, request: Request, answers: AnswerRegistry, settings: TurnSettings
 ) -> Response:
     """Return the answer as a stream or as one document, with its caller's rate limits."""
-    if stream:
+    begun = reply.answer
+    if reply.stream:
         sent = encode(answers, who, begun.answer_id, after=0)
         response: Response = AnswerStream(answers, who, begun.answer_id, sent, longest_answer=settings.longest_answer)
     else:

@@ -48,7 +48,7 @@ class Wanted(BaseModel):
     """Which machine of the caller's tenant gets a key, its roles, and for how many days (as many as there may be)."""
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=_PLAIN)]
-    roles: Annotated[list[KeyRole], Field(min_length=1, max_length=6)]
+    roles: Annotated[list[KeyRole], Field(min_length=1, max_length=6, fail_fast=True)]
     days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import structlog
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, FailFast
 
 from chatbot.api.auth import TheAdmin, TheCaller
 from chatbot.api.dependencies import TheLedger, TheModels, TheServices
@@ -54,7 +54,7 @@ async def spending(
     models: TheModels,
     sub: Name = None,
     model: Name = None,
-    role: Annotated[tuple[Role, ...], Query()] = (),
+    role: Annotated[tuple[Role, ...], FailFast(), Query()] = (),
 ) -> list[ScopeSpending]:
     """Return what the tenant, its use of a model, and with `sub` a user (by the limits of these roles) has spent."""
     caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or models.model, roles=frozenset(role))

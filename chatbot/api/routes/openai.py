@@ -6,6 +6,7 @@ No stream can be resumed here: a client that disconnects, at any time and stream
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
@@ -35,20 +36,29 @@ from telemetry.setup import current_trace_id
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
+@dataclass(frozen=True, slots=True)
+class BegunCompletion:
+    """An answer that is begun or joined, and the request for it: the body is read once."""
+
+    answer: BegunAnswer
+    asked: CompletionRequest
+
+
 async def begin_completion(
     asked: CompletionRequest,
     who: TheCaller,
     services: TheServices,
     request: Request,
     idempotency_key: IdempotencyKey = None,
-) -> BegunAnswer:
+) -> BegunCompletion:
     """Begin the answer to an OpenAI request, or join the one of its Idempotency-Key; every refusal is raised here."""
     refuse_while_draining(request)
     refuse_other_models(asked.model, served=services.models.model)
     question = question_of(read_request(asked))
     request.state.language = language_of(question.text)  # a refusal names a person in it
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
-    return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
+    work = partial(begin, question, who, services)
+    return BegunCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
 
 
 def refuse_other_models(model: str, *, served: str) -> None:
@@ -80,14 +90,15 @@ def question_of(asked: AskedQuestion) -> Question:
     return Question(text=ask.message, earlier=asked.earlier, max_answer_tokens=asked.max_answer_tokens)
 
 
-TheCompletion = Annotated[BegunAnswer, Depends(begin_completion)]
+TheCompletion = Annotated[BegunCompletion, Depends(begin_completion)]
 
 
 @router.post("/chat/completions", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
 async def complete(
-    asked: CompletionRequest, begun: TheCompletion, who: TheCaller, request: Request, services: TheServices
+    completion_begun: TheCompletion, who: TheCaller, request: Request, services: TheServices
 ) -> Response:
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
+    begun, asked = completion_begun.answer, completion_begun.asked
     answers, created = services.answers, int(services.now())
     if asked.stream:
         chunks = Chunks(created=created, include_usage=asked.include_usage)
