@@ -8,6 +8,7 @@ ChatError
 ├── Forbidden             403 forbidden           the caller's role may not do that
 ├── NotFound              404 not_found           it does not exist, or belongs to another customer
 │   └── ModelNotFound     404 model_not_found     no model of that name answers here
+├── MethodNotAllowed      405 method_not_allowed  the address does not take that method; `Allow` names those it takes
 ├── LogLost               409 log_lost            the answer log no longer reaches back that far
 ├── StillRunning          409 still_running       the answer has not ended yet
 ├── TooLarge              413 too_large           larger than the limit will ever allow
@@ -80,6 +81,10 @@ class NotFound(ChatError):
 class ModelNotFound(NotFound):
     code, title = "model_not_found", "No such model"
     param = "model"
+
+
+class MethodNotAllowed(ChatError):
+    code, status, title = "method_not_allowed", 405, "This address does not take that method"
 
 
 class LogLost(ChatError):

@@ -6,6 +6,7 @@ IngestError
 ├── Forbidden              403 forbidden            this role may not do that
 │   └── SecondPersonNeeded     403 second_person        another person than the uploader has to decide
 ├── NotFound               404 not_found            it does not exist, or belongs to another tenant
+├── MethodNotAllowed       405 method_not_allowed   the address does not take that method
 ├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
 ├── WrongState             409 wrong_state          the version is not in a state that allows it
 │   ├── Suspicious             409 suspicious           a passage instructs the model: no approval lets it answer
@@ -57,6 +58,10 @@ class SecondPersonNeeded(Forbidden):
 
 class NotFound(IngestError):
     code, status, title = "not_found", 404, "Not found"
+
+
+class MethodNotAllowed(IngestError):
+    code, status, title = "method_not_allowed", 405, "This address does not take that method"
 
 
 class DuplicateContent(IngestError):

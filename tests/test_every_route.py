@@ -208,6 +208,26 @@ async def test_no_list_of_any_address_makes_an_error_an_item(make: Any, tmp_path
     assert {name: max(counts) for name, counts in errors.items() if max(counts) > 25} == {}
 
 
+@APPS
+async def test_every_refusal_of_the_framework_has_a_documented_code(
+    make: Any, tmp_path: Path, lines: io.StringIO
+) -> None:
+    broken = (b"\xff", b"[" * 30_000, b'{"message": ' + b"9" * 5_000 + b"}")
+    async with opened(make, tmp_path, lines) as served:
+        headers = {"authorization": served.authorization, "content-type": "application/json"}
+        replies = [await served.http.request("PATCH", address.path) for address in addresses(served.app)]
+        replies += [
+            await served.http.request(address.method, address.path, content=body, headers=headers)
+            for address in addresses(served.app)
+            if "application/json" in address.operation.get("requestBody", {}).get("content", {})
+            for body in broken
+        ]
+    bodies = [(reply.status_code, reply.json()) for reply in replies if "json" in reply.headers["content-type"]]
+    codes = {(status, body.get("error", body)["code"]) for status, body in bodies if status >= 400}
+    assert codes >= {(400, "bad_request"), (405, "method_not_allowed")}
+    assert {code for _, code in codes if code.startswith("http_")} == set()
+
+
 async def test_a_request_that_is_refused_for_its_form_counts(tmp_path: Path, lines: io.StringIO) -> None:
     async with opened(chat_app, tmp_path, lines) as served:
         statuses = [

@@ -218,15 +218,13 @@ class Annotations:
         return Annotation(url_citation=UrlCitation(start_index=start, end_index=end, title=title, url=url))
 
 
-def completion(events: Sequence[Event], *, created: int) -> Completion | ErrorReply:
-    """Return the finished answer of the events, or the error that ended it; `created` is in Unix seconds.
+def completion(events: Sequence[Event], *, created: int) -> Completion:
+    """Return the finished answer of the events; `created` is in Unix seconds.
 
     Raises:
-        ValueError: the events are not those of an answer from its first to its last.
+        ValueError: the events are not those of an answer from its first to a `done`.
     """
     match events[:1], events[-1:]:
-        case _, [Failed() as failed]:
-            return failure(failed)
         case [Accepted() as accepted], [Done() as done]:
             annotations = Annotations(accepted.answer_id, _sources(events))
             text = "".join(event.text for event in events if isinstance(event, Token))

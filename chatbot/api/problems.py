@@ -12,7 +12,8 @@ from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 
 from chatbot.api.rate_limit_headers import rate_limit_headers
-from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
+from chatbot.errors import BadRequest, ChatError, MethodNotAllowed, NotFound, RateLimited, TooLarge, Unprocessable
+from chatbot.events import Failed
 from chatbot.limits import Caller
 from chatbot.metrics import Metrics
 from chatbot.questions import handoff
@@ -24,8 +25,7 @@ from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
 
-_KNOWN: Mapping[int, type[ChatError]] = {404: NotFound, 413: TooLarge}
-_TITLES: Mapping[int, str] = {405: "This address does not take that method"}
+_KNOWN: Mapping[int, type[ChatError]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
 
 
 class Problem(ProblemDocument, frozen=True, kw_only=True):
@@ -63,6 +63,21 @@ def problem_of(exc: ChatError, *, said: str = "") -> Problem:
         dimension=limit.dimension if limit else UNSET,
         handoff=said if said and exc.status >= 500 else UNSET,
     )
+
+
+def failed_reply(failed: Failed, form: Format = problem_json) -> Response:
+    """Return the reply to who waited for a whole answer that failed, as its refusal would have been."""
+    problem = Problem(
+        title=failed.title,
+        status=failed.status,
+        code=failed.code,
+        detail=failed.title,
+        retryable=failed.retryable,
+        trace_id=failed.trace_id or current_trace_id(),
+        handoff=failed.handoff or UNSET,
+    )
+    wait = math.ceil((failed.retry_after_ms or 0) / 1000)
+    return form(problem, {"retry-after": str(max(1, wait))} if failed.retryable else {})
 
 
 def person(request: Request) -> str:
@@ -133,12 +148,9 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, exc: HTTPException) -> Response:
-        known = _KNOWN.get(exc.status_code)
-        title = known.title if known else _TITLES.get(exc.status_code, str(exc.detail))
-        code = known.code if known else f"http_{exc.status_code}"
-        problem = Problem(title=title, status=exc.status_code, code=code, detail=title, trace_id=current_trace_id())
+        known = _KNOWN.get(exc.status_code, BadRequest if exc.status_code < 500 else ChatError)
         allowed = allowed_methods(request) if exc.status_code == 405 else {}
-        return refusal(request, problem, {**(exc.headers or {}), **allowed})
+        return refusal(request, problem_of(known()), {**(exc.headers or {}), **allowed})
 
     @app.exception_handler(Exception)
     async def bug(request: Request, exc: Exception) -> Response:

@@ -1,5 +1,6 @@
 """Refusals as RFC 9457 problem documents with a stable `code`."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -9,7 +10,16 @@ from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 
 from edge import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
-from ingest.errors import BadRequest, DuplicateContent, IndexUnavailable, IngestError, NotFound, TooLarge, Unprocessable
+from ingest.errors import (
+    BadRequest,
+    DuplicateContent,
+    IndexUnavailable,
+    IngestError,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unprocessable,
+)
 from ingest.parsing import Unreadable
 from ingest.services import Services
 from knowledge.embedding import EmbeddingUnavailable
@@ -17,6 +27,8 @@ from knowledge.index import IndexUnavailable as IndexAway
 from telemetry.setup import current_trace_id
 
 RETRY_AFTER_SECONDS = 5
+_OURS: Final[Mapping[int, type[IngestError]]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
+"""What the framework refuses by itself, by its status; any other refusal is of a broken request."""
 
 _DOCUMENTED: Final = {
     PROBLEM_JSON: {
@@ -44,8 +56,8 @@ class Problem(ProblemDocument, frozen=True, kw_only=True):
 log = structlog.get_logger(__name__)
 
 
-def problem(exc: IngestError) -> Response:
-    """Return the error as `application/problem+json`."""
+def problem(exc: IngestError, more: Mapping[str, str] | None = None) -> Response:
+    """Return the error as `application/problem+json`, with `more` headers."""
     duplicate = exc if isinstance(exc, DuplicateContent) else None
     body = Problem(
         title=exc.title,
@@ -57,7 +69,9 @@ def problem(exc: IngestError) -> Response:
         document_id=duplicate.document_id if duplicate else UNSET,
         version=duplicate.version if duplicate else UNSET,
     )
-    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if exc.retryable else {}
+    headers = dict(more or {})
+    if exc.retryable:
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
     if exc.status == 401:
         headers["www-authenticate"] = "Bearer"
     return problem_json(body, headers)
@@ -98,16 +112,6 @@ def install_problems(app: FastAPI) -> None:
 
 def _plain_problem(request: Request, exc: HTTPException) -> Response:
     """Return what the framework refuses by itself: unknown addresses, methods, bodies that are too large or broken."""
-    ours = {400: BadRequest, 404: NotFound, 413: TooLarge}.get(exc.status_code)
-    if ours is not None:
-        return problem(ours())
-    title = str(exc.detail)
-    body = Problem(
-        title=title,
-        status=exc.status_code,
-        code=f"http_{exc.status_code}",
-        detail=title,
-        trace_id=current_trace_id(),
-    )
+    ours = _OURS.get(exc.status_code, BadRequest if exc.status_code < 500 else IngestError)
     allowed = allowed_methods(request) if exc.status_code == 405 else {}
-    return problem_json(body, {**(exc.headers or {}), **allowed})
+    return problem(ours(), {**(exc.headers or {}), **allowed})

@@ -259,7 +259,7 @@ async def test_malformed_json_is_an_error_in_openais_format(product: Product, co
         wrong_method = await http.get("/v1/chat/completions")
     assert reply.status_code == (422 if content == b"" else 400)
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
-    assert (wrong_method.status_code, wrong_method.json()["error"]["code"]) == (405, "http_405")
+    assert (wrong_method.status_code, wrong_method.json()["error"]["code"]) == (405, "method_not_allowed")
 
 
 async def test_too_many_at_once_are_told_so_as_everywhere(product: Product) -> None:

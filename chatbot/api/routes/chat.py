@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from chatbot.api.auth import TheCaller
 from chatbot.api.customer_text import Message
 from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
+from chatbot.api.problems import failed_reply
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.api.stream_schema import json_content, stream_content
 from chatbot.errors import ChatError, Draining
@@ -35,7 +36,6 @@ from chatbot.events import (
     Token,
     Unknown,
     Usage,
-    to_json,
 )
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer, LiveAnswer
@@ -270,10 +270,9 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
 
 def document(events: Sequence[Event]) -> Response:
     """Return the finished answer as JSON, or the problem that it ended in."""
-    accepted, last = next(e for e in events if isinstance(e, Accepted)), events[-1]
-    if isinstance(last, Failed):
-        return Response(to_json(last), status_code=last.status, media_type="application/problem+json")
-    done = cast("Done", last)
+    if isinstance(events[-1], Failed):
+        return failed_reply(events[-1])
+    accepted, done = next(e for e in events if isinstance(e, Accepted)), cast("Done", events[-1])
     answer_document = AnswerDocument(
         answer_id=accepted.answer_id,
         conversation_id=accepted.conversation_id,

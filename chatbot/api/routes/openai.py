@@ -3,7 +3,6 @@
 No stream can be resumed here: a client that disconnects, at any time and streaming or not, stops the model at once.
 """
 
-import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from chatbot.api.auth import TheCaller
 from chatbot.api.dependencies import TheModels, TheServices, TheTime
 from chatbot.api.openai_reply import Chunks, Model, ModelList, completion, error_reply
 from chatbot.api.openai_request import AskedQuestion, CompletionRequest, read_request
-from chatbot.api.problems import Format, Problem
+from chatbot.api.problems import Format, Problem, failed_reply
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.api.routes.chat import AnswerStream, Ask, IdempotencyKey, begin, collect, digest_of, refuse_while_draining
 from chatbot.errors import Draining, ModelNotFound
@@ -136,12 +135,9 @@ async def encode(
 
 def document(events: Sequence[Event], *, created: int) -> Response:
     """Return the finished answer, or the error that ended it, with the error's status."""
-    body = msgspec.json.encode(completion(events, created=created))
-    match events[-1]:
-        case Failed(status=status, retry_after_ms=milliseconds):
-            headers = {} if milliseconds is None else {"retry-after": str(math.ceil(milliseconds / 1000))}
-            return Response(body, status, headers, media_type="application/json")
-    return Response(body, media_type="application/json")
+    if isinstance(events[-1], Failed):
+        return failed_reply(events[-1], error_json)
+    return Response(msgspec.json.encode(completion(events, created=created)), media_type="application/json")
 
 
 @router.get("/models", response_model=None)

@@ -5,7 +5,7 @@ import pytest
 
 from chatbot.api.openai_reply import FINISH, Chunk, Chunks, Completion, ErrorReply, completion
 from chatbot.api.problems import headers_of, problem_of
-from chatbot.api.routes.openai import error_json
+from chatbot.api.routes.openai import document, error_json
 from chatbot.errors import (
     BadRequest,
     ChatError,
@@ -102,15 +102,18 @@ def test_usage_is_told_only_where_it_was_asked_for() -> None:
 
 
 def test_a_failure_names_the_person_to_turn_to_in_both_ways() -> None:
-    whole, streamed = completion([ACCEPTED, FAILED], created=1), fed(ACCEPTED, FAILED)[-1]
-    assert whole == streamed
-    assert isinstance(whole, ErrorReply)
-    assert (whole.error.code, whole.error.type, whole.error.message) == ("overloaded", "server_error", "Busy. Call us.")
+    whole, streamed = document([ACCEPTED, FAILED], created=1), fed(ACCEPTED, FAILED)[-1]
+    assert isinstance(streamed, ErrorReply)
+    assert msgspec.json.decode(whole.body, type=ErrorReply) == streamed
+    said = streamed.error
+    assert (said.code, said.type, said.message) == ("overloaded", "server_error", "Busy. Call us.")
+    assert (whole.status_code, whole.headers["retry-after"]) == (503, "2")
 
 
-def test_half_an_answer_is_no_completion() -> None:
+@pytest.mark.parametrize("last", [Token(text="It"), FAILED])
+def test_half_an_answer_is_no_completion(last: Event) -> None:
     with pytest.raises(ValueError, match="not a whole answer"):
-        completion([ACCEPTED, Token(text="It")], created=1)
+        completion([ACCEPTED, last], created=1)
 
 
 @pytest.mark.parametrize(

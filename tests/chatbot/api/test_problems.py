@@ -3,11 +3,14 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
-from chatbot.api.problems import install_problems
+from chatbot.api.problems import Problem, install_problems
+from chatbot.api.routes.chat import document
+from chatbot.events import Failed
 from knowledge.bank import read_banks
 from tests.bank import of_the_sample_bank, write_bank
 
@@ -34,7 +37,7 @@ def small_app() -> FastAPI:
 async def test_a_refused_method_is_told_every_one_that_the_address_takes() -> None:
     async with AsyncClient(transport=ASGITransport(app=small_app()), base_url="http://chat") as http:
         refused = await http.request("PUT", "/things/1")
-    assert (refused.status_code, refused.json()["code"]) == (405, "http_405")
+    assert (refused.status_code, refused.json()["code"]) == (405, "method_not_allowed")
     assert set(refused.headers["allow"].split(", ")) == {"GET", "DELETE"}
 
 
@@ -43,6 +46,43 @@ def test_every_address_documents_its_refusals() -> None:
     assert "422" not in responses, "FastAPI's own form of it is not ours"
     schema = responses["default"]["content"]["application/problem+json"]["schema"]
     assert {"code", "status", "detail", "trace_id"} <= set(schema["required"])
+
+
+@pytest.mark.parametrize(("milliseconds", "wait"), [(None, "1"), (0, "1"), (400, "1"), (1500, "2")])
+def test_a_whole_answer_that_fails_is_the_problem_document_that_is_documented(
+    milliseconds: int | None, wait: str
+) -> None:
+    overloaded = Failed(
+        code="overloaded",
+        status=503,
+        title="Busy",
+        retryable=True,
+        retry_after_ms=milliseconds,
+        trace_id="t",
+        handoff="",
+    )
+    reply = document([overloaded])
+    responses = small_app().openapi()["paths"]["/things/{n}"]["get"]["responses"]
+    schema = responses["default"]["content"]["application/problem+json"]["schema"]
+    assert msgspec.json.decode(reply.body, type=Problem, strict=True).detail == "Busy"
+    assert set(schema["required"]) | {"type"} <= set(msgspec.json.decode(reply.body)) <= set(schema["properties"])
+    assert (reply.status_code, reply.media_type) == (503, "application/problem+json")
+    assert reply.headers["retry-after"] == wait
+
+
+def test_a_whole_answer_that_fails_for_good_asks_nobody_to_wait() -> None:
+    bug = Failed(
+        code="internal",
+        status=500,
+        title="A bug",
+        retryable=False,
+        retry_after_ms=None,
+        trace_id="",
+        handoff="Call us.",
+    )
+    reply = document([bug])
+    assert "retry-after" not in reply.headers
+    assert msgspec.json.decode(reply.body)["handoff"] == "Call us."
 
 
 async def test_a_failure_names_the_person_of_the_caller_s_bank(tmp_path: Path) -> None:
