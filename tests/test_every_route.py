@@ -193,7 +193,7 @@ async def test_no_list_of_any_address_makes_an_error_an_item(make: Any, tmp_path
     # An error costs 15 us of the event loop: a body of 64 KB of them, which nothing has counted yet, stopped it.
     async with opened(make, tmp_path, lines) as served:
         errors: dict[str, list[int]] = {}
-        told = served.app.exception_handlers[RequestValidationError]
+        told: Any = served.app.exception_handlers[RequestValidationError]
 
         async def counted(request: Request, exc: RequestValidationError) -> Any:
             errors.setdefault(f"{request.method} {request.url.path}", []).append(len(exc.errors()))
