@@ -9,7 +9,7 @@ from chatbot.conversations import History
 from chatbot.drift import DriftWatch
 from chatbot.limits import Ledger
 from chatbot.models import Models
-from chatbot.services import Services, TurnSettings
+from chatbot.services import Services
 from chatbot.streams import AnswerRegistry
 from edge.sign_in import SignIn
 from knowledge.identity import Authenticator
@@ -46,7 +46,6 @@ TheModels = Annotated[Models, Depends(part(lambda services: services.models))]
 ThePings = Annotated[Mapping[str, Callable[[], Awaitable[None]]], Depends(part(lambda services: services.pings))]
 TheServiceKeys = Annotated[ServiceKeys, Depends(part(lambda services: services.service_keys))]
 TheSiem = Annotated[Siem, Depends(part(lambda services: services.siem))]
-TheSettings = Annotated[TurnSettings, Depends(part(lambda services: services.settings))]
 TheSignIn = Annotated[SignIn | None, Depends(part(lambda services: services.sign_in))]
 TheTime = Annotated[float, Depends(part(lambda services: services.now()))]
 """The time of the request, in Unix seconds."""

@@ -55,6 +55,8 @@ class BegunAnswer:
 
     answer_id: AnswerId
     limits: Limits | None
+    joined: bool = False
+    """Whether another request began it."""
 
 
 class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -136,7 +138,7 @@ class IdempotencyKeys:
             if claim.digest != request.claim.digest:
                 raise KeyReused
             if claim.answer_id is not None:
-                return BegunAnswer(claim.answer_id, None)
+                return BegunAnswer(claim.answer_id, None, joined=True)
             begun = await self._begin(request, insist=insist)
             holders.bound = msgspec.structs.replace(request.claim, answer_id=begun.answer_id)
             return begun

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from chatbot.api.auth import TheCaller
 from chatbot.api.customer_text import Comment
-from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
+from chatbot.api.dependencies import TheServices
 from chatbot.api.routes.chat import (
     ANSWER_CONTENT,
     AnswerTokens,
@@ -152,14 +152,10 @@ async def begin_again(
 
 @router.post("/regenerate", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def regenerate(
-    begun: Annotated[BegunReply, Depends(begin_again)],
-    who: TheCaller,
-    request: Request,
-    answers: TheAnswers,
-    settings: TheSettings,
+    begun: Annotated[BegunReply, Depends(begin_again)], who: TheCaller, request: Request, services: TheServices
 ) -> Response:
     """Answer the same question again; both answers stay, side by side."""
-    return await respond(begun, who, request, answers, settings)
+    return await respond(begun, who, request, services)
 
 
 @router.post("/feedback", response_model=None)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from chatbot.api.auth import TheCaller
 from chatbot.api.customer_text import Message
-from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
+from chatbot.api.dependencies import TheAnswers, TheServices
 from chatbot.api.problems import failed_reply
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.api.stream_schema import json_content, stream_content
@@ -37,7 +37,8 @@ from chatbot.events import (
     Unknown,
     Usage,
 )
-from chatbot.services import Services, TurnSettings
+from chatbot.reads import Reads
+from chatbot.services import Services
 from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer, LiveAnswer
 from chatbot.transcript import Question, checkpoint, passage_refs
 from chatbot.turn import abandon, answer, open_turn
@@ -169,13 +170,21 @@ class AnswerStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
 
+OnSent = Callable[[int], None]
+"""Gets the size of each event that is sent, in bytes."""
+
+
+def uncounted(_: int) -> None:
+    """Count nothing: the first stream of an answer is no read."""
+
+
 async def encode(
     answers: AnswerRegistry,
     who: Principal,
     answer_id: AnswerId,
     *,
     after: int,
-    on_sent: Callable[[int], None] = lambda _: None,
+    on_sent: OnSent = uncounted,
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's entries after number `after` as server-sent events; `on_sent` gets the size of each.
 
@@ -213,31 +222,46 @@ ANSWER_CONTENT = stream_content() | json_content(AnswerDocument)
 
 
 @router.post("/chat", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
-async def chat(
-    begun: TheAnswer, who: TheCaller, request: Request, answers: TheAnswers, settings: TheSettings
-) -> Response:
+async def chat(begun: TheAnswer, who: TheCaller, request: Request, services: TheServices) -> Response:
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
     # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
-    return await respond(begun, who, request, answers, settings)
+    return await respond(begun, who, request, services)
 
 
-async def respond(
-    reply: BegunReply, who: Principal, request: Request, answers: AnswerRegistry, settings: TurnSettings
-) -> Response:
-    """Return the answer as a stream or as one document, with its caller's rate limits."""
-    begun = reply.answer
+async def respond(reply: BegunReply, who: Principal, request: Request, services: Services) -> Response:
+    """Return the answer as a stream or as one document, with its caller's rate limits; one that is joined is a read.
+
+    Raises:
+        RateLimited: the customer has read too much.
+    """
+    begun, answers = reply.answer, services.answers
+    on_sent = await repeated(who, services.reads) if begun.joined else uncounted
     if reply.stream:
-        sent = encode(answers, who, begun.answer_id, after=0)
-        response: Response = AnswerStream(answers, who, begun.answer_id, sent, longest_answer=settings.longest_answer)
+        sent = encode(answers, who, begun.answer_id, after=0, on_sent=on_sent)
+        longest = services.settings.longest_answer
+        response: Response = AnswerStream(answers, who, begun.answer_id, sent, longest_answer=longest)
     else:
-        events = await collect(answers, who, begun.answer_id, request)
+        events = await collect(answers, who, begun.answer_id, request, on_sent=on_sent)
         response = document(events) if events else Response(status_code=499)
     if begun.limits is not None:
         response.headers.update(rate_limit_headers(begun.limits))
     return response
 
 
-async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, request: Request) -> list[Event]:
+async def repeated(who: Principal, reads: Reads) -> OnSent:
+    """Count a stream that is sent again; return what counts its bytes.
+
+    Raises:
+        RateLimited: the customer has read too much.
+    """
+    reader = (who.tenant, who.sub)
+    await reads.begin_stream(reader)
+    return partial(reads.count, reader)
+
+
+async def collect(
+    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, request: Request, *, on_sent: OnSent = uncounted
+) -> list[Event]:
     """Return all events of an answer; none where the client disconnects before the last one, which stops the answer.
 
     Raises:
@@ -257,7 +281,9 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
             async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
-                events.extend([entry.event async for entry in entries])
+                read = [entry async for entry in entries]
+                events.extend(entry.event for entry in read)
+                on_sent(sum(len(entry.data) for entry in read))
             tasks.cancel_scope.cancel()
     if not events and disconnected.is_set():
         return []
@@ -298,13 +324,13 @@ async def events(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts as read."""
-    answers, reader, name = services.answers, (who.tenant, who.sub), AnswerId(answer_id)
-    await services.reads.begin_stream(reader)
+    answers, name = services.answers, AnswerId(answer_id)
+    on_sent = await repeated(who, services.reads)
     answers.check_readers(who, name)
     after, finished = await answers.resume_position(who, name, last_event_id)
     if finished:
         return Response(status_code=204)
-    sent = encode(answers, who, name, after=after, on_sent=partial(services.reads.count, reader))
+    sent = encode(answers, who, name, after=after, on_sent=on_sent)
     return AnswerStream(answers, who, name, sent, longest_answer=services.settings.longest_answer)
 
 

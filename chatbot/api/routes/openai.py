@@ -22,7 +22,18 @@ from chatbot.api.openai_reply import Chunks, Model, ModelList, completion, error
 from chatbot.api.openai_request import AskedQuestion, CompletionRequest, read_request
 from chatbot.api.problems import Format, Problem, failed_reply
 from chatbot.api.rate_limit_headers import rate_limit_headers
-from chatbot.api.routes.chat import AnswerStream, Ask, IdempotencyKey, begin, collect, digest_of, refuse_while_draining
+from chatbot.api.routes.chat import (
+    AnswerStream,
+    Ask,
+    IdempotencyKey,
+    OnSent,
+    begin,
+    collect,
+    digest_of,
+    refuse_while_draining,
+    repeated,
+    uncounted,
+)
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
@@ -99,14 +110,15 @@ async def complete(
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
     begun, asked = completion_begun.answer, completion_begun.asked
     answers, created = services.answers, int(services.now())
+    on_sent = await repeated(who, services.reads) if begun.joined else uncounted
     if asked.stream:
         chunks = Chunks(created=created, include_usage=asked.include_usage)
-        sent = encode(answers, who, begun.answer_id, chunks)
+        sent = encode(answers, who, begun.answer_id, chunks, on_sent=on_sent)
         response: Response = AnswerStream(
             answers, who, begun.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
         )
     else:
-        events = await collect(answers, who, begun.answer_id, request)
+        events = await collect(answers, who, begun.answer_id, request, on_sent=on_sent)
         response = document(events, created=created) if events else Response(status_code=499)
     response.headers["x-request-id"] = current_trace_id()
     if begun.limits is not None:
@@ -115,7 +127,7 @@ async def complete(
 
 
 async def encode(
-    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, chunks: Chunks
+    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, chunks: Chunks, *, on_sent: OnSent
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's chunks as server-sent events without a name, and `[DONE]`.
 
@@ -125,6 +137,7 @@ async def encode(
     async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
         async for entry in entries:
             last = entry.event
+            on_sent(len(entry.data))
             for chunk in chunks.feed(last):
                 yield ServerSentEvent(data=msgspec.json.encode(chunk).decode())
     if last is None or not last.ends:

@@ -1,5 +1,8 @@
 """An answer as one document (`stream=false`), for who waits while it is written."""
 
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import cast
 from uuid import uuid4
 
 import anyio
@@ -8,19 +11,25 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.types import Message
 
-from chatbot.api.routes.chat import collect
-from chatbot.errors import Draining
+from chatbot.api.openai_request import ChatMessage, CompletionRequest
+from chatbot.api.routes.chat import AnswerStream, BegunReply, collect, respond
+from chatbot.api.routes.openai import BegunCompletion, complete
+from chatbot.errors import Draining, RateLimited
+from chatbot.events import Accepted, Token
+from chatbot.reads import Reads, ReadSettings
 from chatbot.redis_client import RedisBreaker
+from chatbot.services import Services, TurnSettings
 from chatbot.streams import (
     AnswerId,
     AnswerLog,
     AnswerLogSettings,
     AnswerRegistry,
     AnswerRegistrySettings,
+    BegunAnswer,
     LiveAnswer,
     open_pipelined_connection,
 )
-from tests.answers import customer
+from tests.answers import customer, done
 from tests.chatbot.conftest import PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -33,6 +42,52 @@ async def silent(_: LiveAnswer) -> None:
 async def nothing() -> Message:
     await anyio.sleep_forever()
     return {}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("in_format", ["ours", "openai"])
+async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
+    redis: Redis, in_format: str, *, stream: bool
+) -> None:
+    live = LiveAnswer(AnswerId(uuid4().hex), customer(), conversation_id="c")
+    accepted = Accepted(
+        answer_id=live.answer_id, conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t"
+    )
+    reads, events = (
+        Reads(ReadSettings(bytes_per_minute=2000)),
+        (accepted, Token(text="It. " * 300), done()),
+    )
+
+    async def work(live: LiveAnswer) -> None:
+        live.put(*events)
+
+    async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
+        log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
+        await registry.start(live, work, passages=[])
+        services = cast(
+            "Services",
+            SimpleNamespace(answers=registry, reads=reads, settings=TurnSettings(), now=lambda: 0.0),
+        )
+
+        async def read(*, joined: bool) -> None:
+            begun, request = BegunAnswer(live.answer_id, None, joined=joined), Request({"type": "http"}, nothing)
+            if in_format == "ours":
+                reply = await respond(BegunReply(begun, stream=stream), live.who, request, services)
+            else:
+                messages = [ChatMessage(role="user", content="What?")]
+                asked = CompletionRequest(model="m", messages=messages, stream=stream)
+                reply = await complete(BegunCompletion(begun, asked), live.who, request, services)
+            if isinstance(reply, AnswerStream):
+                async for _ in reply.body_iterator:
+                    pass
+
+        for _ in range(3):
+            await read(joined=False)
+        for _ in range(2):
+            await read(joined=True)
+        with pytest.raises(RateLimited):
+            await read(joined=True)
 
 
 async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_first_event(redis: Redis) -> None:
@@ -50,3 +105,30 @@ async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_fi
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
         await registry.hand_over()
+
+
+async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(redis: Redis) -> None:
+    live = LiveAnswer(AnswerId(uuid4().hex), customer(), conversation_id="c")
+    leaves = anyio.Event()
+
+    async def disconnect() -> Message:
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def half(live: LiveAnswer) -> None:
+        live.put(Token(text="It "))
+        await anyio.sleep_forever()
+
+    async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
+        log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
+        await registry.start(live, half, passages=[])
+
+        async def wait() -> None:
+            assert await collect(registry, live.who, live.answer_id, Request({"type": "http"}, disconnect)) == []
+
+        tasks.start_soon(wait)
+        async with aclosing(live.follow(0)) as entries:
+            await anext(entries)
+        await anyio.wait_all_tasks_blocked()
+        leaves.set()
