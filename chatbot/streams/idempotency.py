@@ -3,8 +3,8 @@
 The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before anything is done
 for it. A request that finds it claimed waits until the key is bound to an answer, or until the claim is removed (a
 refusal binds nothing) or has lapsed (its process died), and then claims it itself. A key belongs to (tenant, sub) and
-is bound to its answer as long as that answer's log lives. While Redis is away a key binds in this process, and in Redis
-once it is back.
+is bound to its answer as long as that answer's log lives, unless it ends in an error that is worth another try, or
+unread because its readers left. While Redis is away a key binds in this process, and in Redis once it is back.
 """
 
 import time

@@ -36,6 +36,8 @@ class LiveAnswer:
     """Whether a part of the answer could not be written: it was dropped, and the answer ends in an error."""
     written_elsewhere = False
     """Whether another replica writes the answer, or will."""
+    abandoned = False
+    """Whether it was cancelled because nobody read it, not because its customer said so."""
     finishing = False
     """Whether this process settles and records the answer."""
 
@@ -169,6 +171,7 @@ class LiveAnswer:
             ids_before=self._logged_ids,
             token_ids=self.token_ids[self._logged_ids :],
             outcome=self.outcome,
+            abandoned=self.abandoned,
         )
 
     @property
@@ -238,7 +241,11 @@ class LiveAnswer:
         """Cancel the answer in `grace` seconds, unless `cancel_abandonment` is called before."""
         self.cancel_abandonment()
         if not self.ended:
-            self._abandonment = asyncio.get_running_loop().call_later(grace, self.scope.cancel)
+            self._abandonment = asyncio.get_running_loop().call_later(grace, self._abandon)
+
+    def _abandon(self) -> None:
+        self.abandoned = self.abandoned or not self.scope.cancel_called
+        self.scope.cancel()
 
     def cancel_abandonment(self) -> None:
         """Stop the abandonment timer."""

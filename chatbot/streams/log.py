@@ -110,6 +110,8 @@ class LogAppend:
     token_ids: Sequence[int] = ()
     outcome: bytes = b""
     """How the answer ends, where that is decided: with the last of what comes before its last event."""
+    abandoned: bool = False
+    """Whether the answer was cancelled because nobody read it: whoever asks with its Idempotency-Key gets another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +272,7 @@ class AnswerLog:
             StoreUnavailable: Redis cannot be asked.
         """
         keys, keep_seconds = _append_keys(tenant, answer_id), self._settings.keep
-        ended = int(any(entry.event.ends for entry in append.entries))
+        ended = _ended(append)
         token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
         # In the order in which `answer_append.lua` names them.
         args: list[Argument] = [answer_id, epoch, self._lease_ms, keep_seconds, ended, append.ids_before, token_ids]
@@ -502,6 +504,13 @@ class AnswerLog:
                 pipe.set(_deleted_key(tenant, answer_id), "", ex=self._settings.keep)
                 pipe.delete(*_answer_keys(tenant, answer_id))
             await self._breaker.call(pipe.execute)
+
+
+def _ended(append: LogAppend) -> int:
+    """Return 0 while the answer goes on, else 1, or 2 where nobody has read its end."""
+    if not any(entry.event.ends for entry in append.entries):
+        return 0
+    return 2 if append.abandoned else 1
 
 
 def answer_key(tenant: str, answer_id: AnswerId) -> str:

@@ -620,6 +620,7 @@ class AnswerRegistry:
                 token_ids=taken.token_ids,
             )
             live.opening = LogOpening(passages=taken.passages, checkpoint=taken.checkpoint)
+            live.abandoned = reason == "orphan" and not (taken.cancelled or taken.outcome)
             marked = replace(taken, cancelled=taken.cancelled or reason == "orphan")
             self._start_tasks(live, lambda live: resume(live, marked))
         return True

@@ -117,6 +117,30 @@ async def test_a_refusal_does_not_bind_the_key(product: Product) -> None:
     assert answered.json()["finish_reason"] == "stop"
 
 
+async def test_who_asks_again_after_a_time_out_is_answered_anew_and_each_answer_is_charged(product: Product) -> None:
+    key, body = {"idempotency-key": "k"}, {"message": ENGLISH, "stream": False}
+    async with product.client(new_customer()) as http:
+        before = (await http.get("/v1/limits")).json()
+        await product.tell(first_token_seconds=30.0)
+        try:
+            with pytest.raises(httpx2.TimeoutException):
+                await http.post("/v1/chat", json=body, headers=key, timeout=1.0)
+            await until(lambda: _no_answer_runs(http, before))
+        finally:
+            await product.restore()
+        left = (await http.get("/v1/limits")).json()
+        again, joined = [await http.post("/v1/chat", json=body, headers=key) for _ in range(2)]
+        after = (await http.get("/v1/limits")).json()
+    assert (again.json()["finish_reason"], joined.json()) == ("stop", again.json())
+    assert before["remaining_requests"] - left["remaining_requests"] == 1
+    assert left["remaining_requests"] - after["remaining_requests"] == 1
+    assert before["remaining_today"] >= left["remaining_today"] > after["remaining_today"]
+
+
+async def _no_answer_runs(http: httpx2.AsyncClient, before: dict[str, object]) -> bool:
+    return bool((await http.get("/v1/limits")).json()["remaining_slots"] == before["remaining_slots"])
+
+
 async def _no_slot(http: httpx2.AsyncClient) -> bool:
     return int((await http.get("/v1/limits")).json()["remaining_slots"]) == 0
 

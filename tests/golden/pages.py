@@ -344,6 +344,7 @@ A call without stream, and one of the OpenAI-compatible route, cannot be resumed
 ## Asking twice
 
 The same `Idempotency-Key` with the same body joins the same answer, for as long as its log is kept; with another body: 422 `idempotency_key_reused`.
+An answer that failed with `retryable: true`, or was stopped because its client left, holds its key no longer: the next request begins another.
 An answer that is joined counts against what a customer reads, as a stream that is sent again does.
 A refusal does not bind the key.
 

@@ -37,7 +37,10 @@ if #ARGV >= FIRST_EVENT then
     redis.call("EXPIRE", EVENTS, keep_seconds)
   end
 end
-if ended == "1" then
+if ended ~= "0" then
+  if ended == "2" and not cancelled then -- nobody read it: `claim.lua`
+    redis.call("HSET", ANSWER, "abandoned", 1)
+  end
   redis.call("ZREM", OPEN_ANSWERS, answer_id)
   redis.call("DEL", TOKEN_IDS)
   redis.call("HDEL", ANSWER, "frame", "read", "cancelled", "outcome")

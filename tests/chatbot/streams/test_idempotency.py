@@ -4,6 +4,7 @@ import contextlib
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from enum import StrEnum
 from uuid import uuid4
 
 import anyio
@@ -12,18 +13,26 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.deferred import DeferredSettings, DeferredWrites
-from chatbot.errors import KeyReused, Overloaded, RateLimited, StoreUnavailable
-from chatbot.events import Token
+from chatbot.errors import (
+    KeyReused,
+    ModelUnavailable,
+    Overloaded,
+    RateLimited,
+    StoreUnavailable,
+    TooLarge,
+    failed,
+)
+from chatbot.events import Event, FinishReason, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from knowledge.identity import Principal
 from tests.answers import customer, done
 from tests.chatbot.conftest import PATIENT
-from tests.chatbot.streams.conftest import new_answer
+from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import RedisServer
 from tests.patience import patient
 
@@ -119,6 +128,76 @@ async def test_another_body_is_refused_while_the_first_is_being_accepted_and_aft
     with pytest.raises(KeyReused):
         await keys.begin_once(begin.who, "k", "another", begin)
     assert len(begin.begun) == 1
+
+
+def only(event: Event) -> LogAppend:
+    return log_append(first=1, events=[event])
+
+
+async def test_a_key_is_free_once_its_answer_failed_in_a_way_that_may_pass(redis: Redis, answer_log: AnswerLog) -> None:
+    begin = Beginner(redis, customer())
+    first = await replica(redis).begin_once(begin.who, "k", "d", begin)
+    await answer_log.append(begin.who.tenant, first.answer_id, only(failed(ModelUnavailable())), epoch=1)
+    results = await together([asking(replica(redis), begin) for _ in range(10)])
+    assert len(begin.begun) == 2
+    assert {result.answer_id for result in results} == {begin.begun[1]}
+    assert sorted(result.joined for result in results) == [False] + [True] * 9
+
+
+@pytest.mark.parametrize("last", [failed(TooLarge()), done(), Token(text="It")], ids=["for good", "whole", "running"])
+async def test_a_key_stands_for_any_other_answer(redis: Redis, answer_log: AnswerLog, last: Event) -> None:
+    begin = Beginner(redis, customer())
+    first = await replica(redis).begin_once(begin.who, "k", "d", begin)
+    await answer_log.append(begin.who.tenant, first.answer_id, only(last), epoch=1)
+    again = await replica(redis).begin_once(begin.who, "k", "d", begin)
+    assert (first.joined, again.joined, again.answer_id) == (False, True, first.answer_id)
+
+
+class Stopped(StrEnum):
+    """Where an answer is stopped by its customer, if it is."""
+
+    NOT = "its reader leaves"
+    HERE = "its customer stops it"
+    ELSEWHERE = "its customer stops it on another replica"
+
+
+@pytest.mark.parametrize("stopped", Stopped)
+async def test_a_key_is_free_once_its_answer_was_cancelled_because_its_readers_left(
+    server: RedisServer, tasks: TaskGroup, stopped: Stopped
+) -> None:
+    who, begun, ending, may_end = customer(), list[AnswerId](), anyio.Event(), anyio.Event()
+
+    async def speak(live: LiveAnswer) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ending.set()
+            with anyio.CancelScope(shield=True):
+                await may_end.wait()
+            live.put(done(FinishReason.CANCELLED))
+
+    async with process(server, tasks, PATIENT) as (keys, registry), process(server, tasks, PATIENT) as elsewhere:
+
+        async def begin() -> BegunAnswer:
+            live = new_answer(who)
+            begun.append(live.answer_id)
+            await registry.start(live, speak, passages=[])
+            return BegunAnswer(live.answer_id, None)
+
+        first = await keys.begin_once(who, "k", "d", begin)
+        for _ in range(2):  # the second one comes while the answer is being ended
+            with registry.reading(who, first.answer_id, resumable=False):
+                joined = await keys.begin_once(who, "k", "d", begin)
+                if stopped is not Stopped.NOT:
+                    await (registry if stopped is Stopped.HERE else elsewhere[1]).cancel(who, first.answer_id)
+            await ending.wait()
+        may_end.set()
+        async with aclosing(registry.follow(who, first.answer_id, after=0)) as entries:
+            assert [entry.event async for entry in entries] == [done(FinishReason.CANCELLED)]
+        again = await elsewhere[0].begin_once(who, "k", "d", begin)
+        assert (joined.answer_id, joined.joined) == (first.answer_id, True)
+        assert (again.answer_id == first.answer_id) is again.joined is (stopped is not Stopped.NOT)
+        assert len(begun) == (2 if stopped is Stopped.NOT else 1)
 
 
 async def claimed(redis: Redis, who: Principal) -> None:
@@ -317,10 +396,12 @@ async def test_without_redis_a_key_binds_in_the_process_that_has_it(redis: Redis
 
 
 @asynccontextmanager
-async def process(server: RedisServer, tasks: TaskGroup) -> AsyncGenerator[tuple[IdempotencyKeys, AnswerRegistry]]:
-    """Run the keys and the answers of a replica at the product's own settings."""
+async def process(
+    server: RedisServer, tasks: TaskGroup, settings: RedisBreakerSettings | None = None
+) -> AsyncGenerator[tuple[IdempotencyKeys, AnswerRegistry]]:
+    """Run the keys and the answers of a replica, at the product's own settings where no others are given."""
     async with open_redis(server.url, RedisSettings()) as redis, open_pipelined_connection(redis) as pipelined:
-        breaker, deferred = RedisBreaker(RedisBreakerSettings()), DeferredWrites(DeferredSettings())
+        breaker, deferred = RedisBreaker(settings or RedisBreakerSettings()), DeferredWrites(DeferredSettings())
         keys = IdempotencyKeys(redis, breaker, IdempotencySettings(), deferred=deferred)
         answer_log = AnswerLog(redis, breaker, AnswerLogSettings(), pipelined=pipelined)
         registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())

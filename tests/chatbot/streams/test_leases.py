@@ -390,6 +390,7 @@ async def test_an_orphan_that_nobody_asks_for_is_ended_once(
             await anyio.sleep(0.02)
     assert len(replicas[0].finished + replicas[1].finished) == 1
     assert "orphan" in replicas[0].taken + replicas[1].taken
+    assert await redis.hexists(f"{{{who.tenant}}}:answer:{answer_id}", "abandoned"), "its key is free"
     assert text_of(await answer_log.all_events(who.tenant, answer_id)) == "".join(WORDS[:4]), "it is not gone on with"
     with anyio.fail_after(5):  # a tenant without open answers is not looked at any more
         while await redis.sismember("answers:tenants", who.tenant):

@@ -138,6 +138,11 @@ async def replay(bank: Bank, reading: Reading, url: str) -> list[SentEvent]:
         return [event async for event in read_events(response)] if response.status_code == 200 else []
 
 
+def holds_its_key(closed: Closed) -> bool:
+    """Return whether an answer neither failed nor lost its reader: who asks with its key again must have joined it."""
+    return closed.finish_reason not in {None, "cancelled"}
+
+
 def _compare_bills(bank: Bank, readings: Sequence[Reading], entries: Entries, compared: Compared) -> None:
     """Compare what each customer was charged with what their answers cost, and count answers that nobody asked for."""
     answered: defaultdict[str, dict[str, Sequence[Opened | Closed]]] = defaultdict(dict)
@@ -158,7 +163,7 @@ def _compare_bills(bank: Bank, readings: Sequence[Reading], entries: Entries, co
         again = [
             f"the key of a question was answered once more: {answer_id}"
             for answer_id, of_it in answered[sub].items()
-            if answer_id not in known and any(isinstance(e, Closed) and e.finish_reason for e in of_it)
+            if answer_id not in known and any(isinstance(e, Closed) and holds_its_key(e) for e in of_it)
         ]
         wrong = of_bill(bank.cluster.spent_today(sub), costs, shares=shares)
         if wrong or again:
