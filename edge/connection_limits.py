@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _MOST_CONNECTIONS: Final = 12_000  # more than one process has readers
 _SHARE_OF_FILES: Final = 0.75
@@ -43,14 +43,16 @@ def most_connections() -> int:
 class ConnectionLimits:
     """The most bytes of a head, the seconds that it may take, and those in which a body must bring `body_bytes`.
 
-    In `reply_seconds` as many bytes of a reply must be taken; `pipelined` requests of a connection wait at most.
+    A reply of which nothing is taken in `reply_seconds` is given up, and after `stalled_seconds` already where another
+    connection needs its room. Where more than `pipelined` requests wait for their turn, nothing behind them is read.
     """
 
     head_bytes: int = 32 * 1024
     head_seconds: float = 10.0
     body_bytes: int = 10 * 1024
     body_seconds: float = 10.0
-    reply_seconds: float = 30.0
+    reply_seconds: float = 120.0
+    stalled_seconds: float = 5.0
     pipelined: int = 32
     connections: int = _MOST_CONNECTIONS
 
@@ -86,6 +88,9 @@ class LimitedConnection(HttpToolsProtocol):
         self._fed = self._body = self._body_before = 0
         self._reply_timer: asyncio.TimerHandle | None = None
         self._unacked = 0
+        self._taken_at = self.opened_at
+        self._running: RequestResponseCycle | None = None
+        self._is_deaf = False
 
     @property
     def waits(self) -> bool:
@@ -95,10 +100,15 @@ class LimitedConnection(HttpToolsProtocol):
         return self._in_head and answered and not self.transport.is_closing()
 
     @property
-    def stalled(self) -> bool:
-        """Whether what was sent waits for the client to take it, and nothing else can happen before."""
+    def _stands(self) -> bool:
+        """Whether what was sent waits for the client to take it, so that nothing is written meanwhile."""
         is_full = self.flow is not None and self.flow.write_paused
         return is_full or (self.transport.is_closing() and self._untaken > 0)
+
+    @property
+    def stalled_for(self) -> float:
+        """For how many seconds the client has taken nothing of what waits for it; 0 where nothing waits."""
+        return self.loop.time() - self._taken_at if self._reply_timer is not None and self._stands else 0.0
 
     @property
     def _untaken(self) -> int:
@@ -154,7 +164,7 @@ class LimitedConnection(HttpToolsProtocol):
             self._early += data
             return
         for start in range(0, len(data), _PIECE_BYTES):
-            if self.transport.is_closing():
+            if self._is_deaf or self.transport.is_closing():
                 return
             piece = data[start : start + _PIECE_BYTES]
             self._fed += len(piece)
@@ -163,8 +173,7 @@ class LimitedConnection(HttpToolsProtocol):
                 self.refuse(b"431 Request Header Fields Too Large")
                 return
             if len(self.pipeline) > self._limits.pipelined:
-                self.refuse(b"429 Too Many Requests")
-                return
+                self._is_deaf, self.cycle.keep_alive = True, False  # closed behind the last that was read
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; a request that asks for another protocol is read again as one that does not."""
@@ -212,6 +221,10 @@ class LimitedConnection(HttpToolsProtocol):
         self._in_head, self._fed, self._body = True, 0, 0
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_reply()
@@ -221,18 +234,23 @@ class LimitedConnection(HttpToolsProtocol):
         self._watch_reply()
 
     def _watch_reply(self) -> None:
-        """Look in a while whether the client has taken what waits for it now."""
+        """Look now and then whether the client takes anything of what waits for it."""
         self._stop_watch()
         if self._untaken:
-            self._unacked = self._unacknowledged()
-            self._reply_timer = self.loop.call_later(self._limits.reply_seconds, self._check_reply)
+            self._unacked, self._taken_at = self._unacknowledged(), self.loop.time()
+            self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._look_at_reply)
 
-    def _check_reply(self) -> None:
-        # While it is stalled nothing is written, so that what is missing was taken.
-        if self.stalled and self._unacked - self._unacknowledged() < self._limits.body_bytes:
+    def _look_at_reply(self) -> None:
+        self._reply_timer = None
+        if not self._stands:
+            return
+        unacked, now = self._unacknowledged(), self.loop.time()
+        if unacked < self._unacked:  # while it stands, nothing is added
+            self._unacked, self._taken_at = unacked, now
+        if now - self._taken_at >= self._limits.reply_seconds:
             self.break_off()
-        elif self.stalled:
-            self._watch_reply()
+        else:
+            self._reply_timer = self.loop.call_later(self._limits.stalled_seconds, self._look_at_reply)
 
     def _stop_watch(self) -> None:
         if self._reply_timer is not None:
@@ -255,8 +273,10 @@ class LimitedConnection(HttpToolsProtocol):
         ours = [other for other in self.connections if isinstance(other, LimitedConnection)]
         if waiting := [other for other in ours if other.waits and other is not self]:
             min(waiting, key=lambda other: other.opened_at).refuse(b"503 Service Unavailable")
-        elif stalled := [other for other in ours if other.stalled]:
-            min(stalled, key=lambda other: other.opened_at).break_off()
+            return
+        longest = max(ours, key=lambda other: other.stalled_for)
+        if longest.stalled_for >= self._limits.stalled_seconds:
+            longest.break_off()
         else:
             self.refuse(b"503 Service Unavailable")
 
@@ -267,7 +287,8 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.abort()
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        running = self._running
+        if running is None or running.response_complete or not running.response_started:
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
 

@@ -76,8 +76,9 @@ def failed_reply(failed: Failed, form: Format = problem_json) -> Response:
         trace_id=failed.trace_id or current_trace_id(),
         handoff=failed.handoff or UNSET,
     )
-    wait = math.ceil((failed.retry_after_ms or 0) / 1000)
-    return form(problem, {"retry-after": str(max(1, wait))} if failed.retryable else {})
+    waits = failed.retryable and failed.retry_after_ms is not None
+    wait = max(1, math.ceil((failed.retry_after_ms or 0) / 1000))
+    return form(problem, {"retry-after": str(wait)} if waits else {})
 
 
 def person(request: Request) -> str:

@@ -48,9 +48,9 @@ def test_every_address_documents_its_refusals() -> None:
     assert {"code", "status", "detail", "trace_id"} <= set(schema["required"])
 
 
-@pytest.mark.parametrize(("milliseconds", "wait"), [(None, "1"), (0, "1"), (400, "1"), (1500, "2")])
+@pytest.mark.parametrize(("milliseconds", "wait"), [(None, None), (0, "1"), (400, "1"), (1500, "2")])
 def test_a_whole_answer_that_fails_is_the_problem_document_that_is_documented(
-    milliseconds: int | None, wait: str
+    milliseconds: int | None, wait: str | None
 ) -> None:
     overloaded = Failed(
         code="overloaded",
@@ -67,7 +67,7 @@ def test_a_whole_answer_that_fails_is_the_problem_document_that_is_documented(
     assert msgspec.json.decode(reply.body, type=Problem, strict=True).detail == "Busy"
     assert set(schema["required"]) | {"type"} <= set(msgspec.json.decode(reply.body)) <= set(schema["properties"])
     assert (reply.status_code, reply.media_type) == (503, "application/problem+json")
-    assert reply.headers["retry-after"] == wait
+    assert reply.headers.get("retry-after") == wait
 
 
 def test_a_whole_answer_that_fails_for_good_asks_nobody_to_wait() -> None:
