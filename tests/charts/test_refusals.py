@@ -10,6 +10,8 @@ from tests.charts.rendering import CHART, helm, template
 DIGEST = "sha256:" + "0" * 64
 OFFICE = [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
 PAY_DAY = {"name": "pay-day", "start": "30 8 25 * *", "end": "0 13 25 * *", "timezone": "Asia/Seoul", "replicas": 12}
+L4 = {"matchExpressions": [{"key": "bank-chatbot/pool", "operator": "In", "values": ["l4"]}]}
+REQUIRED, PREFERRED = (f"{how}DuringSchedulingIgnoredDuringExecution" for how in ("required", "preferred"))
 # (name in the message, values file, mistaken values)
 SCHEMA: list[tuple[str, str, object]] = [
     ("replicaCount", "values", {"replicaCount": 3}),
@@ -119,6 +121,9 @@ CHECKS: list[tuple[str, str, object]] = [
     ("primaries-differ", "values", {"llm": {"pools": {"l4": {"profile": "l4", "group": "primary"}}}}),
     ("pool-anywhere", "values-prod",
      {"llm": {"pools": {"next": {"profile": "h100", "group": "canary", "weight": 0.1}}}}),
+    ("pool-anywhere", "values",
+     {"llm": {"pools": {"l4": {"profile": "l4", "group": "fallback",
+                               "nodeAffinity": {PREFERRED: [{"weight": 1, "preference": L4}]}}}}}),
     ("name-twice", "values-prod",
      {"llm": {"external": [{"name": "h100", "urls": ["http://a:1"], "group": "primary", "tokenizer": "/models/a",
                             "profile": "h100"}]}}),
@@ -209,6 +214,17 @@ def test_the_schema_refuses(name: str, values: str, mistake: object, tmp_path: P
 @pytest.mark.parametrize(("name", "values", "mistake"), CHECKS, ids=lambda part: part if isinstance(part, str) else "")
 def test_a_check_refuses(name: str, values: str, mistake: object, tmp_path: Path) -> None:
     assert f"{name}: " in refusal(values, mistake, tmp_path)
+
+
+@pytest.mark.parametrize("pools", [
+    {"h100": {"nodeSelector": None}, "next": {"profile": "h100", "group": "canary", "weight": 0.1}},
+    {"l4": {"profile": "l4", "group": "fallback", "nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [L4]}}}},
+    {"l4": {"profile": "l4", "group": "fallback", "gpu": {"resource": "nvidia.com/mig-3g.40gb"}}},
+], ids=["one profile", "a required affinity", "another resource"])  # fmt: skip
+def test_a_pool_whose_cards_all_have_room_names_no_nodes(pools: object, tmp_path: Path) -> None:
+    (tmp_path / "pools.yaml").write_text(json.dumps({"llm": {"pools": pools}}), "utf-8")
+    completed = template("values", "-f", str(tmp_path / "pools.yaml"))
+    assert completed.returncode == 0, completed.stderr
 
 
 def test_a_release_whose_pods_would_have_names_too_long_is_refused() -> None:

@@ -359,6 +359,28 @@ def test_an_upgrade_with_the_same_volumes_goes_on(name: str, tmp_path: Path) -> 
         assert "unable to build kubernetes objects" in upgrade(name, arguments, 4)
 
 
+def test_one_node_keeps_the_weights_of_several_chatbots_by_naming_the_claim_of_the_release(tmp_path: Path) -> None:
+    one = ["--set", "chatbot.scaling.minReplicas=1,chatbot.scaling.maxReplicas=1,chatbot.scaling.fallbackReplicas=1"]
+    given = ["--set", "weights.accessMode=ReadWriteOnce,weights.storageClass=local"]
+    claim = f"{NAME}-weights"
+    named = ["--set", f"weights.existingClaim={claim},weights.storageClass="]
+    before = render("values", *given, *one)
+    volume = by_name(before)["PersistentVolumeClaim", claim]
+    assert volume["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert volume["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "an upgrade without it deletes it"
+    with cluster(before, tmp_path) as arguments:
+        message = upgrade("values", [*arguments, *given], 4)
+        assert "weights-not-shared: " in message
+        assert claim in message
+        assert "unable to build kubernetes objects" in upgrade("values", [*arguments, *given, *named], 4)
+    after = render("values", *given, *named)
+    assert ("PersistentVolumeClaim", claim) not in by_name(after)
+    unchanged = render("values", *given, *one, *named)
+    assert by_name(before).keys() - by_name(unchanged).keys() == {("PersistentVolumeClaim", claim)}
+    assert restarted(before, unchanged) == set()
+    assert claim in json.dumps(by_name(after)["Deployment", f"{NAME}-chatbot"]["spec"]["template"])
+
+
 SIZES = ("weights.size", "ingest.blobs.size", "qdrant.size", "redis.size", "postgres.size", "llm.pools.h100.cache.size")
 
 
