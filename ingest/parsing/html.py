@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise, takewhile
+from itertools import chain, pairwise, takewhile
 from uuid import uuid4
 
 from bs4 import BeautifulSoup, Comment, Tag
@@ -26,7 +26,9 @@ _DISPLAYED = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|co
 _STRUCK = re.compile(r"text-decoration(?:-line)?\s{0,4}:[^;]{0,60}line-through", re.IGNORECASE)
 _RAISED = re.compile(r"vertical-align\s{0,4}:\s{0,4}super", re.IGNORECASE)
 _EMPHASIS = {"b", "strong", "i", "em"}
-_IN_FIGURE = re.compile(r"\d\S|\S\d")
+_INLINE = {*_EMPHASIS, "u", "span", "a", "font", "small", "big", "mark", "ins", "sub", "sup"}
+_CELLS = ["td", "th"]
+_IN_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")
 MOST_SPANNED = 200
 
 
@@ -58,11 +60,32 @@ def _strip(soup: BeautifulSoup) -> None:
     remove_unseen(soup)  # before its style sheets go
     for tag in [*soup(_DROPPED), *soup(["del", "s", "strike"]), *soup(style=_STRUCK)]:
         tag.decompose()
-    for tag in soup(lambda tag: tag.name == "sup" or _RAISED.search(str(tag.get("style", ""))) is not None):
-        tag.replace_with(raised(tag.get_text()))
     for node in soup.find_all(string=lambda text: isinstance(text, Comment | PreformattedString)):
         node.extract()
+    for tag in soup(_is_raised):
+        _raise(tag)
     _join_figures(soup)
+
+
+def _is_raised(tag: Tag) -> bool:
+    is_said = tag.name == "sup" or (tag.name in _INLINE and _RAISED.search(str(tag.get("style", ""))) is not None)
+    return is_said and tag.find([*_BREAKS, *_CELLS]) is None
+
+
+def _raise(tag: Tag) -> None:
+    """Write a raised mark so that no figure takes it for its own; a cell of which all is raised stays."""
+    text = tag.get_text()
+    before = tag.find_previous(string=True) if text.strip() else None
+    written = raised(text, str(before or ""))
+    if written != text and not _fills_cell(tag):
+        tag.string = written
+
+
+def _fills_cell(tag: Tag) -> bool:
+    for one in (tag, *tag.parents):
+        if one.name in _CELLS or any(str(beside).strip() for beside in chain(one.next_siblings, one.previous_siblings)):
+            return one.name in _CELLS
+    return False
 
 
 def _join_figures(soup: BeautifulSoup) -> None:
@@ -70,9 +93,9 @@ def _join_figures(soup: BeautifulSoup) -> None:
     for before, after in pairwise(soup.find_all(string=True)):
         if _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
             between = _between(before, after)
-            if not any(tag.name in _BREAKS for tag in between):
+            if not any(tag.name in _BREAKS or _DISPLAYED.search(str(tag.get("style", ""))) for tag in between):
                 for tag in [tag for tag in between if tag.name in _EMPHASIS]:
-                    tag.unwrap()
+                    tag.name = "span"  # taken out of the tree, each would be looked for among all beside it
 
 
 def _between(before: NavigableString, after: NavigableString) -> list[Tag]:
@@ -102,7 +125,7 @@ def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
 
 
 def _cells(row: Tag) -> list[Tag]:
-    return row.find_all(["td", "th"], recursive=False)
+    return row.find_all(_CELLS, recursive=False)
 
 
 def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
@@ -133,11 +156,22 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
 
 
 def _words(tag: Tag) -> str:
-    """Return the words in an element: only a block or a line break parts them, whatever their letters look like."""
-    for block in [*tag.find_all(_BREAKS), *tag.find_all(style=_DISPLAYED)]:
-        block.insert_before(" ")
-        block.insert_after(" ")
-    return " ".join(tag.get_text().split())
+    """Return the words in an element: what its texts say is parted, but for a figure of which letters have a look."""
+    texts = tag.find_all(string=True)
+    parted = ((after if _is_figure(before, after) else f" {after}") for before, after in pairwise(texts))
+    return " ".join("".join([*texts[:1], *parted]).split())
+
+
+def _is_figure(before: NavigableString, after: NavigableString) -> bool:
+    """Tell whether a figure goes on from one text to the next, as no element between them may be a block."""
+    if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
+        return False
+    return all(
+        tag.name in _INLINE
+        and (tag.name == "sup" or not tag.has_attr("class"))
+        and not _DISPLAYED.search(str(tag.get("style", "")))
+        for tag in _between(before, after)
+    )
 
 
 def _fill(line: list[str], hanging: dict[int, tuple[int, str]]) -> None:

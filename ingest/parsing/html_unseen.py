@@ -4,6 +4,8 @@ Hidden are elements by an attribute, their style or a rule of the page's own she
 moved or clipped away. Text is hidden where the nearest element that says so makes it invisible or tiny, or where its
 colour is that of its ground: of the nearest element with a background, else white. A picture is a ground of no known
 colour. What a sheet of another file says is not known: there a class may give a ground.
+
+What the page's sheets say of how an element is displayed it says itself afterwards: later steps part words by it.
 """
 
 import re
@@ -36,7 +38,7 @@ _SIZE_WORDS: Final = frozenset(
     {"initial", "medium", "small", "large", "x-small", "x-large", "xx-small", "xx-large", "xxx-large"}
 )
 _LETTER = 16.0  # dots
-_FONT: Final = re.compile(r"(?:^| )([\d.]+(?:px|pt|em|rem|%)?)(?: ?/|[ ])")
+_FONT_SIZE: Final = re.compile(r"[\d.]{1,12}(?:px|pt|em|rem|%)?")
 _VISIBILITY: Final = frozenset({"hidden", "collapse", "visible", "initial"})
 _SIZES: Final = ("width", "height", "max-width", "max-height")
 _CLIPPED: Final = re.compile(
@@ -57,8 +59,12 @@ def remove_unseen(soup: BeautifulSoup) -> None:
     """Remove what a web page hides."""
     look = _Look(soup)
     for tag in soup.find_all(re.compile("")):
-        if not tag.decomposed and look.is_hidden(tag):
+        if tag.decomposed:
+            continue
+        if look.is_hidden(tag):
             tag.decompose()
+        elif display := look.display(tag):
+            tag["style"] = f"{tag.get('style', '')};display:{display}"
     for text in soup.find_all(string=True):
         if text.strip() and type(text) is NavigableString and text.parent is not None and look.is_unread(text.parent):
             text.extract()
@@ -90,6 +96,10 @@ class _Look:
             return True
         return _is_gone({name: self._resolved(value) for name, value in self._style(tag).items()})
 
+    def display(self, tag: Tag) -> str:
+        """Return how an element is displayed, as far as it is said."""
+        return self._resolved(self._style(tag).get("display", ""))
+
     def is_unread(self, tag: Tag) -> bool:
         """Tell whether the text of an element is invisible, tiny, without a colour or in that of its ground."""
         if id(tag) not in self._unread:
@@ -104,13 +114,13 @@ class _Look:
         """Return the size of an element's letters in dots: a share is one of the letters around it."""
         share = 1.0
         for one in (tag, *tag.parents):
-            for value in map(self._resolved, _letter_sizes(self._style(one))):
-                if relative := _RELATIVE.fullmatch(value):
-                    share *= float(relative[1]) / (100 if relative[2] == "%" else 1)
-                elif value in _SIZE_WORDS:
-                    return share * _LETTER
-                elif sizes := _lengths(value):
-                    return share * min(sizes)
+            value = self._resolved(self._style(one).get("font-size", ""))
+            if relative := _RELATIVE.fullmatch(value):
+                share *= float(relative[1]) / (100 if relative[2] == "%" else 1)
+            elif value in _SIZE_WORDS:
+                return share * _LETTER
+            elif sizes := _lengths(value):
+                return share * min(sizes)
         return share * _LETTER
 
     def _blends(self, tag: Tag) -> bool:
@@ -162,13 +172,6 @@ def _is_gone(style: Style) -> bool:
     is_off = is_off or style.get("content-visibility") == "hidden"
     is_clear = any(_NUMBER.match(value) and _share(value) < _LEAST_OPACITY for value in _opacities(style))
     return is_off or is_clear or _is_shrunk(style) or _is_away(style)
-
-
-def _letter_sizes(style: Style) -> Iterator[str]:
-    """Yield what a style says of the size of letters."""
-    yield style.get("font-size", "")
-    if font := _FONT.search(style.get("font", "")):
-        yield font[1]
 
 
 def _is_shrunk(style: Style) -> bool:
@@ -259,10 +262,19 @@ def _declarations(style: str) -> Style:
     found: dict[str, str] = {}
     for declaration in _COMMENTS.sub("", style).split(";"):
         name, _, value = declaration.partition(":")
-        name = name.strip().lower()
-        if "!" in value or "!" not in found.get(name, ""):
-            found[name] = _SPACES.sub(" ", value).strip().lower()
+        name, value = name.strip().lower(), _SPACES.sub(" ", value).strip().lower()
+        said = {name: value, "font-size": _font_size(value)} if name == "font" else {name: value}
+        found |= {one: what for one, what in said.items() if what and ("!" in what or "!" not in found.get(one, ""))}
     return found
+
+
+def _font_size(font: str) -> str:
+    """Return the size of letters that a `font` says, with its mark if it is important; nothing where it says none."""
+    value, mark, _ = font.partition("!")
+    before, line_height, _ = value.partition("/")
+    words = before.split() if line_height else before.split()[:-1]
+    sizes = [word for word in words if word in _SIZE_WORDS or _FONT_SIZE.fullmatch(word)]
+    return sizes[-1] + mark if sizes else ""
 
 
 def _merged(styles: list[Style]) -> Style:

@@ -131,7 +131,7 @@ def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
 def _tidied(rendered: str) -> str:
     with_tables = _TABLE.sub(lambda match: f"\n\n{to_text(BeautifulSoup(match.group(), 'lxml'))}\n\n", rendered)
     whole = _BOLD.sub(_joined, _IMAGE.sub("", with_tables))
-    plain = _SUP.sub(lambda match: raised(match[1]), whole)
+    plain = _SUP.sub(lambda match: raised(match[1], whole[max(0, match.start() - 2) : match.start()]), whole)
     lines = (
         _BREAK.sub(" " if line.startswith("|") else "\n\n", line).rstrip().replace("\u3000", " ")
         for line in plain.split("\n")

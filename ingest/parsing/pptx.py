@@ -57,9 +57,10 @@ def _raise_runs(slide: Slide) -> None:
     """Write the raised letters of a slide in raised characters."""
     for properties in slide.shapes.element.iter("{*}rPr"):
         baseline = properties.get("baseline", "0")
-        text = properties.getparent().find("{*}t")
+        run = properties.getparent()
+        text, before = run.find("{*}t"), run.getprevious()
         if baseline.strip("0%") and not baseline.startswith("-") and text is not None:
-            text.text = raised(text.text or "")
+            text.text = raised(text.text or "", "" if before is None else before.findtext("{*}t", ""))
 
 
 def _slide(slide: Slide) -> Iterator[str]:

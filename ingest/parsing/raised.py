@@ -1,18 +1,25 @@
-"""Raised text, as footnote marks and powers are, in characters that no figure before it can take for its own. Pure."""
+"""Raised marks, as of footnotes and powers, in characters that no figure before them can take for its own. Pure."""
 
+import re
 from typing import Final
 
-_PLAIN: Final = "0123456789()[]+-="
-_RAISED: Final = str.maketrans(_PLAIN, "⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾⁽⁾⁺⁻⁼")
-_ORDINALS: Final = frozenset({"st", "nd", "rd", "th"})
-"""Endings that word processors raise on their own: 1st is no footnote."""
+_PLAIN: Final = "0123456789()[]+-=０１２３４５６７８９（）［］"
+_RAISED: Final = str.maketrans(_PLAIN, "⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾⁽⁾⁺⁻⁼⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾⁽⁾")
+_OF_A_MARK: Final = frozenset(f"{_PLAIN},.;~*†‡§※ \t\n\xa0")
+_FIGURE: Final = re.compile(r"\d,\d{3}|\.\d")
+_NOTE: Final = re.compile(r"[(\[]?(?:주\s?\d[\d,()\[\]\s주]{0,20}|[A-Za-z](?:\s?,\s?[A-Za-z]){0,8}[)\]]?)")
+_BEFORE_DECIMALS: Final = re.compile(r"\d\.")
 
 
-def raised(text: str) -> str:
-    """Return raised text as it stands directly behind what it belongs to: `¹⁾` for 1), `[a]` for a, `st` as it is."""
+def raised(text: str, before: str = "") -> str:
+    """Return a raised mark as it stands directly behind what it belongs to: `¹⁾` for 1), `[a]` for a, `[주1]` for 주1).
+
+    Other raised text is as it is written: a unit (원, %p), an ending (th), words, a figure or the decimals of the one
+    that the text before it begins.
+    """
     inner = text.strip()
-    if inner.lower() in _ORDINALS or not inner:
+    if inner.isdecimal() and _BEFORE_DECIMALS.fullmatch(before[-2:]):
         return text
-    if any(letter.isalpha() or (letter.isdecimal() and letter not in _PLAIN) for letter in inner):
-        return f"[{inner.strip('[]')}]"
-    return inner.translate(_RAISED)
+    if _NOTE.fullmatch(inner):
+        return f"[{inner.strip('()[]')}]"
+    return inner.translate(_RAISED) if _OF_A_MARK.issuperset(inner) and not _FIGURE.search(inner) else text

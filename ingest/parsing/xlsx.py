@@ -189,12 +189,14 @@ def _text(cell: ReadOnlyCell) -> str:
     text = _shown(cell.value, cell.number_format)
     if text and isinstance(cell.value, CellRichText):
         runs = ((run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in cell.value)
-        return "".join(_written(text, font) for text, font in runs if not _is_unseen(cell, font))
-    return "" if not text or _is_unseen(cell, cell.font) else _written(text, cell.font)
+        seen = [(text, font) for text, font in runs if not _is_unseen(cell, font)]
+        before = ["", *(text for text, _ in seen)]
+        return "".join(_written(*run, last) for run, last in zip(seen, before, strict=False))
+    return "" if not text or _is_unseen(cell, cell.font) else text
 
 
-def _written(text: str, font: Font | InlineFont | None) -> str:
-    return raised(text) if font and font.vertAlign == "superscript" else text
+def _written(text: str, font: Font | InlineFont | None, before: str) -> str:
+    return raised(text, before) if font and font.vertAlign == "superscript" else text
 
 
 def _is_struck(cell: ReadOnlyCell) -> bool:

@@ -34,9 +34,18 @@ def prose(html: str) -> str:
         ("<p>연 1%</p><p>우대 2%</p>", "연 1% 우대 2%"),
         ("<ul><li>1%<li>2%</ul>", "1% 2%"),
         ('<span style="display:block">1%</span><span style="display:block">2%</span>', "1% 2%"),
+        ('<span class="b">3.5</span><span class="b">4.0</span>', "3.5 4.0"),
+        ('<b class="b">1인당 5</b><b class="b">10만원 이상</b>', "1인당 5 10만원 이상"),
+        ("3.5<img src=a>4.0", "3.5 4.0"),
+        ("3<sup>년</sup>", "3년"),
+        ('5,000<sup class="note">1)</sup>원', "5,000¹⁾원"),
+        ("<style>td u { display: block }</style><u>3.5</u><u>4.0</u>", "3.5 4.0"),
+        ("<style>.b { display: block }</style><i class=b>3.5</i><i class=b>4.0</i>", "3.5 4.0"),
     ],
 )
-def test_words_of_a_cell_are_parted_by_blocks_and_line_breaks_alone(html: str, text: str) -> None:
+def test_a_figure_of_a_cell_is_torn_by_no_look_of_its_letters_and_never_joined_with_another(
+    html: str, text: str
+) -> None:
     assert cell(html) == text
 
 
@@ -47,6 +56,7 @@ def test_words_of_a_cell_are_parted_by_blocks_and_line_breaks_alone(html: str, t
         ("금리 3.<b><i>5</i></b>%", "금리 3.5%"),
         ("<b>500</b>원", "500원"),
         ("<b>예금</b>은 <b>연</b> 3%", "**예금**은 **연** 3%"),
+        ('<b style="display:block">3.5</b><b style="display:block">4.0</b>', "**3.5****4.0**"),
     ],
 )
 def test_emphasis_does_not_part_a_figure(html: str, text: str) -> None:
