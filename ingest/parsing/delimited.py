@@ -1,6 +1,7 @@
 """Delimited text (CSV, with commas, semicolons, tabs or bars): recognised by the regularity of its rows.
 
-Text where a heading, a rule or a fence of Markdown stands outside of quoted cells is none, nor is a list.
+Text where a heading below its first line, a rule or a fence of Markdown stands outside of quoted cells is none, nor is
+a list.
 """
 
 import csv
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from io import StringIO
 from itertools import pairwise
 
+from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
 from ingest.parsing.text import begins_markdown
@@ -17,7 +19,7 @@ from ingest.parsing.text import begins_markdown
 MOST_ROWS = 1_000_000
 REGULAR = 0.95  # of the rows with more than one cell that must have the commonest number of cells
 PROSE = 60  # characters of an average cell: longer ones are sentences with commas in them
-_DELIMITERS = ("\t", ";", "|", ",")  # the first where several are as regular
+_DELIMITERS = ("\t", ";", "|", ",")  # the first where several are as regular, with as many cells
 _SAMPLE = 200  # lines
 _IN_NUMBER = re.compile(r"\d,\d{3}(?!\d)")
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s")
@@ -46,32 +48,48 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
     title_lines = [" ".join(cell for cell in row if cell) for row in rows[:titles]]
     return Parsed(
         format=Format.CSV,
-        title=title_lines[0] if title_lines else None,
+        title=(first_heading(title_lines[0]) or title_lines[0]) if title_lines else None,
         pages=(Page(number=None, markdown="\n\n".join([*title_lines, to_markdown(rows[titles:])]).strip()),),
     )
 
 
-def _regular_rows(lines: Sequence[str], delimiter: str) -> int:
-    """Return the number of rows that have as many cells as most, 0 where the lines are no rows."""
+def _regular_rows(lines: Sequence[str], delimiter: str) -> tuple[int, int] | None:
+    """Return how many rows have as many cells as most, and how many cells; None where the lines are no rows."""
     try:
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
     except csv.Error:
-        return 0
+        return None
     wide = [row for row in rows if len(row) > 1]
-    if len(wide) < 2 or len(rows) - len(wide) > 3 or any(begins_markdown(delimiter.join(row)) for row in rows):
-        return 0
+    if len(wide) < 2 or len(rows) - len(wide) > 3 or _is_markdown(rows, delimiter) or _is_prose(wide, delimiter):
+        return None
     width, count = Counter(len(row) for row in wide).most_common(1)[0]
-    head = next(row for row in wide if len(row) == width)
-    is_text = _is_prose(wide, delimiter) or _ITEM.match(head[0]) or (delimiter == "," and _cuts_number(head))
-    return 0 if count < REGULAR * len(wide) or is_text else count
+    regular = [row for row in wide if len(row) == width]
+    is_text = delimiter != "\t" and _ITEM.match(regular[0][0])
+    if count < REGULAR * len(wide) or is_text or (delimiter == "," and all(map(_cuts_number, regular))):
+        return None
+    return count, width
+
+
+def _is_markdown(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
+    """Tell whether a row begins as only one of Markdown does; a heading alone on the first line may be a title.
+
+    Between tabs a number's sign is the name of a column.
+    """
+    is_title = sum(map(bool, rows[0])) == 1 and rows[0][0].startswith("#")
+    checked = [row for row in rows[is_title:] if len(row) == 1 or delimiter != "\t"]
+    return any(begins_markdown(delimiter.join(row)) for row in checked)
 
 
 def _is_prose(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
     cells = [cell for row in rows for cell in row]
-    later = [cell for row in rows for cell in row[1:] if cell]
-    # "Dear Sir, thank you" on two lines is no table: there, a space follows the commas.
-    spaced = sum(cell.startswith(" ") for cell in later)
-    return sum(map(len, cells)) > PROSE * len(cells) or (delimiter == "," and spaced * 2 >= len(later))
+    if sum(map(len, cells)) > PROSE * len(cells):
+        return True
+    # "Dear Sir, thank you" on two lines is no table: there, a space follows the commas. In a table it may follow those
+    # before some columns.
+    later = [(at, cell.startswith(" ")) for row in rows for at, cell in enumerate(row[1:]) if cell]
+    spaced = sum(is_spaced for _, is_spaced in later)
+    is_by_column = len(set(later)) == len(dict(later)) and spaced < len(later)
+    return delimiter == "," and spaced * 2 >= len(later) and not is_by_column
 
 
 def _cuts_number(row: Sequence[str]) -> bool:

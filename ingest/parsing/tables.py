@@ -1,7 +1,7 @@
 """Tables as Markdown (pipe tables): one header row, one line for each row, without spans and line breaks."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 Row = Sequence[str]
@@ -9,8 +9,10 @@ MOST_HEADER_ROWS = 3
 MOST_COMPARED = 100  # rows below a header that tell whether it is one
 FIGURE = "0"
 LONGEST_FIGURE = 200  # characters of a cell: a longer one is prose
-_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)(?:[./-]\d{1,2}(?!\d)){0,2}")
 _NUMBER = re.compile(r"\d[\d.,]*")
+_UNIT = re.compile(r"\d[\d.,]*+\s?([^\W\d_]+|[^\w\s]|)")
+_TERM = re.compile(r"(?:19|20)\d\d(?!\d)|\d[\d.,]*+\s?[^\W\d_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, filled: bool = Fal
 def header_rows(grid: Sequence[Row], merged: Sequence[Merged], *, known: int = 1) -> int:
     """Return how many first rows are the header, at least `known`; `grid` has its merged cells filled in.
 
-    Below a head that spans columns a row is one more where another head reaches into it; where it is empty but for the
-    columns spanned; or where it names figures that stand below it, and no column beside them has a name already.
+    Below a head that spans columns a row is one more where another head reaches into it and it has no figures of data;
+    where it is empty but for the columns spanned; or where it names figures that stand below it, and no column beside
+    them has a name already. In doubt a row is one of data.
     """
     width = max(map(len, grid), default=0)
     first = [[*row, *[""] * (width - len(row))] for row in grid[: MOST_HEADER_ROWS + MOST_COMPARED]]
@@ -63,19 +66,21 @@ def header_rows(grid: Sequence[Row], merged: Sequence[Merged], *, known: int = 1
     return depth
 
 
-def names(row: Row, below: Sequence[Row], columns: Iterable[int]) -> bool:
-    """Tell whether a row names figures: in a column the rows below it have those of one form, in none those of its own.
+def names(row: Row, below: Sequence[Row], columns: Iterable[int], *, by_words: bool) -> bool:
+    """Tell whether a row names figures: each cell differs in its unit from those below, in a column of one form.
 
-    All rows are as long.
+    A label of data may stand there as well as a name: words suffice with `by_words`, else it takes terms or years
+    ("6개월", "2025"). All rows are as long.
     """
-    named = False
+    named = []
     for column in columns:
-        form = _form(row[column])
-        forms = [_form(line[column]) for line in below]
-        if FIGURE in form and form in forms:
+        cells = [line[column] for line in below]
+        forms = [_form(cell) for cell in cells]
+        if not row[column] or _units(row[column]) & {unit for cell in cells for unit in _units(cell)}:
             return False
-        named = named or (bool(forms) and FIGURE in forms[0] and forms.count(forms[0]) > 1)
-    return named
+        if forms and FIGURE in forms[0] and forms.count(forms[0]) > 1:
+            named.append(row[column])
+    return bool(named) and (by_words or all(map(_TERM.match, named)))
 
 
 def _is_header(grid: Sequence[Row], at: int, merged: Sequence[Merged]) -> bool:
@@ -83,21 +88,49 @@ def _is_header(grid: Sequence[Row], at: int, merged: Sequence[Merged]) -> bool:
     heads = [cell for cell in above if cell.across > 1]
     if not heads or not any(grid[at]):
         return False
-    if any(cell.row + cell.down > at for cell in above):
-        return True
+    reached = _columns(cell for cell in above if cell.row + cell.down > at)
+    if reached:
+        return not _has_values(grid, at, reached)
     as_wide = [cell for cell in merged if cell.row == at]
-    parted = [head for head in heads if head.row + head.down == at and not any(map(head.is_within, as_wide))]
-    columns = {column for head in parted for column in range(head.column, head.column + head.across)}
-    beside = [(grid[at - 1][column], grid[at][column]) for column in range(len(grid[at])) if column not in columns]
-    if not parted or any(name and cell for name, cell in beside):
+    return _parts(
+        [head for head in heads if head.row + head.down == at and not any(map(head.is_within, as_wide))], grid, at
+    )
+
+
+def _parts(heads: Sequence[Merged], grid: Sequence[Row], at: int) -> bool:
+    """Tell whether a row names the columns that the heads right above it span."""
+    row, columns = grid[at], _columns(heads)
+    beside = [(grid[at - 1][column], row[column]) for column in range(len(row)) if column not in columns]
+    if any(name and cell for name, cell in beside) or len({row[column] for column in columns}) < 2:
         return False
-    is_empty_beside = any(name for name, _ in beside) and not any(cell for _, cell in beside)
-    return is_empty_beside or names(grid[at], grid[at + 1 :], columns)
+    if any(name for name, _ in beside) and not any(cell for _, cell in beside):
+        return not _has_values(grid, at, set())
+    is_title = len(heads) == 1 and not beside  # of the whole table: what is below it may be data
+    return names(row, grid[at + 1 :], columns, by_words=not is_title and not any(cell for _, cell in beside))
+
+
+def _columns(cells: Iterable[Merged]) -> set[int]:
+    return {column for cell in cells for column in range(cell.column, cell.column + cell.across)}
+
+
+def _has_values(grid: Sequence[Row], at: int, reached: Container[int]) -> bool:
+    """Tell whether a row has a figure of a form that stands below it as well, or below which there is none."""
+    for column, cell in enumerate(grid[at]):
+        form = _form(cell)
+        forms = [_form(line[column]) for line in grid[at + 1 :]]
+        if column not in reached and FIGURE in form and (form in forms or not any(FIGURE in other for other in forms)):
+            return True
+    return False
 
 
 def _form(cell: str) -> str:
     """Return what figures of one kind have in common: "5,100원" and "300원" are both "0원"; a year is no figure."""
     return _NUMBER.sub(FIGURE, _YEAR.sub("Y", cell)) if len(cell) < LONGEST_FIGURE else ""
+
+
+def _units(cell: str) -> set[str]:
+    """Return what follows the numbers of a cell: of "최고 3.0%" and "3.5%" it is the same, of "6개월" another."""
+    return set(_UNIT.findall(_YEAR.sub("Y", cell))) if len(cell) < LONGEST_FIGURE else set()
 
 
 def title_rows(rows: Sequence[Row]) -> int:

@@ -261,12 +261,17 @@ def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
 
 
 def _is_header_of(head: Sequence[Mapping[int, str]], body: Sequence[Mapping[int, str]], layout: Layout) -> bool:
-    """Tell whether a block is one row, below its titles, that names the figures of the block after it."""
+    """Tell whether a block is one row, below its titles, that names the figures of the block after it.
+
+    Words do so where the rows of several figures have labels: a line of two cells may be a note of its own.
+    """
     columns, grid = _grid([*head, *body[:MOST_COMPARED]], layout)
     above = grid[: len(head)]
     if len(above) - title_rows(above) != 1 or title_rows(grid[len(head) :]) or not {*columns} <= head[-1].keys():
         return False
-    return names(above[-1], grid[len(head) :], range(len(columns)))
+    below = grid[len(head) :]
+    has_labels = len(columns) > 2 and not any(character.isdigit() for row in below for character in row[0])
+    return names(above[-1], below, range(len(columns)), by_words=has_labels)
 
 
 def _grid(rows: Sequence[Mapping[int, str]], layout: Layout) -> tuple[list[int], list[list[str]]]:

@@ -67,6 +67,23 @@ def test_a_blank_row_below_the_header_of_a_sheet_leaves_it_the_header(tmp_path: 
     assert "| 구분 | 창구 |\n| --- | --- |\n| 송금 | 500 |" in text
 
 
+@pytest.mark.parametrize("note", [["고객센터", "평일 운영"], ["고객센터", "1588-0000"], ["구분", "평일 9시부터"]])
+def test_a_note_above_a_blank_row_of_a_sheet_heads_no_table(tmp_path: Path, note: list[str | None]) -> None:
+    rows: list[list[str | None]] = [note, [None], ["6개월", "2.5%"], ["12개월", "2.8%"]]
+    text = text_of(read(tmp_path, _sheet(*rows, merged=[])))
+    assert f"| {note[0]} | {note[1]} |\n| --- | --- |\n\n| 6개월 | 2.5% |\n| --- | --- |" in text
+
+
+def test_words_above_a_blank_row_head_labels_and_their_figures(tmp_path: Path) -> None:
+    rows: list[list[str | None]] = [
+        ["상품", "기본", "우대"],
+        [None],
+        ["예금", "3.0%", "3.5%"],
+        ["적금", "3.1%", "3.6%"],
+    ]
+    assert "| 상품 | 기본 | 우대 |\n| --- | --- | --- |\n| 예금" in text_of(read(tmp_path, _sheet(*rows, merged=[])))
+
+
 @pytest.mark.parametrize(
     ("grid", "merged", "depth"),
     [
@@ -92,6 +109,24 @@ def test_a_blank_row_below_the_header_of_a_sheet_leaves_it_the_header(tmp_path: 
         (["상품 금리 금리", "상품 금리 금리", "예금 3% 3%"], [(0, 0, 2, 1), (0, 1, 2, 2), (2, 1, 1, 2)], 2),
         (["상품 금리", "상품 3%", "예금 4%"], [(0, 0, 2, 1)], 1),
         (["상품 금리 금리", "_ 6개월 12개월"], [(0, 1, 1, 2)], 1),
+        # The first row of data: words in place of figures, figures with words before them, under heads that say little.
+        (["_ 수수료 수수료", "이체 면제 면제", "창구 500원 1,000원", "ATM 600원 900원"], [(0, 1, 1, 2)], 1),
+        (["_ 수수료 수수료", "이체 면제 유료", "창구 500원 1,000원", "ATM 600원 900원"], [(0, 1, 1, 2)], 1),
+        (["_ 금리 금리", "특판 최고3.0 최고3.2", "예금 3.5 3.7", "적금 3.6 3.8"], [(0, 1, 1, 2)], 1),
+        (["_ 금리 금리", "_ 최고3.0% 최고3.2%", "예금 3.5% 3.7%", "적금 3.6% 3.8%"], [(0, 1, 1, 2)], 1),
+        (["상품 금리 금리", "_ 3.0% 3.2%", "예금 3.5% 3.7%"], [(0, 1, 1, 2)], 1),
+        (["상품 금리 금리", "_ 문의 문의", "예금 3.5% 3.7%"], [(0, 1, 1, 2)], 1),
+        (["안내 안내 안내", "신용대출 없음 협의", "예금 3% 1만원", "적금 4% 2만원"], [(0, 0, 1, 3)], 1),
+        (["안내 안내 안내", "상품 6개월 12개월", "예금 3% 4%", "적금 4% 5%"], [(0, 0, 1, 3)], 2),
+        (["_ 금리 금리", "상품 2026.03 2026.09", "예금 3.0 3.5", "적금 3.1 3.6"], [(0, 1, 1, 2)], 2),
+        (["_ 금리 금리", "_ 기본 우대", "예금 3.0 3.5", "적금 3.1 3.6"], [(0, 1, 1, 2)], 2),
+        (
+            ["창구 금액 금액", "창구 10만원이하 500원", "창구 10만원초과 1,000원", "앱 전체 면제"],
+            [(0, 0, 3, 1), (0, 1, 1, 2)],
+            1,
+        ),
+        (["창구 금액 금액", "창구 10만원이하 500원", "앱 전체 면제"], [(0, 0, 2, 1), (0, 1, 1, 2)], 1),
+        (["구분 수수료 수수료", "구분 1만원이하 1만원초과", "창구 500원 900원"], [(0, 0, 2, 1), (0, 1, 1, 2)], 2),
     ],
 )
 def test_a_row_is_of_the_header_where_it_parts_what_a_head_spans(

@@ -103,10 +103,37 @@ def test_markdown_in_the_cells_of_a_csv_leaves_it_one(tmp_path: Path) -> None:
         ("상품;6개월\n예금 A, 일반;3,05\n예금 B, 특판;3,10\n", "| 예금 A, 일반 | 3,05 |"),
         ("상품,비고\n예금,비대면; 우대\n적금,창구; 없음\n", "| 예금 | 비대면; 우대 |"),
         ("구분,2024,2025\n매출,100,200\n비용,300,400\n", "| 매출 | 100 | 200 |"),
+        ("상품,대상(개인|법인),금리\n예금,개인|법인,3.5%\n적금,개인|법인,3.7%\n", "| 예금 | 개인\\|법인 | 3.5% |"),
     ],
 )
 def test_the_delimiter_is_the_one_that_most_rows_share(tmp_path: Path, rows: str, line: str) -> None:
     assert line in read(tmp_path, rows.encode()).pages[0].markdown
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (
+            "만기/금액(만원),100,300,500\n6개월,2.5,2.6,2.7\n12개월,2.8,2.9,3.0\n",
+            "| 만기/금액(만원) | 100 | 300 | 500 |",
+        ),
+        ("등급\\점수,900,800,700\nA,3.1%,3.2%,3.3%\nB,4.1%,4.2%,4.3%\n", "| B | 4.1% | 4.2% | 4.3% |"),
+        ("상품, 금리, 기간,대상\n예금, 3.5%, 12개월,개인\n적금, 3.7%, 6개월,개인\n", "| 예금 | 3.5% | 12개월 | 개인 |"),
+        ("1. 정기예금\t12개월\t3.5%\n2. 자유적금\t6개월\t3.7%\n", "| 2. 자유적금 | 6개월 | 3.7% |"),
+        ("# 순위\t상품\n1\t정기예금\n2\t자유적금\n", "| # 순위 | 상품 |"),
+    ],
+)
+def test_numbers_in_a_head_and_spaces_after_some_commas_leave_a_table_one(tmp_path: Path, rows: str, line: str) -> None:
+    parsed = read(tmp_path, rows.encode())
+    assert parsed.format is Format.CSV
+    assert line in parsed.pages[0].markdown
+
+
+@pytest.mark.parametrize("end", ["", ",,"])
+def test_a_heading_on_the_first_line_of_a_csv_is_its_title(tmp_path: Path, end: str) -> None:
+    parsed = read(tmp_path, f"# 2026년 11월 금리표{end}\n상품,금리,기간\n예금,3.5%,12개월\n적금,3.7%,6개월\n".encode())
+    assert (parsed.format, parsed.title) == (Format.CSV, "2026년 11월 금리표")
+    assert parsed.pages[0].markdown.startswith("# 2026년 11월 금리표\n\n| 상품 | 금리 | 기간 |\n| --- ")
 
 
 def test_a_cell_without_an_end_is_malformed_or_text_and_never_a_crash(tmp_path: Path) -> None:
