@@ -6,7 +6,7 @@ after normalisation: 1천만원 is KRW 10 million and 연 2.50% is 2.5 percent, 
 Not quantities: list ordinals at the start of a line, citation markers, "one" and 한 without a unit of money or time.
 A bare number in a table has the unit that its column, its row or a caption (단위: 만원) names. A bare number with a
 currency's code or a noun beside it (IDR 2,000, 5 decades) has a unit that is not read: no number with another unit
-supports it.
+supports it, but one in a counter of anything (10명 of "10 customers") supports the noun's.
 """
 
 import re

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Final
 from unicodedata import numeric
 
+from chatbot.grounding.quantity import CURRENCY_CODES
 from chatbot.grounding.units import ANY_UNIT
 
 _DIGITS: Final = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
@@ -35,7 +36,8 @@ _SCALES: Final = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion"
 _ABBREVIATED: Final = {"mn": 10**6, "bn": 10**9, "tn": 10**12}
 # One letter is a scale beside a currency only: KRW 10k, $5m, 10k won; 10m are metres.
 _LETTERS: Final = {"k": 10**3, "m": 10**6, "b": 10**9}
-_BEHIND_CURRENCY: Final = r"(?:(?<=[₩$€£¥])|(?<=[₩$€£¥][ ])|(?-i:(?<=[A-Z]{3})|(?<=[A-Z]{3}[ ])))"
+_CODE: Final = f"(?:{'|'.join(sorted(CURRENCY_CODES))})"
+_BEHIND_CURRENCY: Final = rf"(?=\d)(?:(?<=[₩$€£¥])|(?<=[₩$€£¥][ ])|(?-i:(?<={_CODE})|(?<={_CODE}[ ])))"
 _ENGLISH_WORD: Final = "|".join(sorted([*_UNITS, *_SCALES, *_GROUPS], key=len, reverse=True))
 _ENGLISH_SCALE: Final = "|".join([*_SCALES, *_ABBREVIATED])
 _ENGLISH_GROUP: Final = "|".join([*_SCALES, "dozen"])

@@ -10,6 +10,16 @@ CURRENCIES: Final = (
     *(KRW, "USD", "EUR", "JPY", "GBP", "CNY"),
     *("HKD", "SGD", "AUD", "CAD", "NZD", "TWD", "CHF", "THB"),
 )
+# ISO 4217, all in use and the offshore yuan (CNH), but for ALL and TOP: these are words before a count ("TOP 10").
+CURRENCY_CODES: Final = frozenset(
+    """AED AFN AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF
+    CHW CLF CLP CNH CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD
+    HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD
+    MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR
+    RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TRY TTD TWD TZS UAH UGX
+    USD USN UYI UYU UYW UZS VED VES VND VUV WST XAD XAF XAG XAU XBA XBB XBC XBD XCD XCG XDR XOF XPD XPF XPT XSU XUA YER
+    ZAR ZMW ZWG""".split()  # noqa: SIM905  # a word list reads best as prose
+)
 PERCENT: Final = "%"
 POINTS: Final = "%p"
 MONTHS: Final = "months"
@@ -28,6 +38,8 @@ _COUNTED: Final = "counted"
 GENERIC_COUNTERS: Final = frozenset(
     {"개", "건", "장", "곳", "단계", "자리", "조", "항", "호", "차", "대", "등급", "쪽"}
 )
+# A claim in these needs them in the source, but one of a noun finds them there too (10명, "10 customers").
+_COUNTERS: Final = GENERIC_COUNTERS | {"명", "회", "주"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,8 @@ class Quantity:
     """A number with its unit, at [start, end) of a text.
 
     `readings` is empty for a bare number; `numbers` are the numbers as written. A bare one may
-    have a unit that is not read: `code` is a currency's (CHF 2,000), `noun` a word behind it (5 decades); else empty.
+    have a unit that is not read: `code` is a currency's (CHF 2,000), `noun` a word behind it (5 decades)
+    or `MONTHS` where it counts what is paid each month; else empty.
     `may_be_age`: it stands where English says an age without a unit (aged 19, over 65).
     """
 
@@ -99,26 +112,22 @@ class Quantity:
             yield (self.code, self.numbers[0]) if self.code else self.numbers
             if self.may_be_age:
                 yield YEARS_OLD, self.numbers[0]
-        elif self._is_generic:
+        elif not self.kinds.isdisjoint(_COUNTERS):
             yield _COUNTED, self.numbers[0]
 
     def needed(self) -> Iterator[Statement]:
         """Yield what a source of which one is enough for this quantity of a claim."""
         if self.readings:
             yield from ((reading.unit, reading.value) for reading in self.readings)
-            if self._is_generic or self.readings[0].unit == PHONE:
+            if self.readings[0].unit in GENERIC_COUNTERS or self.readings[0].unit == PHONE:
                 yield self.numbers
         elif self.code:
             yield self.code, self.numbers[0]
         elif self.noun:
             yield self.numbers
-            yield _COUNTED, self.numbers[0]
+            yield from ((unit, self.numbers[0]) for unit in (_COUNTED, self.noun))
         else:
             yield from self.numbers
-
-    @property
-    def _is_generic(self) -> bool:
-        return self.readings[0].unit in GENERIC_COUNTERS
 
     def supports(self, claimed: "Quantity") -> bool:
         """Whether a source with this quantity supports the claimed one."""

@@ -6,7 +6,18 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
-from chatbot.grounding.quantity import CURRENCIES, DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS, YEARS_OLD
+from chatbot.grounding.quantity import (
+    CURRENCIES,
+    CURRENCY_CODES,
+    DATE,
+    DAYS,
+    KRW,
+    MONTHS,
+    PERCENT,
+    POINTS,
+    SECONDS,
+    YEARS_OLD,
+)
 from chatbot.grounding.stems import content_words
 
 
@@ -53,13 +64,14 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"엔(?![가-힣]{2})|yen\b|jpy\b|(?<!\s)¥(?!\s?\d)", "JPY", 1),
         (r"위안|yuan\b|cny\b", "CNY", 1),
         (r"파운드|pounds?\b|gbp\b|(?<!\s)£(?!\s?\d)", "GBP", 1),
-        (r"(?:은행\s?)?영업일|(?:business|working|banking)[ -]days?\b", "business days", 1),
+        (r"(?:은행\s?)?영업일|(?:(?:business|working|bank(?:ing)?)[ -]){1,3}days?\b", "business days", 1),
         (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
         (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", YEARS_OLD, 1),
         (r"년|해(?![가-힣])|years?\b|yrs?\b", MONTHS, 12),
-        (rf"주(?!식|택|소|문|민|요|거|체|간사){_NO_NOUN}(?:일|간)?|weeks?\b", f"{DAYS}|주", 7),
+        (rf"주(?!식|택|소|문|민|요|거|체|간사){_NO_NOUN}(?:일|간)?", f"{DAYS}|주", 7),
+        (r"weeks?\b", DAYS, 7),
         (r"일(?!괄|반|정|치|용|시|부\s)(?:간)?", f"{DAYS}|{DATE}", 1),
-        (r"(?:calendar )?days?\b", DAYS, 1),
+        (r"days?\b", DAYS, 1),
         (r"시간|hours?\b|hrs?\b", SECONDS, 3600),
         (r"분(?!기|의|류|석|할|납|야|양|실|쟁|만|담|배)|minutes?\b|mins?\b", SECONDS, 60),
         (r"초(?!과|기|본|등)|seconds?\b|secs?\b", SECONDS, 1),
@@ -88,7 +100,7 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
 )
 ANY_UNIT: Final = "(?:" + "|".join(p.replace(_B, _END) for p, _ in _TRAILING_UNITS) + ")"
 """What may follow a number that is spelled out."""
-_GAP: Final = r"[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+(?:(?:full|whole|consecutive|additional|more)[ ])?+"
+_GAP: Final = r"여?+[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+(?:(?:full|whole|consecutive|additional|more|calendar)[ ]){0,2}+"
 _TRAILING: Final = re.compile(
     _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_TRAILING_UNITS)) + ")",
     re.IGNORECASE,
@@ -104,12 +116,12 @@ _SIGNS: Final = {
     "CA$": "CAD", "NZ$": "NZD", "NT$": "TWD",
 }  # fmt: skip
 
-_CODE: Final = re.compile(r"[A-Z]{3}")
 _CODE_BEFORE: Final = re.compile(r"(?<![A-Za-z])([A-Z]{3})[ ]?\Z")
 _WORD_BEHIND: Final = re.compile(
-    r"[*_]{0,3}[ -]?(?!(?:이상|이하|미만|초과|이내|이전|이후|내외|정도)(?![가-힣]{3}))"
+    r"[*_]{0,3}[ -]?(?!이상|이하|미만|초과|이내|이전|이후|내외|정도)"
     r"([^\W\d_]+|[¢¤฿\u20a0-\u20cf\u2100-\u214f\u3300-\u33ff])"
 )
+_PAID_MONTHLY: Final = re.compile(r"[ ](?:equal[ ])?monthly[ ](?:instal|(?:re)?pay)ments?\b", re.IGNORECASE)
 _OF_AGE: Final = re.compile(r"\b(?:age(?:d|s|[ ]of)?|under|over|above|below|least)[ ]\Z", re.IGNORECASE)
 _YEAR: Final = re.compile(r"(?:19|20)\d\d")
 
@@ -153,8 +165,11 @@ def unread_unit(text: str, start: int, end: int) -> tuple[str, str]:
     """
     before, behind = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_BEHIND.match(text, end)
     code, word = before[1] if before else "", behind[1] if behind else ""
-    if code or _CODE.fullmatch(word):
-        return code or word, ""
+    for beside in (code, word):
+        if beside in CURRENCY_CODES:
+            return beside, ""
+    if _PAID_MONTHLY.match(text, end):
+        return "", MONTHS
     if may_be_age(text, start, end) or _YEAR.fullmatch(text, start, end):
         return "", ""
     return "", next(iter(content_words(word)), "" if word.isalpha() else word)
