@@ -73,13 +73,31 @@ class Quote:
     """A verbatim sentence of source `n` (counted from 1).
 
     `place` are the headings that it stands under, and `label` those of them that a reader has to know: without them it
-    may be taken for another sentence's.
+    may be taken for another sentence's. `start` is its offset in the passage.
     """
 
     n: int
     text: str
     place: tuple[str, ...] = field(default=(), compare=False)
     label: tuple[str, ...] = field(default=(), compare=False)
+    start: int = field(default=0, compare=False)
+
+    @property
+    def end(self) -> int:
+        """The offset of its end in the passage, exclusive."""
+        return self.start + len(self.text)
+
+    def holds(self, other: "Quote") -> bool:
+        """Whether another quote is a part of this one."""
+        return self.n == other.n and self.start <= other.start and other.end <= self.end
+
+    def length_after(self, before: "Quote") -> int:
+        """Return how many characters of its beginning one who has just read another quote has read."""
+        if self.n == before.n:
+            goes_on = before.start <= self.start <= before.end <= self.end
+            return before.end - self.start if goes_on else 0
+        rest = self.text.removeprefix(before.text)  # passages may have their sentences in common
+        return len(self.text) - len(rest) if rest[:1].strip() == "" else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,4 +501,4 @@ class Comparison:
 
 
 def _quote(sentence: SourceSentence) -> Quote:
-    return Quote(sentence.n, sentence.text, sentence.place, sentence.label)
+    return Quote(sentence.n, sentence.text, sentence.place, sentence.label, sentence.start)

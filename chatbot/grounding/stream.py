@@ -41,7 +41,7 @@ from chatbot.notices import notice
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage, language_of
 
-CHECKS_VERSION: Final = 6
+CHECKS_VERSION: Final = 7
 """Raised where the checks show another text of the same answer: what was kept by others is not shown again."""
 
 
@@ -96,7 +96,7 @@ class GroundingStream:
         self._waiting: list[_SupportedSentence] = []
         self._heading: _SupportedSentence | None = None  # one that no claim has followed yet
         self._place = _PlaceOfReader()
-        self._last_own = ""
+        self._last: Quote | None = None  # what the text shown last says
         self._cited: list[int] = []
         self._quoted: list[Quote] = []
         self._claims = 0
@@ -227,7 +227,7 @@ class GroundingStream:
         events += [*label, *self._flow(text, len(text))]
         events += self._cite(sentence.judgement.quotes)
         self._claims += sentence.judgement.claims
-        self._last_own = sentence.text.strip()
+        self._last = next(iter(sentence.judgement.quotes), None)
         self._begin_sentence()
         return events
 
@@ -249,9 +249,7 @@ class GroundingStream:
 
     def _is_quoted(self, quotes: Sequence[Quote]) -> bool:
         """Whether what is shown already holds each of the quotes, as a row of a table or an item of a list."""
-        return bool(quotes) and all(
-            any(quote.n == shown.n and quote.text in shown.text for shown in self._quoted) for quote in quotes
-        )
+        return bool(quotes) and all(any(shown.holds(quote) for shown in self._quoted) for quote in quotes)
 
     def _begin_sentence(self) -> None:
         self._flowed = 0
@@ -262,18 +260,17 @@ class GroundingStream:
         events: list[Event] = []
         for quote in quotes:
             self._claims += 1
-            if quote in self._quoted or quote.text == self._last_own:
+            # A sentence is read with those before it: the ones that the reader has just read are not said twice.
+            read = quote.length_after(self._last) if self._last else 0
+            if read == len(quote.text) or quote in self._quoted or self._is_quoted([quote]):
                 continue
             self._quoted.append(quote)
-            # The sentence before may be the quote's first, in the model's words: it is not said twice.
-            repeated = len(self._last_own) if self._last_own and quote.text.startswith(self._last_own) else 0
-            label = self._show_label(quote, quote.text)
-            events += label or self._show("\n\n" if self._length and not repeated else "")
+            self._last = quote
+            events += self._show_label(quote, quote.text) or self._show("\n\n" if self._length and not read else "")
             self._start = self._length
-            events += self._show(quote.text[repeated:])
+            events += self._show(quote.text[read:])
             events += self._cite([quote])
             events += self._show("\n\n" if quote.text.rpartition("\n")[2].startswith("|") else "")
-        self._last_own = ""
         self._begin_sentence()
         return events
 

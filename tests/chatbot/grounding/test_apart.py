@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from chatbot.grounding.stream import GroundingMode, GroundingStream
 from knowledge.passage import Passage
-from tests.chatbot.grounding.fed_streams import checked, passage
+from tests.chatbot.grounding.fed_streams import checked, cited, events_of, passage
 
 OTHER = passage("other", "기타", "통장은 영업점에서 만듭니다. The app is free of charge.")
 CARDS = passage(
@@ -127,3 +128,38 @@ def test_the_caption_of_a_table_that_is_too_long_to_be_shown_stands_before_its_r
     limits = passage("limits", "이체 한도", f"(단위: 만원)\n\n| 구분 | 한도 |\n|---|---|\n{rows}")
     for answer in ("보등급 한도는 14,000만원입니다.", "보등급 한도는 14000입니다."):
         assert checked(answer, [limits, OTHER]).text.strip() == "**(단위: 만원)**\n\n| 보등급 | 14000 |"
+
+
+POINTING_BACK = [
+    "The blue card is for students. It costs KRW 5,000 a year. It has a limit of KRW 300,000 a month. "
+    "They get a discount of 10% in cafes. It ends after 5 years.",
+    "푸른 카드는 학생이 씁니다. 이 카드는 연회비가 5,000원입니다. 이 카드의 한도는 월 300,000원입니다. "
+    "이때 카페 할인은 10%입니다. 해당 카드는 5년 뒤에 끝납니다.",
+]
+
+
+@pytest.mark.parametrize("text", POINTING_BACK)
+def test_sentences_that_point_back_to_one_are_shown_once_with_it(text: str) -> None:
+    first, _, rest = text.partition(". ")
+    sources = [passage("card", "Card", text), OTHER]
+    for answer in (rest, f"{first}. {rest}"):
+        checks = GroundingStream(sources, grounding=GroundingMode.STRICT, language="en")
+        places = [(citation.start, citation.end) for citation in cited(events_of(checks, [answer]))]
+        assert checks.text == text
+        assert checks.grounded
+        ends = [0, *(end for _, end in places)]
+        assert all(checks.text[end:start].strip() == "" for end, (start, _) in zip(ends, places, strict=False))
+        assert ends[-1] == len(text)
+
+
+def test_what_was_shown_within_more_is_not_shown_again() -> None:
+    text = POINTING_BACK[0]
+    assert checked("It ends after 5 years. It costs KRW 5,000 a year.", [passage("card", "Card", text)]).text == text
+
+
+def test_a_sentence_that_points_back_is_shown_with_its_own_after_one_of_another() -> None:
+    first = "The blue plan comes with a lounge. It costs KRW 50,000 a year."
+    second = "The red plan comes with movies. It ends after 5 years."
+    plans = [passage("blue", "Plans", f"{first} It has a limit of KRW 300,000."), passage("red", "Plans", second)]
+    shown = checked(f"{first} {second} It has a limit of KRW 300,000.", plans).text
+    assert shown.endswith(f"{second}\n\n{first} It has a limit of KRW 300,000.")
