@@ -12,7 +12,7 @@ LONGEST_FIGURE = 200  # characters of a cell: a longer one is prose
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)(?:[./-]\d{1,2}(?!\d)){0,2}")
 _NUMBER = re.compile(r"\d[\d.,]*")
 _UNIT = re.compile(r"\d[\d.,]*+\s?([^\W\d_]+|[^\w\s]|)")
-_TERM = re.compile(r"(?:19|20)\d\d(?!\d)|\d[\d.,]*+\s?[^\W\d_]")
+_TERM = re.compile(r"(?:19|20)\d\d(?!\d)|(?<![\d.,])\d[\d.,]*+\s?[^\W\d_]")
 
 
 @dataclass(frozen=True, slots=True)
