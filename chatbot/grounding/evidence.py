@@ -447,7 +447,7 @@ class Comparison:
     def _wider(self, sentence: SourceSentence) -> tuple[Quote, ...]:
         """Return the list or the restricted sentence that a sentence belongs to; none for one alone, or a row read."""
         unit = self._unit_of(sentence)
-        is_read = sentence.is_row and not sentence.needs_unit
+        is_read = sentence.is_row and not sentence.needs_context
         is_alone = unit is None or is_read or (unit.text, unit.label) == (sentence.text, sentence.label)
         return () if unit is None or is_alone else (_quote(unit),)
 

@@ -29,8 +29,6 @@ _INTRODUCES: Final = re.compile(
     r"|^(?:다음|아래)(?:의|에 해당|\s?(?:사유|경우|서류|조건|방법|순서|절차|각 호))",
     re.IGNORECASE,
 )
-
-
 _LABEL_LINE: Final = re.compile(r"[^\n|.]{1,60}[:：]|\[[^\]\n]{1,60}\]|【[^】\n]{1,60}】|<[^>\n]{1,60}>")
 _LABELLED: Final = re.compile(r"[\s*>\-•]{0,8}[가-힣A-Za-z]{1,12}\s?[:：]\s")
 _CAPTION: Final = re.compile(r"(?:단위|units?)\s{0,3}[:：]", re.IGNORECASE)
@@ -43,8 +41,8 @@ class SourceSentence:
     `start` is its offset in the passage, `place` the headings that it stands under, the document's title first.
     `frame` is what it says, without its amounts; "" of one that states none. Of a row they are the column heads and
     the label, and `table` is where its table begins. `label` are the headings without which it may be taken for
-    another sentence's, and `needs_unit` is whether it may be so with them, too, or what it says stands before it: of a
-    row `caption` is where the sentence begins that names the unit of its numbers; -1 where it names them itself.
+    another sentence's; `needs_context`: it may be so under these, too, or points back to what stands before it.
+    `caption` is where the sentence begins that names the unit of a row's numbers; -1 where the row names it itself.
     """
 
     n: int
@@ -59,7 +57,7 @@ class SourceSentence:
     frame: str = ""
     table: int = -1
     label: tuple[str, ...] = ()
-    needs_unit: bool = False
+    needs_context: bool = False
     caption: int = -1
 
     @property
@@ -169,8 +167,8 @@ def _with_label(sentence: SourceSentence, alike: _Alike) -> SourceSentence:
         if (own not in amounts if sentence.is_row else len(amounts) > (own in amounts))
     ]
     label = tuple(part for part in sentence.place if any(part not in place for place in others))
-    needs_unit = sentence.needs_unit or any(set(sentence.place) <= set(place) for place in others)
-    return replace(sentence, label=label, needs_unit=needs_unit)
+    needs_context = sentence.needs_context or any(set(sentence.place) <= set(place) for place in others)
+    return replace(sentence, label=label, needs_context=needs_context)
 
 
 def _read_with(source: Source, sentences: Sequence[SourceSentence]) -> Iterator[SourceSentence]:
@@ -198,7 +196,7 @@ def _inside(unit: SourceSentence, sentences: Sequence[SourceSentence], first: in
 
 def _beginning(sentences: Sequence[SourceSentence], first: int, inside: Sequence[SourceSentence]) -> int:
     """Return from which sentence on a unit can be read: its first one where none before says what it is of."""
-    begin = _telling(sentences, first) if any(s.needs_unit for s in inside if s.is_row or s is inside[0]) else first
+    begin = _telling(sentences, first) if any(s.needs_context for s in inside if s.is_row or s is inside[0]) else first
     captions = {row.caption for row in inside if row.caption >= 0}
     return next((at for at in range(begin) if sentences[at].start in captions), begin) if captions else begin
 
@@ -210,7 +208,7 @@ def _telling(sentences: Sequence[SourceSentence], at: int) -> int:
         begin -= 1
         if sentences[at].start - sentences[begin].start > _LONGEST_BLOCK:
             return at
-        if not sentences[begin].needs_unit:
+        if not sentences[begin].needs_context:
             return begin
     return at
 
@@ -222,53 +220,40 @@ def _sentences(passage: Passage, names: frozenset[str]) -> list[SourceSentence]:
     quantified = QuantifiedText.read(passage.text)
     sentences: list[SourceSentence] = []
     place = _Place(passage)
-    table_head = -1
+    head, last_caption = 0, -1
     for at, piece in enumerate(pieces):
         is_row = piece.text.startswith("|")
-        table_head = (
-            (table_head if table_head >= 0 and _goes_on(passage.text, sentences[-1], piece.start) else at)
-            if is_row
-            else -1
-        )
+        in_table = is_row and bool(sentences) and sentences[-1].is_row
+        head = head if in_table and _goes_on(passage.text, sentences[-1], piece.start) else at
         neighbours = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)]
-        beside = neighbours | (own[table_head] if is_row else frozenset()) | names
-        end = piece.start + len(piece.text)
-        inside = quantified.within(piece.start, end)
         sentence = SourceSentence(
             n=0,
             start=piece.start,
             text=piece.text,
             own=own[at],
-            beside=beside,
+            beside=neighbours | own[head] | names if is_row else neighbours | names,
             elsewhere=everything,
-            quantified=QuantifiedText(piece.text, inside),
+            quantified=QuantifiedText(piece.text, quantified.within(piece.start, piece.start + len(piece.text))),
             polarity=Polarity.of(piece.text),
             place=place.at(piece.text),
-            table=pieces[table_head].start if is_row else piece.start,
+            table=pieces[head].start,
         )
-        head_text = pieces[table_head].text if is_row else ""
-        caption = _caption(sentence, head_text, sentences)
-        sentences.append(
-            replace(
-                sentence,
-                frame=_frame(sentence, head_text),
-                caption=caption,
-                needs_unit=caption >= 0 or points_back(piece.text),
-            )
-        )
+        caption = last_caption if last_caption >= 0 and _lacks_units(sentence, pieces[head].text) else -1
+        needs_context = caption >= 0 or points_back(piece.text)
+        frame = _frame(sentence, pieces[head].text)
+        sentences.append(replace(sentence, frame=frame, caption=caption, needs_context=needs_context))
+        if not is_row and _CAPTION.search(piece.text):
+            last_caption = piece.start
     return sentences
 
 
-def _caption(row: SourceSentence, head: str, before: Sequence[SourceSentence]) -> int:
-    """Return where the sentence begins that names the unit of a row's numbers; -1 where there is none."""
-    captions = (
-        [other.start for other in before if not other.is_row and _CAPTION.search(other.text)] if row.is_row else []
-    )
-    if not captions:
-        return -1
+def _lacks_units(row: SourceSentence, head: str) -> bool:
+    """Return whether numbers of a row have a unit that neither the row nor its column heads name."""
+    if not row.is_row:
+        return False
     alone = QuantifiedText.read(f"{head}\n{row.text}").quantities
     known = sum(bool(quantity.readings) for quantity in alone if quantity.start > len(head))
-    return captions[-1] if known < sum(bool(quantity.readings) for quantity in row.quantified.quantities) else -1
+    return known < sum(bool(quantity.readings) for quantity in row.quantified.quantities)
 
 
 class _Place:

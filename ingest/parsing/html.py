@@ -93,9 +93,13 @@ def _join_figures(soup: BeautifulSoup) -> None:
     for before, after in pairwise(soup.find_all(string=True)):
         if _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
             between = _between(before, after)
-            if not any(tag.name in _BREAKS or _DISPLAYED.search(str(tag.get("style", ""))) for tag in between):
+            if not any(map(_is_block, between)):
                 for tag in [tag for tag in between if tag.name in _EMPHASIS]:
                     tag.name = "span"  # taken out of the tree, each would be looked for among all beside it
+
+
+def _is_block(tag: Tag) -> bool:
+    return tag.name in _BREAKS or _DISPLAYED.search(str(tag.get("style", ""))) is not None
 
 
 def _between(before: NavigableString, after: NavigableString) -> list[Tag]:
@@ -167,9 +171,7 @@ def _is_figure(before: NavigableString, after: NavigableString) -> bool:
     if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
         return False
     return all(
-        tag.name in _INLINE
-        and (tag.name == "sup" or not tag.has_attr("class"))
-        and not _DISPLAYED.search(str(tag.get("style", "")))
+        tag.name in _INLINE and (tag.name == "sup" or not tag.has_attr("class")) and not _is_block(tag)
         for tag in _between(before, after)
     )
 

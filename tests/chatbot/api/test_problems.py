@@ -48,20 +48,16 @@ def test_every_address_documents_its_refusals() -> None:
     assert {"code", "status", "detail", "trace_id"} <= set(schema["required"])
 
 
+BUSY = Failed(
+    code="overloaded", status=503, title="Busy", retryable=True, retry_after_ms=None, trace_id="t", handoff=""
+)
+
+
 @pytest.mark.parametrize(("milliseconds", "wait"), [(None, None), (0, "1"), (400, "1"), (1500, "2")])
 def test_a_whole_answer_that_fails_is_the_problem_document_that_is_documented(
     milliseconds: int | None, wait: str | None
 ) -> None:
-    overloaded = Failed(
-        code="overloaded",
-        status=503,
-        title="Busy",
-        retryable=True,
-        retry_after_ms=milliseconds,
-        trace_id="t",
-        handoff="",
-    )
-    reply = document([overloaded])
+    reply = document([msgspec.structs.replace(BUSY, retry_after_ms=milliseconds)])
     responses = small_app().openapi()["paths"]["/things/{n}"]["get"]["responses"]
     schema = responses["default"]["content"]["application/problem+json"]["schema"]
     assert msgspec.json.decode(reply.body, type=Problem, strict=True).detail == "Busy"
@@ -71,15 +67,7 @@ def test_a_whole_answer_that_fails_is_the_problem_document_that_is_documented(
 
 
 def test_a_whole_answer_that_fails_for_good_asks_nobody_to_wait() -> None:
-    bug = Failed(
-        code="internal",
-        status=500,
-        title="A bug",
-        retryable=False,
-        retry_after_ms=None,
-        trace_id="",
-        handoff="Call us.",
-    )
+    bug = msgspec.structs.replace(BUSY, code="internal", status=500, retryable=False, handoff="Call us.")
     reply = document([bug])
     assert "retry-after" not in reply.headers
     assert msgspec.json.decode(reply.body)["handoff"] == "Call us."
