@@ -272,7 +272,9 @@ class AnswerLog:
             StoreUnavailable: Redis cannot be asked.
         """
         keys, keep_seconds = _append_keys(tenant, answer_id), self._settings.keep
-        ended = _ended(append)
+        ended = 0
+        if any(entry.event.ends for entry in append.entries):
+            ended = 2 if append.abandoned else 1  # 2: nobody has read its end
         token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
         # In the order in which `answer_append.lua` names them.
         args: list[Argument] = [answer_id, epoch, self._lease_ms, keep_seconds, ended, append.ids_before, token_ids]
@@ -504,13 +506,6 @@ class AnswerLog:
                 pipe.set(_deleted_key(tenant, answer_id), "", ex=self._settings.keep)
                 pipe.delete(*_answer_keys(tenant, answer_id))
             await self._breaker.call(pipe.execute)
-
-
-def _ended(append: LogAppend) -> int:
-    """Return 0 while the answer goes on, else 1, or 2 where nobody has read its end."""
-    if not any(entry.event.ends for entry in append.entries):
-        return 0
-    return 2 if append.abandoned else 1
 
 
 def answer_key(tenant: str, answer_id: AnswerId) -> str:

@@ -171,11 +171,7 @@ class AnswerStream(EventSourceResponse):
 
 
 OnSent = Callable[[int], None]
-"""Gets the size of each event that is sent, in bytes."""
-
-
-def uncounted(_: int) -> None:
-    """Count nothing: the first stream of an answer is no read."""
+"""Gets the size of each event that is sent, in bytes; an answer's first stream is no read and has none."""
 
 
 async def encode(
@@ -184,7 +180,7 @@ async def encode(
     answer_id: AnswerId,
     *,
     after: int,
-    on_sent: OnSent = uncounted,
+    on_sent: OnSent | None = None,
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's entries after number `after` as server-sent events; `on_sent` gets the size of each.
 
@@ -192,7 +188,8 @@ async def encode(
     """
     async with aclosing(answers.follow(who, answer_id, after=after)) as entries:
         async for entry in entries:
-            on_sent(len(entry.data))
+            if on_sent is not None:
+                on_sent(len(entry.data))
             yield ServerSentEvent(
                 data=entry.data.decode(),
                 event=entry.event.name,
@@ -235,7 +232,7 @@ async def respond(reply: BegunReply, who: Principal, request: Request, services:
         RateLimited: the customer has read too much.
     """
     begun, answers = reply.answer, services.answers
-    on_sent = await repeated(who, services.reads) if begun.joined else uncounted
+    on_sent = await repeated(who, services.reads) if begun.joined else None
     if reply.stream:
         sent = encode(answers, who, begun.answer_id, after=0, on_sent=on_sent)
         longest = services.settings.longest_answer
@@ -260,7 +257,7 @@ async def repeated(who: Principal, reads: Reads) -> OnSent:
 
 
 async def collect(
-    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, request: Request, *, on_sent: OnSent = uncounted
+    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, request: Request, *, on_sent: OnSent | None = None
 ) -> list[Event]:
     """Return all events of an answer; none where the client disconnects before the last one, which stops the answer.
 
@@ -283,7 +280,8 @@ async def collect(
             async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
                 read = [entry async for entry in entries]
                 events.extend(entry.event for entry in read)
-                on_sent(sum(len(entry.data) for entry in read))
+                if on_sent is not None:
+                    on_sent(sum(len(entry.data) for entry in read))
             tasks.cancel_scope.cancel()
     if not events and disconnected.is_set():
         return []

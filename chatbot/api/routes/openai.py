@@ -32,7 +32,6 @@ from chatbot.api.routes.chat import (
     digest_of,
     refuse_while_draining,
     repeated,
-    uncounted,
 )
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
@@ -110,7 +109,7 @@ async def complete(
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
     begun, asked = completion_begun.answer, completion_begun.asked
     answers, created = services.answers, int(services.now())
-    on_sent = await repeated(who, services.reads) if begun.joined else uncounted
+    on_sent = await repeated(who, services.reads) if begun.joined else None
     if asked.stream:
         chunks = Chunks(created=created, include_usage=asked.include_usage)
         sent = encode(answers, who, begun.answer_id, chunks, on_sent=on_sent)
@@ -127,7 +126,7 @@ async def complete(
 
 
 async def encode(
-    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, chunks: Chunks, *, on_sent: OnSent
+    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, chunks: Chunks, *, on_sent: OnSent | None
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's chunks as server-sent events without a name, and `[DONE]`.
 
@@ -137,7 +136,8 @@ async def encode(
     async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
         async for entry in entries:
             last = entry.event
-            on_sent(len(entry.data))
+            if on_sent is not None:
+                on_sent(len(entry.data))
             for chunk in chunks.feed(last):
                 yield ServerSentEvent(data=msgspec.json.encode(chunk).decode())
     if last is None or not last.ends:
