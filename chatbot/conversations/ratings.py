@@ -6,7 +6,7 @@ A customer who deletes a conversation deletes its ratings; only the audit record
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Column, Double, String, Table, Text, delete, insert
+from sqlalchemy import Column, Double, String, Table, Text, and_, delete, insert, or_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -24,6 +24,7 @@ RATINGS = Table(
     Column("reasons", Text, nullable=False),  # a JSON list
     Column("comment", Text, nullable=False),
     Column("at", Double, nullable=False, index=True),
+    Column("conversation_id", String(64), index=True),  # NULL: of a release before
 )
 
 
@@ -44,21 +45,21 @@ class Ratings:
         except UNAVAILABLE as exc:
             raise StoreUnavailable from exc
 
-    async def write(self, tenant: str, answer_id: str, feedback: Feedback) -> None:
+    async def write(self, tenant: str, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
         """Keep the rating of an answer in place of an earlier one.
 
         Raises:
             StoreUnavailable: it could not be written.
         """
         try:
-            await self._replace(tenant, answer_id, feedback)
+            await self._replace(tenant, conversation_id, answer_id, feedback)
         except IntegrityError:
             # Another replica wrote this answer's first rating between our two statements.
-            await self.write(tenant, answer_id, feedback)
+            await self.write(tenant, conversation_id, answer_id, feedback)
         except UNAVAILABLE as exc:
             raise StoreUnavailable from exc
 
-    async def _replace(self, tenant: str, answer_id: str, feedback: Feedback) -> None:
+    async def _replace(self, tenant: str, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
         reasons = msgspec.json.encode(feedback.reasons).decode()
         async with self._engine.begin() as connection:
             await connection.execute(delete(RATINGS).where(RATINGS.c.answer_id == answer_id))
@@ -69,17 +70,24 @@ class Ratings:
                 reasons=reasons,
                 comment=feedback.comment,
                 at=feedback.at,
+                conversation_id=conversation_id,
             )
             await connection.execute(row)
 
-    async def forget(self, answer_ids: Sequence[str]) -> None:
+    async def forget(self, tenant: str, conversation_id: str, answer_ids: Sequence[str]) -> None:
         """Remove the ratings of a conversation that its customer deletes.
+
+        `answer_ids` are those of its history, for ratings that a release before has written; the conversation's own
+        id finds also those of answers that its history has dropped.
 
         Raises:
             StoreUnavailable: they could not be removed.
         """
+        of_conversation = and_(RATINGS.c.tenant == tenant, RATINGS.c.conversation_id == conversation_id)
         try:
             async with self._engine.begin() as connection:
-                await connection.execute(delete(RATINGS).where(RATINGS.c.answer_id.in_(answer_ids)))
+                await connection.execute(
+                    delete(RATINGS).where(or_(RATINGS.c.answer_id.in_(answer_ids), of_conversation))
+                )
         except UNAVAILABLE as exc:
             raise StoreUnavailable from exc

@@ -169,6 +169,6 @@ async def feedback(answer_id: Id, rating: Rating, who: TheCaller, services: TheS
         at=services.now(),
     )
     await services.history.rate(Owner(who.tenant, who.sub), conversation.id, answer_id, given)
-    await services.ratings.write(who.tenant, answer_id, given)
+    await services.ratings.write(who.tenant, conversation.id, answer_id, given)
     services.metrics.feedback.labels(given.rating).inc()
     return Response(msgspec.json.encode(given), media_type="application/json")

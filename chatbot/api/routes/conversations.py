@@ -52,7 +52,7 @@ async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> 
     # An answer that still runs is among them: its writer finds its log gone and ends.
     answers = list({answer_id for m in messages for answer_id in (m.answer_id, m.answered_by) if answer_id})
     await services.answer_log.forget(who.tenant, answers)
-    await services.ratings.forget(answers)
+    await services.ratings.forget(who.tenant, conversation_id, answers)
     await services.history.delete(owner, conversation_id)
 
 

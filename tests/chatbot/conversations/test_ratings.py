@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import anyio
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.conversations.history import Feedback
@@ -28,25 +28,34 @@ async def rows(engine: AsyncEngine) -> Sequence[tuple[object, ...]]:
 
 
 async def test_an_answer_has_one_rating_the_latest(ratings: Ratings, engine: AsyncEngine) -> None:
-    await ratings.write("bank", "a1", UP)
-    assert await rows(engine) == [("a1", "bank", "up", '["clear","quick"]', "고마워요", 1.5)]
-    await ratings.write("bank", "a1", DOWN)
-    assert await rows(engine) == [("a1", "bank", "down", "[]", "", 2.5)]
+    await ratings.write("bank", "c1", "a1", UP)
+    assert await rows(engine) == [("a1", "bank", "up", '["clear","quick"]', "고마워요", 1.5, "c1")]
+    await ratings.write("bank", "c1", "a1", DOWN)
+    assert await rows(engine) == [("a1", "bank", "down", "[]", "", 2.5, "c1")]
 
 
 async def test_ratings_of_one_answer_at_once_leave_one_row(ratings: Ratings, engine: AsyncEngine) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
-            tasks.start_soon(ratings.write, "bank", "a1", UP)
+            tasks.start_soon(ratings.write, "bank", "c1", "a1", UP)
     assert len(await rows(engine)) == 1
 
 
 async def test_what_is_forgotten_is_gone_and_the_rest_stays(ratings: Ratings, engine: AsyncEngine) -> None:
-    for name in ("a1", "a2", "a3"):
-        await ratings.write("bank", name, UP)
-    await ratings.forget(["a1", "a3"])
-    await ratings.forget([])
-    assert [row[0] for row in await rows(engine)] == ["a2"]
+    for conversation, name in (("c1", "a1"), ("c2", "a2"), ("c1", "a3")):
+        await ratings.write("bank", conversation, name, UP)
+    await ratings.write("other", "c1", "a4", UP)
+    await ratings.forget("bank", "c1", ["a3"])  # its history has dropped a1
+    await ratings.forget("bank", "c3", [])
+    assert [row[0] for row in await rows(engine)] == ["a2", "a4"]
+
+
+async def test_a_rating_of_a_release_before_is_forgotten_by_its_answer(ratings: Ratings, engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        former = {"answer_id": "a1", "tenant": "bank", "rating": "up", "reasons": "[]", "comment": "", "at": 1.0}
+        await connection.execute(insert(RATINGS).values(former))
+    await ratings.forget("bank", "c1", ["a1"])
+    assert await rows(engine) == []
 
 
 async def test_the_table_may_be_there_already(ratings: Ratings) -> None:
@@ -56,6 +65,6 @@ async def test_the_table_may_be_there_already(ratings: Ratings) -> None:
 async def test_without_a_table_it_is_unavailable(engine: AsyncEngine) -> None:
     nowhere = Ratings(engine)
     with pytest.raises(StoreUnavailable):
-        await nowhere.write("bank", "a1", UP)
+        await nowhere.write("bank", "c1", "a1", UP)
     with pytest.raises(StoreUnavailable):
-        await nowhere.forget(["a1"])
+        await nowhere.forget("bank", "c1", ["a1"])

@@ -51,7 +51,7 @@ class Bank:
         )  # fmt: skip
         for message in (*messages, user_message, answer):
             await self._history.append(owner, conversation, [message], now=NOW)
-        await self._ratings.write(self._tenant, answer_id, rating)
+        await self._ratings.write(self._tenant, conversation, answer_id, rating)
         return answer_id
 
     def _earlier(self, before: str) -> tuple[StoredMessage, ...]:
@@ -105,8 +105,8 @@ async def test_older_ratings_another_bank_s_and_deleted_conversations_are_left_o
 ) -> None:
     await bank.rate("오래된 질문", rating=msgspec.structs.replace(DOWN, at=NOW - 100))
     other = Ratings(engine)
-    await other.write(f"{tenant}-other", "answer-of-others", DOWN)
-    await other.write(tenant, "answer-nobody-has", DOWN)
+    await other.write(f"{tenant}-other", "c", "answer-of-others", DOWN)
+    await other.write(tenant, "c", "answer-nobody-has", DOWN)
     assert await triage(engine, redis, tenant=tenant, since=NOW - 1, rating="down") == []
 
 
