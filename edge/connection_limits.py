@@ -173,7 +173,15 @@ class LimitedConnection(HttpToolsProtocol):
                 self.refuse(b"431 Request Header Fields Too Large")
                 return
             if len(self.pipeline) > self._limits.pipelined:
-                self._is_deaf, self.cycle.keep_alive = True, False  # closed behind the last that was read
+                self._turn_deaf()
+
+    def _turn_deaf(self) -> None:
+        """Read nothing more; what has come whole is answered, whatever time it takes, and the connection closed."""
+        self._stop_timer()
+        if not self._in_head:  # the last has come in part
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0]
+        self._is_deaf, self.cycle.keep_alive = True, False
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; a request that asks for another protocol is read again as one that does not."""
