@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.charts.rendering import PARTS, ROOT, tool
+from tests.charts.rendering import HOME, ROOT, tool
 
 CLOUDS = sorted((ROOT / "docs/clouds").glob("*.md"))
 PAGES = [
@@ -120,14 +120,10 @@ def in_help(program: str, text: str) -> frozenset[str]:
     return frozenset(re.findall(r"--?[a-zA-Z][-a-zA-Z0-9]*", " ".join(re.findall(defined, text, re.MULTILINE))))
 
 
-def ask(argv: Sequence[str]) -> str:
+@cache
+def ask(*argv: str) -> str:
     """Return what a program prints, without the marks of a terminal; empty where it fails."""
-    home = {
-        "HOME": str(PARTS / "home"),
-        "PATH": "/usr/bin:/bin",
-        "PAGER": "cat",
-        "AZURE_CORE_COLLECT_TELEMETRY": "0",
-    }
+    home = {**HOME, "PAGER": "cat", "AZURE_CORE_COLLECT_TELEMETRY": "0"}
     completed = subprocess.run(argv, env=home, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     return re.sub(r"\x1b\[[0-9;]*m", "", completed.stdout) if completed.returncode == 0 else ""
 
@@ -137,7 +133,7 @@ def understood(program: str, path: str, words: Sequence[str]) -> tuple[str, froz
 
     What is no word of a command is its first argument: `rollout status deployment/x`.
     """
-    text = ask([path, *words, "help" if program == "aws" else "--help"])
+    text = ask(path, *words, "help" if program == "aws" else "--help")
     if program == "az":
         usage = re.search(r"\nCommand\n +az ((?:[-a-z]+ )+) *:", text)
     elif program == "aws":
@@ -151,14 +147,16 @@ def understood(program: str, path: str, words: Sequence[str]) -> tuple[str, froz
 
 @cache
 def live(program: str, path: str, words: tuple[str, ...]) -> tuple[str, frozenset[str]]:
-    """Ask a program that the tests have (Helm, kubectl)."""
-    name, options = understood(program, path, words)
+    """Ask a program that the tests have (Helm, kubectl): for the first words that have no commands below them."""
+    lengths = range(1, len(words))
+    length = next((n for n in lengths if "\nAvailable Commands:\n" not in ask(path, *words[:n], "--help")), len(words))
+    name, options = understood(program, path, words[:length])
     return name, options | (of_every_command(path) if program == "kubectl" else frozenset())
 
 
 @cache
 def of_every_command(kubectl: str) -> frozenset[str]:
-    return in_help("kubectl", ask([kubectl, "options"]))
+    return in_help("kubectl", ask(kubectl, "options"))
 
 
 def known(program: str, words: Sequence[str]) -> tuple[str, frozenset[str]]:
@@ -197,7 +195,7 @@ def recorded() -> dict[str, dict[str, object]]:
             if not name:
                 raise SystemExit(f"{program} {' '.join(words)}: no such command")
             found[name] = " ".join(sorted(options))
-        said = ask([path, "--version"]) or ask([path, "version"])
+        said = ask(path, "--version") or ask(path, "version")
         version = re.search(r"GitVersion: +(\S+)|\d+\.\d+\.\d+", said)
         record[program] = {"version": version[1] or version[0] if version else "unknown", "commands": found}
     return record
