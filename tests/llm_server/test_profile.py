@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +14,26 @@ from llm_server.engine_args import PARSER, check_engine_args
 from llm_server.launch import CannotServe, ServeSettings, command, environment
 from llm_server.profile import Profile, load_profile, profile_names
 from llm_server.pypi_weights import WEIGHTS
+from tests.warm_interpreter import warm_interpreter
 
 VLLM = Path(__file__).parents[2] / ".venv-llm" / "bin" / "python"
 # vLLM's own parser and its validation of the result; the model is not loaded.
+IMPORTS = f"{PARSER}\nfrom vllm.utils.argparse_utils import FlexibleArgumentParser"
 PARSE = f"""
 import json, sys
-{PARSER}
-from vllm.utils.argparse_utils import FlexibleArgumentParser
+{IMPORTS}
 for line in sys.stdin:
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(json.loads(line))
     validate_parsed_serve_args(args)
     print(json.dumps([args.max_num_queued_reqs, args.shutdown_timeout, args.scheduling_policy, args.revision]))
 """
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The interpreter of vLLM, which it has imported: that takes ten seconds of a core."""
+    with warm_interpreter(VLLM, IMPORTS, tmp_path_factory.mktemp("vllm")) as python:
+        yield python
 
 
 def settings(profile: Profile) -> ServeSettings:
@@ -35,10 +43,10 @@ def settings(profile: Profile) -> ServeSettings:
     )
 
 
-def test_vllm_itself_parses_the_arguments_of_every_profile() -> None:
+def test_vllm_itself_parses_the_arguments_of_every_profile(vllm: Path) -> None:
     profiles = [load_profile(name) for name in profile_names()]
     lines = "\n".join(json.dumps(command(settings(profile))[4:]) for profile in profiles)
-    finished = subprocess.run([VLLM, "-c", PARSE], input=lines, capture_output=True, text=True, check=False)  # noqa: S603
+    finished = subprocess.run([vllm, "-c", PARSE], input=lines, capture_output=True, text=True, check=False)  # noqa: S603
     assert finished.returncode == 0, finished.stderr[-2000:]
     parsed = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("[")]
     assert parsed == [
@@ -130,19 +138,14 @@ def test_a_profile_of_ones_own_has_any_arguments(tmp_path: Path) -> None:
     ]
 
 
-def test_vllm_itself_refuses_an_argument_that_it_does_not_know_by_name(tmp_path: Path) -> None:
+def test_vllm_itself_refuses_an_argument_that_it_does_not_know_by_name(vllm: Path, tmp_path: Path) -> None:
     known, unknown = tmp_path / "known", tmp_path / "unknown"
     for folder, more in ((known, FREE.replace("  swap_space_that_nobody_knows: 3\n", "")), (unknown, FREE)):
         folder.mkdir()
         own_profile(folder, more)
-    with ThreadPoolExecutor() as side_by_side:  # each imports vLLM, for six seconds
-        taken, refused = (
-            side_by_side.submit(check_engine_args, load_profile(str(folder / "mine.yaml")), VLLM)
-            for folder in (known, unknown)
-        )
-        taken.result()
-        with pytest.raises(CannotServe, match=r"refuses the arguments of mine: .*--swap-space-that-nobody-knows"):
-            refused.result()
+    check_engine_args(load_profile(str(known / "mine.yaml")), vllm)
+    with pytest.raises(CannotServe, match=r"refuses the arguments of mine: .*--swap-space-that-nobody-knows"):
+        check_engine_args(load_profile(str(unknown / "mine.yaml")), vllm)
 
 
 def test_without_a_vllm_the_check_says_what_to_set(tmp_path: Path) -> None:
