@@ -84,12 +84,20 @@ class Postgres:
         """Return what a statement in the database that tests share returns."""
         return self.run("psql", "--dbname", SHARED, "--tuples-only", "--no-align", f"--command={statement}").decode()
 
-    def emptied(self) -> str:
-        """Empty the database that tests share, closing other connections to it, and return its name."""
+    def emptied(self, *filled_by: Path) -> str:
+        """Empty the database that tests share, closing other connections to it, run files of SQL, and return its name.
+
+        Such a file is what `dump` returned.
+        """
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         gone = [f"SELECT pg_terminate_backend(pid) {others}", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"]
-        self.run("psql", "--dbname", SHARED, "--quiet", *(f"--command={statement}" for statement in gone))
+        steps = [*(f"--command={statement}" for statement in gone), *(f"--file={file}" for file in filled_by)]
+        self.run("psql", "--dbname", SHARED, "--quiet", "--set=ON_ERROR_STOP=1", *steps)
         return SHARED
+
+    def dump(self) -> bytes:
+        """Return what is in the database that tests share."""
+        return self.run("pg_dump", "--dbname", SHARED)
 
     @contextmanager
     def database(self) -> Iterator[str]:

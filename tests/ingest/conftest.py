@@ -1,7 +1,11 @@
 """A tiny embedding model and real services over it: embedded Qdrant, a database and a blob folder of the test's own."""
 
+import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,19 +14,22 @@ from pydantic import SecretStr
 from tokenizers import Tokenizer
 
 from ingest.bulk import LoadOutcome
-from ingest.catalogue import Stage
+from ingest.catalogue import Catalogue, Stage
 from ingest.jobs import JobBrokerSettings
-from ingest.parsing import ParserSettings, Readers, open_readers
+from ingest.parsing import Parser, ParserSettings, Readers, open_parser, open_readers
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads
 from ingest.wiring import open_services
-from knowledge.embedding import open_embedder
-from knowledge.index import open_index
+from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
+from knowledge.index import IndexSettings, open_index
+from knowledge.storage import open_engine
 from knowledge.terms import Terms
 from tests.clock import Clock
+from tests.conftest import made_once
 from tests.ingest.bank import Bank, served
 from tests.ingest.staff import Staff, open_staff
+from tests.postgres import Postgres
 from tests.tiny_embedder import tiny_weights
 
 
@@ -35,6 +42,35 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(weights: Path) -> Tokenizer:
     return Tokenizer.from_file(str(weights / "e5-small" / "tokenizer.json"))
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with this release's tables, which are made once: the steps take 0.1 s."""
+    base = tmp_path_factory.getbasetemp()
+    if getattr(request, "param", "sqlite") == "sqlite":
+        shutil.copy(made_once(base, "migrated-sqlite", _migrated_sqlite) / "bank.db", tmp_path)
+        return f"sqlite+aiosqlite:///{tmp_path / 'bank.db'}"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    migrated = made_once(base, "migrated-postgresql", partial(_migrated_postgresql, postgres))
+    return postgres.url(postgres.emptied(migrated / "bank.sql"))
+
+
+def _migrated_sqlite(folder: Path) -> None:
+    folder.mkdir()
+    asyncio.run(_migrate(f"sqlite+aiosqlite:///{folder / 'bank.db'}"))
+
+
+def _migrated_postgresql(postgres: Postgres, folder: Path) -> None:
+    folder.mkdir()
+    asyncio.run(_migrate(postgres.url(postgres.emptied())))
+    (folder / "bank.sql").write_bytes(postgres.dump())
+
+
+async def _migrate(url: str) -> None:
+    engine = open_engine(url)
+    await Catalogue(engine).create_tables()
+    await engine.dispose()
 
 
 @pytest.fixture
@@ -75,22 +111,60 @@ def terms() -> Terms:
     return Terms()
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What takes long to load and remembers nothing: an embedder, and processes that draw pages and read files."""
+
+    embedder: Embedder
+    previewer: Parser
+    readers: Readers
+
+
 @pytest.fixture(scope="module")  # an async fixture of the session would keep its event loop open under every later test
-async def readers() -> AsyncGenerator[Readers]:
-    """A process that reads files takes half a second to start."""
-    async with open_readers(ParserSettings()) as readers:
-        yield readers
+async def loaded(weights: Path) -> AsyncGenerator[Loaded]:
+    async with (
+        open_embedder(EmbedderSettings(folder=weights / "e5-small")) as embedder,
+        open_parser(ParserSettings().of_one_page()) as previewer,
+        open_readers(ParserSettings()) as readers,
+    ):
+        yield Loaded(embedder, previewer, readers)
+
+
+@pytest.fixture(scope="session")
+def empty_index(weights: Path, terms: Terms, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an index without passages; to make one takes the disk a second."""
+
+    async def make(folder: Path) -> None:
+        async with (
+            open_embedder(EmbedderSettings(folder=weights / "e5-small")) as embedder,
+            open_index(IndexSettings(path=folder), embedder, terms),
+        ):
+            pass
+
+    return made_once(tmp_path_factory.getbasetemp(), "empty-index", lambda folder: asyncio.run(make(folder)))
 
 
 @pytest.fixture
-async def services(settings: Settings, clock: Clock, terms: Terms, readers: Readers) -> AsyncGenerator[Services]:
+def index_settings(settings: Settings, empty_index: Path) -> IndexSettings:
+    """Settings of an index of the test's own, in which no passage is."""
+    folder = settings.index.path
+    assert folder is not None
+    folder.parent.mkdir(parents=True)
+    subprocess.run(["cp", "-R", empty_index, folder], check=True)  # noqa: S603, S607  its files are sparse, and stay so
+    return settings.index
+
+
+@pytest.fixture
+async def services(
+    settings: Settings, index_settings: IndexSettings, clock: Clock, terms: Terms, loaded: Loaded
+) -> AsyncGenerator[Services]:
     """Services by the test's clock, whose jobs only the test does."""
     async with (
-        open_embedder(settings.embedder) as embedder,
-        open_index(settings.index, embedder, terms) as index,
-        open_services(settings, index=index, parser=readers, works_jobs=False) as opened,
+        open_index(index_settings, loaded.embedder, terms) as index,
+        open_services(settings, index=index, parser=loaded.readers, works_jobs=False) as opened,
     ):
-        yield replace(opened, now=clock, uploads=Uploads(opened.blobs, opened.catalogue, now=clock))
+        uploads = Uploads(opened.blobs, opened.catalogue, now=clock)
+        yield replace(opened, now=clock, previewer=loaded.previewer, uploads=uploads)
 
 
 @pytest.fixture

@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
+from starlette.datastructures import State
 
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
@@ -58,11 +61,25 @@ def with_tokens(services: Services, folder: Path, keys: ServiceKeys | None = Non
     return replace(services, authenticator=authenticator), token
 
 
+_APPS: dict[int, FastAPI] = {}
+
+
+def _app(services: Services) -> FastAPI:
+    """Return the API over these services, with the routes of an earlier one: the first request builds them."""
+    assert services.sign_in is None
+    most_bytes = services.blobs.most_bytes
+    if most_bytes not in _APPS:
+        _APPS[most_bytes] = create_app(services, sample_banks())
+    app = copy(_APPS[most_bytes])
+    app.state = State({"services": services})
+    return app
+
+
 @asynccontextmanager
 async def open_staff(services: Services, folder: Path, keys: ServiceKeys | None = None) -> AsyncGenerator[Staff]:
     """Open the API with a worker; the keys that sign tokens lie in `folder`, `keys` are those of machines."""
     services, token = with_tokens(services, folder, keys)
-    transport = ASGITransport(app=create_app(services, sample_banks()))
+    transport = ASGITransport(app=_app(services))
     assert services.job_broker is not None
     async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
         group.start_soon(Worker(services, services.job_broker).run)
