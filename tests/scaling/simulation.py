@@ -104,8 +104,11 @@ class Simulation:
         target_seconds: float,
         seed: int = 1,
     ) -> None:
-        self._profile, self._policy, self._timings, self._rate = profile, policy, timings, rate
+        self._policy, self._timings, self._rate = policy, timings, rate
         self._size = AnswerSize()
+        self._prefill_seconds = self._size.prompt_tokens / profile.speeds.prefill
+        self._one_stream, self._all_streams = profile.speeds.one_stream, profile.speeds.all_streams
+        self._most_running = profile.engine.max_num_seqs
         self._target_seconds = target_seconds
         self._random = random.Random(seed)  # noqa: S311  a reproducible day
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
@@ -113,6 +116,8 @@ class Simulation:
         self._replicas = [Replica(0.0) for _ in range(policy.min_replicas)]
         self._staying = self._replicas.copy()
         """Those that are not terminating."""
+        self._ready = self._replicas.copy()
+        """Those of them that have started."""
         self._queue: deque[float] = deque()
         self._without_slot: dict[str, deque[float]] = {
             "chatbot_turned_away_total": deque(),
@@ -131,8 +136,9 @@ class Simulation:
         self._schedule(0.0, self._ask)
         self._schedule(SYNC_SECONDS, self._scale)
         self._schedule(1.0, self._scrape)
-        while self._events and self._events[0][0] <= seconds:
-            now, _, event = heappop(self._events)
+        events = self._events
+        while events and events[0][0] <= seconds:
+            now, _, event = heappop(events)
             event(now)
         return self.result
 
@@ -143,50 +149,48 @@ class Simulation:
 
     def _ask(self, now: float) -> None:
         self._schedule(now + self._random.expovariate(self._rate(now)), self._ask)
-        ready = self._ready(now)
-        if not ready:
+        if not self._ready:
             self._without_slot["chatbot_ladder_total"].append(now)
             self.result.without_model.append(now)
             return
-        if len(self._queue) > self._target_seconds * len(ready) / self._busy_seconds:
+        if len(self._queue) > self._target_seconds * len(self._ready) / self._busy_seconds:
             self._without_slot["chatbot_turned_away_total"].append(now)
             self.result.turned_away.append(now)
             return
         self._queue.append(now)
         self._start_queued(now)
 
-    def _ready(self, now: float) -> list[Replica]:
-        return [replica for replica in self._staying if replica.ready_at <= now]
+    def _look_who_is_ready(self, now: float) -> None:
+        self._ready = [replica for replica in self._staying if replica.ready_at <= now]
+        self._start_queued(now)
 
     @cached_property
     def _busy_seconds(self) -> float:
         """Seconds of a fully loaded replica that an answer takes."""
-        speeds = self._profile.speeds
-        return self._size.prompt_tokens / speeds.prefill + self._size.answer_tokens / speeds.all_streams
+        return self._prefill_seconds + self._size.answer_tokens / self._all_streams
 
     def _start_queued(self, now: float) -> None:
-        if not self._queue:
-            return
-        ready, most = self._ready(now), self._profile.engine.max_num_seqs
         while self._queue:
-            free = [r for r in ready if r.running < most and r.prefills_until - now < self._target_seconds]
+            # Tuples, with the place before the replica: a key's function would be called millions of times.
+            free = [
+                (replica.prefills_until, replica.running, place, replica)
+                for place, replica in enumerate(self._ready)
+                if replica.running < self._most_running and replica.prefills_until - now < self._target_seconds
+            ]
             if not free:
                 return
-            self._prefill(min(free, key=lambda r: (r.prefills_until, r.running)), self._queue.popleft(), now)
+            self._prefill(min(free)[-1], self._queue.popleft(), now)
 
     def _prefill(self, replica: Replica, asked_at: float, now: float) -> None:
-        speeds = self._profile.speeds
         replica.running += 1
-        slowdown = 1 + min(1.0, replica.decoding * speeds.one_stream / speeds.all_streams)
-        prefill_seconds = self._size.prompt_tokens / speeds.prefill * slowdown
-        replica.prefills_until = max(now, replica.prefills_until) + prefill_seconds
+        slowdown = 1 + min(1.0, replica.decoding * self._one_stream / self._all_streams)
+        replica.prefills_until = max(now, replica.prefills_until) + self._prefill_seconds * slowdown
         self._schedule(replica.prefills_until, lambda then: self._decode(replica, asked_at, then))
 
     def _decode(self, replica: Replica, asked_at: float, now: float) -> None:
         self.result.first_tokens.append((asked_at, now - asked_at))
         replica.decoding += 1
-        speeds = self._profile.speeds
-        tokens_per_second = min(speeds.one_stream, speeds.all_streams / replica.decoding)
+        tokens_per_second = min(self._one_stream, self._all_streams / replica.decoding)
         tokens = self._size.answer_tokens * self._random.uniform(0.5, 1.5)
         self._schedule(now + tokens / tokens_per_second, lambda then: self._end(replica, then))
         self._start_queued(now)
@@ -254,7 +258,8 @@ class Simulation:
         for _ in range(new - size):
             ready_at = now + self._timings.load_seconds + self.gpu_wait_seconds(now)
             self._staying.append(Replica(ready_at))
-            self._schedule(ready_at, self._start_queued)
+            self._schedule(ready_at, self._look_who_is_ready)
+        self._look_who_is_ready(now)
         self._replicas = [r for r in self._replicas if r.running and r.killed_at < math.inf] + self._staying
 
     def gpu_wait_seconds(self, now: float) -> float:

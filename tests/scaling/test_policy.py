@@ -20,8 +20,12 @@ from tests.scaling.simulation import SYNC_SECONDS, AnswerSize, PoolTimings, Scal
 NODE_SECONDS = 240.0
 HOUR = 3600.0
 DAY = 4 * HOUR
-PEAK_BEGINS = 600.0
-PEAK_ENDS = 1800.0
+LOADS = (60.0, 180.0, 600.0)
+"""Seconds from a replica's start on a free GPU until it is ready: from a node's disk, a shared volume, a slow one."""
+PEAK_BEGINS = 600.0 + NODE_SECONDS + max(LOADS)
+"""Late enough for a calendar to begin before it."""
+PEAK_ENDS = PEAK_BEGINS + 1200.0
+PAY_DAY_ENDS = PEAK_ENDS + HOUR
 ORDINARY_RATE = 14.0
 """Questions per second: a third of the capacity of production's three replicas."""
 
@@ -93,9 +97,8 @@ def peak(t: float) -> float:
 
 @pytest.fixture(scope="module")
 def pay_day() -> SimulationResult:
-    policy, timings = policy_of("values-prod", "h100")
-    target = target_of("values-prod")
-    return Simulation(load_profile("h100"), policy, timings, peak, target_seconds=target).run(1.5 * HOUR)
+    _, timings = policy_of("values-prod", "h100")
+    return simulated_pay_day(timings.load_seconds, with_calendar=False)
 
 
 def share_in_time(result: SimulationResult, begin: float, end: float) -> float:
@@ -142,8 +145,6 @@ def day(t: float) -> float:
     return ORDINARY_RATE * (2.1 - 2 * math.cos(phase)) * wave
 
 
-LOADS = (60.0, 180.0, 600.0)
-"""Seconds from a replica's start on a free GPU until it is ready: from a node's disk, a shared volume, a slow one."""
 LEAD_SECONDS = 120.0
 """How much sooner than a load and a node's start the calendar begins."""
 
@@ -179,24 +180,23 @@ class PayDay:
 
 
 @cache
-def pay_day_table(load_seconds: float, *, with_calendar: bool) -> PayDay:
-    """Return what a pay day comes to, of those who ask while the peak lasts; placeholders count as GPUs."""
+def simulated_pay_day(load_seconds: float, *, with_calendar: bool) -> SimulationResult:
     policy, timings = policy_of("values-prod", "h100")
     timings = replace(timings, load_seconds=load_seconds)
     if with_calendar:
         begins = PEAK_BEGINS - load_seconds - NODE_SECONDS - LEAD_SECONDS
         policy = replace(policy, calendar=((begins, PEAK_ENDS, enough_replicas()),))
-    # The day begins early enough for the slowest load.
-    early = max(LOADS) + NODE_SECONDS
-    policy = replace(policy, calendar=tuple((b + early, e + early, n) for b, e, n in policy.calendar))
     target = target_of("values-prod")
-    result = Simulation(load_profile("h100"), policy, timings, lambda t: peak(t - early), target_seconds=target).run(
-        early + 1.5 * HOUR
-    )
-    begin, end = PEAK_BEGINS + early, PEAK_ENDS + early
-    away = sum(begin <= at < end for at in (*result.turned_away, *result.without_model))
-    waited = sorted(seconds for at, seconds in result.first_tokens if begin <= at < end)
-    sizes = [*result.sizes, (early + 1.5 * HOUR, 0)]
+    return Simulation(load_profile("h100"), policy, timings, peak, target_seconds=target).run(PAY_DAY_ENDS)
+
+
+def pay_day_table(load_seconds: float, *, with_calendar: bool) -> PayDay:
+    """Return what a pay day comes to, of those who ask while the peak lasts; placeholders count as GPUs."""
+    result = simulated_pay_day(load_seconds, with_calendar=with_calendar)
+    _, timings = policy_of("values-prod", "h100")
+    away = sum(PEAK_BEGINS <= at < PEAK_ENDS for at in (*result.turned_away, *result.without_model))
+    waited = sorted(seconds for at, seconds in result.first_tokens if PEAK_BEGINS <= at < PEAK_ENDS)
+    sizes = [*result.sizes, (PAY_DAY_ENDS, 0)]
     gpu_seconds = sum((later - at) * (size + timings.placeholders) for (at, size), (later, _) in pairwise(sizes))
     return PayDay(
         turned_away=away / (away + len(waited)),
@@ -242,8 +242,8 @@ def test_the_simulation_detects_a_policy_that_flaps() -> None:
 def test_a_grace_period_shorter_than_answers_loses_answers() -> None:
     policy, timings = policy_of("values-prod", "h100")
     abrupt, target = replace(timings, drain_seconds=0.5), target_of("values-prod")
-    result = Simulation(load_profile("h100"), policy, abrupt, peak, target_seconds=target).run(0.75 * HOUR)
-    assert result.lost_answers > 0
+    half = Simulation(load_profile("h100"), policy, abrupt, lambda t: peak(t) / 2, target_seconds=target)
+    assert half.run(PEAK_ENDS + 600.0).lost_answers > 0
 
 
 @pytest.mark.parametrize("values", ["values", "values-staging", "values-prod", "values-airgapped"])
