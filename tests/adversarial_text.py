@@ -37,7 +37,7 @@ def samples(pattern: Pattern[str] | Pattern[bytes], seed: int = 17) -> Iterator[
 
 def adversarial_texts(pattern: Pattern[str] | Pattern[bytes], length: int, seed: int = 17) -> Iterator[str]:
     """Yield texts of about `length` characters."""
-    yield from (_filled(*parts, length) for parts in _parts(pattern, seed))
+    yield from (_filled(*parts, length) for parts in dict.fromkeys(_parts(pattern, seed)))
 
 
 def _filled(before: str, repeated: str, after: str, length: int) -> str:

@@ -1,11 +1,5 @@
-"""A random BERT of one layer over bytes, as a sentence-transformers folder.
+"""A random BERT of one layer over bytes, as a sentence-transformers folder."""
 
-    python -m tests.tiny_bert FOLDER
-
-writes and converts one, and imports torch once for both.
-"""
-
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +7,6 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-from knowledge.embedding import openvino_cache
-from knowledge.embedding.openvino_export import convert
 
 Pooling = Literal["mean", "cls", "max", "lasttoken"]
 
@@ -48,17 +39,3 @@ def _byte_tokenizer() -> Tokenizer:
     ends = [("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     return tokenizer
-
-
-def convert_here(folder: Path, target: Path) -> Path:
-    """Convert in this process: to import torch in one of its own is most of the time."""
-    target.mkdir()
-    convert(str(folder), str(target))
-    return target
-
-
-if __name__ == "__main__":
-    written = Path(sys.argv[1])
-    write_bert(written, "mean")
-    openvino_cache._convert = convert_here
-    openvino_cache.cached_model(written)

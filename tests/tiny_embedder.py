@@ -43,6 +43,6 @@ def copy_unconverted(model: Path, folder: Path) -> None:
 
 def _write_weights(folder: Path) -> None:
     # A process of its own: what torch takes of memory would stay.
-    command = [sys.executable, "-m", "tests.tiny_bert", str(folder / "e5-small")]
+    command = [sys.executable, "-m", "tests.knowledge.embedding.converted_here", str(folder / "e5-small")]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own
     assert finished.returncode == 0, finished.stderr

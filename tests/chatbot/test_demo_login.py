@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from chatbot.__main__ import app
 from chatbot.api import demo_signer, key_pair
 from chatbot.settings import check_demo_host
-from run import CannotRun, read_settings
+from run import CannotRun, prepare_identity, read_settings
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -36,11 +36,23 @@ def test_there_is_no_demo_login_without_its_key_file(tmp_path: Path) -> None:
     assert demo_signer(private) is not None
 
 
-@pytest.mark.parametrize(
-    "identity", [{}, {"AUTH__ISSUER": "https://login.bank.example", "DEMO_KEY_FILE": "/run/demo.key"}]
-)
-def test_make_run_does_not_start_off_loopback(tmp_path: Path, identity: dict[str, str]) -> None:
-    environment = {"HOST": "127.0.0.2", "PORT": str(free_port()), "INGEST_PORT": str(free_port()), **identity}
+OF_A_BANK = {"AUTH__ISSUER": "https://login.bank.example", "DEMO_KEY_FILE": "/run/demo.key"}
+
+
+@pytest.mark.parametrize("identity", [{}, OF_A_BANK])
+def test_make_run_has_no_demo_login_off_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: dict[str, str]
+) -> None:
+    for name in OF_A_BANK:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in identity.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CannotRun, match="DEMO_KEY_FILE"):
+        prepare_identity(tmp_path, "127.0.0.2")
+
+
+def test_make_run_does_not_start_off_loopback(tmp_path: Path) -> None:
+    environment = {"HOST": "127.0.0.2", "PORT": str(free_port()), "INGEST_PORT": str(free_port())}
     environment |= {"DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, str(ROOT / "run.py"), "--once"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603

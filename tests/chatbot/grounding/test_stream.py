@@ -314,33 +314,31 @@ def test_without_sources_nothing_is_grounded() -> None:
         assert not checks.grounded
 
 
-@pytest.mark.parametrize("grounding", list(GroundingMode))
 @settings(max_examples=150, deadline=None)
 @given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.sampled_from([QUESTION, "최소 가입금액은 얼마인가요?"]))
-def test_the_cut_into_feeds_changes_no_event(
-    grounding: GroundingMode, text: str, sizes: list[int], question: str
-) -> None:
-    whole, parts = stream(grounding, question=question), stream(grounding, question=question)
-    expected = merged(events_of(whole, [text]))
-    assert merged(events_of(parts, list(cuts(text, sizes)))) == expected
-    assert (parts.text, parts.grounded, parts.cited, parts.withheld) == (
-        whole.text, whole.grounded, whole.cited, whole.withheld,
-    )  # fmt: skip
+def test_the_cut_into_feeds_changes_no_event(text: str, sizes: list[int], question: str) -> None:
+    for grounding in GroundingMode:
+        whole, parts = stream(grounding, question=question), stream(grounding, question=question)
+        expected = merged(events_of(whole, [text]))
+        assert merged(events_of(parts, list(cuts(text, sizes)))) == expected, grounding
+        assert (parts.text, parts.grounded, parts.cited, parts.withheld) == (
+            whole.text, whole.grounded, whole.cited, whole.withheld,
+        ), grounding  # fmt: skip
 
 
-@pytest.mark.parametrize("grounding", list(GroundingMode))
 @settings(max_examples=100, deadline=None)
 @given(ANSWERS)
-def test_offsets_and_quotes_are_true(grounding: GroundingMode, text: str) -> None:
-    checks = stream(grounding)
-    events = events_of(checks, [text])
-    assert text_of(events) == checks.text
-    for citation in cited(events):
-        assert citation.quote in SOURCES[citation.n - 1].text
-        shown = checks.text[citation.start : citation.end]
-        assert shown
-        assert shown == shown.strip()
-    assert checks.grounded <= bool(cited(events))
+def test_offsets_and_quotes_are_true(text: str) -> None:
+    for grounding in GroundingMode:
+        checks = stream(grounding)
+        events = events_of(checks, [text])
+        assert text_of(events) == checks.text, grounding
+        for citation in cited(events):
+            assert citation.quote in SOURCES[citation.n - 1].text, grounding
+            shown = checks.text[citation.start : citation.end]
+            assert shown, grounding
+            assert shown == shown.strip(), grounding
+        assert checks.grounded <= bool(cited(events)), grounding
 
 
 def test_quoted_passages_answer_when_no_model_can() -> None:

@@ -356,14 +356,14 @@ async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judg
     assert {answer.id for answer in again.answers} == {answer.id for answer in whole.answers}
     asked_all = [answer for answer in whole.answers if not answer.id.endswith("-without") and answer.probes]
     assert all(answer.said is not None for answer in asked_all)  # also where the probe says no
-    assert_near_misses_lack_their_documents(again, bank)
-    result = calibrated(cases_of(again, bank, CheckSettings(bank=sample_banks().first)), BARS)
+    cases = cases_of(again, bank, CheckSettings(bank=sample_banks().first))
+    assert_near_misses_lack_their_documents(cases, again, bank)
+    result = calibrated(cases, BARS)
     assert result.chosen.right >= 30
     assert result.chosen.invented == 0
 
 
-def assert_near_misses_lack_their_documents(recording: Recording, bank: Dataset) -> None:
-    cases = cases_of(recording, bank, CheckSettings(bank=sample_banks().first))
+def assert_near_misses_lack_their_documents(cases: list[Case], recording: Recording, bank: Dataset) -> None:
     near = [case for case in cases if case.near_miss]
     assert len(near) >= 30
     assert {case.unanswerable for case in near} == {True}
