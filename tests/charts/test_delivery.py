@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from shutil import which
@@ -84,9 +85,13 @@ def requirements(file: str) -> set[str]:
     return {normalized(found[0]) for line in lines if (found := re.match(r"[A-Za-z][\w.-]*", line))}
 
 
-def imported_distributions(folder: Path) -> set[str]:
+owners_of_modules = cache(packages_distributions)
+
+
+@cache
+def imported_distributions(folder: Path) -> frozenset[str]:
     """Return the packages that a program's modules import when they start, by their names in an index."""
-    owners = packages_distributions()
+    owners = owners_of_modules()
     found = set()
     for path in folder.rglob("*.py"):
         for node in ast.parse(path.read_text("utf-8")).body:
@@ -94,7 +99,7 @@ def imported_distributions(folder: Path) -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module is not None:
                 found.add(node.module.partition(".")[0])
-    return {normalized(owner) for name in found for owner in owners.get(name, [])} - {"bank-chatbot"}
+    return frozenset(normalized(owner) for name in found for owner in owners.get(name, [])) - {"bank-chatbot"}
 
 
 @pytest.mark.parametrize("image", IMAGES)

@@ -208,10 +208,13 @@ def test_a_profile_of_one_s_own_is_mounted_and_named_to_both(tmp_path: Path) -> 
     assert f"bring bank/own {REVISION} /models/mine/{REVISION}" in job_script(docs)
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_weights(tmp_path_factory.getbasetemp())
+
+
 @pytest.mark.anyio
-async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(tmp_path: Path, weights: Path) -> None:
     """The rendered script itself, with `llm-server` and `hf` as in the image, against a server with the hub's API."""
     hf = Path(tool("helm4")).parents[2] / ".venv-llm/bin/hf"
     if not hf.exists():
@@ -228,7 +231,7 @@ async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(
     models = tmp_path / "models"
     models.mkdir()
     script = job_script(docs).replace("/models", str(models))
-    async with serving_hub(tmp_path, tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small") as hub:
+    async with serving_hub(tmp_path, weights / "e5-small") as hub:
         finished = await anyio.run_process(
             ["bash", "-euo", "pipefail", "-c", script],
             env=job_environment(tmp_path, models, hub, hf.parent),
@@ -240,8 +243,8 @@ async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(
     assert (embedder / "fetched.json").is_file()
     assert list(embedder.glob("openvino/*/model.xml"))
     assert json.loads((served / "weights.json").read_text("utf-8")) == {"name": "bank/tiny", "revision": REVISION}
-    weights = [(folder / "model.safetensors").read_bytes() for folder in (hub.folder, embedder, served)]
-    assert weights[0] == weights[1] == weights[2]
+    copies = [(folder / "model.safetensors").read_bytes() for folder in (hub.folder, embedder, served)]
+    assert copies[0] == copies[1] == copies[2]
 
 
 def job_environment(tmp_path: Path, models: Path, hub: Hub, hf: Path) -> dict[str, str]:
