@@ -3,15 +3,17 @@
     python -m evals.formats FOLDER
 
 Each file goes through the product's own parser process with its default limits. The text that it reads is compared with
-another parser's (`evals/formats/other_parsers.py`): the share of that parser's letters and digits that ours has too, as
-multisets. The reason of a refusal is compared with that of `evals/formats/formats.yaml`; a file that it does not list
-may be read or refused, but must not crash, take long or use much memory.
+another parser's (`evals/formats/other_parsers.py`): the shares of that parser's letters and digits, and of its figures
+("2.35", "1,000,000"), that ours has too, as multisets. The reason of a refusal is compared with that of
+`evals/formats/formats.yaml`; a file that it does not list may be read or refused, but must not crash, take long or use
+much memory.
 
 Prints a table by folder and format, no content; exits with 1 where a file has another outcome than expected.
 """
 
 import logging
 import os
+import re
 import time
 import unicodedata
 from collections import Counter
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import anyio
 import typer
@@ -38,6 +40,7 @@ REFUSAL_SECONDS = 30.0
 MOST_MEMORY = 1024**3
 """Bytes."""
 READ = "read"
+_FIGURE: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 class Expectation(BaseModel, frozen=True, extra="forbid"):
@@ -53,8 +56,28 @@ class Expectation(BaseModel, frozen=True, extra="forbid"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How many letters and digits, and how many figures, another parser found in a file, and ours has too."""
+
+    letters: int = 0
+    letters_found: int = 0
+    figures: int = 0
+    figures_found: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """The share of the letters and digits; None where the other parser found none."""
+        return self.letters_found / self.letters if self.letters else None
+
+    @property
+    def figures_missing(self) -> int:
+        """How many figures ours lacks."""
+        return self.figures - self.figures_found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileReport:
-    """The outcome of one file; `share` is None where it was refused or the other parser found nothing."""
+    """The outcome of one file; nothing is compared where it was refused."""
 
     name: str
     outcome: str
@@ -64,9 +87,7 @@ class FileReport:
     seconds: float
     memory: int
     """Peak of the parser process in bytes."""
-    share: float | None
-    other: int
-    """Letters and digits that the other parser found."""
+    compared: Comparison
     wrong: str
     """Why the outcome is not the expected one; empty where it is."""
 
@@ -76,15 +97,16 @@ def read_expected(path: Path) -> list[Expectation]:
     return [Expectation.model_validate(entry) for entry in yaml.safe_load(path.read_text("utf-8"))]
 
 
-def share_of(ours: str, other: str) -> tuple[float | None, int]:
-    """Return the share of the other text's letters and digits that ours has, and their number."""
-    expected, extracted = _letters(other), _letters(ours)
-    total = expected.total()
-    return (None, 0) if total == 0 else ((expected & extracted).total() / total, total)
-
-
-def _letters(text: str) -> Counter[str]:
-    return Counter(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
+def compare(ours: str, other: str) -> Comparison:
+    """Compare our text of a file with another parser's."""
+    ours, other = (unicodedata.normalize("NFKC", text).casefold() for text in (ours, other))
+    letters, figures = Counter(filter(str.isalnum, other)), Counter(_FIGURE.findall(other))
+    return Comparison(
+        letters=letters.total(),
+        letters_found=(letters & Counter(ours)).total(),
+        figures=figures.total(),
+        figures_found=(figures & Counter(_FIGURE.findall(ours))).total(),
+    )
 
 
 async def report_file(path: Path, name: str, expected: Expectation | None) -> FileReport:
@@ -98,28 +120,29 @@ async def report_file(path: Path, name: str, expected: Expectation | None) -> Fi
             except Unreadable as exc:
                 reason, detail = str(exc.reason), exc.detail
             seconds = time.monotonic() - began
-    share, other = await anyio.to_thread.run_sync(_compared, path, parsed) if parsed else (None, 0)
+    compared = await anyio.to_thread.run_sync(_compared, path, parsed) if parsed else Comparison()
     pages = max(len(parsed.pages), 1) if parsed else 1
     report = FileReport(
         name=name, outcome=reason, detail=detail, format=str(parsed.format) if parsed else path.suffix.lower()[1:],
-        pages=pages, seconds=seconds, memory=peak.bytes, share=share, other=other, wrong="",
+        pages=pages, seconds=seconds, memory=peak.bytes, compared=compared, wrong="",
     )  # fmt: skip
     return replace(report, wrong="; ".join(_deviations(report, expected)))
 
 
-def _compared(path: Path, parsed: Parsed) -> tuple[float | None, int]:
+def _compared(path: Path, parsed: Parsed) -> Comparison:
     ours = "\n".join([parsed.title or "", *(page.markdown for page in parsed.pages)])
-    return share_of(ours, other_text(path, parsed.format))
+    return compare(ours, other_text(path, parsed.format))
 
 
 def _deviations(report: FileReport, expected: Expectation | None) -> Iterator[str]:
     if expected is not None and report.outcome not in expected.outcome:
         yield f"{report.outcome} ({report.detail}), not {' or '.join(expected.outcome)}"
     least = expected.least_share if expected else LEAST_SHARE
-    if report.outcome == READ and report.share is None and least > 0:
+    share = report.compared.share
+    if report.outcome == READ and share is None and least > 0:
         yield "read, but the other parser finds nothing to compare with"
-    if report.share is not None and report.share < least:
-        yield f"{report.share:.1%} of the other parser's characters, not {least:.0%}"
+    if share is not None and share < least:
+        yield f"{share:.1%} of the other parser's characters, not {least:.0%}"
     if report.memory > MOST_MEMORY:
         yield f"{report.memory / 2**20:.0f} MiB"
     if report.outcome != READ and report.seconds > REFUSAL_SECONDS:
@@ -130,8 +153,8 @@ def table(reports: Sequence[FileReport]) -> str:
     """Return the report by folder and format as a Markdown table without content."""
     lines = [
         "| folder | format | files | read | refused | share of the other parser's characters: all, lowest file |"
-        " slowest s (s a page) | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        " figures that are missing | slowest s (s a page) | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[FileReport]] = {}
     for report in reports:
@@ -142,13 +165,15 @@ def table(reports: Sequence[FileReport]) -> str:
 
 def _row(folder: str, kind: str, group: Sequence[FileReport]) -> str:
     refused = Counter(report.outcome for report in group if report.outcome != READ)
-    shares = [(report.share, report.other) for report in group if report.share is not None]
-    total = sum(other for _, other in shares)
-    share = f"{sum(s * n for s, n in shares) / total:.1%}, {min(s for s, _ in shares):.1%}" if total else ""
+    compared = [report.compared for report in group]
+    shares = [each.share for each in compared if each.share is not None]
+    letters, found = sum(each.letters for each in compared), sum(each.letters_found for each in compared)
+    figures, missing = sum(each.figures for each in compared), sum(each.figures_missing for each in compared)
     slowest = max(group, key=lambda report: report.seconds)
     cells = (
         folder, kind, len(group), sum(report.outcome == READ for report in group),
-        ", ".join(f"{reason} {count}" for reason, count in sorted(refused.items())), share,
+        ", ".join(f"{reason} {count}" for reason, count in sorted(refused.items())),
+        f"{found / letters:.1%}, {min(shares):.1%}" if letters else "", f"{missing} of {figures}" if figures else "",
         f"{slowest.seconds:.1f} ({max(report.seconds / report.pages for report in group):.1f})",
         f"{max(report.memory for report in group) / 2**20:.0f}",
     )  # fmt: skip
@@ -179,8 +204,12 @@ def main(
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".tsv"]
     reports = anyio.run(report_files, folder, files, read_expected(expected), Console(stderr=True))
     for report in reports if every else ():
-        share = "" if report.share is None else f" {report.share:.1%} of {report.other}"
-        console.print(f"{report.name}: {report.outcome}{share}, {report.seconds:.1f} s", markup=False)
+        compared = report.compared
+        share = "" if compared.share is None else f" {compared.share:.1%} of {compared.letters}"
+        missing = (
+            f", {compared.figures_missing} of {compared.figures} figures missing" if compared.figures_missing else ""
+        )
+        console.print(f"{report.name}: {report.outcome}{share}{missing}, {report.seconds:.1f} s", markup=False)
     console.print(table(reports), markup=False)
     wrong = [report for report in reports if report.wrong]
     for report in wrong:

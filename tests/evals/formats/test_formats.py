@@ -7,7 +7,7 @@ import anyio
 import pytest
 from rich.console import Console
 
-from evals.formats.formats import EXPECTED, Expectation, FileReport, read_expected, report_files, share_of, table
+from evals.formats.formats import EXPECTED, Expectation, FileReport, compare, read_expected, report_files, table
 from evals.formats.other_parsers import PARSERS
 from ingest.parsing import Format
 from tests.ingest import samples
@@ -24,7 +24,21 @@ from tests.ingest import samples_office as office
     ],
 )
 def test_the_share_is_of_letters_and_digits_wherever_they_stand(ours: str, other: str, share: float | None) -> None:
-    assert share_of(ours, other)[0] == share
+    assert compare(ours, other).share == share
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "missing"),
+    [
+        ("| 6 | 2.10% |", "6개월 2.10%", 0),
+        ("2.10 2.1", "２.１０ 2.10", 1),  # each as often as it stands there
+        ("2.10", "12.10", 1),
+        ("1000000", "1,000,000", 1),
+        ("21.0", "2.10", 1),
+    ],
+)
+def test_a_figure_is_missing_that_does_not_stand_there_as_a_whole(ours: str, other: str, missing: int) -> None:
+    assert compare(ours, other).figures_missing == missing
 
 
 def test_every_format_is_compared_with_another_parser() -> None:
@@ -48,12 +62,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_file_is_read_or_refused_and_the_table_has_figures_only(folder: Path) -> None:
     locked, read = looked_at(folder)
-    assert (locked.outcome, read.outcome, read.share) == ("encrypted", "read", 1.0)
+    assert (locked.outcome, read.outcome, read.compared.share) == ("encrypted", "read", 1.0)
     assert 20 * 2**20 < read.memory < 2**30
     assert not locked.wrong
     assert not read.wrong
     report = table([locked, read])
-    assert "| docs | xlsx | 1 | 1 |  | 100.0%, 100.0% |" in report
+    assert "| docs | xlsx | 1 | 1 |  | 100.0%, 100.0% | 0 of 4 |" in report
     assert "| docs | pdf | 1 | 0 | encrypted 1 |" in report
     assert "2.35" not in report
 
@@ -74,7 +88,7 @@ def test_a_file_of_which_the_other_parser_finds_nothing_is_wrong_unless_that_is_
     (unknown,) = looked_at(tmp_path)
     (read,) = looked_at(tmp_path, Expectation(files="*", outcome=("read",), why=""))
     (unchecked,) = looked_at(tmp_path, Expectation(files="*", outcome=("read",), why="", least_share=0))
-    assert (unknown.outcome, unknown.share) == ("read", None)
+    assert (unknown.outcome, unknown.compared.share) == ("read", None)
     assert "nothing to compare" in unknown.wrong
     assert "nothing to compare" in read.wrong
     assert not unchecked.wrong
