@@ -1,7 +1,9 @@
 """PDF to Markdown: text by pdfium, ruled tables by pdfplumber, headings by font size, page numbers kept.
 
 A page with a text layer is read from it. A page that only draws its text (a scan, letters as outlines, a font that maps
-to no characters) is rendered and its characters are recognised (`ingest.parsing.ocr`).
+to no characters) is rendered and its characters are recognised (`ingest.parsing.ocr`). So is a page whose pictures
+cover half of it, beside a few lines that may be stamped on a scan: what is recognised counts where it is more than
+twice as much.
 """
 
 import re
@@ -38,6 +40,8 @@ RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is
 SAMPLED = 64  # letters that show how a page's text is turned
 LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
 SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
+STAMPED_SHARE = 0.5  # the same beside a few lines of text
+MOST_STAMPED = 200  # letters of these lines: a source, a header, a box of approvals
 OUTLINES = 30  # drawn paths that may be letters
 _SHOWN = 8  # pairs of letters in a mark
 
@@ -148,11 +152,22 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _P
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
         if not found_tables and _readable(lines) < LEAST_LETTERS and _draws(page, lines):
-            orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
-            blocks = [*recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages)] or blocks
+            blocks = [*_recognised(page)] or blocks
+        elif _covered(page) >= STAMPED_SHARE and (stamped := _seen(letters)) < MOST_STAMPED:
+            recognised = _recognised(page)
+            blocks = [*recognised] if _readable(recognised) > 2 * stamped else blocks
     finally:
         page.close()
     return _Page(blocks, sight.misread)
+
+
+def _seen(letters: Sequence[PlacedLetter]) -> int:
+    return sum(letter.is_seen and letter.letter.isalnum() for letter in letters)
+
+
+def _recognised(page: pypdfium2.PdfPage) -> list[Line]:
+    orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
+    return recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages)
 
 
 def _placed(letters: Sequence[PageLetter], upright: Upright) -> Iterator[PlacedLetter]:
@@ -192,13 +207,18 @@ def _readable(lines: Sequence[Line]) -> int:
 
 def _draws(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
     """Tell whether a page draws what may be text: pictures, many paths, or characters without a meaning."""
+    is_scan = _covered(page) >= SCAN_SHARE
+    return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or _paths(page, OUTLINES) >= OUTLINES
+
+
+def _covered(page: pypdfium2.PdfPage) -> float:
+    """Return the sum of a page's pictures as a share of the page."""
     width, height = page.get_size()
     covered = 0.0
     for image in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=3):
         left, bottom, right, top = image.get_bounds()
         covered += max(right - left, 0.0) * max(top - bottom, 0.0)
-    is_scan = covered >= SCAN_SHARE * width * height
-    return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or _paths(page, OUTLINES) >= OUTLINES
+    return covered / max(width * height, 1.0)
 
 
 def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:

@@ -194,8 +194,11 @@ def pdf_turned(turn: int, *, shown_upright: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def scan(*pages: Sequence[str], font: Path, turned: int = 0) -> bytes:
-    """Return a PDF whose small pages are pictures of these lines, 200 dots an inch, turned by so many degrees."""
+def scan(*pages: Sequence[str], font: Path, turned: int = 0, stamp: str = "", ruled: bool = False) -> bytes:
+    """Return a PDF whose small pages are pictures of these lines, 200 dots an inch, turned by so many degrees.
+
+    `stamp` is text at the foot of each page, `ruled`: in a table of two cells.
+    """
     buffer = BytesIO()
     size = (432, 324)  # points
     canvas = Canvas(buffer, pagesize=size)
@@ -205,6 +208,10 @@ def scan(*pages: Sequence[str], font: Path, turned: int = 0) -> bytes:
         for number, line in enumerate(lines):
             drawn.text((80, 60 + 60 * number), line, fill="black", font=ImageFont.truetype(str(font), 34))
         canvas.drawImage(ImageReader(picture.rotate(turned)), 0, 0, *size)
+        canvas.setFont("Helvetica", 9)
+        canvas.drawString(24, 12, stamp)
+        if ruled:
+            canvas.grid([20, 220, 420], [6, 26])
         canvas.showPage()
     canvas.save()
     return buffer.getvalue()

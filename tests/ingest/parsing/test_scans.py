@@ -39,6 +39,22 @@ def test_a_page_scanned_upside_down_is_read(tmp_path: Path) -> None:
     assert "percent a year for savings" in read_document(file).pages[0].markdown
 
 
+@pytest.mark.parametrize("ruled", [False, True])
+def test_a_line_or_a_box_that_is_stamped_on_a_scan_hides_none_of_it(tmp_path: Path, *, ruled: bool) -> None:
+    lines = [f"{number}. The rate is {number / 10:.2f} percent a year for savings." for number in range(1, 9)]
+    stamp = "Approved on 2026-03-02 as document 2026-0114"
+    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(lines, font=NANUM, stamp=stamp, ruled=ruled))
+    read = read_document(file).pages[0].markdown
+    assert "0.80 percent a year for savings" in read
+    assert "2026-0114" in read
+
+
+def test_a_line_on_a_picture_without_text_is_read_as_it_is_written(tmp_path: Path) -> None:
+    stamp = "Guide to deposits, 2026-03-02 (No 0114)"
+    (file := tmp_path / "cover.pdf").write_bytes(samples.scan([], font=NANUM, stamp=stamp))
+    assert read_document(file).pages[0].markdown.lstrip("# ") == stamp
+
+
 def test_a_page_with_a_text_layer_is_not_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no tesseract there: it would be missed
     (file := tmp_path / "text.pdf").write_bytes(samples.pdf())
