@@ -169,7 +169,9 @@ class FolderBlobs:
             return await anyio.Path(self._path(digest)).exists()
 
     async def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
-        for prefix in _PREFIXES:
+        with _translated():
+            folders = {name for name, _ in await anyio.to_thread.run_sync(_modified, self._folder)}
+        for prefix in sorted(folders.intersection(_PREFIXES)):
             with _translated():
                 files = await anyio.to_thread.run_sync(_modified, self._folder / prefix)
             yield [name for name, at in files if at < instant and _is_original(name, prefix)]
