@@ -73,15 +73,17 @@ async def _migrate(url: str) -> None:
     await engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def shared_settings(weights: Path, redis_url: str) -> Settings:
+    return Settings(weights_dir=weights, redis_url=SecretStr(redis_url))
+
+
 @pytest.fixture
-def settings(weights: Path, tmp_path: Path, redis_url: str, database_url: str) -> Settings:
-    return Settings(
-        weights_dir=weights,
-        data_dir=tmp_path / "data",
-        database_url=SecretStr(database_url),
-        redis_url=SecretStr(redis_url),
-        delivery=JobBrokerSettings(queue=f"ingest-{uuid4().hex}"),
-    )
+def settings(shared_settings: Settings, tmp_path: Path, database_url: str) -> Settings:
+    """Settings of the test's own; to read the environment takes as long as a short test."""
+    delivery = JobBrokerSettings(queue=f"ingest-{uuid4().hex}")
+    own = {"data_dir": tmp_path / "data", "database_url": SecretStr(database_url), "delivery": delivery}
+    return shared_settings.model_copy(update=own)
 
 
 class NoDisplay:

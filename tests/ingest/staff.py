@@ -49,7 +49,7 @@ class Staff:
                 job = (await self.http.get(f"/v1/jobs/{job_id}", headers=self.headers())).json()
                 if job["state"] in ("done", "failed"):
                     return str(job["state"])
-                await anyio.sleep(0.01)
+                await anyio.sleep(0.03)
 
 
 def with_tokens(services: Services, folder: Path, keys: ServiceKeys | None = None) -> tuple[Services, Token]:
