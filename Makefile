@@ -27,8 +27,7 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 	@exec $(PY) run.py $(if $(ONCE),--once)
 
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
-	@scripts/test_parts
-	@.venv/bin/llm-server fetch e5-small cpu-small
+	@scripts/test_parts & .venv/bin/llm-server fetch e5-small cpu-small && wait $$!
 	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests)
 

@@ -1,5 +1,6 @@
 """OpenVINO computes the vectors of torch; its file is converted once for each weights."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,12 +163,28 @@ def copying(tiny: Path) -> str:
     return f'cp {converted}/* "$4"'
 
 
+def of_both_callers(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have a file appear once two callers have come to where only one may go on; return its path."""
+    came: list[int] = []
+
+    def lock(opened: int, operation: int) -> None:
+        came.append(opened)
+        if len(came) == 2:
+            file.touch()
+        fcntl.flock(opened, operation)
+
+    monkeypatch.setattr(openvino_cache, "fcntl", SimpleNamespace(flock=lock, LOCK_EX=fcntl.LOCK_EX))
+    return file
+
+
 def test_the_file_is_converted_once_by_concurrent_callers(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, begun = tmp_path / "tiny", tmp_path / "begun"
     copy_unconverted(tiny, folder)
-    converting_by(f"echo >> {begun}\nsleep 0.5\n{copying(tiny)}", tmp_path, monkeypatch)
+    both = of_both_callers(tmp_path / "both", monkeypatch)
+    wait = f"until [ -e {both} ]; do sleep 0.01; done"
+    converting_by(f"echo >> {begun}\n{wait}\n{copying(tiny)}", tmp_path, monkeypatch)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(cached_model, [folder, folder])
     assert first == second
