@@ -63,66 +63,20 @@ async def recorded_ranks(recording: Recording, dataset: Dataset, settings: Embed
         EmbeddingUnavailable: it cannot be loaded or reached.
     """
     async with open_embedder(settings) as embedder:
-        return await ranks_by(embedder, recording, dataset)
+        return await rank_recorded(recording, dataset, partial(passage_similarities, _Remembering(embedder)))
 
 
-async def ranks_by(embedder: Embedder, recording: Recording, dataset: Dataset) -> Ranks:
-    """Rank the sentences of recorded answers' passages with an embedder.
-
-    It is asked once for all their texts: answers share most sentences, and texts of a like length are the quicker
-    together.
-
-    Raises:
-        EmbeddingUnavailable: it cannot be reached.
-    """
-    asked = _Asked(embedder)
-    await rank_recorded(recording, dataset, partial(passage_similarities, asked))
-    known = _Known(embedder, await asked.vectors())
-    return await rank_recorded(recording, dataset, partial(passage_similarities, known))
-
-
-Vectors = dict[str, list[float]]
-_QUESTIONS_AT_ONCE = 16
-
-
-class _Asked:
-    """Stands before an embedder and keeps the texts that it would be asked for."""
+class _Remembering:
+    """An embedder that computes each passage's vector once: recorded answers share most of their sentences."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.name = embedder.name
         self.dimensions = embedder.dimensions
-        self._embedder = embedder
-        self._queries: list[str] = []
-        self._passages: list[str] = []
-
-    async def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
-        self._queries += texts
-        return [[1.0]] * len(texts)
+        self.embed_queries = embedder.embed_queries
+        self._embed = embedder.embed_passages
+        self._known: dict[str, list[float]] = {}
 
     async def embed_passages(self, texts: Sequence[str]) -> list[list[float]]:
-        self._passages += texts
-        return [[1.0]] * len(texts)
-
-    async def vectors(self) -> tuple[Vectors, Vectors]:
-        """Return the vector of each question and of each passage."""
-        queries, passages = (list(dict.fromkeys(texts)) for texts in (self._queries, self._passages))
-        of_queries: list[list[float]] = []
-        for start in range(0, len(queries), _QUESTIONS_AT_ONCE):
-            of_queries += await self._embedder.embed_queries(queries[start : start + _QUESTIONS_AT_ONCE])
-        of_passages = await self._embedder.embed_passages(passages)
-        return dict(zip(queries, of_queries, strict=True)), dict(zip(passages, of_passages, strict=True))
-
-
-class _Known:
-    """An embedder that has computed the vectors of its texts before."""
-
-    def __init__(self, embedder: Embedder, vectors: tuple[Vectors, Vectors]) -> None:
-        self.name = embedder.name
-        self.dimensions = embedder.dimensions
-        self._queries, self._passages = vectors
-
-    async def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
-        return [self._queries[text] for text in texts]
-
-    async def embed_passages(self, texts: Sequence[str]) -> list[list[float]]:
-        return [self._passages[text] for text in texts]
+        unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known |= zip(unknown, await self._embed(unknown), strict=True)
+        return [self._known[text] for text in texts]

@@ -495,10 +495,7 @@ def test_near_misses_stand_for_the_unanswerable_questions_of_a_corpus_that_has_n
     assert "all (50 / 20)" in table
 
 
-def test_a_data_set_with_a_bank_of_its_own_may_name_it_in_its_questions(
-    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WEIGHTS_DIR", str(tiny))
+def test_a_data_set_with_a_bank_of_its_own_may_name_it_in_its_questions(tmp_path: Path) -> None:
     text = "노을은행 정기예금의 기본 금리는 얼마인가요?"
     (tmp_path / "corpus.jsonl").write_text(
         '{"id": "d", "title": "정기예금", "text": "기본 금리는 3%입니다."}\n', "utf-8"

@@ -14,7 +14,7 @@ from kiwipiepy import Token
 from rich.console import Console
 
 from chatbot.grounding import GroundingMode
-from evals.quality.gate import ranking_run, ranks_by
+from evals.quality.gate import ranking_run, recorded_ranks
 from evals.quality.report import Task, lines, read_task
 from evals.quality.rescore import CheckSettings, Ranks, RecordedAnswerCheck, rank_recorded, rescore
 from evals.quality.retrieve import rank
@@ -63,20 +63,8 @@ def recording(task: Task) -> Recording:
 
 
 @pytest.fixture(scope="module")
-def ranked(recording: Recording, dataset: Dataset) -> tuple[Ranks, Ranks]:
-    """The ranks of all recorded answers, and those of the first four, each asked for by itself."""
-
-    async def both() -> tuple[Ranks, Ranks]:
-        async with open_embedder(Settings().embedder) as embedder:
-            alone = await rank_recorded(first(recording, 4), dataset, partial(passage_similarities, embedder))
-            return await ranks_by(embedder, recording, dataset), alone
-
-    return asyncio.run(both())
-
-
-@pytest.fixture(scope="module")
-def ranks(ranked: tuple[Ranks, Ranks]) -> Ranks:
-    return ranked[0]
+def ranks(recording: Recording, dataset: Dataset) -> Ranks:
+    return asyncio.run(recorded_ranks(recording, dataset, Settings().embedder))
 
 
 def missed(run: Run, task: Task) -> set[str]:
@@ -94,8 +82,14 @@ def test_the_recorded_answers_of_today_hold_every_gate(
     assert len(run.rows) >= 100
 
 
-def test_sentences_that_answers_share_are_ranked_as_if_no_other_had_them(ranked: tuple[Ranks, Ranks]) -> None:
-    ranks, alone = ranked
+def test_sentences_that_answers_share_are_ranked_as_if_no_other_had_them(
+    dataset: Dataset, recording: Recording, ranks: Ranks
+) -> None:
+    async def ranked_alone(answer: Recording) -> Ranks:
+        async with open_embedder(Settings().embedder) as embedder:
+            return await rank_recorded(answer, dataset, partial(passage_similarities, embedder))
+
+    alone = asyncio.run(ranked_alone(first(recording, 4)))
     assert len(alone) == 4
     assert {name: ranks[name] for name in alone} == alone
 
