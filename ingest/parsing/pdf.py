@@ -214,11 +214,12 @@ def _draws(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
 def _covered(page: pypdfium2.PdfPage) -> float:
     """Return the sum of a page's pictures as a share of the page."""
     width, height = page.get_size()
+    sheet: float = max(width * height, 1.0)
     covered = 0.0
     for image in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=3):
         left, bottom, right, top = image.get_bounds()
         covered += max(right - left, 0.0) * max(top - bottom, 0.0)
-    return covered / max(width * height, 1.0)
+    return covered / sheet
 
 
 def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
