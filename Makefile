@@ -44,10 +44,10 @@ check: ## Format, lint, types, import contracts, house rules
 	@.venv/bin/ruff format --check -q .
 	@.venv/bin/ruff check -q .
 	@.venv/bin/typos
-	@.venv/bin/lint-imports --no-cache | tail -n 3
-	@.venv/bin/mypy
-	@.venv/bin/mypy --scripts-are-modules $(SCRIPTS)
-	@$(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py tests/golden
+	@{ .venv/bin/mypy && .venv/bin/mypy --scripts-are-modules $(SCRIPTS); } & typed=$$!; trap 'kill $$typed 2>/dev/null || true' EXIT; \
+	  .venv/bin/lint-imports --no-cache | tail -n 3; \
+	  $(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py tests/golden; \
+	  wait $$typed
 	@$(PY) scripts/house_numbers
 
 fix: ## Format, and fix what lint can fix

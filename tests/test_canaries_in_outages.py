@@ -142,6 +142,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.timeout(300)  # every address of both services, in each of seven faults
 async def test_nothing_that_was_written_is_told_while_a_store_is_away(
     tmp_path: Path, stores: Stores, lines: io.StringIO
 ) -> None:

@@ -72,6 +72,7 @@ def missed(run: Run, task: Task) -> set[str]:
     return {line.measure for line in lines(run, task.gates) if line.holds is False}
 
 
+@pytest.mark.timeout(300)  # it embeds a thousand texts: a minute beside others
 def test_the_recorded_answers_of_today_hold_every_gate(
     task: Task, dataset: Dataset, recording: Recording, ranks: Ranks
 ) -> None:
