@@ -27,7 +27,8 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 	@exec $(PY) run.py $(if $(ONCE),--once)
 
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
-	@scripts/test_parts & .venv/bin/llm-server fetch e5-small cpu-small && wait $$!
+	@scripts/test_parts
+	@.venv/bin/llm-server fetch e5-small cpu-small
 	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests)
 
@@ -44,7 +45,8 @@ check: ## Format, lint, types, import contracts, house rules
 	@.venv/bin/ruff format --check -q .
 	@.venv/bin/ruff check -q .
 	@.venv/bin/typos
-	@{ .venv/bin/mypy && .venv/bin/mypy --scripts-are-modules $(SCRIPTS); } & typed=$$!; trap 'kill $$typed 2>/dev/null || true' EXIT; \
+	@set -m; { .venv/bin/mypy && .venv/bin/mypy --scripts-are-modules $(SCRIPTS); } & typed=$$!; \
+	  trap 'kill -- -$$typed 2>/dev/null || true' EXIT; \
 	  .venv/bin/lint-imports --no-cache | tail -n 3; \
 	  $(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py tests/golden; \
 	  wait $$typed

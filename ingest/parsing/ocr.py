@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from statistics import median
 
@@ -79,17 +80,19 @@ def detect_orientation(picture: Picture) -> PageOrientation:
     return PageOrientation(turn=int(fields.get("Rotate", "0")) if confident else 0, languages=languages)
 
 
-def recognise(picture: Picture, languages: str) -> list[Line]:
+def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -> list[Line]:
     """Return the lines of text in an upright picture, in order; boxes and heights are in points, as in a PDF.
+
+    `seconds` are of a processor.
 
     Raises:
         Unreadable: tesseract is missing, or took more time or memory than a page may.
     """
-    output = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt")
+    output = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt", seconds=seconds)
     return _lines(list(_words(output)), picture)
 
 
-def _tesseract(picture: Picture, *options: str) -> str:
+def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> str:
     program = shutil.which("tesseract")
     if program is None:
         raise Unreadable(Reason.EMPTY_TEXT, "its pages are pictures, and character recognition is not installed here")
@@ -101,7 +104,7 @@ def _tesseract(picture: Picture, *options: str) -> str:
             capture_output=True,
             check=False,
             env={"OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"},
-            preexec_fn=_limit,  # the process that forks has one thread
+            preexec_fn=partial(_limit, seconds),  # the process that forks has one thread
         )
     if done.returncode < 0:
         raise Unreadable(Reason.TOO_SLOW, "recognising the characters of a page took too much time or memory")
@@ -124,8 +127,8 @@ def _memory_lent_to_child() -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
+def _limit(seconds: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 

@@ -1,9 +1,9 @@
 """PDF to Markdown: text by pdfium, ruled tables by pdfplumber, headings by font size, page numbers kept.
 
 A page with a text layer is read from it. A page that only draws its text (a scan, letters as outlines, a font that maps
-to no characters) is rendered and its characters are recognised (`ingest.parsing.ocr`). So is a page whose pictures
-cover half of it, beside a few lines that may be stamped on a scan: what is recognised counts where it is more than
-twice as much.
+to no characters) is rendered and its characters are recognised (`ingest.parsing.ocr`). Of a page
+whose pictures cover half of it beside a few lines, which may be stamped on a scan, the pictures are recognised without
+these lines, and what they show is added.
 """
 
 import re
@@ -16,7 +16,7 @@ from pathlib import Path
 import pypdfium2
 import pypdfium2.raw as pdfium_c
 
-from ingest.parsing.ocr import DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detect_orientation, recognise
+from ingest.parsing.ocr import CPU_SECONDS, DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detect_orientation, recognise
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pdf_layout import (
     Block,
@@ -32,7 +32,7 @@ from ingest.parsing.pdf_layout import (
 )
 from ingest.parsing.pdf_raised import with_raised
 from ingest.parsing.pdf_tables import PageTables, PlacedLetter
-from ingest.parsing.pdf_unseen import PageLetter, look_at, remove_replacements
+from ingest.parsing.pdf_unseen import PageLetter, hide_text, look_at, remove_replacements
 from knowledge.passage import MISREAD
 
 MOST_PAGES = 2000
@@ -42,6 +42,8 @@ LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
 SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
 STAMPED_SHARE = 0.5  # the same beside a few lines of text
 MOST_STAMPED = 200  # letters of these lines: a source, a header, a box of approvals
+STAMPED_SECONDS = 10  # of a processor, for pictures that may show no text at all
+MOST_VAIN = 5  # pages of a file whose pictures are looked at for nothing: they are its ground
 OUTLINES = 30  # drawn paths that may be letters
 _SHOWN = 8  # pairs of letters in a mark
 
@@ -61,10 +63,11 @@ def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
         if len(document) > MOST_PAGES:
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_PAGES} pages")
         with PageTables(path) as tables:
-            pages = []
+            pages: list[_Page] = []
             for i in range(len(document)):
                 on_page()
-                pages.append(_page(document, i, tables))
+                vain = sum(page.is_vain for page in pages)
+                pages.append(_page(document, i, tables, stamped=vain < MOST_VAIN))
         title = document.get_metadata_value("Title").strip("\x00 \t\r\n")
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
@@ -96,6 +99,8 @@ def open_pdf(path: Path) -> pypdfium2.PdfDocument:
 class _Page:
     blocks: list[Block]
     misread: tuple[tuple[str, str], ...]
+    is_vain: bool = False
+    """Whether its pictures were looked at beside its text, and show none."""
 
 
 def _parsed(read: Sequence[_Page], title: str) -> Parsed:
@@ -137,7 +142,7 @@ def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
     return document[index]  # which reads the page anew
 
 
-def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _Page:
+def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, stamped: bool) -> _Page:
     page = _as_drawn(document, index)
     try:
         remove_replacements(page)
@@ -153,9 +158,11 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _P
         lines = [block for block in blocks if isinstance(block, Line)]
         if not found_tables and _readable(lines) < LEAST_LETTERS and _draws(page, lines):
             blocks = [*_recognised(page)] or blocks
-        elif _covered(page) >= STAMPED_SHARE and (stamped := _seen(letters)) < MOST_STAMPED:
-            recognised = _recognised(page)
-            blocks = [*recognised] if _readable(recognised) > 2 * stamped else blocks
+        elif stamped and _covered(page) >= STAMPED_SHARE and (seen := _seen(letters)) < MOST_STAMPED:
+            below = _below(page)
+            if _readable(below) > seen:
+                return _Page([*blocks, *below], sight.misread)
+            return _Page(blocks, sight.misread, is_vain=True)
     finally:
         page.close()
     return _Page(blocks, sight.misread)
@@ -165,9 +172,18 @@ def _seen(letters: Sequence[PlacedLetter]) -> int:
     return sum(letter.is_seen and letter.letter.isalnum() for letter in letters)
 
 
-def _recognised(page: pypdfium2.PdfPage) -> list[Line]:
+def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
     orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
-    return recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages)
+    return recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages, seconds=seconds)
+
+
+def _below(page: pypdfium2.PdfPage) -> list[Line]:
+    """Return what a page shows without its text; nothing where recognising it takes too long or is not installed."""
+    hide_text(page)
+    try:
+        return _recognised(page, STAMPED_SECONDS)
+    except Unreadable:
+        return []
 
 
 def _placed(letters: Sequence[PageLetter], upright: Upright) -> Iterator[PlacedLetter]:

@@ -84,6 +84,12 @@ def remove_replacements(page: pypdfium2.PdfPage) -> None:
                 pdfium_c.FPDFPageObj_RemoveMark(drawn, mark)
 
 
+def hide_text(page: pypdfium2.PdfPage) -> None:
+    """Have a page drawn without its text."""
+    for drawn in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_TEXT], max_depth=_DEEPEST):
+        pdfium_c.FPDFPageObj_SetIsActive(drawn, 0)
+
+
 def look_at(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> Sight:
     """Return which letters of a page nobody sees, and which are drawn as others than they are read as."""
     gone = _Gone(page, text)

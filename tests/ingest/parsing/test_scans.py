@@ -7,6 +7,7 @@ import pytest
 
 from ingest.parsing.ocr import MEMORY_BYTES, Picture, recognise
 from ingest.parsing.parsed import Reason, Unreadable
+from ingest.parsing.pdf import MOST_VAIN
 from ingest.parsing.process import ParserSettings, open_parser
 from ingest.parsing.read import read_document
 from tests.ingest import samples
@@ -46,7 +47,25 @@ def test_a_line_or_a_box_that_is_stamped_on_a_scan_hides_none_of_it(tmp_path: Pa
     (file := tmp_path / "scan.pdf").write_bytes(samples.scan(lines, font=NANUM, stamp=stamp, ruled=ruled))
     read = read_document(file).pages[0].markdown
     assert "0.80 percent a year for savings" in read
-    assert "2026-0114" in read
+    assert stamp in read, "as it is written, not as it is recognised"
+
+
+def test_a_scan_among_pages_on_a_ground_is_found_unless_many_show_nothing(tmp_path: Path) -> None:
+    stamp = "Approved on 2026-03-02 as document 2026-0114"
+    pages: list[list[str]] = [[] for _ in range(MOST_VAIN - 1)] + [
+        [f"The rate of account {n} is 2.35 percent." for n in range(8)]
+    ]
+    (file := tmp_path / "deck.pdf").write_bytes(samples.scan(*pages, font=NANUM, stamp=stamp))
+    assert "account 7 is 2.35 percent" in read_document(file).pages[-1].markdown
+    (file := tmp_path / "more.pdf").write_bytes(samples.scan([], *pages, font=NANUM, stamp=stamp))
+    assert "2.35" not in read_document(file).pages[-1].markdown
+
+
+def test_a_line_on_a_picture_is_read_where_nothing_recognises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no tesseract there
+    stamp = "Guide to deposits, 2026-03-02 (No 0114)"
+    (file := tmp_path / "cover.pdf").write_bytes(samples.scan(LINES, font=NANUM, stamp=stamp))
+    assert read_document(file).pages[0].markdown.lstrip("# ") == stamp
 
 
 def test_a_line_on_a_picture_without_text_is_read_as_it_is_written(tmp_path: Path) -> None:
