@@ -66,8 +66,8 @@ def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
             pages: list[_Page] = []
             for i in range(len(document)):
                 on_page()
-                vain = sum(page.is_vain for page in pages)
-                pages.append(_page(document, i, tables, stamped=vain < MOST_VAIN))
+                may_be_stamped = sum(page.is_vain for page in pages) < MOST_VAIN
+                pages.append(_page(document, i, tables, may_be_stamped=may_be_stamped))
         title = document.get_metadata_value("Title").strip("\x00 \t\r\n")
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
@@ -100,7 +100,7 @@ class _Page:
     blocks: list[Block]
     misread: tuple[tuple[str, str], ...]
     is_vain: bool = False
-    """Whether its pictures were looked at beside its text, and show none."""
+    """Whether its pictures were recognised beside its text, and show no more than it says."""
 
 
 def _parsed(read: Sequence[_Page], title: str) -> Parsed:
@@ -142,8 +142,8 @@ def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
     return document[index]  # which reads the page anew
 
 
-def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, stamped: bool) -> _Page:
-    page = _as_drawn(document, index)
+def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, may_be_stamped: bool) -> _Page:
+    page, is_vain = _as_drawn(document, index), False
     try:
         remove_replacements(page)
         text = page.get_textpage()
@@ -158,14 +158,13 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, st
         lines = [block for block in blocks if isinstance(block, Line)]
         if not found_tables and _readable(lines) < LEAST_LETTERS and _draws(page, lines):
             blocks = [*_recognised(page)] or blocks
-        elif stamped and _covered(page) >= STAMPED_SHARE and (seen := _seen(letters)) < MOST_STAMPED:
+        elif may_be_stamped and _covered(page) >= STAMPED_SHARE and (seen := _seen(letters)) < MOST_STAMPED:
             below = _below(page)
-            if _readable(below) > seen:
-                return _Page([*blocks, *below], sight.misread)
-            return _Page(blocks, sight.misread, is_vain=True)
+            is_vain = _readable(below) <= seen
+            blocks += [] if is_vain else below
     finally:
         page.close()
-    return _Page(blocks, sight.misread)
+    return _Page(blocks, sight.misread, is_vain)
 
 
 def _seen(letters: Sequence[PlacedLetter]) -> int:
