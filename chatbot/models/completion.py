@@ -28,7 +28,19 @@ _NULL = msgspec.Raw(b"null")
 
 
 class CompletionBroken(Exception):
-    """The bytes are not a completion, or the server reports an error in mid-answer."""
+    """The bytes are not a completion."""
+
+
+class ErrorReported(CompletionBroken):
+    """An error stands where a completion should: `body` is what the server says of it.
+
+    `status` is the one that it would have had before a stream, None where the server does not say.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.status = _status_in(body)
+        super().__init__(f"the server gave up in mid-answer ({self.status or 'error'})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,9 +289,15 @@ class CompletionDecoder:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._is_error = False  # the next data tells of an error
         self.done = False  # `[DONE]` was received: nothing follows
         self.finish_reason: str | None = None
         self.usage: ReportedUsage | None = None
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the last whole line."""
+        return self._rest
 
     def feed(self, data: bytes) -> Iterator[Choice]:
         """Yield the pieces of the answer that are complete now: also those before a chunk that is broken.
@@ -294,18 +312,33 @@ class CompletionDecoder:
         for line in takewhile(lambda _: not self.done, lines):
             name, _, value = line.removeprefix(codecs.BOM_UTF8).partition(b":")
             if name == b"data":
-                try:
-                    chunk = _CHUNKS.decode(value)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-                    chunk = self._without_json(value, exc)
-                for choice in () if chunk.error else chunk.choices or ():
+                chunk = self._chunk(value)
+                for choice in chunk.choices or ():
                     yield choice
                     # Only now that it was taken: what cannot be taken is no end of the answer.
                     self.finish_reason = choice.finish_reason or self.finish_reason
-                if chunk.usage != _NULL or chunk.error:
-                    self._take_rest(chunk)
-            elif name:
-                _check_field(name, value)
+                if chunk.usage != _NULL:
+                    self.usage = _usage(chunk.usage) or self.usage
+            elif name == b"error":  # llama.cpp
+                raise ErrorReported(value)
+            else:
+                self._is_error = self._is_error or (name == b"event" and value.strip() == b"error")
+
+    def _chunk(self, value: bytes) -> CompletionChunk:
+        """Return the chunk of a `data` line.
+
+        Raises:
+            CompletionBroken: it is none, or reports an error.
+        """
+        if self._is_error:
+            raise ErrorReported(value)
+        try:
+            chunk = _CHUNKS.decode(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            return self._without_json(value, exc)
+        if chunk.error:
+            raise ErrorReported(value)
+        return chunk
 
     def _without_json(self, value: bytes, exc: Exception) -> CompletionChunk:
         """Return an empty chunk for the end mark, or for nothing.
@@ -317,22 +350,6 @@ class CompletionDecoder:
         if value.strip() and not self.done:
             raise CompletionBroken("a frame that cannot be read") from exc
         return CompletionChunk()
-
-    def _take_rest(self, chunk: CompletionChunk) -> None:
-        """Keep the usage.
-
-        Raises:
-            CompletionBroken: the chunk reports an error.
-        """
-        if chunk.error:
-            code = chunk.error.get("code") if isinstance(chunk.error, dict) else None
-            raise CompletionBroken(f"the server gave up in mid-answer ({code if isinstance(code, int) else 'error'})")
-        self.usage = _usage(chunk.usage) or self.usage
-
-
-def _check_field(name: bytes, value: bytes) -> None:
-    if name == b"error" or (name == b"event" and value.strip() == b"error"):
-        raise CompletionBroken("the server gave up in mid-answer")
 
 
 def _usage(said: msgspec.Raw) -> ReportedUsage | None:
@@ -380,13 +397,48 @@ def refusal_names(body: bytes) -> str:
 
     Its sentence is left out: it may quote the prompt.
     """
+    said = (_error_in(body).get(name) for name in ("code", "param", "type", "error_type"))
+    return ", ".join(name for name in said if isinstance(name, str) and _IDENTIFIER.fullmatch(name))
+
+
+def _error_in(body: bytes) -> Mapping[str, object]:
+    """Return what a server says of an error: most have it in a field, some beside that or without one."""
     try:
         reply = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
-    error = reply.get("error", reply) if isinstance(reply, dict) else None
-    said = (error.get(name) for name in ("code", "param", "type")) if isinstance(error, dict) else ()
-    return ", ".join(name for name in said if isinstance(name, str) and _IDENTIFIER.fullmatch(name))
+        return {}
+    error = reply.get("error") if isinstance(reply, dict) else None
+    said = error if isinstance(error, dict) else reply
+    return said if isinstance(said, dict) else {}
+
+
+_STATUS = re.compile(r"[45]\d\d", re.ASCII)
+_STATUSES: Mapping[str, int] = {
+    "content_filter": 400,
+    "data_inspection_failed": 400,  # Alibaba
+    "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "validation": 422,  # Text Generation Inference
+    "insufficient_quota": 429,
+    "overloaded": 429,
+    "overloaded_error": 529,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+}
+"""What servers call an error in a stream, where they give it no status."""
+
+
+def _status_in(body: bytes) -> int | None:
+    """Return the status of an error that a server tells of in its reply: a number, or what its name stands for."""
+    error = _error_in(body)
+    numbers = (str(error.get(name)) for name in ("code", "status_code"))
+    told = next((int(number) for number in numbers if _STATUS.fullmatch(number)), None)
+    return told or next((_STATUSES[name] for name in refusal_names(body).split(", ") if name in _STATUSES), None)
+
+
+def _unreadable_probe(body: bytes) -> CompletionBroken:
+    reported = ErrorReported(body)
+    return CompletionBroken("the probe's answer cannot be read") if reported.status is None else reported
 
 
 def read_top_tokens(body: bytes) -> TopTokens:
@@ -401,7 +453,7 @@ def read_top_tokens(body: bytes) -> TopTokens:
         top = (logprobs and logprobs.top_logprobs and logprobs.top_logprobs[0]) or {}
         by_id = {msgspec.convert(name.removeprefix("token_id:"), TokenId, strict=False): p for name, p in top.items()}
     except (msgspec.MsgspecError, IndexError, ValueError) as exc:
-        raise CompletionBroken("the probe's answer cannot be read") from exc
+        raise _unreadable_probe(body) from exc
     return TopTokens(by_id, _usage(reply.usage) or ReportedUsage())
 
 
@@ -417,7 +469,7 @@ def read_chat_top_tokens(body: bytes) -> TopTokens:
         reply = _CHAT_TOP.decode(body)
         choice = reply.choices[0]
     except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as exc:
-        raise CompletionBroken("the probe's answer cannot be read") from exc
+        raise _unreadable_probe(body) from exc
     try:
         logprobs = _CHAT_LOGPROBS.decode(choice.logprobs)
     except msgspec.MsgspecError:  # other servers have other shapes

@@ -37,6 +37,7 @@ from chatbot.models.completion import (
     CompletionDecoder,
     CompletionRequest,
     Delta,
+    ErrorReported,
     GenerationEnd,
     ModelCard,
     ModelList,
@@ -73,6 +74,8 @@ _REFUSAL_SECONDS = 1.0
 # of a server that loads its model) is a failure.
 _BUSY_WORDS = (b"on a different instance", b"server busy", b"overloaded")
 
+# Azure's and Alibaba's word for what their filters refuse.
+_FILTERS = ("content_filter", "data_inspection_failed")
 _LIMIT_REACHED = b"model output limit was reached"
 # OpenAI's reasoning models refuse `logprobs` with a 403 of this type.
 _BAD_REQUEST = "invalid_request_error"
@@ -245,10 +248,13 @@ class Endpoint:
         """Return the end of a whole answer.
 
         Raises:
-            ReplyBroken: the stream broke off, or the answer was aborted.
+            EndpointFailed: the stream broke off, or the answer was aborted.
         """
         reason = decoder.finish_reason
         if reason is None:
+            reported = ErrorReported(decoder.rest)  # in place of a stream
+            if reported.status is not None:
+                raise self._reported(reported)
             raise ReplyBroken(f"{self.name}: the stream ended without a reason (`finish_reason`), so it may be cut off")
         meaning = finish_meaning(reason)
         if meaning == "filtered":
@@ -426,28 +432,40 @@ class Endpoint:
 
     async def _check_status(self, response: aiohttp.ClientResponse) -> None:
         """Raise what a status other than 200 means."""
-        status = response.status
-        if status == 200:
+        if response.status == 200:
             return
         beginning = await _beginning(response)
         response.close()
-        names = refusal_names(beginning)
-        if status == 429 and "insufficient_quota" in names:
-            raise AccessDenied(f"{self.name}: its quota is used up")
-        if status in (429, 529) or (status == 503 and any(words in beginning for words in _BUSY_WORDS)):
-            raise QueueFull(f"{self.name}: its queue is full")
         # A firewall in front of it refuses a question by a page; a wrong key is refused at the first call, a GET.
-        by_firewall = status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
+        by_firewall = response.status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
+        raise self._failure(response.status, beginning, by_firewall=by_firewall)
+
+    def _failure(self, status: int, said: bytes, *, by_firewall: bool = False) -> EndpointFailed:
+        """Return what a status means, with the beginning of what is said of it."""
+        names = refusal_names(said)
+        if status == 429 and "insufficient_quota" in names:
+            return AccessDenied(f"{self.name}: its quota is used up")
+        if status in (429, 529) or (status == 503 and any(words in said for words in _BUSY_WORDS)):
+            return QueueFull(f"{self.name}: its queue is full")
         if status in (401, 403) and _BAD_REQUEST not in names and not by_firewall:
-            raise AccessDenied(f"{self.name}: it refused the key ({status}): set the one of this endpoint")
+            return AccessDenied(f"{self.name}: it refused the key ({status}): set the one of this endpoint")
         if status in (400, 403, 413, 422):
-            raise self._rejected(status, names, beginning, by_firewall=by_firewall)
-        raise ReplyBroken(f"{self.name}: status {status}")
+            return self._rejected(status, names, said, by_firewall=by_firewall)
+        return ReplyBroken(f"{self.name}: status {status}")
+
+    def _reported(self, exc: ErrorReported) -> EndpointFailed:
+        """Return what an error in a reply that began with 200 means: the same as its status before a stream.
+
+        Only that of vLLM's completions calls every error a bad request, also the death of its engine.
+        """
+        failure = None if exc.status is None else self._failure(exc.status, exc.body)
+        is_doubtful = self.has_token_ids and isinstance(failure, RequestRejected)
+        return ReplyBroken(f"{self.name}: {exc}") if failure is None or is_doubtful else failure
 
     def _rejected(self, status: int, names: str, beginning: bytes, *, by_firewall: bool) -> RequestRejected:
         if by_firewall:
             return FirewallRefused(f"{self.name}: what stands before it refused the request ({status})")
-        if status == 400 and "content_filter" in names:
+        if status == 400 and any(name in names for name in _FILTERS):
             return ContentFiltered(f"{self.name}: its content filter refused the question")
         if status == 400 and _LIMIT_REACHED in beginning:
             return OutputLimitReached(f"{self.name}: it has used up its tokens before its answer began")
@@ -516,9 +534,11 @@ class Endpoint:
             if reason := tls_reason(exc):
                 raise self._no_tls(reason) from exc
             raise Unreachable(f"{self.name}: no connection") from exc
+        except ErrorReported as exc:
+            raise self._reported(exc) from exc
         except CompletionBroken as exc:
             raise ReplyBroken(f"{self.name}: {exc}") from exc
-        except (aiohttp.ClientError, OSError) as exc:
+        except (aiohttp.ClientError, OSError, RecursionError) as exc:
             if reason := tls_reason(exc):
                 raise self._no_tls(reason) from exc
             # Only its class: a parser's message quotes what it could not parse, which may be a customer's answer.

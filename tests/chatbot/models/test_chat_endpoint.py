@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from msgspec.structs import asdict
 from structlog.testing import capture_logs
 
-from chatbot.errors import ModelUnavailable
+from chatbot.errors import ModelUnavailable, Overloaded
 from chatbot.models.choice_probabilities import YES_OR_NO
 from chatbot.models.client import ModelDone, Models, NotResumable, open_models
 from chatbot.models.completion import Delta, Sampling
@@ -517,6 +517,55 @@ async def test_a_question_that_the_content_filter_refuses_costs_no_endpoint(tmp_
                 await parts(models)
         (member,) = models.pool.members
         assert member.available
+
+
+def reported(**error: object) -> bytes:
+    return json.dumps({"error": {"message": "a customer's words", **error}}).encode()
+
+
+QUESTION_AT_FAULT = {
+    "SGLang: too long": b"data: " + reported(type="BadRequestError", code=400) + b"\n\n" + DONE,
+    "llama.cpp: too long": b"error: " + reported(code=400, type="exceed_context_size_error") + b"\n\n",
+    "TGI: too long": b'data: {"error":"a customer\'s words","error_type":"validation"}\n\n',
+    "OpenAI: too long": b"data: " + reported(type="invalid_request_error", code=None) + b"\n\n",
+    "a gateway: filtered": b"event: error\ndata: " + reported(code="content_filter") + b"\n\n",
+    "Alibaba: filtered": b"data: " + reported(code="data_inspection_failed") + b"\n\n",
+    "no stream": reported(code=400),
+}
+FULL = {
+    "LiteLLM": b"data: " + reported(type="throttling_error", param="None", code="429") + b"\n\n",
+    "TGI": b'event: error\ndata: {"error":"Model is overloaded","error_type":"overloaded"}\n\n',
+    "Anthropic behind a gateway": b"event: error\ndata: " + reported(type="overloaded_error") + b"\n\n",
+    "OpenAI": b"data: " + reported(type="tokens", code="rate_limit_exceeded") + b"\n\n",
+    "no stream": reported(code=429),
+}
+
+
+@pytest.mark.parametrize("piece", QUESTION_AT_FAULT.values(), ids=QUESTION_AT_FAULT)
+async def test_a_refusal_in_a_reply_that_begins_well_is_the_questions_fault(tmp_path: Path, piece: bytes) -> None:
+    async with streaming(tmp_path, piece) as models:
+        for _ in range(10):
+            with capture_logs() as logs, pytest.raises(ModelUnavailable):
+                await parts(models)
+        assert models.pool.members[0].available
+    assert logs[0]["outcome"] == "refused"
+    assert "customer" not in logs[0]["error"]
+
+
+@pytest.mark.parametrize("piece", FULL.values(), ids=FULL)
+async def test_a_full_queue_that_is_told_in_a_reply_that_begins_well_is_one(tmp_path: Path, piece: bytes) -> None:
+    async with streaming(tmp_path, piece) as models:
+        for _ in range(10):
+            with pytest.raises(Overloaded):
+                await parts(models)
+        assert models.pool.members[0].available
+
+
+async def test_a_probe_that_is_refused_in_a_reply_that_begins_well_is_the_questions_fault(tmp_path: Path) -> None:
+    async with streaming(tmp_path, reported(code=400)) as models:
+        for _ in range(10):
+            assert await asked(models) == (0.5, 0.5)
+        assert models.pool.members[0].available
 
 
 async def test_a_probe_in_the_background_waits_as_long_as_a_first_token_may_take(tmp_path: Path) -> None:

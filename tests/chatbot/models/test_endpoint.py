@@ -278,6 +278,9 @@ async def test_an_answer_that_is_whole_waits_a_second_for_its_usage() -> None:
         # vLLM's shutdown ends running answers like this.
         saying(TOKEN, LAST.replace(b"stop", b"abort"), b"data: [DONE]\n\n"),
         saying(TOKEN, b'data: {"error":{"message":"x","code":500}}\n\n'),
+        # vLLM's word for the death of its engine, too.
+        saying(b'data: {"error":{"message":"x","type":"BadRequestError","code":400}}\n\n'),
+        saying(b'data: {"error":' + b"[" * 5000 + b"]" * 5000 + b"}\n\n"),
         saying(TOKEN, b"data: {\n\n"),
         saying(TOKEN.replace(b"[1]", b"[-1]"), LAST),
         saying(TOKEN.replace(b"[1]", b"[4294967296]"), LAST),
