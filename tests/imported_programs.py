@@ -1,12 +1,31 @@
-"""What the fork server imports: the programs, none of whose imports is ever searched for garbage, here or in a fork."""
+"""What the fork server imports: the programs, none of whose imports is ever searched for garbage, here or in a fork.
+
+It also reads what takes each of them seconds at its start and survives a fork.
+"""
 
 import gc
 from importlib import import_module
 
-PROGRAMS = ("chatbot.__main__", "ingest.__main__", "evals.__main__")
+from ingest.parsing import open_tokenizer
+from ingest.settings import Settings
+from knowledge.embedding import DEFAULT_FOLDER, cached_model, read_tokenizer
+from knowledge.terms import morphology
+
+PROGRAMS = ("chatbot.__main__", "ingest.__main__", "evals.__main__", "llm_server.scripted.__main__")
+
+
+def read_models() -> None:
+    """Read the morphemes, and the embedder's tokenizer where it is fetched."""
+    morphology()
+    folder = Settings().weights_dir.expanduser() / DEFAULT_FOLDER
+    if folder.exists():
+        open_tokenizer(folder)
+        read_tokenizer(cached_model(folder))
+
 
 gc.disable()
 for program in PROGRAMS:
     import_module(program)
+read_models()
 gc.freeze()
 gc.enable()

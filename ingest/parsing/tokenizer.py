@@ -1,5 +1,6 @@
 """The embedder's tokenizer, which the chunker counts with."""
 
+from functools import cache
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -9,8 +10,9 @@ class WeightsMissing(Exception):
     """The embedder's folder is missing; the message says how to fetch it."""
 
 
+@cache
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer of an embedder's folder.
+    """Return the tokenizer of an embedder's folder, which stays as it is.
 
     Raises:
         WeightsMissing: it is missing.

@@ -1,6 +1,7 @@
 """Dense vectors of passages and questions: a model in process, micro-batched, on a CPU by OpenVINO; or an endpoint."""
 
 from knowledge.embedding.embedding import Embedder, open_embedder
+from knowledge.embedding.encoder import read_tokenizer
 from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.hub import fetch_copy, fetch_model
 from knowledge.embedding.model_config import read_model_config
@@ -19,4 +20,5 @@ __all__ = [
     "hub_folder",
     "open_embedder",
     "read_model_config",
+    "read_tokenizer",
 ]

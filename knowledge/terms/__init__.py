@@ -1,5 +1,5 @@
 """Sparse vectors: Korean morphemes and English stems with BM25 term weights."""
 
-from knowledge.terms.sparse import TERMS_VERSION, Morpheme, SparseTerms, Terms
+from knowledge.terms.sparse import TERMS_VERSION, Morpheme, SparseTerms, Terms, morphology
 
-__all__ = ["TERMS_VERSION", "Morpheme", "SparseTerms", "Terms"]
+__all__ = ["TERMS_VERSION", "Morpheme", "SparseTerms", "Terms", "morphology"]

@@ -4,4 +4,8 @@ import typer
 
 from llm_server.scripted.server import main
 
-typer.run(main)
+app = typer.Typer()
+app.command()(main)
+
+if __name__ == "__main__":
+    app()

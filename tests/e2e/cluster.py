@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from tests.e2e.conftest import (
     audited,
     chat_environment,
     copy_loaded,
+    scripted_process,
     signed_in,
     signed_token,
     until,
@@ -304,9 +304,8 @@ def models_file(folder: Path, primaries: Sequence[Server], fallback: Server) -> 
 def scripted(folder: Path, n: int, *, name: str = "scripted", script: Path | None = None) -> Server:
     """Return a scripted model, which behaves from its start as the file says."""
     port, log = free_port(), folder / f"model-{n}.log"
-    command = [sys.executable, "-m", "llm_server.scripted", "--port", str(port), "--name", name]
-    command += ["--script", str(script)] if script else []
-    return Server(begin=lambda: spawned(command, log), port=port, log=log, ready="/health")
+    options = ["--port", str(port), "--name", name, *(["--script", str(script)] if script else [])]
+    return Server(begin=lambda: scripted_process(options, log), port=port, log=log, ready="/health")
 
 
 def api(data: Path, environment: dict[str, str]) -> Server:

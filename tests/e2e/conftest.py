@@ -7,9 +7,8 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -116,17 +115,6 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 
 @contextlib.contextmanager
-def process(*command: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program of ours while the block runs; it is stopped by its own process id."""
-    with (
-        log.open("ab") as out,
-        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as started,  # noqa: S603
-        stopped_in_the_end(started),
-    ):
-        yield started
-
-
-@contextlib.contextmanager
 def stopped_in_the_end(started: subprocess.Popen[bytes] | Forked) -> Iterator[None]:
     """Stop a process when the block ends."""
     try:
@@ -154,13 +142,18 @@ def wait_for(url: str, started: subprocess.Popen[bytes] | Forked, log: Path, sec
     pytest.fail(f"{url} never became ready: {log.read_text('utf-8')[-3000:]}")
 
 
+def scripted_process(options: Sequence[str], log: Path) -> Forked:
+    """Start a scripted model server."""
+    return Forked("llm_server.scripted.__main__", options, os.environ, log)  # noqa: TID251 - children inherit it
+
+
 @contextlib.contextmanager
 def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
     """Serve the scripted model; yield the settings that point to it."""
     tokenizer, log, port = folder / "tokenizer", folder / "model.log", free_port()
     write_tokenizer(tokenizer)
-    command = (sys.executable, "-m", "llm_server.scripted", "--port", str(port))
-    with process(*command, environment=dict(os.environ), log=log) as server:  # noqa: TID251 - children inherit it
+    server = scripted_process(["--port", str(port)], log)
+    with stopped_in_the_end(server):
         wait_for(f"http://127.0.0.1:{port}/health", server, log)
         url = f"http://127.0.0.1:{port}"
         yield {"LLM_URLS": url, "LLM_TOKENIZER": str(tokenizer), "LLM_PROFILE": "scripted"}
