@@ -8,7 +8,7 @@ N ?= 50
 SEED ?= 1
 SHARD ?= 1/1
 MINUTES ?= 30
-# Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
+# Test files side by side. Those that start two vLLM come before the others: memory for both, and no start beside a test
 # of time.
 WORKERS ?= 4
 # As the process that reads files has it: of two threads that compare a page's letters one waits busily for the other.
@@ -29,8 +29,8 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests)
+	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: ## Run the tests that start no server, browser or model: a minute
 	@scripts/setup --no-llm
