@@ -29,7 +29,10 @@ NOT_IMPORTED = (
 ESCAPED_WORDS = {"chatbot/encodings.py", "knowledge/glossary.py", "knowledge/index/collection.py"}
 FUNCTIONS = {"compile", "search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
 LONGEST_QUESTION = 4000
-MOST_GROWTH = 2.5
+MOST_GROWTH = {250: 6.0, LONGEST_QUESTION // 2: 2.5}
+"""By the length of the text that is doubled. The short one shows an exponential or cubic pattern before it takes
+minutes; there a bound on repeats, as `{0,200}`, is not yet felt, and its pattern's work grows nearly as a square.
+"""
 # Below this no measure of growth is exact, and no text of 4,000 characters delays anybody.
 NEGLIGIBLE_SECONDS = 0.002
 TRIES = 3
@@ -104,15 +107,14 @@ def growth(pattern: Pattern[str] | Pattern[bytes], text: str, doubled: str) -> f
 @pytest.mark.parametrize("module", [name for name, found in patterns().items() if found])
 def test_a_text_of_twice_the_length_is_at_most_two_and_a_half_times_the_work(module: str) -> None:
     for pattern in patterns()[module]:
-        # The first length shows an exponential or cubic pattern before it takes minutes.
-        for length in (250, LONGEST_QUESTION // 2):
+        for length, most in MOST_GROWTH.items():
             pairs = zip(adversarial_texts(pattern, length), adversarial_texts(pattern, 2 * length), strict=True)
             for text, doubled in pairs:
                 if (longer := seconds(pattern, doubled)) > NEGLIGIBLE_SECONDS:
                     grown = longer / max(1e-9, seconds(pattern, text))
                     for _ in range(5):  # a busy machine disturbs one measure; work that is not linear shows in each
-                        grown = grown if grown <= MOST_GROWTH else growth(pattern, text, doubled)
-                    assert grown <= MOST_GROWTH, f"{grown:.1f} × on {doubled[:80]!r}: {pattern.pattern!r}"
+                        grown = grown if grown <= most else growth(pattern, text, doubled)
+                    assert grown <= most, f"{grown:.1f} × on {doubled[:80]!r}: {pattern.pattern!r}"
 
 
 def test_a_pattern_of_a_whole_text_lets_no_line_feed_pass() -> None:
