@@ -34,6 +34,9 @@ from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Tokenizer, alternating
 from knowledge.profiles import Deadlines
 
+_PIECE = 200
+"""Characters of a chunk that are taken at once: at a million blanks in one tiktoken panics, which ends the process."""
+
 
 class ChatEndpoint(Endpoint):
     """An endpoint with chat completions; `counts` is the tokenizer that its text is counted by."""
@@ -75,9 +78,10 @@ class ChatEndpoint(Endpoint):
 
     def _parts(self, choice: Choice) -> Iterator[Delta | Thought]:
         if choice.delta and (thinking := choice.delta.thinking):
-            yield Thought(len(self._counts.encode(thinking)))
-        if text := choice.delta.text if choice.delta else choice.text:
-            yield Delta(text, tuple(self._counts.encode_within(text)))
+            for piece in _pieces(thinking):
+                yield Thought(len(self._counts.encode(piece)))
+        for piece in _pieces(choice.delta.text if choice.delta else choice.text):
+            yield Delta(piece, tuple(self._counts.encode_within(piece)))
 
     def _body(self, request: GenerationRequest) -> object:
         sampling = request.sampling
@@ -105,6 +109,11 @@ class ChatEndpoint(Endpoint):
     def _asked(self, body: ChatRequest, sampling: Sampling) -> object:
         fields = {name: value for name, value in msgspec.to_builtins(body).items() if name not in self._omit}
         return {**fields, self._length_field: sampling.max_tokens, **self._access.extra_body}
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Return the text of a chunk in pieces: what is longer than an answer may be is left before it was encoded."""
+    return (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
 
 
 def _messages(request: GenerationRequest) -> tuple[ChatMessage, ...]:

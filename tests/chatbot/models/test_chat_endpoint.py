@@ -310,6 +310,18 @@ async def test_a_server_that_knows_no_length_is_left_at_twice_what_was_asked_for
         assert generated[-1].usage.answer_tokens <= 100
 
 
+@pytest.mark.parametrize("name", ["content", "reasoning_content"])
+@pytest.mark.parametrize("text", ["가나 " * 20_000, " " * 1_000_000], ids=["words", "blanks"])
+async def test_a_chunk_that_is_longer_than_an_answer_is_left_where_that_ends(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    async with streaming(tmp_path, chunk({name: text}), YES, STOP, DONE) as models:
+        generated = await parts(models, most=50, thinking=50)
+        assert len(text_of(generated)) < 500
+        assert generated[-1].finish_reason == "length"
+        assert generated[-1].usage.generated_tokens < 1000
+
+
 async def test_white_space_between_thinking_and_answer_is_none_of_it(tmp_path: Path) -> None:
     pieces = (chunk({"reasoning_content": "생각"}), chunk({"content": "\n\n"}), YES, STOP, DONE)
     async with streaming(tmp_path, *pieces) as models:
