@@ -48,6 +48,8 @@ from telemetry.supervision import OnFailure, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
+_MOST_AT_ONCE = 500
+"""Rows that one transaction writes or looks for: PostgreSQL refuses a statement that asks for some thousands."""
 _LOOK_FOR_OPENING = 60.0
 """For how many seconds the opening of an abandoned answer may still be written: by a server that was slow to commit."""
 
@@ -227,8 +229,9 @@ class Audit:
             with anyio.move_on_after(self._settings.retry_every):
                 await self._wake.wait()
             self._wake = anyio.Event()
-            batch = [*(waiting for waiting in self._waiting if not waiting.given_up), *self._abandoned]
-            self._waiting = []
+            due = [waiting for waiting in self._waiting if not waiting.given_up]
+            self._waiting = due[_MOST_AT_ONCE:]
+            batch = [*due[:_MOST_AT_ONCE], *self._abandoned[:_MOST_AT_ONCE]]
             if batch:
                 await self._write_batch(batch)
 
@@ -236,8 +239,9 @@ class Audit:
         """Return when nothing waits any more."""
         while self._waiting:
             await self._waiting[-1].done.wait()
-        if self._abandoned:
-            await self._write_batch(tuple(self._abandoned))
+        abandoned = tuple(self._abandoned)
+        for n in range(0, len(abandoned), _MOST_AT_ONCE):
+            await self._write_batch(abandoned[n : n + _MOST_AT_ONCE])
 
     async def _write(self, waiting: Waiting) -> None:
         # What cannot be made a row fails here, for its caller alone, and not in the transaction of others.
@@ -268,6 +272,8 @@ class Audit:
         else:
             for waiting in batch:
                 waiting.done.set()
+            if self._waiting:
+                self._wake.set()
 
     def _put_off(self, batch: Sequence[Waiting], exc: Exception) -> None:
         """Fail the callers that wait; keep the closings, so that no answer stays open after an outage."""
@@ -303,9 +309,9 @@ class Audit:
                 await connection.execute(insert(AUDIT), [asdict(row) for row in rows])
         self._sequence += len(rows)
         self._head = head
-        self._abandoned = [
-            w for w in self._abandoned if w.key not in known and time.monotonic() < w.since + _LOOK_FOR_OPENING
-        ]
+        looked_for, since = {id(waiting) for waiting in batch}, time.monotonic() - _LOOK_FOR_OPENING
+        may_come = [w for w in batch if w.after_opening and w.key not in known and w.since > since]
+        self._abandoned = [*(w for w in self._abandoned if id(w) not in looked_for), *may_come]
 
     async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:
         try:

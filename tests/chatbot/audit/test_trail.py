@@ -340,6 +340,18 @@ async def test_an_opening_whose_write_ends_late_is_closed_although_other_rows_ar
     assert await faults(audit, unclosed_before=1e12) == []
 
 
+async def test_after_an_outage_that_refused_thousands_of_questions_the_next_one_is_recorded(audit: Audit) -> None:
+    await audit.open(OPENED)
+    for n in range(4000):
+        audit.abandon(replace(CLOSED, answer_id=f"refused-{n}"))
+    audit.abandon(CLOSED)
+    await answer(audit, "a2")
+    with anyio.fail_after(10):
+        while await audit.unclosed(older_than=1e12):
+            await anyio.sleep(0.01)
+    assert await faults(audit, unclosed_before=1e12) == []
+
+
 async def test_a_row_that_cannot_be_written_keeps_no_other_from_being_written(audit: Audit) -> None:
     refused: list[str] = []
 
