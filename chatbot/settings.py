@@ -100,7 +100,8 @@ class Settings(EncryptedSettings):
         "cpu", description="whose deadlines these endpoints have: the name of a profile, or the path of a .yaml file"
     )
     llm_api_key: SecretStr | None = Field(
-        None, description="the endpoints' key; entries of a models file have their own"
+        None,
+        description="the endpoints' key; an entry of a models file may have its own, an `api: openai` none but that",
     )
     llm_tls: TlsSettings = TlsSettings()
     llm_chat_template_kwargs: dict[str, JsonValue] = Field(

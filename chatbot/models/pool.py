@@ -129,12 +129,12 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         return (self.tokenizer, self.chat_template_kwargs) == (other.tokenizer, other.chat_template_kwargs)
 
     def access(self, api_key: str | None) -> Access:
-        """Return what the endpoints are given with every request (blocking); `api_key` in place of the entry's own.
+        """Return what the endpoints are given with every request (blocking); `api_key` is of a vLLM without its own.
 
         Raises:
             ModelsMisconfigured: a file or a variable cannot be read.
         """
-        key = api_key or self._api_key()
+        key = self._api_key() or (api_key if self.api == "vllm" else None)  # no key of ours goes to other houses
         headers = {**self.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
         try:
             tls = self.context()

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from chatbot.errors import ModelUnavailable
 from chatbot.models.client import open_models
 from chatbot.models.endpoint import Endpoint, open_session
-from chatbot.models.pool import ModelSettings, ModelsMisconfigured
+from chatbot.models.pool import ModelSettings, ModelsFileEntry, ModelsMisconfigured
 from knowledge.breaker import Breaker, BreakerSettings
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 from tests.certificates import certificates
@@ -103,6 +103,19 @@ async def test_the_short_form_has_a_key_and_certificates_too(tmp_path: Path) -> 
         }
         async with open_models(ModelSettings.model_validate(short)) as models:
             assert (await ask(Served(models, [server]))).text == "예."
+
+
+def test_an_entry_is_given_its_own_key_and_another_house_no_other(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("own\n", encoding="utf-8")
+    common = {"name": "m", "urls": "http://m", "tokenizer": tmp_path, "profile": "hosted"}
+    own = ModelsFileEntry.model_validate(common | {"api_key_file": tmp_path / "own"})
+    none = ModelsFileEntry.model_validate(common)
+    hosted = ModelsFileEntry.model_validate(common | {"api": "openai", "model": "m"})
+    assert [entry.access(KEY).headers.get("Authorization") for entry in (own, none, hosted)] == [
+        "Bearer own",
+        f"Bearer {KEY}",
+        None,
+    ]
 
 
 async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
