@@ -28,7 +28,9 @@ So often it is asked for them, there or away.
 """
 _MOST_CODES = 8
 """Exchanged at a time: whoever asks for a sign-in may send codes that are none."""
-_OF_TOKENS = frozenset({"invalid_grant"})
+_OF_TOKENS = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required", "access_denied"})
+"""Entra ID says `interaction_required` where a second factor is asked for by now, Auth0 `access_denied` of who is
+locked out: they have to sign in again, and nothing else helps."""
 _OF_CODES = _OF_TOKENS | {"invalid_request"}
 """A code is what somebody's browser sends, so that a malformed one is no fault of the client."""
 
@@ -178,7 +180,7 @@ class Provider:
                 async with self._client(redirect_uri) as client:
                     return await ask(client)
         except OAuthError as exc:
-            if exc.error in refusals:
+            if str(exc.error) in refusals:
                 raise GrantRefused from exc
             # A secret that was changed, a client that was removed: nobody's session ends of that.
             log.error("provider_refused_client", error=str(exc.error)[:100])  # noqa: TRY400  the code says it all

@@ -165,6 +165,7 @@ class Slow:
         self.issuer = f"http://127.0.0.1:{free_port()}"
         self.seconds = 0.0
         self.fails = False
+        self.error: object = "invalid_grant"
         self.asked = 0
         self.now_at_once = 0
         self.most_at_once = 0
@@ -180,7 +181,7 @@ class Slow:
         self.most_at_once = max(self.most_at_once, self.now_at_once)
         await anyio.sleep(self.seconds)
         self.now_at_once -= 1
-        return web.json_response({"error": "invalid_grant"}, status=400)
+        return web.json_response({"error": self.error}, status=400)
 
 
 @asynccontextmanager
@@ -229,6 +230,27 @@ async def test_a_renewal_takes_no_longer_than_it_is_claimed_for() -> None:
         with pytest.raises(SignInUnavailable):
             await provider.renewed("a token")
         assert time.monotonic() - began < 1.3
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        ("interaction_required", GrantRefused),  # Entra ID: a second factor is asked for by now
+        ("login_required", GrantRefused),
+        ("consent_required", GrantRefused),
+        ("access_denied", GrantRefused),  # Auth0: somebody is locked out
+        ("invalid_client", SignInUnavailable),
+        ("temporarily_unavailable", SignInUnavailable),
+        ({"code": 500}, SignInUnavailable),
+    ],
+)
+async def test_a_session_ends_where_only_its_person_can_go_on_and_for_no_fault_of_the_provider(
+    error: object, refusal: type[Exception]
+) -> None:
+    async with slow() as (at, provider, _):
+        at.error = error
+        with pytest.raises(refusal):
+            await provider.renewed("a token")
 
 
 async def test_a_flood_of_codes_that_are_none_reaches_the_provider_a_few_at_a_time() -> None:
