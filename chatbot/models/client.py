@@ -124,7 +124,9 @@ class Models:
     @property
     def model(self) -> str:
         """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
-        reported = (m.endpoint.model for m in self.pool.members if m.group == "primary")
+        primaries = [member for member in self.pool.members if member.group == "primary"]
+        # One that was not compared may serve another model, as in a rollout.
+        reported = (m.endpoint.model for m in sorted(primaries, key=lambda member: not member.tokenizer_checked))
         configured = (name.model for name in self._followed if name.group == "primary")
         return next(filter(None, (*reported, *configured)), UNKNOWN_MODEL)
 

@@ -40,26 +40,30 @@ class HealthChecks:
     async def check(self) -> None:
         """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
 
+        So does one of another model where its entry has one of ours: a rollout is under way.
+
         Raises:
-            ModelsMisconfigured: an endpoint serves another model or tokenizer, or none of them lets us in.
+            ModelsMisconfigured: an entry's endpoints serve another model or tokenizer, or none of all lets us in.
         """
-        mismatches: list[str] = []
+        wrong: dict[Member, str] = {}
         denied: dict[Member, str] = {}
 
         async def check(member: Member) -> None:
             try:
                 await check_tokenizer(member, self._tokenizer)
-            except WrongModel as exc:
-                mismatches.append(str(exc))
             except EndpointFailed as exc:
                 log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
                 member.breaker.trip()
-                if isinstance(exc, AccessDenied):
+                if isinstance(exc, WrongModel):
+                    wrong[member] = str(exc)
+                elif isinstance(exc, AccessDenied):
                     denied[member] = str(exc)
 
         async with anyio.create_task_group() as tasks:
             for member in self._pool.members:
                 tasks.start_soon(check, member)
+        fit = {member.entry for member in self._pool.members if member.tokenizer_checked}
+        mismatches = [said for member, said in wrong.items() if member.entry not in fit]
         if all(member in denied for member in self._pool.serving):
             mismatches += denied.values()
         if mismatches:

@@ -54,9 +54,14 @@ class Names:
 
 
 @asynccontextmanager
-async def pods(addresses: Iterable[str], behaviour: Behaviour, port: int) -> AsyncGenerator[list[ScriptedModel]]:
+async def pods(
+    addresses: Iterable[str], behaviour: Behaviour, port: int, *, name: str = "scripted"
+) -> AsyncGenerator[list[ScriptedModel]]:
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(scripted_server(behaviour, host=a, port=port)) for a in addresses]
+        yield [
+            await stack.enter_async_context(scripted_server(behaviour, host=address, port=port, name=name))
+            for address in addresses
+        ]
 
 
 @asynccontextmanager
@@ -167,6 +172,23 @@ async def test_a_new_address_that_serves_another_model_is_not_called(tmp_path: P
         assert [m.breaker.state for m in models.pool.members] == [BreakerState.CLOSED, BreakerState.OPEN]
         for n in range(10):
             assert (await ask(Served(models, [here, there]), conversation_id=f"c-{n}")).text == "예."
+
+
+async def test_a_start_in_a_rollout_goes_on_with_the_endpoints_that_serve_our_model_already(tmp_path: Path) -> None:
+    names, port = Names(HERE, THERE), free_port()
+    async with (
+        pods([HERE], Behaviour(answer="아니요.", template="opening"), port, name="before") as [before],
+        pods([THERE], Behaviour(answer="예."), port) as [after],
+    ):
+        async with following(tmp_path, names, port) as models:
+            assert [m.breaker.state for m in models.pool.members] == [BreakerState.OPEN, BreakerState.CLOSED]
+            assert models.model == "scripted"
+            for n in range(10):
+                assert (await ask(Served(models, [before, after]), conversation_id=f"c-{n}")).text == "예."
+        names.are(HERE)
+        with pytest.raises(ModelsMisconfigured, match="is not the one in the tokenizer's folder"):
+            async with following(tmp_path, names, port):
+                pass
 
 
 async def test_tls_verifies_the_name_although_an_address_is_called(tmp_path: Path) -> None:
