@@ -49,8 +49,8 @@ _OPTIONS: Options = {
 class Keys(Protocol):
     """A source of public keys."""
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK:
-        """Return the key.
+    async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:
+        """Return the key; after `but`, which did not sign, the one that has taken its name.
 
         Raises:
             TokenRefused: there is no such key.
@@ -71,16 +71,18 @@ class KeyFile:
         else:
             raise TypeError("AUTH__PUBLIC_KEY_FILE must hold an RSA or a P-256 public key")
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK:  # noqa: ARG002 - one key, whatever its id
+    async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:  # noqa: ARG002  one for all
+        if but is not None:
+            raise TokenRefused("the token is not valid")
         return self._key
 
 
 class Jwks:
     """An identity provider's cached key set.
 
-    It is fetched again when it is old, or for an unknown key id: by one caller at a time, at most every
-    `jwks_ask_again` seconds, whatever tokens come. Keys older than `jwks_most_age` are none: one that was revoked must
-    not sign for ever.
+    It is fetched again when it is old, for an unknown key id, or where a key did not sign what names it (a provider may
+    give a new key the old name): by one caller at a time, at most every `jwks_ask_again` seconds, whatever tokens come.
+    Keys older than `jwks_most_age` are none: one that was revoked must not sign for ever.
     """
 
     def __init__(
@@ -100,23 +102,24 @@ class Jwks:
         self._asked_at = float("-inf")
         self._fetching = anyio.Lock()
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK:
+    async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:
         # Who comes while they are fetched waits for them: this key may be among them.
-        if self._should_fetch(key_id) or (self._fetching.locked() and key_id not in self._keys):
+        if self._should_fetch(key_id, but) or (self._fetching.locked() and self._keys.get(key_id) is but):
             async with self._fetching:
-                if self._should_fetch(key_id):  # unless the caller before has fetched
+                if self._should_fetch(key_id, but):  # unless the caller before has fetched
                     await self._fetch()
         if self._age() > self._settings.jwks_most_age:
             raise KeysUnavailable("the identity provider's keys cannot be fetched")
-        if key_id not in self._keys:
+        found = self._keys.get(key_id)
+        if found is None or found is but:
             raise TokenRefused("the token is signed with a key that its issuer does not publish")
-        return self._keys[key_id]
+        return found
 
     def _age(self) -> float:
         return self._clock() - self._fetched_at
 
-    def _should_fetch(self, key_id: str | None) -> bool:
-        is_wanted = key_id not in self._keys or self._age() > self._settings.jwks_keep
+    def _should_fetch(self, key_id: str | None, but: jwt.PyJWK | None) -> bool:
+        is_wanted = self._keys.get(key_id) is but or self._age() > self._settings.jwks_keep
         # Without any key every customer waits, so a provider that is back is noticed soon.
         pause = self._settings.jwks_ask_again if self._keys else _FIRST_KEYS_PAUSE
         return is_wanted and self._clock() - self._asked_at > pause
@@ -130,6 +133,7 @@ class Jwks:
                 keys = key_set(await read_at_most(response, _MOST_KEY_SET_BYTES))
         except (aiohttp.ClientError, TimeoutError, KeySetRefused) as exc:
             log.warning("key_set_not_fetched", url=self._url, error=f"{type(exc).__name__}: {exc}"[:200])
+            self._asked_at = self._clock()  # who has waited for this, however long it took, does not ask again
             return
         self._keys = keys
         self._fetched_at = self._asked_at = self._clock()
@@ -174,6 +178,8 @@ def key_set(body: bytes) -> dict[str | None, jwt.PyJWK]:
 
 def _usable(entry: object) -> jwt.PyJWK | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str | None):
+        return None
+    if entry.get("use") not in (None, "sig"):
         return None
     try:
         key = jwt.PyJWK(entry)
@@ -237,16 +243,7 @@ class Authenticator:
             if unverified["header"].get("alg") not in ALGORITHMS:
                 raise TokenRefused("the token's algorithm is not accepted")
             issuer = self._issuer(unverified["payload"].get("iss"))
-            key = await self._keys[issuer.issuer].key(unverified["header"].get("kid"))
-            claims = jwt.decode(
-                token,
-                key,
-                # The key's algorithm, never the header's: an RSA key must not be used as an HMAC secret.
-                algorithms=[key.algorithm_name],
-                audience=audience or issuer.audience,
-                issuer=issuer.issuer,
-                options=_OPTIONS,
-            )
+            claims = await self._signed(token, unverified["header"].get("kid"), issuer, audience or issuer.audience)
             _require_time(claims, now=self._now(), leeway=self._settings.leeway, grace=grace)
             lifetime = float(claims["exp"]) - float(claims["iat"])
         except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, OverflowError, RecursionError) as exc:
@@ -254,6 +251,15 @@ class Authenticator:
         if not lifetime <= self._settings.longest_lifetime:  # not: longer; nothing compares with NaN
             raise TokenRefused("the token is good for longer than is accepted")
         return claims, issuer
+
+    async def _signed(self, token: str, key_id: str | None, issuer: Issuer, audience: str) -> dict[str, Any]:
+        """Return the claims of a token that its issuer has signed for an audience."""
+        keys = self._keys[issuer.issuer]
+        key = await keys.key(key_id)
+        try:
+            return _decoded(token, key, issuer, audience)
+        except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+            return _decoded(token, await keys.key(key_id, but=key), issuer, audience)
 
     def _issuer(self, name: object) -> Issuer:
         """Return the issuer that a token names, before anything shows that it has signed it."""
@@ -274,6 +280,12 @@ class Authenticator:
                 f"application roles in {issuer.key_named('roles_claim')}",
             )
         return principal
+
+
+def _decoded(token: str, key: jwt.PyJWK, issuer: Issuer, audience: str) -> dict[str, Any]:
+    # The key's algorithm, never the header's: an RSA key must not be used as an HMAC secret.
+    algorithms = [key.algorithm_name]
+    return jwt.decode(token, key, algorithms=algorithms, audience=audience, issuer=issuer.issuer, options=_OPTIONS)
 
 
 def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float, grace: float) -> None:

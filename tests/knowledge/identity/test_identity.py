@@ -258,6 +258,33 @@ async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
     assert provider.fetches == 2
 
 
+async def test_a_key_that_takes_the_name_of_another_is_found_but_not_asked_for_at_every_forgery(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, clock = keys
+    await authenticator.verify(signed(kid="k1"))
+    provider.keys["k1"] = generate_private_key(SECP256R1())
+    clock.now += 31
+    for _ in range(5):
+        await authenticator.verify(signed(provider.keys["k1"], kid="k1"))
+        with pytest.raises(TokenRefused):
+            await authenticator.verify(signed(kid="k1"))
+    assert provider.fetches == 2
+
+
+async def test_a_key_that_encrypts_signs_nothing(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
+    other = generate_private_key(SECP256R1())
+    to_jwk = jwt.get_algorithm_by_name("ES256").to_jwk
+    published = [
+        {**to_jwk(key.public_key(), as_dict=True), "kid": "k1", "use": use}
+        for key, use in ((KEY, "sig"), (other, "enc"))
+    ]
+    provider.body = json.dumps({"keys": published}).encode()
+    await keys[0].verify(signed(kid="k1"))
+    with pytest.raises(TokenRefused):
+        await keys[0].verify(signed(other, kid="k1"))
+
+
 async def test_tokens_stay_valid_during_an_outage_of_the_provider(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
@@ -307,6 +334,26 @@ async def test_without_any_key_the_provider_is_asked_once_a_second(
     provider.down = False
     clock.now += 1.1
     await authenticator.verify(signed(kid="k1"))
+
+
+async def test_whoever_has_waited_for_a_provider_that_does_not_answer_is_told_so_and_waits_no_second_time(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, clock = keys
+    provider.down, provider.may_answer = True, anyio.Event()
+
+    async def ask() -> None:
+        with pytest.raises(KeysUnavailable):
+            await authenticator.verify(signed(kid="k1"))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(ask)
+        while not provider.fetches:
+            await anyio.sleep(0.01)
+        clock.now += 3
+        provider.may_answer.set()
+    assert provider.fetches == 1
 
 
 async def test_keys_are_not_believed_for_ever_without_their_provider(
