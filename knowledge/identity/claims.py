@@ -20,6 +20,7 @@ Claims = Mapping[str, object]
 def principal_of(claims: Claims, issuer: Issuer, others: tuple[str, ...] = ()) -> Principal:
     """Return the principal that an issuer's claims describe; `others` are the prefixes of other issuers' names.
 
+    Roles and groups are lists of names; one name alone may be text, as AD FS and WSO2 write it.
     A group that begins as another issuer's groups do is left out: whoever makes one here must lock nobody out.
 
     Raises:
@@ -75,11 +76,12 @@ def _our_roles(issuer: Issuer, named: frozenset[str], groups: frozenset[str]) ->
 
 
 def _names(value: object) -> frozenset[str]:
-    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+    names = [value] if isinstance(value, str) and value else value
+    if not (isinstance(names, list) and all(isinstance(item, str) for item in names)):
         raise TokenRefused("the token's roles or groups are not lists of names")
-    if len(value) > MOST_NAMES or not all(_is_name(item, LONGEST_NAME) for item in value):
+    if len(names) > MOST_NAMES or not all(_is_name(item, LONGEST_NAME) for item in names):
         raise TokenRefused("the token's roles or groups are too many, too long, or no text")
-    return frozenset(value)
+    return frozenset(names)
 
 
 def _is_name(text: str, longest: int) -> bool:

@@ -106,7 +106,7 @@ async def test_a_token_is_held_against_the_stores_time_and_not_the_machines() ->
         {"exp": 1e300},
         {"iat": 0},
         {"iat": None},
-        {"roles": "customer"},
+        {"roles": {"customer": True}},
         {"groups": [1]},
         {"sub": "le\ud800e"},
         {"tenant": "han\nbit"},
