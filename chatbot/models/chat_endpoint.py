@@ -24,10 +24,9 @@ from chatbot.models.completion import (
 from chatbot.models.endpoint import (
     Access,
     Endpoint,
+    EndpointFailed,
     GenerationRequest,
     ReplyBroken,
-    RequestRejected,
-    WrongModel,
 )
 from chatbot.models.pool import ModelsFileEntry
 from chatbot.models.thinking import Thought
@@ -62,14 +61,14 @@ class ChatEndpoint(Endpoint):
         self._omit = frozenset(entry.omit) | ({"top_logprobs"} if "logprobs" in entry.omit else frozenset())
 
     async def model_card(self) -> ModelCard:
-        """Return the card of the model to ask for; many servers list none, or other names than they take.
+        """Return the card of the model to ask for.
 
-        Raises:
-            EndpointFailed: it cannot be reached, or refuses us.
+        Many servers list none, or other names than they take; gateways refuse the list or let it wait. Who cannot be
+        asked anything says so to the word that is asked next.
         """
         try:
             return await super().model_card()
-        except (ReplyBroken, RequestRejected, WrongModel):
+        except EndpointFailed:
             return ModelCard(self.model)
 
     async def metrics(self, *, within_seconds: float) -> str:  # noqa: ARG002  nothing is waited for

@@ -190,6 +190,29 @@ async def test_an_address_is_taken_as_people_write_it(tmp_path: Path, path: str,
     assert set(paths) == {called}
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(403, '{"message":"Missing Authentication Token"}'), (401, "{}"), (429, "{}"), (405, "{}"), (200, "{}")],
+)
+async def test_a_gateway_that_keeps_the_list_of_models_back_is_asked_all_the_same(
+    tmp_path: Path, status: int, said: str
+) -> None:
+    async def keep_back(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=said)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=YES + STOP + DONE)
+
+    app = web.Application()
+    app.router.add_get("/v1/models", keep_back)
+    app.router.add_post("/v1/chat/completions", answer)
+    async with (
+        TestServer(app) as server,
+        opened(tmp_path, [(PLAIN, HOSTED)], urls=[str(server.make_url("/"))]) as (models, _),
+    ):
+        assert text_of(await parts(models)) == "예."
+
+
 async def asked(models: Models) -> tuple[float, ...]:
     return await models.choice_probabilities(
         RenderedChat(prompt(models.tokenizer), CHAT, thinks=False), YES_OR_NO, conversation_id="c", cache_salt=""
