@@ -157,9 +157,26 @@ local function slot_wait(scope, limit)
   return tonumber(last[2]) - now
 end
 
+-- Of the days before `day` the last two stay: what is spent of every day never expires, and each would stay for good.
+local DAYS_BEFORE = 2
+
+local function forget_days_before(key, day)
+  local before = {}
+  for _, name in ipairs(redis.call("HKEYS", key)) do
+    if name:find("^%d+$") and name < day then
+      before[#before + 1] = name
+    end
+  end
+  table.sort(before)
+  for i = 1, #before - DAYS_BEFORE do
+    redis.call("HDEL", key, before[i])
+  end
+end
+
 local function spend_day(scope, day, amount)
   redis.call("HINCRBY", scope.day_key, day, amount)
   if scope.spent == 0 then -- a new day's first, or one that was given back whole
+    forget_days_before(scope.day_key, day)
     redis.call("EXPIRE", scope.day_key, 3 * 86400)
   end
   scope.spent = scope.spent + amount

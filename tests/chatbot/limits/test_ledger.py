@@ -364,6 +364,21 @@ async def test_the_day_ends_at_midnight_in_the_tenants_zone(redis: Redis) -> Non
     assert (await ledger.limits(who)).remaining_today == 0
 
 
+async def test_of_what_is_spent_every_day_the_last_days_are_kept_and_no_clock_makes_today_one_of_the_others(
+    redis: Redis, clock: Clock
+) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_day=100), clock), someone()
+    for _ in range(6):
+        clock.pass_seconds(86_400)
+        await reserve(ledger, who, 60)
+    kept = {key: await redis.hlen(key) for key in await dump(redis, who) if key.endswith(b":days")}
+    assert len(kept) == 3
+    assert set(kept.values()) == {3}
+    clock.pass_seconds(-20 * 86_400.0)  # it was ahead all the time
+    await reserve(ledger, who, 60)
+    assert (await refused(ledger, who, 60)).dimension == "tokens_per_day"
+
+
 @pytest.mark.parametrize("seconds", [-200_000, -600, -30, 600, 200_000])
 async def test_a_clock_of_redis_that_is_set_locks_nobody_out_for_long(
     redis: Redis, clock: Clock, seconds: float
