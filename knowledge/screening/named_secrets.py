@@ -1,4 +1,4 @@
-"""Finds secrets that nothing but their name tells: PINs, one-time passwords, cells of a security card, card codes."""
+"""Finds secrets that nothing but their name tells: PINs, passwords, one-time ones, codes of cards, security cards."""
 
 import re
 from collections.abc import Iterator
@@ -36,6 +36,13 @@ _NAMED_LAST: Final = re.compile(
     rf"{_NAME}(?:[ ]?(?:번호|코드|숫자|code|number))?(?:예요|이에요|입니다|인데|이야|야|[.!\n]|\Z)",
     re.IGNORECASE,
 )
+# A password of letters and digits, as banks on the web ask for; where nothing says that it is one it has eight of them.
+_PASSWORD: Final = re.compile(
+    r"(?:(?:비밀|암호)[ ]?번호|비번|패스워드|암호|\bpassword|\bpasscode|\bpasswd|\bpw)"
+    r"(?:[ \t\n]{0,2}(?:는|은|가|이|를|:|=|\bis\b|\bwas\b|->|→)[ \t\n]{0,2}[\"'(\[<]?(?P<said>)|[ \t\n]{1,2})"
+    r"(?!https?:)(?=[!-~]{0,40}[A-Za-z])(?=[!-~]{0,40}\d)(?P<hit>(?(said)[!-~]{6,40}|[!-~]{8,40}))",
+    re.IGNORECASE,
+)
 # Two digits are a secret where they are said to be the first or last of one.
 _PART: Final = re.compile(
     r"(?:비밀[ ]?번호|비번|\bcvc|\bcvv|뒷[ ]?면)[^\n.?!]{0,24}?"
@@ -62,12 +69,12 @@ _LEAST, _MOST = 3, 8  # digits
 
 
 def named_secrets(text: str) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each secret's digits."""
+    """Yield start and end of each secret."""
     for pattern in (_NAMED_FIRST, _NAMED_LAST):
         for match in pattern.finditer(text):
             if not _SERVICE_NUMBER.match(match["hit"]):
                 yield from _whole(text, *match.span("hit"))
-    for match in _PART.finditer(text):
+    for match in (*_PASSWORD.finditer(text), *_PART.finditer(text)):
         yield match.span("hit")
     for card in _SECURITY_CARD.finditer(text):
         until = card.end() + _OF_CARD

@@ -175,6 +175,11 @@ def test_a_mobile_number_is_masked_in_any_spelling(first: str, b: str, c: str, g
         ("보안카드 7번 앞 두 자리 34예요", "보안카드 7번 앞 두 자리 [비밀번호]예요"),
         ("482913이 제 OTP예요", "[비밀번호]이 제 OTP예요"),
         ("my one-time password is 482913.", "my one-time password is [secret code]."),
+        ("비밀번호는 hong1234! 인데 로그인이 안 돼요", "비밀번호는 [비밀번호] 인데 로그인이 안 돼요"),
+        ("비밀번호: Passw0rd!입니다", "비밀번호: [비밀번호]입니다"),
+        ("비번 hong1234인데 틀렸대요", "비번 [비밀번호]인데 틀렸대요"),
+        ("my password is 'hunter2!' and", "my password is '[secret code] and"),
+        ("pw=abc123", "pw=[secret code]"),
     ],
 )
 def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
@@ -197,6 +202,10 @@ def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
         "준법감시인 심의필 제2026-1234-5678호",
         "비밀번호 4자리를 3회 틀렸어요",
         "비밀번호 1000번 바꿨어요",
+        "비밀번호는 영문+숫자 8~16자리인가요, password 8-16 characters",
+        "비밀번호를 OTP2로 바꿨어요, password reset within 24h, 암호화 AES256",
+        "비밀번호: https://bank.example/reset1",
+        "my password is forgotten, it was set in 2019",
         "24시간 365일, 09:00~16:00",
         "계좌번호가 뭐예요? 카드번호 16자리는요?",
         "OTP 6 digits, 3-5 business days, 6-12-24 months",
