@@ -132,9 +132,9 @@ class Models:
 
     @property
     def context_tokens(self) -> int | None:
-        """The smallest context that a primary reports: prompt and answer together."""
-        sizes = [m.context_tokens for m in self.pool.members if m.group == "primary" and m.context_tokens is not None]
-        return min(sizes, default=None)
+        """The largest context that a primary reports that may be called now: prompt and answer together."""
+        known = [m for m in self.pool.members if m.group == "primary" and m.context_tokens is not None]
+        return max((m.context_tokens or 0 for m in [m for m in known if m.available] or known), default=None)
 
     @property
     def think(self) -> bool:
@@ -186,7 +186,8 @@ class Models:
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
         answer = self._generation(prompt, sampling, begun_ids)
-        attempts = Attempts(self.pool, conversation_id, resumed=bool(begun_ids), avoid=self._unable(prompt))
+        unable = self._unable(prompt, answer.most_tokens)
+        attempts = Attempts(self.pool, conversation_id, resumed=bool(begun_ids), avoid=unable)
         while not answer.spent:
             target, reported = attempts.next_target()
             member = target.member
@@ -236,7 +237,7 @@ class Models:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
         """
         sampling = self._fitting(len(prompt.ids), Sampling(max_tokens=1))
-        attempts = Attempts(self.pool, conversation_id, avoid=self._unable(prompt))
+        attempts = Attempts(self.pool, conversation_id, avoid=self._unable(prompt, 1))
         while True:
             target, _ = attempts.next_target()
             request = self._request(prompt.ids, sampling, cache_salt, priority, until=attempts.deadline())
@@ -268,7 +269,7 @@ class Models:
             EndpointFailed: it did not finish.
             TooLarge: as `stream`.
         """
-        target = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(prompt))
+        target = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(prompt, 1))
         if target is None:
             return None
         answer = self._generation(prompt, sampling)
@@ -303,13 +304,19 @@ class Models:
             raise TooLarge(f"The question and its documents take {prompt_tokens} of {self.context_tokens} tokens")
         return sampling if sampling.max_tokens <= room else replace(sampling, max_tokens=room)
 
-    def _unable(self, prompt: RenderedChat) -> list[Member]:
-        """Return the members whose context is too small for the prompt, or that need messages where it has none."""
+    def _unable(self, prompt: RenderedChat, most_tokens: int) -> list[Member]:
+        """Return the members whose context is too small, or that need messages where the prompt has none.
+
+        A primary's must hold so many tokens of an answer, which may move between them; any other's begins an answer.
+        """
         return [
             m
             for m in self.pool.members
             if (m.tokenizer is not None and not prompt.messages)
-            or (m.group != "primary" and m.context_tokens is not None and m.context_tokens <= len(prompt.ids))
+            or (
+                m.context_tokens is not None
+                and m.context_tokens < len(prompt.ids) + (most_tokens if m.group == "primary" else 1)
+            )
         ]
 
     def _for_member(

@@ -118,6 +118,7 @@ class Generation:
         most_tokens: int,
         begun_ids: Sequence[int] = (),
     ) -> None:
+        self.most_tokens = most_tokens
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._most_thinking = sampling.thinking_tokens

@@ -610,6 +610,20 @@ async def test_a_prompt_that_cannot_fit_is_refused_before_any_call(tokenizer: To
         assert served.started() == 1
 
 
+async def test_a_primary_with_a_smaller_context_shortens_no_answer_of_the_others(tokenizer: Tokenizer) -> None:
+    begun = len(prompt(tokenizer)) + 5
+    primaries = [Behaviour(answer=ANSWER), Behaviour(answer=ANSWER, max_model_len=begun)]
+    async with serve(tokenizer, primaries) as served:
+        for n in range(10):
+            assert (await ask(served, conversation_id=f"c-{n}")).text == ANSWER
+        assert [server.stats().started for server in served.servers] == [10, 0]
+        assert (await ask(served, max_tokens=5)).done.finish_reason == "length"
+        served.members[0].breaker.trip()
+        heard = await ask(served)
+        assert (heard.done.finish_reason, heard.done.usage.answer_tokens) == ("length", 5), "better than none"
+        assert ANSWER.startswith(heard.text)
+
+
 async def test_conversations_keep_their_home_and_spread(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(answer="a")] * 4) as served:
         homes = [served.home(f"conversation-{n}") for n in range(400)]
