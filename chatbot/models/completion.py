@@ -312,33 +312,25 @@ class CompletionDecoder:
         for line in takewhile(lambda _: not self.done, lines):
             name, _, value = line.removeprefix(codecs.BOM_UTF8).partition(b":")
             if name == b"data":
-                chunk = self._chunk(value)
+                try:
+                    chunk = _CHUNKS.decode(value)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+                    chunk = self._without_json(value, exc)
+                if self._is_error or chunk.error:
+                    raise ErrorReported(value)
                 for choice in chunk.choices or ():
                     yield choice
                     # Only now that it was taken: what cannot be taken is no end of the answer.
                     self.finish_reason = choice.finish_reason or self.finish_reason
-                if chunk.usage != _NULL:
-                    self.usage = _usage(chunk.usage) or self.usage
-            elif name == b"error":  # llama.cpp
-                raise ErrorReported(value)
-            else:
-                self._is_error = self._is_error or (name == b"event" and value.strip() == b"error")
+                self.usage = (_usage(chunk.usage) if chunk.usage != _NULL else None) or self.usage
+            elif name:
+                self._read_field(name, value)
 
-    def _chunk(self, value: bytes) -> CompletionChunk:
-        """Return the chunk of a `data` line.
-
-        Raises:
-            CompletionBroken: it is none, or reports an error.
-        """
-        if self._is_error:
+    def _read_field(self, name: bytes, value: bytes) -> None:
+        """Note that the next data tells of an error; raise ErrorReported for the field that does so itself."""
+        if name == b"error":  # llama.cpp
             raise ErrorReported(value)
-        try:
-            chunk = _CHUNKS.decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-            return self._without_json(value, exc)
-        if chunk.error:
-            raise ErrorReported(value)
-        return chunk
+        self._is_error = self._is_error or (name == b"event" and value.strip() == b"error")
 
     def _without_json(self, value: bytes, exc: Exception) -> CompletionChunk:
         """Return an empty chunk for the end mark, or for nothing.
