@@ -1,12 +1,13 @@
 """The staff page in Chromium, against the documents API and its worker as a program of their own; no model server."""
 
+import asyncio
 import base64
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
 from tests.ingest import samples
@@ -56,8 +57,10 @@ async def browser() -> AsyncGenerator[Browser]:
 
 
 @asynccontextmanager
-async def opened(browser: Browser, bank: Bank, *, width: int = 1280, language: str = "ko-KR") -> AsyncGenerator[Page]:
-    """Open the page; afterwards nothing unexpected may have been in the console."""
+async def opened(
+    browser: Browser, bank: Bank, *, width: int = 1280, language: str = "ko-KR", provoked: tuple[str, ...] = ()
+) -> AsyncGenerator[Page]:
+    """Open the page; afterwards nothing but what was provoked may have been in the console."""
     phone = width < 500
     context = await browser.new_context(
         viewport={"width": width, "height": 800}, locale=language, has_touch=phone, is_mobile=phone
@@ -66,6 +69,7 @@ async def opened(browser: Browser, bank: Bank, *, width: int = 1280, language: s
     await context.add_init_script(WATCH)
     page = await context.new_page()
     trouble = Trouble(page)
+    trouble.expected = provoked
     await page.goto(bank.url)
     yield page
     assert trouble.unexpected() == []
@@ -97,6 +101,12 @@ async def drop(page: Page, files: dict[str, bytes]) -> None:
     await page.locator("#drop").evaluate(DROP, named)
 
 
+async def held(requests: asyncio.Queue[Route]) -> Route:
+    """Return the next request that the page made and nobody answers."""
+    async with asyncio.timeout(WAIT / 1000):
+        return await requests.get()
+
+
 async def approve_all(page: Page) -> None:
     """Approve every draft that waits, each after a look at it."""
     while True:
@@ -120,14 +130,17 @@ async def assert_fits(page: Page) -> None:
 async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_what_a_group_would_have_seen(
     browser: Browser, bank: Bank
 ) -> None:
-    async with opened(browser, bank) as page:
+    async with opened(browser, bank, provoked=("401 (Unauthorized)", "net::ERR_FAILED")) as page:
         await enter(page, bank, "kim", "staff")
         await upload_four(page)
         await look_at_own_draft(page)
+        await leave_while_files_wait(page, bank)
+        await come_back_after_the_session_has_ended(page, bank)
 
         await enter(page, bank, "lee", "approver")
         await look_at_the_queue(page)
         await reject_draft(page)
+        await look_at_another_while_one_is_approved(page)
         await approve_all(page)
         document = await change_dates(page)
 
@@ -176,6 +189,56 @@ async def look_at_own_draft(page: Page) -> None:
     await expect(review.locator("#page-of")).to_have_text("2 / 2쪽")
 
 
+async def leave_while_files_wait(page: Page, bank: Bank) -> None:
+    await visit(page, "#/upload")
+    sent = asyncio.Queue[Route]()
+    await page.route("**/v1/documents", sent.put_nowait)
+    await drop(page, {f"waiting-{n}.md": WRONG.encode() for n in range(4)})
+    for _ in range(2):
+        await held(sent)
+    await enter(page, bank, "lee", "approver")
+    upload = await visit(page, "#/upload")
+    await expect(upload.locator("#files > li")).to_have_count(0)
+    await drop(page, {"own.md": WRONG.encode()})
+    assert "own.md" in ((await held(sent)).request.post_data or "")  # nothing of who left goes in the name of who came
+    await upload.get_by_role("button", name="own.md 취소").click()
+    await page.unroute("**/v1/documents")
+
+
+async def come_back_after_the_session_has_ended(page: Page, bank: Bank) -> None:
+    await enter(page, bank, "kim", "staff")
+    await page.route("**/v1/documents", lambda route: route.fulfill(status=401), times=1)
+    await drop(page, {f"late-{n}.md": b"" for n in range(4)})
+    await expect(page.locator("#sign-in-problem")).to_contain_text("다시 들어오세요")
+    await enter(page, bank, "kim", "staff")
+    rows = page.locator("#files > li")
+    await expect(rows).to_have_count(4)
+    again = page.locator("#files").get_by_role("button", name="다시 시도")
+    await expect(again.first).to_be_visible()
+    while await again.count():
+        await again.first.click()
+    await expect(rows.locator(".detail")).to_have_count(4)  # the server has each, and says that it is empty
+
+
+async def look_at_another_while_one_is_approved(page: Page) -> None:
+    asked = asyncio.Queue[Route]()
+    await page.route("**/approve", asked.put_nowait)
+    queue = await visit(page, "#/queue")
+    places = [await link.get_attribute("href") or "" for link in await queue.locator(".cards > li a").all()]
+    await visit(page, places[0])
+    await page.locator("#approve").click()
+    approval = await held(asked)
+    await visit(page, places[1])
+    await expect(page.locator("#approve")).to_be_visible()
+    await expect(page.locator("#approve")).to_be_enabled()
+    shown = await page.locator("#review-title").inner_text()
+    await approval.continue_()
+    await expect(page.locator("#announcements")).to_contain_text("승인했습니다")
+    assert await page.locator("#review-title").inner_text() == shown
+    await expect(page.locator("#approve")).to_be_enabled()
+    await page.unroute("**/approve")
+
+
 async def look_at_the_queue(page: Page) -> None:
     queue = await visit(page, "#/queue")
     await expect(queue.locator(".cards > li")).to_have_count(3)
@@ -222,6 +285,11 @@ async def change_dates(page: Page) -> str:
 
 
 async def upload_second_version(page: Page, document: str) -> None:
+    await visit(page, "#/documents")
+    await page.route("**/versions", lambda route: route.abort(), times=1)
+    await visit(page, "#/document/another")
+    await expect(page.locator("#view-problem")).to_contain_text("연결이 되지 않습니다")
+    await expect(page.locator("#new-version")).to_be_hidden()  # it would take its readers from the document before
     await visit(page, document)
     data = TERMS.replace("2.35", "2.75").encode()
     await page.locator("#new-file").set_input_files({"name": "terms-2.md", "mimeType": "", "buffer": data})

@@ -24,7 +24,7 @@ const page = {
   announcer: new Announcer(byId("announcements")),
   me: null,
   lanes: null,
-  onTokenNeeded: (error) => error instanceof TokenNeeded && signOut(error),
+  onTokenNeeded: (error) => error instanceof TokenNeeded && page.me !== null && signOut(error),
 };
 const upload = new UploadView(page);
 page.lanes = upload.lanes;
@@ -37,6 +37,8 @@ const views = {
   jobs: new JobsView(page),
   test: new TestView(page),
 };
+
+let owner = null; // whose files the upload view holds
 
 wireConfirm();
 chooseLanguage(preferredLanguage());
@@ -96,15 +98,20 @@ async function signIn(obtainToken, name = null) {
   }
   byId("token").value = "";
   setZone(page.me.zone);
+  if (page.me.sub !== owner) upload.clear();
+  owner = page.me.sub;
   if (name === null) say(byId("who-name"), "signed_in", { name: page.me.sub });
   inside(true);
   await open();
 }
 
+/** Leave; with an `error`, since the token or session is over: then the rows of files stay for who comes back. */
 function signOut(error) {
   page.me = null;
   page.api.useToken(null);
-  for (const view of Object.values(views)) view.clear?.();
+  if (error) upload.pause(error);
+  else upload.clear();
+  for (const view of Object.values(views)) if (view !== upload) view.clear?.();
   for (const section of document.querySelectorAll("main > section")) section.hidden = true;
   inside(false);
   byId("sign-in-problem").replaceChildren(...(error ? [troubleLine(error)] : []));

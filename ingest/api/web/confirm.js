@@ -21,6 +21,7 @@ export function askToConfirm(key, values) {
 export function wireConfirm() {
   const dialog = byId("confirm");
   byId("confirm-no").addEventListener("click", () => dialog.close("no"));
+  addEventListener("hashchange", () => dialog.close("no")); // what it asks about is no longer shown
   byId("confirm-form").addEventListener("submit", (event) => {
     event.preventDefault();
     dialog.close("yes");

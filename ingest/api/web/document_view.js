@@ -37,6 +37,8 @@ export class DocumentView {
 
   clear() {
     this.#id = null;
+    this.#versions = [];
+    byId("new-version").hidden = true; // what a new version takes from the one before it is not known yet
     for (const id of ["document-title", "document-id", "document-files", "versions"]) byId(id).replaceChildren();
   }
 
@@ -50,6 +52,7 @@ export class DocumentView {
     byId("document-id").textContent = this.#id;
     say(byId("new-version-text"), "document_new_version_text", { version: latest.version });
     byId("versions").replaceChildren(...this.#versions.map((version) => this.#card(version)));
+    byId("new-version").hidden = false;
   }
 
   #card(version) {
@@ -114,10 +117,11 @@ export class DocumentView {
   /** Show how far the version is that a rollback made, until it answers. */
   async #follow({ job_id: jobId, version }) {
     const { api, announcer, lanes } = this.#page;
-    const row = new UploadRow(`${this.#id} v${version}`, null, announcer);
+    const id = this.#id;
+    const row = new UploadRow(`${id} v${version}`, null, announcer);
     byId("document-files").replaceChildren(row.element);
     await this.#tried(byId("document-files"), () => watch(jobId, { api, following: lanes.following, tell: (step) => row.show(step) }));
-    await this.#refresh();
+    if (id === this.#id) await this.#refresh();
   }
 
   async #delete() {
@@ -130,17 +134,20 @@ export class DocumentView {
     const { file, effective_from: from, effective_until: until } = form.elements;
     const { title, product, language, readers } = this.#versions[0];
     const dates = { effective_from: from.value, effective_until: until.value };
-    const fields = { document_id: this.#id, title, product, language, readers, ...dates };
+    const id = this.#id;
+    const fields = { document_id: id, title, product, language, readers, ...dates };
     const job = await this.#upload(file.files[0], fields, byId("document-files"));
-    if (!job) return;
+    if (!job || id !== this.#id) return;
     form.reset();
     await this.#refresh();
   }
 
   async #change(below, ask, key) {
+    const id = this.#id;
     const changed = await this.#tried(below, ask);
     if (!changed) return null;
     this.#page.announcer.announce(key, { version: changed.version });
+    if (id !== this.#id) return null; // another document is shown by now
     await this.#refresh();
     const card = document.querySelector(`[data-version="${changed.version ?? this.#versions[0].version}"]`);
     card?.querySelector(".below").append(say(el("p", { class: "good" }), key, { version: changed.version }));

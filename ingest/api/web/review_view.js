@@ -149,14 +149,16 @@ export class ReviewView {
     const said = byId("decision-said");
     const version = this.#version;
     try {
-      this.#version = await ask();
-      const [key, values] = saidOf(this.#version);
-      said.replaceChildren(say(el("p", { class: "good" }), key, values));
+      const changed = await ask();
+      const [key, values] = saidOf(changed);
       this.#page.announcer.announce(key, values);
+      if (version !== this.#version) return; // another one is shown by now
+      this.#version = changed;
+      said.replaceChildren(say(el("p", { class: "good" }), key, values));
       this.#head();
       byId("review-title").focus();
     } catch (error) {
-      said.replaceChildren(troubleLine(error));
+      (version === this.#version ? said : byId("view-problem")).replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
       if (error.status === 409) await this.#lookAgain(version); // somebody has decided, or changed its dates
     }

@@ -14,7 +14,7 @@ const FOLLOWING = 3;
 export class UploadView {
   #page;
   #rows = byId("files");
-  #unfinished = 0;
+  #unfinished = new Map(); // each file's controller, and whether the server has the file
 
   constructor(page) {
     this.#page = page;
@@ -25,13 +25,21 @@ export class UploadView {
       this.#take([...input.files]);
       input.value = ""; // the same file may be chosen again
     });
-    addEventListener("beforeunload", (event) => this.#unfinished > 0 && event.preventDefault());
+    addEventListener("beforeunload", (event) => this.#unfinished.size > 0 && event.preventDefault());
   }
 
   show() {}
 
+  /** Send nothing more of what waits: it would be refused, or go in the name of whoever enters next. */
+  pause(error) {
+    for (const [controller, received] of this.#unfinished) if (!received) controller.abort(error);
+  }
+
+  /** Forget the files of who was here; nothing more of them is sent. */
   clear() {
+    for (const controller of this.#unfinished.keys()) controller.abort();
     this.#rows.replaceChildren();
+    byId("files-title").hidden = true;
   }
 
   #take(files) {
@@ -53,18 +61,22 @@ export class UploadView {
     list.append(row.element);
     const controller = new AbortController();
     const giveUp = () => controller.abort();
-    this.#unfinished += 1;
+    this.#unfinished.set(controller, false);
     try {
-      const tell = (step) => row.show(step, giveUp);
+      const tell = (step) => {
+        if (step.received) this.#unfinished.set(controller, true);
+        row.show(step, giveUp);
+      };
       // Who sends a file here wants it to answer, also where it did once and is over.
       const wanted = { ...fields, again: "true" };
       return await takeIn(file, wanted, { api, ...this.lanes, tell, signal: controller.signal });
     } catch (error) {
-      if (controller.signal.aborted) row.givenUp();
-      else this.#refused(row, error, () => this.#again(row, file, fields, list));
+      const why = controller.signal.aborted ? controller.signal.reason : error;
+      if (why.name === "AbortError") row.givenUp();
+      else this.#refused(row, why, () => this.#again(row, file, fields, list));
       return null;
     } finally {
-      this.#unfinished -= 1;
+      this.#unfinished.delete(controller);
     }
   }
 
