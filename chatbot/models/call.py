@@ -98,6 +98,8 @@ class ModelCall:
         was_generating = self.outcome not in ("busy", "stopped")
         if result in (CallResult.OK, None) and waited > self._slow_after and was_generating and alternatives:
             result = CallResult.SLOW
+        if permit.probe and self.outcome == "busy":
+            result = CallResult.FAILED  # probed later and later: what a rate limit refuses counts against it, too
         if result is None:
             member.breaker.abandon(permit)
         else:

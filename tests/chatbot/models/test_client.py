@@ -299,6 +299,23 @@ async def test_a_full_queue_is_overload_and_opens_no_breaker(tokenizer: Tokenize
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
 
+async def test_a_probe_that_a_rate_limit_refuses_is_repeated_later_and_later(tokenizer: Tokenizer) -> None:
+    now = 0.0
+    async with serve(tokenizer, [Behaviour(fail_status=429)]) as served:
+        (member,) = served.members
+        member.breaker = Breaker(BreakerSettings(open_seconds=5, longest_open_seconds=60), clock=lambda: now)
+        member.breaker.trip()
+        for wait in (5, 10, 20, 40, 60):
+            assert member.breaker.retry_after == wait
+            now += wait
+            with pytest.raises(ModelUnavailable):
+                await served.models.health.ping()
+        served.servers[0].tell(fail_status=None)
+        now += 60
+        await served.models.health.ping()
+        assert member.available
+
+
 async def test_retries_stay_under_a_tenth_of_the_requests(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(answer="a", fail_status=429)] * 2) as served:
         for _ in range(300):
