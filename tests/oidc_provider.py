@@ -25,7 +25,7 @@ NEEDS_PROVIDER = pytest.mark.skipif(
     shutil.which("node") is None or not (PACKAGES / "node_modules" / "oidc-provider").exists(),
     reason="scripts/test_parts installs it",
 )
-CLIENT, SECRET = "bank-pages", "a secret of the tests"
+CLIENT, SECRET = "bank-pages", "a secret of: the tests + 100%25/"
 KEY_ID = "of-the-tests"
 PEOPLE: Mapping[str, Mapping[str, object]] = {
     "lee": {"tenant": "hanbit", "roles": ["customer"]},
