@@ -85,6 +85,8 @@ class _HeldClaim:
         self._watch = watch
         self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a machine's own stops while it is suspended
         self._reported = -math.inf
+        self._stage: Stage | None = None
+        self._stage_began_at = self._until
 
     async def report(self, stage: Stage, done: int, total: int) -> None:
         """Report the progress of the job.
@@ -94,10 +96,13 @@ class _HeldClaim:
         """
         self._watch(stage, done, total)
         now = self._now()
+        if stage is not self._stage:
+            self._stage, self._stage_began_at = stage, now
         if now < self._until and time.monotonic() - self._reported < REPORT_SECONDS:
             return
         self._reported = time.monotonic()
-        await self._job_claims.report(self._job, stage=stage, done=done, total=total, now=now)
+        began_at = self._stage_began_at
+        await self._job_claims.report(self._job, stage=stage, done=done, total=total, began_at=began_at, now=now)
         self._until = now + LEASE_SECONDS
 
     async def keep(self) -> None:

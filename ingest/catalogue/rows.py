@@ -92,6 +92,7 @@ def to_job(row: RowMapping) -> Job:
         attempts=row["attempts"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        stage_began_at=row["stage_began_at"],
     )
 
 
@@ -104,7 +105,7 @@ def new_job(job_id: str, key: VersionKey, now: float) -> Values:
 def requeued(now: float) -> Values:
     """Return the columns that put a job into the queue (again), to be done from its beginning."""
     waiting = {"state": JobState.QUEUED, "stage": Stage.RECEIVE, "done": 0, "total": 0, "attempts": 0}
-    return waiting | {"claimed_by": None, "claimed_until": 0.0, "updated_at": now}
+    return waiting | {"claimed_by": None, "claimed_until": 0.0, "updated_at": now, "stage_began_at": None}
 
 
 def of_document(table: Table, tenant: str, document_id: str) -> ColumnElement[bool]:

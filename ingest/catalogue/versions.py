@@ -188,7 +188,10 @@ class IndexingResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """The job that indexes one version; `done` of `total` is its progress in the stage; instants are Unix seconds."""
+    """The job that indexes one version; `done` of `total` is its progress in the stage; instants are Unix seconds.
+
+    `stage_began_at` is when the worker that has it began the stage; None where no worker has.
+    """
 
     id: str
     key: VersionKey
@@ -199,6 +202,7 @@ class Job:
     attempts: int
     created_at: float
     updated_at: float
+    stage_began_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,7 @@ class JobClaims:
                 return None
             unchanged = (JOBS.c.claimed_until == row["claimed_until"]) & (JOBS.c.updated_at == row["updated_at"])
             claim = {"claimed_by": str(self._owner), "claimed_until": now + LEASE_SECONDS, "updated_at": now}
+            claim |= {"stage_began_at": None}
             claimed = await connection.execute(
                 update(JOBS)
                 .where(JOBS.c.id == job_id, _unfinished(), unchanged)
@@ -126,14 +127,15 @@ class JobClaims:
             raise NotFound("there is no such job")
         return row
 
-    async def report(self, job: Job, *, stage: Stage, done: int, total: int, now: float) -> None:
-        """Record the progress of a claimed job, and renew the claim."""
+    async def report(self, job: Job, *, stage: Stage, done: int, total: int, began_at: float, now: float) -> None:
+        """Record the progress of a claimed job in a stage that it began then, and renew the claim."""
         progress = {
             "stage": stage,
             "done": done,
             "total": total,
             "updated_at": now,
             "claimed_until": now + LEASE_SECONDS,
+            "stage_began_at": began_at,
         }
         await self._change(job, **progress)
 

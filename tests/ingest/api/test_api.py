@@ -4,11 +4,13 @@ import anyio
 import pytest
 
 from ingest.api.routes import jobs
+from ingest.catalogue import Stage, State
+from ingest.jobs import LEASE_SECONDS
 from ingest.services import Services
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import NOON
-from tests.ingest.documents import receive
+from tests.ingest.documents import do_job, receive
 from tests.ingest.staff import Staff
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
@@ -208,6 +210,29 @@ async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff:
     assert [line for line in missed.text.splitlines() if line.startswith("event: ")] == ["event: done"]
     other = await staff.http.get(address, headers=staff.headers() | {"last-event-id": "another.1.running.parse.0"})
     assert (other.status_code, other.json()["code"]) == (400, "bad_request")
+
+
+async def test_the_seconds_left_are_told_by_what_is_done_and_not_by_what_a_job_has_waited(
+    staff: Staff, services: Services, clock: Clock
+) -> None:
+    received = await receive(services)  # and no worker is told of it
+    clock.now += 600
+    job = await services.job_claims.claim(received.job.id, now=clock.now)
+    assert job is not None
+
+    async def seconds_left(done: int) -> float | None:
+        await services.job_claims.report(
+            job, stage=Stage.EMBED, done=done, total=64, began_at=clock.now - 4, now=clock.now
+        )
+        told: float | None = (await staff.http.get(f"/v1/jobs/{job.id}", headers=staff.headers())).json()[
+            "seconds_left"
+        ]
+        return told
+
+    assert [await seconds_left(done) for done in (0, 16, 64)] == [None, 12, 0]
+    clock.now += LEASE_SECONDS  # its worker is dead
+    assert (await do_job(services, received)).state is State.INDEXED
+    assert (await services.catalogue.job(job.key.tenant, job.id)).stage_began_at == clock.now
 
 
 async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:
