@@ -37,6 +37,13 @@ _MOST_KEY_SET_BYTES = 1024 * 1024
 _MOST_KEYS = 100
 _FIRST_KEYS_PAUSE = 1.0
 """Seconds between two fetches while no key is known."""
+_WHY: Mapping[type[Exception], str] = {
+    jwt.DecodeError: "the token is no JWT",
+    jwt.InvalidSignatureError: "the token is not signed with its issuer's key",
+    jwt.InvalidAudienceError: "the token is for another audience",
+    jwt.MissingRequiredClaimError: "the token lacks one of the claims exp, iat, iss and aud",
+}
+"""What tells an operator which part of the provider's set-up is wrong; of claims hears only who has a signed token."""
 _OPTIONS: Options = {
     "require": ["exp", "iat", "iss", "aud"],
     # By the machine's clock, which may be hours off: `_require_time` has another.
@@ -73,7 +80,7 @@ class KeyFile:
 
     async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:  # noqa: ARG002  one for all
         if but is not None:
-            raise TokenRefused("the token is not valid")
+            raise TokenRefused(_WHY[jwt.InvalidSignatureError])
         return self._key
 
 
@@ -247,7 +254,7 @@ class Authenticator:
             _require_time(claims, now=self._now(), leeway=self._settings.leeway, grace=grace)
             lifetime = float(claims["exp"]) - float(claims["iat"])
         except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, OverflowError, RecursionError) as exc:
-            raise TokenRefused("the token is not valid") from exc
+            raise TokenRefused(_WHY.get(type(exc), "the token is not valid")) from exc
         if not lifetime <= self._settings.longest_lifetime:  # not: longer; nothing compares with NaN
             raise TokenRefused("the token is good for longer than is accepted")
         return claims, issuer

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -125,6 +125,22 @@ async def test_a_token_with_a_wrong_claim_is_refused(
 ) -> None:
     with pytest.raises(TokenRefused):
         await authenticator.verify(sign(claims(**changed)))
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        (lambda: "an opaque token", "is no JWT"),
+        (lambda: signed(generate_private_key(SECP256R1())), "not signed with its issuer's key"),
+        (lambda: sign(claims(aud="another-service")), "for another audience"),
+        (lambda: sign(claims(aud=None)), "lacks one of the claims"),
+    ],
+)
+async def test_a_refusal_says_which_part_of_the_provider_s_set_up_is_wrong(
+    authenticator: Authenticator, token: Callable[[], str], why: str
+) -> None:
+    with pytest.raises(TokenRefused, match=why):
+        await authenticator.verify(token())
 
 
 async def test_a_token_that_lives_for_more_than_a_day_is_refused(authenticator: Authenticator) -> None:
