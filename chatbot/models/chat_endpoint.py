@@ -44,6 +44,8 @@ class ChatEndpoint(Endpoint):
     _call: ClassVar[str] = "chat/completions"
     _provider: ClassVar[str] = "openai"
     _operation: ClassVar[str] = "chat"
+    # With TLS over the internet: a packet that is lost is sent again after a second.
+    _connect_seconds: ClassVar[float] = 2.5
 
     def __init__(
         self,

@@ -170,6 +170,7 @@ class Endpoint:
     _call: ClassVar[str] = "completions"
     _provider: ClassVar[str] = "vllm"
     _operation: ClassVar[str] = "text_completion"
+    _connect_seconds: ClassVar[float] = CONNECT_SECONDS
 
     def __init__(
         self,
@@ -422,6 +423,7 @@ class Endpoint:
                 **self._access.headers,
                 **(headers or {}),
             },
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
             ssl=self._access.tls or True,
             server_hostname=self._server_name,
         )

@@ -28,7 +28,7 @@ from chatbot.models.pool import Group, Member, Pool, Target
 
 log = structlog.get_logger(__name__)
 
-# Two primaries and a fallback; connecting takes at most 0.6 s each, so that a hand-off comes within 2 s.
+# Two primaries and a fallback; connecting to a vLLM takes at most 0.6 s each, so that a hand-off comes within 2 s.
 _MOST_BEFORE_FIRST_TOKEN = 3
 _MOST_FAILOVERS = 3
 

@@ -6,19 +6,24 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 from aiohttp import web
+from aiohttp.connector import Connection
 from aiohttp.test_utils import TestServer
 from msgspec.structs import asdict
 from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable, Overloaded
+from chatbot.models.chat_endpoint import ChatEndpoint
 from chatbot.models.choice_probabilities import YES_OR_NO
 from chatbot.models.client import ModelDone, Models, NotResumable, open_models
 from chatbot.models.completion import Delta, Sampling
-from chatbot.models.pool import ModelSettings, ModelsMisconfigured
+from chatbot.models.endpoint import CONNECT_SECONDS, Access, Endpoint, EndpointFailed
+from chatbot.models.pool import ModelSettings, ModelsFileEntry, ModelsMisconfigured
 from chatbot.models.thinking import Thought
+from chatbot.models.tokenizer_check import one_word
 from chatbot.tokenizer import Message, RenderedChat
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
@@ -519,6 +524,35 @@ async def test_a_firewall_before_one_server_keeps_no_question_from_another(tmp_p
         models, _ = await stack.enter_async_context(opened(tmp_path, [(PLAIN, HOSTED)], urls=urls))
         for n in range(10):
             assert text_of(await parts(models, conversation_id=f"c{n}")) == "예."
+
+
+class NoConnection(aiohttp.BaseConnector):
+    """Notes how long each connection may take, and gives none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+
+    async def connect(self, *_: object, **given: object) -> Connection:
+        assert isinstance(given["timeout"], aiohttp.ClientTimeout)
+        self.seconds.append(given["timeout"].sock_connect)
+        raise OSError
+
+
+async def test_a_connection_over_the_internet_has_time_for_a_packet_that_is_lost(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    entry = ModelsFileEntry.model_validate({"name": "m", "urls": "http://m", "tokenizer": tokenizer, **HOSTED})
+    connector, access = NoConnection(), Access()
+    async with aiohttp.ClientSession(connector=connector) as http:
+        counts = await anyio.to_thread.run_sync(entry.load_tokenizer)
+        hosted = ChatEndpoint(http, "http://m", entry.read_deadlines(), counts=counts, entry=entry, access=access)
+        for endpoint in (Endpoint(http, "http://m", entry.read_deadlines()), hosted):
+            with pytest.raises(EndpointFailed):
+                await endpoint.top_tokens(one_word(counts, Sampling(max_tokens=1), 5), top=1)
+    ours, theirs = connector.seconds
+    assert ours == CONNECT_SECONDS
+    assert theirs is not None
+    assert theirs > 1 + 2 * CONNECT_SECONDS
 
 
 async def test_a_model_that_thinks_all_its_tokens_long_refuses_nothing(tmp_path: Path) -> None:
