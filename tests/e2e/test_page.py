@@ -1,11 +1,12 @@
 """The customers' page in Chromium, against the served product: what a customer sees, hears and can reach."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.e2e.browser import (
     ANSWER,
@@ -395,6 +396,88 @@ async def test_a_network_that_stays_away_ends_in_a_sentence_and_a_button(browser
         wire.mend()
         await box.get_by_role("button", name="다시 시도").click()
         await expect(page.locator(".answer .stamp")).to_be_visible()
+
+
+async def test_a_first_answer_whose_network_stays_away_is_joined_on_request(
+    browser: Browser, scripted: Product
+) -> None:
+    async with wired(scripted.url) as wire, opened(browser, wire.url) as (page, trouble):
+        trouble.expected = ("net::ERR_",)
+        await page.clock.install()
+        await scripted.tell(token_seconds=SLOWLY)
+        answer = await ask(page)
+        await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+        wire.cut()
+        for attempt in range(1, 6):
+            await expect(answer).to_contain_text(f"({attempt}/5)")
+            await page.clock.fast_forward(8_000)
+        wire.mend()
+        await answer.get_by_role("button", name="다시 시도").click()
+        await finished(answer)
+        assert await words(answer) == ANSWER
+
+
+async def test_a_server_that_says_nothing_is_taken_for_lost_and_the_answer_can_be_stopped(desk: Page) -> None:
+    await desk.route("**/v1/chat", lambda _: None)
+    await desk.clock.install()
+    answer = await ask(desk)
+    await desk.clock.fast_forward(30_000)
+    await expect(answer.locator(".status")).to_contain_text("(1/5)")
+    await desk.locator("#stop").click()
+    await desk.clock.fast_forward(5_000)
+    await finished(answer)
+    await expect(answer.locator(".ending[data-reason=cancelled]")).to_be_visible()
+    await expect(desk.locator("#send")).to_be_visible()
+
+
+async def test_what_is_typed_is_there_after_a_reload_and_after_the_session_has_ended(
+    browser: Browser, scripted: Product
+) -> None:
+    async with opened(browser, scripted.url) as (page, trouble):
+        trouble.expected = ("401", "404")
+        field = page.locator("#question")
+        await field.fill("질문 하나")
+        await page.reload()
+        await expect(field).to_have_value("질문 하나")
+        logins = asyncio.Queue[Route]()
+        await page.route("**/v1/chat", lambda route: route.fulfill(status=401))
+        await page.route("**/demo/login", logins.put_nowait)
+        await field.press("Enter")
+        await field.fill("질문 둘")
+        await (await logins.get()).fulfill(status=404)
+        await expect(page.locator("#sign-in")).to_be_visible()
+        assert await field.input_value() == "질문 하나\n질문 둘"
+
+
+async def test_a_conversation_that_comes_late_does_not_take_the_place_of_a_question(
+    desk: Page, scripted: Product
+) -> None:
+    await finished(await ask(desk))
+    loads = asyncio.Queue[Route]()
+    await desk.route("**/v1/conversations/*", loads.put_nowait)
+    await desk.locator("#history-list [data-conversation]").click()
+    late = await loads.get()
+    await desk.locator("#new-chat").click()
+    await scripted.tell(token_seconds=SLOWLY)
+    answer = await ask(desk, f"{QUESTION} 다시 여쭙니다.")
+    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+    async with desk.expect_response("**/v1/conversations/*"):
+        await late.continue_()
+    await finished(answer)
+    await expect(desk.locator(".asked p")).to_have_text([f"{QUESTION} 다시 여쭙니다."])
+
+
+async def test_a_conversation_that_cannot_be_deleted_stays_and_the_page_says_so(
+    browser: Browser, scripted: Product
+) -> None:
+    async with opened(browser, scripted.url) as (page, trouble):
+        trouble.expected = ("503",)
+        await finished(await ask(page))
+        await page.route("**/v1/conversations/*", lambda route: route.fulfill(status=503))
+        await page.locator("#history-list .bin").click()
+        await page.locator("#confirm-yes").click()
+        await expect(page.locator("#history-note")).to_contain_text("삭제하지 못했습니다")
+        await expect(page.locator("#history-list li")).to_have_count(1)
 
 
 async def test_a_model_that_dies_is_told_plainly_and_asked_again_on_request(

@@ -1,6 +1,6 @@
 // The chat API as this page uses it: signs in, turns problem documents into errors, never retries by itself but a lost login.
 
-import { ConnectionLost } from "./event_stream.js";
+import { ConnectionLost, SILENCE_MS } from "./event_stream.js";
 
 /** A refusal that the server put into words: `code` is stable, `dimension` names a limit, `retryAfter` is in seconds or null. */
 export class Problem extends Error {
@@ -27,7 +27,7 @@ export class Api {
   /** Return the name of who has signed in at the provider; without one, sign in to the demo bank, where there is one. */
   async signIn() {
     if (this.#name === null) {
-      const { name } = await (await this.#request("/oidc/session")).json();
+      const { name } = await this.#json("/oidc/session");
       if (name === null) throw new TokenNeeded();
       return name;
     }
@@ -72,22 +72,22 @@ export class Api {
   }
 
   async source(answerId, n) {
-    return (await this.#request(`/v1/answers/${answerId}/sources/${n}`)).json();
+    return this.#json(`/v1/answers/${answerId}/sources/${n}`);
   }
 
   async conversations(cursor) {
     const query = cursor ? `?cursor=${encodeURIComponent(cursor)}` : "";
-    return (await this.#request(`/v1/conversations${query}`)).json();
+    return this.#json(`/v1/conversations${query}`);
   }
 
   /** Return a conversation with all its messages, page by page from the newest back. */
   async conversation(id) {
     const path = `/v1/conversations/${encodeURIComponent(id)}`;
-    const newest = await (await this.#request(path)).json();
+    const newest = await this.#json(path);
     const messages = newest.messages;
     const known = new Set(messages.map((message) => message.id));
     for (let cursor = newest.next_cursor; cursor; ) {
-      const page = await (await this.#request(`${path}?cursor=${encodeURIComponent(cursor)}`)).json();
+      const page = await this.#json(`${path}?cursor=${encodeURIComponent(cursor)}`);
       const earlier = page.messages.filter((message) => !known.has(message.id)); // pages may overlap
       earlier.forEach((message) => known.add(message.id));
       messages.unshift(...earlier);
@@ -98,6 +98,15 @@ export class Api {
 
   async deleteConversation(id) {
     await this.#request(`/v1/conversations/${encodeURIComponent(id)}`, { method: "DELETE" });
+  }
+
+  async #json(path) {
+    const response = await this.#request(path, { signal: AbortSignal.timeout(SILENCE_MS) });
+    try {
+      return await response.json();
+    } catch (error) {
+      throw new ConnectionLost(path, { cause: error }); // it broke in the middle of the reply
+    }
   }
 
   async #request(path, options = {}) {
@@ -117,12 +126,20 @@ export class Api {
   }
 }
 
+/** Fetch; throws ConnectionLost, also where nothing has come back after so long. */
 async function send(path, options) {
+  const { signal } = options;
+  const given = new AbortController();
+  const timer = setTimeout(() => given.abort(new DOMException(path, "TimeoutError")), SILENCE_MS);
+  if (signal?.aborted) given.abort(signal.reason);
+  signal?.addEventListener("abort", () => given.abort(signal.reason));
   try {
-    return await fetch(path, { cache: "no-store", ...options });
+    return await fetch(path, { cache: "no-store", ...options, signal: given.signal });
   } catch (error) {
-    if (options.signal?.aborted) throw error;
+    if (error.name === "AbortError") throw error; // the customer gave it up
     throw new ConnectionLost(path, { cause: error });
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -15,6 +15,7 @@ import { troubleOf, troubleView } from "./trouble.js";
 const CUSTOMER = "bank.customer";
 
 let signedIn = false;
+let shown = 0; // counts what the customer wanted to see, so that a late reply does not take its place
 
 const atProvider = signsInAtProvider();
 const api = new Api(atProvider ? null : customerName());
@@ -32,16 +33,17 @@ const chat = new Chat({
     began: (id) => named(id),
     ended: () => list.refresh(chat.conversationId),
     asked: () => {
+      shown += 1;
       byId("examples").hidden = true;
       scroll.toEnd();
     },
     startOver: (text) => {
       startNew();
-      composer.fill(text);
+      composer.putBack(text);
     },
     tokenNeeded: (text) => {
       askForToken();
-      composer.fill(text);
+      composer.putBack(text);
     },
   },
 });
@@ -53,6 +55,10 @@ const list = new ConversationList(api, {
   deleted: (id) => {
     announcer.announce(t("deleted"));
     if (id === chat.conversationId) startNew();
+  },
+  failed: (error) => {
+    if (error instanceof TokenNeeded) askForToken();
+    else announcer.announce(t("delete_failed"));
   },
 });
 
@@ -70,6 +76,7 @@ wireSignIn(byId("sign-in-link"));
 byId("sign-out").addEventListener("click", async () => {
   try {
     await signOutEverywhere();
+    composer.fill("");
   } catch {
     announcer.announce(say(byId("who-name"), "sign_out_failed").textContent);
   }
@@ -88,6 +95,7 @@ async function begin() {
     const name = await api.signIn();
     byId("who").hidden = name === null;
     if (name !== null) say(byId("who-name"), "signed_in", { name });
+    composer.resume(name ?? "");
   } catch (error) {
     if (!(error instanceof TokenNeeded)) return showTrouble(error, begin);
     askForToken();
@@ -104,8 +112,9 @@ async function enter() {
   byId("sign-in").hidden = true;
   byId("examples").hidden = byId("messages").hasChildNodes();
   if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone the keyboard would cover what is said first
+  const before = shown;
   await list.refresh(null);
-  if (addressed()) await open(addressed());
+  if (addressed() && before === shown) await open(addressed());
 }
 
 function askForToken() {
@@ -132,10 +141,14 @@ async function enterToken(token) {
 }
 
 async function open(id) {
+  const mine = ++shown;
   panel.close();
   try {
-    chat.show(await api.conversation(id));
+    const conversation = await api.conversation(id);
+    if (mine !== shown) return; // the customer went on meanwhile
+    chat.show(conversation);
   } catch (error) {
+    if (mine !== shown) return;
     if (error instanceof TokenNeeded) return askForToken();
     chat.clear();
     showTrouble(error, () => open(id));
@@ -147,6 +160,7 @@ async function open(id) {
 }
 
 function startNew() {
+  shown += 1;
   panel.close();
   chat.clear();
   byId("examples").hidden = false;

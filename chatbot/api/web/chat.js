@@ -1,13 +1,14 @@
 // The conversation that is shown: asks, follows the answer, stops it, shows an earlier conversation and what still runs in it.
 
 import { Problem, TokenNeeded } from "./api.js";
-import { ConnectionLost } from "./event_stream.js";
 import { followAnswer } from "./answer_stream.js";
 import { actionsView, turnsView } from "./answer_actions.js";
 import { AnswerView, questionView, showUnderstanding } from "./answer_view.js";
 import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "./branch.js";
 import { t } from "./i18n.js";
 import { troubleOf, troubleView } from "./trouble.js";
+
+const STOP_MS = 5_000; // for the server's word that it has stopped
 
 export class Chat {
   #api;
@@ -34,7 +35,8 @@ export class Chat {
     const question = questionView(text);
     this.#messages.append(question);
     this.#hooks.asked();
-    await this.#answer({ text, question, parentId: this.#lastId, again: null, siblings: [], key: randomKey() });
+    const { conversationId } = this; // a repeated request must be the same, also once it has opened a conversation
+    await this.#answer({ text, question, conversationId, parentId: this.#lastId, again: null, siblings: [], key: randomKey() });
   }
 
   /** Answer the question before `view` once more, in its place; what was said after it belongs to the other branch. */
@@ -52,6 +54,7 @@ export class Chat {
     if (!running || running.stopping) return;
     running.stopping = true;
     running.view.wait("stopping");
+    setTimeout(() => this.#giveUp(running), STOP_MS);
     if (running.view.answerId) await this.#cancel(running);
     // Not accepted yet: it is cancelled as soon as it has a name.
   }
@@ -183,7 +186,10 @@ export class Chat {
     } catch (error) {
       if (this.#running === running) this.#failed(error, running);
     }
-    if (this.#running !== running) return; // the customer has gone to another conversation
+    if (this.#running === running) this.#rest(); // else the customer has gone to another conversation, or given up
+  }
+
+  #rest() {
     this.#running = null;
     this.#hooks.busy(false);
     this.#hooks.ended();
@@ -191,7 +197,7 @@ export class Chat {
 
   #events({ turn, view, abort }) {
     const question = { message: turn.text };
-    if (this.conversationId) question.conversation_id = this.conversationId;
+    if (turn.conversationId) question.conversation_id = turn.conversationId;
     if (turn.parentId) question.parent_id = turn.parentId;
     return followAnswer({
       ask: () => {
@@ -272,9 +278,10 @@ export class Chat {
       return;
     }
     if (error instanceof TokenNeeded) {
-      if (!turn.again) turn.question.remove();
+      const unheard = !turn.again && !turn.resume && !view.answerId;
+      if (unheard) turn.question.remove();
       view.element.remove();
-      this.#hooks.tokenNeeded(turn.text);
+      this.#hooks.tokenNeeded(unheard ? turn.text : "");
       return;
     }
     const trouble = troubleOf(error);
@@ -293,18 +300,23 @@ export class Chat {
     if (error?.type !== "error") return void this.#answer(turn);
     const kept = view.answerId === this.#lastId;
     const beside = kept ? { again: view.answerId, siblings: [...turn.siblings, view.answerId] } : {};
-    this.#answer({ ...turn, ...beside, resume: null, key: randomKey() });
+    this.#answer({ ...turn, ...beside, conversationId: this.conversationId, resume: null, key: randomKey() });
   }
 
   async #cancel(running) {
     try {
       await this.#api.cancel(running.view.answerId);
-    } catch (error) {
-      if (this.#running !== running || running.ended) return;
-      // Unread, it ends by itself on the server.
-      running.abort.abort();
-      if (error instanceof ConnectionLost) this.#done({ finish_reason: "cancelled" }, running);
+    } catch {
+      this.#giveUp(running);
     }
+  }
+
+  /** Wait no longer for an answer that was stopped: unread, it ends by itself on the server. */
+  #giveUp(running) {
+    if (this.#running !== running || running.ended) return;
+    running.abort.abort();
+    this.#done({ finish_reason: "cancelled" }, running);
+    this.#rest();
   }
 }
 

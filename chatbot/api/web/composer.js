@@ -1,15 +1,18 @@
-// The question field: Enter sends (never in the middle of composing a syllable), the counter counts as the server does.
+// The question field: Enter sends (never in the middle of composing a syllable), the counter counts as the server does,
+// and what is typed outlives the page in its tab: a phone drops a page that is looked away from, signing in leaves it.
 
 import { byId } from "./dom.js";
 import { say } from "./i18n.js";
 import { countCodePoints } from "./text.js";
 
 const MOST = 4000;
+const DRAFT = "bank.draft";
 const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g;
 
 export class Composer {
   #send;
   #busy = false;
+  #customer = null;
   #field = byId("question");
 
   /** `send(text)` is called with a question that may be sent, `stop()` when the customer has read enough. */
@@ -41,6 +44,20 @@ export class Composer {
     this.focus();
   }
 
+  /** Put a question that nobody has answered back before what has been typed since. */
+  putBack(text) {
+    const typed = this.#field.value.trim() ? this.#field.value : "";
+    this.fill([text, typed].filter(Boolean).join("\n"));
+  }
+
+  /** Bring back what `customer` had typed when this page was left; what somebody else typed there is forgotten. */
+  resume(customer) {
+    const draft = keptDraft();
+    this.#customer = customer;
+    if (draft?.customer === customer) this.#field.value ||= draft.text;
+    this.#changed();
+  }
+
   focus() {
     this.#field.focus();
   }
@@ -62,6 +79,7 @@ export class Composer {
   #changed() {
     const count = countCodePoints(cleaned(this.#field.value));
     const over = count - MOST;
+    if (this.#customer !== null) keepDraft({ customer: this.#customer, text: this.#field.value });
     say(byId("counter"), "counter", { count });
     byId("counter").classList.toggle("over", over > 0);
     this.#field.setAttribute("aria-invalid", String(over > 0));
@@ -78,4 +96,20 @@ const cleaned = (text) => text.replace(CONTROL, "").trim();
 function clear(element) {
   delete element.dataset.i18n;
   element.textContent = "";
+}
+
+function keptDraft() {
+  try {
+    return JSON.parse(sessionStorage.getItem(DRAFT));
+  } catch {
+    return null; // storage is forbidden in some private windows; the page works without
+  }
+}
+
+function keepDraft(draft) {
+  try {
+    sessionStorage.setItem(DRAFT, JSON.stringify(draft));
+  } catch {
+    // as above
+  }
 }

@@ -16,7 +16,7 @@ export class ConversationList {
   #note = byId("history-note");
   #more = byId("history-more");
 
-  /** `actions` are `open(id)`, `startNew()`, `deleted(id)`. */
+  /** `actions` are `open(id)`, `startNew()`, `deleted(id)`, `failed(error)` where something could not be deleted. */
   constructor(api, actions) {
     this.#api = api;
     this.#actions = actions;
@@ -80,9 +80,15 @@ export class ConversationList {
 
   async #remove(id, title) {
     if (!(await confirmed(title))) return;
-    await this.#api.deleteConversation(id).catch((error) => {
-      if (error.status !== 404) throw error; // deleted elsewhere: gone is gone
-    });
+    try {
+      await this.#api.deleteConversation(id);
+    } catch (error) {
+      if (error.status !== 404) { // deleted elsewhere: gone is gone
+        this.#tell("delete_failed");
+        this.#actions.failed(error);
+        return;
+      }
+    }
     await this.refresh();
     byId("new-chat").focus();
     this.#actions.deleted(id);
