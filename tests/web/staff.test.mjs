@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { Problem } from "../staff/api.js";
+import { ConnectionLost } from "../staff/event_stream.js";
 import { approval, hasPassages, offered } from "../staff/decisions.js";
 import { formOf, takeIn } from "../staff/intake.js";
 import { followJob } from "../staff/job_stream.js";
@@ -119,6 +120,21 @@ test("a file that was approved before is not said to wait for an approval", asyn
   await takeIn(new File(["text"], "안내.md"), {}, { api, ...lanes, tell: (step) => told.push(step) });
   assert.deepEqual(told.map(({ state }) => state), ["waiting", "sending", "there"]);
   assert.deepEqual(progressOf(told.at(-1)), { key: "file_there", values: { version: 3 }, part: 1 });
+});
+
+test("a file that was changed after it was chosen is not taken for a lost connection", async () => {
+  const api = { upload: () => Promise.reject(new ConnectionLost("error")) };
+  const lanes = { sending: new Lanes(1), following: new Lanes(1) };
+  const refusal = async (file) => troubleOf(await takeIn(file, {}, { api, ...lanes, tell: () => {} }).catch((error) => error)).key;
+  const file = new File(["text"], "안내.md");
+  assert.equal(await refusal(file), "trouble_network");
+  file.slice = () => ({ arrayBuffer: () => Promise.reject(new DOMException("changed", "NotReadableError")) });
+  assert.equal(await refusal(file), "trouble_file_gone");
+});
+
+test("a proxy's own page is told by its status", () => {
+  const said = [413, 502, 504, 422, 500].map((status) => troubleOf(new Problem({ status })).key);
+  assert.deepEqual(said, ["too_large", "unavailable", "unavailable", "invalid_request", "internal"].map((name) => `trouble_${name}`));
 });
 
 test("a form holds each group by itself, leaves out what is empty, and has the file last", () => {

@@ -2,10 +2,10 @@
 
 import { ConnectionLost } from "./event_stream.js";
 
-/** A refusal that the server put into words: `code` is stable, `detail` is its sentence (in English). */
+/** A refusal; where the server put it into words, `code` is stable and `detail` is its sentence (in English). */
 export class Problem extends Error {
-  constructor({ code = "internal", status = 500, detail = "", document_id: documentId = "", version = null }) {
-    super(detail || code);
+  constructor({ code = "", status = 500, detail = "", document_id: documentId = "", version = null }) {
+    super(detail || code || String(status));
     Object.assign(this, { code, status, detail, documentId, version });
   }
 }

@@ -1,6 +1,7 @@
 // One file's way in: it waits, is sent, and then its job is followed to its end. No element of the page is touched here.
 
 import { Problem } from "./api.js";
+import { ConnectionLost } from "./event_stream.js";
 import { followJob } from "./job_stream.js";
 
 const DECIDED = ["approved", "active"];
@@ -12,9 +13,13 @@ const DECIDED = ["approved", "active"];
  */
 export async function takeIn(file, fields, { api, sending, following, tell, signal }) {
   tell({ state: "waiting" });
-  const received = await sending.run(() => {
+  const received = await sending.run(async () => {
     tell({ state: "sending", part: 0 });
-    return api.upload(formOf(file, fields), (part) => tell({ state: "sending", part }), signal);
+    try {
+      return await api.upload(formOf(file, fields), (part) => tell({ state: "sending", part }), signal);
+    } catch (error) {
+      throw error instanceof ConnectionLost && !(await isReadable(file)) ? new Problem({ code: "file_gone" }) : error;
+    }
   }, signal);
   if (DECIDED.includes(received.state)) {
     tell({ state: "there", received });
@@ -23,6 +28,9 @@ export async function takeIn(file, fields, { api, sending, following, tell, sign
   tell({ state: "accepted", received });
   return watch(received.job_id, { api, following, tell, signal });
 }
+
+/** Return whether the browser still reads `file`: not once it was changed or moved, and never where it is a folder. */
+const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 /** Follow a job to its end; a browser has six connections to a server, so only some are followed at once. */
 export function watch(jobId, { api, following, tell, signal }) {
