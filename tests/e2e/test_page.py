@@ -3,10 +3,12 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from contextlib import closing
 
 import anyio
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
+from pypdfium2 import PdfDocument
 
 from tests.e2e.browser import (
     ANSWER,
@@ -241,6 +243,38 @@ async def test_a_phone_shows_everything_without_scrolling_sideways(browser: Brow
         await page.locator("#drawer [data-conversation]").tap()
         await expect(page.locator("#drawer")).to_be_hidden()
         await expect(page.locator(".answer .cite").first).to_be_visible()
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (640, 360)], ids=["upright", "across"])
+async def test_text_of_twice_the_size_leaves_room_to_read(
+    browser: Browser, scripted: Product, width: int, height: int
+) -> None:
+    async with opened(browser, scripted.url, width=width, height=height) as (page, _):
+        await page.evaluate("document.documentElement.style.fontSize = '200%'")
+        await finished(await ask(page))
+        await assert_fits(page)
+        assert await page.evaluate("document.getElementById('log').clientHeight") >= 2 * 32 * 1.65  # two lines
+
+
+async def test_a_conversation_is_printed_whole(desk: Page) -> None:
+    for n in range(4):
+        await finished(await ask(desk, f"{n}. {QUESTION}"))
+    await desk.locator(".answer .cite").last.click()
+    await expect(desk.locator("#passage mark").first).to_be_visible()
+    with closing(PdfDocument(await desk.pdf(format="A4"))) as printed:
+        text = "".join(page.get_textpage().get_text_range() for page in printed)
+    assert text.count(SENTENCES[-1][:8]) == 4
+    assert "AI 답변은 틀릴 수 있습니다" in text
+
+
+async def test_forced_colours_show_what_is_focused_and_what_is_pressed(desk: Page) -> None:
+    await desk.emulate_media(forced_colors="active")
+    await finished(await ask(desk))
+    await expect(desk.locator(".field")).to_have_css("outline-style", "solid")
+    up, down = desk.get_by_role("button", name="도움이 됐어요"), desk.get_by_role("button", name="도움이 안 됐어요")
+    await up.click()
+    grounds = [await button.evaluate("(button) => getComputedStyle(button).backgroundColor") for button in (up, down)]
+    assert grounds[0] != grounds[1]
 
 
 async def test_the_keyboard_alone_is_enough(desk: Page) -> None:
