@@ -146,13 +146,13 @@ class Provider:
 
         return await self._ask(renew)
 
-    def end_session_url(self, id_token: str, *, back_to: str) -> str | None:
+    def end_session_url(self, id_token: str | None, *, back_to: str) -> str | None:
         """Return where to sign out at the provider (RP-Initiated Logout 1.0); None where it offers none."""
         endpoint = self._metadata.end_session_endpoint if self._metadata is not None else None
         if endpoint is None:
             return None
-        client_id = self._settings.client_id
-        query = urlencode({"id_token_hint": id_token, "client_id": client_id, "post_logout_redirect_uri": back_to})
+        hint = {} if id_token is None else {"id_token_hint": id_token}
+        query = urlencode({**hint, "client_id": self._settings.client_id, "post_logout_redirect_uri": back_to})
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
 
     def _client(self, redirect_uri: str | None = None) -> AsyncOAuth2Client:

@@ -7,7 +7,7 @@ who is not signed in writes nothing here. The tokens stay in the session; the br
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import anyio
@@ -149,19 +149,22 @@ class SignIn:
     async def leave(self, session_id: str, origin: str, host: str) -> str:
         """End a session; return where it is ended at the provider, or the page where the provider offers no such place.
 
+        One that is over here may go on at the provider, where the next person at this browser would be signed in by it.
+
         Raises:
             SignInUnavailable: the store of sessions is away.
         """
-        try:
-            session = await self.session(session_id, host)
-        except TokenRefused:
+        if not session_id:
             return f"{origin}/"
-        await self._sessions.end(session_id)
+        id_token = None
+        with suppress(TokenRefused):
+            id_token = (await self.session(session_id, host)).id_token
+            await self._sessions.end(session_id)
         try:
             await self._provider.metadata(fresh=True)
         except SignInUnavailable:
             return f"{origin}/"
-        return self._provider.end_session_url(session.id_token, back_to=f"{origin}/") or f"{origin}/"
+        return self._provider.end_session_url(id_token, back_to=f"{origin}/") or f"{origin}/"
 
     async def end_by(self, logout_token: str) -> int:
         """End the sessions that a logout token names (Back-Channel Logout 1.0); return how many there were.

@@ -310,6 +310,19 @@ async def test_signing_out_ends_the_session_here_and_at_the_provider(pages: Page
     assert "Who" in asked.text, "the provider asks again who it is"
 
 
+async def test_who_signs_out_after_their_session_has_ended_here_signs_out_at_the_provider_too(pages: Pages) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    pages.clock.now += 43_200
+    left = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
+    back = await visitor.sign_out_at(left.json()["go_to"])
+    assert back.headers["location"] == f"{pages.origin}/"
+    asked = await visitor.elsewhere.get(await visitor.begin(), follow_redirects=True)
+    assert "Who" in asked.text, "whoever comes next to this browser is asked who they are"
+    again = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
+    assert again.json() == {"go_to": f"{pages.origin}/"}, "signed out already, in another tab"
+
+
 async def test_signing_out_at_the_provider_ends_the_session_on_every_replica(pages: Pages, port: int) -> None:
     bound = bind("127.0.0.1", port)
     async with listening(pages.replicas[0], bound):
