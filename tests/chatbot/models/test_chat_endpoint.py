@@ -136,6 +136,23 @@ async def test_a_vllm_of_its_group_goes_on_after_the_text_that_it_has_said(tmp_p
         assert [asked_since(server) for server in servers] == [1, 1]
 
 
+async def test_what_a_server_refuses_once_it_has_begun_is_no_fault_of_the_question(tmp_path: Path) -> None:
+    async def dying(request: web.Request) -> web.StreamResponse:
+        if (await request.json())["messages"][-1]["content"] == "ping":
+            return web.Response(body=YES + STOP + DONE)
+        return web.Response(body=chunk({"content": ANSWER[:9]}) + b"data: " + reported(code=400) + b"\n\n")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", dying)
+    async with TestServer(app) as server:
+        hosted = HOSTED | {"urls": [str(server.make_url("/"))]}
+        async with opened(tmp_path, [(PLAIN, hosted), (Behaviour(answer=ANSWER), {"name": "m1"})]) as (models, _):
+            (target,) = [member for member in models.pool.members if member.entry == "m1"]
+            target.in_flight = 3  # the conversation begins at the other one
+            assert text_of(await parts(models)) == ANSWER
+            target.in_flight = 0
+
+
 async def test_what_another_process_has_begun_is_not_begun_anew(tmp_path: Path) -> None:
     async with opened(tmp_path, [(PLAIN, HOSTED)]) as (models, [server]):
         with pytest.raises(ModelUnavailable):
