@@ -23,5 +23,9 @@ export function wireSignIn(link) {
 export async function signOutEverywhere() {
   const response = await fetch("/oidc/sign-out", { method: "POST" });
   if (!response.ok) throw new Error(`not signed out: ${response.status}`);
-  location.assign((await response.json()).go_to);
+  const { go_to: place } = await response.json();
+  // Browsers keep the page as it is for "Back": nobody may find there what was shown.
+  document.body.hidden = true;
+  addEventListener("pageshow", () => location.reload());
+  location.assign(place);
 }

@@ -83,11 +83,13 @@ class Trouble:
 
 
 @asynccontextmanager
-async def launched() -> AsyncGenerator[Browser]:
-    """Run Chromium while the block runs."""
+async def launched(*, without: tuple[str, ...] = ()) -> AsyncGenerator[Browser]:
+    """Run Chromium while the block runs, `without` some of Playwright's own arguments."""
     expect.set_options(timeout=WAIT)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, ignore_default_args=list(without)
+        )
         yield browser
         await browser.close()
 

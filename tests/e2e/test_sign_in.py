@@ -144,6 +144,22 @@ async def test_on_a_phone_in_english_a_customer_signs_in_and_out(browser: Browse
         await expect(page.locator("#sign-in-link")).to_be_visible()
 
 
+async def test_the_way_back_after_signing_out_shows_nothing_of_the_conversation(scripted: Product) -> None:
+    async with (
+        launched(without=("--disable-back-forward-cache",)) as browser,
+        visiting(browser, scripted, expected=("401",)) as page,
+    ):
+        await sign_in(page)
+        await finished(await ask(page))
+        await page.locator("#question").fill("다음 질문")
+        await page.locator("#sign-out").click()
+        await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        await page.evaluate("history.back()")
+        await expect(page.locator("#sign-in-link")).to_be_visible()
+        await expect(page.locator(".asked")).to_have_count(0)
+        assert "다음 질문" not in await page.evaluate("JSON.stringify(sessionStorage)")
+
+
 async def test_signing_out_at_the_provider_ends_the_session_of_the_page(
     browser: Browser, scripted: Product, at: Provider
 ) -> None:
