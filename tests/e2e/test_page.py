@@ -155,6 +155,20 @@ async def test_the_history_lists_a_conversation_reopens_it_with_its_citations_an
     await expect(desk.locator("#messages")).to_be_empty()
 
 
+async def test_who_is_in_the_list_of_conversations_stays_there_when_an_answer_ends(
+    desk: Page, scripted: Product
+) -> None:
+    await finished(await ask(desk))
+    await scripted.tell(token_seconds=SLOWLY)
+    answer = await ask(desk)
+    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+    row = desk.locator("#history-list .bin")
+    await row.focus()
+    before = await row.element_handle()
+    await desk.wait_for_function("(row) => !row.isConnected", arg=before)
+    await expect(row).to_be_focused()
+
+
 async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keyboard(
     desk: Page, scripted: Product
 ) -> None:

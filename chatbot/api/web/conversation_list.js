@@ -54,12 +54,22 @@ export class ConversationList {
     }
     const rows = page.items.map((item) => this.#row(item));
     if (cursor) this.#list.append(...rows);
-    else this.#list.replaceChildren(...rows);
+    else this.#replace(rows);
     this.#cursor = page.next_cursor;
     this.#more.hidden = !page.next_cursor;
     this.#tell(this.#list.children.length ? null : "history_empty");
     this.mark(this.#current);
     if (cursor) rows[0]?.querySelector("button").focus();
+  }
+
+  /** Show `rows` in place of those that are there, with the focus where it was. */
+  #replace(rows) {
+    const focused = this.#list.contains(document.activeElement) ? document.activeElement : null;
+    const buttons = [...(focused?.parentElement.children ?? [])];
+    this.#list.replaceChildren(...rows);
+    if (!focused) return;
+    const same = this.#list.querySelector(`[data-conversation="${buttons[0].dataset.conversation}"]`);
+    same?.parentElement.children[buttons.indexOf(focused)].focus({ preventScroll: true });
   }
 
   #tell(key) {
