@@ -381,7 +381,10 @@ async def end_and_delete(page: Page, document: str) -> None:
     await expect(third.locator("h3")).to_be_focused()
     documents = await visit(page, "#/documents")
     await documents.get_by_role("link", name="정기예금 상품설명서").click()
-    await page.get_by_role("button", name="문서 삭제").click()
+    await page.get_by_role("button", name="문서 삭제").focus()
+    for _ in range(2):  # held down
+        await page.keyboard.down("Enter")
+    await page.keyboard.up("Enter")
     await expect(page.locator("#confirm-text")).to_contain_text("모든 판을 거둘까요?")
     await page.locator("#confirm-yes").click()
     await expect(page.locator("#versions .badge")).to_have_attribute("data-state", "withdrawn")

@@ -22,6 +22,8 @@ export function wireConfirm() {
   const dialog = byId("confirm");
   byId("confirm-no").addEventListener("click", () => dialog.close("no"));
   addEventListener("hashchange", () => dialog.close("no")); // what it asks about is no longer shown
+  // The key that opened the dialog, held down, is no answer to it.
+  dialog.addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
   byId("confirm-form").addEventListener("submit", (event) => {
     event.preventDefault();
     dialog.close("yes");
