@@ -45,7 +45,7 @@ check: ## Format, lint, types, import contracts, house rules
 	@.venv/bin/ruff format --check -q .
 	@.venv/bin/ruff check -q .
 	@.venv/bin/typos
-	@set -m; { .venv/bin/mypy && .venv/bin/mypy --scripts-are-modules $(SCRIPTS); } & typed=$$!; \
+	@set -m; { .venv/bin/mypy && .venv/bin/mypy --scripts-are-modules $(SCRIPTS); } & typed=$$!; set +m; \
 	  trap 'kill -- -$$typed 2>/dev/null || true' EXIT; \
 	  .venv/bin/lint-imports --no-cache | tail -n 3; \
 	  $(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py tests/golden; \
