@@ -157,11 +157,12 @@ class Provider:
 
     def _client(self, redirect_uri: str | None = None) -> AsyncOAuth2Client:
         """Return a client of one use: Authlib's keeps the tokens that it got last."""
-        secret = self._settings.client_secret
+        given = self._settings.client_secret
+        secret = given.get_secret_value() if given is not None else ""  # the chart gives a public client an empty one
         return AsyncOAuth2Client(
             client_id=self._settings.client_id,
-            client_secret=secret.get_secret_value() if secret is not None else None,
-            token_endpoint_auth_method="none" if secret is None else _basic,
+            client_secret=secret or None,
+            token_endpoint_auth_method=_basic if secret else "none",
             redirect_uri=redirect_uri,
             code_challenge_method="S256",
             verify=self._tls,

@@ -1,6 +1,7 @@
 """What others may try against sign-in: cookies and hosts that are none, other tabs, floods, a provider that fails."""
 
 import time
+from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -169,6 +170,7 @@ class Slow:
         self.asked = 0
         self.now_at_once = 0
         self.most_at_once = 0
+        self.shown: tuple[object, object] = (None, None)
 
     async def metadata(self, _: web.Request) -> web.Response:
         self.asked += 1
@@ -176,7 +178,8 @@ class Slow:
         where = {f"{name}_endpoint": f"{self.issuer}/{name}" for name in ("authorization", "token")}
         return web.json_response({"issuer": self.issuer, **where}, status=500 if self.fails else 200)
 
-    async def token(self, _: web.Request) -> web.Response:
+    async def token(self, request: web.Request) -> web.Response:
+        self.shown = (request.headers.get("authorization"), (await request.post()).get("client_id"))
         self.now_at_once += 1
         self.most_at_once = max(self.most_at_once, self.now_at_once)
         await anyio.sleep(self.seconds)
@@ -185,7 +188,7 @@ class Slow:
 
 
 @asynccontextmanager
-async def slow() -> AsyncGenerator[tuple[Slow, Provider, Clock]]:
+async def slow(**changed: object) -> AsyncGenerator[tuple[Slow, Provider, Clock]]:
     at, clock = Slow(), Clock(0.0)
     app = web.Application()
     app.router.add_get("/.well-known/openid-configuration", at.metadata)
@@ -194,7 +197,7 @@ async def slow() -> AsyncGenerator[tuple[Slow, Provider, Clock]]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(at.issuer.rpartition(":")[2])).start()
     settings = OidcSettings.model_validate(
-        {"issuer": at.issuer, "client_id": CLIENT, "session_key": "k" * 32, "timeout": 1}
+        {"issuer": at.issuer, "client_id": CLIENT, "session_key": "k" * 32, "timeout": 1, **changed}
     )
     try:
         yield at, Provider(settings, TlsSettings().context(), clock=clock), clock
@@ -251,6 +254,21 @@ async def test_a_session_ends_where_only_its_person_can_go_on_and_for_no_fault_o
         at.error = error
         with pytest.raises(refusal):
             await provider.renewed("a token")
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("", (None, CLIENT)),  # as the chart sets it
+        (None, (None, CLIENT)),
+        ("s:+%", (f"Basic {b64encode(f'{CLIENT}:s%3A%2B%25'.encode()).decode()}", None)),
+    ],
+)
+async def test_a_client_without_a_secret_only_names_itself(secret: str | None, shown: tuple[object, object]) -> None:
+    async with slow(client_secret=secret) as (at, provider, _):
+        with pytest.raises(GrantRefused):
+            await provider.renewed("a token")
+        assert at.shown == shown
 
 
 async def test_a_flood_of_codes_that_are_none_reaches_the_provider_a_few_at_a_time() -> None:
