@@ -114,7 +114,8 @@ class Jwks:
         if self._should_fetch(key_id, but) or (self._fetching.locked() and self._keys.get(key_id) is but):
             async with self._fetching:
                 if self._should_fetch(key_id, but):  # unless the caller before has fetched
-                    await self._fetch()
+                    with anyio.CancelScope(shield=True):  # a caller who leaves takes nobody's keys away
+                        await self._fetch()
         if self._age() > self._settings.jwks_most_age:
             raise KeysUnavailable("the identity provider's keys cannot be fetched")
         found = self._keys.get(key_id)
@@ -140,10 +141,11 @@ class Jwks:
                 keys = key_set(await read_at_most(response, _MOST_KEY_SET_BYTES))
         except (aiohttp.ClientError, TimeoutError, KeySetRefused) as exc:
             log.warning("key_set_not_fetched", url=self._url, error=f"{type(exc).__name__}: {exc}"[:200])
+        else:
+            self._keys = keys
+            self._fetched_at = self._clock()
+        finally:
             self._asked_at = self._clock()  # who has waited for this, however long it took, does not ask again
-            return
-        self._keys = keys
-        self._fetched_at = self._asked_at = self._clock()
 
 
 async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

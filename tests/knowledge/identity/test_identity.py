@@ -372,6 +372,27 @@ async def test_whoever_has_waited_for_a_provider_that_does_not_answer_is_told_so
     assert provider.fetches == 1
 
 
+async def test_who_leaves_while_the_keys_are_fetched_takes_them_from_nobody(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, _ = keys
+    provider.may_answer = anyio.Event()
+
+    async def leave(leaving: anyio.CancelScope) -> None:
+        with leaving:
+            await authenticator.verify(signed(kid="k1"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave, leaving := anyio.CancelScope())
+        while not provider.fetches:
+            await anyio.sleep(0.01)
+        leaving.cancel()
+        tasks.start_soon(authenticator.verify, signed(kid="k1"))
+        await anyio.wait_all_tasks_blocked()
+        provider.may_answer.set()
+    assert provider.fetches == 1
+
+
 async def test_keys_are_not_believed_for_ever_without_their_provider(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
