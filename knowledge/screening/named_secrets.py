@@ -39,8 +39,9 @@ _NAMED_LAST: Final = re.compile(
 # A password of letters and digits, as banks on the web ask for; where nothing says that it is one it has eight of them.
 _PASSWORD: Final = re.compile(
     r"(?:(?:비밀|암호)[ ]?번호|비번|패스워드|암호|\bpassword|\bpasscode|\bpasswd|\bpw)"
-    r"(?:[ \t\n]{0,2}(?:는|은|가|이|를|:|=|\bis\b|\bwas\b|->|→)[ \t\n]{0,2}[\"'(\[<]?(?P<said>)|[ \t\n]{1,2})"
-    r"(?!https?:)(?=[!-~]{0,40}[A-Za-z])(?=[!-~]{0,40}\d)(?P<hit>(?(said)[!-~]{6,40}|[!-~]{8,40}))",
+    r"(?:[ \t\n]{0,2}(?:는요?|은요?|가|이|를|:|=|\b(?:is|was)\b:?|->|→)[ \t\n]{0,2}[\"'(\[<]?(?P<said>)|[ \t\n]{1,2})"
+    r"(?!https?:)(?=[!-~]{0,40}[A-Za-z])(?=[!-~]{0,40}\d)(?P<hit>(?(said)[!-~]{6,}+|[!-~]{8,}+))"
+    r"(?![ ]?(?:에서|오류|에러))",  # a device, a release, a code
     re.IGNORECASE,
 )
 # Two digits are a secret where they are said to be the first or last of one.

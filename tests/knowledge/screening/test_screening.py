@@ -180,6 +180,9 @@ def test_a_mobile_number_is_masked_in_any_spelling(first: str, b: str, c: str, g
         ("비번 hong1234인데 틀렸대요", "비번 [비밀번호]인데 틀렸대요"),
         ("my password is 'hunter2!' and", "my password is '[secret code] and"),
         ("pw=abc123", "pw=[secret code]"),
+        ("my password is: hunter2222", "my password is: [secret code]"),
+        ("비밀번호는요 hong1234", "비밀번호는요 [비밀번호]"),
+        (f"비밀번호는 {'a1' * 40} 입니다", "비밀번호는 [비밀번호] 입니다"),
     ],
 )
 def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
@@ -190,6 +193,8 @@ def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
     "text",
     [
         "고객센터 1588-0000, 1600-1234, 1599-0000으로 문의",
+        "비밀번호 iPhone15에서 재설정되나요? 비밀번호가 iOS17.4에서 안 먹어요",
+        "비밀번호가 KB-1042 오류로 안 바뀌어요",
         "연 3%30일 예치, 2.5%20만원 이하 &amp; 10%40세",
         "2026년 1월 1일부터 2026-12-31까지",
         "2026.01.01 ~ 2026.12.31, 2026. 1. 1.",
