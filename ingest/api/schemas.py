@@ -291,6 +291,6 @@ class SearchOut(BaseModel):
 def _seconds_left(job: Job, now: float) -> float | None:
     if job.state == "done":
         return 0.0
-    if not job.done or not job.total or job.stage_began_at is None:
+    if job.state != "running" or not job.done or not job.total or job.stage_began_at is None:
         return None
     return round(max(now - job.stage_began_at, 0.0) / job.done * (job.total - job.done), 1)

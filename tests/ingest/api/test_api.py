@@ -4,13 +4,14 @@ import anyio
 import pytest
 
 from ingest.api.routes import jobs
-from ingest.catalogue import Stage, State
+from ingest.catalogue import Stage
+from ingest.job_runner import run_job
 from ingest.jobs import LEASE_SECONDS
 from ingest.services import Services
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import NOON
-from tests.ingest.documents import do_job, receive
+from tests.ingest.documents import receive
 from tests.ingest.staff import Staff
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
@@ -229,9 +230,15 @@ async def test_the_seconds_left_are_told_by_what_is_done_and_not_by_what_a_job_h
         ]
         return told
 
-    assert [await seconds_left(done) for done in (0, 16, 64)] == [None, 12, 0]
-    clock.now += LEASE_SECONDS  # its worker is dead
-    assert (await do_job(services, received)).state is State.INDEXED
+    assert [await seconds_left(done) for done in (0, 16, 64, 16)] == [None, 12, 0, 12]
+    await services.job_claims.release(job, now=clock.now)
+    clock.now += 600
+    waits = (await staff.http.get(f"/v1/jobs/{job.id}", headers=staff.headers())).json()
+    assert (waits["state"], waits["seconds_left"]) == ("queued", None)
+    again = await services.job_claims.claim(received.job.id, now=clock.now)
+    assert again is not None
+    # So late that every step is told.
+    assert await run_job(again, services, lambda *_: clock.pass_seconds(LEASE_SECONDS + 1)) is not None
     assert (await services.catalogue.job(job.key.tenant, job.id)).stage_began_at == clock.now
 
 

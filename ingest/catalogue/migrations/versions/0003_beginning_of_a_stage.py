@@ -1,4 +1,4 @@
-"""When a job began its stage, by which the seconds that are left are told; NULL in what an earlier release writes."""
+"""When a job began its stage, by which the seconds that are left are told; an earlier release does not know it."""
 
 import sqlalchemy as sa
 from alembic import op
