@@ -294,10 +294,14 @@ class CompletionDecoder:
         self.finish_reason: str | None = None
         self.usage: ReportedUsage | None = None
 
-    @property
-    def rest(self) -> bytes:
-        """What came after the last whole line."""
-        return self._rest
+    def close(self) -> None:
+        """Take the end of the bytes.
+
+        Raises:
+            ErrorReported: they ended with an error, and its status, in place of an event.
+        """
+        if self.finish_reason is None and (reported := ErrorReported(self._rest)).status is not None:
+            raise reported
 
     def feed(self, data: bytes) -> Iterator[Choice]:
         """Yield the pieces of the answer that are complete now: also those before a chunk that is broken.

@@ -240,8 +240,10 @@ class Endpoint:
                                     phase, due = "between tokens", loop.time() + self.deadlines.between_tokens
                             if decoder.finish_reason is not None:
                                 phase, due = "between tokens", min(due, loop.time() + _USAGE_SECONDS)
-                except EndpointFailed:
+                        decoder.close()
+                except EndpointFailed as exc:
                     if decoder.finish_reason is None:  # otherwise the answer is whole and only its usage is missing
+                        self._check_refusal(exc, phase)
                         raise
                 yield self._end(decoder, span)
 
@@ -253,9 +255,6 @@ class Endpoint:
         """
         reason = decoder.finish_reason
         if reason is None:
-            reported = ErrorReported(decoder.rest)  # in place of a stream
-            if reported.status is not None:
-                raise self._reported(reported)
             raise ReplyBroken(f"{self.name}: the stream ended without a reason (`finish_reason`), so it may be cut off")
         meaning = finish_meaning(reason)
         if meaning == "filtered":
@@ -458,11 +457,16 @@ class Endpoint:
     def _reported(self, exc: ErrorReported) -> EndpointFailed:
         """Return what an error in a reply that began with 200 means: the same as its status before a stream.
 
-        Only that of vLLM's completions calls every error a bad request, also the death of its engine.
+        vLLM calls every error a bad request, also the death of its engine; an `openai` may be one, and is tried out.
         """
         failure = None if exc.status is None else self._failure(exc.status, exc.body)
         is_doubtful = self.has_token_ids and isinstance(failure, RequestRejected)
         return ReplyBroken(f"{self.name}: {exc}") if failure is None or is_doubtful else failure
+
+    def _check_refusal(self, exc: EndpointFailed, phase: Phase) -> None:
+        """Raise ReplyBroken for the refusal of a request that was being answered: only a filter refuses so late."""
+        if phase == "between tokens" and isinstance(exc, RequestRejected) and not isinstance(exc, ContentFiltered):
+            raise ReplyBroken(f"{self.name}: it gave up in mid-answer ({exc})") from exc
 
     def _rejected(self, status: int, names: str, beginning: bytes, *, by_firewall: bool) -> RequestRejected:
         if by_firewall:

@@ -14,7 +14,6 @@ import structlog
 
 from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
 from chatbot.models.endpoint import (
-    ContentFiltered,
     DeadlineExceeded,
     EndpointFailed,
     EndpointStopped,
@@ -93,9 +92,8 @@ class Attempts:
         log.warning("model_call_failed", error=str(exc), outcome=exc.outcome)
         if isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer":
             raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
-        # Its like would say the same; another model's server may not. What has begun was not refused, only filtered.
-        refused = ContentFiltered if begun else RequestRejected
-        if isinstance(exc, refused) and not isinstance(exc, FirewallRefused):
+        # Its like would say the same; another model's server may not.
+        if isinstance(exc, RequestRejected) and not isinstance(exc, FirewallRefused):
             self._avoid += tuple(m for m in self._pool.members if m.group == target.member.group)
         if not self._may_retry(exc):
             raise self._no_target() from exc

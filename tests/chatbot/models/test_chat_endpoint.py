@@ -679,8 +679,17 @@ async def test_a_content_filter_ends_the_answer_and_no_endpoint(tmp_path: Path, 
         assert member.available
 
 
-async def test_a_server_that_breaks_answers_off_is_left(tmp_path: Path) -> None:
-    async with streaming(tmp_path, chunk({}, "network_error"), DONE) as models:
+@pytest.mark.parametrize(
+    "piece",
+    [
+        chunk({}, "network_error") + DONE,
+        chunk({"content": "예"}) + b"data: " + reported(code=400) + b"\n\n" + DONE,
+        chunk({"content": "예"}) + reported(code=400),
+    ],
+    ids=["a reason", "a refusal", "a refusal that is no event"],
+)
+async def test_a_server_that_breaks_answers_off_is_left(tmp_path: Path, piece: bytes) -> None:
+    async with streaming(tmp_path, piece) as models:
         for _ in range(20):
             with pytest.raises(ModelUnavailable):
                 await parts(models)
