@@ -15,6 +15,8 @@ import msgspec
 
 # A chunk is the JSON of one token (about 300 bytes); the first also holds the prompt's ids.
 LONGEST_CHUNK_BYTES = 4 * 2**20
+# How much of a reply that is no event stream is kept: an error in its place is short.
+_LONGEST_ERROR_BYTES = 8192
 
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -25,6 +27,8 @@ LogProbability = Annotated[float, msgspec.Meta(le=1)]
 
 
 _NULL = msgspec.Raw(b"null")
+# The fields of an event beside its data.
+_FIELDS = (b"event", b"id", b"retry")
 
 
 class CompletionBroken(Exception):
@@ -289,6 +293,7 @@ class CompletionDecoder:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._no_stream = b""  # the beginning of the lines that are no field
         self._is_error = False  # the next data tells of an error
         self.done = False  # `[DONE]` was received: nothing follows
         self.finish_reason: str | None = None
@@ -300,7 +305,7 @@ class CompletionDecoder:
         Raises:
             ErrorReported: they ended with an error, and its status, in place of an event.
         """
-        if self.finish_reason is None and (reported := ErrorReported(self._rest)).status is not None:
+        if self.finish_reason is None and (reported := ErrorReported(self._no_stream + self._rest)).status is not None:
             raise reported
 
     def feed(self, data: bytes) -> Iterator[Choice]:
@@ -328,12 +333,14 @@ class CompletionDecoder:
                     self.finish_reason = choice.finish_reason or self.finish_reason
                 self.usage = (_usage(chunk.usage) if chunk.usage != _NULL else None) or self.usage
             elif name:
-                self._read_field(name, value)
+                self._read_field(name, value, line)
 
-    def _read_field(self, name: bytes, value: bytes) -> None:
+    def _read_field(self, name: bytes, value: bytes, line: bytes) -> None:
         """Note that the next data tells of an error; raise ErrorReported for the field that does so itself."""
         if name == b"error":  # llama.cpp
             raise ErrorReported(value)
+        if name not in _FIELDS:
+            self._no_stream = (self._no_stream + line)[:_LONGEST_ERROR_BYTES]
         self._is_error = self._is_error or (name == b"event" and value.strip() == b"error")
 
     def _without_json(self, value: bytes, exc: Exception) -> CompletionChunk:

@@ -617,6 +617,8 @@ QUESTION_AT_FAULT = {
     "a gateway: filtered": b"event: error\ndata: " + reported(code="content_filter") + b"\n\n",
     "Alibaba: filtered": b"data: " + reported(code="data_inspection_failed") + b"\n\n",
     "no stream": reported(code=400),
+    "no stream: a line": reported(code=400) + b"\n",
+    "no stream: lines": json.dumps({"error": {"code": 400}}, indent=1).replace("\n", "\r\n").encode() + b"\r\n",
 }
 FULL = {
     "LiteLLM": b"data: " + reported(type="throttling_error", param="None", code="429") + b"\n\n",
