@@ -408,7 +408,7 @@ def _error_in(body: bytes) -> Mapping[str, object]:
     """Return what a server says of an error: most have it in a field, some beside that or without one."""
     try:
         reply = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     error = reply.get("error") if isinstance(reply, dict) else None
     said = error if isinstance(error, dict) else reply

@@ -117,6 +117,7 @@ def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
         (b'{"object":"error","message":"secret","type":"BadRequestError","param":null,"code":400}', "BadRequestError"),
         (b'{"error":{"code":"secret words of a customer","param":7}}', ""),
         (b'{"error":"secret"}', ""),
+        (b"[" * 5000, ""),
         (b'["secret"]', ""),
         (b"<html>secret</html>", ""),
         (b"\xff", ""),
@@ -286,6 +287,7 @@ async def test_an_answer_that_is_whole_waits_a_second_for_its_usage() -> None:
         saying(TOKEN.replace(b"[1]", b"[4294967296]"), LAST),
         saying(TOKEN.replace(b'"a"', b'"\xff"'), LAST),
         saying(b"<html>"),
+        saying(b"[" * 5000),
         saying(b""),
     ],
 )
