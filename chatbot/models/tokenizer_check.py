@@ -60,7 +60,7 @@ async def check_tokenizer(member: Member, primaries: Tokenizer, *, seconds: floa
             )
     if not endpoint.has_token_ids:
         await try_out(member, primaries, seconds)
-    member.context_tokens = card.max_model_len
+    member.context_tokens = card.max_model_len or member.context_tokens  # a gateway may keep it back
     member.tokenizer_checked = True
 
 

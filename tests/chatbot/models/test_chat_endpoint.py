@@ -235,6 +235,29 @@ async def test_a_gateway_that_keeps_the_list_of_models_back_is_asked_all_the_sam
         assert text_of(await parts(models)) == "예."
 
 
+async def test_a_context_that_a_gateway_has_told_is_known_while_it_keeps_the_list_back(tmp_path: Path) -> None:
+    replies = iter([{"data": [{"id": "hosted", "max_model_len": 4096}]}])
+
+    async def tell_once(_: web.Request) -> web.Response:
+        told = next(replies, None)
+        return web.Response(status=429) if told is None else web.json_response(told)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=YES + STOP + DONE)
+
+    app = web.Application()
+    app.router.add_get("/v1/models", tell_once)
+    app.router.add_post("/v1/chat/completions", answer)
+    async with (
+        TestServer(app) as server,
+        opened(tmp_path, [(PLAIN, HOSTED)], urls=[str(server.make_url("/"))]) as (models, _),
+    ):
+        assert models.context_tokens == 4096
+        models.pool.members[0].tokenizer_checked = False  # as once its breaker was open
+        assert text_of(await parts(models)) == "예."
+        assert models.context_tokens == 4096
+
+
 async def asked(models: Models) -> tuple[float, ...]:
     return await models.choice_probabilities(
         RenderedChat(prompt(models.tokenizer), CHAT, thinks=False), YES_OR_NO, conversation_id="c", cache_salt=""
