@@ -10,8 +10,13 @@ export class Problem extends Error {
   }
 }
 
-/** There is no token and no session yet, or it is accepted no more. */
-export class TokenNeeded extends Error {}
+/** There is no token and no session yet, or it is accepted no more; `signIn` is that of the API when it was asked. */
+export class TokenNeeded extends Error {
+  constructor(signIn) {
+    super();
+    Object.assign(this, { signIn });
+  }
+}
 
 const PASSAGES_AT_ONCE = 200;
 // The server gives a page of the original a minute, and everything else much less.
@@ -20,10 +25,12 @@ const UPLOAD_DEADLINE_MS = 30 * 60_000; // 100 MiB over a slow line
 
 export class Api {
   #token = null;
+  signIn = 0; // counts who has come and gone
 
   /** Use the token that somebody typed in; it is kept in memory only. Without one (null) the session's cookie counts. */
   useToken(token) {
     this.#token = token;
+    this.signIn += 1;
   }
 
   /** Return a token of the demo's uploader (`staff`) or `approver`, where `make run` offers them. */
@@ -134,6 +141,7 @@ export class Api {
   /** Upload a form; `onSent` hears which part of it is on its way (XMLHttpRequest: fetch does not tell). */
   upload(form, onSent, signal) {
     return new Promise((resolve, reject) => {
+      const { signIn } = this;
       const request = new XMLHttpRequest();
       request.open("POST", "/v1/documents");
       if (this.#token !== null) request.setRequestHeader("authorization", `Bearer ${this.#token}`);
@@ -141,7 +149,7 @@ export class Api {
       request.addEventListener("load", () => {
         const body = jsonOf(request.responseText);
         if (request.status === 202) resolve(body);
-        else reject(request.status === 401 ? new TokenNeeded() : new Problem({ status: request.status, ...body }));
+        else reject(request.status === 401 ? new TokenNeeded(signIn) : new Problem({ status: request.status, ...body }));
       });
       request.timeout = UPLOAD_DEADLINE_MS;
       for (const lost of ["error", "timeout"]) request.addEventListener(lost, () => reject(new ConnectionLost(lost)));
@@ -170,10 +178,11 @@ export class Api {
   }
 
   async #request(path, options = {}) {
+    const { signIn } = this;
     const token = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
     const headers = { ...options.headers, ...token };
     const response = await carried(path, { cache: "no-store", ...options, headers });
-    if (response.status === 401) throw new TokenNeeded();
+    if (response.status === 401) throw new TokenNeeded(signIn);
     if (!response.ok) throw new Problem({ status: response.status, ...jsonOf(await response.text()) });
     return response;
   }

@@ -18,13 +18,13 @@ import { UploadView } from "./upload_view.js";
 const FIRST = "upload";
 const atProvider = signsInAtProvider();
 
-/** What every view may use; `onTokenNeeded` asks for a token where an error says that one is missing. */
+/** What every view may use; `onTokenNeeded` asks for a token where an error says that this person's is missing. */
 const page = {
   api: new Api(),
   announcer: new Announcer(byId("announcements")),
   me: null,
   lanes: null,
-  onTokenNeeded: (error) => error instanceof TokenNeeded && page.me !== null && signOut(error),
+  onTokenNeeded: (error) => error instanceof TokenNeeded && error.signIn === page.api.signIn && page.me !== null && signOut(error),
 };
 const upload = new UploadView(page);
 page.lanes = upload.lanes;
@@ -39,6 +39,7 @@ const views = {
 };
 
 let owner = null; // whose files the upload view holds
+let opened = 0; // counts the views, so that a late error is not told over another one
 
 wireConfirm();
 chooseLanguage(preferredLanguage());
@@ -98,8 +99,9 @@ async function signIn(obtainToken, name = null) {
   }
   byId("token").value = "";
   setZone(page.me.zone);
-  if (page.me.sub !== owner) upload.clear();
-  owner = page.me.sub;
+  const person = JSON.stringify([page.me.tenant, page.me.sub]);
+  if (person !== owner) upload.clear();
+  owner = person;
   if (name === null) say(byId("who-name"), "signed_in", { name: page.me.sub });
   inside(true);
   await open();
@@ -133,6 +135,7 @@ function inside(isInside) {
 /** Show the view that the address names: `#/review/term-deposit/2`. */
 async function open() {
   if (page.me === null) return;
+  const mine = ++opened;
   const [name, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
   const shown = name in views ? name : FIRST;
   byId("view-problem").replaceChildren();
@@ -146,7 +149,7 @@ async function open() {
   try {
     await views[shown].show(...parts);
   } catch (error) {
-    byId("view-problem").replaceChildren(troubleLine(error));
+    if (mine === opened) byId("view-problem").replaceChildren(troubleLine(error));
     page.onTokenNeeded(error);
   }
 }
