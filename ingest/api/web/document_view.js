@@ -38,6 +38,7 @@ export class DocumentView {
   clear() {
     this.#id = null;
     this.#versions = [];
+    byId("new-version").reset();
     byId("new-version").hidden = true; // what a new version takes from the one before it is not known yet
     for (const id of ["document-title", "document-id", "document-files", "versions"]) byId(id).replaceChildren();
   }
@@ -136,9 +137,10 @@ export class DocumentView {
     const dates = { effective_from: from.value, effective_until: until.value };
     const id = this.#id;
     const fields = { document_id: id, title, product, language, readers, ...dates };
-    const job = await this.#upload(file.files[0], fields, byId("document-files"));
+    const [sent] = file.files;
+    const job = await this.#upload(sent, fields, byId("document-files"));
     if (!job || id !== this.#id) return;
-    form.reset();
+    if (file.files[0] === sent) form.reset(); // another one may have been chosen meanwhile
     await this.#refresh();
   }
 

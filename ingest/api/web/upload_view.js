@@ -35,8 +35,9 @@ export class UploadView {
     for (const [controller, received] of this.#unfinished) if (!received) controller.abort(error);
   }
 
-  /** Forget the files of who was here; nothing more of them is sent. */
+  /** Forget the files of who was here and what they filled in; nothing more of them is sent. */
   clear() {
+    byId("upload-fields").reset();
     for (const controller of this.#unfinished.keys()) controller.abort();
     this.#rows.replaceChildren();
     byId("files-title").hidden = true;
