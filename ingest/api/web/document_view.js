@@ -151,6 +151,7 @@ export class DocumentView {
     this.#page.announcer.announce(key, { version: changed.version });
     if (id !== this.#id) return null; // another document is shown by now
     await this.#refresh();
+    if (id !== this.#id) return null;
     const card = document.querySelector(`[data-version="${changed.version ?? this.#versions[0].version}"]`);
     card?.querySelector(".below").append(say(el("p", { class: "good" }), key, { version: changed.version }));
     card?.querySelector("h3").focus();

@@ -71,6 +71,7 @@ export class ReviewView {
       this.#passages = found;
       this.#list();
     } catch (error) {
+      if (version !== this.#version) return;
       byId("review-passages").replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
     }
@@ -87,6 +88,7 @@ export class ReviewView {
       this.#blocked = found.findings.some(({ blocks }) => blocks);
       this.#decide();
     } catch (error) {
+      if (version !== this.#version) return;
       place.replaceChildren(troubleLine(error));
     }
   }
