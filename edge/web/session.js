@@ -4,6 +4,8 @@ import { byId } from "./dom.js";
 
 const ENDINGS = { refused: "sign_in_refused", unavailable: "sign_in_unavailable" };
 
+let wayOut = null; // known once: who then stays is no longer known here when they leave after all
+
 /** Return whether people sign in at a provider here; without one they bring a token. */
 export const signsInAtProvider = () => byId("provider").dataset.signIn !== "";
 
@@ -24,8 +26,10 @@ export async function signOutEverywhere() {
   const response = await fetch("/oidc/sign-out", { method: "POST" });
   if (!response.ok) throw new Error(`not signed out: ${response.status}`);
   const { go_to: place } = await response.json();
-  // Browsers keep the page as it is for "Back": nobody may find there what was shown.
-  document.body.hidden = true;
+  // Browsers keep the page as it is for "Back": nobody may find there what was shown. Not before it is left: who is asked
+  // about uploads that are under way may stay.
+  addEventListener("pagehide", () => (document.body.hidden = true));
   addEventListener("pageshow", () => location.reload());
-  location.assign(place);
+  wayOut ??= place;
+  location.assign(wayOut);
 }
