@@ -86,7 +86,7 @@ class _Routes:
             return JSONResponse({"name": None})
         except (CrossSite, SignInUnavailable, KeysUnavailable) as exc:
             return _refusal(exc)
-        return JSONResponse({"name": session.name})
+        return JSONResponse({"name": session.name, "person": self._sign_in.person(session)})
 
     async def leave(self, request: Request) -> Response:
         try:

@@ -4,6 +4,8 @@ What a sign-in that is under way has to remember (state, nonce, PKCE verifier) i
 who is not signed in writes nothing here. The tokens stay in the session; the browser has its id.
 """
 
+import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -145,6 +147,11 @@ class SignIn:
         if session is None or session.host != host:
             raise TokenRefused("the session has ended: sign in again")
         return session
+
+    def person(self, session: Session) -> str:
+        """Return what tells a person from all others (names do not), and nobody can read who it is."""
+        whose = msgspec.json.encode(["person", self._settings.issuer, session.tenant, session.sub])
+        return hmac.new(self._settings.session_key.get_secret_value().encode(), whose, hashlib.sha256).hexdigest()[:16]
 
     async def leave(self, session_id: str, origin: str, host: str) -> str:
         """End a session; return where it is ended at the provider, or the page where the provider offers no such place.

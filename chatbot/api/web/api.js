@@ -24,12 +24,15 @@ export class Api {
     this.#demo = name !== null;
   }
 
-  /** Return the name of who has signed in at the provider; without one, sign in to the demo bank, where there is one. */
+  /**
+   * Return the name of who has signed in at the provider, and what tells this person from all others (null: nothing does);
+   * without a provider, sign in to the demo bank, where there is one, whose customers have no names.
+   */
   async signIn() {
     if (this.#name === null) {
-      const { name } = await this.#json("/oidc/session");
+      const { name, person = null } = await this.#json("/oidc/session");
       if (name === null) throw new TokenNeeded();
-      return name;
+      return { name, person };
     }
     const headers = { "content-type": "application/json" };
     const response = await send("/demo/login", { method: "POST", headers, body: JSON.stringify({ name: this.#name }) });
@@ -39,7 +42,7 @@ export class Api {
     }
     if (!response.ok) throw await problemOf(response);
     this.#token = (await response.json()).token;
-    return null;
+    return { name: null, person: this.#name };
   }
 
   /** Use a token that the customer brought; it is kept in memory only. */

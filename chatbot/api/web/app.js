@@ -92,10 +92,10 @@ await begin();
 async function begin() {
   byId("messages").replaceChildren();
   try {
-    const name = await api.signIn();
+    const { name, person } = await api.signIn();
     byId("who").hidden = name === null;
     if (name !== null) say(byId("who-name"), "signed_in", { name });
-    composer.resume(name ?? "");
+    composer.resume(person);
   } catch (error) {
     if (!(error instanceof TokenNeeded)) return showTrouble(error, begin);
     askForToken();

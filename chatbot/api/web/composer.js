@@ -50,11 +50,11 @@ export class Composer {
     this.fill([text, typed].filter(Boolean).join("\n"));
   }
 
-  /** Bring back what `customer` had typed when this page was left; what somebody else typed there is forgotten. */
+  /** Bring back what `customer` had typed when this page was left, unless who that is is not known (null: nothing is kept). */
   resume(customer) {
     const draft = keptDraft();
     this.#customer = customer;
-    if (draft?.customer === customer) this.#field.value ||= draft.text;
+    if (customer !== null && draft?.customer === customer) this.#field.value ||= draft.text;
     this.#changed();
   }
 

@@ -33,7 +33,15 @@ async def test_who_signs_in_works_as_with_a_token_and_the_browser_has_no_token(p
     assert (reply.status_code, reply.headers["location"]) == (303, "/#/review/terms/2")
     me = (await visitor.page.get(ME)).json()
     assert (me["sub"], me["tenant"], me["roles"]) == ("kim", "hanbit", ["staff"])
-    assert (await visitor.page.get("/oidc/session")).json() == {"name": "kim kim"}
+    session = (await visitor.page.get("/oidc/session")).json()
+    assert session["name"] == "kim kim"
+    another, again = pages.visitor(), pages.visitor(replica=1)
+    await another.sign_in("lee")
+    await again.sign_in("kim")
+    assert (await again.page.get("/oidc/session")).json() == session
+    person = (await another.page.get("/oidc/session")).json()["person"]
+    assert person != session["person"]
+    assert re.fullmatch("[0-9a-f]{16}", person)
     assert await pages.elsewhere(visitor) == 200
     (cookie,) = visitor.page.cookies.jar
     assert len(str(cookie.value)) == 43, "32 random bytes"
@@ -348,7 +356,7 @@ async def test_a_logout_token_for_a_person_ends_all_their_sessions_and_nobody_el
         assert reply.status_code == expected
         assert reply.headers["cache-control"] == "no-store"
     assert await pages.elsewhere(one) == await pages.elsewhere(two) == 401
-    assert (await lee.page.get("/oidc/session")).json() == {"name": "lee lee"}
+    assert (await lee.page.get("/oidc/session")).json()["name"] == "lee lee"
 
 
 WRONG: dict[str, dict[str, object]] = {
