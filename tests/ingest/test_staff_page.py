@@ -77,12 +77,12 @@ async def opened(
     await context.close()
 
 
-async def enter(page: Page, bank: Bank, sub: str, *roles: str) -> None:
+async def enter(page: Page, bank: Bank, sub: str, *roles: str, tenant: str = "hanbit") -> None:
     """Leave, if somebody else is in, and enter with a token, by keyboard."""
     if await page.locator("#sign-out").is_visible():
         await page.locator("#sign-out").click()
     await expect(page.locator("#token")).to_be_focused()
-    await page.keyboard.insert_text(bank.token(sub, *roles))
+    await page.keyboard.insert_text(bank.token(sub, *roles, tenant=tenant))
     await page.keyboard.press("Enter")
     await expect(page.locator("#who-name")).to_contain_text(sub)
 
@@ -130,14 +130,14 @@ async def assert_fits(page: Page) -> None:
 async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_what_a_group_would_have_seen(
     browser: Browser, bank: Bank
 ) -> None:
-    async with opened(browser, bank, provoked=("401 (Unauthorized)", "net::ERR_FAILED")) as page:
+    async with opened(browser, bank, provoked=("401 (Unauthorized)", "500 (Internal", "net::ERR_FAILED")) as page:
         await enter(page, bank, "kim", "staff")
         await upload_four(page)
         await look_at_own_draft(page)
         await leave_while_files_wait(page, bank)
         await come_back_after_the_session_has_ended(page, bank)
+        await come_while_the_one_before_is_refused(page, bank)
 
-        await enter(page, bank, "lee", "approver")
         await look_at_the_queue(page)
         await reject_draft(page)
         await look_at_another_while_one_is_approved(page)
@@ -199,6 +199,7 @@ async def leave_while_files_wait(page: Page, bank: Bank) -> None:
     await enter(page, bank, "lee", "approver")
     upload = await visit(page, "#/upload")
     await expect(upload.locator("#files > li")).to_have_count(0)
+    await expect(upload.locator("#readers")).to_have_value("")
     await drop(page, {"own.md": WRONG.encode()})
     assert "own.md" in ((await held(sent)).request.post_data or "")  # nothing of who left goes in the name of who came
     await upload.get_by_role("button", name="own.md 취소").click()
@@ -218,6 +219,26 @@ async def come_back_after_the_session_has_ended(page: Page, bank: Bank) -> None:
     while await again.count():
         await again.first.click()
     await expect(rows.locator(".detail")).to_have_count(4)  # the server has each, and says that it is empty
+    await page.route("**/v1/documents", lambda route: route.fulfill(status=401), times=1)
+    await drop(page, {"of-hanbit.md": b""})
+    await expect(page.locator("#sign-in-problem")).to_contain_text("다시 들어오세요")
+    await enter(page, bank, "kim", "staff", tenant="dusk")
+    await expect(page.locator("#views")).to_be_visible()
+    await expect(rows).to_have_count(0)
+
+
+async def come_while_the_one_before_is_refused(page: Page, bank: Bank) -> None:
+    asked = asyncio.Queue[Route]()
+    await page.route("**/v1/jobs?*", asked.put_nowait, times=1)
+    await visit(page, "#/jobs")
+    late = await held(asked)
+    await enter(page, bank, "lee", "approver")
+    await visit(page, "#/upload")
+    async with page.expect_response("**/v1/jobs?*"):
+        await late.fulfill(status=401)
+    await visit(page, "#/queue")
+    await expect(page.locator("#who-name")).to_contain_text("lee")
+    await expect(page.locator("#sign-in-problem")).to_be_empty()
 
 
 async def look_at_another_while_one_is_approved(page: Page) -> None:
@@ -225,7 +246,16 @@ async def look_at_another_while_one_is_approved(page: Page) -> None:
     await page.route("**/approve", asked.put_nowait)
     queue = await visit(page, "#/queue")
     places = [await link.get_attribute("href") or "" for link in await queue.locator(".cards > li a").all()]
+    await page.route("**/findings", asked.put_nowait, times=1)
+    await visit(page, places[1])
+    screening = await held(asked)
     await visit(page, places[0])
+    await expect(page.locator("#approve")).to_be_enabled()
+    findings = await page.locator("#review-findings").inner_text()
+    async with page.expect_response("**/findings"):
+        await screening.fulfill(status=500)
+    await page.evaluate("new Promise(requestAnimationFrame)")
+    assert await page.locator("#review-findings").inner_text() == findings
     await page.locator("#approve").click()
     approval = await held(asked)
     await visit(page, places[1])
@@ -292,6 +322,13 @@ async def upload_second_version(page: Page, document: str) -> None:
     await expect(page.locator("#new-version")).to_be_hidden()  # it would take its readers from the document before
     await visit(page, document)
     data = TERMS.replace("2.35", "2.75").encode()
+    await page.locator("#new-file").set_input_files({"name": "terms-2.md", "mimeType": "", "buffer": data})
+    await page.locator("#new-from").fill("2030-01-01")
+    await page.route("**/versions", lambda route: route.abort(), times=1)
+    await visit(page, "#/document/another")
+    await visit(page, document)
+    await expect(page.locator("#new-from")).to_have_value("")
+    assert await page.locator("#new-file").evaluate("(input) => input.files.length") == 0
     await page.locator("#new-file").set_input_files({"name": "terms-2.md", "mimeType": "", "buffer": data})
     await page.locator("#new-version").get_by_role("button", name="올리기").click()
     await expect(page.locator("#document-files > li")).to_have_attribute("data-state", "done")
