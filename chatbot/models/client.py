@@ -186,10 +186,15 @@ class Models:
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
         answer = self._generation(prompt, sampling, begun_ids)
-        unable = self._unable(prompt, answer.most_tokens)
-        attempts = Attempts(self.pool, conversation_id, resumed=bool(begun_ids), avoid=unable)
+        attempts = Attempts(
+            self.pool,
+            conversation_id,
+            resumed=bool(begun_ids),
+            small=self._unable(prompt, answer.most_tokens),
+        )
         while not answer.spent:
-            target, reported = attempts.next_target()
+            begun_tokens = len(answer.prompt_ids) - len(prompt.ids)
+            target, reported = attempts.next_target(self._unable(prompt, begun_tokens + 1))
             member = target.member
             answer.continue_on(member.tokenizer, has_ids=member.endpoint.has_token_ids)
             request = self._request(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.deadline())
@@ -237,9 +242,9 @@ class Models:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
         """
         sampling = self._fitting(len(prompt.ids), Sampling(max_tokens=1))
-        attempts = Attempts(self.pool, conversation_id, avoid=self._unable(prompt, 1))
+        attempts = Attempts(self.pool, conversation_id)
         while True:
-            target, _ = attempts.next_target()
+            target, _ = attempts.next_target(self._unable(prompt, 1))
             request = self._request(prompt.ids, sampling, cache_salt, priority, until=attempts.deadline())
             request = self._for_member(target.member, request, prompt)
             extra = attempts.extra_prompt_tokens(request)

@@ -4,7 +4,8 @@ Before the first token: one retry among the primaries (a canary's conversation i
 fallback group. After it: another endpoint of the same group continues the answer, even one whose breaker is open, since
 the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left. Where one
 refuses the request (its content filter, a context that is smaller), no other of its group is asked; nor where one broke
-and the retries are used up: what the next group is asked first repeats nothing there.
+and the retries are used up: what the next group is asked first repeats nothing there. Where none of them is left, a
+primary is asked whose context may cut the answer short.
 """
 
 from collections.abc import Collection
@@ -36,16 +37,18 @@ _MOST_FAILOVERS = 3
 class Attempts:
     """The targets of one request, one after the other.
 
-    `resumed`: another process has called an endpoint for this answer before. `avoid`: members that cannot answer it.
+    `resumed`: another process has called an endpoint for this answer before. `small`: members whose context may not
+    hold all of it, which are asked last.
     """
 
     def __init__(
-        self, pool: Pool, conversation_id: str, *, resumed: bool = False, avoid: Collection[Member] = ()
+        self, pool: Pool, conversation_id: str, *, resumed: bool = False, small: Collection[Member] = ()
     ) -> None:
         self._pool = pool
         self._conversation_id = conversation_id
         self._resumed = resumed
-        self._avoid = tuple(avoid)
+        self._small = tuple(small)
+        self._avoid: tuple[Member, ...] = ()
         self._failed: list[Member] = []
         self._cut: list[Member] = []
         """Those that failed once, by cutting the connection."""
@@ -59,17 +62,21 @@ class Attempts:
         self._deadline: float | None = None
         pool.retries.add_request()
 
-    def next_target(self) -> tuple[Target, bool]:
+    def next_target(self, unable: Collection[Member]) -> tuple[Target, bool]:
         """Return the next target, and whether the switch to it is reported to the customer.
+
+        `unable`: members that cannot go on with it.
 
         Raises:
             Overloaded: the queues of all endpoints that could be called are full.
             ModelUnavailable: no endpoint can be called.
         """
-        for group in self._groups():
-            target = self._pick(group)
+        large = [m for m in self._pool.members if m not in self._small]
+        asked = [(group, self._small) for group in self._groups()]
+        for group, avoid in (*asked, (self._group if self._begun else "primary", large)):
+            target = self._pick(group, [*avoid, *unable])
             if target is not None:
-                reported = self._begun or (group == "fallback" and group != self._group)
+                reported = self._begun or (group != self._group and "fallback" in (group, self._group))
                 self._group = group
                 if self._deadline is None:
                     self._deadline = anyio.current_time() + target.member.endpoint.deadlines.answer
@@ -120,29 +127,30 @@ class Attempts:
         if isinstance(exc, Unreachable | EndpointStopped | RequestRejected) or self._pool.retries.take():
             return True
         self._out_of_retries = True
-        is_flood = isinstance(exc, QueueFull | DeadlineExceeded)
-        return not is_flood and all(member.group != "fallback" for member in self._failed)
+        return not isinstance(exc, DeadlineExceeded) and self._failed[-1] not in self._small
 
     def _groups(self) -> tuple[Group, ...]:
         if self._begun:
             return (self._group,)
         failed = [member.group for member in self._failed]
+        if self._out_of_retries and isinstance(self._last_failure, QueueFull):
+            return ()  # the next would be flooded
         if self._out_of_retries:
             return tuple(group for group in ("primary", "fallback") if group not in failed)
         return self._order if len(failed) - failed.count("fallback") < 2 else ("fallback",)
 
-    def _pick(self, group: Group) -> Target | None:
+    def _pick(self, group: Group, unable: Collection[Member]) -> Target | None:
         # What has begun goes on from its token ids; an endpoint without them would begin anew.
         begun = self._begun or self._resumed
-        unable = [m for m in self._pool.members if begun and not m.endpoint.has_token_ids]
-        avoid = [*self._avoid, *unable, *self._failed]
+        never = [*self._avoid, *unable, *(m for m in self._pool.members if begun and not m.endpoint.has_token_ids)]
+        avoid = [*never, *self._failed]
         target = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
         if target is None and self._begun:
             target = self._pool.pick(self._conversation_id, group=group, avoid=avoid, override=True)
         again = [m for m in self._cut if self._begun or (m is self._failed[-1] and group != "canary")]
         if target is None and again:
             gone = [m for m in self._failed if m not in again]
-            target = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *unable, *gone])
+            target = self._pool.pick(self._conversation_id, group=group, avoid=[*never, *gone])
         return target
 
     def _no_target(self) -> Unavailable:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -639,6 +639,48 @@ async def test_a_primary_with_a_smaller_context_shortens_no_answer_of_the_others
         heard = await ask(served)
         assert (heard.done.finish_reason, heard.done.usage.answer_tokens) == ("length", 5), "better than none"
         assert ANSWER.startswith(heard.text)
+
+
+@pytest.mark.parametrize("fault", [{"fail_status": 500}, {"drop_after": 3}, {"die_after": 3}, {"fail_status": 429}])
+@pytest.mark.parametrize("room", [20, 200])
+async def test_where_the_larger_primary_fails_one_with_a_smaller_context_is_asked(
+    tokenizer: Tokenizer, fault: dict[str, Any], room: int
+) -> None:
+    small = Behaviour(answer=ANSWER, max_model_len=len(prompt(tokenizer)) + room)
+    async with serve(tokenizer, [Behaviour(answer=ANSWER), small]) as served:
+        served.servers[0].tell(**fault)
+        for n in range(30):  # more than there are retries
+            heard = await ask(served, conversation_id=f"c-{n}")
+            assert heard.text == ANSWER if room > 100 else ANSWER.startswith(heard.text)
+            assert heard.done.finish_reason == ("stop" if room > 100 else "length")
+
+
+async def test_an_answer_is_cut_short_by_a_smaller_context_only_where_nobody_else_can_answer(
+    tokenizer: Tokenizer,
+) -> None:
+    small = Behaviour(answer=ANSWER, max_model_len=len(prompt(tokenizer)) + 5)
+    async with serve(tokenizer, [Behaviour(answer=ANSWER), small], [Behaviour(answer="small")]) as served:
+        served.servers[0].tell(drop_after=20, times=1)
+        assert (await ask(served)).text == ANSWER
+        served.servers[0].tell(fail_status=500)
+        assert (await ask(served)).text == "small"
+        use_up_retries(served)
+        served.servers[2].tell(fail_status=500)
+        heard = await ask(served)
+        assert (heard.done.finish_reason, heard.done.usage.answer_tokens) == ("length", 5)
+        assert heard.switches[-1] == Switched(served.members[1].endpoint.name, "primary"), "after the fallback"
+
+
+async def test_full_primaries_send_the_smaller_model_nothing_beside_one_with_a_smaller_context(
+    tokenizer: Tokenizer,
+) -> None:
+    small = Behaviour(answer=ANSWER, max_model_len=len(prompt(tokenizer)) + 200)
+    async with serve(tokenizer, [Behaviour(fail_status=429), small], [Behaviour(answer="small")]) as served:
+        use_up_retries(served)
+        assert (await ask(served)).text == ANSWER
+        served.servers[1].tell(fail_status=429)
+        with pytest.raises(Overloaded):
+            await ask(served)
 
 
 async def test_conversations_keep_their_home_and_spread(tokenizer: Tokenizer) -> None:
