@@ -155,7 +155,7 @@ export class ReviewView {
       const [key, values] = saidOf(changed);
       this.#page.announcer.announce(key, values);
       if (version !== this.#version) return; // another one is shown by now
-      this.#version = changed;
+      Object.assign(version, changed); // the same object: what still loads is of this version
       said.replaceChildren(say(el("p", { class: "good" }), key, values));
       this.#head();
       byId("review-title").focus();
