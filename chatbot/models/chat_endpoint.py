@@ -113,7 +113,7 @@ class ChatEndpoint(Endpoint):
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Return the text of a chunk in pieces: what is longer than an answer may be is left before it was encoded."""
+    """Return the text of a chunk in pieces: where an answer may be no longer, the rest is never encoded."""
     return (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
 
 

@@ -132,9 +132,11 @@ class Models:
 
     @property
     def context_tokens(self) -> int | None:
-        """The largest context that a primary reports that may be called now: prompt and answer together."""
-        known = [m for m in self.pool.members if m.group == "primary" and m.context_tokens is not None]
-        return max((m.context_tokens or 0 for m in [m for m in known if m.available] or known), default=None)
+        """The largest context that a primary reports, of those that may be called now if any may: prompt and answer."""
+        sizes = [
+            (m.available, m.context_tokens) for m in self.pool.members if m.group == "primary" and m.context_tokens
+        ]
+        return max(sizes)[1] if sizes else None
 
     @property
     def think(self) -> bool:

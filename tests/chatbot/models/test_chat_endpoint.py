@@ -212,6 +212,25 @@ async def test_an_address_is_taken_as_people_write_it(tmp_path: Path, path: str,
     assert set(paths) == {called}
 
 
+@asynccontextmanager
+async def gateway(
+    tmp_path: Path, list_models: Callable[[web.Request], Awaitable[web.Response]]
+) -> AsyncGenerator[Models]:
+    """Open the models behind a gateway that answers, and lists them in its own way."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=YES + STOP + DONE)
+
+    app = web.Application()
+    app.router.add_get("/v1/models", list_models)
+    app.router.add_post("/v1/chat/completions", answer)
+    async with (
+        TestServer(app) as server,
+        opened(tmp_path, [(PLAIN, HOSTED)], urls=[str(server.make_url("/"))]) as (models, _),
+    ):
+        yield models
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [(403, '{"message":"Missing Authentication Token"}'), (401, "{}"), (429, "{}"), (405, "{}"), (200, "{}")],
@@ -222,16 +241,7 @@ async def test_a_gateway_that_keeps_the_list_of_models_back_is_asked_all_the_sam
     async def keep_back(_: web.Request) -> web.Response:
         return web.Response(status=status, text=said)
 
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=YES + STOP + DONE)
-
-    app = web.Application()
-    app.router.add_get("/v1/models", keep_back)
-    app.router.add_post("/v1/chat/completions", answer)
-    async with (
-        TestServer(app) as server,
-        opened(tmp_path, [(PLAIN, HOSTED)], urls=[str(server.make_url("/"))]) as (models, _),
-    ):
+    async with gateway(tmp_path, keep_back) as models:
         assert text_of(await parts(models)) == "예."
 
 
@@ -242,16 +252,7 @@ async def test_a_context_that_a_gateway_has_told_is_known_while_it_keeps_the_lis
         told = next(replies, None)
         return web.Response(status=429) if told is None else web.json_response(told)
 
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=YES + STOP + DONE)
-
-    app = web.Application()
-    app.router.add_get("/v1/models", tell_once)
-    app.router.add_post("/v1/chat/completions", answer)
-    async with (
-        TestServer(app) as server,
-        opened(tmp_path, [(PLAIN, HOSTED)], urls=[str(server.make_url("/"))]) as (models, _),
-    ):
+    async with gateway(tmp_path, tell_once) as models:
         assert models.context_tokens == 4096
         models.pool.members[0].tokenizer_checked = False  # as once its breaker was open
         assert text_of(await parts(models)) == "예."
