@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,9 +97,16 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256(FORMAT)
     for file in files:
         digest.update(f"{file.relative_to(folder)}\0".encode())
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        stat = file.stat()
+        digest.update(_file_digest(file, (stat.st_ino, stat.st_size, stat.st_mtime_ns)))
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=100)
+def _file_digest(file: Path, _written: tuple[int, int, int]) -> bytes:
+    """Return a file's SHA-256, read once while its inode, size and time of writing stay: weights take half a second."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
 
 
 def _convert(folder: Path, target: Path) -> Path:

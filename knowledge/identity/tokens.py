@@ -111,23 +111,30 @@ class Jwks:
 
     async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:
         # Who comes while they are fetched waits for them: this key may be among them.
-        if self._should_fetch(key_id, but) or (self._fetching.locked() and self._keys.get(key_id) is but):
+        if self._should_fetch(key_id, but) or (self._fetching.locked() and self._found(key_id) is but):
             async with self._fetching:
                 if self._should_fetch(key_id, but):  # unless the caller before has fetched
                     with anyio.CancelScope(shield=True):  # a caller who leaves takes nobody's keys away
                         await self._fetch()
         if self._age() > self._settings.jwks_most_age:
             raise KeysUnavailable("the identity provider's keys cannot be fetched")
-        found = self._keys.get(key_id)
+        found = self._found(key_id)
         if found is None or found is but:
             raise TokenRefused("the token is signed with a key that its issuer does not publish")
         return found
+
+    def _found(self, key_id: str | None) -> jwt.PyJWK | None:
+        """Return the key of this id; where one alone is published, it or the token may have none (OIDC Core 10.1)."""
+        if key_id not in self._keys and len(self._keys) == 1:
+            only = next(iter(self._keys.values()))
+            return only if key_id is None or only.key_id is None else None
+        return self._keys.get(key_id)
 
     def _age(self) -> float:
         return self._clock() - self._fetched_at
 
     def _should_fetch(self, key_id: str | None, but: jwt.PyJWK | None) -> bool:
-        is_wanted = self._keys.get(key_id) is but or self._age() > self._settings.jwks_keep
+        is_wanted = self._found(key_id) is but or self._age() > self._settings.jwks_keep
         # Without any key every customer waits, so a provider that is back is noticed soon.
         pause = self._settings.jwks_ask_again if self._keys else _FIRST_KEYS_PAUSE
         return is_wanted and self._clock() - self._asked_at > pause

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders
 
+from chatbot.events import Usage
 from chatbot.models.completion import Delta, GenerationEnd, ReportedUsage, Sampling
 from chatbot.models.generation import Continuation, Generation
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer
@@ -123,3 +124,16 @@ def test_a_usage_of_nothing_costs_what_has_arrived(tokenizer: Tokenizer) -> None
     answer.feed(Delta("예금입니다.", ids))
     answer.feed(GenerationEnd("stop", ReportedUsage()))
     assert answer.usage().answer_tokens == len(ids)
+
+
+@pytest.mark.parametrize("has_ids", [False, True])
+@pytest.mark.parametrize(("prompt", "generated"), [(50, 10**9), (10**9, 50)])
+def test_a_usage_that_nobody_can_have_costs_what_has_arrived(
+    tokenizer: Tokenizer, *, has_ids: bool, prompt: int, generated: int
+) -> None:
+    answer = Generation(tokenizer, RenderedChat(range(50)), Sampling(max_tokens=50), most_tokens=50)
+    answer.continue_on(None if has_ids else tokenizer, has_ids=has_ids)
+    ids = tuple(tokenizer.encode("예금입니다."))
+    answer.feed(Delta("예금입니다.", ids if has_ids else ()))
+    answer.feed(GenerationEnd("stop", ReportedUsage(prompt, generated)))
+    assert answer.usage() == Usage(prompt_tokens=50, answer_tokens=len(ids))

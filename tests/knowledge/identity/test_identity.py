@@ -189,7 +189,7 @@ def test_settings_name_one_source_of_keys() -> None:
 class Provider:
     """A real identity provider's JWKS address, whose keys and health the test decides."""
 
-    keys: dict[str, EllipticCurvePrivateKey] = field(default_factory=dict)
+    keys: dict[str | None, EllipticCurvePrivateKey] = field(default_factory=dict)
     fetches: int = 0
     down: bool = False
     body: bytes | None = None
@@ -272,6 +272,28 @@ async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
     clock.now += 31
     await authenticator.verify(signed(provider.keys["k2"], kid="k2"))
     assert provider.fetches == 2
+
+
+@pytest.mark.parametrize(("published", "named"), [("k1", None), (None, "k1"), (None, None)])
+async def test_a_key_that_is_published_alone_needs_no_name(
+    provider: Provider, keys: tuple[Authenticator, Clock], published: str | None, named: str | None
+) -> None:
+    authenticator, clock = keys
+    provider.keys = {published: KEY}
+    await authenticator.verify(signed(kid=named))
+    rotated = generate_private_key(SECP256R1())
+    provider.keys = {published: rotated}
+    clock.now += 31
+    await authenticator.verify(signed(rotated, kid=named))
+
+
+@pytest.mark.parametrize(("published", "named"), [("k1", None), (None, "k1"), ("k1", "k3")])
+async def test_a_key_that_is_published_beside_another_signs_only_what_names_it(
+    provider: Provider, keys: tuple[Authenticator, Clock], published: str | None, named: str | None
+) -> None:
+    provider.keys = {published: KEY, "k2": generate_private_key(SECP256R1())}
+    with pytest.raises(TokenRefused):
+        await keys[0].verify(signed(kid=named))
 
 
 async def test_a_key_that_takes_the_name_of_another_is_found_but_not_asked_for_at_every_forgery(
