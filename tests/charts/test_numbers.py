@@ -1,4 +1,4 @@
-"""A number of a values file, which Helm reads as a float, is rendered as it stands there."""
+"""A number of a values file, which Helm reads as a float, is rendered as it stands there; a name stays a name."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from chatbot.settings import Settings as ChatSettings
 from ingest.settings import Settings as StaffSettings
-from tests.charts.rendering import CHART, NAME, Doc, environment, objects, pods, template
+from tests.charts.rendering import CHART, NAME, Doc, environment, helm, objects, pods, template
 from tests.golden.contracts import settings_of
 
 SERVICES: dict[str, type[ChatSettings | StaffSettings]] = {"chatbot": ChatSettings, "ingest": StaffSettings}
@@ -80,3 +80,42 @@ def test_no_value_that_may_be_large_is_rendered_with_an_exponent(tmp_path: Path)
     text = render_of(values, tmp_path)
     assert text.count(str(LARGE)) > len(paths)
     assert EXPONENT.findall(text) == []
+
+
+def named_by_all(name: str, folder: Path) -> list[Doc]:
+    """Return a render in which the release, its namespace and all that a values file names have that name."""
+    values = {
+        "secrets": {"existing": name},
+        "images": {"pullSecrets": [name]},
+        "caBundle": {"configMap": name},
+        "weights": {"existingClaim": name},
+        "ingest": {"blobs": {"storageClass": name}},
+        "qdrant": {"storageClass": name},
+        "priorityClasses": {"create": False, "gpu": name, "serving": name, "background": name, "placeholder": name},
+        "scaling": {"authentication": {"name": name}},
+        "tls": {"enabled": True, "issuer": {"name": name}, "gatewayCa": name, "secrets": {"redis": name}},
+        "ingress": {"enabled": True, "className": name, "tlsSecret": name, "customerHosts": ["*.bank.example"]},
+        "test": {"question": {"text": "hello", "tokenSecret": name, "tokenKey": name}},
+        "llm": {
+            "poolDefaults": {"runtimeClassName": name},
+            "pools": {name: {"profile": "h100", "group": "primary"}},
+        },
+    }
+    (folder / "names.yaml").write_text(json.dumps(values), "utf-8")
+    arguments = ("template", name, str(CHART), "--namespace", name, "-f", str(folder / "names.yaml"))
+    completed = helm(4, *arguments)
+    assert completed.returncode == 0, completed.stderr
+    return objects(completed.stdout)
+
+
+def kinds_of(part: object, path: str = "") -> Iterator[str]:
+    """Yield of which type each value is, by where it stands."""
+    if isinstance(part, dict | list):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from kinds_of(value, f"{path}/{key}")
+    else:
+        yield f"{path}: {type(part).__name__}"
+
+
+def test_a_name_that_yaml_reads_as_something_else_is_a_name(tmp_path: Path) -> None:
+    assert [*kinds_of(named_by_all("on", tmp_path))] == [*kinds_of(named_by_all("xx", tmp_path))]

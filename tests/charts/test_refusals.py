@@ -24,6 +24,7 @@ SCHEMA: list[tuple[str, str, object]] = [
     ("user", "values", {"podSecurity": {"user": 1000}}),
     ("app.kubernetes.io/component", "values", {"commonLabels": {"app.kubernetes.io/component": "x"}}),
     ("bank-chatbot/tier", "values", {"commonLabels": {"bank-chatbot/tier": "x"}}),
+    ("checksum/bank", "values", {"podAnnotations": {"checksum/bank": "x"}}),
     ("command", "values", {"ingest": {"worker": {"command": "worker"}}}),
     ("existing", "values", {"secrets": {"existing": ""}}),
     ("auditKey", "values", {"secrets": {"auditKey": "hunter2"}}),
@@ -214,6 +215,18 @@ def test_the_schema_refuses(name: str, values: str, mistake: object, tmp_path: P
 @pytest.mark.parametrize(("name", "values", "mistake"), CHECKS, ids=lambda part: part if isinstance(part, str) else "")
 def test_a_check_refuses(name: str, values: str, mistake: object, tmp_path: Path) -> None:
     assert f"{name}: " in refusal(values, mistake, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "values"), [
+    ("ADMISSION__SLOTS", {"chatbot": {"settings": {"ADMISSION__SLOTS": 8}}}),
+    ("LOG_LEVEL", {"extra": {"ingest": {"env": [{"name": "LOG_LEVEL", "value": "INFO"}]}}}),
+    ("HTTPS_PROXY", {"chatbot": {"settings": {"HTTPS_PROXY": "a"}},
+                     "extra": {"chatbot": {"env": [{"name": "HTTPS_PROXY", "value": "b"}]}}}),
+    ("HF_HOME", {"weights": {"fetch": {"environment": {"HF_HOME": "/a"}}}}),
+    ("HF_HOME", {"llm": {"pools": {"h100": {"environment": {"HF_HOME": "/a"}}}}}),
+])  # fmt: skip
+def test_a_variable_that_the_chart_sets_itself_is_refused(name: str, values: object, tmp_path: Path) -> None:
+    assert f"set-twice: {name} " in refusal("values", values, tmp_path)
 
 
 @pytest.mark.parametrize("pools", [

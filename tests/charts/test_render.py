@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -157,3 +159,34 @@ def test_no_name_is_rendered_twice() -> None:
     for arguments in RENDERS:
         names = [(doc["kind"], doc["metadata"]["name"]) for doc in render(*arguments)]
         assert len(names) == len(set(names))
+
+
+class EachKeyOnce(yaml.CSafeLoader):
+    """Reads YAML as Flux does, for which a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  as yaml calls it
+        """Return the mapping."""
+        names = [key.value for key, _ in node.value]
+        assert len(names) == len(set(names)), f"twice in line {node.start_mark.line}: {names}"
+        return super().construct_mapping(node, deep)
+
+
+def test_what_values_add_to_what_the_chart_says_stands_there_once_and_as_they_say(tmp_path: Path) -> None:
+    evict, size = "cluster-autoscaler.kubernetes.io/safe-to-evict", "nginx.ingress.kubernetes.io/proxy-body-size"
+    own = {"release": "prometheus"}
+    values: Doc = {
+        "commonLabels": {"release": "bank", "grafana_dashboard": "0"},
+        "podAnnotations": {evict: "true"},
+        "monitoring": {"serviceMonitors": {"labels": own}, "rules": {"labels": own}, "dashboards": {"labels": own}},
+        "ingress": {"enabled": True, "customerHosts": ["a.example"], "staffHosts": ["b.example"]},
+    }
+    values["ingress"]["annotations"] = {size: "200m"}
+    (tmp_path / "values.yaml").write_text(json.dumps(values), "utf-8")
+    rendered = helm(4, "template", "bank", str(CHART), "-f", str(tmp_path / "values.yaml"))
+    assert rendered.returncode == 0, rendered.stderr
+    docs = [doc for doc in yaml.load_all(rendered.stdout, Loader=EachKeyOnce) if doc]
+    watched = of_kind(docs, "ServiceMonitor", "PrometheusRule")
+    assert {doc["metadata"]["labels"]["release"] for doc in watched} == {"prometheus"}
+    assert {doc["metadata"]["annotations"][size] for doc in of_kind(docs, "Ingress")} == {"200m"}
+    (server,) = (doc for doc in of_kind(docs, "StatefulSet") if "llm" in doc["metadata"]["name"])
+    assert server["spec"]["template"]["metadata"]["annotations"][evict] == "true"

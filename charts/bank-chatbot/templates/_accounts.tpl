@@ -5,7 +5,7 @@
 - name: {{ index . 1 }}
   valueFrom:
     secretKeyRef:
-      name: {{ (index . 0).Values.secrets.existing }}
+      name: {{ (index . 0).Values.secrets.existing | toYaml }}
       key: {{ index . 2 }}
 {{- end }}
 

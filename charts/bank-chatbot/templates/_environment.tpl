@@ -4,7 +4,7 @@
 - name: {{ index . 1 }}
   valueFrom:
     secretKeyRef:
-      name: {{ $root.Values.secrets.existing }}
+      name: {{ $root.Values.secrets.existing | toYaml }}
       key: {{ index . 1 }}
 {{- end }}
 
@@ -13,10 +13,10 @@
 {{- $root := index . 0 -}}
 {{- $prefix := index . 1 -}}
 {{- range $name := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
-- name: {{ $name }}
+- name: {{ $name | toYaml }}
   valueFrom:
     secretKeyRef:
-      name: {{ $root.Values.secrets.existing }}
+      name: {{ $root.Values.secrets.existing | toYaml }}
       key: {{ printf "%s%s" $prefix $name }}
 {{- end }}
 {{- end }}
@@ -48,7 +48,7 @@
 - name: QDRANT_API_KEY
   valueFrom:
     secretKeyRef:
-      name: {{ $root.Values.secrets.existing }}
+      name: {{ $root.Values.secrets.existing | toYaml }}
       key: {{ include "bank.qdrantKey" . }}
 {{- if and $root.Values.qdrant.enabled $root.Values.tls.enabled }}
 - {name: QDRANT__CA_FILE, value: /etc/tls/ca.crt}
@@ -161,10 +161,10 @@
 - {name: OIDC__CLIENT_ID, value: {{ .clientId | quote }}}
 - {name: OIDC__SCOPES, value: {{ .scopes | quote }}}
 {{- range $name := list "OIDC__CLIENT_SECRET" "OIDC__SESSION_KEY" }}
-- name: {{ $name }}
+- name: {{ $name | toYaml }}
   valueFrom:
     secretKeyRef:
-      name: {{ $root.Values.secrets.existing }}
+      name: {{ $root.Values.secrets.existing | toYaml }}
       key: {{ upper $api }}_{{ replace "__" "_" $name }}
 {{- end }}
 {{- end }}
@@ -192,9 +192,27 @@
 stood there: as text it is 2.592e+06. */}}
 {{- define "bank.settingsEnv" -}}
 {{- range $name := keys . | sortAlpha }}
-- name: {{ $name }}
+- name: {{ $name | toYaml }}
   value: {{ get $ $name | kindIs "string" | ternary (get $ $name) (get $ $name | toJson) | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Refuses a container's environment in which a name stands twice: Helm 4 and Flux end at it, and with Helm 3 the program
+loses both when one is taken out. (list "whose values" $env) */}}
+{{- define "bank.namedOnce" -}}
+{{- $names := dict }}
+{{- range index . 1 }}
+{{- if hasKey $names .name }}{{ fail (printf "set-twice: %s would be set twice: leave it out of %s (the chart sets it from a value of its own, or it stands in both)" .name (index $ 0)) }}{{ end }}
+{{- $_ := set $names .name true }}
+{{- end }}
+{{- end }}
+
+{{/* A Deployment's text, of which each variable is named once: (list "whose values" $text) */}}
+{{- define "bank.deployment" -}}
+{{- range (index . 1 | fromYaml).spec.template.spec.containers }}
+{{- include "bank.namedOnce" (list (index $ 0) .env) }}
+{{- end }}
+{{- index . 1 }}
 {{- end }}
 
 {{/* The bank's authorities, for Python, botocore, curl and pip: all of `bank.caEnv`, `bank.caMount` and `bank.caVolume`. */}}
@@ -216,7 +234,7 @@ stood there: as text it is 2.592e+06. */}}
 {{- with .Values.caBundle.configMap }}
 - name: bank-ca
   configMap:
-    name: {{ . }}
+    name: {{ . | toYaml }}
 {{- end }}
 {{- end }}
 
@@ -232,7 +250,7 @@ stood there: as text it is 2.592e+06. */}}
 {{- define "bank.prometheusAuthentication" -}}
 {{- with .Values.scaling.authentication }}
 {{- if .name }}
-authenticationRef: {name: {{ .name }}, kind: {{ .kind }}}
+authenticationRef: {name: {{ .name | toYaml }}, kind: {{ .kind }}}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -12,7 +12,7 @@
 {{- define "bank.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | toYaml }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -36,6 +36,12 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- with $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* All labels of an object with those that a value adds to them, which go before the release's: a key that stands there
+twice ends Flux. (list $ "component" $labels) */}}
+{{- define "bank.labelsAnd" -}}
+{{- mergeOverwrite (include "bank.labels" . | fromYaml) (index . 2) | toYaml -}}
 {{- end }}
 
 {{/* An image's address, by digest where there is one: (list $ "chatbot"). Refused here, so that images are asked for a

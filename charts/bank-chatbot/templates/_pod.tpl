@@ -9,7 +9,7 @@ enableServiceLinks: false
 {{- with $root.Values.images.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | toYaml }}
 {{- end }}
 {{- end }}
 securityContext:
@@ -116,7 +116,7 @@ capabilities:
 {{- with (index $root.Values $place).tls.secret }}
 - name: {{ $place }}-tls
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | toYaml }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -145,6 +145,6 @@ capabilities:
 {{- define "bank.weightsVolume" -}}
 - name: weights
   persistentVolumeClaim:
-    claimName: {{ include "bank.weightsClaim" . }}
+    claimName: {{ include "bank.weightsClaim" . | toYaml }}
     readOnly: true
 {{- end }}

@@ -15,7 +15,7 @@ tls.crt, tls.key and ca.crt, made by cert-manager or by the operator: (list $ "r
 {{- if (index . 0).Values.tls.enabled }}
 - name: tls
   secret:
-    secretName: {{ include "bank.tlsSecret" . }}
+    secretName: {{ include "bank.tlsSecret" . | toYaml }}
     # PostgreSQL takes a key that its group may read, and that nobody else may.
     defaultMode: 0440
 {{- end }}
@@ -26,7 +26,7 @@ tls.crt, tls.key and ca.crt, made by cert-manager or by the operator: (list $ "r
 {{- if (index . 0).Values.tls.enabled }}
 - name: tls
   secret:
-    secretName: {{ include "bank.tlsSecret" . }}
+    secretName: {{ include "bank.tlsSecret" . | toYaml }}
     items: [{key: ca.crt, path: ca.crt}]
 {{- end }}
 {{- end }}

@@ -7,7 +7,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: {{ printf "%s-%s" (include "bank.fullname" $root) $component }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | toYaml }}
   labels:
     {{- include "bank.labels" (list $root $component) | nindent 4 }}
 spec:
@@ -44,7 +44,7 @@ spec:
     spec:
       {{- include "bank.pod" (list $root $component $chatbot) | nindent 6 }}
       {{- with include "bank.priority" (list $root "serving") }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | toYaml }}
       {{- end }}
       terminationGracePeriodSeconds: {{ include "bank.chatbotGrace" $root }}
       {{- include "bank.spread" (list $root $component $chatbot) | nindent 6 }}
@@ -142,7 +142,7 @@ spec:
         {{- if $root.Values.qdrant.tls.secret }}
         - name: qdrant-tls
           secret:
-            secretName: {{ $root.Values.qdrant.tls.secret }}
+            secretName: {{ $root.Values.qdrant.tls.secret | toYaml }}
         {{- end }}
         {{- with include "bank.placesVolumes" (list $root (list "embedder" "reranker")) | trim }}{{ . | nindent 8 }}{{ end }}
         - name: models

@@ -10,7 +10,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: {{ printf "%s-%s" (include "bank.fullname" $root) $component }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | toYaml }}
   labels:
     {{- include "bank.labels" (list $root $component) | nindent 4 }}
 spec:
@@ -47,7 +47,7 @@ spec:
     spec:
       {{- include "bank.pod" (list $root $component $tier) | nindent 6 }}
       {{- with include "bank.priority" (list $root (eq $component "ingest" | ternary "serving" "background")) }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | toYaml }}
       {{- end }}
       terminationGracePeriodSeconds: {{ add $tier.preStopSeconds 60 }}
       {{- include "bank.spread" (list $root $component $tier) | nindent 6 }}
@@ -123,13 +123,13 @@ spec:
         {{- if $root.Values.qdrant.tls.secret }}
         - name: qdrant-tls
           secret:
-            secretName: {{ $root.Values.qdrant.tls.secret }}
+            secretName: {{ $root.Values.qdrant.tls.secret | toYaml }}
         {{- end }}
         {{- with include "bank.placesVolumes" (list $root (list "embedder")) | trim }}{{ . | nindent 8 }}{{ end }}
         {{- if not $bucket }}
         - name: blobs
           persistentVolumeClaim:
-            claimName: {{ include "bank.blobsClaim" $root }}
+            claimName: {{ include "bank.blobsClaim" $root | toYaml }}
         {{- end }}
         {{- with include "bank.caVolume" $root | trim }}{{ . | nindent 8 }}{{ end }}
         {{- with include "bank.extra" (list $root "ingest" "volumes") | trim }}{{ . | nindent 8 }}{{ end }}

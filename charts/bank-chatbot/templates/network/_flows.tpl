@@ -2,7 +2,7 @@
 {{- define "bank.isOneOf" -}}
 {{- $root := index . 0 -}}
 - {key: app.kubernetes.io/name, operator: In, values: [{{ $root.Chart.Name }}]}
-- {key: app.kubernetes.io/instance, operator: In, values: [{{ $root.Release.Name }}]}
+- {key: app.kubernetes.io/instance, operator: In, values: [{{ $root.Release.Name | toYaml }}]}
 - {key: app.kubernetes.io/component, operator: In, values: [{{ join ", " (index . 1) }}]}
 {{- end }}
 
