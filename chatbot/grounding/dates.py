@@ -21,6 +21,7 @@ _TH: Final = r"(?:st|nd|rd|th)?"
 _HALF_DAY: Final = r"(?:(?P<half>오전|오후|낮|저녁|밤|새벽|아침)\s?)?"
 _AM: Final = r"(?P<am>(?i:[ap]\.?[ ]?m)(?![A-Za-z])\.?)"
 _WHOLE: Final = r"(?<![\d.,])"
+_BEFORE_YEAR: Final = r"(?:\s?,)?"
 
 _DATES: Final = tuple(
     re.compile(pattern)
@@ -32,13 +33,14 @@ _DATES: Final = tuple(
         rf"{_WHOLE}(?P<yy>\d{{2}})\.\s?(?P<m>\d{{1,2}})\.\s?(?P<d>\d{{1,2}})(?![\d%])\.?",
         rf"{_WHOLE}(?P<y>\d{{4}})-(?P<m>0[1-9]|1[0-2])(?![-\d])",
         rf"{_WHOLE}(?P<y>\d{{4}})\.\s?(?P<m>\d{{1,2}})\.(?!\s?\d)",
-        rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})년",
+        rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})(?:년|\s?회계\s?연도)",
+        r"(?<![A-Za-z\d])FY[ -]?(?:(?P<y>(?:19|20)\d{2})|['’]?(?P<yy>\d{2}))(?![\dA-Za-z])",
         rf"{_WHOLE}(?P<m>\d{{1,2}})월\s?(?P<d>\d{{1,2}})일",
         rf"{_WHOLE}(?P<m>\d{{1,2}})월",
         r"(?:매월|매달|익월|당월)\s?(?P<d>\d{1,2})일",
-        rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?\s(?P<d>\d{{1,2}})(?!\d){_TH}(?:,?\s(?P<y>\d{{4}})(?!\d))?",
-        rf"{_WHOLE}(?P<d>\d{{1,2}}){_TH}(?:\sof)?[\s-](?P<name>{_MONTH})\.?(?:,?[\s-](?P<y>\d{{4}})(?!\d))?",
-        rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?,?\s(?P<y>\d{{4}})(?!\d)",
+        rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?\s(?P<d>\d{{1,2}})(?!\d){_TH}(?:{_BEFORE_YEAR}\s(?P<y>\d{{4}})(?!\d))?",
+        rf"{_WHOLE}(?P<d>\d{{1,2}}){_TH}(?:\sof)?[\s-](?P<name>{_MONTH})\.?(?:{_BEFORE_YEAR}[\s-](?P<y>\d{{4}})(?!\d))?",
+        rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?{_BEFORE_YEAR}\s(?P<y>\d{{4}})(?!\d)",
         rf"(?<![A-Za-z])(?P<name>{_MONTH_ALONE})",
         r"(?<![A-Za-z])(?:[Ii]n|[Bb]y|[Ss]ince|[Uu]ntil|[Ff]rom|of|to|[Ee]very|[Ee]arly|[Ll]ate)\s(?P<name>March|May)(?![A-Za-z])",
         rf"{_WHOLE}(?P<d>\d{{1,2}})(?:st|nd|rd|th)(?![A-Za-z])",

@@ -1,5 +1,6 @@
 """What a number in a text states: an exact value, its unit, and when one statement supports another. No I/O."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -31,6 +32,7 @@ DATE: Final = "date"
 PHONE: Final = "phone"
 CODE: Final = "code"
 
+_YEAR: Final = re.compile(r"(?:19|20)\d{2}")
 _COUNTED: Final = "counted"
 """The unit of what a source counts in whichever generic counter."""
 
@@ -105,6 +107,8 @@ class Quantity:
     def supported(self) -> Iterator[Statement]:
         """Yield what a source with this quantity states."""
         yield from self.numbers
+        if _YEAR.fullmatch(self.text) and not self.code:  # "in 2022", or a column's heading
+            yield DATE, PartialDate(year=int(self.numbers[0]))
         for reading in self.readings:
             parts = reading.value.parts() if isinstance(reading.value, PartialDate) else (reading.value,)
             yield from ((reading.unit, part) for part in parts)
