@@ -1,4 +1,4 @@
-"""Composite quantities in Korean and English text: dates, times of day, telephone numbers and codes. No I/O."""
+"""Composite quantities in Korean and English text: dates, quarters, times of day, telephones and codes. No I/O."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,7 +6,18 @@ from decimal import Decimal
 from typing import Final
 
 from chatbot.grounding.numerals import NATIVE
-from chatbot.grounding.quantity import CODE, CURRENCIES, DATE, PHONE, TIME, PartialDate, Quantity, Reading
+from chatbot.grounding.quantity import (
+    CODE,
+    CURRENCIES,
+    DATE,
+    PHONE,
+    QUARTER,
+    TIME,
+    TIMES,
+    PartialDate,
+    Quantity,
+    Reading,
+)
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = (
@@ -33,8 +44,11 @@ _DATES: Final = tuple(
         rf"{_WHOLE}(?P<yy>\d{{2}})\.\s?(?P<m>\d{{1,2}})\.\s?(?P<d>\d{{1,2}})(?![\d%])\.?",
         rf"{_WHOLE}(?P<y>\d{{4}})-(?P<m>0[1-9]|1[0-2])(?![-\d])",
         rf"{_WHOLE}(?P<y>\d{{4}})\.\s?(?P<m>\d{{1,2}})\.(?!\s?\d)",
+        rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})\.(?P<m>0[1-9]|1[0-2])(?![\d.,%])",
+        rf"{_WHOLE}(?P<yy>\d{{2}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
         rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})(?:년|\s?회계\s?연도)",
         r"(?<![A-Za-z\d])FY[ -]?(?:(?P<y>(?:19|20)\d{2})|['’]?(?P<yy>\d{2}))(?![\dA-Za-z])",
+        r"(?<=[1-4][Qq])['’]?(?P<yy>\d{2})(?!\d)",
         rf"{_WHOLE}(?P<m>\d{{1,2}})월\s?(?P<d>\d{{1,2}})일",
         rf"{_WHOLE}(?P<m>\d{{1,2}})월",
         r"(?:매월|매달|익월|당월)\s?(?P<d>\d{1,2})일",
@@ -68,6 +82,14 @@ _PHONES: Final = re.compile(
     r"(?<![\d-])(?:(?:\+|00)?82[-\s.)]{0,2}|0|\(0)\d{1,2}(?:\)[-\s.]{0,2}(?!1[568]\d\d-)|[-\s.]{1,2})\d{3,4}[-\s.]\d{4}(?![\d-])"
     r"|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])|(?<![\d.,-])1[568]\d{2}[ ]\d{4}(?![\d,-])"
 )
+_QUARTERS: Final = re.compile(
+    r"(?<![A-Za-z\d])(?:[Qq](?P<before>[1-4])|(?P<after>[1-4])[Qq]"
+    r"|(?P<word>(?i:first|second|third|fourth|1st|2nd|3rd|4th))[ -](?i:quarter))(?![A-Za-z\d](?!\d(?!\d)))"
+)
+_ORDINALS: Final[Mapping[str, int]] = {
+    "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2, "3rd": 3, "4th": 4
+}  # fmt: skip
+_TWICE: Final = re.compile(r"(?<![A-Za-z])(?i:twice)(?![A-Za-z]|[ ](?:the|as|that|its|their|your)\b)")
 _CODES: Final = re.compile(
     rf"(?<![A-Za-z\d])(?!(?:{'|'.join(CURRENCIES)})[ -]?\d)[A-Za-z]+(?:[-_]?\d+)+(?:[-_]?[A-Za-z\d]+)*"
 )
@@ -87,9 +109,9 @@ class Taken:
 
 
 def composite_quantities(text: str) -> Iterator[Quantity]:
-    """Yield dates, times, telephone numbers and codes; where two overlap, only the one of the earlier kind."""
+    """Yield dates, quarters, times, telephone numbers and codes; where two overlap, only that of the earlier kind."""
     taken = Taken(text)
-    for reader in (_phones, _dates, _times, _codes):
+    for reader in (_phones, _quarters, _dates, _times, _codes):
         for quantity in reader(text):
             if taken.is_free(quantity.start, quantity.end):
                 taken.take(quantity.start, quantity.end)
@@ -110,6 +132,16 @@ def _phones(text: str) -> Iterator[Quantity]:
 def _codes(text: str) -> Iterator[Quantity]:
     for match in _CODES.finditer(text):
         yield _quantity(match, [Reading(CODE, re.sub(r"[-_]", "", match.group()).upper())], [])
+
+
+def _quarters(text: str) -> Iterator[Quantity]:
+    """Yield quarters in the unit of 1분기, and "twice" in that of 2회."""
+    for match in _QUARTERS.finditer(text):
+        word, digit = match["word"], match["before"] or match["after"]
+        number = Decimal(digit if digit else _ORDINALS[word.lower()])
+        yield _quantity(match, [Reading(QUARTER, number)], [number])
+    for match in _TWICE.finditer(text):
+        yield _quantity(match, [Reading(TIMES, Decimal(2))], [Decimal(2)])
 
 
 def _dates(text: str) -> Iterator[Quantity]:

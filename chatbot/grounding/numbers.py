@@ -21,6 +21,7 @@ from chatbot.grounding.dates import Taken, composite_quantities
 from chatbot.grounding.numerals import Number, numbers_in
 from chatbot.grounding.plain_text import PlainText
 from chatbot.grounding.quantity import (
+    BUSINESS_DAYS,
     CURRENCIES,
     DATE,
     DAYS,
@@ -49,6 +50,7 @@ _AND_A_HALF: Final = re.compile(
     r"|[ ]and[ ]a[ ]half(?![A-Za-z])"
 )
 _HALVED: Final = frozenset({MONTHS, DAYS, SECONDS})
+_BY_BUSINESS_DAYS: Final = re.compile(r"영업일[ ]?(?:기준(?:으로)?[ ]?)?(?:약[ ]?)?(?:\d{1,3}[ ]?[~∼～-][ ]?)?\Z")
 _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _YEARS: Final = range(1900, 2101)
 _MEASURES: Final = frozenset({*CURRENCIES, PERCENT, POINTS, MONTHS, DAYS, SECONDS})
@@ -149,6 +151,8 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
         unit, end = trailing
     elif leading is not None:
         unit, start = leading
+    if unit is not None and unit.names == (DAYS, DATE) and _BY_BUSINESS_DAYS.search(text, max(0, start - 20), start):
+        unit = Unit((BUSINESS_DAYS,))
     if _is_no_quantity(text, number, unit):
         return
     value = number.value

@@ -31,6 +31,9 @@ YEARS_OLD: Final = "세"
 DATE: Final = "date"
 PHONE: Final = "phone"
 CODE: Final = "code"
+QUARTER: Final = "분기"
+TIMES: Final = "회"
+BUSINESS_DAYS: Final = "business days"
 
 _YEAR: Final = re.compile(r"(?:19|20)\d{2}")
 _COUNTED: Final = "counted"

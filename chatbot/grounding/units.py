@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from chatbot.grounding.quantity import (
+    BUSINESS_DAYS,
     CURRENCIES,
     CURRENCY_CODES,
     DATE,
@@ -15,7 +16,9 @@ from chatbot.grounding.quantity import (
     MONTHS,
     PERCENT,
     POINTS,
+    QUARTER,
     SECONDS,
+    TIMES,
     YEARS_OLD,
 )
 from chatbot.grounding.stems import content_words
@@ -64,7 +67,7 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"엔(?![가-힣]{2})|yen\b|jpy\b|(?<!\s)¥(?!\s?\d)", "JPY", 1),
         (r"위안|yuan\b|cny\b", "CNY", 1),
         (r"파운드|pounds?\b|gbp\b|(?<!\s)£(?!\s?\d)", "GBP", 1),
-        (r"(?:은행\s?)?영업일|(?:(?:business|working|bank(?:ing)?)[ -]){1,3}days?\b", "business days", 1),
+        (r"(?:은행\s?)?영업일|(?:(?:business|working|bank(?:ing)?)[ -]){1,3}days?\b", BUSINESS_DAYS, 1),
         (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
         (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", YEARS_OLD, 1),
         (r"년|해(?![가-힣])|years?\b|yrs?\b", MONTHS, 12),
@@ -75,12 +78,12 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"시간|hours?\b|hrs?\b", SECONDS, 3600),
         (r"분(?!기|의|류|석|할|납|야|양|실|쟁|만|담|배)|minutes?\b|mins?\b", SECONDS, 60),
         (r"초(?!과|기|본|등)|seconds?\b|secs?\b", SECONDS, 1),
-        (rf"회(?!원|사|계|전|선|복|피|비|신){_NO_NOUN}|번(?!째|호)|차례", "회", 1),
+        (rf"회(?!원|사|계|전|선|복|피|비|신){_NO_NOUN}|번(?!째|호)|차례", TIMES, 1),
         (r"times?\b", "회|배", 1),
         (r"배(?!송|당|정|분|우|상|달)", "배", 1),
         (rf"명(?!칭|세|시|목|확|함){_NO_NOUN}", "명", 1),
         (r"인(?!출|증|터|하|상|정|쇄|적|감|도|별|지|수)|사람|people\b|persons?\b", "명", 1),
-        (r"분기|quarters?\b", "분기", 1),
+        (r"분기|quarters?\b", QUARTER, 1),
         (r"포인트|points?\b", "포인트", 1),
         (r"마일(?!리)|miles?\b", "마일", 1),
         (r"개(?!인|설|시|정|별|선|통|봉|편|요|발)|가지|종(?:류)?(?!료|합|목|전|사|이)|kinds?\b|types?\b", "개", 1),
@@ -122,6 +125,7 @@ _WORD_BEHIND: Final = re.compile(
     r"([^\W\d_]+|[¢¤฿\u20a0-\u20cf\u2100-\u214f\u3300-\u33ff])"
 )
 _PAID_MONTHLY: Final = re.compile(r"[ ](?:equal[ ])?monthly[ ](?:instal|(?:re)?pay)ments?\b", re.IGNORECASE)
+_OR_OLDER: Final = re.compile(r"[ ](?:and|or)[ ](?:over|older|above|under|younger|below)\b", re.IGNORECASE)
 _OF_AGE: Final = re.compile(r"\b(?:age(?:d|s|[ ]of)?|under|over|above|below|least)[ ]\Z", re.IGNORECASE)
 _YEAR: Final = re.compile(r"(?:19|20)\d\d")
 
@@ -177,7 +181,8 @@ def unread_unit(text: str, start: int, end: int) -> tuple[str, str]:
 
 def may_be_age(text: str, start: int, end: int) -> bool:
     """Whether a number at [start, end) stands where English says an age without a unit."""
-    return end - start <= 2 and _OF_AGE.search(text, max(0, start - 8), start) is not None
+    stands = _OF_AGE.search(text, max(0, start - 8), start) or _OR_OLDER.match(text, end)
+    return end - start <= 2 and stands is not None
 
 
 @lru_cache(maxsize=512)
