@@ -5,6 +5,7 @@ A customer who deletes a conversation deletes its ratings; only the audit record
 
 from collections.abc import Sequence
 
+import anyio
 import msgspec
 from sqlalchemy import Column, Double, String, Table, Text, and_, delete, insert, or_
 from sqlalchemy.exc import IntegrityError
@@ -26,6 +27,9 @@ RATINGS = Table(
     Column("at", Double, nullable=False, index=True),
     Column("conversation_id", String(64), index=True),  # NULL: of a release before
 )
+
+
+_DEADLINE_SECONDS = 2.0
 
 
 class Ratings:
@@ -52,7 +56,8 @@ class Ratings:
             StoreUnavailable: it could not be written.
         """
         try:
-            await self._replace(tenant, conversation_id, answer_id, feedback)
+            with anyio.fail_after(_DEADLINE_SECONDS):
+                await self._replace(tenant, conversation_id, answer_id, feedback)
         except IntegrityError:
             # Another replica wrote this answer's first rating between our two statements.
             await self.write(tenant, conversation_id, answer_id, feedback)
@@ -84,10 +89,10 @@ class Ratings:
             StoreUnavailable: they could not be removed.
         """
         of_conversation = and_(RATINGS.c.tenant == tenant, RATINGS.c.conversation_id == conversation_id)
+        found = or_(RATINGS.c.answer_id.in_(answer_ids), of_conversation)
         try:
-            async with self._engine.begin() as connection:
-                await connection.execute(
-                    delete(RATINGS).where(or_(RATINGS.c.answer_id.in_(answer_ids), of_conversation))
-                )
+            with anyio.fail_after(_DEADLINE_SECONDS):
+                async with self._engine.begin() as connection:
+                    await connection.execute(delete(RATINGS).where(found))
         except UNAVAILABLE as exc:
             raise StoreUnavailable from exc
