@@ -26,11 +26,23 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _MOST_CONNECTIONS: Final = 12_000  # more than one process has readers
+_MOST_FILES: Final = 65_536  # connections, and for each answer one to its model and one to Redis, with room
 _SHARE_OF_FILES: Final = 0.75
 _PIECE_BYTES: Final = 16 * 1024
 # A body in chunks of a byte has five bytes of framing for each; trailers count as a head does.
 _FRAMING: Final = 8
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s
+
+
+def allow_files() -> None:
+    """Let this process open as many files as it may allow itself: many machines give it 1,024 to begin with.
+
+    Customers' connections would leave too few of those for the models and Redis.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
+    if 0 < soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def most_connections() -> int:

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from edge.certificates import PLAIN_TEXT, ServerTlsSettings, shown_certificate
-from edge.connection_limits import ConnectionLimits, LimitedConnection, most_connections
+from edge.connection_limits import ConnectionLimits, LimitedConnection, allow_files, most_connections
 
 _OPEN_CONNECTIONS_SECONDS = 5
 _BACKLOG = 2048
@@ -96,6 +96,7 @@ async def listening(
 
     However the block ends, what is being answered has five seconds to end, and no connection is left open.
     """
+    allow_files()
     # Objects opened at the start stay: to search them for garbage would stop every answer for half a second at a time.
     gc.collect()
     gc.freeze()

@@ -1,6 +1,7 @@
 """What holds for every connection that a service accepts."""
 
 import gc
+import resource
 import socket
 from asyncio import Transport
 from pathlib import Path
@@ -52,6 +53,18 @@ async def test_what_many_streams_hold_is_not_searched_as_a_whole_again_and_again
     assert len(held) == 300_000
     assert full == []
     assert gc.get_threshold() == thresholds
+
+
+async def test_a_server_may_open_more_files_than_its_machine_gives_a_process_to_begin_with() -> None:
+    """1,024 on many machines: with 768 for customers the models and Redis would have too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        with bind("127.0.0.1", 0) as bound:
+            async with listening(FastAPI(), bound):
+                assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, 65_536), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_no_server_speaks_websocket_whatever_is_installed() -> None:
