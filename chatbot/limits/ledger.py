@@ -217,7 +217,7 @@ class Ledger:
                 limits=self._limits_left(caller, reply),
             )
         self._outage_quota.record(claim)
-        return self._limits_left(caller, reply)
+        return self._limits_after_charge(caller, reply)
 
     def _reserve_quota(self, claim: QuotaClaim) -> Limits:
         try:
@@ -254,7 +254,7 @@ class Ledger:
         if reply is None:
             return None
         self._outage_quota.record_extension(reservation.id, more_tokens)
-        return self._limits_left(caller, reply)
+        return self._limits_after_charge(caller, reply)
 
     def _extend_quota(self, reservation: Reservation, more_tokens: int) -> Limits | None:
         scopes = self._scopes(reservation.caller)
@@ -285,7 +285,7 @@ class Ledger:
             "days": await self._days(caller.tenant),
         }
         reply = await self._run_on(self._settle, reservation, args)
-        return None if reply is None else self._limits_left(caller, reply)
+        return None if reply is None else self._limits_after_charge(caller, reply)
 
     async def limits(self, caller: Caller) -> Limits:
         """Return what the caller has left, by the tightest scope of each dimension.
@@ -355,9 +355,7 @@ class Ledger:
         if self._clock is not None:
             args = {"now": round(self._clock() * MICRO), **args}
         keys, encoded = keys_of(caller, reservation_id), msgspec.msgpack.encode(args)
-        reply = await self._breaker.call(lambda: script(keys=keys, args=[encoded]))
-        self._outage_quota.end_outage()
-        return reply
+        return await self._breaker.call(lambda: script(keys=keys, args=[encoded]))
 
     def _decoded(self, encoded: bytes) -> LedgerReply:
         reply = msgspec.msgpack.decode(encoded, type=LedgerReply)
@@ -365,12 +363,19 @@ class Ledger:
         return reply
 
     def _limits_left(self, caller: Caller, reply: LedgerReply) -> Limits:
-        """Return a reply as `Limits`; the percentile and the days' remainders are kept."""
+        return tightest(self._limits_of(caller), reply.uses.in_order, reply.now)
+
+    def _limits_after_charge(self, caller: Caller, reply: LedgerReply) -> Limits:
+        """Return a reply as `Limits`; the percentile and the days' remainders are kept.
+
+        Redis has taken a write: where it only reads (its disk is full, its replica gone) the outage goes on.
+        """
+        self._outage_quota.end_outage()
         self._percentiles[caller.tenant] = reply.percentile
         uses, now = reply.uses.in_order, self._monotonic()
         for scope, use in zip(self._scopes(caller), uses, strict=True):
             self._outage_quota.note_remainder(scope, max(0, scope.limit.tokens_per_day - use.today), now=now)
-        return tightest(self._limits_of(caller), uses, reply.now)
+        return self._limits_left(caller, reply)
 
     def _spending(self, caller: Caller, reply: LedgerReply) -> tuple[Spending, ...]:
         names = (caller.tenant, caller.sub, caller.model)

@@ -66,7 +66,7 @@ class OutageQuota:
         self._open: dict[str, Spent] = {}
 
     def end_outage(self) -> None:
-        """Note that Redis answers."""
+        """Note that Redis takes charges."""
         self._away_since = None
 
     def record(self, claim: QuotaClaim) -> None:

@@ -161,7 +161,7 @@ class AnswerRegistry:
         self._resume: Resume | None = None
         self._draining = False
         self._handed_over = False
-        self._stood_still_at = -math.inf
+        self._no_renewal_at = -math.inf
         self._idle = anyio.Event()
         self._idle.set()
 
@@ -534,7 +534,7 @@ class AnswerRegistry:
             slept_at = anyio.current_time()
             await anyio.sleep(self._settings.heartbeat)
             if anyio.current_time() - slept_at > self._log.lease_seconds:
-                self._stood_still_at = anyio.current_time()
+                self._no_renewal_at = anyio.current_time()
             self._complete_logs()
 
     async def _ask_store(self) -> None:
@@ -545,6 +545,7 @@ class AnswerRegistry:
         try:
             memory: StoreMemory = "forgetful" if await self._log.has_forgotten() else "whole"
         except StoreUnavailable:
+            self._no_renewal_at = anyio.current_time()
             return
         if memory == "forgetful":
             log.warning("redis_forgot_its_last_moments", ended=len(self._ended))
@@ -588,9 +589,9 @@ class AnswerRegistry:
     def _trusts_lapsed_leases(self, seconds: float) -> bool:
         """Return whether a lease that has lapsed means a dead writer: Redis was there, and we were, for so long.
 
-        While Redis was away nobody could renew. A process that stood still may have missed that.
+        While Redis was away, or took no writes, nobody could renew. A process that stood still may have missed that.
         """
-        return min(self._log.back_for, anyio.current_time() - self._stood_still_at) >= seconds
+        return min(self._log.back_for, anyio.current_time() - self._no_renewal_at) >= seconds
 
     async def _end_if_lapsed(self, tenant: str, answer_id: AnswerId, lease_left: float) -> None:
         """End a cancelled answer whose writer is dead, once its lease has lapsed; else the sweep does."""

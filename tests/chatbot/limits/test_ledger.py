@@ -664,6 +664,26 @@ async def test_each_outage_has_a_minute_of_its_own(redis: Redis) -> None:
     assert (await reserve(outage.ledger, who, 1)).local
 
 
+async def test_while_redis_only_reads_the_share_lasts_a_minute_and_the_day_is_not_spent_twice(tmp_path: Path) -> None:
+    """As with a full disk, or without the replica that it needs; each reply with the limits' headers reads them."""
+    with redis_server(tmp_path / "redis") as server:
+        async with Redis(port=server.port) as redis:
+            outage, who = outage_of(redis, limited(tokens_per_minute=100, tokens_per_day=150)), someone()
+            await reserve(outage.ledger, who, 1)
+            await redis.config_set("min-replicas-to-write", 1)
+            await outage.ledger.settle(await reserve(outage.ledger, who, 90), spent(90))
+            assert (await outage.ledger.limits(who)).remaining_today == 149
+            outage.clock.pass_seconds(59.5)
+            await reserve(outage.ledger, who, 9)
+            with pytest.raises(StoreUnavailable):
+                await reserve(outage.ledger, who, 51)
+            outage.clock.pass_seconds(0.5)
+            with pytest.raises(StoreUnavailable):
+                await reserve(outage.ledger, who, 1)
+            await redis.config_set("min-replicas-to-write", 0)
+            assert not (await reserve(outage.ledger, who, 1)).local
+
+
 async def test_a_flood_of_one_user_is_refused_before_any_work() -> None:
     nowhere, who = Redis(port=1), someone()
     ledger = ledger_of(nowhere, limited(requests_per_minute=2), None)

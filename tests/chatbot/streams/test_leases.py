@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chatbot.deferred import StoreMemory
-from chatbot.errors import Draining, NotFound
+from chatbot.errors import Draining, NotFound, StoreUnavailable
 from chatbot.events import Done, Failed, FinishReason, Token
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
@@ -38,6 +38,7 @@ from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
+from tests.conftest import RedisServer
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -601,6 +602,42 @@ async def test_a_takeover_goes_on_although_the_reader_who_asked_for_it_leaves(
         while not other.finished:
             await anyio.sleep(0.01)
     assert other.finished == [answer_id]
+
+
+class Refused(AnswerLog):
+    """Tells when its Redis has refused a heartbeat."""
+
+    async def has_forgotten(self) -> bool:
+        try:
+            return await super().has_forgotten()
+        except StoreUnavailable:
+            self.refused.set()
+            raise
+
+    refused: anyio.Event
+
+
+async def test_a_lease_that_lapsed_while_redis_took_no_writes_is_no_sign_of_a_dead_writer(
+    server: RedisServer, tasks: TaskGroup
+) -> None:
+    """As with a full disk, or without the replica that it needs: it reads on, and nobody can renew."""
+    async with Redis(port=server.port) as redis, open_pipelined_connection(redis) as pipelined:
+        log = Refused(redis, RedisBreaker(PATIENT), AnswerLogSettings(lease=1.0), pipelined=pipelined)
+        log.refused = anyio.Event()
+        writer, other = (
+            Replica(AnswerRegistry(log, tasks, QUICK.model_copy(update={"sweep_every": 60}))) for _ in "12"
+        )
+        live = new_answer(customer())
+        await writer.registry.start(live, writer.speak, passages=[])
+        await log.give_up(live.who.tenant, {live.answer_id: live.epoch})
+        await redis.config_set("min-replicas-to-write", 1)
+        tasks.start_soon(other.registry.maintain_leases, other.resume)
+        with anyio.fail_after(5):
+            await log.refused.wait()
+        await redis.config_set("min-replicas-to-write", 0)
+        assert not await other.registry._take_over(live.who.tenant, live.answer_id, "reader")
+        writer.go_on.set()
+        assert (await read_all(writer, live.who, live.answer_id))[-1].event == done()
 
 
 async def test_nothing_of_an_answer_is_kept_for_good(answer_log: AnswerLog, redis: Redis) -> None:
