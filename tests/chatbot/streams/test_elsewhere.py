@@ -243,6 +243,8 @@ async def test_who_comes_later_and_has_read_less_misses_nothing(answer_log: Answ
         read[after] = [entry.n for entry in await read_all(other, live, after)]
 
     with anyio.fail_after(5):
+        while not live.entries:  # the log has what is shown
+            await anyio.sleep(0.01)
         async with anyio.create_task_group() as following:
             following.start_soon(follow, 2)
             while not len(other._elsewhere):
