@@ -22,20 +22,49 @@ class ExcludedTopic(StrEnum):
 
 
 _GENERIC_BANKS: Final = frozenset(
-    {"은행", "타은행", "다른은행", "시중은행", "상대은행", "인터넷은행", "해외은행", "외국은행", "한국은행", "중앙은행"}
+    f"{name}은행"
+    for name in (
+        *("", "타", "다른", "시중", "상대", "상대방", "인터넷", "해외", "외국", "한국", "중앙", "국내", "지방", "저축"),
+        *(
+            "주거래",
+            "거래",
+            "수취",
+            "받는",
+            "받으시는",
+            "보내는",
+            "송금",
+            "입금",
+            "출금",
+            "지급",
+            "결제",
+            "발급",
+            "개설",
+        ),
+        *("취급", "이용", "제휴", "중개", "어느", "어떤", "무슨", "모든", "여러", "각", "해당", "이전"),
+    )
+)
+_NO_NAMES: Final = frozenset(
+    {"The", "Your", "My", "Another", "Other", "This", "A", "Any", "Which"}
+    | {"Receiving", "Sending", "Correspondent", "Intermediary", "Beneficiary", "Issuing"}
 )
 # Transfers to and from other banks are this bank's business, and its documents describe them.
 _BANK_KO: Final = re.compile(
-    r"(?P<name>[가-힣A-Za-z]{2,10}은행)(?!\s?(?:으로|에서|에게|한테|로|과|와|까지|계좌|통장|카드|고객|앱에))"
+    r"(?P<name>[가-힣A-Za-z]{2,10}은행)(?!\s?(?:으로|에서|에게|한테|로|과|와|까지|계좌|통장|카드|고객|앱에|ATM|CD기|자동화\s?기기))"
 )
-_BANK_EN: Final = re.compile(r"(?<!to )(?<!from )(?<!at )(?<!with )\b(?P<name>[A-Z][A-Za-z]{1,30}+) Bank\b(?! account)")
+_BANK_EN: Final = re.compile(
+    r"(?<!to )(?<!from )(?<!at )(?<!with )\b(?P<name>[A-Z][A-Za-z]{1,30}+) Bank\b"
+    r"(?! (?:account|ATM)|(?<=Savings Bank) (?:Account|Deposit))"
+)
 
 # The words between two others: at most so many, and each is read in one way only.
 _TWO_WORDS: Final = r"\S{0,12}?(?:\s\S{0,12}?){0,2}?"
 _THREE_WORDS: Final = r"\S{0,12}?(?:\s\S{0,12}?){0,3}?"
+# "내 카드", no "제휴 카드" and no "국내 카드".
+_MINE: Final = r"(?<![가-힣])(?:제(?![휴출한시일세품도공안대외])|내(?![용역년일부는야려고도면외])|저의|나의)"
 _OWN_ACCOUNT: Final = re.compile(
-    rf"(?:제|내|저의|나의){_TWO_WORDS}(?:통장|계좌|카드|대출|적금|예금){_THREE_WORDS}"
-    r"(?:잔액|얼마\s?(?:있|남|썼)|거래\s?내역|언제\s?만기|상태|결제일이\s?언제|왜\s)"
+    rf"{_MINE}{_TWO_WORDS}(?:통장|계좌|카드|대출|적금|예금){_THREE_WORDS}"
+    r"(?:잔액|얼마\s?(?:있|남|썼)|거래\s?내역|언제\s?만기|상태|결제일이\s?언제"
+    r"|왜\s\S{0,12}\s?(?:거절|정지|막혔|막혀|차단|반려|부결|빠져나|빠졌|나갔|안\s?됐))"
     rf"|(?:신청한|접수한|맡긴){_THREE_WORDS}(?:어디까지|진행|언제\s?나오|결과|됐나|되었나)"
     r"|(?<!how do i )(?<!how can i )(?<!where can i )(?<!how to )"
     r"\b(?:what(?:'s| is| are| was| were)|show(?: me)?|tell me|give me|check|look up|see|list|read(?: me)?|know)"
@@ -51,6 +80,12 @@ _OWN_ACCOUNT: Final = re.compile(
     r"|just now)\b",
     re.IGNORECASE,
 )
+# Who asks for the way to what is their own, for a paper about it or for a rule is told so by the documents.
+_ASKS_THE_WAY: Final = re.compile(
+    r"어떻게(?!\s?[되돼된됩됐])|방법|어디(?:서|에|로)|려면|증명서|내역서|수수료|부족"
+    r"|\bhow (?:do|can|to|long)\b|\bwhere\b|\bwhen will\b|\bway (?:for me )?to\b|\b(?:recipient|the person)\b",
+    re.IGNORECASE,
+)
 _PRICE_KO: Final = (
     r"(?:금리|이율|환율|주가|시세|가격|집값|주식|코스피|코스닥|달러|엔화|유로|물가|비트코인|코인|금값|채권|펀드)"
 )
@@ -59,23 +94,36 @@ _PRICE_EN: Final = (
 )
 _FORECAST: Final = re.compile(
     rf"{_PRICE_KO}[^.?\n]{{0,40}}(?:(?:오를|내릴|떨어질|상승할|하락할|인상될|인하될|바뀔)까"
-    r"|(?:오르|내리|떨어지)(?:나요|겠)|어떻게 될까)"
-    r"|전망|예측"
-    r"|\b(?:forecast|predict|outlook)\b",
+    r"|(?:오르|내리|떨어지)겠|어떻게 될까)"
+    r"|(?<!안)전망|예측(?!\s?(?:하지\s?|할\s수\s?)?[못없불])",
     re.IGNORECASE,
 )
 _WILL: Final = re.compile(
     r"\bwill\b[^.?\n]{0,60}\b(?:next (?:week|month|year|quarter)|tomorrow|in the future|go up|go down|rise|fall|drop"
-    r"|be (?:higher|lower))\b",
+    r"|be (?:higher|lower))\b"
+    r"|\b(?:forecast|predict|outlook)\b",
+    re.IGNORECASE,
+)
+_MOVES_KO: Final = re.compile(rf"{_PRICE_KO}[^.?\n]{{0,40}}(?:오르|내리|떨어지)나요")
+# "연체하면 금리가 오르나요?" asks for a term of the contract.
+_ON_A_CONDITION: Final = re.compile(
+    r"[가-힣]면\s|\b(?:if|when|once|after|unless) (?:i|we|my|our|the (?:base|policy|reference|key) rate)\b"
+    r"|\bafter the (?:first|fixed|introductory|promotional)\b|\bmy (?:\w{1,20}+ ){0,3}rate\b",
     re.IGNORECASE,
 )
 _ENGLISH_PRICE: Final = re.compile(_PRICE_EN, re.IGNORECASE)
 _SENTENCE_END: Final = re.compile(r"[.?\n]")
+# "만기 전에 갈아타도 되나요?" asks whether one may, "지금 갈아타도 될까요?" whether one should.
 _ADVICE: Final = re.compile(
-    r"(?:사도|팔아도|투자해도|넣어도|갈아타도)\s?(?:될까|괜찮을까|되나요)|(?:추천|골라)\s?(?:해|좀)?\s?주"
+    r"(?:사도|팔아도|투자해도)\s?(?:될까|괜찮을까|되나요)|(?:넣어도|갈아타도)\s?(?:될까|괜찮을까)"
+    r"|(?:지금|요즘|주식|코인|펀드)[^.?\n]{0,20}(?:넣어도|갈아타도)\s?되나요"
+    r"|(?:추천|골라)\s?(?:해|좀)?\s?주(?![는고면]|셔서|신\s)"
     r"|뭐가\s?(?:더\s?)?(?:좋을까|나을까)"
-    r"|\bshould i (?:buy|sell|invest|put|move|switch)\b|\bis it (?:a )?good (?:time|idea) to\b"
-    r"|\bwhich (?:stock|fund)s?\b",
+    r"|\bshould i (?:buy|sell|invest|(?:put|move) (?:\w{1,20}+ ){0,3}(?:money|savings|cash|won|dollars?|funds|it all"
+    r"|everything)|switch (?:\w{1,20}+ ){0,3}(?:to|into|from))\b"
+    r"|\bis it (?:a )?good (?:time|idea) to (?:buy|sell|invest|exchange|change|convert|switch|borrow|refinance|fix|put"
+    r"|move|take|save)\b"
+    r"|\bwhich (?:stock|fund)s? (?:should|would|do you|will|can you|is|are (?:best|better|good|worth|likely))\b",
     re.IGNORECASE,
 )
 
@@ -87,29 +135,22 @@ def excluded_topic(question: str, own_names: Collection[str]) -> ExcludedTopic |
         return ExcludedTopic.OTHER_BANK
     if any(_is_other_bank(f"{match['name']} Bank", own_names) for match in _BANK_EN.finditer(question)):
         return ExcludedTopic.OTHER_BANK
-    for topic, pattern in (
-        (ExcludedTopic.OWN_ACCOUNT, _OWN_ACCOUNT),
-        (ExcludedTopic.FORECAST, _FORECAST),
-        (ExcludedTopic.ADVICE, _ADVICE),
-    ):
-        if pattern.search(question):
-            return topic
-    return ExcludedTopic.FORECAST if _is_forecast(question) else None
+    if _OWN_ACCOUNT.search(question) and not _ASKS_THE_WAY.search(question):
+        return ExcludedTopic.OWN_ACCOUNT
+    if _FORECAST.search(question) or _is_forecast(question):
+        return ExcludedTopic.FORECAST
+    return ExcludedTopic.ADVICE if _ADVICE.search(question) else None
 
 
 def _is_forecast(question: str) -> bool:
-    """Tell whether a sentence asks what a price will do."""
-    return any(_ENGLISH_PRICE.search(part) and _WILL.search(part) for part in _SENTENCE_END.split(question))
+    """Tell whether a sentence asks what a price will do, and not what it does where something happens."""
+    return any(
+        (_MOVES_KO.search(part) or (_ENGLISH_PRICE.search(part) and _WILL.search(part)))
+        and not _ON_A_CONDITION.search(part)
+        for part in _SENTENCE_END.split(question)
+    )
 
 
 def _is_other_bank(name: str, own_names: Collection[str]) -> bool:
-    generic = name in _GENERIC_BANKS or name.split(maxsplit=1)[0] in {
-        "The",
-        "Your",
-        "My",
-        "Another",
-        "Other",
-        "This",
-        "A",
-    }
+    generic = name in _GENERIC_BANKS or name.split(maxsplit=1)[0] in _NO_NAMES
     return not generic and not any(own in name or name in own for own in own_names)
