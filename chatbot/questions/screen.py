@@ -47,19 +47,24 @@ _FOREIGN_TASK: Final = re.compile(
     r"\b(?:translate|paraphrase|proofread|rewrite)\b[^.?\n]{0,60}\b(?:into|to|in) (?:\w{1,20}ish|french|german|japanese"
     r"|chinese|"
     r"korean|italian|portuguese|latin|arabic)\b"
-    r"|\b(?:write|compose|create|generate|draft|tell)\b(?: me)?[^.?\n]{0,30}\b(?:poems?|haikus?|songs?|lyrics"
-    r"|jokes?|stor(?:y|ies)|"
-    r"essays?|novels?|e-?mails? (?:based|using)|outreach|screenplay|python|javascript|code|scripts?|program|resume"
-    r"|action items)\b"
+    # "How do I create a PIN code?" asks for no code, "tell me the SWIFT code" for no program.
+    r"|(?<!\bi )(?<!how to )\b(?:write|compose|create|generate|draft)\b(?: me)?[^.?\n]{0,30}\b(?:poems?|haikus?|songs?"
+    r"|lyrics|jokes?|stor(?:y|ies)|essays?|novels?|e-?mails? (?:based|using)|outreach|screenplay|python|javascript"
+    r"|(?<!pin )(?<!otp )(?<!qr )(?<!time )(?<!access )(?<!security )(?<!new )(?<!the )(?<!cation )code|scripts?"
+    r"|program|resume|action items)\b"
+    r"|\btell\b(?: me)?[^.?\n]{0,30}\b(?:poems?|haikus?|jokes?|stor(?:y|ies))\b"
     r"|\b(?:summari[sz]e|main conclusions? of|output of) (?:this|the following|these) (?:web ?page|paper|article"
     r"|text|code|e-?mail|document)\b"
     r"|\b(?:determine|classify|identify|analy[sz]e|detect|assess)\b[^.?\n]{0,40}\b(?:sentiment|mood|tone|emotion)s?\b"
     r"|<table>|<html>|\b(?:recipes?|horoscope)\b|\bweather\b[^.?\n]{0,20}\b(?:like|in|today|tomorrow|forecast)\b"
     r"|\b(?:talk|speak|tell me|discuss\w{0,8}|explain)\b[^?\n]{0,60}\b(?:equations?|quantum|physics|politics|religion"
-    r"|climate|global "
+    r"|climate (?:change|crisis)|global "
     r"temperature|neural networks?|schr?[oö]dinger)\b"
-    r"|(?:시|소설|노래|가사|농담|이야기|에세이|동화|코드|프로그램|파이썬)(?:를|을|\s)?\s?(?:하나 |좀 "
-    r"|한 ?편 )*(?:써|지어|작성해|만들어|짜|해) ?(?:줘|주세요|줄래|봐)"
+    # "다시 만들어 주세요" has no poem (시), and a QR code or what is said of a loan (대출 이야기) are the bank's.
+    r"|(?:(?<![가-힣])시|소설|노래|가사|농담|에세이|동화|프로그램|파이썬|(?:파이썬|자바\S{0,6}|소스)\s?코드"
+    r"|(?:\A|재미있는|재밌는|무서운|웃긴|옛날|슬픈|짧은)\s?이야기)(?:를|을|\s)?\s?(?:하나 |좀 |한 ?편 )*"
+    r"(?:써|지어|작성해|만들어|짜|해) ?(?:줘|주세요|줄래|봐)"
+    r"|코드(?:를|을|\s)?\s?(?:하나 |좀 )*(?:써|작성해|짜) ?(?:줘|주세요|줄래|봐)"
     r"|(?:영어|일본어|중국어|스페인어|프랑스어|독일어)로 (?:번역|통역)해|레시피|날씨(?:가|는)? ?(?:어때|어떤|알려)",
     re.IGNORECASE,
 )
