@@ -59,12 +59,19 @@ class SearchQuery:
 
     @classmethod
     def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "SearchQuery":
-        """Return the query for a question; `earlier` are those before it, oldest first, of which the last are taken."""
+        """Return the query for a question; `earlier` are those before it, oldest first, of which the last are taken.
+
+        Of one that could never be taken as a whole the end is, where its question stands.
+        """
         kept: list[str] = []
+        left = LONGEST_BEFORE
         for text in reversed(earlier):
-            if sum(map(len, kept)) + len(text) > LONGEST_BEFORE:
+            if len(text) > left:
+                end = _end_of(text, left) if len(text) > LONGEST_BEFORE else ""
+                kept[:0] = [end] if end else []
                 break
             kept.insert(0, text)
+            left -= len(text)
         return cls(question, tuple(kept), glossary.synonyms(" ".join((*kept, question))))
 
     @property
@@ -76,6 +83,12 @@ class SearchQuery:
     def text(self) -> str:
         """All its words."""
         return " ".join((*self.earlier, self.question, self.synonyms))
+
+
+def _end_of(text: str, most: int) -> str:
+    """Return the whole words at the end of a text that have at most so many characters."""
+    end = text[len(text) - most :]
+    return end.partition(" ")[2] or end
 
 
 def quoting_query(question: str, previous: Sequence[str], glossary: Glossary) -> str:

@@ -10,7 +10,18 @@ def test_the_questions_before_are_searched_too_the_last_ones_where_not_all_fit()
     long = "가" * (LONGEST_BEFORE - 5)
     query = SearchQuery.of("수수료는요?", ["적금 금리", long, "적금"], GLOSSARY)
     assert query.before == f"{long} 적금"
-    assert SearchQuery.of("수수료는요?", ["적금", "나" * (LONGEST_BEFORE + 1)], GLOSSARY).before == ""
+
+
+def test_of_a_question_before_that_is_too_long_the_end_is_searched_where_its_question_stands() -> None:
+    story = " ".join(["저는 지난주에 상담을 받았는데요"] * 20) + " 적금 금리가 얼마예요?"
+    query = SearchQuery.of("그럼 수수료는요?", ["예금", story, "만기는요?"], GLOSSARY)
+    assert query.earlier[-1] == "만기는요?"
+    assert query.earlier[0].endswith("적금 금리가 얼마예요?")
+    assert query.earlier[0].split()[0] in story.split()
+    assert LONGEST_BEFORE / 2 < sum(map(len, query.earlier)) <= LONGEST_BEFORE
+    assert (
+        SearchQuery.of("수수료는요?", ["적금", "나" * (LONGEST_BEFORE + 1)], GLOSSARY).before == "나" * LONGEST_BEFORE
+    )
 
 
 def test_synonyms_are_those_of_all_its_words() -> None:
