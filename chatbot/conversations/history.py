@@ -557,13 +557,20 @@ def repeatable(branch: Sequence[StoredMessage], withdrawn: Callable[[PassageRef]
 
 
 def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget: int) -> tuple[MessageT, ...]:
-    """Return the newest messages that fit `budget` tokens together, in order, beginning with a question."""
+    """Return the newest messages that fit `budget` tokens together, in order, beginning with a question.
+
+    Of the newest exchange the question is kept where the answer does not fit beside it: the next one may be about that.
+    """
     kept: list[MessageT] = []
+    exchange: list[MessageT] = []
     for message in reversed(messages):
-        budget -= tokens_of(message.text)
-        if budget < 0:
+        exchange.append(message)
+        if message.role == "assistant":
+            continue
+        tokens = sum(tokens_of(part.text) for part in exchange)
+        if tokens > budget and not kept:
+            exchange, tokens = [message], tokens_of(message.text)
+        if tokens > budget:
             break
-        kept.append(message)
-    while kept and kept[-1].role == "assistant":
-        kept.pop()
+        kept, exchange, budget = [*kept, *exchange], [], budget - tokens
     return tuple(reversed(kept))

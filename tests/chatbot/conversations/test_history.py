@@ -389,10 +389,22 @@ def test_a_window_is_the_newest_that_fits_and_begins_with_a_question(
 ) -> None:
     kept = window(messages, len, budget)
     assert sum(len(m.text) for m in kept) <= budget
-    assert list(kept) == (messages[-len(kept) :] if kept else [])
     assert not kept or kept[0].role == "user"
+    questions = [at for at, message in enumerate(messages) if message.role == "user"]
+    newest = messages[questions[-1] :] if questions else []
+    if sum(len(m.text) for m in newest) > budget:
+        messages = [*messages[: questions[-1]], newest[0]] if len(newest[0].text) <= budget else []
+    assert list(kept) == (messages[-len(kept) :] if kept else [])
     longer = messages[-len(kept) - 1 :]
     assert len(longer) == len(kept) or sum(len(m.text) for m in longer) > budget or longer[0].role == "assistant"
+
+
+def test_what_a_long_answer_was_asked_stays_in_a_window() -> None:
+    talk = [
+        *(question(name="q1"), question(name="q2", parent="a1")),
+        StoredMessage(id="a2", parent_id="q2", role="assistant", text="가" * 600, at=0.0),
+    ]
+    assert [message.id for message in window(talk, len, 500)] == ["q1", "q2"]
 
 
 def test_a_window_of_nothing_is_empty() -> None:
