@@ -1,6 +1,7 @@
 """The `chatbot` command: serve the chat API, make tokens and keys, verify and replay what it said, stop it."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from chatbot.api import LocalSigner, demo_signer, key_pair
 from chatbot.app import create_app
@@ -28,7 +30,7 @@ from chatbot.serving import until_told
 from chatbot.settings import Settings
 from chatbot.tables import SCHEMA
 from chatbot.wiring import open_replay_context, open_services
-from edge import PortTaken, bind, listening
+from edge import PortTaken, bind, listening, wrong_settings
 from knowledge import withdrawals
 from knowledge.bank import BankRefused
 from knowledge.embedding import EmbeddingUnavailable
@@ -72,10 +74,9 @@ def settings_or_exit() -> Settings:
     """Return the settings, or end with one line a missing value that says what to set."""
     try:
         return Settings()
-    except ValidationError as exc:
-        for error in exc.errors():
-            name = "__".join(str(part) for part in error["loc"]).upper()
-            typer.echo(f"chatbot: {name + ': ' if name else ''}{error['msg'].removeprefix('Value error, ')}", err=True)
+    except (ValidationError, SettingsError) as exc:
+        for line in wrong_settings(exc, os.environ):
+            typer.echo(f"chatbot: {line}", err=True)
         typer.echo("chatbot: docs/settings.md lists every environment variable.", err=True)
         raise typer.Exit(2) from exc
 

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import Field, JsonValue, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AnyHttpUrl,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from chatbot.admission import AdmissionSettings
@@ -16,21 +25,22 @@ from chatbot.conversations import AnswerCacheSettings, HistorySettings
 from chatbot.deferred import DeferredSettings
 from chatbot.drift import DriftSettings
 from chatbot.limits import LedgerSettings, PlansRefused, read_plans
-from chatbot.models import ModelSettings, ProfileName
+from chatbot.models import ModelSettings, ModelsMisconfigured, ProfileName
 from chatbot.reads import ReadSettings
 from chatbot.redis_client import RedisSettings
 from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, IdempotencySettings
-from edge import ServerTlsSettings
+from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number, wrong_settings
 from edge.sign_in import OidcSettings
 from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
 from knowledge.service_keys import ServiceKeySettings
-from knowledge.storage import database_connection, s3_address
+from knowledge.storage import DatabaseUrl, database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
+from telemetry.logs import LogLevel
 from telemetry.setup import TraceSettings
 from telemetry.siem import SiemSettings
 
@@ -64,13 +74,13 @@ class Settings(EncryptedSettings):
             "(docs/bank.md); `make run` names the sample bank's"
         )
     )
-    redis_url: SecretStr = Field(description="history, answer logs, token ledger; `make run` starts one")
+    redis_url: RedisUrl = Field(description="history, answer logs, token ledger; `make run` starts one")
     redis_tls: TlsSettings = TlsSettings()
-    ledger_cluster_url: SecretStr | None = Field(
+    ledger_cluster_url: RedisUrl | None = Field(
         None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
     )
     ledger_cluster_tls: TlsSettings = TlsSettings()
-    qdrant_url: str | None = Field(
+    qdrant_url: AnyHttpUrl | None = Field(
         None,
         description="a Qdrant server, 1.19 to 1.21; without it the index is embedded in the data folder (one process)",
     )
@@ -78,7 +88,7 @@ class Settings(EncryptedSettings):
         None, description="the server's key; the chat API reads only, so a read key will do"
     )
     qdrant: ServerSettings = ServerSettings()
-    database_url: SecretStr | None = Field(
+    database_url: DatabaseUrl | None = Field(
         None,
         description=(
             "audit and withdrawals in SQL, as `postgresql+asyncpg://user:password@host/name`; without it SQLite in the "
@@ -118,7 +128,9 @@ class Settings(EncryptedSettings):
             "without it that of `make run`'s model"
         ),
     )
-    audit_key: SecretStr = Field(description="the secret that chains the audit rows; `make run` makes one")
+    audit_key: SecretStr = Field(
+        min_length=16, description="the secret that chains the audit rows; `make run` makes one"
+    )
     audit_anchors: str | None = Field(
         None,
         pattern=r"^(file:///|s3://).+",
@@ -158,7 +170,7 @@ class Settings(EncryptedSettings):
             "looks at `/readyz` is gone by then; 0 where something waits before SIGTERM"
         ),
     )
-    log_level: str = Field("INFO", description="the least level that is logged")
+    log_level: LogLevel = Field("INFO", description="the least level that is logged")
     log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()
@@ -185,6 +197,11 @@ class Settings(EncryptedSettings):
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
+
+    @model_validator(mode="after")
+    def _numbers_are_numbers(self) -> Self:
+        refuse_what_is_no_number(self)
+        return self
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:
@@ -230,19 +247,26 @@ class Settings(EncryptedSettings):
 
     @property
     def models(self) -> ModelSettings:
-        """The endpoints: MODELS_FILE, or LLM_URLS with LLM_TOKENIZER and LLM_PROFILE."""
+        """The endpoints: MODELS_FILE, or LLM_URLS with LLM_TOKENIZER and LLM_PROFILE.
+
+        Raises:
+            ModelsMisconfigured: neither is set, or one of the LLM_URLS is none.
+        """
         if self.models_file is not None:
             return ModelSettings(models_file=self.models_file, tls=self.tls)
-        return ModelSettings.model_validate(
-            {
-                "llm_urls": self.llm_urls or (),
-                "llm_tokenizer": self.llm_tokenizer,
-                "llm_profile": self.llm_profile,
-                "llm_api_key": self.llm_api_key,
-                "llm_tls": self.llm_tls,
-                "llm_chat_template_kwargs": self.llm_chat_template_kwargs,
-            }
-        )
+        try:
+            return ModelSettings.model_validate(
+                {
+                    "llm_urls": self.llm_urls or (),
+                    "llm_tokenizer": self.llm_tokenizer,
+                    "llm_profile": self.llm_profile,
+                    "llm_api_key": self.llm_api_key,
+                    "llm_tls": self.llm_tls,
+                    "llm_chat_template_kwargs": self.llm_chat_template_kwargs,
+                }
+            )
+        except ValidationError as exc:
+            raise ModelsMisconfigured("; ".join(wrong_settings(exc, {}))) from exc
 
     def connections(self) -> Iterator[Connection]:
         """Yield how every part is reached (blocking).

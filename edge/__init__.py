@@ -9,6 +9,7 @@ from edge.headers import Header, MoreHeaders, add_response_headers, security_hea
 from edge.listening import PortTaken, bind, configured, listening
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
+from edge.wrong_settings import RedisUrl, refuse_what_is_no_number, wrong_settings
 
 __all__ = [
     "PROBLEM_JSON",
@@ -16,6 +17,7 @@ __all__ = [
     "MoreHeaders",
     "PortTaken",
     "ProblemDocument",
+    "RedisUrl",
     "ServerTlsSettings",
     "add_response_headers",
     "allowed_methods",
@@ -25,7 +27,9 @@ __all__ = [
     "invalid_fields",
     "listening",
     "problem_json",
+    "refuse_what_is_no_number",
     "security_headers",
     "serve_page",
     "shown_certificate",
+    "wrong_settings",
 ]

@@ -17,9 +17,10 @@ import typer
 import uvicorn
 import uvloop
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 
-from edge import PortTaken, bind, configured, shown_certificate
+from edge import PortTaken, bind, configured, shown_certificate, wrong_settings
 from ingest.app import create_app
 from ingest.bulk import (
     BatchStopped,
@@ -83,10 +84,9 @@ def settings_or_exit() -> Settings:
     """Return the settings, or exit with one line for each wrong value that says what to set."""
     try:
         return Settings()
-    except ValidationError as exc:
-        for error in exc.errors():
-            name = "__".join(str(part) for part in error["loc"]).upper()
-            typer.echo(f"ingest: {name + ': ' if name else ''}{error['msg'].removeprefix('Value error, ')}", err=True)
+    except (ValidationError, SettingsError) as exc:
+        for line in wrong_settings(exc, os.environ):
+            typer.echo(f"ingest: {line}", err=True)
         raise typer.Exit(2) from exc
 
 

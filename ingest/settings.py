@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from edge import ServerTlsSettings
+from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number
 from edge.sign_in import OidcSettings
 from ingest.jobs import JobBrokerSettings
 from ingest.parsing import ChunkSettings, ParserSettings
@@ -18,8 +18,9 @@ from knowledge.bank import BankFile
 from knowledge.embedding import DEFAULT_FOLDER, EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
-from knowledge.storage import database_connection, s3_address
+from knowledge.storage import DatabaseUrl, database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
+from telemetry.logs import LogLevel
 from telemetry.setup import TraceSettings
 from telemetry.siem import SiemSettings
 
@@ -50,7 +51,7 @@ class Settings(EncryptedSettings):
             "its page"
         ),
     )
-    database_url: SecretStr | None = Field(
+    database_url: DatabaseUrl | None = Field(
         None,
         description=(
             "the catalogue and withdrawals in SQL, as `postgresql+asyncpg://user:password@host/name`; without it "
@@ -71,14 +72,14 @@ class Settings(EncryptedSettings):
         ),
     )
     blob_tls: TlsSettings = TlsSettings()
-    redis_url: SecretStr | None = Field(None, description="the queue of jobs; the API and its workers need it")
+    redis_url: RedisUrl | None = Field(None, description="the queue of jobs; the API and its workers need it")
     redis_tls: TlsSettings = TlsSettings()
     delivery: JobBrokerSettings = JobBrokerSettings()
     most_upload_bytes: PositiveInt = Field(100 * 1024 * 1024, description="bytes: the largest document")
     auth: AuthSettings | None = None
     oidc: OidcSettings | None = None
     auth_tls: TlsSettings = TlsSettings()
-    log_level: str = Field("INFO", description="the least level that is logged")
+    log_level: LogLevel = Field("INFO", description="the least level that is logged")
     log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
     chunks: ChunkSettings = ChunkSettings()
     parser: ParserSettings = ParserSettings()
@@ -99,6 +100,11 @@ class Settings(EncryptedSettings):
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
+
+    @model_validator(mode="after")
+    def _numbers_are_numbers(self) -> Self:
+        refuse_what_is_no_number(self)
+        return self
 
     @model_validator(mode="after")
     def _blobs_in_a_known_store(self) -> Self:

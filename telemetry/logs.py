@@ -3,13 +3,24 @@
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import structlog
 from opentelemetry import trace
+from pydantic import AfterValidator
 
 from telemetry.redact import drop_content, drop_quoted_exception, stack_of
 
+
+def _level(name: str) -> str:
+    level = name.upper()
+    if level not in logging.getLevelNamesMapping():
+        raise ValueError("choose one of DEBUG, INFO, WARNING and ERROR")
+    return level
+
+
+LogLevel = Annotated[str, AfterValidator(_level)]
+"""The name of a level, in capitals or not."""
 LogFormat = Literal["json", "console"]
 OUR_PACKAGES = ("chatbot", "edge", "evals", "ingest", "knowledge", "llm_server", "telemetry")
 

@@ -1,12 +1,20 @@
 """SQL and buckets: engines for SQLite and PostgreSQL, locks, the migrations of every package's tables, and S3."""
 
-from knowledge.storage.database import UNAVAILABLE, close_engine, database_connection, open_engine, transaction_lock
+from knowledge.storage.database import (
+    UNAVAILABLE,
+    DatabaseUrl,
+    close_engine,
+    database_connection,
+    open_engine,
+    transaction_lock,
+)
 from knowledge.storage.migrate import Schema, migrate, migrate_database, revision
 from knowledge.storage.s3 import open_s3, s3_address
 from knowledge.storage.store_clock import StoreClock, open_clock
 
 __all__ = [
     "UNAVAILABLE",
+    "DatabaseUrl",
     "Schema",
     "StoreClock",
     "close_engine",

@@ -4,12 +4,13 @@ import functools
 import sqlite3
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import anyio
 import asyncpg  # type: ignore[import-untyped]  # publishes no types
+from pydantic import AfterValidator, SecretStr
 from sqlalchemy import URL, event, func, make_url, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -26,6 +27,23 @@ UNAVAILABLE: Final = (
 def speaks_tls(url: URL) -> bool:
     """Return whether a PostgreSQL's URL asks for an encrypted, verified connection: `?ssl=verify-full`."""
     return url.query.get("ssl") == "verify-full"
+
+
+def _of_a_database(url: SecretStr) -> SecretStr:
+    """Refuse what SQLAlchemy, or the driver that is installed, does not read."""
+    begins = "begin with postgresql+asyncpg://, as postgresql+asyncpg://user:password@host/name"
+    try:
+        where = make_url(url.get_secret_value())
+    except (ArgumentError, ValueError) as exc:
+        raise ValueError(f"it is no URL: {begins}") from exc
+    if where.drivername not in ("postgresql+asyncpg", "sqlite+aiosqlite"):
+        raise ValueError(begins)
+    if "sslmode" in where.query:
+        raise ValueError("write ?ssl= in place of ?sslmode=, with the same values: verify-full, require, disable, ...")
+    return url
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_a_database)]
 
 
 def database_connection(url: str, tls: TlsSettings) -> Connection:

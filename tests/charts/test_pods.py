@@ -416,12 +416,17 @@ def test_a_former_value_of_the_bank_is_refused(former: str) -> None:
     assert former.partition("=")[0] in refused.stderr
 
 
+def secret_of(name: str) -> str:
+    """Return what an operator's Secret may have under a name."""
+    return "redis://:b@c:6379/0" if name == "REDIS_URL" else "postgresql+asyncpg://a:b@c/d"
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     docs = render(name)
     (container,) = named(docs, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]["containers"]
     for entry in container["env"]:
-        monkeypatch.setenv(entry["name"], entry.get("value", "postgresql+asyncpg://a:b@c/d"))
+        monkeypatch.setenv(entry["name"], entry.get("value", secret_of(entry["name"])))
     if "LEDGER__PLANS_FILE" in environment(container):
         plans = tmp_path / "plans.yaml"
         plans.write_text(named(docs, "ConfigMap", f"{NAME}-plans")["data"]["plans.yaml"], "utf-8")
@@ -457,7 +462,7 @@ def test_the_staff_side_boots_with_what_the_chart_sets(
     for container in containers:
         with monkeypatch.context() as patched:
             for entry in container["env"]:
-                patched.setenv(entry["name"], entry.get("value", "postgresql+asyncpg://a:b@c/d"))
+                patched.setenv(entry["name"], entry.get("value", secret_of(entry["name"])))
             patched.setenv("BANK_FILE", str(mounted_bank(render(name), tmp_path)))
             settings = StaffSettings()
         assert settings.ingest_host == "0.0.0.0"  # noqa: S104

@@ -1,0 +1,72 @@
+"""What is wrong with the settings of the environment: a sentence each, which names the variable and tells no secret."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
+from pydantic_settings import SettingsError
+
+
+def _of_a_redis(url: SecretStr) -> SecretStr:
+    """Refuse what no client of Redis reads, or reads as another host than is meant."""
+    begins = "begin with redis:// or rediss://, as redis://:password@host:6379/0"
+    escaped = "a #, / or ? of the password is written as %23, %2F or %3F"
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme == "unix":
+        return url
+    if parts.scheme not in ("redis", "rediss"):
+        raise ValueError(begins)
+    try:
+        _ = parts.port
+    except ValueError as exc:
+        raise ValueError(f"the port is no number; {escaped}") from exc
+    if parts.fragment or not parts.hostname:
+        raise ValueError(f"there is no host, or what follows is a part of the password; {escaped}")
+    return url
+
+
+RedisUrl = Annotated[SecretStr, AfterValidator(_of_a_redis)]
+
+
+def refuse_what_is_no_number(settings: BaseModel) -> None:
+    """Refuse `nan` and `inf`, and seconds below zero, in a service's settings and those that they are composed of.
+
+    Raises:
+        ValueError: with every such variable.
+    """
+    if wrong := [*_no_numbers(settings, ())]:
+        raise ValueError("; ".join(wrong))
+
+
+def _no_numbers(settings: BaseModel, where: tuple[str, ...]) -> Iterator[str]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        variable = "__".join((*where, name)).upper()
+        if isinstance(value, BaseModel):
+            yield from _no_numbers(value, (*where, name))
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{variable} is to be a number, and not {value}"
+        elif isinstance(value, int | float) and value < 0 and (field.description or "").startswith("seconds"):
+            yield f"{variable} is to be 0 seconds or more, and not {value}"
+
+
+def wrong_settings(error: ValidationError | SettingsError, variables: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each wrong value; `variables` is the environment: of what is no JSON no error tells the name."""
+    if isinstance(error, ValidationError):
+        for one in error.errors():
+            name = "__".join(str(part) for part in one["loc"]).upper()
+            yield f"{name + ': ' if name else ''}{one['msg'].removeprefix('Value error, ')}"
+        return
+    cause = error.__cause__
+    field = re.search(r'field "(\w+)"', str(error))
+    prefix = field[1].upper() if field else ""
+    if not isinstance(cause, json.JSONDecodeError):
+        yield f"{prefix}: {error}"
+        return
+    for name in sorted(variable.upper() for variable, value in variables.items() if value == cause.doc):
+        if name.startswith(prefix):
+            yield f"{name}: is to be JSON, texts in double quotes ({cause.msg}, character {cause.pos + 1})"

@@ -1,0 +1,117 @@
+"""A setting with a wrong value ends the start of either service with a line that names it, and tells no secret."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from chatbot.__main__ import settings_or_exit as chat_settings
+from chatbot.models import ModelsMisconfigured
+from chatbot.settings import Settings as ChatSettings
+from ingest.__main__ import settings_or_exit as staff_settings
+from ingest.settings import Settings as StaffSettings
+from tests.golden.contracts import settings_of
+
+SERVICES: dict[str, Callable[[], ChatSettings | StaffSettings]] = {"chatbot": chat_settings, "ingest": staff_settings}
+KINDS: dict[str, type[ChatSettings | StaffSettings]] = {"chatbot": ChatSettings, "ingest": StaffSettings}
+BOTH = [
+    ("DATABASE_URL", ""),
+    ("DATABASE_URL", "postgres://bank:hunter2@db/bank"),
+    ("DATABASE_URL", "postgresql://bank:hunter2@db/bank"),
+    ("DATABASE_URL", "postgresql+psycopg2://bank:hunter2@db/bank"),
+    ("DATABASE_URL", "postgresql+asyncpg://bank:hunter2@db:port/bank"),
+    ("DATABASE_URL", "postgresql+asyncpg://bank:hunter2@db/bank?sslmode=require"),
+    ("DATABASE_URL", "sqlite:///bank.db"),
+    ("REDIS_URL", ""),
+    ("REDIS_URL", "redis:6379"),
+    ("REDIS_URL", "redis://:hunter2#1@redis:6379/0"),
+    ("REDIS_URL", "redis://:hunter2/1@redis:6379/0"),
+    ("REDIS_URL", "http://redis:6379"),
+    ("QDRANT_URL", "qdrant:6333"),
+    ("LOG_LEVEL", "verbose"),
+    ("EMBEDDER__EXTRA_BODY", "{'truncate': true}"),
+    ("AUTH__LEEWAY", "-1"),
+    ("AUTH__JWKS_KEEP", "inf"),
+]
+CHAT = [
+    ("AUDIT_KEY", ""),
+    ("ADMISSION__WEIGHTS", "bank=2"),
+    ("LLM_CHAT_TEMPLATE_KWARGS", "{'enable_thinking': False}"),
+    ("DRAIN_SECONDS", "-1"),
+    ("TURN__LONGEST_ANSWER", "3m"),
+]
+SIGN_IN = {
+    "OIDC__ISSUER": "https://login.example.com",
+    "OIDC__CLIENT_ID": "page",
+    "OIDC__CLIENT_SECRET": "s",
+    "OIDC__SESSION_KEY": "k" * 32,
+}
+WRONG = [*((service, *wrong) for service in SERVICES for wrong in BOTH), *(("chatbot", *wrong) for wrong in CHAT)]
+
+
+@pytest.fixture(autouse=True)
+def right(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "REDIS_URL": "redis://:hunter2@redis:6379/0",
+        "AUDIT_KEY": "k" * 32,
+        "AUTH__ISSUER": "https://login.example.com",
+        "AUTH__AUDIENCE": "bank",
+        "AUTH__JWKS_URL": "https://login.example.com/keys",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def said(service: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the lines with which a service ends whose settings are wrong."""
+    with pytest.raises(typer.Exit) as ended:
+        SERVICES[service]()
+    assert ended.value.exit_code == 2
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(("service", "name", "value"), WRONG)
+def test_a_wrong_value_ends_the_start_with_its_name(
+    service: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    (line, *_) = said(service, capsys)
+    assert line.startswith(f"{service}: {name}")
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("no_number", ["nan", "inf"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_setting_that_is_a_number_takes_what_is_none(
+    service: str, no_number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in SIGN_IN.items():
+        monkeypatch.setenv(name, value)
+    names = {row["setting"] for row in settings_of(KINDS[service], None, "") if "'number'" in str(row)}
+    assert len(names) > 20
+    for name in names:
+        monkeypatch.setenv(name, no_number)
+    while names:
+        text = " ".join(said(service, capsys))
+        told = {name for name in names if re.search(rf"\b{name}\b", text)}
+        assert told, f"{names} take {no_number}"
+        for name in told:
+            monkeypatch.delenv(name)
+        names -= told
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
+def test_a_level_of_the_log_may_be_written_in_small_letters(
+    service: str, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", level)
+    assert SERVICES[service]().log_level == level.upper()
+
+
+@pytest.mark.parametrize(("urls", "sentence"), [("", "set MODELS_FILE, or LLM_URLS"), ("llm:8000", "LLM_URLS__0: ")])
+def test_models_that_are_not_named_are_a_sentence(urls: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_URLS", urls)
+    monkeypatch.setenv("LLM_TOKENIZER", "/models/a")
+    with pytest.raises(ModelsMisconfigured, match=sentence):
+        _ = ChatSettings().models
