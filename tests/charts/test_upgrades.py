@@ -205,6 +205,16 @@ def test_no_label_that_a_new_chart_changes_is_in_a_selector_or_a_volume() -> Non
             assert "app.kubernetes.io/version" not in text
 
 
+@pytest.mark.parametrize("version", ["0.1.0+298d1ee42908", f"0.1.0+{'5d9b388dad62' * 5}"])
+def test_a_version_to_which_flux_has_added_what_it_pulled_is_a_label(version: str, tmp_path: Path) -> None:
+    docs = rendered(chart_with(tmp_path, version=version), "values")
+    values = {value for doc in docs for value in doc["metadata"]["labels"].values()}
+    assert {
+        value for value in values if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", value)
+    } == set()
+    assert any(value.startswith("bank-chatbot-0.1.0_") for value in values)
+
+
 def test_the_comparison_finds_what_kubernetes_refuses() -> None:
     docs = render()
     for kind, change in (

@@ -32,7 +32,8 @@ store. (list $ "component") */}}
 {{ include "bank.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
+{{- /* Flux adds the commit or the digest that it has pulled to the version, after a +, which no label may have. */}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." }}
 {{- with $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
