@@ -112,10 +112,14 @@ def _parsed(read: Sequence[_Page], title: str) -> Parsed:
     if not tables and letters < 4 * len(pages):
         raise Unreadable(Reason.EMPTY_TEXT, "its pages are blank, or pictures in which no text was recognised")
     running = running_lines(pages)
-    sizes = heading_sizes([line for line in lines if line.key not in running])
-    biggest = next(
-        (line.text for line in lines if sizes and line.size_step == sizes[0] and line.key not in running), None
-    )
+    body = [
+        block
+        for page, own in zip(pages, running, strict=True)
+        for block in page
+        if isinstance(block, Line) and block not in own
+    ]
+    sizes = heading_sizes(body)
+    biggest = next((line.text for line in body if sizes and line.size_step == sizes[0]), None)
     whole = with_headers(pages, running)
     return Parsed(
         format=Format.PDF,

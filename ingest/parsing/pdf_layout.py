@@ -2,17 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_DIGITS = re.compile(r"\d+")
+# A number that may be a page's: it stands alone, or before a word for pages.
+_PAGE_NUMBER = re.compile(r"(?<!\w)(?<!\d[.,])\d{1,5}(?=\s?(?:쪽|페이지|p\b)|(?!\w|[.,]\d|\s?[%％‰]))")
+_AMOUNT = re.compile(r"\d\s?(?:[%％‰]|[십백천만억조]*+원)|[₩￦$€£¥]\s?\d")
 _BULLET = re.compile(r"^([-•·●○◦▪■□◆◇▶▷※☞*]|\(?\d{1,2}[.)]|[①-⑳가-하][.)]?)\s")
 _NUMBERED = re.compile(r"^\(?\d{1,2}[.)]\s")
 _SENTENCE_END = re.compile(r"[.!?。:;,]$")
 _MARKUP = re.compile(r"^(#{1,6}\s|\|)")
 LARGER = 1.2  # times the body's line height that a heading has at least
 SAME_EDGE = 3.0  # points
+MARGIN = 0.25  # of a page's height that may be left below its text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +32,6 @@ class Line:
     right: float
     top: float
     spaced_end: bool = False
-
-    @property
-    def key(self) -> str:
-        """The text without its digits, by which a line that repeats on every page is recognised."""
-        return _DIGITS.sub("0", self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +83,18 @@ class Table:
     letters: frozenset[int] = frozenset()
 
     @property
-    def key(self) -> str:
-        return self.markdown
+    def top(self) -> float:
+        return max((cell.top for cell in self.cells), default=0.0)
 
-    def continues_in(self, other: "Table") -> bool:
-        """Tell whether another table, first on the next page, has the same columns and no header of its own."""
+    def goes_on_in(self, other: "Table", top: float) -> bool:
+        """Tell whether another table, first on the next page, has the same columns and no header of its own.
+
+        Where its first row had room below this one, on pages whose text begins at `top`, it is a table of its own.
+        """
+        end = min((cell.bottom for cell in self.cells), default=0.0)
+        row = max((cell.top - cell.bottom for cell in other.cells if other.top - cell.top < SAME_EDGE), default=0.0)
+        if end - row > top * MARGIN:
+            return False
         own, others = (sorted({round(cell.left) for cell in table.cells}) for table in (self, other))
         alike = len(own) == len(others) and all(abs(a - b) <= SAME_EDGE for a, b in zip(own, others, strict=True))
         head, next_head = (table.markdown.split("\n", 1)[0] for table in (self, other))
@@ -105,43 +110,76 @@ class Table:
 Block = Line | Table
 
 
-def running_lines(pages: Sequence[Sequence[Block]]) -> frozenset[str]:
-    """Return the keys of headers and footers: first or last lines that stand on most of at least three pages."""
+def running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]:
+    """Return the headers and footers of each page with what each has in common with those of other pages.
+
+    They are first or last lines that stand, but for the page's number, on most of at least three pages. A line with an
+    amount is none, nor is one without that number that goes on into the page's text: on pages of one form each has the
+    rate and the terms of its own product there.
+    """
     if len(pages) < 3:
-        return frozenset()
-    edges: Counter[str] = Counter()
-    for page in pages:
-        lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
-        edges.update({line.key for line in (*lines[:2], *lines[-2:])})
-    return frozenset(key for key, count in edges.items() if count * 2 > len(pages))
+        return [{} for _ in pages]
+    keys = [dict(_keys(page, number)) for number, page in enumerate(pages)]
+    count = Counter(key for page in keys for key in {key for line in page.values() for key in line})
+    common = ({line: max(own, key=count.__getitem__, default="") for line, own in page.items()} for page in keys)
+    return [{line: key for line, key in page.items() if count[key] * 2 > len(pages)} for page in common]
 
 
-def without_repeats(pages: Sequence[Sequence[Block]], running: frozenset[str]) -> list[list[Block]]:
+def _keys(page: Sequence[Block], number: int) -> Iterator[tuple[Block, list[str]]]:
+    """Yield the first and last lines of a page, each as it is and with its numbers counted from the page's.
+
+    Those at the top are counted so only where they have no words: "Product 2" may be what the page is about.
+    """
+    lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
+    for inwards in (lines[:3], lines[:-4:-1]):
+        apart = [not _follows(max(pair, key=_top), min(pair, key=_top)) for pair in pairwise(inwards)] + [True] * 2
+        for at, line in enumerate(inwards[:2]):
+            if _AMOUNT.search(line.text) is None:
+                is_counted = inwards[0] is lines[0] or not _has_words(line.text)
+                numbers = _PAGE_NUMBER.finditer(line.text) if is_counted else ()
+                as_it_is = [line.text] if any(apart[at:2]) else []
+                yield line, [*as_it_is, *(_counted(line.text, match, number) for match in numbers)]
+
+
+def _top(line: Line) -> float:
+    return line.top
+
+
+def _counted(text: str, match: re.Match[str], number: int) -> str:
+    return f"{text[: match.start()]}\0{int(match[0]) - number}{text[match.end() :]}"
+
+
+def _has_words(text: str) -> bool:
+    return any(c.isalpha() for c in text)
+
+
+def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
     """Leave out headers and footers after the first page of each: there it may name the document.
 
     A page without other text keeps them.
     """
     seen: set[str] = set()
     kept: list[list[Block]] = []
-    for page in pages:
-        unseen = [block for block in page if block.key not in running or block.key not in seen]
+    for page, own in zip(pages, running, strict=True):
+        unseen = [block for block in page if own.get(block) not in seen]
         kept.append(unseen or list(page))
-        seen.update(block.key for block in page)
+        seen.update(own.values())
     return kept
 
 
-def with_headers(pages: Sequence[Sequence[Block]], running: frozenset[str]) -> list[list[Block]]:
+def with_headers(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
     """Give a table that continues one of the page before the header of that one."""
     done: list[list[Block]] = []
     last: Block | None = None
-    for page in pages:
+    top = max((block.top for page in pages for block in page), default=0.0)
+    for page, own in zip(pages, running, strict=True):
         blocks = list(page)
-        at = next((i for i, block in enumerate(blocks) if block.key not in running), None)
+        at = next((i for i, block in enumerate(blocks) if block not in own), None)
         first = None if at is None else blocks[at]
-        if at is not None and isinstance(first, Table) and isinstance(last, Table) and last.continues_in(first):
+        if at is not None and isinstance(first, Table) and isinstance(last, Table) and last.goes_on_in(first, top):
             blocks[at] = last.followed_by(first)
         done.append(blocks)
-        last = next((block for block in reversed(blocks) if block.key not in running), None)
+        last = next((block for block in reversed(blocks) if block not in own), None)
     return done
 
 

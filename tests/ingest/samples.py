@@ -120,15 +120,15 @@ def other_archive() -> bytes:
 
 
 def pdf_of_two_pages_with_one_table() -> bytes:
-    """Return a PDF whose table goes on, without its header, at the top of page 2."""
+    """Return a PDF whose table reaches the end of page 1 and goes on, without its header, at the top of page 2."""
     buffer = BytesIO()
     canvas = Canvas(buffer, pagesize=pagesizes.A4)
     rows = [("Term", "Rate"), *((f"{n} months", f"{n / 10:.2f} %") for n in range(1, 21))]
-    for page in (rows[:11], rows[11:]):
+    for page, top in ((rows[:11], 340), (rows[11:], 760)):
         for row, cells in enumerate(page):
             for column, text in enumerate(cells):
-                canvas.rect(72 + column * 120, 760 - row * 24, 120, 24)
-                canvas.drawString(78 + column * 120, 768 - row * 24, text)
+                canvas.rect(72 + column * 120, top - row * 24, 120, 24)
+                canvas.drawString(78 + column * 120, top + 8 - row * 24, text)
         canvas.showPage()
     canvas.save()
     return buffer.getvalue()
