@@ -1,9 +1,11 @@
 """A Word file said in what mammoth knows: the rest it would leave out, or set under another column. Pure.
 
 Runs stand freely in their paragraph: whatever else is around them (fields, directions of writing) mammoth takes for
-nothing. Formulas are written in one line. A row that begins some columns later gets an empty cell there.
+nothing. Formulas are written in one line; a return is a line's end, a place for text a tab. Signs of fonts have their
+codes in capitals. A row that begins some columns later gets an empty cell there.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement
@@ -11,10 +13,12 @@ from xml.etree.ElementTree import Element, SubElement
 from ingest.parsing.elements import local
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_LETTER: Final = re.compile(r"(?!D[89A-F]|0)[0-9A-F]{4}|0[1-9A-F][0-9A-F]{2}")
 _M: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _STRICT_M: Final = "{http://purl.oclc.org/ooxml/officeDocument/math}"
 _HOLDERS: Final = frozenset(f"{_W}{name}" for name in ("p", "r", "hyperlink", "sdtContent", "del", "moveFrom"))
 """What mammoth reads, or leaves out, by what it means."""
+_RENAMED: Final = {f"{_W}cr": f"{_W}br", f"{_W}ptab": f"{_W}tab"}
 _AROUND: Final = {
     "num": ("(", ")"), "den": ("/(", ")"), "sup": ("^(", ")"), "sub": ("_(", ")"), "rad": ("√(", ")"), "d": ("(", ")"),
     "fName": ("", " "), "mr": ("", " "), "eqArr": ("", " "),
@@ -26,10 +30,22 @@ def say_plainly(root: Element) -> None:
     """Write a part of a Word file with the elements that mammoth knows."""
     for element in reversed(list(root.iter())):  # from the innermost on
         children = list(element)
+        if element.tag in _RENAMED:
+            element.tag = _RENAMED[element.tag]
+        elif element.tag == f"{_W}sym":
+            _write_sign(element)
         if any(map(_is_loose, children)):
             element[:] = [inner for child in children for inner in _loosened(child)]
     for row in root.iter(f"{_W}tr"):
         _fill(row)
+
+
+def _write_sign(sign: Element) -> None:
+    """Write a sign's code as mammoth knows it; one that is a letter in every font becomes text."""
+    code = sign.get(f"{_W}char", "").upper()
+    sign.set(f"{_W}char", code)
+    if _LETTER.fullmatch(code) and not 0xE000 <= int(code, 16) <= 0xF8FF:
+        sign.tag, sign.text = f"{_W}t", chr(int(code, 16))
 
 
 def _is_loose(element: Element) -> bool:

@@ -21,6 +21,14 @@ _DROPPED = ["script", "style", "noscript", "template", "nav", "iframe", "object"
 _DROPPED += ["button", "input", "select", "textarea", "head", "link", "meta"]
 _XML_PROLOGUE = re.compile(r"\A\s*<\?xml[^>]*>")
 _BLANK_LINES = re.compile(r"\n{3,}")
+# Blocks that markdownify takes for words of a line.
+_BLOCKS = ["address", "aside", "center", "details", "dialog", "dir", "fieldset", "figure", "footer", "form", "header"]
+_BLOCKS += ["hgroup", "legend", "main", "menu", "optgroup", "option", "search", "summary"]
+_APART = re.compile(
+    r"display\s{0,4}+:\s{0,4}+(?:block|flex|grid|table|list-item|flow-root)|float\s{0,4}+:\s{0,4}+(?:left|right)",
+    re.IGNORECASE,
+)
+_BOX = re.compile(r"\A(?:checkbox|radio)\Z", re.IGNORECASE)
 _BREAKS = [*HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS, "br"]
 _DISPLAYED = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
 _STRUCK = re.compile(r"text-decoration(?:-line)?\s{0,4}:[^;]{0,60}line-through", re.IGNORECASE)
@@ -58,12 +66,16 @@ def to_text(soup: BeautifulSoup) -> str:
 
 def _strip(soup: BeautifulSoup) -> None:
     remove_unseen(soup)  # before its style sheets go
+    for box in soup("input", type=_BOX):
+        box.replace_with("☑" if box.has_attr("checked") else "☐")
     for tag in [*soup(_DROPPED), *soup(["del", "s", "strike"]), *soup(style=_STRUCK)]:
         tag.decompose()
     for node in soup.find_all(string=lambda text: isinstance(text, Comment | PreformattedString)):
         node.extract()
     for tag in soup(_is_raised):
         _raise(tag)
+    for tag in [*soup(_BLOCKS), *soup(list(_INLINE), style=_APART)]:
+        tag.name = "div"
     _join_figures(soup)
 
 
@@ -89,13 +101,27 @@ def _fills_cell(tag: Tag) -> bool:
 
 
 def _join_figures(soup: BeautifulSoup) -> None:
-    """Take emphasis away that begins or ends within a figure: its marks would tear the figure apart."""
+    """Take emphasis away that begins or ends within a figure, which its marks would tear apart; part two figures."""
     for before, after in pairwise(soup.find_all(string=True)):
         if _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
             between = _between(before, after)
             if not any(map(_is_block, between)):
                 for tag in [tag for tag in between if tag.name in _EMPHASIS]:
                     tag.name = "span"  # taken out of the tree, each would be looked for among all beside it
+            if _may_be_apart(before, after):
+                after.insert_before(" ")
+
+
+def _may_be_apart(before: NavigableString, after: NavigableString) -> bool:
+    """Tell whether two texts are each of an element beside the other one's, with classes that may part them."""
+    own, other = before.parent, after.parent
+    if own is None or other is None or not (own.has_attr("class") and other.has_attr("class")):
+        return False
+    return (
+        other.name != "sup"
+        and id(own) not in map(id, (other, *other.parents))
+        and id(other) not in map(id, own.parents)
+    )
 
 
 def _is_block(tag: Tag) -> bool:

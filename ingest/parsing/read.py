@@ -17,7 +17,11 @@ from ingest.parsing.pptx import parse_pptx
 from ingest.parsing.text import decode, parse_text
 from ingest.parsing.xlsx import parse_xlsx
 
-_HTML = re.compile(r"<(!doctype\s+html|html|head|body|article|section|main|div|table|h[1-6]|p|ul|ol)\b", re.IGNORECASE)
+_HTML = re.compile(
+    r"(?:<!--(?:(?!-->).)*+-->\s*+)*+"
+    r"<(!doctype\s+html|html|head|meta|title|link|base|style|form|body|article|section|main|div|table|h[1-6]|p|ul|ol)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _PAGE = re.compile(
     r"\A(?:<\?xml[^>]*+>\s*+)?(?:<!--(?:(?!-->).)*+-->\s*+)*+<(?:!doctype\s{1,8}html|html|head|body)\b",
     re.IGNORECASE | re.DOTALL,

@@ -44,7 +44,8 @@ def _candidates(data: bytes) -> list[str]:
 
 
 def _mostly_hangul(data: bytes) -> bool:
-    foreign = [c for c in data.decode("cp949", errors="replace") if ord(c) > 127]
+    # Lines of a drawn table and ㎡ are in each code page.
+    foreign = [c for c in data.decode("cp949", errors="replace") if ord(c) > 127 and (c.isalpha() or c == "\ufffd")]
     return sum("가" <= c <= "힣" for c in foreign) * 2 > len(foreign)
 
 

@@ -56,11 +56,44 @@ def test_a_figure_of_a_cell_is_torn_by_no_look_of_its_letters_and_never_joined_w
         ("금리 3.<b><i>5</i></b>%", "금리 3.5%"),
         ("<b>500</b>원", "500원"),
         ("<b>예금</b>은 <b>연</b> 3%", "**예금**은 **연** 3%"),
-        ('<b style="display:block">3.5</b><b style="display:block">4.0</b>', "**3.5****4.0**"),
+        ('<b style="display:block">3.5</b><b style="display:block">4.0</b>', "3.5\n\n4.0"),
     ],
 )
 def test_emphasis_does_not_part_a_figure(html: str, text: str) -> None:
     assert prose(html) == text
+
+
+@pytest.mark.parametrize(
+    "block", ["address", "aside", "main", "header", "footer", "form", "fieldset", "figure", "menu"]
+)
+def test_figures_on_lines_of_their_own_are_not_joined(block: str) -> None:
+    page = parse_html(f"<html><body><div>한도 5<{block}>3</{block}>90원</div></body></html>").pages[0].markdown
+    assert page == "한도 5\n\n3\n\n90원"
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<details><summary>한도 5</summary>90원</details>",
+        '<fieldset><legend>한도 5</legend><span style="float: right">90원</span></fieldset>',
+        '<span>한도 5</span><span style="display: block">90원</span>',
+        '<span class="name">한도 5</span><span class="value">90원</span>',
+    ],
+)
+def test_figures_of_two_parts_of_a_page_are_not_joined(html: str) -> None:
+    assert parse_html(f"<html><body><div>{html}</div></body></html>").pages[0].markdown.split() == ["한도", "5", "90원"]
+
+
+def test_boxes_of_a_page_say_whether_they_are_checked() -> None:
+    assert prose('<input type="checkbox" checked> 면제 <input type="RADIO"> 부과') == "☑ 면제 ☐ 부과"
+
+
+@pytest.mark.parametrize(
+    "start", ['<meta charset="utf-8">', "<style>td {{ color: red }}</style>", "<!-- 1 -->", "<form>"]
+)
+def test_a_table_that_a_program_saves_as_a_workbook_is_a_page(tmp_path: Path, start: str) -> None:
+    table = "<table border=1><tr><th>구분</th><th>금액</th></tr><tr><td>송금</td><td>500원</td></tr></table>"
+    assert "| 송금 | 500원 |" in text_of(read(tmp_path, f"{start}\n{table}".encode()))
 
 
 def test_a_digit_of_its_own_format_stays_in_its_figure_of_a_word_file(tmp_path: Path) -> None:

@@ -75,6 +75,30 @@ def test_a_formula_is_read_in_one_line(tmp_path: Path, formula: str, line: str) 
     assert text_with(tmp_path, f"<m:oMathPara><m:oMath>{parts}</m:oMath></m:oMathPara>") == f"연 {line}%입니다"
 
 
+@pytest.mark.parametrize(
+    ("within", "text"),
+    [
+        ("<w:r><w:t>3</w:t><w:cr/><w:t>50</w:t></w:r>", "연 3  \n50%입니다"),
+        ('<w:r><w:t>3</w:t><w:ptab w:alignment="right"/><w:t>50</w:t></w:r>', "연 3 50%입니다"),
+        ('<w:r><w:t>3</w:t><w:sym w:font="Symbol" w:char="f0b3"/><w:t>50</w:t></w:r>', "연 3≥50%입니다"),
+        ('<w:r><w:t>3</w:t><w:sym w:font="Batang" w:char="2264"/><w:t>50</w:t></w:r>', "연 3≤50%입니다"),
+    ],
+)
+def test_what_stands_between_two_figures_is_read(tmp_path: Path, within: str, text: str) -> None:
+    assert text_with(tmp_path, within) == text
+
+
+def test_a_box_says_whether_it_is_checked(tmp_path: Path) -> None:
+    states = '<w14:checkedState w14:val="2612"/><w14:uncheckedState w14:val="2610"/>'
+    boxes = [
+        f'<w:sdt xmlns:w14="http://schemas.microsoft.com/office/word/2010/wordml"><w:sdtPr><w14:checkbox>'
+        f'<w14:checked w14:val="{checked}"/>{states}</w14:checkbox></w:sdtPr><w:sdtContent><w:r><w:t>{sign}</w:t></w:r>'
+        f"</w:sdtContent></w:sdt><w:r><w:t>{word}</w:t></w:r>"
+        for checked, sign, word in ((1, "☒", "면제 "), (0, "☐", "부과 3.50"))
+    ]
+    assert text_with(tmp_path, *boxes) == "연 ☑면제 ☐부과 3.50%입니다"
+
+
 def test_a_row_that_begins_a_column_later_keeps_its_columns(tmp_path: Path) -> None:
     document = docx.Document()
     table = document.add_table(rows=3, cols=3)

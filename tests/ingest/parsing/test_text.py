@@ -27,6 +27,11 @@ def test_csv_is_a_table_in_every_encoding_of_korean_offices(tmp_path: Path, char
     )
 
 
+def test_a_table_drawn_with_lines_is_read_in_cp949(tmp_path: Path) -> None:
+    drawn = "┌───┬───┐\n│송금│500원│\n└───┴───┘\n"
+    assert read(tmp_path, drawn.encode("cp949")).pages[0].markdown == drawn.strip()
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
 def test_csv_may_be_delimited_otherwise(tmp_path: Path, delimiter: str) -> None:
     rows = f"term{delimiter}rate\n6{delimiter}2,10\n12{delimiter}2,35\n"
