@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from xml.etree import ElementTree
 
-from openpyxl import Workbook, load_workbook
+from openpyxl import Workbook
 from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.cell.rich_text import CellRichText
 from openpyxl.cell.text import InlineFont
+from openpyxl.reader.excel import ExcelReader
 from openpyxl.styles import Font
 from openpyxl.styles.colors import COLOR_INDEX, Color
 from openpyxl.styles.differential import DifferentialStyle
@@ -32,6 +33,7 @@ from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, heade
 from ingest.parsing.xlsx_conditions import Condition
 from ingest.parsing.xlsx_covered import CellText, Covers, covers_of
 from ingest.parsing.xlsx_layout import Layout
+from knowledge.passage import UNSTORED
 
 MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
 Ends = Mapping[tuple[int, int], tuple[int, int]]  # row and column where a merged range begins → its last column and row
@@ -43,6 +45,7 @@ _WHITE: Rgb = (255, 255, 255)
 _THEME: Mapping[int, Rgb] = {0: _WHITE, 1: (0, 0, 0)}
 _NO_COLOUR = Color()
 _SMALLEST_POINTS, _USUAL_POINTS = 2.0, 11.0  # of letters
+_SHOWN = 6  # cells in a mark
 _MOST_BESIDE = 64  # empty columns over which a long text goes on
 _BROKEN = (
     zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
@@ -68,7 +71,10 @@ def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
 def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
     # Row by row: a whole workbook in memory takes fifty times its file.
     _require_one_reading(office)
-    book = load_workbook(office.packed_again(), read_only=True, data_only=True, keep_links=False, rich_text=True)
+    reader = _Reader(office.packed_again(), read_only=True, data_only=True, keep_links=False, rich_text=True)
+    reader.read()
+    book = reader.wb
+    is_stale = _is_stale(office)
     for number, sheet in enumerate(book.worksheets, start=1):
         if sheet.sheet_state != "visible":
             continue
@@ -77,7 +83,30 @@ def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
         layout = Layout.of(office.parts[name])
         cells = _unconditioned(_cells(sheet, office.parts[name]), layout, book._differential_styles.styles)  # noqa: SLF001  openpyxl has no other way to them
         rows = _rows(cells, layout, covers_of(office, name, *layout.edges()))
-        yield Page(number=number, markdown=_sheet(sheet.title, rows, layout))
+        mark = _mark(layout.unstored(is_stale=is_stale))
+        yield Page(number=number, markdown=f"{mark}{_sheet(sheet.title, rows, layout)}")
+
+
+class _Reader(ExcelReader):  # type: ignore[misc]  # openpyxl has no types
+    """Passes over sheets that are a chart alone: they have no cells, and openpyxl fails at them in this mode."""
+
+    def read_chartsheet(self, sheet: object, rel: object) -> None:
+        """Do nothing."""
+
+
+def _is_stale(office: Office) -> bool:
+    """Tell whether the workbook asks to be calculated by who opens it; openpyxl takes every one to do so."""
+    books = [office.parts[name] for name in office.links("", "/officeDocument").values()]
+    asked = [one for book in books for one in ElementTree.fromstring(book).iterfind("{*}calcPr")]  # noqa: S314  as above
+    return any(one.get("fullCalcOnLoad", "0") not in {"0", "false"} for one in asked)
+
+
+def _mark(cells: Sequence[str]) -> str:
+    """Return the mark of cells of which the file does not say what they show, with the first of them.
+
+    Programs that make workbooks leave it, or a 0, to who opens it first.
+    """
+    return f"{UNSTORED}{', '.join(cells[:_SHOWN])}⟧\n\n" if cells else ""
 
 
 def _require_one_reading(office: Office) -> None:

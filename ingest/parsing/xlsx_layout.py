@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree
 
-from openpyxl.utils.cell import range_boundaries
+from openpyxl.utils.cell import column_index_from_string, range_boundaries
 
 from ingest.parsing.drawing_text import EMU
 from ingest.parsing.parsed import Reason, Unreadable
@@ -38,8 +38,11 @@ class Layout:
     shows_usual_columns: bool = True
     merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
     conditions: list[Condition] = field(default_factory=list)
+    formulas: dict[str, tuple[int, bool]] = field(default_factory=dict)  # by cell: its row, whether a value is stored
     _open: list[str] = field(default_factory=list)
     _row: int = 0
+    _cell: str = ""
+    _kind: str | None = None  # of the cell's value
     _areas: str = ""  # of the rules that follow
     _formula: str = ""
 
@@ -65,11 +68,58 @@ class Layout:
         self._open.append(name)
         if name == "row":
             self._take_row(attributes)
+        elif name == "c":
+            self._cell, self._kind = attributes.get("r", "?"), attributes.get("t")
         elif name == "si" and self._open != _STRING_AT:
             raise Unreadable(Reason.MALFORMED, "a text of a workbook stands outside of their table")
         elif self._open[-2:-1] == ["row"] and name not in {"c", "extLst"}:
             raise Unreadable(Reason.MALFORMED, "a row of a sheet holds what is no cell")
-        elif name == "col":
+        else:
+            self._take(name, attributes)
+
+    def data(self, text: str) -> None:
+        """Take the text of a rule's formula; a cell's value has one where it is stored."""
+        if self._open[-1:] == ["v"] and text.strip() and self._cell in self.formulas:
+            self.formulas[self._cell] = (self._row, True)
+        elif self._open[-2:] == ["cfRule", "formula"]:
+            self._formula += text
+
+    def end(self, _tag: str) -> None:
+        """Leave an element."""
+        name = self._open.pop()
+        if name == "f" and self._open[-1:] == ["c"]:
+            self.formulas[self._cell] = (self._row, False)
+        elif name == "v" and self._kind == "str" and self._cell in self.formulas:  # an empty text
+            self.formulas[self._cell] = (self._row, True)
+        elif name == "formula" and self._open[-1:] == ["cfRule"] and self.conditions:
+            self.conditions[-1].formulas.append(self._formula.strip())
+            self._formula = ""
+
+    def close(self) -> None:
+        """Nothing is left to do at the end of the part."""
+
+    def unstored(self, *, is_stale: bool) -> list[str]:
+        """Return the names of visible cells whose formula has no stored value; with `is_stale` none is one."""
+        return [
+            name
+            for name, (row, has_value) in self.formulas.items()
+            if (is_stale or not has_value) and row not in self.hidden_rows and not self._is_in_hidden_column(name)
+        ]
+
+    def _is_in_hidden_column(self, name: str) -> bool:
+        letters = name.rstrip("0123456789")
+        return letters.isalpha() and column_index_from_string(letters) in self.hidden_columns
+
+    def edges(self) -> tuple[Edges, Edges]:
+        """Return where the columns and the rows begin; hidden ones take no room."""
+        widths = self.widths | dict.fromkeys(self.hidden_columns, 0.0)
+        heights = self.heights | dict.fromkeys(self.hidden_rows, 0.0)
+        counted = ({at - 1: size for at, size in sizes.items()} for sizes in (widths, heights))
+        across, down = counted
+        return Edges(self.usual[0], across), Edges(self.usual[1], down)
+
+    def _take(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "col":
             self._take_columns(attributes)
         elif name == "mergeCell":
             self.merged.append(range_boundaries(attributes["ref"]))
@@ -79,28 +129,6 @@ class Layout:
             width, height = _size(attributes, "defaultColWidth"), _size(attributes, "defaultRowHeight")
             self.shows_usual_columns = width is None or width >= _NARROWEST
             self.usual = width * DIGIT if width else self.usual[0], height * EMU if height else self.usual[1]
-
-    def data(self, text: str) -> None:
-        """Take the text of a rule's formula."""
-        if self._open[-2:] == ["cfRule", "formula"]:
-            self._formula += text
-
-    def end(self, _tag: str) -> None:
-        """Leave an element."""
-        if self._open.pop() == "formula" and self._open[-1:] == ["cfRule"] and self.conditions:
-            self.conditions[-1].formulas.append(self._formula.strip())
-            self._formula = ""
-
-    def close(self) -> None:
-        """Nothing is left to do at the end of the part."""
-
-    def edges(self) -> tuple[Edges, Edges]:
-        """Return where the columns and the rows begin; hidden ones take no room."""
-        widths = self.widths | dict.fromkeys(self.hidden_columns, 0.0)
-        heights = self.heights | dict.fromkeys(self.hidden_rows, 0.0)
-        counted = ({at - 1: size for at, size in sizes.items()} for sizes in (widths, heights))
-        across, down = counted
-        return Edges(self.usual[0], across), Edges(self.usual[1], down)
 
     def _take_row(self, attributes: Mapping[str, str]) -> None:
         if self._open != _ROW_AT:
