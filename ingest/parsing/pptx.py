@@ -7,8 +7,12 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element
 
+from openpyxl.styles.numbers import is_date_format
+from openpyxl.utils.datetime import from_excel
 from pptx import Presentation
 from pptx.chart.chart import Chart
+from pptx.chart.plot import _BasePlot
+from pptx.chart.series import _BaseSeries
 from pptx.exc import PythonPptxError
 from pptx.shapes.base import BaseShape
 from pptx.shapes.graphfrm import GraphicFrame
@@ -117,18 +121,54 @@ def _chart(chart: Chart) -> str:
     """Return the numbers a chart draws, as a table under its title."""
     parts = [chart.chart_title.text_frame.text] if chart.has_title and chart.chart_title.has_text_frame else []
     for plot in chart.plots:
-        names = [series.name for series in plot.series]
+        if any(series._element.find("{*}xVal") is not None for series in plot.series):  # noqa: SLF001  as below
+            parts += [_points(series) for series in plot.series]
+            continue
+        labels = _labels(plot)
         # python-pptx has no other way to the number format of a series.
         formats = [_number_format(series._element) for series in plot.series]  # noqa: SLF001
         columns = [
             [shown(value, form) for value in series.values] for series, form in zip(plot.series, formats, strict=True)
         ]
         rows = [
-            [str(category), *(column[i] if i < len(column) else "" for column in columns)]
-            for i, category in enumerate(plot.categories)
+            [labels.get(i, ""), *(column[i] if i < len(column) else "" for column in columns)]
+            for i in range(max([*map(len, columns), *(at + 1 for at in labels)], default=0))
         ]
-        parts.append(to_markdown([["", *names], *rows]))
+        parts.append(to_markdown([["", *(series.name for series in plot.series)], *rows]))
     return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _labels(plot: _BasePlot) -> dict[int, str]:
+    """Return what stands below the values of a plot, by their places: some may have no label."""
+    levels = plot.categories.levels
+    paths = zip(levels[0] if levels else plot.categories, plot.categories.flattened_labels, strict=True)
+    labels = {label.idx: " / ".join(filter(None, path)) for label, path in paths}
+    code = plot._element.findtext("{*}ser/{*}cat//{*}formatCode", "")  # noqa: SLF001  as above
+    return {at: _on_axis(label, code) for at, label in labels.items()} if code else labels
+
+
+def _on_axis(text: str, number_format: str) -> str:
+    """Return a number as it is shown, a date as in all documents; what is none stays as it is."""
+    try:
+        number = float(text)
+        return shown(from_excel(number) if is_date_format(number_format) else number, number_format)
+    except (ValueError, OverflowError):
+        return text
+
+
+def _points(series: _BaseSeries) -> str:
+    """Return the points of a series that has a place across for each, and the sizes of its bubbles."""
+    element = series._element  # noqa: SLF001  as above
+    across, up, sizes = (
+        {int(point.get("idx", "0")): point.findtext("{*}v", "") for point in element.iterfind(f"{{*}}{name}//{{*}}pt")}
+        for name in ("xVal", "yVal", "bubbleSize")
+    )
+    form = _number_format(element)
+    rows = [
+        [across.get(at, ""), _on_axis(value, form), *([sizes.get(at, "")] if sizes else [])]
+        for at, value in sorted(up.items())
+    ]
+    return to_markdown([["", series.name], *rows])
 
 
 def _number_format(series: Element) -> str:

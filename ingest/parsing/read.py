@@ -18,7 +18,7 @@ from ingest.parsing.text import decode, parse_text
 from ingest.parsing.xlsx import parse_xlsx
 
 _HTML = re.compile(
-    r"(?:<!--(?:(?!-->).)*+-->\s*+)*+"
+    r"\A(?:<!--(?:(?!-->).)*+-->\s*+)*+"
     r"<(!doctype\s+html|html|head|meta|title|link|base|style|form|body|article|section|main|div|table|h[1-6]|p|ul|ol)\b",
     re.IGNORECASE | re.DOTALL,
 )
