@@ -11,6 +11,8 @@ MINUTES ?= 30
 # Test files side by side. Those that start two vLLM come before the others: memory for both, and no start beside a test
 # of time.
 WORKERS ?= 4
+# What `make check` runs; `make test CHECKED=1` leaves it out, where a check runs beside it (.ci/run).
+HOUSE_TESTS := tests/test_architecture.py tests/test_docs.py tests/golden
 # As the process that reads files has it: of two threads that compare a page's letters one waits busily for the other.
 test test-fast: export OPENBLAS_NUM_THREADS := 1
 # Programs in Python without a suffix; ruff's extend-include has the same.
@@ -30,7 +32,8 @@ test: setup ## Run every test that this machine can run (CI=true: a skipped test
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests)
-	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  $(if $(CHECKED),$(addprefix --ignore=,$(HOUSE_TESTS)))
 
 test-fast: ## Run the tests that start no server, browser or model: a minute
 	@scripts/setup --no-llm
@@ -48,7 +51,7 @@ check: ## Format, lint, types, import contracts, house rules
 	@set -m; { .venv/bin/mypy && .venv/bin/mypy --scripts-are-modules $(SCRIPTS); } & typed=$$!; set +m; \
 	  trap 'kill -- -$$typed 2>/dev/null || true' EXIT; \
 	  .venv/bin/lint-imports --no-cache | tail -n 3; \
-	  $(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py tests/golden; \
+	  $(PY) -m pytest -q $(HOUSE_TESTS); \
 	  wait $$typed
 	@$(PY) scripts/house_numbers
 
