@@ -31,6 +31,11 @@ _INTRODUCES: Final = re.compile(
 )
 _LABEL_LINE: Final = re.compile(r"[^\n|.]{1,60}[:：]|\[[^\]\n]{1,60}\]|【[^】\n]{1,60}】|<[^>\n]{1,60}>")
 _LABELLED: Final = re.compile(r"[\s*>\-•]{0,8}[가-힣A-Za-z]{1,12}\s?[:：]\s")
+# What stands in a line behind its label is of that label: "- **한도**: 300만원. …", "5. 수수료: …", "**Costs.** …".
+_LED: Final = re.compile(
+    rf"(?:(?:{BLOCK_MARK.pattern})\s?)?\*\*[^*\n]{{1,60}}\*\*|(?:{BLOCK_MARK.pattern})\s?[^\n|.:：]{{1,20}}[:：]\s"
+)
+_TITLE: Final = re.compile(r"\*\*[^*\n]{1,60}\*\*[:：.]?|[■□▶►▷☞◆◇◈★☆]\s?[^\n|.:：?\d]{1,40}(?<![다요죠까음함됨임])")
 _CAPTION: Final = re.compile(r"(?:단위|units?)\s{0,3}[:：]", re.IGNORECASE)
 
 
@@ -287,7 +292,8 @@ def _frame(sentence: SourceSentence, head: str) -> str:
 def _units(text: str, sentences: Sequence[SourceSentence]) -> Iterator[SourceSentence]:
     """Yield what can be read by itself, no heading.
 
-    Sentences, a table, a list or table with what introduces it, a sentence with what restricts it ("단, …").
+    Sentences, a table, a list or table with what introduces it, a sentence with what restricts it ("단, …"), a line
+    with the label that it begins with, a title that is marked as such with what it stands over.
     """
     for block in _blocks(text, sentences):
         if len(block) > 1 and block[-1].end - block[0].start <= _LONGEST_BLOCK:
@@ -311,7 +317,9 @@ def _blocks(text: str, sentences: Sequence[SourceSentence]) -> Iterator[list[Sou
     for sentence in sentences:
         last = block[-1] if block else None
         in_list = last is not None and _goes_on_as_list(text, sentence, last, in_list=in_list)
-        belongs = last is not None and (in_list or _belongs_to(text, sentence, last))
+        belongs = last is not None and (
+            in_list or _belongs_to(text, sentence, last) or _stands_behind_label(text, sentence, block)
+        )
         if block and not belongs:
             yield block
             block = []
@@ -335,15 +343,23 @@ def _goes_on_as_list(text: str, sentence: SourceSentence, last: SourceSentence, 
     return is_item and _INTRODUCES.search(last.text) is not None
 
 
+def _stands_behind_label(text: str, sentence: SourceSentence, block: Sequence[SourceSentence]) -> bool:
+    """Whether a sentence stands in the line that a label begins."""
+    is_near = sentence.start - block[0].start <= _LONGEST_BLOCK
+    return is_near and _LED.match(block[0].text) is not None and "\n" not in text[block[0].start : sentence.start]
+
+
 def _belongs_to(text: str, sentence: SourceSentence, last: SourceSentence) -> bool:
-    """Whether a sentence is the next row of a table, the table that is introduced, or a restriction."""
+    """Whether a sentence is the next row of a table, what is introduced or stands under a title, or a restriction."""
     if sentence.is_row and last.is_row:
         return _goes_on(text, last, sentence.start)
     if sentence.is_row:
-        return _INTRODUCES.search(last.text) is not None
+        return _INTRODUCES.search(last.text) is not None or _TITLE.fullmatch(last.text) is not None
     if last.is_row or last.is_heading:
         return False
     between = text[last.end : sentence.start]
     if _LABEL_LINE.fullmatch(last.text):  # and the label of a value, which stands in its line, goes on no other
         return between.count("\n") == 1
+    if _TITLE.fullmatch(last.text):
+        return not sentence.is_heading and sentence.text[:1] != last.text[:1]
     return depends_on_another(sentence.text) and not (_LABELLED.match(sentence.text) and _LABELLED.match(last.text))

@@ -41,7 +41,7 @@ from chatbot.notices import notice
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage, language_of
 
-CHECKS_VERSION: Final = 7
+CHECKS_VERSION: Final = 8
 """Raised where the checks show another text of the same answer: what was kept by others is not shown again."""
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from chatbot.grounding.sources import read_source
 from chatbot.grounding.stream import GroundingMode, GroundingStream
 from knowledge.passage import Passage
 from tests.chatbot.grounding.fed_streams import checked, cited, events_of, passage
@@ -163,3 +164,52 @@ def test_a_sentence_that_points_back_is_shown_with_its_own_after_one_of_another(
     plans = [passage("blue", "Plans", f"{first} It has a limit of KRW 300,000."), passage("red", "Plans", second)]
     shown = checked(f"{first} {second} It has a limit of KRW 300,000.", plans).text
     assert shown.endswith(f"{second}\n\n{first} It has a limit of KRW 300,000.")
+
+
+FACTS = passage(
+    "facts",
+    "Home loan",
+    "- **Loan-to-value**: at most 70%. For a first home it is 80%.\n"
+    "- **Payment holiday**: once, for up to 6 months. Interest goes on during the holiday.\n\n"
+    "**How long.** One to three business days. Orders after 15:30 count as the next business day.\n\n"
+    "**What it costs.**\n\n| Amount | Fee |\n|---|---|\n| up to USD 500 | KRW 3,000 |",
+    "en",
+)
+LEASE = passage(
+    "lease",
+    "전세대출",
+    "4. 한도: 보증금의 80% 이내입니다.\n5. 중도상환수수료: 3년 이내에 갚으면 0.6%입니다. 그 뒤에는 없습니다.\n\n"
+    "▶ 신청시기\n잔금지급일부터 3개월 이내에 신청합니다.",
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "source", "shown"),
+    [
+        ("The loan-to-value is at most 70%.", FACTS, "- **Loan-to-value**: at most 70%. For a first home it is 80%."),
+        (
+            "The payment holiday is once, for up to 6 months.",
+            FACTS,
+            "- **Payment holiday**: once, for up to 6 months. Interest goes on during the holiday.",
+        ),
+        (
+            "Orders after 15:30 count as the next business day.",
+            FACTS,
+            "**How long.** One to three business days. Orders after 15:30 count as the next business day.",
+        ),
+        (
+            "중도상환수수료는 3년 이내에 갚으면 0.6%입니다.",
+            LEASE,
+            "5. 중도상환수수료: 3년 이내에 갚으면 0.6%입니다. 그 뒤에는 없습니다.",
+        ),
+    ],
+)
+def test_a_line_is_shown_whole_with_the_label_that_says_what_it_is_of(answer: str, source: Passage, shown: str) -> None:
+    assert checked(answer, [source, OTHER]).text.strip() == shown
+
+
+@pytest.mark.parametrize("source", [FACTS, LEASE], ids=["bold", "marked"])
+def test_a_title_is_no_sentence_of_its_own_to_quote(source: Passage) -> None:
+    texts = [unit.text for unit in read_source(source).units]
+    assert not {"**What it costs.**", "**How long.**", "▶ 신청시기"} & set(texts)
+    assert any(text.startswith(("**What it costs.**\n\n| Amount", "▶ 신청시기\n잔금")) for text in texts)
