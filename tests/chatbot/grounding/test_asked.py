@@ -29,6 +29,12 @@ SAVINGS = passage(
         ("자유적금은 어떻게 해지하나요?", False),
         ("며칠 전에 만든 카드로 버스를 탈 수 있나요?", False),
         ("몇 가지 여쭤볼게요", False),
+        ("만기 몇 개월 전부터 납입이 안 되나요?", True),
+        ("비밀번호를 몇 번 틀려서 잠겼어요. 어떻게 풀어요?", False),
+        ("몇 년 전에 만든 통장을 해지하려면 뭐가 필요해요?", False),
+        ("며칠째 앱이 안 열려요", False),
+        ("만든 지 얼마 안 됐는데 해지할 수 있나요?", False),
+        ("No matter how often I try, the app says error", False),
         ("How do I close my account?", False),
     ],
 )
