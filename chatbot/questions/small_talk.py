@@ -20,10 +20,30 @@ class SmallTalk(StrEnum):
     PERSON = "person"
 
 
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+
+
 def _each(firsts: str, lasts: str) -> str:
     return " ".join(first + last for first, last in product(firsts.split(), lasts.split()))
 
 
+_STAFF: Final = "상담원 상담사 상담직원 직원 사람 고객센터 콜센터"
+_CALLS: Final = " ".join(
+    (
+        "연결 연결해줘 연결해줘요 연결해주세요 연결해주십시오 연결좀해줘 연결좀해주세요 연결부탁해요 연결부탁드려요",
+        "연결부탁드립니다 연결좀부탁드려요 연결되나요 연결돼요 연결가능한가요 연결할수있나요 연결원해요 연결원합니다",
+        "바꿔 바꿔줘 바꿔줘요 바꿔주세요 불러줘 불러주세요",
+        _each(
+            "통화 이야기 얘기 말 대화 상담",
+            "하고싶어 하고싶어요 하고싶습니다 하고싶은데 하고싶은데요 할래 할래요 할수있나요 가능한가요 하게해주세요",
+        ),
+    )
+)
+_PERSONS: Final = (
+    "ahuman aperson arealperson anagent aliveagent ahumanagent ahumanbeing someone somebody someonefromthebank "
+    "anoperator arepresentative anadvisor amanager customerservice customersupport support yourstaff"
+)
 _PHRASES: Final = {
     SmallTalk.GREETING: f"""
         안녕 안뇽 안녕하세요 안녕하세여 안녕하세용 안녕하셔요 안녕하십니까 안녕하신가요 하이 헬로 헬로우
@@ -31,7 +51,7 @@ _PHRASES: Final = {
         계세요 계신가요 ㅎㅇ
         {_each("좋은", "아침 아침입니다 아침이에요 오후입니다 오후예요 저녁입니다 저녁이에요")}
         {_each("질문 질문이 문의 문의가 물어볼게 물어볼것이 궁금한게 궁금한것이", "있어요 있습니다 있는데요")}
-        문의드립니다
+        문의드립니다 문의드려요 질문드립니다 질문드려요
         hi hello hey heya hiya howdy greetings yo goodmorning goodafternoon goodevening goodday nicetomeetyou
         howareyou howareyoudoing howareyoutoday howsitgoing whatsup anyonethere isanyonethere areyouthere
         ihaveaquestion ihaveaquickquestion ihavesomequestions quickquestion
@@ -43,6 +63,7 @@ _PHRASES: Final = {
         알았어 알았어요 알았습니다 이해했어요 이해했습니다
         확인했습니다 좋아요 좋네요 됐어요 됐습니다 괜찮아요 괜찮습니다 도움이됐어요 도움이되었어요 도움이됐습니다
         도움이되었습니다 도움됐어요 수고하세요 수고하셨습니다 수고하셨어요 안녕히계세요 안녕히가세요 잘있어요 바이
+        해결됐어요 해결됐습니다 많은도움이됐어요 많은도움이되었어요
         다음에봐요 {_each("좋은하루", "되세요 보내세요 되십시오 보내십시오")}
         thanks thankyou thx ty tysm cheers ok okay gotit isee understood noted great perfect awesome cool nice
         excellent thatsall thatisall thatshelpful thatwashelpful thathelps nothanks nothankyou alright
@@ -68,22 +89,19 @@ _PHRASES: Final = {
         {_each("whatcani", "ask askyou askhere")} help helpme ineedhelp canyouhelp canyouhelpme
         """,
     SmallTalk.PERSON: f"""
-        {_each("상담원 상담사 상담직원 직원 사람",
-               "연결 연결해줘 연결해줘요 연결해주세요 연결해주십시오 연결부탁해요 연결부탁드려요 연결부탁드립니다 "
-               "바꿔줘 바꿔줘요 바꿔주세요 불러줘 불러주세요")} 상담원
-        {_each("상담원과 상담원이랑 상담원하고 상담사와 상담사랑 직원과 직원이랑 직원하고 사람과 사람이랑 사람하고",
-               "통화하고싶어 통화하고싶어요 통화하고싶습니다 이야기하고싶어 이야기하고싶어요 "
-               "이야기하고싶습니다 얘기하고싶어 얘기하고싶어요 상담하고싶어 상담하고싶어요 "
-               "상담하고싶습니다 연결해줘 연결해주세요")}
-        {_each("speakto speakwith talkto talkwith chatwith connectmeto connectmewith transfermeto",
-               "ahuman aperson arealperson anagent aliveagent ahumanagent someone somebody anoperator arepresentative "
-               "anadvisor customerservice support yourstaff")}
-        agent humanagent liveagent liveperson realperson representative operator
+        {_each(_STAFF, _CALLS)} {_each(_each(_STAFF, "과 와 이랑 랑 하고 한테 에게 을 를 으로 로"), _CALLS)}
+        상담원 {_each(_STAFF, "이요 요")}
+        {_each("speakto speakwith talkto talkwith chatwith connectmeto connectmewith transfermeto putmethroughto reach "
+               "iwant ineed giveme getme howdoireach howcanireach howdoitalkto howdoispeakto howcanitalkto",
+               _PERSONS)}
+        agent humanagent liveagent liveperson realperson representative operator human customerservice customersupport
         """,
 }  # fmt: skip
-_KIND_OF: Final = {phrase: kind for kind, phrases in _PHRASES.items() for phrase in phrases.split()}
+_KIND_OF: Final = {_letters(phrase): kind for kind, phrases in _PHRASES.items() for phrase in phrases.split()}
 _FILLERS: Final = frozenset(
-    """
+    _letters(word)
+    for word in """
+    ㅎㅎ ㅋㅋ 그냥 제발 빨리 바로 말고
     아 어 음 저 저기 혹시 너 너는 넌 니 네가 당신 당신은 당신이 여기 여기는 지금 챗봇 챗봇님 챗봇아 봇 님 정말 진짜
     너무 매우 대단히
     많이 오늘도 친절한 친절하게 빠른 알려줘서 알려주셔서 도와줘서 도와주셔서 답변해주셔서 안내해주셔서 설명해주셔서
@@ -116,7 +134,3 @@ def small_talk(message: str, own_names: Collection[str]) -> SmallTalk | None:
         kinds |= {_KIND_OF[phrase]} if phrase in _KIND_OF else set()
         said = said[len(phrase) :]
     return max(kinds, key=_LAST_COUNTS, default=None)
-
-
-def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
