@@ -50,7 +50,11 @@ class JobBroker:
     def __init__(self, url: SecretStr, settings: JobBrokerSettings, tls: TlsSettings = SYSTEM_TLS) -> None:
         self._url = url
         self._settings = settings
-        self._redis: dict[str, Any] = {"connect_timeout": settings.deadline}
+        # A worker reads for `idle` seconds at most; that a server is lost with its machine nobody hears.
+        self._redis: dict[str, Any] = {
+            "connect_timeout": settings.deadline,
+            "stream_timeout": settings.idle + settings.deadline,
+        }
         if url.get_secret_value().startswith("rediss:"):
             self._redis["ssl_context"] = tls.context()
 

@@ -146,10 +146,12 @@ async def test_without_redis_sending_fails_within_its_deadline(own_redis: RedisS
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
-    own_redis: RedisServer,
+    own_redis: RedisServer, how: signal.Signals
 ) -> None:
-    broker = JobBroker(SecretStr(own_redis.url), JobBrokerSettings())
+    """Also where nobody hears of it: its machine is lost, and its packets with it."""
+    broker = JobBroker(SecretStr(own_redis.url), JobBrokerSettings(idle=0.5))
     await broker.send(["a"])
     delivered = Deliveries()
 
@@ -161,7 +163,7 @@ async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
         async with anyio.create_task_group() as group:
             group.start_soon(receive)
             await delivered.until(1)
-            own_redis.signal(signal.SIGKILL)
+            own_redis.signal(how)
 
 
 @pytest.mark.faults
