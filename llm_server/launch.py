@@ -88,7 +88,8 @@ class ServeSettings(BaseModel):
     def url(self) -> str:
         """The address of the server on this machine."""
         scheme = "http" if self.ssl_certfile is None else "https"
-        return f"{scheme}://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 class WarmUpResult(msgspec.Struct, frozen=True):
@@ -154,7 +155,7 @@ def check_port(host: str, port: int) -> None:
     Raises:
         PortTaken: it is not.
     """
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

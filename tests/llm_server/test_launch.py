@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from llm_server.launch import ServeSettings, command
+from llm_server.launch import PortTaken, ServeSettings, check_port, command
 from llm_server.profile import load_profile
 from tests.certificates import certificates
 from tests.conftest import free_port
@@ -181,6 +181,29 @@ def test_a_taken_port_is_reported_before_the_model_is_loaded(tmp_path: Path, por
         other.listen()
         with serving(stand_in(tmp_path), port, tmp_path) as process:
             assert f"Port {port} on 127.0.0.1 cannot be used" in sentence(process)
+
+
+@pytest.mark.parametrize(("host", "url"), [
+    ("127.0.0.1", "http://127.0.0.1:8100"),
+    ("0.0.0.0", "http://127.0.0.1:8100"),  # noqa: S104
+    ("::", "http://[::1]:8100"),
+    ("fd00::7", "http://[fd00::7]:8100"),
+])  # fmt: skip
+def test_the_launcher_reaches_its_server_by_either_family(host: str, url: str) -> None:
+    profile = load_profile("cpu-tiny")
+    assert ServeSettings(profile=profile, model="m", python=Path("p"), log_file=None, host=host).url == url
+
+
+def test_a_port_of_ipv6_is_looked_at_before_the_model_is_loaded(port: int) -> None:
+    with socket.socket(socket.AF_INET6) as other:
+        try:
+            other.bind(("::1", port))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        other.listen()
+        with pytest.raises(PortTaken, match=f"Port {port} on ::1 cannot be used"):
+            check_port("::1", port)
+    check_port("::1", port)
 
 
 def test_an_interpreter_without_vllm_is_named(tmp_path: Path, port: int) -> None:
