@@ -30,6 +30,7 @@ from ingest.parsing.colours import Rgb, blends, rgb_of
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, header_rows, names, title_rows, to_markdown
+from ingest.parsing.xlsx_boxes import text_boxes
 from ingest.parsing.xlsx_conditions import Condition
 from ingest.parsing.xlsx_covered import CellText, Covers, covers_of
 from ingest.parsing.xlsx_layout import Layout
@@ -82,9 +83,12 @@ def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
         name = sheet._worksheet_path  # noqa: SLF001  two sheets may have the same title
         layout = Layout.of(office.parts[name])
         cells = _unconditioned(_cells(sheet, office.parts[name]), layout, book._differential_styles.styles)  # noqa: SLF001  openpyxl has no other way to them
-        rows = _rows(cells, layout, covers_of(office, name, *layout.edges()))
+        edges = layout.edges()
+        rows = _rows(cells, layout, covers_of(office, name, *edges))
+        begin = edges[1][min(rows, default=1)]
+        boxes = [(at < begin, text) for at, text in text_boxes(office, name, *edges)]
         mark = _mark(layout.unstored(is_stale=is_stale))
-        yield Page(number=number, markdown=f"{mark}{_sheet(sheet.title, rows, layout)}")
+        yield Page(number=number, markdown=f"{mark}{_sheet(sheet.title, rows, layout, boxes)}")
 
 
 class _Reader(ExcelReader):  # type: ignore[misc]  # openpyxl has no types
@@ -266,7 +270,8 @@ def _tinted(base: Rgb, tint: float) -> Rgb:
     return level, level, level
 
 
-def _sheet(name: str, rows: Cells, layout: Layout) -> str:
+def _sheet(name: str, rows: Cells, layout: Layout, boxes: Sequence[tuple[bool, str]]) -> str:
+    """Return a sheet with the texts of its boxes, those that begin above its cells before these."""
     merged = _fill(rows, layout.merged)
     blocks: list[list[int]] = []
     for block in _blocks(rows, layout):
@@ -274,7 +279,9 @@ def _sheet(name: str, rows: Cells, layout: Layout) -> str:
             blocks[-1] += block
         else:
             blocks.append(block)
-    parts = [f"# {name}", *(_block(block, rows, merged, layout) for block in blocks)]
+    tables = [_block(block, rows, merged, layout) for block in blocks]
+    above, below = ([text for is_above, text in boxes if is_above is wanted] for wanted in (True, False))
+    parts = [f"# {name}", *above, *tables, *below]
     return "\n\n".join(parts) if len(parts) > 1 else ""
 
 

@@ -89,16 +89,26 @@ class Covers:
 
 def covers_of(office: Office, sheet: str, columns: Edges, rows: Edges) -> Covers:
     """Return what is drawn over the cells of a sheet's part and covers them."""
+    layers = layers_of(office, sheet, palette_of(office), columns, rows)
+    return Covers(columns, rows, [layer for layer in layers if layer.fill.is_opaque])
+
+
+def palette_of(office: Office) -> Palette:
+    """Return the colours of a workbook's theme."""
     themes = (part for name, part in office.parts.items() if name.startswith("xl/theme/theme"))
     theme = next(themes, None)
-    palette = Palette.of(None if theme is None else ElementTree.fromstring(theme), {})  # noqa: S314  as in `archive`
+    return Palette.of(None if theme is None else ElementTree.fromstring(theme), {})  # noqa: S314  as in `archive`
+
+
+def layers_of(office: Office, sheet: str, palette: Palette, columns: Edges, rows: Edges) -> list[Layer]:
+    """Return all that is drawn over the cells of a sheet's part, from the lowest."""
     layers: list[Layer] = []
     for name in office.links(sheet, "/drawing").values():
         if name in office.parts:
             drawing = _Drawing(office, palette, office.links(name))
             for anchor in ElementTree.fromstring(office.parts[name]):  # noqa: S314  as above
                 layers += drawing.layers(anchor, _box(anchor, columns, rows))
-    return Covers(columns, rows, [layer for layer in layers if layer.fill.is_opaque])
+    return layers
 
 
 @dataclass(frozen=True, slots=True)
