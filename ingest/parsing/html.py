@@ -37,6 +37,7 @@ _EMPHASIS = {"b", "strong", "i", "em"}
 _INLINE = {*_EMPHASIS, "u", "span", "a", "font", "small", "big", "mark", "ins", "sub", "sup"}
 _CELLS = ["td", "th"]
 _IN_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")
+_GOES_ON = re.compile(r"\d(?:[.,]\d|%)|[.,]\d")
 MOST_SPANNED = 200
 
 
@@ -116,6 +117,8 @@ def _may_be_apart(before: NavigableString, after: NavigableString) -> bool:
     """Tell whether two texts are each of an element beside the other one's, with classes that may part them."""
     own, other = before.parent, after.parent
     if own is None or other is None or not (own.has_attr("class") and other.has_attr("class")):
+        return False
+    if _GOES_ON.match(before[-1:] + after[:2]):
         return False
     return (
         other.name != "sup"

@@ -84,6 +84,10 @@ def test_figures_of_two_parts_of_a_page_are_not_joined(html: str) -> None:
     assert parse_html(f"<html><body><div>{html}</div></body></html>").pages[0].markdown.split() == ["한도", "5", "90원"]
 
 
+def test_decimals_of_their_own_class_stay_in_their_figure() -> None:
+    assert prose('<span class="a">3</span><span class="b">.50</span><span class="c">%</span>') == "3.50%"
+
+
 def test_boxes_of_a_page_say_whether_they_are_checked() -> None:
     assert prose('<input type="checkbox" checked> 면제 <input type="RADIO"> 부과') == "☑ 면제 ☐ 부과"
 
