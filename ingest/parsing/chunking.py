@@ -5,8 +5,9 @@ Lengths are counted with the embedder's own tokenizer.
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markdown_it import MarkdownIt
 from pydantic import BaseModel, Field, PositiveInt
@@ -18,6 +19,7 @@ from ingest.parsing.parsed import Parsed
 _LETTER = re.compile(r"\w")
 _MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")
 _CELL = re.compile(r"(?<!\\)\|")
+_FIGURE = re.compile(r"(?<=[^\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")
 _RETURN = re.compile(r"\r\n?")
 
 
@@ -177,7 +179,7 @@ class Chunker:
         yield from self._prose(text, done, section.end)
 
     def _prose(self, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
-        for offset, piece in self._splitter.chunk_indices(text[start:end]):
+        for offset, piece in _whole_figures(self._splitter.chunk_indices(text[start:end])):
             yield start + offset, piece
 
     def _rows(self, table: str, start: int) -> Iterator[tuple[int, str]]:
@@ -216,7 +218,18 @@ class Chunker:
         label = f"{fields[0]}\n\n" if has_label else ""
         # A splitter copies the vocabulary (0.3 s), so two serve all rows: a label takes a quarter at most.
         splitter = self._labelled_splitter if has_label else self._splitter
-        return [label + piece for piece in splitter.chunks("\n\n".join(fields[1:] if has_label else fields))]
+        whole = "\n\n".join(fields[1:] if has_label else fields)
+        return [label + piece for _, piece in _whole_figures(splitter.chunk_indices(whole))]
+
+
+def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield (offset, piece): a figure that is cut, in words without a blank, begins the next piece, before its unit."""
+    held = ""
+    for (offset, cut), (next_offset, following) in pairwise([*pieces, (-1, "")]):
+        piece, at = held + cut, offset - len(held)
+        end = _FIGURE.search(piece) if following and next_offset == offset + len(cut) else None
+        held = end[0] if end else ""
+        yield at, piece[: len(piece) - len(held)]
 
 
 def _joined_sections(before: _Section, section: _Section) -> _Section:

@@ -27,6 +27,14 @@ def test_every_passage_keeps_to_the_limit_but_for_its_heading_and_no_text_is_los
     assert sum(chunk.text.count("one hundred million won") for chunk in chunks) == 20
 
 
+@pytest.mark.parametrize("text", ["{}", "| 이름 | 한도 |\n| --- | --- |\n| 예금 | {} |"])
+def test_no_figure_is_cut_in_two_where_no_blank_is_near(chunker: Chunker, text: str) -> None:
+    figures = [f"{7_654_321 * n:,}원" for n in range(1, 90)]
+    chunks = split(chunker, text.format("이며한도".join(figures)))
+    assert len(chunks) > 2
+    assert [figure for figure in figures if not any(figure in chunk.text for chunk in chunks)] == []
+
+
 def test_a_section_begins_a_passage_and_is_named_by_its_headings(chunker: Chunker) -> None:
     chunks = split(chunker, f"# Deposits\n\n## Rates\n\n{PARAGRAPH}\n\n## Terms\n\n{PARAGRAPH}")
     assert [chunk.section for chunk in chunks] == ["Deposits > Rates", "Deposits > Terms"]
