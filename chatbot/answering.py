@@ -61,6 +61,7 @@ class Answering:
             self.turn.question,
             self.turn.prompt_passages,
             grounding=settings.grounding,
+            language=self.turn.language,
             bank=self.bank,
             leading=(self.state.ranked or ())[:1],
         )

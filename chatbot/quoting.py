@@ -66,7 +66,8 @@ async def ranked_quotes(answering: Answering) -> tuple[Quote, ...]:
 async def quotes(answering: Answering) -> QuotedAnswer:
     """Return the answer that consists of the passages' own sentences."""
     turn = answering.turn
-    return quoted_answer(turn.question, await ranked_quotes(answering), turn.prompt_passages)
+    ranked = await ranked_quotes(answering)
+    return quoted_answer(turn.question, ranked, turn.prompt_passages, language=turn.language)
 
 
 async def choose_quotes(answering: Answering, *, ends: FinishReason, priority: int) -> QuotedAnswer:

@@ -74,7 +74,7 @@ from chatbot.transcript import (
 from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.identity import Principal
-from knowledge.passage import Language, language_of
+from knowledge.passage import Language, language_in
 from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals
 from telemetry.setup import current_trace_id
@@ -103,7 +103,6 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     bank = services.banks.of(who.tenant)
     screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
     screened = screening.question
-    language = language_of(screened.text)
     branch = branch_of(conversation, question)
     repeated = repeatable(branch, partial(was_withdrawn, who.tenant, services.withdrawals))
     earlier: list[HistoryMessage] = [*repeated, *screening.earlier]
@@ -111,6 +110,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     # A question that is understood alone needs no message before it.
     budget = 0 if result.standalone else settings.history_tokens
     in_prompt = window(earlier, services.models.tokenizer.count, budget)
+    language = language_in([*(message.text for message in in_prompt if message.role == "user"), screened.text])
     prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, bank, services.prompts)
     max_answer_tokens = settings.answer_tokens(question.max_answer_tokens)
     thinking_tokens = settings.thinking_tokens if services.models.think else 0

@@ -1,6 +1,7 @@
 """A passage: the piece of a document that is embedded, retrieved, put into prompts and quoted to customers."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -91,3 +92,19 @@ def language_of(text: str) -> Language:
     letters = [c for c in composed(text) if c.isalpha()]
     hangul = sum("가" <= c <= "힣" or "ㄱ" <= c <= "ㆎ" for c in letters)
     return "ko" if letters and hangul * 5 >= len(letters) else "en"
+
+
+_MOST_WORDS_UNDECIDED = 3
+
+
+def language_in(questions: Iterable[str]) -> Language:
+    """Return the language of the last of a conversation's questions; they are oldest first.
+
+    A few words without Hangul ("IRP?", "USD 500", "ok") are in the language of the question before.
+    """
+    language: Language | None = None
+    for question in questions:
+        own = language_of(question)
+        is_undecided = own == "en" and len(question.split()) <= _MOST_WORDS_UNDECIDED
+        language = language if is_undecided and language else own
+    return language or "en"

@@ -117,12 +117,17 @@ def _standardised(scores: Sequence[float]) -> list[float]:
     return [(score - mean) / spread if spread else 0.0 for score in scores]
 
 
-def quoted_answer(question: str, ranked: Sequence[Quote], sources: Sequence[Passage]) -> QuotedAnswer:
-    """Return the answer of the first sentences; none where an amount is asked for and they state none."""
+def quoted_answer(
+    question: str, ranked: Sequence[Quote], sources: Sequence[Passage], *, language: Language | None = None
+) -> QuotedAnswer:
+    """Return the answer of the first sentences; none where an amount is asked for and they state none.
+
+    It is introduced in the question's language where none is given.
+    """
     chosen = _shown(ranked, sources)
     if asks_for_amount(question) and not any(states_amount(quote.text) for quote in chosen):
         chosen = []
-    introduction = _INTRODUCTION[language_of(question)]
+    introduction = _INTRODUCTION[language or language_of(question)]
     return QuotedAnswer.of(introduction, [citation_of(sources, quote, 0, 0) for quote in chosen])
 
 

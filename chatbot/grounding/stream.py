@@ -366,14 +366,15 @@ def grounding_stream(
     sources: Sequence[Passage],
     *,
     grounding: GroundingMode,
+    language: Language | None = None,
     bank: Bank | None = None,
     leading: Sequence[Quote] = (),
 ) -> GroundingStream:
-    """Return the stream that checks the answer to a screened question."""
+    """Return the stream that checks the answer to a screened question; its own language where none is given."""
     return GroundingStream(
         sources,
         grounding=grounding,
-        language=language_of(question),
+        language=language or language_of(question),
         question=question,
         bank=bank,
         leading=leading,

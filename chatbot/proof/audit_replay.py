@@ -21,7 +21,7 @@ from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.index import Index
 from knowledge.index import IndexUnavailable as IndexAway
-from knowledge.passage import Passage, language_of
+from knowledge.passage import Language, Passage, language_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,12 @@ class KnownTexts:
     asked: str | None
     earlier: tuple[Message, ...] | None
     answer: str | None
+
+    @property
+    def language(self) -> Language:
+        """The language that the question was answered in."""
+        earlier = (message.content for message in self.earlier or () if message.role == "user")
+        return language_in([*earlier, self.asked or ""])
 
 
 async def replay(
@@ -82,7 +88,7 @@ async def replay(
             unsent = "not asked: the prompt is not the one that was sent"
             findings.append(ReplayFinding("model", ReplayStanding.UNKNOWN, unsent))
         else:
-            rerun = Rerun(prompt, passages, texts.asked, opened, closed, context.models, context)
+            rerun = Rerun(prompt, passages, texts.asked, texts.language, opened, closed, context.models, context)
             findings += await rerun_model(rerun)
     return replace(replayed, findings=tuple(findings))
 
@@ -185,9 +191,13 @@ def rebuild(
     """Return the prompt as of that time, if all its parts are known."""
     if texts.asked is None or texts.earlier is None:
         return None
-    language = language_of(texts.asked)
     return prompts.build(
-        texts.asked, bank=bank.name(language), history=texts.earlier, passages=passages, language=language, at=at
+        texts.asked,
+        bank=bank.name(texts.language),
+        history=texts.earlier,
+        passages=passages,
+        language=texts.language,
+        at=at,
     )
 
 

@@ -22,7 +22,7 @@ from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
 from chatbot.quoting import rank_quotes
 from knowledge.index import IndexUnavailable as IndexFailed
-from knowledge.passage import Passage, language_of
+from knowledge.passage import Language, Passage
 
 COMPLETE = frozenset({"stop", "length"})
 """The finish reasons of answers that the model ended itself."""
@@ -42,6 +42,7 @@ class Rerun:
     prompt: Prompt
     passages: Sequence[Passage]
     question: str
+    language: Language
     opened: Opened
     closed: Closed
     models: Models
@@ -69,7 +70,7 @@ async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
         return [*findings, ReplayFinding("model", ReplayStanding.UNKNOWN, "the row is older than sampling parameters")]
     ranked = await rank_again(rerun)
     token_ids, checks = await rerun_answer(rerun, sampling, ranked[:1])
-    quoted = quoted_answer(rerun.question, ranked, rerun.passages) if checks.withheld_whole else NO_QUOTES
+    quoted = quoted_again(rerun, ranked) if checks.withheld_whole else NO_QUOTES
     texts = [shown.text for shown in (quoted, *quoted.each())] if quoted.citations else [checks.text]
     findings += answer_findings(rerun, token_ids, texts)
     return [*findings, await rerun_repair(rerun, quoted)] if closed.repair else findings
@@ -102,9 +103,14 @@ async def rank_again(rerun: Rerun) -> tuple[Quote, ...]:
         raise IndexUnavailable from exc
 
 
+def quoted_again(rerun: Rerun, ranked: Sequence[Quote]) -> QuotedAnswer:
+    """Return the answer that consists of the passages' own sentences."""
+    return quoted_answer(rerun.question, ranked, rerun.passages, language=rerun.language)
+
+
 async def rerun_quotes(rerun: Rerun) -> list[ReplayFinding]:
     """Find the quotes again of an answer that was to consist of them, and ask the model again which states it."""
-    quoted = quoted_answer(rerun.question, await rank_again(rerun), rerun.passages)
+    quoted = quoted_again(rerun, await rank_again(rerun))
     shown = shown_finding(rerun, [answer.text for answer in (quoted, *quoted.each())])
     return [
         ReplayFinding("model", ReplayStanding.SAME, "was asked to choose a quote"),
@@ -120,7 +126,7 @@ async def rerun_repair(rerun: Rerun, quoted: QuotedAnswer) -> ReplayFinding:
         rerun.question,
         before=rerun.prompt.before,
         excerpts=quoted.excerpts(rerun.passages),
-        language=language_of(rerun.question),
+        language=rerun.language,
     )
     if context.audit.keys.prompt_hash(closed.tenant, [prompt.ids]) != closed.repair_hash:
         return ReplayFinding(
@@ -150,6 +156,7 @@ async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote
         rerun.question,
         rerun.passages[: rerun.prompt.passages],
         grounding=GroundingMode(rerun.opened.grounding),
+        language=rerun.language,
         bank=rerun.context.banks.of(rerun.opened.tenant),
         leading=leading,
     )

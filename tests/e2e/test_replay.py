@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from knowledge.passage import language_of
 from tests.e2e.conftest import KOREAN, Product, until
 from tests.e2e.events import SentEvent
 from tests.forked import Forked
@@ -54,6 +55,22 @@ async def test_an_answer_is_replayed_token_by_token_until_its_conversation_is_de
     brought = await replayed(product, first[0].field("answer_id"), question=KOREAN)
     assert {brought[part] for part in ("question", "prompt", "probes", "model", "shown")} == {"same"}
     assert (await replayed(product, first[0].field("answer_id"), question=FOLLOW_UP))["question"] == "differs"
+
+
+async def test_a_few_words_without_hangul_are_answered_in_the_conversations_language_and_replayed(
+    product: Product,
+) -> None:
+    async with product.client(uuid4().hex) as http:
+        first = await product.ask(http, KOREAN)
+        asked = {"conversation_id": first[0].field("conversation_id")}
+        follow_ups = [await product.ask(http, question, **asked) for question in ("OTP?", "USD 500")]
+        english = await product.ask(http, "What is the weather on Mars today?", **asked)
+    for events in follow_ups:
+        said = "".join(str(event.field("text")) for event in events if event.name == "token")
+        assert language_of(said) == "ko", said
+        assert set((await replayed(product, events[0].field("answer_id"))).values()) == {"same"}
+    said = "".join(str(event.field("text")) for event in english if event.name == "token")
+    assert language_of(said) == "en", said
 
 
 async def test_a_model_that_says_something_else_now_shows(product: Product) -> None:
