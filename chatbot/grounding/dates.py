@@ -9,6 +9,7 @@ from chatbot.grounding.numerals import NATIVE
 from chatbot.grounding.quantity import (
     CODE,
     CURRENCIES,
+    CURRENCY_CODES,
     DATE,
     PHONE,
     QUARTER,
@@ -33,22 +34,29 @@ _HALF_DAY: Final = r"(?:(?P<half>오전|오후|낮|저녁|밤|새벽|아침)\s?)
 _AM: Final = r"(?P<am>(?i:[ap]\.?[ ]?m)(?![A-Za-z])\.?)"
 _WHOLE: Final = r"(?<![\d.,])"
 _BEFORE_YEAR: Final = r"(?:\s?,)?"
+_CODE: Final = f"(?:{'|'.join(sorted(CURRENCY_CODES))})"
+# 2000.10 is an amount beside its currency, and an index in points.
+_NO_AMOUNT_BEFORE: Final = rf"(?<![$€£¥₩])(?<!{_CODE})(?<!{_CODE}[ ])"
+_NO_AMOUNT_BEHIND: Final = (
+    rf"(?!\s?(?:[$€£¥₩]|원|달러|불|엔|유로|위안|파운드|프랑|바트|포인트|퍼센트|배|(?:{_CODE}|won|dollars?|euros?|yen|yuan"
+    r"|pounds?|francs?|points?|pts?|percent|times)(?![A-Za-z])))"
+)
 
 _DATES: Final = tuple(
     re.compile(pattern)
     for pattern in (
         rf"{_WHOLE}(?P<y>\d{{4}})\s?[-./]\s?(?P<m>\d{{1,2}})\s?[-./]\s?(?P<d>\d{{1,2}})(?!\d)\.?",
         rf"{_WHOLE}(?P<y>\d{{4}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
-        r"['’](?P<yy>\d{2})(?:년|[./])\s?(?P<m>\d{1,2})(?![\d개])(?:월|[./])?(?:\s?(?P<d>\d{1,2})(?:일|\b\.?))?",
+        r"['’](?P<yy>\d{2})(?:년|[./])\s?(?P<m>\d{1,2})(?![\d개]|(?:/4)?\s?분기)(?:월|[./])?(?:\s?(?P<d>\d{1,2})(?:일|\b\.?))?",
         r"['’](?P<yy>\d{2})년",
         rf"{_WHOLE}(?P<yy>\d{{2}})\.\s?(?P<m>\d{{1,2}})\.\s?(?P<d>\d{{1,2}})(?![\d%])\.?",
         rf"{_WHOLE}(?P<y>\d{{4}})-(?P<m>0[1-9]|1[0-2])(?![-\d])",
         rf"{_WHOLE}(?P<y>\d{{4}})\.\s?(?P<m>\d{{1,2}})\.(?!\s?\d)",
-        rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})\.(?P<m>0[1-9]|1[0-2])(?![\d.,%])",
+        rf"{_WHOLE}{_NO_AMOUNT_BEFORE}(?P<y>(?:19|20)\d{{2}})\.(?P<m>0[1-9]|1[0-2])(?![\d.,%]){_NO_AMOUNT_BEHIND}",
         rf"{_WHOLE}(?P<yy>\d{{2}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
         rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})(?:년|\s?회계\s?연도)",
         r"(?<![A-Za-z\d])FY[ -]?(?:(?P<y>(?:19|20)\d{2})|['’]?(?P<yy>\d{2}))(?![\dA-Za-z])",
-        r"(?<=[1-4][Qq])['’]?(?P<yy>\d{2})(?!\d)",
+        r"(?<=(?<![A-Za-z\d])[1-4][Qq])['’]?(?P<yy>\d{2})(?![A-Za-z\d])",
         rf"{_WHOLE}(?P<m>\d{{1,2}})월\s?(?P<d>\d{{1,2}})일",
         rf"{_WHOLE}(?P<m>\d{{1,2}})월",
         r"(?:매월|매달|익월|당월)\s?(?P<d>\d{1,2})일",
@@ -83,9 +91,11 @@ _PHONES: Final = re.compile(
     r"|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])|(?<![\d.,-])1[568]\d{2}[ ]\d{4}(?![\d,-])"
 )
 _QUARTERS: Final = re.compile(
-    r"(?<![A-Za-z\d])(?:[Qq](?P<before>[1-4])|(?P<after>[1-4])[Qq]"
-    r"|(?P<word>(?i:first|second|third|fourth|1st|2nd|3rd|4th))[ -](?i:quarter))(?![A-Za-z\d](?!\d(?!\d)))"
+    r"(?<![A-Za-z\d])(?:[Qq](?P<before>[1-4])(?![A-Za-z\d])|(?P<after>[1-4])[Qq](?:(?=\d\d(?![A-Za-z\d]))|(?![A-Za-z\d]))"
+    r"|(?P<word>(?i:first|second|third|fourth|1st|2nd|3rd|4th))[ -](?i:quarter)(?![A-Za-z\d]))"
 )
+# "Q1. What is the limit?" is the first question of a list, and stays a code.
+_ASKED: Final = re.compile(r"^[ \t#>*•·-]*(?P<number>[Qq]\d{1,2})[.):][ \t][^\n]*[?？]", re.MULTILINE)
 _ORDINALS: Final[Mapping[str, int]] = {
     "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2, "3rd": 3, "4th": 4
 }  # fmt: skip
@@ -136,7 +146,10 @@ def _codes(text: str) -> Iterator[Quantity]:
 
 def _quarters(text: str) -> Iterator[Quantity]:
     """Yield quarters in the unit of 1분기, and "twice" in that of 2회."""
+    asked = {match.start("number") for match in _ASKED.finditer(text)}
     for match in _QUARTERS.finditer(text):
+        if match.start() in asked:
+            continue
         word, digit = match["word"], match["before"] or match["after"]
         number = Decimal(digit if digit else _ORDINALS[word.lower()])
         yield _quantity(match, [Reading(QUARTER, number)], [number])

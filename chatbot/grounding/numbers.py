@@ -50,7 +50,11 @@ _AND_A_HALF: Final = re.compile(
     r"|[ ]and[ ]a[ ]half(?![A-Za-z])"
 )
 _HALVED: Final = frozenset({MONTHS, DAYS, SECONDS})
-_BY_BUSINESS_DAYS: Final = re.compile(r"영업일[ ]?(?:기준(?:으로)?[ ]?)?(?:약[ ]?)?(?:\d{1,3}[ ]?[~∼～-][ ]?)?\Z")
+_BY_BUSINESS_DAYS: Final = re.compile(
+    r"영업일[ ]?(?:기준(?:으로)?[ ]?)?(?:(?:약|최대|최소|최장|통상|보통|평균)[ ]?)?"
+    r"(?:\d{1,3}(?:일?[ ]?[~∼～-]|일?에서)[ ]?)?\Z"
+)
+_OF_BUSINESS_DAYS: Final = re.compile(r"[ ]?(?:이내|내|안|정도)?[ ]?[(（]영업일(?:[ ]?기준)?[)）]")
 _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _YEARS: Final = range(1900, 2101)
 _MEASURES: Final = frozenset({*CURRENCIES, PERCENT, POINTS, MONTHS, DAYS, SECONDS})
@@ -151,7 +155,7 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
         unit, end = trailing
     elif leading is not None:
         unit, start = leading
-    if unit is not None and unit.names == (DAYS, DATE) and _BY_BUSINESS_DAYS.search(text, max(0, start - 20), start):
+    if unit is not None and unit.names == (DAYS, DATE) and _are_business_days(text, start, end):
         unit = Unit((BUSINESS_DAYS,))
     if _is_no_quantity(text, number, unit):
         return
@@ -161,6 +165,12 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
     code, noun = ("", "") if unit else unread_unit(text, start, end)
     is_age = unit is None and may_be_age(text, start, end)
     yield Quantity(text[start:end], start, end, _readings(value, unit), (value,), code, noun, is_age)
+
+
+def _are_business_days(text: str, start: int, end: int) -> bool:
+    """Whether days at [start, end) are said to be business days: 영업일 기준 3일, 3일(영업일 기준)."""
+    before = _BY_BUSINESS_DAYS.search(text, max(0, start - 24), start)
+    return before is not None or _OF_BUSINESS_DAYS.match(text, end) is not None
 
 
 def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
