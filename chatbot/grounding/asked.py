@@ -13,11 +13,13 @@ from chatbot.grounding.numbers import quantities
 
 # Who says that something was tried several times (몇 번), or is a few years old, asks for no number.
 _SEVERAL: Final = (
-    r"\s?(?:년|해|달|개월|주|시간)째|\s?[가-힣]{1,2}(?:\s?된\s|(?:이나)?\s(?:\S{1,8}\s)?(?:틀려서|틀렸(?!을)|해도|해\s?봤|해\s?봐도|했는데|시도했|눌렀|입력했|거절당"
-    r"|보냈|전화했|문의했)|\s?전에\s?(?:\S{1,6}\s)?(?:만든|만들었|가입[한했]|신청[한했]|개설[한했]|받은|받았|보낸|보냈))"
+    r"\s?(?:년|해|달|개월|주|시간)째(?!\s?(?:부터|되면))"
+    r"|\s?[가-힣]{1,2}(?:\s?된\s|(?:이나)?\s(?:\S{1,8}\s)?(?:틀려서|해도(?!\s?(?:되|돼|괜찮|무료))|해\s?봐도|했는데"
+    r"|(?:틀렸|해\s?봤|시도했|눌렀|입력했|거절당|보냈|전화했|문의했)(?!을))"
+    r"|\s?전에\s?(?:\S{1,6}\s)?(?:만든|만들었|가입[한했]|신청[한했]|개설[한했]|받은|받았|보낸|보냈))"
 )
 _ASKS_FOR_AN_AMOUNT: Final = re.compile(
-    rf"얼마(?!\s?(?:전|간|안\s|되지\s|든지))|며칠(?!\s?(?:전|간|째))|(?<![가-힣])몇(?!\s?가지|\s?번을|{_SEVERAL})"
+    rf"얼마(?!\s?(?:전|간|안\s|되지\s|든지))|며칠(?!\s?(?:전|간|째(?!\s?(?:부터|되면))))|(?<![가-힣])몇(?!\s?가지|\s?번을|{_SEVERAL})"
     r"|(?<!matter )(?<!don't know )(?<!do not know )\bhow (?:much|many|long|old|often|soon)\b",
     re.IGNORECASE,
 )

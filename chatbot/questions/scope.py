@@ -111,6 +111,14 @@ _ON_A_CONDITION: Final = re.compile(
     r"|\bafter the (?:first|fixed|introductory|promotional)\b|\bmy (?:\w{1,20}+ ){0,3}rate\b",
     re.IGNORECASE,
 )
+# But the contract has no price of a market: "기준금리가 오르면 환율이 내리나요?" asks what one will do.
+_ON_A_MARKET: Final = re.compile(
+    r"(?:환율|주가|시세|집값|주식|코스피|코스닥|달러|엔화|유로|물가|비트코인|코인|금값|채권|펀드)[가-힣]?\s(?:\S{1,6}\s)?"
+    r"(?:오르|내리|떨어지)나요"
+    r"|\bwill (?:the )?(?:\w{1,20}+ )?(?:exchange rate|dollar|won|yen|euro|stock|share|bitcoin|gold|inflation"
+    r"|house price)s?\b",
+    re.IGNORECASE,
+)
 _ENGLISH_PRICE: Final = re.compile(_PRICE_EN, re.IGNORECASE)
 _SENTENCE_END: Final = re.compile(r"[.?\n]")
 # "만기 전에 갈아타도 되나요?" asks whether one may, "지금 갈아타도 될까요?" whether one should.
@@ -146,7 +154,7 @@ def _is_forecast(question: str) -> bool:
     """Tell whether a sentence asks what a price will do, and not what it does where something happens."""
     return any(
         (_MOVES_KO.search(part) or (_ENGLISH_PRICE.search(part) and _WILL.search(part)))
-        and not _ON_A_CONDITION.search(part)
+        and (_ON_A_MARKET.search(part) or not _ON_A_CONDITION.search(part))
         for part in _SENTENCE_END.split(question)
     )
 

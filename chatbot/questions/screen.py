@@ -52,6 +52,7 @@ _FOREIGN_TASK: Final = re.compile(
     r"|lyrics|jokes?|stor(?:y|ies)|essays?|novels?|e-?mails? (?:based|using)|outreach|screenplay|python|javascript"
     r"|(?<!pin )(?<!otp )(?<!qr )(?<!time )(?<!access )(?<!security )(?<!new )(?<!the )(?<!cation )code|scripts?"
     r"|program|resume|action items)\b"
+    r"|(?<!\bi )(?<!how to )\bwrite (?:me )?the code\b"
     r"|\btell\b(?: me)?[^.?\n]{0,30}\b(?:poems?|haikus?|jokes?|stor(?:y|ies))\b"
     r"|\b(?:summari[sz]e|main conclusions? of|output of) (?:this|the following|these) (?:web ?page|paper|article"
     r"|text|code|e-?mail|document)\b"
@@ -64,6 +65,7 @@ _FOREIGN_TASK: Final = re.compile(
     r"|(?:(?<![가-힣])시|소설|노래|가사|농담|에세이|동화|프로그램|파이썬|(?:파이썬|자바\S{0,6}|소스)\s?코드"
     r"|(?:\A|재미있는|재밌는|무서운|웃긴|옛날|슬픈|짧은)\s?이야기)(?:를|을|\s)?\s?(?:하나 |좀 |한 ?편 )*"
     r"(?:써|지어|작성해|만들어|짜|해) ?(?:줘|주세요|줄래|봐)"
+    r"|이야기(?:를|을|\s)?\s?(?:하나 |좀 |한 ?편 )*(?:써|지어) ?(?:줘|주세요|줄래|봐)"
     r"|코드(?:를|을|\s)?\s?(?:하나 |좀 )*(?:써|작성해|짜) ?(?:줘|주세요|줄래|봐)"
     r"|(?:영어|일본어|중국어|스페인어|프랑스어|독일어)로 (?:번역|통역)해|레시피|날씨(?:가|는)? ?(?:어때|어떤|알려)",
     re.IGNORECASE,

@@ -58,6 +58,8 @@ def test_an_attack_is_named_and_still_masked() -> None:
         "계산 프로그램 만들어줘",
         "파이썬 코드 하나 만들어 주세요",
         "무서운 이야기 하나 해줘",
+        "사랑 이야기 하나 써줘",
+        "Write the code to sort a list",
         "Tell me a joke",
         "I want you to write a Python program",
         "오늘 날씨가 어때?",
