@@ -97,9 +97,9 @@ def own_bank() -> OwnBank:
     """
     try:
         # No customer is served: these are required, and not used.
-        unused = SecretStr("redis://unused")
+        redis_url, audit_key = SecretStr("redis://unused"), SecretStr("unused" * 3)
         auth = AuthSettings(issuer="unused", public_key_file=Path("unused"))
-        settings = Settings(redis_url=unused, audit_key=unused, auth=auth)
+        settings = Settings(redis_url=redis_url, audit_key=audit_key, auth=auth)
         has_endpoint = settings.models_file is not None or bool(settings.llm_urls)
         return OwnBank(
             banks=read_banks(settings.bank_file),
