@@ -15,7 +15,12 @@ def _of_a_redis(url: SecretStr) -> SecretStr:
     """Refuse what no client of Redis reads, or reads as another host than is meant."""
     begins = "begin with redis:// or rediss://, as redis://:password@host:6379/0"
     escaped = "a #, / or ? of the password is written as %23, %2F or %3F"
-    parts = urlsplit(url.get_secret_value())
+    try:
+        parts = urlsplit(url.get_secret_value())
+    except ValueError as exc:  # its text has the password
+        raise ValueError(
+            f"it is no URL: {begins}; a [, ] or other sign of the password is written as %5B, %5D, ..."
+        ) from exc
     if parts.scheme == "unix":
         return url
     if parts.scheme not in ("redis", "rediss"):

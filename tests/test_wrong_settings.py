@@ -27,6 +27,8 @@ BOTH = [
     ("REDIS_URL", "redis:6379"),
     ("REDIS_URL", "redis://:hunter2#1@redis:6379/0"),
     ("REDIS_URL", "redis://:hunter2/1@redis:6379/0"),
+    ("REDIS_URL", "redis://:[hunter2]@redis:6379/0"),
+    ("REDIS_URL", "redis://:hunter2℀@redis:6379/0"),
     ("REDIS_URL", "http://redis:6379"),
     ("QDRANT_URL", "qdrant:6333"),
     ("LOG_LEVEL", "verbose"),
