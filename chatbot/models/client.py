@@ -364,6 +364,8 @@ def _announcements(member: Member, *, switched: bool) -> Iterator[Switched | Not
 
 def _done(answer: Generation, attempts: Attempts) -> ModelDone:
     models = tuple(attempts.models)
+    if not answer.usage_is_believed:
+        log.warning("usage_not_believed", models=models)
     if answer.thinks:
         log.warning("thinking_not_closed", models=models)
     if answer.closed_unopened:

@@ -9,14 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-import structlog
-
 from chatbot.events import Usage
 from chatbot.models.completion import Delta, GenerationEnd, ReportedUsage, Sampling
 from chatbot.models.thinking import UNBOUNDED, ThinkingFilter, Thought, begun_answer
 from chatbot.tokenizer import RenderedChat, Tokenizer
-
-log = structlog.get_logger(__name__)
 
 Decode = Callable[[Sequence[int]], str]
 _MOST_TIMES_OURS = 16
@@ -237,7 +233,7 @@ class Generation:
 
     def usage(self) -> Usage:
         """Return what the customer pays for: the prompt once, every token of the answer and of its thinking."""
-        reported = self._believed()
+        reported = self._reported if self.usage_is_believed else None
         continuation, thinking = self._continuation, self._said.thinking_tokens
         if self._foreign is not None and self._counts_itself and reported is not None and reported.generated_tokens:
             thought = min(max(self._foreign.thinking_tokens, reported.thinking_tokens), reported.generated_tokens)
@@ -261,16 +257,12 @@ class Generation:
             thinking_tokens=thinking + thinking_elsewhere,
         )
 
-    def _believed(self) -> ReportedUsage | None:
-        """Return what the endpoint reports, unless nobody can have used so much."""
+    @property
+    def usage_is_believed(self) -> bool:
+        """Whether the endpoint reports no more tokens than an answer can have."""
         reported = self._reported
-        if reported is None:
-            return None
         most_prompt, most = (_MOST_TIMES_OURS * ours for ours in (self._continuation.prompt_tokens, self.most_tokens))
-        if reported.prompt_tokens <= most_prompt and reported.generated_tokens <= most:
-            return reported
-        log.warning("usage_not_believed", prompt=reported.prompt_tokens, generated=reported.generated_tokens)
-        return None
+        return reported is None or (reported.prompt_tokens <= most_prompt and reported.generated_tokens <= most)
 
     def _translated(self, parts: Iterable[Delta | Thought]) -> Iterator[Delta | Thought]:
         for part in parts:
