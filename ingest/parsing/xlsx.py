@@ -46,7 +46,7 @@ _WHITE: Rgb = (255, 255, 255)
 _THEME: Mapping[int, Rgb] = {0: _WHITE, 1: (0, 0, 0)}
 _NO_COLOUR = Color()
 _SMALLEST_POINTS, _USUAL_POINTS = 2.0, 11.0  # of letters
-_SHOWN = 6  # cells in a mark
+_SHOWN, _LONGEST = 6, 10  # cells in a mark, characters of the name of one
 _MOST_BESIDE = 64  # empty columns over which a long text goes on
 _BROKEN = (
     zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
@@ -110,7 +110,7 @@ def _mark(cells: Sequence[str]) -> str:
 
     Programs that make workbooks leave it, or a 0, to who opens it first.
     """
-    return f"{UNSTORED}{', '.join(cells[:_SHOWN])}⟧\n\n" if cells else ""
+    return f"{UNSTORED}{', '.join(cell[:_LONGEST] for cell in cells[:_SHOWN])}⟧\n\n" if cells else ""
 
 
 def _require_one_reading(office: Office) -> None:

@@ -44,6 +44,11 @@ def test_a_formula_without_a_stored_value_blocks_an_approval(tmp_path: Path, *, 
     assert text_of(parsed.without_marks()).startswith("# Sheet")
 
 
+def test_a_cell_whose_name_is_padded_blocks_an_approval_too(tmp_path: Path) -> None:
+    text = text_of(read(tmp_path, with_formula(f"<c r='B2{' ' * 90}'><f>A2*3</f><v/></c>")))
+    assert [finding.blocks for finding in passage_findings([replace(FEES, text=text)])] == [True]
+
+
 def test_a_formula_in_a_hidden_column_blocks_nothing(tmp_path: Path) -> None:
     assert NOT_STORED not in text_of(read(tmp_path, with_formula(hidden=True)))
 
