@@ -85,7 +85,7 @@ def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
         cells = _unconditioned(_cells(sheet, office.parts[name]), layout, book._differential_styles.styles)  # noqa: SLF001  openpyxl has no other way to them
         edges = layout.edges()
         rows = _rows(cells, layout, covers_of(office, name, *edges))
-        begin = edges[1][min(rows, default=1)]
+        begin = edges[1][min((at for at, row in rows.items() if row), default=1)]
         boxes = [(at < begin, text) for at, text in text_boxes(office, name, *edges)]
         mark = _mark(layout.unstored(is_stale=is_stale))
         yield Page(number=number, markdown=f"{mark}{_sheet(sheet.title, rows, layout, boxes)}")

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 from ingest.parsing.archive import Office
 from ingest.parsing.colours import blends
 from ingest.parsing.drawing_fills import Palette, share_of
-from ingest.parsing.drawing_layers import Box, Layer
+from ingest.parsing.drawing_layers import Box, Layer, near
 from ingest.parsing.drawing_text import EMU, Style, points_in, words_of
 from ingest.parsing.elements import local
 from ingest.parsing.raised import raised
@@ -27,8 +27,9 @@ def text_boxes(office: Office, sheet: str, columns: Edges, rows: Edges) -> list[
     for at, layer in enumerate(layers):
         if local(layer.element) == "sp" and not _is_out_of_sight(layer, layers[at + 1 :]):
             text = "\n\n".join(filter(None, _paragraphs(layer, palette)))
-            found += [(layer.bounds[1], text)] if text else []
-    return sorted(found, key=lambda box: box[0])
+            found += [(layer.bounds, text)] if text else []
+    # A shape may stand there twice, the second time for programs that do not know its kind.
+    return sorted(((bounds[1], text) for bounds, text in dict.fromkeys(found)), key=lambda box: box[0])
 
 
 def _is_out_of_sight(layer: Layer, later: Sequence[Layer]) -> bool:
@@ -36,7 +37,7 @@ def _is_out_of_sight(layer: Layer, later: Sequence[Layer]) -> bool:
     if min(layer.place.size) < _SMALLEST_POINTS * EMU:
         return True
     points = points_in(Box(0, 0, *layer.place.size), layer.place)
-    covers = [cover for cover in later if cover.fill.is_opaque]
+    covers = near(points, (cover for cover in later if cover.fill.is_opaque))
     return sum(any(cover.holds(point) for cover in covers) for point in points) >= _SHARE * len(points)
 
 

@@ -63,6 +63,15 @@ def test_a_box_is_read_above_or_below_the_table_as_it_stands(tmp_path: Path) -> 
     assert sheet_with(tmp_path, box("1)", look='baseline="30000"')) == f"# Sheet\n\n{TABLE}\n\n¹⁾"
 
 
+def test_a_box_between_the_first_row_and_the_table_is_read_above_it(tmp_path: Path) -> None:
+    assert sheet_with(tmp_path, box("(단위: 천원)"), top=2) == f"# Sheet\n\n(단위: 천원)\n\n{TABLE}"
+
+
+def test_a_box_that_stands_there_for_older_programs_too_is_read_once(tmp_path: Path) -> None:
+    twice = [box("(단위: 천원)", fill="<a:noFill/>")] * 2
+    assert sheet_with(tmp_path, *twice) == f"# Sheet\n\n{TABLE}\n\n(단위: 천원)"
+
+
 def test_white_letters_of_a_dark_box_are_read(tmp_path: Path) -> None:
     assert "700원" in sheet_with(tmp_path, box("700원", letters=WHITE, fill=BLACK))
 
