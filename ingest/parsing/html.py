@@ -37,7 +37,7 @@ _EMPHASIS = {"b", "strong", "i", "em"}
 _INLINE = {*_EMPHASIS, "u", "span", "a", "font", "small", "big", "mark", "ins", "sub", "sup"}
 _CELLS = ["td", "th"]
 _IN_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")
-_GOES_ON = re.compile(r"\d(?:[.,]\d|%)|[.,]\d")
+_GOES_ON = re.compile(r"\d(?:[.,]\d|[%％‰])|[.,+−-]\d")
 MOST_SPANNED = 200
 
 

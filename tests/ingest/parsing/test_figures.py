@@ -86,6 +86,7 @@ def test_figures_of_two_parts_of_a_page_are_not_joined(html: str) -> None:
 
 def test_decimals_of_their_own_class_stay_in_their_figure() -> None:
     assert prose('<span class="a">3</span><span class="b">.50</span><span class="c">%</span>') == "3.50%"
+    assert prose('<span class="a">-</span><span class="b">3</span><span class="c">％</span>') == "-3％"
 
 
 def test_boxes_of_a_page_say_whether_they_are_checked() -> None:
