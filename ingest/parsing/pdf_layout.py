@@ -8,6 +8,9 @@ from itertools import pairwise
 
 # A number that may be a page's: it stands alone, or before a word for pages.
 _PAGE_NUMBER = re.compile(r"(?<!\w)(?<!\d[.,])\d{1,5}(?=\s?(?:쪽|페이지|p\b)|(?!\w|[.,]\d|\s?[%％‰]))")
+_APART_BEFORE = re.compile(r"(?:[|｜]|\bpage)\s?\Z", re.IGNORECASE)
+_APART_AFTER = re.compile(r"\s?(?:[|｜]|쪽|페이지)")
+_LONGEST = 200  # characters of a line that may have the page's number
 _AMOUNT = re.compile(r"\d\s?(?:[%％‰]|[십백천만억조]*+원)|[₩￦$€£¥]\s?\d")
 _BULLET = re.compile(r"^([-•·●○◦▪■□◆◇▶▷※☞*]|\(?\d{1,2}[.)]|[①-⑳가-하][.)]?)\s")
 _NUMBERED = re.compile(r"^\(?\d{1,2}[.)]\s")
@@ -119,26 +122,36 @@ def running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]
     """
     if len(pages) < 3:
         return [{} for _ in pages]
-    keys = [dict(_keys(page, number)) for number, page in enumerate(pages)]
+    keys = [_keys(page, number) for number, page in enumerate(pages)]
     count = Counter(key for page in keys for key in {key for line in page.values() for key in line})
     common = ({line: max(own, key=count.__getitem__, default="") for line, own in page.items()} for page in keys)
     return [{line: key for line, key in page.items() if count[key] * 2 > len(pages)} for page in common]
 
 
-def _keys(page: Sequence[Block], number: int) -> Iterator[tuple[Block, list[str]]]:
-    """Yield the first and last lines of a page, each as it is and with its numbers counted from the page's.
+def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
+    """Return the first and last lines of a page, each as it is and with its numbers counted from the page's.
 
-    Those at the top are counted so only where they have no words: "Product 2" may be what the page is about.
+    Those at the top are counted so only where they have no words, or where a number is set apart as a page's is:
+    "Product 2" may be what the page is about.
     """
     lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
-    for inwards in (lines[:3], lines[:-4:-1]):
+    found: dict[Block, list[str]] = {}
+    for inwards in (lines[:-4:-1], lines[:3]):
         apart = [not _follows(max(pair, key=_top), min(pair, key=_top)) for pair in pairwise(inwards)] + [True] * 2
         for at, line in enumerate(inwards[:2]):
             if _AMOUNT.search(line.text) is None:
                 is_counted = inwards[0] is lines[0] or not _has_words(line.text)
-                numbers = _PAGE_NUMBER.finditer(line.text) if is_counted else ()
                 as_it_is = [line.text] if any(apart[at:2]) else []
-                yield line, [*as_it_is, *(_counted(line.text, match, number) for match in numbers)]
+                counted = [_counted(line.text, match, number) for match in _numbers(line.text, all_of_them=is_counted)]
+                found[line] = [*found.get(line, ()), *as_it_is, *counted]
+    return found
+
+
+def _numbers(text: str, *, all_of_them: bool) -> Iterator[re.Match[str]]:
+    """Yield what may be the number of a page, or only what a sign or a word for pages says to be one."""
+    for match in _PAGE_NUMBER.finditer(text) if len(text) <= _LONGEST else ():
+        if all_of_them or _APART_BEFORE.search(text[: match.start()]) or _APART_AFTER.match(text, match.end()):
+            yield match
 
 
 def _top(line: Line) -> float:

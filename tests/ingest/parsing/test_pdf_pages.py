@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import pytest
 from reportlab.lib import pagesizes
 from reportlab.pdfgen.canvas import Canvas
 
@@ -50,6 +51,32 @@ def ruled(canvas: Canvas, bottom: int, rows: Sequence[tuple[str, str]]) -> None:
         for column, text in enumerate(texts):
             canvas.rect(60 + 150 * column, bottom + 22 * row, 150, 22)
             canvas.drawString(65 + 150 * column, bottom + 22 * row + 7, text)
+
+
+@pytest.mark.parametrize(
+    ("header", "footer"),
+    [
+        ("Our bank", "Chapter 3 Deposits | {}"),
+        ("Deposits 2026.03.01 | {}", "- {} -"),
+        ("Page {} of 3 Deposits", "Our bank"),
+    ],
+)
+def test_a_table_goes_on_under_a_header_and_over_a_footer_with_the_number_of_the_page(
+    tmp_path: Path, header: str, footer: str
+) -> None:
+    """Also where these two are all that stands beside it."""
+    buffer = BytesIO()
+    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    for page in range(1, 4):
+        canvas.drawString(60, 800, header.format(page))
+        months = [(f"{page * 100 + row} months", f"{page}.{row:02} %") for row in range(30)]
+        ruled(canvas, 100, [*([("Term", "Rate")] if page == 1 else []), *months])
+        canvas.drawString(60, 40, footer.format(page))
+        canvas.showPage()
+    canvas.save()
+    for later in read(tmp_path, buffer.getvalue()).pages[1:]:
+        assert later.markdown.startswith("| Term | Rate |")
+        assert later.markdown.endswith(".29 % |")
 
 
 def test_a_table_after_a_page_with_room_below_its_own_has_no_other_ones_header(tmp_path: Path) -> None:
