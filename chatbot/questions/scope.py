@@ -21,28 +21,12 @@ class ExcludedTopic(StrEnum):
     ADVICE = "advice"
 
 
-_GENERIC_BANKS: Final = frozenset(
-    f"{name}은행"
-    for name in (
-        *("", "타", "다른", "시중", "상대", "상대방", "인터넷", "해외", "외국", "한국", "중앙", "국내", "지방", "저축"),
-        *(
-            "주거래",
-            "거래",
-            "수취",
-            "받는",
-            "받으시는",
-            "보내는",
-            "송금",
-            "입금",
-            "출금",
-            "지급",
-            "결제",
-            "발급",
-            "개설",
-        ),
-        *("취급", "이용", "제휴", "중개", "어느", "어떤", "무슨", "모든", "여러", "각", "해당", "이전"),
-    )
-)
+_GENERIC_BANKS: Final = frozenset({"은행"}) | {
+    f"{kind}은행"
+    for kind in """타 다른 시중 상대 상대방 인터넷 해외 외국 한국 중앙 국내 지방 저축 주거래 거래 수취 받는
+    받으시는 보내는 송금 입금 출금 지급 결제 발급 개설 취급 이용 제휴 중개 어느 어떤 무슨 모든 여러 각 해당
+    이전""".split()  # noqa: SIM905  # a list of words
+}
 _NO_NAMES: Final = frozenset(
     {"The", "Your", "My", "Another", "Other", "This", "A", "Any", "Which"}
     | {"Receiving", "Sending", "Correspondent", "Intermediary", "Beneficiary", "Issuing"}
@@ -86,9 +70,8 @@ _ASKS_THE_WAY: Final = re.compile(
     r"|\bhow (?:do|can|to|long)\b|\bwhere\b|\bwhen will\b|\bway (?:for me )?to\b|\b(?:recipient|the person)\b",
     re.IGNORECASE,
 )
-_PRICE_KO: Final = (
-    r"(?:금리|이율|환율|주가|시세|가격|집값|주식|코스피|코스닥|달러|엔화|유로|물가|비트코인|코인|금값|채권|펀드)"
-)
+_MARKET_KO: Final = r"환율|주가|시세|집값|주식|코스피|코스닥|달러|엔화|유로|물가|비트코인|코인|금값|채권|펀드"
+_PRICE_KO: Final = rf"(?:금리|이율|가격|{_MARKET_KO})"
 _PRICE_EN: Final = (
     r"\b(?:rates?|dollar|yen|euro|won|prices?|markets?|stocks?|shares?|inflation|bitcoin|crypto\w{0,20}|kospi|gold)\b"
 )
@@ -113,7 +96,7 @@ _ON_A_CONDITION: Final = re.compile(
 )
 # But the contract has no price of a market: "기준금리가 오르면 환율이 내리나요?" asks what one will do.
 _ON_A_MARKET: Final = re.compile(
-    r"(?:환율|주가|시세|집값|주식|코스피|코스닥|달러|엔화|유로|물가|비트코인|코인|금값|채권|펀드)[가-힣]?\s(?:\S{1,6}\s)?"
+    rf"(?:{_MARKET_KO})[가-힣]?\s(?:\S{{1,6}}\s)?"
     r"(?:오르|내리|떨어지)나요"
     r"|\bwill (?:the )?(?:\w{1,20}+ )?(?:exchange rate|dollar|won|yen|euro|stock|share|bitcoin|gold|inflation"
     r"|house price)s?\b",
