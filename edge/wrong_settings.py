@@ -72,6 +72,6 @@ def wrong_settings(error: ValidationError | SettingsError, variables: Mapping[st
     if not isinstance(cause, json.JSONDecodeError):
         yield f"{prefix}: {error}"
         return
-    for name in sorted(variable.upper() for variable, value in variables.items() if value == cause.doc):
-        if name.startswith(prefix):
-            yield f"{name}: is to be JSON, texts in double quotes ({cause.msg}, character {cause.pos + 1})"
+    named = {variable.upper() for variable, value in variables.items() if value == cause.doc}
+    for name in sorted(name for name in named if name.startswith(prefix)) or [prefix or "a variable"]:
+        yield f"{name}: is to be JSON, texts in double quotes ({cause.msg}, character {cause.pos + 1})"

@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import typer
+from pydantic_settings import SettingsError
 
 from chatbot.__main__ import settings_or_exit as chat_settings
 from chatbot.models import ModelsMisconfigured
 from chatbot.settings import Settings as ChatSettings
+from edge import wrong_settings
 from ingest.__main__ import settings_or_exit as staff_settings
 from ingest.settings import Settings as StaffSettings
 from tests.golden.contracts import settings_of
@@ -117,3 +119,12 @@ def test_models_that_are_not_named_are_a_sentence(urls: str, sentence: str, monk
     monkeypatch.setenv("LLM_TOKENIZER", "/models/a")
     with pytest.raises(ModelsMisconfigured, match=sentence):
         _ = ChatSettings().models
+
+
+def test_broken_json_is_told_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDER__EXTRA_BODY", "{'truncate': true}")
+    with pytest.raises(SettingsError) as refused:
+        ChatSettings()
+    (line,) = wrong_settings(refused.value, {})
+    assert "JSON" in line
+    assert "truncate" not in line
