@@ -144,6 +144,8 @@ def environment(settings: ServeSettings) -> dict[str, str]:
         fixed["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         # A GPU in the machine must not change what a CPU profile does.
         fixed["CUDA_VISIBLE_DEVICES"] = ""
+        # Compiled, two small kernels gain nothing measurable (README's machine), and need a C++ compiler.
+        fixed["TORCH_COMPILE_DISABLE"] = "1"
     if Path(settings.model).is_dir():
         fixed |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     return {**fixed, **settings.profile.environment, **settings.environment}
@@ -288,8 +290,7 @@ class _CompletionReply(msgspec.Struct, frozen=True):
 async def _generate(http: aiohttp.ClientSession, model: str) -> int:
     """Generate once, so that kernels, caches and the tokenizer are warm, and return the number of tokens.
 
-    With log probabilities, as in the answerability probe: vLLM compiles a kernel at the first such request, which takes
-    20 s on two cores unless an earlier process has cached it.
+    With log probabilities, as in the answerability probe: on a GPU vLLM compiles a kernel at the first such request.
 
     Raises:
         NotReady: vLLM refuses.
