@@ -98,9 +98,8 @@ CMD ["batch", "--help"]
 
 # llm-server itself and vLLM have an environment each: their pins differ.
 FROM base AS llm-base
-# Triton compiles kernels at the first start.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ libc6-dev libnuma1 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
 ENV LLM_PYTHON=/opt/vllm/bin/python VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 PATH=/opt/venv/bin:/opt/vllm/bin:/usr/local/bin:/usr/bin:/bin
 
 FROM build AS vllm-cuda
@@ -127,6 +126,9 @@ ENTRYPOINT ["llm-server"]
 CMD ["serve", "--profile=cpu", "--host=0.0.0.0", "--port=8000", "--log-file=-"]
 
 FROM llm-base AS llm-server
+# On a GPU Triton compiles kernels at the first start.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ libc6-dev && rm -rf /var/lib/apt/lists/*
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=llm-server-packages /opt/venv /opt/venv
 COPY --from=vllm-cuda /opt/vllm /opt/vllm

@@ -95,7 +95,11 @@ def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -
 def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> str:
     program = shutil.which("tesseract")
     if program is None:
-        raise Unreadable(Reason.EMPTY_TEXT, "its pages are pictures, and character recognition is not installed here")
+        raise Unreadable(
+            Reason.EMPTY_TEXT,
+            "its pages are pictures, and tesseract is not installed here"
+            " (Debian, Ubuntu: apt-get install tesseract-ocr tesseract-ocr-kor)",
+        )
     command = [program, "stdin", "stdout", "--dpi", f"{picture.dpi:.0f}", *options]
     with _memory_lent_to_child():
         done = subprocess.run(  # noqa: S603  the program is found on PATH, the arguments are ours
