@@ -125,7 +125,10 @@ class LimitedConnection(HttpToolsProtocol):
     @property
     def _untaken(self) -> int:
         """How many bytes wait here for the client; a close of TLS waits for what the wire below still has."""
-        above = 0 if self._wire is self.transport else self.transport.get_write_buffer_size()
+        try:
+            above = 0 if self._wire is self.transport else self.transport.get_write_buffer_size()
+        except AttributeError:  # asyncio's TLS transport drops its buffer when it is closed a second time
+            above = 0
         return above + self._wire.get_write_buffer_size()
 
     def _unacknowledged(self) -> int:
@@ -314,8 +317,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     def break_off(self) -> None:
         """Close the connection with a reset: the kernel would keep what its client does not take for minutes."""
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._wire.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -17,7 +17,7 @@ from anyio.streams.tls import TLSStream
 from fastapi import FastAPI, Request, Response
 
 from edge import ServerTlsSettings, bind, listening
-from edge.connection_limits import ConnectionLimits
+from edge.connection_limits import ConnectionLimits, LimitedConnection
 from tests.certificates import certificates
 from tests.conftest import free_port
 
@@ -254,6 +254,22 @@ async def test_replies_that_nobody_takes_leave_room_for_a_customer(served: Serve
         with anyio.fail_after(20):
             while not await let_in(there):
                 await anyio.sleep(0.05)
+
+
+async def test_a_connection_closed_twice_is_reset(served: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[LimitedConnection] = []
+    begin = LimitedConnection.on_response_complete
+    monkeypatch.setattr(LimitedConnection, "on_response_complete", lambda self: (made.append(self), begin(self))[1])
+    async with served(ConnectionLimits(reply_seconds=0.2, stalled_seconds=0.1)) as there:
+        async with await there.connect() as stream:
+            await stream.send(LONG_ASKED)
+            with anyio.fail_after(20):
+                while not made:
+                    await anyio.sleep(0.01)
+                made[0].transport.close()
+                made[0].transport.close()
+                while made[0].stalled_for or made[0] in made[0].connections:
+                    await anyio.sleep(0.01)
 
 
 async def let_in(there: Served) -> bool:
