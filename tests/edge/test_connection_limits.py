@@ -260,16 +260,16 @@ async def test_a_connection_closed_twice_is_reset(served: Serve, monkeypatch: py
     made: list[LimitedConnection] = []
     begin = LimitedConnection.on_response_complete
     monkeypatch.setattr(LimitedConnection, "on_response_complete", lambda self: (made.append(self), begin(self))[1])
-    async with served(ConnectionLimits(reply_seconds=0.2, stalled_seconds=0.1)) as there:
-        async with await there.connect() as stream:
-            await stream.send(LONG_ASKED)
-            with anyio.fail_after(20):
-                while not made:
-                    await anyio.sleep(0.01)
-                made[0].transport.close()
-                made[0].transport.close()
-                while made[0].stalled_for or made[0] in made[0].connections:
-                    await anyio.sleep(0.01)
+    limits = ConnectionLimits(reply_seconds=0.2, stalled_seconds=0.1)
+    async with served(limits) as there, await there.connect() as stream:
+        await stream.send(LONG_ASKED)
+        with anyio.fail_after(20):
+            while not made:
+                await anyio.sleep(0.01)
+            made[0].transport.close()
+            made[0].transport.close()
+            while made[0] in made[0].connections:
+                await anyio.sleep(0.01)
 
 
 async def let_in(there: Served) -> bool:
