@@ -77,7 +77,7 @@ ENTRYPOINT ["chatbot"]
 CMD ["serve"]
 
 FROM base AS ingest-base
-# Scanned pages are read by tesseract, in both languages; letters of a PDF are compared with those of a Korean font.
+# Scanned pages are read by tesseract, in both languages; reviewers' pictures of PDF pages need a Korean font.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends \
       fonts-nanum tesseract-ocr tesseract-ocr-kor tesseract-ocr-eng && rm -rf /var/lib/apt/lists/*

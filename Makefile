@@ -13,8 +13,6 @@ MINUTES ?= 30
 WORKERS ?= 4
 # What `make check` runs; `make test CHECKED=1` leaves it out, where a check runs beside it (.ci/run).
 HOUSE_TESTS := tests/test_architecture.py tests/test_docs.py tests/golden
-# As the process that reads files has it: of two threads that compare a page's letters one waits busily for the other.
-test test-fast: export OPENBLAS_NUM_THREADS := 1
 # Programs in Python without a suffix; ruff's extend-include has the same.
 SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/release_notes scripts/site
 

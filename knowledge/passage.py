@@ -14,11 +14,9 @@ LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
 COVERED = "⟦그림이나 도형이 글을 가릴 수 있음⟧"
 """Stands in the text of a draft where its file does not say whether a picture covers some of it: none is approved."""
-MISREAD = "⟦그려진 글자와 다르게 읽힘: "
-"""Begins a mark as `COVERED` is: a page draws other letters than its file says; they follow, as 1→9, up to a `⟧`."""
 UNSTORED = "⟦수식의 값이 파일에 없음: "
-"""Begins such a mark, too: a workbook's file does not say what these cells show, as C2, up to a `⟧`."""
-MARK = re.compile(f"{re.escape(COVERED)}|(?:{re.escape(MISREAD)}|{re.escape(UNSTORED)})[^⟦⟧]{{1,80}}⟧")
+"""Begins a mark as `COVERED` is: a workbook's file does not say what the cells show that follow, as C2, up to a `⟧`."""
+MARK = re.compile(f"{re.escape(COVERED)}|{re.escape(UNSTORED)}[^⟦⟧]{{1,80}}⟧")
 
 _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
 

@@ -20,7 +20,6 @@ from ingest.parsing.ocr import CPU_SECONDS, DPI, MOST_PIXELS, ORIENTATION_DPI, P
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pdf_layout import (
     Block,
-    Box,
     Line,
     Table,
     Upright,
@@ -30,10 +29,15 @@ from ingest.parsing.pdf_layout import (
     with_headers,
     without_repeats,
 )
+from ingest.parsing.pdf_letters import (
+    PlacedLetter,
+    has_unembedded_fonts,
+    hide_text,
+    placed_letters,
+    remove_replacements,
+)
 from ingest.parsing.pdf_raised import with_raised
-from ingest.parsing.pdf_tables import PageTables, PlacedLetter
-from ingest.parsing.pdf_unseen import PageLetter, hide_text, look_at, remove_replacements
-from knowledge.passage import MISREAD
+from ingest.parsing.pdf_tables import PageTables
 
 MOST_PAGES = 2000
 RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is fifty times slower than pdfium
@@ -45,7 +49,6 @@ MOST_STAMPED = 200  # letters of these lines: a source, a header, a box of appro
 STAMPED_SECONDS = 10  # of a processor, for pictures that may show no text at all
 MOST_VAIN = 5  # pages of a file whose pictures are looked at for nothing: they are its ground
 OUTLINES = 30  # drawn paths that may be letters
-_SHOWN = 8  # pairs of letters in a mark
 
 _FILE_NAME = re.compile(
     r"\A(microsoft word|untitled|document\d*\Z)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)\Z", re.IGNORECASE
@@ -58,6 +61,8 @@ def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
     Raises:
         Unreadable: encrypted, malformed, too many pages, or pages without any text.
     """
+    # Neither a letter's box nor a picture to recognise depends on the machine's fonts: pdfium falls back to its own.
+    pdfium_c.FPDF_SetSystemFontInfo(None)
     document = open_pdf(path)
     try:
         if len(document) > MOST_PAGES:
@@ -98,7 +103,6 @@ def open_pdf(path: Path) -> pypdfium2.PdfDocument:
 @dataclass(frozen=True, slots=True)
 class _Page:
     blocks: list[Block]
-    misread: tuple[tuple[str, str], ...]
     is_vain: bool = False
     """Whether its pictures were recognised beside its text, and show no more than it says."""
 
@@ -125,16 +129,10 @@ def _parsed(read: Sequence[_Page], title: str) -> Parsed:
         format=Format.PDF,
         title=title if title and not _FILE_NAME.search(title) else biggest,
         pages=tuple(
-            Page(number=number, markdown=f"{_mark(page.misread)}{to_page(blocks, sizes)}")
-            for number, (page, blocks) in enumerate(zip(read, without_repeats(whole, running), strict=True), start=1)
+            Page(number=number, markdown=to_page(blocks, sizes))
+            for number, blocks in enumerate(without_repeats(whole, running), start=1)
         ),
     )
-
-
-def _mark(misread: Sequence[tuple[str, str]]) -> str:
-    """Return the mark of letters that are drawn as others than they are read as, with the first of them."""
-    pairs = [f"{drawn}→{said if said.isalnum() else '?'}" for said, drawn in dict.fromkeys(misread)]
-    return f"{MISREAD}{', '.join(pairs[:_SHOWN])}⟧\n\n" if pairs else ""
 
 
 def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
@@ -152,27 +150,25 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, ma
         remove_replacements(page)
         text = page.get_textpage()
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
-        sight = look_at(page, text)
-        ruled = _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        letters = list(with_raised(_placed(sight.letters, upright)))
-        has_text = any(letter.is_seen for letter in letters)
-        found_tables = tables.on_page(index, turn=upright.turn, letters=letters) if ruled and has_text else []
-        blocks = list(_blocks(text, upright, _shown(sight.letters, letters), found_tables))
+        as_written = list(placed_letters(page, text, upright))
+        letters = list(with_raised(as_written))
+        count = sum(letter.letter.isalnum() for letter in letters if not letter.is_hidden)
+        may_have_tables = count > 0 and _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
+        found_tables = tables.on_page(index, turn=upright.turn, letters=letters) if may_have_tables else []
+        blocks = list(_blocks(text, upright, _replaced(as_written, letters), found_tables))
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
-        if not found_tables and _readable(lines) < LEAST_LETTERS and _draws(page, lines):
-            blocks = [*_recognised(page)] or blocks
-        elif may_be_stamped and _covered(page) >= STAMPED_SHARE and (seen := _seen(letters)) < MOST_STAMPED:
-            below = _below(page)
-            is_vain = _readable(below) <= seen
+        if not found_tables and (readable := _readable(lines)) < LEAST_LETTERS and _draws(page, lines):
+            # Of a font that is not in the file the text is certain, and its picture is not.
+            keeps_text = readable > 0 and has_unembedded_fonts(page)
+            blocks = [*lines, *_below(page)] if keeps_text else [*_recognised(page)] or blocks
+        elif may_be_stamped and count < MOST_STAMPED and _covered(page) >= STAMPED_SHARE:
+            below = _below_in_time(page)
+            is_vain = _readable(below) <= count
             blocks += [] if is_vain else below
     finally:
         page.close()
-    return _Page(blocks, sight.misread, is_vain)
-
-
-def _seen(letters: Sequence[PlacedLetter]) -> int:
-    return sum(letter.is_seen and letter.letter.isalnum() for letter in letters)
+    return _Page(blocks, is_vain)
 
 
 def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
@@ -180,30 +176,26 @@ def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Lin
     return recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages, seconds=seconds)
 
 
-def _below(page: pypdfium2.PdfPage) -> list[Line]:
-    """Return what a page shows without its text; nothing where recognising it takes too long or is not installed."""
+def _below(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
+    """Return what a page shows without its text, which is read from the file and not from a picture of it."""
     hide_text(page)
+    return _recognised(page, seconds)
+
+
+def _below_in_time(page: pypdfium2.PdfPage) -> list[Line]:
     try:
-        return _recognised(page, STAMPED_SECONDS)
-    except Unreadable:
-        return []
+        return _below(page, STAMPED_SECONDS)
+    except Unreadable as exc:
+        if exc.reason is Reason.TOO_SLOW:
+            return []
+        raise
 
 
-def _placed(letters: Sequence[PageLetter], upright: Upright) -> Iterator[PlacedLetter]:
-    for one in letters:
-        yield PlacedLetter(one.index, one.letter, _box(upright.box(*one.box)), one.is_seen)
-
-
-def _shown(read: Sequence[PageLetter], letters: Sequence[PlacedLetter]) -> dict[tuple[int, str], str]:
-    """Return what stands for letters that are not shown as they are read, by their places and what they are read as."""
-    pairs = zip(read, letters, strict=True)
-    shown = {(one.index, one.letter): letter.letter if one.is_seen else " " for one, letter in pairs}
+def _replaced(written: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> dict[tuple[int, str], str]:
+    """Return what replaces letters that are hidden or raised, by their places and as they are written."""
+    pairs = zip(written, letters, strict=True)
+    shown = {(one.index, one.letter): " " if one.is_hidden else letter.letter for one, letter in pairs}
     return {read_as: shown_as for read_as, shown_as in shown.items() if read_as[1] != shown_as}
-
-
-def _box(sides: tuple[float, float, float, float]) -> Box:
-    left, bottom, right, top = sides
-    return Box(left=left, bottom=bottom, right=right, top=top)
 
 
 def _turn(text: pypdfium2.PdfTextPage) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from ingest.parsing.pdf_layout import Box
-from ingest.parsing.pdf_tables import PlacedLetter
+from ingest.parsing.pdf_letters import PlacedLetter
 from ingest.parsing.raised import raised
 
 _MARKS: Final = frozenset("0123456789()[]")

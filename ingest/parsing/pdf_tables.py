@@ -4,7 +4,6 @@ import struct
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from pdfplumber.table import TableFinder
 from pdfplumber.utils.exceptions import PdfminerException
 
 from ingest.parsing.pdf_layout import Box, Table
+from ingest.parsing.pdf_letters import PlacedLetter
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import to_markdown
 
@@ -32,20 +32,6 @@ _SAME_EDGE = 2.0  # points: rules drawn twice
 _SAME_END = 3.0  # points: what pdfplumber takes for one place
 _BAND = 8  # points
 _NEXT = 0.3  # of a letter's height: letters of a word stand closer
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedLetter:
-    """A letter as pdfium reads it: its place in the page's text, and its box on the turned page."""
-
-    index: int
-    letter: str
-    box: Box
-    is_seen: bool
-
-
-class _ReadOtherwise(Exception):
-    """pdfplumber reads another letter than pdfium, whose letters were compared with what the page shows."""
 
 
 class PageTables:
@@ -67,10 +53,9 @@ class PageTables:
     def on_page(self, index: int, *, turn: int, letters: Sequence[PlacedLetter]) -> list[Table]:
         """Return the tables of at least two rows and two columns of a page, turned clockwise by `turn` degrees.
 
-        Of the page's letters, with their boxes on the turned page, those that nobody sees are left out of the cells.
+        Of the page's letters, with their boxes on the turned page, the hidden ones are left out of the cells.
 
-        pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams), or reads as other letters: those
-        have no tables.
+        pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams): those have no tables.
         """
         try:
             if self._pdf is None:
@@ -86,7 +71,6 @@ class PageTables:
             KeyError,
             IndexError,
             struct.error,
-            _ReadOtherwise,
         ):
             return []
 
@@ -105,21 +89,18 @@ def _tables(page: pdfplumber.page.Page, letters: Sequence[PlacedLetter]) -> list
             bands[band].append(letter)
     try:
         floor = float(page.height) + float(page.mediabox[1])
-        seen = page.filter(partial(_is_seen, bands=bands, floor=floor))
-        drawn = [table for table in _drawn(seen) if len(table.cells) <= MOST_CELLS]
+        shown = page.filter(partial(_is_shown, bands=bands, floor=floor))
+        drawn = [table for table in _drawn(shown) if len(table.cells) <= MOST_CELLS]
         tables = [_table(table, floor, letters) for table in drawn]
     finally:
         page.close()
     return _innermost([table for table in tables if table is not None])
 
 
-def _is_seen(drawn: dict[str, Any], *, bands: Mapping[int, Sequence[PlacedLetter]], floor: float) -> bool:
-    """Tell whether pdfplumber's object is no unseen letter: one is known by its place and by what it is.
+def _is_shown(drawn: dict[str, Any], *, bands: Mapping[int, Sequence[PlacedLetter]], floor: float) -> bool:
+    """Tell whether pdfplumber's object is not a hidden letter: one is known by its place and by what it is.
 
     A raised letter becomes one in pdfplumber's object too, of which the cells are made.
-
-    Raises:
-        _ReadOtherwise: pdfium reads another letter there.
     """
     if drawn["object_type"] != "char":
         return True
@@ -127,11 +108,9 @@ def _is_seen(drawn: dict[str, Any], *, bands: Mapping[int, Sequence[PlacedLetter
     text = normalize("NFKC", drawn["text"])
     there = [letter for letter in bands.get(int(y // _BAND), ()) if letter.box.holds(x, y)]
     same = [letter for letter in there if normalize("NFKC", letter.letter) in text]
-    if not same and text.isalnum():
-        raise _ReadOtherwise
     if same and all(letter.letter == raised(text) for letter in same):
         drawn["text"] = same[0].letter
-    return all(letter.is_seen for letter in same)
+    return not any(letter.is_hidden for letter in same)
 
 
 def _drawn(page: pdfplumber.page.Page) -> Sequence[DrawnTable]:
@@ -200,8 +179,8 @@ def _table(drawn: DrawnTable, floor: float, letters: Sequence[PlacedLetter]) -> 
 
 
 def _within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> list[PlacedLetter]:
-    """Return the seen letters whose middles lie in cells."""
-    seen = [letter for letter in letters if letter.is_seen]
+    """Return the letters, but hidden ones, whose middles lie in cells."""
+    seen = [letter for letter in letters if not letter.is_hidden]
     x = np.array([(one.box.left + one.box.right) / 2 for one in seen])
     y = np.array([(one.box.bottom + one.box.top) / 2 for one in seen])
     inside = np.zeros(len(seen), bool)
@@ -223,7 +202,7 @@ def _letters_of(texts: Iterable[str]) -> Iterator[str]:
 def _breaks_lines(within: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
     """Tell whether a table's border cuts a word, or lines of two rows: what labels these stands outside of it."""
     held = {letter.index for letter in within}
-    seen = [letter for letter in letters if letter.is_seen]
+    seen = [letter for letter in letters if not letter.is_hidden]
     cuts = [(a, b) for a, b in pairwise(seen) if (a.index in held) != (b.index in held) and _on_one_line(a.box, b.box)]
     cut = [one.box for pair in cuts for one in pair if one.index in held]
     spread = max((box.bottom for box in cut), default=0) - min((box.bottom for box in cut), default=0)

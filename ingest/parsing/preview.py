@@ -8,6 +8,7 @@ import pypdfium2
 
 from ingest.parsing.parsed import OnPage, Reason, Unreadable
 from ingest.parsing.pdf import is_pdf, open_pdf
+from ingest.parsing.pdf_letters import has_undrawable_letters
 from ingest.parsing.read import read_document
 
 LONGEST_SIDE = 1600  # dots: letters of 8 points on an A4 page can be read
@@ -16,11 +17,15 @@ MOST_CHARACTERS = 200_000  # of a page's text; a document without pages is one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagePreview:
-    """A page, and how many the file has; without a picture and a text there is no such page."""
+    """A page, and how many the file has; without a picture and a text there is no such page.
+
+    `is_incomplete`: the picture lacks letters whose font is neither embedded in the file nor installed.
+    """
 
     pages: int
     picture: bytes | None = None  # PNG
     text: str | None = None
+    is_incomplete: bool = False
 
 
 def preview_page(path: Path, number: int, on_page: OnPage) -> PagePreview:
@@ -44,7 +49,8 @@ def _drawn(path: Path, number: int) -> PagePreview:
     try:
         if not 1 <= number <= len(document):
             return PagePreview(pages=len(document))
-        return PagePreview(pages=len(document), picture=_png(document[number - 1]))
+        page = document[number - 1]
+        return PagePreview(pages=len(document), picture=_png(page), is_incomplete=has_undrawable_letters(page))
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
     finally:
@@ -59,4 +65,3 @@ def _png(page: pypdfium2.PdfPage) -> bytes:
         return png.getvalue()
     finally:
         bitmap.close()
-        page.close()

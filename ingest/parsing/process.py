@@ -334,11 +334,8 @@ async def _received(frames: BufferedByteReceiveStream, number: int) -> Frame:
     return frame
 
 
-def serve(read_file: ReadFile, *, before_fork: Callable[[ParseRequest], None] = lambda _: None) -> None:
-    """Be the fork server: answer requests until stdin ends (the client is gone), each in a fork.
-
-    What `before_fork` loads all later forks have.
-    """
+def serve(read_file: ReadFile) -> None:
+    """Be the fork server: answer requests until stdin ends (the client is gone), each in a fork."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not end up between the frames
     # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
@@ -346,7 +343,6 @@ def serve(read_file: ReadFile, *, before_fork: Callable[[ParseRequest], None] = 
     _send(out, _GREETING, _encoded(Restrictions(available_restrictions())))
     for line in sys.stdin.buffer:
         request = msgspec.json.decode(line, type=ParseRequest)
-        before_fork(request)
         for frame in _forked(request, read_file, out.fileno()):
             _send(out, request.number, frame)
 

@@ -17,27 +17,27 @@ BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Ta
 placeholders.
 """
 
-FindingKind = Literal["identifier", "instruction", "covered", "misread"]
+FindingKind = Literal["identifier", "instruction", "covered", "unstored"]
 _MOST_CACHED = 4096  # passages of about 1 KB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageFinding:
-    """Words of passage `n`: an identifier of a person, an instruction to the model, or what is not what its page shows.
+    """Words of passage `n`: an identifier of a person, an instruction to the model, or a mark of what cannot be read.
 
-    `covered`: something may cover them; `misread`: the page draws other letters.
+    `covered`: something may cover them; `unstored`: formulas of a workbook have no stored values.
     """
 
     n: int
     page: int | None
     kind: FindingKind
-    name: IdentifierKind | Tactic | Literal["covered", "misread"]
+    name: IdentifierKind | Tactic | Literal["covered", "unstored"]
     excerpt: str
 
     @property
     def blocks(self) -> bool:
         """Whether it blocks the approval of the version."""
-        return self.kind in {"covered", "misread"} or self.name in BLOCKING
+        return self.kind in {"covered", "unstored"} or self.name in BLOCKING
 
 
 def passage_findings(passages: Sequence[Passage]) -> list[PassageFinding]:
@@ -52,8 +52,8 @@ def _of_passage(passage: Passage) -> Iterator[PassageFinding]:
         kind: FindingKind = "identifier" if isinstance(name, IdentifierKind) else "instruction"
         yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt)
     for mark in dict.fromkeys(MARK.findall(passage.text)):
-        unlike: Literal["covered", "misread"] = "covered" if mark == COVERED else "misread"
-        yield PassageFinding(n=n, page=page, kind=unlike, name=unlike, excerpt=mark)
+        marked: Literal["covered", "unstored"] = "covered" if mark == COVERED else "unstored"
+        yield PassageFinding(n=n, page=page, kind=marked, name=marked, excerpt=mark)
 
 
 @lru_cache(maxsize=_MOST_CACHED)

@@ -1,9 +1,8 @@
 """Small documents of every format, made here: a heading or two, a paragraph, a table; and broken ones of each kind."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 
 import reportlab
@@ -14,11 +13,11 @@ from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 VERA = Path(reportlab.__file__).parent / "fonts/Vera.ttf"
-_FONTS = count()
+KOREAN = "HYSMyeongJo-Medium"  # which no file embeds
+UNDRAWABLE = "\ua000"  # a syllable of Yi, which no font of a test machine has
 
 MARKDOWN = """---
 title: 정기예금 안내
@@ -42,25 +41,28 @@ HTML = """<!doctype html><html><head><meta charset="{charset}"><title>수수료 
 </table></body></html>"""
 
 
-def pdf(*, password: str | None = None, pages: int = 2) -> bytes:
-    """Return a Korean PDF: a large title, a paragraph and a ruled table on page 1, text on the pages after it."""
-    pdfmetrics.registerFont(UnicodeCIDFont("HYSMyeongJo-Medium"))
+def pdf(*, password: str | None = None, pages: int = 2, sign: str = "") -> bytes:
+    """Return a Korean PDF: a large title, a paragraph and a ruled table on page 1, text on the pages after it.
+
+    The text ends with `sign`.
+    """
+    pdfmetrics.registerFont(UnicodeCIDFont(KOREAN))
     buffer = BytesIO()
     lock = StandardEncryption(password) if password else None
     canvas = Canvas(buffer, pagesize=pagesizes.A4, encrypt=lock)
     _first_page(canvas)
     for number in range(2, pages + 1):
-        canvas.setFont("HYSMyeongJo-Medium", 11)
-        canvas.drawString(72, 760, f"{number}쪽에는 만기 후 이율과 중도해지에 관한 설명이 있습니다.")
+        canvas.setFont(KOREAN, 11)
+        canvas.drawString(72, 760, f"{number}쪽에는 만기 후 이율과 중도해지에 관한 설명이 있습니다.{sign}")
         canvas.showPage()
     canvas.save()
     return buffer.getvalue()
 
 
 def _first_page(canvas: Canvas) -> None:
-    canvas.setFont("HYSMyeongJo-Medium", 20)
+    canvas.setFont(KOREAN, 20)
     canvas.drawString(72, 760, "정기예금 상품설명서")
-    canvas.setFont("HYSMyeongJo-Medium", 11)
+    canvas.setFont(KOREAN, 11)
     canvas.drawString(72, 730, "이 상품은 예금자보호법에 따라 보호됩니다.")
     _ruled_table(canvas, [("기간", "금리"), ("6개월", "연 2.10%"), ("12개월", "연 2.35%")])
     canvas.showPage()
@@ -194,12 +196,21 @@ def pdf_turned(turn: int, *, shown_upright: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def scan(*pages: Sequence[str], font: Path, turned: int = 0, stamp: str = "", ruled: bool = False) -> bytes:
+def scan(
+    *pages: Sequence[str],
+    font: Path,
+    turned: int = 0,
+    stamp: str = "",
+    stamp_font: str = "Helvetica",
+    stamp_mode: int = 0,
+    ruled: bool = False,
+) -> bytes:
     """Return a PDF whose small pages are pictures of these lines, 200 dots an inch, turned by so many degrees.
 
     `stamp` is text at the foot of each page, `ruled`: in a table of two cells.
     """
     buffer = BytesIO()
+    pdfmetrics.registerFont(UnicodeCIDFont(KOREAN))
     size = (432, 324)  # points
     canvas = Canvas(buffer, pagesize=size)
     for lines in pages:
@@ -208,30 +219,10 @@ def scan(*pages: Sequence[str], font: Path, turned: int = 0, stamp: str = "", ru
         for number, line in enumerate(lines):
             drawn.text((80, 60 + 60 * number), line, fill="black", font=ImageFont.truetype(str(font), 34))
         canvas.drawImage(ImageReader(picture.rotate(turned)), 0, 0, *size)
-        canvas.setFont("Helvetica", 9)
-        canvas.drawString(24, 12, stamp)
+        canvas.setFont(stamp_font, 9)
+        canvas.drawString(24, 12, stamp, mode=stamp_mode)
         if ruled:
             canvas.grid([20, 220, 420], [6, 26])
         canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
-
-
-def pdf_of_a_lying_font(
-    line: str, *, font: Path, drawn_as: Mapping[str, str], turned: int = 0, rows: Sequence[Sequence[str]] = ()
-) -> bytes:
-    """Return a PDF in whose font all maps agree, but letters have the pictures of others (`drawn_as`)."""
-    lying = TTFont(f"{font.stem}-{next(_FONTS)}", font)
-    lying.face.name = lying.fontName.encode()  # of two fonts with one face reportlab takes the first
-    glyphs = dict(lying.face.charToGlyph)
-    lying.face.charToGlyph.update({ord(read): glyphs[ord(drawn)] for read, drawn in drawn_as.items()})
-    pdfmetrics.registerFont(lying)
-    buffer = BytesIO()
-    canvas = Canvas(buffer, pagesize=(842, 842))
-    canvas.setPageRotation(turned)
-    canvas.setFont(lying.fontName, 11)
-    canvas.drawString(60, 700, line)
-    if rows:
-        _ruled_table(canvas, rows)
     canvas.save()
     return buffer.getvalue()

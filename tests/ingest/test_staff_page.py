@@ -161,7 +161,7 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
 
 async def upload_four(page: Page) -> None:
     await page.locator("#readers").fill("vip")
-    files = {"terms.md": TERMS.encode(), "paper.pdf": samples.pdf(), "wrong.md": WRONG.encode()}
+    files = {"terms.md": TERMS.encode(), "paper.pdf": samples.pdf(sign=samples.UNDRAWABLE), "wrong.md": WRONG.encode()}
     await drop(page, files | {"locked.pdf": LOCKED})
     rows = page.locator("#files > li")
     await expect(rows).to_have_count(4)
@@ -183,9 +183,12 @@ async def look_at_own_draft(page: Page) -> None:
     picture = review.get_by_role("img", name="원본 1쪽 그림")
     await expect(picture).to_be_visible()
     assert await picture.evaluate("(img) => img.decode().then(() => img.naturalHeight)") == 1600
+    incomplete = review.get_by_text("이 파일의 일부 글자는 여기서 그릴 수 없습니다. 구절에는 빠진 글자가 없습니다.")
+    await expect(incomplete).to_have_count(0)
     await expect(review.locator("#review-passages")).to_contain_text("예금자보호법")
     await review.get_by_role("button", name="다음 쪽").click()
     await expect(review.get_by_role("img", name="원본 2쪽 그림")).to_be_visible()
+    await expect(incomplete).to_be_visible()
     await expect(review.locator("#page-of")).to_have_text("2 / 2쪽")
 
 

@@ -28,7 +28,12 @@ Key = Annotated[VersionKey, Depends(named_version)]
 @router.get(
     "/pages/{page}",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}, "text/plain": {}}, "description": "`X-Page-Count`: how many"}},
+    responses={
+        200: {
+            "content": {"image/png": {}, "text/plain": {}},
+            "description": "`X-Page-Count`: how many; `X-Picture-Incomplete`: letters that no font here draws",
+        }
+    },
 )
 async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, le=1_000_000)]) -> Response:
     """Return a page of the original: a PDF's as a picture, others as the text that was read of it."""
@@ -37,6 +42,8 @@ async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, 
     if preview.picture is None and preview.text is None:
         raise NotFound(f"it has no page {page}")
     headers = {"x-page-count": str(preview.pages), "cache-control": "private, no-store"}
+    if preview.is_incomplete:
+        headers["x-picture-incomplete"] = "true"
     if preview.picture is not None:
         return Response(preview.picture, media_type="image/png", headers=headers)
     return Response(preview.text, media_type="text/plain; charset=utf-8", headers=headers)

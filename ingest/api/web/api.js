@@ -83,13 +83,13 @@ export class Api {
     return this.#get(`${versionAt(documentId, version)}/diff?against=${against}`);
   }
 
-  /** Return a page of the original as `{pages, picture}` (a Blob) or `{pages, text}`. */
+  /** Return a page of the original as `{pages, picture, isIncomplete}` (a Blob) or `{pages, text}`. */
   async page(documentId, version, number, signal) {
     const either = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
     const response = await this.#request(`${versionAt(documentId, version)}/pages/${number}`, { signal: either });
     const pages = Number(response.headers.get("x-page-count"));
-    const isPicture = response.headers.get("content-type").startsWith("image/");
-    return isPicture ? { pages, picture: await response.blob() } : { pages, text: await response.text() };
+    if (!response.headers.get("content-type").startsWith("image/")) return { pages, text: await response.text() };
+    return { pages, picture: await response.blob(), isIncomplete: response.headers.has("x-picture-incomplete") };
   }
 
   /** Approve a version as it was shown: with other dates by now it is refused (`dates_changed`). */

@@ -24,6 +24,7 @@ export class PagePane {
     try {
       const page = await this.#load(number, mine.signal);
       this.#put(page.picture ? this.#picture(page.picture, number) : el("pre", { class: "text", tabindex: "0" }, page.text));
+      if (page.isIncomplete) this.#place.prepend(say(el("p", { class: "muted" }), "picture_incomplete"));
       return page.pages;
     } catch (error) {
       if (mine.signal.aborted) return null;

@@ -61,11 +61,11 @@ def test_a_scan_among_pages_on_a_ground_is_found_unless_many_show_nothing(tmp_pa
     assert "2.35" not in read_document(file).pages[-1].markdown
 
 
-def test_a_line_on_a_picture_is_read_where_nothing_recognises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # no tesseract there
-    stamp = "Guide to deposits, 2026-03-02 (No 0114)"
-    (file := tmp_path / "cover.pdf").write_bytes(samples.scan(LINES, font=NANUM, stamp=stamp))
-    assert read_document(file).pages[0].markdown.lstrip("# ") == stamp
+def test_a_scan_with_an_invisible_text_layer_is_recognised(tmp_path: Path) -> None:
+    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(LINES, font=NANUM, stamp="hidden 99", stamp_mode=3))
+    text = read_document(file).pages[0].markdown
+    assert "예금자보호법에 따라 보호됩니다." in text
+    assert "99" not in text
 
 
 def test_a_line_on_a_picture_without_text_is_read_as_it_is_written(tmp_path: Path) -> None:
@@ -80,10 +80,11 @@ def test_a_page_with_a_text_layer_is_not_recognised(tmp_path: Path, monkeypatch:
     assert "정기예금 상품설명서" in read_document(file).pages[0].markdown
 
 
+@pytest.mark.parametrize("stamp", ["", "Guide to deposits, 2026-03-02 (No 0114)"])
 def test_without_tesseract_a_scan_is_refused_and_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamp: str
 ) -> None:
-    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(LINES, font=NANUM))
+    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(LINES, font=NANUM, stamp=stamp))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unreadable) as refused:
         read_document(file)

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from ingest.review import passage_findings
-from knowledge.passage import COVERED, MISREAD
+from knowledge.passage import COVERED, UNSTORED
 from tests.passages import DEPOSIT
 
 
@@ -24,7 +24,7 @@ def test_a_mark_of_what_may_be_covered_blocks_the_approval() -> None:
     assert (finding.kind, finding.name, finding.blocks) == ("covered", "covered", True)
 
 
-def test_a_mark_of_what_is_drawn_otherwise_blocks_the_approval_and_names_the_letters() -> None:
-    (finding,) = passage_findings([replace(DEPOSIT, text=f"{MISREAD}1→9⟧\n\n{DEPOSIT.text}")])
-    assert (finding.kind, finding.name, finding.blocks) == ("misread", "misread", True)
-    assert finding.excerpt == f"{MISREAD}1→9⟧"
+def test_a_mark_of_formulas_without_values_blocks_the_approval_and_names_the_cells() -> None:
+    (finding,) = passage_findings([replace(DEPOSIT, text=f"{UNSTORED}C2⟧\n\n{DEPOSIT.text}")])
+    assert (finding.kind, finding.name, finding.blocks) == ("unstored", "unstored", True)
+    assert finding.excerpt == f"{UNSTORED}C2⟧"

@@ -1,0 +1,104 @@
+"""The letters of a PDF page: their places, their boxes, and which of them the file hides.
+
+Hidden are letters in render mode 3, wholly off the page, or under 1.5 points, as the file itself says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pypdfium2
+import pypdfium2.raw as pdfium_c
+
+from ingest.parsing.pdf_layout import Box, Upright
+
+_SMALLEST = 1.5  # points, of the longer side of a letter's box
+_DEEPEST = 15  # forms within forms
+
+_MOST_DRAWN = 100_000  # letters of a page that are looked at
+_ANY_SIZE = 12.0  # points
+
+_TextObject = Any  # ctypes has no name for it
+_Font = Any  # nor for this
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLetter:
+    """A letter as pdfium reads it: its place in the page's text, and its box, as tall as its line, upright."""
+
+    index: int
+    letter: str
+    box: Box
+    is_hidden: bool
+
+
+def remove_replacements(page: pypdfium2.PdfPage) -> None:
+    """Remove from a page the words that its file has in place of its letters (`ActualText`): no page shows them."""
+    for drawn in _text_objects(page):
+        marks = [pdfium_c.FPDFPageObj_GetMark(drawn, at) for at in range(pdfium_c.FPDFPageObj_CountMarks(drawn))]
+        for mark in marks:
+            if pdfium_c.FPDFPageObjMark_GetParamValueType(mark, b"ActualText") != pdfium_c.FPDF_OBJECT_UNKNOWN:
+                pdfium_c.FPDFPageObj_RemoveMark(drawn, mark)
+
+
+def hide_text(page: pypdfium2.PdfPage) -> None:
+    """Make a page render without its text."""
+    for drawn in _text_objects(page):
+        pdfium_c.FPDFPageObj_SetIsActive(drawn, 0)
+
+
+def has_unembedded_fonts(page: pypdfium2.PdfPage) -> bool:
+    """Tell whether a picture of a page may lack letters of its text, since their font is not in the file."""
+    return any(_is_unembedded(pdfium_c.FPDFTextObj_GetFont(drawn)) for drawn in _text_objects(page))
+
+
+def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
+    """Tell whether letters of a page have no picture: their font is not in the file, and no font here has them."""
+    text = page.get_textpage()
+    for index in range(min(text.count_chars(), _MOST_DRAWN)):
+        drawn, letter = pdfium_c.FPDFText_GetTextObject(text, index), pdfium_c.FPDFText_GetUnicode(text, index)
+        font = (
+            pdfium_c.FPDFTextObj_GetFont(drawn) if drawn and chr(letter).isprintable() and letter > ord(" ") else None
+        )
+        if font and _is_unembedded(font) and not pdfium_c.FPDFFont_GetGlyphPath(font, letter, _ANY_SIZE):
+            return True
+    return False
+
+
+def placed_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, upright: Upright) -> Iterator[PlacedLetter]:
+    """Yield the letters of a page without its blanks."""
+    # Not `get_bbox`, which is of the turned page: letters have their places on the unturned one.
+    media, crop = page.get_mediabox(), page.get_cropbox()
+    left, bottom, right, top = *map(max, media[:2], crop[:2]), *map(min, media[2:], crop[2:])
+    has_invisible = any(map(_is_invisible, _text_objects(page)))  # of most pages none, and a letter costs two calls
+    for index in range(text.count_chars()):
+        letter = chr(pdfium_c.FPDFText_GetUnicode(text, index))
+        if letter <= " " or letter.isspace():
+            continue
+        x0, y0, x1, y1 = text.get_charbox(index, loose=True)
+        is_off = x1 < left or x0 > right or y1 < bottom or y0 > top
+        is_small = max(x1 - x0, y1 - y0) < _SMALLEST
+        is_hidden = is_off or is_small or (has_invisible and _is_letter_invisible(text, index))
+        yield PlacedLetter(index, letter, _box(upright.box(x0, y0, x1, y1)), is_hidden)
+
+
+def _text_objects(page: pypdfium2.PdfPage) -> Iterator[_TextObject]:
+    yield from page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_TEXT], max_depth=_DEEPEST)
+
+
+def _is_unembedded(font: _Font) -> bool:
+    return bool(pdfium_c.FPDFFont_GetIsEmbedded(font) == 0)
+
+
+def _is_letter_invisible(text: pypdfium2.PdfTextPage, index: int) -> bool:
+    drawn = pdfium_c.FPDFText_GetTextObject(text, index)
+    return bool(drawn) and _is_invisible(drawn)  # pdfium itself adds a hyphen where a word is broken
+
+
+def _is_invisible(drawn: _TextObject) -> bool:
+    return bool(pdfium_c.FPDFTextObj_GetTextRenderMode(drawn) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE)
+
+
+def _box(sides: tuple[float, float, float, float]) -> Box:
+    left, bottom, right, top = sides
+    return Box(left=left, bottom=bottom, right=right, top=top)
