@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts that install Python packages with uv. Needs .venv with uv in it.
 
 # use_pip_configuration: hand pip's index, folders of wheels and certificates to uv, which reads none of pip's options.

@@ -22,6 +22,7 @@ from ingest.parsing.pdf_layout import Line
 # .99, .89 to .96. Pages in Latin script: kor .02, kor+eng .99.
 LANGUAGES = {"Korean": "kor", "Hangul": "kor", "Han": "kor", "Japanese": "kor"}
 OTHER_LANGUAGES = "kor+eng"
+INSTALL = "install it (Debian, Ubuntu: apt-get install tesseract-ocr tesseract-ocr-kor)"
 # One column of text of varied sizes. The automatic layout (1, 3) takes ruled tables for pictures and loses half a page.
 LAYOUT = "4"
 DPI = 300
@@ -72,7 +73,7 @@ def detect_orientation(picture: Picture) -> PageOrientation:
     """Return the orientation of a page and the models for its script; upright where there is too little text to tell.
 
     Raises:
-        Unreadable: tesseract is missing, or took more time or memory than a page may.
+        Unreadable: tesseract or a language of it is missing, or it took more time or memory than a page may.
     """
     fields = dict(line.split(": ", 1) for line in _tesseract(picture, "--psm", "0").splitlines() if ": " in line)
     languages = LANGUAGES.get(fields.get("Script", ""), OTHER_LANGUAGES)
@@ -86,7 +87,7 @@ def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -
     `seconds` are of a processor.
 
     Raises:
-        Unreadable: tesseract is missing, or took more time or memory than a page may.
+        Unreadable: tesseract or a language of it is missing, or it took more time or memory than a page may.
     """
     output = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt", seconds=seconds)
     return _lines(list(_words(output)), picture)
@@ -96,9 +97,7 @@ def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> s
     program = shutil.which("tesseract")
     if program is None:
         raise Unreadable(
-            Reason.EMPTY_TEXT,
-            "its pages are pictures, and tesseract is not installed here"
-            " (Debian, Ubuntu: apt-get install tesseract-ocr tesseract-ocr-kor)",
+            Reason.EMPTY_TEXT, f"it has pages that are pictures, and tesseract is not installed: {INSTALL}"
         )
     command = [program, "stdin", "stdout", "--dpi", f"{picture.dpi:.0f}", *options]
     with _memory_lent_to_child():
@@ -112,6 +111,10 @@ def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> s
         )
     if done.returncode < 0:
         raise Unreadable(Reason.TOO_SLOW, "recognising the characters of a page took too much time or memory")
+    if b"Failed loading language" in done.stderr:  # it goes on without one of several
+        raise Unreadable(
+            Reason.EMPTY_TEXT, f"it has pages that are pictures, and tesseract lacks a language: {INSTALL}"
+        )
     if done.returncode > 0:  # a picture it cannot take is a page without text
         return ""
     return done.stdout.decode("utf-8", "replace")

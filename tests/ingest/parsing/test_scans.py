@@ -92,6 +92,14 @@ def test_without_tesseract_a_scan_is_refused_and_says_what_is_missing(
     assert "not installed" in refused.value.detail
 
 
+def test_a_missing_language_of_tesseract_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program := tmp_path / "tesseract").write_text("#!/bin/sh\necho \"Failed loading language 'kor'\" >&2\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(Unreadable, match="tesseract lacks a language"):
+        recognise(Picture(pixmap=b"P6 1 1 255\n\0\0\0", dpi=300, height=1), "kor+eng")
+
+
 def test_a_page_that_takes_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (program := tmp_path / "tesseract").write_text("#!/bin/sh\nkill -XCPU $$\n")
     program.chmod(0o755)
