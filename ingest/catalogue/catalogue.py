@@ -94,7 +94,8 @@ class Catalogue:
         try:
             await migrate(self._engine, withdrawals.SCHEMA, SCHEMA)
         except UNAVAILABLE as exc:
-            raise CatalogueUnavailable from exc
+            reason = str(exc).partition("\n")[0]
+            raise CatalogueUnavailable(f"the database {self._engine.url!r} cannot be migrated: {reason}") from exc
 
     async def ping(self) -> None:
         """Ask the database for a constant."""

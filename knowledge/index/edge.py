@@ -329,13 +329,20 @@ class EdgeEngine:
         self._handle_former_format(discard=discard_former)
         for partial in folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(partial)
+        try:
+            _translated(self._load_collections)
+        except IndexUnavailable as exc:
+            raise IndexUnavailable(f"{exc}; if {folder} is damaged, remove it and run `ingest rebuild`") from exc
+
+    def _load_collections(self) -> None:
+        folder = self._folder
         for place in sorted(
             {path.parent for name in ("shard", "collection.json") for path in folder.glob(f"*/{name}")}
         ):
             name, shard, described = place.name, place / "shard", place / "collection.json"
             for path in (shard, described):
                 if not path.exists():
-                    raise IndexUnavailable(f"{path} is missing: remove {folder} and run `ingest rebuild`")
+                    raise IndexUnavailable(f"{path} is missing")
             recorded = msgspec.json.decode(described.read_bytes(), type=_Recorded)
             self._collections[name] = _Collection(edge.EdgeShard.load(str(shard)), recorded)
             self._warn_of_size(name)
@@ -344,9 +351,7 @@ class EdgeEngine:
             self._aliases = msgspec.json.decode(aliases.read_bytes(), type=dict[str, str])
         for alias, name in self._aliases.items():
             if name not in self._collections:
-                raise IndexUnavailable(
-                    f"{folder} lacks the collection {name} of {alias}: remove it and run `ingest rebuild`"
-                )
+                raise IndexUnavailable(f"{folder} lacks the collection {name} of {alias}")
 
     def _take(self, name: str) -> None:
         """Hold a lock file of the folder until the close."""
