@@ -23,6 +23,8 @@ help: ## Show the targets
 setup: ## Install everything into .venv and .venv-llm (every other target does it by itself)
 	@scripts/setup
 
+# Answers and names of files are Korean in a locale of any encoding.
+run: export PYTHONUTF8 := 1
 run: setup ## Start everything, load the sample documents, ask one question in each language, serve until Ctrl-C (ONCE=1: stop then)
 	@exec $(PY) run.py $(if $(ONCE),--once)
 

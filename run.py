@@ -34,7 +34,7 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.__main__ import CANNOT_SERVE as CHAT_CANNOT_SERVE
-from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair
+from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, write_secret
 from chatbot.app import create_app as create_chat
 from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, from_json
 from chatbot.serving import until_told
@@ -70,6 +70,7 @@ QUESTIONS = (
 MODEL_START_TIMEOUT_SECONDS = 300.0
 REDIS_START_TIMEOUT_SECONDS = 60.0
 PROCESS_STOP_TIMEOUT_SECONDS = 60.0
+AUDIT_KEY_LENGTH = 64
 FREE_BYTES = 256 << 20
 """Free space that a start needs in DATA_DIR: the index writes nothing below 128 MiB."""
 PR_SET_PDEATHSIG = 1
@@ -99,6 +100,13 @@ def free_port() -> int:
 def end_with_parent() -> None:
     """Have the kernel send SIGTERM to this child process when its parent dies."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def data_folder() -> Path:
+    """Return the data folder's absolute path, and set it for the services: Redis has a working directory of its own."""
+    data = Path(os.environ.get("DATA_DIR") or ROOT / ".data").absolute()
+    os.environ["DATA_DIR"] = str(data)
+    return data
 
 
 @contextmanager
@@ -181,7 +189,10 @@ async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
             async with asyncio.timeout(REDIS_START_TIMEOUT_SECONDS):
                 while not await answers(client):
                     if process.returncode is not None:
-                        raise CannotRun(f"Redis did not start: {last_line(printed)} (its log: {printed})")
+                        raise CannotRun(
+                            f"Redis did not start: {last_line(printed)} (its log: {printed}); if {folder} is damaged, "
+                            "remove it: it holds conversations"
+                        )
                     await asyncio.sleep(0.05)
         except TimeoutError as exc:
             waited = f"did not answer within {REDIS_START_TIMEOUT_SECONDS:.0f} s"
@@ -227,12 +238,17 @@ async def fetch_weights(*names: str) -> None:
 
 
 def audit_key(data: Path) -> str:
-    """Return this machine's audit key; the first run makes it."""
+    """Return this machine's audit key; the first run makes it.
+
+    Raises:
+        CannotRun: the file is damaged.
+    """
     path = data / "audit.key"
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32))
-    return path.read_text()
+        write_secret(path, secrets.token_hex(AUDIT_KEY_LENGTH // 2).encode())
+    if len(key := path.read_text("utf-8", "replace")) < AUDIT_KEY_LENGTH:
+        raise CannotRun(f"{path} is damaged: restore it, or remove it to chain new audit rows with another key")
+    return key
 
 
 async def stream_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
@@ -348,7 +364,7 @@ def prepare_identity(data: Path, host: str) -> LocalSigner:
     """Set this machine's key pair and audit key where the environment names none; return the signer of its tokens.
 
     Raises:
-        CannotRun: the demo login would be open to other machines.
+        CannotRun: the demo login would be open to other machines, or a key file is damaged.
     """
     if unset("AUTH__ISSUER") or not unset("DEMO_KEY_FILE"):  # the demo login is there, ours or the environment's
         try:
@@ -361,7 +377,18 @@ def prepare_identity(data: Path, host: str) -> LocalSigner:
         os.environ |= {"DEMO_KEY_FILE": str(private), "DEMO_TENANT": TENANT}
     if unset("AUDIT_KEY"):
         os.environ["AUDIT_KEY"] = audit_key(data)
-    return LocalSigner(private.read_text("ascii"))
+    signer = LocalSigner(private.read_text("utf-8", "replace"))
+    try:
+        token_of_guest(signer)
+    except ValueError as exc:
+        raise CannotRun(f"{private} is not a private key: remove it, and `make run` makes another one") from exc
+    return signer
+
+
+def token_of_guest(signer: LocalSigner) -> str:
+    """Return the token of a customer of the sample bank."""
+    guest = Principal(tenant=TENANT, sub="guest", roles=frozenset({"customer"}), groups=frozenset())
+    return signer.token(guest)[0]
 
 
 def read_settings() -> tuple[ChatSettings, StaffSettings]:
@@ -482,8 +509,7 @@ async def serve(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> 
 
 async def ask_questions(url: str, signer: LocalSigner) -> bool:
     """Ask one question in each language; return whether all answers are grounded and cited."""
-    guest = Principal(tenant=TENANT, sub="guest", roles=frozenset({"customer"}), groups=frozenset())
-    headers = {"authorization": f"Bearer {signer.token(guest)[0]}"}
+    headers = {"authorization": f"Bearer {token_of_guest(signer)}"}
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as http:
         return all([await ask(http, question) for question in QUESTIONS])
@@ -496,9 +522,7 @@ def main() -> None:
     parser.add_argument("--profile", default="cpu", help="the llm-server profile (default: cpu)")
     arguments = parser.parse_args()
     configure_logs(level=os.environ.get("LOG_LEVEL", "WARNING"), log_format="console")
-    # Absolute: Redis has a working directory of its own.
-    data = Path(os.environ.get("DATA_DIR") or ROOT / ".data").absolute()
-    os.environ["DATA_DIR"] = str(data)
+    data = data_folder()
     status = 1
     try:
         status = asyncio.run(run(arguments.profile, data, once=arguments.once))

@@ -3,7 +3,7 @@
 A route decides nothing about an answer: it opens a turn (`chatbot.turn`) and reads the answer's stream.
 """
 
-from chatbot.api.local_identity import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair
+from chatbot.api.local_identity import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, write_secret
 from chatbot.api.problems import install_problems
 from chatbot.api.rate_limit_headers import headers_now
 from chatbot.api.routes import ROUTERS
@@ -21,4 +21,5 @@ __all__ = [
     "headers_now",
     "install_problems",
     "key_pair",
+    "write_secret",
 ]

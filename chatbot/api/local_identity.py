@@ -50,7 +50,14 @@ def key_pair(folder: Path) -> tuple[Path, Path]:
     if not (private.exists() and public.exists()):
         folder.mkdir(parents=True, exist_ok=True)
         key = generate_private_key(SECP256R1())
-        private.touch(mode=0o600)
-        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        write_secret(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_secret(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return private, public
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone can read; the file appears with its whole content."""
+    beside = path.with_name(f"{path.name}.tmp")
+    beside.touch(mode=0o600)
+    beside.write_bytes(content)
+    beside.replace(path)

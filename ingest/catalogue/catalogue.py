@@ -94,8 +94,10 @@ class Catalogue:
         try:
             await migrate(self._engine, withdrawals.SCHEMA, SCHEMA)
         except UNAVAILABLE as exc:
-            reason = str(exc).partition("\n")[0]
-            raise CatalogueUnavailable(f"the database {self._engine.url!r} cannot be migrated: {reason}") from exc
+            where, reason = f"{self._engine.url!r}", str(exc).partition("\n")[0]
+            raise CatalogueUnavailable(
+                f"the database {where} cannot be migrated ({reason}): check DATABASE_URL and DATA_DIR, or restore it"
+            ) from exc
 
     async def ping(self) -> None:
         """Ask the database for a constant."""

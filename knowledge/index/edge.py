@@ -295,7 +295,8 @@ class EdgeEngine:
     async def _write(self, call: Callable[[], T], *, needed_bytes: int = _FREE_BYTES) -> T:
         def write() -> T:
             if shutil.disk_usage(self._folder).free < needed_bytes:
-                raise IndexUnavailable(f"{self._folder}: less than {needed_bytes // 1024 // 1024} MiB are free there")
+                wanted = f"less than {needed_bytes // 1024 // 1024} MiB are free there"
+                raise IndexUnavailable(f"{self._folder}: {wanted}: free some space")
             return call()
 
         async with _deadline(self._write_timeout):

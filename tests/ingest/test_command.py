@@ -190,6 +190,14 @@ def test_a_wrong_command_ends_with_one_sentence(
     assert "Traceback" not in output
 
 
+def test_a_file_that_is_not_a_database_is_one_sentence(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "bank.db").write_bytes(b"not a database" * 100)
+    code, output = run(weights, tmp_path, "status")
+    assert code == 1
+    assert f"{tmp_path}/bank.db cannot be migrated ((sqlite3.DatabaseError) file is not a database): check" in output
+    assert "Traceback" not in output
+
+
 def test_a_database_that_cannot_be_read_is_one_sentence(weights: Path, tmp_path: Path) -> None:
     assert run(weights, tmp_path, "status")[0] == 0
     with sqlite3.connect(tmp_path / "bank.db") as database:

@@ -1,0 +1,180 @@
+"""`make run` on machines and data folders that are not as they should be; it leaves no process behind."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from chatbot.api import key_pair
+from run import (
+    CannotRun,
+    audit_key,
+    data_folder,
+    hold_folder,
+    last_line,
+    port_of,
+    prepare_identity,
+    redis_server,
+    run_process,
+)
+from tests.patience import patient
+
+ROOT = Path(__file__).parents[1]
+REDIS = """
+import asyncio, os, pathlib, run, sys
+async def main(data):
+    with run.hold_folder(data) as lock:
+        async with run.redis_server(data, lock) as url:
+            print(url, flush=True)
+            await asyncio.Event().wait()
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+
+def test_a_second_make_run_on_the_same_data_names_what_to_set(tmp_path: Path) -> None:
+    sentence = f"another `make run` uses {tmp_path}: stop it, or set DATA_DIR, PORT and INGEST_PORT"
+    with hold_folder(tmp_path), pytest.raises(CannotRun, match=sentence), hold_folder(tmp_path):
+        pass
+    with hold_folder(tmp_path):
+        pass
+
+
+def test_a_data_folder_that_cannot_be_made_names_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    data = tmp_path / "file" / "data"
+    with pytest.raises(CannotRun, match=f"cannot write to {data} .*: set DATA_DIR"), hold_folder(data):
+        pass
+
+
+def test_a_disk_that_is_nearly_full_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("run.FREE_BYTES", 1 << 60)
+    with pytest.raises(CannotRun, match=f"MiB are free in {tmp_path} and .* set DATA_DIR"), hold_folder(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "80 ", "８０"])
+def test_a_port_that_is_not_a_number_names_its_setting(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_PORT", port)
+    with pytest.raises(CannotRun, match=f"INGEST_PORT={port} is not a port"):
+        port_of("INGEST_PORT", 8001)
+
+
+def test_an_empty_port_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "")
+    assert port_of("PORT", 8000) == 8000
+
+
+def test_a_relative_data_folder_is_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_DIR", "data")
+    assert data_folder() == tmp_path / "data"
+    assert os.environ["DATA_DIR"] == str(tmp_path / "data")  # noqa: TID251  what the services read
+
+
+def test_a_damaged_audit_key_is_named(tmp_path: Path) -> None:
+    audit_key(tmp_path)
+    (tmp_path / "audit.key").write_bytes(b"")
+    with pytest.raises(CannotRun, match=f"{tmp_path}/audit.key is damaged: restore it"):
+        audit_key(tmp_path)
+
+
+def test_a_damaged_signing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AUTH__ISSUER", "DEMO_KEY_FILE", "AUDIT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    key_pair(tmp_path)
+    (tmp_path / "demo-key.pem").write_bytes(b"\xff")
+    with pytest.raises(CannotRun, match=f"{tmp_path}/demo-key.pem is not a private key: remove it"):
+        prepare_identity(tmp_path, "127.0.0.1")
+
+
+def test_a_key_that_the_disk_does_not_take_is_made_by_the_next_start(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            key_pair(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    private, public = key_pair(tmp_path)
+    assert b"PRIVATE KEY" in private.read_bytes()
+    assert private.stat().st_mode & 0o77 == 0
+    assert b"PUBLIC KEY" in public.read_bytes()
+
+
+def test_redis_ends_when_make_run_is_killed(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # noqa: TID251  a child's environment
+    command = [sys.executable, "-c", REDIS, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as killed:  # noqa: S603  ours
+        assert killed.stdout is not None
+        assert killed.stdout.readline().startswith("redis://")
+        with pytest.raises(CannotRun, match="another `make run`"), hold_folder(tmp_path):
+            pass
+        killed.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + patient(10)
+    while is_held(tmp_path):  # Redis keeps the lock as long as it runs
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_held(data: Path) -> bool:
+    try:
+        with hold_folder(data):
+            return False
+    except CannotRun:
+        return True
+
+
+@pytest.mark.anyio
+async def test_redis_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
+    (tmp_path / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense")
+    with (
+        hold_folder(tmp_path) as lock,
+        pytest.raises(CannotRun, match=r"Redis did not start: .+ manifest .+ if .+ is damaged, remove"),
+    ):
+        async with redis_server(tmp_path, lock):
+            pass
+
+
+@pytest.mark.anyio
+async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    pids: list[int] = []
+    running = anyio.Event()
+
+    async def start() -> None:
+        async with run_process("/bin/sh", "-c", "sleep 600 & echo $!; wait", log=tmp_path / "err") as process:
+            assert process.stdout is not None
+            pids.extend((process.pid, int(await process.stdout.readline())))
+            running.set()
+            await process.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(start)
+        await running.wait()
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(patient(10)):
+        while any(map(is_running, pids)):
+            await anyio.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether the process exists; one that has ended and that nobody has waited for does not count."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text("utf-8")
+    except FileNotFoundError:
+        return False
+
+
+def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_line(log) == "-"
+    log.write_text("first\nlast \n\n", "utf-8")
+    assert last_line(log) == "last"
