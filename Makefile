@@ -24,7 +24,7 @@ setup: ## Install everything into .venv and .venv-llm (every other target does i
 	@scripts/setup
 
 # Answers and names of files are Korean in a locale of any encoding.
-run: export PYTHONUTF8 := 1
+setup run: export PYTHONUTF8 := 1
 run: setup ## Start everything, load the sample documents, ask one question in each language, serve until Ctrl-C (ONCE=1: stop then)
 	@exec $(PY) run.py $(if $(ONCE),--once)
 
