@@ -122,15 +122,17 @@ def hold_folder(data: Path) -> Iterator[int]:
     except OSError as exc:
         raise CannotRun(f"cannot write to {data} ({exc.strerror}): set DATA_DIR to a folder of yours") from exc
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            another = f"another `make run` uses {data}"
+            raise CannotRun(f"{another}: stop it, or set DATA_DIR, PORT and INGEST_PORT for this one") from exc
+        except OSError as exc:
+            raise CannotRun(f"cannot lock {data} ({exc.strerror}): set DATA_DIR to a folder on a local disk") from exc
         if (free := shutil.disk_usage(data).free) < FREE_BYTES:
             wanted = f"{free >> 20} MiB are free in {data} and {FREE_BYTES >> 20} MiB are needed"
             raise CannotRun(f"only {wanted}: free some space, or set DATA_DIR to a folder on another disk")
         yield lock
-    except BlockingIOError as exc:
-        raise CannotRun(
-            f"another `make run` uses {data}: stop it, or set DATA_DIR, PORT and INGEST_PORT for this one"
-        ) from exc
     finally:
         os.close(lock)
 

@@ -258,8 +258,13 @@ async def test_replies_that_nobody_takes_leave_room_for_a_customer(served: Serve
 
 async def test_a_connection_closed_twice_is_reset(served: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[LimitedConnection] = []
-    begin = LimitedConnection.on_response_complete
-    monkeypatch.setattr(LimitedConnection, "on_response_complete", lambda self: (made.append(self), begin(self))[1])
+    complete = LimitedConnection.on_response_complete
+
+    def record(connection: LimitedConnection) -> None:
+        made.append(connection)
+        complete(connection)
+
+    monkeypatch.setattr(LimitedConnection, "on_response_complete", record)
     limits = ConnectionLimits(reply_seconds=0.2, stalled_seconds=0.1)
     async with served(limits) as there, await there.connect() as stream:
         await stream.send(LONG_ASKED)
