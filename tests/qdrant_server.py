@@ -1,6 +1,7 @@
 """What stands in for a Qdrant server: it speaks just enough of its API to boot an index."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 from aiohttp import web
@@ -17,6 +18,11 @@ class FakeServer:
         """Whether it fails at searches and writes, and repeats what it was sent: of points what is stored with them."""
         self.answer: web.Response | None = None
         self.aliased = True
+        self.copies = 1
+        """Of its one shard."""
+        self.created: dict[str, Any] = {}
+        """What the collection was asked for that is not there at first (`made`)."""
+        self.made = True
         self.indexed: list[str] = []
         self.others: list[str] = []
         self.release = anyio.Event()
@@ -25,6 +31,8 @@ class FakeServer:
         app.router.add_get("/aliases", self.aliases)
         app.router.add_get("/collections", self.collections)
         app.router.add_get("/collections/kb-1", self.collection)
+        app.router.add_put("/collections/kb-1", self.create)
+        app.router.add_get("/collections/kb-1/cluster", self.cluster)
         app.router.add_get("/collections/kb-1/exists", self.exists)
         app.router.add_put("/collections/kb-1/index", self.index_field)
         app.router.add_post("/collections/kb-1/points/query/batch", self.query)
@@ -51,8 +59,19 @@ class FakeServer:
     async def collections(self, _: web.Request) -> web.Response:
         return ok({"collections": [{"name": "kb-1"}] if self.aliased else []})
 
+    async def create(self, request: web.Request) -> web.Response:
+        self.created = await request.json()
+        self.made = True
+        return ok(result=True)
+
+    async def cluster(self, _: web.Request) -> web.Response:
+        here = {"shard_id": 0, "points_count": 0, "state": "Active"}
+        elsewhere = [{"shard_id": 0, "peer_id": n, "state": "Active"} for n in range(2, self.copies + 1)]
+        shards = {"local_shards": [here], "remote_shards": elsewhere, "shard_transfers": []}
+        return ok({"peer_id": 1, "shard_count": 1, **shards})
+
     async def exists(self, _: web.Request) -> web.Response:
-        return ok({"exists": True})
+        return ok({"exists": self.made})
 
     async def other(self, request: web.Request) -> web.Response:
         self.others.append(f"{request.method} {request.path}")

@@ -6,11 +6,13 @@ against the server's published OpenAPI description.
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
@@ -38,6 +40,8 @@ from knowledge.index.settings import ServerSettings
 from knowledge.terms import SparseTerms
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 # Everything the client raises when the server cannot be asked: its own two trees (httpx is wrapped in them), and
 # ValueError for a text that cannot be encoded and a reply that is no JSON. TimeoutError is an OSError.
@@ -139,6 +143,7 @@ class ServerEngine:
         for field, schema in schemas.items():
             index = partial(self._client.create_payload_index, collection, field, schema, wait=True)
             await self._ask(index, self._write_timeout)
+        await self._check_copies(collection)
 
     async def drop(self, collection: str) -> None:
         await self._ask(lambda: self._client.delete_collection(collection), self._write_timeout)
@@ -217,6 +222,18 @@ class ServerEngine:
 
     async def _exists(self, collection: str) -> bool:
         return await self._ask(lambda: self._client.collection_exists(collection), self._read_timeout)
+
+    async def _check_copies(self, collection: str) -> None:
+        """Log where a shard has fewer copies than are configured: a server with too few nodes keeps fewer, silently."""
+        replicas = self._settings.replicas
+        if replicas == 1:
+            return
+        cluster = await self._ask(lambda: self._client.collection_cluster_info(collection), self._read_timeout)
+        copies = Counter(shard.shard_id for shard in (*cluster.local_shards, *cluster.remote_shards))
+        fewest = min(copies.values(), default=0)
+        if fewest < replicas:
+            advice = "give the server as many nodes, then run `ingest reindex`, or set QDRANT__REPLICAS to the copies"
+            log.warning("copies_missing", collection=collection, copies=fewest, configured=replicas, advice=advice)
 
     async def _create(self, collection: str, vectors: Vectors) -> bool:
         settings = self._settings

@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from qdrant_client.common import client_exceptions
 from qdrant_client.http import exceptions
+from structlog.testing import capture_logs
 
 from knowledge.embedding import Embedder
 from knowledge.index import (
@@ -107,6 +108,36 @@ async def test_a_server_gets_its_payload_indexes_at_boot(server: FakeServer, emb
         assert index.collection == "kb-1"
     filtered = {"tenant", "readers", "document_id", "version", "visible_from", "visible_until", "language"}
     assert set(server.indexed) == filtered
+
+
+@pytest.mark.parametrize(("replicas", "acknowledged"), [(1, 1), (2, 1), (3, 2), (4, 3)])
+async def test_a_collection_is_made_so_that_it_takes_writes_without_one_of_its_copies(
+    server: FakeServer, embedder: Embedder, terms: Terms, replicas: int, acknowledged: int
+) -> None:
+    server.made, server.copies = False, replicas
+    settings = at(server).model_copy(update={"server": ServerSettings(replicas=replicas)})
+    with capture_logs() as logs:
+        async with open_index(settings, embedder, terms):
+            pass
+    assert (server.created["replication_factor"], server.created["write_consistency_factor"]) == (
+        replicas,
+        acknowledged,
+    )
+    assert [line["event"] for line in logs] == []
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_fewer_copies_than_are_configured_are_logged_at_the_start(
+    server: FakeServer, embedder: Embedder, terms: Terms, *, made: bool
+) -> None:
+    server.made, server.copies = made, 1
+    settings = at(server).model_copy(update={"server": ServerSettings(replicas=3)})
+    with capture_logs() as logs:
+        async with open_index(settings, embedder, terms):
+            pass
+    (line,) = logs
+    assert (line["event"], line["collection"], line["copies"], line["configured"]) == ("copies_missing", "kb-1", 1, 3)
+    assert "ingest reindex" in line["advice"]
 
 
 @pytest.mark.parametrize("version", ["1.15.5", "1.18.9", "1.22.0", "2.0.0", "", "unknown"])
@@ -242,7 +273,6 @@ async def test_a_server_is_reached_by_tls_with_the_banks_authority_and_a_client_
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"replicas": 2, "write_consistency": 3}, "there are 2 replicas"),
         ({"key_file": "/etc/passwd"}, "needs the cert_file"),
         ({"ca_file": "/nowhere"}, "/nowhere is not a file"),
         ({"quantize": "int4"}, "int8"),
