@@ -174,3 +174,10 @@ def may_not_answer(withdrawals: Withdrawals, tenant: str) -> bool:
 def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
     """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
     return withdrawals.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.has_ended(now)
+
+
+def is_over(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
+    """Return whether a passage that was found may be shown no more: withdrawn, ended or replaced by `now`."""
+    return withdrawn(passage, withdrawals, now=now) or withdrawals.ended(
+        passage.tenant, passage.document_id, passage.version, now=now
+    )

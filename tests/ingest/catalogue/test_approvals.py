@@ -48,13 +48,21 @@ async def approved(services: Services, clock: Clock, rate: str, **dates: date) -
 
 async def withdrawn(services: Services) -> set[str]:
     async with services.catalogue.read() as connection:
-        return set((await connection.execute(select(WITHDRAWN.c.name))).scalars())
+        return set((await connection.execute(select(WITHDRAWN.c.name).where(WITHDRAWN.c.kind == "version"))).scalars())
+
+
+async def ends(services: Services) -> dict[str, float]:
+    """Return when versions end, as the chatbot's replicas are told."""
+    async with services.catalogue.read() as connection:
+        rows = (await connection.execute(select(WITHDRAWN).where(WITHDRAWN.c.kind == "ends"))).all()
+    return {row.name: row.at for row in rows}
 
 
 async def reasons(services: Services) -> list[str]:
     """Return why versions answer no more, as the chatbot's replicas are told."""
     async with services.catalogue.read() as connection:
-        return list((await connection.execute(select(WITHDRAWN.c.reason))).scalars())
+        reasons = select(WITHDRAWN.c.reason).where(WITHDRAWN.c.kind == "version")
+        return list((await connection.execute(reasons)).scalars())
 
 
 async def decided(services: Services) -> list[tuple[int, str, str]]:
@@ -514,3 +522,24 @@ async def test_dates_that_a_crash_kept_from_the_index_are_written_by_the_next_sw
     assert await versions_found(services, at=1_780_239_600.0) == {2}
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=2)
     assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
+
+
+async def test_every_replica_is_told_when_a_version_is_replaced_ends_or_goes_on_after_all(
+    services: Services, clock: Clock
+) -> None:
+    first = await approved(services, clock, "2.35")
+    assert await ends(services) == {}
+    later = await approved(services, clock, "2.45", effective_from=date(2026, 7, 1))
+    assert await ends(services) == {"term-deposit@1": later.visible_from}
+    await update_index(later.key, await services.approvals.expire(later.key, by("lee", clock.now)), services)
+    assert "term-deposit@1" not in await ends(services), "the later one never begins"
+    second = await approved(services, clock, "2.55", effective_until=date(2026, 12, 31))
+    assert await ends(services) == {
+        "term-deposit@1": second.visible_from,
+        "term-deposit@2": clock.now - 60,
+        "term-deposit@3": second.visible_until,
+    }
+    assert first.key.version == 1
+    deleted = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now))
+    await update_index(second.key, deleted, services)
+    assert (await ends(services))["term-deposit@3"] == clock.now
