@@ -469,7 +469,7 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
     answering.show_quotes(quoted)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)
-    state.grounded = state.quoted
+    state.grounded, state.missing = state.quoted, exc.code
 
 
 async def answer_from_cache(answering: Answering) -> bool:
