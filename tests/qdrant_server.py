@@ -1,5 +1,6 @@
 """What stands in for a Qdrant server: it speaks just enough of its API to boot an index."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ class FakeServer:
         """Whether it fails at searches and writes, and repeats what it was sent: of points what is stored with them."""
         self.answer: web.Response | None = None
         self.aliased = True
+        self.held: dict[str, dict[str, Any]] = {}
+        """The payload of each point that was written."""
         self.copies = 1
         """Of its one shard."""
         self.created: dict[str, Any] = {}
@@ -26,6 +29,9 @@ class FakeServer:
         self.indexed: list[str] = []
         self.others: list[str] = []
         self.release = anyio.Event()
+        self.server = HttpServer(self.application())
+
+    def application(self) -> web.Application:
         app = web.Application(middlewares=[self.repeat])
         app.router.add_get("/", self.root)
         app.router.add_get("/aliases", self.aliases)
@@ -36,9 +42,15 @@ class FakeServer:
         app.router.add_get("/collections/kb-1/exists", self.exists)
         app.router.add_put("/collections/kb-1/index", self.index_field)
         app.router.add_post("/collections/kb-1/points/query/batch", self.query)
+        app.router.add_put("/collections/kb-1/points", self.upsert)
+        app.router.add_post("/collections/kb-1/points", self.retrieve)
         app.router.add_post("/collections/kb-1/points/count", self.count)
+        app.router.add_post("/collections/kb-1/points/delete", self.delete)
+        app.router.add_post("/collections/kb-1/points/payload", self.set_payload)
+        app.router.add_post("/collections/kb-1/points/scroll", self.scroll)
+        app.router.add_post("/collections/kb-1/facet", self.facet)
         app.router.add_route("*", "/{rest:.*}", self.other)
-        self.server = HttpServer(app)
+        return app
 
     @web.middleware
     async def repeat(
@@ -90,8 +102,43 @@ class FakeServer:
         info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
         return ok(info | {"config": config})
 
-    async def count(self, _: web.Request) -> web.Response:
-        return ok({"count": 0})
+    async def count(self, request: web.Request) -> web.Response:
+        return ok({"count": len(self.passing(await request.json()))})
+
+    async def scroll(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        points = [{"id": point, "payload": self.held[point]} for point in self.passing(asked)[: asked["limit"]]]
+        return ok({"points": points, "next_page_offset": None})
+
+    async def facet(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        values = Counter(self.held[point][asked["key"]] for point in self.passing(asked))
+        return ok({"hits": [{"value": value, "count": n} for value, n in values.most_common(asked["limit"])]})
+
+    async def retrieve(self, request: web.Request) -> web.Response:
+        ids = (await request.json())["ids"]
+        return ok([{"id": point, "payload": self.held[point]} for point in ids if point in self.held])
+
+    async def upsert(self, request: web.Request) -> web.Response:
+        self.held |= {point["id"]: point["payload"] for point in (await request.json())["points"]}
+        return ok({"operation_id": 1, "status": "completed"})
+
+    async def set_payload(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        for point in self.passing(asked):
+            self.held[point] |= asked["payload"]
+        return ok({"operation_id": 1, "status": "completed"})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        for point in self.passing(await request.json()):
+            del self.held[point]
+        return ok({"operation_id": 1, "status": "completed"})
+
+    def passing(self, asked: dict[str, Any]) -> list[str]:
+        """Return the ids of the points that pass the filter of a request."""
+        only = asked.get("filter") or {}
+        must = only.get("must") or ()
+        return sorted(point for point, payload in self.held.items() if all(holds(c, payload) for c in must))
 
     async def index_field(self, request: web.Request) -> web.Response:
         assert request.query["wait"] == "true"
@@ -103,6 +150,17 @@ class FakeServer:
             return self.answer
         await self.release.wait()
         return web.Response(status=500)
+
+
+def holds(condition: dict[str, Any], payload: dict[str, Any]) -> bool:
+    """Return whether a payload satisfies a condition: a value, one of several in a list, or a number's upper bound."""
+    value = payload.get(condition["key"])
+    if "lte" in (bounds := condition.get("range") or {}):
+        return value is not None and value <= bounds["lte"]
+    match = condition["match"]
+    if "any" in match:
+        return any(wanted in (value or ()) for wanted in match["any"])
+    return bool(value == match["value"])
 
 
 def ok(result: object) -> web.Response:

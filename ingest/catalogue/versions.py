@@ -177,6 +177,15 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedVersion:
+    """A version that belongs in the index, with how many passages; customers read it from `visible_from`, if ever."""
+
+    key: VersionKey
+    passages: int
+    visible_from: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IndexingResult:
     """What the pipeline found out about a version while it indexed it."""
 

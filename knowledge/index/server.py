@@ -172,6 +172,12 @@ class ServerEngine:
         wanted = _filter(only)
         return (await self._ask(lambda: self._client.count(collection, wanted, exact=True), self._read_timeout)).count
 
+    async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
+        wanted = _filter(only)
+        facet = partial(self._client.facet, collection, field, facet_filter=wanted, limit=limit, exact=True)
+        answer = await self._ask(facet, self._read_timeout)
+        return {str(hit.value): hit.count for hit in answer.hits}
+
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:
@@ -229,7 +235,8 @@ class ServerEngine:
         if replicas == 1:
             return
         cluster = await self._ask(lambda: self._client.collection_cluster_info(collection), self._read_timeout)
-        copies = Counter(shard.shard_id for shard in (*cluster.local_shards, *cluster.remote_shards))
+        held = [shard.shard_id for shard in cluster.local_shards] + [shard.shard_id for shard in cluster.remote_shards]
+        copies = Counter(held)
         fewest = min(copies.values(), default=0)
         if fewest < replicas:
             advice = "give the server as many nodes, then run `ingest reindex`, or set QDRANT__REPLICAS to the copies"

@@ -27,7 +27,7 @@ from ingest.catalogue import (
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
 from ingest.job_runner import run_job
 from ingest.jobs import LEASE_SECONDS, JobClaims, Owner
-from ingest.maintenance import restore
+from ingest.lost_passages import restore
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, write_pending_windows
 from ingest.review import CpuLimiter, PassageFinding
