@@ -16,8 +16,11 @@ from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded,
 from ingest.maintenance import rebuild
 from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
 from ingest.services import Services
+from ingest.settings import Settings
 from ingest.worker import LATE_SECONDS, look_at_decisions
 from knowledge.access import Access
+from knowledge.service_keys import NewKey, ServiceKeys, ServiceKeySettings, load_service_keys
+from knowledge.storage import open_engine
 from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
 from tests.ingest import samples
@@ -461,6 +464,26 @@ async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(serv
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=1)
     assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
     assert (await hand_in_again(services)).key == draft.key  # the bytes and what was said with them are still that
+
+
+async def test_nobody_approves_what_a_machine_of_theirs_has_uploaded_or_dated(
+    services: Services, settings: Settings
+) -> None:
+    engine = open_engine(settings.database)
+    await load_service_keys(engine, now=services.now)  # makes the table
+    key = NewKey(tenant="hanbit", name="nightly", roles=frozenset({"service"}), made_by="hanbit/lee")
+    made, _ = await ServiceKeys(engine, ServiceKeySettings(), now=services.now).make(key)
+    await engine.dispose()
+    machine = f"service:{made.id}"
+    uploaded = await do_job(services, await receive(services, request=replace(TERMS, uploaded_by=machine)))
+    with pytest.raises(SecondPersonNeeded, match="uploaded"):
+        await services.approvals.approve(uploaded.key, by("lee", NOON))
+    dated = await indexed(services, "2.75")
+    june = Dates(effective_from=date(2026, 6, 1), effective_until=None)
+    await services.approvals.set_dates(dated.key, june, by(machine, NOON), may_approve=False)
+    with pytest.raises(SecondPersonNeeded, match="dates"):
+        await services.approvals.approve(dated.key, by("lee", NOON))
+    await services.approvals.approve(uploaded.key, by("park", NOON))
 
 
 async def hand_in_again(services: Services) -> Version:
