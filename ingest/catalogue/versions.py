@@ -59,7 +59,6 @@ class Stage(StrEnum):
 
     RECEIVE = "receive"
     PARSE = "parse"
-    CHUNK = "chunk"
     EMBED = "embed"
     UPSERT = "upsert"
     VERIFY = "verify"

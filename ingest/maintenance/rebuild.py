@@ -13,7 +13,7 @@ from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import NotFound, OriginalChanged, StorageUnavailable
 from ingest.lost_passages import compare_index, restore, unreported, write_present_window
 from ingest.parsing import Unreadable
-from ingest.pipeline import chunk, embed_and_upsert, parse, verify
+from ingest.pipeline import embed_and_upsert, passages_of, read, verify
 from ingest.services import Services
 from knowledge.index import Index
 
@@ -73,8 +73,7 @@ async def _write_anew(key: VersionKey, services: Services, filled: Index, done: 
     written = False
     as_it_is = key, version.approved_by is not None
     if as_it_is not in done:
-        parsed = await parse(version, services, unreported)
-        passages = await chunk(version, parsed, services.chunker, services.metrics, unreported)
+        passages = passages_of(version, await read(version, services, unreported))
         stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
         written = [passage.text for passage in stored] != [passage.text for passage in passages]
         if written:
