@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 import structlog
@@ -151,11 +152,24 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 def free_port() -> int:
-    """Return a port that the kernel just assigned, so that two sessions at once get different ones."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free port that no other test process was given.
+
+    The kernel assigns a port again as soon as nobody listens there. Without the lock, of two programs that start slowly
+    one took the other's port, and its tests asked a stranger: 401, the token is not signed with its issuer's key.
+    """
+    locks = Path(gettempdir(), "bank-chatbot-ports")
+    locks.mkdir(exist_ok=True)
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        lock = os.open(locks / str(port), os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return port  # locked until this process ends
 
 
 class RedisServer:
