@@ -10,7 +10,6 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.abandoned import AbandonedOpenings
@@ -53,6 +52,7 @@ from knowledge.storage import UNAVAILABLE, open_clock
 from knowledge.terms import Terms
 from knowledge.tls import check_connections
 from knowledge.withdrawals import Withdrawals, open_withdrawals
+from knowledge.write_probe import WriteProbe
 from telemetry.siem import Siem, open_siem
 from telemetry.supervision import OnFailure, supervise
 
@@ -389,7 +389,7 @@ def pings(
     return {
         "index": partial(ping_index, index, engine, now=now),
         "embedder": partial(told, index.ping_embedder),
-        "sql": partial(ping_sql, engine),
+        "sql": partial(ping_sql, WriteProbe(engine)),
         "redis": answer_log.ping,
         "models": models.health.ping,
     }
@@ -424,14 +424,13 @@ async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], flo
     await told(partial(require_passages, index, state, now=now()))
 
 
-async def ping_sql(engine: AsyncEngine) -> None:
-    """Return once the database answers.
+async def ping_sql(probe: WriteProbe) -> None:
+    """Return if the database accepts writes, as each question needs.
 
     Raises:
-        AuditUnavailable: it does not answer.
+        AuditUnavailable: it does not.
     """
     try:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        await probe.ping()
     except UNAVAILABLE as exc:
         raise AuditUnavailable from exc

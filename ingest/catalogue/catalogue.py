@@ -35,6 +35,7 @@ from ingest.errors import CatalogueUnavailable, DuplicateContent, NotFound
 from knowledge import withdrawals
 from knowledge.index_state import IndexState, read_index_state, write_index_state
 from knowledge.storage import UNAVAILABLE, migrate, transaction_lock
+from knowledge.write_probe import WriteProbe
 
 TRANSACTION_SECONDS = 10.0
 TURN_SECONDS = 10.0
@@ -50,6 +51,7 @@ class Catalogue:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._write_probe = WriteProbe(engine)
         # Two uploads of the same bytes meet at a primary key; the slower one reads again and finds the other's row.
         retrying = AsyncRetryingCaller(attempts=5, timeout=10.0, wait_initial=0.01, wait_max=0.2)
         self._retry_on_conflict = retrying.on(IntegrityError)
@@ -102,9 +104,15 @@ class Catalogue:
             ) from exc
 
     async def ping(self) -> None:
-        """Ask the database for a constant."""
-        async with self.read() as connection:
-            await connection.execute(select(1))
+        """Return if the database accepts writes.
+
+        Raises:
+            CatalogueUnavailable: it does not.
+        """
+        try:
+            await self._write_probe.ping()
+        except UNAVAILABLE as exc:
+            raise CatalogueUnavailable from exc
 
     async def receive(self, upload: Upload, *, now: float) -> Received:
         """Register an upload: the same bytes and metadata are the same version, and a failed one is queued again.

@@ -209,6 +209,12 @@ async def test_sigterm_lets_a_running_answer_end(tmp_path: Path, redis_url: str)
         assert product.process.returncode == 0
 
 
+async def _readiness(product: Product, status: int) -> bool:
+    async with httpx2.AsyncClient() as http:
+        reply = await http.get(f"{product.url}/readyz")
+    return (reply.status_code, reply.json()["sql"]) == (status, "ok" if status == 200 else "unavailable")
+
+
 async def _draining(product: Product) -> bool:
     async with httpx2.AsyncClient() as http:
         reply = await http.get(f"{product.url}/readyz")
@@ -270,6 +276,7 @@ async def test_with_sql_locked_or_full_a_customer_is_handed_off_in_their_own_lan
 ) -> None:
     who = f"unaudited-{fault_round}"
     with fault(leaving):
+        await until(lambda: _readiness(leaving, 503), 5)
         async with leaving.client(who) as http:
             began = time.monotonic()
             refused = await http.post("/v1/chat", json={"message": question})
@@ -283,5 +290,6 @@ async def test_with_sql_locked_or_full_a_customer_is_handed_off_in_their_own_lan
     assert "1599-0000" in refused.json()["handoff"]
     assert said in openai.json()["error"]["message"]
     assert took < patient(2), f"{took:.2f} s"
+    await until(lambda: _readiness(leaving, 200), 5)
     async with leaving.client(who) as http:
         assert end_of(await leaving.ask(http, question)).name == "done", "it heals by itself"

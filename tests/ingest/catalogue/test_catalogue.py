@@ -52,7 +52,8 @@ async def test_a_reader_waits_for_no_writer_and_a_writer_not_for_ever(
 
     async with on_sqlite.write() as connection:
         await transaction_lock(connection, "one")
-        await on_sqlite.ping()
+        async with on_sqlite.read() as reading:
+            await reading.execute(select(1))
         async with anyio.create_task_group() as others:
             others.start_soon(write_too)
     async with on_sqlite.write() as connection:

@@ -1,0 +1,59 @@
+import pytest
+from sqlalchemy import event, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from knowledge import write_probe
+from knowledge.storage import UNAVAILABLE
+from knowledge.withdrawals import WITHDRAWN, load_withdrawals
+from knowledge.write_probe import WriteProbe
+
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+
+
+async def set_read_only(engine: AsyncEngine, *, is_on: bool) -> None:
+    """Let the connections of an engine take no writes, or take them again."""
+    if engine.dialect.name == "sqlite":
+        command = f"PRAGMA query_only = {int(is_on)}"
+    else:
+        command = f"SET SESSION CHARACTERISTICS AS TRANSACTION READ {'ONLY' if is_on else 'WRITE'}"
+    await engine.dispose()
+
+    def set_up(connection: object, _record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]  # of a driver
+        cursor.execute(command)
+        cursor.close()
+        connection.commit()  # type: ignore[attr-defined]  # of a driver
+
+    event.listen(engine.sync_engine, "connect", set_up)
+
+
+async def test_a_database_that_takes_writes_is_ready_and_keeps_nothing_of_the_probe(engine: AsyncEngine) -> None:
+    await load_withdrawals(engine)
+    await WriteProbe(engine).ping()
+    async with engine.connect() as connection:
+        assert (await connection.execute(select(func.count()).select_from(WITHDRAWN))).scalar_one() == 0
+
+
+async def test_a_database_that_is_read_only_is_not_ready(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await load_withdrawals(engine)
+    monkeypatch.setattr(write_probe, "EVERY_SECONDS", 0.0)
+    probe = WriteProbe(engine)
+    await set_read_only(engine, is_on=True)
+    with pytest.raises(UNAVAILABLE):
+        await probe.ping()
+    await set_read_only(engine, is_on=False)
+    await probe.ping()
+
+
+async def test_however_often_it_is_asked_it_writes_once_a_second(engine: AsyncEngine) -> None:
+    await load_withdrawals(engine)
+    probe, statements = WriteProbe(engine), list[str]()
+
+    def record(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", record)
+    for _ in range(20):
+        await probe.ping()
+    inserts = sum(statement.startswith("INSERT") for statement in statements)
+    assert 1 <= inserts < 20
