@@ -164,11 +164,24 @@ class AnswerRegistry:
         self._no_renewal_at = -math.inf
         self._idle = anyio.Event()
         self._idle.set()
+        self._opening = 0
+        self._opened = anyio.Event()
 
     @property
     def active(self) -> int:
         """How many answers this process writes."""
         return len(self._live)
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Have `drained` wait for the question that is opened in the block, and for its answer."""
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+            self._opened.set()
+            self._opened = anyio.Event()
 
     async def start(
         self, live: LiveAnswer, work: Work, *, passages: Sequence[PassageRef], checkpoint: bytes = b""
@@ -633,7 +646,9 @@ class AnswerRegistry:
         self._draining = True
 
     async def drained(self) -> None:
-        """Wait until this process writes no answer."""
+        """Wait until this process opens no question and writes no answer."""
+        while self._opening:
+            await self._opened.wait()
         await self._idle.wait()
 
     async def hand_over(self) -> None:
@@ -653,7 +668,7 @@ class AnswerRegistry:
                 live.stop_writing()
             else:
                 live.scope.cancel()
-        await self.drained()  # an append that is still in flight would renew the lease
+        await self._idle.wait()  # an append that is still in flight would renew the lease
         for tenant, answers in epochs.items():
             await self._log.give_up(tenant, answers)
 

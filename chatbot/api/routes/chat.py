@@ -123,7 +123,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
         ChatError: the refusal; with no place left, before anything is done for the question.
     """
     services.answers.check_readers(who)
-    with services.admission.entered(who) as place:
+    with services.admission.entered(who) as place, services.answers.opening():
         turn = await open_turn(question, who, services)
         live = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled

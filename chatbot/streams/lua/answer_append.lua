@@ -9,14 +9,17 @@ local answer_id, epoch, lease_ms, keep_seconds, ended, ids_before, token_ids, ou
 local FIRST_EVENT = 9 -- from there on three arguments an event: its number, name and data
 local REPLACED, OWNED, CANCELLED, DELETED, BEHIND = 0, 1, 2, 3, 5
 
-local stored = redis.call("HMGET", ANSWER, "epoch", "n", "cancelled")
-local stored_epoch, stored_n, cancelled = stored[1], stored[2], stored[3]
+local stored = redis.call("HMGET", ANSWER, "epoch", "n", "cancelled", "frame")
+local stored_epoch, stored_n, cancelled, frame = stored[1], stored[2], stored[3], stored[4]
 if not stored_epoch then
   return redis.call("EXISTS", ANSWER .. ":deleted") == 1 and DELETED or BEHIND
 end
 if stored_epoch ~= epoch then
   -- A lower one: Redis has forgotten that this writer took the answer over.
   return tonumber(stored_epoch) < tonumber(epoch) and BEHIND or REPLACED
+end
+if not frame and ended == "0" then -- it has ended: this append arrives late
+  return OWNED
 end
 local n = tonumber(stored_n)
 -- Redis has forgotten what it had: a replica that was promoted, a log that was not on the disk.

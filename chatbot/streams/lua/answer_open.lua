@@ -1,6 +1,7 @@
 -- Opens an answer's log: its owner, what a successor needs, and its writer's lease (ms of Redis's time).
--- A second time changes nothing but the lease, and nothing at all where another writer has taken the answer over. A
--- successor opens what Redis has forgotten, be it the log or only its takeover.
+-- A second time changes nothing but the lease, and nothing at all where another writer has taken the answer over or it
+-- has ended: the command of a caller that gave it up may arrive late. A successor opens what Redis has forgotten, be it
+-- the log or only its takeover.
 -- Arguments: answer_id, epoch, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, kept as
 -- they are.
 
@@ -10,6 +11,9 @@ local args, checkpoint, passages = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 local epoch = redis.call("HGET", ANSWER, "epoch")
 if epoch and tonumber(epoch) > args.epoch then
   return 0
+end
+if epoch and redis.call("HEXISTS", ANSWER, "frame") == 0 then
+  return 1
 end
 local time = redis.call("TIME")
 redis.call("HSETNX", ANSWER, "n", 0)

@@ -172,6 +172,22 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
     assert not await redis.exists(f"{{{who.tenant}}}:answer:{answer_id}:tokens")
 
 
+@pytest.mark.parametrize("late", ["its opening", "an append"])
+async def test_a_command_that_arrives_after_the_end_of_its_answer_opens_it_to_nobody(
+    answer_log: AnswerLog, late: str
+) -> None:
+    who = customer()
+    answer_id = await half_said(answer_log, who)
+    await answer_log.append(who.tenant, answer_id, log_append(first=5, events=[done()]), epoch=1)
+    if late == "its opening":
+        await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
+    else:
+        events = [Token(text=WORDS[3])]
+        await answer_log.append(who.tenant, answer_id, log_append(first=4, events=events, ids_before=3), epoch=1)
+    assert await answer_log.length(who, answer_id) == (5, True)
+    assert await answer_log.running(who.tenant, [answer_id]) == set()
+
+
 async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
@@ -499,6 +515,24 @@ async def test_a_lease_is_given_up_behind_the_appends_that_are_under_way(
         await handed.wait()
         await writer.registry.drained()
     assert await answer_log.take_over(live.who.tenant, live.answer_id) is not None, "the append renewed the lease"
+
+
+async def test_a_process_that_drains_waits_for_a_question_that_is_opened(replica: Callable[..., Replica]) -> None:
+    writer, live, drained = replica(), new_answer(customer()), anyio.Event()
+
+    async def drain() -> None:
+        await writer.registry.drained()
+        drained.set()
+
+    async with anyio.create_task_group() as group:
+        with writer.registry.opening():
+            group.start_soon(drain)
+            await anyio.wait_all_tasks_blocked()
+            assert not drained.is_set()
+            await writer.registry.start(live, writer.speak, passages=[])
+        assert not drained.is_set(), "its answer is not written yet"
+        writer.go_on.set()
+    assert writer.finished == [live.answer_id]
 
 
 async def test_a_process_that_ends_waits_for_no_answer_that_is_still_written(
