@@ -81,7 +81,7 @@ class DeferredWrites:
             try:
                 written = await write()
             except StoreUnavailable:
-                self._keep(Deferred(kind, write))
+                self.defer(kind, write)
                 return None
             self.note_done(kind, write)
             return written
@@ -102,9 +102,10 @@ class DeferredWrites:
         while self._done and self._done[0].since < oldest:
             self._done.popleft()
 
-    def _keep(self, deferred: Deferred) -> None:
-        self._waiting.append(deferred)
-        log.warning("write_deferred", kind=deferred.kind, waiting=self.waiting)
+    def defer(self, kind: WriteKind, write: Callable[[], Awaitable[object]]) -> None:
+        """Try a write in the background until its store takes it."""
+        self._waiting.append(Deferred(kind, write))
+        log.warning("write_deferred", kind=kind, waiting=self.waiting)
         if self.waiting > self._settings.most:
             self._lose(self._waiting[0])
 

@@ -254,7 +254,7 @@ def build_prompt(
 
 
 async def record_opening(turn: Turn, services: Services) -> bool:
-    """Make the audit record and the question durable before any model is called; return whether the history has it.
+    """Make the audit record and the question durable before any model is called; return whether the history keeps it.
 
     A question that is answered again is appended again, under its id: the message names the answer that runs now.
 
@@ -264,11 +264,13 @@ async def record_opening(turn: Turn, services: Services) -> bool:
     settings = services.settings
     await services.audit.open(audit_opened(turn, services.versions, grounding=settings.grounding, at=services.now()))
     owner, question = Owner(turn.who.tenant, turn.who.sub), question_message(turn, at=services.now())
-    try:
-        await services.history.append(owner, turn.conversation.id, [question], now=services.now())
-    except StoreUnavailable:  # the answer goes on without it
-        log.warning("history_unavailable", answer_id=turn.answer_id)
-        return False
+    # Shielded: once the history may have the question, its answer is given.
+    with anyio.CancelScope(shield=True):
+        try:
+            await services.history.append(owner, turn.conversation.id, [question], now=services.now())
+        except StoreUnavailable as exc:  # the answer goes on without it
+            log.warning("history_unavailable", answer_id=turn.answer_id)
+            return exc.may_be_done  # then `remember_answer` appends the question, if need be, with its answer
     return True
 
 

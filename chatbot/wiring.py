@@ -84,7 +84,8 @@ async def open_services(
         redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis, settings.redis_tls))
         breaker = await enter(open_breaker(settings))
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
-        ledger = await enter(open_ledger(settings, redis, breaker, metrics))
+        deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
+        ledger = await enter(open_ledger(settings, redis, breaker, metrics, deferred))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
         siem = await enter(open_events(settings, metrics, now=now))
@@ -97,7 +98,6 @@ async def open_services(
         weights = weights_of(fitted, index, models, prompts)
         retrieval = await enter(open_retrieval(settings, index, banks, on_search=drift.record_search))
         reads = Reads(settings.reads)
-        deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await enter(open_tasks())
         services = Services(
@@ -266,23 +266,24 @@ async def open_retrieval(
 
 @asynccontextmanager
 async def open_ledger(
-    settings: Settings, redis: Redis, breaker: RedisBreaker, metrics: Metrics
+    settings: Settings, redis: Redis, breaker: RedisBreaker, metrics: Metrics, deferred: DeferredWrites
 ) -> AsyncGenerator[Ledger]:
     """Open the ledger with the tenants' plans, on a Redis Cluster of its own where one is named."""
     async with open_plans(settings.ledger, on_read=metrics.plans_read, on_failure=metrics.task_failed) as plans:
+        ledger = partial(
+            Ledger,
+            settings=settings.ledger,
+            deferred=deferred,
+            plan_of=plans.of,
+            on_forgotten=metrics.reservation_forgotten,
+        )
         if settings.ledger_cluster_url is None:
-            yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of, on_forgotten=metrics.reservation_forgotten)
+            yield ledger(redis, breaker)
             return
         async with open_cluster(
             settings.ledger_cluster_url.get_secret_value(), settings.redis, settings.ledger_cluster_tls
         ) as cluster:
-            yield Ledger(
-                cluster,
-                RedisBreaker(settings.redis.breaker),
-                settings.ledger,
-                plan_of=plans.of,
-                on_forgotten=metrics.reservation_forgotten,
-            )
+            yield ledger(cluster, RedisBreaker(settings.redis.breaker))
 
 
 async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> DriftWatch:

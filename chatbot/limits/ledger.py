@@ -9,18 +9,20 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
+import anyio
 import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
 
-from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
+from chatbot.deferred import DeferredSettings, DeferredWrites
+from chatbot.errors import ChatError, RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.attempts import Attempts
 from chatbot.limits.limits import (
@@ -72,7 +74,7 @@ class Reservation:
     lease_seconds: float
     limits: Limits
     local: bool = False
-    """Whether it was admitted on the outage quota: Redis has no record of it."""
+    """Whether it was admitted on the outage quota: Redis may have no record of it before it is settled."""
 
     @property
     def tokens(self) -> int:
@@ -130,12 +132,15 @@ class Ledger:
         breaker: RedisBreaker,
         settings: LedgerSettings,
         *,
+        deferred: DeferredWrites | None = None,
         plan_of: Callable[[str], LimitSettings] | None = None,
         on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`plan_of` returns a tenant's present plan, in place of the settings'.
+        """`deferred` releases reservations that were refused here and that Redis may execute all the same.
+
+        `plan_of` returns a tenant's present plan, in place of the settings'.
 
         `on_forgotten` is called for a reservation that Redis had forgotten and that was charged anew.
 
@@ -144,6 +149,7 @@ class Ledger:
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
+        self._deferred = deferred or DeferredWrites(DeferredSettings())
         self._plan_of = plan_of or settings.of
         self._on_forgotten = on_forgotten
         self._clock = clock
@@ -185,19 +191,27 @@ class Ledger:
         claim = QuotaClaim(
             id=uuid.uuid4().hex, scopes=self._scopes(caller), tokens=tokens, now=now, until=now + lease_seconds
         )
-        try:
-            limits, local = await self._reserve_in_redis(caller, claim, lease_seconds), False
-        except StoreUnavailable:
-            limits, local = self._reserve_quota(claim), True
-        return Reservation(
+        reservation = partial(
+            Reservation,
             id=claim.id,
             caller=caller,
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
             lease_seconds=lease_seconds,
-            limits=limits,
-            local=local,
         )
+        # Shielded: of a command that is cancelled nobody would know whether Redis executes it.
+        with anyio.CancelScope(shield=True):
+            try:
+                return reservation(limits=await self._reserve_in_redis(caller, claim, lease_seconds))
+            except StoreUnavailable as exc:
+                may_be_done = exc.may_be_done
+        try:
+            return reservation(limits=self._reserve_quota(claim), local=True)
+        except ChatError:
+            if may_be_done:
+                refused = reservation(limits=self._quota_limits(claim.scopes), local=True)
+                self._deferred.defer("settlement", partial(self.settle, refused, Usage()))
+            raise
 
     async def _reserve_in_redis(self, caller: Caller, claim: QuotaClaim, lease_seconds: float) -> Limits:
         args = {
@@ -264,17 +278,15 @@ class Ledger:
     async def settle(self, reservation: Reservation, usage: Usage) -> Limits | None:
         """Charge what was used instead of what was reserved, once; None when it was settled before.
 
-        A reservation that Redis has forgotten in a failover is charged now.
+        A reservation that Redis does not know (it was away, or has forgotten it in a failover) is charged now, and is
+        refused should Redis execute it after all.
 
         Raises:
-            StoreUnavailable: Redis is away; the reservation stays charged and its lease frees the slot.
+            StoreUnavailable: Redis is away; until it is settled, the reservation stays charged and keeps its slot.
         """
         caller = reservation.caller
-        scopes = self._scopes(caller)
         charge = self._plan_of(caller.tenant).charge(usage)
-        self._outage_quota.settle(scopes, reservation.id, charge)
-        if reservation.local:
-            return self._quota_limits(scopes)
+        self._outage_quota.settle(self._scopes(caller), reservation.id, charge)
         args = {
             "id": reservation.id,
             "charge": charge,
@@ -344,7 +356,7 @@ class Ledger:
         if encoded is None:
             return None
         reply = self._decoded(encoded)
-        if reply.forgotten:
+        if reply.forgotten and not reservation.local:
             log.warning("reservation_forgotten", reservation=reservation.id)
             self._on_forgotten()
         return reply

@@ -1,18 +1,43 @@
 """A tokenizer, and Redis as tests of the chatbot meet it: patient on a busy machine, or not there."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from redis.asyncio import Redis
 
-from chatbot.redis_client import RedisBreakerSettings
+from chatbot.errors import StoreUnavailable
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.tokenizer import Tokenizer
 from llm_server.scripted import write_tokenizer
 from tests.conftest import DURABLE, RedisServer, redis_server
 
 PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
 """Where what Redis holds is tested, not the deadline of a command (which has tests of its own)."""
+
+T = TypeVar("T")
+
+
+class LateBreaker(RedisBreaker):
+    """A breaker that can give commands up at once, which Redis executes when the test delivers them."""
+
+    def __init__(self) -> None:
+        super().__init__(PATIENT)
+        self.is_late = False
+        self._commands: list[Callable[[], Awaitable[object]]] = []
+
+    async def call(self, command: Callable[[], Awaitable[T]]) -> T:
+        if self.is_late:
+            self._commands.append(command)
+            raise StoreUnavailable
+        return await super().call(command)
+
+    async def deliver(self) -> None:
+        """Have Redis execute the commands that were given up, and be in time from now on."""
+        self.is_late = False
+        while self._commands:
+            await self._commands.pop(0)()
 
 
 @pytest.fixture(scope="session")

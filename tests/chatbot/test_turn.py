@@ -1,11 +1,11 @@
 """A turn before its first byte, over real stores: what is refused leaves nothing, what is withdrawn is not used."""
 
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import TypeVar, cast
 from uuid import uuid4
 
 import anyio
@@ -17,16 +17,16 @@ from chatbot.audit import Audit, Versions, open_audit
 from chatbot.calibration import read_calibration
 from chatbot.conversations import ConversationIds, History, HistorySettings, Owner, StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
-from chatbot.errors import AuditUnavailable
-from chatbot.events import PassageRef
+from chatbot.errors import AuditUnavailable, StoreUnavailable
+from chatbot.events import PassageRef, Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.redis_client import RedisBreaker
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
 from chatbot.tokenizer import Tokenizer
-from chatbot.transcript import Question, Turn
+from chatbot.transcript import Question, Turn, question_message
 from chatbot.turn import open_turn
 from evals.sample_bank import sample_banks
 from knowledge.bank import read_banks
@@ -35,11 +35,13 @@ from knowledge.withdrawals import Withdrawals, load_withdrawals, write_end
 from tests.answers import customer
 from tests.audit import SETTINGS, faults
 from tests.bank import of_the_sample_bank, write_bank
-from tests.chatbot.conftest import PATIENT
+from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.conftest import RedisServer
 from tests.passages import DEPOSIT, NOW, TENANT, FirstAxis, indexed_passages
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+T = TypeVar("T")
 
 QUESTION = "정기예금의 금리는 얼마인가요?"
 MODEL = "qwen"
@@ -111,22 +113,62 @@ async def test_a_question_that_cannot_be_recorded_costs_nothing(bank: Bank) -> N
     await nowhere.dispose()
 
 
-async def test_a_question_that_its_customer_leaves_while_it_is_kept_is_closed_and_costs_nothing(
+class AskedBreaker(RedisBreaker):
+    """A breaker that tells when a command is under way."""
+
+    def __init__(self) -> None:
+        super().__init__(PATIENT)
+        self.asked = anyio.Event()
+
+    async def call(self, command: Callable[[], Awaitable[T]]) -> T:
+        self.asked.set()
+        return await super().call(command)
+
+
+async def test_a_question_that_its_customer_leaves_while_it_is_reserved_costs_nothing(
     bank: Bank, server: RedisServer
 ) -> None:
-    async with Redis.from_url(server.url) as hung:
-        history = History(hung, RedisBreaker(PATIENT), HistorySettings())
+    async with Redis.from_url(server.url) as redis, anyio.create_task_group() as asking:
+        breaker, caller = AskedBreaker(), Caller.of(bank.who, MODEL)
+        ledger = Ledger(redis, breaker, LedgerSettings())
+        before = await ledger.reserve(caller, prompt_tokens=1, answer_tokens=0, lease_seconds=60)
+        await ledger.settle(before, Usage())  # the next command reserves
         server.signal(signal.SIGSTOP)
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(open_turn, bank.question(), bank.who, bank.but(history=history))
-            with anyio.fail_after(10):
-                while not await bank.audit.unclosed(older_than=1e12):
-                    await anyio.sleep(0.01)
-            asking.cancel_scope.cancel()
+        breaker.asked = anyio.Event()
+        asking.start_soon(open_turn, bank.question(), bank.who, bank.but(ledger=ledger))
+        with anyio.fail_after(10):
+            await breaker.asked.wait()
+        await anyio.wait_all_tasks_blocked()
+        asking.cancel_scope.cancel()
+        server.signal(signal.SIGCONT)
+    async with Redis.from_url(server.url) as redis:
+        _, user, _ = await Ledger(redis, RedisBreaker(PATIENT), LedgerSettings()).spending(caller)
     await bank.audit.drain()
     assert await faults(bank.audit, unclosed_before=1e12) == []
-    _, user, _ = await bank.ledger.spending(Caller.of(bank.who, MODEL))
-    assert (user.use.tokens, user.use.slots) == (0, 0)
+    assert (user.use.tokens, user.use.slots, user.use.requests) == (0, 0, 2)
+
+
+async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis: Redis, bank: Bank) -> None:
+    breaker = LateBreaker()
+    history = History(redis, breaker, HistorySettings())
+    breaker.is_late = True
+    turn = await open_turn(bank.question(), bank.who, bank.but(history=history))
+    assert turn.kept
+    await breaker.deliver()
+    asked = question_message(turn, at=NOW)
+    await history.append(Owner(bank.who.tenant, bank.who.sub), turn.conversation.id, [asked], now=NOW)
+    kept = await history.load(Owner(bank.who.tenant, bank.who.sub), turn.conversation.id)
+    assert [message.text for message in kept.messages] == [QUESTION]
+
+
+async def test_a_question_that_was_not_sent_to_redis_is_not_kept_and_its_customer_told(
+    nowhere: Redis, bank: Bank
+) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings(probe_every=60))
+    with pytest.raises(StoreUnavailable):
+        await breaker.call(nowhere.ping)
+    turn = await open_turn(bank.question(), bank.who, bank.but(history=History(nowhere, breaker, HistorySettings())))
+    assert not turn.kept
 
 
 async def test_the_model_reads_the_name_of_the_customer_s_bank_and_nothing_of_another(

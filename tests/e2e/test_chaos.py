@@ -10,7 +10,7 @@ import pytest
 
 from chatbot.audit import AuditKeys, Closed, Opened
 from chatbot.settings import Settings as ChatSettings
-from tests.e2e.chaos.differences import Kept, cost_of, of_answer, of_bill, on_share
+from tests.e2e.chaos.differences import Kept, cost_of, of_answer, of_bill
 from tests.e2e.chaos.schedule import CHOICES, schedule
 from tests.e2e.conftest import chat_environment
 from tests.e2e.events import SentEvent
@@ -115,14 +115,6 @@ def test_an_error_is_kept_as_the_error_that_was_read() -> None:
 
 def test_the_bill_is_what_the_answers_cost() -> None:
     costs = {"a1": cost_of(KEPT.entries), "a2": 50}
-    assert of_bill(157, costs, shares=set()) is None
-    assert of_bill(107, costs, shares={"a2"}) is None
+    assert of_bill(157, costs) is None
     for spent in (0, 107, 156, 158, 264):
-        assert of_bill(spent, costs, shares=set()) is not None
-
-
-def test_an_answer_on_a_replicas_share_tells_so_in_its_limits() -> None:
-    assert not on_share(READ, None, of=1000)
-    assert not on_share(READ, 1000, of=1000)
-    assert on_share(READ, 500, of=1000)
-    assert on_share(READ, None, of=2000)
+        assert of_bill(spent, costs) is not None

@@ -6,8 +6,9 @@ local day = day_of(args.days)
 give_back_lapsed()
 local scopes = read_scopes(day.name)
 
--- A command that redis-py sent again, because the connection broke before the reply, must not be charged twice.
-if redis.call("EXISTS", RESERVATION) == 1 then
+-- A command that redis-py sent again, because the connection broke before the reply, must not be charged twice; nor one
+-- that arrives after its caller gave it up and settled it.
+if redis.call("EXISTS", RESERVATION, SETTLED) > 0 then
   return report(scopes)
 end
 

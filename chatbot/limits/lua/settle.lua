@@ -1,5 +1,6 @@
 -- Charges what was used in place of what was reserved, once: a mark stays, and a second call changes nothing. Where
--- there is neither a reservation nor a mark Redis has forgotten the reservation, and what was used is charged now.
+-- there is neither a reservation nor a mark Redis never had the reservation or has forgotten it, and what was used is
+-- charged now.
 -- Returns the state, or nothing where it was settled before.
 -- Arguments: id, charge (tokens), answer_tokens (0: no sample), remember (answers), needed (answers for a percentile),
 -- keep_seconds (of the mark), days.

@@ -1,6 +1,7 @@
 import json
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.exceptions import RedisClusterException, RedisError
 
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.ledger import Caller, Ledger, Reservation
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, in_time
-from tests.chatbot.conftest import PATIENT
+from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.clock import Clock
 from tests.conftest import redis_server
 
@@ -612,10 +614,11 @@ async def test_without_redis_a_replica_spends_its_share_for_a_minute(redis: Redi
     assert (first.limits.limit_tokens, first.limits.remaining_tokens) == (50, 20)
     with pytest.raises(StoreUnavailable):  # without a wait: the unseen day has no room for it either
         await reserve(outage.ledger, who, 21)
-    settled = await outage.ledger.settle(first, spent(10))
-    assert settled is not None
-    assert settled.remaining_tokens == 40
-    assert (await outage.ledger.extend(await reserve(outage.ledger, who, 20), more_tokens=21)) is None
+    with pytest.raises(StoreUnavailable):
+        await outage.ledger.settle(first, spent(10))
+    second = await reserve(outage.ledger, who, 20)
+    assert second.limits.remaining_tokens == 20, "of the first 10 were used"
+    assert (await outage.ledger.extend(second, more_tokens=21)) is None
     outage.clock.pass_seconds(59)
     longer = await outage.ledger.extend(await reserve(outage.ledger, who, 15), more_tokens=5)
     assert longer is not None
@@ -623,6 +626,88 @@ async def test_without_redis_a_replica_spends_its_share_for_a_minute(redis: Redi
     outage.clock.pass_seconds(1)
     with pytest.raises(StoreUnavailable):
         await reserve(outage.ledger, who, 1)
+
+
+async def test_an_answer_that_was_admitted_without_redis_is_charged_once_when_redis_is_back(redis: Redis) -> None:
+    forgotten: list[str] = []
+    ledger = ledger_of(redis, limited(), None, on_forgotten=lambda: forgotten.append("once"))
+    outage = Outage(ledger, Clock(1000), redis, redis.connection_pool.connection_kwargs["port"])
+    who = someone()
+    await outage.begin()
+    reservation = await reserve(ledger, who, 30)
+    with pytest.raises(StoreUnavailable):
+        await ledger.settle(reservation, spent(10))
+    await outage.end()
+    with anyio.fail_after(5):
+        while await settled_at_last(ledger, reservation) is None:
+            await anyio.sleep(0.05)
+    assert await ledger.settle(reservation, spent(10)) is None
+    assert await use_of(ledger, who) == (10, 0)
+    assert forgotten == [], "Redis never had it"
+
+
+async def settled_at_last(ledger: Ledger, reservation: Reservation) -> Limits | None:
+    with suppress(StoreUnavailable):
+        return await ledger.settle(reservation, spent(10))
+    return None
+
+
+async def use_of(ledger: Ledger, who: Caller) -> tuple[int, int]:
+    """Return the tokens of the user's day, and the slots that are taken in all scopes together."""
+    tenant, user, model = await ledger.spending(who)
+    return user.use.today, tenant.use.slots + user.use.slots + model.use.slots
+
+
+@pytest.mark.parametrize("delivered", ["before it is settled", "after it is settled"])
+async def test_a_reservation_that_redis_executes_late_is_charged_what_was_used_and_keeps_no_slot(
+    redis: Redis, delivered: str
+) -> None:
+    breaker, who = LateBreaker(), someone()
+    ledger = Ledger(redis, breaker, LedgerSettings(limits=limited()))
+    await ledger.limits(who)
+    breaker.is_late = True
+    reservation = await reserve(ledger, who, 30)
+    assert reservation.local
+    if delivered == "before it is settled":
+        await breaker.deliver()
+        assert await use_of(ledger, who) == (30, 3)
+    breaker.is_late = False
+    assert await ledger.settle(reservation, spent(10)) is not None
+    await breaker.deliver()
+    assert await use_of(ledger, who) == (10, 0)
+
+
+@pytest.mark.parametrize("delivered", ["before it is released", "after it is released"])
+async def test_a_reservation_that_is_refused_here_and_redis_executes_late_is_released(
+    redis: Redis, delivered: str
+) -> None:
+    breaker, who, deferred = LateBreaker(), someone(), DeferredWrites(DeferredSettings())
+    settings = LedgerSettings(limits=limited(tokens_per_minute=100), replicas=2)
+    ledger = Ledger(redis, breaker, settings, deferred=deferred)
+    await ledger.limits(who)
+    breaker.is_late = True
+    with pytest.raises(StoreUnavailable):
+        await reserve(ledger, who, 51)
+    if delivered == "before it is released":
+        await breaker.deliver()
+        assert await use_of(ledger, who) == (51, 3)
+    breaker.is_late = False
+    await deferred.retry()
+    await breaker.deliver()
+    assert await use_of(ledger, who) == (0, 0)
+    assert deferred.waiting == 0
+
+
+async def test_a_reservation_that_was_never_sent_is_not_released(redis: Redis) -> None:
+    breaker, deferred = RedisBreaker(PATIENT), DeferredWrites(DeferredSettings())
+    settings = LedgerSettings(limits=limited(tokens_per_minute=100), replicas=2)
+    ledger, who = Ledger(redis, breaker, settings, deferred=deferred), someone()
+    outage = Outage(ledger, Clock(1000), redis, redis.connection_pool.connection_kwargs["port"])
+    await outage.begin()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await reserve(ledger, who, 51)
+    assert deferred.waiting == 1, "of the first one nobody knows: it was sent"
 
 
 async def test_an_unseen_days_remainder_is_one_minutes_rate(redis: Redis) -> None:
@@ -671,7 +756,8 @@ async def test_while_redis_only_reads_the_share_lasts_a_minute_and_the_day_is_no
             outage, who = outage_of(redis, limited(tokens_per_minute=100, tokens_per_day=150)), someone()
             await reserve(outage.ledger, who, 1)
             await redis.config_set("min-replicas-to-write", 1)
-            await outage.ledger.settle(await reserve(outage.ledger, who, 90), spent(90))
+            with pytest.raises(StoreUnavailable):
+                await outage.ledger.settle(await reserve(outage.ledger, who, 90), spent(90))
             assert (await outage.ledger.limits(who)).remaining_today == 149
             outage.clock.pass_seconds(59.5)
             await reserve(outage.ledger, who, 9)

@@ -113,7 +113,6 @@ def report(seed: int, readings: Sequence[Reading], made: int, compared: Compared
     print(f"refused for good: {Counter(reading.refused for reading in readings if reading.refused) or 0}")
     refusals = Counter(status for reading in readings for status in reading.statuses)
     print(f"refusals that were tried again, by status: {dict(refusals.most_common())}")
-    print(f"explained: {compared.on_share} answers on a replica's share while Redis was away (on no bill)")
     for of, found in compared.differences.items():
         print(f"DIFFERENCE {of}")
         for difference in found:

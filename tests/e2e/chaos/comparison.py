@@ -10,9 +10,9 @@ import anyio.to_thread
 import msgspec
 
 from chatbot.audit import AuditKeys, Closed, Opened
-from tests.e2e.chaos.bank import LIMIT_TOKENS, Bank
+from tests.e2e.chaos.bank import Bank
 from tests.e2e.chaos.customers import Reading
-from tests.e2e.chaos.differences import Kept, cost_of, of_answer, of_bill, on_share
+from tests.e2e.chaos.differences import Kept, cost_of, of_answer, of_bill
 from tests.e2e.chaos.starting import start_again
 from tests.e2e.conftest import TENANT
 from tests.e2e.events import SentEvent, read_events
@@ -32,11 +32,9 @@ Entries = dict[str, list[Opened | Closed]]
 
 @dataclass(slots=True)
 class Compared:
-    """The differences, by the answer or the customer that they are of, and what the runbook explains."""
+    """The differences, by the answer or the customer that they are of."""
 
     differences: dict[str, list[str]] = field(default_factory=dict)
-    on_share: int = 0
-    """Answers that were given while Redis was away, on a replica's share of the limits: they are on no bill."""
     never_answered: int = 0
     """Questions that were refused until their customers gave up."""
 
@@ -154,8 +152,6 @@ def _compare_bills(bank: Bank, readings: Sequence[Reading], entries: Entries, co
     for reading in readings:
         read[reading.sub].append(reading)
     for sub, asked in read.items():
-        shares = {r.answer_id for r in asked if r.ended and on_share(r.events, r.limit_tokens, of=LIMIT_TOKENS)}
-        compared.on_share += len(shares)
         if not all(reading.ended or reading.refused or not reading.events for reading in asked):
             continue  # told already
         costs = {answer_id: cost_of(found) for answer_id, found in answered[sub].items()}
@@ -165,6 +161,6 @@ def _compare_bills(bank: Bank, readings: Sequence[Reading], entries: Entries, co
             for answer_id, of_it in answered[sub].items()
             if answer_id not in known and any(isinstance(e, Closed) and holds_its_key(e) for e in of_it)
         ]
-        wrong = of_bill(bank.cluster.spent_today(sub), costs, shares=shares)
+        wrong = of_bill(bank.cluster.spent_today(sub), costs)
         if wrong or again:
             compared.differences[f"customer {sub}"] = [*again, *([wrong] if wrong else [])]

@@ -37,8 +37,6 @@ class Reading:
     events: list[SentEvent] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     """Of the refusals on the way."""
-    limit_tokens: int | None = None
-    """What the reply said was the limit of a minute, where it did."""
     refused: str = ""
     """Why there is no answer, where the customer was refused for good."""
 
@@ -104,8 +102,6 @@ async def _connection(
             if response.status_code in {400, 403, 413, 422}:
                 reading.refused = f"{response.status_code} {(await response.aread()).decode()[:200]}"
             return False
-        if limit := response.headers.get("x-ratelimit-limit-tokens"):
-            reading.limit_tokens = int(limit)
         async with aclosing(read_events(response)) as events:
             async for event in events:
                 if not event.id:  # none of the answer's: this connection cannot go on

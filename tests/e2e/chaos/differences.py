@@ -96,20 +96,7 @@ def cost_of(entries: Sequence[Opened | Closed]) -> int:
     return sum(e.prompt_tokens + e.answer_tokens + e.thinking_tokens for e in entries if isinstance(e, Closed))
 
 
-def on_share(events: Sequence[SentEvent], told: int | None, *, of: int) -> bool:
-    """Return whether the answer was admitted on a replica's share while Redis was away: then it is on no bill.
-
-    `told` is the limit of a minute that its reply named, if any, and `of` the bank's: a share is less.
-    """
-    limits = events[-1].field("limits") if events[-1].name == "done" else None
-    in_the_end = limits["limit_tokens"] if isinstance(limits, dict) else None
-    return any(limit is not None and limit < of for limit in (told, in_the_end))
-
-
-def of_bill(spent: int, costs: Mapping[str, int], *, shares: set[str]) -> str | None:
-    """Return how a customer's bill differs from what their answers cost, by the answers' ids.
-
-    `shares` are the answers that were admitted without Redis, which are on no bill.
-    """
-    due = sum(cost for answer_id, cost in costs.items() if answer_id not in shares)
-    return None if spent == due else f"the bill has {spent} tokens, the answers cost {due} {dict(costs)}, {shares=}"
+def of_bill(spent: int, costs: Mapping[str, int]) -> str | None:
+    """Return how a customer's bill differs from what their answers cost, by the answers' ids."""
+    due = sum(costs.values())
+    return None if spent == due else f"the bill has {spent} tokens, the answers cost {due} {dict(costs)}"

@@ -1,0 +1,188 @@
+"""Stalls at random moments of opening, answering and closing: every slot is free and every bill right afterwards.
+
+`python -m pytest tests/e2e/test_stalls.py --faults 50` makes 200 stalls, with four customers in each.
+"""
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import httpx2
+import msgspec
+import pytest
+
+from chatbot.audit import Closed, Opened
+from tests.conftest import DURABLE, RedisServer, redis_server
+from tests.e2e.chaos.differences import cost_of
+from tests.e2e.chaos.faults import stopped
+from tests.e2e.cluster import LEDGER, NEEDS_HAPROXY, Cluster, clustered
+from tests.e2e.conftest import KOREAN, new_customer, until
+from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
+from tests.postgres import SHARED, Postgres, programs, served, stands_still
+
+NEEDS_POSTGRES = pytest.mark.skipif(programs() is None, reason="needs postgresql")
+pytestmark = [
+    *(pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(300)),
+    *(NEEDS_HAPROXY, NEEDS_POSTGRES),
+]
+
+ANSWER = (
+    "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 가입 후 1개월이 지나지 않으면 이자를 지급하지 않습니다. "
+    "샘물 정기예금의 기본 금리는 연 3.1%이며 가입 기간은 12개월입니다."
+)
+CUSTOMERS = 4
+HEALED_SECONDS = 60.0
+MOMENTS = {"opening": (0.0, 0.15), "answering": (0.15, 0.9), "closing": (0.9, 1.3)}
+"""Between which shares of an undisturbed answer's time its stall begins."""
+STALL_SECONDS = {"redis": (0.1, 1.5), "sql": (0.3, 3.0), "index": (0.1, 1.0), "model": (0.3, 3.0)}
+"""How long a part stands still: less and more than its deadline."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Two replicas at the product's own limits, their stores, and how long an undisturbed answer takes."""
+
+    cluster: Cluster
+    redis: RedisServer
+    postgres: Postgres
+    usual_seconds: float
+
+    @asynccontextmanager
+    async def stalled(self, part: str) -> AsyncGenerator[None]:
+        """Let a part stand still while the block runs."""
+        if part == "redis":
+            async with stopped(self.redis.process.pid):
+                yield
+        elif part == "sql":
+            with stands_still(self.postgres):
+                yield
+        elif part == "model":
+            async with stopped(*(model.process.pid for model in self.cluster.models if model.process is not None)):
+                yield
+        else:
+            folders = [self.cluster.database.parents[1] / name / "qdrant" for name in ("first", "second")]
+            for folder in folders:
+                folder.rename(folder.with_name("elsewhere"))
+            yield
+            for folder in folders:
+                folder.with_name("elsewhere").rename(folder)
+
+
+@dataclass(slots=True)
+class Reading:
+    """One question, its refusal, and the events that were read of its answer."""
+
+    sub: str
+    status: int = 0
+    events: list[SentEvent] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
+    folder = tmp_path_factory.mktemp("stalls")
+    settings = {"TURN__GROUNDING": "numbers", "LEDGER__REPLICAS": "2"}
+    with (
+        served() as postgres,
+        redis_server(folder / "redis", *DURABLE) as redis,
+        clustered(folder, redis.url, DATABASE_URL=postgres.url(SHARED), **settings) as cluster,
+    ):
+        anyio.run(cluster.whole)
+        anyio.run(tell_models, cluster)
+        usual = min(anyio.run(seconds_of_answer, cluster) for _ in range(3))
+        yield Bank(cluster, redis, postgres, usual)
+
+
+async def tell_models(cluster: Cluster) -> None:
+    await cluster.tell(answer=ANSWER, token_seconds=0.005, probe=0.99)
+
+
+async def seconds_of_answer(cluster: Cluster) -> float:
+    began = time.monotonic()
+    await ask(cluster, Reading(new_customer()), 0)
+    return time.monotonic() - began
+
+
+async def ask(cluster: Cluster, reading: Reading, replica: int) -> None:
+    """Ask a replica once, and read to the end."""
+    async with (
+        cluster.client(reading.sub, url=cluster.replicas[replica].url) as http,
+        http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response,
+    ):
+        reading.status = response.status_code
+        if response.status_code == 200:
+            async for event in read_events(response):
+                reading.events.append(event)
+
+
+async def differences(bank: Bank, readings: Sequence[Reading]) -> list[str]:
+    """Return what slots, bills, audit and history say otherwise than their customers have read."""
+    cluster, found = bank.cluster, list[str]()
+    entries: defaultdict[str, list[Opened | Closed]] = defaultdict(list)
+    bodies = await anyio.to_thread.run_sync(bank.postgres.told, "SELECT body FROM chatbot_audit")
+    for line in bodies.splitlines():
+        entry = msgspec.json.decode(line, type=Opened | Closed)
+        entries[entry.answer_id].append(entry)
+    for reading in readings:
+        sub = reading.sub
+        mine = [of for of in entries.values() if any(isinstance(e, Opened) and e.sub == sub for e in of)]
+        if any(not any(isinstance(entry, Closed) for entry in of) for of in mine):
+            found.append(f"{sub}: an audit record is open")
+        due, spent = sum(cost_of(of) for of in mine), cluster.spent_today(sub)
+        if spent != due:
+            found.append(f"{sub}: {spent} tokens are charged, {due} are due")
+        if slots := cluster.slots(sub):
+            found.append(f"{sub}: {slots} slots are taken")
+        async with cluster.client(sub, url=cluster.replicas[0].url) as http:
+            found += [f"{sub}: {said}" async for said in of_history(http, reading)]
+    for key in (f"{LEDGER}:all:leases", f"{LEDGER}:model:scripted:leases"):
+        if taken := cluster.redis.zcard(key):
+            found.append(f"{key}: {taken} slots are taken")
+    return found
+
+
+async def of_history(http: httpx2.AsyncClient, reading: Reading) -> AsyncGenerator[str]:
+    """Yield how the customer's conversations differ from what the customer was shown."""
+    items = (await http.get("/v1/conversations")).json().get("items", [])
+    messages: list[dict[str, Any]] = []
+    for item in items:
+        messages += (await http.get(f"/v1/conversations/{item['id']}")).json().get("messages", [])
+    kept = [message["text"] for message in messages]
+    is_kept = reading.status == 200 and "history_unavailable" not in notice_codes(reading.events)
+    expected = [KOREAN, text_of(reading.events)] if is_kept else []
+    if kept != expected:
+        yield f"status {reading.status}: the history has {len(kept)} messages, {len(expected)} are right"
+
+
+@pytest.mark.parametrize("part", STALL_SECONDS)
+async def test_after_a_stall_every_slot_is_free_and_every_bill_right(bank: Bank, fault_round: int, part: str) -> None:
+    dice = random.Random(f"{part} {fault_round}")  # noqa: S311  the same moments again
+    least, most = MOMENTS[list(MOMENTS)[fault_round % len(MOMENTS)]]
+    readings = [Reading(new_customer()) for _ in range(CUSTOMERS)]
+    leads = [bank.usual_seconds * dice.uniform(least, most) for _ in readings]
+    seconds, began = dice.uniform(*STALL_SECONDS[part]), max(leads)
+
+    async def ask_later(reading: Reading, after: float, replica: int) -> None:
+        await anyio.sleep(after)
+        await ask(bank.cluster, reading, replica)
+
+    async with anyio.create_task_group() as tasks:
+        for n, (reading, lead) in enumerate(zip(readings, leads, strict=True)):
+            tasks.start_soon(ask_later, reading, began - lead, n % 2)
+        await anyio.sleep(began)
+        async with bank.stalled(part):
+            await anyio.sleep(seconds)
+    last: list[str] = []
+
+    async def is_healed() -> bool:
+        last[:] = await differences(bank, readings)
+        return not last
+
+    try:
+        await until(is_healed, HEALED_SECONDS)
+    except AssertionError:
+        pytest.fail(f"after {seconds:.2f} s: " + "\n".join(last))
