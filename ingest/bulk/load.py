@@ -27,13 +27,17 @@ from ingest.catalogue import (
     VersionKey,
 )
 from ingest.errors import IngestError
-from ingest.job_runner import run_job
+from ingest.job_runner import UNAVAILABLE, run_job
 from ingest.parsing import Unreadable
 from ingest.pipeline import Write, approve, require_harmless, write_pending_windows
 from ingest.services import Services
 from ingest.uploads import UploadRequest, Uploads
 from telemetry.groups import first_failure
 
+MOST_UNAVAILABLE = 3
+"""Documents in a row that a part which is away has failed, each three times: a load stops then."""
+NOT_TRIED = "not_tried"
+"""The reason of a document that a load which stopped has left."""
 _CHUNK_BYTES = 1024 * 1024
 _SOON_SECONDS = 10.0
 _POLL_SECONDS = 0.2
@@ -74,6 +78,20 @@ class ReceivedFile:
 Step = Callable[[VersionKey, Metadata], Awaitable[object]]
 
 
+class OutageWatch:
+    """Cancels a load once MOST_UNAVAILABLE documents in a row were unavailable; the others stay untried."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+        self._in_a_row = 0
+
+    def record(self, outcome: LoadOutcome) -> None:
+        """Count how a document ended."""
+        self._in_a_row = self._in_a_row + 1 if outcome.reason == UNAVAILABLE else 0
+        if self._in_a_row == MOST_UNAVAILABLE:
+            self._scope.cancel()
+
+
 class BatchStopped(Exception):
     """`ingest batch` lost its Ray cluster; started again it goes on where it stopped."""
 
@@ -101,20 +119,21 @@ class ProgressDisplay(Protocol):
 async def load(
     files: Sequence[SourceFile], order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[LoadOutcome]:
-    """Load files and return their outcomes, in their order; a file that fails stops no other."""
+    """Load files and return their outcomes, in their order; a file that fails stops no other, an outage does."""
     display.begin(len(files))
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[ReceivedFile](services.settings.at_once)
     with first_failure():
         async with anyio.create_task_group() as group:
+            watch = OutageWatch(group.cancel_scope)
             for _ in range(services.settings.at_once):
-                group.start_soon(_index_each, receive.clone(), outcomes, services, display)
+                group.start_soon(_index_each, receive.clone(), outcomes, services, display, watch)
             receive.close()
             async with send:  # in order, because the versions of a document are numbered as they come
                 for position, file in enumerate(files):
                     outcome, job = await receive_one(file, order, services.uploads, services.now)
                     await send.send(ReceivedFile(position, outcome, job))
-    indexed = [outcomes[position] for position in range(len(files))]
+    indexed = [outcomes.get(n) or LoadOutcome(file=file, reason=NOT_TRIED) for n, file in enumerate(files)]
     return await approve_and_wait(indexed, order, services, display)
 
 
@@ -123,8 +142,10 @@ async def approve_and_wait(
 ) -> list[LoadOutcome]:
     """Approve what was indexed, where the order names an approver, and wait until it answers.
 
-    What an earlier run has approved and not shown, since it was killed, is shown first.
+    What an earlier run has approved and not shown, since it was killed, is shown first. After an outage nothing is.
     """
+    if any(outcome.reason == NOT_TRIED for outcome in indexed):
+        return list(indexed)
     await write_pending_windows(services)
     if order.approver is None:
         return list(indexed)
@@ -137,6 +158,7 @@ async def _index_each(
     outcomes: dict[int, LoadOutcome],
     services: Services,
     display: ProgressDisplay,
+    watch: OutageWatch,
 ) -> None:
     async with receive:
         async for received in receive:
@@ -145,6 +167,7 @@ async def _index_each(
                 outcome = await index_one(outcome, received.job, services, display)
             outcomes[received.position] = outcome
             display.end(outcome)
+            watch.record(outcome)
 
 
 async def wait_until_active(
