@@ -54,6 +54,7 @@ class FakeServer:
                 web.get("/collections", self.collections),
                 web.get("/collections/kb-1", self.collection),
                 web.put("/collections/kb-1", self.create),
+                web.delete("/collections/kb-1", self.drop),
                 web.get("/collections/kb-1/exists", self.exists),
                 web.put("/collections/kb-1/index", self.index_field),
                 web.post("/collections/kb-1/points/query/batch", self.query),
@@ -122,6 +123,10 @@ class FakeServer:
         if "kb-1" in self.names:
             return refused(409, "Wrong input: Collection `kb-1` already exists!")
         self.names.add("kb-1")
+        return ok(result=True)
+
+    async def drop(self, _: web.Request) -> web.Response:
+        self.aliased = False
         return ok(result=True)
 
     async def exists(self, _: web.Request) -> web.Response:

@@ -178,6 +178,7 @@ async def test_a_server_that_fails_makes_a_search_unavailable_within_its_time(
 
 async def test_a_key_that_may_not_write_is_named(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
     async with open_index(at(server), embedder, terms) as index:
+        server.failures = [refused(403, "Global manage access is required")]
         with pytest.raises(IndexUnavailable, match=r"answered 403 Forbidden: QDRANT_API_KEY may not do this"):
             await index._engine.drop("kb-1")
 
