@@ -316,6 +316,7 @@ class Index:
 
     async def require_current(self) -> None:
         """Raise EmbedderMismatch where another embedder filled what answers: nobody reads what is written here."""
+        await self._started()
         await check_behind(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
 
     async def start(self, *, check: bool, read_only: bool) -> None:
