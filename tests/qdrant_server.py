@@ -39,6 +39,8 @@ class FakeServer:
         """How many payload indexes a new collection refuses until its copy is active."""
         self.stored: dict[str, dict[str, Any]] = {}
         """The payload of each point that can be read, by its id."""
+        self.foreign = 0
+        """How many points another tenant has."""
         self.names: set[str] = {"kb-1"}
         self.alias: str | None = "kb-1"
         self.indexed: list[str] = []
@@ -149,8 +151,8 @@ class FakeServer:
         info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
         return ok(info | {"config": config})
 
-    async def count(self, _: web.Request) -> web.Response:
-        return ok({"count": len(self.stored)})
+    async def count(self, request: web.Request) -> web.Response:
+        return ok({"count": len(self.stored) + (0 if "filter" in await request.json() else self.foreign)})
 
     async def index_field(self, request: web.Request) -> web.Response:
         assert request.query["wait"] == "true"

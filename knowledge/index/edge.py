@@ -223,10 +223,12 @@ class EdgeEngine:
 
         return await self._read(search)
 
-    async def count(self, collection: str, only: Filter) -> int:
+    async def count(self, collection: str, only: Filter | None = None) -> int:
+        wanted = None if only is None else _filter(only)
+
         def count() -> int:
             with self._collection(collection).reading() as shard:
-                return shard.count(edge.CountRequest(filter=_filter(only), exact=True))
+                return shard.count(edge.CountRequest(filter=wanted, exact=True))
 
         return await self._read(count)
 

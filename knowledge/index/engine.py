@@ -128,8 +128,8 @@ class Engine(Protocol):
         """Return the scores of each query by point id, best first, in one round trip."""
         ...
 
-    async def count(self, collection: str, only: Filter) -> int:
-        """Return exactly how many points pass the filter."""
+    async def count(self, collection: str, only: Filter | None = None) -> int:
+        """Return exactly how many points pass the filter, by default of all."""
         ...
 
     async def read(

@@ -211,8 +211,8 @@ class ServerEngine:
         )
         return [{str(point.id): point.score for point in answer.points} for answer in answers]
 
-    async def count(self, collection: str, only: Filter) -> int:
-        wanted = models.CountRequest(filter=_filter(only), exact=True)
+    async def count(self, collection: str, only: Filter | None = None) -> int:
+        wanted = models.CountRequest(filter=None if only is None else _filter(only), exact=True)
         return (await self._read(lambda apis: apis.points_api.count_points(collection, count_request=wanted))).count
 
     async def read(

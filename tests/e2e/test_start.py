@@ -77,7 +77,8 @@ async def wait_for_status(url: str, *, status: int) -> dict[str, str]:
 
 @pytest.mark.anyio
 async def test_both_services_start_without_qdrant_and_are_ready_once_it_answers(tmp_path: Path, redis_url: str) -> None:
-    qdrant = FakeServer(port=free_port())
+    port_of_qdrant = free_port()
+    qdrant = FakeServer(port=port_of_qdrant)
     qdrant.aliased = False
     _, public = key_pair(tmp_path)
     with scripted_model(tmp_path) as endpoints, contextlib.ExitStack() as stack:
@@ -88,7 +89,7 @@ async def test_both_services_start_without_qdrant_and_are_ready_once_it_answers(
                 "DATA_DIR": str(tmp_path / service),
                 "PORT": port,
                 "INGEST_PORT": port,
-                "QDRANT_URL": f"http://127.0.0.1:{qdrant.server.port}",
+                "QDRANT_URL": f"http://127.0.0.1:{port_of_qdrant}",
             }
             started = Forked(f"{service}.__main__", ["serve"], environment, tmp_path / f"{service}.log")
             stack.enter_context(stopped_in_the_end(started))
@@ -105,4 +106,4 @@ async def test_both_services_start_without_qdrant_and_are_ready_once_it_answers(
     for service in urls:
         log = (tmp_path / f"{service}.log").read_text("utf-8")
         assert log.count('"index_start_failed"') == 1, log
-        assert f"127.0.0.1:{qdrant.server.port} cannot be reached: Connection refused" in log
+        assert f"127.0.0.1:{port_of_qdrant} cannot be reached: Connection refused" in log

@@ -308,20 +308,21 @@ async def test_vectors_are_read_only_of_hits_that_the_dense_half_has_not_scored(
     ]  # fmt: skip
 
 
-async def test_the_rarity_of_terms_is_that_within_the_tenant(
-    server: FakeServer, embedder: Embedder, terms: Terms
+@pytest.mark.parametrize("foreign", [0, 1])
+async def test_beside_another_tenant_the_rarity_of_terms_is_that_within_the_tenant(
+    server: FakeServer, embedder: Embedder, terms: Terms, foreign: int
 ) -> None:
     (passage,) = numbered("수수료")
-    server.stored = {passage.point_id: msgspec.to_builtins(passage)}
+    server.stored, server.foreign = {passage.point_id: msgspec.to_builtins(passage)}, foreign
     server.answer = lambda: ok([scored(passage.point_id), scored(), scored(passage.point_id)])
     async with open_index(at(server), embedder, terms) as index:
-        await index.search("수수료", access=CUSTOMER, limit=3)
+        for _ in range(2):
+            await index.search("수수료", access=CUSTOMER, limit=3)
     tenant = {"must": [{"key": "tenant", "match": {"value": "hanbit"}}]}
-    (searched,) = server.received("/points/query/batch")
-    assert [query.get("params", {}).get("idf") for query in searched.body["searches"]] == [
-        None, None, {"corpus": tenant}
-    ]  # fmt: skip
-    assert [request.body["filter"] for request in server.received("/points/count")] == [tenant]
+    for searched in server.received("/points/query/batch"):
+        corpora = [query.get("params", {}).get("idf") for query in searched.body["searches"]]
+        assert corpora == [None, None, {"corpus": tenant} if foreign else None]
+    assert [request.body.get("filter") for request in server.received("/points/count")] == [tenant, None]
 
 
 async def test_a_read_is_repeated_once_over_another_connection_and_a_write_never(
