@@ -224,9 +224,8 @@ class EdgeEngine:
         return await self._read(search)
 
     async def count(self, collection: str, only: Filter | None = None) -> int:
-        wanted = None if only is None else _filter(only)
-
         def count() -> int:
+            wanted = None if only is None else _filter(only)
             with self._collection(collection).reading() as shard:
                 return shard.count(edge.CountRequest(filter=wanted, exact=True))
 
