@@ -47,6 +47,7 @@ from evals.redis_program import redis_program
 from ingest.__main__ import SAID as STAFF_CANNOT_SERVE
 from ingest.app import create_app as create_staff
 from ingest.bulk import LoadOrder, find_files, load, open_display
+from ingest.catalogue import VersionKey
 from ingest.errors import IngestError
 from ingest.maintenance import rebuild
 from ingest.services import Services as StaffServices
@@ -336,12 +337,19 @@ async def open_embedded_or_server(settings: ChatSettings, staff: StaffSettings, 
             raise
     print_progress("the index was filled by a former release: filling it anew from the originals")
     async with open_staff(staff, works_jobs=False, discard_former=True) as services:
-        await rebuild(services, lambda key, n, of, result: print_progress(f"[{n}/{of}] {key}: {result}"))
+        await rebuild(services, print_version)
     return await stack.enter_async_context(open_passages(settings, read_only=False))
 
 
+def print_version(key: VersionKey, n: int, of: int, result: str) -> None:
+    """Print what a rebuild has done with a version."""
+    print_progress(f"[{n}/{of}] {key}: {result}")
+
+
 async def load_samples(services: StaffServices) -> None:
-    """Load and approve the sample documents; those that an earlier run has loaded are skipped.
+    """Load and approve the sample documents; those that an earlier run has loaded and the index holds are skipped.
+
+    Passages of other documents that the index lost, of a server's that is no longer named, are written again.
 
     Raises:
         CannotRun: a document could not be loaded.
@@ -352,6 +360,9 @@ async def load_samples(services: StaffServices) -> None:
     failed = [f"{outcome.file.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
     if failed:
         raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")
+    if (await services.catalogue.index_state()).missing_passages:
+        print_progress("the index lacks other documents' passages: writing them again from the originals")
+        await rebuild(services, print_version)
     print_progress(
         f"{len(outcomes)} documents with {sum(outcome.passages for outcome in outcomes)} passages answer now"
     )

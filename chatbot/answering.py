@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import anyio
 from msgspec.structs import replace
 
+from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.events import Event, Notice, NoticeCode, Related, RelatedPassage, Token
 from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, nearest_quote
 from chatbot.models import Delta, ThinkingFilter, Thought, begun_answer
@@ -105,7 +106,15 @@ class Answering:
         follows = self.state.said if self.live.repeats else bool(self.state.text)
         self.show([Token(text=f"\n\n{text}" if follows else text)])
         self.state.finish_reason = FINISH[reply]
+        self.state.missing = self._missing(reply)
         self.state.grounded = False
+
+    def _missing(self, reply: CannedReply) -> str:
+        """Return the code of the store for want of which a reply is shown, empty where none is."""
+        if reply is CannedReply.UNAVAILABLE:
+            return IndexUnavailable.code
+        unreadable = reply is CannedReply.EMERGENCY and not self.services.withdrawals.readable()
+        return AuditUnavailable.code if unreadable else ""
 
     def show_quotes(self, quoted: QuotedAnswer) -> None:
         """Show the quotes, if there are any."""
@@ -174,3 +183,10 @@ def may_not_answer(withdrawals: Withdrawals, tenant: str) -> bool:
 def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
     """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
     return withdrawals.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.has_ended(now)
+
+
+def is_over(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
+    """Return whether a passage that was found may be shown no more: withdrawn, ended or replaced by `now`."""
+    return withdrawn(passage, withdrawals, now=now) or withdrawals.ended(
+        passage.tenant, passage.document_id, passage.version, now=now
+    )

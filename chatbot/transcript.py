@@ -5,6 +5,7 @@ Pure: no input or output, and time comes in as an argument (`at` and `now`; Unix
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import msgspec
 
@@ -58,6 +59,8 @@ FINISH: Mapping[CannedReply, FinishReason] = {
     CannedReply.EMERGENCY: FinishReason.HANDOFF,
 }
 """The finish reason of an answer that shows one of the bank's own texts."""
+QUOTED: Final = "quoted"
+"""The outcome of an answer that quotes the passages since no model answers, and names a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +154,8 @@ class AnswerState:
     quoted: bool = False
     """Whether the passages' own sentences are shown instead of the model's words."""
     error: ChatError | None = None
+    missing: str = ""
+    """The code of what was away where the customer is handed to a person for it."""
     withheld: int = 0
     """The number of sentences that failed the checks."""
     first_token_at: float | None = None
@@ -247,6 +252,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quoted: bool = False
     error: str = ""
     retry_after: float | None = None
+    missing: str = ""
     withheld: int = 0
     models: tuple[str, ...] = ()
     degradation_level: DegradationLevel | None = None
@@ -452,10 +458,17 @@ def last_event(turn: Turn, state: AnswerState, limits: Limits | None, bank: Bank
     return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, bank))
 
 
+def outcome_label(state: AnswerState) -> str:
+    """Return how the answer ended, as it is counted: a hand-off for want of a store or a model is an error of ours."""
+    if state.error or (state.missing and not state.quoted):
+        return f"error_{state.error.code if state.error else state.missing}"
+    return QUOTED if state.missing else state.finish_reason.value
+
+
 def turn_finished(turn: Turn, state: AnswerState, *, now: float) -> TurnFinished:
     """Return the record of the turn for hooks; `now` is on the monotonic clock, in seconds."""
     return TurnFinished(
-        outcome=f"error_{state.error.code}" if state.error else state.finish_reason.value,
+        outcome=outcome_label(state),
         language=turn.language,
         grounded=state.grounded,
         seconds=now - turn.opened_at,

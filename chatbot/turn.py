@@ -19,7 +19,7 @@ from opentelemetry import trace
 
 from chatbot import answerability
 from chatbot.admission import Place
-from chatbot.answering import Answering, may_not_answer, withdrawn
+from chatbot.answering import Answering, is_over, may_not_answer
 from chatbot.audit import Audit, AuditClosed
 from chatbot.conversations import (
     Conversation,
@@ -226,8 +226,8 @@ async def retrieve(
     except IndexUnavailable:
         log.warning("index_unavailable")
         return nothing, CannedReply.UNAVAILABLE
-    # The index may hear of a withdrawal later than the table that every replica reads.
-    hits = tuple(hit for hit in result.hits if not withdrawn(hit.passage, withdrawals, now=services.now()))
+    # The index, or a node of it that was away, may hear of an end later than the table that every replica reads.
+    hits = tuple(hit for hit in result.hits if not is_over(hit.passage, withdrawals, now=services.now()))
     result = msgspec.structs.replace(result, hits=hits)
     if answerability.nothing_near(hits, services.answerability()):
         return result, CannedReply.CANNOT_VERIFY
@@ -469,7 +469,7 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
     answering.show_quotes(quoted)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)
-    state.grounded = state.quoted
+    state.grounded, state.missing = state.quoted, exc.code
 
 
 async def answer_from_cache(answering: Answering) -> bool:

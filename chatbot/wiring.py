@@ -45,6 +45,7 @@ from knowledge.embedding import open_embedder
 from knowledge.identity import Authenticator, open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index_state import read_index_state, require_passages
 from knowledge.passage import LANGUAGES
 from knowledge.profiles import read_answer_mode
 from knowledge.service_keys import ServiceKeys, open_service_keys
@@ -143,7 +144,7 @@ async def open_services(
             answerability=weights,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=now,
-            pings={**pings(index, engine, answer_log, models), "calibration": fitted.require_fit},
+            pings={**pings(index, engine, answer_log, models, now=now), "calibration": fitted.require_fit},
             on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
         start_beside(tasks, services, settings, eviction=partial(watch_eviction, redis, breaker, metrics.redis_evicts))
@@ -386,11 +387,11 @@ def salt_of(key: str, tenant: str) -> str:
 
 
 def pings(
-    index: Index, engine: AsyncEngine, answer_log: AnswerLog, models: Models
+    index: Index, engine: AsyncEngine, answer_log: AnswerLog, models: Models, *, now: Callable[[], float]
 ) -> dict[str, Callable[[], Awaitable[None]]]:
     """Return the readiness probe of each part that an answer needs, by its name in `/readyz`."""
     return {
-        "index": partial(told, index.ping),
+        "index": partial(ping_index, index, engine, now=now),
         "embedder": partial(told, index.ping_embedder),
         "sql": partial(ping_sql, engine),
         "redis": answer_log.ping,
@@ -408,6 +409,23 @@ async def told(ping: Callable[[], Awaitable[None]]) -> None:
         await ping()
     except IndexAway as exc:
         raise IndexUnavailable from exc
+
+
+async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], float]) -> None:
+    """Return once the index answers and holds passages, if SQL says that it does.
+
+    Raises:
+        IndexUnavailable: it does not answer.
+        AuditUnavailable: the database does not answer.
+        IndexEmpty: it holds no passage that customers could ever read.
+    """
+    await told(index.ping)
+    try:
+        async with engine.connect() as connection:
+            state = await read_index_state(connection)
+    except UNAVAILABLE as exc:
+        raise AuditUnavailable from exc
+    await told(partial(require_passages, index, state, now=now()))
 
 
 async def ping_sql(engine: AsyncEngine) -> None:

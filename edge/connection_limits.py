@@ -29,6 +29,7 @@ _MOST_CONNECTIONS: Final = 12_000  # more than one process has readers
 _MOST_FILES: Final = 65_536  # connections, and for each answer one to its model and one to Redis, with room
 _SHARE_OF_FILES: Final = 0.75
 _PIECE_BYTES: Final = 16 * 1024
+_HEAD_PIECE_BYTES: Final = 512
 # A body in chunks of a byte has five bytes of framing for each; trailers count as a head does.
 _FRAMING: Final = 8
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s
@@ -178,10 +179,16 @@ class LimitedConnection(HttpToolsProtocol):
         if self._handshake is not None:
             self._early += data
             return
-        for start in range(0, len(data), _PIECE_BYTES):
+        start = 0
+        while start < len(data):
             if self._is_deaf or self.transport.is_closing():
                 return
-            piece = data[start : start + _PIECE_BYTES]
+            # A head in small pieces: of one that begins behind another request, no more than a piece is not counted.
+            piece = data[start : start + (_HEAD_PIECE_BYTES if self._in_head else _PIECE_BYTES)]
+            if self._in_head and self._fed + len(piece) > self._limits.head_bytes:
+                self.refuse(b"431 Request Header Fields Too Large")
+                return
+            start += len(piece)
             self._fed += len(piece)
             self._parse(piece)
             if self._fed - self._body > self._limits.head_bytes + _FRAMING * self._body:

@@ -188,9 +188,10 @@ def batch_command(
         stages = ray_batch.StageSettings(
             blobs=settings.blobs,
             parser=settings.parser,
-            chunks=settings.chunks.within(read_model_config(settings.embedder).max_tokens),
+            chunking=settings.chunks.chunking(
+                settings.tokenizer_folder, max_tokens=read_model_config(settings.embedder).max_tokens
+            ),
             embedder=settings.embedder,
-            tokenizer_folder=settings.tokenizer_folder,
         )
         outcomes = run_or_exit(_batch(partial(ray_batch.batch, documents, order, cluster, stages), settings, console))
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))

@@ -39,6 +39,11 @@ class Metrics:
         self.dead_jobs = Gauge(
             "ingest_dead_jobs", "Jobs that were tried three times and wait for somebody", registry=self.registry
         )
+        self.missing_passages = Gauge(
+            "ingest_missing_passages",
+            "Passages that SQL says the index holds and that it lacked at the last comparison, once a minute",
+            registry=self.registry,
+        )
         self.refusals = Counter(
             "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
         )

@@ -1,10 +1,10 @@
-"""From bytes to answers, read top to bottom: receive → parse → chunk → embed → upsert → verify → activate.
+"""From bytes to answers, read top to bottom: receive → read → embed → upsert → verify → activate.
 
 `receive` (`ingest.uploads`) leaves a stored original and a job. `index_version` is the job: it ends with a draft in the
 index, which only staff see. `activate` is a second person's decision. Every step may be repeated after a crash: ids
 follow from the document, and a version that was half written is written again as a whole.
 
-Several documents are under way at once (`at_once`), each at a step of its own: while one is parsed others are embedded,
+Several documents are under way at once (`at_once`), each at a step of its own: while one is read others are embedded,
 together and by like length (`knowledge.embedding`), and what is embedded is written while the next is.
 """
 
@@ -34,12 +34,12 @@ from ingest.catalogue import (
 )
 from ingest.errors import Suspicious, Unavailable
 from ingest.metrics import Metrics
-from ingest.parsing import Chunker, Parsed, Reason, Unreadable
+from ingest.parsing import ChunkedDocument, Reason, Unreadable
 from ingest.review import passage_findings
 from ingest.services import Services
 from knowledge.access import Access
 from knowledge.index import Index
-from knowledge.passage import Passage, language_of
+from knowledge.passage import Passage
 from telemetry.groups import first_failure
 
 Report = Callable[[Stage, int, int], Awaitable[None]]
@@ -77,11 +77,11 @@ async def index_version(key: VersionKey, services: Services, report: Report, wri
 
 async def write_draft(version: Version, services: Services, report: Report) -> IndexingResult:
     """Go from the stored bytes to verified points in the index that no customer sees yet."""
-    parsed = await parse(version, services, report)
-    passages = await chunk(version, parsed, services.chunker, services.metrics, report)
+    document = await read(version, services, report)
+    passages = passages_of(version, document)
     await embed_and_upsert(version.key, passages, services, report)
     await verify(version.key, passages, services.index, services.metrics, report)
-    return indexing_result(parsed.format, passages)
+    return indexing_result(document.format, passages)
 
 
 def indexing_result(file_format: str, passages: Sequence[Passage]) -> IndexingResult:
@@ -129,22 +129,16 @@ async def update_index(document: VersionKey, changed: ChangedWindows, services: 
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 
-async def parse(version: Version, services: Services, report: Report) -> Parsed:
-    """Read the original in the limited process."""
+async def read(version: Version, services: Services, report: Report) -> ChunkedDocument:
+    """Read the original and cut it into passages, in the limited process.
+
+    Marks are for whoever approves: a version that was approved before there were any is read again without them.
+    """
     with services.metrics.timed(Stage.PARSE):
         await report(Stage.PARSE, 0, 1)
         async with services.blobs.on_disk(version.sha256) as path:
-            return await services.parser.parse(path)
-
-
-async def chunk(version: Version, parsed: Parsed, chunker: Chunker, metrics: Metrics, report: Report) -> list[Passage]:
-    """Cut the document into passages with all that a search or a citation needs."""
-    with metrics.timed(Stage.CHUNK):
-        await report(Stage.CHUNK, 0, 1)
-        passages = await anyio.to_thread.run_sync(passages_of, version, parsed, chunker)
-        if not passages:
-            raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
-        return passages
+            with_marks = version.approved_by is None
+            return await services.parser.chunk(path, services.chunking, with_marks=with_marks)
 
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
@@ -161,7 +155,7 @@ async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], service
 async def clear(key: VersionKey, index: Index, report: Report) -> None:
     """Remove what an interrupted run left of a version."""
     if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
-        await report(Stage.CHUNK, 1, 1)  # a worker that stood still and lost its claim would remove what answers by now
+        await report(Stage.EMBED, 0, 1)  # a worker that stood still and lost its claim would remove what answers by now
         await index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 
@@ -283,7 +277,7 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
     stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
     if not stored:
         raise Unavailable("the index gives back none of its passages at this moment")
-    findings = await services.review_limiter.run(lambda: passage_findings(stored))
+    findings = await services.review_limiter.run(lambda check: passage_findings(stored, check))
     blocking = next((finding for finding in findings if finding.blocks), None)
     if blocking is not None:
         raise Suspicious(
@@ -307,21 +301,17 @@ async def _require_readable(version: Version, index: Index) -> None:
         raise Unreadable(Reason.NOT_INDEXED, "its first passage cannot be read")
 
 
-def passages_of(version: Version, parsed: Parsed, chunker: Chunker) -> list[Passage]:
-    """Return a version's passages, numbered from 1, with its metadata; title and language default to the file's own.
-
-    Marks are for whoever approves: a version that was approved before there were any is read again without them.
-    """
+def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
+    """Return a version's passages, numbered from 1, with its metadata; title and language default to the file's own."""
     metadata = version.metadata
-    chunks = chunker.split(parsed if version.approved_by is None else parsed.without_marks())
-    language = metadata.language or language_of("\n".join(chunk.text for chunk in chunks))
+    language = metadata.language or document.language
     return [
         Passage(
             tenant=version.key.tenant,
             document_id=version.key.document_id,
             version=version.key.version,
             n=n,
-            title=metadata.title or plain(parsed.title or "").strip() or PurePath(version.file_name).stem,
+            title=metadata.title or plain(document.title or "").strip() or PurePath(version.file_name).stem,
             section=chunk.section,
             page=chunk.page,
             text=chunk.text,
@@ -330,7 +320,7 @@ def passages_of(version: Version, parsed: Parsed, chunker: Chunker) -> list[Pass
             readers=metadata.readers,
             effective_from=metadata.effective_from,
         )
-        for n, chunk in enumerate(chunks, start=1)
+        for n, chunk in enumerate(document.chunks, start=1)
     ]
 
 

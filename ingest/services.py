@@ -10,7 +10,7 @@ from edge.sign_in import SignIn
 from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobBroker, JobClaims
 from ingest.metrics import Metrics
-from ingest.parsing import Chunker, Parser, Readers
+from ingest.parsing import Chunking, Parser, Readers
 from ingest.review import CpuLimiter
 from ingest.uploads import Blobs, Uploads
 from knowledge.identity import Authenticator
@@ -42,7 +42,7 @@ class Services:
     approvals: Approvals
     blobs: Blobs
     catalogue: Catalogue
-    chunker: Chunker
+    chunking: Chunking
     index: Index
     job_broker: JobBroker | None
     job_claims: JobClaims

@@ -14,12 +14,12 @@ from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobBroker, JobClaims, this_process
 from ingest.metrics import Metrics
 from ingest.parsing import (
-    Chunker,
+    Chunking,
     ParserSettings,
     Readers,
     open_parser,
     open_readers,
-    open_tokenizer,
+    require_tokenizer,
 )
 from ingest.pipeline import write_pending_windows
 from ingest.review import CpuLimiter
@@ -64,7 +64,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
     """
     async with AsyncExitStack() as stack:
         await check_connections(settings.connections)
-        chunker = await _open_chunker(settings)
+        chunking = await _chunking(settings)
         if parser is None:
             parser = await stack.enter_async_context(_start_readers(settings.parser, gives_back=works_jobs))
         if engine is None:
@@ -95,7 +95,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             approvals=Approvals(catalogue, ZoneInfo(settings.pipeline.zone)),
             blobs=blobs,
             catalogue=catalogue,
-            chunker=chunker,
+            chunking=chunking,
             index=index,
             job_broker=job_broker,
             job_claims=JobClaims(catalogue, this_process()),
@@ -164,12 +164,12 @@ def _now(clock: Callable[[], float]) -> float:
     return instant(clock())
 
 
-async def _open_chunker(settings: Settings) -> Chunker:
-    """Return the chunker, which counts by the embedder's tokenizer and cuts to what the embedder reads."""
+async def _chunking(settings: Settings) -> Chunking:
+    """Return how documents are cut: counted by the embedder's tokenizer, to what the embedder reads."""
     await fetch_model(settings.embedder)
-    tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.tokenizer_folder)
+    await anyio.to_thread.run_sync(require_tokenizer, settings.tokenizer_folder)
     config = await anyio.to_thread.run_sync(read_model_config, settings.embedder)
-    return Chunker(tokenizer, settings.chunks.within(config.max_tokens))
+    return settings.chunks.chunking(settings.tokenizer_folder, max_tokens=config.max_tokens)
 
 
 @asynccontextmanager

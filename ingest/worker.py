@@ -15,6 +15,7 @@ from ingest.catalogue import Catalogue
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.job_runner import TRANSIENT, give_up, run_job
 from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, JobClaims, RetryLater
+from ingest.lost_passages import compare_index
 from ingest.pipeline import write_pending_windows
 from ingest.services import Services
 from ingest.uploads import Blobs
@@ -30,6 +31,7 @@ LOOKED_BACK = 500
 """How many decisions before its start a worker looks at."""
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
+COMPARE_SECONDS = 60.0
 CLEAN_UP_SECONDS = 3600.0
 """The time between two looks for what uploads have left, and the age at which an unfinished one counts as such."""
 ORPHAN_SECONDS = 35 * 86400.0
@@ -53,6 +55,7 @@ class Worker:
             for name, work in (
                 ("receive", self._receive),
                 ("sweep", self._sweep),
+                ("compare_index", self._compare_index),
                 ("discard_orphans", self._discard_orphans),
             ):
                 tasks.start_soon(supervise, name, work, self._services.metrics.task_failed)
@@ -122,6 +125,15 @@ class Worker:
             except TRANSIENT as exc:
                 log.warning("sweep_failed", error=type(exc).__name__)
             await anyio.sleep(SWEEP_SECONDS)
+
+    async def _compare_index(self) -> None:
+        """Compare the index with SQL at the start and every minute, until cancelled."""
+        while True:
+            try:
+                await compare_index(self._services)
+            except TRANSIENT as exc:
+                log.warning("index_comparison_failed", error=type(exc).__name__)
+            await anyio.sleep(COMPARE_SECONDS)
 
     async def _discard_orphans(self) -> None:
         services = self._services

@@ -8,8 +8,13 @@ The row of a withdrawn version is never removed: its points stay for searches of
 index does not know that they have ended. So an equal number of rows means the same rows, whatever clock or late commit
 they come from: a poll reads the stops and counts the versions, and reads all versions when the count has changed and
 once a minute.
+
+Beside them stand the instants at which versions end, be it that another one replaces them: a node of the index that was
+away answers for seconds from before, and would show a version that was replaced meanwhile. Such a row is written with
+the version's window and removed a week after its instant: a node that was away for longer comes back empty.
 """
 
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -54,10 +59,12 @@ CHANGES = Table(
     Column("tenant", String(200), nullable=False, server_default=""),
 )
 _VERSION: Final = "version"
+_ENDS: Final = "ends"
 _STOP: Final = "stop"
 _MODEL: Final = "model"
 _TENANT: Final = "tenant"  # a kind of its own: an earlier release would read a stop with a tenant as one of everybody
 _EVERYONE: Final = ""
+_ENDS_KEPT_SECONDS: Final = 7 * 86400.0
 
 
 class WithdrawalsSettings(BaseModel, frozen=True):
@@ -97,6 +104,9 @@ class Withdrawals:
         self._clock = clock
         self._stops: frozenset[tuple[str, str]] = frozenset()
         self._versions: frozenset[tuple[str, str]] = frozenset()
+        self._ends: dict[tuple[str, str], float] = {}
+        self._counted: tuple[int, float] = (0, 0.0)
+        """Of versions and ends, at the poll that read them last: how many rows, and the sum of their instants."""
         self._read_at = float("-inf")
         self._versions_read_at = float("-inf")
         self._told = (False, self._stops, self._versions)
@@ -106,6 +116,10 @@ class Withdrawals:
     def withdrawn(self, tenant: str, document_id: str, version: int) -> bool:
         """Return whether this version may no longer answer."""
         return (tenant, f"{document_id}@{version}") in self._versions
+
+    def ended(self, tenant: str, document_id: str, version: int, *, now: float) -> bool:
+        """Return whether this version has ended by `now` (Unix seconds), whatever a stale node of the index says."""
+        return self._ends.get((tenant, f"{document_id}@{version}"), math.inf) <= now
 
     def stopped(self, tenant: str | None = None) -> bool:
         """Return whether the emergency flag of everybody is set, or that of this tenant."""
@@ -205,13 +219,15 @@ class Withdrawals:
             UNAVAILABLE: it cannot be read.
         """
         stops = select(WITHDRAWN.c.kind, WITHDRAWN.c.name).where(WITHDRAWN.c.kind.in_((_STOP, _MODEL, _TENANT)))
-        count = select(func.count()).where(WITHDRAWN.c.kind == _VERSION)
+        instants = func.coalesce(func.sum(WITHDRAWN.c.at), 0.0)
+        count = select(func.count(), instants).where(WITHDRAWN.c.kind.in_((_VERSION, _ENDS)))
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:
                 stopped = (await connection.execute(stops)).all()
-                version_count = (await connection.execute(count)).scalar_one()
-                if version_count != len(self._versions) or self._is_full_read_due():
+                rows, total = (await connection.execute(count)).one()
+                if (rows, total) != self._counted or self._is_full_read_due():
                     await self._read_versions(connection)
+                    self._counted = rows, total
         self._stops = frozenset((kind, name) for kind, name in stopped)
         self._read_at = self._clock()
         self._tell()
@@ -220,9 +236,10 @@ class Withdrawals:
         return self._clock() - self._versions_read_at > self._settings.whole_every
 
     async def _read_versions(self, connection: AsyncConnection) -> None:
-        versions = select(WITHDRAWN.c.tenant, WITHDRAWN.c.name).where(WITHDRAWN.c.kind == _VERSION)
-        rows = (await connection.execute(versions)).all()
-        self._versions = frozenset((tenant, name) for tenant, name in rows)
+        columns = (WITHDRAWN.c.kind, WITHDRAWN.c.tenant, WITHDRAWN.c.name, WITHDRAWN.c.at)
+        rows = (await connection.execute(select(*columns).where(WITHDRAWN.c.kind.in_((_VERSION, _ENDS))))).all()
+        self._versions = frozenset((row.tenant, row.name) for row in rows if row.kind == _VERSION)
+        self._ends = {(row.tenant, row.name): row.at for row in rows if row.kind == _ENDS}
         self._versions_read_at = self._clock()
 
     def _tell(self) -> None:
@@ -267,6 +284,19 @@ async def write_withdrawal(
     row = {"kind": _VERSION, "tenant": tenant, "name": name, "reason": reason[:_LONGEST_REASON], "at": at}
     await connection.execute(delete(WITHDRAWN).where(same))
     await connection.execute(insert(WITHDRAWN).values(row))
+
+
+async def write_end(
+    connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends: float | None, now: float
+) -> None:
+    """Write when a version ends (None: it does not), in the caller's transaction; forget what ended a week ago."""
+    name = f"{document_id}@{version}"
+    same = (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
+    over = WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS
+    await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == _ENDS, same | over))
+    if ends is not None:
+        row = {"kind": _ENDS, "tenant": tenant, "name": name, "reason": "", "at": ends}
+        await connection.execute(insert(WITHDRAWN).values(row))
 
 
 async def load_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | None = None) -> Withdrawals:

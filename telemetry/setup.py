@@ -46,6 +46,7 @@ class _TlsAdapter(HTTPAdapter):
 def otlp_session(tls: ssl.SSLContext | None) -> Session:
     """Return what an OTLP exporter speaks with."""
     session = Session()
+    session.max_redirects = 0  # what is exported goes to the configured address and nowhere else
     if tls is not None:
         session.mount("https://", _TlsAdapter(tls))
     return session

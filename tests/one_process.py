@@ -168,15 +168,16 @@ async def open_bank(
         "weights_dir": stores.weights,
         **more,
     }
-    chat_settings = ChatSettings(
-        **shared,
-        audit_key=SecretStr("a key for the tests"),
-        turn=TurnSettings(answerability=AnswerabilitySettings(threshold=0, least_dense=-1)),  # the model is asked
-        llm_urls=stores.model.url,
-        llm_tokenizer=write_tokenizer(folder / "tokenizer"),
-        llm_profile="scripted",
-        ledger=LedgerSettings(limits=LimitSettings(user=OFTEN)),
-    )
+    of_chat: dict[str, Any] = {
+        "audit_key": SecretStr("a key for the tests"),
+        # The model is asked.
+        "turn": TurnSettings(answerability=AnswerabilitySettings(threshold=0, least_dense=-1)),
+        "llm_urls": stores.model.url,
+        "llm_tokenizer": write_tokenizer(folder / "tokenizer"),
+        "llm_profile": "scripted",
+        "ledger": LedgerSettings(limits=LimitSettings(user=OFTEN)),
+    }
+    chat_settings = ChatSettings(**{**of_chat, **shared})
     delivery = JobBrokerSettings(queue=f"ingest-{uuid4().hex}")
     staff_settings = StaffSettings(**{**shared, "delivery": delivery, **more_of_staff})
     async with AsyncExitStack() as stack:

@@ -1,6 +1,7 @@
 """What stands in for a Qdrant server: it speaks just enough of its API to boot an index and to answer its searches."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,10 +38,14 @@ class FakeServer:
         """What the next requests get in place of their answers, each one of them."""
         self.inactive = 0
         """How many payload indexes a new collection refuses until its copy is active."""
-        self.stored: dict[str, dict[str, Any]] = {}
-        """The payload of each point that can be read, by its id."""
+        self.held: dict[str, dict[str, Any]] = {}
+        """The payload of each point that was written, by its id."""
         self.foreign = 0
         """How many points another tenant has."""
+        self.copies = 1
+        """Of its one shard."""
+        self.created: dict[str, Any] = {}
+        """What the collection was asked for that is not there at first (`made`)."""
         self.names: set[str] = {"kb-1"}
         self.alias: str | None = "kb-1"
         self.indexed: list[str] = []
@@ -58,7 +63,13 @@ class FakeServer:
                 web.put("/collections/kb-1", self.create),
                 web.delete("/collections/kb-1", self.drop),
                 web.get("/collections/kb-1/exists", self.exists),
+                web.get("/collections/kb-1/cluster", self.cluster),
                 web.put("/collections/kb-1/index", self.index_field),
+                web.put("/collections/kb-1/points", self.upsert),
+                web.post("/collections/kb-1/points/delete", self.delete),
+                web.post("/collections/kb-1/points/payload", self.set_payload),
+                web.post("/collections/kb-1/points/scroll", self.scroll),
+                web.post("/collections/kb-1/facet", self.facet),
                 web.post("/collections/kb-1/points/query/batch", self.query),
                 web.post("/collections/kb-1/points/count", self.count),
                 web.post("/collections/kb-1/points", self.read),
@@ -79,6 +90,15 @@ class FakeServer:
     def aliased(self, aliased: bool) -> None:
         self.names = {"kb-1"} if aliased else set()
         self.alias = "kb-1" if aliased else None
+
+    @property
+    def made(self) -> bool:
+        """Whether the collection is there."""
+        return bool(self.names)
+
+    @made.setter
+    def made(self, made: bool) -> None:
+        self.names = {"kb-1"} if made else set()
 
     def received(self, path: str) -> list[Request]:
         """Return the requests whose path ends so."""
@@ -121,10 +141,11 @@ class FakeServer:
     async def collections(self, _: web.Request) -> web.Response:
         return ok({"collections": [{"name": name} for name in sorted(self.names)]})
 
-    async def create(self, _: web.Request) -> web.Response:
+    async def create(self, request: web.Request) -> web.Response:
         if "kb-1" in self.names:
             return refused(409, "Wrong input: Collection `kb-1` already exists!")
         self.names.add("kb-1")
+        self.created = await request.json()
         return ok(result=True)
 
     async def drop(self, _: web.Request) -> web.Response:
@@ -152,7 +173,45 @@ class FakeServer:
         return ok(info | {"config": config})
 
     async def count(self, request: web.Request) -> web.Response:
-        return ok({"count": len(self.stored) + (0 if "filter" in await request.json() else self.foreign)})
+        asked = await request.json()
+        return ok({"count": len(self.passing(asked)) + (0 if "filter" in asked else self.foreign)})
+
+    async def scroll(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        points = [{"id": point, "payload": self.held[point]} for point in self.passing(asked)[: asked["limit"]]]
+        return ok({"points": points, "next_page_offset": None})
+
+    async def facet(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        values = Counter(self.held[point][asked["key"]] for point in self.passing(asked))
+        return ok({"hits": [{"value": value, "count": n} for value, n in values.most_common(asked["limit"])]})
+
+    async def upsert(self, request: web.Request) -> web.Response:
+        self.held |= {point["id"]: point["payload"] for point in (await request.json())["points"]}
+        return ok({"operation_id": 1, "status": "completed"})
+
+    async def set_payload(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        for point in self.passing(asked):
+            self.held[point] |= asked["payload"]
+        return ok({"operation_id": 1, "status": "completed"})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        for point in self.passing(await request.json()):
+            del self.held[point]
+        return ok({"operation_id": 1, "status": "completed"})
+
+    def passing(self, asked: dict[str, Any]) -> list[str]:
+        """Return the ids of the points that pass the filter of a request."""
+        only = asked.get("filter") or {}
+        must = only.get("must") or ()
+        return sorted(point for point, payload in self.held.items() if all(holds(c, payload) for c in must))
+
+    async def cluster(self, _: web.Request) -> web.Response:
+        here = {"shard_id": 0, "points_count": 0, "state": "Active"}
+        elsewhere = [{"shard_id": 0, "peer_id": n, "state": "Active"} for n in range(2, self.copies + 1)]
+        shards = {"local_shards": [here], "remote_shards": elsewhere, "shard_transfers": []}
+        return ok({"peer_id": 1, "shard_count": 1, **shards})
 
     async def index_field(self, request: web.Request) -> web.Response:
         assert request.query["wait"] == "true"
@@ -171,8 +230,19 @@ class FakeServer:
     async def read(self, request: web.Request) -> web.Response:
         body = await request.json()
         vectors = {"vector": {"dense": [1.0] + [0.0] * (self.dimensions - 1)}} if body.get("with_vector") else {}
-        found = [name for name in body["ids"] if name in self.stored]
-        return ok([{"id": name, "payload": self.stored[name], **vectors} for name in found])
+        found = [name for name in body["ids"] if name in self.held]
+        return ok([{"id": name, "payload": self.held[name], **vectors} for name in found])
+
+
+def holds(condition: dict[str, Any], payload: dict[str, Any]) -> bool:
+    """Return whether a payload satisfies a condition: a value, one of several in a list, or a number's upper bound."""
+    value = payload.get(condition["key"])
+    if "lte" in (bounds := condition.get("range") or {}):
+        return value is not None and value <= bounds["lte"]
+    match = condition["match"]
+    if "any" in match:
+        return any(wanted in (value or ()) for wanted in match["any"])
+    return bool(value == match["value"])
 
 
 def ok(result: object) -> web.Response:

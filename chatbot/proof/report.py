@@ -59,10 +59,10 @@ async def replay_remotely(answer_id: str, *, url: str, token: str, question: str
     try:
         async with (
             aiohttp.ClientSession(timeout=_REMOTE_TIMEOUT, headers=headers) as http,
-            http.post(address, json=body) as response,
+            http.post(address, json=body, allow_redirects=False) as response,
         ):
             reply = await response.read()
-    except (aiohttp.ClientError, TimeoutError) as exc:
+    except (aiohttp.ClientError, TimeoutError, ValueError) as exc:  # ValueError: no request can carry it
         raise ChatError(f"{url} does not answer") from exc
     if response.status == NotFound.status:
         raise NotFound("no audit row names this answer")

@@ -9,7 +9,7 @@ docs/decisions/0013-batch.md says why.
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,14 +36,15 @@ from ingest.bulk.load import (
     approve_and_wait,
     index_one,
     receive_one,
+    restore_one,
 )
 from ingest.bulk.sources import Source
 from ingest.catalogue import IndexingResult, Job, Version
 from ingest.errors import OriginalChanged, StorageUnavailable
+from ingest.lost_passages import lost_versions
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import EmbeddedBatch, Report, clear, indexing_result, upsert, verify
 from ingest.services import Services
-from ingest.uploads import Uploads
 from knowledge.passage import Passage
 
 MOST_BLOCKS = 1000
@@ -82,7 +83,7 @@ async def batch(
         BatchStopped: Ray cannot be started, or lost what it needs.
         ManifestError, StorageUnavailable: the source cannot be listed.
     """
-    received = await receive_all(source, order, services.uploads, services.now, display)
+    received = await receive_all(source, order, services, display)
     outcomes = {file.position: file.outcome for file in received}
     pending = [PendingFile(file.position, file.outcome, file.job) for file in received if file.job is not None]
     if pending:
@@ -94,18 +95,20 @@ async def batch(
 
 
 async def receive_all(
-    source: Source, order: LoadOrder, uploads: Uploads, now: Callable[[], float], display: ProgressDisplay
+    source: Source, order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[ReceivedFile]:
-    """Receive every file of a source, in order, and show those that need nothing more."""
-    files = await source.files()
+    """Receive every file of a source, in order, restore what the index lost, and show what needs nothing more."""
+    files, lost = await source.files(), await lost_versions(services)
     display.begin(len(files))
     received = []
     for position, file in enumerate(files):
         try:
             async with source.on_disk(file):
-                outcome, job = await receive_one(file, order, uploads, now)
+                outcome, job = await receive_one(file, order, services.uploads, services.now)
         except StorageUnavailable as exc:
             outcome, job = LoadOutcome(file=file, reason=exc.code, detail=exc.detail), None
+        if job is None and outcome.key is not None and outcome.key in lost:
+            outcome = await restore_one(outcome, outcome.key, services)
         received.append(ReceivedFile(position, outcome, job))
         if job is None:
             display.end(outcome)

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ingest.catalogue import Version
 from ingest.errors import OriginalChanged, StorageUnavailable
-from ingest.parsing import Chunker, ChunkSettings, Parser, ParserSettings, Reason, Unreadable, open_tokenizer
+from ingest.parsing import Chunking, Parser, ParserSettings, Unreadable
 from ingest.pipeline import passages_of
 from ingest.uploads import BlobSettings, open_blobs
 from knowledge.embedding import EmbedderSettings, open_embedder
@@ -42,13 +41,12 @@ class PassageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSettings:
-    """The settings of Ray's processes: the store of originals, the parser, the chunker and the embedder."""
+    """The settings of Ray's processes: the store of originals, the parser, how to cut, and the embedder."""
 
     blobs: BlobSettings
     parser: ParserSettings
-    chunks: ChunkSettings
+    chunking: Chunking
     embedder: EmbedderSettings
-    tokenizer_folder: Path
 
 
 class Read:
@@ -56,7 +54,7 @@ class Read:
 
     def __init__(self, settings: StageSettings) -> None:
         self._blobs = open_blobs(settings.blobs)
-        self._chunker = Chunker(open_tokenizer(settings.tokenizer_folder), settings.chunks)
+        self._chunking = settings.chunking
         self._parser = Parser(settings.parser)
         self._loop = asyncio.Runner()
 
@@ -69,18 +67,16 @@ class Read:
     async def _rows(self, number: int, version: Version) -> list[PassageRow]:
         try:
             async with self._blobs.on_disk(version.sha256) as path:
-                parsed = await self._parser.parse(path)
+                with_marks = version.approved_by is None
+                document = await self._parser.chunk(path, self._chunking, with_marks=with_marks)
         except Unreadable as exc:
             return [PassageRow(document=number, of=0, reason=exc.reason.value, detail=exc.detail)]
         except (OriginalChanged, StorageUnavailable) as exc:
             return [PassageRow(document=number, of=0, reason=exc.code, detail=exc.detail)]
-        passages = passages_of(version, parsed, self._chunker)
-        if not passages:
-            reason, detail = Reason.EMPTY_TEXT, "no text could be read from it"
-            return [PassageRow(document=number, of=0, reason=reason.value, detail=detail)]
+        passages = passages_of(version, document)
         encode = msgspec.json.encode
         return [
-            PassageRow(document=number, of=len(passages), passage=encode(passage), format=parsed.format)
+            PassageRow(document=number, of=len(passages), passage=encode(passage), format=document.format)
             for passage in passages
         ]
 

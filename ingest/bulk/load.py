@@ -3,7 +3,7 @@
 What an earlier run did is not done again: started again after Ctrl-C or kill -9, it goes on with what is missing.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -28,6 +28,7 @@ from ingest.catalogue import (
 )
 from ingest.errors import IngestError
 from ingest.job_runner import UNAVAILABLE, run_job
+from ingest.lost_passages import compare_index, lost_versions, restore
 from ingest.parsing import Unreadable
 from ingest.pipeline import Write, approve, require_harmless, write_pending_windows
 from ingest.services import Services
@@ -54,13 +55,16 @@ class LoadOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOutcome:
-    """How far a file came; `was_there`: an earlier run has indexed it; `reason`: why it is not in the wanted state."""
+    """How far a file came; `was_there`: an earlier run has indexed it; `restored`: the index had lost it since;
+    `reason`: why it is not in the wanted state.
+    """
 
     file: SourceFile
     key: VersionKey | None = None
     state: State | None = None
     passages: int = 0
     was_there: bool = False
+    restored: bool = False
     reason: str | None = None
     detail: str | None = None
     visible_from: float | None = None
@@ -121,13 +125,14 @@ async def load(
 ) -> list[LoadOutcome]:
     """Load files and return their outcomes, in their order; a file that fails stops no other, an outage does."""
     display.begin(len(files))
+    lost = await lost_versions(services)
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[ReceivedFile](services.settings.at_once)
     with first_failure():
         async with anyio.create_task_group() as group:
             watch = OutageWatch(group.cancel_scope)
             for _ in range(services.settings.at_once):
-                group.start_soon(_index_each, receive.clone(), outcomes, services, display, watch)
+                group.start_soon(_index_each, receive.clone(), outcomes, lost, services, display, watch)
             receive.close()
             async with send:  # in order, because the versions of a document are numbered as they come
                 for position, file in enumerate(files):
@@ -142,20 +147,24 @@ async def approve_and_wait(
 ) -> list[LoadOutcome]:
     """Approve what was indexed, where the order names an approver, and wait until it answers.
 
-    What an earlier run has approved and not shown, since it was killed, is shown first. After an outage nothing is.
+    What an earlier run has approved and not shown, since it was killed, is shown first. What the index lacks in the
+    end, of other documents too, is logged. After an outage nothing of this is done.
     """
     if any(outcome.reason == NOT_TRIED for outcome in indexed):
         return list(indexed)
     await write_pending_windows(services)
-    if order.approver is None:
-        return list(indexed)
-    approved = await approve_all(indexed, order.approver, services, display)
-    return await wait_until_active(approved, services.catalogue, services.now)
+    ended = list(indexed)
+    if order.approver is not None:
+        approved = await approve_all(indexed, order.approver, services, display)
+        ended = await wait_until_active(approved, services.catalogue, services.now)
+    await compare_index(services)
+    return ended
 
 
 async def _index_each(
     receive: MemoryObjectReceiveStream[ReceivedFile],
     outcomes: dict[int, LoadOutcome],
+    lost: Collection[VersionKey],
     services: Services,
     display: ProgressDisplay,
     watch: OutageWatch,
@@ -165,6 +174,8 @@ async def _index_each(
             outcome = received.outcome
             if received.job is not None:
                 outcome = await index_one(outcome, received.job, services, display)
+            elif outcome.key is not None and outcome.key in lost:
+                outcome = await restore_one(outcome, outcome.key, services)
             outcomes[received.position] = outcome
             display.end(outcome)
             watch.record(outcome)
@@ -234,6 +245,16 @@ async def index_one(
         if version.state is not State.RECEIVED:
             return _outcome(outcome.file, version, now=services.now(), was_there=outcome.was_there)
         await anyio.sleep(_POLL_SECONDS)
+
+
+async def restore_one(outcome: LoadOutcome, key: VersionKey, services: Services) -> LoadOutcome:
+    """Write a version again that an earlier run has indexed and the index has lost."""
+    try:
+        return replace(outcome, restored=await restore(key, services))
+    except IngestError as exc:
+        return replace(outcome, reason=exc.code, detail=exc.detail)
+    except Unreadable as exc:
+        return replace(outcome, reason=exc.reason.value, detail=exc.detail)
 
 
 async def approve_all(

@@ -87,7 +87,7 @@ def _files_of_path(path: Path) -> Iterator[SourceFile]:
         for file in sorted(path.rglob("*")):
             inside = file.relative_to(path)
             if file.is_file() and not any(part.startswith(".") for part in inside.parts):
-                yield SourceFile(path=file.resolve(), name=str(inside))
+                yield SourceFile(path=_inside(path, str(inside), of=path), name=str(inside))
 
 
 def manifest_files(folder: Path) -> Iterator[SourceFile]:
@@ -97,11 +97,8 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
         ManifestError: see its message.
     """
     for entry in _read(folder / MANIFEST).documents:
-        file = (folder / entry.file).resolve()
-        if not file.is_relative_to(folder.resolve()):
-            raise ManifestError(f"{folder / MANIFEST}: {entry.file} lies outside the folder")
         yield SourceFile(
-            path=file,
+            path=_inside(folder, entry.file, of=folder / MANIFEST),
             name=entry.file.removeprefix("./"),
             document_id=entry.document_id,
             metadata=Metadata(
@@ -113,6 +110,18 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
                 effective_until=entry.effective_until,
             ),
         )
+
+
+def _inside(folder: Path, name: str, *, of: Path) -> Path:
+    """Return the path of a file of a folder, without symbolic links.
+
+    Raises:
+        ManifestError: it lies outside the folder.
+    """
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise ManifestError(f"{of}: {name} lies outside the folder")
+    return file
 
 
 def _read(manifest: Path) -> Manifest:

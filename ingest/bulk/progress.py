@@ -104,7 +104,7 @@ class ProgressLines(ProgressDisplay):
         elapsed = max(self._clock() - self._begun, 1e-3)
         left = elapsed / self._done * (self._documents - self._done)
         result = _why(outcome) if outcome.reason else f"{outcome.passages} passages"
-        known = ", was there" if outcome.was_there and not outcome.reason else ""
+        known = f", {_before(outcome)}" if outcome.was_there and not outcome.reason else ""
         rate = f"{self._passages / elapsed:.1f} passages/s, {left:.0f} s left"
         self._write(f"[{self._done}/{self._documents}] {outcome.file.name}: {result}{known} ({rate})")
         self._written_at = self._clock()
@@ -114,6 +114,10 @@ class ProgressLines(ProgressDisplay):
         if self._clock() - self._written_at >= _SILENT_SECONDS:
             self._write(f"approved {done}/{total}")
             self._written_at = self._clock()
+
+
+def _before(outcome: LoadOutcome) -> str:
+    return "was lost and written again" if outcome.restored else "was there"
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """`ingest load --url`: as `ingest.bulk.load`, through the API of a process that holds the index."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import aiohttp
 import anyio
 from pydantic import BaseModel, ValidationError
+from yarl import URL
 
 from ingest.bulk.load import LoadOutcome, ProgressDisplay
 from ingest.bulk.manifest import SourceFile
@@ -70,7 +72,7 @@ async def load(files: Sequence[SourceFile], api: Api, display: ProgressDisplay) 
     """Load files through an API and return their outcomes, in their order.
 
     Raises:
-        ApiRefused: its address is none, it cannot be reached at all, or it does not accept the token.
+        ApiRefused: its address is not valid, it cannot be reached at all, or it does not accept the token.
     """
     display.begin(len(files))
     outcomes: dict[int, LoadOutcome] = {}
@@ -94,10 +96,11 @@ async def load(files: Sequence[SourceFile], api: Api, display: ProgressDisplay) 
 
 
 def _session(url: str) -> aiohttp.ClientSession:
-    try:
-        return aiohttp.ClientSession(base_url=url, timeout=_TIMEOUT)
-    except ValueError as exc:
-        raise ApiRefused("bad_request", f"--url is no address of an API, as http://127.0.0.1:8001 is: {url}") from exc
+    with suppress(ValueError):
+        address = URL(url)
+        if address.scheme in ("http", "https") and address.host and address.user is None:
+            return aiohttp.ClientSession(base_url=address, timeout=_TIMEOUT)
+    raise ApiRefused("bad_request", "--url is not the address of an API, such as http://127.0.0.1:8001")
 
 
 async def _upload(http: aiohttp.ClientSession, api: Api, file: SourceFile) -> tuple[LoadOutcome, str | None]:
@@ -219,12 +222,17 @@ async def _call(
 ) -> bytes:
     try:
         headers = {"authorization": f"Bearer {token}"}
-        async with http.request(method, address, data=body, headers=headers) as response:
+        # Documents and tokens go to the address that was named and nowhere else.
+        async with http.request(method, address, data=body, headers=headers, allow_redirects=False) as response:
             answer = await response.read()
-            if response.status < 400:
+            if response.status < 300:
                 return answer
+    except ValueError as exc:  # aiohttp.InvalidURL is one too
+        raise ApiRefused("bad_request", "--url or --token holds what no request can carry") from exc
     except (aiohttp.ClientError, TimeoutError) as exc:
         raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
+    if response.status < 400:
+        raise ApiRefused("bad_request", "the --url address redirects: name the address of the API itself")
     try:
         problem = _Problem.model_validate_json(answer)
     except ValidationError:  # not the API's own answer: a proxy before it sends 502, 503 or 504 while it is away

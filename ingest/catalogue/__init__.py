@@ -9,6 +9,7 @@ from ingest.catalogue.validity import known_to_index, midnight, replaced_by_unkn
 from ingest.catalogue.versions import (
     Dates,
     DocumentSummary,
+    IndexedVersion,
     IndexingResult,
     Job,
     JobState,
@@ -34,6 +35,7 @@ __all__ = [
     "ChangedWindows",
     "Dates",
     "DocumentSummary",
+    "IndexedVersion",
     "IndexingResult",
     "Job",
     "JobState",

@@ -31,7 +31,7 @@ from ingest.catalogue.versions import (
 )
 from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded, WrongState
 from knowledge.service_keys import person_behind
-from knowledge.withdrawals import write_withdrawal
+from knowledge.withdrawals import write_end, write_withdrawal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class Approvals:
                 await _require_dates_of_another(connection, key, decision.by)
             others = _without(versions, key)
             windows = validity.windows_for_approval(version, others, now=decision.at, zone=self._zone)
-            await _write_windows(connection, key, windows, versions)
+            await _write_windows(connection, key, windows, versions, now=decision.at)
             approval = {"state": State.APPROVED, "approved_by": decision.by, "approved_at": decision.at}
             await connection.execute(records.update_version(key).values(**approval))
             await _record(connection, key, Decision.APPROVED, decision, windows[-1])
@@ -134,7 +134,7 @@ class Approvals:
                     effective_from=metadata.effective_from, effective_until=metadata.effective_until
                 )
             )
-            await _write_windows(connection, key, windows, versions)
+            await _write_windows(connection, key, windows, versions, now=decision.at)
             await _record(connection, key, Decision.DATED, decision, windows[-1] if windows else None)
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
@@ -150,7 +150,7 @@ class Approvals:
             if version.state is not State.APPROVED:
                 raise WrongState(f"only an approved version can expire; this version is {version.state}")
             windows = validity.windows_for_expiry(version, _without(versions, key), now=decision.at, zone=self._zone)
-            await _write_windows(connection, key, windows, versions)
+            await _write_windows(connection, key, windows, versions, now=decision.at)
             if windows:
                 await _revoke(connection, version, Decision.EXPIRED, decision)
                 await _record(connection, key, Decision.EXPIRED, decision, windows[0])
@@ -167,7 +167,7 @@ class Approvals:
             if not versions:
                 raise NotFound("there is no such document")
             windows = self._windows_for_end(validity.in_force(versions, now=decision.at), decision)
-            await _write_windows(connection, first, windows, versions)
+            await _write_windows(connection, first, windows, versions, now=decision.at)
             withdrawn = [version for version in versions if version.state is not State.WITHDRAWN]
             for version in withdrawn:
                 await _withdraw(connection, version, Decision.DELETED, decision)
@@ -194,7 +194,7 @@ class Approvals:
             await _require_second_person(connection, old, decision.by)
             current = validity.answering(versions, now=decision.at)
             windows = self._windows_for_end(current, decision)
-            await _write_windows(connection, key, windows, versions)
+            await _write_windows(connection, key, windows, versions, now=decision.at)
             for version in current:
                 await _withdraw(connection, version, Decision.ROLLED_BACK, decision)
             received = await _receive_again(connection, old, decision)
@@ -212,7 +212,7 @@ class Approvals:
             if version.window_written is not WindowWritten.NOTHING or not too_soon:
                 return []
             windows = validity.windows_for_late_start(version, _without(versions, key), now=now, zone=self._zone)
-            await _write_windows(connection, key, windows, versions)
+            await _write_windows(connection, key, windows, versions, now=now)
             return list(validity.in_writing_order(windows, versions))
 
     @asynccontextmanager
@@ -315,9 +315,17 @@ async def _receive_again(connection: AsyncConnection, old: Version, decision: Ap
 
 
 async def _write_windows(
-    connection: AsyncConnection, document: VersionKey, windows: Sequence[Window], before: Sequence[Version]
+    connection: AsyncConnection,
+    document: VersionKey,
+    windows: Sequence[Window],
+    before: Sequence[Version],
+    *,
+    now: float,
 ) -> None:
-    """Write windows into the rows of a document's versions, and what the index has of each from `before`."""
+    """Write windows into the rows of a document's versions, and what the index has of each from `before`.
+
+    Every replica of the chatbot reads when they end (`knowledge.withdrawals`).
+    """
     for window in windows:
         version = _version_in(before, replace(document, version=window.version))
         start_is_written = (
@@ -326,6 +334,8 @@ async def _write_windows(
         written = WindowWritten.START if start_is_written else WindowWritten.NOTHING
         columns = rows.window_columns(window) | {"window_written": written}
         await connection.execute(records.update_version(version.key).values(**columns))
+        key = version.key
+        await write_end(connection, key.tenant, key.document_id, key.version, ends=window.visible_until, now=now)
 
 
 async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:

@@ -19,6 +19,7 @@ from ingest.catalogue import records, rows
 from ingest.catalogue.tables import DECISIONS, DOCUMENTS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.versions import (
     DocumentSummary,
+    IndexedVersion,
     IndexingResult,
     Job,
     JobState,
@@ -32,6 +33,7 @@ from ingest.catalogue.versions import (
 )
 from ingest.errors import CatalogueUnavailable, DuplicateContent, NotFound
 from knowledge import withdrawals
+from knowledge.index_state import IndexState, read_index_state, write_index_state
 from knowledge.storage import UNAVAILABLE, migrate, transaction_lock
 
 TRANSACTION_SECONDS = 10.0
@@ -276,14 +278,32 @@ class Catalogue:
             versions = (await connection.execute(query.order_by(*order))).mappings().all()
         return [rows.to_version(row) for row in versions]
 
-    async def indexable_versions(self) -> list[VersionKey]:
+    async def index_state(self) -> IndexState:
+        """Return the last comparison of the index with these tables."""
+        async with self.read() as connection:
+            return await read_index_state(connection)
+
+    async def record_index_state(self, state: IndexState) -> None:
+        """Record a comparison of the index with these tables."""
+        async with self.write() as connection:
+            await write_index_state(connection, state)
+
+    async def indexed_versions(self) -> list[IndexedVersion]:
         """Return all versions that belong in the index: drafts, and those that customers could ever read."""
         keys = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
+        columns = (*keys, VERSIONS.c.passages, VERSIONS.c.visible_from)
         shown = (VERSIONS.c.state == State.WITHDRAWN) & VERSIONS.c.visible_from.is_not(None)
-        query = select(*keys).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | shown).order_by(*keys)
+        query = select(*columns).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | shown).order_by(*keys)
         async with self.read() as connection:
-            names = (await connection.execute(query)).all()
-        return [VersionKey(tenant=row.tenant, document_id=row.document_id, version=row.version) for row in names]
+            found = (await connection.execute(query)).all()
+        return [
+            IndexedVersion(
+                key=VersionKey(tenant=row.tenant, document_id=row.document_id, version=row.version),
+                passages=row.passages,
+                visible_from=row.visible_from,
+            )
+            for row in found
+        ]
 
     async def known_digests(self, digests: Sequence[str]) -> set[str]:
         """Return which of these SHA-256 digests are the content of some version."""

@@ -59,7 +59,6 @@ class Stage(StrEnum):
 
     RECEIVE = "receive"
     PARSE = "parse"
-    CHUNK = "chunk"
     EMBED = "embed"
     UPSERT = "upsert"
     VERIFY = "verify"
@@ -174,6 +173,15 @@ class Version:
         if self.visible_until is not None and self.visible_until <= max(now, self.visible_from):
             return State.EXPIRED
         return State.ACTIVE if self.visible_from <= now else State.APPROVED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedVersion:
+    """A version that belongs in the index, with how many passages; customers read it from `visible_from`, if ever."""
+
+    key: VersionKey
+    passages: int
+    visible_from: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

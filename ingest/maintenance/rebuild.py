@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ingest.catalogue import Catalogue, Stage, Version, VersionKey
+from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import NotFound, OriginalChanged, StorageUnavailable
+from ingest.lost_passages import compare_index, restore, unreported, write_present_window
 from ingest.parsing import Unreadable
-from ingest.pipeline import chunk, embed_and_upsert, parse, verify, write_draft, write_window
+from ingest.pipeline import embed_and_upsert, passages_of, read, verify
 from ingest.services import Services
 from knowledge.index import Index
 
@@ -37,7 +38,9 @@ async def rebuild(services: Services, report: ReportVersion) -> Tally:
     Raises:
         IndexUnavailable, CatalogueUnavailable: start again.
     """
-    return await _each(services.catalogue, partial(restore, services=services), report)
+    tally = await _each(services.catalogue, partial(restore, services=services), report)
+    await compare_index(services)
+    return tally
 
 
 async def reindex(services: Services, report: ReportVersion) -> Tally:
@@ -60,24 +63,8 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
     await _each(services.catalogue, write, report)  # versions whose writing began before the next collection was there
     for (key, _), passages in done.items():
         await services.catalogue.set_passage_count(key, passages)
+    await compare_index(services)
     return tally
-
-
-async def restore(key: VersionKey, services: Services) -> bool:
-    """Bring one version back into an index that lost it; return whether it had to be written.
-
-    Raises:
-        Unreadable: its original can no longer be read.
-        StorageUnavailable: its original is gone.
-        OriginalChanged: its original has other bytes than were approved.
-    """
-    version = await services.catalogue.version(key)
-    count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    lost = count != version.passages or count == 0
-    if lost:
-        await write_draft(version, services, _ignore)
-    await _write_present_window(version, services.catalogue, services.index)
-    return lost
 
 
 async def _write_anew(key: VersionKey, services: Services, filled: Index, done: Written) -> bool:
@@ -86,25 +73,19 @@ async def _write_anew(key: VersionKey, services: Services, filled: Index, done: 
     written = False
     as_it_is = key, version.approved_by is not None
     if as_it_is not in done:
-        parsed = await parse(version, services, _ignore)
-        passages = await chunk(version, parsed, services.chunker, services.metrics, _ignore)
+        passages = passages_of(version, await read(version, services, unreported))
         stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
         written = [passage.text for passage in stored] != [passage.text for passage in passages]
         if written:
-            await embed_and_upsert(key, passages, replace(services, index=filled), _ignore)
-            await verify(key, passages, filled, services.metrics, _ignore)
+            await embed_and_upsert(key, passages, replace(services, index=filled), unreported)
+            await verify(key, passages, filled, services.metrics, unreported)
         done[as_it_is] = len(passages)
-    await _write_present_window(version, services.catalogue, services.index)
+    await write_present_window(version, services.catalogue, services.index)
     return written
 
 
-async def _write_present_window(version: Version, catalogue: Catalogue, index: Index) -> None:
-    if version.window is not None:
-        await write_window(version.key, version.window, catalogue, index)
-
-
 async def _each(catalogue: Catalogue, write: Callable[[VersionKey], Awaitable[bool]], report: ReportVersion) -> Tally:
-    keys = await catalogue.indexable_versions()
+    keys = [version.key for version in await catalogue.indexed_versions()]
     tally = Tally(seen=len(keys))
     for n, key in enumerate(keys, start=1):
         try:
@@ -116,7 +97,3 @@ async def _each(catalogue: Catalogue, write: Callable[[VersionKey], Awaitable[bo
         tally.written += written
         report(key, n, len(keys), "written again" if written else "was there")
     return tally
-
-
-async def _ignore(_stage: Stage, _done: int, _total: int) -> None:
-    return

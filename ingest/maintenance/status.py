@@ -10,6 +10,7 @@ from ingest.catalogue import Catalogue, JobState, State, Version
 from ingest.jobs import JobClaims
 from ingest.uploads import Blobs
 from ingest.worker import CLEAN_UP_SECONDS, ORPHAN_SECONDS, Orphans, find_orphans
+from knowledge.index_state import IndexState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,8 @@ class TenantStatus:
     jobs: dict[JobState, int]
     oldest_waiting: float
     unwritten_windows: int
+    index: IndexState
+    """Of all tenants: the last comparison of the index with SQL."""
     orphans: Orphans
     """Of all tenants: originals of at least an hour that no version names."""
     due_orphans: Orphans
@@ -49,6 +52,7 @@ async def read_status(
         jobs=jobs,
         oldest_waiting=0.0 if oldest is None else max(now - oldest, 0.0),
         unwritten_windows=len(await catalogue.unwritten_windows()),
+        index=await catalogue.index_state(),
         orphans=orphans,
         due_orphans=due,
         now=now,
@@ -70,10 +74,22 @@ def show_status(status: TenantStatus, console: Console) -> None:
     console.print(f"jobs: {jobs or 'none'}; the oldest that waits is {status.oldest_waiting:.0f} s old")
     if status.unwritten_windows:
         console.print(f"{status.unwritten_windows} decisions have not reached the index yet")
+    console.print(index_line(status.index, status.now), soft_wrap=True)
     if status.orphans.digests:
         console.print(orphans_line(status.orphans, status.due_orphans), soft_wrap=True)
     for version in status.failed:
         console.print(f"{version.file_name}: {version.reason}: {version.detail}", markup=False, soft_wrap=True)
+
+
+def index_line(state: IndexState, now: float) -> str:
+    """Return what the index lacked when it was last compared with SQL."""
+    if not state.compared_at:
+        return "the index has not been compared with SQL yet: a running worker does so each minute"
+    ago = f"compared with SQL {max(now - state.compared_at, 0):.0f} s ago"
+    if not state.missing_passages:
+        return f"the index lacks nothing ({ago})"
+    lacks = f"{state.missing_passages} passages of {state.missing_versions} versions"
+    return f"the index lacks {lacks} ({ago}): run `ingest rebuild`"
 
 
 def orphans_line(orphans: Orphans, due: Orphans) -> str:

@@ -1,6 +1,6 @@
 """From a file to passages: one module a format, run in a sandboxed process, and the chunker."""
 
-from ingest.parsing.chunking import Chunker, ChunkSettings
+from ingest.parsing.chunking import ChunkedDocument, Chunking, ChunkSettings
 from ingest.parsing.parsed import Format, OnPage, Parsed, Reason, Unreadable
 from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, preview_page
 from ingest.parsing.process import (
@@ -16,14 +16,15 @@ from ingest.parsing.process import (
 from ingest.parsing.read import read_document, whole_file_budget
 from ingest.parsing.readers import Readers, ReadersBusy, open_readers
 from ingest.parsing.sandbox import Restriction
-from ingest.parsing.tokenizer import WeightsMissing, open_tokenizer
+from ingest.parsing.tokenizer import WeightsMissing, open_tokenizer, require_tokenizer
 
 __all__ = [
     "LONGEST_SIDE",
     "MOST_CHARACTERS",
     "Answer",
     "ChunkSettings",
-    "Chunker",
+    "ChunkedDocument",
+    "Chunking",
     "Format",
     "OnPage",
     "PagePreview",
@@ -44,6 +45,7 @@ __all__ = [
     "preview_page",
     "read_as_requested",
     "read_document",
+    "require_tokenizer",
     "serve",
     "whole_file_budget",
 ]

@@ -1,25 +1,38 @@
 """A parsed document into passages of about 300 tokens: sections stay together, tables keep their header row. Pure.
 
-Lengths are counted with the embedder's own tokenizer.
+Lengths are counted with the embedder's own tokenizer. The work is linear in the text, whatever its shape: the splitter,
+which is quadratic in what it gets, gets at most LONGEST_PROSE characters at once.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
+from itertools import accumulate, pairwise
+from pathlib import Path
 
+import msgspec
 from markdown_it import MarkdownIt
 from pydantic import BaseModel, Field, PositiveInt
 from semantic_text_splitter import MarkdownSplitter
 from tokenizers import Tokenizer
 
-from ingest.parsing.parsed import Parsed
+from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
+from ingest.parsing.tokenizer import open_tokenizer
+from knowledge.passage import Language, language_of
+
+MOST_PASSAGES = 5_000  # of a document: what screening reads within the deadline of a review
+LONGEST_PROSE = 8_000  # characters that the splitter gets at once
+LONGEST_LINE = 1_000  # characters of a line that can tell what block it begins
+LONGEST_HEADING = 200  # characters of a heading as a section's name
+LONGEST_TITLE = 500  # characters
+CHARACTERS_A_TOKEN = 8  # more of them are counted as further tokens: an unknown word of any length is one token
 
 _LETTER = re.compile(r"\w")
 _MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")
 _CELL = re.compile(r"(?<!\\)\|")
-_FIGURE = re.compile(r"(?<=[^\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")
+_FIGURE = re.compile(r"(?<![\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")
 _RETURN = re.compile(r"\r\n?")
 
 
@@ -35,11 +48,10 @@ class ChunkSettings(BaseModel, frozen=True):
     )
     enough: PositiveInt = Field(40, description="tokens: a section shorter than this is joined with the next")
 
-    def within(self, max_tokens: int | None) -> "ChunkSettings":
-        """Return the settings for an embedder that reads so many tokens: a quarter is left to title and section."""
-        if max_tokens is None:
-            return self
-        return self.model_copy(update={"tokens": max(1, min(self.tokens, max_tokens * 3 // 4))})
+    def chunking(self, tokenizer: Path, *, max_tokens: int | None) -> "Chunking":
+        """Return how to cut for an embedder that reads so many tokens: a quarter is left to title and section."""
+        tokens = self.tokens if max_tokens is None else max(1, min(self.tokens, max_tokens * 3 // 4))
+        return Chunking(str(tokenizer), tokens, self.enough)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +61,24 @@ class Chunk:
     text: str
     section: str
     page: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkedDocument:
+    """A document's passages, one at least, with what its own text says of it."""
+
+    format: Format
+    title: str | None
+    language: Language
+    chunks: tuple[Chunk, ...]
+
+
+class Chunking(msgspec.Struct, frozen=True):
+    """How a file is cut: the folder of the tokenizer that counts, and the lengths of `ChunkSettings`."""
+
+    tokenizer: str
+    tokens: int = 300
+    enough: int = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,49 +108,64 @@ class _Heading:
 
 
 class Chunker:
-    """Cuts documents; one instance may be used by several threads."""
+    """Cuts documents, in one thread."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: ChunkSettings) -> None:
+    def __init__(self, tokenizer: Tokenizer, chunking: Chunking) -> None:
         # Without truncation: with it, no text would count as longer than the model takes. The splitters share this
         # tokenizer: a copy for each would take another 285 MB, since the vocabulary has 250,000 pieces.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._settings = settings
-        self._most = settings.tokens
-        self._splitter = MarkdownSplitter.from_callback(self.count, settings.tokens)
-        self._labelled_splitter = MarkdownSplitter.from_callback(self.count, self._most * 3 // 4 or 1)
-        self._markdown = MarkdownIt("commonmark").enable("table")
+        self._most = chunking.tokens
+        self._enough = chunking.enough
+        self._splitter = MarkdownSplitter.from_callback(self._count_within, self._most)
+        self._labelled_splitter = MarkdownSplitter.from_callback(self._count_within, self._most * 3 // 4 or 1)
+        self._prose_text = ""
+        self._token_starts: list[int] = []
+        self._markdown = MarkdownIt("commonmark").enable("table").disable("inline")
 
     def count(self, text: str) -> int:
-        """Return the number of the text's tokens, without the two that mark its ends."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Return the number of the text's tokens, without the two that mark its ends; a long text is not encoded."""
+        least = len(text) // CHARACTERS_A_TOKEN
+        return least if least > self._most else max(least, len(self._tokenizer.encode(text, add_special_tokens=False)))
+
+    def _count_within(self, piece: str) -> int:
+        """Count the tokens of a piece of the prose that is being split, which is encoded once."""
+        at = self._prose_text.index(piece)
+        first = max(bisect_right(self._token_starts, at) - 1, 0)
+        return max(len(piece) // CHARACTERS_A_TOKEN, bisect_left(self._token_starts, at + len(piece)) - first)
 
     def split(self, parsed: Parsed) -> list[Chunk]:
-        """Return the document's passages in order; none is empty."""
+        """Return the document's passages in order; none is empty.
+
+        Raises:
+            Unreadable: there are more than MOST_PASSAGES.
+        """
         text, page_starts = _joined(parsed)
         headings, tables = self._outline(text)
-        chunks = []
+        chunks: list[Chunk] = []
         for section in self._sections(text, headings):
             for start, piece in self._pieces(text, section, tables):
                 if _LETTER.search(piece):
+                    if len(chunks) == MOST_PASSAGES:
+                        raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_PASSAGES} passages: split the document")
                     page = parsed.pages[max(bisect_right(page_starts, start) - 1, 0)].number
                     chunks.append(Chunk(text=piece, section=" > ".join(section.path), page=page))
-        return _without_lone_headings(chunks)
+        return self._without_lone_headings(chunks)
 
     def _outline(self, text: str) -> tuple[list[_Heading], list[_Span]]:
-        starts = [0]
-        for line in text.split("\n"):
-            starts.append(starts[-1] + len(line) + 1)
+        lines = text.split("\n")
+        starts = [0, *accumulate(len(line) + 1 for line in lines)]
         headings: list[_Heading] = []
         tables: list[_Span] = []
-        tokens = self._markdown.parse(text)
+        tokens = self._markdown.parse("\n".join(map(_block_mark, lines)))
         for i, token in enumerate(tokens):
             if token.map is None or token.level > 0:  # a heading inside a quotation or a list starts no section
                 continue
             first, after = starts[token.map[0]], min(starts[token.map[1]], len(text))
             if token.type == "heading_open":
-                title = " ".join(_MARKUP.sub("", tokens[i + 1].content).split())
+                content = tokens[i + 1].content[:LONGEST_LINE]
+                title = shortened(" ".join(_MARKUP.sub("", content).split()), LONGEST_HEADING)
                 headings.append(_Heading(first, after, int(token.tag[1]), title))
             elif token.type == "table_open":
                 tables.append(_Span(first, after))
@@ -154,12 +199,15 @@ class Chunker:
             )
 
     def _is_joined(self, before: _Section, section: _Section) -> bool:
-        small = before.tokens < self._settings.enough or not before.has_body
+        small = before.tokens < self._enough or not before.has_body
         return small and section.level >= before.level and before.tokens + section.tokens <= self._most
 
     def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
         """Yield (offset, piece): a table stays whole or is cut between rows, all else is cut by the splitter."""
-        inside = [table for table in tables if section.start <= table.start < section.end]
+        first, after = (
+            bisect_left(tables, place, key=lambda table: table.start) for place in (section.start, section.end)
+        )
+        inside = tables[first:after]
         if inside and self.count(text[section.start : section.end]) <= self._most:
             inside = []
         done = section.start
@@ -179,13 +227,14 @@ class Chunker:
         yield from self._prose(text, done, section.end)
 
     def _prose(self, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
-        for offset, piece in _whole_figures(self._splitter.chunk_indices(text[start:end])):
+        for offset, piece in _whole_figures(self._split(text[start:end], self._splitter)):
             yield start + offset, piece
 
     def _rows(self, table: str, start: int) -> Iterator[tuple[int, str]]:
         """Yield (offset, rows): groups of a table's rows, each under the table's header."""
         header, rule, *rows = table.split("\n")
         head = f"{header}\n{rule}"
+        names = _cells(header)
         head_tokens = self.count(head)
         group: list[str] = []
         used = head_tokens
@@ -196,7 +245,7 @@ class Chunker:
                 yield group_start, "\n".join([head, *group])
                 group, used, group_start = [], head_tokens, offset
             if head_tokens + tokens > self._most:
-                yield from ((offset, piece) for piece in self._long_row(header, row))
+                yield from ((offset, piece) for piece in self._long_row(names, row))
                 group_start = offset + len(row) + 1
             else:
                 group.append(row)
@@ -205,21 +254,97 @@ class Chunker:
         if group:
             yield group_start, "\n".join([head, *group])
 
-    def _long_row(self, header: str, row: str) -> list[str]:
-        """Return a row that is too long for a passage as "column: cell", cut like prose, each piece under its label.
+    def _long_row(self, names: Sequence[str], row: str) -> Iterator[str]:
+        """Yield a row that is too long for a passage as "column: cell", cut like prose, each piece under its label.
 
         The label is the first column's cell.
         """
-        names, cells = _cells(header), _cells(row)
+        cells = _cells(row)
         fields = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
         if not fields:
-            return []
+            return
         has_label = len(fields) > 1 and bool(cells[0]) and self.count(fields[0]) <= self._most // 4
         label = f"{fields[0]}\n\n" if has_label else ""
-        # A splitter copies the vocabulary (0.3 s), so two serve all rows: a label takes a quarter at most.
-        splitter = self._labelled_splitter if has_label else self._splitter
+        splitter = self._labelled_splitter if has_label else self._splitter  # a label takes a quarter at most
         whole = "\n\n".join(fields[1:] if has_label else fields)
-        return [label + piece for _, piece in _whole_figures(splitter.chunk_indices(whole))]
+        for _, piece in _whole_figures(self._split(whole, splitter)):
+            if piece:
+                yield label + piece
+
+    def _split(self, text: str, splitter: MarkdownSplitter) -> Iterator[tuple[int, str]]:
+        """Yield (offset, piece): what the splitter makes of each LONGEST_PROSE characters."""
+        start = 0
+        while start < len(text):
+            self._prose_text = prose = text[start : _cut_of(text, start)]
+            encoded = self._tokenizer.encode(prose, add_special_tokens=False)
+            self._token_starts = [first for first, _ in encoded.offsets]
+            yield from ((start + offset, piece) for offset, piece in splitter.chunk_indices(prose))
+            start += len(prose)
+
+    def _without_lone_headings(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Put a passage of headings alone in front of the next one: by itself it would be found and answer nothing.
+
+        Headings that would take more than a passage stay passages of their own.
+        """
+        kept: list[Chunk] = []
+        waiting = ""
+        for chunk in chunks:
+            is_lone = all(line.startswith("#") or not line.strip() for line in chunk.text.split("\n"))
+            if is_lone and len(waiting) + len(chunk.text) <= self._most * CHARACTERS_A_TOKEN:
+                waiting += chunk.text + "\n\n"
+                continue
+            kept.append(Chunk(text=waiting + chunk.text, section=chunk.section, page=chunk.page))
+            waiting = ""
+        if waiting and kept:
+            last = kept.pop()
+            kept.append(Chunk(text=f"{last.text}\n\n{waiting.strip()}", section=last.section, page=last.page))
+        return kept or list(chunks)
+
+
+@cache
+def open_chunker(chunking: Chunking) -> Chunker:
+    """Open the chunker of a request, once for all files of a process; it takes a second and 280 MB."""
+    return Chunker(open_tokenizer(Path(chunking.tokenizer)), chunking)
+
+
+def chunk_document(parsed: Parsed, chunker: Chunker, *, with_marks: bool) -> ChunkedDocument:
+    """Cut a document into passages.
+
+    Marks are for whoever approves: a version that was approved before there were any is read again without them.
+
+    Raises:
+        Unreadable: there are none, or too many.
+    """
+    chunks = chunker.split(parsed if with_marks else parsed.without_marks())
+    if not chunks:
+        raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
+    return ChunkedDocument(
+        format=parsed.format,
+        title=shortened(parsed.title, LONGEST_TITLE) if parsed.title else None,
+        language=language_of("\n".join(chunk.text for chunk in chunks)),
+        chunks=tuple(chunks),
+    )
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name with an ellipsis in place of what is beyond `most` characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _block_mark(line: str) -> str:
+    """Return the part of a line that tells its block: of a table's row, only whether it is the rule below a header."""
+    if not line.startswith("|"):
+        return line[:LONGEST_LINE]
+    return "|x|" if line.strip(" \t|:-") else "|-|"
+
+
+def _cut_of(text: str, start: int) -> int:
+    """Return where LONGEST_PROSE characters end: behind a paragraph, a line or a word of their second half."""
+    middle, end = start + LONGEST_PROSE // 2, start + LONGEST_PROSE
+    if end >= len(text):
+        return len(text)
+    cuts = (text.rfind(mark, middle, end) + len(mark) for mark in ("\n\n", "\n", " "))
+    return next((cut for cut in cuts if cut > middle), end)
 
 
 def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -260,22 +385,6 @@ def _joined(parsed: Parsed) -> tuple[str, list[int]]:
         parts.append(_RETURN.sub("\n", page.markdown) + "\n\n")
         length += len(parts[-1])
     return "".join(parts), starts
-
-
-def _without_lone_headings(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Put a passage of headings alone in front of the next one: by itself it would be found and answer nothing."""
-    kept: list[Chunk] = []
-    waiting = ""
-    for chunk in chunks:
-        if all(line.startswith("#") or not line.strip() for line in chunk.text.split("\n")):
-            waiting += chunk.text + "\n\n"
-            continue
-        kept.append(Chunk(text=waiting + chunk.text, section=chunk.section, page=chunk.page))
-        waiting = ""
-    if waiting and kept:
-        last = kept.pop()
-        kept.append(Chunk(text=f"{last.text}\n\n{waiting.strip()}", section=last.section, page=last.page))
-    return kept or list(chunks)
 
 
 def _cells(row: str) -> list[str]:

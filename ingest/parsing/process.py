@@ -1,4 +1,4 @@
-"""Reads files in a process of its own with limits, so that no file can take the service down.
+"""Reads files, to their passages, in a process of its own with limits, so that no file can take the service down.
 
 `python -m ingest.parsing` is a fork server: it loads the parsers once, and forks for every request on its stdin. The
 fork sets its limits (memory, CPU seconds), enters the sandbox, reads the file and ends, so one file can leave nothing
@@ -29,6 +29,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
+from ingest.parsing.chunking import ChunkedDocument, Chunking, chunk_document, open_chunker
 from ingest.parsing.parsed import OnPage, Parsed, Reason, Unreadable
 from ingest.parsing.preview import PagePreview, preview_page
 from ingest.parsing.read import read_document
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)  # not structlog, which would make every proce
 MOST_OUTPUT = 64 * 1024 * 1024  # bytes of a frame
 MOST_FRAMES = 100_000  # pages, and the answer
 START_SECONDS = 60.0
+NICENESS = 5  # questions of the same machine go first
 _GREETING = 0  # its number; requests count from 1
 _MOST_HEADER = 32  # bytes
 _PAGE = b"\n"  # no JSON that we encode begins so
@@ -98,9 +100,15 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Read(msgspec.Struct, frozen=True, tag="read"):
-    """A file that was read."""
+    """The text of a file."""
 
     parsed: Parsed
+
+
+class Chunked(msgspec.Struct, frozen=True, tag="chunked"):
+    """The passages of a file."""
+
+    document: ChunkedDocument
 
 
 class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
@@ -110,13 +118,18 @@ class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
 
 
 class ParseRequest(msgspec.Struct, frozen=True):
-    """A file to read and the limits of its fork; with a `page` only a preview of that page is wanted."""
+    """A file to read and the limits of its fork.
+
+    With `chunking` its passages are wanted, with a `page` a preview of that page, else its text.
+    """
 
     number: int
     path: str
     memory_bytes: int
     cpu_seconds: int
     page: int | None = None
+    chunking: Chunking | None = None
+    with_marks: bool = True
 
 
 class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
@@ -129,8 +142,8 @@ class Restrictions(msgspec.Struct, frozen=True, tag="walls"):
     taken: tuple[Restriction, ...]
 
 
-Answer = Read | Previewed | Refused
-Frame = Read | Previewed | Refused | PageBegun | Restrictions
+Answer = Read | Chunked | Previewed | Refused
+Frame = Answer | PageBegun | Restrictions
 ReadFile = Callable[[ParseRequest, OnPage], Answer]
 
 
@@ -188,10 +201,25 @@ class Parser:
             Unreadable: with the reason.
             ParserUnavailable: as `restrictions`.
         """
-        answer = await self._answer(path, on_page, page=None)
+        answer = await self._answer(self._request(path), on_page)
         if not isinstance(answer, Read):
             raise Unreadable(Reason.MALFORMED, _CRASHED)
         return answer.parsed
+
+    async def chunk(
+        self, path: Path, chunking: Chunking, on_page: OnPage = lambda: None, *, with_marks: bool = True
+    ) -> ChunkedDocument:
+        """Return a file's passages; `on_page` as `parse` has it.
+
+        Raises:
+            Unreadable: with the reason.
+            ParserUnavailable: as `restrictions`.
+        """
+        request = msgspec.structs.replace(self._request(path), chunking=chunking, with_marks=with_marks)
+        answer = await self._answer(request, on_page)
+        if not isinstance(answer, Chunked):
+            raise Unreadable(Reason.MALFORMED, _CRASHED)
+        return answer.document
 
     async def preview(self, path: Path, page: int) -> PagePreview:
         """Return a preview of one page of a file, counted from 1.
@@ -200,17 +228,23 @@ class Parser:
             Unreadable: with the reason.
             ParserUnavailable: as `restrictions`.
         """
-        answer = await self._answer(path, lambda: None, page=page)
+        request = msgspec.structs.replace(self._request(path), page=page)
+        answer = await self._answer(request, lambda: None)
         if not isinstance(answer, Previewed):
             raise Unreadable(Reason.MALFORMED, _CRASHED)
         return answer.shown
 
-    async def _answer(self, path: Path, on_page: OnPage, *, page: int | None) -> Read | Previewed:
+    def _request(self, path: Path) -> ParseRequest:
+        limits = self._settings
+        self._number += 1
+        return ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds)
+
+    async def _answer(self, request: ParseRequest, on_page: OnPage) -> Read | Chunked | Previewed:
         async with self._one_at_a_time:
             server = await self._ready()
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
-                    answer = await self._ask(server, path, on_page, page)
+                    answer = await self._ask(server, request, on_page)
             except TimeoutError as exc:
                 await self.stop()
                 raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
@@ -224,12 +258,10 @@ class Parser:
             raise Unreadable(answer.reason, answer.detail)
         return answer
 
-    async def _ask(self, server: Process, path: Path, on_page: OnPage, page: int | None) -> Answer:
+    async def _ask(self, server: Process, request: ParseRequest, on_page: OnPage) -> Answer:
         if server.stdin is None or server.stdout is None:
             raise ProtocolViolated
         limits = self._settings
-        self._number += 1
-        request = ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
         await server.stdin.send(msgspec.json.encode(request) + b"\n")
         frames = BufferedByteReceiveStream(server.stdout)
         too_late = anyio.current_time() + limits.slow_seconds
@@ -336,6 +368,7 @@ async def _received(frames: BufferedByteReceiveStream, number: int) -> Frame:
 
 def serve(read_file: ReadFile) -> None:
     """Be the fork server: answer requests until stdin ends (the client is gone), each in a fork."""
+    os.nice(NICENESS)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not end up between the frames
     # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
@@ -343,6 +376,8 @@ def serve(read_file: ReadFile) -> None:
     _send(out, _GREETING, _encoded(Restrictions(available_restrictions())))
     for line in sys.stdin.buffer:
         request = msgspec.json.decode(line, type=ParseRequest)
+        if request.chunking is not None:
+            open_chunker(request.chunking)  # once: all later forks have it
         for frame in _forked(request, read_file, out.fileno()):
             _send(out, request.number, frame)
 
@@ -416,15 +451,18 @@ def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> N
 
 
 def read_as_requested(request: ParseRequest, on_page: OnPage) -> Answer:
-    """Read a file, or preview one page of it.
+    """Read a file, to its text or its passages, or preview one page of it.
 
     Raises:
         Unreadable: with the reason.
     """
     path = Path(request.path)
-    if request.page is None:
-        return Read(read_document(path, on_page))
-    return Previewed(preview_page(path, request.page, on_page))
+    if request.page is not None:
+        return Previewed(preview_page(path, request.page, on_page))
+    parsed = read_document(path, on_page)
+    if request.chunking is None:
+        return Read(parsed)
+    return Chunked(chunk_document(parsed, open_chunker(request.chunking), with_marks=request.with_marks))
 
 
 def _limit(request: ParseRequest) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import anyio
 
-from ingest.parsing.parsed import Parsed
+from ingest.parsing.chunking import ChunkedDocument, Chunking
 from ingest.parsing.process import PROGRAM, Parser, ParserSettings
 from ingest.parsing.sandbox import Restriction
 
@@ -48,8 +48,8 @@ class Readers:
         """
         return await self._idle[-1].restrictions()
 
-    async def parse(self, path: Path) -> Parsed:
-        """Return the text of an original, whose file has the name of its content.
+    async def chunk(self, path: Path, chunking: Chunking, *, with_marks: bool = True) -> ChunkedDocument:
+        """Return the passages of an original, whose file has the name of its content.
 
         Raises:
             Unreadable: with the reason.
@@ -58,7 +58,7 @@ class Readers:
         slot = await self._acquire(path.name)
         parser = self._idle.pop()
         try:
-            return await parser.parse(path, partial(self._on_page, slot))
+            return await parser.chunk(path, chunking, partial(self._on_page, slot), with_marks=with_marks)
         finally:
             self._idle.append(parser)
             self._release(slot)

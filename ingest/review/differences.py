@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
 from enum import StrEnum
 from itertools import zip_longest
+from typing import Any
 
+from ingest.review.cpu_limiter import Check
 from knowledge.passage import Passage
 
 CONTEXT = 2  # lines before and after a change
@@ -64,9 +66,22 @@ def truncated(hunks: Iterator[list[DiffLine]], most: int) -> tuple[list[list[Dif
     return kept, False
 
 
-def differences(old: Sequence[str], new: Sequence[str]) -> Iterator[list[DiffLine]]:
+class _CheckedMatcher(SequenceMatcher[str]):
+    """Checks before each of its steps whether to go on: lines that recur make them many."""
+
+    def __init__(self, check: Check, old: Sequence[str], new: Sequence[str]) -> None:
+        self._check = check
+        super().__init__(None, old, new)
+
+    def find_longest_match(self, *args: Any) -> Match:
+        self._check()
+        return super().find_longest_match(*args)
+
+
+def differences(old: Sequence[str], new: Sequence[str], check: Check = lambda: None) -> Iterator[list[DiffLine]]:
     """Yield the hunks in which two texts differ, in order, each as lines: removed ones before added ones."""
-    for group in SequenceMatcher(None, old, new).get_grouped_opcodes(CONTEXT):
+    for group in _CheckedMatcher(check, old, new).get_grouped_opcodes(CONTEXT):
+        check()
         yield [line for tag, a, b, c, d in group for line in _lines(tag, old[a:b], new[c:d])]
 
 

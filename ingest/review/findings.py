@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from ingest.review.cpu_limiter import Check
 from knowledge.passage import COVERED, MARK, Passage
 from knowledge.screening import IdentifierKind, Tactic, find_identifiers, find_injection
-
-BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Tactic.HIDDEN})
-"""Tactics that never stand in a bank's own text and block approval. Others may: a warning names passwords, a form has
-placeholders.
-"""
 
 FindingKind = Literal["identifier", "instruction", "covered", "unstored"]
 _MOST_CACHED = 4096  # passages of about 1 KB
@@ -33,30 +29,28 @@ class PassageFinding:
     kind: FindingKind
     name: IdentifierKind | Tactic | Literal["covered", "unstored"]
     excerpt: str
-
-    @property
-    def blocks(self) -> bool:
-        """Whether it blocks the approval of the version."""
-        return self.kind in {"covered", "unstored"} or self.name in BLOCKING
+    blocks: bool
+    """Whether it blocks the approval of the version: the detector decides."""
 
 
-def passage_findings(passages: Sequence[Passage]) -> list[PassageFinding]:
+def passage_findings(passages: Sequence[Passage], check: Check = lambda: None) -> list[PassageFinding]:
     """Return the findings in the passages' order; takes about 7 ms for a passage that is not cached."""
-    return [finding for passage in passages for finding in _of_passage(passage)]
+    return [finding for passage in passages for finding in _of_passage(passage, check)]
 
 
-def _of_passage(passage: Passage) -> Iterator[PassageFinding]:
+def _of_passage(passage: Passage, check: Check) -> Iterator[PassageFinding]:
     """Find in all of a passage that reaches a prompt: its title, its section and its text."""
+    check()
     n, page = passage.n, passage.page
-    for name, excerpt in dict.fromkeys((*_detected(passage.heading), *_detected(passage.text))):
+    for name, excerpt, blocks in dict.fromkeys((*_detected(passage.heading), *_detected(passage.text))):
         kind: FindingKind = "identifier" if isinstance(name, IdentifierKind) else "instruction"
-        yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt)
+        yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt, blocks=blocks)
     for mark in dict.fromkeys(MARK.findall(passage.text)):
         marked: Literal["covered", "unstored"] = "covered" if mark == COVERED else "unstored"
-        yield PassageFinding(n=n, page=page, kind=marked, name=marked, excerpt=mark)
+        yield PassageFinding(n=n, page=page, kind=marked, name=marked, excerpt=mark, blocks=True)
 
 
 @lru_cache(maxsize=_MOST_CACHED)
-def _detected(text: str) -> tuple[tuple[IdentifierKind | Tactic, str], ...]:
-    identifiers = [(mark.kind, text[mark.start : mark.end]) for mark in find_identifiers(text)]
-    return (*identifiers, *((finding.tactic, finding.excerpt) for finding in find_injection(text)))
+def _detected(text: str) -> tuple[tuple[IdentifierKind | Tactic, str, bool], ...]:
+    identifiers = [(mark.kind, text[mark.start : mark.end], False) for mark in find_identifiers(text)]
+    return (*identifiers, *((found.tactic, found.excerpt, found.blocks) for found in find_injection(text)))

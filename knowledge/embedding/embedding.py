@@ -1,12 +1,14 @@
 """Embedders: text to vectors, in this process or at an OpenAI-compatible endpoint."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from itertools import accumulate
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -20,6 +22,9 @@ from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.openvino_cache import NotConverted
 from knowledge.embedding.served import open_served
 from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
+
+CPU_BATCH_BYTES = 2_000
+"""Of passages that a CPU embeds together, a tenth of a second: a question that comes meanwhile waits for them."""
 
 
 class Embedder(Protocol):
@@ -167,6 +172,7 @@ class _Worker:
     def __init__(self, settings: EmbedderSettings) -> None:
         self.waiting_texts = 0  # counted by the caller of `submit`
         self._settings = settings
+        self._most_bytes = CPU_BATCH_BYTES if settings.device == "cpu" else sys.maxsize
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
         self._queries: deque[_Job] = deque()
         self._passages: deque[_Job] = deque()
@@ -237,7 +243,9 @@ class _Worker:
         """Take the passage that has waited longest with those of similar length: padding costs as much as text."""
         oldest = self._passages[0]
         similar = [job for job in self._passages if abs(job.size - oldest.size) <= self._settings.padding]
-        batch = nsmallest(self._settings.passage_batch, similar, key=lambda job: abs(job.size - oldest.size))
+        alike = nsmallest(self._settings.passage_batch, similar, key=lambda job: abs(job.size - oldest.size))
+        sizes = accumulate(job.size for job in alike)
+        batch = [job for job, size in zip(alike, sizes, strict=True) if job is alike[0] or size <= self._most_bytes]
         for job in batch:
             self._passages.remove(job)
         return batch

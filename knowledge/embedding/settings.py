@@ -78,7 +78,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
         0.002, ge=0, description="seconds: questions that arrive within so long are embedded together in this process"
     )
     query_batch: PositiveInt = Field(16, description="questions: of one batch in this process")
-    # 8 passages occupy the worker for a quarter of a second at most before it takes waiting queries again.
+    # Of long ones a CPU takes fewer (`CPU_BATCH_BYTES`), so that waiting questions have it soon.
     passage_batch: PositiveInt = Field(8, description="passages: of one batch in this process")
     # Of all callers: a batch takes those of similar length.
     passage_window: PositiveInt = Field(256, description="passages: that wait in this process's workers")

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import aiohttp
@@ -144,7 +145,8 @@ class Jwks:
         self._asked_at = self._clock()
         timeout = aiohttp.ClientTimeout(total=self._settings.jwks_timeout)
         try:
-            async with self._http.get(self._url, timeout=timeout, raise_for_status=True) as response:
+            get = self._http.get(self._url, timeout=timeout, raise_for_status=True, allow_redirects=False)
+            async with get as response:
                 keys = key_set(await read_at_most(response, _MOST_KEY_SET_BYTES))
         except (aiohttp.ClientError, TimeoutError, KeySetRefused) as exc:
             log.warning("key_set_not_fetched", url=self._url, error=f"{type(exc).__name__}: {exc}"[:200])
@@ -159,8 +161,10 @@ async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> byt
     """Return the body of a reply.
 
     Raises:
-        KeySetRefused: it is longer.
+        KeySetRefused: it is longer, or the reply leads to another address.
     """
+    if response.status != HTTPStatus.OK:
+        raise KeySetRefused(f"status {response.status}: set the address of the key set itself")
     body = b""
     async for chunk in response.content.iter_chunked(65536):
         body += chunk
@@ -309,10 +313,14 @@ def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float, grace
 
     Raises:
         TokenRefused: it is.
-        ValueError, TypeError, OverflowError: a time is no number.
+        ValueError, TypeError, OverflowError: a time is not a number.
     """
-    begins = max(int(claims["iat"]), int(claims.get("nbf", claims["iat"])))
-    if int(claims["exp"]) <= now - leeway - grace:
+    issued, ends = claims["iat"], claims["exp"]
+    begins = claims.get("nbf", issued)
+    if any(type(time) not in (int, float) for time in (issued, begins, ends)):  # RFC 7519, 2: a NumericDate
+        raise ValueError("a time is not a number")
+    begins = max(int(issued), int(begins))
+    if int(ends) <= now - leeway - grace:
         raise TokenRefused("the token has expired: sign in again")
     if begins > now + leeway:
         raise TokenRefused("the token is not valid yet")

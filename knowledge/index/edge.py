@@ -231,6 +231,14 @@ class EdgeEngine:
 
         return await self._read(count)
 
+    async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
+        def counts() -> dict[str, int]:
+            request = edge.FacetRequest(field, limit=limit, exact=True, filter=_filter(only))
+            with self._collection(collection).reading() as shard:
+                return {str(hit.value): hit.count for hit in shard.facet(request).hits}
+
+        return await self._read(counts)
+
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:

@@ -132,6 +132,10 @@ class Engine(Protocol):
         """Return exactly how many points pass the filter, by default of all."""
         ...
 
+    async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
+        """Return exactly how many points pass the filter by the value of a keyword field, the `limit` most frequent."""
+        ...
+
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:

@@ -210,6 +210,17 @@ class Index:
         """Return how many points a version has."""
         return await self._ask(partial(self._engine.count, only=_of_version(tenant, document_id, version)))
 
+    async def counts(self, tenant: str, *, limit: int) -> dict[str, int]:
+        """Return how many points each of a tenant's documents has, of at most `limit` documents."""
+        of_tenant = Filter(must=(Equals("tenant", tenant),))
+        return await self._ask(partial(self._engine.counts, only=of_tenant, field="document_id", limit=limit))
+
+    async def holds_shown(self, now: float) -> bool:
+        """Return whether there is a passage, of any tenant, that may be read at `now` or could be read before."""
+        shown = Filter(must=(AtMost("visible_from", instant(now)),))
+        points, _ = await self._ask(partial(self._engine.page, only=shown, limit=1))
+        return bool(points)
+
     async def unlike(self, passages: Sequence[Passage]) -> int:
         """Return how many of these passages the index does not give back, or not with the text that they have."""
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -181,6 +182,7 @@ class ServerEngine:
                 await self._write(partial(_create_field_index, collection=collection, index=index))
 
         await self._settled(create)
+        await self._check_copies(collection)
 
     async def drop(self, collection: str) -> None:
         await self._write(lambda apis: apis.collections_api.delete_collection(collection))
@@ -214,6 +216,11 @@ class ServerEngine:
     async def count(self, collection: str, only: Filter | None = None) -> int:
         wanted = models.CountRequest(filter=None if only is None else _filter(only), exact=True)
         return (await self._read(lambda apis: apis.points_api.count_points(collection, count_request=wanted))).count
+
+    async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
+        wanted = models.FacetRequest(key=field, filter=_filter(only), limit=limit, exact=True)
+        answer = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=wanted))
+        return {str(hit.value): hit.count for hit in answer.hits}
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
@@ -300,6 +307,19 @@ class ServerEngine:
             raise IndexUnavailable(f"{self._server} did not answer within {seconds:g} s") from exc
         except CLIENT_ERRORS as exc:
             raise IndexUnavailable(f"{self._server} {_failure(exc)}") from exc
+
+    async def _check_copies(self, collection: str) -> None:
+        """Log where a shard has fewer copies than are configured: a server with too few nodes keeps fewer, silently."""
+        replicas = self._settings.replicas
+        if replicas == 1:
+            return
+        cluster = await self._read(lambda apis: apis.distributed_api.collection_cluster_info(collection))
+        held = [shard.shard_id for shard in cluster.local_shards] + [shard.shard_id for shard in cluster.remote_shards]
+        copies = Counter(held)
+        fewest = min(copies.values(), default=0)
+        if fewest < replicas:
+            advice = "give the server as many nodes, then run `ingest reindex`, or set QDRANT__REPLICAS to the copies"
+            log.warning("copies_missing", collection=collection, copies=fewest, configured=replicas, advice=advice)
 
     def _described(self, vectors: Vectors) -> models.CreateCollection:
         settings = self._settings

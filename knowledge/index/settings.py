@@ -45,7 +45,6 @@ class ServerSettings(TlsSettings, frozen=True):
 
     shards: PositiveInt = Field(1, description="shards: parts of a collection, spread over the server's nodes")
     replicas: PositiveInt = Field(1, description="copies: of each shard")
-    write_consistency: PositiveInt = Field(1, description="copies: that must have a write before it is acknowledged")
     payload_on_disk: bool = Field(default=True, description="whether texts and other payload stay on disk")
     quantize: Literal["off", "int8"] = Field(
         "off",
@@ -55,11 +54,10 @@ class ServerSettings(TlsSettings, frozen=True):
         2.0, ge=1, description="ratio: candidates scored again, in multiples of those asked for"
     )
 
-    @model_validator(mode="after")
-    def _copies_for_consistency(self) -> Self:
-        if self.write_consistency > self.replicas:
-            raise ValueError(f"write_consistency is {self.write_consistency}, but there are {self.replicas} replicas")
-        return self
+    @property
+    def write_consistency(self) -> int:
+        """The copies that must have a write before it is acknowledged: all but one, so that a node may be down."""
+        return max(1, self.replicas - 1)
 
 
 class IndexSettings(BaseModel, frozen=True):

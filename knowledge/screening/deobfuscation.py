@@ -43,6 +43,17 @@ _LEET: Final = str.maketrans("013457$@!|", "oieastsail")
 _LEET_WORD: Final = re.compile(r"(?<!\S)(?=\S*[A-Za-z])(?=\S*[013457$@!|])[A-Za-z013457$@!|]{3,}(?=[\s.,?;:]|$)")
 # Four or more single letters or syllables with the same separator between them.
 _SPACED: Final = re.compile(r"(?<![^\W_])[^\W\d_](?:([ .\-_*/|,])[^\W\d_])(?:\1[^\W\d_]){2,}(?![^\W_])")
+# A line of them, with wider gaps between its words.
+_SPACED_LINE: Final = re.compile(r"(?<!\S)[^\W\d_](?:[ ]{1,4}[^\W\d_][.,!?]?){5,}(?!\S)")
+_GAP: Final = re.compile(r"[ ]([ ]*)")
+_TAG: Final = re.compile(r"</?[A-Za-z][^<>\n]{0,60}>")
+_WITHIN_A_WORD: Final = re.compile(r"(?<=[^\W\d_])(?:-[ ]?\n|[.\-_*/|,~`·]{1,4})(?=[^\W\d_])")
+_WRAPPED: Final = re.compile(r"[ ]?\n[ ]?(?=[a-z가-힣])")
+_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+# A syllable without a final consonant, and a consonant alone: the letters of Hangul, written one by one, fold so far.
+_OPEN_SYLLABLE: Final = re.compile(r"[가-힣][\u1100-\u1112]")
+_FIRSTS: Final = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
+_FINALS: Final = " ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
 _BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0-9+/=_-])")
 _BASE32: Final = re.compile(r"(?<![A-Z2-7=])[A-Z2-7]{16,}={0,6}(?![A-Z2-7=])")
 _HEX: Final = re.compile(r"(?<![0-9A-Fa-f])(?:[0-9A-Fa-f]{2}[ :]?){10,}(?![0-9A-Fa-f])")
@@ -77,7 +88,7 @@ def deobfuscated(text: str) -> Iterator[str]:
     seen = {normalised(text)}
     # Blanks are not collapsed yet: spaced letters have wider gaps between their words.
     plain = _folded(text)
-    for undo in (_unescaped, _latin, _unspaced, _unleeted, _rot13, _backwards):
+    for undo in _UNDO:
         reading = one_spaced(undo(plain))
         if reading not in seen:
             seen.add(reading)
@@ -126,6 +137,48 @@ def _rot13(plain: str) -> str:
 
 def _backwards(plain: str) -> str:
     return plain[::-1]
+
+
+def _words_backwards(plain: str) -> str:
+    return _WORD.sub(lambda word: word.group()[::-1], plain)
+
+
+def _unspaced_line(plain: str) -> str:
+    return _SPACED_LINE.sub(lambda line: _GAP.sub(lambda gap: gap.group(1)[:1], line.group()), plain)
+
+
+def _unmarked(plain: str) -> str:
+    """Join words that tags, emphasis, points or the end of a line cut in two."""
+    return _WITHIN_A_WORD.sub("", _TAG.sub("", plain))
+
+
+def _unwrapped(plain: str) -> str:
+    return _WRAPPED.sub(" ", plain)
+
+
+def _in_syllables(plain: str) -> str:
+    return _OPEN_SYLLABLE.sub(lambda pair: _closed(*pair.group()), plain)
+
+
+def _closed(syllable: str, consonant: str) -> str:
+    final = _FINALS.find(_FIRSTS[ord(consonant) - 0x1100])
+    is_open = (ord(syllable) - ord("가")) % len(_FINALS) == 0
+    return chr(ord(syllable) + final) if is_open and final > 0 else syllable + consonant
+
+
+_UNDO: Final = (
+    _unescaped,
+    _latin,
+    _unspaced,
+    _unspaced_line,
+    _unmarked,
+    _unwrapped,
+    _in_syllables,
+    _unleeted,
+    _rot13,
+    _backwards,
+    _words_backwards,
+)
 
 
 def _from_base64(token: str) -> bytes:

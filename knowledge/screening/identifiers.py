@@ -34,6 +34,11 @@ _GAP: Final = r"[ \t]{0,2}[-._·/~)]?[ \t]{0,2}"
 _HYPHEN: Final = r"[ \t]{0,2}-[ \t]{0,2}"
 _NOT_BEFORE: Final = r"(?<![\d,])(?<!\d[.-])"
 _NOT_AFTER: Final = r"(?!\d|,\d)"
+_SPACER: Final = r"[ \t./-]"
+_REGION: Final = (
+    r"(?:서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주|대구|인천|광주|대전|울산)"
+    r"(?:특별시|광역시|시|도)?"
+)
 _ACCOUNT_WORD: Final = r"(?:계좌|통장|입금|송금|이체|예금주|가상계좌|account|acct|a/c|iban)"
 _NO_DATE: Final = r"(?!(?:19|20)\d\d[ ]?[.-][ ]?\d{1,2}[ ]?[.-][ ]?\d{1,2}(?!\d))"
 # Ten digits and more are no number of 만 or 억: what follows is 만기, 억울, or "only".
@@ -125,15 +130,15 @@ _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = t
         (IdentifierKind.CARD, rf"{_NOT_BEFORE}3[47]\d{{2}}[ -]\d{{6}}[ -]\d{{5}}(?!\d)", _always),
         (IdentifierKind.CARD, rf"{_NOT_BEFORE}\d{{12,19}}(?!\d){_NO_AMOUNT}", _is_card),
         (IdentifierKind.CARD, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){14,15}(?![ \t]?\d)", _always),
-        (IdentifierKind.DRIVER_LICENCE, rf"(?<![\d-])(?:[1-2]\d|서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주"
-          r"|대구"
-         rf"|인천|광주|대전|울산)"
+        (IdentifierKind.DRIVER_LICENCE, rf"(?<![\d-])(?:[1-2]\d|{_REGION})"
          rf"(?:{_HYPHEN}|[ \t]?)\d{{2}}{_HYPHEN}\d{{6}}{_HYPHEN}\d{{2}}(?![\d-])", _always),
+        (IdentifierKind.DRIVER_LICENCE, rf"{_REGION}{_SPACER}{{0,2}}\d{{2}}{_SPACER}{{1,2}}\d{{6}}"
+         rf"{_SPACER}{{1,2}}\d{{2}}(?!\d|[.,]\d|[ ]?[만억])", _always),
         (IdentifierKind.PHONE, rf"(?<!\d)(?<!\d[.,])(?:\(?(?:\+|00)[ \t]?82\)?{_GAP}\(?0?\)?"
          rf"|\(?0)1[016-9]\)?{_GAP}\d{{3,4}}{_GAP}\d{{4}}(?!\d)", _always),
         (IdentifierKind.PHONE, r"(?<!\d)0[ \t]1[ \t][016-9](?:[ \t]?-?[ \t]?\d){7,8}(?!\d)", _always),
         (IdentifierKind.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?0(?:2|[3-6][1-5]|70"
-         rf"|50\d)(?:\)[ ]?|{_HYPHEN}|\.)\d{{3,4}}(?:{_HYPHEN}|\.)\d{{4}}(?![\d-])", _always),
+         rf"|50\d)(?:\)[ ]?|{_HYPHEN}|\.)\d{{3,4}}(?:{_HYPHEN}|[. ])\d{{4}}(?![\d-])", _always),
         (IdentifierKind.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-. ()]{0,2}\d){8,12}(?!\d)", _always),
         (IdentifierKind.PHONE, r"(?<![\d-])(?<!\d[.,])0(?!80)\d{2,4}[ -]\d{3,4}[ -]\d{3,4}(?![\d-])", _always),
         (IdentifierKind.PHONE, r"(?:phone|mobile|cell|telephone|fax|call (?:me |us )?(?:at|on|back at)|reach(?:ed)?"
@@ -142,6 +147,8 @@ _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = t
          rf"(?P<hit>\+?\(?\d(?:[-. ()]{{0,2}}\d){{6,11}})(?![\d-]){_NO_AMOUNT}", _is_private),
         (IdentifierKind.BUSINESS_NUMBER, rf"(?<![\d-])\d{{3}}{_HYPHEN}\d{{2}}{_HYPHEN}\d{{5}}(?![\d-])", _always),
         (IdentifierKind.PASSPORT, r"(?<![A-Za-z0-9])[MSRODG][ \t-]?(?:\d{8}|\d{3}[A-Z]\d{4})(?![A-Za-z0-9])", _always),
+        (IdentifierKind.PASSPORT, r"(?:여권|passport)[^\d\n]{0,20}?(?P<hit>(?<![A-Za-z0-9])[MSRODG][ -]?\d{3,4}"
+         r"[ -]\d{4,5}(?![\dA-Za-z]))", _always),
         (IdentifierKind.PASSPORT, r"(?:여권|passport)[^\d\n]{0,20}?(?P<hit>(?<![A-Za-z0-9])[A-Z]{0,2}\d{6,9}"
          r"(?![\dA-Za-z]))", _always),
         (IdentifierKind.DRIVER_LICENCE, r"(?:면허|licen[cs]e)[^\d]{0,20}?"

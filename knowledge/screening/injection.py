@@ -16,10 +16,18 @@ from knowledge.screening.injection_patterns import PATTERNS, Tactic
 
 @dataclass(frozen=True, slots=True)
 class ScreeningFinding:
-    """A tactic of prompt injection and the excerpt that shows it."""
+    """A tactic of prompt injection and the excerpt that shows it.
+
+    `blocks`: it instructs the model, openly or in disguise, as a bank's own text never does, so that no document with
+    it may be approved. Other findings may stand in one: a warning names passwords, a form has placeholders.
+    """
 
     tactic: Tactic
     excerpt: str
+    blocks: bool = False
+
+
+_BLOCKING: Final = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Tactic.HIDDEN})
 
 
 _HANGUL: Final = re.compile(r"[가-힣]")
@@ -55,13 +63,13 @@ def find_injection(text: str) -> tuple[ScreeningFinding, ...]:
     """Return the tactics in a question or a passage, each with an excerpt; none in honest text."""
     plain = normalised(text)
     unseen = invisible_characters(text)
-    findings = [ScreeningFinding(Tactic.HIDDEN, unseen)] if unseen else []
+    findings = [ScreeningFinding(Tactic.HIDDEN, unseen, blocks=True)] if unseen else []
     findings += _match(plain, PATTERNS)
     findings += _encoded(plain)
     findings += _flood(plain)
-    if not findings:
+    if not any(finding.blocks for finding in findings):  # a harmless finding hides no instruction in disguise
         findings += _obfuscated(text)
-    return tuple(findings)
+    return tuple(dict.fromkeys(findings))
 
 
 def _match(plain: str, patterns: tuple[tuple[Tactic, re.Pattern[str]], ...]) -> Iterator[ScreeningFinding]:
@@ -70,7 +78,7 @@ def _match(plain: str, patterns: tuple[tuple[Tactic, re.Pattern[str]], ...]) -> 
         if not is_korean and pattern in _KOREAN_ONLY:
             continue
         if match := pattern.search(plain):
-            yield ScreeningFinding(tactic, match.group()[:120])
+            yield ScreeningFinding(tactic, match.group()[:120], blocks=tactic in _BLOCKING)
 
 
 def _obfuscated(text: str) -> Iterator[ScreeningFinding]:
@@ -80,15 +88,16 @@ def _obfuscated(text: str) -> Iterator[ScreeningFinding]:
             continue
         findings = list(_match(reading, _OBFUSCATED_PATTERNS))
         if not findings and (match := _RUN_TOGETHER.search(reading)):
-            findings = [ScreeningFinding(Tactic.SMUGGLING, match.group())]
+            findings = [ScreeningFinding(Tactic.SMUGGLING, match.group(), blocks=True)]
         for finding in findings:
-            yield ScreeningFinding(Tactic.SMUGGLING, finding.excerpt)
+            yield ScreeningFinding(Tactic.SMUGGLING, finding.excerpt, finding.blocks)
 
 
 def _encoded(plain: str) -> Iterator[ScreeningFinding]:
     """Find encoded text (Base64, Base32, hexadecimal, pig Latin), which no honest question holds."""
-    for token, _ in decoded(plain):
-        yield ScreeningFinding(Tactic.SMUGGLING, token[:40])
+    for token, text in decoded(plain):
+        blocks = any(finding.blocks for finding in find_injection(text))
+        yield ScreeningFinding(Tactic.SMUGGLING, token[:40], blocks)
     words = re.findall(r"[A-Za-z]+", plain)
     if len(words) >= 4 and len(_PIG_LATIN.findall(plain)) * 2 > len(words):
         yield ScreeningFinding(Tactic.SMUGGLING, plain[:40])

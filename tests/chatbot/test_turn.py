@@ -26,12 +26,12 @@ from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
 from chatbot.tokenizer import Tokenizer
-from chatbot.transcript import Question
+from chatbot.transcript import Question, Turn
 from chatbot.turn import open_turn
 from evals.sample_bank import sample_banks
 from knowledge.bank import read_banks
 from knowledge.identity import Principal
-from knowledge.withdrawals import Withdrawals, load_withdrawals
+from knowledge.withdrawals import Withdrawals, load_withdrawals, write_end
 from tests.answers import customer
 from tests.audit import SETTINGS, faults
 from tests.bank import of_the_sample_bank, write_bank
@@ -175,3 +175,19 @@ async def test_an_answer_from_a_passage_that_is_withdrawn_is_in_no_later_prompt(
     assert (await open_turn(goes_on, bank.who, bank.services)).context == ("q0", "a0")
     await bank.withdraw_deposit()
     assert (await open_turn(goes_on, bank.who, bank.services)).context == ()
+
+
+async def test_a_passage_that_a_stale_node_of_the_index_shows_after_its_version_was_replaced_is_not_used(
+    bank: Bank, engine: AsyncEngine
+) -> None:
+    assert DEPOSIT.document_id in {p.document_id for p in (await opened(bank)).prompt_passages}
+    for ends, shown in ((NOW + 1, True), (NOW, False)):
+        async with engine.begin() as connection:
+            await write_end(connection, TENANT, DEPOSIT.document_id, DEPOSIT.version, ends=ends, now=NOW)
+        await bank.withdrawals.read()
+        found = {p.document_id for p in (await opened(bank)).prompt_passages}
+        assert (DEPOSIT.document_id in found) is shown
+
+
+async def opened(bank: Bank) -> Turn:
+    return await open_turn(bank.question(), bank.who, bank.services)

@@ -142,6 +142,21 @@ async def test_a_head_that_does_not_end_is_refused(served: Serve, head: bytes) -
         assert b" 200 OK" in await asked(there)
 
 
+def head_of(size: int) -> bytes:
+    begin, end = HEAD + b"content-length: 0\r\nconnection: close\r\nx: ", b"\r\n\r\n"
+    return begin + b"a" * (size - len(begin) - len(end)) + end
+
+
+@pytest.mark.parametrize("before", [b"", HEAD + b"content-length: 0\r\n\r\n"], ids=["first", "pipelined"])
+@pytest.mark.parametrize(("more", "status"), [(-600, b"200"), (600, b"431")])
+async def test_a_head_that_ends_is_refused_where_it_is_longer_than_the_limit(
+    served: Serve, before: bytes, more: int, status: bytes
+) -> None:
+    async with served() as there:
+        reply = await sent(there, [before + head_of(LIMITS.head_bytes + more)])
+    assert reply.split(b"HTTP/1.1 ")[-1].startswith(status)
+
+
 @pytest.mark.parametrize(
     ("begun", "rest"),
     [(b"", b""), (HEAD, b"x: " + b"a" * 60), (HEAD + b"content-length: 500\r\n\r\n", b"a" * 60)],

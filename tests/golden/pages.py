@@ -46,6 +46,7 @@ from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.notices import DegradationLevel
 from chatbot.reads import ReadDimension
 from chatbot.settings import Settings as ChatSettings
+from chatbot.transcript import QUOTED
 from ingest import errors as staff_errors
 from ingest.catalogue import Stage
 from ingest.metrics import Metrics as StaffMetrics
@@ -237,7 +238,7 @@ whether a customer who left has freed the model |
 """
 LABEL_VALUES: Mapping[str, str] = {
     "bin": "as the reference names them",
-    "chatbot_answers_total outcome": f"{code(FinishReason)}, `error_<code>`",
+    "chatbot_answers_total outcome": f"{code([*FinishReason, QUOTED])}, `error_<code>`",
     "chatbot_ladder_total rung": code(DegradationLevel),
     "chatbot_lost_writes_total kind": code(get_args(WriteKind)),
     "chatbot_model_calls_total outcome": "`ok`, `left`, or what went wrong",
@@ -269,6 +270,7 @@ RUNBOOKS: Mapping[str, str] = {
     "chatbot_plans_outdated": "runbooks/limits.md",
     "chatbot_turned_away_total": "runbooks/overload.md",
     "ingest_dead_jobs": "runbooks/documents.md",
+    "ingest_missing_passages": "runbooks/store-unavailable.md",
     "ingest_parser_walls": "formats.md",
 }
 

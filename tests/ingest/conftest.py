@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from ingest.bulk import LoadOutcome
 from ingest.catalogue import Catalogue, Stage
 from ingest.jobs import JobBrokerSettings
-from ingest.parsing import Parser, ParserSettings, Readers, open_parser, open_readers
+from ingest.parsing import Chunking, Parser, ParserSettings, Readers, open_parser, open_readers
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads
@@ -42,6 +42,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(weights: Path) -> Tokenizer:
     return Tokenizer.from_file(str(weights / "e5-small" / "tokenizer.json"))
+
+
+@pytest.fixture(scope="session")
+def chunking(weights: Path) -> Chunking:
+    return Chunking(str(weights / "e5-small"))
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ from ingest.catalogue import (
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
 from ingest.job_runner import run_job
 from ingest.jobs import LEASE_SECONDS, JobClaims, Owner
-from ingest.maintenance import restore
+from ingest.lost_passages import restore
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, write_pending_windows
-from ingest.review import CpuLimiter, PassageFinding
+from ingest.review import Check, CpuLimiter, PassageFinding
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import UploadRequest
@@ -124,7 +124,7 @@ async def test_only_a_draft_can_be_approved(services: Services) -> None:
 async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_document_together(
     services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly(_passages: Sequence[Passage]) -> list[PassageFinding]:
+    def slowly(_passages: Sequence[Passage], _check: Check) -> list[PassageFinding]:
         clock.now += 60
         return []
 
@@ -149,7 +149,7 @@ async def test_while_others_look_at_documents_an_approval_waits_its_turn(
     version = await do_job(services, await receive(services))
     limiter, begun, ended = CpuLimiter(seconds=0.01), threading.Event(), threading.Event()
 
-    def look() -> None:
+    def look(_check: Check) -> None:
         begun.set()
         ended.wait()
 

@@ -26,7 +26,7 @@ from ingest.jobs import (
     deliver,
     this_process,
 )
-from ingest.parsing import ParserSettings, open_readers
+from ingest.parsing import Chunking, ParserSettings, open_readers
 from ingest.services import Services
 from ingest.worker import SWEEP_SECONDS, Worker, send_pending
 from knowledge.storage import StoreClock
@@ -173,7 +173,7 @@ async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_th
     services: Services, clock: Clock
 ) -> None:
     class Away:
-        async def parse(self, _path: Path) -> None:
+        async def chunk(self, _path: Path, _chunking: Chunking, *, with_marks: bool) -> None:  # noqa: ARG002  its signature
             raise CatalogueUnavailable
 
     received = await receive(services)
@@ -196,7 +196,7 @@ async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_be
     begun = anyio.Event()
 
     class Endless:
-        async def parse(self, _path: Path) -> None:
+        async def chunk(self, _path: Path, _chunking: Chunking, *, with_marks: bool) -> None:  # noqa: ARG002  its signature
             begun.set()
             await anyio.sleep_forever()
 

@@ -15,6 +15,7 @@ from knowledge.withdrawals import (
     WithdrawalsSettings,
     load_withdrawals,
     open_withdrawals,
+    write_end,
     write_withdrawal,
 )
 from tests.clock import Clock
@@ -272,3 +273,41 @@ async def test_a_table_that_is_away_is_survived_and_found_again(withdrawals: Wit
         await write_withdrawal(connection, "hanbit", "rates", 2, reason="wrong rate", at=1.0)
     await until(lambda: withdrawals.withdrawn("hanbit", "rates", 2))
     assert withdrawals.readable()
+
+
+WEEK = 7 * 86400.0
+
+
+async def test_a_version_that_ends_is_over_at_its_instant_on_every_replica_and_stops_no_answer(
+    withdrawals: Withdrawals, database_url: str
+) -> None:
+    engine = open_engine(database_url)
+    async with engine.begin() as connection:
+        await write_end(connection, *RATES, ends=100.0, now=98.0)
+    await until(lambda: withdrawals.ended(*RATES, now=100.0))
+    assert not withdrawals.ended(*RATES, now=99.9)
+    assert not withdrawals.ended("other", *RATES[1:], now=100.0)
+    assert not withdrawals.withdrawn(*RATES), "answers that run go on"
+    await engine.dispose()
+
+
+async def test_another_end_of_as_many_versions_is_read_at_once(engine: AsyncEngine, database_url: str) -> None:
+    withdrawals, other = await load_withdrawals(engine), open_engine(database_url)
+    for ends, over in ((100.0, True), (200.0, False), (None, False), (50.0, True)):
+        async with other.begin() as connection:
+            await write_end(connection, *RATES, ends=ends, now=98.0)
+        await withdrawals.read()
+        assert withdrawals.ended(*RATES, now=150.0) is over, ends
+    await other.dispose()
+
+
+async def test_what_ended_a_week_ago_is_forgotten_and_what_was_withdrawn_is_not(engine: AsyncEngine) -> None:
+    withdrawals = await load_withdrawals(engine)
+    async with engine.begin() as connection:
+        await write_withdrawal(connection, *RATES, reason="wrong rate", at=100.0)
+        for version, ends in ((3, 100.0), (4, 101.0), (5, 10 * WEEK)):
+            await write_end(connection, "hanbit", "rates", version, ends=ends, now=98.0)
+        await write_end(connection, "hanbit", "fees", 1, ends=None, now=100.5 + WEEK)
+    await withdrawals.read()
+    assert [withdrawals.ended("hanbit", "rates", n, now=11 * WEEK) for n in (3, 4, 5)] == [False, True, True]
+    assert withdrawals.withdrawn(*RATES)

@@ -139,11 +139,14 @@ class Collector:
 
     status: int = 200
     url: str = ""
+    leads_to: str | None = None
     services: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
+        if self.leads_to is not None:
+            return web.Response(status=307, headers={"location": self.leads_to})
         if self.status == 200:
             for of_resource in ExportLogsServiceRequest.FromString(body).resource_logs:
                 attributes = {one.key: one.value.string_value for one in of_resource.resource.attributes}
@@ -163,6 +166,16 @@ async def collecting(tls: ssl.SSLContext | None = None) -> AsyncGenerator[Collec
     collector.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
     yield collector
     await runner.cleanup()
+
+
+async def test_events_follow_a_collector_s_redirect_to_no_other_address() -> None:
+    async with collecting() as collector, collecting() as other:
+        collector.leads_to = f"{other.url}/v1/logs"
+        siem = Siem("ingest", SiemSettings(otlp_endpoint=collector.url, timeout=1))
+        told(siem, "a")
+        await siem.write()
+        assert other.lines == []
+        siem.close()
 
 
 async def test_a_collector_gets_them_as_logs_and_later_what_it_refused() -> None:

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
+from chatbot.answering import is_over
 from chatbot.api.auth import TheCaller
 from chatbot.api.customer_text import Comment
 from chatbot.api.dependencies import TheServices
@@ -79,7 +80,7 @@ async def source(
         passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
     except IndexAway as exc:
         raise IndexUnavailable from exc
-    if passage is None:
+    if passage is None or is_over(passage, services.withdrawals, now=access.as_of):
         raise NotFound("the bank has withdrawn this document")
     return SourceText(
         n=n,

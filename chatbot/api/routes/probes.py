@@ -1,5 +1,6 @@
 """Probes and metrics: liveness depends on nothing; readiness on the index, SQL and not draining.
 
+An index without a passage is not ready where SQL says that customers could read some: it was lost.
 What only degrades is told beside: Redis, the models, the embedder (an endpoint of many replicas: leaving service would
 leave all of it), and whether the fitted values are those of what is served.
 """
@@ -14,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from chatbot.api.dependencies import ThePings, TheServices
 from chatbot.calibration import CalibrationMisfit
 from chatbot.errors import ChatError
+from knowledge.index_state import IndexEmpty
 
 router = APIRouter(tags=["probes"])
 
@@ -51,6 +53,8 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
         return "unavailable"
     except CalibrationMisfit:
         return "does not fit"
+    except IndexEmpty:
+        return "empty"
     return "ok"
 
 

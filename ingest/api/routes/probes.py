@@ -1,5 +1,6 @@
 """Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
 
+An index without a passage, where the catalogue says that customers could read some, is not ready: it was lost.
 A process whose embedder no longer is that of the collection that answers is not ready: restart it with the new one. An
 embedder that is away is told and takes nobody out of service: documents are taken in, and their jobs wait.
 """
@@ -14,8 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ingest.api.dependencies import TheCatalogue, TheIndex, TheServices
 from ingest.errors import IngestError
+from ingest.services import Services
 from knowledge.index import EmbedderMismatch, Index
 from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index_state import IndexEmpty, require_passages
 
 router = APIRouter(tags=["probes"])
 
@@ -29,16 +32,21 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=None)
-async def readyz(catalogue: TheCatalogue, index: TheIndex) -> JSONResponse:
+async def readyz(catalogue: TheCatalogue, index: TheIndex, services: TheServices) -> JSONResponse:
     """Say whether documents can be taken in here, and what is missing."""
     pings: dict[str, Callable[[], Awaitable[None]]] = {
         "catalogue": catalogue.ping,
-        "index": index.ping,
+        "index": partial(_ping_index, index, services),
         "embedder": partial(_ping_embedder, index),
     }
     parts = {name: await _state(ping) for name, ping in pings.items()}
     ready = parts["catalogue"] == parts["index"] == "ok" and parts["embedder"] != "former"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
+
+
+async def _ping_index(index: Index, services: Services) -> None:
+    await index.ping()
+    await require_passages(index, await services.catalogue.index_state(), now=services.now())
 
 
 async def _ping_embedder(index: Index) -> None:
@@ -54,6 +62,8 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
         return "unavailable"
     except EmbedderMismatch:
         return "former"
+    except IndexEmpty:
+        return "empty"
     return "ok"
 
 

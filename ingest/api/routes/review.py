@@ -53,7 +53,7 @@ async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, 
 async def findings(key: Key, services: TheServices) -> FindingsOut:
     """Return what screening finds in a version's passages: identifiers of persons, instructions to the model."""
     passages = await _passages(key, services.catalogue, services.index)
-    all_findings = await services.review_limiter.run(lambda: passage_findings(passages))
+    all_findings = await services.review_limiter.run(lambda check: passage_findings(passages, check))
     return FindingsOut.of(all_findings[:MOST_FINDINGS], passages=len(passages), more=len(all_findings) > MOST_FINDINGS)
 
 
@@ -65,7 +65,7 @@ async def diff(key: Key, services: TheServices, against: Annotated[VersionNumber
     new = lines_of(await _passages(key, services.catalogue, services.index))
     if max(len(old), len(new)) > MOST_COMPARED:
         raise Unprocessable(f"versions of more than {MOST_COMPARED} lines are not compared")
-    hunks, more = await services.review_limiter.run(lambda: truncated(differences(old, new), MOST_SHOWN))
+    hunks, more = await services.review_limiter.run(lambda check: truncated(differences(old, new, check), MOST_SHOWN))
     return DifferencesOut.of(hunks, key, against=against, more=more)
 
 

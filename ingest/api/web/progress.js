@@ -1,6 +1,6 @@
 // What a file's row says of each step. Pure.
 
-const SENTENCES = new Set(["receive", "parse", "chunk", "embed", "upsert", "verify", "activate"]);
+const SENTENCES = new Set(["receive", "parse", "embed", "upsert", "verify", "activate"]);
 
 /** Return `{key, values, part}` of a step that `intake.js` tells; `part` is 0 to 1, null where nobody knows. */
 export function progressOf(step) {

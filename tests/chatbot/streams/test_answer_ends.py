@@ -472,6 +472,39 @@ async def test_a_hook_that_fails_keeps_no_customer_from_the_end(
     assert len(bank.finished) == 1, "the next hook is called"
 
 
+@pytest.mark.parametrize(
+    ("reply", "model", "quotable", "readable", "counted"),
+    [
+        (CannedReply.UNAVAILABLE, None, True, True, "error_index_unavailable"),
+        (CannedReply.EMERGENCY, None, True, False, "error_audit_unavailable"),
+        (CannedReply.EMERGENCY, None, True, True, "handoff"),
+        (CannedReply.PERSON, None, True, True, "handoff"),
+        (None, ModelUnavailable(), False, True, "error_model_unavailable"),
+        (None, Overloaded(), False, True, "error_overloaded"),
+        (None, ModelUnavailable(), True, True, "quoted"),
+        (None, None, True, True, "stop"),
+    ],
+)
+async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wanted_one_is_not(
+    tokenizer: Tokenizer,
+    answer_log: AnswerLog,
+    tasks: TaskGroup,
+    *,
+    reply: CannedReply | None,
+    model: ChatError | None,
+    quotable: bool,
+    readable: bool,
+    counted: str,
+) -> None:
+    turn = replace(asked_turn(), reply=reply)
+    if not quotable:
+        turn = replace(turn, found=msgspec.structs.replace(turn.found, hits=()))
+    bank = Bank(tokenizer, model=model, withdrawals=Withdrawals(known=readable))
+    events = await (await ask(bank, answer_log, tasks, turn)).events()
+    assert isinstance(events[-1], Done)
+    assert [finished.outcome for finished in bank.finished] == [counted]
+
+
 BEGUN = (
     Accepted(answer_id="a", conversation_id="c", question_id="q", model="m", prompt_version="1", trace_id=""),
     Sources(items=()),

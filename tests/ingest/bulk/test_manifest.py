@@ -2,10 +2,21 @@ from pathlib import Path
 
 import pytest
 
-from ingest.bulk import find_files
+from ingest.bulk import ManifestError, find_files
 
 
 @pytest.mark.parametrize("named", ["a.md", "./a.md"])
 def test_a_file_is_named_without_the_folder_that_its_manifest_stands_in(tmp_path: Path, named: str) -> None:
     (tmp_path / "documents.yaml").write_text(f"documents:\n- file: {named}\n", "utf-8")
     assert [(file.name, file.path) for file in find_files([tmp_path])] == [("a.md", tmp_path / "a.md")]
+
+
+def test_a_link_out_of_the_folder_is_refused_and_one_within_it_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.md").write_text("# secret", "utf-8")
+    (folder := tmp_path / "documents").mkdir()
+    (folder / "a.md").write_text("# a", "utf-8")
+    (folder / "b.md").symlink_to("a.md")
+    assert [file.path.name for file in find_files([folder])] == ["a.md"]
+    (folder / "c.md").symlink_to(tmp_path / "secret.md")
+    with pytest.raises(ManifestError, match=r"c\.md lies outside the folder"):
+        find_files([folder])

@@ -70,3 +70,45 @@ async def test_a_refusal_that_stays_ends_the_load(
     api = Scripted(refused(503 if retryable else 404, retryable=retryable))
     outcome = await loaded(api, tmp_path)
     assert (outcome.reason, api.asked) == ("catalogue_unavailable" if retryable else "not_found", 1)
+
+
+ODD_URLS = [
+    "",
+    "127.0.0.1:8001",
+    "http://",
+    "http://user:pw@127.0.0.1:1",
+    "ftp://127.0.0.1",
+    "http://[::1",
+    "http://..",
+]
+ODD_URLS += [f"http://{'a' * 300}.example", "http://127.0.0.1:abc", "http://127.0.0.1:1/path"]
+
+
+@pytest.mark.parametrize("url", ODD_URLS)
+async def test_an_odd_url_is_one_sentence_that_shows_no_password(url: str) -> None:
+    with pytest.raises(remote.ApiRefused, match="--url") as refused:
+        await remote.load([], remote.Api(url=url, token="t"), NoDisplay())
+    assert (refused.value.code, "pw" in refused.value.detail) == ("bad_request", False)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_takes_the_document_to_no_other_host(tmp_path: Path, status: int) -> None:
+    reached: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        reached.append(request.method)
+        return web.json_response({"document_id": "a", "version": 1, "job_id": "j", "state": "received"}, status=202)
+
+    async def here(request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.json_response([])
+        return web.Response(status=status, headers={"location": str(other.make_url("/v1/documents"))})
+
+    apps = (web.Application(), web.Application())
+    for app, answer in zip(apps, (here, elsewhere), strict=True):
+        app.router.add_route("*", "/{any:.*}", answer)
+    (file := tmp_path / "a.md").write_text("# a", "utf-8")
+    async with TestServer(apps[0]) as server, TestServer(apps[1]) as other:
+        target = remote.Api(url=str(server.make_url("/")), token="t")
+        (outcome,) = await remote.load([SourceFile(path=file, name="a")], target, NoDisplay())
+    assert (outcome.reason, reached) == ("bad_request", [])

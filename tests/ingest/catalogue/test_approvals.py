@@ -16,8 +16,11 @@ from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded,
 from ingest.maintenance import rebuild
 from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
 from ingest.services import Services
+from ingest.settings import Settings
 from ingest.worker import LATE_SECONDS, look_at_decisions
 from knowledge.access import Access
+from knowledge.service_keys import NewKey, ServiceKeys, ServiceKeySettings, load_service_keys
+from knowledge.storage import open_engine
 from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
 from tests.ingest import samples
@@ -48,13 +51,21 @@ async def approved(services: Services, clock: Clock, rate: str, **dates: date) -
 
 async def withdrawn(services: Services) -> set[str]:
     async with services.catalogue.read() as connection:
-        return set((await connection.execute(select(WITHDRAWN.c.name))).scalars())
+        return set((await connection.execute(select(WITHDRAWN.c.name).where(WITHDRAWN.c.kind == "version"))).scalars())
+
+
+async def ends(services: Services) -> dict[str, float]:
+    """Return when versions end, as the chatbot's replicas are told."""
+    async with services.catalogue.read() as connection:
+        rows = (await connection.execute(select(WITHDRAWN).where(WITHDRAWN.c.kind == "ends"))).all()
+    return {row.name: row.at for row in rows}
 
 
 async def reasons(services: Services) -> list[str]:
     """Return why versions answer no more, as the chatbot's replicas are told."""
     async with services.catalogue.read() as connection:
-        return list((await connection.execute(select(WITHDRAWN.c.reason))).scalars())
+        reasons = select(WITHDRAWN.c.reason).where(WITHDRAWN.c.kind == "version")
+        return list((await connection.execute(reasons)).scalars())
 
 
 async def decided(services: Services) -> list[tuple[int, str, str]]:
@@ -455,6 +466,26 @@ async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(serv
     assert (await hand_in_again(services)).key == draft.key  # the bytes and what was said with them are still that
 
 
+async def test_nobody_approves_what_a_machine_of_theirs_has_uploaded_or_dated(
+    services: Services, settings: Settings
+) -> None:
+    engine = open_engine(settings.database)
+    await load_service_keys(engine, now=services.now)  # makes the table
+    key = NewKey(tenant="hanbit", name="nightly", roles=frozenset({"service"}), made_by="hanbit/lee")
+    made, _ = await ServiceKeys(engine, ServiceKeySettings(), now=services.now).make(key)
+    await engine.dispose()
+    machine = f"service:{made.id}"
+    uploaded = await do_job(services, await receive(services, request=replace(TERMS, uploaded_by=machine)))
+    with pytest.raises(SecondPersonNeeded, match="uploaded"):
+        await services.approvals.approve(uploaded.key, by("lee", NOON))
+    dated = await indexed(services, "2.75")
+    june = Dates(effective_from=date(2026, 6, 1), effective_until=None)
+    await services.approvals.set_dates(dated.key, june, by(machine, NOON), may_approve=False)
+    with pytest.raises(SecondPersonNeeded, match="dates"):
+        await services.approvals.approve(dated.key, by("lee", NOON))
+    await services.approvals.approve(uploaded.key, by("park", NOON))
+
+
 async def hand_in_again(services: Services) -> Version:
     return (await receive(services, samples.MARKDOWN.encode(), replace(TERMS, metadata=Metadata()))).version
 
@@ -514,3 +545,24 @@ async def test_dates_that_a_crash_kept_from_the_index_are_written_by_the_next_sw
     assert await versions_found(services, at=1_780_239_600.0) == {2}
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=2)
     assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
+
+
+async def test_every_replica_is_told_when_a_version_is_replaced_ends_or_goes_on_after_all(
+    services: Services, clock: Clock
+) -> None:
+    first = await approved(services, clock, "2.35")
+    assert await ends(services) == {}
+    later = await approved(services, clock, "2.45", effective_from=date(2026, 7, 1))
+    assert await ends(services) == {"term-deposit@1": later.visible_from}
+    await update_index(later.key, await services.approvals.expire(later.key, by("lee", clock.now)), services)
+    assert "term-deposit@1" not in await ends(services), "the later one never begins"
+    second = await approved(services, clock, "2.55", effective_until=date(2026, 12, 31))
+    assert await ends(services) == {
+        "term-deposit@1": second.visible_from,
+        "term-deposit@2": clock.now - 60,
+        "term-deposit@3": second.visible_until,
+    }
+    assert first.key.version == 1
+    deleted = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now))
+    await update_index(second.key, deleted, services)
+    assert (await ends(services))["term-deposit@3"] == clock.now

@@ -9,7 +9,6 @@ import anyio.lowlevel
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 from structlog.testing import capture_logs
-from tokenizers import Tokenizer
 
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from evals.sample_bank import sample_banks
@@ -17,7 +16,7 @@ from ingest.app import create_app
 from ingest.catalogue import ApprovalDecision, JobState, Version, VersionKey
 from ingest.errors import Suspicious
 from ingest.maintenance.rebuild import ReportVersion, Tally, Written, _write_anew, rebuild, reindex
-from ingest.parsing import Chunker, ChunkSettings
+from ingest.parsing import Chunking
 from ingest.pipeline import activate, approve
 from ingest.review import passage_findings
 from ingest.services import Services
@@ -39,9 +38,9 @@ def unprinted(_key: VersionKey, _n: int, _of: int, _result: str) -> None:
 
 
 @pytest.fixture
-def finer(services: Services, tokenizer: Tokenizer) -> Services:
+def finer(services: Services, chunking: Chunking) -> Services:
     """The same services, which cut texts smaller."""
-    return replace(services, chunker=Chunker(tokenizer, ChunkSettings(tokens=60)))
+    return replace(services, chunking=Chunking(chunking.tokenizer, tokens=60))
 
 
 async def shown(services: Services, document_id: str, text: str) -> Version:
@@ -148,7 +147,7 @@ async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_
     begun = anyio.Event()
 
     class Endless:
-        async def parse(self, _path: Path) -> None:
+        async def chunk(self, _path: Path, _chunking: Chunking, *, with_marks: bool) -> None:  # noqa: ARG002  its signature
             begun.set()
             await anyio.sleep_forever()
 

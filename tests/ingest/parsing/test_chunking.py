@@ -1,16 +1,17 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
-from ingest.parsing.chunking import Chunk, Chunker, ChunkSettings
+from ingest.parsing.chunking import Chunk, Chunker, Chunking, ChunkSettings, open_chunker
 from ingest.parsing.parsed import Format, Page, Parsed
 from knowledge.passage import COVERED
 
 
 @pytest.fixture
-def chunker(tokenizer: Tokenizer) -> Chunker:
-    return Chunker(tokenizer, ChunkSettings())
+def chunker(chunking: Chunking) -> Chunker:
+    return open_chunker(chunking)
 
 
 def split(chunker: Chunker, *pages: str) -> list[Chunk]:
@@ -90,6 +91,19 @@ def test_a_passage_knows_the_page_on_which_it_begins(chunker: Chunker) -> None:
     assert [(chunk.section, chunk.page) for chunk in chunks] == [("One", 1), ("Two", 2)]
 
 
+def test_a_figure_that_begins_a_piece_is_cut_no_second_time(chunker: Chunker) -> None:
+    for start in range(300):
+        figures = [f"{7_654_321 * n:,}원" for n in range(1, 60)]
+        chunks = split(chunker, "가" * start + "이며한도".join(figures))
+        assert [figure for figure in figures if not any(figure in chunk.text for chunk in chunks)] == []
+
+
+def test_a_heading_of_any_length_names_its_section_by_its_beginning(chunker: Chunker) -> None:
+    (chunk, *_) = split(chunker, f"# {'Deposits ' * 1000}\n\n{PARAGRAPH}")
+    assert chunk.section.startswith("Deposits Deposits")
+    assert (len(chunk.section), chunk.section[-1]) == (200, "…")
+
+
 def test_text_without_any_letter_gives_no_passage(chunker: Chunker) -> None:
     assert split(chunker, "---\n\n***") == []
 
@@ -108,4 +122,4 @@ def test_wherever_a_table_stands_every_passage_with_its_rows_has_its_header(
 
 @pytest.mark.parametrize(("reads", "tokens"), [(None, 300), (512, 300), (256, 192), (128, 96), (1, 1)])
 def test_a_passage_fits_into_what_the_embedder_reads(reads: int | None, tokens: int) -> None:
-    assert ChunkSettings().within(reads).tokens == tokens
+    assert ChunkSettings().chunking(Path("weights"), max_tokens=reads).tokens == tokens

@@ -13,6 +13,7 @@ import anyio
 import jwt
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -102,6 +103,9 @@ async def test_a_token_is_held_against_the_stores_time_and_not_the_machines() ->
         {"tenant": "h" * 101},
         {"sub": "le\x00e"},
         {"exp": None},
+        {"exp": "9999999999"},
+        {"iat": True},
+        {"nbf": "0"},
         {"exp": float("nan")},
         {"exp": 1e300},
         {"iat": 0},
@@ -331,6 +335,20 @@ async def test_tokens_stay_valid_during_an_outage_of_the_provider(
     provider.down = True
     clock.now += 4000
     await authenticator.verify(signed(kid="k1"))
+
+
+async def test_keys_are_fetched_from_no_other_address_than_the_one_that_is_set(provider: Provider) -> None:
+    async def lead_away(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"location": provider.url})
+
+    app = web.Application()
+    app.router.add_get("/jwks", lead_away)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        url = str(server.make_url("/jwks"))
+        settings = AuthSettings(issuer=ISSUER, jwks_url=url)
+        with pytest.raises(KeysUnavailable):
+            await Authenticator({ISSUER: Jwks(http, url, settings)}, settings).verify(signed(kid="k1"))
+    assert provider.fetches == 0
 
 
 async def test_without_any_key_the_provider_is_unavailable(

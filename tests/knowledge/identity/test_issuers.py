@@ -84,6 +84,15 @@ async def test_a_token_that_mixes_two_issuers_is_refused(which: str) -> None:
             await authenticator.verify(CONFUSED[which]())
 
 
+async def test_an_id_token_of_another_issuer_is_refused_though_its_audience_is_ours() -> None:
+    async with opened() as (authenticator, _):
+        token = OKTA.token(aud="portal")
+        found = await authenticator.claims(token, issuer=OKTA.issuer, audience="portal")
+        assert found["iss"] == OKTA.issuer
+        with pytest.raises(TokenRefused, match="another issuer's"):
+            await authenticator.claims(token, issuer=KEYCLOAK.issuer, audience="portal")
+
+
 async def test_another_issuer_s_names_are_not_in_a_map() -> None:
     async with opened() as (authenticator, _):
         claimed: dict[str, object] = {OKTA_ROLES: ["Chat Approvers"], "groups": ["Chat Approvers"], "uid": "park"}

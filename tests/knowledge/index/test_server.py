@@ -116,6 +116,36 @@ async def test_a_server_gets_its_payload_indexes_at_boot(server: FakeServer, emb
     assert set(server.indexed) == FILTERED
 
 
+@pytest.mark.parametrize(("replicas", "acknowledged"), [(1, 1), (2, 1), (3, 2), (4, 3)])
+async def test_a_collection_is_made_so_that_it_takes_writes_without_one_of_its_copies(
+    server: FakeServer, embedder: Embedder, terms: Terms, replicas: int, acknowledged: int
+) -> None:
+    server.made, server.copies = False, replicas
+    settings = at(server).model_copy(update={"server": ServerSettings(replicas=replicas)})
+    with capture_logs() as logs:
+        async with open_index(settings, embedder, terms):
+            pass
+    assert (server.created["replication_factor"], server.created["write_consistency_factor"]) == (
+        replicas,
+        acknowledged,
+    )
+    assert [line["event"] for line in logs] == []
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_fewer_copies_than_are_configured_are_logged_at_the_start(
+    server: FakeServer, embedder: Embedder, terms: Terms, *, made: bool
+) -> None:
+    server.made, server.copies = made, 1
+    settings = at(server).model_copy(update={"server": ServerSettings(replicas=3)})
+    with capture_logs() as logs:
+        async with open_index(settings, embedder, terms):
+            pass
+    (line,) = logs
+    assert (line["event"], line["collection"], line["copies"], line["configured"]) == ("copies_missing", "kb-1", 1, 3)
+    assert "ingest reindex" in line["advice"]
+
+
 @pytest.mark.parametrize("version", ["1.15.5", "1.18.9", "1.22.0", "2.0.0", "", "unknown"])
 async def test_a_server_of_another_version_is_refused_at_boot_in_one_sentence(
     server: FakeServer, embedder: Embedder, terms: Terms, version: str
@@ -293,7 +323,7 @@ async def test_vectors_are_read_only_of_hits_that_the_dense_half_has_not_scored(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
     near, nearer, named = numbered("수수료", "이율", "약관")
-    server.stored = {passage.point_id: msgspec.to_builtins(passage) for passage in (near, nearer, named)}
+    server.held = {passage.point_id: msgspec.to_builtins(passage) for passage in (near, nearer, named)}
     dense = scored(near.point_id, nearer.point_id)
     server.answer = lambda: ok([dense, scored(), scored(named.point_id, near.point_id)])
     async with open_index(at(server), embedder, terms) as index:
@@ -313,7 +343,7 @@ async def test_beside_another_tenant_the_rarity_of_terms_is_that_within_the_tena
     server: FakeServer, embedder: Embedder, terms: Terms, foreign: int
 ) -> None:
     (passage,) = numbered("수수료")
-    server.stored, server.foreign = {passage.point_id: msgspec.to_builtins(passage)}, foreign
+    server.held, server.foreign = {passage.point_id: msgspec.to_builtins(passage)}, foreign
     server.answer = lambda: ok([scored(passage.point_id), scored(), scored(passage.point_id)])
     async with open_index(at(server), embedder, terms) as index:
         for _ in range(2):
@@ -490,7 +520,6 @@ async def test_a_server_is_reached_by_tls_with_the_banks_authority_and_a_client_
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"replicas": 2, "write_consistency": 3}, "there are 2 replicas"),
         ({"key_file": "/etc/passwd"}, "needs the cert_file"),
         ({"ca_file": "/nowhere"}, "/nowhere is not a file"),
         ({"quantize": "int4"}, "int8"),

@@ -1,0 +1,108 @@
+"""Passages that SQL says the index holds and that it lost: found, recorded and counted, and written again.
+
+An index whose volume is lost is made again, empty, and answers every search. One request a tenant counts the points of
+each document; the versions of a document with too few are counted one by one.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from ingest.catalogue import Catalogue, IndexedVersion, Stage, Version, VersionKey
+from ingest.pipeline import write_draft, write_window
+from ingest.services import Services
+from knowledge.index import Index
+from knowledge.index_state import IndexState
+
+log = structlog.get_logger(__name__)
+
+_FOREIGN_DOCUMENTS = 100
+"""Documents that the index may hold and SQL does not, beyond which a document's count may not be among the counts."""
+
+
+async def compare_index(services: Services) -> IndexState:
+    """Compare the index with SQL: record, log and count the passages that it lacks.
+
+    Raises:
+        IndexUnavailable, CatalogueUnavailable: one of them cannot be asked.
+    """
+    versions, now = await services.catalogue.indexed_versions(), services.now()
+    missing = await _missing_passages(versions, services.index)
+    state = IndexState(
+        shown=sum(v.passages for v in versions if v.visible_from is not None and v.visible_from <= now),
+        missing_passages=sum(missing.values()),
+        missing_versions=len(missing),
+        compared_at=now,
+    )
+    await services.catalogue.record_index_state(state)
+    services.metrics.missing_passages.set(state.missing_passages)
+    if missing:
+        log.error("passages_missing", passages=state.missing_passages, versions=len(missing), command="ingest rebuild")
+    return state
+
+
+async def lost_versions(services: Services) -> set[VersionKey]:
+    """Return the versions of which the index lacks passages.
+
+    Raises:
+        IndexUnavailable, CatalogueUnavailable: one of them cannot be asked.
+    """
+    return set(await _missing_passages(await services.catalogue.indexed_versions(), services.index))
+
+
+async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) -> dict[VersionKey, int]:
+    """Return how many passages the index lacks of each version that is not whole.
+
+    More points than SQL says are no loss: a version that is being indexed has them.
+    """
+    tenants = defaultdict[str, dict[str, list[IndexedVersion]]](lambda: defaultdict(list))
+    for version in versions:
+        tenants[version.key.tenant][version.key.document_id].append(version)
+    missing: dict[VersionKey, int] = {}
+    for tenant, documents in tenants.items():
+        limit = len(documents) + _FOREIGN_DOCUMENTS
+        counts = await index.counts(tenant, limit=limit)
+        for document_id, of_document in documents.items():
+            if counts.get(document_id, 0) < sum(version.passages for version in of_document):
+                nothing_there = document_id not in counts and len(counts) < limit
+                missing |= await _missing_of(of_document, None if nothing_there else index)
+    return missing
+
+
+async def _missing_of(versions: Sequence[IndexedVersion], index: Index | None) -> Mapping[VersionKey, int]:
+    """Return the versions of a document that lack passages; without an index all do."""
+    missing = {}
+    for version in versions:
+        name = {"tenant": version.key.tenant, "document_id": version.key.document_id}
+        held = 0 if index is None else await index.count(**name, version=version.key.version)
+        if held < version.passages:
+            missing[version.key] = version.passages - held
+    return missing
+
+
+async def restore(key: VersionKey, services: Services) -> bool:
+    """Bring one version back into an index that lost it; return whether it had to be written.
+
+    Raises:
+        Unreadable: its original can no longer be read.
+        StorageUnavailable: its original is gone.
+        OriginalChanged: its original has other bytes than were approved.
+    """
+    version = await services.catalogue.version(key)
+    count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    lost = count != version.passages or count == 0
+    if lost:
+        await write_draft(version, services, unreported)
+    await write_present_window(version, services.catalogue, services.index)
+    return lost
+
+
+async def write_present_window(version: Version, catalogue: Catalogue, index: Index) -> None:
+    """Write the window that the catalogue has of a version, if it has one."""
+    if version.window is not None:
+        await write_window(version.key, version.window, catalogue, index)
+
+
+async def unreported(_stage: Stage, _done: int, _total: int) -> None:
+    """Report no progress."""

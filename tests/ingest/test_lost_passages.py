@@ -1,0 +1,228 @@
+"""An index that lost passages is noticed, and what it lost is written again: embedded, and on a server."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import anyio
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+from prometheus_client import generate_latest
+from rich.console import Console
+from structlog.testing import capture_logs
+
+from evals.sample_bank import sample_banks
+from ingest.app import create_app
+from ingest.bulk import LoadOrder, LoadOutcome, SourceFile, load
+from ingest.catalogue import Version
+from ingest.lost_passages import compare_index
+from ingest.maintenance import read_status, rebuild, show_status
+from ingest.services import Services
+from ingest.settings import Settings
+from ingest.uploads import Uploads
+from ingest.wiring import open_services
+from ingest.worker import Worker
+from knowledge.index import Index, IndexSettings, open_index
+from knowledge.passage import Passage
+from knowledge.terms import Terms
+from run import load_samples
+from tests.clock import Clock
+from tests.ingest import samples
+from tests.ingest.conftest import Loaded, NoDisplay
+from tests.ingest.documents import name_of, publish
+from tests.patience import patient
+from tests.qdrant_server import FakeServer
+
+pytestmark = pytest.mark.anyio
+ORDER = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
+
+
+@asynccontextmanager
+async def index_on(engine: str, settings: IndexSettings, loaded: Loaded, terms: Terms) -> AsyncGenerator[Index]:
+    if engine == "embedded":
+        async with open_index(settings, loaded.embedder, terms) as index:
+            yield index
+        return
+    server = FakeServer(dimensions=loaded.embedder.dimensions)
+    await server.server.start_server()
+    try:
+        at = IndexSettings.model_validate({"url": str(server.server.make_url("/"))})
+        async with open_index(at, loaded.embedder, terms) as index:
+            yield index
+    finally:
+        await server.server.close()
+
+
+@pytest.fixture(params=["embedded", "server"])
+async def services(
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    index_settings: IndexSettings,
+    clock: Clock,
+    terms: Terms,
+    loaded: Loaded,
+) -> AsyncGenerator[Services]:
+    async with (
+        index_on(request.param, index_settings, loaded, terms) as index,
+        open_services(settings, index=index, parser=loaded.readers, works_jobs=False) as opened,
+    ):
+        uploads = Uploads(opened.blobs, opened.catalogue, now=clock)
+        yield replace(opened, now=clock, previewer=loaded.previewer, uploads=uploads)
+
+
+def text(name: str) -> bytes:
+    return f"{samples.MARKDOWN}\n\n{name}\n".encode()
+
+
+async def three_documents(services: Services) -> list[Version]:
+    return [await publish(services, text(name), document_id=name) for name in ("a", "b", "c")]
+
+
+async def lose(services: Services, version: Version, *, keep: int = 0) -> list[Passage]:
+    """Take a version's points out of the index but for so many; return its passages as they were."""
+    passages = await services.index.passages(**name_of(version))
+    await services.index.delete(**name_of(version))
+    await services.index.upsert(passages[:keep])
+    return passages
+
+
+async def readiness(services: Services) -> tuple[int, str]:
+    app = create_app(services, sample_banks())
+    async with AsyncClient(transport=ASGITransport(app=app), base_url="http://staff") as http:
+        reply = await http.get("/readyz")
+    return reply.status_code, reply.json()["index"]
+
+
+def gauge(services: Services) -> str:
+    (line,) = [
+        line
+        for line in generate_latest(services.metrics.registry).decode().splitlines()
+        if line.startswith("ingest_missing_passages ")
+    ]
+    return line.partition(" ")[2]
+
+
+async def status_of(services: Services) -> str:
+    printed = StringIO()
+    status = await read_status(services.catalogue, services.job_claims, services.blobs, "hanbit", now=services.now())
+    show_status(status, Console(file=printed, width=200))
+    return printed.getvalue()
+
+
+async def test_an_index_that_holds_what_sql_says_lacks_nothing(services: Services, clock: Clock) -> None:
+    versions = await three_documents(services)
+    clock.now += 60
+    with capture_logs() as logs:
+        state = await compare_index(services)
+    assert (state.missing_passages, state.missing_versions) == (0, 0)
+    assert state.shown == sum(version.passages for version in versions)
+    assert (logs, gauge(services)) == ([], "0.0")
+    assert await readiness(services) == (200, "ok")
+    clock.now += 20
+    assert "the index lacks nothing (compared with SQL 20 s ago)" in await status_of(services)
+
+
+async def test_an_index_that_lost_some_passages_is_logged_counted_and_shown(services: Services, clock: Clock) -> None:
+    whole, half, gone = await three_documents(services)
+    clock.now += 60
+    assert half.passages > 1
+    await lose(services, half, keep=1)
+    await lose(services, gone)
+    more = [replace(passage, n=passage.n + 100) for passage in await services.index.passages(**name_of(whole))]
+    await services.index.upsert(more)  # points that SQL does not know hide no loss
+    missing = half.passages - 1 + gone.passages
+    with capture_logs() as logs:
+        state = await compare_index(services)
+    assert (state.missing_passages, state.missing_versions) == (missing, 2)
+    (line,) = logs
+    assert (line["event"], line["passages"], line["versions"]) == ("passages_missing", missing, 2)
+    assert gauge(services) == f"{missing}.0"
+    assert f"the index lacks {missing} passages of 2 versions (compared with SQL 0 s ago): run `ingest rebuild`" in (
+        await status_of(services)
+    )
+    assert await readiness(services) == (200, "ok"), "some documents answer"
+
+
+async def test_a_version_that_lost_passages_is_found_beside_another_of_its_document(
+    services: Services, clock: Clock
+) -> None:
+    await publish(services, text("first"), document_id="a")
+    clock.now += 60
+    second = await publish(services, text("second"), document_id="a")
+    await lose(services, second, keep=1)
+    state = await compare_index(services)
+    assert (state.missing_passages, state.missing_versions) == (second.passages - 1, 1)
+
+
+async def test_a_service_whose_index_lost_everything_is_not_ready_until_it_is_rebuilt(
+    services: Services, clock: Clock
+) -> None:
+    assert await readiness(services) == (200, "ok"), "a bank without documents"
+    for version in await three_documents(services):
+        await lose(services, version)
+    clock.now += 60
+    await compare_index(services)
+    assert await readiness(services) == (503, "empty")
+    tally = await rebuild(services, lambda *_report: None)
+    assert (tally.written, tally.failed) == (3, [])
+    assert await readiness(services) == (200, "ok")
+    assert gauge(services) == "0.0"
+
+
+@pytest.mark.services
+async def test_a_worker_compares_the_index_as_it_starts(services: Services, clock: Clock) -> None:
+    version = (await three_documents(services))[0]
+    clock.now += 60
+    await lose(services, version)
+    assert services.job_broker is not None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Worker(services, services.job_broker).run)
+        with anyio.fail_after(patient(5)):
+            while gauge(services) != f"{version.passages}.0":
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+
+async def loaded_files(services: Services, folder: Path) -> list[LoadOutcome]:
+    files = []
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.md").write_bytes(text(name))
+        files.append(SourceFile(path=folder / f"{name}.md", name=name))
+    return await load(files, ORDER, services, NoDisplay())
+
+
+async def test_a_load_writes_again_what_the_index_lost_and_touches_nothing_else(
+    services: Services, clock: Clock, tmp_path: Path
+) -> None:
+    before = await loaded_files(services, tmp_path)
+    clock.now += 60
+    versions = [await services.catalogue.version(outcome.key) for outcome in before if outcome.key]
+    lost = await lose(services, versions[0]) + await lose(services, versions[1], keep=1)
+    again = await loaded_files(services, tmp_path)
+    assert [(o.was_there, o.restored, o.reason) for o in again] == [
+        *((True, True, None), (True, True, None), (True, False, None)),
+    ]
+    there = [p for version in versions[:2] for p in await services.index.passages(**name_of(version))]
+    assert there == lost, "with the window that they had"
+    assert gauge(services) == "0.0"
+
+
+async def test_make_run_writes_again_what_the_index_lost_of_its_samples_and_of_others(
+    services: Services, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples_folder = tmp_path / "samples"
+    samples_folder.mkdir()
+    (samples_folder / "sample.md").write_bytes(text("sample"))
+    monkeypatch.setattr("run.SAMPLES", samples_folder)
+    own = await publish(services, text("own"), document_id="own")
+    await load_samples(services)
+    clock.now += 60
+    versions = [await services.catalogue.version(v.key) for v in await services.catalogue.indexed_versions()]
+    assert len(versions) == 2
+    lost = {version.key: await lose(services, version) for version in versions}
+    await load_samples(services)
+    assert {v.key: await services.index.passages(**name_of(v)) for v in versions} == lost
+    assert own.key in lost
+    assert (await services.catalogue.index_state()).missing_passages == 0
