@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pydantic import (
-    AnyHttpUrl,
     Field,
     JsonValue,
     SecretStr,
@@ -36,7 +35,7 @@ from edge.sign_in import OidcSettings
 from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
-from knowledge.index import IndexSettings, ServerSettings
+from knowledge.index import IndexSettings, QdrantUrl, ServerSettings
 from knowledge.service_keys import ServiceKeySettings
 from knowledge.storage import DatabaseUrl, database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
@@ -80,9 +79,12 @@ class Settings(EncryptedSettings):
         None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
     )
     ledger_cluster_tls: TlsSettings = TlsSettings()
-    qdrant_url: AnyHttpUrl | None = Field(
+    qdrant_url: QdrantUrl | None = Field(
         None,
-        description="a Qdrant server, 1.19 to 1.21; without it the index is embedded in the data folder (one process)",
+        description=(
+            "a Qdrant server, 1.19 to 1.21, at port 6333 unless the URL names another (`https://host:443`); without it "
+            "the index is embedded in the data folder (one process)"
+        ),
     )
     qdrant_api_key: SecretStr | None = Field(
         None, description="the server's key; the chat API reads only, so a read key will do"

@@ -59,11 +59,15 @@ from telemetry.supervision import OnFailure, supervise
 
 @asynccontextmanager
 async def open_passages(settings: Settings, *, read_only: bool) -> AsyncGenerator[Index]:
-    """Open the passage index with its embedder and its terms; with `read_only` a server's collection is not made."""
+    """Open the passage index with its embedder and its terms.
+
+    With `read_only` a server's collection is not made, and a server that is away is waited for at each use.
+    """
+    on_server = read_only and settings.qdrant_url is not None
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder) as embedder,
-        open_index(settings.index, embedder, terms, read_only=read_only and settings.qdrant_url is not None) as index,
+        open_index(settings.index, embedder, terms, read_only=on_server, waits=on_server) as index,
     ):
         yield index
 

@@ -32,6 +32,8 @@ REPORT_SECONDS = 0.5
 """The shortest time between two reports that are written to a job's row."""
 BUSY_SECONDS = 5.0
 """The wait before a long file is tried again, here or at another worker."""
+UNAVAILABLE = "unavailable"
+"""The reason of a document that a part which was away has failed."""
 TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)
 """Failures that may pass by themselves: the job is tried again."""
 
@@ -158,7 +160,7 @@ async def _try_later(exc: Exception, job: Job, services: Services) -> Version | 
 async def give_up(job: Job, services: Services, *, detail: str) -> Version:
     """Make a job that was tried MOST_ATTEMPTS times a dead letter; it only ends where its version was withdrawn."""
     await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
-    version = await services.catalogue.mark_failed(job.key, reason="unavailable", detail=detail)
+    version = await services.catalogue.mark_failed(job.key, reason=UNAVAILABLE, detail=detail)
     if version.state is not State.FAILED:
         await services.job_claims.mark_failed(job, now=services.now())
         return version

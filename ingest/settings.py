@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number
@@ -17,7 +17,7 @@ from ingest.uploads import BlobSettings
 from knowledge.bank import BankFile
 from knowledge.embedding import DEFAULT_FOLDER, EmbedderSettings
 from knowledge.identity import AuthSettings
-from knowledge.index import IndexSettings, ServerSettings
+from knowledge.index import IndexSettings, QdrantUrl, ServerSettings
 from knowledge.storage import DatabaseUrl, database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
 from telemetry.logs import LogLevel
@@ -59,9 +59,12 @@ class Settings(EncryptedSettings):
         ),
     )
     database_tls: TlsSettings = TlsSettings()
-    qdrant_url: AnyHttpUrl | None = Field(
+    qdrant_url: QdrantUrl | None = Field(
         None,
-        description="a Qdrant server, 1.19 to 1.21; without it the index is embedded in the data folder (one process)",
+        description=(
+            "a Qdrant server, 1.19 to 1.21, at port 6333 unless the URL names another (`https://host:443`); without it "
+            "the index is embedded in the data folder (one process)"
+        ),
     )
     qdrant_api_key: SecretStr | None = Field(None, description="the server's key, which must be allowed to write")
     qdrant: ServerSettings = ServerSettings()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from zoneinfo import ZoneInfo
 
@@ -30,7 +30,7 @@ from ingest.worker import Worker
 from knowledge.bank import read_banks
 from knowledge.embedding import fetch_model, open_embedder, read_model_config
 from knowledge.identity import Authenticator, open_authenticator
-from knowledge.index import Index, open_index
+from knowledge.index import Index, IndexUnavailable, open_index
 from knowledge.passage import instant
 from knowledge.service_keys import open_service_keys
 from knowledge.storage import close_engine, open_clock, open_engine
@@ -112,7 +112,8 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         tasks = await stack.enter_async_context(anyio.create_task_group())
         if works_jobs and job_broker is not None:
             # Before the first search: a crash may have come between the end of a version and the start of the next.
-            await write_pending_windows(services)
+            with suppress(IndexUnavailable):  # the worker's sweep writes them
+                await write_pending_windows(services)
             tasks.start_soon(Worker(services, job_broker).run)
         yield services
         tasks.cancel_scope.cancel()
@@ -187,7 +188,14 @@ async def _open_passage_index(
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder.model_copy(update={"workers": workers})) as embedder,
-        open_index(settings.index, embedder, terms, check=not any_embedder, discard_former=discard_former) as index,
+        open_index(
+            settings.index,
+            embedder,
+            terms,
+            check=not any_embedder,
+            waits=works_jobs and settings.qdrant_url is not None,
+            discard_former=discard_former,
+        ) as index,
     ):
         yield index
 

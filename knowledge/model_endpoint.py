@@ -204,7 +204,7 @@ async def open_model_endpoint(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
     ) as http:
         breaker = Breaker(BreakerSettings(), jitter=partial(_JITTER.uniform, 0.8, 1.0))
         yield ModelEndpoint(http, url, setting=setting, tls=tls, breaker=breaker)

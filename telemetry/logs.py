@@ -66,5 +66,8 @@ def configure_logs(*, level: str = "INFO", log_format: LogFormat = "json") -> No
     logging.getLogger().setLevel(max(logging.INFO, logging.getLogger().level))
     for package in OUR_PACKAGES:
         logging.getLogger(package).setLevel(level)
+    # A line for each request to Qdrant and to the sign-in provider.
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)
     # uvicorn's access log has paths only, but the proxy logs requests.
     logging.getLogger("uvicorn.access").disabled = True

@@ -27,6 +27,8 @@ class EmbeddingServer:
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
+    encodings: set[str | None] = field(default_factory=set)
+    connections: set[Any] = field(default_factory=set)
     replies: list[Response] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -55,6 +57,8 @@ class EmbeddingServer:
         body = await request.json()
         self.bodies.append(body)
         self.keys.add(request.headers.get("authorization"))
+        self.encodings.add(request.headers.get("accept-encoding"))
+        self.connections.add(request.client)
         if self.gate is not None:
             await self.gate.wait()
         if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":

@@ -1,7 +1,11 @@
-"""What stands in for a Qdrant server: it speaks just enough of its API to boot an index."""
+"""What stands in for a Qdrant server: it speaks just enough of its API to boot an index and to answer its searches."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import anyio
@@ -9,48 +13,110 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer as HttpServer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request that was received; `connection` is the client's port."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    connection: int
+    body: Any
+
+
 class FakeServer:
     """Answers every search as it is told; `dimensions` are the embedder's."""
 
-    def __init__(self, *, dimensions: int = 384) -> None:
+    def __init__(self, *, dimensions: int = 384, prefix: str = "", port: int | None = None) -> None:
         self.dimensions = dimensions
         self.version = "1.20.0"
         self.repeats = False
         """Whether it fails at searches and writes, and repeats what it was sent: of points what is stored with them."""
-        self.answer: web.Response | None = None
-        self.aliased = True
+        self.answer: Callable[[], web.Response] | None = None
+        """What every search gets; without it searches wait for `release`."""
+        self.failures: list[web.Response] = []
+        """What the next requests get in place of their answers, each one of them."""
+        self.inactive = 0
+        """How many payload indexes a new collection refuses until its copy is active."""
         self.held: dict[str, dict[str, Any]] = {}
-        """The payload of each point that was written."""
+        """The payload of each point that was written, by its id."""
+        self.foreign = 0
+        """How many points another tenant has."""
         self.copies = 1
         """Of its one shard."""
         self.created: dict[str, Any] = {}
         """What the collection was asked for that is not there at first (`made`)."""
-        self.made = True
+        self.names: set[str] = {"kb-1"}
+        self.alias: str | None = "kb-1"
         self.indexed: list[str] = []
         self.others: list[str] = []
+        self.requests: list[Request] = []
         self.release = anyio.Event()
-        self.server = HttpServer(self.application())
+        app = web.Application(middlewares=[self.record, self.repeat])
+        app.add_routes(
+            [
+                web.get("/", self.root),
+                web.get("/aliases", self.aliases),
+                web.post("/collections/aliases", self.change_aliases),
+                web.get("/collections", self.collections),
+                web.get("/collections/kb-1", self.collection),
+                web.put("/collections/kb-1", self.create),
+                web.delete("/collections/kb-1", self.drop),
+                web.get("/collections/kb-1/exists", self.exists),
+                web.get("/collections/kb-1/cluster", self.cluster),
+                web.put("/collections/kb-1/index", self.index_field),
+                web.put("/collections/kb-1/points", self.upsert),
+                web.post("/collections/kb-1/points/delete", self.delete),
+                web.post("/collections/kb-1/points/payload", self.set_payload),
+                web.post("/collections/kb-1/points/scroll", self.scroll),
+                web.post("/collections/kb-1/facet", self.facet),
+                web.post("/collections/kb-1/points/query/batch", self.query),
+                web.post("/collections/kb-1/points/count", self.count),
+                web.post("/collections/kb-1/points", self.read),
+                web.route("*", "/{rest:.*}", self.other),
+            ]
+        )
+        if prefix:
+            below, app = app, web.Application()
+            app.add_subapp(prefix, below)
+        self.server = HttpServer(app, port=port)
 
-    def application(self) -> web.Application:
-        app = web.Application(middlewares=[self.repeat])
-        app.router.add_get("/", self.root)
-        app.router.add_get("/aliases", self.aliases)
-        app.router.add_get("/collections", self.collections)
-        app.router.add_get("/collections/kb-1", self.collection)
-        app.router.add_put("/collections/kb-1", self.create)
-        app.router.add_get("/collections/kb-1/cluster", self.cluster)
-        app.router.add_get("/collections/kb-1/exists", self.exists)
-        app.router.add_put("/collections/kb-1/index", self.index_field)
-        app.router.add_post("/collections/kb-1/points/query/batch", self.query)
-        app.router.add_put("/collections/kb-1/points", self.upsert)
-        app.router.add_post("/collections/kb-1/points", self.retrieve)
-        app.router.add_post("/collections/kb-1/points/count", self.count)
-        app.router.add_post("/collections/kb-1/points/delete", self.delete)
-        app.router.add_post("/collections/kb-1/points/payload", self.set_payload)
-        app.router.add_post("/collections/kb-1/points/scroll", self.scroll)
-        app.router.add_post("/collections/kb-1/facet", self.facet)
-        app.router.add_route("*", "/{rest:.*}", self.other)
-        return app
+    @property
+    def aliased(self) -> bool:
+        """Whether there is a collection behind the alias; set to False there is no collection at all."""
+        return self.alias is not None
+
+    @aliased.setter
+    def aliased(self, aliased: bool) -> None:
+        self.names = {"kb-1"} if aliased else set()
+        self.alias = "kb-1" if aliased else None
+
+    @property
+    def made(self) -> bool:
+        """Whether the collection is there."""
+        return bool(self.names)
+
+    @made.setter
+    def made(self, made: bool) -> None:
+        self.names = {"kb-1"} if made else set()
+
+    def received(self, path: str) -> list[Request]:
+        """Return the requests whose path ends so."""
+        return [request for request in self.requests if request.path.endswith(path)]
+
+    @web.middleware
+    async def record(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        body = await request.json() if request.can_read_body else None
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        port = transport.get_extra_info("peername")[1]
+        self.requests.append(
+            Request(method=request.method, path=request.path, headers=headers, connection=port, body=body)
+        )
+        return self.failures.pop(0) if self.failures else await handler(request)
 
     @web.middleware
     async def repeat(
@@ -65,25 +131,29 @@ class FakeServer:
         return web.json_response({"title": "qdrant - vector search engine", "version": self.version, "commit": "x"})
 
     async def aliases(self, _: web.Request) -> web.Response:
-        present = [{"alias_name": "kb", "collection_name": "kb-1"}] if self.aliased else []
+        present = [{"alias_name": "kb", "collection_name": self.alias}] if self.alias else []
         return ok({"aliases": present})
 
-    async def collections(self, _: web.Request) -> web.Response:
-        return ok({"collections": [{"name": "kb-1"}] if self.aliased else []})
-
-    async def create(self, request: web.Request) -> web.Response:
-        self.created = await request.json()
-        self.made = True
+    async def change_aliases(self, request: web.Request) -> web.Response:
+        self.alias = (await request.json())["actions"][-1]["create_alias"]["collection_name"]
         return ok(result=True)
 
-    async def cluster(self, _: web.Request) -> web.Response:
-        here = {"shard_id": 0, "points_count": 0, "state": "Active"}
-        elsewhere = [{"shard_id": 0, "peer_id": n, "state": "Active"} for n in range(2, self.copies + 1)]
-        shards = {"local_shards": [here], "remote_shards": elsewhere, "shard_transfers": []}
-        return ok({"peer_id": 1, "shard_count": 1, **shards})
+    async def collections(self, _: web.Request) -> web.Response:
+        return ok({"collections": [{"name": name} for name in sorted(self.names)]})
+
+    async def create(self, request: web.Request) -> web.Response:
+        if "kb-1" in self.names:
+            return refused(409, "Wrong input: Collection `kb-1` already exists!")
+        self.names.add("kb-1")
+        self.created = await request.json()
+        return ok(result=True)
+
+    async def drop(self, _: web.Request) -> web.Response:
+        self.aliased = False
+        return ok(result=True)
 
     async def exists(self, _: web.Request) -> web.Response:
-        return ok({"exists": self.made})
+        return ok({"exists": "kb-1" in self.names})
 
     async def other(self, request: web.Request) -> web.Response:
         self.others.append(f"{request.method} {request.path}")
@@ -103,7 +173,8 @@ class FakeServer:
         return ok(info | {"config": config})
 
     async def count(self, request: web.Request) -> web.Response:
-        return ok({"count": len(self.passing(await request.json()))})
+        asked = await request.json()
+        return ok({"count": len(self.passing(asked)) + (0 if "filter" in asked else self.foreign)})
 
     async def scroll(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -114,10 +185,6 @@ class FakeServer:
         asked = await request.json()
         values = Counter(self.held[point][asked["key"]] for point in self.passing(asked))
         return ok({"hits": [{"value": value, "count": n} for value, n in values.most_common(asked["limit"])]})
-
-    async def retrieve(self, request: web.Request) -> web.Response:
-        ids = (await request.json())["ids"]
-        return ok([{"id": point, "payload": self.held[point]} for point in ids if point in self.held])
 
     async def upsert(self, request: web.Request) -> web.Response:
         self.held |= {point["id"]: point["payload"] for point in (await request.json())["points"]}
@@ -140,16 +207,31 @@ class FakeServer:
         must = only.get("must") or ()
         return sorted(point for point, payload in self.held.items() if all(holds(c, payload) for c in must))
 
+    async def cluster(self, _: web.Request) -> web.Response:
+        here = {"shard_id": 0, "points_count": 0, "state": "Active"}
+        elsewhere = [{"shard_id": 0, "peer_id": n, "state": "Active"} for n in range(2, self.copies + 1)]
+        shards = {"local_shards": [here], "remote_shards": elsewhere, "shard_transfers": []}
+        return ok({"peer_id": 1, "shard_count": 1, **shards})
+
     async def index_field(self, request: web.Request) -> web.Response:
         assert request.query["wait"] == "true"
+        if self.inactive:
+            self.inactive -= 1
+            return refused(500, "Service internal error: The replica set has no active replica")
         self.indexed.append((await request.json())["field_name"])
         return ok({"operation_id": 1, "status": "completed"})
 
     async def query(self, _: web.Request) -> web.Response:
         if self.answer is not None:
-            return self.answer
+            return self.answer()
         await self.release.wait()
         return web.Response(status=500)
+
+    async def read(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        vectors = {"vector": {"dense": [1.0] + [0.0] * (self.dimensions - 1)}} if body.get("with_vector") else {}
+        found = [name for name in body["ids"] if name in self.held]
+        return ok([{"id": name, "payload": self.held[name], **vectors} for name in found])
 
 
 def holds(condition: dict[str, Any], payload: dict[str, Any]) -> bool:
@@ -165,3 +247,37 @@ def holds(condition: dict[str, Any], payload: dict[str, Any]) -> bool:
 
 def ok(result: object) -> web.Response:
     return web.json_response({"result": result, "status": "ok", "time": 0.0})
+
+
+def refused(status: int, error: str) -> web.Response:
+    """Answer as a Qdrant server does where it refuses."""
+    return web.json_response({"status": {"error": error}, "time": 0.0}, status=status)
+
+
+@asynccontextmanager
+async def service(*servers: FakeServer) -> AsyncGenerator[str]:
+    """Yield the address of a proxy that gives its connections to the servers in turn, dead ones too."""
+    turns = cycle(servers)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = next(turns).server
+        with suppress(OSError):
+            below_reader, below_writer = await asyncio.open_connection(server.host, server.port)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_copy(reader, below_writer))
+                tasks.create_task(_copy(below_reader, writer))
+        writer.close()
+
+    proxy = await asyncio.start_server(relay, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/"
+    finally:
+        proxy.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()

@@ -301,7 +301,7 @@ async def test_a_qdrant_server_that_fails_raises_its_alert_by_what_the_product_e
     tmp_path: Path, stores: Stores
 ) -> None:
     qdrant = FakeServer(dimensions=stores.embedder.dimensions)
-    qdrant.answer = ok([{"points": []}] * 3)
+    qdrant.answer = partial(ok, [{"points": []}] * 3)
     await qdrant.server.start_server()
     try:
         index = IndexSettings.model_validate({"url": str(qdrant.server.make_url("/"))})

@@ -165,7 +165,7 @@ async def test_nothing_that_was_written_is_told_while_a_server_of_a_store_fails(
 ) -> None:
     problems: list[str] = []
     qdrant = FakeServer(dimensions=stores.embedder.dimensions)
-    qdrant.answer = ok([{"points": []}] * 3)
+    qdrant.answer = partial(ok, [{"points": []}] * 3)
     await qdrant.server.start_server()
     try:
         with listening_to(lines) as told, served() as postgres:

@@ -584,6 +584,8 @@ async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
+        # A gateway that compresses a stream keeps its tokens back until the end.
+        headers={"Accept-Encoding": "identity"},
     ) as http:
         yield http
 

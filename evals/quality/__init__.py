@@ -28,6 +28,7 @@ from evals.quality.record import OwnBank, open_model, own_bank, record
 from evals.quality.rescore import CheckSettings
 from evals.quality.retrieve import rank
 from evals.quality.run import RunningChatbot, RunSpec, evaluate, loaded_corpus, progress_bar
+from evals.quality.server_index import ServerNotEmpty
 from evals.quality.summary import Measures, Row, Run, RunBroken, read_run, rounded, summarise, write_run
 from evals.quality.triage import (
     DAY,
@@ -58,6 +59,7 @@ __all__ = [
     "RunBroken",
     "RunSpec",
     "RunningChatbot",
+    "ServerNotEmpty",
     "TriageBroken",
     "TriageSettings",
     "adopt",

@@ -15,6 +15,7 @@ from chatbot.api import LocalSigner
 from evals.product import ProductSpec, run_model, run_product, started_part
 from evals.quality.answer import LONGEST_ANSWER, Customer, history_seed
 from evals.quality.retrieve import HALVES, Ranking, rank
+from evals.quality.server_index import empty_server
 from evals.quality.summary import Run, summarise
 from evals.questions import TENANT, Corpus, CustomerAnswer, Dataset, Sample, load_corpus, throwaway_settings
 from ingest.bulk import open_display
@@ -45,20 +46,25 @@ class RunningChatbot:
 
 
 async def evaluate(spec: RunSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
-    """Return the run; the corpus is kept in the folder of `spec.product`, which the caller removes."""
+    """Return the run; the corpus is kept in the folder of `spec.product`, which the caller removes.
+
+    With `QDRANT_URL` the index is on that server, which has to be empty.
+    """
     answers: list[CustomerAnswer] = []
-    rankings = await rank_in_throwaway_index(spec, console)
-    if spec.answers:
-        async with open_customer(spec.product, chatbot, console) as customer:
-            today = [sample for sample in spec.dataset.samples if sample.as_of is None]
-            answers = await ask_all(today, customer, console)
+    async with empty_server(spec.settings):
+        rankings = await rank_in_throwaway_index(spec, console)
+        if spec.answers:
+            async with open_customer(spec.product, chatbot, console) as customer:
+                today = [sample for sample in spec.dataset.samples if sample.as_of is None]
+                answers = await ask_all(today, customer, console)
     return summarise(spec.dataset, rankings, answers, contact=spec.contact)
 
 
 async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranking]:
     """Load the corpus through the pipeline and rank it for every question; the index is closed on return."""
     samples, rankings = spec.dataset.samples, list[Ranking]()
-    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, corpus):
+    data = spec.product.data
+    async with loaded_corpus(spec.dataset, spec.settings, data, console, on_server=True) as (services, corpus):
         with progress_bar(console) as progress:
             task = progress.add_task("retrieval", total=len(samples))
             halves = HALVES if spec.halves else {}
@@ -71,10 +77,14 @@ async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranki
 
 @asynccontextmanager
 async def loaded_corpus(
-    dataset: Dataset, settings: Settings, data: Path, console: Console
+    dataset: Dataset, settings: Settings, data: Path, console: Console, *, on_server: bool = False
 ) -> AsyncGenerator[tuple[Services, Corpus]]:
-    """Open the services of ingest on stores in the folder `data`, and load the data set's corpus."""
-    async with open_services(throwaway_settings(settings, data), works_jobs=False) as services:
+    """Open the services of ingest on stores in the folder `data`, and load the data set's corpus.
+
+    With `on_server` the index is on the Qdrant server of the settings, where one is set.
+    """
+    stores = throwaway_settings(settings, data, on_server=on_server)
+    async with open_services(stores, works_jobs=False) as services:
         with open_display(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
             corpus = await load_corpus(dataset, Path(folder), services, show)
         if corpus.left_out:

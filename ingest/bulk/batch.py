@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 
@@ -26,9 +26,11 @@ from ray.exceptions import RayError
 
 from ingest.bulk.batch_stages import Columns, Embed, PassageRow, Read, StageSettings
 from ingest.bulk.load import (
+    NOT_TRIED,
     BatchStopped,
     LoadOrder,
     LoadOutcome,
+    OutageWatch,
     ProgressDisplay,
     ReceivedFile,
     approve_and_wait,
@@ -232,17 +234,22 @@ class DocumentAssembler:
 async def write_all(
     pending: Sequence[PendingFile], dataset: ray.data.Dataset, services: Services, display: ProgressDisplay
 ) -> dict[int, LoadOutcome]:
-    """Write the documents as they become complete, several at once; return their outcomes by position."""
+    """Write the documents as they become complete, several at once; return their outcomes by position.
+
+    An outage ends it: what is left then was not tried.
+    """
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[Document](services.settings.at_once)
     async with anyio.create_task_group() as group:
+        watch = OutageWatch(group.cancel_scope)
         for _ in range(services.settings.at_once):
-            group.start_soon(_write_each, receive.clone(), pending, outcomes, services, display)
+            group.start_soon(_write_each, receive.clone(), pending, outcomes, services, display, watch)
         receive.close()
         async with send:
             # The thread is abandoned when we are cancelled: it ends when Ray does.
             await anyio.to_thread.run_sync(_assemble, dataset, send, abandon_on_cancel=True)
-    return outcomes
+    left = [file for file in pending if file.position not in outcomes]
+    return outcomes | {file.position: replace(file.outcome, reason=NOT_TRIED) for file in left}
 
 
 def _assemble(dataset: ray.data.Dataset, send: MemoryObjectSendStream[Document]) -> None:
@@ -259,12 +266,14 @@ async def _write_each(
     outcomes: dict[int, LoadOutcome],
     services: Services,
     display: ProgressDisplay,
+    watch: OutageWatch,
 ) -> None:
     async with receive:
         async for document in receive:
             file, write = pending[document.number], partial(write_embedded, document)
             outcomes[file.position] = await index_one(file.outcome, file.job, services, display, write)
             display.end(outcomes[file.position])
+            watch.record(outcomes[file.position])
 
 
 async def write_embedded(document: Document, version: Version, services: Services, report: Report) -> IndexingResult:

@@ -27,7 +27,7 @@ from ingest.catalogue import (
     VersionKey,
 )
 from ingest.errors import IngestError
-from ingest.job_runner import run_job
+from ingest.job_runner import UNAVAILABLE, run_job
 from ingest.lost_passages import compare_index, lost_versions, restore
 from ingest.parsing import Unreadable
 from ingest.pipeline import Write, approve, require_harmless, write_pending_windows
@@ -35,6 +35,10 @@ from ingest.services import Services
 from ingest.uploads import UploadRequest, Uploads
 from telemetry.groups import first_failure
 
+MOST_UNAVAILABLE = 3
+"""Documents in a row that a part which is away has failed, each three times: a load stops then."""
+NOT_TRIED = "not_tried"
+"""The reason of a document that a load which stopped has left."""
 _CHUNK_BYTES = 1024 * 1024
 _SOON_SECONDS = 10.0
 _POLL_SECONDS = 0.2
@@ -78,6 +82,20 @@ class ReceivedFile:
 Step = Callable[[VersionKey, Metadata], Awaitable[object]]
 
 
+class OutageWatch:
+    """Cancels a load once MOST_UNAVAILABLE documents in a row were unavailable; the others stay untried."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+        self._in_a_row = 0
+
+    def record(self, outcome: LoadOutcome) -> None:
+        """Count how a document ended."""
+        self._in_a_row = self._in_a_row + 1 if outcome.reason == UNAVAILABLE else 0
+        if self._in_a_row == MOST_UNAVAILABLE:
+            self._scope.cancel()
+
+
 class BatchStopped(Exception):
     """`ingest batch` lost its Ray cluster; started again it goes on where it stopped."""
 
@@ -105,21 +123,22 @@ class ProgressDisplay(Protocol):
 async def load(
     files: Sequence[SourceFile], order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[LoadOutcome]:
-    """Load files and return their outcomes, in their order; a file that fails stops no other."""
+    """Load files and return their outcomes, in their order; a file that fails stops no other, an outage does."""
     display.begin(len(files))
     lost = await lost_versions(services)
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[ReceivedFile](services.settings.at_once)
     with first_failure():
         async with anyio.create_task_group() as group:
+            watch = OutageWatch(group.cancel_scope)
             for _ in range(services.settings.at_once):
-                group.start_soon(_index_each, receive.clone(), outcomes, lost, services, display)
+                group.start_soon(_index_each, receive.clone(), outcomes, lost, services, display, watch)
             receive.close()
             async with send:  # in order, because the versions of a document are numbered as they come
                 for position, file in enumerate(files):
                     outcome, job = await receive_one(file, order, services.uploads, services.now)
                     await send.send(ReceivedFile(position, outcome, job))
-    indexed = [outcomes[position] for position in range(len(files))]
+    indexed = [outcomes.get(n) or LoadOutcome(file=file, reason=NOT_TRIED) for n, file in enumerate(files)]
     return await approve_and_wait(indexed, order, services, display)
 
 
@@ -129,8 +148,10 @@ async def approve_and_wait(
     """Approve what was indexed, where the order names an approver, and wait until it answers.
 
     What an earlier run has approved and not shown, since it was killed, is shown first. What the index lacks in the
-    end, of other documents too, is logged.
+    end, of other documents too, is logged. After an outage nothing of this is done.
     """
+    if any(outcome.reason == NOT_TRIED for outcome in indexed):
+        return list(indexed)
     await write_pending_windows(services)
     ended = list(indexed)
     if order.approver is not None:
@@ -146,6 +167,7 @@ async def _index_each(
     lost: Collection[VersionKey],
     services: Services,
     display: ProgressDisplay,
+    watch: OutageWatch,
 ) -> None:
     async with receive:
         async for received in receive:
@@ -156,6 +178,7 @@ async def _index_each(
                 outcome = await restore_one(outcome, outcome.key, services)
             outcomes[received.position] = outcome
             display.end(outcome)
+            watch.record(outcome)
 
 
 async def wait_until_active(

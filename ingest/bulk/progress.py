@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from ingest.bulk.load import LoadOutcome, ProgressDisplay
+from ingest.bulk.load import MOST_UNAVAILABLE, NOT_TRIED, LoadOutcome, ProgressDisplay
 from ingest.catalogue import Stage, State
 
 _STEPS = 1000  # of the bar for a document, so that a long document moves it too
@@ -136,6 +136,8 @@ def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneI
     documents, passages = Counter[str](), Counter[str]()
     for outcome in outcomes:
         state = str(outcome.state) if outcome.reason is None and outcome.state else "failed"
+        if outcome.reason == NOT_TRIED:
+            state = "not tried"
         documents[state] += 1
         passages[state] += outcome.passages
     table = Table("state", "documents", "passages")
@@ -143,8 +145,12 @@ def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneI
         table.add_row(state, str(count), str(passages[state]))
     console.print(table)
     for outcome in outcomes:
-        if outcome.reason is not None:
+        if outcome.reason not in {None, NOT_TRIED}:
             console.print(f"{outcome.file.name}: {_why(outcome)}", style="red", markup=False, soft_wrap=True)
+    if documents["not tried"]:
+        console.print(
+            f"stopped: {MOST_UNAVAILABLE} documents in a row failed; the same command goes on from here.", style="red"
+        )
     waiting = [o.visible_from for o in outcomes if o.state is State.APPROVED and o.visible_from is not None]
     if waiting:
         first = datetime.fromtimestamp(min(waiting), zone).strftime("%Y-%m-%d %H:%M")

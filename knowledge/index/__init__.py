@@ -3,7 +3,7 @@
 from knowledge.index.edge import EXACT_POINTS, optimize_folder
 from knowledge.index.engine import EmbedderMismatch, IndexFormatUnknown, IndexInUse, IndexRefused, IndexUnavailable
 from knowledge.index.index import Index, indexed_text, open_index, passage_similarities
-from knowledge.index.settings import IndexSettings, ServerSettings
+from knowledge.index.settings import IndexSettings, QdrantUrl, ServerSettings
 
 __all__ = [
     "EXACT_POINTS",
@@ -14,6 +14,7 @@ __all__ = [
     "IndexRefused",
     "IndexSettings",
     "IndexUnavailable",
+    "QdrantUrl",
     "ServerSettings",
     "indexed_text",
     "open_index",

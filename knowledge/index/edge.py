@@ -188,6 +188,9 @@ class EdgeEngine:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._close)
 
+    async def check(self) -> None:
+        """Pass: `open` has checked the folder."""
+
     async def collections(self) -> list[str]:
         return await self._read(lambda: sorted(self._collections))
 
@@ -220,16 +223,11 @@ class EdgeEngine:
 
         return await self._read(search)
 
-    async def size(self, collection: str) -> int:
-        return await self._count(collection, lambda: edge.CountRequest(exact=False))
-
-    async def count(self, collection: str, only: Filter) -> int:
-        return await self._count(collection, lambda: edge.CountRequest(filter=_filter(only), exact=True))
-
-    async def _count(self, collection: str, request: Callable[[], edge.CountRequest]) -> int:
+    async def count(self, collection: str, only: Filter | None = None) -> int:
         def count() -> int:
+            wanted = None if only is None else _filter(only)
             with self._collection(collection).reading() as shard:
-                return shard.count(request())
+                return shard.count(edge.CountRequest(filter=wanted, exact=True))
 
         return await self._read(count)
 
@@ -497,7 +495,9 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _query(query: Query) -> edge.QueryRequest:
     if isinstance(query.vector, SparseTerms):
-        nearest, params = edge.Query.Nearest(_sparse(query.vector), using=TERMS), None
+        nearest = edge.Query.Nearest(_sparse(query.vector), using=TERMS)
+        corpus = None if query.corpus is None else _filter(query.corpus)
+        params = edge.SearchParams(idf=edge.IdfParams(corpus))
     else:
         nearest = edge.Query.Nearest(list(query.vector), using=DENSE)
         params = edge.SearchParams(hnsw_ef=HNSW_EF)

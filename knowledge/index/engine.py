@@ -63,11 +63,15 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """The `limit` nearest points that pass the filter: by cosine for a dense vector, by BM25 for terms."""
+    """The `limit` nearest points that pass the filter: by cosine for a dense vector, by BM25 for terms.
+
+    The rarity of terms (IDF) is counted over the points that pass `corpus`, by default all, in each shard separately.
+    """
 
     vector: Sequence[float] | SparseTerms
     filter: Filter
     limit: int
+    corpus: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,10 @@ class StoredPoint:
 
 class Engine(Protocol):
     """Collections of points behind aliases. Writes are durable, and seen by every later search, on return."""
+
+    async def check(self) -> None:
+        """Raise IndexRefused unless the engine can be used as it is."""
+        ...
 
     async def collections(self) -> list[str]:
         """Return the names of all collections."""
@@ -120,12 +128,8 @@ class Engine(Protocol):
         """Return the scores of each query by point id, best first, in one round trip."""
         ...
 
-    async def size(self, collection: str) -> int:
-        """Return about how many points the collection holds."""
-        ...
-
-    async def count(self, collection: str, only: Filter) -> int:
-        """Return exactly how many points pass the filter."""
+    async def count(self, collection: str, only: Filter | None = None) -> int:
+        """Return exactly how many points pass the filter, by default of all."""
         ...
 
     async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:

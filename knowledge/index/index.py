@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+import structlog
 
 from knowledge.access import Access
 from knowledge.embedding import Embedder, EmbeddingUnavailable
@@ -27,12 +28,23 @@ from knowledge.index.collection import (
     next_collection,
 )
 from knowledge.index.edge import open_edge
-from knowledge.index.engine import CollectionGone, Engine, IndexUnavailable, NewPoint, Payload, Query, Vectors
+from knowledge.index.engine import (
+    TENANT_FIELD,
+    CollectionGone,
+    Engine,
+    IndexRefused,
+    IndexUnavailable,
+    NewPoint,
+    Payload,
+    Query,
+    Vectors,
+)
 from knowledge.index.filters import Above, AnyOf, AtMost, Equals, Filter, Missing
 from knowledge.index.fusion import Fused, balanced, fuse
 from knowledge.index.settings import IndexSettings
 from knowledge.passage import LANGUAGES, Hit, Passage, instant, language_of
 from knowledge.terms import SparseTerms, Terms
+from telemetry.groups import first_failure
 
 _T = TypeVar("_T")
 _BEFORE = 0.5
@@ -41,6 +53,8 @@ _COUNT_EVERY = 5.0
 """Seconds."""
 _LOOK_EVERY = 1.0
 """Seconds after which a reader looks again at what the alias stands for."""
+
+log = structlog.get_logger(__name__)
 
 
 def visible_filter(access: Access) -> Filter:
@@ -90,15 +104,15 @@ class Index:
         pinned: bool = False,
     ) -> None:
         self._collection = collection
+        self._failed_start: Callable[[], Awaitable[None]] | None = None
         self._pinned = pinned
         self._looked_at = -math.inf
         self._engine = engine
         self._embedder = embedder
         self.terms = terms
         self._settings = settings
-        self._size = 0
         self._version_of = ("", 0)
-        self._counted_at = -math.inf
+        self._counts: dict[tuple[str, Filter], tuple[float, tuple[int, int]]] = {}
 
     @property
     def collection(self) -> str:
@@ -130,18 +144,15 @@ class Index:
         Raises:
             IndexUnavailable: the index or the embedder cannot be asked.
         """
-        visible = visible_filter(access)
         weight = self._settings.fusion.dense_weight(language_of(question))
-        try:
+        with first_failure():
             async with asyncio.TaskGroup() as prepared:
                 embedding = prepared.create_task(self._embed_question([question, before]))
                 terms = prepared.create_task(self._terms_of_question(question, before=before, others=others))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
         vector = embedding.result()
         if seen is not None:
             seen(vector)
-        find = partial(self._found, vector=vector, terms=terms.result(), visible=visible, weight=weight, limit=limit)
+        find = partial(self._found, vector=vector, terms=terms.result(), access=access, weight=weight, limit=limit)
         return await self._ask(find)
 
     async def _found(
@@ -150,17 +161,21 @@ class Index:
         *,
         vector: Sequence[float],
         terms: SparseTerms,
-        visible: Filter,
+        access: Access,
         weight: float,
         limit: int,
     ) -> list[Hit]:
+        visible, tenant = visible_filter(access), _of_tenant(access.tenant)
+        own, points = await self._counted(collection, tenant)
         candidates = max(limit, self._settings.fusion.candidates)
         queries = [
             Query(vector=vector, filter=visible.narrowed(Equals("language", language)), limit=candidates)
             for language in LANGUAGES
         ]
         if weight < 1 and terms.indices:
-            queries.append(Query(vector=terms, filter=visible, limit=candidates))
+            # Alone in its collection a tenant needs no corpus, which may cost a server half of a search's time.
+            corpus = tenant if own < points else None
+            queries.append(Query(vector=terms, filter=visible, limit=candidates, corpus=corpus))
         scores = await self._engine.search(collection, queries)
         by_meaning = balanced(
             scores[: len(LANGUAGES)], share=self._settings.fusion.language_balance, candidates=candidates
@@ -168,7 +183,7 @@ class Index:
         by_terms = scores[-1] if len(scores) > len(LANGUAGES) else {}
         best = fuse(by_meaning, by_terms, weight=weight, candidates=candidates)[:limit]
         cosines = {point: cosine for named in scores[: len(LANGUAGES)] for point, cosine in named.items()}
-        return await self._hits(best, vector, cosines, collection)
+        return await self._hits(best, vector, cosines, collection, own)
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
         """Return one passage if `access` may read it."""
@@ -315,10 +330,40 @@ class Index:
 
     async def require_current(self) -> None:
         """Raise EmbedderMismatch where another embedder filled what answers: nobody reads what is written here."""
+        await self._started()
         await check_behind(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
+
+    async def start(self, *, check: bool, read_only: bool) -> None:
+        """Check the engine and find its collection, made unless `read_only`; a failed start is repeated at each use.
+
+        Raises:
+            EmbedderMismatch: with `check`, another embedder filled the collection.
+            IndexFormatUnknown: the engine is of a release that this one cannot read.
+            IndexUnavailable: the engine does not answer.
+        """
+        self._failed_start = partial(self.start, check=check, read_only=read_only)
+        alias, vectors = self._settings.alias, _vectors_of(self._embedder)
+        await self._engine.check()
+        if read_only:
+            if check:
+                await check_behind(self._engine, alias=alias, vectors=vectors)
+            self._collection = await self._engine.behind(alias)
+        else:
+            self._collection = await ensure_collection(self._engine, alias=alias, vectors=vectors, check=check)
+        self._failed_start = None
+
+    async def _started(self) -> None:
+        if self._failed_start is None:
+            return
+        try:
+            await self._failed_start()
+        except IndexRefused as exc:
+            log.error("index_start_failed", error=str(exc))  # noqa: TRY400  the sentence says it
+            raise IndexUnavailable(str(exc)) from exc
 
     async def _present(self) -> str:
         """Return the collection to read."""
+        await self._started()
         if not self._pinned and time.monotonic() - self._looked_at > _LOOK_EVERY:
             self._collection = await followed(
                 self._engine, alias=self._settings.alias, present=self._collection, embedder=self._embedder.name
@@ -349,6 +394,7 @@ class Index:
         """Return the collections to write: all there are, or those that this embedder fills."""
         if self._pinned:
             return [self.collection]
+        await self._started()
         known = await collections_of(self._engine, self._settings.alias)
         if not known:
             raise IndexUnavailable(f"{self._settings.alias} has no collection to write to")
@@ -371,24 +417,42 @@ class Index:
             self._version_of = collection, (await self._engine.vectors_of(collection)).terms
         return self._version_of[1]
 
-    async def _rarest(self, collection: str) -> float:
-        """Return the weight of a term that only one passage has (the IDF of BM25): it grows with the collection."""
-        if time.monotonic() - self._counted_at > _COUNT_EVERY:
-            self._size = await self._engine.size(collection)
-            self._counted_at = time.monotonic()
-        return math.log1p(max(self._size - 0.5, 0.5) / 1.5)
+    async def _counted(self, collection: str, tenant: Filter) -> tuple[int, int]:
+        """Return how many points the tenant has, and how many the collection, as of the last _COUNT_EVERY seconds."""
+        counted_at, counts = self._counts.get((collection, tenant), (-math.inf, (0, 0)))
+        if time.monotonic() - counted_at > _COUNT_EVERY:
+            counts = await self._engine.count(collection, tenant), await self._engine.count(collection)
+            self._counts[collection, tenant] = time.monotonic(), counts
+        return counts
 
     async def _hits(
-        self, best: Sequence[Fused], vector: Sequence[float], cosines: dict[str, float], collection: str
+        self,
+        best: Sequence[Fused],
+        vector: Sequence[float],
+        cosines: dict[str, float],
+        collection: str,
+        own: int,
     ) -> list[Hit]:
-        """Fetch what is shown; a point deleted since the search is left out. `cosines` are those that it has found."""
+        """Fetch what is shown; a point deleted since the search is left out. `cosines` are those that it has found.
+
+        Of `own` points of the tenant a term has the weight 1 that only one of them has (the IDF of BM25).
+        """
         if not best:
             return []
+        unit = math.log1p(max(own - 0.5, 0.5) / 1.5)
         ids = [candidate.point_id for candidate in best]
-        points = {point.id: point for point in await self._engine.read(collection, ids, dense=True)}
-        unit = await self._rarest(collection)
-        # Only the terms have named these.
-        others = [point_id for point_id in points if point_id not in cosines]
+        # Only the terms have named these: their vectors are needed.
+        others = [point_id for point_id in ids if point_id not in cosines]
+        scored = [point_id for point_id in ids if point_id in cosines]
+        with first_failure():
+            async with asyncio.TaskGroup() as tasks:
+                reads = [
+                    tasks.create_task(self._engine.read(collection, wanted, dense=dense))
+                    for wanted, dense in ((scored, False), (others, True))
+                    if wanted
+                ]
+        points = {point.id: point for read in reads for point in read.result()}
+        others = [point_id for point_id in others if point_id in points]
         cosines |= zip(others, _cosines(vector, [points[point_id].dense for point_id in others]), strict=True)
         hits = [
             Hit(
@@ -416,18 +480,20 @@ class Index:
 
 
 @asynccontextmanager
-async def open_index(
+async def open_index(  # noqa: PLR0913  three stores of the product, three kinds of use
     settings: IndexSettings,
     embedder: Embedder,
     terms: Terms,
     *,
     check: bool = True,
     read_only: bool = False,
+    waits: bool = False,
     discard_former: bool = False,
 ) -> AsyncGenerator[Index]:
     """Open the index and make sure that its collection is there and was filled by this embedder (`check`).
 
     With `read_only` nothing is made, and until another process has made the collection every search is unavailable.
+    With `waits` a server that is away is opened all the same: everything is unavailable until it answers.
     With `discard_former` a folder in the format of a former release is emptied.
 
     Raises:
@@ -436,15 +502,14 @@ async def open_index(
         IndexUnavailable: the server does not answer, or the folder cannot be opened.
     """
     async with _open_engine(settings, discard_former=discard_former) as engine:
-        vectors = _vectors_of(embedder)
-        collection: str | None
-        if not read_only:
-            collection = await ensure_collection(engine, alias=settings.alias, vectors=vectors, check=check)
-        else:
-            if check:
-                await check_behind(engine, alias=settings.alias, vectors=vectors)
-            collection = await engine.behind(settings.alias)
-        yield Index(engine, embedder, terms, settings, collection=collection)
+        index = Index(engine, embedder, terms, settings, collection=None)
+        try:
+            await index.start(check=check, read_only=read_only)
+        except IndexUnavailable as exc:
+            if not waits:
+                raise
+            log.warning("index_start_failed", error=str(exc), retries="at each use")
+        yield index
 
 
 @asynccontextmanager
@@ -473,6 +538,10 @@ def _of_newest_versions(hits: Sequence[Hit]) -> list[Hit]:
         passage = hit.passage
         newest[passage.document_id] = max(passage.version, newest.get(passage.document_id, 0))
     return [hit for hit in hits if hit.passage.version == newest[hit.passage.document_id]]
+
+
+def _of_tenant(tenant: str) -> Filter:
+    return Filter(must=(Equals(TENANT_FIELD, tenant),))
 
 
 def _of_version(tenant: str, document_id: str, version: int) -> Filter:

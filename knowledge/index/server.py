@@ -1,21 +1,26 @@
-"""A Qdrant server as an engine, through its asynchronous client (REST).
+"""A Qdrant server as an engine, through its client's generated API (REST).
 
 The API is documented at https://api.qdrant.tech; `scripts/qdrant_requests` holds every request that this file sends
 against the server's published OpenAPI description.
 """
 
 import asyncio
-import math
+import os
+import socket
+import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
+import httpx
 import structlog
-from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+from qdrant_client.http import AsyncApis, models
+from qdrant_client.http.api_client import AsyncApiClient
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from knowledge.index.engine import (
     DENSE,
@@ -38,10 +43,11 @@ from knowledge.index.engine import (
 from knowledge.index.filters import Above, AnyOf, AtMost, Condition, Equals, Filter, Missing
 from knowledge.index.settings import ServerSettings
 from knowledge.terms import SparseTerms
+from knowledge.tls import tls_reason
 
 T = TypeVar("T")
-
-log = structlog.get_logger(__name__)
+T_co = TypeVar("T_co", covariant=True)
+Apis = AsyncApis[AsyncApiClient]
 
 # Everything the client raises when the server cannot be asked: its own two trees (httpx is wrapped in them), and
 # ValueError for a text that cannot be encoded and a reply that is no JSON. TimeoutError is an OSError.
@@ -51,44 +57,87 @@ OLDEST_SERVER = (1, 19)
 NEWEST_SERVER = (1, 21)
 """Client and server may be one minor version apart; the client is pinned to 1.20."""
 
+_HEADERS = {"accept-encoding": "identity"}
+"""A compressed reply is sent in chunks, the last of which waits 40 ms for an acknowledgement (Nagle's algorithm)."""
+_CONNECTIONS = 100
+_IDLE_SECONDS = 4.0
+"""The server closes a connection that was idle for 5 s."""
+_SETTLE_SECONDS = 10.0
+"""The time for which nodes of a cluster may disagree about a collection that was just created."""
+_SETTLE_WAIT_SECONDS = 0.2
+_CONFLICTS = frozenset({404, 409, 500})
+"""What a node answers to a change that it has not seen yet, or that another process has just made."""
+_DISK_FULL = b"No space left on device"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_PORTS = {"http": 80, "https": 443}
+
+log = structlog.get_logger(__name__)
+
 
 @asynccontextmanager
 async def open_server(
     url: str, settings: ServerSettings, *, api_key: str | None, read_timeout: float, write_timeout: float
 ) -> AsyncGenerator["ServerEngine"]:
-    """Open the client of a server of a version that it speaks to; timeouts are in seconds.
+    """Open the client of a server, which need not answer yet; timeouts are in seconds.
 
     Raises:
-        IndexUnavailable: it does not answer.
-        IndexFormatUnknown: its version is too old, or too new.
         IndexRefused: the TLS files cannot be used.
     """
-    options: dict[str, Any] = {}
-    if url.startswith("https:"):
+    parts = urlsplit(url)
+    options: dict[str, Any] = {"headers": {**_HEADERS, **({"api-key": api_key} if api_key else {})}}
+    if parts.scheme == "https":
         try:
             options["verify"] = await asyncio.to_thread(settings.context)
         except OSError as exc:  # ssl.SSLError is one
             raise IndexRefused(f"the TLS files of the Qdrant server cannot be used: {exc}") from exc
-    # The client's own check of versions is a blocking request in its constructor.
-    client = AsyncQdrantClient(
-        url=url.rstrip("/"), api_key=api_key, timeout=math.ceil(write_timeout), check_compatibility=False, **options
+    elif api_key and parts.hostname not in _LOOPBACK:
+        log.warning("qdrant_key_unencrypted", host=parts.hostname, detail="let QDRANT_URL begin with https://")
+    # Half the deadline of a read, so that a node that drops packets leaves time for the repetition.
+    options["timeout"] = httpx.Timeout(write_timeout, connect=read_timeout / 2)
+    address = f"{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"
+    async with _client(url, **options) as apis, _client(url, **options) as spare:
+        yield ServerEngine(apis, spare, settings, address, read_timeout=read_timeout, write_timeout=write_timeout)
+
+
+@asynccontextmanager
+async def _client(url: str, **options: Any) -> AsyncGenerator[Apis]:
+    limits = httpx.Limits(
+        max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
     )
-    engine = ServerEngine(client, settings, read_timeout=read_timeout, write_timeout=write_timeout)
+    apis: Apis = AsyncApis(url.rstrip("/"), limits=limits, **options)
     try:
-        await engine.check_version()
-        yield engine
+        yield apis
     finally:
-        await client.close()
+        await apis.aclose()
+
+
+class _Reply(Protocol[T_co]):
+    """What every call of the generated API but one returns."""
+
+    @property
+    def result(self) -> T_co | None: ...
 
 
 class ServerEngine:
-    """Implements `Engine`; the client waits for its sockets in this event loop."""
+    """Implements `Engine`; both clients wait for their sockets in this event loop.
+
+    Each keeps its connections; a read that fails changes to the other one, whose connections may lead to another node.
+    """
 
     def __init__(
-        self, client: AsyncQdrantClient, settings: ServerSettings, *, read_timeout: float, write_timeout: float
+        self,
+        apis: Apis,
+        spare: Apis,
+        settings: ServerSettings,
+        address: str,
+        *,
+        read_timeout: float,
+        write_timeout: float,
     ) -> None:
-        self._client = client
+        self._apis = apis
+        self._spare = spare
         self._settings = settings
+        self._server = f"the Qdrant server at {address}"
         self._read_timeout = read_timeout
         self._write_timeout = write_timeout
         quantized = models.QuantizationSearchParams(rescore=True, oversampling=settings.oversampling)
@@ -96,145 +145,175 @@ class ServerEngine:
             hnsw_ef=HNSW_EF, quantization=None if settings.quantize == "off" else quantized
         )
 
-    async def check_version(self) -> None:
-        """Raise IndexFormatUnknown unless the server is of a version that the client speaks to."""
-        version = (await self._ask(self._client.info, self._read_timeout)).version
+    async def check(self) -> None:
+        try:
+            version = (await self._repeated(lambda apis: apis.service_api.root())).version
+        except CollectionGone:
+            raise IndexUnavailable(f"{self._server} is not one: QDRANT_URL leads to something else") from None
         major, _, rest = version.partition(".")
         minor = rest.partition(".")[0]
         known = major.isdigit() and minor.isdigit() and OLDEST_SERVER <= (int(major), int(minor)) <= NEWEST_SERVER
         if not known:
             oldest, newest = (".".join(map(str, bound)) for bound in (OLDEST_SERVER, NEWEST_SERVER))
-            raise IndexFormatUnknown(f"the Qdrant server is of version {version}: run one of {oldest} to {newest}")
+            raise IndexFormatUnknown(f"{self._server} is of version {version}: run one of {oldest} to {newest}")
 
     async def collections(self) -> list[str]:
-        answer = await self._ask(self._client.get_collections, self._read_timeout)
+        answer = await self._read(lambda apis: apis.collections_api.get_collections())
         return [described.name for described in answer.collections]
 
     async def vectors_of(self, collection: str) -> Vectors:
-        config = (await self._ask(lambda: self._client.get_collection(collection), self._read_timeout)).config
+        config = (await self._read(lambda apis: apis.collections_api.get_collection(collection))).config
         metadata = config.metadata or {}
         embedder, terms = metadata.get("embedder"), metadata.get("terms", 1)
         dense = config.params.vectors.get(DENSE) if isinstance(config.params.vectors, dict) else None
         return Vectors(None if embedder is None else str(embedder), None if dense is None else dense.size, int(terms))
 
     async def create(self, collection: str, vectors: Vectors) -> None:
-        if not await self._exists(collection):
-            try:
-                await self._ask(lambda: self._create(collection, vectors), self._write_timeout)
-            except IndexUnavailable as exc:
-                # Another replica that boots at the same moment may have been first.
-                if not isinstance(exc.__cause__, UnexpectedResponse) or not await self._exists(collection):
-                    raise
-        # With a graph a tenant no other field gets graphs of its own.
-        graph = False if self._settings.graph_by_tenant else None
-        keyword, integer, number = (
-            models.KeywordIndexType.KEYWORD,
-            models.IntegerIndexType.INTEGER,
-            models.FloatIndexType.FLOAT,
-        )
-        schemas: dict[str, models.PayloadSchemaParams] = {
-            TENANT_FIELD: models.KeywordIndexParams(type=keyword, is_tenant=True),
-            **dict.fromkeys(KEYWORD_FIELDS, models.KeywordIndexParams(type=keyword, enable_hnsw=graph)),
-            **dict.fromkeys(
-                INTEGER_FIELDS, models.IntegerIndexParams(type=integer, lookup=True, range=True, enable_hnsw=graph)
-            ),
-            **dict.fromkeys(FLOAT_FIELDS, models.FloatIndexParams(type=number, enable_hnsw=graph)),
-        }
-        for field, schema in schemas.items():
-            index = partial(self._client.create_payload_index, collection, field, schema, wait=True)
-            await self._ask(index, self._write_timeout)
+        async def create() -> None:
+            exists = await self._read(lambda apis: apis.collections_api.collection_exists(collection))
+            if not exists.exists:
+                await self._write(
+                    lambda apis: apis.collections_api.create_collection(
+                        collection, create_collection=self._described(vectors)
+                    )
+                )
+            for field, schema in _PAYLOAD_INDEXES.items():
+                index = models.CreateFieldIndex(field_name=field, field_schema=schema)
+                await self._write(partial(_create_field_index, collection=collection, index=index))
+
+        await self._settled(create)
         await self._check_copies(collection)
 
     async def drop(self, collection: str) -> None:
-        await self._ask(lambda: self._client.delete_collection(collection), self._write_timeout)
+        await self._write(lambda apis: apis.collections_api.delete_collection(collection))
 
     async def behind(self, alias: str) -> str | None:
-        aliases = (await self._ask(self._client.get_aliases, self._read_timeout)).aliases
+        aliases = (await self._read(lambda apis: apis.aliases_api.get_collections_aliases())).aliases
         return next((known.collection_name for known in aliases if known.alias_name == alias), None)
 
     async def point_alias(self, alias: str, collection: str) -> None:
-        operations: list[models.CreateAliasOperation | models.DeleteAliasOperation] = []
-        if await self.behind(alias) is not None:
-            operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
-        new = models.CreateAlias(collection_name=collection, alias_name=alias)
-        operations.append(models.CreateAliasOperation(create_alias=new))
-        await self._ask(lambda: self._client.update_collection_aliases(operations), self._write_timeout)
+        async def point() -> None:
+            former = await self.behind(alias)
+            if former == collection:
+                return
+            operations: list[models.CreateAliasOperation | models.DeleteAliasOperation] = []
+            if former is not None:
+                operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+            new = models.CreateAlias(collection_name=collection, alias_name=alias)
+            operations.append(models.CreateAliasOperation(create_alias=new))
+            change = models.ChangeAliasesOperation(actions=operations)
+            await self._write(lambda apis: apis.aliases_api.update_aliases(change_aliases_operation=change))
+
+        await self._settled(point)
 
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
-        requests = [self._query(query) for query in queries]
-        answers = await self._ask(lambda: self._client.query_batch_points(collection, requests), self._read_timeout)
+        batch = models.QueryRequestBatch(searches=[self._query(query) for query in queries])
+        answers = await self._read(
+            lambda apis: apis.search_api.query_batch_points(collection, query_request_batch=batch)
+        )
         return [{str(point.id): point.score for point in answer.points} for answer in answers]
 
-    async def size(self, collection: str) -> int:
-        return (await self._ask(lambda: self._client.count(collection, exact=False), self._read_timeout)).count
-
-    async def count(self, collection: str, only: Filter) -> int:
-        wanted = _filter(only)
-        return (await self._ask(lambda: self._client.count(collection, wanted, exact=True), self._read_timeout)).count
+    async def count(self, collection: str, only: Filter | None = None) -> int:
+        wanted = models.CountRequest(filter=None if only is None else _filter(only), exact=True)
+        return (await self._read(lambda apis: apis.points_api.count_points(collection, count_request=wanted))).count
 
     async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
-        wanted = _filter(only)
-        facet = partial(self._client.facet, collection, field, facet_filter=wanted, limit=limit, exact=True)
-        answer = await self._ask(facet, self._read_timeout)
+        wanted = models.FacetRequest(key=field, filter=_filter(only), limit=limit, exact=True)
+        answer = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=wanted))
         return {str(hit.value): hit.count for hit in answer.hits}
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:
-        payload = True if fields is None else list(fields)
-        vectors = [DENSE] if dense else False
-        records = await self._ask(
-            lambda: self._client.retrieve(collection, ids, with_payload=payload, with_vectors=vectors),
-            self._read_timeout,
+        wanted = models.PointRequest(
+            ids=list(ids),
+            with_payload=True if fields is None else list(fields),
+            with_vector=[DENSE] if dense else False,
         )
+        records = await self._read(lambda apis: apis.points_api.get_points(collection, point_request=wanted))
         return [_stored(record) for record in records]
 
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
     ) -> tuple[list[StoredPoint], str | None]:
-        wanted = _filter(only)
-        records, following = await self._ask(
-            lambda: self._client.scroll(collection, scroll_filter=wanted, limit=limit, offset=after),
-            self._read_timeout,
-        )
-        return [_stored(record) for record in records], None if following is None else str(following)
+        wanted = models.ScrollRequest(filter=_filter(only), limit=limit, offset=after, with_payload=True)
+        page = await self._read(lambda apis: apis.points_api.scroll_points(collection, scroll_request=wanted))
+        following = page.next_page_offset
+        return [_stored(record) for record in page.points], None if following is None else str(following)
 
     async def upsert(self, collection: str, points: Sequence[NewPoint]) -> None:
-        structs = await asyncio.to_thread(_structs, points)
-        await self._ask(lambda: self._client.upsert(collection, structs, wait=True), self._write_timeout)
+        new = models.PointsList(points=await asyncio.to_thread(_structs, points))
+        await self._write(
+            lambda apis: apis.points_api.upsert_points(collection, wait=True, point_insert_operations=new)
+        )
 
     async def set_payload(self, collection: str, only: Filter, payload: Payload) -> None:
-        wanted = _filter(only)
-        await self._ask(
-            lambda: self._client.set_payload(collection, dict(payload), points=wanted, wait=True), self._write_timeout
-        )
+        change = models.SetPayload(payload=dict(payload), filter=_filter(only))
+        await self._write(lambda apis: apis.points_api.set_payload(collection, wait=True, set_payload=change))
 
     async def delete(self, collection: str, only: Filter) -> None:
         wanted = models.FilterSelector(filter=_filter(only))
-        await self._ask(lambda: self._client.delete(collection, wanted, wait=True), self._write_timeout)
+        await self._write(lambda apis: apis.points_api.delete_points(collection, wait=True, points_selector=wanted))
 
-    async def _ask(self, operation: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
-        """Run one operation of the client within `timeout` seconds; translate whatever it raises."""
+    async def _read(self, operation: Callable[[Apis], Awaitable[_Reply[T]]]) -> T:
+        return self._result(await self._repeated(operation))
+
+    async def _repeated(self, operation: Callable[[Apis], Awaitable[T]]) -> T:
+        """Run a read within its deadline; it is repeated once where the connection or the server failed."""
+        async with self._translated(self._read_timeout):
+            apis = self._apis
+            try:
+                return await operation(apis)
+            except (ResponseHandlingException, UnexpectedResponse) as exc:
+                if not _may_pass(exc):
+                    raise
+            if self._apis is apis:
+                self._apis, self._spare = self._spare, apis
+            return await operation(self._apis)
+
+    async def _write(self, operation: Callable[[Apis], Awaitable[_Reply[T]]]) -> T:
+        async with self._translated(self._write_timeout):
+            reply = await operation(self._apis)
+        return self._result(reply)
+
+    async def _settled(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Make a change that another process may be making: what a node refuses meanwhile is tried again."""
+        deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
+        while True:
+            try:
+                return await change()
+            except IndexUnavailable as exc:
+                if not _in_conflict(exc.__cause__) or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_SETTLE_WAIT_SECONDS)
+
+    def _result(self, reply: _Reply[T]) -> T:
+        if reply.result is None:
+            raise IndexUnavailable(f"{self._server} answered without a result")
+        return reply.result
+
+    @asynccontextmanager
+    async def _translated(self, seconds: float) -> AsyncGenerator[None]:
+        """Bound the block in time; what the client raises becomes IndexUnavailable, with its reason."""
         try:
-            async with asyncio.timeout(timeout):
-                return await operation()
+            async with asyncio.timeout(seconds):
+                yield
         except UnexpectedResponse as exc:
             if exc.status_code == 404:
-                raise CollectionGone("the Qdrant server has no such collection") from exc
-            advice = ": QDRANT_API_KEY may not do this" if exc.status_code in (401, 403) else ""
-            raise IndexUnavailable(f"the Qdrant server answered {exc.status_code} {exc.reason_phrase}{advice}") from exc
+                raise CollectionGone(f"{self._server} has no such collection") from exc
+            status = f"{exc.status_code} {exc.reason_phrase}"
+            raise IndexUnavailable(f"{self._server} answered {status}{_advice(exc)}") from exc
+        except TimeoutError as exc:
+            raise IndexUnavailable(f"{self._server} did not answer within {seconds:g} s") from exc
         except CLIENT_ERRORS as exc:
-            raise IndexUnavailable(f"the index failed: {type(exc).__name__}") from exc
-
-    async def _exists(self, collection: str) -> bool:
-        return await self._ask(lambda: self._client.collection_exists(collection), self._read_timeout)
+            raise IndexUnavailable(f"{self._server} {_failure(exc)}") from exc
 
     async def _check_copies(self, collection: str) -> None:
         """Log where a shard has fewer copies than are configured: a server with too few nodes keeps fewer, silently."""
         replicas = self._settings.replicas
         if replicas == 1:
             return
-        cluster = await self._ask(lambda: self._client.collection_cluster_info(collection), self._read_timeout)
+        cluster = await self._read(lambda apis: apis.distributed_api.collection_cluster_info(collection))
         held = [shard.shard_id for shard in cluster.local_shards] + [shard.shard_id for shard in cluster.remote_shards]
         copies = Counter(held)
         fewest = min(copies.values(), default=0)
@@ -242,21 +321,18 @@ class ServerEngine:
             advice = "give the server as many nodes, then run `ingest reindex`, or set QDRANT__REPLICAS to the copies"
             log.warning("copies_missing", collection=collection, copies=fewest, configured=replicas, advice=advice)
 
-    async def _create(self, collection: str, vectors: Vectors) -> bool:
+    def _described(self, vectors: Vectors) -> models.CreateCollection:
         settings = self._settings
-        size = vectors.dimensions or 0
         quantized = settings.quantize == "int8"
         int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-        return await self._client.create_collection(
-            collection,
-            vectors_config={DENSE: models.VectorParams(size=size, distance=models.Distance.COSINE, on_disk=quantized)},
-            sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+        dense = models.VectorParams(size=vectors.dimensions or 0, distance=models.Distance.COSINE, on_disk=quantized)
+        return models.CreateCollection(
+            vectors={DENSE: dense},
+            sparse_vectors={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             shard_number=settings.shards,
             replication_factor=settings.replicas,
             write_consistency_factor=settings.write_consistency,
             on_disk_payload=settings.payload_on_disk,
-            # m=0: no graph over all points; payload_m: one a tenant (qdrant.tech, "Multitenancy").
-            hnsw_config=models.HnswConfigDiff(m=0, payload_m=16) if settings.graph_by_tenant else None,
             quantization_config=models.ScalarQuantization(scalar=int8) if quantized else None,
             metadata={"embedder": vectors.embedder, "terms": vectors.terms},
         )
@@ -264,10 +340,76 @@ class ServerEngine:
     def _query(self, query: Query) -> models.QueryRequest:
         wanted = _filter(query.filter)
         if isinstance(query.vector, SparseTerms):
-            return models.QueryRequest(query=_sparse(query.vector), using=TERMS, filter=wanted, limit=query.limit)
+            corpus = None if query.corpus is None else models.IdfCorpusParams(corpus=_filter(query.corpus))
+            params = None if corpus is None else models.SearchParams(idf=corpus)
+            return models.QueryRequest(
+                query=_sparse(query.vector), using=TERMS, filter=wanted, limit=query.limit, params=params
+            )
         return models.QueryRequest(
             query=list(query.vector), using=DENSE, filter=wanted, limit=query.limit, params=self._dense_params
         )
+
+
+_KEYWORD = models.KeywordIndexType.KEYWORD
+_PAYLOAD_INDEXES: dict[str, models.PayloadSchemaParams] = {
+    TENANT_FIELD: models.KeywordIndexParams(type=_KEYWORD, is_tenant=True),
+    **dict.fromkeys(KEYWORD_FIELDS, models.KeywordIndexParams(type=_KEYWORD)),
+    **dict.fromkeys(
+        INTEGER_FIELDS, models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=True)
+    ),
+    **dict.fromkeys(FLOAT_FIELDS, models.FloatIndexParams(type=models.FloatIndexType.FLOAT)),
+}
+
+
+def _create_field_index(
+    apis: Apis, *, collection: str, index: models.CreateFieldIndex
+) -> Awaitable[_Reply[models.UpdateResult]]:
+    return apis.indexes_api.create_field_index(collection, wait=True, create_field_index=index)
+
+
+def _may_pass(exc: ResponseHandlingException | UnexpectedResponse) -> bool:
+    """Return whether a repetition of the request may succeed: its connection failed, or the server did."""
+    if isinstance(exc, UnexpectedResponse):
+        return (exc.status_code or 0) >= 500
+    return isinstance(exc.source, httpx.TransportError)
+
+
+def _in_conflict(exc: BaseException | None) -> bool:
+    return isinstance(exc, UnexpectedResponse) and exc.status_code in _CONFLICTS and _DISK_FULL not in exc.content
+
+
+def _advice(exc: UnexpectedResponse) -> str:
+    """Return what the answer of a server comes from; its text may hold a customer's, and is not repeated."""
+    if exc.status_code == 401:
+        return ": QDRANT_API_KEY is not a key of this server"
+    if exc.status_code == 403:
+        return ": QDRANT_API_KEY may not do this"
+    return ": its disk is full" if _DISK_FULL in exc.content else ""
+
+
+def _failure(exc: BaseException) -> str:
+    """Return what went wrong on the way to a server, as the end of a sentence about it."""
+    for cause in _causes(exc):
+        match cause:
+            case httpx.ConnectTimeout():
+                return "cannot be reached: it accepts no connection in time"
+            case httpx.RemoteProtocolError():
+                return "closed the connection without an answer in HTTP: if it speaks TLS, QDRANT_URL needs https://"
+            case socket.gaierror():
+                return "cannot be reached: its host name is unknown"
+            case ssl.SSLError():
+                return f"cannot be reached over TLS: {tls_reason(cause)}"
+            case OSError(errno=int(number)):
+                return f"cannot be reached: {os.strerror(number)}"
+    return f"cannot be asked: {type(exc).__name__}"
+
+
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it."""
+    while exc is not None:
+        yield exc
+        source = exc.source if isinstance(exc, ResponseHandlingException) else None
+        exc = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else source or exc.__cause__ or exc.__context__
 
 
 def _filter(only: Filter) -> models.Filter:

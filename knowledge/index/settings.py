@@ -1,12 +1,40 @@
 """Settings of the index: where it is, how a server keeps it, and how halves are fused."""
 
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 
 from knowledge.index.fusion import FusionSettings
 from knowledge.tls import TlsSettings
+
+QDRANT_PORT: Final = 6333
+
+
+def _with_port(url: object) -> object:
+    """Return a URL with Qdrant's port where it names none."""
+    if not isinstance(url, str):
+        return url
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    if not parts.hostname or re.search(r":[^\]]+$", host):
+        return url
+    return parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{QDRANT_PORT}").geturl()
+
+
+QdrantUrl = Annotated[AnyHttpUrl, BeforeValidator(_with_port)]
+"""The address of a Qdrant server: the port in it holds, also its scheme's own; without a port it is 6333."""
 
 
 class ServerSettings(TlsSettings, frozen=True):
@@ -25,9 +53,6 @@ class ServerSettings(TlsSettings, frozen=True):
     oversampling: float = Field(
         2.0, ge=1, description="ratio: candidates scored again, in multiples of those asked for"
     )
-    graph_by_tenant: bool = Field(
-        default=False, description="one HNSW graph a tenant instead of one over all: for many tenants of like size"
-    )
 
     @property
     def write_consistency(self) -> int:
@@ -38,7 +63,7 @@ class ServerSettings(TlsSettings, frozen=True):
 class IndexSettings(BaseModel, frozen=True):
     """Either the `url` of a Qdrant server or the `path` of an embedded one, which only one process may open."""
 
-    url: AnyHttpUrl | None = None
+    url: QdrantUrl | None = None
     path: Path | None = None
     api_key: SecretStr | None = None
     server: ServerSettings = ServerSettings()

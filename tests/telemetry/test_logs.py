@@ -60,6 +60,12 @@ def test_drivers_never_log_below_info(lines: io.StringIO) -> None:
     assert CANARY not in lines.getvalue()
 
 
+def test_requests_to_other_servers_are_no_lines_of_the_log(lines: io.StringIO) -> None:
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).info("HTTP Request: POST http://qdrant:6333/collections/kb-1/points/query/batch")
+    assert not lines.getvalue()
+
+
 def fail() -> None:
     raise ValueError(f"cannot read {CANARY}") from KeyError(CANARY)
 

@@ -148,6 +148,7 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
                 await ask(Served(models, []))
     headers, body = seen[0]
     assert (headers["Authorization"], headers["X-Project"]) == (f"Bearer {KEY}", "cards")
+    assert headers["Accept-Encoding"] == "identity", "a gateway that compresses keeps tokens back"
     assert (body["repetition_penalty"], body["stream"], body["return_token_ids"]) == (1.1, True, True)
 
 

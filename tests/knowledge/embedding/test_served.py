@@ -155,6 +155,13 @@ async def test_passages_go_in_bounded_batches_and_come_back_in_order() -> None:
         assert slopes == list(range(1, 12))
 
 
+async def test_replies_come_uncompressed_over_one_connection_that_is_kept() -> None:
+    async with embedding_server(constant) as server, open_embedder(settings(server)) as embedder:
+        for _ in range(3):
+            await embedder.embed_queries(["a"])
+        assert (server.encodings, len(server.connections)) == ({"identity"}, 1)
+
+
 @pytest.mark.parametrize("kind", ["queries", "passages"])
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_what_may_pass_is_tried_again(status: int, kind: str) -> None:

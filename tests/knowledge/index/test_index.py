@@ -54,6 +54,22 @@ async def test_a_question_finds_its_passage_by_meaning_or_by_terms(index: Index,
     assert all(-1 <= hit.dense <= 1 and hit.terms >= 0 for hit in hits)
 
 
+async def test_a_tenant_beside_another_is_searched_as_if_it_were_alone(
+    tmp_path: Path, index: Index, embedder: Embedder, terms: Terms
+) -> None:
+    questions = ("해외 송금 수수료", "정기예금 중도해지 이율", "annual fee of the travel card", "카드 lost 1588-0000")
+    await index.upsert(numbered(*CORPUS))
+    foreign = [replace(passage, tenant="other", document_id=f"f{passage.n}") for passage in numbered(*CORPUS[2:5] * 9)]
+    async with open_index(IndexSettings(path=tmp_path / "shared"), embedder, terms) as beside:
+        await beside.upsert([*foreign, *numbered(*CORPUS)])
+        for question in questions:
+            alone = await index.search(question, access=CUSTOMER, limit=6)
+            shared = await beside.search(question, access=CUSTOMER, limit=6)
+            assert_same(shared, alone)
+            assert [hit.terms for hit in shared] == pytest.approx([hit.terms for hit in alone], rel=1e-4)
+            assert any(hit.terms for hit in alone)
+
+
 async def test_each_half_can_be_asked_alone(index: Index) -> None:
     await index.upsert(numbered(*CORPUS))
     question = "해외 송금 수수료는 얼마인가요?"

@@ -6,13 +6,17 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
+import msgspec
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import unused_port
 from pydantic import ValidationError
 from qdrant_client.common import client_exceptions
 from qdrant_client.http import exceptions
@@ -28,16 +32,18 @@ from knowledge.index import (
     open_index,
 )
 from knowledge.index.engine import Engine
+from knowledge.index.filters import Filter
 from knowledge.index.server import CLIENT_ERRORS, open_server
 from knowledge.terms import Terms
 from tests.certificates import certificates
 from tests.knowledge.conftest import CUSTOMER, numbered
 from tests.knowledge.index.conformance import EngineConformance, OpenAgain
 from tests.knowledge.index.points import VECTORS
-from tests.qdrant_server import FakeServer, ok
+from tests.qdrant_server import FakeServer, ok, refused, service
 
 pytestmark = pytest.mark.anyio
 TIMEOUTS = {"read_timeout": 10.0, "write_timeout": 30.0}
+FILTERED = {"tenant", "readers", "document_id", "version", "visible_from", "visible_until", "language"}
 
 
 def opened(settings: ServerSettings) -> Any:
@@ -46,14 +52,15 @@ def opened(settings: ServerSettings) -> Any:
 
 
 @pytest.mark.qdrant
-@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
-@pytest.mark.parametrize(
-    "kept", [{}, {"quantize": "int8"}, {"graph_by_tenant": True, "shards": 2, "payload_on_disk": False}], ids=str
-)
+@pytest.mark.parametrize("kept", [{}, {"quantize": "int8"}, {"shards": 2, "payload_on_disk": False}], ids=str)
 class TestServer(EngineConformance):
     @pytest.fixture
     def alias(self) -> str:
         return f"test{uuid4().hex[:12]}"
+
+    @pytest.fixture
+    def shards(self, kept: dict[str, Any]) -> int:
+        return int(kept.get("shards", 1))
 
     @pytest.fixture
     async def engine(self, alias: str, kept: dict[str, Any]) -> AsyncGenerator[Engine]:
@@ -106,8 +113,7 @@ def at(server: FakeServer) -> IndexSettings:
 async def test_a_server_gets_its_payload_indexes_at_boot(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
     async with open_index(at(server), embedder, terms) as index:
         assert index.collection == "kb-1"
-    filtered = {"tenant", "readers", "document_id", "version", "visible_from", "visible_until", "language"}
-    assert set(server.indexed) == filtered
+    assert set(server.indexed) == FILTERED
 
 
 @pytest.mark.parametrize(("replicas", "acknowledged"), [(1, 1), (2, 1), (3, 2), (4, 3)])
@@ -164,7 +170,7 @@ async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
     server: FakeServer, embedder: Embedder, terms: Terms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.aliased = False
-    server.answer = ok([{"points": []}] * 3)
+    server.answer = partial(ok, [{"points": []}] * 3)
     async with open_index(at(server), embedder, terms, read_only=True) as index:
         assert index.collection == ""
         for _ in range(2):
@@ -187,23 +193,264 @@ async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
         lambda: web.Response(status=429, headers={"retry-after": "3"}),
         lambda: web.Response(text="not JSON"),
         lambda: web.json_response({"result": [{"points": 7}]}),
-        lambda: None,
+        None,
     ],
     ids=["500", "404", "429", "no JSON", "other JSON", "silence"],
 )
 async def test_a_server_that_fails_makes_a_search_unavailable_within_its_time(
-    server: FakeServer, embedder: Embedder, terms: Terms, answer: Callable[[], web.Response | None]
+    server: FakeServer, embedder: Embedder, terms: Terms, answer: Callable[[], web.Response] | None
 ) -> None:
     async with open_index(at(server), embedder, terms) as index:
-        server.answer = answer()
+        server.answer = answer
         with anyio.fail_after(5), pytest.raises(IndexUnavailable):
             await index.search("수수료", access=CUSTOMER, limit=3)
 
 
 async def test_a_key_that_may_not_write_is_named(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
     async with open_index(at(server), embedder, terms) as index:
+        server.failures = [refused(403, "Global manage access is required")]
         with pytest.raises(IndexUnavailable, match=r"answered 403 Forbidden: QDRANT_API_KEY may not do this"):
             await index._engine.drop("kb-1")
+
+
+async def test_a_wrong_key_and_a_full_disk_are_named_by_host_and_port(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    named = f"the Qdrant server at 127.0.0.1:{server.server.port}"
+    server.failures = [refused(401, "Invalid API key or JWT")]
+    with pytest.raises(IndexUnavailable, match=f"^{named} answered 401 .*: QDRANT_API_KEY is not a key of this server"):
+        async with open_index(at(server), embedder, terms):
+            pass
+    async with open_index(at(server), embedder, terms) as index:
+        full = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
+        server.failures = [refused(500, full)]
+        with pytest.raises(IndexUnavailable, match=f"^{named} answered 500 .*: its disk is full"):
+            await index._engine.delete("kb-1", Filter(must=()))
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://127.0.0.1:1", r"127\.0\.0\.1:1 cannot be reached: Connection refused"),
+        ("http://localhost:1/below", r"localhost:1 cannot be reached: Connection refused"),
+        ("http://nowhere.invalid", r"nowhere\.invalid:6333 cannot be reached: its host name is unknown"),
+    ],
+)
+async def test_a_server_that_cannot_be_reached_is_named_with_its_port_and_the_cause(
+    embedder: Embedder, terms: Terms, url: str, sentence: str
+) -> None:
+    with pytest.raises(IndexUnavailable, match=f"^the Qdrant server at {sentence}$"):
+        async with open_index(IndexSettings.model_validate({"url": url}), embedder, terms):
+            pass
+
+
+async def test_http_at_a_port_of_tls_and_https_at_one_of_http_are_named(
+    tmp_path: Path, server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    certificates(tmp_path)
+    async with served_with_tls(tmp_path) as url:
+        plain = IndexSettings.model_validate({"url": url.replace("https:", "http:")})
+        with pytest.raises(IndexUnavailable, match="if it speaks TLS, QDRANT_URL needs https://"):
+            async with open_index(plain, embedder, terms):
+                pass
+    encrypted = IndexSettings.model_validate({"url": str(at(server).url).replace("http:", "https:")})
+    with pytest.raises(IndexUnavailable, match=r"over TLS: (WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE)"):
+        async with open_index(encrypted, embedder, terms):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("given", "port"),
+    [
+        ("http://host", 6333),
+        ("https://host/prefix", 6333),
+        ("http://[::1]", 6333),
+        ("https://host:443", 443),
+        ("http://host:80/prefix/", 80),
+        ("https://[::1]:443", 443),
+        ("http://host:7000", 7000),
+    ],
+)
+def test_the_port_of_the_url_holds_and_without_one_it_is_6333(given: str, port: int) -> None:
+    url = IndexSettings.model_validate({"url": given}).url
+    assert url is not None
+    parts = urlsplit(str(url))  # what the client and the check of TLS go to
+    assert (parts.port or {"http": 80, "https": 443}[parts.scheme]) == port
+    assert parts.path == (urlsplit(given).path or "/")
+
+
+async def test_the_path_of_the_url_comes_before_every_call(embedder: Embedder, terms: Terms) -> None:
+    server = FakeServer(prefix="/vectors")
+    await server.server.start_server()
+    try:
+        url = f"{server.server.make_url('/vectors')}"
+        async with open_index(IndexSettings.model_validate({"url": url}), embedder, terms) as index:
+            assert index.collection == "kb-1"
+        with pytest.raises(IndexUnavailable, match="is not one: QDRANT_URL leads to something else"):
+            async with open_index(at(server), embedder, terms):
+                pass
+    finally:
+        server.release.set()
+        await server.server.close()
+
+
+async def test_a_key_that_crosses_the_network_in_plain_text_is_named_once(recwarn: pytest.WarningsRecorder) -> None:
+    with capture_logs() as logs:
+        for url, key in (("http://qdrant:6333", "k"), ("http://qdrant:6333", ""), ("http://localhost:6333", "k")):
+            async with open_server(url, ServerSettings(), api_key=key, **TIMEOUTS):
+                pass
+    assert [(entry["event"], entry["host"]) for entry in logs] == [("qdrant_key_unencrypted", "qdrant")]
+    assert len(recwarn) == 0
+
+
+async def test_replies_come_uncompressed_over_one_connection_that_is_kept(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    server.answer = partial(ok, [{"points": []}] * 3)
+    async with open_index(at(server), embedder, terms) as index:
+        for _ in range(5):
+            await index.search("수수료", access=CUSTOMER, limit=3)
+    assert len(server.received("/points/query/batch")) == 5
+    assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
+    assert len({request.connection for request in server.requests}) == 1
+
+
+def scored(*names: str) -> dict[str, Any]:
+    return {"points": [{"id": name, "version": 0, "score": 1.0 - n / 10} for n, name in enumerate(names)]}
+
+
+async def test_vectors_are_read_only_of_hits_that_the_dense_half_has_not_scored(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    near, nearer, named = numbered("수수료", "이율", "약관")
+    server.held = {passage.point_id: msgspec.to_builtins(passage) for passage in (near, nearer, named)}
+    dense = scored(near.point_id, nearer.point_id)
+    server.answer = lambda: ok([dense, scored(), scored(named.point_id, near.point_id)])
+    async with open_index(at(server), embedder, terms) as index:
+        hits = await index.search("수수료", access=CUSTOMER, limit=3)
+        assert {hit.passage.text for hit in hits} == {"수수료", "이율", "약관"}
+        server.answer = lambda: ok([dense, scored(), scored(near.point_id)])
+        await index.search("수수료", access=CUSTOMER, limit=3)
+    read = [(set(request.body["ids"]), bool(request.body["with_vector"])) for request in server.received("/points")]
+    scored_ones = {near.point_id, nearer.point_id}
+    assert sorted(read, key=lambda one: one[1]) == [
+        (scored_ones, False), (scored_ones, False), ({named.point_id}, True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("foreign", [0, 1])
+async def test_beside_another_tenant_the_rarity_of_terms_is_that_within_the_tenant(
+    server: FakeServer, embedder: Embedder, terms: Terms, foreign: int
+) -> None:
+    (passage,) = numbered("수수료")
+    server.held, server.foreign = {passage.point_id: msgspec.to_builtins(passage)}, foreign
+    server.answer = lambda: ok([scored(passage.point_id), scored(), scored(passage.point_id)])
+    async with open_index(at(server), embedder, terms) as index:
+        for _ in range(2):
+            await index.search("수수료", access=CUSTOMER, limit=3)
+    tenant = {"must": [{"key": "tenant", "match": {"value": "hanbit"}}]}
+    for searched in server.received("/points/query/batch"):
+        corpora = [query.get("params", {}).get("idf") for query in searched.body["searches"]]
+        assert corpora == [None, None, {"corpus": tenant} if foreign else None]
+    assert [request.body.get("filter") for request in server.received("/points/count")] == [tenant, None]
+
+
+async def test_a_read_is_repeated_once_over_another_connection_and_a_write_never(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    server.answer = partial(ok, [{"points": []}] * 3)
+    async with open_index(at(server), embedder, terms) as index:
+        await index.search("수수료", access=CUSTOMER, limit=3)
+        server.failures = [web.Response(status=500)]
+        await index.search("수수료", access=CUSTOMER, limit=3)
+        first, failed, repeated = server.received("/points/query/batch")
+        assert first.connection == failed.connection != repeated.connection
+        server.failures = [web.Response(status=500), web.Response(status=500), web.Response(status=500)]
+        with pytest.raises(IndexUnavailable, match="answered 500"):
+            await index.search("수수료", access=CUSTOMER, limit=3)
+        assert len(server.failures) == 1
+        with pytest.raises(IndexUnavailable, match="answered 500"):
+            await index._engine.delete("kb-1", Filter(must=()))
+        assert server.failures == server.others == []
+
+
+@pytest.mark.parametrize("dies", [True, False], ids=["dead", "failing"])
+async def test_behind_a_service_a_node_that_is_dead_or_fails_loses_no_search(
+    server: FakeServer, embedder: Embedder, terms: Terms, *, dies: bool
+) -> None:
+    other = FakeServer()
+    await other.server.start_server()
+    server.answer = other.answer = partial(ok, [{"points": []}] * 3)
+    try:
+        async with (
+            service(server, other) as url,
+            open_index(IndexSettings.model_validate({"url": url}), embedder, terms) as index,
+        ):
+            if dies:
+                await server.server.close()
+            else:
+                server.answer = lambda: web.Response(status=500)
+            for _ in range(10):
+                await index.search("수수료", access=CUSTOMER, limit=3)
+        assert len(other.received("/points/query/batch")) == 10
+    finally:
+        await other.server.close()
+
+
+async def test_two_first_starts_at_once_make_one_collection(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    server.aliased = False
+    server.inactive = 3
+
+    async def start() -> None:
+        async with open_index(at(server), embedder, terms) as index:
+            names.append(index.collection)
+
+    names: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(start)
+    assert names == ["kb-1", "kb-1"]
+    assert server.alias == "kb-1"
+    assert set(server.indexed) == FILTERED
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_start_without_a_server_waits_and_goes_on_once_it_answers(
+    embedder: Embedder, terms: Terms, *, read_only: bool
+) -> None:
+    server = FakeServer(port=unused_port())
+    server.aliased = read_only
+    server.answer = partial(ok, [{"points": []}] * 3)
+    settings = IndexSettings.model_validate({"url": f"http://127.0.0.1:{server.server.port}"})
+    with capture_logs() as logs:
+        async with open_index(settings, embedder, terms, read_only=read_only, waits=True) as index:
+            with pytest.raises(IndexUnavailable, match="Connection refused"):
+                await index.ping()
+            await server.server.start_server()
+            try:
+                assert await index.search("수수료", access=CUSTOMER, limit=3) == []
+                await index.ping()
+                assert (index.collection, server.alias) == ("kb-1", "kb-1")
+                assert set(server.indexed) == (set() if read_only else FILTERED)
+            finally:
+                await server.server.close()
+    assert [entry["event"] for entry in logs] == ["index_start_failed"]
+
+
+async def test_a_start_that_was_late_and_is_refused_says_why(embedder: Embedder, terms: Terms) -> None:
+    server = FakeServer(port=unused_port())
+    server.version = "1.15.0"
+    settings = IndexSettings.model_validate({"url": f"http://127.0.0.1:{server.server.port}"})
+    async with open_index(settings, embedder, terms, read_only=True, waits=True) as index:
+        await server.server.start_server()
+        try:
+            with capture_logs() as logs, pytest.raises(IndexUnavailable, match=r"version 1\.15\.0"):
+                await index.ping()
+        finally:
+            await server.server.close()
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("index_start_failed", "error")]
 
 
 async def test_a_write_before_there_is_a_collection_is_refused(
