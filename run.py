@@ -44,7 +44,7 @@ from chatbot.wiring import open_passages
 from chatbot.wiring import open_services as open_chat
 from edge import bind, listening, wrong_settings
 from evals.redis_program import redis_program
-from ingest.__main__ import SAID as STAFF_CANNOT_SERVE
+from ingest.__main__ import USER_FACING_ERRORS as STAFF_CANNOT_SERVE
 from ingest.app import create_app as create_staff
 from ingest.bulk import LoadOrder, find_files, load, open_display
 from ingest.catalogue import VersionKey

@@ -67,7 +67,7 @@ RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "
 RunBatch = Callable[[Services, ProgressDisplay], Awaitable[list[LoadOutcome]]]
 
 
-SAID = (
+USER_FACING_ERRORS = (
     BatchStopped,
     EmbeddingUnavailable,
     IndexRefused,
@@ -99,7 +99,7 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
         raise typer.Exit(130) from None
     except (IngestError, remote.ApiRefused) as exc:
         typer.echo(f"ingest: {exc.detail}", err=True)
-    except SAID as exc:
+    except USER_FACING_ERRORS as exc:
         typer.echo(f"ingest: {exc}", err=True)
     except IndexUnavailable as exc:
         typer.echo(f"ingest: {_index_unavailable(exc)}", err=True)

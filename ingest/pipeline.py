@@ -130,10 +130,7 @@ async def update_index(document: VersionKey, changed: ChangedWindows, services: 
 
 
 async def read(version: Version, services: Services, report: Report) -> ChunkedDocument:
-    """Read the original and cut it into passages, in the limited process.
-
-    Marks are for whoever approves: a version that was approved before there were any is read again without them.
-    """
+    """Read the original and cut it into passages, in the limited process."""
     with services.metrics.timed(Stage.PARSE):
         await report(Stage.PARSE, 0, 1)
         async with services.blobs.on_disk(version.sha256) as path:

@@ -310,7 +310,7 @@ def open_chunker(chunking: Chunking) -> Chunker:
 def chunk_document(parsed: Parsed, chunker: Chunker, *, with_marks: bool) -> ChunkedDocument:
     """Cut a document into passages.
 
-    Marks are for whoever approves: a version that was approved before there were any is read again without them.
+    Without marks for a version that was approved: only its approver needs them.
 
     Raises:
         Unreadable: there are none, or too many.
@@ -332,7 +332,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def _block_mark(line: str) -> str:
-    """Return the part of a line that tells its block: of a table's row, only whether it is the rule below a header."""
+    """Return the part of a line that determines its block type: of a table's row, only whether it is the rule below a header."""
     if not line.startswith("|"):
         return line[:LONGEST_LINE]
     return "|x|" if line.strip(" \t|:-") else "|-|"

@@ -48,12 +48,12 @@ def hide_text(page: pypdfium2.PdfPage) -> None:
 
 
 def has_unembedded_fonts(page: pypdfium2.PdfPage) -> bool:
-    """Tell whether a picture of a page may lack letters of its text, since their font is not in the file."""
+    """Return whether a picture of a page may lack letters of its text, since their font is not in the file."""
     return any(_is_unembedded(pdfium_c.FPDFTextObj_GetFont(drawn)) for drawn in _text_objects(page))
 
 
 def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
-    """Tell whether letters of a page have no picture: their font is not in the file, and no font here has them."""
+    """Return whether letters of a page have no picture: their font is not in the file, and no font here has them."""
     text = page.get_textpage()
     for index in range(min(text.count_chars(), _MOST_DRAWN)):
         drawn, letter = pdfium_c.FPDFText_GetTextObject(text, index), pdfium_c.FPDFText_GetUnicode(text, index)

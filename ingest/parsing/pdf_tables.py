@@ -98,7 +98,7 @@ def _tables(page: pdfplumber.page.Page, letters: Sequence[PlacedLetter]) -> list
 
 
 def _is_shown(drawn: dict[str, Any], *, bands: Mapping[int, Sequence[PlacedLetter]], floor: float) -> bool:
-    """Tell whether pdfplumber's object is not a hidden letter: one is known by its place and by what it is.
+    """Return whether pdfplumber's object is not a hidden letter: one is known by its place and by what it is.
 
     A raised letter becomes one in pdfplumber's object too, of which the cells are made.
     """
@@ -141,7 +141,7 @@ def _open_sides(table: DrawnTable, finder: TableFinder) -> Iterator[dict[str, An
 
 
 def _reaches(edge: Mapping[str, Any], x: float, first: float, last: float) -> bool:
-    """Tell whether an upright rule is a border at `x` from one height to another."""
+    """Return whether an upright rule is a border at `x` from one height to another."""
     is_there = edge["orientation"] == "v" and abs(edge["x0"] - x) <= _SAME_END
     return is_there and bool(edge["top"] <= first + _SAME_END and edge["bottom"] >= last - _SAME_END)
 
@@ -190,7 +190,7 @@ def _within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> list[Place
 
 
 def _lacks(texts: Iterable[str], letters: Iterable[PlacedLetter]) -> bool:
-    """Tell whether texts lack a letter or digit."""
+    """Return whether texts lack a letter or digit."""
     wanted = Counter(_letters_of(letter.letter for letter in letters))
     return not wanted <= Counter(_letters_of(texts))
 
@@ -200,7 +200,7 @@ def _letters_of(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _breaks_lines(within: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
-    """Tell whether a table's border cuts a word, or lines of two rows: what labels these stands outside of it."""
+    """Return whether a table's border cuts a word, or lines of two rows: what labels these stands outside of it."""
     held = {letter.index for letter in within}
     seen = [letter for letter in letters if not letter.is_hidden]
     cuts = [(a, b) for a, b in pairwise(seen) if (a.index in held) != (b.index in held) and _on_one_line(a.box, b.box)]

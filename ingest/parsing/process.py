@@ -62,7 +62,8 @@ class ParserSettings(BaseModel, frozen=True):
     """
 
     memory_bytes: PositiveInt = Field(
-        1024 * 1024 * 1024, description="bytes: the memory that reading one file may take"
+        1024 * 1024 * 1024,
+        description="bytes: the memory of the process that reads one file; its parsers and tokenizer take 300 MB of it",
     )
     cpu_seconds: PositiveInt = Field(28, description="seconds: of a processor for a page, or for a file without pages")
     wall_seconds: PositiveFloat = Field(30.0, description="seconds: for a page, or for a file without pages")
