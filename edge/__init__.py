@@ -4,7 +4,7 @@ Neither service's routes, settings or errors are known here; each translates int
 """
 
 from edge.bearer import bearer_token
-from edge.certificates import ServerTlsSettings, shown_certificate
+from edge.certificates import ServerTlsSettings
 from edge.headers import Header, MoreHeaders, add_response_headers, security_headers
 from edge.listening import PortTaken, bind, configured, listening
 from edge.page import serve_page
@@ -30,6 +30,5 @@ __all__ = [
     "refuse_what_is_no_number",
     "security_headers",
     "serve_page",
-    "shown_certificate",
     "wrong_settings",
 ]

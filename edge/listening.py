@@ -63,10 +63,9 @@ def configured(
     app: FastAPI,
     *,
     limits: ConnectionLimits | None = None,
-    open_seconds: int = _OPEN_CONNECTIONS_SECONDS,
     tls: ssl.SSLContext | None = None,
 ) -> uvicorn.Config:
-    """Return how every server of ours serves: connections within the limits, with `open_seconds` to end at its end.
+    """Return how every server of ours serves: connections within the limits, with five seconds to end at its end.
 
     TLS is the connections' own matter: uvicorn's own would begin before there is one to limit.
     """
@@ -79,7 +78,7 @@ def configured(
         loop="uvloop",
         http=partial(LimitedConnection, limits=limits, tls=tls),  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",  # else whatever package is installed speaks WebSocket, and takes a tenth of a second to be imported
-        timeout_graceful_shutdown=open_seconds,
+        timeout_graceful_shutdown=_OPEN_CONNECTIONS_SECONDS,
         server_header=False,
     )
 

@@ -14,13 +14,12 @@ from zoneinfo import ZoneInfo
 
 import anyio
 import typer
-import uvicorn
 import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 
-from edge import PortTaken, bind, configured, shown_certificate, wrong_settings
+from edge import PortTaken, bind, listening, wrong_settings
 from ingest.app import create_app
 from ingest.bulk import (
     BatchStopped,
@@ -266,12 +265,10 @@ def worker() -> None:
 
 async def _work(settings: Settings) -> None:
     with tracing("ingest-worker", settings.traces, tls=settings.traces_tls.context()):
-        async with open_services(settings), anyio.create_task_group() as running:
+        async with open_services(settings):
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 typer.echo("ingest worker waits for jobs", err=True)
-                async for _ in signals:
-                    running.cancel_scope.cancel()
-                    break
+                await anext(signals)
 
 
 def _require_queue(settings: Settings) -> None:
@@ -287,10 +284,12 @@ async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
         provider = stack.enter_context(tracing("ingest", settings.traces, tls=settings.traces_tls.context()))
         services = await stack.enter_async_context(open_services(settings, works_jobs=works_jobs))
         staff = create_app(services, banks, tracer_provider=provider)
-        tls = await stack.enter_async_context(shown_certificate(settings.server_tls))
+        # uvicorn raises a signal again once it has closed, which ends the process before its jobs are released.
+        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        await stack.enter_async_context(listening(staff, bound, certificate=settings.server_tls))
         where = f"{settings.server_tls.scheme}://{settings.ingest_host}:{settings.ingest_port}"
         typer.echo(f"ingest listens on {where}", err=True)
-        await uvicorn.Server(configured(staff, open_seconds=10, tls=tls)).serve([bound])
+        await anext(signals)
 
 
 @app.command()

@@ -1,0 +1,72 @@
+"""SIGTERM of the process that serves and works, beside the worst uploads: it ends, and the next one does their jobs."""
+
+import signal
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.ingest.bank import WITHIN_SECONDS, Bank, served
+from tests.ingest.parsing.shapes import SHAPES
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+
+READ, CUT, EMBEDDED = ("tables.html", 7_000_000), ("line.txt", 7_000_000), ("paragraphs.txt", 600_000)
+"""Shapes, and their bytes, that take long to read, to cut, and to embed."""
+TOO_LARGE = ("failed", "too_large")
+
+
+def upload(http: httpx2.Client, name: str, size: int) -> str:
+    reply = http.post("/v1/documents", files={"file": (name, SHAPES[name](size))})
+    assert reply.status_code == 202, reply.text
+    return str(reply.json()["job_id"])
+
+
+def wait_for_stage(bank: Bank, stage: str) -> None:
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while ("running", stage) not in bank.rows("SELECT state, stage FROM ingest_jobs"):
+        assert bank.rows("SELECT 1 FROM ingest_jobs WHERE state IN ('queued', 'running')"), (
+            "it ended before it was seen"
+        )
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.01)
+
+
+def ended(bank: Bank) -> tuple[object, ...]:
+    """Return the state and the reason of the one version, when its job has ended."""
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while bank.rows("SELECT 1 FROM ingest_jobs WHERE state IN ('queued', 'running')"):
+        assert time.monotonic() < deadline, "its job never ended"
+        time.sleep(0.05)
+    (version,) = bank.rows("SELECT state, reason FROM document_versions")
+    return version
+
+
+@pytest.mark.parametrize(
+    ("shape", "stage", "ends"),
+    [
+        pytest.param(READ, "parse", TOO_LARGE, marks=pytest.mark.long),
+        pytest.param(CUT, "parse", TOO_LARGE, marks=pytest.mark.long),
+        (EMBEDDED, "embed", ("indexed", None)),
+    ],
+    ids=["read", "cut", "embedded"],
+)
+def test_a_service_ends_at_once_beside_the_worst_upload_and_the_next_one_does_its_job(
+    shape: tuple[str, int],
+    stage: str,
+    ends: tuple[str, str | None],
+    weights: Path,
+    redis_url: str,
+    tmp_path: Path,
+) -> None:
+    bank = Bank(tmp_path, weights, redis_url)
+    with served(bank):
+        with bank.client() as http:
+            upload(http, *shape)
+        wait_for_stage(bank, stage)
+        bank.stop(signal.SIGTERM)  # fails unless it ends within 30 of the 60 seconds that it has
+        assert bank.rows("SELECT state, attempts, claimed_by FROM ingest_jobs") == [("queued", 0, None)]
+    with served(bank):
+        assert ended(bank) == ends
+        bank.stop(signal.SIGTERM)
