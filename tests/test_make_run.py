@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -35,6 +36,15 @@ async def main(data):
             await asyncio.Event().wait()
 asyncio.run(main(pathlib.Path(sys.argv[1])))
 """
+
+
+@pytest.fixture(autouse=True)
+def restored_environment() -> Iterator[None]:
+    """Restore the environment: `make run` sets what the services read."""
+    before = dict(os.environ)  # noqa: TID251  what the services read
+    yield
+    os.environ.clear()  # noqa: TID251
+    os.environ.update(before)  # noqa: TID251
 
 
 def test_a_second_make_run_on_the_same_data_names_what_to_set(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path
 def test_an_address_that_is_none_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
     code, output = run(weights, tmp_path, "load", str(folder), "--url", "127.0.0.1:8001", "--token", "x")
     assert code == 1
-    assert "--url is no address of an API" in output
+    assert "--url is not the address of an API" in output
     assert "Traceback" not in output
 
 
