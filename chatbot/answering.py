@@ -187,6 +187,6 @@ def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool
 
 def is_over(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
     """Return whether a passage that was found may be shown no more: withdrawn, ended or replaced by `now`."""
-    return withdrawn(passage, withdrawals, now=now) or withdrawals.ended(
+    return withdrawn(passage, withdrawals, now=now) or withdrawals.has_ended(
         passage.tenant, passage.document_id, passage.version, now=now
     )

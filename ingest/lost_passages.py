@@ -30,7 +30,7 @@ async def compare_index(services: Services) -> IndexState:
     versions, now = await services.catalogue.indexed_versions(), services.now()
     missing = await _missing_passages(versions, services.index)
     state = IndexState(
-        shown=sum(v.passages for v in versions if v.visible_from is not None and v.visible_from <= now),
+        visible_passages=sum(v.passages for v in versions if v.visible_from is not None and v.visible_from <= now),
         missing_passages=sum(missing.values()),
         missing_versions=len(missing),
         compared_at=now,
@@ -38,7 +38,7 @@ async def compare_index(services: Services) -> IndexState:
     await services.catalogue.record_index_state(state)
     services.metrics.missing_passages.set(state.missing_passages)
     if missing:
-        log.error("passages_missing", passages=state.missing_passages, versions=len(missing), command="ingest rebuild")
+        log.error("passages_lost", passages=state.missing_passages, versions=len(missing), command="ingest rebuild")
     return state
 
 
@@ -93,7 +93,7 @@ async def restore(key: VersionKey, services: Services) -> bool:
     count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
     lost = count != version.passages or count == 0
     if lost:
-        await write_draft(version, services, unreported)
+        await write_draft(version, services, ignore_progress)
     await write_present_window(version, services.catalogue, services.index)
     return lost
 
@@ -104,5 +104,5 @@ async def write_present_window(version: Version, catalogue: Catalogue, index: In
         await write_window(version.key, version.window, catalogue, index)
 
 
-async def unreported(_stage: Stage, _done: int, _total: int) -> None:
-    """Report no progress."""
+async def ignore_progress(_stage: Stage, _done: int, _total: int) -> None:
+    """Take a report of progress, and do nothing with it."""

@@ -1,4 +1,4 @@
-"""What the passage index should hold and lacks, in one row of SQL: written by `ingest`, read by every readiness probe.
+"""The last comparison of the passage index with SQL, in one row; `ingest` writes it and every readiness probe reads it.
 
 Only `ingest` knows the documents. An index that was lost with its disk looks like one that never had any, so a probe
 compares it with this row.
@@ -16,7 +16,7 @@ STATE = Table(
     "knowledge_index_state",
     METADATA,
     Column("id", Integer, primary_key=True),
-    Column("shown", Integer, nullable=False),
+    Column("visible_passages", Integer, nullable=False),
     Column("missing_passages", Integer, nullable=False),
     Column("missing_versions", Integer, nullable=False),
     Column("compared_at", Double, nullable=False),
@@ -31,10 +31,10 @@ class IndexEmpty(Exception):
 class IndexState:
     """The last comparison of the index with SQL, at `compared_at` (Unix seconds; 0: there was none).
 
-    `shown` counts the passages that customers can read or could read once: such passages never leave the index.
+    `visible_passages` counts what customers can read or could read once: such passages never leave the index.
     """
 
-    shown: int
+    visible_passages: int
     missing_passages: int
     missing_versions: int
     compared_at: float
@@ -58,5 +58,5 @@ async def require_passages(index: Index, state: IndexState, *, now: float) -> No
         IndexEmpty: it holds none.
         IndexUnavailable: it does not answer.
     """
-    if state.shown and not await index.holds_shown(now):
+    if state.visible_passages and not await index.holds_shown(now):
         raise IndexEmpty("the index is empty: run `ingest rebuild`")

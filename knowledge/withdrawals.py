@@ -117,7 +117,7 @@ class Withdrawals:
         """Return whether this version may no longer answer."""
         return (tenant, f"{document_id}@{version}") in self._versions
 
-    def ended(self, tenant: str, document_id: str, version: int, *, now: float) -> bool:
+    def has_ended(self, tenant: str, document_id: str, version: int, *, now: float) -> bool:
         """Return whether this version has ended by `now` (Unix seconds), whatever a stale node of the index says."""
         return self._ends.get((tenant, f"{document_id}@{version}"), math.inf) <= now
 
@@ -287,15 +287,15 @@ async def write_withdrawal(
 
 
 async def write_end(
-    connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends: float | None, now: float
+    connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends_at: float | None, now: float
 ) -> None:
     """Write when a version ends (None: it does not), in the caller's transaction; forget what ended a week ago."""
     name = f"{document_id}@{version}"
     same = (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
     over = WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS
     await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == _ENDS, same | over))
-    if ends is not None:
-        row = {"kind": _ENDS, "tenant": tenant, "name": name, "reason": "", "at": ends}
+    if ends_at is not None:
+        row = {"kind": _ENDS, "tenant": tenant, "name": name, "reason": "", "at": ends_at}
         await connection.execute(insert(WITHDRAWN).values(row))
 
 

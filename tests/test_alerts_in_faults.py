@@ -266,7 +266,7 @@ async def test_both_services_leave_service_while_the_index_is_empty_and_sql_says
         await bank.approve(await bank.hand_in("first"))
         await until_index_is(bank, 200, "ok")
         with anyio.fail_after(patient(10)):
-            while not (await compare_index(bank.staff.app.state.services)).shown:
+            while not (await compare_index(bank.staff.app.state.services)).visible_passages:
                 await anyio.sleep(0.05)
         async with passages_lost(bank):
             await until_index_is(bank, 503, "empty")

@@ -149,7 +149,9 @@ def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneI
             console.print(f"{outcome.file.name}: {_why(outcome)}", style="red", markup=False, soft_wrap=True)
     if documents["not tried"]:
         console.print(
-            f"stopped: {MOST_UNAVAILABLE} documents in a row failed; the same command goes on from here.", style="red"
+            f"stopped: a store or the embedder was unavailable for {MOST_UNAVAILABLE} documents in a row; run the same"
+            " command again to continue",
+            style="red",
         )
     waiting = [o.visible_from for o in outcomes if o.state is State.APPROVED and o.visible_from is not None]
     if waiting:

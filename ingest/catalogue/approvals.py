@@ -335,7 +335,7 @@ async def _write_windows(
         columns = rows.window_columns(window) | {"window_written": written}
         await connection.execute(records.update_version(version.key).values(**columns))
         key = version.key
-        await write_end(connection, key.tenant, key.document_id, key.version, ends=window.visible_until, now=now)
+        await write_end(connection, key.tenant, key.document_id, key.version, ends_at=window.visible_until, now=now)
 
 
 async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:

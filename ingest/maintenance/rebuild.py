@@ -11,7 +11,7 @@ from functools import partial
 
 from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import NotFound, OriginalChanged, StorageUnavailable
-from ingest.lost_passages import compare_index, restore, unreported, write_present_window
+from ingest.lost_passages import compare_index, ignore_progress, restore, write_present_window
 from ingest.parsing import Unreadable
 from ingest.pipeline import embed_and_upsert, passages_of, read, verify
 from ingest.services import Services
@@ -73,12 +73,12 @@ async def _write_anew(key: VersionKey, services: Services, filled: Index, done: 
     written = False
     as_it_is = key, version.approved_by is not None
     if as_it_is not in done:
-        passages = passages_of(version, await read(version, services, unreported))
+        passages = passages_of(version, await read(version, services, ignore_progress))
         stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
         written = [passage.text for passage in stored] != [passage.text for passage in passages]
         if written:
-            await embed_and_upsert(key, passages, replace(services, index=filled), unreported)
-            await verify(key, passages, filled, services.metrics, unreported)
+            await embed_and_upsert(key, passages, replace(services, index=filled), ignore_progress)
+            await verify(key, passages, filled, services.metrics, ignore_progress)
         done[as_it_is] = len(passages)
     await write_present_window(version, services.catalogue, services.index)
     return written

@@ -117,7 +117,7 @@ async def test_an_index_that_holds_what_sql_says_lacks_nothing(services: Service
     with capture_logs() as logs:
         state = await compare_index(services)
     assert (state.missing_passages, state.missing_versions) == (0, 0)
-    assert state.shown == sum(version.passages for version in versions)
+    assert state.visible_passages == sum(version.passages for version in versions)
     assert (logs, gauge(services)) == ([], "0.0")
     assert await readiness(services) == (200, "ok")
     clock.now += 20
@@ -137,7 +137,7 @@ async def test_an_index_that_lost_some_passages_is_logged_counted_and_shown(serv
         state = await compare_index(services)
     assert (state.missing_passages, state.missing_versions) == (missing, 2)
     (line,) = logs
-    assert (line["event"], line["passages"], line["versions"]) == ("passages_missing", missing, 2)
+    assert (line["event"], line["passages"], line["versions"]) == ("passages_lost", missing, 2)
     assert gauge(services) == f"{missing}.0"
     assert f"the index lacks {missing} passages of 2 versions (compared with SQL 0 s ago): run `ingest rebuild`" in (
         await status_of(services)

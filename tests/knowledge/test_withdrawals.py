@@ -283,10 +283,10 @@ async def test_a_version_that_ends_is_over_at_its_instant_on_every_replica_and_s
 ) -> None:
     engine = open_engine(database_url)
     async with engine.begin() as connection:
-        await write_end(connection, *RATES, ends=100.0, now=98.0)
-    await until(lambda: withdrawals.ended(*RATES, now=100.0))
-    assert not withdrawals.ended(*RATES, now=99.9)
-    assert not withdrawals.ended("other", *RATES[1:], now=100.0)
+        await write_end(connection, *RATES, ends_at=100.0, now=98.0)
+    await until(lambda: withdrawals.has_ended(*RATES, now=100.0))
+    assert not withdrawals.has_ended(*RATES, now=99.9)
+    assert not withdrawals.has_ended("other", *RATES[1:], now=100.0)
     assert not withdrawals.withdrawn(*RATES), "answers that run go on"
     await engine.dispose()
 
@@ -295,9 +295,9 @@ async def test_another_end_of_as_many_versions_is_read_at_once(engine: AsyncEngi
     withdrawals, other = await load_withdrawals(engine), open_engine(database_url)
     for ends, over in ((100.0, True), (200.0, False), (None, False), (50.0, True)):
         async with other.begin() as connection:
-            await write_end(connection, *RATES, ends=ends, now=98.0)
+            await write_end(connection, *RATES, ends_at=ends, now=98.0)
         await withdrawals.read()
-        assert withdrawals.ended(*RATES, now=150.0) is over, ends
+        assert withdrawals.has_ended(*RATES, now=150.0) is over, ends
     await other.dispose()
 
 
@@ -306,8 +306,8 @@ async def test_what_ended_a_week_ago_is_forgotten_and_what_was_withdrawn_is_not(
     async with engine.begin() as connection:
         await write_withdrawal(connection, *RATES, reason="wrong rate", at=100.0)
         for version, ends in ((3, 100.0), (4, 101.0), (5, 10 * WEEK)):
-            await write_end(connection, "hanbit", "rates", version, ends=ends, now=98.0)
-        await write_end(connection, "hanbit", "fees", 1, ends=None, now=100.5 + WEEK)
+            await write_end(connection, "hanbit", "rates", version, ends_at=ends, now=98.0)
+        await write_end(connection, "hanbit", "fees", 1, ends_at=None, now=100.5 + WEEK)
     await withdrawals.read()
-    assert [withdrawals.ended("hanbit", "rates", n, now=11 * WEEK) for n in (3, 4, 5)] == [False, True, True]
+    assert [withdrawals.has_ended("hanbit", "rates", n, now=11 * WEEK) for n in (3, 4, 5)] == [False, True, True]
     assert withdrawals.withdrawn(*RATES)

@@ -11,9 +11,11 @@ def upgrade() -> None:
     state = op.create_table(
         "knowledge_index_state",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("shown", sa.Integer, nullable=False),
+        sa.Column("visible_passages", sa.Integer, nullable=False),
         sa.Column("missing_passages", sa.Integer, nullable=False),
         sa.Column("missing_versions", sa.Integer, nullable=False),
         sa.Column("compared_at", sa.Double, nullable=False),
     )
-    op.bulk_insert(state, [{"id": 1, "shown": 0, "missing_passages": 0, "missing_versions": 0, "compared_at": 0.0}])
+    op.bulk_insert(
+        state, [{"id": 1, "visible_passages": 0, "missing_passages": 0, "missing_versions": 0, "compared_at": 0.0}]
+    )
