@@ -20,6 +20,7 @@ from redis.exceptions import NoPermissionError
 from chatbot import tables
 from ingest import catalogue
 from ingest.jobs import JobBrokerSettings
+from ingest.lost_passages import compare_index
 from ingest.parsing import ParserSettings, open_readers
 from knowledge import withdrawals
 from knowledge.embedding import EmbedderSettings, open_embedder
@@ -129,7 +130,10 @@ async def test_whatever_both_apis_are_asked_no_command_is_refused(bank: Bank, re
     replies = await bank.ask_everything(given)
     assert {address: reply.text for address, reply in replies.items() if reply.status_code >= 500} == {}
     ready = (await bank.chat.http.get("/readyz")).json()
-    assert ready["redis"] == "ok"
+    assert (ready["redis"], ready["index"], ready["sql"]) == ("ok", "ok", "ok")
+    ready = (await bank.staff.http.get("/readyz")).json()
+    assert (ready["index"], ready["catalogue"]) == ("ok", "ok")
+    await compare_index(bank.staff.app.state.services)
     with Redis.from_url(redis.url) as owner:
         refused = [(entry["username"], entry["object"], entry["context"]) for entry in owner.acl_log()]
         keys = {str(key.decode()) for key in owner.scan_iter()}
@@ -145,6 +149,7 @@ async def test_whatever_both_apis_are_asked_no_command_is_refused(bank: Bank, re
         ("bank_chatbot", "UPDATE chatbot_audit SET sequence = 0"),
         ("bank_chatbot", "DELETE FROM knowledge_stop_changes"),
         ("bank_chatbot", "SELECT * FROM documents"),
+        ("bank_chatbot", "UPDATE knowledge_index_state SET visible_passages = 0"),
         ("bank_chatbot", "CREATE TABLE mine (id int)"),
         ("bank_ingest", "SELECT * FROM chatbot_audit"),
         ("bank_ingest", "INSERT INTO chatbot_feedback DEFAULT VALUES"),

@@ -5,7 +5,7 @@ CREATE ROLE bank_chatbot LOGIN PASSWORD :'chatbot_password';
 CREATE ROLE bank_ingest LOGIN PASSWORD :'ingest_password';
 
 GRANT USAGE ON SCHEMA public TO bank_chatbot, bank_ingest;
-GRANT SELECT ON knowledge_schema, chatbot_schema TO bank_chatbot;
+GRANT SELECT ON knowledge_schema, chatbot_schema, knowledge_index_state TO bank_chatbot;
 GRANT SELECT ON knowledge_schema, ingest_schema TO bank_ingest;
 
 -- What a log is, is only added to: the audit's rows and who decided what can be neither changed nor removed.
@@ -20,4 +20,4 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON knowledge_withdrawals, knowledge_service
 GRANT SELECT, INSERT, UPDATE ON documents, document_versions, document_contents, ingest_jobs TO bank_ingest;
 GRANT SELECT, INSERT, DELETE ON knowledge_withdrawals TO bank_ingest;
 GRANT SELECT ON knowledge_stop_changes TO bank_ingest;
-GRANT SELECT, UPDATE ON knowledge_service_keys TO bank_ingest;
+GRANT SELECT, UPDATE ON knowledge_service_keys, knowledge_index_state TO bank_ingest;
