@@ -5,13 +5,13 @@ without a successful poll they are told, too: `readable` is false, and the calle
 resumption is recorded with its author, time and reason, in the transaction that makes it.
 
 The row of a withdrawn version is never removed: its points stay for searches of an earlier time, and a restored older
-index does not know that they have ended. So an equal number of rows means the same rows, whatever clock or late commit
-they come from: a poll reads the stops and counts the versions, and reads all versions when the count has changed and
-once a minute.
+index does not know that they have ended. A poll reads the stops, counts the rows of versions and adds up their
+instants, and reads these rows when either has changed, whatever clock or late commit it comes from, and once a minute.
 
 Beside them stand the instants at which versions end, be it that another one replaces them: a node of the index that was
-away answers for seconds from before, and would show a version that was replaced meanwhile. Such a row is written with
-the version's window and removed a week after its instant: a node that was away for longer comes back empty.
+away answers for seconds from before, and would show a version that was replaced meanwhile. Such a row is written once
+the index has the version's window, so that its successor is found, and removed a week after its instant: a node that
+was away for longer comes back empty.
 """
 
 import math
@@ -24,7 +24,21 @@ from typing import Final, Literal
 import anyio
 import structlog
 from pydantic import BaseModel, PositiveFloat
-from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Double,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -105,8 +119,8 @@ class Withdrawals:
         self._stops: frozenset[tuple[str, str]] = frozenset()
         self._versions: frozenset[tuple[str, str]] = frozenset()
         self._ends: dict[tuple[str, str], float] = {}
-        self._counted: tuple[int, float] = (0, 0.0)
-        """Of versions and ends, at the poll that read them last: how many rows, and the sum of their instants."""
+        self._counted: tuple[int, int] = (0, 0)
+        """Of versions and ends, at the poll that read them last: how many rows, and the sum of their milliseconds."""
         self._read_at = float("-inf")
         self._versions_read_at = float("-inf")
         self._told = (False, self._stops, self._versions)
@@ -219,7 +233,8 @@ class Withdrawals:
             UNAVAILABLE: it cannot be read.
         """
         stops = select(WITHDRAWN.c.kind, WITHDRAWN.c.name).where(WITHDRAWN.c.kind.in_((_STOP, _MODEL, _TENANT)))
-        instants = func.coalesce(func.sum(WITHDRAWN.c.at), 0.0)
+        # Whole numbers: a sum of doubles differs with the order in which PostgreSQL reads the rows.
+        instants = func.coalesce(func.sum(cast(WITHDRAWN.c.at * 1000, BigInteger)), 0)
         count = select(func.count(), instants).where(WITHDRAWN.c.kind.in_((_VERSION, _ENDS)))
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:
@@ -280,23 +295,29 @@ async def write_withdrawal(
 ) -> None:
     """Withdraw a version in the caller's transaction, together with the change that decides it."""
     name = f"{document_id}@{version}"
-    same = (WITHDRAWN.c.kind == _VERSION) & (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
     row = {"kind": _VERSION, "tenant": tenant, "name": name, "reason": reason[:_LONGEST_REASON], "at": at}
-    await connection.execute(delete(WITHDRAWN).where(same))
+    await connection.execute(delete(WITHDRAWN).where(_is_row(_VERSION, tenant, name)))
     await connection.execute(insert(WITHDRAWN).values(row))
 
 
 async def write_end(
-    connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends_at: float | None, now: float
+    connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends_at: float
 ) -> None:
-    """Write when a version ends (None: it does not), in the caller's transaction; forget what ended a week ago."""
+    """Write when a version ends in the transaction that records that the index has its window."""
     name = f"{document_id}@{version}"
-    same = (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
-    over = WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS
-    await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == _ENDS, same | over))
-    if ends_at is not None:
-        row = {"kind": _ENDS, "tenant": tenant, "name": name, "reason": "", "at": ends_at}
-        await connection.execute(insert(WITHDRAWN).values(row))
+    row = {"kind": _ENDS, "tenant": tenant, "name": name, "reason": "", "at": ends_at}
+    await connection.execute(delete(WITHDRAWN).where(_is_row(_ENDS, tenant, name)))
+    await connection.execute(insert(WITHDRAWN).values(row))
+
+
+async def remove_end(connection: AsyncConnection, tenant: str, document_id: str, version: int, *, now: float) -> None:
+    """Remove a version's end in the transaction that gives it another window, and every end of a week ago."""
+    over = (WITHDRAWN.c.kind == _ENDS) & (WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS)
+    await connection.execute(delete(WITHDRAWN).where(_is_row(_ENDS, tenant, f"{document_id}@{version}") | over))
+
+
+def _is_row(kind: str, tenant: str, name: str) -> ColumnElement[bool]:
+    return (WITHDRAWN.c.kind == kind) & (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
 
 
 async def load_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | None = None) -> Withdrawals:

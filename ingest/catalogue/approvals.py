@@ -31,7 +31,7 @@ from ingest.catalogue.versions import (
 )
 from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded, WrongState
 from knowledge.service_keys import person_behind
-from knowledge.withdrawals import write_end, write_withdrawal
+from knowledge.withdrawals import remove_end, write_withdrawal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,7 +324,7 @@ async def _write_windows(
 ) -> None:
     """Write windows into the rows of a document's versions, and what the index has of each from `before`.
 
-    Every replica of the chatbot reads when they end (`knowledge.withdrawals`).
+    Replicas of the chatbot read when they end once the index has the windows too (`Catalogue.confirm_window`).
     """
     for window in windows:
         version = _version_in(before, replace(document, version=window.version))
@@ -335,7 +335,7 @@ async def _write_windows(
         columns = rows.window_columns(window) | {"window_written": written}
         await connection.execute(records.update_version(version.key).values(**columns))
         key = version.key
-        await write_end(connection, key.tenant, key.document_id, key.version, ends_at=window.visible_until, now=now)
+        await remove_end(connection, key.tenant, key.document_id, key.version, now=now)
 
 
 async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:

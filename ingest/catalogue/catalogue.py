@@ -233,12 +233,20 @@ class Catalogue:
             return await records.read_version(connection, key)
 
     async def confirm_window(self, key: VersionKey, window: Window) -> bool:
-        """Record that the index has this window; return whether it is still the version's."""
+        """Record that the index has this window; return whether it is still the version's.
+
+        Only now replicas of the chatbot read its end: the index has the window of the version's successor already.
+        """
         columns = rows.window_columns(window)
         same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in columns.items()]
         async with self.write() as connection:
             update = records.update_version(key).where(*same).values(window_written=WindowWritten.WHOLE)
-            return (await connection.execute(update)).rowcount == 1
+            confirmed = (await connection.execute(update)).rowcount == 1
+            if confirmed and window.visible_until is not None:
+                await withdrawals.write_end(
+                    connection, key.tenant, key.document_id, key.version, ends_at=window.visible_until
+                )
+            return confirmed
 
     async def unconfirm_window(self, key: VersionKey) -> None:
         """Have a version's window written again, if it has one: the index may have lost it."""

@@ -225,7 +225,7 @@ async def test_a_passage_that_a_stale_node_of_the_index_shows_after_its_version_
     assert DEPOSIT.document_id in {p.document_id for p in (await opened(bank)).prompt_passages}
     for ends, shown in ((NOW + 1, True), (NOW, False)):
         async with engine.begin() as connection:
-            await write_end(connection, TENANT, DEPOSIT.document_id, DEPOSIT.version, ends_at=ends, now=NOW)
+            await write_end(connection, TENANT, DEPOSIT.document_id, DEPOSIT.version, ends_at=ends)
         await bank.withdrawals.read()
         found = {p.document_id for p in (await opened(bank)).prompt_passages}
         assert (DEPOSIT.document_id in found) is shown

@@ -11,6 +11,7 @@ from ingest.services import Services
 from ingest.uploads import UploadRequest
 from knowledge.access import Access
 from knowledge.passage import Passage
+from knowledge.withdrawals import Withdrawals, WithdrawalsSettings
 from tests.ingest import samples
 
 REQUEST = UploadRequest(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
@@ -66,10 +67,14 @@ def name_of(version: Version) -> Mapping[str, Any]:
 async def versions_found(
     services: Services, *, at: float, group: str = "customers", tenant: str = "hanbit"
 ) -> set[int]:
-    """Return the versions of which a customer's search finds passages at an instant."""
+    """Return the versions of which a customer's search finds passages at an instant that the chatbot would use."""
     access = Access(tenant=tenant, groups=frozenset((group,)), as_of=at)
     hits = await services.index.search("정기예금 금리 12개월", access=access, limit=20)
-    return {hit.passage.version for hit in hits}
+    async with services.catalogue.read() as connection:
+        withdrawals = Withdrawals(connection.engine, WithdrawalsSettings())
+    await withdrawals.read()
+    found = [hit.passage for hit in hits]
+    return {p.version for p in found if not withdrawals.has_ended(p.tenant, p.document_id, p.version, now=at)}
 
 
 async def unreported(_stage: Stage, _done: int, _total: int) -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from sqlalchemy import delete, event
+from sqlalchemy import delete, event, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +15,7 @@ from knowledge.withdrawals import (
     WithdrawalsSettings,
     load_withdrawals,
     open_withdrawals,
+    remove_end,
     write_end,
     write_withdrawal,
 )
@@ -121,6 +122,13 @@ async def test_a_poll_reads_the_versions_only_when_there_are_more_or_a_minute_is
     assert not await reads_versions()
     await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
     assert await reads_versions()
+    assert not await reads_versions()
+    async with other_engine.begin() as connection:
+        for version, ends_at in enumerate((0.1, 0.7, 0.3)):
+            await write_end(connection, "hanbit", "fees", version, ends_at=ends_at)
+    assert await reads_versions()
+    async with other_engine.begin() as connection:  # PostgreSQL reads a row that was written again behind the others
+        await connection.execute(update(WITHDRAWN).where(WITHDRAWN.c.name == "fees@0").values(reason=""))
     assert not await reads_versions()
     async with other_engine.begin() as connection:  # a backup is restored, and as many are withdrawn as were lost
         await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.name == "rates@2"))
@@ -283,7 +291,7 @@ async def test_a_version_that_ends_is_over_at_its_instant_on_every_replica_and_s
 ) -> None:
     engine = open_engine(database_url)
     async with engine.begin() as connection:
-        await write_end(connection, *RATES, ends_at=100.0, now=98.0)
+        await write_end(connection, *RATES, ends_at=100.0)
     await until(lambda: withdrawals.has_ended(*RATES, now=100.0))
     assert not withdrawals.has_ended(*RATES, now=99.9)
     assert not withdrawals.has_ended("other", *RATES[1:], now=100.0)
@@ -295,7 +303,9 @@ async def test_another_end_of_as_many_versions_is_read_at_once(engine: AsyncEngi
     withdrawals, other = await load_withdrawals(engine), open_engine(database_url)
     for ends, over in ((100.0, True), (200.0, False), (None, False), (50.0, True)):
         async with other.begin() as connection:
-            await write_end(connection, *RATES, ends_at=ends, now=98.0)
+            await remove_end(connection, *RATES, now=98.0)
+            if ends is not None:
+                await write_end(connection, *RATES, ends_at=ends)
         await withdrawals.read()
         assert withdrawals.has_ended(*RATES, now=150.0) is over, ends
     await other.dispose()
@@ -306,8 +316,8 @@ async def test_what_ended_a_week_ago_is_forgotten_and_what_was_withdrawn_is_not(
     async with engine.begin() as connection:
         await write_withdrawal(connection, *RATES, reason="wrong rate", at=100.0)
         for version, ends in ((3, 100.0), (4, 101.0), (5, 10 * WEEK)):
-            await write_end(connection, "hanbit", "rates", version, ends_at=ends, now=98.0)
-        await write_end(connection, "hanbit", "fees", 1, ends_at=None, now=100.5 + WEEK)
+            await write_end(connection, "hanbit", "rates", version, ends_at=ends)
+        await remove_end(connection, "hanbit", "fees", 1, now=100.5 + WEEK)
     await withdrawals.read()
     assert [withdrawals.has_ended("hanbit", "rates", n, now=11 * WEEK) for n in (3, 4, 5)] == [False, True, True]
     assert withdrawals.withdrawn(*RATES)
