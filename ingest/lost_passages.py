@@ -93,7 +93,8 @@ async def restore(key: VersionKey, services: Services) -> bool:
     count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
     lost = count != version.passages or count == 0
     if lost:
-        await write_draft(version, services, ignore_progress)
+        result = await write_draft(version, services, ignore_progress)
+        await services.catalogue.set_passage_count(key, result.passages)
     await write_present_window(version, services.catalogue, services.index)
     return lost
 

@@ -171,6 +171,16 @@ async def test_a_service_whose_index_lost_everything_is_not_ready_until_it_is_re
     assert gauge(services) == "0.0"
 
 
+async def test_a_version_of_which_sql_counts_too_many_passages_is_written_again_once(
+    services: Services, clock: Clock
+) -> None:
+    version = (await three_documents(services))[0]
+    clock.now += 60
+    await services.catalogue.set_passage_count(version.key, version.passages + 1)
+    assert [(await rebuild(services, lambda *_report: None)).written for _ in range(2)] == [1, 0]
+    assert gauge(services) == "0.0"
+
+
 @pytest.mark.services
 async def test_a_worker_compares_the_index_as_it_starts(services: Services, clock: Clock) -> None:
     version = (await three_documents(services))[0]
