@@ -34,6 +34,7 @@ from ingest.bulk.load import (
     ProgressDisplay,
     ReceivedFile,
     approve_and_wait,
+    find_lost_versions,
     index_one,
     receive_one,
     restore_one,
@@ -41,7 +42,7 @@ from ingest.bulk.load import (
 from ingest.bulk.sources import Source
 from ingest.catalogue import IndexingResult, Job, Version
 from ingest.errors import OriginalChanged, StorageUnavailable
-from ingest.lost_passages import lost_versions
+from ingest.job_runner import UNAVAILABLE
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import EmbeddedBatch, Report, clear, indexing_result, upsert, verify
 from ingest.services import Services
@@ -97,21 +98,29 @@ async def batch(
 async def receive_all(
     source: Source, order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[ReceivedFile]:
-    """Receive every file of a source, in order, restore what the index lost, and show what needs nothing more."""
-    files, lost = await source.files(), await lost_versions(services)
+    """Receive every file of a source, in order, restore what the index lost, and show what needs nothing more.
+
+    An outage ends it: files that are left then were not tried.
+    """
+    files, lost = await source.files(), await find_lost_versions(services)
     display.begin(len(files))
-    received = []
+    received: list[ReceivedFile] = []
+    scope = anyio.CancelScope()
+    watch = OutageWatch(scope)
     for position, file in enumerate(files):
+        if scope.cancel_called:
+            received.append(ReceivedFile(position, LoadOutcome(file=file, reason=NOT_TRIED), None))
+            continue
         try:
             async with source.on_disk(file):
                 outcome, job = await receive_one(file, order, services.uploads, services.now)
         except StorageUnavailable as exc:
-            outcome, job = LoadOutcome(file=file, reason=exc.code, detail=exc.detail), None
-        if job is None and outcome.key is not None and outcome.key in lost:
-            outcome = await restore_one(outcome, outcome.key, services)
-        received.append(ReceivedFile(position, outcome, job))
+            outcome, job = LoadOutcome(file=file, reason=UNAVAILABLE, detail=exc.detail), None
         if job is None:
+            outcome = await restore_one(outcome, lost, services)
             display.end(outcome)
+        received.append(ReceivedFile(position, outcome, job))
+        watch.record(outcome)
     return received
 
 

@@ -3,7 +3,8 @@
 What an earlier run did is not done again: started again after Ctrl-C or kill -9, it goes on with what is missing.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+import structlog
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from ingest.bulk.manifest import SourceFile
@@ -26,22 +28,28 @@ from ingest.catalogue import (
     Version,
     VersionKey,
 )
-from ingest.errors import IngestError
+from ingest.errors import IngestError, Unavailable
 from ingest.job_runner import UNAVAILABLE, run_job
 from ingest.lost_passages import compare_index, lost_versions, restore
 from ingest.parsing import Unreadable
 from ingest.pipeline import Write, approve, require_harmless, write_pending_windows
 from ingest.services import Services
 from ingest.uploads import UploadRequest, Uploads
+from knowledge.embedding import EmbeddingUnavailable
+from knowledge.index import IndexUnavailable as IndexAway
 from telemetry.groups import first_failure
 
 MOST_UNAVAILABLE = 3
-"""Documents in a row that a part which is away has failed, each three times: a load stops then."""
+"""Documents in a row that a part which is away has failed: a load stops then."""
 NOT_TRIED = "not_tried"
 """The reason of a document that a load which stopped has left."""
+OUTAGE = (Unavailable, IndexAway, EmbeddingUnavailable)
+"""What is raised where a store or the embedder is away."""
 _CHUNK_BYTES = 1024 * 1024
 _SOON_SECONDS = 10.0
 _POLL_SECONDS = 0.2
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +133,7 @@ async def load(
 ) -> list[LoadOutcome]:
     """Load files and return their outcomes, in their order; a file that fails stops no other, an outage does."""
     display.begin(len(files))
-    lost = await lost_versions(services)
+    lost = await find_lost_versions(services)
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[ReceivedFile](services.settings.at_once)
     with first_failure():
@@ -142,6 +150,22 @@ async def load(
     return await approve_and_wait(indexed, order, services, display)
 
 
+async def find_lost_versions(services: Services) -> Collection[VersionKey] | None:
+    """Return the versions of which the index lacks passages; None in an outage: look at each by itself then."""
+    with _outage_logged("lost_versions_failed"):
+        return await lost_versions(services)
+    return None
+
+
+@contextmanager
+def _outage_logged(event: str) -> Generator[None]:
+    """Log what ends the block where a store is away: the load goes on to its summary."""
+    try:
+        yield
+    except OUTAGE as exc:
+        log.warning(event, error=type(exc).__name__)
+
+
 async def approve_and_wait(
     indexed: Sequence[LoadOutcome], order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[LoadOutcome]:
@@ -152,19 +176,22 @@ async def approve_and_wait(
     """
     if any(outcome.reason == NOT_TRIED for outcome in indexed):
         return list(indexed)
-    await write_pending_windows(services)
+    with _outage_logged("windows_failed"):
+        await write_pending_windows(services)
     ended = list(indexed)
     if order.approver is not None:
-        approved = await approve_all(indexed, order.approver, services, display)
-        ended = await wait_until_active(approved, services.catalogue, services.now)
-    await compare_index(services)
+        ended = await approve_all(indexed, order.approver, services, display)
+    with _outage_logged("index_comparison_failed"):
+        if order.approver is not None:
+            ended = await wait_until_active(ended, services.catalogue, services.now)
+        await compare_index(services)
     return ended
 
 
 async def _index_each(
     receive: MemoryObjectReceiveStream[ReceivedFile],
     outcomes: dict[int, LoadOutcome],
-    lost: Collection[VersionKey],
+    lost: Collection[VersionKey] | None,
     services: Services,
     display: ProgressDisplay,
     watch: OutageWatch,
@@ -174,8 +201,8 @@ async def _index_each(
             outcome = received.outcome
             if received.job is not None:
                 outcome = await index_one(outcome, received.job, services, display)
-            elif outcome.key is not None and outcome.key in lost:
-                outcome = await restore_one(outcome, outcome.key, services)
+            else:
+                outcome = await restore_one(outcome, lost, services)
             outcomes[received.position] = outcome
             display.end(outcome)
             watch.record(outcome)
@@ -220,6 +247,8 @@ async def receive_one(
     )
     try:
         received = await uploads.receive(request, _chunks(file.path))
+    except OUTAGE as exc:
+        return LoadOutcome(file=file, reason=UNAVAILABLE, detail=str(exc)), None
     except IngestError as exc:
         return LoadOutcome(file=file, reason=exc.code, detail=exc.detail), None
     except OSError as exc:
@@ -237,20 +266,27 @@ async def index_one(
     def watch(stage: Stage, done: int, total: int) -> None:
         display.part(outcome.file.name, stage, done, total)
 
-    while True:
-        claimed = await services.job_claims.claim(job.id, now=services.now())
-        if claimed is not None:
-            await run_job(claimed, services, watch, write)
-        version = await services.catalogue.version(job.key)
-        if version.state is not State.RECEIVED:
-            return _outcome(outcome.file, version, now=services.now(), was_there=outcome.was_there)
-        await anyio.sleep(_POLL_SECONDS)
-
-
-async def restore_one(outcome: LoadOutcome, key: VersionKey, services: Services) -> LoadOutcome:
-    """Write a version again that an earlier run has indexed and the index has lost."""
     try:
-        return replace(outcome, restored=await restore(key, services))
+        while True:
+            claimed = await services.job_claims.claim(job.id, now=services.now())
+            if claimed is not None:
+                await run_job(claimed, services, watch, write)
+            version = await services.catalogue.version(job.key)
+            if version.state is not State.RECEIVED:
+                return _outcome(outcome.file, version, now=services.now(), was_there=outcome.was_there)
+            await anyio.sleep(_POLL_SECONDS)
+    except OUTAGE as exc:
+        return replace(outcome, reason=UNAVAILABLE, detail=str(exc))
+
+
+async def restore_one(outcome: LoadOutcome, lost: Collection[VersionKey] | None, services: Services) -> LoadOutcome:
+    """Write a version again that an earlier run has indexed, if it is lost (None: look whether it is)."""
+    if outcome.key is None or not (outcome.was_there if lost is None else outcome.key in lost):
+        return outcome
+    try:
+        return replace(outcome, restored=await restore(outcome.key, services))
+    except OUTAGE as exc:
+        return replace(outcome, reason=UNAVAILABLE, detail=str(exc))
     except IngestError as exc:
         return replace(outcome, reason=exc.code, detail=exc.detail)
     except Unreadable as exc:
@@ -260,14 +296,27 @@ async def restore_one(outcome: LoadOutcome, key: VersionKey, services: Services)
 async def approve_all(
     outcomes: Sequence[LoadOutcome], approver: str, services: Services, display: ProgressDisplay
 ) -> list[LoadOutcome]:
-    """Approve version by version; those of one document at one instant, so that an outdated one never answers."""
+    """Approve version by version; those of one document at one instant, so that an outdated one never answers.
+
+    An outage ends it: drafts that are left then were not tried.
+    """
     approved: list[LoadOutcome] = []
+    scope = anyio.CancelScope()
+    watch = OutageWatch(scope)
     decide_one = partial(_decide_one, catalogue=services.catalogue, now=services.now)
-    for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.file.name):
+    for _, group in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.file.name):
+        of_document = list(group)
+        if scope.cancel_called:
+            approved.extend(replace(o, reason=NOT_TRIED) if _is_draft(o) else o for o in of_document)
+            continue
         harmless = [await decide_one(outcome, partial(_screen, services=services)) for outcome in of_document]
         decision = ApprovalDecision(by=approver, at=services.now())
         decide = partial(_approve, decision=decision, services=services)
-        approved.extend([await decide_one(outcome, decide) for outcome in harmless])
+        decided = [await decide_one(outcome, decide) for outcome in harmless]
+        for before, after in zip(of_document, decided, strict=True):
+            if _is_draft(before):
+                watch.record(after)
+        approved.extend(decided)
         display.approved(len(approved), len(outcomes))
     return approved
 
@@ -286,16 +335,22 @@ async def _decide_one(
     outcome: LoadOutcome, step: Step, *, catalogue: Catalogue, now: Callable[[], float]
 ) -> LoadOutcome:
     """Take a step towards a draft's approval; what is no draft, or was refused before, stays as it is."""
-    if outcome.key is None or outcome.state is not State.INDEXED or outcome.reason is not None:
+    if outcome.key is None or not _is_draft(outcome):
         return outcome
     try:
         await step(outcome.key, outcome.file.metadata)
+        version = await catalogue.version(outcome.key)
+    except OUTAGE as exc:
+        return replace(outcome, reason=UNAVAILABLE, detail=str(exc))
     except IngestError as exc:
         return replace(outcome, reason=exc.code, detail=exc.detail)
     except Unreadable as exc:
         return replace(outcome, reason=exc.reason.value, detail=exc.detail)
-    version = await catalogue.version(outcome.key)
     return _outcome(outcome.file, version, now=now(), was_there=outcome.was_there)
+
+
+def _is_draft(outcome: LoadOutcome) -> bool:
+    return outcome.state is State.INDEXED and outcome.reason is None
 
 
 def _outcome(file: SourceFile, version: Version, *, now: float, was_there: bool) -> LoadOutcome:

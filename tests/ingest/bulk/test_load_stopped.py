@@ -3,8 +3,10 @@
 import io
 import re
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,9 +15,10 @@ from rich.console import Console
 from ingest import job_runner
 from ingest.bulk import LoadOrder, LoadOutcome, SourceFile, load, print_summary
 from ingest.bulk.load import MOST_UNAVAILABLE
+from ingest.bulk.sources import Folder
 from ingest.catalogue import Metadata, State
 from ingest.services import Services
-from knowledge.index import IndexSettings, open_index
+from knowledge.index import Index, IndexSettings, IndexUnavailable, open_index
 from knowledge.terms import Terms
 from tests.ingest.conftest import Loaded, NoDisplay
 
@@ -40,13 +43,23 @@ def summary(outcomes: Sequence[LoadOutcome]) -> str:
     return printed.getvalue()
 
 
+def no_index(loaded: Loaded, terms: Terms) -> AbstractAsyncContextManager[Index]:
+    nowhere = IndexSettings.model_validate({"url": "http://127.0.0.1:1"})
+    return open_index(nowhere, loaded.embedder, terms, waits=True)
+
+
+def assert_stopped(outcomes: Sequence[LoadOutcome]) -> None:
+    reasons = [outcome.reason for outcome in outcomes]
+    assert reasons == ["unavailable"] * MOST_UNAVAILABLE + ["not_tried"] * (len(outcomes) - MOST_UNAVAILABLE)
+    assert STOPPED in summary(outcomes)
+
+
 async def test_a_load_stops_after_three_documents_in_a_row_without_the_index_and_goes_on_later(
     services: Services, loaded: Loaded, terms: Terms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_runner, "FIRST_WAIT_SECONDS", 0.0)
     given, at_once = files(tmp_path, 12), services.settings.model_copy(update={"at_once": 2})
-    nowhere = IndexSettings.model_validate({"url": "http://127.0.0.1:1"})
-    async with open_index(nowhere, loaded.embedder, terms, waits=True) as away:
+    async with no_index(loaded, terms) as away:
         outcomes = await load(given, ORDER, replace(services, index=away, settings=at_once), NoDisplay())
     reasons = [outcome.reason for outcome in outcomes]
     assert reasons.count("unavailable") == MOST_UNAVAILABLE
@@ -58,3 +71,67 @@ async def test_a_load_stops_after_three_documents_in_a_row_without_the_index_and
 
     again = await load(given, ORDER, services, NoDisplay())
     assert {(outcome.state, outcome.reason) for outcome in again} == {(State.APPROVED, None)}
+
+
+async def test_a_load_of_what_was_loaded_stops_too_where_the_index_is_away(
+    services: Services, loaded: Loaded, terms: Terms, tmp_path: Path
+) -> None:
+    given = files(tmp_path, 6)
+    await load(given, ORDER, services, NoDisplay())
+    one = services.settings.model_copy(update={"at_once": 1})
+    async with no_index(loaded, terms) as away:
+        without = replace(services, index=away, settings=one)
+        assert_stopped(await load(given, ORDER, without, NoDisplay()))
+    again = await load(given, ORDER, services, NoDisplay())
+    assert [(outcome.was_there, outcome.restored, outcome.reason) for outcome in again] == [(True, False, None)] * 6
+
+
+async def test_a_batch_of_what_was_loaded_stops_too_where_the_index_is_away(
+    services: Services, loaded: Loaded, terms: Terms, tmp_path: Path
+) -> None:
+    batch = pytest.importorskip("ingest.bulk.batch")
+    await load(files(tmp_path, 6), ORDER, services, NoDisplay())
+    async with no_index(loaded, terms) as away:
+        received = await batch.receive_all(Folder(tmp_path), ORDER, replace(services, index=away), NoDisplay())
+    assert_stopped([file.outcome for file in received])
+
+
+class Failing:
+    """An index of which some methods fail, so many times."""
+
+    def __init__(self, index: Index, *methods: str, times: int) -> None:
+        self._index = index
+        self._methods = methods
+        self._left = times
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._methods or not self._left:
+            return getattr(self._index, name)
+
+        async def fail(*_args: object, **_kwargs: object) -> None:
+            self._left -= 1
+            raise IndexUnavailable("it does not answer")
+
+        return fail
+
+
+async def test_approvals_stop_after_three_documents_without_the_index_and_go_on_later(
+    services: Services, tmp_path: Path
+) -> None:
+    given = files(tmp_path, 6)
+    await load(given, replace(ORDER, approver=None), services, NoDisplay())
+    away: Any = Failing(services.index, "passages", times=9)
+    assert_stopped(await load(given, ORDER, replace(services, index=away), NoDisplay()))
+    again = await load(given, ORDER, services, NoDisplay())
+    assert {(outcome.state, outcome.reason) for outcome in again} == {(State.APPROVED, None)}
+
+
+async def test_one_document_that_meets_a_moment_without_the_index_stops_no_other(
+    services: Services, tmp_path: Path
+) -> None:
+    given = files(tmp_path, 3)
+    await load(given, ORDER, services, NoDisplay())
+    away: Any = Failing(services.index, "counts", "count", times=2)
+    one = services.settings.model_copy(update={"at_once": 1})
+    outcomes = await load(given, ORDER, replace(services, index=away, settings=one), NoDisplay())
+    assert [outcome.reason for outcome in outcomes] == ["unavailable", None, None]
