@@ -37,6 +37,7 @@ async def compare_index(services: Services) -> IndexState:
     )
     await services.catalogue.record_index_state(state)
     services.metrics.missing_passages.set(state.missing_passages)
+    services.metrics.index_compared.set(state.compared_at)
     if missing:
         log.error("passages_lost", passages=state.missing_passages, versions=len(missing), command="ingest rebuild")
     return state

@@ -44,6 +44,11 @@ class Metrics:
             "Passages that SQL says the index holds and that it lacked at the last comparison, once a minute",
             registry=self.registry,
         )
+        self.index_compared = Gauge(
+            "ingest_index_compared_timestamp_seconds",
+            "When this process compared the index with SQL last; 0: it has not yet",
+            registry=self.registry,
+        )
         self.refusals = Counter(
             "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
         )

@@ -27,6 +27,9 @@ class Request:
 class FakeServer:
     """Answers every search as it is told; `dimensions` are the embedder's."""
 
+    counts_wait = False
+    """Whether counts by document wait for `release`, too."""
+
     def __init__(self, *, dimensions: int = 384, prefix: str = "", port: int | None = None) -> None:
         self.dimensions = dimensions
         self.version = "1.20.0"
@@ -183,6 +186,8 @@ class FakeServer:
 
     async def facet(self, request: web.Request) -> web.Response:
         asked = await request.json()
+        if self.counts_wait:
+            await self.release.wait()
         values = Counter(self.held[point][asked["key"]] for point in self.passing(asked))
         return ok({"hits": [{"value": value, "count": n} for value, n in values.most_common(asked["limit"])]})
 

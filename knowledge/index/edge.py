@@ -237,7 +237,7 @@ class EdgeEngine:
             with self._collection(collection).reading() as shard:
                 return {str(hit.value): hit.count for hit in shard.facet(request).hits}
 
-        return await self._read(counts)
+        return await self._read(counts, timeout=self._write_timeout)  # it reads every point that passes
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
@@ -294,8 +294,8 @@ class EdgeEngine:
 
         await self._write(update)
 
-    async def _read(self, call: Callable[[], T]) -> T:
-        async with _deadline(self._read_timeout):
+    async def _read(self, call: Callable[[], T], *, timeout: float | None = None) -> T:
+        async with _deadline(timeout or self._read_timeout):
             return await self._in_thread(self._readers, lambda: self._checked(call))
 
     async def _write(self, call: Callable[[], T], *, needed_bytes: int = _FREE_BYTES) -> T:

@@ -219,7 +219,10 @@ class ServerEngine:
 
     async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
         wanted = models.FacetRequest(key=field, filter=_filter(only), limit=limit, exact=True)
-        answer = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=wanted))
+        # It reads every point that passes, so it may take as long as a write.
+        answer = await self._read(
+            lambda apis: apis.points_api.facet(collection, facet_request=wanted), timeout=self._write_timeout
+        )
         return {str(hit.value): hit.count for hit in answer.hits}
 
     async def read(
@@ -255,12 +258,12 @@ class ServerEngine:
         wanted = models.FilterSelector(filter=_filter(only))
         await self._write(lambda apis: apis.points_api.delete_points(collection, wait=True, points_selector=wanted))
 
-    async def _read(self, operation: Callable[[Apis], Awaitable[_Reply[T]]]) -> T:
-        return self._result(await self._repeated(operation))
+    async def _read(self, operation: Callable[[Apis], Awaitable[_Reply[T]]], *, timeout: float | None = None) -> T:
+        return self._result(await self._repeated(operation, timeout=timeout))
 
-    async def _repeated(self, operation: Callable[[Apis], Awaitable[T]]) -> T:
+    async def _repeated(self, operation: Callable[[Apis], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Run a read within its deadline; it is repeated once where the connection or the server failed."""
-        async with self._translated(self._read_timeout):
+        async with self._translated(timeout or self._read_timeout):
             apis = self._apis
             try:
                 return await operation(apis)

@@ -270,6 +270,7 @@ RUNBOOKS: Mapping[str, str] = {
     "chatbot_plans_outdated": "runbooks/limits.md",
     "chatbot_turned_away_total": "runbooks/overload.md",
     "ingest_dead_jobs": "runbooks/documents.md",
+    "ingest_index_compared_timestamp_seconds": "runbooks/store-unavailable.md",
     "ingest_missing_passages": "runbooks/store-unavailable.md",
     "ingest_parser_walls": "formats.md",
 }

@@ -95,12 +95,9 @@ async def readiness(services: Services) -> tuple[int, str]:
     return reply.status_code, reply.json()["index"]
 
 
-def gauge(services: Services) -> str:
-    (line,) = [
-        line
-        for line in generate_latest(services.metrics.registry).decode().splitlines()
-        if line.startswith("ingest_missing_passages ")
-    ]
+def gauge(services: Services, name: str = "ingest_missing_passages") -> str:
+    lines = generate_latest(services.metrics.registry).decode().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name} ")]
     return line.partition(" ")[2]
 
 
@@ -119,6 +116,7 @@ async def test_an_index_that_holds_what_sql_says_lacks_nothing(services: Service
     assert (state.missing_passages, state.missing_versions) == (0, 0)
     assert state.visible_passages == sum(version.passages for version in versions)
     assert (logs, gauge(services)) == ([], "0.0")
+    assert float(gauge(services, "ingest_index_compared_timestamp_seconds")) == clock.now
     assert await readiness(services) == (200, "ok")
     clock.now += 20
     assert "the index lacks nothing (compared with SQL 20 s ago)" in await status_of(services)

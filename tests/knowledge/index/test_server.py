@@ -39,6 +39,7 @@ from tests.certificates import certificates
 from tests.knowledge.conftest import CUSTOMER, numbered
 from tests.knowledge.index.conformance import EngineConformance, OpenAgain
 from tests.knowledge.index.points import VECTORS
+from tests.patience import patient
 from tests.qdrant_server import FakeServer, ok, refused, service
 
 pytestmark = pytest.mark.anyio
@@ -183,6 +184,27 @@ async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
         assert await index.search("수수료", access=CUSTOMER, limit=3) == []
         await index.ping()
     assert server.indexed == server.others == []
+
+
+async def test_counts_of_a_large_tenant_may_take_longer_than_a_search(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    server.counts_wait = True
+    counted = list[dict[str, int]]()
+    async with open_index(at(server), embedder, terms) as index:
+
+        async def count() -> None:
+            counted.append(await index.counts("hanbit", limit=10))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count)
+            with anyio.fail_after(patient(5)):
+                while not any(request.path.endswith("/facet") for request in server.requests):
+                    await anyio.sleep(0.01)
+            with pytest.raises(IndexUnavailable, match="within"):
+                await index.search("수수료", access=CUSTOMER, limit=1)
+            server.release.set()
+    assert counted == [{}]
 
 
 @pytest.mark.parametrize(
