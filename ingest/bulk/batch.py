@@ -87,7 +87,7 @@ async def batch(
     received = await receive_all(source, order, services, display)
     outcomes = {file.position: file.outcome for file in received}
     pending = [PendingFile(file.position, file.outcome, file.job) for file in received if file.job is not None]
-    if pending:
+    if pending and not any(file.outcome.reason == NOT_TRIED for file in received):
         versions = [await services.catalogue.version(file.job.key) for file in pending]
         with _translated(), connected(cluster):
             dataset = embedded_passages(versions, settings)
