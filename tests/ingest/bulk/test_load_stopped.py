@@ -90,9 +90,11 @@ async def test_a_batch_of_what_was_loaded_stops_too_where_the_index_is_away(
     services: Services, loaded: Loaded, terms: Terms, tmp_path: Path
 ) -> None:
     batch = pytest.importorskip("ingest.bulk.batch")
-    await load(files(tmp_path, 6), ORDER, services, NoDisplay())
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    await load(files(folder, 6), ORDER, services, NoDisplay())
     async with no_index(loaded, terms) as away:
-        received = await batch.receive_all(Folder(tmp_path), ORDER, replace(services, index=away), NoDisplay())
+        received = await batch.receive_all(Folder(folder), ORDER, replace(services, index=away), NoDisplay())
     assert_stopped([file.outcome for file in received])
 
 
