@@ -43,7 +43,7 @@ from chatbot.audit.chain import GENESIS, AuditKeys, AuditRow, ChainCheck, ChainH
 from chatbot.audit.records import AuditClosed, AuditOpened
 from chatbot.errors import AuditUnavailable
 from chatbot.tables import METADATA, SCHEMA
-from knowledge.storage import UNAVAILABLE, migrate
+from knowledge.storage import UNAVAILABLE, impatient_transaction, migrate
 from telemetry.supervision import OnFailure, supervise, uncounted
 
 log = structlog.get_logger(__name__)
@@ -291,9 +291,7 @@ class Audit:
             await self._insert(batch)
 
     async def _insert(self, batch: Sequence[Waiting]) -> None:
-        async with self._engine.begin() as connection:
-            if self._is_sqlite:
-                await connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+        async with impatient_transaction(self._engine) as connection:
             openings = [(waiting.record.answer_id, "opened") for waiting in batch if waiting.after_opening]
             known = await written(connection, [*(waiting.key for waiting in batch), *openings])
             rows: list[AuditRow] = []
@@ -319,10 +317,6 @@ class Audit:
                 return tuple(row_of(row) for row in await connection.execute(query))
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._engine.dialect.name == "sqlite"
 
 
 @asynccontextmanager

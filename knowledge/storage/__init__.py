@@ -5,6 +5,7 @@ from knowledge.storage.database import (
     DatabaseUrl,
     close_engine,
     database_connection,
+    impatient_transaction,
     open_engine,
     transaction_lock,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "StoreClock",
     "close_engine",
     "database_connection",
+    "impatient_transaction",
     "migrate",
     "migrate_database",
     "open_clock",

@@ -2,6 +2,8 @@
 
 import functools
 import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from knowledge.tls import SYSTEM_TLS, Connection, TlsSettings
 
 CONNECT_SECONDS = CLOSE_SECONDS = 5.0
+LOCK_SECONDS = 1.0
 
 UNAVAILABLE: Final = (
     SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError,
@@ -89,6 +92,22 @@ async def transaction_lock(connection: AsyncConnection, name: str) -> None:
         return
     number = int.from_bytes(sha256(f"bank-chatbot {name}".encode()).digest()[:8], signed=True)
     await connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+@asynccontextmanager
+async def impatient_transaction(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """Run a transaction that waits 1 s at most for SQLite's write lock; others of its connection wait for 5 s."""
+    async with engine.begin() as connection:
+        if engine.dialect.name != "sqlite":
+            yield connection
+            return
+        usual = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_SECONDS * 1000:.0f}")
+        try:
+            yield connection
+        finally:
+            if not connection.invalidated:  # cancelled inside a call
+                await connection.exec_driver_sql(f"PRAGMA busy_timeout={usual}")
 
 
 def _stop_once(connection: Any, _entry: ConnectionPoolEntry) -> None:

@@ -1,11 +1,15 @@
+import sqlite3
+from contextlib import closing, nullcontext
+from pathlib import Path
+
 import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from knowledge import write_probe
-from knowledge.storage import UNAVAILABLE
+from knowledge.storage import UNAVAILABLE, open_engine
 from knowledge.withdrawals import WITHDRAWN, load_withdrawals
-from knowledge.write_probe import WriteProbe
+from knowledge.write_probe import EVERY_SECONDS, WriteProbe
+from tests.clock import Clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -34,26 +38,52 @@ async def test_a_database_that_takes_writes_is_ready_and_keeps_nothing_of_the_pr
         assert (await connection.execute(select(func.count()).select_from(WITHDRAWN))).scalar_one() == 0
 
 
-async def test_a_database_that_is_read_only_is_not_ready(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_is_read_only_is_not_ready(engine: AsyncEngine) -> None:
     await load_withdrawals(engine)
-    monkeypatch.setattr(write_probe, "EVERY_SECONDS", 0.0)
-    probe = WriteProbe(engine)
+    clock = Clock(0.0)
+    probe = WriteProbe(engine, clock=clock)
     await set_read_only(engine, is_on=True)
     with pytest.raises(UNAVAILABLE):
         await probe.ping()
     await set_read_only(engine, is_on=False)
+    clock.pass_seconds(EVERY_SECONDS)
     await probe.ping()
 
 
 async def test_however_often_it_is_asked_it_writes_once_a_second(engine: AsyncEngine) -> None:
     await load_withdrawals(engine)
-    probe, statements = WriteProbe(engine), list[str]()
+    clock = Clock(0.0)
+    probe, statements = WriteProbe(engine, clock=clock), list[str]()
 
     def record(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
         statements.append(statement)
 
     event.listen(engine.sync_engine, "before_cursor_execute", record)
-    for _ in range(20):
-        await probe.ping()
-    inserts = sum(statement.startswith("INSERT") for statement in statements)
-    assert 1 <= inserts < 20
+    for writes, now in ((1, 0.0), (1, 0.9), (2, 1.0), (2, 1.9), (3, 2.0)):
+        clock.now = now
+        for _ in range(20):
+            await probe.ping()
+        assert sum(statement.startswith("INSERT") for statement in statements) == writes
+
+
+async def busy_timeout(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        timeout: int = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
+        return timeout
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+async def test_after_a_probe_others_wait_for_the_lock_of_sqlite_as_long_as_before(
+    tmp_path: Path, *, is_locked: bool
+) -> None:
+    file = tmp_path / "bank.db"
+    engine = open_engine(f"sqlite+aiosqlite:///{file}")
+    await load_withdrawals(engine)
+    usual = await busy_timeout(engine)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        if is_locked:
+            other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UNAVAILABLE) if is_locked else nullcontext():
+            await WriteProbe(engine).ping()
+    assert await busy_timeout(engine) == usual
+    await engine.dispose()

@@ -242,6 +242,20 @@ async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_bac
         assert await faults(audit, unclosed_before=1e12) == []
 
 
+async def test_after_an_audit_row_others_wait_for_the_lock_of_sqlite_as_long_as_before(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite+aiosqlite:///{tmp_path / 'bank.db'}")
+
+    async def busy_timeout() -> object:
+        async with engine.connect() as connection:
+            return (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
+
+    usual = await busy_timeout()
+    async with open_audit(engine, SETTINGS) as audit:
+        await audit.open(OPENED)
+    assert await busy_timeout() == usual
+    await engine.dispose()
+
+
 async def test_of_what_callers_gave_up_closings_are_written_and_openings_are_not(engine: AsyncEngine) -> None:
     audit = Audit(engine, SETTINGS.model_copy(update={"deadline": 0.05}))
     await audit.prepare()
