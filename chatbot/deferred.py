@@ -103,7 +103,7 @@ class DeferredWrites:
             self._done.popleft()
 
     def defer(self, kind: WriteKind, write: Callable[[], Awaitable[object]]) -> None:
-        """Try a write in the background until its store takes it."""
+        """Queue a write and retry it until its store accepts it."""
         self._waiting.append(Deferred(kind, write))
         log.warning("write_deferred", kind=kind, waiting=self.waiting)
         if self.waiting > self._settings.most:

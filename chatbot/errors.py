@@ -139,13 +139,13 @@ class ModelUnavailable(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """Without `may_be_done` the store has not executed the command and never will."""
+    """Redis cannot be reached; `may_be_executed` is False if the command was never sent."""
 
     code, title = "store_unavailable", "Conversations cannot be reached right now"
 
-    def __init__(self, detail: str = "", *, retry_after: float | None = None, may_be_done: bool = True) -> None:
+    def __init__(self, detail: str = "", *, retry_after: float | None = None, may_be_executed: bool = True) -> None:
         super().__init__(detail, retry_after=retry_after)
-        self.may_be_done = may_be_done
+        self.may_be_executed = may_be_executed
 
 
 class AuditUnavailable(Unavailable):

@@ -127,7 +127,8 @@ class Metrics:
             "chatbot_redis_evicts", "1 where a full Redis would remove conversations and reservations (not noeviction)"
         )
         self.forgotten = counter(
-            "chatbot_forgotten_reservations", "Reservations that Redis forgot in a failover, and that were charged anew"
+            "chatbot_forgotten_reservations",
+            "Reservations that Redis forgot in a failover and that were charged again",
         )
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:

@@ -105,7 +105,7 @@ class RedisBreaker:
             reply = await command(deadline)
         except DEMOTED as exc:
             self._open(exc)
-            raise StoreUnavailable(may_be_done=False) from exc
+            raise StoreUnavailable from exc
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
             if await self._answers():
                 self._close()
@@ -117,7 +117,7 @@ class RedisBreaker:
             # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
             self._close()
             log.warning("redis_refused_command", error=type(exc).__name__, detail=said_by_redis(exc))
-            raise StoreUnavailable(may_be_done=False) from exc
+            raise StoreUnavailable from exc
         if self._next_probe is not None:
             self._close()
         return reply
@@ -147,7 +147,7 @@ class RedisBreaker:
         """
         now = self._clock()
         if now < due:
-            raise StoreUnavailable(may_be_done=False)
+            raise StoreUnavailable(may_be_executed=False)
         # Set before the first await, so that commands that arrive meanwhile are no second probe; if the probe is
         # cancelled, the next one comes a period later.
         self._next_probe = now + self._settings.probe_every

@@ -270,7 +270,7 @@ async def record_opening(turn: Turn, services: Services) -> bool:
             await services.history.append(owner, turn.conversation.id, [question], now=services.now())
         except StoreUnavailable as exc:  # the answer goes on without it
             log.warning("history_unavailable", answer_id=turn.answer_id)
-            return exc.may_be_done  # then `remember_answer` appends the question, if need be, with its answer
+            return exc.may_be_executed  # then `remember_answer` appends the question, if need be, with its answer
     return True
 
 

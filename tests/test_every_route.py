@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from chatbot.api import LocalSigner, key_pair
 from chatbot.app import create_app as create_chat_app
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.limits import Ledger, LedgerSettings
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
@@ -58,6 +59,7 @@ def chat_app(folder: Path, authenticator: Authenticator, provider: TracerProvide
         Redis(host="127.0.0.1", port=1, socket_connect_timeout=1),
         RedisBreaker(RedisBreakerSettings()),
         LedgerSettings(),
+        deferred=DeferredWrites(DeferredSettings()),
     )
     parts = Parts(
         authenticator=authenticator,

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
 
-from chatbot.deferred import DeferredSettings, DeferredWrites
+from chatbot.deferred import DeferredWrites
 from chatbot.errors import ChatError, RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.attempts import Attempts
@@ -119,7 +119,7 @@ class LedgerReply(msgspec.Struct, frozen=True):
     percentile: int
     uses: Uses
     forgotten: bool
-    """Whether Redis had forgotten the reservation, and charged it anew."""
+    """Whether Redis had forgotten the reservation, and charged it again."""
     refusal: Refusal | None = None
 
 
@@ -132,7 +132,7 @@ class Ledger:
         breaker: RedisBreaker,
         settings: LedgerSettings,
         *,
-        deferred: DeferredWrites | None = None,
+        deferred: DeferredWrites,
         plan_of: Callable[[str], LimitSettings] | None = None,
         on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] | None = None,
@@ -142,14 +142,14 @@ class Ledger:
 
         `plan_of` returns a tenant's present plan, in place of the settings'.
 
-        `on_forgotten` is called for a reservation that Redis had forgotten and that was charged anew.
+        `on_forgotten` is called for a reservation that Redis had forgotten and that was charged again.
 
         `clock` replaces Redis's time in tests; both clocks are in seconds.
         """
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
-        self._deferred = deferred or DeferredWrites(DeferredSettings())
+        self._deferred = deferred
         self._plan_of = plan_of or settings.of
         self._on_forgotten = on_forgotten
         self._clock = clock
@@ -199,16 +199,16 @@ class Ledger:
             answer_tokens=answer_tokens,
             lease_seconds=lease_seconds,
         )
-        # Shielded: of a command that is cancelled nobody would know whether Redis executes it.
+        # Shielded: after a cancellation it is unknown whether Redis executed the command.
         with anyio.CancelScope(shield=True):
             try:
                 return reservation(limits=await self._reserve_in_redis(caller, claim, lease_seconds))
             except StoreUnavailable as exc:
-                may_be_done = exc.may_be_done
+                may_be_executed = exc.may_be_executed
         try:
             return reservation(limits=self._reserve_quota(claim), local=True)
         except ChatError:
-            if may_be_done:
+            if may_be_executed:
                 refused = reservation(limits=self._quota_limits(claim.scopes), local=True)
                 self._deferred.defer("settlement", partial(self.settle, refused, Usage()))
             raise

@@ -174,7 +174,7 @@ class AnswerRegistry:
 
     @contextmanager
     def opening(self) -> Iterator[None]:
-        """Have `drained` wait for the question that is opened in the block, and for its answer."""
+        """Make `drained` wait until the block and its answer end."""
         self._opening += 1
         try:
             yield

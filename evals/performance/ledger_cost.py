@@ -18,6 +18,7 @@ import anyio
 from redis.asyncio import Redis
 from rich.console import Console
 
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
@@ -67,7 +68,7 @@ async def ledger_cost(redis_url: str, *, rounds: int, calls: int) -> LedgerCost:
     caller = Caller(tenant=f"bench-{uuid4().hex}", sub="bench", model="none")
     async with open_redis(redis_url, RedisSettings()) as client:
         await fill(client, caller)
-        ledger = Ledger(client, RedisBreaker(PATIENT_BREAKER), LIMITS)
+        ledger = Ledger(client, RedisBreaker(PATIENT_BREAKER), LIMITS, deferred=DeferredWrites(DeferredSettings()))
         await measure_round(client, ledger, caller, calls=20)
         measured = [await measure_round(client, ledger, caller, calls=calls) for _ in range(rounds)]
         return LedgerCost(rounds=tuple(measured))
@@ -77,7 +78,13 @@ async def fill(client: Redis, caller: Caller) -> None:
     """Charge tokens in each second of the last minute."""
     seconds, _ = await client.time()
     for ago in range(60, 0, -1):
-        ledger = Ledger(client, RedisBreaker(PATIENT_BREAKER), LIMITS, clock=partial(float, seconds - ago))
+        ledger = Ledger(
+            client,
+            RedisBreaker(PATIENT_BREAKER),
+            LIMITS,
+            clock=partial(float, seconds - ago),
+            deferred=DeferredWrites(DeferredSettings()),
+        )
         reservation = await ledger.reserve(caller, prompt_tokens=1200, answer_tokens=200, lease_seconds=60)
         await ledger.settle(reservation, Usage(prompt_tokens=1200, answer_tokens=100))
 

@@ -32,6 +32,7 @@ import typer
 from aiohttp import web
 from rich.console import Console
 
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings, LimitSettings
@@ -277,7 +278,9 @@ async def measure(proxy: str, model_port: int, redis_url: str, tokenizer: Tokeni
     ):
         theirs, ours = (
             LiteLlmProxy(http, proxy),
-            LedgerLimiter(http, upstream, Ledger(client, breaker, limits), tokenizer),
+            LedgerLimiter(
+                http, upstream, Ledger(client, breaker, limits, deferred=DeferredWrites(DeferredSettings())), tokenizer
+            ),
         )
         visits = [
             Visit(limiter=limiter, name=name, language=language)

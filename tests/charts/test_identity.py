@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from chatbot.app import create_app as create_chat_app
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.limits import Ledger, LedgerSettings
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
@@ -128,6 +129,7 @@ def apps(authenticators: dict[str, Authenticator]) -> dict[str, FastAPI]:
             Redis(host="127.0.0.1", port=1, socket_connect_timeout=1),
             RedisBreaker(RedisBreakerSettings()),
             LedgerSettings(),
+            deferred=DeferredWrites(DeferredSettings()),
         ),
         metrics=ChatMetrics(),
         models=SimpleNamespace(model="scripted"),

@@ -14,6 +14,7 @@ import structlog
 from redis.asyncio import Redis
 
 from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
@@ -44,7 +45,7 @@ async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
     server: RedisServer, client: Redis
 ) -> None:
     breaker = RedisBreaker(RedisBreakerSettings())
-    ledger, who = Ledger(client, breaker, LedgerSettings()), someone()
+    ledger, who = Ledger(client, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings())), someone()
     first = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
     server.signal(signal.SIGSTOP)
     began = anyio.current_time()
@@ -223,7 +224,7 @@ async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_se
     server: RedisServer, client: Redis
 ) -> None:
     breaker = RedisBreaker(SETTINGS.breaker)
-    ledger, who = Ledger(client, breaker, LedgerSettings()), someone()
+    ledger, who = Ledger(client, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings())), someone()
     history, owner = History(client, breaker, HistorySettings()), Owner(who.tenant, who.sub)
     reservation = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
     question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)

@@ -72,7 +72,10 @@ class Bank:
 @pytest.fixture
 async def bank(redis: Redis, engine: AsyncEngine, tokenizer: Tokenizer, tmp_path: Path) -> AsyncGenerator[Bank]:
     breaker = RedisBreaker(PATIENT)
-    history, ledger = History(redis, breaker, HistorySettings()), Ledger(redis, breaker, LedgerSettings())
+    history, ledger = (
+        History(redis, breaker, HistorySettings()),
+        Ledger(redis, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings())),
+    )
     withdrawals = await load_withdrawals(engine)
     async with open_audit(engine, SETTINGS) as audit, indexed_passages(tmp_path / "index", FirstAxis()) as index:
         parts = SimpleNamespace(
@@ -130,7 +133,7 @@ async def test_a_question_that_its_customer_leaves_while_it_is_reserved_costs_no
 ) -> None:
     async with Redis.from_url(server.url) as redis, anyio.create_task_group() as asking:
         breaker, caller = AskedBreaker(), Caller.of(bank.who, MODEL)
-        ledger = Ledger(redis, breaker, LedgerSettings())
+        ledger = Ledger(redis, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings()))
         before = await ledger.reserve(caller, prompt_tokens=1, answer_tokens=0, lease_seconds=60)
         await ledger.settle(before, Usage())  # the next command reserves
         server.signal(signal.SIGSTOP)
@@ -142,7 +145,9 @@ async def test_a_question_that_its_customer_leaves_while_it_is_reserved_costs_no
         asking.cancel_scope.cancel()
         server.signal(signal.SIGCONT)
     async with Redis.from_url(server.url) as redis:
-        _, user, _ = await Ledger(redis, RedisBreaker(PATIENT), LedgerSettings()).spending(caller)
+        _, user, _ = await Ledger(
+            redis, RedisBreaker(PATIENT), LedgerSettings(), deferred=DeferredWrites(DeferredSettings())
+        ).spending(caller)
     await bank.audit.drain()
     assert await faults(bank.audit, unclosed_before=1e12) == []
     assert (user.use.tokens, user.use.slots, user.use.requests) == (0, 0, 2)

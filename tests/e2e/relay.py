@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -14,17 +14,27 @@ class Wire:
         self._host, self._port = urlsplit(server_url).hostname, urlsplit(server_url).port
         self._carried: set[asyncio.StreamWriter] = set()
         self._whole = True
+        self.on_reply: Callable[[], None] | None = None
+        """What is called once, in place of the next reply, which is lost."""
         self.url = ""
 
     def cut(self) -> None:
         """Break every connection and refuse new ones until `mend`."""
         self._whole = False
-        for end in self._carried:
-            end.transport.abort()
+        self._break()
 
     def mend(self) -> None:
         """Carry connections again."""
         self._whole = True
+
+    def lead_to(self, server_url: str) -> None:
+        """Break every connection and carry new ones to another server."""
+        self._host, self._port = urlsplit(server_url).hostname, urlsplit(server_url).port
+        self._break()
+
+    def _break(self) -> None:
+        for end in self._carried:
+            end.transport.abort()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection both ways until either end closes it."""
@@ -37,16 +47,24 @@ class Wire:
         try:
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(_pour(reader, back))
-                ways.create_task(_pour(there, writer))
+                ways.create_task(_pour(there, writer, self._is_lost))
         finally:
             self._carried -= ends
             for end in ends:
                 end.transport.abort()
 
+    def _is_lost(self) -> bool:
+        on_reply, self.on_reply = self.on_reply, None
+        if on_reply is not None:
+            on_reply()
+        return on_reply is not None
 
-async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+
+async def _pour(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_lost: Callable[[], bool] = lambda: False
+) -> None:
     with suppress(OSError):  # either end may be gone, also for the last word (ENOTCONN)
-        while piece := await source.read(65536):
+        while (piece := await source.read(65536)) and not is_lost():
             sink.write(piece)
             await sink.drain()
         if sink.can_write_eof():

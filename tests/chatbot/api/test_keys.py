@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.app import create_app
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.limits import Ledger, LedgerSettings
 from chatbot.metrics import Metrics
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
@@ -72,7 +73,9 @@ async def api(engine: AsyncEngine, tmp_path: Path, nowhere: object) -> AsyncGene
     parts = SimpleNamespace(
         authenticator=authenticator,
         banks=sample_banks(),
-        ledger=Ledger(nowhere, RedisBreaker(RedisBreakerSettings()), LedgerSettings()),  # type: ignore[arg-type]  # a client
+        ledger=Ledger(
+            nowhere, RedisBreaker(RedisBreakerSettings()), LedgerSettings(), deferred=DeferredWrites(DeferredSettings())
+        ),  # type: ignore[arg-type]  # a client
         metrics=Metrics(),
         models=SimpleNamespace(model="scripted"),
         sign_in=None,

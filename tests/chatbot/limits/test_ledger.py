@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,10 +22,11 @@ from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.ledger import Caller, Ledger, Reservation
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, in_time
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, in_time, open_redis
 from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.clock import Clock
 from tests.conftest import redis_server
+from tests.e2e.relay import wired
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +55,14 @@ def ledger_of(
     **more: Any,
 ) -> Ledger:
     settings = LedgerSettings(limits=limits, **more)
-    return Ledger(redis, RedisBreaker(PATIENT), settings, clock=clock, on_forgotten=on_forgotten)
+    return Ledger(
+        redis,
+        RedisBreaker(PATIENT),
+        settings,
+        clock=clock,
+        on_forgotten=on_forgotten,
+        deferred=DeferredWrites(DeferredSettings()),
+    )
 
 
 async def reserve(ledger: Ledger, who: Caller, tokens: int, *, lease: float = 300) -> Reservation:
@@ -396,7 +405,16 @@ async def test_a_clock_of_redis_that_is_set_locks_nobody_out_for_long(
 
 async def test_a_day_is_the_stores_and_no_clock_of_this_process(redis: Redis) -> None:
     up = 200 * 86_400.0  # seconds since this machine was started
-    ledger, who = Ledger(redis, RedisBreaker(PATIENT), LedgerSettings(), monotonic=lambda: up), someone()
+    ledger, who = (
+        Ledger(
+            redis,
+            RedisBreaker(PATIENT),
+            LedgerSettings(),
+            monotonic=lambda: up,
+            deferred=DeferredWrites(DeferredSettings()),
+        ),
+        someone(),
+    )
     zone = ZoneInfo(limited().zone)
 
     async def day() -> bytes:
@@ -459,7 +477,14 @@ async def test_cached_prompt_tokens_cost_their_weight_in_the_minute_and_the_day(
 async def test_a_plan_that_changes_holds_from_the_next_reservation_and_extension_on(redis: Redis, clock: Clock) -> None:
     plans = [limited(tokens_per_minute=100)]
     staff = HUGE.model_copy(update={"tokens_per_minute": 500})
-    ledger = Ledger(redis, RedisBreaker(PATIENT), LedgerSettings(), plan_of=lambda _: plans[-1], clock=clock)
+    ledger = Ledger(
+        redis,
+        RedisBreaker(PATIENT),
+        LedgerSettings(),
+        plan_of=lambda _: plans[-1],
+        clock=clock,
+        deferred=DeferredWrites(DeferredSettings()),
+    )
     who = someone()
     reservation = await reserve(ledger, who, 80)
     plans.append(limited(tokens_per_minute=70).model_copy(update={"roles": {"staff": staff}}))
@@ -602,7 +627,13 @@ class Outage:
 
 def outage_of(redis: Redis, limits: LimitSettings, **more: Any) -> Outage:
     clock = Clock(1000)
-    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits, **more), monotonic=clock)
+    ledger = Ledger(
+        redis,
+        RedisBreaker(PATIENT, clock=clock),
+        LedgerSettings(limits=limits, **more),
+        monotonic=clock,
+        deferred=DeferredWrites(DeferredSettings()),
+    )
     return Outage(ledger, clock, redis, redis.connection_pool.connection_kwargs["port"])
 
 
@@ -663,7 +694,7 @@ async def test_a_reservation_that_redis_executes_late_is_charged_what_was_used_a
     redis: Redis, delivered: str
 ) -> None:
     breaker, who = LateBreaker(), someone()
-    ledger = Ledger(redis, breaker, LedgerSettings(limits=limited()))
+    ledger = Ledger(redis, breaker, LedgerSettings(limits=limited()), deferred=DeferredWrites(DeferredSettings()))
     await ledger.limits(who)
     breaker.is_late = True
     reservation = await reserve(ledger, who, 30)
@@ -696,6 +727,27 @@ async def test_a_reservation_that_is_refused_here_and_redis_executes_late_is_rel
     await breaker.deliver()
     assert await use_of(ledger, who) == (0, 0)
     assert deferred.waiting == 0
+
+
+@pytest.mark.parametrize("refusing", [("--replicaof", "127.0.0.1 1"), ("--maxmemory", "1")])
+async def test_a_reservation_whose_reply_was_lost_is_released_although_another_redis_refused_it_then(
+    tmp_path: Path, refusing: tuple[str, str]
+) -> None:
+    """redis-py sends a command again over another connection: the second error says nothing of the first time."""
+    who, deferred, clock = someone(), DeferredWrites(DeferredSettings()), Clock(1000)
+    settings = LedgerSettings(limits=limited(tokens_per_minute=100), replicas=2)
+    with redis_server(tmp_path / "first") as first, redis_server(tmp_path / "second", *refusing) as second:
+        async with wired(first.url) as wire, open_redis(wire.url.replace("http", "redis"), RedisSettings()) as redis:
+            ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), settings, deferred=deferred)
+            await ledger.settle(await reserve(ledger, who, 1), spent(0))  # the next command reserves
+            wire.on_reply = partial(wire.lead_to, second.url)
+            with pytest.raises(StoreUnavailable):
+                await reserve(ledger, who, 51)
+            wire.lead_to(first.url)
+            clock.pass_seconds(1)
+            assert await use_of(ledger, who) == (51, 3)
+            await deferred.retry()
+            assert await use_of(ledger, who) == (0, 0)
 
 
 async def test_a_reservation_that_was_never_sent_is_not_released(redis: Redis) -> None:

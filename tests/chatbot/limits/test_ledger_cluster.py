@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
 
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger
@@ -34,7 +35,7 @@ async def cluster(ports: list[int]) -> AsyncGenerator[RedisCluster]:
 
 async def test_all_that_the_ledger_does_works_on_a_cluster(cluster: RedisCluster, ports: list[int]) -> None:
     limits = LedgerSettings(limits=LimitSettings(tenant=LIMIT, user=LIMIT, model=LIMIT), answers_needed=1)
-    ledger = Ledger(cluster, RedisBreaker(PATIENT), limits)
+    ledger = Ledger(cluster, RedisBreaker(PATIENT), limits, deferred=DeferredWrites(DeferredSettings()))
     nodes: set[int] = set()
     for _ in range(12):
         who = Caller(tenant=uuid.uuid4().hex, sub="lee {kim}", model="qwen/2.5")
@@ -68,7 +69,7 @@ async def test_all_that_the_ledger_does_works_on_a_cluster(cluster: RedisCluster
 
 
 async def test_what_a_dead_process_has_reserved_is_given_back_on_a_cluster(cluster: RedisCluster) -> None:
-    ledger = Ledger(cluster, RedisBreaker(PATIENT), LedgerSettings())
+    ledger = Ledger(cluster, RedisBreaker(PATIENT), LedgerSettings(), deferred=DeferredWrites(DeferredSettings()))
     who = Caller(tenant=uuid.uuid4().hex, sub="lee {kim}", model="qwen/2.5")
     lapsed = await ledger.reserve(who, prompt_tokens=10, answer_tokens=0, lease_seconds=0)
     assert [spending.use.today for spending in await ledger.spending(who)] == [0, 0, 0]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger, Reservation
@@ -175,7 +176,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.now = round(datetime(2027, 3, 1, 23, 58, 30, tzinfo=SEOUL).timestamp()) * MICRO + 250_000
         self.tenant = uuid.uuid4().hex
         self.ledger = Ledger(
-            self.redis, RedisBreaker(PATIENT), LedgerSettings(limits=LIMITS), clock=lambda: self.now / MICRO
+            self.redis,
+            RedisBreaker(PATIENT),
+            LedgerSettings(limits=LIMITS),
+            clock=lambda: self.now / MICRO,
+            deferred=DeferredWrites(DeferredSettings()),
         )
         self.books: dict[tuple[Scope, str], Books] = {}
         self.admitted: list[Entry] = []
@@ -437,7 +442,14 @@ async def test_five_hundred_at_once_never_pass_the_limit_and_refusals_write_noth
     ):
         # A stopped clock: nothing leaves the window, however long five hundred take on this machine.
         ledgers = [
-            Ledger(redis, RedisBreaker(PATIENT), limits, clock=lambda: 1_800_000_000.5) for redis in (first, second)
+            Ledger(
+                redis,
+                RedisBreaker(PATIENT),
+                limits,
+                clock=lambda: 1_800_000_000.5,
+                deferred=DeferredWrites(DeferredSettings()),
+            )
+            for redis in (first, second)
         ]
         once = await race(ledgers, who, amounts)
         assert len(once.admitted) + len(once.refused) == 500

@@ -70,7 +70,11 @@ class Process:
         self.deferred = DeferredWrites(DeferredSettings())
         self.history = History(self.client, breaker, HistorySettings())
         self.ledger = Ledger(
-            self.client, breaker, LedgerSettings(), on_forgotten=partial(self.charged_anew.append, None)
+            self.client,
+            breaker,
+            LedgerSettings(),
+            on_forgotten=partial(self.charged_anew.append, None),
+            deferred=self.deferred,
         )
         self.keys = IdempotencyKeys(self.client, breaker, IdempotencySettings(), deferred=self.deferred)
         self.registry = AnswerRegistry(

@@ -313,7 +313,9 @@ def former_basis() -> Basis:
 
 @pytest.mark.usefixtures("lapsed")
 async def test_the_ledger_goes_on_and_settles_the_unfinished_answer(redis: Redis, breaker: RedisBreaker) -> None:
-    ledger = Ledger(redis, breaker, LedgerSettings(), clock=lambda: RUN_AT + 5)
+    ledger = Ledger(
+        redis, breaker, LedgerSettings(), clock=lambda: RUN_AT + 5, deferred=DeferredWrites(DeferredSettings())
+    )
     caller = Caller(tenant="hanbit", sub="lee", model="scripted", roles=LEE.roles)
     uses = [spending.use for spending in await ledger.spending(caller)]
     assert [(use.tokens, use.requests, use.slots, use.today) for use in uses] == [(2425, 2, 1, 2425)] * 3
@@ -328,7 +330,9 @@ async def test_the_ledger_goes_on_and_settles_the_unfinished_answer(redis: Redis
 
 async def test_the_ledgers_percentile_and_day_are_read(redis: Redis, breaker: RedisBreaker) -> None:
     await restore(redis, BOOKS)
-    ledger = Ledger(redis, breaker, LedgerSettings(), clock=lambda: BOOKS_AT)
+    ledger = Ledger(
+        redis, breaker, LedgerSettings(), clock=lambda: BOOKS_AT, deferred=DeferredWrites(DeferredSettings())
+    )
     caller = Caller(tenant="은행", sub="lee {kim}", model="qwen/2.5")
     uses = [spending.use for spending in await ledger.spending(caller)]
     assert [(use.tokens, use.requests, use.slots, use.today) for use in uses] == [(1350 + 1128, 2, 1, 1350 + 1128)] * 3
@@ -405,7 +409,13 @@ async def test_a_cached_answer_is_written_as_before(redis: Redis, breaker: Redis
 
 
 async def test_the_ledger_keeps_its_books_as_before(redis: Redis, breaker: RedisBreaker) -> None:
-    ledger = Ledger(redis, breaker, LedgerSettings(answers_needed=1), clock=lambda: BOOKS_AT)
+    ledger = Ledger(
+        redis,
+        breaker,
+        LedgerSettings(answers_needed=1),
+        clock=lambda: BOOKS_AT,
+        deferred=DeferredWrites(DeferredSettings()),
+    )
     caller = Caller(tenant="은행", sub="lee {kim}", model="qwen/2.5")
     settled = await ledger.reserve(caller, prompt_tokens=1200, answer_tokens=400, lease_seconds=60)
     await ledger.settle(settled, Usage(prompt_tokens=1200, answer_tokens=150))

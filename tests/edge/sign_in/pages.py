@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from chatbot.app import create_app as create_chat_app
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.limits import Ledger, LedgerSettings
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
@@ -93,7 +94,12 @@ async def opened(
         chat = SimpleNamespace(
             authenticator=who,
             sign_in=sign_in,
-            ledger=Ledger(away, RedisBreaker(RedisBreakerSettings()), LedgerSettings()),
+            ledger=Ledger(
+                away,
+                RedisBreaker(RedisBreakerSettings()),
+                LedgerSettings(),
+                deferred=DeferredWrites(DeferredSettings()),
+            ),
             metrics=ChatMetrics(),
             models=SimpleNamespace(model="scripted"),
             banks=banks,
