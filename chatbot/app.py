@@ -122,7 +122,7 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
     """
     app.state.draining = True
     services: Services = app.state.services
-    services.answers.stop_taking_over()
+    services.answers.begin_draining()
     try:
         with anyio.move_on_after(seconds):
             await services.answers.drained()

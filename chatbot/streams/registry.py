@@ -174,7 +174,13 @@ class AnswerRegistry:
 
     @contextmanager
     def opening(self) -> Iterator[None]:
-        """Make `drained` wait until the block and its answer end."""
+        """Make `drained` wait until the block and its answer end.
+
+        Raises:
+            Draining: this process ends soon.
+        """
+        if self._draining:
+            raise Draining(retry_after=1)
         self._opening += 1
         try:
             yield
@@ -641,8 +647,8 @@ class AnswerRegistry:
 
     # --- the end of the process --------------------------------------------------------------------------------------
 
-    def stop_taking_over(self) -> None:
-        """Take no further answers over: this process ends soon."""
+    def begin_draining(self) -> None:
+        """Open no further question and take no answer over: this process ends soon."""
         self._draining = True
 
     async def drained(self) -> None:

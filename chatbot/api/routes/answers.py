@@ -20,7 +20,6 @@ from chatbot.api.routes.chat import (
     IdempotencyKey,
     begin,
     digest_of,
-    refuse_while_draining,
     respond,
 )
 from chatbot.conversations import Conversation, Feedback, History, Owner
@@ -130,12 +129,10 @@ async def begin_again(
     answer_id: Id,
     who: TheCaller,
     services: TheServices,
-    request: Request,
     again: Again | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> BegunReply:
     """Begin another answer to the question; every refusal is raised here."""
-    refuse_while_draining(request)
     again = again or Again()
     conversation = await conversation_with(AnswerId(answer_id), who, services.answer_log, services.history)
     message = conversation.message(conversation.message(answer_id).parent_id)
@@ -148,7 +145,9 @@ async def begin_again(
     )
     digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
     work = partial(begin, question, who, services)
-    return BegunReply(await services.idempotency.begin_once(who, idempotency_key, digest, work), stream=again.stream)
+    with services.answers.opening():
+        begun = await services.idempotency.begin_once(who, idempotency_key, digest, work)
+    return BegunReply(begun, stream=again.stream)
 
 
 @router.post("/regenerate", response_model=None, responses={200: {"content": ANSWER_CONTENT}})

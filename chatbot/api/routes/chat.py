@@ -89,7 +89,6 @@ async def begin_answer(
 ) -> BegunReply:
     """Begin an answer, or join the one that the Idempotency-Key began; every refusal is raised here."""
     request.state.language = language_of(ask.message)  # a refusal names a person in it
-    refuse_while_draining(request)
     question = Question(
         text=ask.message,
         conversation_id=ask.conversation_id,
@@ -98,17 +97,9 @@ async def begin_answer(
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
     work = partial(begin, question, who, services)
-    return BegunReply(await services.idempotency.begin_once(who, idempotency_key, digest, work), stream=ask.stream)
-
-
-def refuse_while_draining(request: Request) -> None:
-    """Refuse a new answer while this process drains.
-
-    Raises:
-        Draining: it does.
-    """
-    if request.app.state.draining:
-        raise Draining(retry_after=1)
+    with services.answers.opening():
+        begun = await services.idempotency.begin_once(who, idempotency_key, digest, work)
+    return BegunReply(begun, stream=ask.stream)
 
 
 def digest_of(body: str) -> str:
@@ -123,7 +114,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
         ChatError: the refusal; with no place left, before anything is done for the question.
     """
     services.answers.check_readers(who)
-    with services.admission.entered(who) as place, services.answers.opening():
+    with services.admission.entered(who) as place:
         turn = await open_turn(question, who, services)
         live = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled

@@ -30,7 +30,6 @@ from chatbot.api.routes.chat import (
     begin,
     collect,
     digest_of,
-    refuse_while_draining,
     repeated,
 )
 from chatbot.errors import Draining, ModelNotFound
@@ -61,13 +60,13 @@ async def begin_completion(
     idempotency_key: IdempotencyKey = None,
 ) -> BegunCompletion:
     """Begin the answer to an OpenAI request, or join the one of its Idempotency-Key; every refusal is raised here."""
-    refuse_while_draining(request)
     refuse_other_models(asked.model, served=services.models.model)
     question = question_of(read_request(asked))
     request.state.language = language_of(question.text)  # a refusal names a person in it
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
     work = partial(begin, question, who, services)
-    return BegunCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
+    with services.answers.opening():
+        return BegunCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
 
 
 def refuse_other_models(model: str, *, served: str) -> None:

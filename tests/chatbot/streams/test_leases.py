@@ -445,7 +445,7 @@ async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: 
         await writer.registry.start(live, writer.speak, passages=[])
         group.start_soon(read_here)
         await anyio.sleep(0.1)
-        writer.registry.stop_taking_over()
+        writer.registry.begin_draining()
         await writer.registry.hand_over()
     assert not any(isinstance(entry.event, Done) for entry in seen), "the connection ends without an end"
     with pytest.raises(Draining):
