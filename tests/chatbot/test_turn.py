@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from chatbot.answering import Answering
 from chatbot.audit import Audit, Versions, open_audit
 from chatbot.calibration import read_calibration
 from chatbot.conversations import ConversationIds, History, HistorySettings, Owner, StoredMessage
@@ -25,9 +26,10 @@ from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
+from chatbot.streams import LiveAnswer
 from chatbot.tokenizer import Tokenizer
-from chatbot.transcript import Question, Turn, question_message
-from chatbot.turn import open_turn
+from chatbot.transcript import Question, Turn
+from chatbot.turn import open_turn, remember_answer
 from evals.sample_bank import sample_banks
 from knowledge.bank import read_banks
 from knowledge.identity import Principal
@@ -160,10 +162,10 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
     turn = await open_turn(bank.question(), bank.who, bank.but(history=history))
     assert turn.kept
     await breaker.deliver()
-    asked = question_message(turn, at=NOW)
-    await history.append(Owner(bank.who.tenant, bank.who.sub), turn.conversation.id, [asked], now=NOW)
+    live = LiveAnswer(turn.answer_id, bank.who, conversation_id=turn.conversation.id)
+    await remember_answer(Answering.of(turn, live, bank.but(history=history)))
     kept = await history.load(Owner(bank.who.tenant, bank.who.sub), turn.conversation.id)
-    assert [message.text for message in kept.messages] == [QUESTION]
+    assert [(message.role, message.text) for message in kept.messages] == [("user", QUESTION), ("assistant", "")]
 
 
 async def test_a_question_that_was_not_sent_to_redis_is_not_kept_and_its_customer_told(
