@@ -157,19 +157,25 @@ def free_port() -> int:
     The kernel assigns a port again as soon as nobody listens there. Without the lock, of two programs that start slowly
     one took the other's port, and its tests asked a stranger: 401, the token is not signed with its issuer's key.
     """
-    locks = Path(gettempdir(), "bank-chatbot-ports")
-    locks.mkdir(exist_ok=True)
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        lock = os.open(locks / str(port), os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return port  # locked until this process ends
+        if lock_port(port):
+            return port
+
+
+def lock_port(port: int) -> bool:
+    """Lock a port until this process ends; return False where it is locked already."""
+    locks = Path(gettempdir(), "bank-chatbot-ports")
+    locks.mkdir(exist_ok=True)
+    lock = os.open(locks / str(port), os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    return True
 
 
 class RedisServer:
