@@ -8,6 +8,7 @@ from typing import cast
 
 import httpx2
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.app import create_app
@@ -59,7 +60,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.fixture
-async def api(engine: AsyncEngine, tmp_path: Path, nowhere: object) -> AsyncGenerator[Api]:
+async def api(engine: AsyncEngine, tmp_path: Path, nowhere: Redis) -> AsyncGenerator[Api]:
     now = Clock(NOON)
     events = tmp_path / "events.jsonl"
     siem = Siem("chatbot", SiemSettings(file=events), now=now)
@@ -75,7 +76,7 @@ async def api(engine: AsyncEngine, tmp_path: Path, nowhere: object) -> AsyncGene
         banks=sample_banks(),
         ledger=Ledger(
             nowhere, RedisBreaker(RedisBreakerSettings()), LedgerSettings(), deferred=DeferredWrites(DeferredSettings())
-        ),  # type: ignore[arg-type]  # a client
+        ),
         metrics=Metrics(),
         models=SimpleNamespace(model="scripted"),
         sign_in=None,
