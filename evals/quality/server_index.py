@@ -1,6 +1,7 @@
-"""The Qdrant server of `QDRANT_URL` as the index of a run: empty before it, and empty after it."""
+"""The Qdrant server of `QDRANT_URL` as the index of a run, which leaves it without the collections that it made."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -59,5 +60,6 @@ async def empty_server(settings: Settings) -> AsyncGenerator[None]:
             yield
         finally:
             for name in await collections():
-                async with http.delete(url / "collections" / name, ssl=tls):
-                    pass
+                if re.fullmatch(rf"{re.escape(settings.index.alias)}-\d+", name):
+                    async with http.delete(url / "collections" / name, ssl=tls):
+                        pass

@@ -1,4 +1,4 @@
-"""A run on a Qdrant server: it is empty before the run, and empty after it."""
+"""A run on a Qdrant server: it has no collections before the run, and none of the run after it."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.qdrant_server import FakeServer
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_run_takes_an_empty_server_and_leaves_it_empty() -> None:
+async def test_a_run_takes_an_empty_server_and_removes_only_its_own_collections() -> None:
     server = FakeServer()
     await server.server.start_server()
     try:
@@ -18,10 +18,10 @@ async def test_a_run_takes_an_empty_server_and_leaves_it_empty() -> None:
             async with empty_server(settings):
                 pass
         assert server.names == {"kb-1"}
-        server.aliased = False
+        server.names, server.alias = set(), None
         async with empty_server(settings):
-            server.aliased = True
-        assert server.names == set()
+            server.names = {"kb-1", "kb-of-the-bank", "bank-1"}
+        assert [request.path for request in server.requests if request.method == "DELETE"] == ["/collections/kb-1"]
     finally:
         await server.server.close()
     with pytest.raises(ServerNotEmpty, match="its collections cannot be listed"):
