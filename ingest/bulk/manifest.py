@@ -120,7 +120,7 @@ def _inside(folder: Path, name: str, *, of: Path) -> Path:
     """
     file = (folder / name).resolve()
     if not file.is_relative_to(folder.resolve()):
-        raise ManifestError(f"{of}: {name} lies outside the folder")
+        raise ManifestError(f"{of}: {name} lies outside the folder: copy the file into the folder")
     return file
 
 

@@ -18,5 +18,5 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_it_followed(tmp_path
     (folder / "b.md").symlink_to("a.md")
     assert [file.path.name for file in find_files([folder])] == ["a.md"]
     (folder / "c.md").symlink_to(tmp_path / "secret.md")
-    with pytest.raises(ManifestError, match=r"c\.md lies outside the folder"):
+    with pytest.raises(ManifestError, match=r"c\.md lies outside the folder: copy the file into the folder"):
         find_files([folder])
