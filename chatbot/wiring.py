@@ -67,7 +67,7 @@ async def open_passages(settings: Settings, *, read_only: bool) -> AsyncGenerato
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder) as embedder,
-        open_index(settings.index, embedder, terms, read_only=on_server, waits=on_server) as index,
+        open_index(settings.index, embedder, terms, read_only=on_server, retry_start=on_server) as index,
     ):
         yield index
 

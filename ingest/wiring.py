@@ -193,7 +193,7 @@ async def _open_passage_index(
             embedder,
             terms,
             check=not any_embedder,
-            waits=works_jobs and settings.qdrant_url is not None,
+            retry_start=works_jobs and settings.qdrant_url is not None,
             discard_former=discard_former,
         ) as index,
     ):

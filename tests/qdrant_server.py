@@ -27,8 +27,8 @@ class Request:
 class FakeServer:
     """Answers every search as it is told; `dimensions` are the embedder's."""
 
-    counts_wait = False
-    """Whether counts by document wait for `release`, too."""
+    counted: anyio.Event | None = None
+    """What counts by value wait for."""
 
     def __init__(self, *, dimensions: int = 384, prefix: str = "", port: int | None = None) -> None:
         self.dimensions = dimensions
@@ -48,7 +48,7 @@ class FakeServer:
         self.copies = 1
         """Of its one shard."""
         self.created: dict[str, Any] = {}
-        """What the collection was asked for that is not there at first (`made`)."""
+        """What the collection was asked for that is not there at first."""
         self.names: set[str] = {"kb-1"}
         self.alias: str | None = "kb-1"
         self.indexed: list[str] = []
@@ -83,25 +83,6 @@ class FakeServer:
             below, app = app, web.Application()
             app.add_subapp(prefix, below)
         self.server = HttpServer(app, port=port)
-
-    @property
-    def aliased(self) -> bool:
-        """Whether there is a collection behind the alias; set to False there is no collection at all."""
-        return self.alias is not None
-
-    @aliased.setter
-    def aliased(self, aliased: bool) -> None:
-        self.names = {"kb-1"} if aliased else set()
-        self.alias = "kb-1" if aliased else None
-
-    @property
-    def made(self) -> bool:
-        """Whether the collection is there."""
-        return bool(self.names)
-
-    @made.setter
-    def made(self, made: bool) -> None:
-        self.names = {"kb-1"} if made else set()
 
     def received(self, path: str) -> list[Request]:
         """Return the requests whose path ends so."""
@@ -152,7 +133,7 @@ class FakeServer:
         return ok(result=True)
 
     async def drop(self, _: web.Request) -> web.Response:
-        self.aliased = False
+        self.names, self.alias = set(), None
         return ok(result=True)
 
     async def exists(self, _: web.Request) -> web.Response:
@@ -176,8 +157,7 @@ class FakeServer:
         return ok(info | {"config": config})
 
     async def count(self, request: web.Request) -> web.Response:
-        asked = await request.json()
-        return ok({"count": len(self.passing(asked)) + (0 if "filter" in asked else self.foreign)})
+        return ok({"count": len(self.passing(await request.json()))})
 
     async def scroll(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -186,9 +166,11 @@ class FakeServer:
 
     async def facet(self, request: web.Request) -> web.Response:
         asked = await request.json()
-        if self.counts_wait:
-            await self.release.wait()
+        if self.counted is not None:
+            await self.counted.wait()
         values = Counter(self.held[point][asked["key"]] for point in self.passing(asked))
+        if "filter" not in asked and self.foreign:
+            values["other"] = self.foreign
         return ok({"hits": [{"value": value, "count": n} for value, n in values.most_common(asked["limit"])]})
 
     async def upsert(self, request: web.Request) -> web.Response:

@@ -223,13 +223,20 @@ class EdgeEngine:
 
         return await self._read(search)
 
-    async def count(self, collection: str, only: Filter | None = None) -> int:
+    async def count(self, collection: str, only: Filter) -> int:
         def count() -> int:
-            wanted = None if only is None else _filter(only)
             with self._collection(collection).reading() as shard:
-                return shard.count(edge.CountRequest(filter=wanted, exact=True))
+                return shard.count(edge.CountRequest(filter=_filter(only), exact=True))
 
         return await self._read(count)
+
+    async def tenants(self, collection: str, *, limit: int) -> dict[str, int]:
+        def tenants() -> dict[str, int]:
+            with self._collection(collection).reading() as shard:
+                facet = shard.facet(edge.FacetRequest(TENANT_FIELD, limit=limit, exact=False))
+                return {str(hit.value): hit.count for hit in facet.hits}
+
+        return await self._read(tenants)
 
     async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
         def counts() -> dict[str, int]:

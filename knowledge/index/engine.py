@@ -128,8 +128,12 @@ class Engine(Protocol):
         """Return the scores of each query by point id, best first, in one round trip."""
         ...
 
-    async def count(self, collection: str, only: Filter | None = None) -> int:
-        """Return exactly how many points pass the filter, by default of all."""
+    async def count(self, collection: str, only: Filter) -> int:
+        """Return exactly how many points pass the filter."""
+        ...
+
+    async def tenants(self, collection: str, *, limit: int) -> dict[str, int]:
+        """Return the `limit` largest tenants and about how many points each has, without going over the points."""
         ...
 
     async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:

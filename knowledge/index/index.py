@@ -7,7 +7,7 @@ IndexRefused        (knowledge.index.engine) stops the boot: EmbedderMismatch, I
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 from functools import partial
@@ -51,6 +51,8 @@ _BEFORE = 0.5
 _PAGE = 256
 _COUNT_EVERY = 5.0
 """Seconds."""
+_TENANTS = 1000
+"""The largest tenants of a collection, which are counted; a smaller one is taken to have as many points as the last."""
 _LOOK_EVERY = 1.0
 """Seconds after which a reader looks again at what the alias stands for."""
 
@@ -105,6 +107,7 @@ class Index:
     ) -> None:
         self._collection = collection
         self._failed_start: Callable[[], Awaitable[None]] | None = None
+        self._refusal = ""
         self._pinned = pinned
         self._looked_at = -math.inf
         self._engine = engine
@@ -112,7 +115,8 @@ class Index:
         self.terms = terms
         self._settings = settings
         self._version_of = ("", 0)
-        self._counts: dict[tuple[str, Filter], tuple[float, tuple[int, int]]] = {}
+        self._tenants: tuple[str, float, Mapping[str, int]] = ("", -math.inf, {})
+        self._counting = False
 
     @property
     def collection(self) -> str:
@@ -165,8 +169,8 @@ class Index:
         weight: float,
         limit: int,
     ) -> list[Hit]:
-        visible, tenant = visible_filter(access), _of_tenant(access.tenant)
-        own, points = await self._counted(collection, tenant)
+        visible = visible_filter(access)
+        tenants = await self._counted(collection, access.tenant)
         candidates = max(limit, self._settings.fusion.candidates)
         queries = [
             Query(vector=vector, filter=visible.narrowed(Equals("language", language)), limit=candidates)
@@ -174,7 +178,7 @@ class Index:
         ]
         if weight < 1 and terms.indices:
             # Alone in its collection a tenant needs no corpus, which may cost a server half of a search's time.
-            corpus = tenant if own < points else None
+            corpus = _of_tenant(access.tenant) if tenants.keys() - {access.tenant} else None
             queries.append(Query(vector=terms, filter=visible, limit=candidates, corpus=corpus))
         scores = await self._engine.search(collection, queries)
         by_meaning = balanced(
@@ -183,6 +187,7 @@ class Index:
         by_terms = scores[-1] if len(scores) > len(LANGUAGES) else {}
         best = fuse(by_meaning, by_terms, weight=weight, candidates=candidates)[:limit]
         cosines = {point: cosine for named in scores[: len(LANGUAGES)] for point, cosine in named.items()}
+        own = tenants.get(access.tenant, min(tenants.values(), default=0))
         return await self._hits(best, vector, cosines, collection, own)
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
@@ -358,7 +363,9 @@ class Index:
         try:
             await self._failed_start()
         except IndexRefused as exc:
-            log.error("index_start_failed", error=str(exc))  # noqa: TRY400  the sentence says it
+            if str(exc) != self._refusal:
+                self._refusal = str(exc)
+                log.error("index_start_failed", error=self._refusal)  # noqa: TRY400  the sentence says it
             raise IndexUnavailable(str(exc)) from exc
 
     async def _present(self) -> str:
@@ -417,13 +424,22 @@ class Index:
             self._version_of = collection, (await self._engine.vectors_of(collection)).terms
         return self._version_of[1]
 
-    async def _counted(self, collection: str, tenant: Filter) -> tuple[int, int]:
-        """Return how many points the tenant has, and how many the collection, as of the last _COUNT_EVERY seconds."""
-        counted_at, counts = self._counts.get((collection, tenant), (-math.inf, (0, 0)))
-        if time.monotonic() - counted_at > _COUNT_EVERY:
-            counts = await self._engine.count(collection, tenant), await self._engine.count(collection)
-            self._counts[collection, tenant] = time.monotonic(), counts
-        return counts
+    async def _counted(self, collection: str, tenant: str) -> Mapping[str, int]:
+        """Return how many points each tenant has, this one among them, as of the last _COUNT_EVERY seconds.
+
+        While one search asks, the others go on with what is known.
+        """
+        counted, counted_at, tenants = self._tenants
+        is_known = counted == collection and tenant in tenants
+        if is_known and (self._counting or time.monotonic() - counted_at <= _COUNT_EVERY):
+            return tenants
+        self._counting = True
+        try:
+            tenants = await self._engine.tenants(collection, limit=_TENANTS)
+        finally:
+            self._counting = False
+        self._tenants = collection, time.monotonic(), tenants
+        return tenants
 
     async def _hits(
         self,
@@ -487,13 +503,13 @@ async def open_index(  # noqa: PLR0913  three stores of the product, three kinds
     *,
     check: bool = True,
     read_only: bool = False,
-    waits: bool = False,
+    retry_start: bool = False,
     discard_former: bool = False,
 ) -> AsyncGenerator[Index]:
     """Open the index and make sure that its collection is there and was filled by this embedder (`check`).
 
     With `read_only` nothing is made, and until another process has made the collection every search is unavailable.
-    With `waits` a server that is away is opened all the same: everything is unavailable until it answers.
+    With `retry_start` a server that is away is opened all the same: everything is unavailable until it answers.
     With `discard_former` a folder in the format of a former release is emptied.
 
     Raises:
@@ -506,7 +522,7 @@ async def open_index(  # noqa: PLR0913  three stores of the product, three kinds
         try:
             await index.start(check=check, read_only=read_only)
         except IndexUnavailable as exc:
-            if not waits:
+            if not retry_start:
                 raise
             log.warning("index_start_failed", error=str(exc), retries="at each use")
         yield index

@@ -91,7 +91,7 @@ async def open_server(
         except OSError as exc:  # ssl.SSLError is one
             raise IndexRefused(f"the TLS files of the Qdrant server cannot be used: {exc}") from exc
     elif api_key and parts.hostname not in _LOOPBACK:
-        log.warning("qdrant_key_unencrypted", host=parts.hostname, detail="let QDRANT_URL begin with https://")
+        log.warning("qdrant_encryption_skipped", host=parts.hostname, detail="let QDRANT_URL begin with https://")
     # Half the deadline of a read, so that a node that drops packets leaves time for the repetition.
     options["timeout"] = httpx.Timeout(write_timeout, connect=read_timeout / 2)
     address = f"{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"
@@ -137,6 +137,7 @@ class ServerEngine:
         self._apis = apis
         self._spare = spare
         self._settings = settings
+        self._address = address
         self._server = f"the Qdrant server at {address}"
         self._read_timeout = read_timeout
         self._write_timeout = write_timeout
@@ -149,7 +150,7 @@ class ServerEngine:
         try:
             version = (await self._repeated(lambda apis: apis.service_api.root())).version
         except CollectionGone:
-            raise IndexUnavailable(f"{self._server} is not one: QDRANT_URL leads to something else") from None
+            raise IndexUnavailable(f"{self._address} is not a Qdrant server: check QDRANT_URL") from None
         major, _, rest = version.partition(".")
         minor = rest.partition(".")[0]
         known = major.isdigit() and minor.isdigit() and OLDEST_SERVER <= (int(major), int(minor)) <= NEWEST_SERVER
@@ -213,9 +214,14 @@ class ServerEngine:
         )
         return [{str(point.id): point.score for point in answer.points} for answer in answers]
 
-    async def count(self, collection: str, only: Filter | None = None) -> int:
-        wanted = models.CountRequest(filter=None if only is None else _filter(only), exact=True)
+    async def count(self, collection: str, only: Filter) -> int:
+        wanted = models.CountRequest(filter=_filter(only), exact=True)
         return (await self._read(lambda apis: apis.points_api.count_points(collection, count_request=wanted))).count
+
+    async def tenants(self, collection: str, *, limit: int) -> dict[str, int]:
+        wanted = models.FacetRequest(key=TENANT_FIELD, limit=limit, exact=False)
+        answer = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=wanted))
+        return {str(hit.value): hit.count for hit in answer.hits}
 
     async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
         wanted = models.FacetRequest(key=field, filter=_filter(only), limit=limit, exact=True)
@@ -280,7 +286,7 @@ class ServerEngine:
         return self._result(reply)
 
     async def _settled(self, change: Callable[[], Awaitable[None]]) -> None:
-        """Make a change that another process may be making: what a node refuses meanwhile is tried again."""
+        """Make a change that another process may be making; retry conflicts for 10 s."""
         deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
         while True:
             try:

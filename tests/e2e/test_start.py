@@ -79,7 +79,7 @@ async def wait_for_status(url: str, *, status: int) -> dict[str, str]:
 async def test_both_services_start_without_qdrant_and_are_ready_once_it_answers(tmp_path: Path, redis_url: str) -> None:
     port_of_qdrant = free_port()
     qdrant = FakeServer(port=port_of_qdrant)
-    qdrant.aliased = False
+    qdrant.names, qdrant.alias = set(), None
     _, public = key_pair(tmp_path)
     with scripted_model(tmp_path) as endpoints, contextlib.ExitStack() as stack:
         urls = {}

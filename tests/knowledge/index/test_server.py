@@ -121,7 +121,7 @@ async def test_a_server_gets_its_payload_indexes_at_boot(server: FakeServer, emb
 async def test_a_collection_is_made_so_that_it_takes_writes_without_one_of_its_copies(
     server: FakeServer, embedder: Embedder, terms: Terms, replicas: int, acknowledged: int
 ) -> None:
-    server.made, server.copies = False, replicas
+    server.names, server.copies = set(), replicas
     settings = at(server).model_copy(update={"server": ServerSettings(replicas=replicas)})
     with capture_logs() as logs:
         async with open_index(settings, embedder, terms):
@@ -137,7 +137,7 @@ async def test_a_collection_is_made_so_that_it_takes_writes_without_one_of_its_c
 async def test_fewer_copies_than_are_configured_are_logged_at_the_start(
     server: FakeServer, embedder: Embedder, terms: Terms, *, made: bool
 ) -> None:
-    server.made, server.copies = made, 1
+    server.names, server.copies = {"kb-1"} if made else set(), 1
     settings = at(server).model_copy(update={"server": ServerSettings(replicas=3)})
     with capture_logs() as logs:
         async with open_index(settings, embedder, terms):
@@ -170,7 +170,7 @@ async def test_a_server_one_minor_version_away_is_taken(
 async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
     server: FakeServer, embedder: Embedder, terms: Terms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.aliased = False
+    server.names, server.alias = set(), None
     server.answer = partial(ok, [{"points": []}] * 3)
     async with open_index(at(server), embedder, terms, read_only=True) as index:
         assert index.collection == ""
@@ -179,7 +179,7 @@ async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
                 await index.search("수수료", access=CUSTOMER, limit=3)
         with pytest.raises(IndexUnavailable, match="no collection yet"):
             await index.ping()
-        server.aliased = True
+        server.names, server.alias = {"kb-1"}, "kb-1"
         monkeypatch.setattr("knowledge.index.index._LOOK_EVERY", 0.0)
         assert await index.search("수수료", access=CUSTOMER, limit=3) == []
         await index.ping()
@@ -189,7 +189,7 @@ async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
 async def test_counts_of_a_large_tenant_may_take_longer_than_a_search(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
-    server.counts_wait = True
+    server.counted = server.release
     counted = list[dict[str, int]]()
     async with open_index(at(server), embedder, terms) as index:
 
@@ -308,7 +308,7 @@ async def test_the_path_of_the_url_comes_before_every_call(embedder: Embedder, t
         url = f"{server.server.make_url('/vectors')}"
         async with open_index(IndexSettings.model_validate({"url": url}), embedder, terms) as index:
             assert index.collection == "kb-1"
-        with pytest.raises(IndexUnavailable, match="is not one: QDRANT_URL leads to something else"):
+        with pytest.raises(IndexUnavailable, match=r"^127\.0\.0\.1:\d+ is not a Qdrant server: check QDRANT_URL$"):
             async with open_index(at(server), embedder, terms):
                 pass
     finally:
@@ -321,7 +321,7 @@ async def test_a_key_that_crosses_the_network_in_plain_text_is_named_once(recwar
         for url, key in (("http://qdrant:6333", "k"), ("http://qdrant:6333", ""), ("http://localhost:6333", "k")):
             async with open_server(url, ServerSettings(), api_key=key, **TIMEOUTS):
                 pass
-    assert [(entry["event"], entry["host"]) for entry in logs] == [("qdrant_key_unencrypted", "qdrant")]
+    assert [(entry["event"], entry["host"]) for entry in logs] == [("qdrant_encryption_skipped", "qdrant")]
     assert len(recwarn) == 0
 
 
@@ -374,12 +374,47 @@ async def test_beside_another_tenant_the_rarity_of_terms_is_that_within_the_tena
     for searched in server.received("/points/query/batch"):
         corpora = [query.get("params", {}).get("idf") for query in searched.body["searches"]]
         assert corpora == [None, None, {"corpus": tenant} if foreign else None]
-    assert [request.body.get("filter") for request in server.received("/points/count")] == [tenant, None]
+    assert [request.body.get("filter") for request in server.received("/facet")] == [None]
+
+
+async def test_of_searches_at_once_one_counts_the_tenants_and_the_others_use_the_last_count(
+    server: FakeServer, embedder: Embedder, terms: Terms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (passage,) = numbered("수수료")
+    server.held = {passage.point_id: msgspec.to_builtins(passage)}
+    server.answer = lambda: ok([scored(passage.point_id), scored(), scored(passage.point_id)])
+    settings = at(server).model_copy(update={"read_timeout": 30.0})
+    async with open_index(settings, embedder, terms) as index, anyio.create_task_group() as tasks:
+        await index.search("수수료", access=CUSTOMER, limit=3)
+        monkeypatch.setattr("knowledge.index.index._COUNT_EVERY", 0.0)
+        server.counted = anyio.Event()
+        for _ in range(20):
+            tasks.start_soon(partial(index.search, "수수료", access=CUSTOMER, limit=3))
+        with anyio.fail_after(20):
+            while len(server.received("/points/query/batch")) < 20:
+                await anyio.sleep(0.01)
+        assert len(server.received("/facet")) == 2
+        server.counted.set()
+
+
+async def test_a_tenant_that_was_not_counted_yet_is_counted_at_its_search(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    server.answer = lambda: ok([scored()] * 3)
+    async with open_index(at(server), embedder, terms) as index:
+        await index.search("수수료", access=CUSTOMER, limit=3)
+        (passage,) = numbered("수수료")
+        server.held = {passage.point_id: msgspec.to_builtins(passage)}
+        for _ in range(3):
+            await index.search("수수료", access=CUSTOMER, limit=3)
+    assert len(server.received("/facet")) == 2
 
 
 async def test_a_read_is_repeated_once_over_another_connection_and_a_write_never(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
+    (passage,) = numbered("수수료")
+    server.held = {passage.point_id: msgspec.to_builtins(passage)}
     server.answer = partial(ok, [{"points": []}] * 3)
     async with open_index(at(server), embedder, terms) as index:
         await index.search("수수료", access=CUSTOMER, limit=3)
@@ -422,7 +457,7 @@ async def test_behind_a_service_a_node_that_is_dead_or_fails_loses_no_search(
 async def test_two_first_starts_at_once_make_one_collection(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
-    server.aliased = False
+    server.names, server.alias = set(), None
     server.inactive = 3
 
     async def start() -> None:
@@ -443,11 +478,12 @@ async def test_a_start_without_a_server_waits_and_goes_on_once_it_answers(
     embedder: Embedder, terms: Terms, *, read_only: bool
 ) -> None:
     server = FakeServer(port=unused_port())
-    server.aliased = read_only
+    if not read_only:
+        server.names, server.alias = set(), None
     server.answer = partial(ok, [{"points": []}] * 3)
     settings = IndexSettings.model_validate({"url": f"http://127.0.0.1:{server.server.port}"})
     with capture_logs() as logs:
-        async with open_index(settings, embedder, terms, read_only=read_only, waits=True) as index:
+        async with open_index(settings, embedder, terms, read_only=read_only, retry_start=True) as index:
             with pytest.raises(IndexUnavailable, match="Connection refused"):
                 await index.ping()
             await server.server.start_server()
@@ -461,24 +497,26 @@ async def test_a_start_without_a_server_waits_and_goes_on_once_it_answers(
     assert [entry["event"] for entry in logs] == ["index_start_failed"]
 
 
-async def test_a_start_that_was_late_and_is_refused_says_why(embedder: Embedder, terms: Terms) -> None:
+async def test_a_start_that_was_late_and_is_refused_logs_each_reason_once(embedder: Embedder, terms: Terms) -> None:
     server = FakeServer(port=unused_port())
-    server.version = "1.15.0"
     settings = IndexSettings.model_validate({"url": f"http://127.0.0.1:{server.server.port}"})
-    async with open_index(settings, embedder, terms, read_only=True, waits=True) as index:
+    async with open_index(settings, embedder, terms, read_only=True, retry_start=True) as index:
         await server.server.start_server()
         try:
-            with capture_logs() as logs, pytest.raises(IndexUnavailable, match=r"version 1\.15\.0"):
-                await index.ping()
+            with capture_logs() as logs:
+                for version in ("1.15.0", "1.15.0", "1.16.0"):
+                    server.version = version
+                    with pytest.raises(IndexUnavailable, match=f"version {version}"):
+                        await index.ping()
         finally:
             await server.server.close()
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("index_start_failed", "error")]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("index_start_failed", "error")] * 2
 
 
 async def test_a_write_before_there_is_a_collection_is_refused(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
-    server.aliased = False
+    server.names, server.alias = set(), None
     async with open_index(at(server), embedder, terms, read_only=True) as index:
         with pytest.raises(IndexUnavailable, match="has no collection to write to"):
             await index.upsert(numbered("수수료"))
