@@ -122,6 +122,8 @@ class ServerEngine:
     """Implements `Engine`; both clients wait for their sockets in this event loop.
 
     Each keeps its connections; a read that fails changes to the other one, whose connections may lead to another node.
+    One client is not enough: its idle connections lead to the failed node too, and httpx closes them only together with
+    those on which other searches wait.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def summary(outcomes: Sequence[LoadOutcome]) -> str:
 
 def no_index(loaded: Loaded, terms: Terms) -> AbstractAsyncContextManager[Index]:
     nowhere = IndexSettings.model_validate({"url": "http://127.0.0.1:1"})
-    return open_index(nowhere, loaded.embedder, terms, waits=True)
+    return open_index(nowhere, loaded.embedder, terms, retry_start=True)
 
 
 def assert_stopped(outcomes: Sequence[LoadOutcome]) -> None:
