@@ -3,10 +3,13 @@
 A part of `make bench`; `python -m evals.performance.passages --sizes 1500 30000 300000` runs it alone. Passages are
 those of the sample documents, repeated with noise on their vectors (cosine to their original about .97) and with their
 terms mixed, since directions drawn at random are nothing like embeddings. The embedder is not part of a search's time.
+Then three tenants of 200, 5,000 and 30,000 passages are asked the golden questions, alone and beside each other;
+`--sizes` without a number measures only these.
 """
 
 import argparse
 import asyncio
+import math
 import os
 import shutil
 import sys
@@ -14,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -53,6 +56,9 @@ SLOW_SEARCHES = 12
 RECALLED = 20
 HELD = 30_000
 """The size whose bars are held, as it is run: with its graphs built (`EXACT_POINTS`)."""
+WARM_UP = 10
+"""Searches before those that are timed."""
+TENANT_SIZES = (200, 5_000, 30_000)
 MIB = 2**20
 
 
@@ -173,12 +179,63 @@ async def fill(folder: Path, seeds: Seeds, size: int) -> float:
     terms, seconds = GivenTerms(), 0.0
     async with open_index(IndexSettings(path=folder), GivenVectors({}), terms) as index:
         for first in range(0, size, 1000):
-            passages, vectors, drawn = drawn_passages(seeds, first, min(first + 1000, size))
-            terms.given = {indexed_text(passage): own for passage, own in zip(passages, drawn, strict=True)}
+            drawn = drawn_passages(seeds, first, min(first + 1000, size))
             began = time.monotonic()
-            await index.upsert(passages, vectors.tolist())
+            await _upsert(index, terms, *drawn)
             seconds += time.monotonic() - began
     return seconds
+
+
+async def _upsert(
+    index: Index,
+    terms: GivenTerms,
+    passages: Sequence[Passage],
+    vectors: NDArray[np.float32],
+    drawn: Sequence[SparseTerms],
+) -> None:
+    terms.given = {indexed_text(passage): own for passage, own in zip(passages, drawn, strict=True)}
+    await index.upsert(passages, vectors.tolist())
+
+
+async def measure_tenants(root: Path, seeds: Seeds) -> list[BenchFigure]:
+    """Ask three tenants the golden questions, each alone in its index and all of them in one; compare what they get."""
+    figures: list[BenchFigure] = []
+    vectors = GivenVectors(dict(zip(seeds.questions, seeds.question_vectors.tolist(), strict=True)))
+    given = GivenTerms()
+    async with open_index(IndexSettings(path=root / "beside"), vectors, given) as beside:
+        for size in TENANT_SIZES:
+            async with open_index(IndexSettings(path=root / f"alone-{size}"), vectors, given) as alone:
+                for first in range(size, 2 * size, 1000):
+                    passages, rows, drawn = drawn_passages(seeds, first, min(first + 1000, 2 * size))
+                    passages = [replace(passage, tenant=str(size)) for passage in passages]
+                    for index in (alone, beside):
+                        await _upsert(index, given, passages, rows, drawn)
+        for size in TENANT_SIZES:
+            async with open_index(IndexSettings(path=root / f"alone-{size}"), vectors, given) as alone:
+                figures += await _compared(alone, beside, seeds, size)
+    return figures
+
+
+async def _compared(alone: Index, beside: Index, seeds: Seeds, size: int) -> list[BenchFigure]:
+    access = Access(tenant=str(size), groups=frozenset(name for name, _ in GROUPS), as_of=NOW)
+    asked = (*seeds.questions[:WARM_UP], *seeds.questions)
+    times: tuple[list[float], list[float]] = ([], [])
+    equal = 0
+    for question in asked:
+        answers = []
+        for index, taken in zip((alone, beside), times, strict=True):
+            began = time.monotonic()
+            answers.append(await index.search(question, access=access, limit=20))
+            taken.append(time.monotonic() - began)
+        equal += [hit.passage for hit in answers[0]] == [hit.passage for hit in answers[1]] and all(
+            math.isclose(one.terms, other.terms, rel_tol=1e-3) for one, other in zip(*answers, strict=True)
+        )
+    name = f"a tenant of {size:,} beside the others"
+    p50 = [median(taken[WARM_UP:]) * 1e3 for taken in times]
+    return [
+        BenchFigure(name=f"{name}: answers equal to those alone", value=equal / len(asked), unit="", least=1.0),
+        BenchFigure(name=f"{name}: search p50 (alone {p50[0]:.1f} ms)", value=p50[1], unit="ms"),
+    ]
 
 
 async def measure_size(folder: Path, seeds: Seeds, size: int, write_seconds: float) -> Measured:
@@ -189,7 +246,7 @@ async def measure_size(folder: Path, seeds: Seeds, size: int, write_seconds: flo
     async with open_index(IndexSettings(path=folder), vectors, terms) as index:
         opened = time.monotonic() - began
         access = ACCESSES["a tenant of 50 %"]
-        for question in seeds.questions[:10]:
+        for question in seeds.questions[:WARM_UP]:
             await index.search(question, access=access, limit=20)
         times = [await _timed(index, question, access) for question in seeds.questions]
         waits, wholes = [], []
@@ -372,14 +429,14 @@ def bench(arguments: argparse.Namespace, root: Path, environment: dict[str, str]
             figures.append(BenchFigure(name=f"{size:,}: `ingest optimize` took", value=seconds, unit="s"))
             figures += figures_of(measured, f"{size:,} optimized", held=size == HELD)
         shutil.rmtree(folder.parent)
-    return figures
+    return figures + asyncio.run(measure_tenants(root / "tenants", seeds))
 
 
 def main() -> int:
     """Parse the command line and measure in a temporary folder; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[1500, HELD, 300_000], help="passages (default: 1500 30000 300000)"
+        "--sizes", type=int, nargs="*", default=[1500, HELD, 300_000], help="passages (default: 1500 30000 300000)"
     )
     parser.add_argument("--local-mode-up-to", type=int, default=HELD, help="largest size of the local mode")
     parser.add_argument("--optimize-from", type=int, default=EXACT_POINTS, help="smallest size whose graphs are built")
