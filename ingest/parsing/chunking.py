@@ -332,7 +332,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def _block_mark(line: str) -> str:
-    """Return the part of a line that determines its block type: of a table's row, only whether it is the rule below a header."""
+    """Return what determines a line's block type: of a table's row, only whether it is the rule below a header."""
     if not line.startswith("|"):
         return line[:LONGEST_LINE]
     return "|x|" if line.strip(" \t|:-") else "|-|"
