@@ -58,5 +58,5 @@ async def require_passages(index: Index, state: IndexState, *, now: float) -> No
         IndexEmpty: it holds none.
         IndexUnavailable: it does not answer.
     """
-    if state.visible_passages and not await index.holds_shown(now):
+    if state.visible_passages and not await index.holds_visible_passages(now):
         raise IndexEmpty("the index is empty: run `ingest rebuild`")

@@ -220,7 +220,7 @@ class Index:
         of_tenant = Filter(must=(Equals("tenant", tenant),))
         return await self._ask(partial(self._engine.counts, only=of_tenant, field="document_id", limit=limit))
 
-    async def holds_shown(self, now: float) -> bool:
+    async def holds_visible_passages(self, now: float) -> bool:
         """Return whether there is a passage, of any tenant, that may be read at `now` or could be read before."""
         shown = Filter(must=(AtMost("visible_from", instant(now)),))
         points, _ = await self._ask(partial(self._engine.page, only=shown, limit=1))

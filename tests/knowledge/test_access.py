@@ -18,7 +18,8 @@ ENGINES = {ROOT / "knowledge" / "index" / name for name in ("server.py", "edge.p
 PEERS = ROOT / "evals" / "performance" / "peers"  # other people's frameworks, in an environment of their own
 READING = {"search", "page", "read"}
 """The methods of an engine that return points."""
-SEEING_SCORES = {"search", "passage"}
+COUNTING = {"unlike", "holds_visible_passages"}
+SEEING_SCORES = {"_found", "passage"}
 
 
 @pytest.mark.anyio
@@ -91,11 +92,11 @@ def test_every_search_of_the_index_takes_an_access_and_uses_its_filter() -> None
         public = not name.startswith("_")
         reads = engine_calls(method)
         arguments = {argument.arg for argument in (*method.args.args, *method.args.kwonlyargs)}
-        # The bank's staff read a version they name with its tenant, and `unlike` counts what it was given.
-        given = "access" in arguments or {"tenant", "version"} <= arguments or name == "unlike"
+        # The bank's staff read a version they name with its tenant; COUNTING returns no text.
+        given = "access" in arguments or {"tenant", "version"} <= arguments or name in COUNTING
         assert not (public and reads) or given, name
-        # A search of the engine is given the filter that `search` builds.
-        assert "search" not in reads or (name == "_found" and "visible" in arguments)
+        # Only `_found`, which builds the filter of its access, searches the engine.
+        assert "search" not in reads or name == "_found"
     queries = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Query"]
     assert len(queries) == 2
     for query in queries:
