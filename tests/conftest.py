@@ -14,6 +14,7 @@ from tempfile import gettempdir
 
 import pytest
 import structlog
+from hypothesis import settings
 from redis import Redis as BlockingRedis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -38,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
+    # A busy machine must not fail an example.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
     # Every service has a bank; a test of another one names its file.
     os.environ.setdefault("BANK_FILE", str(SAMPLE_BANK))  # noqa: TID251  the test runner's own edge; children inherit it
     set_patience(config.getoption("--patience"))

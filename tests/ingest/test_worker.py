@@ -240,13 +240,13 @@ async def test_a_database_that_is_away_when_a_job_ends_is_waited_for(services: S
     assert later.value.seconds == SWEEP_SECONDS
 
 
-async def test_what_ends_a_load_leaves_it_as_itself(services: Services, tmp_path: Path) -> None:
+async def test_an_outage_in_a_load_is_the_reason_of_its_file(services: Services, tmp_path: Path) -> None:
     (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
     away = Away(services.catalogue, this_process())
     away.before = True
     order = LoadOrder(tenant="hanbit", uploaded_by="kim")
-    with pytest.raises(CatalogueUnavailable):
-        await load([SourceFile(path=file, name="a")], order, replace(services, job_claims=away), NoDisplay())
+    (outcome,) = await load([SourceFile(path=file, name="a")], order, replace(services, job_claims=away), NoDisplay())
+    assert outcome.reason == "unavailable"
 
 
 async def test_a_long_file_leaves_the_worker_to_short_ones_and_its_claim_to_others(
