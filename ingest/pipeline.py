@@ -152,7 +152,7 @@ async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], service
 async def clear(key: VersionKey, index: Index, report: Report) -> None:
     """Remove what an interrupted run left of a version."""
     if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
-        await report(Stage.EMBED, 0, 1)  # a worker that stood still and lost its claim would remove what answers by now
+        await report(Stage.EMBED, 0, 1)  # without its claim a stalled worker would remove passages that answer
         await index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 

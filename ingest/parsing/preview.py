@@ -17,7 +17,7 @@ MOST_CHARACTERS = 200_000  # of a page's text; a document without pages is one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagePreview:
-    """A page, and how many the file has; without a picture and a text there is no such page.
+    """A page and the number of pages; with neither picture nor text the file has no such page.
 
     `is_incomplete`: the picture lacks letters whose font is neither embedded in the file nor installed.
     """
