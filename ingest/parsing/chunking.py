@@ -26,7 +26,7 @@ MOST_PASSAGES = 5_000  # of a document: what screening reads within the deadline
 LONGEST_PROSE = 8_000  # characters that the splitter gets at once
 LONGEST_LINE = 1_000  # characters of a line that can tell what block it begins
 LONGEST_HEADING = 200  # characters of a heading as a section's name
-LONGEST_TITLE = 500  # characters
+LONGEST_TITLE = 300  # characters: every passage is embedded with it
 CHARACTERS_A_TOKEN = 8  # more of them are counted as further tokens: an unknown word of any length is one token
 
 _LETTER = re.compile(r"\w")

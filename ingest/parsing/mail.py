@@ -16,14 +16,19 @@ from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 from ingest.parsing.text import decode
 
 MOST_PARTS = 1000
+LONGEST_SUBJECT = 10_000  # characters: a mail that hides a document in a header is refused
 _HEADER = re.compile(rb"\A(?:[A-Za-z-]{2,40}:[ \t][^\n]*+\n(?:[ \t][^\n]*+\n)*+){2,}")
-_FIELDS = re.compile(rb"^(received|mime-version|message-id|return-path|delivered-to): ", re.IGNORECASE | re.MULTILINE)
+_FIELDS = re.compile(
+    rb"^(received|mime-version|message-id|return-path|delivered-to):[ \t]"
+    rb"|^from:[ \t](?s:.*)^(to|subject|date):[ \t]|^(to|subject|date):[ \t](?s:.*)^from:[ \t]",
+    re.IGNORECASE | re.MULTILINE,
+)
 _KOREAN = {"euc-kr", "ks_c_5601-1987", "ks_c_5601", "ksc5601", "ks_c_5601-1989"}
 _ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}
 
 
 def is_mail(head: bytes) -> bool:
-    """Tell whether bytes begin like a message: with a header that has a field of e-mail."""
+    """Return whether bytes begin with a message's header: a field that only e-mail has, or a sender and one more."""
     match = _HEADER.match(head)
     return match is not None and _FIELDS.search(match.group()) is not None
 
@@ -32,12 +37,14 @@ def parse_mail(data: bytes) -> Parsed:
     """Return a message.
 
     Raises:
-        Unreadable: encrypted, malformed or of too many parts.
+        Unreadable: encrypted, malformed, of too many parts, or with a Subject of more than 10,000 characters.
     """
     try:
         message = message_from_bytes(data, policy=policy.default)
         parts = list(_parts(message))
         title = _header(message, "Subject")
+        if len(title) > LONGEST_SUBJECT:
+            raise Unreadable(Reason.TOO_LARGE, f"the Subject has more than {LONGEST_SUBJECT:,} characters")
         text = "\n\n".join([*_head(message, title), _body(message, parts), *_attached(parts)])
     except (MessageError, LookupError, ValueError, AttributeError, TypeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the message is damaged") from exc

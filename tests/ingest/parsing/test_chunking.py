@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.parsing.chunking import Chunk, Chunker, Chunking, ChunkSettings, open_chunker
+from ingest.parsing.chunking import Chunk, Chunker, Chunking, ChunkSettings, chunk_document, open_chunker
+from ingest.parsing.markdown import parse_markdown
 from ingest.parsing.parsed import Format, Page, Parsed
 from knowledge.passage import COVERED
 
@@ -17,6 +18,16 @@ def chunker(chunking: Chunking) -> Chunker:
 def split(chunker: Chunker, *pages: str) -> list[Chunk]:
     numbered = tuple(Page(number=n, markdown=text) for n, text in enumerate(pages, start=1))
     return chunker.split(Parsed(format=Format.PDF, title=None, pages=numbered))
+
+
+def test_a_long_title_is_cut_and_stays_whole_in_the_passages(chunker: Chunker) -> None:
+    title = "정기예금 금리 안내 " * 50
+    parsed = parse_markdown(f"# {title}\n\n연 2.35%")
+    document = chunk_document(parsed, chunker, with_marks=True)
+    assert document.title is not None
+    assert len(document.title) == 300
+    assert document.title.endswith("…")
+    assert sum(chunk.text.count("안내") for chunk in document.chunks) == 50
 
 
 PARAGRAPH = "Deposits are protected up to one hundred million won per person and bank. "

@@ -5,6 +5,7 @@ import pytest
 
 from ingest.parsing.parsed import Format, Reason, Unreadable
 from tests.ingest.parsing.reading import read
+from tests.ingest.parsing.shapes import SHAPES
 
 ROWS = '기간,금리,비고\n6개월,2.10%,\n12개월,2.35%,"우대, 최대 0.5%p"\n'
 
@@ -197,6 +198,18 @@ def test_a_message_in_cp949_is_read_whatever_it_declares(tmp_path: Path, declare
 def test_a_subject_in_bare_cp949_is_read(tmp_path: Path) -> None:
     head = "MIME-Version: 1.0\r\nSubject: 금리 안내\r\nContent-Type: text/plain; charset=euc-kr\r\n\r\n본문입니다."
     assert read(tmp_path, head.encode("cp949")).title == "금리 안내"
+
+
+def test_a_message_with_sender_and_subject_alone_is_read_as_a_message(tmp_path: Path) -> None:
+    parsed = read(tmp_path, "From: a@bank.example\nSubject: 금리 안내\n\n본문입니다.".encode())
+    assert (parsed.format, parsed.title) == (Format.EML, "금리 안내")
+
+
+@pytest.mark.parametrize("name", ["subject.eml", "folded_subject.eml"])
+def test_a_subject_as_long_as_a_document_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Unreadable, match=r"the Subject has more than 10,000 characters") as refused:
+        read(tmp_path, SHAPES[name](500_000))
+    assert refused.value.reason is Reason.TOO_LARGE
 
 
 @pytest.mark.parametrize(
