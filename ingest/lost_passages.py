@@ -4,12 +4,15 @@ An index whose volume is lost is made again, empty, and answers every search. On
 each document; the versions of a document with too few are counted one by one.
 """
 
+import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
 from ingest.catalogue import Catalogue, IndexedVersion, Stage, Version, VersionKey
+from ingest.errors import NotFound, OriginalChanged, StorageUnavailable
+from ingest.parsing import Unreadable
 from ingest.pipeline import write_draft, write_window
 from ingest.services import Services
 from knowledge.index import Index
@@ -39,7 +42,7 @@ async def compare_index(services: Services) -> IndexState:
     services.metrics.missing_passages.set(state.missing_passages)
     services.metrics.index_compared.set(state.compared_at)
     if missing:
-        log.error("passages_lost", passages=state.missing_passages, versions=len(missing), command="ingest rebuild")
+        log.error("passages_lost", passages=state.missing_passages, versions=len(missing))
     return state
 
 
@@ -80,6 +83,29 @@ async def _missing_of(versions: Sequence[IndexedVersion], index: Index | None) -
         if held < version.passages:
             missing[version.key] = version.passages - held
     return missing
+
+
+async def restore_versions(keys: Iterable[VersionKey], services: Services, *, until: float) -> None:
+    """Restore versions one after the other; start none at or after `until`, compared with `services.now()`.
+
+    Workers take them in different orders and count a version's points before they write, so they share the work.
+
+    Raises:
+        EmbedderMismatch: another embedder filled the index.
+        IndexUnavailable, CatalogueUnavailable: one of them cannot be asked.
+    """
+    await services.index.require_current()
+    shuffled = list(keys)
+    random.shuffle(shuffled)
+    for key in shuffled:
+        if services.now() >= until:
+            break
+        name = {"document_id": key.document_id, "version": key.version}
+        try:
+            if await restore(key, services):
+                log.info("version_restored", **name)
+        except (Unreadable, OriginalChanged, StorageUnavailable, NotFound) as exc:
+            log.error("version_not_restored", detail=exc.detail, **name)  # noqa: TRY400  the sentence says it
 
 
 async def restore(key: VersionKey, services: Services) -> bool:

@@ -139,7 +139,7 @@ async def read(version: Version, services: Services, report: Report) -> ChunkedD
 
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
-    """Write all points of a version, as a draft; what an interrupted run left is cleared first."""
+    """Write all points of a version; what an interrupted run left is cleared first."""
     await clear(key, services.index, report)
     send, receive = anyio.create_memory_object_stream[EmbeddedBatch](1)
     with first_failure():
@@ -299,7 +299,11 @@ async def _require_readable(version: Version, index: Index) -> None:
 
 
 def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
-    """Return a version's passages, numbered from 1, with its metadata; title and language default to the file's own."""
+    """Return a version's passages, numbered from 1, with its metadata and window.
+
+    Title and language default to the file's own. A draft has no window; one that is written again after a loss has its
+    own with each point, so that a process that dies in between hides nothing.
+    """
     metadata = version.metadata
     language = metadata.language or document.language
     return [
@@ -316,6 +320,8 @@ def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
             product=metadata.product,
             readers=metadata.readers,
             effective_from=metadata.effective_from,
+            visible_from=version.visible_from,
+            visible_until=version.visible_until,
         )
         for n, chunk in enumerate(document.chunks, start=1)
     ]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from ingest.catalogue import Catalogue
+from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.job_runner import TRANSIENT, give_up, run_job
 from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, JobClaims, RetryLater
-from ingest.lost_passages import compare_index
+from ingest.lost_passages import compare_index, lost_versions, restore_versions
 from ingest.pipeline import write_pending_windows
 from ingest.services import Services
 from ingest.uploads import Blobs
@@ -127,13 +127,24 @@ class Worker:
             await anyio.sleep(SWEEP_SECONDS)
 
     async def _compare_index(self) -> None:
-        """Compare the index with SQL at the start and every minute, until cancelled."""
+        """Compare the index with SQL at the start and every minute, and restore what it lacked twice, until cancelled.
+
+        Once proves no loss: a version may be written at this moment, or a node of a cluster may lag behind.
+        """
+        services, lost_before = self._services, frozenset[VersionKey]()
         while True:
+            begun = services.now()
             try:
-                await compare_index(self._services)
+                state = await compare_index(services)
+                lost = frozenset(await lost_versions(services) if state.missing_versions else ())
+                if lost & lost_before:
+                    await restore_versions(lost & lost_before, services, until=begun + COMPARE_SECONDS)
+                lost_before = lost
+            except EmbedderMismatch as exc:
+                log.error("passages_not_restored", detail=str(exc))  # noqa: TRY400  the sentence says it
             except TRANSIENT as exc:
                 log.warning("index_comparison_failed", error=type(exc).__name__)
-            await anyio.sleep(COMPARE_SECONDS)
+            await anyio.sleep(max(RECONNECT_SECONDS, begun + COMPARE_SECONDS - services.now()))
 
     async def _discard_orphans(self) -> None:
         services = self._services

@@ -130,8 +130,11 @@ def upload(url: str, token: str, file: str) -> dict[str, Any]:
     return job
 
 
-def probe(url: str, stop: str) -> list[float]:
-    """Ask for an address every PROBE_SECONDS until a file is there; return the seconds of each reply."""
+def probe(url: str, begun_file: str, stop: str) -> list[float]:
+    """Ask for an address every PROBE_SECONDS until the file `stop` is there; return the seconds of each reply.
+
+    The file `begun_file` is made after the first one.
+    """
     seconds = []
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
@@ -140,6 +143,7 @@ def probe(url: str, stop: str) -> list[float]:
         connection.request("GET", address.path)
         assert connection.getresponse().read() is not None
         seconds.append(time.perf_counter() - begun)
+        Path(begun_file).touch()
         time.sleep(PROBE_SECONDS)  # the rate of the probes: nothing is waited for
     return seconds
 
@@ -197,14 +201,20 @@ class Followed:
 
 async def follow(file: Path, product: MakeRun, staff: httpx2.AsyncClient) -> Followed:
     """Upload a file and ask until its job has ended."""
-    stop, asked, begun = file.with_suffix(".stop"), list[float](), time.monotonic()
+    probing, stop, asked = file.with_suffix(".probing"), file.with_suffix(".stop"), list[float]()
     probes, read_within, state = list[float](), 0.0, "queued"
 
     async def prober() -> None:
-        probes.extend(await anyio.to_process.run_sync(probe, f"{product.chat}/livez", str(stop)))
+        address = f"{product.chat}/livez"
+        probes.extend(await anyio.to_process.run_sync(probe, address, str(probing), str(stop)))
+
+    async def is_probing() -> bool:
+        return probing.exists()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(prober)
+        await until(is_probing, 60)
+        begun = time.monotonic()
         received = await product.upload(file)
         while state in {"queued", "running"}:
             asked.append(await product.first_token())

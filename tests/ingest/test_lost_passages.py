@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
 from ingest.bulk import LoadOrder, LoadOutcome, SourceFile, load
-from ingest.catalogue import Version
-from ingest.lost_passages import compare_index
+from ingest.catalogue import Version, VersionKey
+from ingest.lost_passages import compare_index, ignore_progress, restore_versions
 from ingest.maintenance import read_status, rebuild, show_status
+from ingest.pipeline import write_draft
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads
@@ -180,17 +181,62 @@ async def test_a_version_of_which_sql_counts_too_many_passages_is_written_again_
 
 
 @pytest.mark.services
-async def test_a_worker_compares_the_index_as_it_starts(services: Services, clock: Clock) -> None:
+async def test_a_worker_restores_what_two_comparisons_found_lost(
+    services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.worker.COMPARE_SECONDS", 0.05)
+    monkeypatch.setattr("ingest.worker.RECONNECT_SECONDS", 0.05)
+    some, all_of_it, whole = await three_documents(services)
+    clock.now += 60
+    lost = {version.key: await lose(services, version, keep=keep) for version, keep in ((some, 1), (all_of_it, 0))}
+    missing = some.passages - 1 + all_of_it.passages
+    assert services.job_broker is not None
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Worker(services, services.job_broker).run)
+            with anyio.fail_after(patient(10)):
+                while not any(line["event"] == "version_restored" for line in logs) or gauge(services) != "0.0":
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    found = [line["passages"] for line in logs if line["event"] == "passages_lost"]
+    assert found[:2] == [missing, missing]
+    restored = [line["document_id"] for line in logs if line["event"] == "version_restored"]
+    assert sorted(restored) == sorted(key.document_id for key in lost)
+    assert whole.key.document_id not in restored
+    assert {key: await services.index.passages(**name_of(version)) for key, version in by_key(some, all_of_it)} == lost
+
+
+@pytest.mark.services
+async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(
+    services: Services, clock: Clock
+) -> None:
+    gone, other, _ = await three_documents(services)
+    clock.now += 60
+    for version in (gone, other):
+        await lose(services, version)
+    await services.blobs.discard(gone.sha256, older_than=0)
+    with capture_logs() as logs:
+        await restore_versions([gone.key, other.key], services, until=clock.now + 1)
+        await restore_versions([gone.key], services, until=clock.now)
+    assert sorted((line["event"], line["document_id"]) for line in logs) == [
+        ("version_not_restored", "a"),
+        ("version_restored", "b"),
+    ]
+
+
+async def test_passages_that_are_written_again_have_their_window_before_it_is_written(
+    services: Services, clock: Clock
+) -> None:
     version = (await three_documents(services))[0]
     clock.now += 60
-    await lose(services, version)
-    assert services.job_broker is not None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(Worker(services, services.job_broker).run)
-        with anyio.fail_after(patient(5)):
-            while gauge(services) != f"{version.passages}.0":
-                await anyio.sleep(0.01)
-        tasks.cancel_scope.cancel()
+    lost = await lose(services, version)
+    assert all(passage.visible_from is not None for passage in lost)
+    await write_draft(await services.catalogue.version(version.key), services, ignore_progress)
+    assert await services.index.passages(**name_of(version)) == lost
+
+
+def by_key(*versions: Version) -> list[tuple[VersionKey, Version]]:
+    return [(version.key, version) for version in versions]
 
 
 async def loaded_files(services: Services, folder: Path) -> list[LoadOutcome]:
