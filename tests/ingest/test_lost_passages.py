@@ -207,9 +207,7 @@ async def test_a_worker_restores_what_two_comparisons_found_lost(
 
 
 @pytest.mark.services
-async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(
-    services: Services, clock: Clock
-) -> None:
+async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(services: Services, clock: Clock) -> None:
     gone, other, _ = await three_documents(services)
     clock.now += 60
     for version in (gone, other):
