@@ -8,7 +8,7 @@ Several documents are under way at once (`at_once`), each at a step of its own: 
 together and by like length (`knowledge.embedding`), and what is embedded is written while the next is.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -34,7 +34,7 @@ from ingest.catalogue import (
 )
 from ingest.errors import Suspicious, Unavailable
 from ingest.metrics import Metrics
-from ingest.parsing import ChunkedDocument, Reason, Unreadable
+from ingest.parsing import ChunkedDocument, LeftOut, Reason, Unreadable
 from ingest.review import passage_findings
 from ingest.services import Services
 from knowledge.access import Access
@@ -81,13 +81,19 @@ async def write_draft(version: Version, services: Services, report: Report) -> I
     passages = passages_of(version, document)
     await embed_and_upsert(version.key, passages, services, report)
     await verify(version.key, passages, services.index, services.metrics, report)
-    return indexing_result(document.format, passages)
+    return indexing_result(document.format, passages, document.left_out)
 
 
-def indexing_result(file_format: str, passages: Sequence[Passage]) -> IndexingResult:
+def indexing_result(file_format: str, passages: Sequence[Passage], left_out: Mapping[LeftOut, int]) -> IndexingResult:
     """Return what the catalogue stores of an indexed version."""
     first = passages[0]
-    return IndexingResult(format=file_format, title=first.title, language=first.language, passages=len(passages))
+    return IndexingResult(
+        format=file_format,
+        title=first.title,
+        language=first.language,
+        passages=len(passages),
+        left_out={kind.value: count for kind, count in left_out.items()},
+    )
 
 
 async def activate(key: VersionKey, approver: str, services: Services, seen: Dates | None = None) -> Version:

@@ -147,7 +147,7 @@ async def test_both_commands_migrate_one_database_at_once(database_url: str, tmp
     printed = {name: (tmp_path / name).read_text("utf-8") for name in running}
     assert all("knowledge 0005" in text for text in printed.values())
     assert "chatbot 0002" in printed["chatbot"]
-    assert "ingest 0003" in printed["ingest"]
+    assert "ingest 0004" in printed["ingest"]
 
 
 @pytest.mark.parametrize(("program", "environment"), [("chatbot", CHATBOT), ("ingest", {})])

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import BaseModel
 
 from ingest.catalogue import DocumentSummary, Job, Received, State, Version, VersionKey
+from ingest.parsing import LeftOut
 from ingest.review import DiffLine, FindingKind, Kind, PassageFinding
 from knowledge.passage import Hit, Language, Passage
 
@@ -27,7 +28,7 @@ class ReceivedOut(BaseModel):
 
 
 class VersionOut(BaseModel):
-    """A version of a document."""
+    """A version of a document; `left_out` counts the pieces that its file hides, by kind."""
 
     document_id: str
     version: int
@@ -43,6 +44,7 @@ class VersionOut(BaseModel):
     size: int
     sha256: str
     passages: int
+    left_out: dict[LeftOut, int]
     effective_from: date | None
     effective_until: date | None
     uploaded_by: str
@@ -70,6 +72,7 @@ class VersionOut(BaseModel):
             size=version.size,
             sha256=version.sha256,
             passages=version.passages,
+            left_out={LeftOut(kind): count for kind, count in version.left_out.items()},
             effective_from=metadata.effective_from,
             effective_until=metadata.effective_until,
             uploaded_by=version.uploaded_by,

@@ -43,7 +43,7 @@ from ingest.bulk.sources import Source
 from ingest.catalogue import IndexingResult, Job, Version
 from ingest.errors import OriginalChanged, StorageUnavailable
 from ingest.job_runner import UNAVAILABLE
-from ingest.parsing import Reason, Unreadable
+from ingest.parsing import LeftOut, Reason, Unreadable
 from ingest.pipeline import EmbeddedBatch, Report, clear, indexing_result, upsert, verify
 from ingest.services import Services
 from knowledge.passage import Passage
@@ -196,6 +196,7 @@ class Document:
     number: int
     of: int
     format: str
+    left_out: dict[LeftOut, int]
     reason: str
     detail: str
     passages: dict[int, tuple[Passage, Sequence[float]]] = field(default_factory=dict)
@@ -226,12 +227,20 @@ class DocumentAssembler:
                 of=int(rows["of"][n]),
                 passage=bytes(rows["passage"][n]),
                 format=str(rows["format"][n]),
+                left_out=bytes(rows["left_out"][n]),
                 reason=str(rows["reason"][n]),
                 detail=str(rows["detail"][n]),
             )
             document = self._incomplete.setdefault(
                 row.document,
-                Document(row.document, row.of, format=row.format, reason=row.reason, detail=row.detail),
+                Document(
+                    row.document,
+                    row.of,
+                    format=row.format,
+                    left_out=msgspec.json.decode(row.left_out, type=dict[LeftOut, int]),
+                    reason=row.reason,
+                    detail=row.detail,
+                ),
             )
             if row.passage:
                 passage = msgspec.json.decode(row.passage, type=Passage)
@@ -304,7 +313,7 @@ async def write_embedded(document: Document, version: Version, services: Service
     async with aclosing(_batches(document, services.settings.batch)) as batches:
         await upsert(len(passages), batches, services.index, services.metrics, report)
     await verify(version.key, passages, services.index, services.metrics, report)
-    return indexing_result(document.format, passages)
+    return indexing_result(document.format, passages, document.left_out)
 
 
 async def _batches(document: Document, size: int) -> AsyncGenerator[EmbeddedBatch]:

@@ -29,12 +29,16 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageRow:
-    """A passage (JSON) of the batch's document number `document`, which has `of`; or none, and why the file failed."""
+    """A passage (JSON) of the batch's document number `document`, which has `of`; or none, and why the file failed.
+
+    `left_out` (JSON) is the document's.
+    """
 
     document: int
     of: int
     passage: bytes = b""
     format: str = ""
+    left_out: bytes = b"{}"
     reason: str = ""
     detail: str = ""
 
@@ -75,8 +79,11 @@ class Read:
             return [PassageRow(document=number, of=0, reason=exc.code, detail=exc.detail)]
         passages = passages_of(version, document)
         encode = msgspec.json.encode
+        left_out = encode(document.left_out)
         return [
-            PassageRow(document=number, of=len(passages), passage=encode(passage), format=document.format)
+            PassageRow(
+                document=number, of=len(passages), passage=encode(passage), format=document.format, left_out=left_out
+            )
             for passage in passages
         ]
 

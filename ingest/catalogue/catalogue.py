@@ -218,6 +218,7 @@ class Catalogue:
                     title=_without_nul(result.title),
                     language=result.language,
                     passages=result.passages,
+                    left_out=dict(result.left_out),
                     reason=None,
                     detail=None,
                 )

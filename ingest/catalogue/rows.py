@@ -48,6 +48,7 @@ def to_version(row: RowMapping) -> Version:
         reason=row["reason"],
         detail=row["detail"],
         passages=row["passages"],
+        left_out=row["left_out"] or {},
         approved_by=row["approved_by"],
         approved_at=row["approved_at"],
         visible_from=row["visible_from"],

@@ -51,6 +51,7 @@ VERSIONS = Table(
     Column("reason", String(64)),
     Column("detail", Text),
     Column("passages", Integer, nullable=False, default=0),
+    Column("left_out", JSON),
     Column("uploaded_by", String(200), nullable=False),
     Column("uploaded_at", Double, nullable=False),
     Column("approved_by", String(200)),

@@ -1,7 +1,8 @@
 """The catalogue's values: documents, their versions with metadata and state, and the jobs that index them."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from enum import IntEnum, StrEnum
 from hashlib import sha256
@@ -138,7 +139,10 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """One version of a document; instants are Unix seconds, `size` is in bytes, `passages` a count."""
+    """One version of a document; instants are Unix seconds, `size` is in bytes, `passages` a count.
+
+    `left_out` is the number of pieces that its file hides, by kind (`ingest.parsing.LeftOut`).
+    """
 
     key: VersionKey
     file_name: str
@@ -153,6 +157,7 @@ class Version:
     reason: str | None = None
     detail: str | None = None
     passages: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
     approved_by: str | None = None
     approved_at: float | None = None
     visible_from: float | None = None
@@ -192,6 +197,7 @@ class IndexingResult:
     title: str
     language: Language
     passages: int
+    left_out: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

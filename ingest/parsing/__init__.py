@@ -1,7 +1,7 @@
 """From a file to passages: one module a format, run in a sandboxed process, and the chunker."""
 
 from ingest.parsing.chunking import ChunkedDocument, Chunking, ChunkSettings
-from ingest.parsing.parsed import Format, OnPage, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, OnPage, Parsed, Reason, Unreadable
 from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, preview_page
 from ingest.parsing.process import (
     Answer,
@@ -26,6 +26,7 @@ __all__ = [
     "ChunkedDocument",
     "Chunking",
     "Format",
+    "LeftOut",
     "OnPage",
     "PagePreview",
     "ParseRequest",

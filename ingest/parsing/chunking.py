@@ -6,7 +6,7 @@ which is quadratic in what it gets, gets at most LONGEST_PROSE characters at onc
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, PositiveInt
 from semantic_text_splitter import MarkdownSplitter
 from tokenizers import Tokenizer
 
-from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable
 from ingest.parsing.tokenizer import open_tokenizer
 from knowledge.passage import Language, language_of
 
@@ -65,12 +65,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkedDocument:
-    """A document's passages, one at least, with what its own text says of it."""
+    """A document's passages, one at least, with its title and language, and the left-out pieces (`Parsed`)."""
 
     format: Format
     title: str | None
     language: Language
     chunks: tuple[Chunk, ...]
+    left_out: Mapping[LeftOut, int]
 
 
 class Chunking(msgspec.Struct, frozen=True):
@@ -323,6 +324,7 @@ def chunk_document(parsed: Parsed, chunker: Chunker, *, with_marks: bool) -> Chu
         title=shortened(parsed.title, LONGEST_TITLE) if parsed.title else None,
         language=language_of("\n".join(chunk.text for chunk in chunks)),
         chunks=tuple(chunks),
+        left_out=parsed.left_out,
     )
 
 

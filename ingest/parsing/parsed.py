@@ -1,8 +1,8 @@
 """The result of a parser, and the closed set of reasons why a file cannot be read."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from knowledge.passage import MARK
@@ -41,6 +41,26 @@ class Reason(StrEnum):
     NOT_INDEXED = "not_indexed"  # the index does not hold or find the passages that were written
 
 
+class LeftOut(StrEnum):
+    """A kind of text that the file itself marks as hidden; it is left out and counted, and its approver sees how much.
+
+    Rows, columns and elements count where they have text.
+    """
+
+    TEXT = "hidden_text"  # paragraphs
+    DELETED = "deleted_revision"
+    ROW = "hidden_row"
+    COLUMN = "hidden_column"
+    SHEET = "hidden_sheet"
+    SLIDE = "hidden_slide"
+    ELEMENT = "hidden_element"
+    INVISIBLE = "invisible_text"  # letters that a PDF draws in no colour, such as those below a scan
+    OFF_PAGE = "text_off_page"
+    TINY = "tiny_text"  # under 1.5 points
+    COMMENT = "comment"
+    NOTES = "speaker_notes"
+
+
 class Unreadable(Exception):
     """A file that cannot become passages: the reason, and a sentence for its uploader."""
 
@@ -65,11 +85,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """A document's text with its headings, tables and pages kept."""
+    """A document's text with its headings, tables and pages kept, and the number of left-out pieces of each kind."""
 
     format: Format
     title: str | None
     pages: tuple[Page, ...]
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
 
     @property
     def characters(self) -> int:

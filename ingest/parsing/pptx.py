@@ -4,6 +4,7 @@ Hidden slides, speakers' notes and what is covered or hidden on a slide are left
 """
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element
 
@@ -23,7 +24,7 @@ from pptx.text.text import TextFrame
 
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
-from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pptx_unseen import remove_unseen
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import Merged, header_rows, to_markdown
@@ -42,11 +43,15 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
         Unreadable: malformed.
     """
     pages: list[Page] = []
+    left_out: Counter[LeftOut] = Counter()
     try:
         slides = Presentation(office.packed_again()).slides
         for number, slide in enumerate(slides, start=1):
             on_page()
-            if slide.element.get("show", "").strip() not in {"0", "false"}:
+            if slide.element.get("show", "").strip() in {"0", "false"}:
+                left_out[LeftOut.SLIDE] += 1
+            else:
+                left_out[LeftOut.NOTES] += _has_notes(slide)
                 remove_unseen(slide, office.picture)
                 _raise_runs(slide)
                 pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
@@ -54,7 +59,12 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
         raise Unreadable(Reason.MALFORMED, "the presentation inside the archive is damaged") from exc
     first = next((page.markdown for page in pages if page.markdown.startswith("# ")), "")
     title = office.title or first.partition("\n")[0].removeprefix("# ") or None
-    return Parsed(format=Format.PPTX, title=title, pages=tuple(pages))
+    return Parsed(format=Format.PPTX, title=title, pages=tuple(pages), left_out=+left_out)
+
+
+def _has_notes(slide: Slide) -> bool:
+    notes = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None
+    return notes is not None and bool(notes.text.strip())
 
 
 def _raise_runs(slide: Slide) -> None:

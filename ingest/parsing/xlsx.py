@@ -6,6 +6,7 @@ Hidden sheets, rows and columns and covered cells are left out: often they are w
 import warnings
 import zipfile
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from xml.etree import ElementTree
@@ -27,7 +28,7 @@ from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import Value, says_weekday, shown
 from ingest.parsing.colours import Rgb, blends, rgb_of
-from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import MOST_CHARACTERS, Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, header_rows, names, title_rows, to_markdown
 from ingest.parsing.xlsx_boxes import text_boxes
@@ -63,13 +64,14 @@ def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns with pieces of the content
-            pages = list(_pages(office, on_page))
+            left_out: Counter[LeftOut] = Counter()
+            pages = list(_pages(office, on_page, left_out))
     except _BROKEN as exc:
         raise Unreadable(Reason.MALFORMED, "the workbook inside the archive is damaged") from exc
-    return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages))
+    return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages), left_out=left_out)
 
 
-def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
+def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Iterator[Page]:
     # Row by row: a whole workbook in memory takes fifty times its file.
     _require_one_reading(office)
     reader = _Reader(office.packed_again(), read_only=True, data_only=True, keep_links=False, rich_text=True)
@@ -78,6 +80,7 @@ def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
     is_stale = _is_stale(office)
     for number, sheet in enumerate(book.worksheets, start=1):
         if sheet.sheet_state != "visible":
+            left_out[LeftOut.SHEET] += 1
             continue
         on_page()
         name = sheet._worksheet_path  # noqa: SLF001  two sheets may have the same title
@@ -85,6 +88,7 @@ def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
         cells = _unconditioned(_cells(sheet, office.parts[name]), layout, book._differential_styles.styles)  # noqa: SLF001  openpyxl has no other way to them
         edges = layout.edges()
         rows = _rows(cells, layout, covers_of(office, name, *edges))
+        left_out.update(_hidden(rows, layout))
         begin = edges[1][min((at for at, row in rows.items() if row), default=1)]
         boxes = [(at < begin, text) for at, text in text_boxes(office, name, *edges)]
         mark = _mark(layout.unstored(is_stale=is_stale))
@@ -283,6 +287,13 @@ def _sheet(name: str, rows: Cells, layout: Layout, boxes: Sequence[tuple[bool, s
     above, below = ([text for is_above, text in boxes if is_above is wanted] for wanted in (True, False))
     parts = [f"# {name}", *above, *tables, *below]
     return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
+    """Count the hidden rows and columns that have text."""
+    in_rows = sum(at in layout.hidden_rows for at, row in rows.items() if row)
+    in_columns = len({column for row in rows.values() for column in row} & layout.hidden_columns)
+    return +Counter({LeftOut.ROW: in_rows, LeftOut.COLUMN: in_columns})
 
 
 def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:

@@ -37,7 +37,7 @@ from ingest.uploads import UploadRequest
 from knowledge.index import Index
 from knowledge.passage import Passage
 from tests.clock import Clock
-from tests.ingest import samples
+from tests.ingest import samples, samples_office
 from tests.ingest.conftest import NOON, NoDisplay
 from tests.ingest.documents import (
     REQUEST,
@@ -239,11 +239,18 @@ async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_hande
 
 
 @pytest.mark.both_databases
+async def test_the_hidden_pieces_of_a_workbook_are_counted_by_kind_in_the_catalogue(services: Services) -> None:
+    indexed = await do_job(services, await receive(services, samples_office.xlsx()))
+    assert indexed.left_out == {"hidden_row": 1, "hidden_column": 1, "hidden_sheet": 1}
+    assert (await services.catalogue.version(indexed.key)).left_out == indexed.left_out
+
+
+@pytest.mark.both_databases
 async def test_what_a_file_says_is_kept_without_the_character_that_a_database_may_refuse(services: Services) -> None:
     key = (await receive(services)).version.key
     failed = await services.catalogue.mark_failed(key, reason="damaged", detail="at \x00 the end")
     assert failed.detail == "at  the end"
-    result = IndexingResult(format="text", title="안\x00내", language="ko", passages=1)
+    result = IndexingResult(format="text", title="안\x00내", language="ko", passages=1, left_out={})
     assert (await services.catalogue.mark_indexed(key, result)).metadata.title == "안내"
 
 

@@ -1,5 +1,6 @@
 """`ingest batch` on a Ray of its own: the same points as `ingest load`, nothing done twice, nothing left behind."""
 
+import json
 import signal
 import sqlite3
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from tests.ingest import samples
+from tests.ingest import samples, samples_office
 from tests.ingest.commands import command
 from tests.ingest.commands import run as run_command
 from tests.ingest.points import points_in
@@ -25,7 +26,7 @@ MANY = 40
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents in three formats, two versions of one of them, one that cannot be read and one without text."""
+    """Documents in four formats, two versions of one of them, one that cannot be read and one without text."""
     folder = tmp_path_factory.mktemp("documents")
     for n in range(2):
         (folder / f"{n}.md").write_text(samples.MARKDOWN.replace("2.35", f"3.{n:02}"), "utf-8")
@@ -33,13 +34,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "\n\n".join(f"제{n}조 수수료는 {n}원입니다. " + "가나다 " * 60 for n in range(30)), "utf-8"
     )
     (folder / "sheet.pdf").write_bytes(samples.pdf())
+    (folder / "rates.xlsx").write_bytes(samples_office.xlsx())
     (folder / "locked.pdf").write_bytes(samples.pdf(password="1234"))
     (folder / "empty.txt").write_bytes(b"")
     entries = "".join(
         f"  - {{file: {name}, document_id: {document_id}, readers: [customers]}}\n"
         for name, document_id in (
             ("./0.md", "notice"), ("1.md", "notice"), ("long.txt", "long"), ("sheet.pdf", "sheet"),
-            ("locked.pdf", "locked"), ("empty.txt", "empty"),
+            ("rates.xlsx", "rates"), ("locked.pdf", "locked"), ("empty.txt", "empty"),
         )
     )  # fmt: skip
     (folder / "documents.yaml").write_text("documents:\n" + entries, "utf-8")
@@ -90,12 +92,20 @@ def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_
     assert "expired" in output
     assert points_in(spread) == points_in(plain)
     assert len(points_in(plain)) > 30
+    assert left_out_in(spread) == left_out_in(plain)
+    assert left_out_in(plain)["rates.xlsx"] == {"hidden_row": 1, "hidden_column": 1, "hidden_sheet": 1}
     with sqlite3.connect(spread / "bank.db") as database:
         left = database.execute("SELECT count(*) FROM ingest_jobs WHERE state NOT IN ('done', 'failed')").fetchone()
     assert left == (0,)
     status, output = run(weights, spread, "load", str(folder), *people)
-    assert output.count("was there") == 4, output
+    assert output.count("was there") == 5, output
     until(lambda: processes_of_ray() <= before, "a process of Ray is left")
+
+
+def left_out_in(data: Path) -> dict[str, dict[str, int]]:
+    with sqlite3.connect(data / "bank.db") as database:
+        rows = database.execute("SELECT file_name, left_out FROM document_versions WHERE left_out IS NOT NULL")
+        return {file: json.loads(left_out) for file, left_out in rows}
 
 
 def jobs_done(data: Path) -> set[tuple[object, ...]]:

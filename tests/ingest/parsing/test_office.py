@@ -12,7 +12,7 @@ import docx
 import pytest
 
 from ingest.parsing.cells import Value, shown
-from ingest.parsing.parsed import Format, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, Reason, Unreadable
 from tests.ingest import samples
 from tests.ingest import samples_office as office
 from tests.ingest.parsing.reading import read, text_of
@@ -42,8 +42,9 @@ def test_merged_header_cells_of_a_sheet_name_every_column_below_them(tmp_path: P
 
 
 def test_hidden_sheets_rows_and_columns_stay_hidden(tmp_path: Path) -> None:
-    text = text_of(read(tmp_path, office.xlsx()))
-    assert not any(hidden in text for hidden in ("내부", "특판", "원가", "0.03"))
+    parsed = read(tmp_path, office.xlsx())
+    assert not any(hidden in text_of(parsed) for hidden in ("내부", "특판", "원가", "0.03"))
+    assert parsed.left_out == {LeftOut.ROW: 1, LeftOut.COLUMN: 1, LeftOut.SHEET: 1}
 
 
 def test_columns_that_say_the_same_are_kept_where_nothing_was_merged(tmp_path: Path) -> None:
@@ -146,9 +147,9 @@ def test_a_slide_is_a_page_with_its_title_its_list_its_table_and_its_chart(tmp_p
 
 
 def test_hidden_slides_and_notes_stay_hidden(tmp_path: Path) -> None:
-    text = text_of(read(tmp_path, office.pptx()))
-    assert "숨긴 쪽" not in text
-    assert "비밀 메모" not in text
+    parsed = read(tmp_path, office.pptx())
+    assert not any(hidden in text_of(parsed) for hidden in ("숨긴 쪽", "비밀 메모"))
+    assert parsed.left_out == {LeftOut.SLIDE: 1, LeftOut.NOTES: 1}
 
 
 @pytest.mark.parametrize(("make", "kind"), [(office.hwp, Format.HWP), (office.hwpx, Format.HWPX)])
