@@ -54,7 +54,6 @@ from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
 from knowledge.identity import Principal
-from knowledge.index import Index, IndexFormatUnknown
 from knowledge.storage import close_engine, open_engine
 from llm_server.__main__ import default_folder
 from telemetry.groups import leaves
@@ -325,22 +324,6 @@ async def ask(http: aiohttp.ClientSession, question: str) -> bool:
     return printer.finish()
 
 
-async def open_embedded_or_server(settings: ChatSettings, staff: StaffSettings, stack: AsyncExitStack) -> Index:
-    """Open the index until the stack is left; one in a former release's format is filled anew from the originals.
-
-    What cannot be written again is printed, and does not answer.
-    """
-    try:
-        return await stack.enter_async_context(open_passages(settings, read_only=False))
-    except IndexFormatUnknown:
-        if settings.qdrant_url is not None:
-            raise
-    print_progress("the index was filled by a former release: filling it anew from the originals")
-    async with open_staff(staff, works_jobs=False, discard_former=True) as services:
-        await rebuild(services, print_version)
-    return await stack.enter_async_context(open_passages(settings, read_only=False))
-
-
 def print_version(key: VersionKey, n: int, of: int, result: str) -> None:
     """Print what a rebuild has done with a version."""
     print_progress(f"[{n}/{of}] {key}: {result}")
@@ -490,7 +473,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         provider = stack.enter_context(tracing("bank-chatbot", settings.traces, tls=settings.traces_tls.context()))
         engine: AsyncEngine = open_engine(settings.database, settings.database_tls)
         stack.push_async_callback(close_engine, engine)
-        index = await open_embedded_or_server(settings, staff_settings, stack)
+        index = await stack.enter_async_context(open_passages(settings, read_only=False))
         staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))
         await load_samples(staff)
         if model is not None:

@@ -3,9 +3,9 @@
 Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from chatbot.admission import AdmissionSettings
 from chatbot.audit import AuditSettings
@@ -44,12 +44,6 @@ from telemetry.setup import TraceSettings
 from telemetry.siem import SiemSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-MOVED: Final[Mapping[str, str]] = {
-    "BANK_NAME_KO": "`names.ko`",
-    "BANK_NAME_EN": "`names.en`",
-    "TURN__CONTACT": "`telephone`",
-}
-"""Variables of former releases, and the keys that have their values now."""
 
 
 class Settings(EncryptedSettings):
@@ -216,27 +210,6 @@ class Settings(EncryptedSettings):
         if self.oidc is not None:
             self.oidc.check_issuer(self.auth)
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  as pydantic calls it
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[Any, ...]:
-        """Read the environment, and which variables of former releases it still has."""
-        variables = env_settings.env_vars if isinstance(env_settings, EnvSettingsSource) else {}
-        moved = [name for name in MOVED if name in {variable.upper() for variable in variables}]
-        return init_settings, env_settings, dotenv_settings, file_secret_settings, lambda: {"moved": moved}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _moved_into_the_bank_s_file(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if moved := values.pop("moved", ()):
-            raise ValueError("; ".join(f"{name} is now {MOVED[name]} of BANK_FILE: move it there" for name in moved))
-        return values
 
     @model_validator(mode="after")
     def _plans_can_be_read(self) -> Self:

@@ -406,7 +406,7 @@ def rebuild_command() -> None:
 
 
 async def _rebuild(settings: Settings, console: Console) -> bool:
-    async with open_services(settings, works_jobs=False, discard_former=True) as services:
+    async with open_services(settings, works_jobs=False) as services:
         tally = await rebuild(services, _printing(console))
         pending = await services.job_claims.pending(now=services.now(), silent_for=0)
         if pending and services.job_broker is not None:

@@ -45,7 +45,7 @@ MOST_EMBED_WORKERS = 4
 
 
 @asynccontextmanager
-async def open_services(  # noqa: PLR0913  three parts that may be given, three kinds of use
+async def open_services(
     settings: Settings,
     *,
     index: Index | None = None,
@@ -53,14 +53,12 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
     parser: Readers | None = None,
     works_jobs: bool = True,
     any_embedder: bool = False,
-    discard_former: bool = False,
 ) -> AsyncGenerator[Services]:
     """Open the services; `index`, `engine` and `parser` are given where something else of this process shares them.
 
     With `works_jobs` uploads are indexed by this process while the block runs; without it (`ingest load`) the caller
     runs the jobs, needs no Redis and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another
-    embedder may have filled the collection that answers: for a re-index. With `discard_former` a folder of the index in
-    a former release's format is emptied: for a rebuild.
+    embedder may have filled the collection that answers: for a re-index.
     """
     async with AsyncExitStack() as stack:
         await check_connections(settings.connections)
@@ -72,9 +70,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             stack.push_async_callback(close_engine, engine)
         if index is None:
             index = await stack.enter_async_context(
-                _open_passage_index(
-                    settings, works_jobs=works_jobs, any_embedder=any_embedder, discard_former=discard_former
-                )
+                _open_passage_index(settings, works_jobs=works_jobs, any_embedder=any_embedder)
             )
         metrics = Metrics()
         metrics.show_walls(await parser.restrictions())
@@ -181,9 +177,7 @@ async def _start_readers(settings: ParserSettings, *, gives_back: bool) -> Async
 
 
 @asynccontextmanager
-async def _open_passage_index(
-    settings: Settings, *, works_jobs: bool, any_embedder: bool, discard_former: bool
-) -> AsyncGenerator[Index]:
+async def _open_passage_index(settings: Settings, *, works_jobs: bool, any_embedder: bool) -> AsyncGenerator[Index]:
     workers = settings.embed_workers or (1 if works_jobs else embed_workers())
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
@@ -194,7 +188,6 @@ async def _open_passage_index(
             terms,
             check=not any_embedder,
             retry_start=works_jobs and settings.qdrant_url is not None,
-            discard_former=discard_former,
         ) as index,
     ):
         yield index

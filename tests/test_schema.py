@@ -1,7 +1,6 @@
-"""Migrations create the tables of the code, keep existing rows, and run once, on SQLite and on PostgreSQL."""
+"""Migrations create the tables of the code and run once, on SQLite and on PostgreSQL."""
 
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import anyio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Table, insert, inspect, select, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
@@ -24,10 +23,8 @@ from tests.forked import Forked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
-BEFORE = Path(__file__).parent / "tables_before_migrations"
 SCHEMAS = (withdrawals.SCHEMA, catalogue.SCHEMA, chatbot.SCHEMA)
 OWNERS = pytest.mark.parametrize("schema", SCHEMAS, ids=[schema.owner for schema in SCHEMAS])
-VALUES: dict[type, Any] = {str: "x", int: 3, float: 1_800_000_000.25, date: date(2026, 1, 2), object: ["a", "나"]}
 
 
 def differences(schema: Schema) -> Callable[[Connection], list[Any]]:
@@ -50,49 +47,11 @@ async def look(engine: AsyncEngine, inspection: Callable[[Connection], list[Any]
         return await connection.run_sync(inspection)
 
 
-async def steps_of_old(engine: AsyncEngine) -> None:
-    """Create the tables of the release before migrations, which `create_all` made."""
-    async with engine.begin() as connection:
-        for statement in (BEFORE / f"{engine.dialect.name}.sql").read_text("utf-8").split(";"):
-            if statement.strip():
-                await connection.execute(text(statement))
-
-
-def row_of(table: Table) -> dict[str, Any]:
-    return {column.name: VALUES[column.type.python_type] for column in table.columns}
-
-
-def columns_of(connection: Connection, table: str) -> set[str]:
-    return {column["name"] for column in inspect(connection).get_columns(table)}
-
-
 @OWNERS
 async def test_the_steps_make_the_tables_that_the_code_uses(engine: AsyncEngine, schema: Schema) -> None:
     assert await look(engine, differences(schema)) != []
     await migrate(engine, schema)
     assert await look(engine, differences(schema)) == []
-
-
-async def test_a_database_from_before_the_steps_becomes_what_the_code_uses_and_keeps_its_rows(
-    engine: AsyncEngine,
-) -> None:
-    await steps_of_old(engine)
-    existed = await look(engine, lambda connection: inspect(connection).get_table_names())
-    tables = [table for schema in SCHEMAS for table in schema.tables.sorted_tables if table.name in existed]
-    assert len(tables) > 8
-    former: dict[str, dict[str, Any]] = {}
-    async with engine.begin() as connection:
-        for table in tables:
-            names = await connection.run_sync(columns_of, table.name)
-            former[table.name] = {name: value for name, value in row_of(table).items() if name in names}
-            await connection.execute(insert(table).values(former[table.name]))
-    await migrate(engine, *SCHEMAS)
-    for schema in SCHEMAS:
-        assert await look(engine, differences(schema)) == []
-    async with engine.connect() as connection:
-        for table in tables:
-            (row,) = (await connection.execute(select(table))).mappings()
-            assert {name: row[name] for name in former[table.name]} == former[table.name]
 
 
 async def test_processes_that_start_together_take_each_step_once(engine: AsyncEngine, database_url: str) -> None:
@@ -145,9 +104,9 @@ async def test_both_commands_migrate_one_database_at_once(database_url: str, tmp
     }
     assert {name: process.wait(60) for name, process in running.items()} == {"chatbot": 0, "ingest": 0}
     printed = {name: (tmp_path / name).read_text("utf-8") for name in running}
-    assert all("knowledge 0005" in text for text in printed.values())
-    assert "chatbot 0002" in printed["chatbot"]
-    assert "ingest 0004" in printed["ingest"]
+    assert all("knowledge 0001" in text for text in printed.values())
+    assert "chatbot 0001" in printed["chatbot"]
+    assert "ingest 0001" in printed["ingest"]
 
 
 @pytest.mark.parametrize(("program", "environment"), [("chatbot", CHATBOT), ("ingest", {})])

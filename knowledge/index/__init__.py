@@ -1,7 +1,7 @@
 """The passage index: one filter for every search, dense and sparse halves fused, collections behind an alias."""
 
 from knowledge.index.edge import EXACT_POINTS, optimize_folder
-from knowledge.index.engine import EmbedderMismatch, IndexFormatUnknown, IndexInUse, IndexRefused, IndexUnavailable
+from knowledge.index.engine import EmbedderMismatch, IndexInUse, IndexRefused, IndexUnavailable
 from knowledge.index.index import Index, indexed_text, open_index, passage_similarities
 from knowledge.index.settings import IndexSettings, QdrantUrl, ServerSettings
 
@@ -9,7 +9,6 @@ __all__ = [
     "EXACT_POINTS",
     "EmbedderMismatch",
     "Index",
-    "IndexFormatUnknown",
     "IndexInUse",
     "IndexRefused",
     "IndexSettings",

@@ -37,7 +37,6 @@ from knowledge.index.engine import (
     TENANT_FIELD,
     TERMS,
     CollectionGone,
-    IndexFormatUnknown,
     IndexInUse,
     IndexUnavailable,
     NewPoint,
@@ -66,8 +65,6 @@ _FLUSH_SECONDS = 5.0
 _FREE_BYTES = 128 * 1024 * 1024
 """Free space that a write needs: the engine's files are memory-mapped, and a full disk would end the process."""
 _PARTIAL = ".partial"
-_FORMER_MARKER, _FORMER_COLLECTIONS, _FORMER_LOCK = "meta.json", "collection", ".lock"
-"""The files of the Python client's local mode, which filled such folders in builds before Qdrant Edge."""
 
 log = structlog.get_logger(__name__)
 
@@ -77,8 +74,6 @@ class _Recorded(msgspec.Struct):
 
     embedder: str | None
     dimensions: int
-    terms: int = 1
-    """Not recorded by the releases before the second `TERMS_VERSION`."""
 
 
 class _Collection:
@@ -123,25 +118,17 @@ class _Collection:
 
 
 @asynccontextmanager
-async def open_edge(
-    folder: Path, *, read_timeout: float, write_timeout: float, discard_former: bool = False
-) -> AsyncGenerator["EdgeEngine"]:
+async def open_edge(folder: Path, *, read_timeout: float, write_timeout: float) -> AsyncGenerator["EdgeEngine"]:
     """Open the folder for as long as the context lasts; timeouts are in seconds.
-
-    With `discard_former` a folder in the former format is opened as an empty one, and the former files are removed when
-    the context is left without an exception: the caller fills the index anew.
 
     Raises:
         IndexInUse: another process has it open.
         IndexUnavailable: it is damaged.
-        IndexFormatUnknown: it is in the former format.
     """
     engine = EdgeEngine(folder, read_timeout=read_timeout, write_timeout=write_timeout)
-    await engine.open(discard_former=discard_former)
+    await engine.open()
     try:
         yield engine
-        if discard_former:
-            await asyncio.to_thread(_remove_former, folder)
     finally:
         await engine.aclose()
 
@@ -153,7 +140,7 @@ async def optimize_folder(folder: Path) -> dict[str, int]:
     own may call this. Interrupted at any moment it loses nothing.
 
     Raises:
-        IndexInUse, IndexUnavailable, IndexFormatUnknown: as `open_edge`.
+        IndexInUse, IndexUnavailable: as `open_edge`.
     """
     async with open_edge(folder, read_timeout=math.inf, write_timeout=math.inf) as engine:
         return await engine.optimize()
@@ -171,13 +158,13 @@ class EdgeEngine:
         self._collections: dict[str, _Collection] = {}
         self._aliases: dict[str, str] = {}
         self._unflushed: dict[str, float] = {}
-        self._locks: list[int] = []
+        self._lock: int | None = None
         self._closed = False
 
-    async def open(self, *, discard_former: bool) -> None:
+    async def open(self) -> None:
         """Take the folder and load its collections."""
         try:
-            await self._in_thread(self._writer, lambda: self._load(discard_former=discard_former))
+            await self._in_thread(self._writer, self._load)
         except BaseException:
             await self.aclose()
             raise
@@ -196,7 +183,7 @@ class EdgeEngine:
 
     async def vectors_of(self, collection: str) -> Vectors:
         recorded = await self._read(lambda: self._collection(collection).recorded)
-        return Vectors(recorded.embedder, recorded.dimensions, recorded.terms)
+        return Vectors(recorded.embedder, recorded.dimensions)
 
     async def create(self, collection: str, vectors: Vectors) -> None:
         await self._write(lambda: self._create(collection, vectors))
@@ -336,11 +323,10 @@ class EdgeEngine:
         except KeyError:
             raise CollectionGone(f"there is no collection {name}") from None
 
-    def _load(self, *, discard_former: bool) -> None:
+    def _load(self) -> None:
         folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._take("lock")
-        self._handle_former_format(discard=discard_former)
+        self._take_lock()
         for partial in folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(partial)
         try:
@@ -367,23 +353,13 @@ class EdgeEngine:
             if name not in self._collections:
                 raise IndexUnavailable(f"{folder} lacks the collection {name} of {alias}")
 
-    def _take(self, name: str) -> None:
-        """Hold a lock file of the folder until the close."""
-        lock = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._locks.append(lock)
+    def _take_lock(self) -> None:
+        """Hold the folder's lock file until the close."""
+        self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise IndexInUse(f"{self._folder} is open in another process: stop it, or work through its API") from None
-
-    def _handle_former_format(self, *, discard: bool) -> None:
-        if not (self._folder / _FORMER_MARKER).exists():
-            return
-        if not discard:
-            raise IndexFormatUnknown(
-                f"{self._folder} was filled by a former release: `ingest rebuild` fills it anew from the originals"
-            )
-        self._take(_FORMER_LOCK)
 
     def _warn_of_size(self, collection: str) -> None:
         info = self._collections[collection].shard.info()
@@ -396,7 +372,7 @@ class EdgeEngine:
         if collection in self._collections:
             self._index_payload(self._collections[collection].shard)
             return
-        recorded = _Recorded(vectors.embedder, vectors.dimensions or 0, vectors.terms)
+        recorded = _Recorded(vectors.embedder, vectors.dimensions or 0)
         partial = self._folder / f"{collection}{_PARTIAL}"
         shutil.rmtree(partial, ignore_errors=True)  # of an attempt that failed
         partial.mkdir()
@@ -443,9 +419,9 @@ class EdgeEngine:
                     log.warning("index_not_flushed", collection=name, error=str(exc))
             self._collections.clear()
         finally:
-            for lock in self._locks:
-                os.close(lock)
-            self._locks.clear()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
 
 _PAYLOAD_INDEXES: dict[str, Any] = {
@@ -476,13 +452,6 @@ def _translated(call: Callable[[], T]) -> T:
         if type(exc) is not Exception and type(exc).__name__ != "PanicException":
             raise
         raise IndexUnavailable(f"the index failed: {exc}") from exc
-
-
-def _remove_former(folder: Path) -> None:
-    """Remove the files of the former format; the one by which it is recognised goes last."""
-    shutil.rmtree(folder / _FORMER_COLLECTIONS, ignore_errors=True)
-    for name in (_FORMER_LOCK, _FORMER_MARKER):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _disk_bytes(folder: Path) -> int:

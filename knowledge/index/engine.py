@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from knowledge.index.filters import Filter
-from knowledge.terms import TERMS_VERSION, SparseTerms
+from knowledge.terms import SparseTerms
 
 DENSE = "dense"
 TERMS = "terms"
@@ -47,18 +47,15 @@ class EmbedderMismatch(IndexRefused):
 
 
 class IndexFormatUnknown(IndexRefused):
-    """The folder, or the server, is of a release that this one cannot read."""
+    """The server is of a release that this one cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What fills a collection's dense vectors, the embedder's name (None: not recorded) and their dimensions, and which
-    terms its texts have: the `TERMS_VERSION` of the release that made it.
-    """
+    """What fills a collection's dense vectors: the embedder's name (None: not recorded) and their dimensions."""
 
     embedder: str | None
     dimensions: int | None
-    terms: int = TERMS_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,6 @@ class Index:
         self._embedder = embedder
         self.terms = terms
         self._settings = settings
-        self._version_of = ("", 0)
         self._tenants: tuple[str, float, Mapping[str, int]] = ("", -math.inf, {})
         self._counting = False
 
@@ -415,14 +414,7 @@ class Index:
         return _leaning(*vectors)
 
     async def _terms_of_question(self, question: str, *, before: str, others: str) -> SparseTerms:
-        version = await self._ask(self._terms_version)
-        return await asyncio.to_thread(self.terms.query, question, before=before, others=others, version=version)
-
-    async def _terms_version(self, collection: str) -> int:
-        """Return which terms the texts of a collection have; it is asked once."""
-        if self._version_of[0] != collection:
-            self._version_of = collection, (await self._engine.vectors_of(collection)).terms
-        return self._version_of[1]
+        return await asyncio.to_thread(self.terms.query, question, before=before, others=others)
 
     async def _counted(self, collection: str, tenant: str) -> Mapping[str, int]:
         """Return how many points each tenant has, this one among them, as of the last _COUNT_EVERY seconds.
@@ -496,7 +488,7 @@ class Index:
 
 
 @asynccontextmanager
-async def open_index(  # noqa: PLR0913  three stores of the product, three kinds of use
+async def open_index(
     settings: IndexSettings,
     embedder: Embedder,
     terms: Terms,
@@ -504,20 +496,18 @@ async def open_index(  # noqa: PLR0913  three stores of the product, three kinds
     check: bool = True,
     read_only: bool = False,
     retry_start: bool = False,
-    discard_former: bool = False,
 ) -> AsyncGenerator[Index]:
     """Open the index and make sure that its collection is there and was filled by this embedder (`check`).
 
     With `read_only` nothing is made, and until another process has made the collection every search is unavailable.
     With `retry_start` a server that is away is opened all the same: everything is unavailable until it answers.
-    With `discard_former` a folder in the format of a former release is emptied.
 
     Raises:
         EmbedderMismatch: it was filled by another embedder.
-        IndexFormatUnknown: the folder or the server is of a release that this one cannot read.
+        IndexFormatUnknown: the server is of a release that this one cannot read.
         IndexUnavailable: the server does not answer, or the folder cannot be opened.
     """
-    async with _open_engine(settings, discard_former=discard_former) as engine:
+    async with _open_engine(settings) as engine:
         index = Index(engine, embedder, terms, settings, collection=None)
         try:
             await index.start(check=check, read_only=read_only)
@@ -529,10 +519,10 @@ async def open_index(  # noqa: PLR0913  three stores of the product, three kinds
 
 
 @asynccontextmanager
-async def _open_engine(settings: IndexSettings, *, discard_former: bool) -> AsyncGenerator[Engine]:
+async def _open_engine(settings: IndexSettings) -> AsyncGenerator[Engine]:
     timeouts = {"read_timeout": settings.read_timeout, "write_timeout": settings.write_timeout}
     if settings.path is not None:
-        async with open_edge(settings.path, discard_former=discard_former, **timeouts) as folder:
+        async with open_edge(settings.path, **timeouts) as folder:
             yield folder
         return
     # Imported here: the client takes half a second, a quarter of a start, which no embedded index needs.

@@ -166,10 +166,9 @@ class ServerEngine:
 
     async def vectors_of(self, collection: str) -> Vectors:
         config = (await self._read(lambda apis: apis.collections_api.get_collection(collection))).config
-        metadata = config.metadata or {}
-        embedder, terms = metadata.get("embedder"), metadata.get("terms", 1)
+        embedder = (config.metadata or {}).get("embedder")
         dense = config.params.vectors.get(DENSE) if isinstance(config.params.vectors, dict) else None
-        return Vectors(None if embedder is None else str(embedder), None if dense is None else dense.size, int(terms))
+        return Vectors(None if embedder is None else str(embedder), None if dense is None else dense.size)
 
     async def create(self, collection: str, vectors: Vectors) -> None:
         async def create() -> None:
@@ -345,7 +344,7 @@ class ServerEngine:
             write_consistency_factor=settings.write_consistency,
             on_disk_payload=settings.payload_on_disk,
             quantization_config=models.ScalarQuantization(scalar=int8) if quantized else None,
-            metadata={"embedder": vectors.embedder, "terms": vectors.terms},
+            metadata={"embedder": vectors.embedder},
         )
 
     def _query(self, query: Query) -> models.QueryRequest:

@@ -21,11 +21,6 @@ from kiwipiepy import Kiwi, Token
 from pydantic import BaseModel, PositiveFloat
 from snowballstemmer import stemmer
 
-TERMS_VERSION = 2
-"""Of what `Terms.passage` takes from a text; a collection keeps that of the release that made it."""
-_PAIRS_SINCE = 2
-"""The version from which on two neighbouring Korean nouns are a term."""
-
 # Nouns, verbs, adjectives, roots, adverbs and Hanja. Kiwi's suffixes such as "VV-R" (regular conjugation) are removed
 # first; particles, endings and punctuation carry no topic; letters and digits are matched by `_WORD` in any language.
 _TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", "XPN", "SH"})
@@ -149,27 +144,23 @@ class Terms:
         counts = Counter([*read.words, *read.pairs])
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
-    def query(self, text: str, *, before: str = "", others: str = "", version: int = TERMS_VERSION) -> SparseTerms:
+    def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
         """Return the terms of a question, with those of `others`, its synonyms, and of `before`, those before it.
 
         A term that only those have weighs less (`TermSettings`). All terms of a Korean question weigh less by one
         factor, so that its words and pairs together weigh what its words would alone: their best score, by which
-        answerability is told, stays on its scale. `version` is that of the passages that are searched: where these have
-        no pairs of Korean nouns, the question has none.
+        answerability is told, stays on its scale.
         """
         asked, s = self._read(text), self._settings
-        own = self._question_weights(asked, version)
-        previous = {
-            term: weight * s.before for term, weight in self._question_weights(self._read(before), version).items()
-        }
+        own = self._question_weights(asked)
+        previous = {term: weight * s.before for term, weight in self._question_weights(self._read(before)).items()}
         synonyms = dict.fromkeys(self.words(others), s.synonym_ko if asked.is_korean else s.synonym_en)
         factor = len(set(asked.words)) / sum(own.values()) if asked.words and asked.is_korean else 1.0
         return _vector((term, factor * weight) for term, weight in (previous | synonyms | own).items())
 
-    def _question_weights(self, asked: _Read, version: int) -> dict[str, float]:
-        has_pairs = version >= _PAIRS_SINCE or not asked.is_korean
+    def _question_weights(self, asked: _Read) -> dict[str, float]:
         weight = self._settings.pair_ko if asked.is_korean else self._settings.pair_en
-        return dict.fromkeys(asked.pairs if has_pairs else (), weight) | dict.fromkeys(asked.words, 1.0)
+        return dict.fromkeys(asked.pairs, weight) | dict.fromkeys(asked.words, 1.0)
 
     def _read(self, text: str) -> _Read:
         plain = normalize("NFKC", text).lower()

@@ -1,4 +1,4 @@
-"""Settings of former releases, and a bank's file that cannot be read, end the start with what to do."""
+"""A bank's file that cannot be read ends the start with what to do."""
 
 from pathlib import Path
 
@@ -15,20 +15,6 @@ REQUIRED = {"REDIS_URL": "redis://127.0.0.1", "AUDIT_KEY": "k" * 32, "AUTH__ISSU
 def _required(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in REQUIRED.items():
         monkeypatch.setenv(name, value)
-
-
-@pytest.mark.parametrize(
-    ("variable", "key"),
-    [("BANK_NAME_KO", "`names.ko`"), ("bank_name_en", "`names.en`"), ("TURN__CONTACT", "`telephone`")],
-)
-def test_a_setting_that_moved_into_the_bank_s_file_is_refused_with_its_key(
-    variable: str, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Settings()
-    monkeypatch.setenv(variable, "x")
-    with pytest.raises(ValidationError) as refused:
-        Settings()
-    assert f"{variable.upper()} is now {key} of BANK_FILE" in str(refused.value)
 
 
 def test_the_bank_s_file_is_required(monkeypatch: pytest.MonkeyPatch) -> None:

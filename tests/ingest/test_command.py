@@ -1,5 +1,4 @@
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -148,22 +147,10 @@ def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it
     assert output.count("\n") == 1
 
 
-def test_an_index_of_the_former_format_names_the_command_that_fills_it_anew(
-    weights: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_an_optimized_folder_holds_the_same_points(weights: Path, folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert run(weights, data, "load", str(folder), "--approved-by", "lee")[0] == 0
     before = points_in(data)
-    shutil.rmtree(data / "qdrant")
-    (data / "qdrant" / "collection" / "kb-1").mkdir(parents=True)
-    (data / "qdrant" / "meta.json").write_text("{}")
-    code, output = run(weights, data, "load", str(folder))
-    assert (code, output.count("\n")) == (1, 1)
-    assert "`ingest rebuild` fills it anew" in output
-    code, output = run(weights, data, "rebuild")
-    assert code == 0, output
-    assert points_in(data) == before
-    assert sorted(path.name for path in (data / "qdrant").iterdir()) == ["aliases.json", "kb-1", "lock"]
     code, output = run(weights, data, "optimize")
     assert code == 0, output
     assert f"{len(before)} passages in 1 collections" in output

@@ -257,8 +257,7 @@ local function correct(record, used, keys_of)
 end
 
 -- Give back what the tenant's questions reserved whose processes died: their leases have ended, and nobody has settled
--- them. The reservation stays, of no tokens, so that whoever settles it after all is charged what was used. Some at a
--- time; a reservation of a former release does not name its scopes, and stays charged.
+-- them. The reservation stays, of no tokens, so that a late settlement charges what was used. Some at a time.
 local MOST_LAPSED = 10
 
 local function give_back_lapsed()
@@ -268,7 +267,7 @@ local function give_back_lapsed()
     local key = string.sub(RESERVATION, 1, -#(args.id or "") - 1) .. id
     local stored = redis.call("GET", key)
     local record = stored and cjson.decode(stored)
-    if record and record.user then
+    if record then
       local last = cjson.decode(stored).parts[#record.parts]
       last[2] = 0
       local emptied = { day = record.day, tokens = 0, parts = { last }, user = record.user, model = record.model }

@@ -1,4 +1,4 @@
-"""The audit trail and the ratings. (`if_not_exists`: the tables were there before their migrations.)"""
+"""The audit trail and the ratings."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,9 +20,8 @@ def upgrade() -> None:
         sa.Column("prev_hmac", sa.String(64), nullable=False),
         sa.Column("hmac", sa.String(64), nullable=False),
         sa.UniqueConstraint("answer_id", "kind"),
-        if_not_exists=True,
     )
-    op.create_index("ix_chatbot_audit_at", "chatbot_audit", ["at"], if_not_exists=True)
+    op.create_index("ix_chatbot_audit_at", "chatbot_audit", ["at"])
     op.create_table(
         "chatbot_feedback",
         sa.Column("answer_id", sa.String(64), primary_key=True),
@@ -31,6 +30,7 @@ def upgrade() -> None:
         sa.Column("reasons", sa.Text, nullable=False),
         sa.Column("comment", sa.Text, nullable=False),
         sa.Column("at", sa.Double, nullable=False),
-        if_not_exists=True,
+        sa.Column("conversation_id", sa.String(64)),
     )
-    op.create_index("ix_chatbot_feedback_at", "chatbot_feedback", ["at"], if_not_exists=True)
+    op.create_index("ix_chatbot_feedback_at", "chatbot_feedback", ["at"])
+    op.create_index("ix_chatbot_feedback_conversation_id", "chatbot_feedback", ["conversation_id"])

@@ -1,4 +1,3 @@
-import json
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -267,19 +266,6 @@ async def test_of_many_lapsed_reservations_some_are_given_back_with_each_questio
         await reserve(ledger, who, 4, lease=120)
     clock.pass_seconds(120)
     assert [(await ledger.spending(who))[1].use.today for _ in range(4)] == [60, 20, 0, 0]
-
-
-async def test_a_lapsed_reservation_of_the_former_release_stays_charged(redis: Redis, clock: Clock) -> None:
-    """It names no scopes."""
-    ledger, who = ledger_of(redis, limited(), clock), someone()
-    reservation = await reserve(ledger, who, 60, lease=120)
-    [key] = [key async for key in redis.scan_iter(f"*:reservation:{reservation.id}")]
-    record = {"day": "20270115", "tokens": 60, "parts": [[1_800_000_000, 60, [0, 0, 0], [0, 0, 0]]]}
-    await redis.set(key, json.dumps(record), keepttl=True)
-    clock.pass_seconds(120)
-    assert [(spending.use.today, spending.use.slots) for spending in await ledger.spending(who)] == [(60, 0)] * 3
-    await ledger.settle(reservation, spent(45))
-    assert [spending.use.today for spending in await ledger.spending(who)] == [45, 45, 45]
 
 
 async def test_limits_are_read_although_redis_takes_no_writes_and_something_has_lapsed(

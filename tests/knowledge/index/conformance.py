@@ -323,11 +323,6 @@ class EngineConformance:
             with pytest.raises(EmbedderMismatch, match=r"ingest reindex|8"):
                 await ensure_collection(engine, alias=alias, vectors=other)
 
-    async def test_a_collection_of_other_terms_keeps_them(self, engine: Engine, alias: str) -> None:
-        await engine.create(f"{alias}-1", Vectors("e5-small", 4, terms=7))
-        await engine.create(f"{alias}-1", VECTORS)
-        assert (await engine.vectors_of(f"{alias}-1")).terms == 7
-
     async def test_a_collection_without_its_embedder_names_the_way_out(self, engine: Engine, alias: str) -> None:
         await engine.create(f"{alias}-1", Vectors(None, 4))
         await engine.point_alias(alias, f"{alias}-1")

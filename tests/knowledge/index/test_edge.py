@@ -1,7 +1,5 @@
 """Qdrant Edge in a folder: the conformance suite, and what becomes of the folder when things go wrong."""
 
-import fcntl
-import json
 import random
 import shutil
 import signal
@@ -21,7 +19,7 @@ from structlog.testing import capture_logs
 from knowledge.index import edge as edge_engine
 from knowledge.index.collection import ensure_collection
 from knowledge.index.edge import EdgeEngine, open_edge, optimize_folder
-from knowledge.index.engine import CollectionGone, Engine, IndexFormatUnknown, IndexInUse, IndexUnavailable, Vectors
+from knowledge.index.engine import CollectionGone, Engine, IndexInUse, IndexUnavailable, Vectors
 from knowledge.index.filters import AnyOf
 from tests.knowledge.index.conformance import EVERYTHING, EngineConformance, OpenAgain, holding, near
 from tests.knowledge.index.points import VECTORS, point, point_id
@@ -31,8 +29,8 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
 
 
-def opened(folder: Path, *, discard_former: bool = False) -> AbstractAsyncContextManager[EdgeEngine]:
-    return open_edge(folder, read_timeout=10, write_timeout=30, discard_former=discard_former)
+def opened(folder: Path) -> AbstractAsyncContextManager[EdgeEngine]:
+    return open_edge(folder, read_timeout=10, write_timeout=30)
 
 
 class TestEdge(EngineConformance):
@@ -181,52 +179,6 @@ async def test_what_a_crash_left_half_made_is_removed(tmp_path: Path) -> None:
         assert {path.name for path in tmp_path.iterdir()} == {"lock", "aliases.json", "kb-1", "kb-2"}  # noqa: ASYNC240
 
 
-def former_format(folder: Path) -> None:
-    """Write a folder as the Python client's local mode left it."""
-    (folder / "collection" / "kb-1").mkdir(parents=True)
-    (folder / "collection" / "kb-1" / "storage.sqlite").write_bytes(b"SQLite format 3\0")
-    (folder / "meta.json").write_text(json.dumps({"collections": {"kb-1": {}}, "aliases": {"kb": "kb-1"}}))
-
-
-async def test_a_folder_of_the_former_format_names_the_command_and_is_kept(tmp_path: Path) -> None:
-    former_format(tmp_path)
-    for _ in range(2):
-        with pytest.raises(IndexFormatUnknown, match="filled by a former release: `ingest rebuild` fills it anew"):
-            async with opened(tmp_path):
-                pass
-    assert (tmp_path / "collection" / "kb-1" / "storage.sqlite").exists()
-
-
-async def test_a_folder_that_a_former_release_has_open_is_not_discarded(tmp_path: Path) -> None:
-    former_format(tmp_path)
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(IndexInUse):
-            async with opened(tmp_path, discard_former=True):
-                pass
-    assert (tmp_path / "collection" / "kb-1" / "storage.sqlite").exists()
-
-
-async def test_a_rebuild_that_was_cut_off_leaves_the_folder_of_the_former_format(tmp_path: Path) -> None:
-    former_format(tmp_path)
-
-    async def rebuild(*, cut_off: bool) -> None:
-        async with opened(tmp_path, discard_former=True) as engine:
-            name = await ensure_collection(engine, alias="kb", vectors=VECTORS)
-            if cut_off:
-                raise KeyboardInterrupt
-            await engine.upsert(name, [point(1)])
-
-    with pytest.raises(KeyboardInterrupt):
-        await rebuild(cut_off=True)
-    with pytest.raises(IndexFormatUnknown):
-        async with opened(tmp_path):
-            pass
-    await rebuild(cut_off=False)
-    async with opened(tmp_path) as engine:
-        assert await engine.count("kb-1", EVERYTHING) == 1
-
-
 async def test_an_optimized_folder_holds_the_same_points(tmp_path: Path) -> None:
     async with filled(tmp_path, 500) as engine:
         before = await engine.page("kb-1", EVERYTHING, limit=1000), await engine.search("kb-1", [near()])
@@ -310,7 +262,7 @@ async def test_a_close_that_is_cancelled_still_gives_the_folder_back(tmp_path: P
 async def test_a_folder_that_is_lost_before_the_close_is_given_back(tmp_path: Path) -> None:
     async with filled(tmp_path / "index") as engine:
         shutil.rmtree(tmp_path / "index")
-    assert engine._locks == []
+    assert engine._lock is None
 
 
 @pytest.mark.faults

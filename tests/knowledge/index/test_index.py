@@ -290,26 +290,6 @@ async def test_a_reader_stays_with_what_its_own_embedder_filled(
         assert again.collection == "kb-2"
 
 
-async def test_a_collection_of_a_former_release_is_asked_for_the_terms_that_it_has(
-    tmp_path: Path, embedder: Embedder, terms: Terms
-) -> None:
-    """It is searched as that release did until `ingest reindex`, and then for pairs of Korean nouns too."""
-    question, passages = "중도해지 수수료", numbered("중도해지 수수료는 없습니다.", "수수료는 해지 중도에 냅니다.")
-    async with open_index(IndexSettings(path=tmp_path), embedder, terms):
-        pass
-    recorded = tmp_path / "kb-1" / "collection.json"
-    recorded.write_text('{"embedder": "e5-small", "dimensions": 384}', "utf-8")
-    async with open_index(IndexSettings(path=tmp_path), embedder, terms) as index:
-        await index.upsert(passages)
-        former = await index.search(question, access=CUSTOMER, limit=2)
-        assert former[0].terms == pytest.approx(former[1].terms, rel=0.05), "the same words, without pairs"
-        filled = await index.beside()
-        await filled.upsert(passages)
-        await index.switch_to(filled)
-        today = {hit.passage.n: hit.terms for hit in await index.search(question, access=CUSTOMER, limit=2)}
-    assert today[0] > 1.2 * today[1], "the pair stands in one of them"
-
-
 async def test_a_point_that_is_no_passage_is_not_passed_over(index: Index) -> None:
     await index.upsert(numbered(*CORPUS[:1]))
     await index._engine.set_payload("kb-1", Filter(must=(Equals("tenant", "hanbit"),)), {"n": "three"})

@@ -1,4 +1,4 @@
-"""Documents, versions, jobs, decisions. (`if_not_exists`: the tables were there before their migrations.)"""
+"""Documents, versions, jobs, decisions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,6 @@ def upgrade() -> None:
         sa.Column("document_id", sa.String(100), primary_key=True),
         sa.Column("latest", sa.Integer, nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
-        if_not_exists=True,
     )
     _document_versions()
     op.create_table(
@@ -23,7 +22,6 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(64), primary_key=True),
         sa.Column("document_id", sa.String(100), nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
-        if_not_exists=True,
     )
     _ingest_jobs()
     op.create_table(
@@ -37,7 +35,6 @@ def upgrade() -> None:
         sa.Column("decided_at", sa.Double, nullable=False),
         sa.Column("visible_from", sa.Double),
         sa.Column("visible_until", sa.Double),
-        if_not_exists=True,
     )
 
 
@@ -69,10 +66,11 @@ def _document_versions() -> None:
         sa.Column("visible_from", sa.Double),
         sa.Column("visible_until", sa.Double),
         sa.Column("window_written", sa.Integer, nullable=False),
+        sa.Column("left_out", sa.JSON()),
         sa.ForeignKeyConstraint(["tenant", "document_id"], ["documents.tenant", "documents.document_id"]),
-        if_not_exists=True,
     )
-    op.create_index("ix_document_versions_state", "document_versions", ["state"], if_not_exists=True)
+    op.create_index("ix_document_versions_state", "document_versions", ["state"])
+    op.create_index("ix_document_versions_sha256", "document_versions", ["sha256"])
 
 
 def _ingest_jobs() -> None:
@@ -91,7 +89,7 @@ def _ingest_jobs() -> None:
         sa.Column("claimed_until", sa.Double, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
+        sa.Column("stage_began_at", sa.Double),
         sa.UniqueConstraint("tenant", "document_id", "version"),
-        if_not_exists=True,
     )
-    op.create_index("ingest_jobs_waiting", "ingest_jobs", ["state", "created_at"], if_not_exists=True)
+    op.create_index("ingest_jobs_waiting", "ingest_jobs", ["state", "created_at"])
