@@ -5,7 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,8 @@ app.add_typer(keys_app, name="keys")
 
 
 def settings_or_exit() -> Settings:
-    """Return the settings, or end with one line a missing value that says what to set."""
+    """Return the settings, or end with one line a missing value that says what to set; log warnings to stderr."""
+    configure_logs(level="WARNING", log_format="console")
     try:
         return Settings()
     except (ValidationError, SettingsError) as exc:
@@ -215,9 +216,9 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `lis
     typer.echo(line_of(revoked))
 
 
-def siem_of(settings: Settings) -> Siem:
-    """Return what tells the SIEM of what a command does."""
-    return Siem("chatbot", settings.siem, tls=settings.siem_tls.context)
+def open_siem_of(settings: Settings) -> AbstractContextManager[Siem]:
+    """Open what records the security events of a command."""
+    return open_siem("chatbot", settings.traces, tls=settings.traces_tls.context())
 
 
 def roles_of(key: ServiceKey) -> str:
@@ -245,7 +246,7 @@ def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
         engine = open_engine(settings.database, settings.database_tls)
         try:
             keys = await load_service_keys(engine, settings.service_keys, now=time.time)
-            async with open_siem(siem_of(settings)) as siem:
+            with open_siem_of(settings) as siem:
                 return await use(keys, siem)
         finally:
             await engine.dispose()
@@ -281,7 +282,7 @@ async def _changed(settings: Settings, change: StopChange) -> str:
         if change.model is not None and change.model not in known:
             raise ValueError(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
         await withdrawals.change(change)
-        async with open_siem(siem_of(settings)) as siem:
+        with open_siem_of(settings) as siem:
             code = Code.ANSWERS_STOPPED if change.action == "stop" else Code.ANSWERS_RESUMED
             siem.tell(code, by=change.by, about=what_changed(model=change.model, tenant=change.tenant))
         state = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
@@ -374,7 +375,7 @@ def prune(by: By) -> None:
 
 async def _prune(audit: Audit, anchors: Anchors | None, *, since: float, by: str, settings: Settings) -> int:
     removed = await (anchors or audit).prune(before=since)
-    async with open_siem(siem_of(settings)) as siem:
+    with open_siem_of(settings) as siem:
         siem.tell(Code.AUDIT_PRUNED, by=by, about="chatbot_audit", detail=f"{removed} rows")
     return removed
 
@@ -404,7 +405,7 @@ async def _verify(
     problems = await (anchors or audit).verify(
         unclosed_before=unclosed_before, since=settings.audit_kept_since(time.time())
     )
-    async with open_siem(siem_of(settings)) as siem:
+    with open_siem_of(settings) as siem:
         for fault, number in Counter(problem.fault for problem in problems).items():
             siem.tell(Code.AUDIT_DIFFERS, about=fault, count=number)
     return problems

@@ -104,9 +104,6 @@ class Metrics:
         self.drift_share = gauge(
             "chatbot_drift_reference_share", "The share of the reference's questions in a bin, at least 0.001", drift
         )
-        self.siem_dropped = counter(
-            "chatbot_siem_dropped", "Security events that the SIEM did not get: too many waited"
-        )
         self.plans_outdated = gauge("chatbot_plans_outdated", "1 while the plans file is refused and older plans apply")
 
     def _count_failures(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
@@ -219,10 +216,6 @@ class Metrics:
     def shadowed(self, verdict: Literal["grounded", "withheld", "uncited", "failed"]) -> None:
         """Count the verdict on an answer of a model on trial (a hook)."""
         self.shadow.labels(verdict).inc()
-
-    def siem_events_dropped(self, number: int) -> None:
-        """Count security events that were dropped (a hook)."""
-        self.siem_dropped.inc(number)
 
     def plans_read(self, read: PlansRead) -> None:
         """Record whether the plans in force are those of the file (a hook)."""

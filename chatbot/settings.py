@@ -41,7 +41,6 @@ from knowledge.storage import DatabaseUrl, database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
 from telemetry.logs import LogLevel
 from telemetry.setup import TraceSettings
-from telemetry.siem import SiemSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -183,8 +182,6 @@ class Settings(EncryptedSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     reranker: RerankerSettings = RerankerSettings()
     service_keys: ServiceKeySettings = ServiceKeySettings()
-    siem: SiemSettings = SiemSettings()
-    siem_tls: TlsSettings = TlsSettings()
     traces: TraceSettings = TraceSettings()
     traces_tls: TlsSettings = TlsSettings()
     passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
@@ -280,7 +277,6 @@ class Settings(EncryptedSettings):
                 self.oidc.tls if self.oidc else SYSTEM_TLS,
             ),
             ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
-            ("the SIEM's collector", self.siem.otlp_endpoint, "SIEM_TLS", self.siem_tls),
             *(("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls) for one in self.auth.every_issuer()),
         ):
             yield Connection(part=part, url=str(url or ""), setting=setting, tls=tls)

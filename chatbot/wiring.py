@@ -53,7 +53,7 @@ from knowledge.terms import Terms
 from knowledge.tls import check_connections
 from knowledge.withdrawals import Withdrawals, open_withdrawals
 from knowledge.write_probe import WriteProbe
-from telemetry.siem import Siem, open_siem
+from telemetry.siem import open_siem
 from telemetry.supervision import OnFailure, supervise
 
 
@@ -92,7 +92,7 @@ async def open_services(
         ledger = await enter(open_ledger(settings, redis, breaker, metrics, deferred))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
-        siem = await enter(open_events(settings, metrics, now=now))
+        siem = stack.enter_context(open_siem("chatbot", settings.traces, tls=settings.traces_tls.context(), now=now))
         keys, authenticator, sign_in = await enter(open_identity(settings, engine, banks, metrics, now=now))
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
@@ -169,16 +169,6 @@ async def open_identity(
             opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now, redis_tls=settings.redis_tls)
             sign_in = await stack.enter_async_context(opened)
         yield keys, authenticator, sign_in
-
-
-@asynccontextmanager
-async def open_events(settings: Settings, metrics: Metrics, *, now: Callable[[], float]) -> AsyncGenerator[Siem]:
-    """Open the way of security events to the bank's SIEM, where one is set."""
-    siem = Siem(
-        "chatbot", settings.siem, tls=settings.siem_tls.context, now=now, on_dropped=metrics.siem_events_dropped
-    )
-    async with open_siem(siem, on_failure=metrics.task_failed):
-        yield siem
 
 
 async def fitted_weights(settings: Settings) -> FittedWeights:

@@ -64,11 +64,6 @@ class Metrics:
             ["wall"],
             registry=self.registry,
         )
-        self.siem_dropped = Counter(
-            "ingest_siem_dropped_total",
-            "Security events that the SIEM did not get: too many waited",
-            registry=self.registry,
-        )
         for stage in Stage:
             self.stage_seconds.labels(stage=stage.value)
 
@@ -76,10 +71,6 @@ class Metrics:
         """Show which walls stand around the process that reads files."""
         for restriction in Restriction:
             self.parser_walls.labels(wall=restriction.name.lower()).set(restriction in in_force)
-
-    def siem_events_dropped(self, number: int) -> None:
-        """Count security events that were dropped (a hook)."""
-        self.siem_dropped.inc(number)
 
     def task_failed(self, task: str) -> None:
         """Count a failure of a background task (a hook)."""

@@ -22,7 +22,6 @@ from knowledge.storage import DatabaseUrl, database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
 from telemetry.logs import LogLevel
 from telemetry.setup import TraceSettings
-from telemetry.siem import SiemSettings
 
 READ_SECONDS = 10.0
 """Deadline of a read of the index: no customer waits for it, and a busy disk is no reason to fail a document."""
@@ -94,8 +93,6 @@ class Settings(EncryptedSettings):
             "worked, else every core, at most 4"
         ),
     )
-    siem: SiemSettings = SiemSettings()
-    siem_tls: TlsSettings = TlsSettings()
     traces: TraceSettings = TraceSettings()
     traces_tls: TlsSettings = TlsSettings()
 
@@ -157,7 +154,6 @@ class Settings(EncryptedSettings):
                 self.oidc.tls if self.oidc else SYSTEM_TLS,
             ),
             ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
-            ("the SIEM's collector", self.siem.otlp_endpoint, "SIEM_TLS", self.siem_tls),
             *(
                 ("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls)
                 for one in (self.auth.every_issuer() if self.auth else ())

@@ -38,7 +38,7 @@ from knowledge.terms import Terms
 from knowledge.tls import check_connections
 from telemetry.groups import first_failure
 from telemetry.ocsf import Code
-from telemetry.siem import Siem, open_siem
+from telemetry.siem import open_siem
 
 MOST_EMBED_WORKERS = 4
 """Threads that share one model; each further one takes 110 MB."""
@@ -81,7 +81,7 @@ async def open_services(
         stack.enter_context(first_failure())
         now = partial(_now, await stack.enter_async_context(open_clock(engine, metrics.task_failed)))
         authenticator, sign_in = await stack.enter_async_context(_open_identity(settings, engine, now, metrics))
-        siem = await stack.enter_async_context(_open_events(settings, metrics, now=now))
+        siem = stack.enter_context(open_siem("ingest", settings.traces, tls=settings.traces_tls.context(), now=now))
         blobs = open_blobs(
             settings.blobs, on_changed=lambda digest: siem.tell(Code.ORIGINAL_CHANGED, about=f"sha256:{digest}")
         )
@@ -144,15 +144,6 @@ def _job_broker(settings: Settings) -> JobBroker | None:
     """Return the queue of uploads; None without Redis, which `ingest load` needs not."""
     redis_url = settings.redis_url
     return None if redis_url is None else JobBroker(redis_url, settings.delivery, settings.redis_tls)
-
-
-@asynccontextmanager
-async def _open_events(settings: Settings, metrics: Metrics, *, now: Callable[[], float]) -> AsyncGenerator[Siem]:
-    """Open the way of security events to the bank's SIEM, where one is set."""
-    tls = settings.siem_tls.context
-    siem = Siem("ingest", settings.siem, tls=tls, now=now, on_dropped=metrics.siem_events_dropped)
-    async with open_siem(siem, on_failure=metrics.task_failed):
-        yield siem
 
 
 def _now(clock: Callable[[], float]) -> float:

@@ -1,10 +1,9 @@
-"""Security events in the Open Cybersecurity Schema Framework (OCSF 1.6.0, https://schema.ocsf.io/1.6.0), as JSON.
+"""Security events in the Open Cybersecurity Schema Framework (OCSF 1.6.0, https://schema.ocsf.io/1.6.0).
 
 An event says who did what to which thing, by ids, in our own words. It has no place for a text that somebody wrote:
 questions, answers, reasons, titles and names of files stay in SQL (docs/operations.md).
 """
 
-import json
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, NamedTuple
@@ -94,8 +93,8 @@ class SecurityEvent:
     count: int = 1
 
 
-def as_ocsf(event: SecurityEvent, service: str) -> str:
-    """Return the event as a line of JSON."""
+def as_ocsf(event: SecurityEvent, service: str) -> dict[str, Any]:
+    """Return the event as a JSON object."""
     kind = KINDS[event.code]
     refused = kind.of is Class.AUTHENTICATION
     written: dict[str, Any] = {
@@ -116,7 +115,7 @@ def as_ocsf(event: SecurityEvent, service: str) -> str:
         written["count"] = event.count
     if event.by and kind.of is not Class.DETECTION_FINDING:
         written["actor"] = {"user": {"uid": event.by}}
-    return json.dumps(written, ensure_ascii=False, separators=(",", ":"))
+    return written
 
 
 def _metadata(event: SecurityEvent, service: str) -> dict[str, Any]:

@@ -21,7 +21,11 @@ class TraceSettings(BaseModel, frozen=True):
     """The OTLP endpoint and the seconds of an export; without an endpoint spans are made, for the logs, and dropped."""
 
     otlp_endpoint: str | None = Field(
-        None, description="where spans go (OTLP over HTTP); without it they are made, for the logs, and dropped"
+        None,
+        description=(
+            "where spans and security events go (OTLP over HTTP), an address without a path; without it spans are "
+            "made, for the logs, and dropped"
+        ),
     )
     export_timeout: float = Field(5.0, description="seconds: the deadline of an export")
 

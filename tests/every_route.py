@@ -46,8 +46,9 @@ WELL_FORMED: Mapping[str, Any] = dict.fromkeys(UNWANTED) | {"model": "scripted",
 
 
 def leaked(text: str) -> list[str]:
-    """Return the lines that hold a canary."""
-    return [line for line in text.splitlines() if any(canary in line for canary in CANARIES)]
+    """Return the lines that hold a canary, but for security events, which name staff by their subjects."""
+    lines = [line for line in text.splitlines() if '"event": "security_event"' not in line]
+    return [line for line in lines if any(canary in line for canary in CANARIES)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The schema of security events as its authors publish it (ocsf-json-schema), and events that are held against it."""
 
 import json
+from collections.abc import Iterable, MutableMapping
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,11 @@ def problems_of(event: dict[str, Any]) -> list[str]:
     if event["metadata"]["version"] != VERSION:
         return [f"it says that it is of OCSF {event['metadata']['version']}"]
     return [f"{error.json_path}: {error.message}" for error in _validator(event["class_uid"]).iter_errors(event)]
+
+
+def security_events(logs: Iterable[MutableMapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the security events among log lines; each is what its class asks for."""
+    return [valid_event(json.dumps(line["ocsf"])) for line in logs if line["event"] == "security_event"]
 
 
 def valid_event(line: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ingest.app import create_app as create_staff_app
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.services import Services as StaffServices
 from knowledge.identity import ROLES, Authenticator, AuthSettings, KeyFile
-from telemetry.siem import Siem, SiemSettings
+from telemetry.siem import Siem
 from tests.every_route import TEXT, WELL_FORMED, WORD, Address, Requests, addresses, leaked, send
 from tests.ingest.keys import ISSUER, key_and_token
 from tests.log_and_spans import Told, listening_to, written_log
@@ -68,7 +68,7 @@ def chat_app(folder: Path, authenticator: Authenticator, provider: TracerProvide
         models=SimpleNamespace(model="scripted"),
         banks=sample_banks(),
         pings=Broken(),
-        siem=Siem("chatbot", SiemSettings()),
+        siem=Siem("chatbot"),
     )
     private, _ = key_pair(folder)
     signer = LocalSigner(private.read_text("ascii"))
@@ -76,7 +76,7 @@ def chat_app(folder: Path, authenticator: Authenticator, provider: TracerProvide
 
 
 def staff_app(_folder: Path, authenticator: Authenticator, provider: TracerProvider | None = None) -> FastAPI:
-    siem = Siem("ingest", SiemSettings())
+    siem = Siem("ingest")
     blobs = SimpleNamespace(most_bytes=2**20)
     parts = Parts(authenticator=authenticator, metrics=StaffMetrics(), blobs=blobs, siem=siem)
     return create_staff_app(

@@ -33,7 +33,6 @@ BOTH = {
         "OIDC__SESSION_KEY": "k" * 32,
     },
     "the trace collector": {"TRACES__OTLP_ENDPOINT": "https://{}"},
-    "the SIEM's collector": {"SIEM__OTLP_ENDPOINT": "https://{}"},
 }
 PLACES = [
     *[(kind, part, place) for kind in (ChatSettings, StaffSettings) for part, place in BOTH.items()],
@@ -50,7 +49,6 @@ OWN = {
     "the embedder": "EMBEDDER",
     "the identity provider": "AUTH_TLS",
     "the trace collector": "TRACES_TLS",
-    "the SIEM's collector": "SIEM_TLS",
     "the model primary": "LLM_TLS",
     "the sign-in provider": "OIDC__TLS",
     "the reranker": "RERANKER",
@@ -169,7 +167,7 @@ async def test_an_entry_of_a_models_file_is_named(
 
 
 @pytest.mark.parametrize("kind", [ChatSettings, StaffSettings])
-@pytest.mark.parametrize("setting", ["REDIS_TLS", "DATABASE_TLS", "QDRANT", "AUTH_TLS", "TRACES_TLS", "SIEM_TLS"])
+@pytest.mark.parametrize("setting", ["REDIS_TLS", "DATABASE_TLS", "QDRANT", "AUTH_TLS", "TRACES_TLS"])
 def test_files_of_a_part_whose_url_asks_for_plain_text_are_refused(
     kind: type[ChatSettings | StaffSettings], setting: str, foreign: Path, environment: pytest.MonkeyPatch
 ) -> None:

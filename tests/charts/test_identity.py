@@ -28,7 +28,7 @@ from ingest.services import PipelineSettings
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from knowledge.identity import Authenticator, AuthSettings, Principal, open_authenticator
-from telemetry.siem import Siem, SiemSettings
+from telemetry.siem import Siem
 from tests.charts.rendering import NAME, ROOT, environment, pods, render
 from tests.identity_providers import (
     APPROVERS_GROUP,
@@ -136,7 +136,7 @@ def apps(authenticators: dict[str, Authenticator]) -> dict[str, FastAPI]:
         banks=sample_banks(),
         now=time.time,
         sign_in=None,
-        siem=Siem("chatbot", SiemSettings()),
+        siem=Siem("chatbot"),
     )
     staff = SimpleNamespace(
         authenticator=authenticators["ingest"],
@@ -144,7 +144,7 @@ def apps(authenticators: dict[str, Authenticator]) -> dict[str, FastAPI]:
         blobs=SimpleNamespace(most_bytes=2**20),
         settings=PipelineSettings(),
         sign_in=None,
-        siem=Siem("ingest", SiemSettings()),
+        siem=Siem("ingest"),
     )
     return {
         "chatbot": create_chat_app(cast("ChatServices", chat)),

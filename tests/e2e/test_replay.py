@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import httpx2
 import pytest
 
 from knowledge.passage import language_of
+from tests.collector import collecting
 from tests.e2e.conftest import KOREAN, Product, until
 from tests.e2e.events import SentEvent
 from tests.forked import Forked
@@ -128,26 +131,28 @@ async def test_the_audit_is_anchored_and_verified_by_command(product: Product, t
     head = json.loads(anchor.read_text("utf-8"))["heads"][0]["hmac"]
     anchor.chmod(0o600)
     anchor.write_text(anchor.read_text("utf-8").replace(head, head[::-1]), "utf-8")
-    events, elsewhere = tmp_path / "events.jsonl", f"file://{tmp_path}/elsewhere"
-    settings = {"AUDIT_ANCHORS": elsewhere, "SIEM__FILE": str(events)}
-    status, printed = run(product, tmp_path / "found", "audit", "verify", **settings)
+    async with collecting() as collector:
+        settings = {"AUDIT_ANCHORS": f"file://{tmp_path}/elsewhere", "TRACES__OTLP_ENDPOINT": collector.url}
+        verify = partial(run, product, tmp_path / "found", "audit", "verify", **settings)
+        status, printed = await anyio.to_thread.run_sync(verify)
     assert status == 1
     assert "the chain was another when its head was anchored" in printed
-    told = [valid_event(line) for line in events.read_text("utf-8").splitlines()]
+    told = [valid_event(line) for line in collector.lines]
     assert {event["metadata"]["event_code"] for event in told} == {"audit_differs"}
     assert "edited" in {event["resources"][0]["uid"] for event in told}
     assert run(product, tmp_path / "bad", "audit", "verify", AUDIT_ANCHORS="ftp://nowhere")[0] == 2
 
 
 async def test_audit_rows_are_removed_by_a_policy_only(product: Product, tmp_path: Path) -> None:
-    events = tmp_path / "events.jsonl"
     status, printed = run(product, tmp_path / "none", "audit", "prune", "--by", "kim")
     assert (status, "set AUDIT_KEPT_DAYS" in printed) == (2, True), printed
-    settings = {"AUDIT_KEPT_DAYS": "1", "SIEM__FILE": str(events)}
-    assert run(product, tmp_path / "pruned", "audit", "prune", "--by", "kim", **settings) == (0, "0 rows removed\n")
-    (event,) = [valid_event(line) for line in events.read_text("utf-8").splitlines()]
+    async with collecting() as collector:
+        settings = {"AUDIT_KEPT_DAYS": "1", "TRACES__OTLP_ENDPOINT": collector.url}
+        prune = partial(run, product, tmp_path / "pruned", "audit", "prune", "--by", "kim", **settings)
+        assert await anyio.to_thread.run_sync(prune) == (0, "0 rows removed\n")
+    (event,) = [valid_event(line) for line in collector.lines]
     assert (event["metadata"]["event_code"], event["actor"]["user"]["uid"]) == ("audit_pruned", "kim")
-    assert run(product, tmp_path / "whole", "audit", "verify", **settings)[0] == 0
+    assert run(product, tmp_path / "whole", "audit", "verify", AUDIT_KEPT_DAYS="1")[0] == 0
 
 
 def run(product: Product, log: Path, *arguments: str, **settings: str) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """Who may make, see and revoke keys of machines by the admin calls, and what is told of them."""
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,11 @@ from chatbot.services import Services
 from evals.sample_bank import sample_banks
 from knowledge.identity import ROLES, Authenticator, AuthSettings, KeyFile
 from knowledge.service_keys import MOST_OF_TENANT, ServiceKeys, load_service_keys
-from telemetry.siem import Siem, SiemSettings
+from telemetry.siem import Siem
 from tests.clock import Clock
 from tests.ingest.keys import ISSUER, key_and_token
 from tests.log_and_spans import listening_to, written_log
-from tests.ocsf import valid_event
+from tests.ocsf import security_events
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +40,6 @@ class Api:
     http: httpx2.AsyncClient
     token: Callable[..., str]
     keys: ServiceKeys
-    siem: Siem
-    events: Path
     told: Callable[[], str]
 
     def of(self, *roles: str, sub: str = "park", tenant: str = "hanbit") -> dict[str, str]:
@@ -62,8 +61,7 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.fixture
 async def api(engine: AsyncEngine, tmp_path: Path, nowhere: Redis) -> AsyncGenerator[Api]:
     now = Clock(NOON)
-    events = tmp_path / "events.jsonl"
-    siem = Siem("chatbot", SiemSettings(file=events), now=now)
+    siem = Siem("chatbot", now=now)
     keys = await load_service_keys(engine, now=now)
     token, file = key_and_token(tmp_path)
     authenticator = Authenticator(
@@ -86,7 +84,7 @@ async def api(engine: AsyncEngine, tmp_path: Path, nowhere: Redis) -> AsyncGener
     with written_log() as lines, listening_to(lines) as told:
         app = create_app(cast("Services", parts), tracer_provider=told.provider)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://bank") as http:
-            yield Api(http, token, keys, siem, events, told.all)
+            yield Api(http, token, keys, told.all)
 
 
 async def test_a_key_is_shown_once_and_signs_in_as_its_machine(api: Api) -> None:
@@ -196,9 +194,9 @@ async def test_the_siem_is_told_who_made_and_revoked_which_key_and_that_one_is_t
     assert (await api.http.delete(address, headers=api.of("platform", sub="choi", tenant="ops"))).status_code == 200
     assert (await api.http.get(ADDRESS, headers=bearer(made["key"]))).status_code == 401
     assert (await api.http.get(ADDRESS)).status_code == 401, "who sends nothing has tried nothing"
-    await api.siem.write()
-    text = api.events.read_text("utf-8")
-    made_event, revoked, refused = [valid_event(line) for line in text.splitlines()]
+    text = api.told()
+    lines = [json.loads(line) for line in text.splitlines() if '"security_event"' in line]
+    made_event, revoked, refused = security_events(lines)
     assert [made_event["metadata"]["event_code"], revoked["metadata"]["event_code"]] == ["key_made", "key_revoked"]
     assert made_event["status_detail"] == "roles: service, staff"
     assert [event["actor"]["user"]["uid"] for event in (made_event, revoked)] == ["park", "choi"]

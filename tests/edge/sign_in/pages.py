@@ -25,7 +25,7 @@ from ingest.services import PipelineSettings
 from ingest.services import Services as StaffServices
 from knowledge.bank import Banks
 from knowledge.identity import AuthSettings, open_authenticator
-from telemetry.siem import Siem, SiemSettings
+from telemetry.siem import Siem
 from tests.clock import Clock
 from tests.oidc_provider import CLIENT, Provider, Visitor
 
@@ -87,7 +87,7 @@ async def opened(
                 metrics=StaffMetrics(),
                 blobs=blobs,
                 settings=PipelineSettings(),
-                siem=Siem("ingest", SiemSettings()),
+                siem=Siem("ingest"),
             )
             pages.replicas.append(create_staff_app(cast("StaffServices", staff), banks))
         away = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
@@ -104,7 +104,7 @@ async def opened(
             models=SimpleNamespace(model="scripted"),
             banks=banks,
             now=pages.clock,
-            siem=Siem("chatbot", SiemSettings()),
+            siem=Siem("chatbot"),
         )
         pages.chat = create_chat_app(cast("ChatServices", chat))
         yield pages
