@@ -24,14 +24,13 @@ from structlog.testing import capture_logs
 
 from knowledge.embedding import Embedder
 from knowledge.index import (
-    IndexFormatUnknown,
     IndexRefused,
     IndexSettings,
     IndexUnavailable,
     ServerSettings,
     open_index,
 )
-from knowledge.index.engine import Engine
+from knowledge.index.engine import Engine, IndexFormatUnknown
 from knowledge.index.filters import Filter
 from knowledge.index.server import CLIENT_ERRORS, open_server
 from knowledge.terms import Terms
