@@ -140,8 +140,7 @@ async def read(version: Version, services: Services, report: Report) -> ChunkedD
     with services.metrics.timed(Stage.PARSE):
         await report(Stage.PARSE, 0, 1)
         async with services.blobs.on_disk(version.sha256) as path:
-            with_marks = version.approved_by is None
-            return await services.parser.chunk(path, services.chunking, with_marks=with_marks)
+            return await services.parser.chunk(path, services.chunking)
 
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:

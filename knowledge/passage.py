@@ -12,11 +12,9 @@ from knowledge.hangul import composed
 Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
-COVERED = "⟦그림이나 도형이 글을 가릴 수 있음⟧"
-"""Stands in the text of a draft where its file does not say whether a picture covers some of it: none is approved."""
 UNSTORED = "⟦수식의 값이 파일에 없음: "
-"""Begins a mark as `COVERED` is: a workbook's file does not say what the cells show that follow, as C2, up to a `⟧`."""
-MARK = re.compile(f"{re.escape(COVERED)}|{re.escape(UNSTORED)}[^⟦⟧]{{1,80}}⟧")
+"""Begins a mark that ends with `⟧`: a workbook's file has no values for the named cells, and none is approved."""
+MARK = re.compile(f"{re.escape(UNSTORED)}[^⟦⟧]{{1,80}}⟧")
 
 _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
 

@@ -8,6 +8,7 @@
 | HWP, HWPX | python-hwpx |
 | HTML | lxml's text of the body without scripts and styles |
 | EML | the message's plain text part |
+| PNG, JPEG, TIFF | pytesseract as its manual has it, on the first picture |
 | CSV, Markdown, text | the file itself, decoded by charset-normalizer |
 """
 
@@ -26,6 +27,7 @@ from charset_normalizer import from_bytes
 from docx.table import Table
 from hwpx import HwpxDocument
 from lxml import etree, html
+from PIL import Image
 from pypdf import PageObject, PdfReader
 from pypdf.errors import PyPdfError
 from pytesseract import Output
@@ -144,6 +146,12 @@ def _plain(path: Path) -> str:
     return str(from_bytes(path.read_bytes()).best() or "")
 
 
+def _picture(path: Path) -> str:
+    with Image.open(path) as image:
+        text: str = pytesseract.image_to_string(image, lang="kor+eng", timeout=OCR_SECONDS)
+        return text
+
+
 PARSERS: Mapping[Format, Callable[[Path], str]] = {
     Format.PDF: _pdf,
     Format.DOCX: _docx,
@@ -154,6 +162,9 @@ PARSERS: Mapping[Format, Callable[[Path], str]] = {
     Format.HTML: _html,
     Format.EML: _eml,
     Format.CSV: _plain,
+    Format.PNG: _picture,
+    Format.JPEG: _picture,
+    Format.TIFF: _picture,
     Format.MARKDOWN: _plain,
     Format.TEXT: _plain,
 }

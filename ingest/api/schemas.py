@@ -156,7 +156,7 @@ class PassagesOut(BaseModel):
 
 
 class FindingOut(BaseModel):
-    """Words of a passage: an identifier of a person, an instruction to the model, or what a picture may cover.
+    """Words of a passage: an identifier of a person, an instruction to the model, or cells without values.
 
     While it says what `blocks`, a version cannot be approved.
     """

@@ -71,8 +71,7 @@ class Read:
     async def _rows(self, number: int, version: Version) -> list[PassageRow]:
         try:
             async with self._blobs.on_disk(version.sha256) as path:
-                with_marks = version.approved_by is None
-                document = await self._parser.chunk(path, self._chunking, with_marks=with_marks)
+                document = await self._parser.chunk(path, self._chunking)
         except Unreadable as exc:
             return [PassageRow(document=number, of=0, reason=exc.reason.value, detail=exc.detail)]
         except (OriginalChanged, StorageUnavailable) as exc:

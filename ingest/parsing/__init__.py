@@ -1,6 +1,13 @@
 """From a file to passages: one module a format, run in a sandboxed process, and the chunker."""
 
-from ingest.parsing.chunking import ChunkedDocument, Chunking, ChunkSettings
+from ingest.parsing.chunking import (
+    ChunkedDocument,
+    Chunking,
+    ChunkSettings,
+    WeightsMissing,
+    open_tokenizer,
+    require_tokenizer,
+)
 from ingest.parsing.parsed import Format, LeftOut, OnPage, Parsed, Reason, Unreadable
 from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, preview_page
 from ingest.parsing.process import (
@@ -16,7 +23,6 @@ from ingest.parsing.process import (
 from ingest.parsing.read import read_document, whole_file_budget
 from ingest.parsing.readers import Readers, ReadersBusy, open_readers
 from ingest.parsing.sandbox import Restriction
-from ingest.parsing.tokenizer import WeightsMissing, open_tokenizer, require_tokenizer
 
 __all__ = [
     "LONGEST_SIDE",

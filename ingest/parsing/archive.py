@@ -1,8 +1,7 @@
 """Office files are archives of XML: their format, and their XML parts, checked.
 
 Nothing is unpacked before the declared sizes are checked, no part is unpacked beyond its declared size (one that holds
-more fails its checksum there), and only XML is unpacked: fonts and embedded files never are, pictures only where they
-may cover text.
+more fails its checksum there), and only XML is unpacked.
 """
 
 import re
@@ -14,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from posixpath import join, normpath
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from ingest.parsing.parsed import Format, Reason, Unreadable
 
@@ -32,9 +32,8 @@ _KINDS = ((Format.DOCX, "word/"), (Format.XLSX, "xl/"), (Format.PPTX, "ppt/"), (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
-    """An office file's format, its XML parts by name, and the names of the parts that were left packed at a path."""
+    """An office file's format, its XML parts by name, and the names of the parts that were left packed."""
 
-    path: Path
     format: Format
     parts: Mapping[str, bytes]
     left: tuple[str, ...]
@@ -45,14 +44,6 @@ class Office:
         match = _TITLE.search(self.parts.get("docProps/core.xml", b""))
         text = unescape(match.group(1).decode("utf-8", "replace")).strip() if match else ""
         return None if not text or text.lower() in _EDITORS_TITLES else text
-
-    def picture(self, name: str) -> bytes:
-        """Return a picture that was left packed; nothing where it cannot be unpacked."""
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                return _read(archive, archive.getinfo(name))
-        except (zipfile.BadZipFile, NotImplementedError, KeyError, OSError, Unreadable):
-            return b""
 
     def links(self, name: str, kind: str = "") -> dict[str, str]:
         """Return the parts that a part is linked to, by the links' names; only those of a kind, where one is given."""
@@ -77,6 +68,11 @@ class Office:
         return packed
 
 
+def local(element: Element) -> str:
+    """Return the name of an element without its namespace; nothing for a comment."""
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
 def unpack(path: Path) -> Office:
     """Return an office file's parts.
 
@@ -95,9 +91,7 @@ def unpack(path: Path) -> Office:
         raise Unreadable(Reason.HOSTILE, "the file is of a kind that may carry macros: save it without them")
     if b"encryption-data" in parts.get("META-INF/manifest.xml", b""):
         raise Unreadable(Reason.ENCRYPTED, "the document is protected by a password")
-    return Office(
-        path=path, format=kind, parts=parts, left=tuple(e.filename for e in entries if e.filename not in parts)
-    )
+    return Office(format=kind, parts=parts, left=tuple(e.filename for e in entries if e.filename not in parts))
 
 
 def _check_declared(entries: list[zipfile.ZipInfo]) -> None:

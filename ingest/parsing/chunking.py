@@ -19,7 +19,6 @@ from semantic_text_splitter import MarkdownSplitter
 from tokenizers import Tokenizer
 
 from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable
-from ingest.parsing.tokenizer import open_tokenizer
 from knowledge.passage import Language, language_of
 
 MOST_PASSAGES = 5_000  # of a document: what screening reads within the deadline of a review
@@ -34,6 +33,10 @@ _MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")
 _CELL = re.compile(r"(?<!\\)\|")
 _FIGURE = re.compile(r"(?<![\d.,])\d[\d.,]{0,30}[십백천만억조]{0,3}\Z")
 _RETURN = re.compile(r"\r\n?")
+
+
+class WeightsMissing(Exception):
+    """The embedder's folder is missing; the message says how to fetch it."""
 
 
 class ChunkSettings(BaseModel, frozen=True):
@@ -302,21 +305,44 @@ class Chunker:
         return kept or list(chunks)
 
 
+def require_tokenizer(folder: Path) -> Path:
+    """Return the file of the tokenizer in an embedder's folder.
+
+    Raises:
+        WeightsMissing: it is missing.
+    """
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        raise WeightsMissing(
+            f"the embedding model's tokenizer is missing in {folder}: run `llm-server fetch e5-small`, or set "
+            "EMBEDDER__FOLDER or EMBEDDER__TOKENIZER"
+        )
+    return file
+
+
+@cache
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of an embedder's folder, which stays as it is.
+
+    Raises:
+        WeightsMissing: it is missing.
+    """
+    return Tokenizer.from_file(str(require_tokenizer(folder)))
+
+
 @cache
 def open_chunker(chunking: Chunking) -> Chunker:
     """Open the chunker of a request, once for all files of a process; it takes a second and 280 MB."""
     return Chunker(open_tokenizer(Path(chunking.tokenizer)), chunking)
 
 
-def chunk_document(parsed: Parsed, chunker: Chunker, *, with_marks: bool) -> ChunkedDocument:
+def chunk_document(parsed: Parsed, chunker: Chunker) -> ChunkedDocument:
     """Cut a document into passages.
-
-    Without marks for a version that was approved: only its approver needs them.
 
     Raises:
         Unreadable: there are none, or too many.
     """
-    chunks = chunker.split(parsed if with_marks else parsed.without_marks())
+    chunks = chunker.split(parsed)
     if not chunks:
         raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
     return ChunkedDocument(

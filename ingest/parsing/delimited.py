@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from io import StringIO
 from itertools import pairwise
 
-from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
-from ingest.parsing.text import begins_markdown
+from ingest.parsing.text import begins_markdown, first_heading
 
 MOST_ROWS = 1_000_000
 REGULAR = 0.95  # of the rows with more than one cell that must have the commonest number of cells

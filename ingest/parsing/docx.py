@@ -4,10 +4,10 @@ mammoth and markdownify instead of markitdown, because markitdown brings onnxrun
 """
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.parsers.expat import ExpatError
@@ -15,18 +15,14 @@ from xml.parsers.expat import ExpatError
 import mammoth
 from bs4 import BeautifulSoup
 
-from ingest.parsing.archive import Office
-from ingest.parsing.docx_covered import mark_covers
+from ingest.parsing.archive import Office, local
+from ingest.parsing.docx_hidden import Styles, as_transitional, remove_hidden, remove_hidden_drawings
 from ingest.parsing.docx_plain import say_plainly
-from ingest.parsing.docx_unseen import Styles, as_transitional, remove_unseen_runs
-from ingest.parsing.drawing_fills import Palette
-from ingest.parsing.elements import local
 from ingest.parsing.html import to_text
-from ingest.parsing.markdown import first_heading
-from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
-from ingest.parsing.pictures import is_lace, transparency
+from ingest.parsing.parsed import Format, LeftOut, Page, Parsed, Reason, Unreadable
+from ingest.parsing.text import first_heading
 
-_ROOTS = {"document", "footnotes", "endnotes", "comments", "hdr", "ftr", "styles", "theme"}
+_ROOTS = {"document", "footnotes", "endnotes", "comments", "hdr", "ftr", "styles"}
 _LOOKS = {"docDefaults", "latentStyles", "rPr", "tblPr", "trPr", "tcPr", "tblStylePr"}
 """What styles say that makes no Markdown; mammoth takes a tenth of a second for those of a usual template."""
 _STYLES = "\n".join(
@@ -42,9 +38,10 @@ def parse_docx(office: Office) -> Parsed:
         Unreadable: malformed.
     """
     try:
+        shown, left_out = _shown(office)
         # mammoth would fetch external pictures; without pictures there is nothing to fetch.
         html = mammoth.convert_to_html(
-            _seen(office).packed_again(), style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image)
+            shown.packed_again(), style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image)
         ).value
     except (
         zipfile.BadZipFile,
@@ -61,28 +58,26 @@ def parse_docx(office: Office) -> Parsed:
         format=Format.DOCX,
         title=office.title or first_heading(markdown),
         pages=(Page(number=None, markdown=markdown),),
+        left_out=+left_out,
     )
 
 
-def _seen(office: Office) -> Office:
-    """Return the document without the text that Word does not show, and with marks where something may cover it."""
+def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
+    """Return the document without its hidden text, in what mammoth knows, and the number of hidden pieces."""
     roots = dict(_roots(office))
     main = next(iter(office.links("", "/officeDocument").values()), "word/document.xml")
     named = [*office.links(main, "/styles").values(), "word/styles.xml"]
     styles = next((Styles.of(roots[name]) for name in named if name in roots), Styles())
-    palette = Palette.of(next((root for root in roots.values() if local(root) == "theme"), None), {})
-    parts = dict(office.parts)
+    parts, left_out = dict(office.parts), Counter[LeftOut]()
     for name, root in roots.items():
-        if local(root) == "theme":
-            continue
         if local(root) == "styles":
             _remove_looks(root)
         else:
+            left_out[LeftOut.ELEMENT] += remove_hidden_drawings(root)
             say_plainly(root)
-            remove_unseen_runs(root, styles, palette)
-            mark_covers(root, palette, partial(_is_lace, office, office.links(name)))
+            left_out += remove_hidden(root, styles)
         parts[name] = ElementTree.tostring(root, "utf-8")
-    return replace(office, parts=parts)
+    return replace(office, parts=parts), left_out
 
 
 def _remove_looks(styles: Element) -> None:
@@ -98,10 +93,6 @@ def _roots(office: Office) -> Iterator[tuple[str, Element]]:
             root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
             if local(root) in _ROOTS:
                 yield name, as_transitional(root)
-
-
-def _is_lace(office: Office, links: Mapping[str, str], link: str) -> bool:
-    return is_lace(transparency(office.picture(links.get(link, ""))))
 
 
 def _no_image(_image: object) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A Word file said in what mammoth knows: the rest it would leave out, or set under another column. Pure.
+"""Rewrites the constructs of a Word file that mammoth drops or sets under another column. Pure.
 
 Runs stand freely in their paragraph: whatever else is around them (fields, directions of writing) mammoth takes for
 nothing. Formulas are written in one line; a return is a line's end, a place for text a tab. Signs of fonts have their
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement
 
-from ingest.parsing.elements import local
+from ingest.parsing.archive import local
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_BOX: Final = f"{_W}txbxContent"
 _LETTER: Final = re.compile(r"(?!D[89A-F]|0)[0-9A-F]{4}|0[1-9A-F][0-9A-F]{2}")
 _M: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _STRICT_M: Final = "{http://purl.oclc.org/ooxml/officeDocument/math}"
@@ -28,6 +29,7 @@ _AROUND: Final = {
 
 def say_plainly(root: Element) -> None:
     """Write a part of a Word file with the elements that mammoth knows."""
+    _take_text_boxes(root)
     for element in reversed(list(root.iter())):  # from the innermost on
         children = list(element)
         if element.tag in _RENAMED:
@@ -38,6 +40,20 @@ def say_plainly(root: Element) -> None:
             element[:] = [inner for child in children for inner in _loosened(child)]
     for row in root.iter(f"{_W}tr"):
         _fill(row)
+
+
+def _take_text_boxes(root: Element) -> None:
+    """Write text boxes as mammoth knows them: it reads what stands there for older programs, not what is shown."""
+    for parent in list(root.iter()):
+        for at, child in enumerate(parent):
+            shown = child.find("{*}Choice") if local(child) == "AlternateContent" else child
+            if shown is None or (shown is child and local(child) != "drawing"):
+                continue
+            boxes = list(shown.iter(_BOX))
+            inner = {nested for box in boxes for nested in box.iter(_BOX) if nested is not box}
+            if boxes:
+                parent[at] = Element(f"{_W}pict")
+                parent[at][:] = [box for box in boxes if box not in inner]
 
 
 def _write_sign(sign: Element) -> None:

@@ -10,11 +10,10 @@ from bs4.builder import HTMLTreeBuilder
 from bs4.element import NavigableString, PreformattedString
 from markdownify import MarkdownConverter
 
-from ingest.parsing.html_unseen import remove_unseen
-from ingest.parsing.markdown import first_heading
-from ingest.parsing.parsed import Format, Page, Parsed
+from ingest.parsing.parsed import Format, LeftOut, Page, Parsed
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import Merged, header_rows, to_markdown
+from ingest.parsing.text import first_heading
 
 # Not <form>: some sites wrap a whole page in one.
 _DROPPED = ["script", "style", "noscript", "template", "nav", "iframe", "object", "embed", "svg", "canvas"]
@@ -32,6 +31,7 @@ _BOX = re.compile(r"\A(?:checkbox|radio)\Z", re.IGNORECASE)
 _BREAKS = [*HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS, "br"]
 _DISPLAYED = re.compile(r"display\s{0,4}+:\s{0,4}+(?!inline\s{0,4}(?:[;!]|\Z)|contents)", re.IGNORECASE)
 _STRUCK = re.compile(r"text-decoration(?:-line)?\s{0,4}:[^;]{0,60}line-through", re.IGNORECASE)
+_NOT_DISPLAYED = re.compile(r"display\s{0,4}:\s{0,4}none", re.IGNORECASE)
 _RAISED = re.compile(r"vertical-align\s{0,4}:\s{0,4}super", re.IGNORECASE)
 _EMPHASIS = {"b", "strong", "i", "em"}
 _INLINE = {*_EMPHASIS, "u", "span", "a", "font", "small", "big", "mark", "ins", "sub", "sup"}
@@ -45,10 +45,24 @@ def parse_html(text: str) -> Parsed:
     """Return a page's content; the title is its <title>, else its first heading."""
     soup = BeautifulSoup(_XML_PROLOGUE.sub("", text), "lxml")
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
+    hidden = _remove_hidden(soup)
     markdown = to_text(soup)
     return Parsed(
-        format=Format.HTML, title=title or first_heading(markdown), pages=(Page(number=None, markdown=markdown),)
+        format=Format.HTML,
+        title=title or first_heading(markdown),
+        pages=(Page(number=None, markdown=markdown),),
+        left_out={LeftOut.ELEMENT: hidden} if hidden else {},
     )
+
+
+def _remove_hidden(soup: BeautifulSoup) -> int:
+    """Remove the elements that are not displayed by their attribute or their own style; return how many have text."""
+    count = 0
+    for tag in [*soup(hidden=True), *soup(style=_NOT_DISPLAYED)]:
+        if not tag.decomposed:
+            count += bool(tag.get_text(strip=True))
+            tag.decompose()
+    return count
 
 
 def to_text(soup: BeautifulSoup) -> str:
@@ -66,11 +80,12 @@ def to_text(soup: BeautifulSoup) -> str:
 
 
 def _strip(soup: BeautifulSoup) -> None:
-    remove_unseen(soup)  # before its style sheets go
     for box in soup("input", type=_BOX):
         box.replace_with("☑" if box.has_attr("checked") else "☐")
-    for tag in [*soup(_DROPPED), *soup(["del", "s", "strike"]), *soup(style=_STRUCK)]:
+    for tag in soup(_DROPPED):
         tag.decompose()
+    for tag in [*soup(["del", "s", "strike"]), *soup(style=_STRUCK)]:
+        _strike(tag)
     for node in soup.find_all(string=lambda text: isinstance(text, Comment | PreformattedString)):
         node.extract()
     for tag in soup(_is_raised):
@@ -78,6 +93,14 @@ def _strip(soup: BeautifulSoup) -> None:
     for tag in [*soup(_BLOCKS), *soup(list(_INLINE), style=_APART)]:
         tag.name = "div"
     _join_figures(soup)
+
+
+def _strike(tag: Tag) -> None:
+    """Mark struck words as Markdown does, in a table too."""
+    tag.name = "span" if tag.name in {"del", "s", "strike"} else tag.name
+    if tag.get_text(strip=True) and tag.find(_BREAKS) is None:
+        tag.insert(0, "~~")
+        tag.append("~~")
 
 
 def _is_raised(tag: Tag) -> bool:

@@ -1,5 +1,7 @@
 """HWP 5 and HWPX, documents of the Korean word processor Hangul, to Markdown by unhwp; merged cells are filled in.
 
+Of other OLE containers, encrypted or old Office files and Outlook messages are refused by name.
+
 An HWP 5 file is an OLE container of deflated streams: each is inflated once with a limit before unhwp reads the file.
 A distribution copy (배포용) encrypts its text for Hancom's own viewer; its plain text is a placeholder sentence.
 """
@@ -7,22 +9,27 @@ A distribution copy (배포용) encrypts its text for Hancom's own viewer; its p
 import re
 import struct
 import zlib
+from collections import Counter
 from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import olefile
 import unhwp
 from bs4 import BeautifulSoup
 
-from ingest.parsing.archive import MOST_UNPACKED, Office
-from ingest.parsing.elements import local
+from ingest.parsing.archive import MOST_UNPACKED, Office, local
 from ingest.parsing.html import to_text
-from ingest.parsing.hwp_unseen import without_unseen
-from ingest.parsing.hwpx_unseen import Looks
-from ingest.parsing.markdown import first_heading
-from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, Page, Parsed, Reason, Unreadable
 from ingest.parsing.raised import raised
+from ingest.parsing.text import first_heading
 
+MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""The first bytes of an OLE container."""
+_ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
+_MESSAGE = re.compile(r"__properties_version1\.0|__substg1\.0_", re.IGNORECASE)
 _PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4
 _CERTIFIED = 1 << 8  # encrypted with a certificate
 _PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s{0,4}문서를 읽으려면")
@@ -41,15 +48,31 @@ _KINDS = {
 }
 
 
-def parse_hwp(data: bytes, container: olefile.OleFileIO) -> Parsed:
+def parse_ole(path: Path) -> Parsed:
     """Return an HWP 5 document.
 
     Raises:
-        Unreadable: protected, encrypted, hostile or malformed.
+        Unreadable: any other kind of file, or an HWP that cannot be read.
     """
+    data = path.read_bytes()
+    if _ENCRYPTED_PACKAGE in data:
+        raise Unreadable(Reason.ENCRYPTED, "the document is protected by a password")
+    try:
+        with olefile.OleFileIO(BytesIO(data)) as container:
+            names = {"/".join(parts) for parts in container.listdir()}
+            if "FileHeader" in names and any(name.startswith("BodyText/") for name in names):
+                return _parse_hwp(data, container)
+    except (OSError, ValueError, IndexError, TypeError, AttributeError) as exc:
+        raise Unreadable(Reason.MALFORMED, "the file's container is damaged") from exc
+    if any(_MESSAGE.match(name) for name in names):
+        raise Unreadable(Reason.UNKNOWN_TYPE, "Outlook's .msg files are not supported: save the message as .eml")
+    raise Unreadable(Reason.UNKNOWN_TYPE, "old Office formats (.doc, .xls, .ppt) are not supported: save as .docx")
+
+
+def _parse_hwp(data: bytes, container: olefile.OleFileIO) -> Parsed:
     _check_flags(container)
     _check_streams(container)
-    return _parsed(Format.HWP, without_unseen(data, container), None)
+    return _parsed(Format.HWP, data, None)
 
 
 def parse_hwpx(office: Office) -> Parsed:
@@ -59,24 +82,50 @@ def parse_hwpx(office: Office) -> Parsed:
         Unreadable: protected, encrypted or malformed.
     """
     try:
-        seen = _seen(office)
+        shown, left_out = _shown(office)
     except (ElementTree.ParseError, ValueError) as exc:
         raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
-    return _parsed(Format.HWPX, seen.packed_again().getvalue(), office.title)
+    return replace(_parsed(Format.HWPX, shown.packed_again().getvalue(), office.title), left_out=+left_out)
 
 
-def _seen(office: Office) -> Office:
-    """Return the document without what nobody sees on its pages."""
-    # `archive` has refused every part that declares an entity.
-    named = {name: part for name, part in office.parts.items() if name.lower().startswith("contents/")}
-    roots = {name: ElementTree.fromstring(part) for name, part in named.items()}  # noqa: S314  as said above
-    looks = Looks.of([root for root in roots.values() if local(root) == "head"])
-    parts = dict(office.parts)
-    for name, root in roots.items():
+def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
+    """Return the document without its memos, hidden explanations and deleted text, and how many it has of them."""
+    parts, left_out = dict(office.parts), Counter[LeftOut]()
+    for name, part in office.parts.items():
+        if not name.lower().startswith("contents/"):
+            continue
+        root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
         if local(root) == "sec":
-            looks.remove_unseen(root)
+            left_out[LeftOut.DELETED] += _remove_deleted(root)
+            for aside in [one for one in root.iter() if _is_aside(one)]:
+                left_out[LeftOut.COMMENT] += _has_text(aside)
+                aside[:] = []
             parts[name] = ElementTree.tostring(root, "utf-8")
-    return replace(office, parts=parts)
+    return replace(office, parts=parts), left_out
+
+
+def _remove_deleted(root: Element) -> int:
+    """Remove what stands between the two ends of a tracked deletion; return how many deletions have text."""
+    ended = {one.get("Id") for one in root.iter() if local(one) == "deleteEnd"}
+    open_ones: set[str | None] = set()
+    deleted: set[str | None] = set()
+    for element in root.iter():
+        if local(element) == "deleteBegin" and element.get("Id") in ended:
+            open_ones.add(element.get("Id"))
+        elif local(element) == "deleteEnd":
+            open_ones.discard(element.get("Id"))
+        if open_ones:
+            deleted |= open_ones if f"{element.text or ''}{element.tail or ''}".strip() else set()
+            element.text = element.tail = None
+    return len(deleted)
+
+
+def _is_aside(element: Element) -> bool:
+    return local(element) == "hiddenComment" or (local(element) == "fieldBegin" and element.get("type") == "MEMO")
+
+
+def _has_text(element: Element) -> bool:
+    return any((one.text or "").strip() for one in element.iter() if local(one) == "t")
 
 
 def _check_flags(container: olefile.OleFileIO) -> None:

@@ -5,14 +5,15 @@ Recipients are left out: they are no content.
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from email import message_from_bytes, policy
 from email.errors import MessageError
 from email.message import MIMEPart
 from email.utils import parsedate_to_datetime
 
 from ingest.parsing.html import parse_html
-from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, Page, Parsed, Reason, Unreadable
 from ingest.parsing.text import decode
 
 MOST_PARTS = 1000
@@ -45,10 +46,12 @@ def parse_mail(data: bytes) -> Parsed:
         title = _header(message, "Subject")
         if len(title) > LONGEST_SUBJECT:
             raise Unreadable(Reason.TOO_LARGE, f"the Subject has more than {LONGEST_SUBJECT:,} characters")
-        text = "\n\n".join([*_head(message, title), _body(message, parts), *_attached(parts)])
+        body, left_out = _body(message, parts)
+        text = "\n\n".join([*_head(message, title), body, *_attached(parts)])
     except (MessageError, LookupError, ValueError, AttributeError, TypeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the message is damaged") from exc
-    return Parsed(format=Format.EML, title=title or None, pages=(Page(number=None, markdown=text.strip()),))
+    pages = (Page(number=None, markdown=text.strip()),)
+    return Parsed(format=Format.EML, title=title or None, pages=pages, left_out=left_out)
 
 
 def _parts(message: MIMEPart) -> Iterator[MIMEPart]:
@@ -89,17 +92,23 @@ def _header(message: MIMEPart, name: str) -> str:
     return " ".join(str(message.get(name, "")).split())
 
 
-def _body(message: MIMEPart, parts: list[MIMEPart]) -> str:
-    """Return the HTML body, which keeps tables; the plain text where HTML has less than half as many letters."""
+def _body(message: MIMEPart, parts: list[MIMEPart]) -> tuple[str, Mapping[LeftOut, int]]:
+    """Return the HTML body, which keeps tables, with the number of its hidden pieces.
+
+    The plain text is the body where HTML has less than half as many letters.
+    """
     bodies = [part for part in parts if not _is_attached(part) and part.get_content_maintype() == "text"]
-    pages = [parse_html(_text(p)).pages[0].markdown for p in bodies if p.get_content_subtype() == "html"]
+    parsed = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
+    pages = [one.pages[0].markdown for one in parsed]
+    left_out = sum((Counter(one.left_out) for one in parsed), Counter[LeftOut]())
     plain = [_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]
     rich = "\n\n".join(pages)
     poor = "\n\n".join(plain)
     is_mixed = message.get_content_type() == "multipart/mixed" and pages and plain
     if is_mixed and not any(p.get_content_type() == "multipart/alternative" for p in message.walk()):
-        return f"{poor}\n\n{rich}"
-    return rich if sum(map(str.isalnum, rich)) * 2 >= sum(map(str.isalnum, poor)) else poor
+        return f"{poor}\n\n{rich}", left_out
+    is_rich = sum(map(str.isalnum, rich)) * 2 >= sum(map(str.isalnum, poor))
+    return (rich, left_out) if is_rich else (poor, {})
 
 
 def _text(part: MIMEPart) -> str:

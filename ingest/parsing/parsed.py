@@ -1,13 +1,8 @@
 """The result of a parser, and the closed set of reasons why a file cannot be read."""
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-
-from knowledge.passage import MARK
-
-_MARK = re.compile(rf"(?:{MARK.pattern})\s*+")
 
 
 class Format(StrEnum):
@@ -24,6 +19,9 @@ class Format(StrEnum):
     EML = "eml"
     HWP = "hwp"
     HWPX = "hwpx"
+    PNG = "png"
+    JPEG = "jpeg"
+    TIFF = "tiff"
 
 
 class Reason(StrEnum):
@@ -47,7 +45,7 @@ class LeftOut(StrEnum):
     Rows, columns and elements count where they have text.
     """
 
-    TEXT = "hidden_text"  # paragraphs
+    TEXT = "hidden_text"  # paragraphs, and cells that a number format hides
     DELETED = "deleted_revision"
     ROW = "hidden_row"
     COLUMN = "hidden_column"
@@ -96,8 +94,3 @@ class Parsed:
     def characters(self) -> int:
         """The length of the text in code points."""
         return sum(len(page.markdown) for page in self.pages)
-
-    def without_marks(self) -> "Parsed":
-        """Return the document as if nothing might cover any of it."""
-        pages = (replace(page, markdown=_MARK.sub("", page.markdown)) for page in self.pages)
-        return replace(self, pages=tuple(pages))

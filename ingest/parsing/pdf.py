@@ -1,4 +1,4 @@
-"""PDF to Markdown: text by pdfium, ruled tables by pdfplumber, headings by font size, page numbers kept.
+"""PDF to Markdown: text and ruled tables by pdfium, headings by font size, page numbers kept.
 
 A page with a text layer is read from it. A page that only draws its text (a scan, letters as outlines, a font that maps
 to no characters) is rendered and its characters are recognised (`ingest.parsing.ocr`). Of a page
@@ -9,7 +9,7 @@ these lines, and what they show is added.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import pi
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium_c
 
 from ingest.parsing.ocr import CPU_SECONDS, DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detect_orientation, recognise
-from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pdf_layout import (
     Block,
     Line,
@@ -32,15 +32,15 @@ from ingest.parsing.pdf_layout import (
 from ingest.parsing.pdf_letters import (
     PlacedLetter,
     has_unembedded_fonts,
+    hidden_words,
     hide_text,
     placed_letters,
     remove_replacements,
+    with_raised,
 )
-from ingest.parsing.pdf_raised import with_raised
-from ingest.parsing.pdf_tables import PageTables
+from ingest.parsing.pdf_tables import tables_on_page
 
 MOST_PAGES = 2000
-RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is fifty times slower than pdfium
 SAMPLED = 64  # letters that show how a page's text is turned
 LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
 SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
@@ -67,18 +67,17 @@ def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
     try:
         if len(document) > MOST_PAGES:
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_PAGES} pages")
-        with PageTables(path) as tables:
-            pages: list[_Page] = []
-            for i in range(len(document)):
-                on_page()
-                may_be_stamped = sum(page.is_vain for page in pages) < MOST_VAIN
-                pages.append(_page(document, i, tables, may_be_stamped=may_be_stamped))
+        pages: list[ReadPage] = []
+        for i in range(len(document)):
+            on_page()
+            may_be_stamped = sum(page.is_vain for page in pages) < MOST_VAIN
+            pages.append(_page(document, i, may_be_stamped=may_be_stamped))
         title = document.get_metadata_value("Title").strip("\x00 \t\r\n")
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
     finally:
         document.close()
-    return _parsed(pages, title)
+    return assemble(Format.PDF, pages, title)
 
 
 def is_pdf(head: bytes) -> bool:
@@ -101,13 +100,21 @@ def open_pdf(path: Path) -> pypdfium2.PdfDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class ReadPage:
+    """The blocks of a page, and the number of its left-out pieces."""
+
     blocks: list[Block]
+    left_out: Counter[LeftOut] = field(default_factory=Counter)
     is_vain: bool = False
     """Whether its pictures were recognised beside its text, and show no more than it says."""
 
 
-def _parsed(read: Sequence[_Page], title: str) -> Parsed:
+def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
+    """Return the document of pages that were read, without what their headers and footers repeat.
+
+    Raises:
+        Unreadable: they have no text.
+    """
     pages = [page.blocks for page in read]
     lines = [block for page in pages for block in page if isinstance(block, Line)]
     tables = sum(isinstance(block, Table) for page in pages for block in page)
@@ -126,12 +133,13 @@ def _parsed(read: Sequence[_Page], title: str) -> Parsed:
     biggest = next((line.text for line in body if sizes and line.size_step == sizes[0]), None)
     whole = with_headers(pages, running)
     return Parsed(
-        format=Format.PDF,
+        format=kind,
         title=title if title and not _FILE_NAME.search(title) else biggest,
         pages=tuple(
             Page(number=number, markdown=to_page(blocks, sizes))
             for number, blocks in enumerate(without_repeats(whole, running), start=1)
         ),
+        left_out=sum((page.left_out for page in read), Counter[LeftOut]()),
     )
 
 
@@ -144,7 +152,7 @@ def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
     return document[index]  # which reads the page anew
 
 
-def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, may_be_stamped: bool) -> _Page:
+def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) -> ReadPage:
     page, is_vain = _as_drawn(document, index), False
     try:
         remove_replacements(page)
@@ -152,9 +160,8 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, ma
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
         as_written = list(placed_letters(page, text, upright))
         letters = list(with_raised(as_written))
-        count = sum(letter.letter.isalnum() for letter in letters if not letter.is_hidden)
-        may_have_tables = count > 0 and _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        found_tables = tables.on_page(index, turn=upright.turn, letters=letters) if may_have_tables else []
+        count = sum(letter.letter.isalnum() for letter in letters if not letter.hidden)
+        found_tables = tables_on_page(page, upright, letters) if count > 0 else []
         blocks = list(_blocks(text, upright, _replaced(as_written, letters), found_tables))
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
@@ -168,7 +175,7 @@ def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables, *, ma
             blocks += [] if is_vain else below
     finally:
         page.close()
-    return _Page(blocks, is_vain)
+    return ReadPage(blocks, hidden_words(letters), is_vain)
 
 
 def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
@@ -194,7 +201,7 @@ def _below_in_time(page: pypdfium2.PdfPage) -> list[Line]:
 def _replaced(written: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> dict[tuple[int, str], str]:
     """Return what replaces letters that are hidden or raised, by their places and as they are written."""
     pairs = zip(written, letters, strict=True)
-    shown = {(one.index, one.letter): " " if one.is_hidden else letter.letter for one, letter in pairs}
+    shown = {(one.index, one.letter): " " if one.hidden else letter.letter for one, letter in pairs}
     return {read_as: shown_as for read_as, shown_as in shown.items() if read_as[1] != shown_as}
 
 

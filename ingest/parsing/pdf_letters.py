@@ -1,22 +1,31 @@
-"""The letters of a PDF page: their places, their boxes, and which of them the file hides.
+"""The letters of a PDF page: their places, their boxes, which of them are raised, and which the file hides.
 
 Hidden are letters in render mode 3, wholly off the page, or under 1.5 points, as the file itself says.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import pypdfium2
 import pypdfium2.raw as pdfium_c
 
+from ingest.parsing.parsed import LeftOut
 from ingest.parsing.pdf_layout import Box, Upright
+from ingest.parsing.raised import raised
 
 _SMALLEST = 1.5  # points, of the longer side of a letter's box
 _DEEPEST = 15  # forms within forms
 
 _MOST_DRAWN = 100_000  # letters of a page that are looked at
 _ANY_SIZE = 12.0  # points
+
+_MARKS: Final = frozenset("0123456789()[]")
+# Of the height of the letter that it stands behind; word processors take 0.58 to 0.65, raised by a third.
+_TALLEST: Final = 0.8
+_LOWEST: Final = 0.25
+
 
 _TextObject = Any  # ctypes has no name for it
 _Font = Any  # nor for this
@@ -29,7 +38,7 @@ class PlacedLetter:
     index: int
     letter: str
     box: Box
-    is_hidden: bool
+    hidden: LeftOut | None
 
 
 def remove_replacements(page: pypdfium2.PdfPage) -> None:
@@ -76,10 +85,25 @@ def placed_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, upright
         if letter <= " " or letter.isspace():
             continue
         x0, y0, x1, y1 = text.get_charbox(index, loose=True)
-        is_off = x1 < left or x0 > right or y1 < bottom or y0 > top
-        is_small = max(x1 - x0, y1 - y0) < _SMALLEST
-        is_hidden = is_off or is_small or (has_invisible and _is_letter_invisible(text, index))
-        yield PlacedLetter(index, letter, _box(upright.box(x0, y0, x1, y1)), is_hidden)
+        hidden = None
+        if has_invisible and _is_letter_invisible(text, index):
+            hidden = LeftOut.INVISIBLE
+        elif x1 < left or x0 > right or y1 < bottom or y0 > top:
+            hidden = LeftOut.OFF_PAGE
+        elif max(x1 - x0, y1 - y0) < _SMALLEST:
+            hidden = LeftOut.TINY
+        yield PlacedLetter(index, letter, _box(upright.box(x0, y0, x1, y1)), hidden)
+
+
+def hidden_words(letters: Sequence[PlacedLetter]) -> Counter[LeftOut]:
+    """Count the hidden words of a page: rows of hidden letters between blanks."""
+    words: Counter[LeftOut] = Counter()
+    end = -1
+    for letter in letters:
+        if letter.hidden and letter.index != end + 1:
+            words[letter.hidden] += 1
+        end = letter.index if letter.hidden else -1
+    return words
 
 
 def _text_objects(page: pypdfium2.PdfPage) -> Iterator[_TextObject]:
@@ -102,3 +126,22 @@ def _is_invisible(drawn: _TextObject) -> bool:
 def _box(sides: tuple[float, float, float, float]) -> Box:
     left, bottom, right, top = sides
     return Box(left=left, bottom=bottom, right=right, top=top)
+
+
+def with_raised(letters: Iterable[PlacedLetter]) -> Iterator[PlacedLetter]:
+    """Yield a page's letters in their order, raised digits and brackets directly behind others as such characters."""
+    base: PlacedLetter | None = None
+    end = -1
+    for letter in letters:
+        adjoins = base is not None and letter.index == end + 1 and base.letter.isalnum()
+        end = letter.index
+        if adjoins and base is not None and letter.letter in _MARKS and _is_above(base.box, letter.box):
+            yield replace(letter, letter=raised(letter.letter))
+        else:
+            base = letter
+            yield letter
+
+
+def _is_above(base: Box, box: Box) -> bool:
+    height = base.top - base.bottom
+    return box.top - box.bottom <= _TALLEST * height and _LOWEST * height <= box.bottom - base.bottom < height

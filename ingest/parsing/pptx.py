@@ -1,11 +1,12 @@
 """PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the numbers of charts.
 
-Hidden slides, speakers' notes and what is covered or hidden on a slide are left out: no audience has seen them.
+Hidden slides, speakers' notes and hidden shapes are left out and counted.
 """
 
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from openpyxl.styles.numbers import is_date_format
@@ -25,7 +26,6 @@ from pptx.text.text import TextFrame
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
 from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
-from ingest.parsing.pptx_unseen import remove_unseen
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 
@@ -52,8 +52,9 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
                 left_out[LeftOut.SLIDE] += 1
             else:
                 left_out[LeftOut.NOTES] += _has_notes(slide)
-                remove_unseen(slide, office.picture)
-                _raise_runs(slide)
+                left_out[LeftOut.COMMENT] += _comments(slide)
+                left_out[LeftOut.ELEMENT] += _remove_hidden(slide)
+                _mark_runs(slide)
                 pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
     except _BROKEN as exc:
         raise Unreadable(Reason.MALFORMED, "the presentation inside the archive is damaged") from exc
@@ -67,14 +68,35 @@ def _has_notes(slide: Slide) -> bool:
     return notes is not None and bool(notes.text.strip())
 
 
-def _raise_runs(slide: Slide) -> None:
-    """Write the raised letters of a slide in raised characters."""
+def _comments(slide: Slide) -> int:
+    parts = [link.target_part for link in slide.part.rels.values() if link.reltype.endswith("/comments")]
+    return sum(1 for part in parts for _ in ElementTree.fromstring(part.blob).iterfind(".//{*}cm"))  # noqa: S314  `archive` has refused entities
+
+
+def _remove_hidden(slide: Slide) -> int:
+    """Remove the shapes that are marked as hidden; return how many have text."""
+    count = 0
+    tree = slide.shapes.element
+    for own in list(tree.iter("{*}cNvPr")):
+        shape = own.getparent().getparent()
+        if own.get("hidden", "0") not in {"0", "false"} and shape.getparent() is not None and shape is not tree:
+            count += any((text.text or "").strip() for text in shape.iter("{*}t"))
+            shape.getparent().remove(shape)
+    return count
+
+
+def _mark_runs(slide: Slide) -> None:
+    """Write the raised letters of a slide in raised characters, and mark the struck ones as Markdown does."""
     for properties in slide.shapes.element.iter("{*}rPr"):
         baseline = properties.get("baseline", "0")
         run = properties.getparent()
         text, before = run.find("{*}t"), run.getprevious()
-        if baseline.strip("0%") and not baseline.startswith("-") and text is not None:
-            text.text = raised(text.text or "", "" if before is None else before.findtext("{*}t", ""))
+        if text is None or not text.text:
+            continue
+        if baseline.strip("0%") and not baseline.startswith("-"):
+            text.text = raised(text.text, "" if before is None else before.findtext("{*}t", ""))
+        if properties.get("strike", "noStrike") != "noStrike":
+            text.text = f"~~{text.text}~~"
 
 
 def _slide(slide: Slide) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pypdfium2
 
+from ingest.parsing.image import image_format, preview_image
 from ingest.parsing.parsed import OnPage, Reason, Unreadable
 from ingest.parsing.pdf import is_pdf, open_pdf
 from ingest.parsing.pdf_letters import has_undrawable_letters
@@ -38,6 +39,9 @@ def preview_page(path: Path, number: int, on_page: OnPage) -> PagePreview:
         head = file.read(1024)
     if is_pdf(head):
         return _drawn(path, number)
+    if image_format(head):
+        count, picture = preview_image(path, number, LONGEST_SIDE)
+        return PagePreview(pages=count, picture=picture)
     pages = read_document(path, on_page).pages
     numbered = {page.number or at: page.markdown for at, page in enumerate(pages, start=1)}
     text = numbered.get(number)

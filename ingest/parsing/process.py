@@ -130,7 +130,6 @@ class ParseRequest(msgspec.Struct, frozen=True):
     cpu_seconds: int
     page: int | None = None
     chunking: Chunking | None = None
-    with_marks: bool = True
 
 
 class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
@@ -207,16 +206,14 @@ class Parser:
             raise Unreadable(Reason.MALFORMED, _CRASHED)
         return answer.parsed
 
-    async def chunk(
-        self, path: Path, chunking: Chunking, on_page: OnPage = lambda: None, *, with_marks: bool = True
-    ) -> ChunkedDocument:
+    async def chunk(self, path: Path, chunking: Chunking, on_page: OnPage = lambda: None) -> ChunkedDocument:
         """Return a file's passages; `on_page` as `parse` has it.
 
         Raises:
             Unreadable: with the reason.
             ParserUnavailable: as `restrictions`.
         """
-        request = msgspec.structs.replace(self._request(path), chunking=chunking, with_marks=with_marks)
+        request = msgspec.structs.replace(self._request(path), chunking=chunking)
         answer = await self._answer(request, on_page)
         if not isinstance(answer, Chunked):
             raise Unreadable(Reason.MALFORMED, _CRASHED)
@@ -463,7 +460,7 @@ def read_as_requested(request: ParseRequest, on_page: OnPage) -> Answer:
     parsed = read_document(path, on_page)
     if request.chunking is None:
         return Read(parsed)
-    return Chunked(chunk_document(parsed, open_chunker(request.chunking), with_marks=request.with_marks))
+    return Chunked(chunk_document(parsed, open_chunker(request.chunking)))
 
 
 def _limit(request: ParseRequest) -> None:

@@ -48,7 +48,7 @@ class Readers:
         """
         return await self._idle[-1].restrictions()
 
-    async def chunk(self, path: Path, chunking: Chunking, *, with_marks: bool = True) -> ChunkedDocument:
+    async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
         """Return the passages of an original, whose file has the name of its content.
 
         Raises:
@@ -58,7 +58,7 @@ class Readers:
         slot = await self._acquire(path.name)
         parser = self._idle.pop()
         try:
-            return await parser.chunk(path, chunking, partial(self._on_page, slot), with_marks=with_marks)
+            return await parser.chunk(path, chunking, partial(self._on_page, slot))
         finally:
             self._idle.append(parser)
             self._release(slot)

@@ -1,6 +1,6 @@
 """XLSX to Markdown: a sheet is a page, each block of rows between blank ones a table, merged cells filled in.
 
-Hidden sheets, rows and columns and covered cells are left out: often they are what a bank reckons with internally.
+Hidden sheets, rows, columns and shapes and comments are left out: often a bank calculates with them internally.
 """
 
 import warnings
@@ -17,8 +17,6 @@ from openpyxl.cell.rich_text import CellRichText
 from openpyxl.cell.text import InlineFont
 from openpyxl.reader.excel import ExcelReader
 from openpyxl.styles import Font
-from openpyxl.styles.colors import COLOR_INDEX, Color
-from openpyxl.styles.differential import DifferentialStyle
 from openpyxl.styles.numbers import BUILTIN_FORMATS_MAX_SIZE
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
@@ -27,28 +25,17 @@ from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import Value, says_weekday, shown
-from ingest.parsing.colours import Rgb, blends, rgb_of
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, header_rows, names, title_rows, to_markdown
-from ingest.parsing.xlsx_boxes import text_boxes
-from ingest.parsing.xlsx_conditions import Condition
-from ingest.parsing.xlsx_covered import CellText, Covers, covers_of
-from ingest.parsing.xlsx_layout import Layout
+from ingest.parsing.xlsx_layout import Layout, text_boxes
 from knowledge.passage import UNSTORED
 
 MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
-Ends = Mapping[tuple[int, int], tuple[int, int]]  # row and column where a merged range begins → its last column and row
 Range = tuple[int, int, int, int]  # first column, row, last column, row
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _BOOKS = {XLSM, XLSX, XLTM, XLTX}
-# The theme's first two colours are its light and its dark ground; the others are not known here.
-_WHITE: Rgb = (255, 255, 255)
-_THEME: Mapping[int, Rgb] = {0: _WHITE, 1: (0, 0, 0)}
-_NO_COLOUR = Color()
-_SMALLEST_POINTS, _USUAL_POINTS = 2.0, 11.0  # of letters
 _SHOWN, _LONGEST = 6, 10  # cells in a mark, characters of the name of one
-_MOST_BESIDE = 64  # empty columns over which a long text goes on
 _BROKEN = (
     zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
     IndexError, OSError, SyntaxError, ArithmeticError,
@@ -68,7 +55,7 @@ def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
             pages = list(_pages(office, on_page, left_out))
     except _BROKEN as exc:
         raise Unreadable(Reason.MALFORMED, "the workbook inside the archive is damaged") from exc
-    return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages), left_out=left_out)
+    return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages), left_out=+left_out)
 
 
 def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Iterator[Page]:
@@ -85,12 +72,12 @@ def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Itera
         on_page()
         name = sheet._worksheet_path  # noqa: SLF001  two sheets may have the same title
         layout = Layout.of(office.parts[name])
-        cells = _unconditioned(_cells(sheet, office.parts[name]), layout, book._differential_styles.styles)  # noqa: SLF001  openpyxl has no other way to them
-        edges = layout.edges()
-        rows = _rows(cells, layout, covers_of(office, name, *edges))
+        rows = _rows(_cells(sheet, office.parts[name]), left_out)
+        found, hidden_boxes = text_boxes(office, name)
         left_out.update(_hidden(rows, layout))
-        begin = edges[1][min((at for at, row in rows.items() if row), default=1)]
-        boxes = [(at < begin, text) for at, text in text_boxes(office, name, *edges)]
+        left_out.update({LeftOut.ELEMENT: hidden_boxes, LeftOut.COMMENT: _comments(office, name)})
+        begin = min((at for at, row in rows.items() if row), default=1)
+        boxes = [(at < begin, text) for at, text in found]
         mark = _mark(layout.unstored(is_stale=is_stale))
         yield Page(number=number, markdown=f"{mark}{_sheet(sheet.title, rows, layout, boxes)}")
 
@@ -159,119 +146,48 @@ def _date_styles(book: Workbook) -> set[int]:
     return found | known
 
 
-def _unconditioned(
-    part: Iterable[tuple[int, list[ReadOnlyCell]]], layout: Layout, looks: Sequence[DifferentialStyle]
-) -> Iterator[tuple[int, list[ReadOnlyCell]]]:
-    """Yield rows without the cells that a conditional format may hide."""
-    rules = [(rule, looks[rule.look]) for rule in layout.conditions if 0 <= rule.look < len(looks)]
-    for at, row in part:
-        yield at, [cell for cell in row if not any(_may_hide(cell, rule, look) for rule, look in rules)]
+def _comments(office: Office, sheet: str) -> int:
+    parts = [office.parts[name] for name in office.links(sheet, "/comments").values() if name in office.parts]
+    return sum(1 for part in parts for _ in ElementTree.fromstring(part).iterfind(".//{*}comment"))  # noqa: S314  `archive` has refused entities
 
 
-def _may_hide(cell: ReadOnlyCell, rule: Condition, look: DifferentialStyle) -> bool:
-    if cell.value is None or not rule.is_for(cell.column, cell.row):
-        return False
-    grounds = {_ground(cell)} if look.fill is None else {_rgb(look.fill.bgColor)}
-    if look.fill is not None and look.fill.bgColor == _NO_COLOUR:  # which openpyxl gives a fill without one, too
-        grounds.add(_ground(cell))
-    colour = look.font.color if look.font else None
-    written = _rgb(colour or (cell.font.color if cell.font else None))
-    is_blank = look.numFmt is not None and not _shown(cell.value, look.numFmt.formatCode)
-    return (is_blank or any(blends(written, ground) for ground in grounds)) and rule.may_hold(cell.value)
-
-
-def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], layout: Layout, covers: Covers) -> Cells:
+def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], left_out: Counter[LeftOut]) -> Cells:
     rows: Cells = {}
     characters = last = 0
-    ends = {(top, left): (right, bottom) for left, top, right, bottom in layout.merged}
     for at, row in part:
-        # An empty text: a row of which all is struck out parts no table.
-        texts = {cell.column: text for cell in row if (text := _text(cell)) or _is_struck(cell)}
+        texts = {cell.column: text for cell in row if (text := _text(cell))}
         characters += sum(map(len, texts.values()))
         if characters > MOST_CHARACTERS:  # a long text that many cells share takes no room in the file
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
         if at <= last:  # which of two rows with one number is shown is not known
             continue
         rows |= {between: {} for between in range(last + 1, at)}
-        rows[at] = dict(_uncovered(row, texts, ends, covers)) if covers.reach(at) else texts
+        rows[at] = texts
+        # Under the number format ;;; a cell shows nothing, whatever it holds.
+        left_out[LeftOut.TEXT] += sum(bool(cell.value) and cell.column not in texts for cell in row)
         last = at
     return rows
-
-
-def _uncovered(
-    row: Sequence[ReadOnlyCell], texts: Mapping[int, str], ends: Ends, covers: Covers
-) -> Iterator[tuple[int, str]]:
-    for cell in row:
-        text = texts.get(cell.column)
-        if text is not None and not covers.hide(_shown_at(cell, texts, ends.get((cell.row, cell.column)))):
-            yield cell.column, text
-
-
-def _shown_at(cell: ReadOnlyCell, texts: Mapping[int, str], end: tuple[int, int] | None) -> CellText:
-    """Return where a cell shows its text: words without a break go on over the empty cells beside it."""
-    column, row, alignment = cell.column, cell.row, cell.alignment
-    is_text = isinstance(cell.value, str | CellRichText)
-    right, bottom = end or (column, row)
-    if end is None and is_text and not alignment.wrap_text and alignment.horizontal in {None, "general", "left"}:
-        right = min((other for other in texts if other > column), default=column + _MOST_BESIDE) - 1
-    size = cell.font.sz if cell.font and cell.font.sz else _USUAL_POINTS
-    usual = "left" if is_text else "center" if isinstance(cell.value, bool) else "right"
-    across = alignment.horizontal if alignment.horizontal not in {None, "general"} else usual
-    upright = alignment.vertical or "bottom"
-    columns, rows = (column - 1, right), (row - 1, bottom)
-    return CellText(texts[column], columns, rows, size, across, upright, wraps=bool(alignment.wrap_text))
 
 
 def _text(cell: ReadOnlyCell) -> str:
     text = _shown(cell.value, cell.number_format)
     if text and isinstance(cell.value, CellRichText):
-        runs = ((run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in cell.value)
-        seen = [(text, font) for text, font in runs if not _is_unseen(cell, font)]
-        before = ["", *(text for text, _ in seen)]
-        return "".join(_written(*run, last) for run, last in zip(seen, before, strict=False))
-    return "" if not text or _is_unseen(cell, cell.font) else text
+        runs = [(run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in cell.value]
+        before = ["", *(text for text, _ in runs)]
+        return "".join(_written(own, font, last) for (own, font), last in zip(runs, before, strict=False))
+    return _struck(text, cell.font) if text else ""
 
 
 def _written(text: str, font: Font | InlineFont | None, before: str) -> str:
-    return raised(text, before) if font and font.vertAlign == "superscript" else text
+    return _struck(raised(text, before) if font and font.vertAlign == "superscript" else text, font)
 
 
-def _is_struck(cell: ReadOnlyCell) -> bool:
-    return cell.value is not None and bool(cell.font and cell.font.strike)
+def _struck(text: str, font: Font | InlineFont | None) -> str:
+    return f"~~{text}~~" if font and font.strike and text.strip() else text
 
 
 def _shown(value: Value | CellRichText, number_format: str) -> str:
     return shown(str(value) if isinstance(value, CellRichText) else value, number_format)
-
-
-def _is_unseen(cell: ReadOnlyCell, font: Font | InlineFont | None) -> bool:
-    """Tell whether letters of a cell are struck out, too small, or have the colour of its ground."""
-    if font and (font.strike or (font.sz is not None and font.sz < _SMALLEST_POINTS)):
-        return True
-    form = cell.number_format.strip().lower()
-    return blends(_WHITE if form.startswith("[white]") else _rgb(font.color if font else None), _ground(cell))
-
-
-def _ground(cell: ReadOnlyCell) -> Rgb | None:
-    kind = cell.fill.fill_type
-    return _WHITE if kind is None else _rgb(cell.fill.fgColor) if kind == "solid" else None
-
-
-def _rgb(colour: Color | None) -> Rgb | None:
-    """Return a colour; none where it is not known."""
-    if colour is None:
-        return None
-    if colour.type == "theme":
-        base = _THEME.get(colour.value)
-        return None if base is None else _tinted(base, colour.tint)
-    value = COLOR_INDEX[colour.value] if colour.type == "indexed" and colour.value < len(COLOR_INDEX) else colour.value
-    return rgb_of(str(value))
-
-
-def _tinted(base: Rgb, tint: float) -> Rgb:
-    share = max(tint, 0) if base != _WHITE else 1 + tint if tint < 0 else 1  # of white; the other base is black
-    level = round(255 * min(share, 1))
-    return level, level, level
 
 
 def _sheet(name: str, rows: Cells, layout: Layout, boxes: Sequence[tuple[bool, str]]) -> str:
@@ -293,7 +209,7 @@ def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
     """Count the hidden rows and columns that have text."""
     in_rows = sum(at in layout.hidden_rows for at, row in rows.items() if row)
     in_columns = len({column for row in rows.values() for column in row} & layout.hidden_columns)
-    return +Counter({LeftOut.ROW: in_rows, LeftOut.COLUMN: in_columns})
+    return Counter({LeftOut.ROW: in_rows, LeftOut.COLUMN: in_columns})
 
 
 def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:

@@ -1,22 +1,19 @@
-"""How a sheet's part lays its cells out: hidden rows and columns, sizes, merged ranges: openpyxl omits them. Pure."""
+"""What openpyxl omits of a sheet: hidden rows and columns, merged ranges, formulas, text boxes. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from openpyxl.utils.cell import column_index_from_string, range_boundaries
 
-from ingest.parsing.drawing_text import EMU
+from ingest.parsing.archive import Office, local
 from ingest.parsing.parsed import Reason, Unreadable
-from ingest.parsing.xlsx_conditions import Condition
-from ingest.parsing.xlsx_covered import DIGIT, Edges
+from ingest.parsing.raised import raised
 
 _MAIN: Final = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-_LOWEST_POINTS, _NARROWEST = 2.0, 0.2  # of a row, of a column in digits
-_USUAL_WIDTH, _USUAL_HEIGHT = 9.14, 15.0  # of a column in digits, of a row in points
 _MOST_COLUMNS = 16_384
-_LARGEST = 1_000_000.0  # of a width or a height
 _OFF: Final = frozenset({"", "0", "false", "off"})
 _ROW_AT: Final = ["worksheet", "sheetData", "row"]
 _STRING_AT: Final = ["sst", "si"]
@@ -24,7 +21,7 @@ _STRING_AT: Final = ["sst", "si"]
 
 @dataclass(slots=True)
 class Layout:
-    """Rows and columns from 1, sizes in EMU. It takes a part's elements as a parser of XML comes to them.
+    """Rows and columns count from 1. It takes a part's elements as a parser of XML comes to them.
 
     openpyxl reads rows, cells and texts wherever they stand: in an extension too, or among the ways in which to show
     something, of which every program shows one.
@@ -32,19 +29,14 @@ class Layout:
 
     hidden_rows: set[int] = field(default_factory=set)
     hidden_columns: set[int] = field(default_factory=set)
-    widths: dict[int, float] = field(default_factory=dict)
-    heights: dict[int, float] = field(default_factory=dict)
-    usual: tuple[float, float] = (_USUAL_WIDTH * DIGIT, _USUAL_HEIGHT * EMU)
+    sized_columns: set[int] = field(default_factory=set)
     shows_usual_columns: bool = True
     merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
-    conditions: list[Condition] = field(default_factory=list)
     formulas: dict[str, tuple[int, bool]] = field(default_factory=dict)  # by cell: its row, whether a value is stored
     _open: list[str] = field(default_factory=list)
     _row: int = 0
     _cell: str = ""
     _kind: str | None = None  # of the cell's value
-    _areas: str = ""  # of the rules that follow
-    _formula: str = ""
 
     @classmethod
     def of(cls, part: bytes) -> "Layout":
@@ -59,7 +51,7 @@ class Layout:
         parser.feed(part)
         parser.close()
         if not layout.shows_usual_columns:
-            layout.hidden_columns.update({*range(1, _MOST_COLUMNS + 1)} - layout.widths.keys())
+            layout.hidden_columns.update({*range(1, _MOST_COLUMNS + 1)} - layout.sized_columns)
         return layout
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
@@ -78,11 +70,9 @@ class Layout:
             self._take(name, attributes)
 
     def data(self, text: str) -> None:
-        """Take the text of a rule's formula; a cell's value has one where it is stored."""
+        """Take the text of a cell's value, which has one where it is stored."""
         if self._open[-1:] == ["v"] and text.strip() and self._cell in self.formulas:
             self.formulas[self._cell] = (self._row, True)
-        elif self._open[-2:] == ["cfRule", "formula"]:
-            self._formula += text
 
     def end(self, _tag: str) -> None:
         """Leave an element."""
@@ -91,9 +81,6 @@ class Layout:
             self.formulas[self._cell] = (self._row, False)
         elif name == "v" and self._kind == "str" and self._cell in self.formulas:  # an empty text
             self.formulas[self._cell] = (self._row, True)
-        elif name == "formula" and self._open[-1:] == ["cfRule"] and self.conditions:
-            self.conditions[-1].formulas.append(self._formula.strip())
-            self._formula = ""
 
     def close(self) -> None:
         """Nothing is left to do at the end of the part."""
@@ -110,59 +97,79 @@ class Layout:
         letters = name.rstrip("0123456789")
         return letters.isalpha() and column_index_from_string(letters) in self.hidden_columns
 
-    def edges(self) -> tuple[Edges, Edges]:
-        """Return where the columns and the rows begin; hidden ones take no room."""
-        widths = self.widths | dict.fromkeys(self.hidden_columns, 0.0)
-        heights = self.heights | dict.fromkeys(self.hidden_rows, 0.0)
-        counted = ({at - 1: size for at, size in sizes.items()} for sizes in (widths, heights))
-        across, down = counted
-        return Edges(self.usual[0], across), Edges(self.usual[1], down)
-
     def _take(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "col":
             self._take_columns(attributes)
         elif name == "mergeCell":
             self.merged.append(range_boundaries(attributes["ref"]))
-        elif name in {"conditionalFormatting", "cfRule"}:
-            self._take_rule(attributes)
         elif name == "sheetFormatPr":
-            width, height = _size(attributes, "defaultColWidth"), _size(attributes, "defaultRowHeight")
-            self.shows_usual_columns = width is None or width >= _NARROWEST
-            self.usual = width * DIGIT if width else self.usual[0], height * EMU if height else self.usual[1]
+            self.shows_usual_columns = not _is_zero(attributes, "defaultColWidth")
 
     def _take_row(self, attributes: Mapping[str, str]) -> None:
         if self._open != _ROW_AT:
             raise Unreadable(Reason.MALFORMED, "a row stands outside of its sheet's cells")
         self._row = int(attributes["r"]) if "r" in attributes else self._row + 1
-        height = _size(attributes, "ht")
-        if _is_hidden(attributes) or (height is not None and height < _LOWEST_POINTS):
+        if _is_hidden(attributes) or _is_zero(attributes, "ht"):
             self.hidden_rows.add(self._row)
-        if height is not None:
-            self.heights[self._row] = height * EMU
-
-    def _take_rule(self, attributes: Mapping[str, str]) -> None:
-        self._areas = attributes.get("sqref", self._areas)
-        if "dxfId" in attributes:
-            areas = tuple(range_boundaries(area) for area in self._areas.split())
-            kind, comparison = attributes.get("type", ""), attributes.get("operator", "")
-            self.conditions.append(Condition(areas, kind, comparison, int(attributes["dxfId"])))
 
     def _take_columns(self, attributes: Mapping[str, str]) -> None:
         columns = range(int(attributes["min"]), min(int(attributes["max"]), _MOST_COLUMNS) + 1)
-        width = _size(attributes, "width")
-        if _is_hidden(attributes) or (width is not None and width < _NARROWEST):
+        self.sized_columns.update(columns)
+        if _is_hidden(attributes) or _is_zero(attributes, "width"):
             self.hidden_columns.update(columns)
-        if width is not None:
-            self.widths |= dict.fromkeys(columns, width * DIGIT)
 
 
 def _is_hidden(attributes: Mapping[str, str]) -> bool:
     return attributes.get("hidden", "").strip().lower() not in _OFF
 
 
-def _size(attributes: Mapping[str, str], name: str) -> float | None:
+def _is_zero(attributes: Mapping[str, str], name: str) -> bool:
     try:
-        size = float(attributes.get(name, ""))
+        return float(attributes.get(name, "1")) == 0
     except ValueError:
-        return None
-    return size if 0 <= size < _LARGEST else None
+        return False
+
+
+def text_boxes(office: Office, sheet: str) -> tuple[list[tuple[int, str]], int]:
+    """Return the texts of a sheet's shapes from the top, each with its first row from 1, and how many are hidden."""
+    found, hidden = [], 0
+    for name in office.links(sheet, "/drawing").values():
+        for anchor in ElementTree.fromstring(office.parts[name]) if name in office.parts else ():  # noqa: S314  `archive` has refused entities
+            row = int(anchor.findtext("{*}from/{*}row", "0")) + 1
+            for shape, is_hidden in _shapes(anchor):
+                text = "\n\n".join(filter(None, map(_paragraph, shape.iterfind("{*}txBody/{*}p"))))
+                hidden += bool(text) and is_hidden
+                found += [(row, text)] if text and not is_hidden else []
+    return sorted(dict.fromkeys(found), key=lambda box: box[0]), hidden
+
+
+def _shapes(element: Element, *, is_hidden: bool = False) -> Iterator[tuple[Element, bool]]:
+    """Yield the shapes of an anchor, and whether they or the groups around them are marked as hidden."""
+    for child in element:
+        if local(child) == "Fallback":  # the same shape for older programs
+            continue
+        hides = is_hidden or any(
+            own.get("hidden", "0") not in _OFF for head in child for own in head if local(own) == "cNvPr"
+        )
+        if local(child) == "sp":
+            yield child, hides
+        yield from _shapes(child, is_hidden=hides)
+
+
+def _paragraph(paragraph: Element) -> str:
+    text = ""
+    for run in paragraph:
+        if local(run) in {"r", "fld"}:
+            text += _written(run, text)
+        elif local(run) == "br":
+            text += " "
+    return " ".join(text.split())
+
+
+def _written(run: Element, before: str) -> str:
+    own, text = run.find("{*}rPr"), run.findtext("{*}t", "")
+    if own is None or not text:
+        return text
+    baseline = own.get("baseline", "0")
+    text = raised(text, before) if baseline.strip("0%") and not baseline.startswith("-") else text
+    return f"~~{text}~~" if own.get("strike", "noStrike") != "noStrike" else text

@@ -1,4 +1,4 @@
-"""Findings in passages and their headings, for approvers: identifiers, orders to the model, text under covers. Pure.
+"""Findings in passages, for approvers: identifiers, orders to the model, formulas without values. Pure.
 
 Computed anew at every review, by the detectors of that day, so that nothing personal is stored a second time
 (docs/decisions/0016-staff-page.md).
@@ -10,24 +10,24 @@ from functools import lru_cache
 from typing import Literal
 
 from ingest.review.cpu_limiter import Check
-from knowledge.passage import COVERED, MARK, Passage
+from knowledge.passage import MARK, Passage
 from knowledge.screening import IdentifierKind, Tactic, find_identifiers, find_injection
 
-FindingKind = Literal["identifier", "instruction", "covered", "unstored"]
+FindingKind = Literal["identifier", "instruction", "unstored"]
 _MOST_CACHED = 4096  # passages of about 1 KB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageFinding:
-    """Words of passage `n`: an identifier of a person, an instruction to the model, or a mark of what cannot be read.
+    """Words of passage `n`: an identifier of a person, an instruction to the model, or formulas.
 
-    `covered`: something may cover them; `unstored`: formulas of a workbook have no stored values.
+    `unstored`: formulas of a workbook that have no stored values.
     """
 
     n: int
     page: int | None
     kind: FindingKind
-    name: IdentifierKind | Tactic | Literal["covered", "unstored"]
+    name: IdentifierKind | Tactic | Literal["unstored"]
     excerpt: str
     blocks: bool
     """Whether it blocks the approval of the version: the detector decides."""
@@ -46,8 +46,7 @@ def _of_passage(passage: Passage, check: Check) -> Iterator[PassageFinding]:
         kind: FindingKind = "identifier" if isinstance(name, IdentifierKind) else "instruction"
         yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt, blocks=blocks)
     for mark in dict.fromkeys(MARK.findall(passage.text)):
-        marked: Literal["covered", "unstored"] = "covered" if mark == COVERED else "unstored"
-        yield PassageFinding(n=n, page=page, kind=marked, name=marked, excerpt=mark, blocks=True)
+        yield PassageFinding(n=n, page=page, kind="unstored", name="unstored", excerpt=mark, blocks=True)
 
 
 @lru_cache(maxsize=_MOST_CACHED)

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Literal
 
-import docx
 from hwpx import HwpxDocument
 from hwpx.hwp5.cfb import CompoundFile, build_compound_file, read_all_streams
 from hwpx.oxml.table import HwpxOxmlTable
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
-from PIL import Image
 from pptx import Presentation
 from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
@@ -93,18 +91,6 @@ def _saved(book: Workbook) -> bytes:
     buffer = BytesIO()
     book.save(buffer)
     return buffer.getvalue()
-
-
-def docx_with_a_cover() -> bytes:
-    """Return a Word file with a picture in front of its text."""
-    document, picture, made = docx.Document(), BytesIO(), BytesIO()
-    document.add_paragraph("금리는 연 3.1%입니다.")
-    Image.new("RGB", (8, 8)).save(picture, "PNG")
-    document.add_picture(picture, width=Inches(2))
-    document.save(made)
-    with zipfile.ZipFile(made) as archive:
-        text = archive.read("word/document.xml")
-    return with_part(made.getvalue(), "word/document.xml", text.replace(b"wp:inline", b"wp:anchor"))
 
 
 def pptx() -> bytes:

@@ -173,7 +173,7 @@ async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_th
     services: Services, clock: Clock
 ) -> None:
     class Away:
-        async def chunk(self, _path: Path, _chunking: Chunking, *, with_marks: bool) -> None:  # noqa: ARG002  its signature
+        async def chunk(self, _path: Path, _chunking: Chunking) -> None:
             raise CatalogueUnavailable
 
     received = await receive(services)
@@ -196,7 +196,7 @@ async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_be
     begun = anyio.Event()
 
     class Endless:
-        async def chunk(self, _path: Path, _chunking: Chunking, *, with_marks: bool) -> None:  # noqa: ARG002  its signature
+        async def chunk(self, _path: Path, _chunking: Chunking) -> None:
             begun.set()
             await anyio.sleep_forever()
 

@@ -117,17 +117,6 @@ async def test_a_text_that_instructs_the_model_cannot_be_approved_and_one_that_n
         assert (approved.status_code, approved.json()["state"]) == (200, "approved")
 
 
-async def test_a_word_file_with_a_picture_in_front_of_its_text_cannot_be_approved(staff: Staff) -> None:
-    await indexed(staff, samples_office.docx_with_a_cover(), "covered")
-    approver = staff.headers("lee", "approver")
-    reply = (await staff.http.get("/v1/documents/covered/versions/1/findings", headers=approver)).json()
-    assert [(finding["kind"], finding["name"], finding["blocks"]) for finding in reply["findings"]] == [
-        ("covered", "covered", True)
-    ]
-    refused = await staff.http.post("/v1/documents/covered/versions/1/approve", headers=approver)
-    assert (refused.status_code, refused.json()["code"]) == (409, "suspicious")
-
-
 async def test_two_versions_differ_in_the_words_that_changed(staff: Staff) -> None:
     for rate in ("2.35", "2.75"):
         await indexed(staff, samples.MARKDOWN.replace("2.35", rate).encode(), "terms")

@@ -1,6 +1,5 @@
 """A re-index: readers always find a whole text, writes go to both collections, stopped it goes on where it was."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,21 +12,17 @@ from structlog.testing import capture_logs
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
-from ingest.catalogue import ApprovalDecision, JobState, Version, VersionKey
-from ingest.errors import Suspicious
-from ingest.maintenance.rebuild import ReportVersion, Tally, Written, _write_anew, rebuild, reindex
+from ingest.catalogue import JobState, Version, VersionKey
+from ingest.maintenance.rebuild import rebuild, reindex
 from ingest.parsing import Chunking
-from ingest.pipeline import activate, approve
-from ingest.review import passage_findings
 from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
-from knowledge.passage import COVERED, MARK
 from tests.clock import Clock
 from tests.embedding_server import embedding_server
-from tests.ingest import samples, samples_office
-from tests.ingest.documents import REQUEST, do_job, name_of, points_of, publish, receive, versions_found
+from tests.ingest import samples
+from tests.ingest.documents import name_of, points_of, publish, receive, versions_found
 from tests.tiny_embedder import Renamed
 
 pytestmark = pytest.mark.anyio
@@ -147,7 +142,7 @@ async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_
     begun = anyio.Event()
 
     class Endless:
-        async def chunk(self, _path: Path, _chunking: Chunking, *, with_marks: bool) -> None:  # noqa: ARG002  its signature
+        async def chunk(self, _path: Path, _chunking: Chunking) -> None:
             begun.set()
             await anyio.sleep_forever()
 
@@ -183,51 +178,6 @@ async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_pre
     assert (await reindex(finer, unprinted)).failed == [version.key]
     assert await versions_found(services, at=clock.now) == {1}
     assert services.index.collection == "kb-1"
-
-
-async def approved_before_covers_were_looked_for(services: Services) -> Version:
-    received = await receive(services, samples_office.docx_with_a_cover(), replace(REQUEST, document_id="covered"))
-    version = await do_job(services, received)
-    return await approve(version.key, ApprovalDecision(by="lee", at=services.now()), services)  # screens nothing
-
-
-async def customers_texts(services: Services, clock: Clock) -> list[str]:
-    access = Access(tenant="hanbit", groups=frozenset({EVERY_CUSTOMER}), as_of=clock.now + 60)
-    return [hit.passage.text for hit in await services.index.search("금리는 연 3.1%", access=access, limit=20)]
-
-
-@pytest.mark.parametrize("again", [rebuild, reindex])
-async def test_what_was_approved_before_covers_were_looked_for_is_read_again_without_their_marks(
-    services: Services, clock: Clock, again: Callable[[Services, ReportVersion], Awaitable[Tally]]
-) -> None:
-    version = await approved_before_covers_were_looked_for(services)
-    await services.index.delete(**name_of(version))
-    tally = await again(services, unprinted)
-    assert (tally.written, tally.failed) == (1, [])
-    assert await customers_texts(services, clock) == ["금리는 연 3.1%입니다."]
-
-
-async def test_a_draft_from_before_covers_were_looked_for_has_its_mark_after_a_reindex(services: Services) -> None:
-    received = await receive(services, samples_office.docx_with_a_cover(), replace(REQUEST, document_id="covered"))
-    version = await do_job(services, received)
-    stored = await services.index.passages(**name_of(version))
-    former = [replace(passage, text=MARK.sub("", passage.text).strip()) for passage in stored]
-    await services.index.upsert(former, await services.index.embed(former))
-    assert passage_findings(await services.index.passages(**name_of(version))) == []
-    assert (await reindex(services, unprinted)).failed == []
-    with pytest.raises(Suspicious):
-        await activate(version.key, "lee", services)
-
-
-async def test_a_draft_that_is_approved_while_a_reindex_runs_keeps_no_mark(services: Services) -> None:
-    received = await receive(services, samples_office.docx_with_a_cover(), replace(REQUEST, document_id="covered"))
-    version = await do_job(services, received)
-    filled, done = await services.index.beside(), Written()
-    await _write_anew(version.key, services, filled, done)
-    assert any(COVERED in passage.text for passage in await filled.passages(**name_of(version)))
-    await approve(version.key, ApprovalDecision(by="lee", at=services.now()), services)
-    await _write_anew(version.key, services, filled, done)
-    assert [passage.text for passage in await filled.passages(**name_of(version))] == ["금리는 연 3.1%입니다."]
 
 
 async def test_a_reindex_that_was_stopped_goes_on_where_it_was(services: Services, finer: Services) -> None:

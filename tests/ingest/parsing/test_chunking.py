@@ -5,9 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.parsing.chunking import Chunk, Chunker, Chunking, ChunkSettings, chunk_document, open_chunker
-from ingest.parsing.markdown import parse_markdown
 from ingest.parsing.parsed import Format, Page, Parsed
-from knowledge.passage import COVERED
+from ingest.parsing.text import parse_markdown
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def split(chunker: Chunker, *pages: str) -> list[Chunk]:
 def test_a_long_title_is_cut_and_stays_whole_in_the_passages(chunker: Chunker) -> None:
     title = "정기예금 금리 안내 " * 50
     parsed = parse_markdown(f"# {title}\n\n연 2.35%")
-    document = chunk_document(parsed, chunker, with_marks=True)
+    document = chunk_document(parsed, chunker)
     assert document.title is not None
     assert len(document.title) == 300
     assert document.title.endswith("…")
@@ -51,12 +50,6 @@ def test_a_section_begins_a_passage_and_is_named_by_its_headings(chunker: Chunke
     chunks = split(chunker, f"# Deposits\n\n## Rates\n\n{PARAGRAPH}\n\n## Terms\n\n{PARAGRAPH}")
     assert [chunk.section for chunk in chunks] == ["Deposits > Rates", "Deposits > Terms"]
     assert chunks[0].text.startswith("# Deposits\n\n## Rates")
-
-
-def test_the_mark_of_what_may_be_covered_is_never_cut(chunker: Chunker) -> None:
-    chunks = split(chunker, f"{PARAGRAPH}\n\n{COVERED}\n\n{PARAGRAPH * 5}\n\n" * 20)
-    assert len(chunks) > 5
-    assert sum(chunk.text.count(COVERED) for chunk in chunks) == 20
 
 
 def test_small_sections_share_a_passage_that_is_named_by_what_they_have_in_common(chunker: Chunker) -> None:

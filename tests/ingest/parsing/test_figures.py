@@ -39,8 +39,6 @@ def prose(html: str) -> str:
         ("3.5<img src=a>4.0", "3.5 4.0"),
         ("3<sup>년</sup>", "3년"),
         ('5,000<sup class="note">1)</sup>원', "5,000¹⁾원"),
-        ("<style>td u { display: block }</style><u>3.5</u><u>4.0</u>", "3.5 4.0"),
-        ("<style>.b { display: block }</style><i class=b>3.5</i><i class=b>4.0</i>", "3.5 4.0"),
     ],
 )
 def test_a_figure_of_a_cell_is_torn_by_no_look_of_its_letters_and_never_joined_with_another(

@@ -153,7 +153,7 @@ async def test_a_file_that_takes_too_long_is_stopped_and_the_next_one_is_read(tm
 
 @pytest.mark.anyio
 async def test_each_page_has_the_computing_time_of_a_page(tmp_path: Path) -> None:
-    (long := tmp_path / "long").write_bytes(samples.pdf_of_tables(50))
+    (long := tmp_path / "long").write_bytes(samples.pdf_of_tables(400))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     async with open_parser(ParserSettings(cpu_seconds=1)) as parser:
         parsed = await parser.parse(long)

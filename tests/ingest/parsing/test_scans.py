@@ -4,12 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from ingest.parsing.ocr import MEMORY_BYTES, Picture, recognise
-from ingest.parsing.parsed import Reason, Unreadable
+from ingest.parsing.parsed import Format, Reason, Unreadable
 from ingest.parsing.pdf import MOST_VAIN
+from ingest.parsing.preview import preview_page
 from ingest.parsing.process import ParserSettings, open_parser
-from ingest.parsing.read import read_document
+from ingest.parsing.read import read_document, whole_file_budget
 from tests.ingest import samples
 
 NANUM = Path("/usr/share/fonts/truetype/nanum/NanumGothic.ttf")
@@ -111,3 +113,32 @@ def test_a_page_that_takes_too_much_is_refused(tmp_path: Path, monkeypatch: pyte
 
 def test_what_tesseract_may_take_fits_into_the_limit_of_a_file() -> None:
     assert ParserSettings().memory_bytes // 2 >= MEMORY_BYTES
+
+
+@pytest.mark.parametrize("kind", [Format.PNG, Format.JPEG, Format.TIFF])
+def test_a_picture_is_read_as_a_scanned_page_is_and_shown_to_its_approver(tmp_path: Path, kind: Format) -> None:
+    picture = Image.new("RGB", (1200, 900), "white")
+    for number, line in enumerate(LINES):
+        ImageDraw.Draw(picture).text(
+            (80, 60 + 60 * number), line, fill="black", font=ImageFont.truetype(str(NANUM), 34)
+        )
+    more = {"save_all": True, "append_images": [picture]} if kind is Format.TIFF else {}
+    picture.save(file := tmp_path / "picture", str(kind).upper(), quality=95, **more)
+    parsed = read_document(file)
+    assert parsed.format is kind
+    assert len(parsed.pages) == (2 if kind is Format.TIFF else 1)
+    assert all("2.35 percent a year" in page.markdown for page in parsed.pages)
+    preview = preview_page(file, 1, whole_file_budget)
+    assert (preview.pages, preview.picture is not None) == (len(parsed.pages), True)
+    assert preview_page(file, 3, whole_file_budget).picture is None
+
+
+def test_a_damaged_and_a_huge_picture_are_refused(tmp_path: Path) -> None:
+    Image.new("1", (9000, 9000)).save(file := tmp_path / "huge", "PNG")
+    with pytest.raises(Unreadable, match="more than 50 million dots") as refused:
+        read_document(file)
+    assert refused.value.reason is Reason.TOO_LARGE
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(Unreadable) as refused:
+        read_document(file)
+    assert refused.value.reason is Reason.MALFORMED

@@ -1,0 +1,158 @@
+"""Removes and counts what a Word file marks as hidden: hidden letters and rows, deleted revisions. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from xml.etree.ElementTree import Element, SubElement
+
+from ingest.parsing.archive import local
+from ingest.parsing.parsed import LeftOut
+
+_W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_STRICT: Final = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
+_OFF: Final = frozenset({"0", "false", "off"})
+_DRAWING: Final = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
+_MOST_BASES: Final = 12  # styles that one style is based on, in a row
+_LETTERS: Final = f"{_W}rPr"
+
+Properties = Mapping[str, Element]
+"""The properties of letters by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Styles:
+    """The letters' properties of a Word file's styles, with those of the styles that each is based on."""
+
+    named: Mapping[str, Properties] = field(default_factory=dict)
+    usual: str = ""
+    """The style of a paragraph that names none."""
+
+    @classmethod
+    def of(cls, root: Element) -> "Styles":
+        """Return the styles of a part of styles."""
+        found = {str(style.get(f"{_W}styleId")): style for style in root.iter(f"{_W}style")}
+        usual = (
+            name
+            for name, style in found.items()
+            if style.get(f"{_W}type") == "paragraph" and style.get(f"{_W}default", "0") not in _OFF
+        )
+        return cls({name: _with_base(style, found) for name, style in found.items()}, next(usual, ""))
+
+    def of_paragraph(self, paragraph: Element | None) -> Properties:
+        """Return what the style of a paragraph gives its letters."""
+        name = _style_of(paragraph, "pPr", "pStyle")
+        return self.named.get(name if name in self.named else self.usual, {})
+
+
+def as_transitional(root: Element) -> Element:
+    """Return a part with the names of Word's own files for those of the strict standard, which say the same."""
+    for element in root.iter():
+        if isinstance(element.tag, str) and element.tag.startswith(_STRICT):
+            element.tag = element.tag.replace(_STRICT, _W)
+            element.attrib = {name.replace(_STRICT, _W): value for name, value in element.attrib.items()}
+    return root
+
+
+def remove_hidden_drawings(root: Element) -> int:
+    """Remove the drawings that are marked as hidden; return how many have text."""
+    count, waiting = 0, [root]
+    while waiting:
+        parent = waiting.pop()
+        for child in list(parent):
+            is_drawing = local(child) in {"drawing", "AlternateContent"}
+            if is_drawing and any(own.get("hidden", "0") not in _OFF for own in child.iter(_DRAWING)):
+                count += _has_text(child)
+                parent.remove(child)
+            else:
+                waiting.append(child)
+    return count
+
+
+def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
+    """Remove the hidden text of a part; return the number of its paragraphs, rows and revisions.
+
+    A run has the properties of its paragraph's style, of its own style, and its own, of which the last counts.
+    """
+    left_out = Counter({LeftOut.ROW: _remove_rows(root, "hidden"), LeftOut.DELETED: _remove_rows(root, "del")})
+    for name in ("del", "moveFrom"):  # mammoth leaves them out
+        left_out[LeftOut.DELETED] += sum(map(_has_text, root.iter(f"{_W}{name}")))
+    left_out[LeftOut.COMMENT] += sum(map(_has_text, root.iter(f"{_W}comment")))
+    paragraphs = set()
+    for paragraph, run in _runs(root):
+        merged = {
+            **styles.of_paragraph(paragraph),
+            **styles.named.get(_style_of(run, "rPr", "rStyle"), {}),
+            **_properties(run.find(_LETTERS)),
+        }
+        _raise(run, merged.get("vertAlign"))
+        if _is_on(merged.get("vanish")):
+            if _has_text(run):
+                paragraphs.add(paragraph)
+            run[:] = []
+    left_out[LeftOut.TEXT] += len(paragraphs)
+    return left_out
+
+
+def _remove_rows(root: Element, mark: str) -> int:
+    """Remove the rows of tables that bear a mark; return how many have text."""
+    count = 0
+    for table in root.iter(f"{_W}tbl"):
+        for row in [row for row in table if _is_on(row.find(f"{_W}trPr/{_W}{mark}"))]:
+            count += _has_text(row)
+            table.remove(row)
+    return count
+
+
+def _runs(root: Element) -> Iterator[tuple[Element | None, Element]]:
+    """Yield each run with the paragraph in which it stands."""
+    waiting: list[tuple[Element | None, Element]] = [(None, root)]
+    while waiting:
+        paragraph, element = waiting.pop()
+        if element.tag == f"{_W}p":
+            paragraph = element
+        waiting += [(paragraph, child) for child in element]
+        if element.tag == f"{_W}r":
+            yield paragraph, element
+
+
+def _has_text(element: Element) -> bool:
+    return any((text.text or "").strip() for name in ("t", "delText") for text in element.iter(f"{_W}{name}"))
+
+
+def _raise(run: Element, position: Element | None) -> None:
+    """Write into a run itself that it is raised, as its style says."""
+    if _value(position) != "superscript":
+        return
+    own = run.find(_LETTERS)
+    if own is None:
+        run.insert(0, own := Element(_LETTERS))
+    if own.find(f"{_W}vertAlign") is None:
+        SubElement(own, f"{_W}vertAlign").set(f"{_W}val", "superscript")
+
+
+def _with_base(style: Element, styles: Mapping[str, Element]) -> Properties:
+    merged: dict[str, Element] = {}
+    next_style: Element | None = style
+    for _ in range(_MOST_BASES):  # a circle of styles has an end too
+        if next_style is None:
+            break
+        merged = {**_properties(next_style.find(_LETTERS)), **merged}
+        next_style = styles.get(_value(next_style.find(f"{_W}basedOn")))
+    return merged
+
+
+def _properties(element: Element | None) -> Properties:
+    return {} if element is None else {child.tag.removeprefix(_W): child for child in element}
+
+
+def _style_of(element: Element | None, properties: str, name: str) -> str:
+    return "" if element is None else _value(element.find(f"{_W}{properties}/{_W}{name}"))
+
+
+def _value(element: Element | None) -> str:
+    return "" if element is None else str(element.get(f"{_W}val", ""))
+
+
+def _is_on(element: Element | None) -> bool:
+    return element is not None and element.get(f"{_W}val", "1") not in _OFF

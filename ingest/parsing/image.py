@@ -1,0 +1,99 @@
+"""PNG, JPEG and TIFF to Markdown: their characters are recognised as those of a scanned page."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from ingest.parsing.ocr import DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detect_orientation, recognise
+from ingest.parsing.parsed import Format, OnPage, Parsed, Reason, Unreadable
+from ingest.parsing.pdf import MOST_PAGES, ReadPage, assemble
+from ingest.parsing.pdf_layout import Line
+
+MOST_DECODED = 50_000_000  # dots of a picture: an A3 page at 600 dots an inch
+MOST_ENLARGED = 2.0  # times, to the dots of a page at 300 an inch
+SIDE_FOR_ORIENTATION = 1754  # dots: an A4 page at 150 an inch
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": Format.PNG, b"\xff\xd8\xff": Format.JPEG, b"II*\x00": Format.TIFF, b"MM\x00*": Format.TIFF,
+}  # fmt: skip
+
+
+def image_format(head: bytes) -> Format | None:
+    """Return the format of a picture by the first bytes of its file; None for other files."""
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def parse_image(path: Path, kind: Format, on_page: OnPage) -> Parsed:
+    """Return a picture's text; each picture of a TIFF is a page.
+
+    Raises:
+        Unreadable: malformed, too large, or without text.
+    """
+    pages = []
+    with _opened(path) as image:
+        for number in range(_page_count(image)):
+            on_page()
+            pages.append(ReadPage([*_lines(_page(image, number))]))
+    return assemble(kind, pages, "")
+
+
+def preview_image(path: Path, number: int, longest_side: int) -> tuple[int, bytes | None]:
+    """Return the number of pictures in a file, and one of them as a PNG; None where it has no such page.
+
+    Raises:
+        Unreadable: malformed, or too large.
+    """
+    with _opened(path) as image:
+        count = _page_count(image)
+        if not 1 <= number <= count:
+            return count, None
+        page = _page(image, number - 1)
+        page.thumbnail((longest_side, longest_side))
+        page.save(png := BytesIO(), "PNG")
+        return count, png.getvalue()
+
+
+def _page_count(image: Image.Image) -> int:
+    """Return the number of pictures in a file."""
+    count = int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+    if count > MOST_PAGES:
+        raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_PAGES} pages")
+    return count
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as exc:
+        raise Unreadable(Reason.MALFORMED, "the picture is damaged") from exc
+
+
+def _page(image: Image.Image, number: int) -> Image.Image:
+    """Return a picture of a file on white ground."""
+    image.seek(number)
+    if image.width * image.height > MOST_DECODED:
+        raise Unreadable(Reason.TOO_LARGE, f"a picture of more than {MOST_DECODED // 1_000_000} million dots")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    drawn = image.convert("RGBA")
+    ground = Image.new("RGBA", drawn.size, "white")
+    ground.alpha_composite(drawn)
+    return ground.convert("RGB")
+
+
+def _lines(image: Image.Image) -> list[Line]:
+    scale = min((MOST_PIXELS / (image.width * image.height)) ** 0.5, MOST_ENLARGED)
+    sized = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)))
+    small = image.copy()
+    small.thumbnail((SIDE_FOR_ORIENTATION, SIDE_FOR_ORIENTATION))
+    orientation = detect_orientation(_picture(small, ORIENTATION_DPI))
+    return recognise(_picture(sized.rotate(-orientation.turn, expand=True), DPI), orientation.languages)
+
+
+def _picture(image: Image.Image, dpi: int) -> Picture:
+    pixmap = b"P6 %d %d 255\n" % image.size + image.tobytes()
+    return Picture(pixmap=pixmap, dpi=dpi, height=image.height)
