@@ -37,7 +37,6 @@ _EMPHASIS = {"b", "strong", "i", "em"}
 _INLINE = {*_EMPHASIS, "u", "span", "a", "font", "small", "big", "mark", "ins", "sub", "sup"}
 _CELLS = ["td", "th"]
 _IN_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹⁾]\S|\S\d")
-_GOES_ON = re.compile(r"\d(?:[.,]\d|[%％‰])|[.,+−-]\d")
 MOST_SPANNED = 200
 
 
@@ -125,29 +124,13 @@ def _fills_cell(tag: Tag) -> bool:
 
 
 def _join_figures(soup: BeautifulSoup) -> None:
-    """Take emphasis away that begins or ends within a figure, which its marks would tear apart; part two figures."""
+    """Take emphasis away that begins or ends within a figure, which its marks would tear apart."""
     for before, after in pairwise(soup.find_all(string=True)):
         if _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
             between = _between(before, after)
             if not any(map(_is_block, between)):
                 for tag in [tag for tag in between if tag.name in _EMPHASIS]:
                     tag.name = "span"  # taken out of the tree, each would be looked for among all beside it
-            if _may_be_apart(before, after):
-                after.insert_before(" ")
-
-
-def _may_be_apart(before: NavigableString, after: NavigableString) -> bool:
-    """Tell whether two texts are each of an element beside the other one's, with classes that may part them."""
-    own, other = before.parent, after.parent
-    if own is None or other is None or not (own.has_attr("class") and other.has_attr("class")):
-        return False
-    if _GOES_ON.match(before[-1:] + after[:2]):
-        return False
-    return (
-        other.name != "sup"
-        and id(own) not in map(id, (other, *other.parents))
-        and id(other) not in map(id, own.parents)
-    )
 
 
 def _is_block(tag: Tag) -> bool:
@@ -222,10 +205,7 @@ def _is_figure(before: NavigableString, after: NavigableString) -> bool:
     """Tell whether a figure goes on from one text to the next, as no element between them may be a block."""
     if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
         return False
-    return all(
-        tag.name in _INLINE and (tag.name == "sup" or not tag.has_attr("class")) and not _is_block(tag)
-        for tag in _between(before, after)
-    )
+    return all(tag.name in _INLINE and not _is_block(tag) for tag in _between(before, after))
 
 
 def _fill(line: list[str], hanging: dict[int, tuple[int, str]]) -> None:

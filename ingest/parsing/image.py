@@ -8,8 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from ingest.parsing.ocr import DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detect_orientation, recognise
-from ingest.parsing.parsed import Format, OnPage, Parsed, Reason, Unreadable
-from ingest.parsing.pdf import MOST_PAGES, ReadPage, assemble
+from ingest.parsing.parsed import MOST_PAGES, Format, OnPage, Reason, Unreadable
 from ingest.parsing.pdf_layout import Line
 
 MOST_DECODED = 50_000_000  # dots of a picture: an A3 page at 600 dots an inch
@@ -25,18 +24,16 @@ def image_format(head: bytes) -> Format | None:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def parse_image(path: Path, kind: Format, on_page: OnPage) -> Parsed:
-    """Return a picture's text; each picture of a TIFF is a page.
+def lines_of_image(path: Path, on_page: OnPage) -> Iterator[list[Line]]:
+    """Yield the recognised lines of each picture of a file: a TIFF may have several.
 
     Raises:
-        Unreadable: malformed, too large, or without text.
+        Unreadable: malformed, or too large.
     """
-    pages = []
     with _opened(path) as image:
         for number in range(_page_count(image)):
             on_page()
-            pages.append(ReadPage([*_lines(_page(image, number))]))
-    return assemble(kind, pages, "")
+            yield _lines(_page(image, number))
 
 
 def preview_image(path: Path, number: int, longest_side: int) -> tuple[int, bytes | None]:

@@ -69,6 +69,7 @@ class Unreadable(Exception):
 
 
 MOST_CHARACTERS = 10_000_000  # of a document: ten long novels
+MOST_PAGES = 2000
 OnPage = Callable[[], None]
 """Called before each page that may take a page's time."""
 

@@ -17,9 +17,10 @@ import pypdfium2
 import pypdfium2.raw as pdfium_c
 
 from ingest.parsing.ocr import CPU_SECONDS, DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detect_orientation, recognise
-from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import MOST_PAGES, Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pdf_layout import (
     Block,
+    Box,
     Line,
     Table,
     Upright,
@@ -40,7 +41,6 @@ from ingest.parsing.pdf_letters import (
 )
 from ingest.parsing.pdf_tables import tables_on_page
 
-MOST_PAGES = 2000
 SAMPLED = 64  # letters that show how a page's text is turned
 LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
 SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
@@ -162,7 +162,7 @@ def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) 
         letters = list(with_raised(as_written))
         count = sum(letter.letter.isalnum() for letter in letters if not letter.hidden)
         found_tables = tables_on_page(page, upright, letters) if count > 0 else []
-        blocks = list(_blocks(text, upright, _replaced(as_written, letters), found_tables))
+        blocks = list(_blocks(text.get_text_range(), as_written, letters, found_tables))
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
         if not found_tables and (readable := _readable(lines)) < LEAST_LETTERS and _draws(page, lines):
@@ -196,13 +196,6 @@ def _below_in_time(page: pypdfium2.PdfPage) -> list[Line]:
         if exc.reason is Reason.TOO_SLOW:
             return []
         raise
-
-
-def _replaced(written: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> dict[tuple[int, str], str]:
-    """Return what replaces letters that are hidden or raised, by their places and as they are written."""
-    pairs = zip(written, letters, strict=True)
-    shown = {(one.index, one.letter): " " if one.hidden else letter.letter for one, letter in pairs}
-    return {read_as: shown_as for read_as, shown_as in shown.items() if read_as[1] != shown_as}
 
 
 def _turn(text: pypdfium2.PdfTextPage) -> int:
@@ -265,17 +258,23 @@ def _paths(page: pypdfium2.PdfPage, most: int) -> int:
 
 
 def _blocks(
-    page: pypdfium2.PdfTextPage, upright: Upright, shown: Mapping[tuple[int, str], str], tables: Sequence[Table]
+    text: str, written: Sequence[PlacedLetter], letters: Sequence[PlacedLetter], tables: Sequence[Table]
 ) -> Iterator[Block]:
-    """Yield the page's lines without the letters of its tables, each of which comes where its first letter stands."""
+    """Yield the page's lines without the letters of its tables, each of which comes where its first letter stands.
+
+    `letters` are those of `written` with raised ones in raised characters; hidden ones become blanks.
+    """
+    pairs = zip(written, letters, strict=True)
+    shown = {(one.index, one.letter): " " if one.hidden else letter.letter for one, letter in pairs}
+    boxes = {letter.index: letter.box for letter in letters if not letter.hidden}
     homes = {index: table for table in tables for index in table.letters}
     placed: set[int] = set()
     start = 0
-    for written in page.get_text_range().split("\n"):
-        raw = "".join(shown.get((start + i, c), c) for i, c in enumerate(written))
+    for line in text.split("\n"):
+        raw = "".join(shown.get((start + i, c), c) for i, c in enumerate(line))
         for table, at, part in _parts(start, raw, homes):
             if table is None:
-                yield from _line(page, upright, at, part)
+                yield from _line(boxes, at, part)
             elif id(table) not in placed:
                 placed.add(id(table))
                 yield table
@@ -292,27 +291,19 @@ def _parts(start: int, raw: str, homes: Mapping[int, Table]) -> Iterator[tuple[T
     yield home, start + begin, raw[begin:]
 
 
-def _boxes(page: pypdfium2.PdfTextPage, start: int, raw: str) -> list[tuple[float, float, float, float]]:
-    drawn = [start + i for i, c in enumerate(raw) if not c.isspace() and c != "\ufffe"]
-    most = page.count_chars()
-    # The first few, the middle and the last show the size and the place of a line: each look-up is a call into pdfium.
-    chosen = dict.fromkeys([*drawn[:3], *drawn[len(drawn) // 2 :][:1], *drawn[-1:]])
-    return [page.get_charbox(i, loose=True) for i in chosen if i < most]
-
-
-def _line(page: pypdfium2.PdfTextPage, upright: Upright, start: int, raw: str) -> Iterator[Line]:
+def _line(boxes: Mapping[int, Box], start: int, raw: str) -> Iterator[Line]:
     # U+FFFE stands where pdfium saw a hyphen that only breaks a word.
     text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
     if not text.strip():
         return
-    boxes = [upright.box(*box) for box in _boxes(page, start, raw)]
-    heights = Counter(round((top - bottom) * 2) / 2 for _, bottom, _, top in boxes)
+    found = [boxes[at] for at in range(start, start + len(raw)) if at in boxes]
+    heights = Counter(round((box.top - box.bottom) * 2) / 2 for box in found)
     yield Line(
         text=" ".join(text.split()),
         size_step=heights.most_common(1)[0][0] if heights else 0.0,
-        left=min((b[0] for b in boxes), default=0.0),
-        bottom=min((b[1] for b in boxes), default=0.0),
-        right=max((b[2] for b in boxes), default=0.0),
-        top=max((b[3] for b in boxes), default=0.0),
+        left=min((box.left for box in found), default=0.0),
+        bottom=min((box.bottom for box in found), default=0.0),
+        right=max((box.right for box in found), default=0.0),
+        top=max((box.top for box in found), default=0.0),
         spaced_end=text.endswith(" "),
     )

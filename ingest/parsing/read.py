@@ -8,10 +8,10 @@ from ingest.parsing.delimited import delimiter_of, parse_delimited
 from ingest.parsing.docx import parse_docx
 from ingest.parsing.html import parse_html
 from ingest.parsing.hwp import MAGIC, parse_hwpx, parse_ole
-from ingest.parsing.image import image_format, parse_image
+from ingest.parsing.image import image_format, lines_of_image
 from ingest.parsing.mail import is_mail, parse_mail
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Parsed, Reason, Unreadable
-from ingest.parsing.pdf import is_pdf, parse_pdf
+from ingest.parsing.pdf import ReadPage, assemble, is_pdf, parse_pdf
 from ingest.parsing.pptx import parse_pptx
 from ingest.parsing.text import decode, parse_markdown, parse_text
 from ingest.parsing.xlsx import parse_xlsx
@@ -57,7 +57,7 @@ def _parse(path: Path, head: bytes, on_page: OnPage) -> Parsed:
     if is_pdf(head):
         return parse_pdf(path, on_page)
     if kind := image_format(head):
-        return parse_image(path, kind, on_page)
+        return assemble(kind, [ReadPage([*lines]) for lines in lines_of_image(path, on_page)], "")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _parse_office(path, on_page)
     if head.startswith(MAGIC):

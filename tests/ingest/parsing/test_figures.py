@@ -34,8 +34,6 @@ def prose(html: str) -> str:
         ("<p>연 1%</p><p>우대 2%</p>", "연 1% 우대 2%"),
         ("<ul><li>1%<li>2%</ul>", "1% 2%"),
         ('<span style="display:block">1%</span><span style="display:block">2%</span>', "1% 2%"),
-        ('<span class="b">3.5</span><span class="b">4.0</span>', "3.5 4.0"),
-        ('<b class="b">1인당 5</b><b class="b">10만원 이상</b>', "1인당 5 10만원 이상"),
         ("3.5<img src=a>4.0", "3.5 4.0"),
         ("3<sup>년</sup>", "3년"),
         ('5,000<sup class="note">1)</sup>원', "5,000¹⁾원"),
@@ -75,16 +73,10 @@ def test_figures_on_lines_of_their_own_are_not_joined(block: str) -> None:
         "<details><summary>한도 5</summary>90원</details>",
         '<fieldset><legend>한도 5</legend><span style="float: right">90원</span></fieldset>',
         '<span>한도 5</span><span style="display: block">90원</span>',
-        '<span class="name">한도 5</span><span class="value">90원</span>',
     ],
 )
 def test_figures_of_two_parts_of_a_page_are_not_joined(html: str) -> None:
     assert parse_html(f"<html><body><div>{html}</div></body></html>").pages[0].markdown.split() == ["한도", "5", "90원"]
-
-
-def test_decimals_of_their_own_class_stay_in_their_figure() -> None:
-    assert prose('<span class="a">3</span><span class="b">.50</span><span class="c">%</span>') == "3.50%"
-    assert prose('<span class="a">-</span><span class="b">3</span><span class="c">％</span>') == "-3％"
 
 
 def test_boxes_of_a_page_say_whether_they_are_checked() -> None:
