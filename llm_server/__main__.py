@@ -227,7 +227,8 @@ def plan(
         result = plan_capacity(chosen, load)
     except (UnknownProfile, CannotServe, ValueError) as exc:
         raise failure(exc) from exc
-    print(f"profile           {chosen.name}: {chosen.served_name} ({chosen.speeds.measured})")
+    print(f"profile           {chosen.name}: {chosen.served_name}")
+    print(f"speeds            {chosen.speeds.measured}")
     print(
         f"one replica       {result.answers_per_second:.2f} answers/s, {result.streams} streams, by {result.bound_by}"
     )
