@@ -202,7 +202,7 @@ class Followed:
 
 async def follow(file: Path, product: MakeRun, staff: httpx2.AsyncClient) -> Followed:
     """Upload a file and ask until its job has ended."""
-    probing, stop, asked = file.with_suffix(".probing"), file.with_suffix(".stop"), list[float]()
+    probing, stop, asked = Path(f"{file}.probing"), Path(f"{file}.stop"), list[float]()
     probes, read_within, state = list[float](), 0.0, "queued"
 
     async def prober() -> None:
