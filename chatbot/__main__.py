@@ -33,6 +33,7 @@ from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening, wrong_settings
 from knowledge import withdrawals
 from knowledge.bank import BankRefused
+from knowledge.command_line import complete
 from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import MACHINE, ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
@@ -138,10 +139,19 @@ def migrate() -> None:
         typer.echo(f"{owner} {revision}")
 
 
+def known_roles(roles: list[str]) -> list[str]:
+    """Return the roles, or refuse one that does not exist."""
+    if unknown := set(roles) - ROLES:
+        raise typer.BadParameter(f"there is no role {min(unknown)}: choose from {', '.join(sorted(ROLES))}")
+    return roles
+
+
 @app.command()
 def token(
     name: Annotated[str, typer.Argument(help="The customer or staff member to be.")] = "guest",
-    role: Annotated[list[str], typer.Option(help=f"A role: {', '.join(sorted(ROLES))}.")] = ["customer"],
+    role: Annotated[list[str], typer.Option(callback=known_roles, help=f"A role: {', '.join(sorted(ROLES))}.")] = [
+        "customer"
+    ],
     tenant: Annotated[str, typer.Option(help="The bank.")] = "hanbit",
     group: Annotated[list[str], typer.Option(help="A reader group beside every customer's.")] = [],
     hours: Annotated[float, typer.Option(help="How long it is good for.")] = 12,
@@ -414,6 +424,8 @@ async def _verify(
 async def _anchor(_audit: Audit, anchors: Anchors | None) -> str | None:
     return await anchors.anchor() if anchors else None
 
+
+complete(app, "Exit codes: 0 done; 1 something failed, or differs; 2 an argument or a setting is wrong.")
 
 if __name__ == "__main__":
     app()

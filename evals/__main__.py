@@ -89,6 +89,7 @@ from ingest.errors import IngestError
 from ingest.parsing import WeightsMissing
 from ingest.settings import Settings
 from knowledge.bank import Bank, BankRefused, read_banks
+from knowledge.command_line import complete
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 
@@ -527,6 +528,8 @@ def report_drift(
     else:
         output.write_text(text, "utf-8")
 
+
+complete(app, "Exit codes: 0 done; 1 a gate failed; 2 nothing could be measured; 130 interrupted.")
 
 if __name__ == "__main__":
     app()

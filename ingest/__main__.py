@@ -47,6 +47,7 @@ from ingest.uploads import open_blobs
 from ingest.wiring import open_services
 from knowledge import withdrawals
 from knowledge.bank import Banks, read_banks
+from knowledge.command_line import complete
 from knowledge.embedding import EmbeddingUnavailable, read_model_config
 from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable, optimize_folder
 from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
@@ -321,18 +322,19 @@ async def _status(settings: Settings, tenant: str, console: Console) -> None:
 
 @app.command()
 def jobs(
-    state: Annotated[JobState, typer.Option(help="Jobs in which state.")] = JobState.DEAD,
+    state: Annotated[list[JobState], typer.Option(help="Jobs in which state.")] = [JobState.FAILED, JobState.DEAD],
     tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
 ) -> None:
-    """List jobs: without --state the dead letters, which were tried three times."""
+    """List jobs: without --state those that failed and the dead letters, which were tried three times."""
     run_or_exit(_jobs(settings_or_exit(), tenant, state, Console()))
 
 
-async def _jobs(settings: Settings, tenant: str, state: JobState, console: Console) -> None:
+async def _jobs(settings: Settings, tenant: str, states: list[JobState], console: Console) -> None:
     async with _catalogue(settings) as (catalogue, _job_claims):
-        for job, version in await all_jobs(catalogue, tenant, state):
-            line = f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}"
-            console.print(line, markup=False, soft_wrap=True)
+        for state in states:
+            for job, version in await all_jobs(catalogue, tenant, state):
+                line = f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}"
+                console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -466,6 +468,8 @@ def _index_unavailable(exc: IndexUnavailable) -> str:
         )
     return f"{exc}."
 
+
+complete(app, "Exit codes: 0 done; 1 something failed; 2 an argument or a setting is wrong; 130 interrupted.")
 
 if __name__ == "__main__":
     app()

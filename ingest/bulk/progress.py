@@ -153,6 +153,14 @@ def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneI
             " command again to continue",
             style="red",
         )
+    _print_what_waits(outcomes, console, zone)
+
+
+def _print_what_waits(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneInfo) -> None:
+    drafts = sum(outcome.state is State.INDEXED and outcome.reason is None for outcome in outcomes)
+    if drafts:
+        where = "on the staff page, or by the same command with --approved-by NAME"
+        console.print(f"waiting for approval: {drafts}, {where}", markup=False, soft_wrap=True)
     waiting = [o.visible_from for o in outcomes if o.state is State.APPROVED and o.visible_from is not None]
     if waiting:
         first = datetime.fromtimestamp(min(waiting), zone).strftime("%Y-%m-%d %H:%M")

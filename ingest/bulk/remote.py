@@ -109,7 +109,7 @@ async def _upload(http: aiohttp.ClientSession, api: Api, file: SourceFile) -> tu
         body = await anyio.Path(file.path).read_bytes()
     except OSError as exc:
         return LoadOutcome(file=file, reason="unreadable_file", detail=exc.strerror), None
-    form = aiohttp.FormData()
+    form = aiohttp.FormData(quote_fields=False)  # else a Korean file name is sent percent-encoded
     form.add_field("file", body, filename=file.path.name, content_type="application/octet-stream")
     for name, value in _fields(file.metadata, file.document_id):
         form.add_field(name, value)

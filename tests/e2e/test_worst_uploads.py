@@ -210,7 +210,7 @@ async def follow(file: Path, product: MakeRun, staff: httpx2.AsyncClient) -> Fol
         probes.extend(await anyio.to_process.run_sync(probe, address, str(probing), str(stop)))
 
     async def is_probing() -> bool:
-        return probing.exists()
+        return await anyio.Path(probing).exists()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(prober)
@@ -223,7 +223,7 @@ async def follow(file: Path, product: MakeRun, staff: httpx2.AsyncClient) -> Fol
             state = job["state"]
             if job["stage"] in {"receive", "parse"}:
                 read_within = time.monotonic() - begun
-        stop.touch()
+        await anyio.Path(stop).touch()
     ended = (await staff.get(f"/v1/documents/{received['document_id']}/versions/{received['version']}")).json()
     assert ended["state"] == "indexed" or (ended["state"] == "failed" and ended["reason"])
     return Followed(

@@ -74,7 +74,11 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     assert code == 1
     assert "locked.pdf: encrypted" in output
     assert "empty.txt: empty_text" in output
+    assert "waiting for approval: 1, on the staff page, or by the same command with --approved-by NAME" in output
     assert states(tmp_path / "data") == {"indexed": 1, "failed": 2}
+    code, output = run(weights, tmp_path / "data", "jobs")
+    assert (code, output.count("\n")) == (0, 2), "those that failed, without asking for them"
+    assert "locked.pdf  failed at parse" in output
     code, output = run(weights, tmp_path / "data", "status")
     assert code == 0
     assert "locked.pdf: encrypted" in output
@@ -230,11 +234,17 @@ def test_load_goes_through_the_api_of_a_running_process(
         assert "active" in output
         code, output = run(weights, tmp_path / "elsewhere", "load", str(folder), *through, *approver)
         assert (code, output.count("was there")) == (0, 10), output
+        (korean := tmp_path / '예금 "약관".md').write_text(samples.MARKDOWN.replace("2.35", "4.00"), "utf-8")
+        code, output = run(weights, tmp_path / "elsewhere", "load", str(korean), *through)
+        assert code == 0, output
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(WAIT_SECONDS)
     assert server.returncode == 0
-    assert states(tmp_path / "data") == {"approved": 10}
+    assert states(tmp_path / "data") == {"approved": 10, "indexed": 1}
+    with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
+        (sent,) = database.execute("SELECT file_name FROM document_versions WHERE state = 'indexed'").fetchone()
+    assert sent == korean.name
 
 
 def test_the_staff_api_lets_nobody_send_a_head_without_an_end(bank: Bank) -> None:

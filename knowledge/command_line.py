@@ -1,0 +1,33 @@
+"""What all our commands have: `--version`, and the exit codes in each help."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+
+def complete(app: typer.Typer, exit_codes: str) -> None:
+    """Give an app `--version`, and its help and that of each of its commands the exit codes."""
+
+    def options(
+        context: typer.Context,
+        *,
+        is_version_asked: Annotated[
+            bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")
+        ] = False,
+    ) -> None:
+        if is_version_asked:
+            typer.echo(f"{context.info_name} {version('bank-chatbot')}")
+            raise typer.Exit
+
+    app.callback(invoke_without_command=True)(options)
+    _add_epilog(app, exit_codes)
+
+
+def _add_epilog(app: typer.Typer, epilog: str) -> None:
+    app.info.epilog = epilog
+    for command in app.registered_commands:
+        command.epilog = epilog
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _add_epilog(group.typer_instance, epilog)
