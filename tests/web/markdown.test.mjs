@@ -11,9 +11,10 @@ test("paragraphs end at a blank line and keep their line breaks", () => {
   assert.deepEqual(blocks.map(({ type, lines }) => [type, lines.map(at)]), [["paragraph", ["하나", "둘"]], ["paragraph", ["셋"]]]);
 });
 
-test("lists keep their kind and first number; an indented line belongs to its item", () => {
-  const [blocks, at] = parse("- 하나\n- 둘\n  이어서\n\n3. 셋\n4) 넷");
-  assert.deepEqual(blocks.map(({ ordered, first }) => [ordered, first]), [[false, 1], [true, 3]]);
+test("lists keep their kind and each item's own number; an indented line belongs to its item", () => {
+  const [blocks, at] = parse("- 하나\n- 둘\n  이어서\n\n3. 셋\n5) 넷");
+  assert.deepEqual(blocks.map(({ ordered }) => ordered), [false, true]);
+  assert.deepEqual(blocks[1].numbers, [3, 5]);
   assert.deepEqual(blocks[0].items.map((item) => item.map(at)), [["하나"], ["둘", "이어서"]]);
   assert.deepEqual(blocks[1].items.map((item) => item.map(at)), [["셋"], ["넷"]]);
 });

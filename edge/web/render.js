@@ -1,4 +1,5 @@
-// Answers and passages as DOM nodes: blocks of the small Markdown, citation markers behind what they prove, highlights.
+// Answers and passages as DOM nodes, for customers and for staff alike: blocks of the small Markdown, citation markers
+// behind what they prove, highlights.
 
 import { el } from "./dom.js";
 import { parseBlocks, parseInline } from "./markdown.js";
@@ -9,6 +10,7 @@ import { utf16Offset } from "./text.js";
  * `markers` are `{end, ...}` with `end` in code points, each made into a node by `makeMarker`.
  */
 export function renderAnswer(container, text, markers, makeMarker) {
+  const place = (node, marker) => groupAt(node).append(makeMarker(marker));
   const placed = placeMarkers(text, markers);
   const blocks = parseBlocks(text).map((block, n, all) => {
     const from = n === 0 ? -1 : block.start;
@@ -20,7 +22,7 @@ export function renderAnswer(container, text, markers, makeMarker) {
     const key = JSON.stringify([block.type, text.slice(block.start, block.end), own.map((m) => [m.at - block.start, m.key])]);
     const old = container.children[n];
     if (old?.dataset.key === key) return;
-    const fresh = new Painter(text, own, [], makeMarker).paint(block);
+    const fresh = new Painter(text, own, [], place, "mark").paint(block);
     fresh.dataset.key = key;
     if (old) old.replaceWith(fresh);
     else container.append(fresh);
@@ -31,9 +33,17 @@ export function renderAnswer(container, text, markers, makeMarker) {
   }
 }
 
-/** Return nodes for a passage with the UTF-16 ranges `marks` highlighted. */
-export function renderPassage(text, marks) {
-  return parseBlocks(text).map((block) => new Painter(text, [], marks, null).paint(block));
+/**
+ * Return nodes for a passage with the UTF-16 ranges `marks` inside elements of `tag`; before a mark (also an empty one)
+ * stands what was `removed` there.
+ */
+export function renderPassage(text, marks, tag = "mark") {
+  const place = (node, { removed }) => node.append(el("del", {}, removed));
+  const gone = marks.filter(({ removed }) => removed).map((mark) => ({ ...mark, at: mark.start }));
+  return parseBlocks(text).map((block, n, all) => {
+    const [from, to] = [n === 0 ? 0 : block.start, all[n + 1]?.start ?? Infinity];
+    return new Painter(text, gone.filter(({ at }) => at >= from && at < to), marks, place, tag).paint(block);
+  });
 }
 
 function placeMarkers(text, markers) {
@@ -46,11 +56,13 @@ function placeMarkers(text, markers) {
 }
 
 class Painter {
-  constructor(text, markers, marks, makeMarker) {
+  /** `place(node, marker)` adds a marker to the end of a node; `tag` is the element around what `marks` name. */
+  constructor(text, markers, marks, place, tag) {
     this.text = text;
     this.pending = [...markers];
     this.marks = marks;
-    this.makeMarker = makeMarker;
+    this.place = place;
+    this.tag = tag;
   }
 
   paint(block) {
@@ -73,13 +85,13 @@ class Painter {
     return node;
   }
 
-  list({ ordered, first, items }) {
-    const node = el(ordered ? "ol" : "ul", ordered && first !== 1 ? { start: first } : {});
-    for (const lines of items) {
-      const item = el("li");
+  list({ ordered, numbers, items }) {
+    const node = el(ordered ? "ol" : "ul");
+    items.forEach((lines, n) => {
+      const item = el("li", { value: ordered ? numbers[n] : null });
       this.#lines(item, lines);
       node.append(item);
-    }
+    });
     return node;
   }
 
@@ -124,14 +136,14 @@ class Painter {
     for (const to of [...new Set(cuts)].sort((a, b) => a - b).concat(end)) {
       const piece = this.text.slice(from, to);
       const marked = this.marks.some((mark) => mark.start <= from && to <= mark.end);
-      node.append(marked ? el("mark", {}, piece) : piece);
+      node.append(marked ? el(this.tag, {}, piece) : piece);
       this.#markersUpTo(to, node);
       from = to;
     }
   }
 
   #markersUpTo(limit, node) {
-    while (this.pending.length && this.pending[0].at <= limit) groupAt(node).append(this.makeMarker(this.pending.shift()));
+    while (this.pending.length && this.pending[0].at <= limit) this.place(node, this.pending.shift());
   }
 }
 

@@ -80,13 +80,16 @@ function listAt(lines, first) {
   const ordered = NUMBER.test(lines[first].text) && !BULLET.test(lines[first].text);
   const sign = ordered ? NUMBER : BULLET;
   const items = [];
+  const numbers = []; // each item's own: a list may leave some out
   let n = first;
   for (; n < lines.length && !isBlank(lines[n]); n += 1) {
-    if (sign.test(lines[n].text)) items.push([afterSign(lines[n], sign)]);
-    else if (/^\s+\S/.test(lines[n].text)) items.at(-1).push(afterSign(lines[n], BULLET));
+    if (sign.test(lines[n].text)) {
+      items.push([afterSign(lines[n], sign)]);
+      numbers.push(Number(sign.exec(lines[n].text)[1]));
+    } else if (/^\s+\S/.test(lines[n].text)) items.at(-1).push(afterSign(lines[n], BULLET));
     else break;
   }
-  return [{ type: "list", ordered, first: ordered ? Number(NUMBER.exec(lines[first].text)[1]) : 1, items }, n];
+  return [{ type: "list", ordered, numbers, items }, n];
 }
 
 function tableAt(lines, first) {
