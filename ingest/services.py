@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from anyio import Semaphore
 from pydantic import BaseModel, Field, PositiveInt
 
 from edge.sign_in import SignIn
@@ -34,7 +35,8 @@ class Services:
     """The parts that steps, routes and probes use; only the API needs `authenticator`, `ingest load` no `job_broker`.
 
     `previewer` draws pages for reviewers, who so do not wait behind a file that is being indexed. `review_limiter` runs
-    one comparison or screening of whole texts at a time. `now` returns Unix seconds.
+    one comparison or screening of whole texts at a time, `downloads` bounds the originals that are being downloaded.
+    `now` returns Unix seconds.
     """
 
     settings: PipelineSettings
@@ -43,6 +45,7 @@ class Services:
     blobs: Blobs
     catalogue: Catalogue
     chunking: Chunking
+    downloads: Semaphore
     index: Index
     job_broker: JobBroker | None
     job_claims: JobClaims

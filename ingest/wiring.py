@@ -40,6 +40,8 @@ from telemetry.groups import first_failure
 from telemetry.ocsf import Code
 from telemetry.siem import open_siem
 
+MOST_DOWNLOADS = 4
+"""Originals that staff download at once, each a copy on the disk."""
 MOST_EMBED_WORKERS = 4
 """Threads that share one model; each further one takes 110 MB."""
 
@@ -92,6 +94,7 @@ async def open_services(
             blobs=blobs,
             catalogue=catalogue,
             chunking=chunking,
+            downloads=anyio.Semaphore(MOST_DOWNLOADS),
             index=index,
             job_broker=job_broker,
             job_claims=JobClaims(catalogue, this_process()),

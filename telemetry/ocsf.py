@@ -39,6 +39,7 @@ class Code(StrEnum):
     VERSION_DATED = "version_dated"
     DOCUMENT_ROLLED_BACK = "document_rolled_back"
     DOCUMENT_DELETED = "document_deleted"
+    ORIGINAL_DOWNLOADED = "original_downloaded"
     AUDIT_DIFFERS = "audit_differs"
     ORIGINAL_CHANGED = "original_changed"
 
@@ -71,6 +72,9 @@ KINDS: Final[dict[Code, _Kind]] = {
     Code.VERSION_DATED: _Kind(Class.ENTITY_MANAGEMENT, _UPDATE, _LOW, "A version's dates were changed", _VERSION),
     Code.DOCUMENT_ROLLED_BACK: _Kind(Class.ENTITY_MANAGEMENT, _UPDATE, _MEDIUM, "A version was brought back", _VERSION),
     Code.DOCUMENT_DELETED: _Kind(Class.ENTITY_MANAGEMENT, _DELETE, _MEDIUM, "A document was withdrawn", _DOCUMENT),
+    Code.ORIGINAL_DOWNLOADED: _Kind(
+        Class.ENTITY_MANAGEMENT, _READ, _INFORMATIONAL, "An original was downloaded", _VERSION
+    ),
     Code.AUDIT_DIFFERS: _Kind(
         Class.DETECTION_FINDING, _CREATE_FINDING, _HIGH, "Audit rows are not what was written", "audit trail"
     ),

@@ -6,9 +6,9 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from ingest.catalogue import DocumentSummary, Job, Received, State, Version, VersionKey
+from ingest.catalogue import DocumentSummary, Job, Received, State, Version
 from ingest.parsing import LeftOut
-from ingest.review import DiffLine, FindingKind, Kind, PassageFinding
+from ingest.review import Change, FindingKind, PassageFinding
 from knowledge.passage import Hit, Language, Passage
 
 
@@ -185,39 +185,29 @@ class FindingsOut(BaseModel):
         return cls(passages=passages, findings=listed, more=more)
 
 
-class PieceOut(BaseModel):
-    """A part of a line; `changed` where the other version says something else."""
+class ChangeOut(BaseModel):
+    """A stretch of passage `n`, in code points, that replaces the text `removed`; one of the two may be empty."""
 
-    text: str
-    changed: bool
-
-
-class LineOut(BaseModel):
-    """A line of the version, of the one it is compared with, or of both."""
-
-    kind: Kind
-    pieces: list[PieceOut]
+    n: int
+    start: int
+    end: int
+    removed: str
 
 
-class DifferencesOut(BaseModel):
-    """Each place where a version differs from another; `more` where there are more places than are listed."""
+class ChangesOut(BaseModel):
+    """The changes since version `against`; `more` where there are more than are listed.
 
-    document_id: str
-    version: int
-    against: int
-    places: list[list[LineOut]]
+    Without `against` no earlier version was approved.
+    """
+
+    against: int | None
+    changes: list[ChangeOut]
     more: bool
 
     @classmethod
-    def of(cls, hunks: Sequence[Sequence[DiffLine]], key: VersionKey, *, against: int, more: bool) -> Self:
-        listed = [
-            [
-                LineOut(kind=line.kind, pieces=[PieceOut(text=p.text, changed=p.changed) for p in line.pieces])
-                for line in hunk
-            ]
-            for hunk in hunks
-        ]
-        return cls(document_id=key.document_id, version=key.version, against=against, places=listed, more=more)
+    def of(cls, changes: Sequence[Change], *, against: int | None, more: bool) -> Self:
+        listed = [ChangeOut(n=c.n, start=c.start, end=c.end, removed=c.removed) for c in changes]
+        return cls(against=against, changes=listed, more=more)
 
 
 class JobOut(BaseModel):

@@ -9,7 +9,7 @@ from ingest.parsing.chunking import (
     require_tokenizer,
 )
 from ingest.parsing.parsed import Format, LeftOut, OnPage, Parsed, Reason, Unreadable
-from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, preview_page
+from ingest.parsing.preview import LONGEST_SIDE, PagePreview
 from ingest.parsing.process import (
     Answer,
     Parser,
@@ -20,13 +20,12 @@ from ingest.parsing.process import (
     read_as_requested,
     serve,
 )
-from ingest.parsing.read import read_document, whole_file_budget
+from ingest.parsing.read import read_document
 from ingest.parsing.readers import Readers, ReadersBusy, open_readers
 from ingest.parsing.sandbox import Restriction
 
 __all__ = [
     "LONGEST_SIDE",
-    "MOST_CHARACTERS",
     "Answer",
     "ChunkSettings",
     "ChunkedDocument",
@@ -49,10 +48,8 @@ __all__ = [
     "open_parser",
     "open_readers",
     "open_tokenizer",
-    "preview_page",
     "read_as_requested",
     "read_document",
     "require_tokenizer",
     "serve",
-    "whole_file_budget",
 ]

@@ -456,7 +456,7 @@ def read_as_requested(request: ParseRequest, on_page: OnPage) -> Answer:
     """
     path = Path(request.path)
     if request.page is not None:
-        return Previewed(preview_page(path, request.page, on_page))
+        return Previewed(preview_page(path, request.page))
     parsed = read_document(path, on_page)
     if request.chunking is None:
         return Read(parsed)

@@ -1,19 +1,16 @@
-"""The review of a version before its approval: screening findings and differences, computed one at a time."""
+"""The review of a version before its approval: screening findings and changes, computed one at a time."""
 
+from ingest.review.changes import Change, changes
 from ingest.review.cpu_limiter import REVIEW_SECONDS, Check, CpuLimiter
-from ingest.review.differences import DiffLine, Kind, differences, lines_of, truncated
 from ingest.review.findings import FindingKind, PassageFinding, passage_findings
 
 __all__ = [
     "REVIEW_SECONDS",
+    "Change",
     "Check",
     "CpuLimiter",
-    "DiffLine",
     "FindingKind",
-    "Kind",
     "PassageFinding",
-    "differences",
-    "lines_of",
+    "changes",
     "passage_findings",
-    "truncated",
 ]

@@ -195,9 +195,16 @@ class Index:
         points, _ = await self._ask(partial(self._engine.page, only=wanted, limit=1))
         return _passage(points[0].payload) if points else None
 
-    async def passages(self, *, tenant: str, document_id: str, version: int) -> list[Passage]:
-        """Return all passages of a version in order, drafts too: the view of the bank's staff, never a customer's."""
+    async def passages(
+        self, *, tenant: str, document_id: str, version: int, after: int = 0, most: int | None = None
+    ) -> list[Passage]:
+        """Return the passages of a version in order, drafts too: the view of the bank's staff, never a customer's.
+
+        With `most` only those of that many numbers above `after`.
+        """
         wanted = _of_version(tenant, document_id, version)
+        if most is not None:
+            wanted = wanted.narrowed(Above("n", after), AtMost("n", after + most))
 
         async def read(collection: str) -> list[Passage]:
             passages: list[Passage] = []

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import anyio
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
@@ -23,6 +24,7 @@ pytestmark = [
 
 TERMS = samples.MARKDOWN + "\n문의: 900101-1234568\n"
 WRONG = "# 지난 행사\n\n## 행사 기간\n\n행사는 2019년 12월 31일에 끝났습니다.\n"
+PAPER = samples.pdf(sign=samples.UNDRAWABLE)
 LOCKED = samples.pdf(password="1")
 # Runs before the page's own scripts: what each file's row said, and what the policy refused.
 WATCH = """
@@ -115,11 +117,19 @@ async def approve_all(page: Page) -> None:
         if not await queue.locator(".cards > li").count():
             return
         await queue.locator(".cards > li a").last.click()
+        await read_to_the_end(page)
         approve = page.locator("#approve")
         await expect(approve).to_have_text("승인 (kim님이 올림)")
         await expect(approve).to_be_enabled()
         await approve.click()
         await expect(page.locator("#decision-said")).to_contain_text("승인했습니다")
+
+
+async def read_to_the_end(page: Page) -> None:
+    """Scroll to every passage."""
+    await expect(page.locator("#approve")).to_be_enabled()
+    for passage in await page.locator("#review-passages .passage").all():
+        await passage.scroll_into_view_if_needed()
 
 
 async def assert_fits(page: Page) -> None:
@@ -161,7 +171,7 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
 
 async def upload_four(page: Page) -> None:
     await page.locator("#readers").fill("vip")
-    files = {"terms.md": TERMS.encode(), "paper.pdf": samples.pdf(sign=samples.UNDRAWABLE), "wrong.md": WRONG.encode()}
+    files = {"terms.md": TERMS.encode(), "paper.pdf": PAPER, "wrong.md": WRONG.encode()}
     await drop(page, files | {"locked.pdf": LOCKED})
     rows = page.locator("#files > li")
     await expect(rows).to_have_count(4)
@@ -186,10 +196,15 @@ async def look_at_own_draft(page: Page) -> None:
     incomplete = review.get_by_text("이 파일의 일부 글자는 여기서 그릴 수 없습니다. 구절에는 빠진 글자가 없습니다.")
     await expect(incomplete).to_have_count(0)
     await expect(review.locator("#review-passages")).to_contain_text("예금자보호법")
-    await review.get_by_role("button", name="다음 쪽").click()
+    await review.get_by_role("heading", name="2쪽", exact=True).scroll_into_view_if_needed()
     await expect(review.get_by_role("img", name="원본 2쪽 그림")).to_be_visible()
     await expect(incomplete).to_be_visible()
-    await expect(review.locator("#page-of")).to_have_text("2 / 2쪽")
+    await expect(review.locator(".page")).to_have_count(2)
+    async with page.expect_download() as download:
+        await review.get_by_role("button", name="원본 내려받기").click()
+    saved = await download.value
+    assert saved.suggested_filename == "paper.pdf"
+    assert await anyio.Path(await saved.path()).read_bytes() == PAPER
 
 
 async def leave_while_files_wait(page: Page, bank: Bank) -> None:
@@ -279,9 +294,9 @@ async def look_at_the_queue(page: Page) -> None:
     await expect(terms.locator(".findings")).to_contain_text("개인정보로 보임: 주민등록번호")
     await expect(queue.locator(".cards > li", has_text="paper.pdf")).to_contain_text("점검에서 나온 것이 없습니다")
     await terms.locator("a").click()
-    await expect(page.locator("#original")).to_contain_text("목돈을 한 번에 맡기는 예금입니다.")
+    await expect(page.locator("#review-passages")).to_contain_text("목돈을 한 번에 맡기는 예금입니다.")
     await page.locator("#review-findings button").first.click()
-    await expect(page.locator("#review-passages > li:focus")).to_contain_text("900101-1234568")
+    await expect(page.locator("#review-passages li:focus")).to_contain_text("900101-1234568")
     await assert_readable(page)
 
 
@@ -340,12 +355,12 @@ async def upload_second_version(page: Page, document: str) -> None:
 
 
 async def compare(page: Page, document: str) -> None:
-    await visit(page, document)
-    second = page.locator("#versions > li[data-version='2']")
-    await expect(second.get_by_label("비교할 판")).to_have_value("1")
-    await second.get_by_role("button", name="비교").click()
-    await expect(second.locator("del mark")).to_have_text("2.35%")
-    await expect(second.locator("ins mark")).to_have_text("2.75%")
+    review = await visit(page, document.replace("#/document/", "#/review/") + "/2")
+    await expect(review.locator("#review-changes")).to_contain_text("승인된 판 1에서 달라진 구절 1개")
+    await expect(review.locator(".passage td del")).to_have_text("2.35%")
+    await expect(review.locator(".passage td ins")).to_have_text("2.75%")
+    await review.locator("#review-changes button").click()
+    await expect(review.locator("li.passage:focus ins")).to_have_text("2.75%")
 
 
 async def roll_back(page: Page, document: str) -> None:
@@ -440,3 +455,34 @@ async def look_everywhere(page: Page, document: str) -> None:
         await assert_fits(page)
         assert not re.search("[가-힣]", await page.locator("nav#views").inner_text())
     await assert_readable(page)
+
+
+async def test_a_long_document_comes_in_pages_and_what_has_not_been_on_the_screen_is_counted(
+    browser: Browser, bank: Bank
+) -> None:
+    async def unseen() -> int:
+        return int(re.findall(r"구절 (\d+)개", await page.locator("#approve").inner_text())[0])
+
+    sections = [f"## 제{n}조\n\n제{n}조의 금리는 연 {n}.5%입니다. " + "가나다라 " * 40 for n in range(1, 91)]
+    with bank.client() as http:
+        text = "# 긴 약관\n\n" + "\n\n".join([*sections, "## 문의\n\n900101-1234568"])
+        reply = http.post("/v1/documents", files={"file": ("long.md", text.encode())}, data={"document_id": "long"})
+        bank.finish(http, [reply.json()["job_id"]])
+        count = http.get("/v1/documents/long/versions/1").json()["passages"]
+    assert count > 200
+    async with opened(browser, bank) as page:
+        await enter(page, bank, "lee", "approver")
+        await visit(page, "#/review/long/1")
+        approve, passages = page.locator("#approve"), page.locator("#review-passages .passage")
+        await expect(passages).to_have_count(100)
+        await expect(approve).to_be_enabled()
+        at_first = await unseen()
+        assert count - 5 < at_first <= count
+        while await unseen() == at_first:
+            await page.keyboard.press("PageDown")
+        await page.locator("#review-findings button").last.click()  # leads to the last passage
+        await expect(page.locator(f"#passage-{count}:focus")).to_contain_text("900101-1234568")
+        await expect(passages).to_have_count(count)
+        assert count // 2 < await unseen() < at_first, "all that lies between has not been on the screen"
+        await approve.click()
+        await expect(page.locator("#decision-said")).to_contain_text("승인했습니다")

@@ -92,11 +92,12 @@ async def passages(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PassagesOut:
     """List a version's passages as they would be cited, drafts too."""
-    await catalogue.version(key)
-    stored = await index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    rest = [passage for passage in stored if passage.n > cursor]
-    page = [PassageOut.of(passage) for passage in rest[:limit]]
-    return PassagesOut(passages=page, next=page[-1].n if len(rest) > limit else None)
+    last = (await catalogue.version(key)).passages
+    page = await index.passages(
+        tenant=key.tenant, document_id=key.document_id, version=key.version, after=cursor, most=limit
+    )
+    listed = [PassageOut.of(passage) for passage in page]
+    return PassagesOut(passages=listed, next=cursor + limit if cursor + limit < last else None)
 
 
 @router.post("/{document_id}/versions/{version}/approve")

@@ -1,26 +1,52 @@
-"""The review before a decision: pages of the original, screening findings, differences from another version."""
+"""The review before a decision: pages of a PDF, screening findings, changes, and the original to download."""
 
-from typing import Annotated
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
+from itertools import islice
+from pathlib import Path as FilePath
+from typing import Annotated, Final
 
 import anyio
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Response
+from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
+from ingest.api.auth import Staff
 from ingest.api.dependencies import TheServices
-from ingest.api.routes.documents import VersionNumber, named_version
-from ingest.api.schemas import DifferencesOut, FindingsOut
-from ingest.catalogue import Catalogue, VersionKey
-from ingest.errors import CannotShow, NotFound, Unavailable, Unprocessable, WrongState
-from ingest.parsing import PagePreview, Parser, ParserUnavailable, Unreadable
-from ingest.review import REVIEW_SECONDS, differences, lines_of, passage_findings, truncated
+from ingest.api.routes.documents import named_version, tell
+from ingest.api.schemas import ChangesOut, FindingsOut
+from ingest.catalogue import Catalogue, Version, VersionKey
+from ingest.errors import CannotShow, NotFound, Unavailable, WrongState
+from ingest.parsing import Format, PagePreview, Parser, ParserUnavailable, Unreadable
+from ingest.review import REVIEW_SECONDS, changes, passage_findings
 from ingest.uploads import Blobs
 from knowledge.index import Index
 from knowledge.passage import Passage
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}", tags=["review"])
 
+DOWNLOAD_SECONDS = 15 * 60.0
 MOST_FINDINGS = 200
-MOST_COMPARED = 10_000  # lines
-MOST_SHOWN = 2_000  # lines
+MOST_CHANGES = 2_000
+
+_OFFICE = "application/vnd.openxmlformats-officedocument"
+_MEDIA_TYPES: Final[Mapping[str, str]] = {
+    Format.MARKDOWN: "text/markdown",  # without a charset, which nobody has stored
+    Format.TEXT: "text/plain",
+    Format.HTML: "text/html",
+    Format.PDF: "application/pdf",
+    Format.DOCX: f"{_OFFICE}.wordprocessingml.document",
+    Format.XLSX: f"{_OFFICE}.spreadsheetml.sheet",
+    Format.PPTX: f"{_OFFICE}.presentationml.presentation",
+    Format.CSV: "text/csv",
+    Format.EML: "message/rfc822",
+    Format.HWP: "application/x-hwp",
+    Format.HWPX: "application/hwp+zip",
+    Format.PNG: "image/png",
+    Format.JPEG: "image/jpeg",
+    Format.TIFF: "image/tiff",
+}
 
 Key = Annotated[VersionKey, Depends(named_version)]
 
@@ -30,23 +56,21 @@ Key = Annotated[VersionKey, Depends(named_version)]
     response_class=Response,
     responses={
         200: {
-            "content": {"image/png": {}, "text/plain": {}},
+            "content": {"image/png": {}},
             "description": "`X-Page-Count`: how many; `X-Picture-Incomplete`: letters that no font here draws",
         }
     },
 )
 async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, le=1_000_000)]) -> Response:
-    """Return a page of the original: a PDF's as a picture, others as the text that was read of it."""
+    """Return the picture of a page of a PDF or an image."""
     version = await services.catalogue.version(key)
     preview = await _preview(version.sha256, page, services.blobs, services.previewer)
-    if preview.picture is None and preview.text is None:
+    if preview.picture is None:
         raise NotFound(f"it has no page {page}")
     headers = {"x-page-count": str(preview.pages), "cache-control": "private, no-store"}
     if preview.is_incomplete:
         headers["x-picture-incomplete"] = "true"
-    if preview.picture is not None:
-        return Response(preview.picture, media_type="image/png", headers=headers)
-    return Response(preview.text, media_type="text/plain; charset=utf-8", headers=headers)
+    return Response(preview.picture, media_type="image/png", headers=headers)
 
 
 @router.get("/findings")
@@ -57,16 +81,65 @@ async def findings(key: Key, services: TheServices) -> FindingsOut:
     return FindingsOut.of(all_findings[:MOST_FINDINGS], passages=len(passages), more=len(all_findings) > MOST_FINDINGS)
 
 
-@router.get("/diff")
-async def diff(key: Key, services: TheServices, against: Annotated[VersionNumber, Query()]) -> DifferencesOut:
-    """Return where a version's text differs from that of another version of the document."""
-    other = VersionKey(tenant=key.tenant, document_id=key.document_id, version=against)
-    old = lines_of(await _passages(other, services.catalogue, services.index))
-    new = lines_of(await _passages(key, services.catalogue, services.index))
-    if max(len(old), len(new)) > MOST_COMPARED:
-        raise Unprocessable(f"versions of more than {MOST_COMPARED} lines are not compared")
-    hunks, more = await services.review_limiter.run(lambda check: truncated(differences(old, new, check), MOST_SHOWN))
-    return DifferencesOut.of(hunks, key, against=against, more=more)
+@router.get("/changes", name="changes")
+async def changes_of(key: Key, services: TheServices) -> ChangesOut:
+    """Return the changes of a version's passages since the last version before it that was approved."""
+    new = await _passages(key, services.catalogue, services.index)
+    for earlier in reversed(await services.catalogue.versions(key.tenant, key.document_id)):
+        if earlier.key.version < key.version and earlier.visible_from is not None:
+            old = await _indexed(earlier.key, services.index)
+            if old:
+                break
+    else:
+        return ChangesOut.of([], against=None, more=False)
+    found = await services.review_limiter.run(lambda check: list(islice(changes(old, new, check), MOST_CHANGES + 1)))
+    return ChangesOut.of(found[:MOST_CHANGES], against=earlier.key.version, more=len(found) > MOST_CHANGES)
+
+
+class _Download(FileResponse):
+    """A file whose client has DOWNLOAD_SECONDS to take it; the connection of a slower one is cut."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.move_on_after(DOWNLOAD_SECONDS):
+            await super().__call__(scope, receive, send)
+
+
+async def original_on_disk(key: Key, services: TheServices) -> AsyncGenerator[tuple[Version, FilePath]]:
+    """Yield a version and a copy of its original, until the response was sent.
+
+    Raises:
+        Unavailable: as many originals are being downloaded as may be, or the store takes too long.
+    """
+    version = await services.catalogue.version(key)
+    async with AsyncExitStack() as stack:
+        try:
+            services.downloads.acquire_nowait()
+            stack.callback(services.downloads.release)
+            with anyio.fail_after(REVIEW_SECONDS):
+                path = await stack.enter_async_context(services.blobs.on_disk(version.sha256))
+        except (anyio.WouldBlock, TimeoutError) as exc:
+            raise Unavailable("too many originals are being downloaded: try again") from exc
+        yield version, path
+
+
+@router.get(
+    "/original", response_class=Response, responses={200: {"content": {"*/*": {}}, "description": "an attachment"}}
+)
+async def original(
+    key: Key,
+    who: Staff,
+    services: TheServices,
+    found: Annotated[tuple[Version, FilePath], Depends(original_on_disk)],
+) -> Response:
+    """Return the original as it was uploaded, to be saved: no browser shows it or runs what it holds."""
+    version, path = found
+    tell(Code.ORIGINAL_DOWNLOADED, who, key, services, detail=f"sha256:{version.sha256}")
+    headers = {
+        "content-type": _MEDIA_TYPES.get(version.format or "", "application/octet-stream"),
+        "content-security-policy": "sandbox",
+        "cache-control": "private, no-store",
+    }
+    return _Download(path, filename=version.file_name, headers=headers)
 
 
 async def _preview(digest: str, page: int, blobs: Blobs, previewer: Parser) -> PagePreview:
@@ -75,16 +148,20 @@ async def _preview(digest: str, page: int, blobs: Blobs, previewer: Parser) -> P
             async with blobs.on_disk(digest) as path:
                 return await previewer.preview(path, page)
     except TimeoutError as exc:
-        raise Unavailable("many look at documents at this moment") from exc
+        raise Unavailable("too many pages are being drawn: try again") from exc
     except ParserUnavailable as exc:
-        raise Unavailable("documents cannot be drawn at this moment") from exc
+        raise Unavailable("pages cannot be drawn now: try again") from exc
     except Unreadable as exc:
         raise CannotShow(exc.detail) from exc
 
 
 async def _passages(key: VersionKey, catalogue: Catalogue, index: Index) -> list[Passage]:
     version = await catalogue.version(key)
-    passages = await index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    passages = await _indexed(key, index)
     if not passages:
         raise WrongState(f"version {key.version} has no passages in the index; it is {version.state}")
     return passages
+
+
+async def _indexed(key: VersionKey, index: Index) -> list[Passage]:
+    return await index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)

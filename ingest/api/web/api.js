@@ -18,10 +18,10 @@ export class TokenNeeded extends Error {
   }
 }
 
-const PASSAGES_AT_ONCE = 200;
+const PASSAGES_AT_ONCE = 100;
 // The server gives a page of the original a minute, and everything else much less.
 const DEADLINE_MS = 90_000;
-const UPLOAD_DEADLINE_MS = 30 * 60_000; // 100 MiB over a slow line
+const FILE_DEADLINE_MS = 30 * 60_000; // 100 MiB over a slow line
 
 export class Api {
   #token = null;
@@ -63,33 +63,31 @@ export class Api {
     return this.#get(versionAt(documentId, version));
   }
 
-  /** Return all passages of a version. */
-  async passages(documentId, version) {
-    const found = [];
-    let cursor = 0;
-    do {
-      const page = await this.#get(`${versionAt(documentId, version)}/passages?limit=${PASSAGES_AT_ONCE}&cursor=${cursor}`);
-      found.push(...page.passages);
-      cursor = page.next;
-    } while (cursor !== null);
-    return found;
+  /** Return `{passages, next}`: those behind passage number `cursor`. */
+  passages({ document_id: documentId, version }, cursor) {
+    return this.#get(`${versionAt(documentId, version)}/passages?limit=${PASSAGES_AT_ONCE}&cursor=${cursor}`);
   }
 
-  findings(documentId, version) {
+  findings({ document_id: documentId, version }) {
     return this.#get(`${versionAt(documentId, version)}/findings`);
   }
 
-  diff(documentId, version, against) {
-    return this.#get(`${versionAt(documentId, version)}/diff?against=${against}`);
+  changes({ document_id: documentId, version }) {
+    return this.#get(`${versionAt(documentId, version)}/changes`);
   }
 
-  /** Return a page of the original as `{pages, picture, isIncomplete}` (a Blob) or `{pages, text}`. */
-  async page(documentId, version, number, signal) {
+  /** Return a page of a PDF as `{pages, picture, isIncomplete}`, the picture as a Blob. */
+  async page({ document_id: documentId, version }, number, signal) {
     const either = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
     const response = await this.#request(`${versionAt(documentId, version)}/pages/${number}`, { signal: either });
     const pages = Number(response.headers.get("x-page-count"));
-    if (!response.headers.get("content-type").startsWith("image/")) return { pages, text: await response.text() };
     return { pages, picture: await response.blob(), isIncomplete: response.headers.has("x-picture-incomplete") };
+  }
+
+  /** Return the original as a Blob: a link cannot carry the token. */
+  async original({ document_id: documentId, version }) {
+    const signal = AbortSignal.timeout(FILE_DEADLINE_MS);
+    return (await this.#request(`${versionAt(documentId, version)}/original`, { signal })).blob();
   }
 
   /** Approve a version as it was shown: with other dates by now it is refused (`dates_changed`). */
@@ -151,7 +149,7 @@ export class Api {
         if (request.status === 202) resolve(body);
         else reject(request.status === 401 ? new TokenNeeded(signIn) : new Problem({ status: request.status, ...body }));
       });
-      request.timeout = UPLOAD_DEADLINE_MS;
+      request.timeout = FILE_DEADLINE_MS;
       for (const lost of ["error", "timeout"]) request.addEventListener(lost, () => reject(new ConnectionLost(lost)));
       request.addEventListener("abort", () => reject(new DOMException("given up", "AbortError")));
       signal?.addEventListener("abort", () => request.abort(), { once: true });

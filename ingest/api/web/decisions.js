@@ -3,12 +3,12 @@
 const APPROVERS = ["approver", "admin"];
 
 /** Return `{allowed, key, values}` of the approve button: it always says why it cannot be pressed. */
-export function approval(me, version, { screened, blocked = false }) {
+export function approval(me, version, { screened, blocked = false, unseen = 0 }) {
   if (samePerson(me.sub, version.uploaded_by)) return { allowed: false, key: "approve_own", values: {} };
   if (!isApprover(me)) return { allowed: false, key: "approve_role", values: {} };
   if (!screened) return { allowed: false, key: "approve_checking", values: {} };
   if (blocked) return { allowed: false, key: "approve_blocked", values: {} };
-  return { allowed: true, key: "approve", values: { uploader: version.uploaded_by } };
+  return { allowed: true, key: unseen ? "approve_unseen" : "approve", values: { uploader: version.uploaded_by, count: unseen } };
 }
 
 export const isApprover = (me) => me.roles.some((role) => APPROVERS.includes(role));
@@ -26,9 +26,5 @@ export function offered(me, version) {
   if (!inForce && version.visible_from !== null && isApprover(me) && !mine) offers.push("roll_back");
   return offers;
 }
-
-/** Return whether passages of a version are in the index, so that its text can be compared. */
-export const hasPassages = ({ state, visible_from: from }) =>
-  ["indexed", "approved", "active", "expired"].includes(state) || (state === "withdrawn" && from !== null);
 
 const samePerson = (one, other) => one.trim().toLowerCase() === other.trim().toLowerCase();

@@ -2,8 +2,7 @@
 
 import { badge, button, factsOf, field, link, titleOf } from "./controls.js";
 import { askToConfirm } from "./confirm.js";
-import { hasPassages, isApprover, offered } from "./decisions.js";
-import { diffView } from "./diff_view.js";
+import { isApprover, offered } from "./decisions.js";
 import { byId, el } from "./dom.js";
 import { say } from "./i18n.js";
 import { watch } from "./intake.js";
@@ -69,24 +68,7 @@ export class DocumentView {
     if (offers.has("dates")) actions.append(button("dates", () => below.replaceChildren(this.#datesForm(version, below))));
     if (offers.has("expire")) actions.append(button("expire", () => void this.#expire(version, below), { look: "danger" }));
     if (offers.has("roll_back")) actions.append(button("roll_back", () => void this.#rollBack(version, below)));
-    const others = this.#versions.filter((other) => other !== version && hasPassages(other));
-    if (hasPassages(version) && others.length) actions.append(this.#compareForm(version, others, below));
     return card;
-  }
-
-  #compareForm(version, others, below) {
-    const before = others.find((other) => other.version < version.version) ?? others[0];
-    const id = `against-${version.version}`;
-    const option = ({ version: n }) => el("option", { value: n, selected: n === before.version }, String(n));
-    const select = el("select", { id }, ...others.map(option));
-    const ask = async (event) => {
-      event.preventDefault();
-      const found = await this.#tried(below, () => this.#page.api.diff(this.#id, version.version, Number(select.value)));
-      if (found) below.replaceChildren(...diffView(found));
-      below.querySelector("h3")?.focus();
-    };
-    const go = say(el("button", { class: "secondary" }), "compare");
-    return el("form", { class: "compare", onsubmit: ask }, say(el("label", { for: id }), "compare_with"), select, go);
   }
 
   #datesForm(version, below) {

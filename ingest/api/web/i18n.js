@@ -41,9 +41,10 @@ export function bankNow() {
   return { date: `${parts.year}-${parts.month}-${parts.day}`, time: `${parts.hour}:${parts.minute}` };
 }
 
-/** Return the text `key` with `{name}` filled in; values may be `{date}`, `{at}`, `{seconds}`, `{bytes}` or `{said}`. */
+/** Return the text `key`, of "one|many" the form for the value `count`, with `{name}` filled in; values may be `{date}`, `{at}`, `{seconds}`, `{bytes}` or `{said}`. */
 export function t(key, values = {}) {
-  const text = TEXTS[language][key] ?? key;
+  const [one, many = one] = (TEXTS[language][key] ?? key).split("|");
+  const text = values.count === 1 ? one : many;
   return text.replace(/\{(\w+)\}/g, (_, name) => (name === "bank" ? BANK.names[language] : shown(values[name])));
 }
 

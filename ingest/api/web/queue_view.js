@@ -35,10 +35,10 @@ export class QueueView {
     return row;
   }
 
-  async #screen({ document_id: id, version }, place, row) {
+  async #screen(version, place, row) {
     if (!row.isConnected) return; // left meanwhile
     try {
-      place.replaceChildren(...findingsView(await this.#api.findings(id, version)));
+      place.replaceChildren(...findingsView(await this.#api.findings(version)));
     } catch (error) {
       place.replaceChildren(troubleLine(error));
     }

@@ -1,33 +1,37 @@
-// A version before its approval: the original page by page beside the passages that begin there, and what was found.
+// A version before its approval: its passages as customers will be shown them, what screening found, and what changed.
 
-import { badge, button, factsOf, titleOf } from "./controls.js";
+import { badge, factsOf, titleOf } from "./controls.js";
+import { changesView } from "./changes_view.js";
 import { askToConfirm } from "./confirm.js";
 import { approval, isApprover } from "./decisions.js";
 import { byId, el } from "./dom.js";
 import { findingsView } from "./findings_view.js";
 import { say } from "./i18n.js";
-import { PagePane } from "./page_pane.js";
+import { PassageList } from "./passage_list.js";
 import { troubleLine } from "./trouble.js";
+
+const SAVED_MS = 60_000;
 
 export class ReviewView {
   #page;
-  #pane;
+  #list;
   #version = null;
-  #passages = [];
-  #at = 1;
-  #pages = 1;
   #screened = false;
   #blocked = false;
   #latest = 0;
 
   constructor(page) {
     this.#page = page;
-    this.#pane = new PagePane(byId("original"), (number, signal) =>
-      page.api.page(this.#version.document_id, this.#version.version, number, signal),
-    );
-    byId("page-before").addEventListener("click", () => void this.#turn(this.#at - 1));
-    byId("page-after").addEventListener("click", () => void this.#turn(this.#at + 1));
-    byId("page-number").addEventListener("change", (event) => void this.#turn(Number(event.target.value)));
+    const { api } = page;
+    this.#list = new PassageList(byId("review-passages"), {
+      load: (cursor) => api.passages(this.#version, cursor),
+      draw: (number, signal) => api.page(this.#version, number, signal),
+      onSeen: () => this.#decide(),
+      onTrouble: page.onTokenNeeded,
+    });
+    byId("download").addEventListener("click", () => void this.#download());
+    byId("approve").addEventListener("click", () => void this.#approve());
+    byId("reject").addEventListener("click", () => void this.#reject());
   }
 
   /** Show version `number` of a document. */
@@ -39,21 +43,19 @@ export class ReviewView {
     if (mine !== this.#latest) return; // another one was opened meanwhile
     this.#version = version;
     this.#head();
-    byId("review-passages").replaceChildren(say(el("p", { class: "muted" }), "loading"));
-    await Promise.all([this.#turn(1), this.#read(version), this.#screen(version)]);
+    byId("review-left-out").replaceChildren(...leftOutView(version.left_out));
+    byId("download").hidden = false;
+    await Promise.all([this.#list.show(version), this.#compare(version), this.#screen(version)]);
   }
 
   /** Forget the version that was shown: nobody may decide about one while looking at another. */
   clear() {
     this.#latest += 1;
-    this.#pane.clear();
+    this.#list.clear();
     this.#version = null;
-    this.#passages = [];
-    this.#pages = 1;
     this.#screened = this.#blocked = false;
-    byId("decision").hidden = true;
-    byId("pager").hidden = true;
-    for (const id of ["review-title", "review-facts", "review-findings", "review-passages", "decision-said"]) byId(id).replaceChildren();
+    byId("decision").hidden = byId("download").hidden = byId("approve").disabled = true;
+    for (const id of ["review-title", "review-facts", "review-left-out", "review-findings", "review-changes", "decision-said"]) byId(id).replaceChildren();
   }
 
   #head() {
@@ -64,77 +66,52 @@ export class ReviewView {
     this.#decide();
   }
 
-  async #read(version) {
+  #compare(version) {
+    return this.#report(version, byId("review-changes"), "changes_loading", this.#page.api.changes(version), (found) => {
+      this.#list.mark(found.changes);
+      return changesView(found, (n) => void this.#list.lead(n));
+    });
+  }
+
+  #screen(version) {
+    return this.#report(version, byId("review-findings"), "findings_loading", this.#page.api.findings(version), (found) => {
+      this.#screened = true;
+      this.#blocked = found.findings.some(({ blocks }) => blocks);
+      this.#decide();
+      return findingsView(found, ({ n }) => void this.#list.lead(n));
+    });
+  }
+
+  /** Say `loading` in `place`, and then what `view` makes of what was `asked`, or why that did not come. */
+  async #report(version, place, loading, asked, view) {
+    place.replaceChildren(say(el("p", { class: "muted" }), loading));
     try {
-      const found = await this.#page.api.passages(version.document_id, version.version);
-      if (version !== this.#version) return;
-      this.#passages = found;
-      this.#list();
+      const found = await asked;
+      if (version === this.#version) place.replaceChildren(...view(found));
     } catch (error) {
-      if (version !== this.#version) return;
-      byId("review-passages").replaceChildren(troubleLine(error));
+      if (version === this.#version) place.replaceChildren(troubleLine(error));
+    }
+  }
+
+  async #download() {
+    const version = this.#version;
+    try {
+      const address = URL.createObjectURL(await this.#page.api.original(version));
+      el("a", { href: address, download: version.file_name }).click();
+      setTimeout(() => URL.revokeObjectURL(address), SAVED_MS); // the browser saves it in the background
+    } catch (error) {
+      if (version === this.#version) byId("decision-said").replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
     }
   }
 
-  async #screen(version) {
-    const place = byId("review-findings");
-    place.replaceChildren(say(el("p", { class: "muted" }), "findings_loading"));
-    try {
-      const found = await this.#page.api.findings(version.document_id, version.version);
-      if (version !== this.#version) return;
-      place.replaceChildren(...findingsView(found, (finding) => void this.#lead(finding)));
-      this.#screened = true;
-      this.#blocked = found.findings.some(({ blocks }) => blocks);
-      this.#decide();
-    } catch (error) {
-      if (version !== this.#version) return;
-      place.replaceChildren(troubleLine(error));
-    }
-  }
-
-  /** Turn to the page of a finding and focus its passage. */
-  async #lead({ n, page }) {
-    if (page !== null && page !== this.#at) await this.#turn(page);
-    const passage = byId(`passage-${n}`);
-    passage?.scrollIntoView({ block: "center" });
-    passage?.focus();
-  }
-
-  async #turn(number) {
-    const wanted = Math.min(Math.max(Math.trunc(number) || 1, 1), Math.max(this.#pages, 1));
-    this.#at = number === 1 ? 1 : wanted;
-    this.#list();
-    const pages = await this.#pane.show(this.#at);
-    if (pages !== null) this.#pages = pages;
-    this.#pager();
-  }
-
-  #pager() {
-    say(byId("page-of"), "page_of", { page: this.#at, pages: this.#pages });
-    byId("page-before").disabled = this.#at <= 1;
-    byId("page-after").disabled = this.#at >= this.#pages;
-    byId("pager").hidden = this.#pages <= 1;
-    Object.assign(byId("page-number"), { value: this.#at, max: this.#pages });
-  }
-
-  #list() {
-    if (!this.#passages.length) return;
-    const here = this.#passages.filter(({ page }) => (page ?? 1) === this.#at);
-    const empty = here.length ? [] : [say(el("p", { class: "muted" }), "page_without")];
-    byId("review-passages").replaceChildren(...empty, ...here.map(passageView));
-  }
-
   #decide() {
-    const bar = byId("decision");
     const version = this.#version;
-    bar.hidden = version.state !== "indexed";
-    if (bar.hidden) return;
-    const { allowed, key, values } = approval(this.#page.me, version, { screened: this.#screened, blocked: this.#blocked });
-    const approve = button(key, () => void this.#approve(), { values, look: "primary", id: "approve" });
-    approve.disabled = !allowed;
-    const reject = isApprover(this.#page.me) ? button("reject", () => void this.#reject(), { look: "danger" }) : "";
-    bar.replaceChildren(approve, reject);
+    byId("decision").hidden = version.state !== "indexed";
+    const looked = { screened: this.#screened, blocked: this.#blocked, unseen: version.passages - this.#list.seen };
+    const { allowed, key, values } = approval(this.#page.me, version, looked);
+    say(byId("approve"), key, values).disabled = !allowed;
+    byId("reject").hidden = !isApprover(this.#page.me);
   }
 
   #approve() {
@@ -175,7 +152,10 @@ export class ReviewView {
   }
 }
 
-function passageView({ n, section, text, language }) {
-  const heading = say(el("h4"), "passage_n", { n });
-  return el("li", { class: "passage", id: `passage-${n}`, tabindex: "-1" }, heading, el("p", { class: "muted" }, section), el("p", { class: "text", lang: language }, text));
+/** Return elements that say how much text the file itself hides, by its kind. */
+function leftOutView(counts) {
+  const kinds = Object.entries(counts);
+  if (!kinds.length) return [];
+  const pieces = kinds.map(([kind, count]) => say(el("span", { class: "badge" }), `left_out_${kind}`, { count }));
+  return [say(el("span"), "left_out"), ...pieces];
 }

@@ -1,23 +1,30 @@
-"""The review before a decision: pages, screening findings, differences between versions."""
+"""The review before a decision: pages, screening findings, changes since the version before, and the original."""
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
+import anyio
 import pytest
 from PIL import Image
+from structlog.testing import capture_logs
 
+from ingest.api.routes.review import _MEDIA_TYPES
 from ingest.parsing import (
     LONGEST_SIDE,
-    MOST_CHARACTERS,
+    Format,
     ParserSettings,
     Reason,
     Unreadable,
     open_parser,
-    preview_page,
-    whole_file_budget,
 )
+from ingest.services import Services
+from ingest.settings import Settings
 from tests.ingest import samples, samples_office
-from tests.ingest.staff import Staff
+from tests.ingest.staff import Staff, open_staff
+from tests.ocsf import security_events
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +35,7 @@ async def indexed(staff: Staff, data: bytes, document_id: str) -> None:
     assert await staff.done(await staff.hand_in(data, document_id=document_id)) == "done"
 
 
-async def test_a_page_of_a_pdf_is_drawn_and_of_other_formats_read(staff: Staff) -> None:
+async def test_a_page_of_a_pdf_is_drawn_and_no_page_of_another_format(staff: Staff) -> None:
     await indexed(staff, samples.pdf(sign=samples.UNDRAWABLE), "paper")
     await indexed(staff, samples.MARKDOWN.encode(), "plain")
     drawn = await staff.http.get("/v1/documents/paper/versions/1/pages/2", headers=staff.headers())
@@ -37,11 +44,9 @@ async def test_a_page_of_a_pdf_is_drawn_and_of_other_formats_read(staff: Staff) 
     with Image.open(BytesIO(drawn.content)) as picture:
         assert max(picture.size) == LONGEST_SIDE
         assert len(picture.getcolors(1 << 20) or ()) > 1, "a page with text on it"
-    read = await staff.http.get("/v1/documents/plain/versions/1/pages/1", headers=staff.headers())
-    assert read.headers["content-type"].startswith("text/plain")
-    assert "x-picture-incomplete" not in read.headers
-    assert "목돈을 한 번에 맡기는 예금입니다." in read.text
-    for address in ("paper/versions/1/pages/3", "plain/versions/1/pages/2", "plain/versions/2/pages/1"):
+    refused = await staff.http.get("/v1/documents/plain/versions/1/pages/1", headers=staff.headers())
+    assert (refused.status_code, refused.json()["code"]) == (422, "cannot_show")
+    for address in ("paper/versions/1/pages/3", "plain/versions/2/pages/1"):
         missing = await staff.http.get(f"/v1/documents/{address}", headers=staff.headers())
         assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     foreign = staff.headers("kim", tenant="other")
@@ -65,16 +70,6 @@ async def test_a_page_is_drawn_in_the_limited_process(tmp_path: Path) -> None:
         with pytest.raises(Unreadable) as refused:
             await parser.preview(file, 1)
     assert refused.value.reason is Reason.TOO_SLOW
-
-
-async def test_a_sheet_is_found_by_its_number_and_long_text_is_cut(tmp_path: Path) -> None:
-    (book := tmp_path / "book").write_bytes(samples_office.xlsx())
-    shown = preview_page(book, 1, whole_file_budget)
-    assert shown.pages >= 1
-    assert shown.text
-    assert preview_page(book, shown.pages + 1, whole_file_budget).text is None
-    (long := tmp_path / "long").write_bytes(("# 가\n\n" + "나다라마 " * MOST_CHARACTERS).encode())
-    assert len(preview_page(long, 1, whole_file_budget).text or "") == MOST_CHARACTERS
 
 
 async def test_what_screening_finds_is_listed_with_its_passage(staff: Staff) -> None:
@@ -117,20 +112,113 @@ async def test_a_text_that_instructs_the_model_cannot_be_approved_and_one_that_n
         assert (approved.status_code, approved.json()["state"]) == (200, "approved")
 
 
-async def test_two_versions_differ_in_the_words_that_changed(staff: Staff) -> None:
-    for rate in ("2.35", "2.75"):
+async def test_changes_are_those_since_the_last_version_that_was_approved(staff: Staff) -> None:
+    approver = staff.headers("lee", "approver")
+
+    async def changes(version: int) -> dict[str, Any]:
+        reply = await staff.http.get(f"/v1/documents/terms/versions/{version}/changes", headers=approver)
+        return dict(reply.json())
+
+    for rate in ("2.35", "2.55", "2.75"):
         await indexed(staff, samples.MARKDOWN.replace("2.35", rate).encode(), "terms")
-    address = "/v1/documents/terms/versions/2/diff"
-    reply = (await staff.http.get(address, params={"against": 1}, headers=staff.headers())).json()
-    (hunk,) = reply["places"]
-    changed = [
-        (line["kind"], piece["text"]) for line in hunk for piece in line["pieces"] if piece["changed"]
-    ]  # fmt: skip
-    assert changed == [("removed", "2.35%"), ("added", "2.75%")]
-    same = (await staff.http.get(address, params={"against": 2}, headers=staff.headers())).json()
-    assert (same["places"], same["more"]) == ([], False)
-    missing = await staff.http.get(address, params={"against": 3}, headers=staff.headers())
-    assert missing.status_code == 404
-    await staff.http.post("/v1/documents/terms/versions/1/reject", headers=staff.headers("lee", "approver"))
-    gone = await staff.http.get(address, params={"against": 1}, headers=staff.headers())
-    assert (gone.status_code, gone.json()["code"]) == (409, "wrong_state")
+    assert await changes(3) == {"against": None, "changes": [], "more": False}
+    assert (await staff.http.post("/v1/documents/terms/versions/1/approve", headers=approver)).status_code == 200
+    reply = await changes(3)
+    (change,) = reply["changes"]
+    listed = await staff.http.get("/v1/documents/terms/versions/3/passages", headers=approver)
+    text = {passage["n"]: passage["text"] for passage in listed.json()["passages"]}[change["n"]]
+    assert (reply["against"], change["removed"], text[change["start"] : change["end"]]) == (1, "2.35%", "2.75%")
+    assert (await changes(1))["against"] is None
+    assert (await changes(4))["code"] == "not_found"
+    await staff.http.post("/v1/documents/terms/versions/3/reject", headers=approver)
+    assert (await changes(3))["code"] == "wrong_state"
+
+
+async def test_passages_are_listed_page_by_page(staff: Staff) -> None:
+    text = "\n\n".join(f"# {n}조\n\n{'가나다라 ' * 60}" for n in range(1, 6))
+    await indexed(staff, text.encode(), "long")
+    seen: list[int] = []
+    cursor: int | None = 0
+    while cursor is not None:
+        reply = await staff.http.get(
+            "/v1/documents/long/versions/1/passages", params={"cursor": cursor, "limit": 2}, headers=staff.headers()
+        )
+        seen += [passage["n"] for passage in reply.json()["passages"]]
+        cursor = reply.json()["next"]
+    version = (await staff.http.get("/v1/documents/long/versions/1", headers=staff.headers())).json()
+    assert seen == list(range(1, version["passages"] + 1))
+    assert len(seen) > 2
+
+
+NAMED = {
+    "plain.md": (samples.MARKDOWN.encode(), "text/markdown"),
+    "paper.pdf": (samples.pdf(), "application/pdf"),
+    "금리표 (최종).xlsx": (
+        samples_office.xlsx(),
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
+    "rates; fees.html": (b"<p>fees</p><script>alert(1)</script>", "text/html"),
+    "broken.exe": (b"PK\x03\x04 and nothing else", "application/octet-stream"),
+}
+
+
+async def test_an_original_is_downloaded_as_it_was_uploaded_and_recorded(staff: Staff) -> None:
+    with capture_logs() as logs:
+        for n, (name, (data, media_type)) in enumerate(NAMED.items(), start=1):
+            files, fields = {"file": (name, data)}, {"document_id": f"d{n}"}
+            received = await staff.http.post("/v1/documents", files=files, data=fields, headers=staff.headers())
+            await staff.done(received.json()["job_id"])
+            reply = await staff.http.get(f"/v1/documents/d{n}/versions/1/original", headers=staff.headers("lee"))
+            assert (reply.status_code, reply.content) == (200, data), reply.text
+            headers = reply.headers
+            assert headers["content-type"] == media_type
+            assert attached(headers["content-disposition"]) == name
+            assert "sandbox" in headers["content-security-policy"].split(", ")
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "private, no-store"
+            assert int(headers["content-length"]) == len(data)
+        address = "/v1/documents/d1/versions/1/original"
+        assert (await staff.http.get(address, headers=staff.headers("lee", tenant="other"))).status_code == 404
+        assert (await staff.http.get(address, headers=staff.headers("lee", "customer"))).status_code == 403
+        assert (await staff.http.get(address)).status_code == 401
+        assert (await staff.http.get(address.replace("1/or", "2/or"), headers=staff.headers())).status_code == 404
+    recorded = [
+        (event["actor"]["user"]["uid"], event["entity"]["uid"])
+        for event in security_events(logs)
+        if event["metadata"]["event_code"] == "original_downloaded"
+    ]
+    assert recorded == [("lee", f"d{n}/1") for n in range(1, len(NAMED) + 1)]
+
+
+def attached(disposition: str) -> str:
+    """Return the name that a browser saves an attachment under (RFC 6266)."""
+    kind, _, name = disposition.partition("; ")
+    assert kind == "attachment"
+    if name.startswith("filename*=utf-8''"):
+        return unquote(name.removeprefix("filename*=utf-8''"))
+    return name.removeprefix('filename="').removesuffix('"')
+
+
+async def test_no_more_originals_are_downloaded_at_once_than_may_be(services: Services, tmp_path: Path) -> None:
+    async with open_staff(replace(services, downloads=anyio.Semaphore(1)), tmp_path) as staff:
+        await indexed(staff, samples.MARKDOWN.encode(), "plain")
+        address = "/v1/documents/plain/versions/1/original"
+        for _ in range(3):  # each gives its place back
+            assert (await staff.http.get(address, headers=staff.headers())).status_code == 200
+    async with open_staff(replace(services, downloads=(full := anyio.Semaphore(1))), tmp_path) as staff:
+        async with full:
+            refused = await staff.http.get(address, headers=staff.headers())
+        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+        assert "try again" in refused.json()["detail"]
+
+
+async def test_an_original_that_was_changed_is_not_given_out(staff: Staff, settings: Settings) -> None:
+    await indexed(staff, samples.MARKDOWN.encode(), "plain")
+    digest = (await staff.http.get("/v1/documents/plain/versions/1", headers=staff.headers())).json()["sha256"]
+    (settings.data_dir / "blobs" / digest[:2] / digest).write_bytes(b"other")
+    reply = await staff.http.get("/v1/documents/plain/versions/1/original", headers=staff.headers())
+    assert (reply.status_code, reply.json()["code"]) == (409, "original_changed")
+
+
+def test_every_format_has_its_media_type() -> None:
+    assert set(_MEDIA_TYPES) == set(Format)

@@ -11,7 +11,7 @@ from ingest.parsing.parsed import Format, Reason, Unreadable
 from ingest.parsing.pdf import MOST_VAIN
 from ingest.parsing.preview import preview_page
 from ingest.parsing.process import ParserSettings, open_parser
-from ingest.parsing.read import read_document, whole_file_budget
+from ingest.parsing.read import read_document
 from tests.ingest import samples
 
 NANUM = Path("/usr/share/fonts/truetype/nanum/NanumGothic.ttf")
@@ -128,9 +128,9 @@ def test_a_picture_is_read_as_a_scanned_page_is_and_shown_to_its_approver(tmp_pa
     assert parsed.format is kind
     assert len(parsed.pages) == (2 if kind is Format.TIFF else 1)
     assert all("2.35 percent a year" in page.markdown for page in parsed.pages)
-    preview = preview_page(file, 1, whole_file_budget)
+    preview = preview_page(file, 1)
     assert (preview.pages, preview.picture is not None) == (len(parsed.pages), True)
-    assert preview_page(file, 3, whole_file_budget).picture is None
+    assert preview_page(file, 3).picture is None
 
 
 def test_a_damaged_and_a_huge_picture_are_refused(tmp_path: Path) -> None:

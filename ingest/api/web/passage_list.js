@@ -1,0 +1,231 @@
+// A version's passages in the document's order, as customers are shown them: loaded as somebody scrolls, those of PDFs
+// and images beside the pictures of their pages. Counts which have been on the screen.
+
+import { el } from "./dom.js";
+import { say, t } from "./i18n.js";
+import { Lanes } from "./lanes.js";
+import { renderPassage } from "./render.js";
+import { utf16Offset } from "./text.js";
+import { troubleLine, troubleOf } from "./trouble.js";
+
+const DRAWN = ["pdf", "png", "jpeg", "tiff"];
+const PLACES = { xlsx: "place_sheet", pptx: "place_slide", ...Object.fromEntries(DRAWN.map((format) => [format, "place_page"])) };
+const BAR = "-128px 0px 0px 0px"; // what is behind the bar with the approve button is not on the screen
+
+export class PassageList {
+  #load;
+  #draw;
+  #onSeen;
+  #onTrouble;
+  #pages = el("div", { class: "pages" });
+  #note = el("div");
+  #more = say(el("button", { type: "button", class: "secondary", hidden: true, onclick: () => void this.#next() }), "more");
+  #near = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && void this.#next(), { rootMargin: "800px" });
+  #sight = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: BAR });
+  #frames = new IntersectionObserver((entries) => entries.forEach((entry) => this.#frame(entry)), { rootMargin: "50%" });
+  #drawing = new Lanes(2);
+  #shown = null; // of one version: everything below belongs to it
+
+  /**
+   * `load(cursor)` brings `{passages, next}`, `draw(page, signal)` what `api.page` does. `onSeen` is called when the
+   * number of passages that have been on the screen has changed, `onTrouble` with what `load` throws.
+   */
+  constructor(place, { load, draw, onSeen, onTrouble }) {
+    place.append(this.#pages, this.#note, this.#more);
+    this.#load = load;
+    this.#draw = draw;
+    this.#onSeen = onSeen;
+    this.#onTrouble = onTrouble;
+  }
+
+  /** Show the passages of a version from the first one on. */
+  show({ format }) {
+    this.clear();
+    this.#shown = {
+      format,
+      cursor: 0,
+      loading: null,
+      items: new Map(), // by a passage's number, its `{passage, item}`
+      changes: new Map(), // by a passage's number
+      unseen: new Map(), // by a passage's number, its parts that have not been on the screen
+      numbers: new WeakMap(), // of a part, its passage's
+      frames: new WeakMap(), // of a picture's frame, its `{page, asked}`
+      page: 0,
+      list: null,
+      pageCount: 0,
+    };
+    this.#near.observe(this.#more);
+    return this.#next();
+  }
+
+  clear() {
+    for (const observer of [this.#near, this.#sight, this.#frames]) observer.disconnect();
+    this.#shown = null;
+    this.#more.hidden = true;
+    this.#pages.replaceChildren();
+    this.#note.replaceChildren();
+  }
+
+  /** How many passages have been on the screen, from their beginning to their end. */
+  get seen() {
+    return this.#shown === null ? 0 : this.#shown.items.size - this.#shown.unseen.size;
+  }
+
+  /** Mark the changes (`api.changes`); a passage that looks otherwise now has not been on the screen. */
+  mark(changes) {
+    const byNumber = Map.groupBy(changes, ({ n }) => n);
+    this.#shown.changes = byNumber;
+    for (const n of byNumber.keys()) if (this.#shown.items.has(n)) this.#paint(n);
+    this.#onSeen();
+  }
+
+  /** Load up to passage `n` and focus it. */
+  async lead(n) {
+    const shown = this.#shown;
+    while (shown === this.#shown && !shown.items.has(n) && (await this.#next()));
+    const item = shown.items.get(n)?.item;
+    item?.scrollIntoView({ block: "center" });
+    item?.focus({ preventScroll: true });
+  }
+
+  /** Load the next passages; return whether there were any. */
+  #next() {
+    const shown = this.#shown;
+    if (shown === null || shown.cursor === null) return false;
+    shown.loading ??= this.#read(shown).finally(() => (shown.loading = null));
+    return shown.loading;
+  }
+
+  async #read(shown) {
+    this.#note.replaceChildren(say(el("p", { class: "muted" }), "loading"));
+    try {
+      const { passages, next } = await this.#load(shown.cursor);
+      if (shown !== this.#shown) return false; // another version is shown by now
+      shown.cursor = next;
+      for (const passage of passages) this.#add(passage);
+      this.#note.replaceChildren();
+      this.#more.hidden = next === null;
+      this.#near.unobserve(this.#more); // observed again, it tells whether the button is still near
+      this.#near.observe(this.#more);
+      this.#addLastPages();
+      this.#onSeen();
+      return true;
+    } catch (error) {
+      if (shown !== this.#shown) return false;
+      this.#note.replaceChildren(troubleLine(error));
+      this.#more.hidden = false;
+      this.#onTrouble(error);
+      return false;
+    }
+  }
+
+  #add(passage) {
+    const { page, n } = passage;
+    const shown = this.#shown;
+    if (shown.list === null || (page !== null && page !== shown.page)) this.#addPages(page ?? 0);
+    const item = el("li", { class: "passage", id: `passage-${n}`, tabindex: "-1" });
+    shown.list.append(item);
+    shown.items.set(n, { passage, item });
+    this.#paint(n);
+  }
+
+  /** Begin page `page`; before it come the drawn ones on which no passage begins. */
+  #addPages(page) {
+    const shown = this.#shown;
+    if (DRAWN.includes(shown.format)) for (let empty = shown.page + 1; empty < page; empty += 1) this.#addEmptyPage(empty);
+    this.#addPage(page);
+  }
+
+  #addEmptyPage(page) {
+    this.#addPage(page);
+    this.#shown.list.replaceWith(say(el("p", { class: "muted" }), "page_without"));
+  }
+
+  #addPage(page) {
+    const shown = this.#shown;
+    shown.page = page;
+    shown.list = el("ol", { class: "passages" });
+    const key = page ? PLACES[shown.format] : undefined;
+    const frame = DRAWN.includes(shown.format) ? el("div", { class: "picture" }) : null;
+    this.#pages.append(el("section", { class: "page" }, key ? say(el("h4"), key, { page }) : null, frame, shown.list));
+    if (frame === null) return;
+    shown.frames.set(frame, { page, asked: null });
+    this.#frames.observe(frame);
+  }
+
+  /** Add the drawn pages behind the last one on which a passage begins. */
+  #addLastPages() {
+    const { cursor, pageCount } = this.#shown;
+    if (cursor === null) while (this.#shown.page < pageCount) this.#addEmptyPage(this.#shown.page + 1);
+  }
+
+  #paint(n) {
+    const { items, changes, unseen, numbers } = this.#shown;
+    const { passage, item } = items.get(n);
+    const { text, section, language } = passage;
+    const marks = (changes.get(n) ?? []).map(({ start, end, removed }) => ({
+      start: utf16Offset(text, start),
+      end: utf16Offset(text, end),
+      removed: removed.replace(/^\|\s*|\s*\|$/g, ""), // of a table's row
+    }));
+    const heading = say(el("h5"), "passage_n", { n });
+    const body = el("div", { class: "passage-text", lang: language }, ...renderPassage(text, marks, "ins"));
+    const end = el("span");
+    item.replaceChildren(heading, el("p", { class: "muted" }, section), body, end);
+    // Its beginning, the right edge of each table, which may have to be scrolled to, and its end.
+    const parts = new Set([heading, ...body.querySelectorAll("tr:first-child > :last-child"), end]);
+    unseen.set(n, parts);
+    for (const part of parts) {
+      numbers.set(part, n);
+      this.#sight.observe(part);
+    }
+  }
+
+  #see(entries) {
+    if (this.#shown === null) return;
+    const { unseen, numbers } = this.#shown;
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      this.#sight.unobserve(target);
+      const parts = unseen.get(numbers.get(target));
+      parts?.delete(target);
+      if (parts?.size === 0) unseen.delete(numbers.get(target));
+    }
+    this.#onSeen();
+  }
+
+  /** Draw a page that comes near the screen, and forget one that is far from it. */
+  #frame({ target, isIntersecting }) {
+    const drawn = this.#shown?.frames.get(target);
+    if (drawn === undefined) return;
+    drawn.asked?.abort();
+    drawn.asked = null;
+    target.replaceChildren();
+    if (!isIntersecting) return;
+    drawn.asked = new AbortController();
+    void this.#drawIn(target, drawn.page, drawn.asked.signal);
+  }
+
+  async #drawIn(frame, page, signal) {
+    const shown = this.#shown;
+    frame.setAttribute("aria-busy", "true");
+    try {
+      const { pages, picture, isIncomplete } = await this.#drawing.run(() => this.#draw(page, signal), signal);
+      if (shown !== this.#shown || signal.aborted) return;
+      const img = say(el("img", { src: URL.createObjectURL(picture) }), "page_picture", { page }, "i18nAlt");
+      img.addEventListener("load", () => {
+        URL.revokeObjectURL(img.src);
+        frame.style.aspectRatio = `${img.naturalWidth} / ${img.naturalHeight}`; // also once the picture is forgotten
+      });
+      frame.replaceChildren(img, isIncomplete ? say(el("p", { class: "muted" }), "picture_incomplete") : "");
+      shown.pageCount = pages;
+      this.#addLastPages();
+    } catch (error) {
+      if (signal.aborted) return;
+      const { key, values } = troubleOf(error);
+      frame.replaceChildren(say(el("p", { class: "muted" }), "page_missing", { why: t(key, values) }));
+    } finally {
+      frame.removeAttribute("aria-busy");
+    }
+  }
+}
