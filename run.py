@@ -55,7 +55,6 @@ from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
 from knowledge.identity import Principal
 from knowledge.storage import close_engine, open_engine
-from llm_server.__main__ import default_folder
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -415,7 +414,7 @@ async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack
     await fetch_weights(*embedder, profile)
     print_progress(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
     url, process = await stack.enter_async_context(model_server(profile, data))
-    os.environ |= {"LLM_URLS": url, "LLM_TOKENIZER": str(default_folder() / profile), "LLM_PROFILE": profile}
+    os.environ |= {"LLM_URLS": url, "LLM_PROFILE": profile}
     # Two cores prefill slowly: more answers at once would only make all of them late.
     os.environ.setdefault("ADMISSION__SLOTS", "4")
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")

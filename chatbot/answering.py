@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.events import Event, Notice, NoticeCode, Related, RelatedPassage, Token
 from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, nearest_quote
-from chatbot.models import Delta, ThinkingFilter, Thought, begun_answer
+from chatbot.models import Begun, Delta, Thought, read_output
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import CannedReply, canned_reply
 from chatbot.services import Services
@@ -41,8 +41,8 @@ class Answering:
         progress_shown = {event.code for event in live.published if isinstance(event, Notice) and is_progress(event)}
         state = AnswerState(shown=shown_in(turn, live.published), progress_shown=progress_shown)
         answering = cls(turn, live, state, services)
-        if live.token_ids:
-            answering.state.begin_after(answering.said(), turn)
+        if live.output:
+            answering.state.begin_after(answering.begun(), turn)
         return answering
 
     @property
@@ -50,10 +50,9 @@ class Answering:
         """The customer's bank."""
         return self.services.banks.of(self.turn.who.tenant)
 
-    def said(self) -> ThinkingFilter:
-        """Return what the model has said by the token ids of the log."""
-        models, turn = self.services.models, self.turn
-        return begun_answer(models.tokenizer, turn.prompt.answer, self.live.token_ids, turn.sampling)
+    def begun(self) -> Begun:
+        """Return the part of the model's answer that the log has."""
+        return read_output(self.live.output)
 
     def checks(self) -> GroundingStream:
         """Return new grounding checks for a text that answers the turn."""
@@ -76,17 +75,15 @@ class Answering:
         """
         usage = self.state.usage
         if isinstance(part, Delta):
-            self.state.usage = replace(usage, answer_tokens=usage.answer_tokens + len(part.token_ids))
-            self.show(checks.feed(part.text), token_ids=part.token_ids)
+            self.state.usage = replace(usage, answer_tokens=usage.answer_tokens + part.tokens)
+            self.show(checks.feed(part.text), output=part.output)
             return
         self.state.usage = replace(usage, thinking_tokens=usage.thinking_tokens + part.tokens)
-        self.live.put(token_ids=part.token_ids)
-        if not self.tell_once(NoticeCode.THINKING):
-            self.live.append_again()
+        self.tell_once(NoticeCode.THINKING)
 
-    def show(self, events: Sequence[Event], *, token_ids: Sequence[int] = ()) -> None:
-        """Put events on the stream, behind the tokens that they come from; keep those that no writer before has put."""
-        fresh = self.live.put(*events, token_ids=token_ids)
+    def show(self, events: Sequence[Event], *, output: bytes = b"") -> None:
+        """Put events on the stream, behind the model's output that they come from; keep those that are new."""
+        fresh = self.live.put(*events, output=output)
         self.state.said = self.state.said or any(isinstance(event, Token) for event in events)
         if self.state.first_token_at is None and any(isinstance(event, Token) for event in fresh):
             self.state.first_token_at = time.monotonic()

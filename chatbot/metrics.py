@@ -163,6 +163,7 @@ class Metrics:
         self.tokens.labels("cached").inc(turn.usage.cached_tokens)
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
         self.tokens.labels("thinking").inc(turn.usage.thinking_tokens)
+        self.tokens.labels("unpaid").inc(turn.unpaid_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
         self.related.labels(turn.language).inc(turn.related)
         self.citations.labels(turn.language).inc(turn.citations)

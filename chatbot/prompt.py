@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from chatbot.tokenizer import Message, RenderedChat, Tokenizer
+from chatbot.chat import Chat, Message
+from chatbot.tokens import TokenCounter
 from knowledge.passage import Language, Passage
 
 PROBED = 3
@@ -25,34 +26,34 @@ _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """Token ids of the answer's prompt and of the probe of each of the first passages.
+    """The messages of the answer's prompt and of the probe of each of the first passages.
 
-    The texts are the same prompts for a model with another tokenizer; the messages `before` the last one are those of
-    every prompt. The field names stand in checkpoints (`chatbot.transcript`).
+    The messages `before` the last one are those of every prompt. The field names stand in checkpoints
+    (`chatbot.transcript`).
     """
 
-    answer_ids: tuple[int, ...]
-    probes_ids: tuple[tuple[int, ...], ...]
+    before: tuple[Message, ...]
+    answer_text: str
+    probe_texts: tuple[str, ...]
     passages: int
     """How many passages fit into the answer's prompt."""
-    before: tuple[Message, ...] = ()
-    answer_text: str = ""
-    probe_texts: tuple[str, ...] = ()
+    tokens: int
+    """The tokens of the answer's prompt; an estimate until a server has counted them."""
+    probe_tokens: int
+    """Those of the longest probe, estimated."""
 
     @property
-    def answer(self) -> RenderedChat:
+    def answer(self) -> Chat:
         """The prompt of the answer."""
-        return self._rendered(self.answer_ids, self.answer_text, thinks=True)
+        return Chat(messages=(*self.before, Message("user", self.answer_text)), tokens=self.tokens)
 
     @property
-    def probes(self) -> tuple[RenderedChat, ...]:
+    def probes(self) -> tuple[Chat, ...]:
         """The prompts of the probes."""
-        texts = self.probe_texts or [""] * len(self.probes_ids)
-        pairs = zip(self.probes_ids, texts, strict=True)
-        return tuple(self._rendered(ids, text, thinks=False) for ids, text in pairs)
-
-    def _rendered(self, ids: tuple[int, ...], text: str, *, thinks: bool) -> RenderedChat:
-        return RenderedChat(ids, (*self.before, Message("user", text)) if text else (), thinks)
+        return tuple(
+            Chat(messages=(*self.before, Message("user", text)), tokens=self.probe_tokens, thinks=False)
+            for text in self.probe_texts
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,9 @@ def _version(texts: Mapping[str, str]) -> str:
 class PromptBuilder:
     """Builds prompts that fit: passages are taken in order while they fit `passage_tokens`, at least one always."""
 
-    def __init__(self, templates: Templates, tokenizer: Tokenizer, *, passage_tokens: int) -> None:
+    def __init__(self, templates: Templates, counter: TokenCounter, *, passage_tokens: int) -> None:
         self._templates = templates
-        self._tokenizer = tokenizer
+        self._counter = counter
         self._passage_tokens = passage_tokens
 
     @property
@@ -108,12 +109,8 @@ class PromptBuilder:
         history: Sequence[Message],
         passages: Sequence[Passage],
         language: Language,
-        at: float | None = None,
     ) -> Prompt:
-        """Return the prompt of a question to the bank of this name.
-
-        The history comes oldest first, the passages best first. A chat template that tells the date tells that of `at`.
-        """
+        """Return the prompt of a question to the bank of this name: history oldest first, passages best first."""
         marked = self._fitting([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
         system = Message("system", self._text("system", language).format(bank=bank))
         before = (system, *(Message(message.role, as_data(message.content)) for message in history))
@@ -123,36 +120,33 @@ class PromptBuilder:
             self._last_message("probe", question, [mark(passage, 1, language)], language)
             for passage in passages[:PROBED]
         ]
+        shared = self._counter.count_chat(before)
+        probe_tokens = [self._counter.count_chat([Message("user", probe)]) for probe in probes]
         return Prompt(
-            answer_ids=self._ids(before, answer, thinks=True, at=at),
-            probes_ids=tuple(self._ids(before, probe, thinks=False, at=at) for probe in probes),
-            passages=len(marked),
             before=before,
             answer_text=answer,
             probe_texts=tuple(probes),
+            passages=len(marked),
+            tokens=self._counter.count_chat([Message("user", answer)]) + shared,
+            probe_tokens=shared + max(probe_tokens, default=0),
         )
 
     def repair(
         self, question: str, *, before: Sequence[Message], excerpts: Sequence[Passage], language: Language
-    ) -> RenderedChat:
+    ) -> Chat:
         """Return the prompt that asks for the number, from 1, of the excerpt that states the answer.
 
         `before` are the messages before the last one of the answer's prompt; an excerpt is a passage cut to one quote.
         """
         numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
         content = self._last_message("repair", question, [numbered], language)
-        ids = self._ids(before, content, thinks=False)
-        return RenderedChat(ids, (*before, Message("user", content)), thinks=False)
+        messages = (*before, Message("user", content))
+        return Chat(messages=messages, tokens=self._counter.count_chat(messages), thinks=False)
 
     def _last_message(self, task: str, question: str, passages: Sequence[str], language: Language) -> str:
         return self._text("question", language).format(
             passages="\n".join(passages), question=as_data(question), task=self._text(task, language)
         )
-
-    def _ids(
-        self, before: Sequence[Message], content: str, *, thinks: bool, at: float | None = None
-    ) -> tuple[int, ...]:
-        return tuple(self._tokenizer.render([*before, Message("user", content)], thinks=thinks, at=at))
 
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]
@@ -161,7 +155,7 @@ class PromptBuilder:
         fitting: list[str] = []
         tokens_left = self._passage_tokens
         for text in marked:
-            tokens_left -= self._tokenizer.count(text)
+            tokens_left -= self._counter.count(text)
             if tokens_left < 0 and fitting:
                 break
             fitting.append(text)

@@ -17,7 +17,7 @@ from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import FinishReason
 from chatbot.grounding import Quote, QuoteCandidates, QuotedAnswer, quoted_answer
 from chatbot.models import LEAST_CHOICE_MASS, number_choices
-from chatbot.transcript import Repair
+from chatbot.transcript import Repair, messages_json
 from knowledge.index import IndexUnavailable as IndexFailed
 from knowledge.passage import Passage
 
@@ -110,5 +110,5 @@ async def choose(quoted: QuotedAnswer, answering: Answering, *, priority: int) -
             log.warning("repair_not_asked", answer_id=turn.answer_id, error=exc.code)
             return ()
         span.set_attribute("repair.shares", shares)
-    answering.state.repair = Repair(tuple(prompt.ids), shares)
+    answering.state.repair = Repair(messages_json(prompt), shares)
     return shares

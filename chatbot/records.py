@@ -18,6 +18,8 @@ class TurnFinished:
     seconds: float
     first_token_seconds: float | None
     usage: Usage
+    unpaid_tokens: int
+    """Those that a model generated beyond what was allowed, or that were lost with it."""
     withheld: int
     citations: int
     related: bool

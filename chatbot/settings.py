@@ -92,21 +92,28 @@ class Settings(EncryptedSettings):
     )
     database_tls: TlsSettings = TlsSettings()
     models_file: Path | None = Field(
-        None, description="a YAML file of endpoint groups with `name, urls, group, weight, tokenizer, profile`"
+        None, description="a YAML file of endpoint groups with `name, urls, group, weight, model, profile`"
     )
     llm_urls: str | None = Field(
         None,
         description="the addresses of one group of endpoints, separated by commas: the short form of a models file",
     )
+    llm_model: str | None = Field(
+        None, description="the model's name at these endpoints; without it the first that `/v1/models` lists"
+    )
     llm_tokenizer: Path | None = Field(
-        None, description="the folder of the served model's tokenizer, compared with the endpoint at the start"
+        None,
+        description=(
+            "the model's `tokenizer.json`, or its folder: it counts tokens where the server has no `/tokenize`; "
+            "without both they are estimated"
+        ),
     )
     llm_profile: ProfileName = Field(
-        "cpu", description="whose deadlines these endpoints have: the name of a profile, or the path of a .yaml file"
+        "hosted", description="whose deadlines these endpoints have: the name of a profile, or the path of a .yaml file"
     )
     llm_api_key: SecretStr | None = Field(
         None,
-        description="the endpoints' key; an entry of a models file may have its own, an `api: openai` none but that",
+        description="the key of the endpoints of LLM_URLS",
     )
     llm_tls: TlsSettings = TlsSettings()
     llm_chat_template_kwargs: dict[str, JsonValue] = Field(
@@ -219,7 +226,7 @@ class Settings(EncryptedSettings):
 
     @property
     def models(self) -> ModelSettings:
-        """The endpoints: MODELS_FILE, or LLM_URLS with LLM_TOKENIZER and LLM_PROFILE.
+        """The endpoints: MODELS_FILE, or LLM_URLS.
 
         Raises:
             ModelsMisconfigured: neither is set, or one of the LLM_URLS is none.
@@ -230,6 +237,7 @@ class Settings(EncryptedSettings):
             return ModelSettings.model_validate(
                 {
                     "llm_urls": self.llm_urls or (),
+                    "llm_model": self.llm_model,
                     "llm_tokenizer": self.llm_tokenizer,
                     "llm_profile": self.llm_profile,
                     "llm_api_key": self.llm_api_key,

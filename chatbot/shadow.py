@@ -14,10 +14,11 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from chatbot.chat import Chat
 from chatbot.errors import TooLarge
 from chatbot.grounding import GroundingStream
-from chatbot.models import EndpointFailed, Models, Sampling
-from chatbot.tokenizer import RenderedChat
+from chatbot.models import Models, Sampling
+from knowledge.model_connection import EndpointFailed
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -39,7 +40,7 @@ class Shadow:
 
     def follow(
         self,
-        prompt: RenderedChat,
+        prompt: Chat,
         checks: GroundingStream,
         *,
         sampling: Sampling,

@@ -16,7 +16,7 @@ from chatbot.errors import ChatError, failed
 from chatbot.events import Unknown
 from chatbot.questions import CannedReply
 from chatbot.services import Services
-from chatbot.streams import LiveAnswer, TakenOver, whole_tokens
+from chatbot.streams import LiveAnswer, TakenOver
 from chatbot.transcript import AnswerState, state_of, turn_of
 from chatbot.turn import answer, finish
 
@@ -38,7 +38,6 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
     if decided := outcome_of(taken):
         await finish(Answering(turn, live, decided, services))
         return
-    live.continue_after(whole_tokens(taken.token_ids, services.models.tokenizer.decode))
     answering = Answering.of(turn, live, services)
     revoked = turn.reply is None and answering.revoked()
     if any(isinstance(event, Unknown) for event in taken.events):  # of another release: nobody here can go on after it

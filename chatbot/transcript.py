@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from chatbot.audit import AuditClosed, AuditOpened, Versions, passage_hash
+from chatbot.chat import Chat
 from chatbot.conversations import Basis, CachedAnswer, Conversation, HistoryMessage, StoredMessage
 from chatbot.errors import ChatError, error_of, failed
 from chatbot.events import (
@@ -31,7 +32,7 @@ from chatbot.events import (
 )
 from chatbot.grounding import CHECKS_VERSION, GroundingMode, Quote
 from chatbot.limits import Reservation
-from chatbot.models import ModelDone, Sampling, ThinkingFilter
+from chatbot.models import Begun, ModelDone, Sampling
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
 from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion, handoff
@@ -140,7 +141,8 @@ class Turn:
 class Repair:
     """The prompt that asked the model to choose a quote in place of a withheld answer, and each quote's share."""
 
-    prompt_ids: tuple[int, ...]
+    prompt: str
+    """Its messages as JSON."""
     shares: tuple[float, ...]
 
 
@@ -160,6 +162,8 @@ class AnswerState:
     """The number of sentences that failed the checks."""
     first_token_at: float | None = None
     """When the first text was shown, in seconds on the monotonic clock."""
+    unpaid_tokens: int = 0
+    """Tokens that a model generated beyond what was allowed, or that were lost with it: nobody pays for them."""
     shown: list[Event] = field(default_factory=list)
     said: bool = False
     """Whether this writer has said any text, be it what the log had already."""
@@ -175,12 +179,10 @@ class AnswerState:
     ranked: tuple[Quote, ...] | None = None
     """The passages' sentences that may state the answer, the likeliest first; None until they are ranked."""
 
-    def begin_after(self, said: ThinkingFilter, turn: Turn) -> None:
+    def begin_after(self, begun: Begun, turn: Turn) -> None:
         """Count what an earlier writer had generated."""
         self.usage = Usage(
-            prompt_tokens=len(turn.prompt.answer_ids),
-            answer_tokens=said.answer_tokens,
-            thinking_tokens=said.thinking_tokens,
+            prompt_tokens=turn.prompt.tokens, answer_tokens=begun.tokens, thinking_tokens=begun.prompt.thinking
         )
 
     def as_published(self, turn: Turn, published: Sequence[Event], *, broken: bool) -> None:
@@ -192,6 +194,7 @@ class AnswerState:
     def model_done(self, done: ModelDone) -> None:
         """Record the end of the model's answer."""
         self.usage, self.finish_reason, self.models = done.usage, FinishReason(done.finish_reason), done.models
+        self.unpaid_tokens = done.unpaid_tokens
         if done.retried:
             self.degrade(DegradationLevel.REPLICA)
 
@@ -259,6 +262,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached_answer_id: str = ""
     probes: tuple[float, ...] = ()
     repair: Repair | None = None
+    unpaid_tokens: int = 0
 
 
 _AS_DECIDED = tuple(name for name in Outcome.__struct_fields__ if name not in {"error", "retry_after"})
@@ -313,12 +317,17 @@ def audit_opened(turn: Turn, versions: Versions, *, grounding: GroundingMode, at
         brought=min(history, turn.brought),
         canned_reply=turn.reply or "",
         passage_hashes=tuple(passage_hash(h.passage) for h in turn.found.hits),
-        prompts=(turn.prompt.answer_ids, *turn.prompt.probes_ids),
+        prompts=tuple(map(messages_json, (turn.prompt.answer, *turn.prompt.probes))),
     )
 
 
-def audit_closed(turn: Turn, state: AnswerState, *, token_ids: Sequence[int], at: float) -> AuditClosed:
-    """Return the audit record that is written when the answer has ended; `token_ids` are those that a model gave."""
+def messages_json(chat: Chat) -> str:
+    """Return the messages of a prompt as the audit hashes them."""
+    return msgspec.json.encode(chat.messages).decode()
+
+
+def audit_closed(turn: Turn, state: AnswerState, *, model_text: str, at: float) -> AuditClosed:
+    """Return the audit record that is written when the answer has ended; `model_text` is before the checks."""
     return AuditClosed(
         answer_id=turn.answer_id,
         tenant=turn.who.tenant,
@@ -331,10 +340,11 @@ def audit_closed(turn: Turn, state: AnswerState, *, token_ids: Sequence[int], at
         degradation_level=state.degradation_level or "",
         cached_answer_id=state.cached_answer_id,
         text=state.text,
-        token_ids=token_ids,
+        model_text=model_text,
+        unpaid_tokens=state.unpaid_tokens,
         probes=state.probes,
         repair=state.repair.shares if state.repair else (),
-        repair_prompt=state.repair.prompt_ids if state.repair else (),
+        repair_prompt=state.repair.prompt if state.repair else "",
     )
 
 
@@ -474,6 +484,7 @@ def turn_finished(turn: Turn, state: AnswerState, *, now: float) -> TurnFinished
         seconds=now - turn.opened_at,
         first_token_seconds=None if state.first_token_at is None else state.first_token_at - turn.opened_at,
         usage=state.usage,
+        unpaid_tokens=state.unpaid_tokens,
         withheld=state.withheld,
         citations=sum(isinstance(event, Citation) for event in state.shown),
         related=any(isinstance(event, Related) for event in state.shown),

@@ -21,6 +21,7 @@ from chatbot import answerability
 from chatbot.admission import Place
 from chatbot.answering import Answering, is_over, may_not_answer
 from chatbot.audit import Audit, AuditClosed
+from chatbot.chat import Message
 from chatbot.conversations import (
     Conversation,
     HistoryMessage,
@@ -52,7 +53,6 @@ from chatbot.retrieval import SearchResult
 from chatbot.screener import Screening
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer
-from chatbot.tokenizer import Message
 from chatbot.transcript import (
     AnswerState,
     Question,
@@ -109,15 +109,18 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     result, canned_reply = await retrieve(screening, earlier, who, services)
     # A question that is understood alone needs no message before it.
     budget = 0 if result.standalone else settings.history_tokens
-    in_prompt = window(earlier, services.models.tokenizer.count, budget)
+    in_prompt = window(earlier, services.models.counter.count, budget)
     language = language_in([*(message.text for message in in_prompt if message.role == "user"), screened.text])
     prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, bank, services.prompts)
+    if canned_reply is None:
+        counted = await services.models.counted(prompt.answer, conversation_id=conversation.id)
+        prompt = replace(prompt, tokens=counted.tokens)
     max_answer_tokens = settings.answer_tokens(question.max_answer_tokens)
     thinking_tokens = settings.thinking_tokens if services.models.think else 0
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, max_answer_tokens + thinking_tokens)
     reservation = await services.ledger.reserve(
         caller,
-        prompt_tokens=0 if canned_reply else len(prompt.answer_ids),
+        prompt_tokens=0 if canned_reply else prompt.tokens,
         answer_tokens=answer_tokens,
         lease_seconds=settings.longest_answer,
     )
@@ -155,7 +158,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
 async def abandon(turn: Turn, services: Services) -> None:
     """Give back what was reserved for an answer that will not be given, and close its audit record if it was opened."""
     unanswered = AnswerState(error=AuditUnavailable())
-    services.audit.abandon(audit_closed(turn, unanswered, token_ids=(), at=services.now()))
+    services.audit.abandon(audit_closed(turn, unanswered, model_text="", at=services.now()))
     await services.deferred.write("settlement", partial(services.ledger.settle, turn.reservation, Usage()))
 
 
@@ -249,7 +252,6 @@ def build_prompt(
         history=[Message(message.role, message.text) for message in earlier],
         passages=[hit.passage for hit in result.hits],
         language=language,
-        at=result.as_of,
     )
 
 
@@ -324,13 +326,13 @@ async def ask_the_model(answering: Answering, place: Place) -> None:
 
     slot = admission.slot(
         place,
-        prompt_tokens=len(turn.prompt.answer_ids),
+        prompt_tokens=turn.prompt.tokens,
         answer_tokens=turn.reservation.answer_tokens,
         on_wait=show_place,
     )
     async with slot:
-        if live.token_ids or await answerable(answering, priority=place.priority):
-            if answering.services.settings.answer is AnswerMode.QUOTE and not live.token_ids:
+        if live.output or await answerable(answering, priority=place.priority):
+            if answering.services.settings.answer is AnswerMode.QUOTE and not live.output:
                 # The model writes nothing, so nothing is charged.
                 await quote_answer(answering, ends=FinishReason.STOP, priority=place.priority)
             else:
@@ -387,9 +389,9 @@ async def quote_answer(answering: Answering, *, ends: FinishReason, priority: in
 async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
     """Stream the model's tokens through the checks, until it is done or the reservation used up."""
     turn, state, services = answering.turn, answering.state, answering.services
-    said = answering.said()
-    answering.show(checks.feed(said.text))
-    state.begin_after(said, turn)
+    begun = answering.begun()
+    answering.show(checks.feed(begun.text))
+    state.begin_after(begun, turn)
     reservation = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer,
@@ -397,7 +399,7 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
         priority=place.priority,
-        begun_ids=tuple(answering.live.token_ids),
+        begun=begun,
     )
     async with aclosing(stream) as parts:
         async for part in parts:
@@ -482,7 +484,7 @@ async def answer_from_cache(answering: Answering) -> bool:
     cached = await services.answer_cache.find(basis(turn, services.versions))
     if cached is None or answering.revoked():
         return False
-    if services.models.tokenizer.count(cached.text) > turn.max_answer_tokens:
+    if services.models.counter.count(cached.text) > turn.max_answer_tokens:
         return False
     answering.degrade(DegradationLevel.CACHED)
     answering.show([Token(text=cached.text), *cached.citations])
@@ -508,7 +510,8 @@ async def finish(answering: Answering) -> None:
         await remember_answer(answering)
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):
         await keep_for_later(answering)
-        await close_audit(audit_closed(turn, state, token_ids=live.token_ids, at=services.now()), services.audit)
+        closed = audit_closed(turn, state, model_text=answering.begun().text, at=services.now())
+        await close_audit(closed, services.audit)
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
     tell(services.on_turn_finished, turn_finished(turn, state, now=time.monotonic()))

@@ -37,7 +37,7 @@ from chatbot.settings import Settings
 from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys, open_pipelined_connection
 from chatbot.takeover import resume
-from chatbot.tokenizer import Tokenizer
+from chatbot.tokens import TokenCounter
 from edge.sign_in import SignIn, open_sign_in
 from knowledge.bank import Bank, Banks, read_banks
 from knowledge.embedding import open_embedder
@@ -97,7 +97,7 @@ async def open_services(
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
-        prompts = prompt_builder(settings, models.tokenizer)
+        prompts = prompt_builder(settings, models.counter)
         fitted = await fitted_weights(settings)
         weights = weights_of(fitted, index, models, prompts)
         retrieval = await enter(open_retrieval(settings, index, banks, on_search=drift.record_search))
@@ -324,7 +324,7 @@ async def open_replay_context(
     """Open what an answer is replayed from, for a command beside the running service.
 
     Raises:
-        ModelsMisconfigured, TokenizerError: the model's tokenizer cannot be read, or is not the endpoint's.
+        ModelsMisconfigured: the models cannot be asked as the settings say.
         IndexUnavailable: the index cannot be opened.
     """
     async with AsyncExitStack() as stack:
@@ -333,16 +333,11 @@ async def open_replay_context(
             open_redis(settings.redis_url.get_secret_value(), settings.redis, settings.redis_tls)
         )
         models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
-        if models is None:
-            file = await anyio.to_thread.run_sync(settings.models.read)
-            tokenizer = await anyio.to_thread.run_sync(file.primary.load_tokenizer)
-        else:
-            tokenizer = models.tokenizer
         yield ReplayContext(
             audit=Audit(engine, settings.audit),
             history=History(redis, RedisBreaker(settings.redis.breaker), settings.history),
             index=index,
-            prompts=prompt_builder(settings, tokenizer),
+            prompts=prompt_builder(settings, models.counter if models else TokenCounter()),
             banks=await anyio.to_thread.run_sync(read_banks, settings.bank_file),
             models=models,
         )
@@ -367,9 +362,9 @@ def conversation_ids(settings: Settings) -> ConversationIds:
     return ConversationIds(settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within)
 
 
-def prompt_builder(settings: Settings, tokenizer: Tokenizer) -> PromptBuilder:
+def prompt_builder(settings: Settings, counter: TokenCounter) -> PromptBuilder:
     """Return the builder of every prompt."""
-    return PromptBuilder(load_templates(), tokenizer, passage_tokens=settings.passage_tokens)
+    return PromptBuilder(load_templates(), counter, passage_tokens=settings.passage_tokens)
 
 
 def salt_of(key: str, tenant: str) -> str:

@@ -101,12 +101,12 @@ def run_model(spec: ProductSpec) -> Iterator[RunningModel]:
 
 @contextmanager
 def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) -> Iterator[RunningModel]:
-    """Run the scripted model while the block runs, and write its tokenizer.
+    """Run the scripted model while the block runs.
 
     Raises:
         ProductNotStarted: it ended before it was ready.
     """
-    command = [sys.executable, "-m", "llm_server.scripted", "--tokenizer-folder", str(scripted_tokenizer(spec))]
+    command = [sys.executable, "-m", "llm_server.scripted"]
     if behaviour is not None:
         script = spec.data / "model.json"
         # JSON has no infinity: the default of a field that is infinite stays.
@@ -121,8 +121,7 @@ def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) ->
 def scripted_settings(spec: ProductSpec) -> dict[str, str]:
     """Return the settings of a product over the scripted model, which stands in for the one of the fitted values."""
     calibration = calibrated_for(spec.data / "calibration.yaml", "scripted")
-    tokenizer = str(scripted_tokenizer(spec))
-    return {"LLM_TOKENIZER": tokenizer, "LLM_PROFILE": "scripted", "CALIBRATION_FILE": str(calibration)}
+    return {"LLM_PROFILE": "scripted", "CALIBRATION_FILE": str(calibration)}
 
 
 def calibrated_for(path: Path, *models: str) -> Path:
@@ -130,11 +129,6 @@ def calibrated_for(path: Path, *models: str) -> Path:
     shipped = read_calibration(None).model_copy(update={"models": models})
     path.write_text(shipped.model_dump_json(), "utf-8")  # JSON is YAML
     return path
-
-
-def scripted_tokenizer(spec: ProductSpec) -> Path:
-    """Return the folder of the scripted model's tokenizer."""
-    return spec.data / "tokenizer"
 
 
 @contextmanager
@@ -186,7 +180,6 @@ def run_replica(
         "AUDIT_KEY": secrets.token_hex(32),
         "BANK_FILE": str(SAMPLE_BANK),
         "LLM_URLS": model.url,
-        "LLM_TOKENIZER": str(spec.weights / spec.profile),
         "LLM_PROFILE": spec.profile,
         "AUTH__ISSUER": ISSUER,
         "AUTH__AUDIENCE": AUDIENCE,

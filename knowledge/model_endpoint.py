@@ -1,15 +1,11 @@
-"""A model behind HTTP that answers JSON with JSON (embeddings, reranking): its key, TLS, deadline, retries and breaker.
+"""A model behind HTTP that answers JSON with JSON (embeddings, reranking): its settings, retries and breaker.
 
-EndpointFailed      the call failed
-├── EndpointAway    it cannot be asked now: no connection, no answer in time, or its breaker is open
-│   └── EndpointBusy it works, and has too much to do
-└── EndpointRefused it refuses what we are or ask, and asking again does not help; the message says what to set
+Its errors are those of `model_connection.py`.
 """
 
 import asyncio
 import random
 import re
-import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,39 +13,27 @@ from pathlib import Path
 from typing import Self
 
 import aiohttp
-import msgspec
 from pydantic import AnyHttpUrl, Field, JsonValue, SecretStr, model_validator
 from yarl import URL
 
-from knowledge.breaker import Breaker, BreakerSettings, CallResult
-from knowledge.tls import TlsSettings, tls_reason
+from knowledge.breaker import Breaker, BreakerSettings
+from knowledge.model_connection import (
+    RESULTS,
+    Access,
+    Connection,
+    EndpointAway,
+    EndpointFailed,
+    EndpointRefused,
+    Remedies,
+    open_session,
+)
+from knowledge.tls import TlsSettings
 
-CONNECT_SECONDS = 0.6
-KEEP_ALIVE_SECONDS = 4.0
-"""Most servers close an idle connection after 5 s: ours are kept for less, or a call would meet a closed one."""
-MOST_REPLY_BYTES = 64 * 2**20
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 2.5
 """Between two attempts: each wait may be twice as long as the one before, and is at least half as long as it may be."""
 _JITTER = random.SystemRandom()
 _VERSION = re.compile(r"v\d+")
-_TRANSIENT = frozenset({408, 425, 500, 502, 503, 504})
-
-
-class EndpointFailed(Exception):
-    """A call failed."""
-
-
-class EndpointAway(EndpointFailed):
-    """It cannot be asked now."""
-
-
-class EndpointBusy(EndpointAway):
-    """It works, and has too much to do: its breaker stays as it is."""
-
-
-class EndpointRefused(EndpointFailed):
-    """It refuses what we are or ask; asking again does not help."""
 
 
 class ModelEndpointSettings(TlsSettings, frozen=True):
@@ -84,17 +68,23 @@ class ModelEndpoint:
     """One address of a model's server; `setting` begins the names of the settings that a refusal mentions."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, url: URL, *, setting: str, tls: ssl.SSLContext | None, breaker: Breaker
+        self, http: aiohttp.ClientSession, url: URL, *, setting: str, access: Access, breaker: Breaker
     ) -> None:
-        self.name = f"{url.host}:{url.port}{url.path}"
-        self._http = http
-        self._url = url
-        self._setting = setting
-        self._tls = tls
+        remedies = Remedies(
+            key=f"set {setting}__API_KEY or {setting}__API_KEY_FILE to the one of this server",
+            tls=f"set {setting}__CA_FILE, {setting}__CERT_FILE and {setting}__KEY_FILE",
+            address=f"look at {setting}__URL and {setting}__MODEL",
+        )
+        self._connection = Connection(http, url, access=access, remedies=remedies)
         self._breaker = breaker
 
+    @property
+    def name(self) -> str:
+        """Its address."""
+        return self._connection.name
+
     async def ask(self, body: Mapping[str, object], *, within_seconds: float, most_attempts: int) -> bytes:
-        """Return the reply's body; what may pass by itself is tried again, at most so often, within the deadline.
+        """Return the reply's body; a call that found it away is repeated, at most so often, within the deadline.
 
         Raises:
             EndpointAway, EndpointRefused: the last attempt failed; where the deadline cut it short, the one before.
@@ -116,7 +106,7 @@ class ModelEndpoint:
         raise ValueError("most_attempts is below 1")
 
     async def _permitted(self, body: Mapping[str, object], deadline: float) -> bytes:
-        """Ask once where the breaker permits it, and tell it how that ended.
+        """Ask once where the breaker permits it, and record how that ended.
 
         Raises:
             EndpointAway, EndpointRefused: it failed.
@@ -124,66 +114,20 @@ class ModelEndpoint:
         permit = self._breaker.permit() or self._breaker.probe()
         if permit is None:
             raise EndpointAway(f"{self.name}: it has failed too often and is not asked for a while")
+        outcome = "left"
         try:
-            reply = await self._asked(body, deadline)
-        except EndpointRefused:
-            self._breaker.record(permit, CallResult.OK)  # it works, and says no
+            reply = await self._connection.exchange("POST", "", body, until=deadline)
+            outcome = "ok"
+        except EndpointFailed as exc:
+            outcome = "refused" if isinstance(exc, EndpointRefused) else exc.outcome
             raise
-        except EndpointBusy:
-            self._breaker.abandon(permit)
-            raise
-        except EndpointAway:
-            self._breaker.record(permit, CallResult.FAILED)
-            raise
-        except BaseException:
-            self._breaker.abandon(permit)
-            raise
-        self._breaker.record(permit, CallResult.OK)
+        finally:
+            result = RESULTS[outcome]
+            if result is None:
+                self._breaker.abandon(permit)
+            else:
+                self._breaker.record(permit, result)
         return reply
-
-    async def _asked(self, body: Mapping[str, object], deadline: float) -> bytes:
-        try:
-            async with (
-                asyncio.timeout_at(deadline),
-                self._http.post(
-                    self._url,
-                    data=msgspec.json.encode(body),
-                    headers={"Content-Type": "application/json"},
-                    allow_redirects=False,  # texts and a key go to the configured address and nowhere else
-                    ssl=self._tls or True,
-                ) as response,
-            ):
-                reply = await _bounded(response)
-                self._check_status(response.status, reply)
-                return reply
-        except TimeoutError as exc:
-            raise EndpointAway(f"{self.name}: no answer in time") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            if reason := tls_reason(exc):
-                raise EndpointRefused(
-                    f"{self.name}: no TLS connection ({reason}): set {self._setting}__CA_FILE, "
-                    f"{self._setting}__CERT_FILE and {self._setting}__KEY_FILE"
-                ) from exc
-            hint = " (a server that wants a client certificate does this, too)" if self._url.scheme == "https" else ""
-            raise EndpointAway(f"{self.name}: {type(exc).__name__}{hint}") from exc
-
-    def _check_status(self, status: int, reply: bytes) -> None:
-        if status == 200:
-            return
-        if status == 429:
-            raise EndpointBusy(f"{self.name}: it has too much to do (429)")
-        if status in _TRANSIENT:
-            raise EndpointAway(f"{self.name}: status {status}")
-        if status in (401, 403):
-            raise EndpointRefused(
-                f"{self.name}: it refused the key ({status}): set {self._setting}__API_KEY or "
-                f"{self._setting}__API_KEY_FILE to the one of this server"
-            )
-        said = _reason(reply) if status == 404 else ""  # of a model's name; elsewhere it may quote a customer's text
-        raise EndpointRefused(
-            f"{self.name}: it refused the request ({status}{f': {said}' if said else ''}): look at "
-            f"{self._setting}__URL and {self._setting}__MODEL"
-        )
 
 
 @asynccontextmanager
@@ -200,14 +144,10 @@ async def open_model_endpoint(
         tls = await asyncio.to_thread(settings.context) if url.scheme == "https" else None
     except (OSError, UnicodeDecodeError) as exc:  # ssl.SSLError is an OSError
         raise EndpointRefused(f"the key or the TLS files of {setting} cannot be used: {exc}") from exc
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
-    ) as http:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with open_session() as http:
         breaker = Breaker(BreakerSettings(), jitter=partial(_JITTER.uniform, 0.8, 1.0))
-        yield ModelEndpoint(http, url, setting=setting, tls=tls, breaker=breaker)
+        yield ModelEndpoint(http, url, setting=setting, access=Access(headers=headers, tls=tls), breaker=breaker)
 
 
 def call_address(server: URL, call: str) -> URL:
@@ -220,39 +160,3 @@ def call_address(server: URL, call: str) -> URL:
     if last == name and (server.query_string or _VERSION.fullmatch(before.rpartition("/")[2])):
         return server
     return server.with_path(f"{path.removesuffix('/v1')}/{call}", keep_query=True)
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > MOST_REPLY_BYTES:
-            raise aiohttp.ClientPayloadError("a reply without an end")
-        parts.append(part)
-    return b"".join(parts)
-
-
-class _Error(msgspec.Struct):
-    message: str = ""
-
-
-class _ErrorReply(msgspec.Struct):
-    """OpenAI's and vLLM's shape, and what TEI and Cohere write beside it."""
-
-    error: _Error | str = ""
-    message: str = ""
-
-
-_LONGEST_REASON = 200
-_ERRORS = msgspec.json.Decoder(_ErrorReply)
-
-
-def _reason(reply: bytes) -> str:
-    """Return what a server says of its refusal, as one short line."""
-    try:
-        decoded = _ERRORS.decode(reply)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
-    said = decoded.error.message if isinstance(decoded.error, _Error) else decoded.error
-    return " ".join((said or decoded.message).split())[:_LONGEST_REASON]

@@ -1,4 +1,4 @@
-"""Writes a byte-level BPE tokenizer as the files that vLLM, transformers and our tiktoken reader load. Pure but for the
+"""Writes a byte-level BPE tokenizer as the files that vLLM and transformers load. Pure but for the
 writing.
 
 The pipeline is Qwen's: an optional NFC normalizer, one Split by a regular expression, ByteLevel without a regular

@@ -58,6 +58,10 @@ class Engine(_Strict):
     # Every request names its sampling; a model's own defaults (a repetition penalty, say) would change it.
     generation_config: Literal["auto", "vllm"] = "vllm"
     sse_keep_alive_interval: Positive = 10
+    # The chat API asks it which texts are special tokens.
+    enable_tokenizer_info_endpoint: bool = True
+    # Of a model that thinks: it sends the thinking apart.
+    reasoning_parser: str | None = None
     disable_uvicorn_access_log: bool = True
 
     def arguments(self) -> Iterator[str]:

@@ -30,7 +30,7 @@ from rich.table import Table
 from chatbot.__main__ import app
 from chatbot.answering import Answering
 from evals.performance.bench import QUESTION
-from evals.product import ProductSpec, run_product, run_scripted_model, scripted_tokenizer, started_part
+from evals.product import ProductSpec, run_product, run_scripted_model, started_part
 from evals.quality import loaded_corpus
 from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
@@ -143,8 +143,7 @@ async def count_mode(spec: ProductSpec, mode: str) -> Way:
     counted = spec.data / f"{mode}.json"
     settings = {"TURN__GROUNDING": mode, "TURN__ANSWERABILITY__THRESHOLD": "0", COUNTED: str(counted)}
     async with started_part(run_scripted_model(spec, PACE)) as model:
-        tokenizer = str(scripted_tokenizer(spec))
-        serving = run_product(spec, model, module="scripts.token_way", LLM_TOKENIZER=tokenizer, **settings)
+        serving = run_product(spec, model, module="scripts.token_way", **settings)
         async with started_part(serving) as product:
             who = Principal(tenant="hanbit", sub="token-way", roles=frozenset({"customer"}), groups=frozenset())
             headers = {"authorization": f"Bearer {product.signer.token(who)[0]}"}

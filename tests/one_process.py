@@ -38,7 +38,7 @@ from knowledge.identity import ROLES, AuthSettings
 from knowledge.index import IndexSettings, open_index
 from knowledge.storage import close_engine, open_engine
 from knowledge.terms import Terms
-from llm_server.scripted import ScriptedModel, write_tokenizer
+from llm_server.scripted import ScriptedModel
 from tests.conftest import RedisServer
 from tests.every_route import TEXT, WELL_FORMED, WORD, Requests, addresses
 from tests.ingest.keys import ISSUER, key_and_token
@@ -173,7 +173,6 @@ async def open_bank(
         # The model is asked.
         "turn": TurnSettings(answerability=AnswerabilitySettings(threshold=0, least_dense=-1)),
         "llm_urls": stores.model.url,
-        "llm_tokenizer": write_tokenizer(folder / "tokenizer"),
         "llm_profile": "scripted",
         "ledger": LedgerSettings(limits=LimitSettings(user=OFTEN)),
     }

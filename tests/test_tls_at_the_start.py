@@ -14,7 +14,6 @@ from chatbot.settings import Settings as ChatSettings
 from ingest.__main__ import app as ingest
 from ingest.settings import Settings as StaffSettings
 from knowledge.tls import TlsRefused, check_connections
-from llm_server.scripted import write_tokenizer
 from tests.certificates import certificates, server_context
 from tests.conftest import free_port
 from tests.tls_peers import peer
@@ -82,13 +81,8 @@ def right(ours: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tokenizer: Path, tmp_path: Path) -> pytest.MonkeyPatch:
+def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> pytest.MonkeyPatch:
     for name, value in {
         "TLS__CA_FILE": ours / "ca.pem",
         "DATA_DIR": tmp_path,
@@ -99,7 +93,6 @@ def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tokenizer: Path, tm
         "AUTH__ISSUER": "https://sso.example",
         "AUTH__JWKS_URL": "http://127.0.0.1:1",
         "LLM_URLS": "http://127.0.0.1:1",
-        "LLM_TOKENIZER": tokenizer,
         "LLM_PROFILE": "scripted",
         "AWS_ACCESS_KEY_ID": "k",
         "AWS_SECRET_ACCESS_KEY": "s",
@@ -152,7 +145,7 @@ async def test_the_bank_s_authorities_are_set_once_for_every_part(
 async def test_an_entry_of_a_models_file_is_named(
     foreign: Path, ours: Path, tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> None:
-    entry = {"name": "h100", "tokenizer": str(tmp_path / "tokenizer"), "profile": "scripted"}
+    entry = {"name": "h100", "profile": "scripted"}
     with peer(server_context(foreign)) as address:
         file = tmp_path / "models.yaml"
         file.write_text(json.dumps([{**entry, "urls": [f"https://{address}"]}]), "utf-8")

@@ -30,7 +30,7 @@ CORPUS = (
 
 
 def trained(style: str) -> Tokenizer:
-    """Return a tokenizer trained here: three that tiktoken reads, in the shape of Qwen2.5's, SmolLM2's and GPT-2's, and
+    """Return a tokenizer trained here: three byte-level ones, in the shape of Qwen2.5's, SmolLM2's and GPT-2's, and
     three of other kinds, in the shape of Llama 3's, of SentencePiece's with byte fallback, and of a Unigram.
     """
     specials = [AddedToken(text, special=True, normalized=False) for text in SPECIALS]

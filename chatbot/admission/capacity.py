@@ -13,7 +13,8 @@ import anyio
 import structlog
 
 from chatbot.admission.fair_queue import Admission, AdmissionSettings
-from chatbot.models import SERVING_GROUPS, EndpointFailed, Member
+from chatbot.models import SERVING_GROUPS, Member
+from knowledge.model_connection import EndpointFailed
 
 log = structlog.get_logger(__name__)
 

@@ -70,6 +70,7 @@ class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
     repair: tuple[float, ...] = ()
     repair_hash: str = ""
     thinking_tokens: int = 0
+    unpaid_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +141,8 @@ class AuditKeys:
         """Return the keyed hash of a text that was shown to a tenant's customer."""
         return hmac.new(self._answer, f"{tenant}\n{text}".encode(), hashlib.sha256).hexdigest()
 
-    def prompt_hash(self, tenant: str, prompts: Sequence[Sequence[int]]) -> str:
-        """Return the keyed hash of the token ids of a tenant's prompts; it depends on how they are divided."""
+    def prompt_hash(self, tenant: str, prompts: Sequence[str]) -> str:
+        """Return the keyed hash of a tenant's prompts, or of a model's text; it depends on how they are divided."""
         encoded = msgspec.json.encode([tenant, prompts])
         return hmac.new(self._tokens, encoded, hashlib.sha256).hexdigest()
 

@@ -5,7 +5,6 @@ prove what was asked, sent and shown; without them nothing can be read (docs/dec
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatbot.audit.chain import AuditKeys, Closed, Opened
@@ -57,8 +56,8 @@ class AuditOpened:
     canned_reply: str = ""
     """Which of the bank's own texts is shown instead of asking the model."""
     passage_hashes: tuple[str, ...] = ()
-    prompts: tuple[tuple[int, ...], ...] = ()
-    """Token ids of the answer's prompt, then of the probes'."""
+    prompts: tuple[str, ...] = ()
+    """The messages of the answer's prompt, then of the probes', each as JSON."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Opened:
         """Return the entry as row `sequence` of a writer's chain."""
@@ -109,14 +108,16 @@ class AuditClosed:
     """The cached answer whose text was shown again."""
     text: str = ""
     """The text that was shown."""
-    token_ids: Sequence[int] = ()
-    """Token ids of what the model generated, its thinking included, before the checks."""
+    model_text: str = ""
+    """The model's answer before the checks."""
+    unpaid_tokens: int = 0
+    """Tokens that a model generated and nobody pays for."""
     probes: tuple[float, ...] = ()
     """The model's probability of "yes" to each probe that was asked, in order."""
     repair: tuple[float, ...] = ()
     """The model's probability of each quote, where it was asked to choose one in place of a withheld answer."""
-    repair_prompt: tuple[int, ...] = ()
-    """Token ids of the prompt that asked."""
+    repair_prompt: str = ""
+    """The messages of the prompt that asked, as JSON."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:
         """Return the entry as row `sequence` of a writer's chain."""
@@ -137,8 +138,9 @@ class AuditClosed:
             rung=self.degradation_level,
             cached_answer_id=self.cached_answer_id,
             answer_hash=keys.answer_hash(self.tenant, self.text),
-            said=len(self.token_ids),
-            said_hash=keys.prompt_hash(self.tenant, [self.token_ids]),
+            unpaid_tokens=self.unpaid_tokens,
+            said=len(self.model_text),
+            said_hash=keys.prompt_hash(self.tenant, [self.model_text]),
             probes=tuple(round(probe, 4) for probe in self.probes),
             repair=tuple(round(share, 4) for share in self.repair),
             repair_hash=keys.prompt_hash(self.tenant, [self.repair_prompt]) if self.repair else "",

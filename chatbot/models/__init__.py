@@ -1,10 +1,10 @@
-"""Text and token probabilities from vLLM: a pool of endpoints with circuit breakers, streams, exact failover."""
+"""Text and token probabilities from any OpenAI-compatible server: a pool of endpoints, streams, exact failover."""
 
 from chatbot.models.call import ModelCallFinished
 from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, number_choices
 from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, NotResumable, Switched, open_models
-from chatbot.models.completion import CompletionDecoder, CompletionRequest, Delta, Sampling
-from chatbot.models.endpoint import Endpoint, EndpointFailed, FailureName, open_session
+from chatbot.models.endpoint import Endpoint
+from chatbot.models.generation import Begun, Delta, read_output
 from chatbot.models.pool import (
     SERVING_GROUPS,
     Group,
@@ -14,19 +14,16 @@ from chatbot.models.pool import (
     ModelsMisconfigured,
     ProfileName,
 )
-from chatbot.models.thinking import ThinkingFilter, Thought, begun_answer
+from chatbot.models.wire import Sampling, StreamDecoder, Thought
 
 __all__ = [
     "LEAST_CHOICE_MASS",
     "SERVING_GROUPS",
     "UNKNOWN_MODEL",
     "YES_OR_NO",
-    "CompletionDecoder",
-    "CompletionRequest",
+    "Begun",
     "Delta",
     "Endpoint",
-    "EndpointFailed",
-    "FailureName",
     "Group",
     "Member",
     "ModelCallFinished",
@@ -38,11 +35,10 @@ __all__ = [
     "NotResumable",
     "ProfileName",
     "Sampling",
+    "StreamDecoder",
     "Switched",
-    "ThinkingFilter",
     "Thought",
-    "begun_answer",
     "number_choices",
     "open_models",
-    "open_session",
+    "read_output",
 ]

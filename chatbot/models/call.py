@@ -1,44 +1,24 @@
 """Calls to endpoints in progress: the result of each goes to the breaker, its record to the hooks."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import anyio
 
-from chatbot.models.completion import TopTokens
-from chatbot.models.endpoint import (
-    ContentFiltered,
-    EndpointFailed,
-    FailureName,
-    GenerationRequest,
-    RequestRejected,
-)
-from chatbot.models.pool import Group, Pool, Target
-from chatbot.models.tokenizer_check import check_tokenizer
-from chatbot.tokenizer import Tokenizer
+from chatbot.models.detection import calibrate, detect
+from chatbot.models.endpoint import METADATA_SECONDS, ContentFiltered, GenerationRequest
+from chatbot.models.pool import Group, Member, Pool, Target
+from chatbot.models.wire import TopTokens
+from chatbot.tokens import TokenCounter
 from knowledge.breaker import BreakerState, CallResult
+from knowledge.model_connection import RESULTS, EndpointFailed, FailureName, RequestRejected
 
 CallKind = Literal["answer", "probability", "ping"]
 CallOutcome = Literal["ok", "left"] | FailureName
 """A metric's label; "left": the client closed the stream."""
-
-# The default of vLLM's `--max-logprobs`.
-_TOP_TOKENS = 20
-# None counts neither way: the client left, the endpoint's queue is full, or the bank stopped the endpoint.
-_RESULTS: Mapping[CallOutcome, CallResult | None] = {
-    "ok": CallResult.OK,
-    "left": None,
-    "busy": None,
-    "stopped": None,
-    "refused": CallResult.OK,
-    "unreachable": CallResult.FAILED,
-    "slow": CallResult.FAILED,
-    "broken": CallResult.FAILED,
-    "unfit": CallResult.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +73,7 @@ class ModelCall:
         """
         member, permit = self._target.member, self._target.permit
         member.in_flight -= 1
-        result = _RESULTS[self.outcome]
+        result = RESULTS[self.outcome]
         waited = self._clock() - self._started if self._first_token_seconds is None else self._first_token_seconds
         was_generating = self.outcome not in ("busy", "stopped")
         if result in (CallResult.OK, None) and waited > self._slow_after and was_generating and alternatives:
@@ -105,7 +85,7 @@ class ModelCall:
         else:
             member.breaker.record(permit, result)
         if member.breaker.state is not BreakerState.CLOSED:
-            member.tokenizer_checked = False
+            member.checked = False
 
     def finished(self, *, kind: CallKind, prompt_tokens: int, extra_prompt_tokens: int) -> ModelCallFinished:
         """Return the record for the hooks."""
@@ -130,30 +110,43 @@ class Calls:
     def __init__(
         self,
         pool: Pool,
-        tokenizer: Tokenizer,
+        counter: TokenCounter,
         *,
         hooks: Sequence[CallHook] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tokenizer` is the primaries'."""
+        """`counter` is calibrated by the primaries."""
         self._pool = pool
-        self._tokenizer = tokenizer
+        self._counter = counter
         self._hooks = tuple(hooks)
         self._clock = clock
+
+    async def check(self, member: Member, *, seconds: float = METADATA_SECONDS) -> None:
+        """Detect an endpoint's capabilities, unless that was done since its breaker was last open.
+
+        Raises:
+            EndpointFailed: it cannot be asked, serves another model, or refuses us.
+        """
+        if member.checked:
+            return
+        await detect(member.endpoint, seconds=seconds)
+        member.checked = True
+        if member.group == "primary":
+            calibrate(self._counter, member.able)
 
     @contextmanager
     def counted(
         self, target: Target, kind: CallKind, request: GenerationRequest, *, extra_prompt_tokens: int = 0
     ) -> Iterator[ModelCall]:
         """Count a call in flight; however it ends, the breaker and the hooks get its result."""
-        prompt_tokens = len(request.prompt_ids)
+        prompt_tokens = len(request.ids) or request.chat.tokens
         slow_after = target.member.endpoint.deadlines.slow_first_token(prompt_tokens)
         call = ModelCall(target, slow_after=slow_after, clock=self._clock)
         try:
             yield call
         except EndpointFailed as exc:
             call.outcome = exc.outcome
-            if kind == "answer" and not target.member.endpoint.has_token_ids and is_request_at_fault(exc):
+            if kind == "answer" and is_request_at_fault(exc):
                 target.member.schedule_try_out(anyio.current_time())  # or it refuses everything now
             raise
         finally:
@@ -165,14 +158,14 @@ class Calls:
     async def top_tokens(
         self, target: Target, kind: CallKind, request: GenerationRequest, *, extra_prompt_tokens: int = 0
     ) -> TopTokens:
-        """Return the 20 most likely next tokens, from an endpoint whose tokenizer was compared with ours.
+        """Return the most likely next tokens.
 
         Raises:
             EndpointFailed: a subclass says why.
         """
         with self.counted(target, kind, request, extra_prompt_tokens=extra_prompt_tokens) as call:
-            await check_tokenizer(target.member, self._tokenizer)
-            top_tokens = await target.member.endpoint.top_tokens(request, top=_TOP_TOKENS)
+            await self.check(target.member)
+            top_tokens = await target.member.endpoint.top_tokens(request)
             call.begin()
             call.tokens = 1
             call.outcome = "ok"

@@ -1,7 +1,7 @@
 """How likely each of a few words is as the next output of a model, read from its most likely next tokens."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 Choices = Sequence[Sequence[str]]
@@ -18,22 +18,18 @@ def number_choices(count: int) -> Choices:
 
 
 def choice_probabilities(
-    logprobs: Mapping[int, float],
-    choices: Choices,
-    *,
-    token_bytes: Callable[[int], bytes],
-    least_mass: float = 0.0,
+    logprobs: Iterable[tuple[bytes, float]], choices: Choices, *, least_mass: float = 0.0
 ) -> tuple[float, ...]:
     """Return the probability of each choice given that one of them is next; they sum to 1.
 
-    `logprobs` are natural logarithms by token id. All choices are equally likely where no token begins any of them, or
-    where they have less probability than `least_mass` together. A token that begins several choices (a byte that two
-    Korean syllables share) counts for none.
+    `logprobs` are the texts of tokens with their natural logarithms. All choices are equally likely where no token
+    begins any of them, or where they have less probability than `least_mass` together. A token that begins several
+    choices (a byte that two Korean syllables share) counts for none.
     """
     folded = [_folded(spellings) for spellings in choices]
     masses = [0.0] * len(folded)
-    for token, logprob in logprobs.items():
-        text = token_bytes(token).lstrip(b" \n\r\t").lower()
+    for token, logprob in logprobs:
+        text = token.lstrip(b" \n\r\t").lower()
         matching = [n for n, spellings in enumerate(folded) if _begins(text, spellings)]
         if len(matching) == 1:
             masses[matching[0]] += math.exp(logprob)

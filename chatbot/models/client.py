@@ -1,22 +1,16 @@
 """The models that answer: a call is retried once before its first token and continued on another endpoint after it.
 
-Prompts are token ids, so an answer that breaks off after k tokens is continued on another endpoint of the group from
-token k + 1 (`generation.py`), and the customer sees one unbroken stream. When no primary endpoint can be called, the
-fallback group answers. A `Switched` reports both; a retry before the first token is not reported.
-
-A canary or a fallback may have a tokenizer of its own: it gets the same chat rendered by that tokenizer, and its text
-is encoded in the primaries' tokens, so that counts, logs and continuations have one vocabulary
-(docs/decisions/0006-ladder.md). So does an endpoint that is no vLLM (`chat_endpoint.py`): it is asked with messages,
-and an answer that it has begun goes on at no other such endpoint, which a `NotResumable` says. What a model thinks
-before it answers is separated from the answer (`thinking.py`).
+An answer that breaks off is continued on another endpoint of the group (`generation.py`), and the customer sees one
+unbroken stream. When no primary endpoint can be called, the fallback group answers. A `Switched` reports both; a retry
+before the first token is not reported. A `NotResumable` reports that no endpoint could continue the answer.
 
 An entry may name its endpoints by DNS (`discovery.py`): they come and go while the process runs. Whether they are there
-and serve the model is asked in the background (`health.py`).
+and what they can do is asked in the background (`health.py`).
 """
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,20 +19,18 @@ from typing import Literal
 import anyio
 import structlog
 
-from chatbot.encodings import UnknownTokenizer
+from chatbot.chat import Chat, Message
 from chatbot.errors import TooLarge
 from chatbot.events import Usage
-from chatbot.models.call import CallHook, Calls, is_request_at_fault
-from chatbot.models.chat_endpoint import ChatEndpoint
+from chatbot.models.call import CallHook, Calls, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
-from chatbot.models.completion import Delta, GenerationEnd, Sampling
+from chatbot.models.detection import rendered_ids, text_of
 from chatbot.models.discovery import Discovery, FollowedName
-from chatbot.models.endpoint import Endpoint, EndpointFailed, GenerationRequest, open_session
+from chatbot.models.endpoint import Endpoint, GenerationEnd, GenerationRequest, PromptIds
 from chatbot.models.failover import Attempts
-from chatbot.models.generation import Generation
+from chatbot.models.generation import Begun, Delta, Generation
 from chatbot.models.health import HealthChecks
 from chatbot.models.pool import (
-    SERVING_GROUPS,
     Group,
     Member,
     ModelSettings,
@@ -46,10 +38,10 @@ from chatbot.models.pool import (
     ModelsMisconfigured,
     Pool,
 )
-from chatbot.models.thinking import Thought
-from chatbot.models.tokenizer_check import check_tokenizer
-from chatbot.tokenizer import RenderedChat, Tokenizer
+from chatbot.models.wire import Sampling, Thought
+from chatbot.tokens import SpecialTokens, TokenCounter, UnknownTokenizer, read_tokenizer
 from knowledge.breaker import Breaker, BreakerState
+from knowledge.model_connection import EndpointFailed, RequestRejected, open_session
 from telemetry.groups import first_failure
 from telemetry.supervision import OnFailure, supervise, uncounted
 
@@ -58,6 +50,9 @@ log = structlog.get_logger(__name__)
 UNKNOWN_MODEL = "unknown"
 # vLLM serves lower numbers first; those of customers and roles are below this.
 _SHADOW_PRIORITY = 1000
+_COUNT_SECONDS = 0.5
+"""How long the server's count of a prompt is waited for; then it is estimated."""
+_DECODE_SECONDS = 1.0
 _JITTER = random.SystemRandom()
 
 
@@ -71,7 +66,7 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class NotResumable:
-    """The endpoint that answers sends no token ids: if it breaks off, nobody can go on after the last one."""
+    """No endpoint could continue the answer if this one breaks off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +81,8 @@ class ModelDone:
     usage: Usage
     models: tuple[str, ...] = field(default=(), compare=False)
     retried: bool = field(default=False, compare=False)
+    unpaid_tokens: int = field(default=0, compare=False)
+    """Tokens that were generated and are not charged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +95,22 @@ class EndpointStatus:
     endpoint: str
     breaker: BreakerState
     stopped: bool
+    lacks: tuple[str, ...]
+    """What its server cannot do; docs/operations.md has the consequence of each."""
+
+
+class ForgedTokens(RequestRejected):
+    """The rendered prompt has more special tokens than its template: a text of it became one."""
 
 
 class Models:
-    """The pool of endpoints behind one tokenizer."""
+    """The pool of endpoints, with what counts their tokens."""
 
     def __init__(
         self,
         pool: Pool,
-        tokenizer: Tokenizer,
         *,
+        counter: TokenCounter | None = None,
         discovery: Discovery | None = None,
         hooks: Sequence[CallHook] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -115,18 +118,18 @@ class Models:
     ) -> None:
         """`discovery` finds endpoints beside those that the pool has."""
         discovery = discovery or Discovery()
-        self.tokenizer = tokenizer
+        self.counter = counter or TokenCounter()
         self.pool = pool
         self._followed = discovery.names
-        self._calls = Calls(pool, tokenizer, hooks=hooks, clock=clock)
-        self.health = HealthChecks(pool, tokenizer, self._calls, discovery=discovery, on_failure=on_failure)
+        self._calls = Calls(pool, self.counter, hooks=hooks, clock=clock)
+        self.health = HealthChecks(pool, self._calls, discovery=discovery, on_failure=on_failure)
 
     @property
     def model(self) -> str:
         """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
         primaries = [member for member in self.pool.members if member.group == "primary"]
-        # One that was not compared may serve another model, as in a rollout.
-        reported = (m.endpoint.model for m in sorted(primaries, key=lambda member: not member.tokenizer_checked))
+        # One that was not checked may serve another model, as in a rollout.
+        reported = (m.endpoint.model for m in sorted(primaries, key=lambda member: not member.checked))
         configured = (name.model for name in self._followed if name.group == "primary")
         return next(filter(None, (*reported, *configured)), UNKNOWN_MODEL)
 
@@ -141,7 +144,14 @@ class Models:
     @property
     def think(self) -> bool:
         """Whether a model whose answers customers see may think before it answers."""
-        return any((known.tokenizer or self.tokenizer).thinks for known in self._known if known.group in SERVING_GROUPS)
+        return any(member.able.thinks for member in self.pool.serving)
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What any server whose answers customers see cannot do."""
+        return tuple(
+            dict.fromkeys(lack for member in self.pool.serving if member.checked for lack in member.able.lacks)
+        )
 
     @property
     def names(self) -> frozenset[str]:
@@ -163,71 +173,130 @@ class Models:
                 endpoint=member.endpoint.name,
                 breaker=member.breaker.state,
                 stopped=member.endpoint.stopped,
+                lacks=member.able.lacks if member.checked else (),
             )
             for member in self.pool.members
         )
 
-    async def stream(
+    async def counted(self, chat: Chat, *, conversation_id: str) -> Chat:
+        """Return the chat with its count by a server that may answer it; the estimate stays where none can be asked."""
+        target = self.pool.pick(
+            conversation_id, group="primary", avoid=[m for m in self.pool.members if not m.able.tokenize]
+        )
+        if target is None:
+            return chat
+        target.member.breaker.abandon(target.permit)
+        try:
+            ids = await rendered_ids(target.member.endpoint, chat.messages, seconds=_COUNT_SECONDS)
+        except EndpointFailed as exc:
+            log.warning("token_count_failed", error=str(exc))
+            return chat
+        return replace(chat, tokens=len(ids))
+
+    async def stream(  # noqa: PLR0915  one answer, endpoint after endpoint
         self,
-        prompt: RenderedChat,
+        chat: Chat,
         *,
         sampling: Sampling,
         conversation_id: str,
         cache_salt: str,
         priority: int = 0,
-        begun_ids: Sequence[int] = (),
+        begun: Begun | None = None,
     ) -> AsyncGenerator[Delta | Thought | Switched | NotResumable | ModelDone]:
-        """Generate an answer, or what follows its first tokens `begun_ids`; closing the generator closes the socket.
+        """Generate an answer, or what follows its part `begun`; closing the generator closes the socket.
 
-        An endpoint with another tokenizer, or without token ids, is not called where the prompt has no messages. An
-        answer whose thinking uses up its tokens ends with the reason "length".
+        An answer whose thinking uses up its tokens ends with the reason "length".
 
         Raises:
             TooLarge: prompt and answer do not fit into the model's context.
             Overloaded: every endpoint's queue is full.
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
-        answer = self._generation(prompt, sampling, begun_ids)
-        attempts = Attempts(
-            self.pool,
-            conversation_id,
-            resumed=bool(begun_ids),
-            small=self._unable(prompt, answer.most_tokens),
-        )
+        answer = self._generation(chat, sampling, begun)
+        unable = self._unable(chat, answer.most_tokens)
+        attempts = Attempts(self.pool, conversation_id, resumed=answer.begun, small=unable)
+        await self._drop_cut_character(answer)
         while not answer.spent:
-            begun_tokens = len(answer.prompt_ids) - len(prompt.ids)
-            target, reported = attempts.next_target(self._unable(prompt, begun_tokens + 1))
+            cannot_continue = [m for m in self.pool.members if not answer.can_continue_on(m.able)]
+            target, reported = attempts.next_target([*self._unable(chat, answer.tokens + 1), *cannot_continue])
             member = target.member
-            answer.continue_on(member.tokenizer, has_ids=member.endpoint.has_token_ids)
-            request = self._request(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.deadline())
-            request = self._for_member(member, request, prompt, answer.text)
+            ids, text, left = answer.continue_on(member.able)
+            left = _within(member, chat.tokens + answer.tokens, left)
+            request = self._request(chat, left, cache_salt, priority, until=attempts.deadline())
+            request = replace(request, ids=ids, begun_text=text)
             extra = attempts.extra_prompt_tokens(request)
             try:
                 with self._calls.counted(target, "answer", request, extra_prompt_tokens=extra) as call:
-                    for announcement in _announcements(member, switched=reported):
-                        yield announcement
-                    await check_tokenizer(member, self.tokenizer)
-                    async with aclosing(member.endpoint.stream(request)) as pieces:
-                        async for piece in pieces:
-                            if not (call.has_begun or isinstance(piece, GenerationEnd)):
-                                call.begin()
-                            parts, call.tokens = answer.feed(piece), answer.received
-                            for part in parts:
-                                attempts.models[member.endpoint.model] = None
-                                yield part
-                            if answer.over:
-                                break
+                    if reported:
+                        yield Switched(member.endpoint.name, member.group)
+                    await self._calls.check(member)
+                    if not (member.able.token_ids or member.able.continues_text):
+                        yield NotResumable()
+                    async for part in self._generated(member, request, answer, call):
+                        attempts.models[member.endpoint.model] = None
+                        yield part
                     call.outcome = "ok"
                     attempts.models[member.endpoint.model] = None
                     break
             except EndpointFailed as exc:
                 attempts.record_failure(target, exc, begun=answer.begun)
                 answer.resume()
-        yield _done(answer, attempts)
+                await self._drop_cut_character(answer)
+        usage = answer.usage()
+        if answer.thinks:
+            log.warning("thinking_not_closed", models=tuple(attempts.models))
+        yield ModelDone(answer.finish_reason, usage, tuple(attempts.models), attempts.retried, answer.unpaid_tokens)
+
+    async def _generated(
+        self, member: Member, request: GenerationRequest, answer: Generation, call: ModelCall
+    ) -> AsyncGenerator[Delta | Thought]:
+        """Generate on one endpoint until it, or the answer, is over."""
+        async with aclosing(member.endpoint.stream(request)) as pieces:
+            async for piece in pieces:
+                if not (call.has_begun or isinstance(piece, GenerationEnd | PromptIds)):
+                    call.begin()
+                if isinstance(piece, PromptIds):
+                    await self._check_special_tokens(member, request.chat, piece)
+                for part in answer.feed(piece):
+                    if isinstance(part, Thought) and not member.able.thinks:
+                        member.endpoint.capabilities = replace(member.able, thinks=True)
+                    yield part
+                call.tokens = answer.received
+                if answer.over:
+                    return
+
+    async def _check_special_tokens(self, member: Member, chat: Chat, prompt: PromptIds) -> None:
+        """Compare the special tokens of a rendered prompt with those that its template gives to such messages.
+
+        Raises:
+            ForgedTokens: it has more of them.
+            EndpointFailed: the template's cannot be asked for.
+        """
+        special, (template, exchange) = member.able.special_ids, member.able.template_specials
+        found = sum(token in special for token in prompt.ids)
+        if found <= template + exchange * sum(message.role == "assistant" for message in chat.messages):
+            return
+        plain = [Message(message.role, "x") for message in chat.messages]
+        ids = await rendered_ids(member.endpoint, plain, seconds=_DECODE_SECONDS)
+        if found > sum(token in special for token in ids):
+            log.error("special_tokens_forged", endpoint=member.endpoint.name, found=found)
+            raise ForgedTokens(f"{member.endpoint.name}: a text of the prompt became a special token")
+
+    async def _drop_cut_character(self, answer: Generation) -> None:
+        """Drop the last ids of a broken-off answer whose text did not come, by any server of its vocabulary."""
+        same = [m for m in self.pool.members if answer.ids and m.available and answer.can_continue_on(m.able)]
+        while same:
+            try:
+                text = await text_of(same[0].endpoint, answer.ids, seconds=_DECODE_SECONDS)
+            except EndpointFailed:
+                same.pop(0)
+            else:
+                if answer.drop_cut_character(text):
+                    return
 
     async def choice_probabilities(
         self,
-        prompt: RenderedChat,
+        chat: Chat,
         choices: Choices,
         *,
         conversation_id: str,
@@ -237,38 +306,30 @@ class Models:
     ) -> tuple[float, ...]:
         """Return the probability of each choice given that one of them comes next.
 
-        They are equal where none is among the 20 most likely tokens, or all have less probability than `least_mass`,
-        or where an endpoint without token ids answers questions, but refuses such a one.
+        They are equal where none is among the most likely tokens, or all have less probability than `least_mass`, or
+        where an endpoint refuses such a question.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
         """
-        sampling = self._fitting(len(prompt.ids), Sampling(max_tokens=1))
+        sampling = self._fitting(chat, Sampling(max_tokens=1))
         attempts = Attempts(self.pool, conversation_id)
         while True:
-            target, _ = attempts.next_target(self._unable(prompt, 1))
-            request = self._request(prompt.ids, sampling, cache_salt, priority, until=attempts.deadline())
-            request = self._for_member(target.member, request, prompt)
+            target, _ = attempts.next_target(self._unable(chat, 1))
+            request = self._request(chat, sampling, cache_salt, priority, until=attempts.deadline())
             extra = attempts.extra_prompt_tokens(request)
+            if target.member.checked and not target.member.able.probes:
+                target.member.breaker.abandon(target.permit)
+                return (1 / len(choices),) * len(choices)
             try:
                 top_tokens = await self._calls.top_tokens(target, "probability", request, extra_prompt_tokens=extra)
             except EndpointFailed as exc:
-                if not target.member.endpoint.has_token_ids and is_request_at_fault(exc):
-                    log.warning("model_probe_refused", error=str(exc))
-                    return (1 / len(choices),) * len(choices)
                 attempts.record_failure(target, exc, begun=False)
             else:
-                return choice_probabilities(
-                    top_tokens.logprobs,
-                    choices,
-                    token_bytes=top_tokens.texts.__getitem__
-                    if top_tokens.texts is not None
-                    else (target.member.tokenizer or self.tokenizer).token_bytes,
-                    least_mass=least_mass,
-                )
+                return choice_probabilities(top_tokens.logprobs, choices, least_mass=least_mass)
 
     async def shadow_answer(
-        self, prompt: RenderedChat, *, sampling: Sampling, conversation_id: str, cache_salt: str
+        self, chat: Chat, *, sampling: Sampling, conversation_id: str, cache_salt: str
     ) -> str | None:
         """Return the shadow's answer to a prompt, with the lowest priority; None where the shadow cannot be called.
 
@@ -276,120 +337,72 @@ class Models:
             EndpointFailed: it did not finish.
             TooLarge: as `stream`.
         """
-        target = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(prompt, 1))
+        target = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(chat, 1))
         if target is None:
             return None
-        answer = self._generation(prompt, sampling)
-        answer.continue_on(target.member.tokenizer, has_ids=target.member.endpoint.has_token_ids)
+        answer = self._generation(chat, sampling)
         until = anyio.current_time() + target.member.endpoint.deadlines.answer
-        request = self._request(prompt.ids, answer.sampling, cache_salt, _SHADOW_PRIORITY, until=until)
-        request = self._for_member(target.member, request, prompt)
+        _, _, left = answer.continue_on(target.member.able)
+        request = self._request(chat, left, cache_salt, _SHADOW_PRIORITY, until=until)
         with self._calls.counted(target, "answer", request) as call:
-            await check_tokenizer(target.member, self.tokenizer)
-            async with aclosing(target.member.endpoint.stream(request)) as pieces:
-                async for piece in pieces:
-                    if not (call.has_begun or isinstance(piece, GenerationEnd)):
-                        call.begin()
-                    answer.feed(piece)
-                    call.tokens = answer.received
-                    if answer.over:
-                        break
+            await self._calls.check(target.member)
+            async for _ in self._generated(target.member, request, answer, call):
+                pass
             call.outcome = "ok"
         return answer.text
 
-    def _generation(self, prompt: RenderedChat, sampling: Sampling, begun_ids: Sequence[int] = ()) -> Generation:
+    def _generation(self, chat: Chat, sampling: Sampling, begun: Begun | None = None) -> Generation:
         whole = replace(sampling, max_tokens=sampling.max_tokens + sampling.thinking_tokens)
-        most_tokens = self._fitting(len(prompt.ids), whole).max_tokens
-        return Generation(self.tokenizer, prompt, sampling, most_tokens=most_tokens, begun_ids=begun_ids)
+        most_tokens = self._fitting(chat, whole).max_tokens
+        return Generation(chat, sampling, most_tokens=most_tokens, count=self.counter.count, begun=begun)
 
-    def _fitting(self, prompt_tokens: int, sampling: Sampling) -> Sampling:
+    def _fitting(self, chat: Chat, sampling: Sampling) -> Sampling:
         """Return the sampling with no more answer tokens than the model's context has room for."""
         if self.context_tokens is None:
             return sampling
-        room = self.context_tokens - prompt_tokens
+        room = self.context_tokens - chat.tokens
         if room < 1:
-            raise TooLarge(f"The question and its documents take {prompt_tokens} of {self.context_tokens} tokens")
+            raise TooLarge(f"The question and its documents take {chat.tokens} of {self.context_tokens} tokens")
         return sampling if sampling.max_tokens <= room else replace(sampling, max_tokens=room)
 
-    def _unable(self, prompt: RenderedChat, most_tokens: int) -> list[Member]:
-        """Return the members whose context is too small, or that need messages where the prompt has none.
+    def _unable(self, chat: Chat, most_tokens: int) -> list[Member]:
+        """Return the members whose context is too small.
 
         A primary's must hold so many tokens of an answer, which may move between them; any other's begins an answer.
         """
         return [
             m
             for m in self.pool.members
-            if (m.tokenizer is not None and not prompt.messages)
-            or (
-                m.context_tokens is not None
-                and m.context_tokens < len(prompt.ids) + (most_tokens if m.group == "primary" else 1)
-            )
+            if m.context_tokens is not None
+            and m.context_tokens < chat.tokens + (most_tokens if m.group == "primary" else 1)
         ]
 
-    def _for_member(
-        self, member: Member, request: GenerationRequest, prompt: RenderedChat, begun_text: str = ""
-    ) -> GenerationRequest:
-        """Return the request in the member's tokens, with no more answer tokens than its context has room for."""
-        if member.tokenizer is not None:
-            rendered = member.tokenizer.render(prompt.messages, thinks=prompt.thinks and not begun_text)
-            ids = [*rendered, *member.tokenizer.encode_within(begun_text)]
-            request = replace(
-                request, prompt_ids=ids, end_ids=member.tokenizer.end_ids, messages=tuple(prompt.messages)
-            )
-        if member.context_tokens is None:
-            return request
-        room = max(1, member.context_tokens - len(request.prompt_ids))
-        return replace(request, sampling=replace(request.sampling, max_tokens=min(room, request.sampling.max_tokens)))
-
     def _request(
-        self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, priority: int, *, until: float
+        self, chat: Chat, sampling: Sampling, cache_salt: str, priority: int, *, until: float
     ) -> GenerationRequest:
-        return GenerationRequest(
-            prompt_ids=prompt_ids,
-            sampling=sampling,
-            cache_salt=cache_salt,
-            priority=priority,
-            end_ids=self.tokenizer.end_ids,
-            until=until,
-        )
+        return GenerationRequest(chat=chat, sampling=sampling, cache_salt=cache_salt, priority=priority, until=until)
 
 
-def _announcements(member: Member, *, switched: bool) -> Iterator[Switched | NotResumable]:
-    """Yield what is to be told of the endpoint that goes on with an answer."""
-    if switched:
-        yield Switched(member.endpoint.name, member.group)
-    if not member.endpoint.has_token_ids:
-        yield NotResumable()
+def _within(member: Member, tokens: int, sampling: Sampling) -> Sampling:
+    """Return the sampling with no more answer tokens than the member's context has room for, behind so many."""
+    if member.context_tokens is None:
+        return sampling
+    return replace(sampling, max_tokens=min(max(1, member.context_tokens - tokens), sampling.max_tokens))
 
 
-def _done(answer: Generation, attempts: Attempts) -> ModelDone:
-    models = tuple(attempts.models)
-    if not answer.usage_is_believed:
-        log.warning("usage_not_believed", models=models)
-    if answer.thinks:
-        log.warning("thinking_not_closed", models=models)
-    if answer.closed_unopened:
-        log.warning("thinking_not_opened", models=models)
-    return ModelDone(answer.finish_reason, answer.usage(), models, attempts.retried)
+def _read_tokenizer(entry: ModelsFileEntry) -> tuple[Callable[[str], int] | None, SpecialTokens]:
+    """Return what counts an entry's tokens, and its special tokens, as far as its tokenizer is at hand (blocking).
 
-
-async def _load_tokenizer(entry: ModelsFileEntry) -> Tokenizer:
+    Raises:
+        ModelsMisconfigured: the tokenizer cannot be read.
+    """
+    if entry.tokenizer is None:
+        return None, SpecialTokens()
     try:
-        return await anyio.to_thread.run_sync(entry.load_tokenizer)
+        count, added = read_tokenizer(entry.tokenizer)
     except UnknownTokenizer as exc:
         raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
-
-
-def _check_thinking(entry: ModelsFileEntry, tokenizer: Tokenizer) -> None:
-    """Refuse a vLLM whose model thinks in a form that nobody here knows; a hosted model's server may tell it apart."""
-    if tokenizer.thinks_unknown and entry.api == "openai":
-        log.warning("thinking_left_to_server", model=entry.name)
-    elif tokenizer.thinks_unknown:
-        raise ModelsMisconfigured(
-            f"the chat template of {entry.tokenizer} is of a model that thinks in a form of its own, and its thinking "
-            "cannot be told from its answer here: serve a model that thinks between markers, or one that does not, or "
-            "have vLLM tell it apart (`--reasoning-parser`) and say `api: openai` in its entry of a MODELS_FILE"
-        )
+    return count, SpecialTokens(added)
 
 
 @asynccontextmanager
@@ -400,7 +413,7 @@ async def open_models(
     on_failure: OnFailure = uncounted,
     discovery: Discovery | None = None,
 ) -> AsyncGenerator[Models]:
-    """Open the endpoints that the settings name, compare their tokenizers with ours, and probe those that are away.
+    """Open the endpoints that the settings name, detect their capabilities, and probe those that are away.
 
     `discovery` says how names are resolved; the settings say which.
 
@@ -408,31 +421,27 @@ async def open_models(
         ModelsMisconfigured: the message says what to set.
     """
     file = await anyio.to_thread.run_sync(settings.read)
-    tokenizer = await _load_tokenizer(file.primary)
-    foreign = {e.name: await _load_tokenizer(e) for e in file.root if not e.shares_tokenizer(file.primary)}
-    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+    tokenizers = {entry.name: await anyio.to_thread.run_sync(_read_tokenizer, entry) for entry in file.root}
+    counter = TokenCounter(exact=tokenizers[file.primary.name][0])
+    # No key of LLM_URLS goes to other houses.
+    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key and settings.models_file is None else None
     access = {entry.name: await anyio.to_thread.run_sync(entry.access, key) for entry in file.root}
     deadlines = {entry.name: await anyio.to_thread.run_sync(entry.read_deadlines) for entry in file.root}
     async with open_session() as http:
 
-        def tokenizer_of(entry: ModelsFileEntry) -> Tokenizer:
-            return foreign.get(entry.name, tokenizer)
-
-        for entry in file.root:
-            _check_thinking(entry, tokenizer_of(entry))
-
         def member_of(entry: ModelsFileEntry, url: str, address: str | None = None) -> Member:
-            reached = replace(access[entry.name], address=address)
-            within = deadlines[entry.name]
-            return Member(
-                Endpoint(http, url, within, model=entry.model, access=reached)
-                if entry.api == "vllm"
-                else ChatEndpoint(http, url, within, counts=tokenizer_of(entry), entry=entry, access=reached),
-                entry.group,
-                Breaker(settings.breaker, jitter=partial(_JITTER.uniform, 0.8, 1.0)),
-                entry=entry.name,
-                tokenizer=tokenizer_of(entry) if entry.api == "openai" else foreign.get(entry.name),
+            endpoint = Endpoint(
+                http,
+                url,
+                deadlines[entry.name],
+                model=entry.model,
+                access=replace(access[entry.name], address=address),
+                template_kwargs=entry.chat_template_kwargs,
             )
+            endpoint.count_thinking = counter.count
+            endpoint.capabilities = replace(endpoint.capabilities, special=tokenizers[entry.name][1])
+            breaker = Breaker(settings.breaker, jitter=partial(_JITTER.uniform, 0.8, 1.0))
+            return Member(endpoint, entry.group, breaker, entry=entry.name)
 
         names = tuple(
             FollowedName(
@@ -440,7 +449,6 @@ async def open_models(
                 entry=entry.name,
                 group=entry.group,
                 model=entry.model,
-                tokenizer=foreign.get(entry.name),
                 member_at=partial(member_of, entry, str(url)),
             )
             for entry in file.root
@@ -452,7 +460,7 @@ async def open_models(
         members += await discovery.find()
         pool = Pool(members, shares=file.shares, prefill=deadlines[file.primary.name].prefill)
         hooks = [on_call] if on_call else []
-        models = Models(pool, tokenizer, discovery=discovery, hooks=hooks, on_failure=on_failure)
+        models = Models(pool, counter=counter, discovery=discovery, hooks=hooks, on_failure=on_failure)
         await models.health.check()
         with first_failure():
             async with anyio.create_task_group() as tasks:

@@ -1,9 +1,9 @@
 """Endpoints found by DNS: each address of a name is an endpoint, and the name is asked anew every few seconds.
 
-The name of a headless Service has the addresses of its ready pods. An address that is new is an endpoint after its
-tokenizer was compared; one that is gone gets no more calls, and answers that run there go on. TLS and the Host header
-keep the name: an address has no certificate. Where the name cannot be asked, the endpoints stay as they are; an answer
-that says "no such name" means that there are none.
+The name of a headless Service has the addresses of its ready pods. A new address is an endpoint after its capabilities
+were detected; one that is gone gets no more calls, and answers that run there go on. TLS and the Host header keep the
+name: an address has no certificate. Where the name cannot be asked, the endpoints stay as they are; an answer that says
+"no such name" means that there are none.
 """
 
 import ipaddress
@@ -15,7 +15,6 @@ import anyio
 import structlog
 
 from chatbot.models.pool import Group, Member
-from chatbot.tokenizer import Tokenizer
 
 log = structlog.get_logger(__name__)
 
@@ -46,13 +45,12 @@ async def addresses_of(host: str) -> frozenset[str]:
 
 @dataclass(kw_only=True)
 class FollowedName:
-    """A host whose addresses are endpoints of one entry of the MODELS_FILE; `tokenizer` is None for the primaries'."""
+    """A host whose addresses are endpoints of one entry of the MODELS_FILE."""
 
     host: str
     entry: str
     group: Group
     model: str | None
-    tokenizer: Tokenizer | None
     member_at: Callable[[str], Member]
     members: dict[str, Member] = field(default_factory=dict)
     _resolved: bool = True

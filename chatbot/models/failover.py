@@ -14,18 +14,16 @@ import anyio
 import structlog
 
 from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
-from chatbot.models.endpoint import (
+from chatbot.models.endpoint import EndpointStopped, FirewallRefused, GenerationRequest
+from chatbot.models.pool import Group, Member, Pool, Target
+from knowledge.model_connection import (
     DeadlineExceeded,
     EndpointFailed,
-    EndpointStopped,
-    FirewallRefused,
-    GenerationRequest,
     QueueFull,
     ReplyBroken,
     RequestRejected,
     Unreachable,
 )
-from chatbot.models.pool import Group, Member, Pool, Target
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +114,7 @@ class Attempts:
 
     def extra_prompt_tokens(self, request: GenerationRequest) -> int:
         """Return how many prompt tokens of the request were sent to another endpoint before."""
-        return len(request.prompt_ids) if self._failed or self._resumed else 0
+        return (len(request.ids) or request.chat.tokens) if self._failed or self._resumed else 0
 
     def _may_retry(self, exc: EndpointFailed) -> bool:
         if self._begun:
@@ -140,9 +138,7 @@ class Attempts:
         return self._order if len(failed) - failed.count("fallback") < 2 else ("fallback",)
 
     def _pick(self, group: Group, unable: Collection[Member]) -> Target | None:
-        # What has begun goes on from its token ids; an endpoint without them would begin anew.
-        begun = self._begun or self._resumed
-        never = [*self._avoid, *unable, *(m for m in self._pool.members if begun and not m.endpoint.has_token_ids)]
+        never = [*self._avoid, *unable]
         avoid = [*never, *self._failed]
         target = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
         if target is None and self._begun:

@@ -1,277 +1,298 @@
-"""An answer as it is generated, endpoint after endpoint: what is new of each piece, and what it costs; no I/O.
+"""An answer as it is generated, endpoint after endpoint: what is new of each piece, its limits, and its cost; no I/O.
 
-An endpoint's text lags behind its token ids: a character of several tokens is incomplete, or a stop string might be
-growing. So an answer is continued from the last token whose text was shown whole: the tokens after it are generated
-again, and the part of their text that was shown already is left out. Nothing is lost or shown twice.
+An endpoint's text lags behind its token ids while a character is incomplete, so an answer continues after the last id
+whose text is there. Where an endpoint sends no ids but continues a text, its text is passed on sentence by sentence, so
+that another endpoint continues after a whole one. Nothing is lost or shown twice in either case.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import msgspec
+
+from chatbot.chat import Chat
 from chatbot.events import Usage
-from chatbot.models.completion import Delta, GenerationEnd, ReportedUsage, Sampling
-from chatbot.models.thinking import UNBOUNDED, ThinkingFilter, Thought, begun_answer
-from chatbot.tokenizer import RenderedChat, Tokenizer
+from chatbot.models.capabilities import Capabilities
+from chatbot.models.endpoint import GenerationEnd, PromptIds
+from chatbot.models.thinking import ThinkingFilter
+from chatbot.models.wire import Piece, ReportedUsage, Sampling, Thought
 
-Decode = Callable[[Sequence[int]], str]
-_MOST_TIMES_OURS = 16
-"""A count of over so many times ours is a server's mistake: other tokenizers take up to 8, thinking the rest."""
+_MOST_BYTES = 64
+"""Of one token of an answer: more is a server that does not keep to the length that it was asked for."""
+_ESTIMATED = 2
+"""How many times an answer's length an estimate may be, where no ids count it exactly."""
+_SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’)\]]*(?=\s)|\S(?=\n)")
 
 
-class Continuation:
-    """What of an answer has been shown, and how another endpoint continues it.
+class _Prompt(msgspec.Struct, frozen=True, array_like=True):
+    """What an answer continues after: the ids of the prompt and of the thinking, and whose ids they are."""
 
-    `begun_ids` and `begun_text` are the part of it that another process has shown.
+    vocabulary: str = ""
+    ids: tuple[int, ...] = ()
+    thinking: int = 0
+
+
+class _Frame(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of an answer as its log keeps it; the first one with ids has the prompt's.
+
+    `dropped`: so many ids before it had no text when an endpoint failed, and were generated again.
     """
 
-    def __init__(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, begun_ids: Sequence[int] = (), begun_text: str = ""
-    ) -> None:
-        self._prompt_ids = list(prompt_ids)
-        self._sampling = sampling
-        self._text: list[str] = [begun_text]
-        self._ids: list[int] = list(begun_ids)  # those whose text was shown
-        self._held: list[int] = []  # those that arrived without text yet
-        self._kept = len(begun_ids)  # how many of the answer's tokens the present endpoint got as a part of its prompt
-        self._skip_text = 0  # characters and tokens of the present endpoint that were shown already
-        self._skip_ids = 0
+    text: str
+    ids: tuple[int, ...] = ()
+    tokens: int = 0
+    dropped: int = 0
+    prompt: _Prompt | None = None
 
-    @property
-    def begun(self) -> bool:
-        """Whether anything was shown."""
-        return bool(self._ids) or any(self._text)
 
-    @property
-    def kept(self) -> int:
-        """How many of the answer's tokens the present endpoint got as a part of its prompt."""
-        return self._kept
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer: its text, the number of its tokens, and what a successor needs of it, encoded."""
 
-    @property
-    def spent(self) -> bool:
-        """Whether all tokens that the answer may have were generated before the endpoint failed."""
-        return self._kept >= self._sampling.max_tokens
+    text: str
+    tokens: int
+    output: bytes
 
-    @property
-    def prompt_tokens(self) -> int:
-        """The tokens of the prompt, counted once for all endpoints."""
-        return len(self._prompt_ids)
 
-    @property
-    def prompt_ids(self) -> list[int]:
-        """The prompt for the present endpoint: that of the answer, then the answer's kept tokens."""
-        return self._prompt_ids + (self._ids + self._held)[: self._kept]
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The part of an answer that is there: its text, the ids that it continues after, and whose ids these are."""
 
-    @property
-    def sampling(self) -> Sampling:
-        """The sampling for the present endpoint, with the number of tokens that are left to generate."""
-        return replace(self._sampling, max_tokens=self._sampling.max_tokens - self._kept)
+    text: str = ""
+    tokens: int = 0
+    ids: tuple[int, ...] = ()
+    prompt: _Prompt = field(default_factory=_Prompt)
 
-    @property
-    def text(self) -> str:
-        """The answer as it was shown."""
-        return "".join(self._text)
 
-    @property
-    def tokens(self) -> int:
-        """How many tokens the answer has so far."""
-        return len(self._ids) + len(self._held)
+def read_output(output: bytes | bytearray) -> Begun:
+    """Return the part of an answer that its log has; a cut last frame is left out.
 
-    def feed(self, delta: Delta) -> Delta | None:
-        """Return the part of `delta` that was not shown yet, or None where it has no text."""
-        if self._skip_text or self._skip_ids:
-            delta = self._without_shown(delta)
-        if not delta.text:
-            self._held += delta.token_ids
-            return None
-        ids = (*self._held, *delta.token_ids) if self._held else delta.token_ids
-        self._held.clear()
-        self._ids += ids
-        self._text.append(delta.text)
-        return Delta(delta.text, ids)
+    Raises:
+        msgspec.MsgspecError: another release wrote it.
+    """
+    frames: list[_Frame] = []
+    ids: list[int] = []
+    at = 0
+    while at + 4 <= len(output) and (end := at + 4 + int.from_bytes(output[at : at + 4], "big")) <= len(output):
+        frame = _FRAMES.decode(output[at + 4 : end])
+        frames.append(frame)
+        del ids[len(ids) - frame.dropped :]
+        ids += frame.ids
+        at = end
+    return Begun(
+        text="".join(frame.text for frame in frames),
+        tokens=sum(frame.tokens for frame in frames),
+        ids=tuple(ids),
+        prompt=next((frame.prompt for frame in frames if frame.prompt is not None), _Prompt()),
+    )
 
-    def resume(self, decode: Decode) -> None:
-        """Prepare for another endpoint: keep the tokens whose text was shown whole."""
-        shown = self.text
-        ids = self._ids + self._held
-        kept = next(n for n in range(len(ids), -1, -1) if shown.startswith(decode(ids[:n])))
-        self._skip_text = len(shown) - len(decode(ids[:kept]))
-        self._skip_ids = max(0, len(self._ids) - kept)
-        # Held tokens without text of their own (special ones) are kept: they are shown with the next text.
-        self._held = ids[len(self._ids) : kept]
-        self._kept = kept
 
-    def _without_shown(self, delta: Delta) -> Delta:
-        text, ids = delta.text[self._skip_text :], delta.token_ids[self._skip_ids :]
-        self._skip_text -= len(delta.text) - len(text)
-        self._skip_ids -= len(delta.token_ids) - len(ids)
-        return Delta(text, ids)
+_FRAMES = msgspec.msgpack.Decoder(_Frame)
+
+
+def _encoded(frame: _Frame) -> bytes:
+    body = msgspec.msgpack.encode(frame)
+    return len(body).to_bytes(4, "big") + body
 
 
 class Generation:
-    """An answer so far, in our tokens; `most_tokens` are all that it may have, its thinking included."""
+    """An answer so far; `most_tokens` are all that it may have, its thinking included, whoever generates them."""
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
-        prompt: RenderedChat,
+        chat: Chat,
         sampling: Sampling,
         *,
         most_tokens: int,
-        begun_ids: Sequence[int] = (),
+        count: Callable[[str], int],
+        begun: Begun | None = None,
     ) -> None:
+        """`count` estimates the tokens of a text whose endpoint sends no ids; `begun` is what another process wrote."""
+        begun = begun or Begun()
+        self._chat = chat
+        self._sampling = sampling
         self.most_tokens = most_tokens
-        self._tokenizer = tokenizer
-        self._prompt = prompt
-        self._most_thinking = sampling.thinking_tokens
-        self._most_answer = sampling.max_tokens
-        self._continuation = Continuation(
-            prompt.ids,
-            replace(sampling, max_tokens=most_tokens),
-            begun_ids=begun_ids,
-            begun_text=tokenizer.decode(begun_ids),
-        )
-        self._said = begun_answer(tokenizer, prompt, begun_ids, sampling)
-        self._foreign: ThinkingFilter | None = None
-        self._counts_itself = False
+        self._count = count
+        self._texts = [begun.text] if begun.text else []
+        self._bytes = len(begun.text.encode())
+        self._ids = list(begun.ids)
+        self._tokens = begun.tokens
+        self._prompt = begun.prompt
+        self._thought_before = begun.prompt.thinking  # by endpoints whose answer is continued
+        self._dropped = 0
         self._reported: ReportedUsage | None = None
-        self.received = 0
-        """How many tokens the present endpoint has generated."""
-        self.over = self._said.spent
-        """Whether the answer is whole, or it or its thinking has all its tokens: the present endpoint is to be left."""
+        self.unpaid_tokens = 0
+        """Tokens that were generated and are not charged: lost thinking, and what exceeds the allowed answer."""
         self.finish_reason: Literal["stop", "length"] = "length"
+        self._start(Capabilities())
+        self.over = self.spent
+
+    def _start(self, able: Capabilities) -> None:
+        self._able = able
+        self._kept = self._tokens  # the answer's tokens that the present endpoint got as a part of its prompt
+        self._prompt_ids: tuple[int, ...] = ()
+        self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.begun)
+        self._held_ids: list[int] = []
+        self._held_text = ""
+        self._held_tokens = 0
+        self._thought_ids: list[int] = []
+        self.thinking_tokens = 0
+
+    @property
+    def received(self) -> int:
+        """How many tokens the present endpoint has generated."""
+        return self.thinking_tokens + self._tokens - self._kept + self._held_tokens
 
     @property
     def begun(self) -> bool:
-        """Whether anything was generated that the present endpoint must go on after."""
-        return self._continuation.begun
-
-    @property
-    def spent(self) -> bool:
-        """Whether no endpoint need be asked for more."""
-        return self._continuation.spent or self.over
-
-    @property
-    def thinks(self) -> bool:
-        """Whether a block of thinking is open."""
-        return (self._foreign or self._said).inside
-
-    @property
-    def closed_unopened(self) -> bool:
-        """Whether a block of thinking was closed that nobody had opened."""
-        return (self._foreign or self._said).closed_unopened
-
-    @property
-    def prompt_ids(self) -> list[int]:
-        """The prompt for the present endpoint, where its tokenizer is ours."""
-        return self._continuation.prompt_ids
-
-    @property
-    def sampling(self) -> Sampling:
-        """The sampling for the present endpoint."""
-        return self._continuation.sampling
+        """Whether any of the answer was passed on, which the present endpoint must continue after."""
+        return bool(self._texts)
 
     @property
     def text(self) -> str:
         """The answer's text, without thinking."""
-        return self._said.text
-
-    def continue_on(self, tokenizer: Tokenizer | None, *, has_ids: bool = True) -> None:
-        """Prepare for an endpoint; its tokenizer is None where it is ours.
-
-        One with another tokenizer begins with the answer's text: its thinking has no ids that others could go on after.
-        One that sends no token ids (`has_ids`) is taken by its own count.
-        """
-        self._foreign = None
-        self._counts_itself = not has_ids
-        self.received = 0
-        if tokenizer is not None:
-            begins_inside = tokenizer.opens_thinking and self._prompt.thinks and not self.text
-            self._foreign = ThinkingFilter(
-                tokenizer,
-                begins_inside=begins_inside,
-                by_text=not has_ids,
-                most_thinking=self._most_thinking or UNBOUNDED,
-                # Its tokens may be fewer than ours for the same text; and some servers know no length.
-                most_answer=UNBOUNDED if has_ids else 2 * self._most_answer,
-            )
-
-    def resume(self) -> None:
-        """Prepare for another endpoint after one that failed."""
-        self._continuation.resume(self._tokenizer.decode)
-
-    def feed(self, piece: Delta | Thought | GenerationEnd) -> Sequence[Delta | Thought]:
-        """Return what is new of a piece that the present endpoint generated; what was held back once it is `over`."""
-        parts: Iterable[Delta | Thought] = ()
-        if isinstance(piece, Delta):
-            self.received += len(piece.token_ids)
-            if self._foreign is not None:
-                parts = self._translated(self._foreign.feed(piece))
-            elif (new := self._continuation.feed(piece)) is not None:
-                parts = self._said.feed(new)
-        elif isinstance(piece, Thought):
-            parts = self._thought(piece)
-        else:
-            self.finish_reason, self._reported, self.over = piece.finish_reason, piece.usage, True
-        parts = tuple(parts)
-        self.over = self.over or self._said.spent or (self._foreign is not None and self._foreign.spent)
-        return (*parts, *self._held_back()) if self.over else parts
-
-    def _thought(self, thought: Thought) -> tuple[Thought]:
-        """Count a piece of thinking of an endpoint that tells it apart by itself."""
-        self.received += thought.tokens
-        if self._foreign is not None:
-            self._foreign.think(thought.tokens)
-        return (thought,)
-
-    def _held_back(self) -> Iterator[Delta]:
-        """Yield what was held back, now that the present endpoint generates no more."""
-        if self._foreign is not None and (held := self._foreign.close()):
-            yield from (part for part in self._translated([Delta(held, ())]) if isinstance(part, Delta))
-        if held := self._said.close():
-            yield Delta(held, ())
-
-    def usage(self) -> Usage:
-        """Return what the customer pays for: the prompt once, every token of the answer and of its thinking."""
-        reported = self._reported if self.usage_is_believed else None
-        continuation, thinking = self._continuation, self._said.thinking_tokens
-        if self._foreign is not None and self._counts_itself and reported is not None and reported.generated_tokens:
-            thought = min(max(self._foreign.thinking_tokens, reported.thinking_tokens), reported.generated_tokens)
-            return Usage(
-                prompt_tokens=reported.prompt_tokens or continuation.prompt_tokens,
-                cached_tokens=reported.cached_tokens,
-                answer_tokens=reported.generated_tokens - thought,
-                thinking_tokens=thought,
-            )
-        if self._foreign is not None:
-            generated, thinking_elsewhere = continuation.tokens, self._foreign.thinking_tokens
-        else:
-            # A gateway may report nothing, or zeros.
-            generated = max(continuation.tokens, continuation.kept + reported.completion_tokens if reported else 0)
-            thinking_elsewhere = 0
-        return Usage(
-            prompt_tokens=continuation.prompt_tokens,
-            # In a continuation the cached tokens are mostly the answer's own.
-            cached_tokens=reported.cached_tokens if reported and not (self._foreign or continuation.kept) else 0,
-            answer_tokens=self._said.answer_tokens if self._said.spent else generated - thinking,
-            thinking_tokens=thinking + thinking_elsewhere,
-        )
+        return "".join(self._texts)
 
     @property
-    def usage_is_believed(self) -> bool:
-        """Whether the endpoint reports no more tokens than an answer can have."""
-        reported = self._reported
-        most_prompt, most = (_MOST_TIMES_OURS * ours for ours in (self._continuation.prompt_tokens, self.most_tokens))
-        return reported is None or (reported.prompt_tokens <= most_prompt and reported.generated_tokens <= most)
+    def tokens(self) -> int:
+        """How many tokens the answer has so far."""
+        return self._tokens
 
-    def _translated(self, parts: Iterable[Delta | Thought]) -> Iterator[Delta | Thought]:
-        for part in parts:
-            if isinstance(part, Thought):
-                yield Thought(part.tokens)
-            elif (new := self._continuation.feed(self._in_our_tokens(part.text))) is not None:
-                yield from self._said.feed(new)
+    @property
+    def ids(self) -> Sequence[int]:
+        """The answer's ids."""
+        return self._ids
 
-    def _in_our_tokens(self, text: str) -> Delta:
-        """Return the text with the ids that it has in our tokenizer, after those that close what our prompt opened."""
-        ids = (*self._said.closing_ids, *self._tokenizer.encode_within(text))
-        return Delta(self._tokenizer.decode(ids), ids)
+    @property
+    def spent(self) -> bool:
+        """Whether no endpoint needs to be asked for more."""
+        return self._tokens >= min(self._sampling.max_tokens, self.most_tokens)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a block of thinking is open."""
+        return self._filter.inside
+
+    def can_continue_on(self, able: Capabilities) -> bool:
+        """Return whether an endpoint can continue the answer, or begin it."""
+        if self.begun and self._prompt.ids:
+            return able.token_ids and able.vocabulary == self._prompt.vocabulary
+        return able.continues_text or not self.begun
+
+    def continue_on(self, able: Capabilities) -> tuple[Sequence[int], str, Sampling]:
+        """Prepare for an endpoint; return the ids or the text that it continues after, and the sampling."""
+        self._start(able)
+        thinking = self._sampling.thinking_tokens if able.thinks and not self.begun else 0
+        left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self._tokens
+        ids = (*self._prompt.ids, *self._ids) if self.begun and self._prompt.ids else ()
+        return ids, "" if ids else self.text, replace(self._sampling, max_tokens=max(1, left))
+
+    def drop_cut_character(self, text: str) -> bool:
+        """Drop the last id where the text of the ids ends within a character; return whether it does not."""
+        cut = "\N{REPLACEMENT CHARACTER}"
+        if not self._ids or not text.endswith(cut) or self._texts[-1].endswith(cut):
+            return True
+        self._ids.pop()
+        self._dropped += 1
+        return False
+
+    def resume(self) -> None:
+        """Prepare for another endpoint after one that failed: what was not passed on is generated again, unpaid."""
+        kept = self.thinking_tokens if self.begun else 0
+        self._thought_before += kept
+        self.unpaid_tokens += self.thinking_tokens - kept + self._held_tokens
+
+    def feed(self, piece: PromptIds | Piece | Thought | GenerationEnd) -> Sequence[Delta | Thought]:
+        """Return what is new of a piece that the present endpoint generated; the held-back rest once it is `over`."""
+        parts: list[Delta | Thought] = []
+        if isinstance(piece, PromptIds):
+            self._prompt_ids = piece.ids
+        elif isinstance(piece, GenerationEnd):
+            self.finish_reason, self._reported, self.over = piece.finish_reason, piece.usage, True
+        elif isinstance(piece, Thought):
+            self._filter.end_block()
+            parts += self._thought(piece.tokens, piece.token_ids)
+        elif not (piece.text or self._filter.inside):  # a cut character or a marker, of whatever follows
+            self._held_ids += piece.token_ids
+            self._held_tokens += len(piece.token_ids)
+        else:
+            tokens = len(piece.token_ids) or self._count(piece.text)
+            was_inside, text = self._filter.inside, self._filter.feed(piece.text)
+            if not text and (was_inside or self._filter.inside):
+                parts += self._thought(tokens, piece.token_ids)
+            else:
+                parts += self._answer(text, tokens, piece.token_ids)
+        if self.over:
+            parts += self._answer(self._filter.close(), 0, ())
+        return parts
+
+    def _thought(self, tokens: int, ids: Sequence[int]) -> Iterable[Thought]:
+        if not self._held_text:  # what came before it, as a cut tag, is part of it
+            tokens += self._held_tokens
+            self._thought_ids += self._held_ids
+            self._held_tokens = 0
+            self._held_ids.clear()
+        self.thinking_tokens += tokens
+        self._thought_ids += ids
+        budget = self._sampling.thinking_tokens * (1 if ids else _ESTIMATED)
+        self.over = self.over or 0 < budget <= self.thinking_tokens
+        return (Thought(tokens),)
+
+    def _answer(self, text: str, tokens: int, ids: Sequence[int]) -> Iterable[Delta]:
+        self._held_ids += ids
+        self._held_tokens += tokens
+        self._held_text = text = self._fitting(self._held_text + text)
+        budget = self._sampling.max_tokens * (1 if self._able.token_ids else _ESTIMATED)
+        self.over = self.over or self._tokens + self._held_tokens >= budget
+        if self._able.continues_text and not self.over:
+            text = text[: max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)]
+        return (self._passed_on(text),) if text else ()
+
+    def _passed_on(self, text: str) -> Delta:
+        """Return a text as a piece of the answer, with the ids that are there."""
+        prompt = None
+        if self._able.token_ids and self._prompt_ids and not self._texts:
+            prompt = self._prompt = _Prompt(
+                self._able.vocabulary, (*self._prompt_ids, *self._thought_ids), self.thinking_tokens
+            )
+        self._held_text = self._held_text[len(text) :]
+        tokens = min(self._held_tokens, self._count(text)) if self._held_text else self._held_tokens
+        self._held_tokens -= tokens
+        ids = tuple(self._held_ids) if self._prompt.ids else ()
+        self._held_ids.clear()
+        self._texts.append(text)
+        self._bytes += len(text.encode())
+        self._ids += ids
+        self._tokens += tokens
+        dropped, self._dropped = self._dropped, 0
+        return Delta(text, tokens, _encoded(_Frame(text, ids, tokens, dropped, prompt)))
+
+    def _fitting(self, text: str) -> str:
+        """Return as much of the text as an answer of the allowed length can have; the rest ends it."""
+        most = _MOST_BYTES * self._sampling.max_tokens - self._bytes
+        if len(text) * 4 <= most or len(encoded := text.encode()) <= most:
+            return text
+        self.over = True
+        return encoded[: max(0, most)].decode("utf-8", "ignore")
+
+    def usage(self) -> Usage:
+        """Return the charge: the prompt once, the answer and its thinking as far as they were allowed."""
+        reported, sampling, most_prompt = self._reported, self._sampling, self._chat.tokens
+        generated = (reported.generated_tokens if reported else 0) or self.received
+        thinking = self.thinking_tokens
+        if reported is not None and not self._able.token_ids:
+            thinking = min(max(thinking, reported.thinking_tokens), generated)
+        answer, thinking = self._kept + max(0, generated - thinking), thinking + self._thought_before
+        # In a continuation the prompt holds the answer so far, and the cached tokens are mostly the answer's own.
+        first = reported if reported is not None and not self._kept else None
+        prompt = (first.prompt_tokens if first else 0) or most_prompt
+        paid = Usage(
+            prompt_tokens=min(prompt, most_prompt),
+            cached_tokens=min(first.cached_tokens, most_prompt) if first else 0,
+            answer_tokens=min(answer, sampling.max_tokens),
+            thinking_tokens=min(thinking, sampling.thinking_tokens or thinking),
+        )
+        self.unpaid_tokens += prompt + answer + thinking - paid.prompt_tokens - paid.generated_tokens
+        return paid

@@ -1,7 +1,7 @@
 """Health checks of endpoints: at the start, as they come and go by DNS, while their breaker is open, and for readiness.
 
 An endpoint that is down at the start does not stop it: its breaker starts open. Open breakers are closed by probes in
-the background, which also check the tokenizer, and by `ping`; never by a customer's call.
+the background, which also detect the capabilities anew, and by `ping`; never by a customer's call.
 """
 
 import anyio
@@ -9,13 +9,11 @@ import structlog
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.call import Calls
-from chatbot.models.completion import Sampling
+from chatbot.models.detection import word_request
 from chatbot.models.discovery import Discovery, FollowedName
-from chatbot.models.endpoint import AccessDenied, EndpointFailed, WrongModel
 from chatbot.models.pool import Member, ModelsMisconfigured, Pool, Target
-from chatbot.models.tokenizer_check import check_tokenizer, one_word, try_out
-from chatbot.tokenizer import Tokenizer
 from knowledge.breaker import BreakerState, CallResult
+from knowledge.model_connection import AccessDenied, EndpointFailed, WrongModel
 from telemetry.supervision import OnFailure, contained
 
 log = structlog.get_logger(__name__)
@@ -23,34 +21,33 @@ log = structlog.get_logger(__name__)
 # The deadline of a probe.
 _PING_SECONDS = 1.5
 _PROBE_EVERY = 1.0
+# The deadline of all questions that find an endpoint's capabilities.
+_DETECTION_SECONDS = 30.0
 
 
 class HealthChecks:
     """Asks the endpoints of a pool whether they serve the model; `discovery` finds endpoints beside them."""
 
-    def __init__(
-        self, pool: Pool, tokenizer: Tokenizer, calls: Calls, *, discovery: Discovery, on_failure: OnFailure
-    ) -> None:
+    def __init__(self, pool: Pool, calls: Calls, *, discovery: Discovery, on_failure: OnFailure) -> None:
         self._pool = pool
-        self._tokenizer = tokenizer
         self._calls = calls
         self._discovery = discovery
         self._on_failure = on_failure
 
     async def check(self) -> None:
-        """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
+        """Detect every endpoint's capabilities; one that is down starts with an open breaker.
 
         So does one of another model where its entry has one of ours: a rollout is under way.
 
         Raises:
-            ModelsMisconfigured: an entry's endpoints serve another model or tokenizer, or none of all lets us in.
+            ModelsMisconfigured: an entry's endpoints serve another model, or none of all lets us in.
         """
         wrong: dict[Member, str] = {}
         denied: dict[Member, str] = {}
 
-        async def check(member: Member) -> None:
+        async def check_one(member: Member) -> None:
             try:
-                await check_tokenizer(member, self._tokenizer)
+                await self._calls.check(member, seconds=member.endpoint.deadlines.first_token(0))
             except EndpointFailed as exc:
                 log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
                 member.breaker.trip()
@@ -61,8 +58,8 @@ class HealthChecks:
 
         async with anyio.create_task_group() as tasks:
             for member in self._pool.members:
-                tasks.start_soon(check, member)
-        fit = {member.entry for member in self._pool.members if member.tokenizer_checked}
+                tasks.start_soon(check_one, member)
+        fit = {member.entry for member in self._pool.members if member.checked}
         mismatches = [said for member, said in wrong.items() if member.entry not in fit]
         if all(member in denied for member in self._pool.serving):
             mismatches += denied.values()
@@ -70,15 +67,15 @@ class HealthChecks:
             raise ModelsMisconfigured("; ".join(mismatches))
 
     async def ping(self) -> None:
-        """Return when an endpoint is ready, after a probe of each whose breaker permits one (of those with token ids).
+        """Return when an endpoint is ready, after a probe of each whose breaker permits one.
 
         Raises:
             ModelUnavailable: no endpoint is ready.
         """
         serving = self._pool.serving
-        if any(m.tokenizer_checked and m.breaker.state is BreakerState.CLOSED for m in serving):
+        if any(m.checked and m.breaker.state is BreakerState.CLOSED for m in serving):
             return
-        for member in (m for m in serving if m.endpoint.has_token_ids):  # others may take longer than who asks waits
+        for member in serving:
             if await self._probe(member) or (member.available and await self._closed_generates(member)):
                 return
         raise ModelUnavailable(retry_after=self._pool.retry_after())
@@ -91,8 +88,9 @@ class HealthChecks:
                 due = [m for m in self._pool.members if m.breaker.due and not m.endpoint.stopped]
                 if due:
                     member = min(due, key=lambda member: member.breaker.due_since)
-                    hosted = not member.endpoint.has_token_ids  # and may queue: a healthy one would stay open for ever
-                    seconds = max(_PING_SECONDS, member.endpoint.deadlines.first_token(0)) if hosted else _PING_SECONDS
+                    # A hosted one may queue: with less time a healthy one would stay open.
+                    local = member.able.token_ids
+                    seconds = _PING_SECONDS if local else max(_PING_SECONDS, member.endpoint.deadlines.first_token(0))
                     tasks.start_soon(self._probe, member, seconds)
                 for member in self._pool.members:
                     if member.begins_try_out(anyio.current_time()):
@@ -116,13 +114,13 @@ class HealthChecks:
                 tasks.start_soon(follow, name)
 
     async def _check_and_join(self, name: FollowedName, member: Member) -> None:
-        """Take a new endpoint into the pool; its breaker starts open where its tokenizer could not be compared."""
+        """Take a new endpoint into the pool; its breaker starts open where its capabilities could not be detected."""
         with contained("follow", self._on_failure):
             try:
-                await check_tokenizer(member, self._tokenizer)
+                await self._calls.check(member)
             except EndpointFailed as exc:
                 log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
-        if not member.tokenizer_checked:
+        if not member.checked:
             member.breaker.trip()
         if member in name.members.values():  # otherwise it went while it was checked
             log.info("model_endpoint_found", endpoint=member.endpoint.name)
@@ -148,25 +146,24 @@ class HealthChecks:
     async def _generates(self, target: Target, seconds: float) -> bool:
         """Return whether the endpoint generates a token: a hung engine still answers its health check."""
         member = target.member
-        request = one_word(member.tokenizer or self._tokenizer, Sampling(max_tokens=1), seconds)
         try:
-            if member.endpoint.has_token_ids:
-                await self._calls.top_tokens(target, "ping", request)
-                return True
-            member.tokenizer_checked = False
-            with self._calls.counted(target, "ping", request) as call:
-                await check_tokenizer(member, self._tokenizer, seconds=seconds)
+            with self._calls.counted(target, "ping", word_request(seconds)) as call:
+                with anyio.fail_after(_DETECTION_SECONDS):
+                    await self._calls.check(member, seconds=seconds)
+                if member.able.probes:
+                    await member.endpoint.top_tokens(word_request(seconds))
                 call.begin()
                 call.outcome = "ok"
-        except EndpointFailed:
+        except (EndpointFailed, TimeoutError):
             return False
         return True
 
     async def _try_out_again(self, member: Member) -> None:
         """Leave an endpoint that has refused a question, where it refuses one word too."""
         with contained("probe", self._on_failure):
+            member.checked = False
             try:
-                await try_out(member, self._tokenizer, member.endpoint.deadlines.first_token(0))
+                await self._calls.check(member, seconds=member.endpoint.deadlines.first_token(0))
             except AccessDenied as exc:
                 log.warning("model_endpoint_refuses_everything", endpoint=member.endpoint.name, error=str(exc))
                 member.breaker.trip()

@@ -33,10 +33,10 @@ from pydantic import (
     model_validator,
 )
 
-from chatbot.models.completion import ChatRequest, CompletionRequest
-from chatbot.models.endpoint import Access, Endpoint
-from chatbot.tokenizer import Tokenizer
+from chatbot.models.capabilities import Capabilities
+from chatbot.models.endpoint import OUR_FIELDS, Endpoint
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState, Permit
+from knowledge.model_connection import Access
 from knowledge.profiles import Deadlines, UnknownProfile, read_deadlines
 from knowledge.tls import TlsFiles, TlsSettings
 
@@ -88,8 +88,10 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     )
     group: Group = "primary"
     weight: float | None = Field(None, ge=0, lt=1, description="a canary's or a shadow's share of the conversations")
-    tokenizer: Path
-    profile: ProfileName
+    tokenizer: Path | None = Field(
+        None, description="the model's tokenizer.json, or its folder: it counts tokens where no server of vLLM's does"
+    )
+    profile: ProfileName = "hosted"
     model: str | None = Field(
         None, description="name to ask for, also an adapter's; otherwise the first that /v1/models tells"
     )
@@ -99,42 +101,21 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     extra_body: Mapping[str, JsonValue] = Field(
         {}, description="fields of every generation beside those of the product"
     )
-    api: Literal["vllm", "openai"] = Field(
-        "vllm", description="openai: any server with chat completions, without token ids, so answers cannot be resumed"
-    )
-    length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        "max_tokens", description="how an `openai` calls the answer's length"
-    )
-    omit: tuple[Literal["temperature", "top_p", "seed", "stop", "stream_options", "logprobs"], ...] = Field(
-        (), description="what an `openai` refuses to be asked"
-    )
     chat_template_kwargs: Mapping[str, JsonValue] = Field(
         {}, description="what the chat template is given beside the messages, such as `enable_thinking: false`"
     )
-
-    def load_tokenizer(self) -> Tokenizer:
-        """Return the tokenizer, with the chat template's switches (blocking).
-
-        Raises:
-            UnknownTokenizer: the folder cannot be used.
-        """
-        return Tokenizer.load(self.tokenizer, template_kwargs=self.chat_template_kwargs)
 
     def read_deadlines(self) -> Deadlines:
         """Return the profile's deadlines (blocking)."""
         return read_deadlines(self.profile)
 
-    def shares_tokenizer(self, other: "ModelsFileEntry") -> bool:
-        """Return whether both entries render a chat to the same ids."""
-        return (self.tokenizer, self.chat_template_kwargs) == (other.tokenizer, other.chat_template_kwargs)
-
     def access(self, api_key: str | None) -> Access:
-        """Return what the endpoints are given with every request (blocking); `api_key` is of a vLLM without its own.
+        """Return what the endpoints are given with every request (blocking); `api_key` is of LLM_URLS.
 
         Raises:
             ModelsMisconfigured: a file or a variable cannot be read.
         """
-        key = self._api_key() or (api_key if self.api == "vllm" else None)  # no key of ours goes to other houses
+        key = self._api_key() or api_key
         headers = {**self.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
         try:
             tls = self.context()
@@ -163,10 +144,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
             raise ValueError("set `api_key_file` or `api_key_variable`, not both")
         if "authorization" in map(str.lower, self.headers):
             raise ValueError("the key is not written into this file: set `api_key_file` or `api_key_variable`")
-        if self.api == "openai" and self.model is None:
-            raise ValueError("an `openai` needs the `model` to ask for")
-        fields = {*CompletionRequest.__struct_fields__, *ChatRequest.__struct_fields__, "max_completion_tokens"}
-        if ours := sorted(self.extra_body.keys() & fields):
+        if ours := sorted(self.extra_body.keys() & OUR_FIELDS):
             raise ValueError(f"`extra_body` cannot set what the product sets: {', '.join(ours)}")
         return self
 
@@ -181,7 +159,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
 
 
 class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
-    """The YAML of MODELS_FILE. Primaries share one tokenizer: an answer moves between them token by token."""
+    """The YAML of MODELS_FILE."""
 
     @model_validator(mode="after")
     def _check_groups(self) -> "ModelsFile":
@@ -193,8 +171,6 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
                 raise ValueError(f"at most one entry may be of the group `{group}`")
         if len({entry.name for entry in self.root}) < len(self.root):
             raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
-        if not all(entry.shares_tokenizer(self.primary) for entry in self.root if entry.group == "primary"):
-            raise ValueError("all primaries must name the same tokenizer, with the same `chat_template_kwargs`")
         return self
 
     @property
@@ -204,7 +180,7 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
 
     @property
     def primary(self) -> ModelsFileEntry:
-        """The first of the primaries, whose tokenizer the others share."""
+        """The first of the primaries."""
         return next(entry for entry in self.root if entry.group == "primary")
 
     @property
@@ -214,12 +190,12 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
 
 
 class ModelSettings(BaseModel, frozen=True):
-    """Where models are served: a MODELS_FILE, or LLM_URLS + LLM_TOKENIZER + LLM_PROFILE for one group."""
+    """Where models are served: a MODELS_FILE, or LLM_URLS for one group."""
 
     models_file: Path | None = None
     llm_urls: _Urls = ()
     llm_tokenizer: Path | None = None
-    llm_profile: str | None = None
+    llm_profile: str = "hosted"
     llm_model: str | None = None
     llm_chat_template_kwargs: Mapping[str, JsonValue] = {}
     llm_api_key: SecretStr | None = None
@@ -229,9 +205,8 @@ class ModelSettings(BaseModel, frozen=True):
 
     @model_validator(mode="after")
     def _check_source(self) -> "ModelSettings":
-        single = (bool(self.llm_urls), self.llm_tokenizer is not None, self.llm_profile is not None)
-        if self.models_file is None and not all(single):
-            raise ValueError("set MODELS_FILE, or LLM_URLS and LLM_TOKENIZER (a folder) and LLM_PROFILE")
+        if self.models_file is None and not self.llm_urls:
+            raise ValueError("set MODELS_FILE or LLM_URLS")
         if self.models_file is not None and self.llm_urls:
             raise ValueError("set MODELS_FILE or LLM_URLS, not both")
         return self
@@ -265,25 +240,28 @@ class ModelSettings(BaseModel, frozen=True):
 
 
 class Member:
-    """An endpoint in its group, with its breaker and its number of calls in flight.
+    """An endpoint in its group, with its breaker and its calls in flight; `entry` is its name in the MODELS_FILE."""
 
-    `entry` is its name in the MODELS_FILE; `tokenizer` renders the messages of a prompt for it, and is None where it
-    takes the primaries' token ids.
-    """
-
-    def __init__(
-        self, endpoint: Endpoint, group: Group, breaker: Breaker, *, entry: str = "", tokenizer: Tokenizer | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, group: Group, breaker: Breaker, *, entry: str = "") -> None:
         self.endpoint = endpoint
         self.group = group
         self.breaker = breaker
         self.entry = entry or group
-        self.tokenizer = tokenizer
         self.in_flight = 0
-        self.tokenizer_checked = False  # its tokenizer was compared with ours since the breaker was last open
+        self.checked = False
+        """Whether its capabilities were detected since its breaker was last open."""
         self._try_out_at = math.inf  # by the event loop's time
         self._tried_out_at = -math.inf
-        self.context_tokens: int | None = None  # prompt and answer together, as the endpoint reports
+
+    @property
+    def able(self) -> Capabilities:
+        """What its endpoint can do."""
+        return self.endpoint.capabilities
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Prompt and answer together, as the endpoint reports."""
+        return self.able.context_tokens
 
     @property
     def available(self) -> bool:

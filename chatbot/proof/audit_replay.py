@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, Versions, matches, passage_hash
+from chatbot.chat import Message
 from chatbot.conversations import Conversation, History, Owner, path_to
 from chatbot.errors import IndexUnavailable, NotFound
 from chatbot.grounding import GroundingMode, grounding_stream
@@ -16,7 +17,7 @@ from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
 from chatbot.proof.rerun import COMPLETE, Rerun, rerun_model
 from chatbot.questions import Verdict, screen
-from chatbot.tokenizer import Message
+from chatbot.transcript import messages_json
 from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.index import Index
@@ -73,9 +74,7 @@ async def replay(
     texts = known_texts(await conversation_of(opened, context.history), opened, question)
     passages, passages_finding = await read_passages(opened, context.index)
     prompt = (
-        None
-        if passages_finding.standing is ReplayStanding.GONE
-        else rebuild(texts, passages, bank, context.prompts, at=opened.as_of)
+        None if passages_finding.standing is ReplayStanding.GONE else rebuild(texts, passages, bank, context.prompts)
     )
     prompt_proven = prompt_finding(prompt, texts, opened, context)
     findings = [proven, question_finding(texts, opened, keys), passages_finding, prompt_proven]
@@ -185,10 +184,8 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
     return passages, ReplayFinding("passages", ReplayStanding.SAME, detail)
 
 
-def rebuild(
-    texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder, *, at: float
-) -> Prompt | None:
-    """Return the prompt as of that time, if all its parts are known."""
+def rebuild(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder) -> Prompt | None:
+    """Return the prompt, if all its parts are known."""
     if texts.asked is None or texts.earlier is None:
         return None
     return prompts.build(
@@ -197,7 +194,6 @@ def rebuild(
         history=texts.earlier,
         passages=passages,
         language=texts.language,
-        at=at,
     )
 
 
@@ -216,7 +212,7 @@ def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> Repl
 
 
 def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, context: ReplayContext) -> ReplayFinding:
-    """Return whether the prompt is, token by token, the one that was built."""
+    """Return whether the prompt is, message by message, the one that was built."""
     if not opened.prompt_hash:
         return ReplayFinding("prompt", ReplayStanding.UNKNOWN, "the row is older than hashes of prompts")
     if opened.brought:
@@ -230,13 +226,16 @@ def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, con
         return ReplayFinding(
             "prompt", ReplayStanding.GONE, f"its {' and its '.join(missing) or 'passages'} cannot be had any more"
         )
-    prompt_hash = context.audit.keys.prompt_hash(opened.tenant, (prompt.answer_ids, *prompt.probes_ids))
+    messages = tuple(map(messages_json, (prompt.answer, *prompt.probes)))
+    prompt_hash = context.audit.keys.prompt_hash(opened.tenant, messages)
     if prompt_hash != opened.prompt_hash:
         return ReplayFinding(
-            "prompt", ReplayStanding.DIFFERS, "other tokens than were sent" + version_changes(opened, context.versions)
+            "prompt",
+            ReplayStanding.DIFFERS,
+            "other messages than were sent" + version_changes(opened, context.versions),
         )
     return ReplayFinding(
-        "prompt", ReplayStanding.SAME, f"{len(prompt.answer_ids)} tokens with {prompt.passages} passages"
+        "prompt", ReplayStanding.SAME, f"{len(prompt.answer.messages)} messages with {prompt.passages} passages"
     )
 
 

@@ -1,4 +1,4 @@
-"""Asks the model again for a recorded answer, with the same token ids, seed and parameters, and compares."""
+"""Asks the model again for a recorded answer, with the same messages, seed and parameters, and compares the texts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
@@ -17,10 +17,11 @@ from chatbot.grounding import (
     grounding_stream,
     quoted_answer,
 )
-from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, Thought, number_choices
+from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, number_choices
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
 from chatbot.quoting import rank_quotes
+from chatbot.transcript import messages_json
 from knowledge.index import IndexUnavailable as IndexFailed
 from knowledge.passage import Language, Passage
 
@@ -69,10 +70,10 @@ async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
     except msgspec.MsgspecError:
         return [*findings, ReplayFinding("model", ReplayStanding.UNKNOWN, "the row is older than sampling parameters")]
     ranked = await rank_again(rerun)
-    token_ids, checks = await rerun_answer(rerun, sampling, ranked[:1])
+    text, checks = await rerun_answer(rerun, sampling, ranked[:1])
     quoted = quoted_again(rerun, ranked) if checks.withheld_whole else NO_QUOTES
     texts = [shown.text for shown in (quoted, *quoted.each())] if quoted.citations else [checks.text]
-    findings += answer_findings(rerun, token_ids, texts)
+    findings += answer_findings(rerun, text, texts)
     return [*findings, await rerun_repair(rerun, quoted)] if closed.repair else findings
 
 
@@ -128,7 +129,7 @@ async def rerun_repair(rerun: Rerun, quoted: QuotedAnswer) -> ReplayFinding:
         excerpts=quoted.excerpts(rerun.passages),
         language=rerun.language,
     )
-    if context.audit.keys.prompt_hash(closed.tenant, [prompt.ids]) != closed.repair_hash:
+    if context.audit.keys.prompt_hash(closed.tenant, [messages_json(prompt)]) != closed.repair_hash:
         return ReplayFinding(
             "repair", ReplayStanding.UNKNOWN, f"{list(closed.repair)} then; what was asked cannot be rebuilt"
         )
@@ -149,9 +150,9 @@ def compare_probabilities(subject: Subject, then: Sequence[float], now: Sequence
     return ReplayFinding(subject, standing, f"{list(then)} then, {list(now)} now")
 
 
-async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote]) -> tuple[list[int], GroundingStream]:
-    """Return the token ids that the model generates now, and the checks of then that were fed with their text."""
-    token_ids: list[int] = []
+async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote]) -> tuple[str, GroundingStream]:
+    """Return the text that the model generates now, and the checks of then that were fed with it."""
+    text = ""
     checks = grounding_stream(
         rerun.question,
         rerun.passages[: rerun.prompt.passages],
@@ -168,24 +169,23 @@ async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
-            if isinstance(delta, Delta | Thought):
-                token_ids += delta.token_ids
             if isinstance(delta, Delta):
+                text += delta.text
                 checks.feed(delta.text)
     checks.close()
-    return token_ids, checks
+    return text, checks
 
 
-def answer_findings(rerun: Rerun, token_ids: Sequence[int], texts: Sequence[str]) -> Iterator[ReplayFinding]:
-    """Compare the tokens with those of then, up to where the answer was cut short, and the text that the checks show.
+def answer_findings(rerun: Rerun, text: str, texts: Sequence[str]) -> Iterator[ReplayFinding]:
+    """Compare the model's text with that of then, up to where the answer was cut, and the text that the checks show.
 
     `texts` are several where everything was withheld: all quotes of the passages, and each quote alone.
     """
     opened, closed, keys = rerun.opened, rerun.closed, rerun.context.audit.keys
-    compared = token_ids if closed.finish_reason in COMPLETE else token_ids[: closed.said]
+    compared = text if closed.finish_reason in COMPLETE else text[: closed.said]
     same = keys.prompt_hash(opened.tenant, [compared]) == closed.said_hash
     models = ", ".join(closed.models) or opened.model
-    detail = f"{closed.said} tokens by {models} then, {len(compared)} by {rerun.models.model} now"
+    detail = f"{closed.said} characters by {models} then, {len(compared)} by {rerun.models.model} now"
     yield ReplayFinding("model", ReplayStanding.SAME if same else ReplayStanding.DIFFERS, detail)
     if closed.finish_reason in COMPLETE and not closed.rung and any(text.strip() for text in texts):
         yield shown_finding(rerun, texts)

@@ -19,10 +19,8 @@ from pydantic import AnyHttpUrl, Field, PositiveFloat, PositiveInt, model_valida
 from yarl import URL
 
 from knowledge.index import indexed_text
+from knowledge.model_connection import EndpointAway, EndpointFailed, EndpointRefused
 from knowledge.model_endpoint import (
-    EndpointAway,
-    EndpointFailed,
-    EndpointRefused,
     ModelEndpoint,
     ModelEndpointSettings,
     call_address,

@@ -9,7 +9,6 @@ from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
-from chatbot.streams.resume import whole_tokens
 
 __all__ = [
     "AnswerId",
@@ -23,5 +22,4 @@ __all__ = [
     "LiveAnswer",
     "TakenOver",
     "open_pipelined_connection",
-    "whole_tokens",
 ]

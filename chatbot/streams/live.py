@@ -54,7 +54,7 @@ class LiveAnswer:
         conversation_id: str,
         epoch: int = 1,
         logged: Sequence[Event] = (),
-        token_ids: Sequence[int] = (),
+        output: bytes = b"",
     ) -> None:
         self.answer_id = answer_id
         self.who = who
@@ -63,10 +63,11 @@ class LiveAnswer:
         self.scope = anyio.CancelScope()
         self.entries: list[LogEntry] = [entry_of(n, event) for n, event in enumerate(logged, 1)]
         """What is published."""
-        self.token_ids: list[int] = list(token_ids)
+        self.output = bytearray(output)
+        """The model's output, as its frames are encoded."""
         self._repetition = RepetitionCheck(logged) if logged else None
         self._logged = len(logged)
-        self._logged_ids = len(token_ids)
+        self._logged_output = len(output)
         self._appended_at = -math.inf
         self._pending: list[Event] = []
         self._waiting: list[anyio.Event] = []
@@ -89,15 +90,15 @@ class LiveAnswer:
         """Go on without a log: Redis cannot have one of this answer, or its customer has deleted it."""
         self.loggable, self.fully_logged = False, False
 
-    def put(self, *events: Event, token_ids: Sequence[int] = ()) -> list[Event]:
+    def put(self, *events: Event, output: bytes = b"") -> list[Event]:
         """Add events to the answer and return the new ones; they are published once the log has them.
 
-        `token_ids` are the answer's next tokens, for a successor; without an event they go with the next append.
+        `output` is the model's next output, for a successor; without an event it goes with the next append.
 
         Raises:
             Diverged: the log has other events of the previous writer.
         """
-        self.token_ids += token_ids
+        self.output += output
         new = list(events) if self._repetition is None else self._repetition.new_events(events)
         self.last_put = self.last_put or any(event.ends for event in new)
         self._pending += new
@@ -128,11 +129,6 @@ class LiveAnswer:
         """
         if self.repeats:
             raise Diverged
-
-    def continue_after(self, token_ids: Sequence[int]) -> None:
-        """Drop the logged token ids behind these, with which they begin."""
-        self.token_ids = list(token_ids)
-        self._logged_ids = len(token_ids)
 
     def stop_repeating(self) -> None:
         """Take every further event as new, whatever the log has."""
@@ -168,8 +164,8 @@ class LiveAnswer:
         """Return everything that the log lacks, and entries that are to be published."""
         return LogAppend(
             entries=[*self.entries[self._logged :], *batch],
-            ids_before=self._logged_ids,
-            token_ids=self.token_ids[self._logged_ids :],
+            output_before=self._logged_output,
+            output=bytes(self.output[self._logged_output :]),
             outcome=self.outcome,
             abandoned=self.abandoned,
         )
@@ -182,10 +178,10 @@ class LiveAnswer:
     def log_lost(self) -> None:
         """Note that Redis has lost the log, or a part of it: the next append has everything."""
         self.fully_logged = False
-        self._logged = self._logged_ids = 0
+        self._logged = self._logged_output = 0
 
     def append_again(self) -> None:
-        """Have what the log lacks appended, although nothing new was put."""
+        """Append what the log lacks, although nothing new was put."""
         self._put.set()
 
     def mark_appended(self, appended: LogAppend) -> None:
@@ -194,17 +190,17 @@ class LiveAnswer:
         self._appended_at = time.monotonic()
         if appended.entries:
             self._logged = appended.entries[-1].n
-        self._logged_ids = appended.ids_before + len(appended.token_ids)
+        self._logged_output = appended.output_before + len(appended.output)
 
     def appended_within(self, seconds: float) -> bool:
         """Return whether the last append was less than so many seconds ago."""
         return time.monotonic() - self._appended_at < seconds
 
     def drop_unpublished(self) -> None:
-        """Drop what was put and not published, with the token ids that the log lacks: it cannot be written."""
+        """Drop what was put and not published, with the output that the log lacks: it cannot be written."""
         self.broken, self.last_put, self.outcome = True, False, b""
         self._pending.clear()
-        self.continue_after(self.token_ids[: self._logged_ids])
+        del self.output[self._logged_output :]
         self.publish()
 
     def publish(self, batch: Sequence[LogEntry] = ()) -> None:

@@ -1,12 +1,11 @@
 """The answer log in Redis: every event of an answer under its number, so that any replica can stream or continue it.
 
 An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's checkpoint, and its outcome once that
-is decided), a stream of events with ids `0-<n>` and, while it runs, its token ids. The tenant's open answers are a
+is decided), a stream of events with ids `0-<n>` and, while it runs, the model's output. The tenant's open answers are a
 sorted set by the end of their writers' leases, on Redis's time. Hash and stream live for an hour after the last event;
 what only a successor needs leaves with it (`docs/decisions/0005-leases-and-epochs.md`).
 """
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -103,11 +102,11 @@ class LogOpening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppend:
-    """The content of one append: entries in their order, and token ids that follow the first `ids_before`."""
+    """The content of one append: entries in their order, and the output behind the first `output_before` bytes."""
 
     entries: Sequence[LogEntry]
-    ids_before: int = 0
-    token_ids: Sequence[int] = ()
+    output_before: int = 0
+    output: bytes = b""
     outcome: bytes = b""
     """How the answer ends, where that is decided: with the last of what comes before its last event."""
     abandoned: bool = False
@@ -136,7 +135,7 @@ class TakenOver:
     epoch: int
     checkpoint: bytes
     cancelled: bool
-    token_ids: tuple[int, ...]
+    output: bytes
     events: tuple[Event, ...]
     passages: tuple[PassageRef, ...] = ()
     outcome: bytes = b""
@@ -150,7 +149,7 @@ class TouchReply(msgspec.Struct, frozen=True):
 
 
 class TakeReply(msgspec.Struct, frozen=True):
-    """Returned by `answer_take`; `entries` as XRANGE gives them, `token_ids` packed."""
+    """Returned by `answer_take`; `entries` as XRANGE gives them."""
 
     epoch: int
     sub: bytes
@@ -159,7 +158,7 @@ class TakeReply(msgspec.Struct, frozen=True):
     cancelled: int
     passages: bytes
     outcome: bytes
-    token_ids: bytes
+    output: bytes
     entries: list[tuple[bytes, list[bytes]]]
 
 
@@ -265,7 +264,7 @@ class AnswerLog:
         return is_another or before < confirmed
 
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
-        """Append events and token ids, and renew the lease; the same append sent twice is there once.
+        """Append events and model output, and renew the lease; the same append sent twice is there once.
 
         Raises:
             WriterReplaced: the epoch is no longer the writer's.
@@ -275,10 +274,9 @@ class AnswerLog:
         ended = 0
         if any(entry.event.ends for entry in append.entries):
             ended = 2 if append.abandoned else 1  # 2: nobody has read its end
-        token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
         # In the order in which `answer_append.lua` names them.
-        args: list[Argument] = [answer_id, epoch, self._lease_ms, keep_seconds, ended, append.ids_before, token_ids]
-        args.append(append.outcome)
+        args: list[Argument] = [answer_id, epoch, self._lease_ms, keep_seconds, ended, append.output_before]
+        args += [append.output, append.outcome]
         for entry in append.entries:
             args += [entry.n, entry.event.name, entry.data]
         reply = await self._breaker.call_within(lambda left: self._pipelined.run(self._append, keys, args, within=left))
@@ -385,9 +383,7 @@ class AnswerLog:
             cancelled=bool(reply.cancelled),
             outcome=reply.outcome,
             passages=msgspec.json.decode(reply.passages, type=tuple[PassageRef, ...]),
-            token_ids=tuple(
-                ids for (ids,) in struct.iter_unpack("<I", reply.token_ids[: len(reply.token_ids) // 4 * 4])
-            ),
+            output=reply.output,
             events=tuple(_event(dict(zip(pairs[::2], pairs[1::2], strict=True))) for _, pairs in reply.entries),
         )
 
@@ -514,9 +510,9 @@ def answer_key(tenant: str, answer_id: AnswerId) -> str:
 
 
 def _answer_keys(tenant: str, answer_id: AnswerId) -> tuple[str, str, str]:
-    """Return the keys of an answer: its hash, its events, its token ids."""
+    """Return the keys of an answer: its hash, its events, the model's output."""
     key = answer_key(tenant, answer_id)
-    return key, _events_key(tenant, answer_id), f"{key}:tokens"
+    return key, _events_key(tenant, answer_id), f"{key}:output"
 
 
 @lru_cache(maxsize=4096)

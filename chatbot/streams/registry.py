@@ -637,7 +637,7 @@ class AnswerRegistry:
                 conversation_id=taken.conversation_id,
                 epoch=taken.epoch,
                 logged=taken.events,
-                token_ids=taken.token_ids,
+                output=taken.output,
             )
             live.opening = LogOpening(passages=taken.passages, checkpoint=taken.checkpoint)
             live.abandoned = reason == "orphan" and not (taken.cancelled or taken.outcome)

@@ -6,7 +6,7 @@ log, what it can do) are not repeated and do not count.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from chatbot.events import ABOUT_THE_WRITER, Citation, Event, Notice, Queued, Token
 
@@ -80,11 +80,3 @@ def repeats(event: Event, logged: Event) -> bool:
     if isinstance(event, Notice):
         return isinstance(logged, Notice) and logged.code == event.code
     return type(logged) is type(event)
-
-
-def whole_tokens(token_ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> tuple[int, ...]:
-    """Return the ids up to the last one that completes a character: a successor continues after it."""
-    kept = next(
-        n for n in range(len(token_ids), -1, -1) if not decode(token_ids[:n]).endswith("\N{REPLACEMENT CHARACTER}")
-    )
-    return tuple(token_ids[:kept])

@@ -25,12 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.api import LocalSigner
-from chatbot.models import CompletionDecoder, CompletionRequest
+from chatbot.chat import Message
+from chatbot.models import StreamDecoder
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import screen
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.settings import Settings as ChatSettings
-from chatbot.tokenizer import Tokenizer
+from chatbot.tokens import TokenCounter
 from evals.performance.ledger_cost import MOST_GETS, ledger_cost
 from evals.product import (
     ProductNotStarted,
@@ -121,7 +122,7 @@ class BenchSetup:
     """Tenants that have the documents and have asked nothing yet, and the token ids of the prompt that all get."""
 
     tenants: Iterator[str]
-    prompt_ids: tuple[int, ...]
+    messages: tuple[Message, ...]
 
 
 async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
@@ -162,8 +163,8 @@ async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, consol
     names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 1)]
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
         await copy_passages(services.index, names, [QUESTION], plan.documents)
-        ids = await prompt_ids(services.index, names[0], spec.weights / spec.profile)
-    return BenchSetup(tenants=iter(names), prompt_ids=ids)
+        messages = await prompt_messages(services.index, names[0])
+    return BenchSetup(tenants=iter(names), messages=messages)
 
 
 async def prepare_modes(spec: ProductSpec, settings: Settings, documents: int, console: Console) -> None:
@@ -181,15 +182,15 @@ async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequenc
         await index.upsert([replace(passage, tenant=tenant) for passage in passages], vectors)
 
 
-async def prompt_ids(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
-    """Return the token ids of the prompt that the product builds for any of the tenants."""
+async def prompt_messages(index: Index, tenant: str) -> tuple[Message, ...]:
+    """Return the messages of the prompt that the product builds for any of the tenants."""
     result = await Retrieval(index, RetrievalSettings(), sample_banks()).search(
         QUESTION, earlier=(), access=access(tenant)
     )
     fields = ChatSettings.model_fields
     builder = PromptBuilder(
         load_templates(),
-        Tokenizer.load(tokenizer),
+        TokenCounter(),
         passage_tokens=fields["passage_tokens"].default,
     )
     prompt = builder.build(
@@ -199,7 +200,7 @@ async def prompt_ids(index: Index, tenant: str, tokenizer: Path) -> tuple[int, .
         passages=[hit.passage for hit in result.hits],
         language="ko",
     )
-    return prompt.answer_ids
+    return tuple(prompt.answer.messages)
 
 
 def access(tenant: str) -> Access:
@@ -214,24 +215,24 @@ async def first_tokens(
     through_api: list[float] = []
     direct: list[float] = []
     async with session(product.url) as http, session(model.url) as vllm:
-        name = await served_name(vllm)
+        name, prompt_tokens = await served_name(vllm), 0
         for n in range(plan.warm_up + plan.calls):
-            api = await first_token(http, product.signer, setup) if n % 2 else None
-            alone = await first_token_alone(vllm, name, setup.prompt_ids)
-            api = api or await first_token(http, product.signer, setup)
+            api = await first_token(http, product.signer, setup, prompt_tokens) if n % 2 else None
+            alone, prompt_tokens = await first_token_alone(vllm, name, setup.messages)
+            api = api or await first_token(http, product.signer, setup, prompt_tokens)
             if n >= plan.warm_up:
                 through_api.append(api)
                 direct.append(alone)
     ratio = median(through_api) / median(direct)
     return [
-        BenchFigure(name=f"prompt, median of {plan.calls} calls", value=len(setup.prompt_ids), unit="tokens"),
+        BenchFigure(name=f"prompt, median of {plan.calls} calls", value=prompt_tokens, unit="tokens"),
         BenchFigure(name="first token, vLLM alone", value=median(direct), unit="s"),
         BenchFigure(name="first token through the API, grounding off", value=median(through_api), unit="s"),
         BenchFigure(name="ratio of the two", value=ratio, unit="×", most=1.15),
     ]
 
 
-async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: BenchSetup) -> float:
+async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: BenchSetup, prompt_tokens: int) -> float:
     """Return the seconds until the first token of the next tenant's customer.
 
     Raises:
@@ -240,37 +241,37 @@ async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: B
     tenant = next(setup.tenants)
     customer = Customer(http, signer, tenant=tenant, max_answer_tokens=ANSWER_TOKENS)
     answer = await customer.ask(Sample(id=tenant, text=QUESTION))
-    if answer.first_token_seconds is None or answer.prompt_tokens != len(setup.prompt_ids):
+    if answer.first_token_seconds is None or answer.prompt_tokens != (prompt_tokens or answer.prompt_tokens):
         raise ProductNotStarted(
             f"the API ended in {answer.finish_reason} with a prompt of {answer.prompt_tokens} tokens, "
-            f"not {len(setup.prompt_ids)}: the two sides would not be comparable"
+            f"not {prompt_tokens}: the two sides would not be comparable"
         )
     return answer.first_token_seconds
 
 
-async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: Sequence[int]) -> float:
-    """Return the seconds until vLLM's first text for a prompt, under a salt of its own."""
-    request = CompletionRequest(
-        model=name,
-        prompt=prompt_ids,
-        max_tokens=ANSWER_TOKENS,
-        temperature=0.0,
-        seed=0,
-        stream=True,
-        return_token_ids=True,
-        cache_salt=uuid4().hex,
-    )
-    decoder = CompletionDecoder()
+async def first_token_alone(vllm: aiohttp.ClientSession, name: str, messages: Sequence[Message]) -> tuple[float, int]:
+    """Return the seconds until vLLM's first text for a prompt, under a salt of its own, and the prompt's tokens."""
+    request = {
+        "model": name,
+        "messages": messages,
+        "max_tokens": ANSWER_TOKENS,
+        "temperature": 0.0,
+        "seed": 0,
+        "stream": True,
+        "return_token_ids": True,
+        "cache_salt": uuid4().hex,
+    }
+    decoder = StreamDecoder()
     first = 0.0
     began = time.perf_counter()
     async with vllm.post(
-        "/v1/completions", data=msgspec.json.encode(request), headers={"content-type": "application/json"}
+        "/v1/chat/completions", data=msgspec.json.encode(request), headers={"content-type": "application/json"}
     ) as response:
         response.raise_for_status()
         async for data in response.content.iter_any():
-            if not first and any(choice.text for choice in decoder.feed(data)):
+            if not first and any(choice.delta and choice.delta.text for choice in list(decoder.feed(data))):
                 first = time.perf_counter() - began
-    return first
+    return first, len(decoder.prompt_ids)
 
 
 async def mode_costs(modes: Mapping[str, RunningProduct]) -> list[BenchFigure]:

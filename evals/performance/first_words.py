@@ -65,7 +65,7 @@ async def timed_answer(question: str, models: Models, index: Index) -> dict[str,
     retrieval = Retrieval(index, RetrievalSettings(), banks)
     prompts = PromptBuilder(
         load_templates(),
-        models.tokenizer,
+        models.counter,
         passage_tokens=ChatSettings.model_fields["passage_tokens"].default,
     )
     access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)

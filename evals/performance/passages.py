@@ -29,7 +29,7 @@ from rich.console import Console
 
 from evals.performance.bench import BenchFigure, print_figures
 from evals.performance.peers.local_mode import LocalMode
-from evals.product import ProductSpec, interrupt_on_sigterm, run_product, run_scripted_model, scripted_tokenizer
+from evals.product import ProductSpec, interrupt_on_sigterm, run_product, run_scripted_model
 from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
 from knowledge.access import Access
@@ -374,7 +374,7 @@ def seconds_to_ready(folder: Path, settings: Settings, environment: dict[str, st
     spec = ProductSpec(profile="scripted", data=folder, weights=weights, environment=environment)
     with run_scripted_model(spec) as model:
         began = time.monotonic()
-        with run_product(spec, model, LLM_TOKENIZER=str(scripted_tokenizer(spec))):
+        with run_product(spec, model):
             return time.monotonic() - began
 
 

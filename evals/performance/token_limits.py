@@ -15,7 +15,7 @@ true wait is that of the repeated question. Takes about two and a half minutes.
 import os
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +37,7 @@ from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
-from chatbot.tokenizer import Message, Tokenizer
+from chatbot.tokens import read_tokenizer
 from evals.performance.ledger_cost import UNLIMITED
 from evals.product import answers_200, free_port, run_process, run_redis, wait_until
 from ingest.settings import Settings
@@ -139,14 +139,13 @@ class LedgerLimiter:
     http: aiohttp.ClientSession
     url: str
     ledger: Ledger
-    tokenizer: Tokenizer
+    prompt_tokens: Callable[[str], int]
 
     async def ask(self, caller: str, question: str) -> int:
-        prompt_tokens = len(self.tokenizer.render([Message("user", question)]))
         try:
             reservation = await self.ledger.reserve(
                 Caller(tenant=caller, sub=caller, model="measured"),
-                prompt_tokens=prompt_tokens,
+                prompt_tokens=self.prompt_tokens(question),
                 answer_tokens=MOST_ANSWER_TOKENS,
                 lease_seconds=60,
             )
@@ -230,13 +229,12 @@ class Visit:
 
 
 @asynccontextmanager
-async def serve_model(tokenizer: Tokenizer, port: int) -> AsyncGenerator[None]:
+async def serve_model(counted: Callable[[str], int], port: int) -> AsyncGenerator[None]:
     """Serve the stand-in for a model, which counts the prompt as a real one does, while the block runs."""
 
     async def complete(request: web.Request) -> web.Response:
         body = await request.json()
-        messages = [Message(message["role"], message["content"]) for message in body["messages"]]
-        prompt_tokens = len(tokenizer.render(messages))
+        prompt_tokens = sum(counted(message["content"]) for message in body["messages"])
         await anyio.sleep(ANSWER_SECONDS)
         return web.json_response(
             {
@@ -266,20 +264,20 @@ async def serve_model(tokenizer: Tokenizer, port: int) -> AsyncGenerator[None]:
         await runner.cleanup()
 
 
-async def measure(proxy: str, model_port: int, redis_url: str, tokenizer: Tokenizer) -> Sequence[Visit]:
+async def measure(proxy: str, model_port: int, redis_url: str, counted: Callable[[str], int]) -> Sequence[Visit]:
     """Run the visits of every caller, all at the same time."""
     upstream, limit = f"http://127.0.0.1:{model_port}", UNLIMITED.model_copy(update={"tokens_per_minute": LIMIT})
     limits = LedgerSettings(limits=LimitSettings(tenant=UNLIMITED, user=limit, model=UNLIMITED))
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=10))
     async with (
-        serve_model(tokenizer, model_port),
+        serve_model(counted, model_port),
         open_redis(redis_url, RedisSettings()) as client,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
     ):
         theirs, ours = (
             LiteLlmProxy(http, proxy),
             LedgerLimiter(
-                http, upstream, Ledger(client, breaker, limits, deferred=DeferredWrites(DeferredSettings())), tokenizer
+                http, upstream, Ledger(client, breaker, limits, deferred=DeferredWrites(DeferredSettings())), counted
             ),
         )
         visits = [
@@ -293,7 +291,7 @@ async def measure(proxy: str, model_port: int, redis_url: str, tokenizer: Tokeni
     return visits
 
 
-def table(visits: Sequence[Visit], tokenizer: Tokenizer) -> str:
+def table(visits: Sequence[Visit], counted: Callable[[str], int]) -> str:
     """Return the results as a Markdown table."""
     lines = [
         "| limiter | question (tokens, characters ÷ 4) | most admitted in any 60 s | over the limit "
@@ -302,7 +300,7 @@ def table(visits: Sequence[Visit], tokenizer: Tokenizer) -> str:
     ]
     for visit in visits:
         question = QUESTIONS[visit.language]
-        size = f"{visit.language} ({len(tokenizer.render([Message('user', question)]))}, {len(question) // 4})"
+        size = f"{visit.language} ({counted(question)}, {len(question) // 4})"
         most = visit.most(60)
         named = ", then ".join(f"{wait.retry_after:.1f} s" for wait in visit.waits)
         true = ", then ".join(f"{wait.true:.1f} s" for wait in visit.waits)
@@ -317,7 +315,11 @@ def compare(litellm: Path, environment: Mapping[str, str]) -> str:
     Raises:
         ProductNotStarted: a part did not start.
     """
-    tokenizer = Tokenizer.load(Settings().weights_dir.expanduser() / "cpu-small")
+    count, _ = read_tokenizer(Settings().weights_dir.expanduser() / "cpu-small")
+
+    def counted(question: str) -> int:
+        return count(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+
     with tempfile.TemporaryDirectory(prefix="token-limits-") as folder:
         data, port, model_port = Path(folder), free_port(), free_port()
         with run_redis(data, environment) as (redis_url, _):
@@ -331,8 +333,8 @@ def compare(litellm: Path, environment: Mapping[str, str]) -> str:
             log, proxy = data / "litellm.log", f"http://127.0.0.1:{port}"
             with run_process(command, log=log, environment={**environment, **settings}) as process:
                 wait_until(lambda: answers_200(f"{proxy}/health/liveliness"), process, log=log)
-                visits = anyio.run(partial(measure, proxy, model_port, redis_url, tokenizer))
-    return table(visits, tokenizer)
+                visits = anyio.run(partial(measure, proxy, model_port, redis_url, counted))
+    return table(visits, counted)
 
 
 def main(

@@ -22,6 +22,7 @@ from rich.console import Console
 from chatbot import answerability
 from chatbot.answerability import MODELS_WORD
 from chatbot.calibration import read_calibration
+from chatbot.chat import Message
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
 from chatbot.grounding import NO_QUOTES, GroundingMode, GroundingStream, Quote, QuotedAnswer, quoted_answer
 from chatbot.models import (
@@ -41,13 +42,11 @@ from chatbot.quoting import rank_quotes
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
-from chatbot.tokenizer import Message
 from evals.product import (
     ProductNotStarted,
     ProductSpec,
     run_model,
     run_scripted_model,
-    scripted_tokenizer,
     started_part,
 )
 from evals.quality.answer_checks import checked_answer
@@ -183,9 +182,8 @@ async def open_model(spec: ProductSpec, endpoint: ModelSettings | None = None) -
             yield models
         return
     is_scripted = spec.profile == SCRIPTED
-    tokenizer = scripted_tokenizer(spec) if is_scripted else spec.weights / spec.profile
     async with started_part(run_scripted_model(spec) if is_scripted else run_model(spec)) as model:
-        settings = {"llm_urls": model.url, "llm_tokenizer": tokenizer, "llm_profile": spec.profile}
+        settings = {"llm_urls": model.url, "llm_profile": spec.profile}
         async with open_models(ModelSettings.model_validate(settings)) as models:
             yield models
 
@@ -217,7 +215,7 @@ class Recorder:
         self._wider_retrieval = Retrieval(index, wider, banks)
         self._prompts = PromptBuilder(
             load_templates(),
-            models.tokenizer,
+            models.counter,
             passage_tokens=Settings.model_fields["passage_tokens"].default,
         )
 

@@ -14,7 +14,8 @@ from knowledge.embedding.encoder import Vectors
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbedderRefused, EmbeddingUnavailable
 from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.settings import EmbedderSettings
-from knowledge.model_endpoint import EndpointFailed, EndpointRefused, ModelEndpoint, call_address, open_model_endpoint
+from knowledge.model_connection import EndpointFailed, EndpointRefused
+from knowledge.model_endpoint import ModelEndpoint, call_address, open_model_endpoint
 
 Cut = Callable[[str], str]
 """Returns the beginning of a text that the model reads."""

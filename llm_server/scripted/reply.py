@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import msgspec
 
-from llm_server.scripted.speech import GeneratedToken, encode, render
+from llm_server.scripted.byte_tokenizer import MARKERS
+from llm_server.scripted.speech import Behaviour, GeneratedToken, encode, render
 from llm_server.scripted.wire import (
     ChatCompletionRequest,
     ChatLogprobs,
@@ -36,6 +37,8 @@ class GenerationRequest:
     stream: bool
     top_logprobs: int | None
     token_ids: bool
+    parses: bool
+    begins_inside: bool
     logprobs_by_id: bool
     usage: bool
     usage_always: bool
@@ -43,7 +46,7 @@ class GenerationRequest:
     priority: int
 
 
-def read_generation_request(path: str, body: bytes, max_model_len: int) -> GenerationRequest:
+def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> GenerationRequest:
     """Return the request.
 
     Raises:
@@ -51,15 +54,18 @@ def read_generation_request(path: str, body: bytes, max_model_len: int) -> Gener
         ValueError: prompt and answer do not fit into the context of the model.
     """
     request: ChatCompletionRequest | CompletionRequest
+    max_model_len, thinks = behaviour.max_model_len, True
     if path.endswith("/chat/completions"):
         request = msgspec.json.decode(body, type=ChatCompletionRequest)
-        ids = encode(
-            render(
-                request.messages,
-                add_generation_prompt=request.add_generation_prompt,
-                continue_final_message=request.continue_final_message,
-            )
+        thinks = request.chat_template_kwargs.get("enable_thinking") is not False
+        rendered = render(
+            request.messages,
+            add_generation_prompt=request.add_generation_prompt,
+            continue_final_message=request.continue_final_message,
+            template=behaviour.template,
+            thinks=thinks,
         )
+        ids = encode(rendered, marked=behaviour.marked)
         answer_tokens = request.max_completion_tokens or request.max_tokens or max_model_len - len(ids)
         top = request.top_logprobs if request.logprobs else None
     else:
@@ -80,7 +86,9 @@ def read_generation_request(path: str, body: bytes, max_model_len: int) -> Gener
         stop=(request.stop,) if isinstance(request.stop, str) else request.stop or (),
         stream=request.stream,
         top_logprobs=top,
-        token_ids=request.return_token_ids,
+        token_ids=request.return_token_ids and not behaviour.keeps_ids,
+        parses=behaviour.parses,
+        begins_inside=behaviour.template == "opening",
         logprobs_by_id=request.return_tokens_as_token_ids,
         usage=options is not None and options.include_usage,
         usage_always=options is not None and options.include_usage and options.continuous_usage_stats,
@@ -99,6 +107,7 @@ class ReplyEncoder:
         self._now = now
         self._id = f"{'chatcmpl' if request.chat else 'cmpl'}-{uuid4().hex}"
         self._tokens: list[GeneratedToken] = []
+        self._thinks = request.begins_inside and request.parses
 
     def opening(self) -> bytes:
         """Return the chunk that opens a chat stream with the role and the prompt's ids; completions have none."""
@@ -112,13 +121,23 @@ class ReplyEncoder:
         self._tokens.append(token)
         choice = Choice(
             text=UNSET if self._request.chat else token.text,
-            delta=ChatMessage(token.text) if self._request.chat else UNSET,
+            delta=self._delta(token.text) if self._request.chat else UNSET,
             logprobs=self._logprobs([token]),
             finish_reason=token.finish_reason,
             token_ids=[token.token] if self._request.token_ids else None,
             prompt_token_ids=self._first_ids() if len(self._tokens) == 1 else UNSET,
         )
         return self._chunk([choice])
+
+    def _delta(self, text: str) -> ChatMessage:
+        """Return a piece of a chat; the thinking apart, without its markers, where the server parses it."""
+        if not self._request.parses:
+            return ChatMessage(text)
+        before, marker, after = text.partition(MARKERS[self._thinks])
+        if marker:
+            self._thinks = not self._thinks
+            return ChatMessage(after) if not self._thinks else ChatMessage(reasoning=after)
+        return ChatMessage(reasoning=before) if self._thinks else ChatMessage(before)
 
     def closing(self) -> bytes:
         """Return the usage chunk, where asked for, and the end mark."""

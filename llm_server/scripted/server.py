@@ -7,6 +7,7 @@ its running, waiting and former generations. The rest is vLLM's: /v1/completions
 """
 
 import asyncio
+import math
 import signal
 import ssl
 import time
@@ -21,11 +22,21 @@ import msgspec
 import typer
 from aiohttp import web
 
+from llm_server.scripted.answers import read_prompt
 from llm_server.scripted.byte_tokenizer import write_tokenizer
 from llm_server.scripted.reply import GenerationRequest, ReplyEncoder, read_generation_request
 from llm_server.scripted.speech import Behaviour, GeneratedToken, decode, encode, generate, render, tokenizer
-from llm_server.scripted.wire import ErrorInfo, ErrorReply, TokenizeReply, TokenizeRequest
+from llm_server.scripted.wire import (
+    DetokenizeReply,
+    DetokenizeRequest,
+    ErrorInfo,
+    ErrorReply,
+    TokenizeReply,
+    TokenizeRequest,
+)
 
+GREETING = "hello"
+"""The word by which the product finds out at the start what a server can do."""
 PLAIN_FIELDS = {
     *("model", "messages", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "max_tokens"),
     *("max_completion_tokens", "logprobs", "top_logprobs", "reasoning_effort"),
@@ -114,6 +125,7 @@ class ScriptedModel:
                 web.get("/metrics", self._metrics),
                 web.get("/v1/models", self._models),
                 web.post("/tokenize", self._tokenize),
+                web.post("/detokenize", self._detokenize),
                 web.post("/v1/completions", self._generate),
                 web.post("/v1/chat/completions", self._generate),
             ]
@@ -209,12 +221,22 @@ class ScriptedModel:
         strings = [tokenizer().id_to_token(token) or "" for token in ids] if body.return_token_strs else None
         return _json(TokenizeReply(len(ids), self.behaviour.max_model_len, ids, strings))
 
-    async def _generate(self, request: web.Request) -> web.StreamResponse:
-        behaviour, self.behaviour = self.behaviour, self.behaviour.after_generation()
+    async def _detokenize(self, request: web.Request) -> web.Response:
         try:
-            generation_request = read_generation_request(request.path, await request.read(), behaviour.max_model_len)
+            body = msgspec.json.decode(await request.read(), type=DetokenizeRequest)
+        except msgspec.MsgspecError as exc:
+            return _error(400, str(exc))
+        return _json(DetokenizeReply(decode(body.tokens)))
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        behaviour = self.behaviour
+        try:
+            generation_request = read_generation_request(request.path, await request.read(), behaviour)
         except (msgspec.MsgspecError, ValueError) as exc:
             return _error(400, str(exc))
+        if read_prompt(decode(generation_request.prompt_ids)).question == GREETING:
+            return await self._greet(request, generation_request, behaviour)
+        self.behaviour = self.behaviour.after_generation()
         generation = SeenGeneration(
             path=request.path,
             prompt_tokens=len(generation_request.prompt_ids),
@@ -233,6 +255,18 @@ class ScriptedModel:
             return _error(behaviour.fail_status or 503, said, retry_after=behaviour.retry_after)
         async with self._slot(request, generation):
             return await self._answer(request, generation_request, behaviour, generation)
+
+    async def _greet(
+        self, request: web.Request, generation_request: GenerationRequest, behaviour: Behaviour
+    ) -> web.StreamResponse:
+        """Answer the word by which a client finds out what a server can do: at once, without faults, uncounted."""
+        behaviour = msgspec.structs.replace(
+            behaviour.without_faults(), first_token_seconds=0.0, token_seconds=0.0, prefill_tokens_per_second=math.inf
+        )
+        unseen = SeenGeneration(
+            path=request.path, prompt_tokens=0, cache_salt=None, priority=0, traceparent=None, top_logprobs=None
+        )
+        return await self._answer(request, generation_request, behaviour, unseen)
 
     @asynccontextmanager
     async def _slot(self, request: web.Request, generation: SeenGeneration) -> AsyncGenerator[None]:
@@ -317,7 +351,7 @@ class ScriptedModel:
                 _cut(http_request)
                 return
             await asyncio.sleep(pause)
-            pause = self.behaviour.token_seconds
+            pause = self.behaviour.token_seconds if behaviour.token_seconds else 0.0
             yield token
 
     def _cached_tokens(self, request: GenerationRequest) -> int:

@@ -28,7 +28,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     sentences: int = 2  # of a quotation
     thinking: str = ""  # what precedes the answer, markers included, unless the prompt ends with a closed block
     marked: bool = True  # whether markers are tokens of their own
-    template: Template = "plain"  # of the chats that are tokenized here
+    parses: bool = True  # chat completions have the thinking apart, as vLLM with a `--reasoning-parser`
+    template: Template = "plain"  # of chats
     probe: float | None = None  # P(yes) of the answerability probe; otherwise by overlap with the passages
     chooses: tuple[float, ...] = ()  # P of each number, from 1 on, where one token is asked for
     first_token_seconds: float = 0.0
@@ -39,6 +40,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int = 32_768
     cache_used: float = 0.0  # the KV cache usage of its metrics
     plain: bool = False  # chat completions and nothing of vLLM's, as a hosted model has it
+    keeps_ids: bool = False  # it sends no token ids
     fail_status: int | None = None
     retry_after: int | None = None
     stall_after: int | None = None

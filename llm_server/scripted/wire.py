@@ -46,6 +46,7 @@ class ChatCompletionRequest(RequestFields, frozen=True, kw_only=True):
     top_logprobs: Count = 0
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    chat_template_kwargs: dict[str, object] = {}
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,14 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     continue_final_message: bool = False
     return_token_strs: bool = False
     chat_template_kwargs: dict[str, object] = {}
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True):
+    tokens: tuple[Count, ...]
+
+
+class DetokenizeReply(msgspec.Struct, frozen=True):
+    prompt: str
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
@@ -95,8 +104,9 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
 class ChatMessage(msgspec.Struct, frozen=True):
     """A chat message, or in a stream the `delta` of one."""
 
-    content: str
+    content: str | msgspec.UnsetType = msgspec.UNSET
     role: str | None = None
+    reasoning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):

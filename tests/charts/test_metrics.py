@@ -20,12 +20,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from chatbot import errors
 from chatbot.events import FinishReason
 from chatbot.metrics import Metrics as ChatMetrics
-from chatbot.models import FailureName, Group
+from chatbot.models import Group
 from chatbot.notices import DegradationLevel
 from chatbot.transcript import QUOTED
 from ingest.errors import IngestError, OriginalChanged
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
+from knowledge.model_connection import FailureName
 from tests.charts.promql import grouped, selectors_of
 from tests.charts.rendering import CHART, HOME, NAME, ROOT, SCALED, VALUES, Doc, helm, objects, of_kind, render
 from tests.conftest import free_port

@@ -1,4 +1,4 @@
-"""A tokenizer, and Redis as tests of the chatbot meet it: patient on a busy machine, or not there."""
+"""Redis as tests of the chatbot meet it: patient on a busy machine, or not there."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -9,14 +9,20 @@ from redis.asyncio import Redis
 
 from chatbot.errors import StoreUnavailable
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from chatbot.tokenizer import Tokenizer
-from llm_server.scripted import write_tokenizer
+from chatbot.tokens import TokenCounter
+from llm_server.scripted.speech import encode
 from tests.conftest import DURABLE, RedisServer, redis_server
 
 PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
 """Where what Redis holds is tested, not the deadline of a command (which has tests of its own)."""
 
 T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def counter() -> TokenCounter:
+    """Count tokens as the scripted model does."""
+    return TokenCounter(exact=lambda text: len(encode(text)))
 
 
 class LateBreaker(RedisBreaker):
@@ -38,11 +44,6 @@ class LateBreaker(RedisBreaker):
         self.is_late = False
         while self._commands:
             await self._commands.pop(0)()
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer.load(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from chatbot.answering import Answering
 from chatbot.audit import Audit, Versions, open_audit
 from chatbot.calibration import read_calibration
+from chatbot.chat import Chat
 from chatbot.conversations import ConversationIds, History, HistorySettings, Owner, StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import AuditUnavailable, StoreUnavailable
@@ -27,7 +28,7 @@ from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import LiveAnswer
-from chatbot.tokenizer import Tokenizer
+from chatbot.tokens import TokenCounter
 from chatbot.transcript import Question, Turn
 from chatbot.turn import open_turn, remember_answer
 from evals.sample_bank import sample_banks
@@ -71,8 +72,12 @@ class Bank:
         await self.withdrawals.withdraw(TENANT, DEPOSIT.document_id, DEPOSIT.version, reason="wrong", at=NOW)
 
 
+async def counted(chat: Chat, *, conversation_id: str) -> Chat:  # noqa: ARG001
+    return chat
+
+
 @pytest.fixture
-async def bank(redis: Redis, engine: AsyncEngine, tokenizer: Tokenizer, tmp_path: Path) -> AsyncGenerator[Bank]:
+async def bank(redis: Redis, engine: AsyncEngine, counter: TokenCounter, tmp_path: Path) -> AsyncGenerator[Bank]:
     breaker = RedisBreaker(PATIENT)
     history, ledger = (
         History(redis, breaker, HistorySettings()),
@@ -89,9 +94,9 @@ async def bank(redis: Redis, engine: AsyncEngine, tokenizer: Tokenizer, tmp_path
             deferred=DeferredWrites(DeferredSettings()),
             history=history,
             ledger=ledger,
-            models=SimpleNamespace(tokenizer=tokenizer, model=MODEL, think=False),
+            models=SimpleNamespace(counter=counter, counted=counted, model=MODEL, think=False),
             now=lambda: NOW,
-            prompts=PromptBuilder(load_templates(), tokenizer, passage_tokens=1000),
+            prompts=PromptBuilder(load_templates(), counter, passage_tokens=1000),
             retrieval=Retrieval(index, RetrievalSettings(), sample_banks()),
             screener=Screener(),
             versions=Versions(model=MODEL, prompt="1", index="passages", embedder="none"),

@@ -16,7 +16,6 @@ import pytest
 from redis import Redis as BlockingRedis
 
 from chatbot.api import LocalSigner, key_pair
-from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
 from tests.e2e import model
 from tests.e2e.conftest import (
@@ -250,7 +249,6 @@ def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: st
     first, second = folder / "first", folder / "second"
     copy_loaded(folder.parent, first)
     private, public = key_pair(first)
-    write_tokenizer(folder / "tokenizer", template="switched", marked=True)
     models = (scripted(folder, 0), scripted(folder, 1))
     fallback = scripted(folder, 2, name=smaller) if smaller else None
     if fallback is not None:
@@ -258,7 +256,6 @@ def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: st
     environment = chat_environment(public, redis_url) | {
         "DATABASE_URL": f"sqlite+aiosqlite:///{first / 'bank.db'}",
         "LLM_URLS": ",".join(model.url for model in models),
-        "LLM_TOKENIZER": str(folder / "tokenizer"),
         "LLM_PROFILE": "scripted",
         "LEDGER__LIMITS__TENANT__CONCURRENT": "1000",
         "LEDGER__LIMITS__USER__CONCURRENT": "100",
@@ -291,7 +288,7 @@ def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: st
 
 def models_file(folder: Path, primaries: Sequence[Server], fallback: Server) -> Path:
     """Write the MODELS_FILE of two endpoints of one model, and a smaller one."""
-    shared = {"tokenizer": str(folder / "tokenizer"), "profile": "scripted"}
+    shared = {"profile": "scripted"}
     groups = [
         {"name": "main", "urls": [model.url for model in primaries], **shared},
         {"name": "small", "group": "fallback", "urls": [fallback.url], **shared},

@@ -20,7 +20,6 @@ from chatbot.api import ISSUER, LocalSigner, key_pair
 from evals.product import calibrated_for
 from evals.sample_bank import SAMPLE_BANK
 from knowledge.identity import Principal
-from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port, made_once
 from tests.e2e import model
 from tests.e2e.events import SentEvent, read_events
@@ -150,13 +149,12 @@ def scripted_process(options: Sequence[str], log: Path) -> Forked:
 @contextlib.contextmanager
 def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
     """Serve the scripted model; yield the settings that point to it."""
-    tokenizer, log, port = folder / "tokenizer", folder / "model.log", free_port()
-    write_tokenizer(tokenizer)
+    log, port = folder / "model.log", free_port()
     server = scripted_process(["--port", str(port)], log)
     with stopped_in_the_end(server):
         wait_for(f"http://127.0.0.1:{port}/health", server, log)
         url = f"http://127.0.0.1:{port}"
-        yield {"LLM_URLS": url, "LLM_TOKENIZER": str(tokenizer), "LLM_PROFILE": "scripted"}
+        yield {"LLM_URLS": url, "LLM_PROFILE": "scripted"}
 
 
 AUDIT_KEY = "a key for the tests"

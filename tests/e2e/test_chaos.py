@@ -15,7 +15,7 @@ from tests.e2e.chaos.schedule import CHOICES, schedule
 from tests.e2e.conftest import chat_environment
 from tests.e2e.events import SentEvent
 
-MODEL = {"LLM_URLS": "http://model:8000", "LLM_TOKENIZER": "/models/t", "LLM_PROFILE": "scripted"}
+MODEL = {"LLM_URLS": "http://model:8000", "LLM_PROFILE": "scripted"}
 TENANT, KEYS = "hanbit", AuditKeys(b"a key of sixteen")
 USAGE = {"prompt_tokens": 100, "cached_tokens": 0, "answer_tokens": 7, "thinking_tokens": 0}
 DONE = {"finish_reason": "stop", "usage": USAGE, "grounded": True, "limits": {"limit_tokens": 1000}}

@@ -1,6 +1,5 @@
 """The whole product over a model that is no vLLM: chat completions, and nothing beside."""
 
-import json
 from collections.abc import Iterator
 
 import httpx2
@@ -23,10 +22,7 @@ def hosted(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("hosted")
     with scripted_model(folder) as endpoints:
         httpx2.post(f"{endpoints['LLM_URLS']}/script", json={"plain": True}).raise_for_status()
-        entry = {"name": "hosted", "urls": [endpoints["LLM_URLS"]], "tokenizer": endpoints["LLM_TOKENIZER"]}
-        file = folder / "models.yaml"
-        file.write_text(json.dumps([{**entry, "profile": "scripted", "api": "openai", "model": "scripted"}]), "utf-8")
-        with served(folder, redis_url, {**endpoints, "MODELS_FILE": str(file)}) as product:
+        with served(folder, redis_url, endpoints) as product:
             yield product
 
 

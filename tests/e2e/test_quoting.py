@@ -21,7 +21,7 @@ SURE = (0.1, 0.9, 0.0)
 
 @pytest.fixture(scope="module")
 def quoting(product: Product, tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
-    model = {name: product.environment[name] for name in ("LLM_URLS", "LLM_TOKENIZER")}
+    model = {name: product.environment[name] for name in ("LLM_URLS",)}
     with served(tmp_path_factory.mktemp("quoting"), redis_url, model | {"LLM_PROFILE": "cpu-small"}) as running:
         yield running
 

@@ -196,7 +196,7 @@ async def test_a_customer_who_stops_while_the_model_chooses_has_stopped_the_answ
 async def test_where_no_certainty_is_enough_the_model_is_not_asked(
     product: Product, unsure: Shown, tmp_path: Path, redis_url: str
 ) -> None:
-    model = {name: product.environment[name] for name in ("LLM_URLS", "LLM_TOKENIZER", "LLM_PROFILE")}
+    model = {name: product.environment[name] for name in ("LLM_URLS", "LLM_PROFILE")}
     with served(tmp_path, redis_url, model, TURN__REPAIR_CERTAINTY="1") as incurious:
         shown = await asked(incurious, chooses=(1.0, 0.0))
         assert shown.quotes == unsure.quotes

@@ -20,7 +20,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[
     folder = tmp_path_factory.mktemp("tried")
     (folder / "trial").mkdir()
     with scripted_model(folder) as main, scripted_model(folder / "trial") as trial:
-        shared = {"tokenizer": main["LLM_TOKENIZER"], "profile": "scripted"}
+        shared = {"profile": "scripted"}
         groups = [
             {"name": "main", "urls": main["LLM_URLS"], **shared},
             {"name": "trial", "group": "shadow", "weight": 0.999_999, "urls": trial["LLM_URLS"], **shared},

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from chatbot.tokenizer import Tokenizer
+from llm_server.scripted.speech import encode
 from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
 from tests.e2e.conftest import KOREAN, new_customer, until
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
@@ -157,9 +157,8 @@ async def test_thinking_that_a_death_cuts_goes_on_and_nobody_reads_it(
     talking: Cluster, whole: Answer, fault_round: int, victim: str
 ) -> None:
     thinking = "<think>\n" + "Ёж " * 15 + "\n</think>\n\n"
-    tokenizer = Tokenizer.load(Path(talking.environment["LLM_TOKENIZER"]))
     chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
-    to_think = len(tokenizer.encode(thinking))
+    to_think = len(encode(thinking))
     await talking.tell(thinking=thinking)
     async with talking.client(who) as http:
         events: list[SentEvent] = []

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from chatbot.grounding import unsupported_quantities
-from chatbot.tokenizer import Tokenizer
 from tests.conftest import free_port
 from tests.e2e.conftest import DOCUMENTS, ENGLISH, KOREAN, Product, served, until
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
@@ -76,15 +76,18 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
         yield both
 
 
+def weights() -> Path:
+    """Return the folder of the small profile's weights."""
+    return Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser() / PROFILE  # noqa: TID251
+
+
 @pytest.fixture(scope="module")
 def vllm(engines: list[Engine]) -> dict[str, str]:
     """The settings that point the product to them."""
-    weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()  # noqa: TID251
     urls = ",".join(engine.url for engine in engines)
     # What the model writes is tried, which its profile leaves out.
     return {
         "LLM_URLS": urls,
-        "LLM_TOKENIZER": str(weights / PROFILE),
         "LLM_PROFILE": PROFILE,
         "TURN__ANSWER": "write",
     }
@@ -95,8 +98,9 @@ def flowing(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict
     """The product without checks: the model's words as they come, up to the length that was asked for."""
     folder = tmp_path_factory.mktemp("flowing")
     models = folder / "models.yaml"
-    entry = {"name": "primary", "urls": vllm["LLM_URLS"].split(","), "tokenizer": vllm["LLM_TOKENIZER"]}
-    without_end = {"logit_bias": dict.fromkeys(map(str, Tokenizer.load(Path(vllm["LLM_TOKENIZER"])).end_ids), -100)}
+    entry = {"name": "primary", "urls": vllm["LLM_URLS"].split(",")}
+    end = Tokenizer.from_file(f"{weights()}/tokenizer.json").token_to_id("<|im_end|>")
+    without_end = {"logit_bias": {str(end): -100}}
     models.write_text(json.dumps([{**entry, "profile": PROFILE, "extra_body": without_end}]), "utf-8")
     with served(folder, redis_url, vllm, MODELS_FILE=str(models), TURN__GROUNDING="off") as running:
         yield running

@@ -243,7 +243,7 @@ LABEL_VALUES: Mapping[str, str] = {
     "chatbot_lost_writes_total kind": code(get_args(WriteKind)),
     "chatbot_model_calls_total outcome": "`ok`, `left`, or what went wrong",
     "chatbot_takeovers_total why": "`reader`, `cancel`, `orphan`",
-    "chatbot_tokens_total kind": "`prompt`, `cached`, `answer`, `thinking`",
+    "chatbot_tokens_total kind": "`prompt`, `cached`, `answer`, `thinking`, `unpaid`",
     "chatbot_turned_away_total why": "`late`, `full`, `share`",
     "code": "of [the errors](api.md)",
     "dimension": code([*Limit.model_fields, *get_args(ReadDimension)]),

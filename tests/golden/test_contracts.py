@@ -6,18 +6,15 @@ They hold what others rely on and no type checker sees: clients (OpenAPI, events
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from chatbot.errors import ChatError
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.settings import Settings as ChatSettings
-from chatbot.tokenizer import Tokenizer
 from ingest.errors import IngestError
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.settings import Settings as StaffSettings
-from llm_server.scripted import write_tokenizer
 from tests.conftest import Golden
 from tests.golden import contracts, texts
 
@@ -40,5 +37,5 @@ def test_a_contract_is_what_it_was(name: str, golden: Golden) -> None:
     golden(name, CONTRACTS[name]())
 
 
-def test_the_prompts_are_what_they_were(golden: Golden, tmp_path: Path) -> None:
-    golden("prompts.txt", texts.prompts(Tokenizer.load(write_tokenizer(tmp_path))))
+def test_the_prompts_are_what_they_were(golden: Golden) -> None:
+    golden("prompts.txt", texts.prompts())

@@ -1,15 +1,15 @@
 """What the model is sent and what customers read that no model wrote: prompts, canned replies, notices."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from itertools import product
 
+from chatbot.chat import Chat, Message
 from chatbot.notices import TEXTS, DegradationLevel, degradation_notice, notice
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import CannedReply, canned_reply, handoff
-from chatbot.tokenizer import Message, RenderedChat, Tokenizer
+from chatbot.tokens import TokenCounter
 from evals.sample_bank import sample_banks
 from knowledge.passage import LANGUAGES, Language, Passage
 
@@ -32,17 +32,17 @@ HISTORY = (
 )
 
 
-def prompts(tokenizer: Tokenizer) -> str:
-    """Return each prompt's text and token ids, for both languages, without and with history."""
+def prompts() -> str:
+    """Return each prompt's messages and estimated tokens, for both languages, without and with history."""
     return "\n".join(
-        f"=== {name}\n{tokenizer.decode(rendered.ids)}\n--- ids\n{json.dumps(rendered.ids)}\n"
-        for name, rendered in each_prompt(tokenizer)
+        "\n".join([f"=== {name} ({chat.tokens} tokens)", *(f"[{m.role}]\n{m.content}" for m in chat.messages), ""])
+        for name, chat in each_prompt()
     )
 
 
-def each_prompt(tokenizer: Tokenizer) -> Iterator[tuple[str, RenderedChat]]:
+def each_prompt() -> Iterator[tuple[str, Chat]]:
     banks = sample_banks().first.names.model_dump()
-    builder = PromptBuilder(load_templates(), tokenizer, passage_tokens=1000)
+    builder = PromptBuilder(load_templates(), TokenCounter(), passage_tokens=1000)
     passages = [DEPOSIT, REMITTANCE]
     for language, history in product(LANGUAGES, ((), HISTORY)):
         question, case = QUESTIONS[language], f"{language} {len(history)} earlier messages"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from llm_server.scripted import write_tokenizer
 from tests.charts.promql import Selector, selectors_of
 from tests.charts.rendering import NAME, named, render
 from tests.e2e.conftest import Product, served
@@ -20,8 +19,7 @@ ADDED_LABELS = {"namespace", "service"}
 @pytest.fixture
 def without_model(tmp_path: Path, redis_url: str) -> Iterator[Product]:
     """A product whose only model does not run."""
-    write_tokenizer(tmp_path / "tokenizer")
-    model = {"LLM_URLS": "http://127.0.0.1:1", "LLM_TOKENIZER": str(tmp_path / "tokenizer"), "LLM_PROFILE": "scripted"}
+    model = {"LLM_URLS": "http://127.0.0.1:1", "LLM_PROFILE": "scripted"}
     with served(tmp_path, redis_url, model) as product:
         yield product
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from chatbot.api.dependencies import ThePings, TheServices
+from chatbot.api.dependencies import TheModels, ThePings, TheServices
 from chatbot.calibration import CalibrationMisfit
 from chatbot.errors import ChatError
 from knowledge.index_state import IndexEmpty
@@ -29,7 +29,7 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=None)
-async def readyz(request: Request, pings: ThePings) -> JSONResponse:
+async def readyz(request: Request, pings: ThePings, models: TheModels) -> JSONResponse:
     """Say whether questions can be answered here, and what is missing: without the index or SQL none can."""
     if request.app.state.draining:
         return JSONResponse({"status": "draining"}, status_code=503)
@@ -41,6 +41,8 @@ async def readyz(request: Request, pings: ThePings) -> JSONResponse:
     async with anyio.create_task_group() as tasks:
         for name, ping in pings.items():
             tasks.start_soon(look, name, ping)
+    if models.lacks:
+        parts["models_lack"] = ", ".join(models.lacks)
     ready = parts["index"] == parts["sql"] == "ok"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
 

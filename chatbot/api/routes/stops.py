@@ -55,6 +55,8 @@ class ModelState(BaseModel):
     endpoint: str
     breaker: str
     stopped: bool
+    lacks: list[str] = []
+    """What its server cannot do (docs/operations.md)."""
 
 
 class Changed(BaseModel):

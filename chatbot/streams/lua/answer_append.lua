@@ -1,11 +1,11 @@
--- Appends events and the token ids behind them, if the writer still owns the answer, and renews its lease.
+-- Appends events and the model output behind them, if the writer still owns the answer, and renews its lease.
 -- Returns the writer's standing (`WriterStanding` in log.py).
--- An append that is sent again changes nothing: a number that is there is skipped, and ids have their place.
+-- An append that is sent again changes nothing: a number that is there is skipped, and output has its place.
 -- Arguments by position, unlike every other script's: it runs once a token, and unpacking names took up to a tenth more of
 -- Redis's time. `AnswerLog.append` in log.py writes them.
 
-local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local answer_id, epoch, lease_ms, keep_seconds, ended, ids_before, token_ids, outcome = unpack(ARGV, 1, 8)
+local ANSWER, EVENTS, OUTPUT, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local answer_id, epoch, lease_ms, keep_seconds, ended, output_before, output, outcome = unpack(ARGV, 1, 8)
 local FIRST_EVENT = 9 -- from there on three arguments an event: its number, name and data
 local REPLACED, OWNED, CANCELLED, DELETED, BEHIND = 0, 1, 2, 3, 5
 
@@ -24,7 +24,7 @@ end
 local n = tonumber(stored_n)
 -- Redis has forgotten what it had: a replica that was promoted, a log that was not on the disk.
 local follows = #ARGV < FIRST_EVENT or tonumber(ARGV[FIRST_EVENT]) <= n + 1
-if not follows or (#token_ids > 0 and redis.call("STRLEN", TOKEN_IDS) < 4 * ids_before) then
+if not follows or (#output > 0 and redis.call("STRLEN", OUTPUT) < tonumber(output_before)) then
   return BEHIND
 end
 for i = FIRST_EVENT, #ARGV, 3 do
@@ -45,7 +45,7 @@ if ended ~= "0" then
     redis.call("HSET", ANSWER, "abandoned", 1)
   end
   redis.call("ZREM", OPEN_ANSWERS, answer_id)
-  redis.call("DEL", TOKEN_IDS)
+  redis.call("DEL", OUTPUT)
   redis.call("HDEL", ANSWER, "frame", "read", "cancelled", "outcome")
   redis.call("EXPIRE", ANSWER, keep_seconds)
   redis.call("EXPIRE", EVENTS, keep_seconds)
@@ -54,13 +54,9 @@ end
 if outcome ~= "" then
   redis.call("HSET", ANSWER, "outcome", outcome)
 end
-if #token_ids > 0 then
-  local ends = 4 * ids_before + #token_ids
-  if redis.call("SETRANGE", TOKEN_IDS, 4 * ids_before, token_ids) > ends then
-    -- A successor goes on before the ids of a character that its predecessor did not complete.
-    redis.call("SET", TOKEN_IDS, redis.call("GETRANGE", TOKEN_IDS, 0, ends - 1))
-  end
-  redis.call("EXPIRE", TOKEN_IDS, keep_seconds)
+if #output > 0 then
+  redis.call("SETRANGE", OUTPUT, output_before, output)
+  redis.call("EXPIRE", OUTPUT, keep_seconds)
 end
 local time = redis.call("TIME")
 redis.call("ZADD", OPEN_ANSWERS, time[1] * 1000 + math.floor(time[2] / 1000) + lease_ms, answer_id)

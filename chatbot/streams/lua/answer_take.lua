@@ -1,9 +1,9 @@
 -- Takes an answer over, only where its writer's lease has lapsed and it has not ended. Raises the epoch, so that
 -- whatever its old writer still sends is refused.
 -- Arguments: answer_id, lease_ms.
--- Returns nothing where there is nothing to take; else names and values in turn (checkpoint and ids are bytes).
+-- Returns nothing where there is nothing to take; else names and values in turn (checkpoint and output are bytes).
 
-local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ANSWER, EVENTS, OUTPUT, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local args = cmsgpack.unpack(ARGV[1])
 
 local lease_end = redis.call("ZSCORE", OPEN_ANSWERS, args.answer_id)
@@ -30,6 +30,6 @@ return {
   "cancelled", stored[4] and 1 or 0,
   "passages", stored[5] or "[]",
   "outcome", stored[6] or "",
-  "token_ids", redis.call("GET", TOKEN_IDS) or "",
+  "output", redis.call("GET", OUTPUT) or "",
   "entries", redis.call("XRANGE", EVENTS, "-", "+"),
 }

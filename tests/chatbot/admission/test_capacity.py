@@ -11,9 +11,10 @@ from aiohttp import ClientSession
 
 from chatbot.admission.capacity import Capacity, EndpointLoad, LoadNotReported, read_load, slots_after
 from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place
-from chatbot.models import Endpoint, Member, open_session
+from chatbot.models import Endpoint, Member
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
+from knowledge.model_connection import open_session
 from knowledge.profiles import read_deadlines
 from llm_server.profile import load_profile, profile_names
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server

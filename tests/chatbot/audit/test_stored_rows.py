@@ -16,13 +16,14 @@ OPENED = AuditOpened(
     passages=(("deposit", 2, 3), ("remittance", 2, 0)), groups=("customers", "gold"), as_of=NOW, model="qwen",
     prompt_version="0123456789ab", index_version="kb-1", embedder="e5-small", sampling='{"temperature":0.0}',
     grounding="strict", at=NOW, question_id="q1", parent_id="a0", history=2, brought=1,
-    passage_hashes=(passage_hash(DEPOSIT), passage_hash(REMITTANCE)), prompts=((1, 2, 3), (1, 4)),
+    passage_hashes=(passage_hash(DEPOSIT), passage_hash(REMITTANCE)), prompts=("[]", "[1]"),
 )  # fmt: skip
 CLOSED = AuditClosed(
     answer_id="a1", tenant="hanbit", usage=Usage(prompt_tokens=900, cached_tokens=800, answer_tokens=12),
     finish_reason=FinishReason.STOP, error=None, grounded=True, at=NOW + 1.5, models=("qwen", "small"),
-    degradation_level="fallback", text="기본 금리는 연 3.1%입니다.", token_ids=(5, 6, 7), probes=(0.91234, 0.5),
-    repair=(0.25, 0.75), repair_prompt=(1, 9),
+    degradation_level="fallback", text="기본 금리는 연 3.1%입니다.", model_text="연 3.1%입니다.",
+    unpaid_tokens=2, probes=(0.91234, 0.5),
+    repair=(0.25, 0.75), repair_prompt="[]",
 )  # fmt: skip
 
 

@@ -49,12 +49,12 @@ async def test_an_answer_has_two_rows_that_say_everything(audit: Audit) -> None:
 
 async def test_what_a_repair_was_asked_is_kept_as_a_keyed_hash_beside_its_shares(audit: Audit) -> None:
     await audit.open(OPENED)
-    await audit.close(replace(CLOSED, repair=(0.123456, 0.876544), repair_prompt=(5, 7)))
+    await audit.close(replace(CLOSED, repair=(0.123456, 0.876544), repair_prompt="[5]"))
     _, row = await audit.rows("a1")
     closed = row.entry()
     assert isinstance(closed, Closed)
     assert closed.repair == (0.1235, 0.8765)
-    assert closed.repair_hash == audit.keys.prompt_hash("hanbit", [(5, 7)])
+    assert closed.repair_hash == audit.keys.prompt_hash("hanbit", ["[5]"])
     assert CLOSED.entry("w", 1, audit.keys).repair_hash == ""
 
 

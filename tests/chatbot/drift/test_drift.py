@@ -126,6 +126,7 @@ def test_questions_that_are_all_the_same_make_one_too() -> None:
 def finished(outcome: str) -> TurnFinished:
     return TurnFinished(
         outcome=outcome, language="ko", grounded=True, seconds=1, first_token_seconds=None, usage=Usage(),
+        unpaid_tokens=0,
         withheld=0, related=False,
         citations=0, degradation_level=None,
     )  # fmt: skip

@@ -9,15 +9,16 @@ from time import monotonic
 import anyio
 from opentelemetry.trace import Tracer
 
+from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
 from chatbot.models.call import ModelCallFinished
 from chatbot.models.client import ModelDone, Models, NotResumable, Switched
-from chatbot.models.completion import Delta, Sampling
-from chatbot.models.endpoint import Endpoint, open_session
+from chatbot.models.endpoint import Endpoint
+from chatbot.models.generation import Begun, Delta, read_output
 from chatbot.models.pool import Group, Member, Pool
-from chatbot.models.thinking import Thought
-from chatbot.tokenizer import Message, RenderedChat, Tokenizer
+from chatbot.models.wire import Sampling, Thought
 from knowledge.breaker import Breaker, BreakerSettings
+from knowledge.model_connection import open_session
 from knowledge.profiles import Deadlines
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.patience import patient
@@ -56,14 +57,12 @@ class Served:
 
 @asynccontextmanager
 async def serve(
-    tokenizer: Tokenizer,
     primaries: Sequence[Behaviour],
     fallbacks: Sequence[Behaviour] = (),
     *,
     canaries: Sequence[Behaviour] = (),
     shadows: Sequence[Behaviour] = (),
     share: float = 0.0,
-    foreign: Tokenizer | None = None,
     deadlines: Deadlines = PATIENT,
     open_seconds: float = 60.0,
     clock: Callable[[], float] = monotonic,
@@ -82,19 +81,13 @@ async def serve(
         http = await stack.enter_async_context(open_session())
         breaker_settings = BreakerSettings(open_seconds=open_seconds)
         members = [
-            Member(
-                Endpoint(http, server.url, deadlines, tracer=tracer),
-                group,
-                Breaker(breaker_settings),
-                tokenizer=foreign if group == "fallback" else None,
-            )
+            Member(Endpoint(http, server.url, deadlines, tracer=tracer), group, Breaker(breaker_settings))
             for server, group in zip(servers, groups, strict=True)
         ]
         calls: list[ModelCallFinished] = []
         randomness = Random(1)  # noqa: S311 - it spreads load
         models = Models(
             Pool(members, shares={"canary": share, "shadow": share}, randomness=randomness),
-            tokenizer,
             hooks=[calls.append],
             clock=clock,
         )
@@ -104,13 +97,22 @@ async def serve(
 
 @dataclass
 class Heard:
-    """A whole answer, as its reader got it; `token_ids` are also those of the thinking."""
+    """A whole answer, as its reader got it; `begun` is the part of it that a successor would have."""
 
     text: str
-    token_ids: tuple[int, ...]
-    switches: list[Switched]
+    begun: Begun
+    output: bytes
+    notices: list[Switched | NotResumable]
     done: ModelDone
     thinking_tokens: int
+
+    @property
+    def switches(self) -> list[Switched]:
+        return [notice for notice in self.notices if isinstance(notice, Switched)]
+
+
+CHAT = Chat(messages=(Message("system", "You answer."), Message("user", "중도해지 이율은?")), tokens=37)
+"""`tokens` are those of the scripted model."""
 
 
 async def ask(
@@ -119,45 +121,34 @@ async def ask(
     max_tokens: int = 400,
     conversation_id: str = "c-1",
     sampling: Sampling | None = None,
-    messages: Sequence[Message] = (),
-    begun_ids: Sequence[int] = (),
+    chat: Chat = CHAT,
+    begun: Begun | None = None,
 ) -> Heard:
     generated: list[Delta | Thought] = []
-    switches: list[Switched] = []
+    notices: list[Switched | NotResumable] = []
     done: list[ModelDone] = []
     stream = served.models.stream(
-        RenderedChat(prompt(served.models.tokenizer), messages),
+        chat,
         sampling=sampling or Sampling(max_tokens=max_tokens),
         conversation_id=conversation_id,
         cache_salt="hanbit",
-        begun_ids=begun_ids,
+        begun=begun,
     )
     async with aclosing(stream) as parts:
         async for part in parts:
             assert not done, "nothing follows the end"
             match part:
-                case Switched():
-                    switches.append(part)
                 case ModelDone():
                     done.append(part)
-                case NotResumable():
-                    pass
+                case Switched() | NotResumable():
+                    notices.append(part)
                 case _:
                     generated.append(part)
-    return Heard(
-        "".join(part.text for part in generated if isinstance(part, Delta)),
-        tuple(token for part in generated for token in part.token_ids),
-        switches,
-        done[0],
-        sum(part.tokens for part in generated if isinstance(part, Thought)),
-    )
-
-
-CHAT = (Message("system", "You answer."), Message("user", "중도해지 이율은?"))
-
-
-def prompt(tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.render(CHAT)
+    deltas = [part for part in generated if isinstance(part, Delta)]
+    output = b"".join(part.output for part in deltas)
+    thinking = sum(part.tokens for part in generated if isinstance(part, Thought))
+    text = "".join(part.text for part in deltas)
+    return Heard(text, read_output(output), output, notices, done[0], thinking)
 
 
 async def until_idle(served: Served, *, within: float) -> None:

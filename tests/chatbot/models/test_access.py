@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable
+from chatbot.models.capabilities import Capabilities
 from chatbot.models.client import open_models
-from chatbot.models.endpoint import Endpoint, open_session
-from chatbot.models.pool import ModelSettings, ModelsFileEntry, ModelsMisconfigured
+from chatbot.models.endpoint import Endpoint
+from chatbot.models.pool import ModelSettings, ModelsMisconfigured
 from knowledge.breaker import Breaker, BreakerSettings
-from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from knowledge.model_connection import open_session
+from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.certificates import certificates
 from tests.chatbot.models.scripted_pool import PATIENT, Served, ask
 
@@ -39,8 +42,7 @@ async def guarded(folder: Path) -> AsyncGenerator[ScriptedModel]:
 
 def settings(folder: Path, *entries: dict[str, Any]) -> ModelSettings:
     """Write a MODELS_FILE; entries are primaries of the scripted model unless they say something else."""
-    file, tokenizer = folder / "models.yaml", write_tokenizer(folder / "tokenizer")
-    common = {"tokenizer": str(tokenizer), "profile": "scripted"}
+    file, common = folder / "models.yaml", {"profile": "scripted"}
     file.write_text(json.dumps([{"name": f"m{n}", **common, **entry} for n, entry in enumerate(entries)]), "utf-8")
     return ModelSettings(models_file=file)
 
@@ -96,7 +98,6 @@ async def test_the_short_form_has_a_key_and_certificates_too(tmp_path: Path) -> 
         del files["api_key_file"]
         short = {
             "llm_urls": server.url,
-            "llm_tokenizer": write_tokenizer(tmp_path / "tokenizer"),
             "llm_profile": "scripted",
             "llm_api_key": KEY,
             "llm_tls": files,
@@ -105,17 +106,14 @@ async def test_the_short_form_has_a_key_and_certificates_too(tmp_path: Path) -> 
             assert (await ask(Served(models, [server]))).text == "예."
 
 
-def test_an_entry_is_given_its_own_key_and_another_house_no_other(tmp_path: Path) -> None:
-    (tmp_path / "own").write_text("own\n", encoding="utf-8")
-    common = {"name": "m", "urls": "http://m", "tokenizer": tmp_path, "profile": "hosted"}
-    own = ModelsFileEntry.model_validate(common | {"api_key_file": tmp_path / "own"})
-    none = ModelsFileEntry.model_validate(common)
-    hosted = ModelsFileEntry.model_validate(common | {"api": "openai", "model": "m"})
-    assert [entry.access(KEY).headers.get("Authorization") for entry in (own, none, hosted)] == [
-        "Bearer own",
-        f"Bearer {KEY}",
-        None,
-    ]
+async def test_the_key_of_llm_urls_goes_to_no_endpoint_of_a_models_file(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as server:
+        files = credentials(tmp_path)
+        del files["api_key_file"]
+        file = settings(tmp_path, {"urls": [server.url], **files}).model_copy(update={"llm_api_key": SecretStr(KEY)})
+        with pytest.raises(ModelsMisconfigured, match=r"refused the key \(401\)"):
+            async with open_models(file):
+                pass
 
 
 async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
@@ -128,8 +126,11 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
         seen.append((dict(request.headers), await request.json()))
         return web.Response(status=503)
 
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m"}]})
+
     app = web.Application()
-    app.router.add_post("/v1/completions", generate)
+    app.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", generate)])
     async with TestServer(app) as server:
         file = settings(
             tmp_path,
@@ -140,13 +141,14 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
                 "extra_body": {"repetition_penalty": 1.1},
             },
         )
-        async with open_models(file) as models:
-            [member] = models.pool.members
-            member.tokenizer_checked = True
+        async with open_models(file) as opened:
+            [member] = opened.pool.members
+            member.checked = True
+            member.endpoint.capabilities = Capabilities()
             member.breaker = Breaker(BreakerSettings())
             with pytest.raises(ModelUnavailable):
-                await ask(Served(models, []))
-    headers, body = seen[0]
+                await ask(Served(opened, []))
+    headers, body = seen[-1]
     assert (headers["Authorization"], headers["X-Project"]) == (f"Bearer {KEY}", "cards")
     assert headers["Accept-Encoding"] == "identity", "a gateway that compresses keeps tokens back"
     assert (body["repetition_penalty"], body["stream"], body["return_token_ids"]) == (1.1, True, True)

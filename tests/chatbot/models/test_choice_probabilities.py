@@ -16,9 +16,8 @@ def yes_probability(chances: dict[bytes, float]) -> float:
 
 
 def probabilities(chances: dict[bytes, float], choices: Choices, least: float = 0.0) -> tuple[float, ...]:
-    tokens = list(chances)
-    logprobs = {n: log(chances[token]) for n, token in enumerate(tokens)}
-    return choice_probabilities(logprobs, choices, token_bytes=lambda token: tokens[token], least_mass=least)
+    logprobs = [(token, log(chance)) for token, chance in chances.items()]
+    return choice_probabilities(logprobs, choices, least_mass=least)
 
 
 @pytest.mark.parametrize("yes", ["예", " 예", "Yes", " yes", "YES", "Y", "예.", "예,", "Yes!"])

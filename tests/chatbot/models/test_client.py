@@ -1,10 +1,8 @@
 """Answers go on when endpoints die, stall, refuse or are away; nothing is lost, doubled or left running."""
 
-import json
 import logging
-import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -12,23 +10,25 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
+from chatbot.chat import Chat
 from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
 from chatbot.models.call import ModelCallFinished
+from chatbot.models.capabilities import PLAIN, Capabilities
 from chatbot.models.choice_probabilities import YES_OR_NO, number_choices
 from chatbot.models.client import ModelDone, Models, Switched, open_models
-from chatbot.models.completion import Delta, Sampling
-from chatbot.models.endpoint import Endpoint, open_session
+from chatbot.models.endpoint import Endpoint
+from chatbot.models.generation import Delta
 from chatbot.models.pool import Member, ModelSettings, ModelsMisconfigured, Pool
-from chatbot.tokenizer import Message, RenderedChat, Tokenizer
+from chatbot.models.wire import Sampling
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState
-from knowledge.profiles import Deadlines, read_deadlines
-from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
+from knowledge.model_connection import open_session
+from knowledge.profiles import Deadlines
+from llm_server.scripted import Behaviour, scripted_server
+from llm_server.scripted.speech import decode, encode
 from tests.chatbot.models.scripted_pool import (
     ANSWER,
     CHAT,
@@ -36,7 +36,6 @@ from tests.chatbot.models.scripted_pool import (
     QUICK,
     Served,
     ask,
-    prompt,
     ready,
     serve,
     until_idle,
@@ -47,17 +46,17 @@ from tests.patience import patient
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_answer_arrives_whole_with_its_usage(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)]) as served:
+async def test_an_answer_arrives_whole_with_its_usage() -> None:
+    async with serve([Behaviour(answer=ANSWER)]) as served:
         first = await ask(served)
         again = await ask(served)
         seen = served.servers[0].stats().requests
     assert first.text == ANSWER
-    assert tokenizer.decode(first.token_ids) == ANSWER
+    assert decode(first.begun.ids) == ANSWER
     # The end token is generated, and so paid, but has no text.
     assert first.done == ModelDone(
         "stop",
-        Usage(prompt_tokens=len(prompt(tokenizer)), cached_tokens=0, answer_tokens=len(first.token_ids) + 1),
+        Usage(prompt_tokens=CHAT.tokens, cached_tokens=0, answer_tokens=len(first.begun.ids) + 1),
     )
     assert again.done.usage.cached_tokens > 0
     assert {request.cache_salt for request in seen} == {"hanbit"}
@@ -66,52 +65,37 @@ async def test_an_answer_arrives_whole_with_its_usage(tokenizer: Tokenizer) -> N
 
 
 @pytest.mark.parametrize("k", range(1, 99))
-async def test_an_endpoint_killed_after_k_tokens_loses_and_doubles_nothing(tokenizer: Tokenizer, k: int) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
-        whole = len(tokenizer.encode(ANSWER)) + 1
+async def test_an_endpoint_killed_after_k_tokens_loses_and_doubles_nothing(k: int) -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2) as served:
+        whole = len(encode(ANSWER)) + 1
         served.servers[served.home("c-1")].tell(die_after=k)
         heard = await ask(served)
     assert heard.text == ANSWER
-    assert tokenizer.decode(heard.token_ids) == ANSWER
+    assert decode(heard.begun.ids) == ANSWER
     assert heard.done.finish_reason == "stop"
-    assert heard.done.usage == Usage(prompt_tokens=len(prompt(tokenizer)), cached_tokens=0, answer_tokens=whole)
+    assert heard.done.usage == Usage(prompt_tokens=CHAT.tokens, cached_tokens=0, answer_tokens=whole)
     assert k < whole, "otherwise nobody dies"
     assert [call.outcome for call in served.calls] == ["broken", "ok"]
-    assert served.calls[1].extra_prompt_tokens >= len(prompt(tokenizer))
+    assert served.calls[1].extra_prompt_tokens >= CHAT.tokens
 
 
-async def test_a_failover_is_told_once_and_names_the_endpoint(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+async def test_a_failover_is_told_once_and_names_the_endpoint() -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2) as served:
         home = served.home("c-1")
         served.servers[home].tell(die_after=10)
         heard = await ask(served)
         assert heard.switches == [Switched(served.members[1 - home].endpoint.name, "primary")]
 
 
-async def test_two_deaths_in_one_answer_are_survived(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, die_after=9)] * 2 + [Behaviour(answer=ANSWER)]) as served:
-        heard = await ask(served)
-    assert heard.text == ANSWER
-    assert tokenizer.decode(heard.token_ids) == ANSWER
-    assert len(heard.switches) in (0, 1, 2)
-    assert [call.outcome for call in served.calls].count("ok") == 1
-
-
-async def test_the_only_endpoint_goes_on_after_a_cut_connection(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, drop_after=20, times=1)]) as served:
+async def test_the_only_endpoint_goes_on_after_a_cut_connection() -> None:
+    async with serve([Behaviour(answer=ANSWER, drop_after=20, times=1)]) as served:
         heard = await ask(served)
     assert heard.text == ANSWER
     assert len(heard.switches) == 1
 
 
-async def test_an_endpoint_that_sends_garbage_is_left(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
-        served.servers[served.home("c-1")].tell(garble_after=15)
-        assert (await ask(served)).text == ANSWER
-
-
-async def test_a_stall_in_mid_answer_moves_it_after_the_profiles_pause(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, deadlines=QUICK) as served:
+async def test_a_stall_in_mid_answer_moves_it_after_the_profiles_pause() -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2, deadlines=QUICK) as served:
         served.servers[served.home("c-1")].tell(stall_after=12)
         begun = perf_counter()
         heard = await ask(served)
@@ -121,8 +105,8 @@ async def test_a_stall_in_mid_answer_moves_it_after_the_profiles_pause(tokenizer
         await until_idle(served, within=0.5)
 
 
-async def test_the_token_allowance_spans_endpoints(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+async def test_the_token_allowance_spans_endpoints() -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2) as served:
         uninterrupted = await ask(served, max_tokens=30)
         served.servers[served.home("c-1")].tell(die_after=17)
         heard = await ask(served, max_tokens=30)
@@ -131,8 +115,8 @@ async def test_the_token_allowance_spans_endpoints(tokenizer: Tokenizer) -> None
     assert heard.text == uninterrupted.text
 
 
-async def test_a_slow_first_token_is_retried_elsewhere_without_a_word(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, deadlines=QUICK) as served:
+async def test_a_slow_first_token_is_retried_elsewhere_without_a_word() -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2, deadlines=QUICK) as served:
         served.servers[served.home("c-1")].tell(first_token_seconds=30)
         heard = await ask(served)
         assert heard.text == ANSWER
@@ -141,8 +125,8 @@ async def test_a_slow_first_token_is_retried_elsewhere_without_a_word(tokenizer:
 
 
 @pytest.mark.parametrize("fault", [{"fail_status": 503}, {"fail_status": 500}, {"dead": True}, {"drop_after": 0}])
-async def test_a_failure_before_the_first_token_is_retried_once(tokenizer: Tokenizer, fault: dict[str, object]) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+async def test_a_failure_before_the_first_token_is_retried_once(fault: dict[str, object]) -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2) as served:
         served.servers[served.home("c-1")].tell(**fault)
         heard = await ask(served)
     assert heard.text == ANSWER
@@ -150,8 +134,8 @@ async def test_a_failure_before_the_first_token_is_retried_once(tokenizer: Token
     assert [call.outcome for call in served.calls] == ["broken", "ok"]
 
 
-async def test_with_every_model_down_customers_know_within_two_seconds_and_then_at_once(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(dead=True)] * 2) as served:
+async def test_with_every_model_down_customers_know_within_two_seconds_and_then_at_once() -> None:
+    async with serve([Behaviour(dead=True)] * 2) as served:
         for _ in range(20):
             begun = perf_counter()
             with pytest.raises(ModelUnavailable):
@@ -166,14 +150,14 @@ async def test_with_every_model_down_customers_know_within_two_seconds_and_then_
         assert 0 < (refused.value.retry_after or 0) <= 60
 
 
-async def test_nobody_listening_is_known_at_once(tokenizer: Tokenizer) -> None:
+async def test_nobody_listening_is_known_at_once() -> None:
     async with open_session() as http:
         members = [
             Member(Endpoint(http, f"http://127.0.0.1:{port}", PATIENT), "primary", Breaker(BreakerSettings()))
             for port in (1, 2)
         ]
         calls: list[ModelCallFinished] = []
-        served = Served(Models(Pool(members), tokenizer, hooks=[calls.append]), [], calls)
+        served = Served(Models(Pool(members), hooks=[calls.append]), [], calls)
         begun = perf_counter()
         with pytest.raises(ModelUnavailable):
             await ask(served)
@@ -181,8 +165,8 @@ async def test_nobody_listening_is_known_at_once(tokenizer: Tokenizer) -> None:
     assert [call.outcome for call in calls] == ["unreachable"] * 2
 
 
-async def test_a_model_that_comes_back_is_found_by_one_probe(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, dead=True)], open_seconds=0.2) as served:
+async def test_a_model_that_comes_back_is_found_by_one_probe() -> None:
+    async with serve([Behaviour(answer=ANSWER, dead=True)], open_seconds=0.2) as served:
         with pytest.raises(ModelUnavailable):
             await served.models.health.ping()
         served.servers[0].tell(dead=False)
@@ -193,8 +177,8 @@ async def test_a_model_that_comes_back_is_found_by_one_probe(tokenizer: Tokenize
         assert len(probes) == 1
 
 
-async def test_no_customer_is_sent_to_an_endpoint_to_find_out_whether_it_is_there(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, dead=True)], open_seconds=0.1) as served:
+async def test_no_customer_is_sent_to_an_endpoint_to_find_out_whether_it_is_there() -> None:
+    async with serve([Behaviour(answer=ANSWER, dead=True)], open_seconds=0.1) as served:
         served.servers[0].tell(dead=False)
         await anyio.sleep(0.15)  # the breaker's own time
         for n in range(50):
@@ -211,7 +195,7 @@ async def test_no_customer_is_sent_to_an_endpoint_to_find_out_whether_it_is_ther
         assert [call.kind for call in served.calls if call.outcome == "ok"] == ["ping", "answer"]
 
 
-async def test_a_pool_that_names_more_than_there_are_degrades_no_answer(tokenizer: Tokenizer) -> None:
+async def test_a_pool_that_names_more_than_there_are_degrades_no_answer() -> None:
     # At the product's own settings: three servers are up, thirteen names lead nowhere.
     calls: list[ModelCallFinished] = []
     async with AsyncExitStack() as stack:
@@ -219,7 +203,7 @@ async def test_a_pool_that_names_more_than_there_are_degrades_no_answer(tokenize
         http = await stack.enter_async_context(open_session())
         urls = [*(server.url for server in servers), *(f"http://127.0.0.1:{free_port()}" for _ in range(13))]
         members = [Member(Endpoint(http, url, PATIENT), "primary", Breaker(BreakerSettings())) for url in urls]
-        models = Models(Pool(members), tokenizer, hooks=[calls.append])
+        models = Models(Pool(members), hooks=[calls.append])
         await models.health.check()
         served, began = Served(models, servers), anyio.current_time()
         async with anyio.create_task_group() as group:
@@ -238,28 +222,20 @@ async def test_a_pool_that_names_more_than_there_are_degrades_no_answer(tokenize
     assert len(failed) <= took
 
 
-async def test_an_endpoint_whose_probe_fails_by_a_bug_is_probed_again(tokenizer: Tokenizer) -> None:
+async def test_an_endpoint_whose_probe_fails_by_a_bug_is_probed_again() -> None:
     failures: list[str] = []
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)], open_seconds=0.01) as served:
-        models = Models(served.models.pool, tokenizer, on_failure=failures.append)
+    async with serve([Behaviour(answer=ANSWER)], open_seconds=0.01) as served:
+        models = Models(served.models.pool, on_failure=failures.append)
         [member] = served.members
-        member.tokenizer = cast("Tokenizer", BrokenTemplate())
+        member.endpoint.capabilities = cast("Capabilities", None)
         member.breaker.trip()
-        member.tokenizer_checked = False
         with pytest.raises(ModelUnavailable):
             await ready_or_not(models)
         assert failures
         assert member.breaker.state is BreakerState.OPEN, "not half open for good"
-        member.tokenizer = None
+        member.endpoint.capabilities = PLAIN
         await ready(models, within=5)
         assert member.available
-
-
-class BrokenTemplate:
-    """A tokenizer whose chat template fails."""
-
-    def render(self, _: object) -> list[int]:
-        raise KeyError("a bug in the template")
 
 
 async def ready_or_not(models: Models) -> None:
@@ -267,8 +243,8 @@ async def ready_or_not(models: Models) -> None:
     await models.health.ping()
 
 
-async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(dead=True)], open_seconds=0.01) as served:
+async def test_a_model_that_is_up_but_hangs_is_not_ready() -> None:
+    async with serve([Behaviour(dead=True)], open_seconds=0.01) as served:
         served.servers[0].tell(dead=False, stall_after=0)
         await anyio.sleep(0.02)  # the breaker's own time
         begun = perf_counter()
@@ -280,10 +256,10 @@ async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -
 
 @pytest.mark.parametrize(("endpoints", "state"), [(1, BreakerState.CLOSED), (2, BreakerState.OPEN)])
 async def test_late_first_tokens_open_a_breaker_only_where_another_could_do_better(
-    tokenizer: Tokenizer, endpoints: int, state: BreakerState
+    endpoints: int, state: BreakerState
 ) -> None:
     each = count(step=25)  # every look at the clock is 25 s later, and late is 22.5 s
-    async with serve(tokenizer, [Behaviour(answer="a")] * endpoints, clock=lambda: next(each)) as served:
+    async with serve([Behaviour(answer="a")] * endpoints, clock=lambda: next(each)) as served:
         home = served.home("c-1")
         for _ in range(5):
             await ask(served)
@@ -291,17 +267,17 @@ async def test_late_first_tokens_open_a_breaker_only_where_another_could_do_bett
         assert {call.outcome for call in served.calls} == {"ok"}
 
 
-async def test_a_full_queue_is_overload_and_opens_no_breaker(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(fail_status=429)] * 2) as served:
+async def test_a_full_queue_is_overload_and_opens_no_breaker() -> None:
+    async with serve([Behaviour(fail_status=429)] * 2) as served:
         for _ in range(12):
             with pytest.raises(Overloaded):
                 await ask(served)
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
 
-async def test_a_probe_that_a_rate_limit_refuses_is_repeated_later_and_later(tokenizer: Tokenizer) -> None:
+async def test_a_probe_that_a_rate_limit_refuses_is_repeated_later_and_later() -> None:
     now = 0.0
-    async with serve(tokenizer, [Behaviour(fail_status=429)]) as served:
+    async with serve([Behaviour(fail_status=429)]) as served:
         (member,) = served.members
         member.breaker = Breaker(BreakerSettings(open_seconds=5, longest_open_seconds=60), clock=lambda: now)
         member.breaker.trip()
@@ -316,24 +292,24 @@ async def test_a_probe_that_a_rate_limit_refuses_is_repeated_later_and_later(tok
         assert member.available
 
 
-async def test_retries_stay_under_a_tenth_of_the_requests(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer="a", fail_status=429)] * 2) as served:
+async def test_retries_stay_under_a_tenth_of_the_requests() -> None:
+    async with serve([Behaviour(answer="a", fail_status=429)] * 2) as served:
         for _ in range(300):
             with pytest.raises(Overloaded):
                 await ask(served)
         assert served.started() <= 300 * 1.1 + 10
 
 
-async def test_a_request_at_fault_is_not_tried_elsewhere(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(fail_status=400)] * 2) as served:
+async def test_a_request_at_fault_is_not_tried_elsewhere() -> None:
+    async with serve([Behaviour(fail_status=400)] * 2) as served:
         with pytest.raises(ModelUnavailable):
             await ask(served)
         assert [call.outcome for call in served.calls] == ["refused"]
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
 
-async def test_what_a_primary_refuses_the_smaller_model_is_asked_and_no_other_primary(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(fail_status=400)] * 2, [Behaviour(answer="small")]) as served:
+async def test_what_a_primary_refuses_the_smaller_model_is_asked_and_no_other_primary() -> None:
+    async with serve([Behaviour(fail_status=400)] * 2, [Behaviour(answer="small")]) as served:
         for _ in range(20):  # no retry's budget is used
             heard = await ask(served)
             assert heard.text == "small"
@@ -342,17 +318,15 @@ async def test_what_a_primary_refuses_the_smaller_model_is_asked_and_no_other_pr
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
 
-async def test_the_smaller_model_answers_when_no_primary_can(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(dead=True)] * 2, [Behaviour(answer="small")]) as served:
+async def test_the_smaller_model_answers_when_no_primary_can() -> None:
+    async with serve([Behaviour(dead=True)] * 2, [Behaviour(answer="small")]) as served:
         heard = await ask(served)
         assert heard.text == "small"
         assert heard.switches == [Switched(served.members[2].endpoint.name, "fallback")]
 
 
-async def test_the_smaller_model_is_asked_after_a_primary_that_broke_also_where_no_retry_is_left(
-    tokenizer: Tokenizer,
-) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, [Behaviour(answer="small")]) as served:
+async def test_the_smaller_model_is_asked_after_a_primary_that_broke_also_where_no_retry_is_left() -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2, [Behaviour(answer="small")]) as served:
         for server in served.servers[:2]:
             server.tell(dead=True)
         use_up_retries(served)
@@ -360,26 +334,19 @@ async def test_the_smaller_model_is_asked_after_a_primary_that_broke_also_where_
         assert [call.outcome for call in served.calls] == ["broken", "ok"]
 
 
-async def test_full_primaries_send_no_more_than_retries_to_the_smaller_model(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(fail_status=429)] * 2, [Behaviour(answer="small")]) as served:
-        use_up_retries(served)
-        with pytest.raises(Overloaded):
-            await ask(served)
-
-
-async def test_primaries_are_asked_after_a_canary_that_broke_also_where_no_retry_is_left(tokenizer: Tokenizer) -> None:
+async def test_primaries_are_asked_after_a_canary_that_broke_also_where_no_retry_is_left() -> None:
     canary = [Behaviour(fail_status=500)]
     async with serve(
-        tokenizer, [Behaviour(answer=ANSWER)], [Behaviour(answer="small")], canaries=canary, share=0.999_999
+        [Behaviour(answer=ANSWER)], [Behaviour(answer="small")], canaries=canary, share=0.999_999
     ) as served:
         use_up_retries(served)
         assert (await ask(served)).text == ANSWER
         assert [call.group for call in served.calls] == ["canary", "primary"]
 
 
-async def test_slow_primaries_send_no_more_than_retries_to_the_smaller_model(tokenizer: Tokenizer) -> None:
+async def test_slow_primaries_send_no_more_than_retries_to_the_smaller_model() -> None:
     slow = Behaviour(first_token_seconds=30)
-    async with serve(tokenizer, [slow] * 2, [Behaviour(answer="small")], deadlines=QUICK) as served:
+    async with serve([slow] * 2, [Behaviour(answer="small")], deadlines=QUICK) as served:
         use_up_retries(served)
         with pytest.raises(ModelUnavailable):
             await ask(served)
@@ -391,13 +358,8 @@ def use_up_retries(served: Served) -> None:
         pass
 
 
-async def test_a_primary_is_preferred_to_the_smaller_model(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)], [Behaviour(answer="small")]) as served:
-        assert (await ask(served)).text == ANSWER
-
-
-async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before() -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2) as served:
         home = served.home("c-1")
         served.servers[home].tell(die_after=20)
         other = served.members[1 - home]
@@ -408,8 +370,8 @@ async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before
         assert other.breaker.state is BreakerState.OPEN, "what is asked beside the rules decides nothing"
 
 
-async def test_one_that_only_cut_the_connection_is_asked_again_where_the_other_is_dead(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+async def test_one_that_only_cut_the_connection_is_asked_again_where_the_other_is_dead() -> None:
+    async with serve([Behaviour(answer=ANSWER)] * 2) as served:
         home = served.home("c-1")
         served.servers[home].tell(drop_after=20, times=1)
         served.servers[1 - home].tell(dead=True)
@@ -419,15 +381,15 @@ async def test_one_that_only_cut_the_connection_is_asked_again_where_the_other_i
         assert heard.switches[-1].endpoint == served.members[home].endpoint.name
 
 
-async def test_an_answer_never_changes_to_another_model_in_its_middle(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, die_after=20)], [Behaviour(answer="small")]) as served:
+async def test_an_answer_never_changes_to_another_model_in_its_middle() -> None:
+    async with serve([Behaviour(answer=ANSWER, die_after=20)], [Behaviour(answer="small")]) as served:
         with pytest.raises(ModelUnavailable):
             await ask(served)
         assert served.servers[1].stats().started == 0
 
 
-async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour()], canaries=[Behaviour()], share=0.2) as served:
+async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same() -> None:
+    async with serve([Behaviour()], canaries=[Behaviour()], share=0.2) as served:
         groups = {f"c-{n}": served.models.pool.group_order(f"c-{n}") for n in range(1000)}
         assert groups == {name: served.models.pool.group_order(name) for name in groups}
     firsts = [order[0] for order in groups.values()]
@@ -435,9 +397,9 @@ async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same(
     assert set(groups.values()) == {("canary", "primary", "fallback"), ("primary", "fallback")}
 
 
-async def test_a_canarys_conversation_is_answered_by_a_primary_when_the_canary_cannot(tokenizer: Tokenizer) -> None:
+async def test_a_canarys_conversation_is_answered_by_a_primary_when_the_canary_cannot() -> None:
     both = {"canaries": [Behaviour(answer="canary")], "share": 0.999_999}
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)], **both) as served:  # type: ignore[arg-type]  # as declared
+    async with serve([Behaviour(answer=ANSWER)], **both) as served:  # type: ignore[arg-type]  # as declared
         heard = await ask(served)
         assert (heard.text, heard.done.models, heard.done.retried) == ("canary", ("canary",), False)
         served.servers[1].tell(fail_status=500)
@@ -446,47 +408,9 @@ async def test_a_canarys_conversation_is_answered_by_a_primary_when_the_canary_c
         assert heard.switches == []
 
 
-def with_other_ids(tokenizer_folder: Path) -> Tokenizer:
-    """Return a tokenizer with other ids for single bytes, and another chat template."""
-    file, template = tokenizer_folder / "tokenizer.json", tokenizer_folder / "chat_template.jinja"
-    read = json.loads(file.read_text("utf-8"))
-    words = [word for word in read["model"]["vocab"] if len(word) == 1]
-    ids = [read["model"]["vocab"][word] for word in words]
-    read["model"]["vocab"] |= dict(zip(words, reversed(ids), strict=True))
-    file.write_text(json.dumps(read), encoding="utf-8")
-    template.write_text(template.read_text("utf-8").replace("assistant", "bot"), encoding="utf-8")
-    return Tokenizer.load(tokenizer_folder)
-
-
-async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard_in_our_tokens(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    ours = with_other_ids(write_tokenizer(tmp_path))
-    assert ours.encode(ANSWER) != tokenizer.encode(ANSWER)
-    async with serve(ours, [Behaviour(dead=True)], [Behaviour(answer=ANSWER, probe=0.9)], foreign=tokenizer) as served:
-        heard = await ask(served, messages=CHAT)
-        assert heard.text == ours.decode(heard.token_ids) == ANSWER
-        assert heard.done.models == ("fallback",)
-        assert heard.done.usage == Usage(prompt_tokens=len(prompt(ours)), answer_tokens=len(heard.token_ids))
-        half = heard.token_ids[: len(ours.encode(ANSWER[:20]))]
-        rest = await ask(served, messages=CHAT, begun_ids=half)
-        assert ours.decode((*half, *rest.token_ids)) == ANSWER, "a successor goes on after the text"
-        yes, _ = await served.models.choice_probabilities(
-            RenderedChat(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt=""
-        )
-        assert yes == pytest.approx(0.9, abs=0.02)
-        seen = served.servers[1].stats().requests
-        assert {request.prompt_tokens for request in seen} == {
-            len(prompt(tokenizer)),
-            len(prompt(tokenizer)) + len(tokenizer.encode(ANSWER[:20])),
-        }
-        with pytest.raises(ModelUnavailable):  # without messages it cannot be called
-            await ask(served)
-
-
-async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resumed(tokenizer: Tokenizer) -> None:
+async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resumed() -> None:
     slow = Behaviour(answer=ANSWER, token_seconds=0.05)
-    async with serve(tokenizer, [slow] * 2, [Behaviour(answer="small")]) as served:
+    async with serve([slow] * 2, [Behaviour(answer="small")]) as served:
         failed: list[ModelUnavailable] = []
 
         async def customer() -> None:
@@ -515,10 +439,8 @@ async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resume
 
 
 @pytest.mark.parametrize("moment", [{"first_token_seconds": 20}, {"stall_after": 5}])
-async def test_a_stop_also_ends_a_wait_for_a_model_that_says_nothing(
-    tokenizer: Tokenizer, moment: dict[str, float]
-) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)]) as served:
+async def test_a_stop_also_ends_a_wait_for_a_model_that_says_nothing(moment: dict[str, float]) -> None:
+    async with serve([Behaviour(answer=ANSWER)]) as served:
         served.servers[0].tell(**moment)
         async with anyio.create_task_group() as group:
 
@@ -532,9 +454,9 @@ async def test_a_stop_also_ends_a_wait_for_a_model_that_says_nothing(
             await until_idle(served, within=0.5)
 
 
-async def test_an_answer_that_takes_too_long_ends(tokenizer: Tokenizer) -> None:
+async def test_an_answer_that_takes_too_long_ends() -> None:
     deadlines = Deadlines(prefill=1e6, answer=0.5, between_tokens=5, base=5)
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, token_seconds=0.05)] * 2, deadlines=deadlines) as served:
+    async with serve([Behaviour(answer=ANSWER, token_seconds=0.05)] * 2, deadlines=deadlines) as served:
         begun = perf_counter()
         with pytest.raises(ModelUnavailable):
             await ask(served)
@@ -543,18 +465,15 @@ async def test_an_answer_that_takes_too_long_ends(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("moment", ["mid-stream", "before the first token", "at the switch"])
-async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer, moment: str) -> None:
+async def test_a_client_that_leaves_frees_the_slot_at_once(moment: str) -> None:
     slow = Behaviour(answer=ANSWER, token_seconds=0.02, first_token_seconds=0.0 if moment == "mid-stream" else 3)
     primaries = [Behaviour(dead=True)] if moment == "at the switch" else []
     async with serve(
-        tokenizer,
         primaries or [slow],
         [slow] if primaries else [],
         deadlines=Deadlines(prefill=1e6, answer=60, base=30),
     ) as served:
-        stream = served.models.stream(
-            RenderedChat(prompt(tokenizer)), sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t"
-        )
+        stream = served.models.stream(CHAT, sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t")
         async with anyio.create_task_group() as group:
 
             async def read() -> None:
@@ -573,34 +492,23 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer,
         assert served.members[-1].breaker.state is BreakerState.CLOSED
 
 
-async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(first_token_seconds=5)], deadlines=read_deadlines("scripted")) as served:
-        async with anyio.create_task_group() as group:
-            group.start_soon(probability, served)
-            await served.servers[0].until(lambda stats: stats.running == 1)
-            group.cancel_scope.cancel()
-        await until_idle(served, within=0.5)
-
-
-async def probability(served: Served, ids: Sequence[int] = ()) -> float:
-    rendered = RenderedChat(ids or prompt(served.models.tokenizer))
-    yes, _ = await served.models.choice_probabilities(rendered, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
+async def probability(served: Served, chat: Chat = CHAT) -> float:
+    yes, _ = await served.models.choice_probabilities(chat, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
     return yes
 
 
 @pytest.mark.parametrize("yes", [0.02, 0.5, 0.9])
-async def test_the_probe_tells_how_likely_yes_is(tokenizer: Tokenizer, yes: float) -> None:
-    async with serve(tokenizer, [Behaviour(probe=yes)]) as served:
+async def test_the_probe_tells_how_likely_yes_is(yes: float) -> None:
+    async with serve([Behaviour(probe=yes)]) as served:
         assert await probability(served) == pytest.approx(yes, abs=0.02)
         assert served.calls[0].kind == "probability"
 
 
-async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.7, 0.1))]) as served:
-        rendered = RenderedChat(prompt(tokenizer))
+async def test_one_of_several_numbers_is_weighed_by_its_token_alone() -> None:
+    async with serve([Behaviour(chooses=(0.2, 0.7, 0.1))]) as served:
         three, two = [
             await served.models.choice_probabilities(
-                rendered, number_choices(upto), conversation_id="c-1", cache_salt="hanbit"
+                CHAT, number_choices(upto), conversation_id="c-1", cache_salt="hanbit"
             )
             for upto in (3, 2)
         ]
@@ -608,29 +516,23 @@ async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: T
         assert two == pytest.approx((0.2 / 0.9, 0.7 / 0.9), abs=0.01)
         served.servers[0].tell(chooses=())
         assert await served.models.choice_probabilities(
-            rendered, number_choices(2), conversation_id="c-1", cache_salt="hanbit"
+            CHAT, number_choices(2), conversation_id="c-1", cache_salt="hanbit"
         ) == (0.5, 0.5)
 
 
-async def test_the_probe_is_retried_like_an_answer(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(probe=0.9)] * 2) as served:
-        served.servers[served.home("c-1")].tell(fail_status=500)
-        assert await probability(served) == pytest.approx(0.9, abs=0.02)
-
-
-async def test_a_prompt_that_cannot_fit_is_refused_before_any_call(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, max_model_len=60)]) as served:
-        room = 60 - len(prompt(tokenizer))
+async def test_a_prompt_that_cannot_fit_is_refused_before_any_call() -> None:
+    async with serve([Behaviour(answer=ANSWER, max_model_len=60)]) as served:
+        room = 60 - CHAT.tokens
         assert (await ask(served)).done.usage.answer_tokens <= room
         with pytest.raises(TooLarge):
-            await probability(served, ids=[1] * 60)
+            await probability(served, replace(CHAT, tokens=60))
         assert served.started() == 1
 
 
-async def test_a_primary_with_a_smaller_context_shortens_no_answer_of_the_others(tokenizer: Tokenizer) -> None:
-    begun = len(prompt(tokenizer)) + 5
+async def test_a_primary_with_a_smaller_context_shortens_no_answer_of_the_others() -> None:
+    begun = CHAT.tokens + 5
     primaries = [Behaviour(answer=ANSWER), Behaviour(answer=ANSWER, max_model_len=begun)]
-    async with serve(tokenizer, primaries) as served:
+    async with serve(primaries) as served:
         for n in range(10):
             assert (await ask(served, conversation_id=f"c-{n}")).text == ANSWER
         assert [server.stats().started for server in served.servers] == [10, 0]
@@ -644,10 +546,10 @@ async def test_a_primary_with_a_smaller_context_shortens_no_answer_of_the_others
 @pytest.mark.parametrize("fault", [{"fail_status": 500}, {"drop_after": 3}, {"die_after": 3}, {"fail_status": 429}])
 @pytest.mark.parametrize("room", [20, 200])
 async def test_where_the_larger_primary_fails_one_with_a_smaller_context_is_asked(
-    tokenizer: Tokenizer, fault: dict[str, Any], room: int
+    fault: dict[str, Any], room: int
 ) -> None:
-    small = Behaviour(answer=ANSWER, max_model_len=len(prompt(tokenizer)) + room)
-    async with serve(tokenizer, [Behaviour(answer=ANSWER), small]) as served:
+    small = Behaviour(answer=ANSWER, max_model_len=CHAT.tokens + room)
+    async with serve([Behaviour(answer=ANSWER), small]) as served:
         served.servers[0].tell(**fault)
         for n in range(30):  # more than there are retries
             heard = await ask(served, conversation_id=f"c-{n}")
@@ -655,11 +557,9 @@ async def test_where_the_larger_primary_fails_one_with_a_smaller_context_is_aske
             assert heard.done.finish_reason == ("stop" if room > 100 else "length")
 
 
-async def test_an_answer_is_cut_short_by_a_smaller_context_only_where_nobody_else_can_answer(
-    tokenizer: Tokenizer,
-) -> None:
-    small = Behaviour(answer=ANSWER, max_model_len=len(prompt(tokenizer)) + 5)
-    async with serve(tokenizer, [Behaviour(answer=ANSWER), small], [Behaviour(answer="small")]) as served:
+async def test_an_answer_is_cut_short_by_a_smaller_context_only_where_nobody_else_can_answer() -> None:
+    small = Behaviour(answer=ANSWER, max_model_len=CHAT.tokens + 5)
+    async with serve([Behaviour(answer=ANSWER), small], [Behaviour(answer="small")]) as served:
         served.servers[0].tell(drop_after=20, times=1)
         assert (await ask(served)).text == ANSWER
         served.servers[0].tell(fail_status=500)
@@ -671,20 +571,8 @@ async def test_an_answer_is_cut_short_by_a_smaller_context_only_where_nobody_els
         assert heard.switches[-1] == Switched(served.members[1].endpoint.name, "primary"), "after the fallback"
 
 
-async def test_full_primaries_send_the_smaller_model_nothing_beside_one_with_a_smaller_context(
-    tokenizer: Tokenizer,
-) -> None:
-    small = Behaviour(answer=ANSWER, max_model_len=len(prompt(tokenizer)) + 200)
-    async with serve(tokenizer, [Behaviour(fail_status=429), small], [Behaviour(answer="small")]) as served:
-        use_up_retries(served)
-        assert (await ask(served)).text == ANSWER
-        served.servers[1].tell(fail_status=429)
-        with pytest.raises(Overloaded):
-            await ask(served)
-
-
-async def test_conversations_keep_their_home_and_spread(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer="a")] * 4) as served:
+async def test_conversations_keep_their_home_and_spread() -> None:
+    async with serve([Behaviour(answer="a")] * 4) as served:
         homes = [served.home(f"conversation-{n}") for n in range(400)]
         assert homes == [served.home(f"conversation-{n}") for n in range(400)]
         assert all(55 <= homes.count(n) <= 145 for n in range(4))  # ports are drawn: five deviations
@@ -694,8 +582,8 @@ async def test_conversations_keep_their_home_and_spread(tokenizer: Tokenizer) ->
         assert all(before == after for before, after in moved if before != 0)
 
 
-async def test_a_busy_home_shares_its_load(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer="a", first_token_seconds=0.2)] * 4) as served:
+async def test_a_busy_home_shares_its_load() -> None:
+    async with serve([Behaviour(answer="a", first_token_seconds=0.2)] * 4) as served:
         async with anyio.create_task_group() as group:
             for _ in range(40):  # all of one conversation: one home
                 group.start_soon(ask, served)
@@ -704,9 +592,9 @@ async def test_a_busy_home_shares_its_load(tokenizer: Tokenizer) -> None:
         assert max(started) <= 16, started
 
 
-async def test_no_content_is_logged(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_content_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    async with serve(tokenizer, [Behaviour(answer="카나리아 881-1234", garble_after=3)] * 2) as served:
+    async with serve([Behaviour(answer="카나리아 881-1234", garble_after=3)] * 2) as served:
         with capture_logs() as logs, pytest.raises(ModelUnavailable):
             await ask(served)
     assert {(entry["event"], entry["outcome"]) for entry in logs} == {("model_call_failed", "broken")}
@@ -714,13 +602,10 @@ async def test_no_content_is_logged(tokenizer: Tokenizer, caplog: pytest.LogCapt
     assert "881-1234" not in f"{logs} {caplog.text}"
 
 
-async def test_models_open_from_settings_and_ask_the_models_name(tmp_path: Path) -> None:
-    folder = write_tokenizer(tmp_path)
+async def test_models_open_from_settings_and_ask_the_models_name() -> None:
     calls: list[ModelCallFinished] = []
     async with scripted_server(Behaviour(answer=ANSWER), name="hanbit-7b") as server:
-        settings = ModelSettings.model_validate(
-            {"llm_urls": server.url, "llm_tokenizer": folder, "llm_profile": "scripted"}
-        )
+        settings = ModelSettings.model_validate({"llm_urls": server.url, "llm_profile": "scripted"})
         async with open_models(settings, on_call=calls.append) as models:
             assert models.model == "hanbit-7b"
             assert models.context_tokens == 32_768
@@ -729,13 +614,11 @@ async def test_models_open_from_settings_and_ask_the_models_name(tmp_path: Path)
     assert len(calls) == 1
 
 
-async def test_the_boot_goes_on_without_the_model_and_finds_it_later(tmp_path: Path) -> None:
-    folder = write_tokenizer(tmp_path)
+async def test_the_boot_goes_on_without_the_model_and_finds_it_later() -> None:
     async with scripted_server(Behaviour(answer=ANSWER, dead=True), name="late") as server:
         settings = ModelSettings.model_validate(
             {
                 "llm_urls": server.url,
-                "llm_tokenizer": folder,
                 "llm_profile": "scripted",
                 "breaker": {"open_seconds": 0.1},
             }
@@ -749,35 +632,21 @@ async def test_the_boot_goes_on_without_the_model_and_finds_it_later(tmp_path: P
             assert models.model == "late"
 
 
-async def test_another_tokenizer_stops_the_boot_with_a_sentence(tmp_path: Path) -> None:
-    folder = write_tokenizer(tmp_path)
-    config = folder / "chat_template.jinja"
-    config.write_text(config.read_text("utf-8").replace("assistant", "bot"), encoding="utf-8")
-    async with scripted_server() as server:
-        settings = ModelSettings.model_validate(
-            {"llm_urls": server.url, "llm_tokenizer": folder, "llm_profile": "scripted"}
-        )
-        with pytest.raises(ModelsMisconfigured, match=r"chat template of scripted .* set LLM_TOKENIZER"):
-            async with open_models(settings):
-                pass
-
-
 async def test_a_missing_tokenizer_stops_the_boot_with_a_sentence(tmp_path: Path) -> None:
     settings = ModelSettings.model_validate(
         {"llm_urls": "http://127.0.0.1:1", "llm_tokenizer": tmp_path, "llm_profile": "scripted"}
     )
-    with pytest.raises(ModelsMisconfigured, match=r"LLM_TOKENIZER .* cannot be read"):
+    with pytest.raises(ModelsMisconfigured, match=r"LLM_TOKENIZER .* can be read"):
         async with open_models(settings):
             pass
 
 
 async def test_a_file_names_groups(tmp_path: Path) -> None:
-    folder = write_tokenizer(tmp_path / "tokenizer")
     file = tmp_path / "models.yaml"
     async with scripted_server(Behaviour(dead=True)) as first, scripted_server(Behaviour(answer="small")) as second:
         file.write_text(
-            f"- {{name: big, urls: ['{first.url}'], tokenizer: {folder}, profile: scripted}}\n"
-            f"- {{name: small, group: fallback, urls: ['{second.url}'], tokenizer: {folder}, profile: scripted}}\n",
+            f"- {{name: big, urls: ['{first.url}'], profile: scripted}}\n"
+            f"- {{name: small, group: fallback, urls: ['{second.url}'], profile: scripted}}\n",
             encoding="utf-8",
         )
         async with open_models(ModelSettings(models_file=file)) as models:
@@ -785,12 +654,10 @@ async def test_a_file_names_groups(tmp_path: Path) -> None:
 
 
 async def test_a_profile_of_ones_own_has_the_deadlines_of_its_file(tmp_path: Path) -> None:
-    folder, profile, file = write_tokenizer(tmp_path / "tokenizer"), tmp_path / "mine.yaml", tmp_path / "models.yaml"
+    profile, file = tmp_path / "mine.yaml", tmp_path / "models.yaml"
     profile.write_text("about: of a bank\nengine_args: {}\ndeadlines: {prefill: 1000, base: 3, answer: 45}\n", "utf-8")
     async with scripted_server(Behaviour()) as server:
-        file.write_text(
-            f"[{{name: a, urls: ['{server.url}'], tokenizer: {folder}, profile: {profile}}}]", encoding="utf-8"
-        )
+        file.write_text(f"[{{name: a, urls: ['{server.url}'], profile: {profile}}}]", encoding="utf-8")
         async with open_models(ModelSettings(models_file=file)) as models:
             assert models.pool.members[0].endpoint.deadlines.first_token(2000) == 3 + 3 * 2000 / 1000
             assert models.pool.prefill_rate == 1000
@@ -800,33 +667,27 @@ async def test_a_profile_of_ones_own_has_the_deadlines_of_its_file(tmp_path: Pat
     ("text", "sentence"),
     [
         (
-            "[{name: a, group: second, profile: l4, urls: [http://a], tokenizer: x}]",
+            "[{name: a, group: second, profile: l4, urls: [http://a]}]",
             "groups: primary, canary, fallback, shadow",
         ),
-        ("[{name: a, group: canary, profile: l4, urls: [http://a], tokenizer: x}]", "a canary needs a `weight`"),
-        ("[{name: a, group: shadow, profile: l4, urls: [http://a], tokenizer: x}]", "a shadow needs a `weight`"),
-        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a], tokenizer: x}]", "only a canary or a shadow has"),
+        ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "a canary needs a `weight`"),
+        ("[{name: a, group: shadow, profile: l4, urls: [http://a]}]", "a shadow needs a `weight`"),
+        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a]}]", "only a canary or a shadow has"),
         (
-            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
-            " {name: a, profile: l4, urls: [http://b], tokenizer: x}]",
+            "[{name: a, profile: l4, urls: [http://a]}, {name: a, profile: l4, urls: [http://b]}]",
             "a name of its own",
         ),
         (
-            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
-            " {name: b, group: canary, weight: 0.1, profile: l4, urls: [http://b], tokenizer: x},"
-            " {name: c, group: canary, weight: 0.1, profile: l4, urls: [http://b], tokenizer: x}]",
+            "[{name: a, profile: l4, urls: [http://a]},"
+            " {name: b, group: canary, weight: 0.1, profile: l4, urls: [http://b]},"
+            " {name: c, group: canary, weight: 0.1, profile: l4, urls: [http://b]}]",
             "at most one entry",
         ),
-        ("[{name: a, group: fallback, profile: l4, urls: [http://a], tokenizer: x}]", "must be of the group `primary`"),
-        ("[{name: a, profile: tpu, urls: [http://a], tokenizer: x}]", "no profile 'tpu': choose from a100, b200, cpu"),
-        ("[{name: a, profile: /none.yaml, urls: [http://a], tokenizer: x}]", "/none.yaml cannot be read"),
-        ("[{name: a, profile: embedding, urls: [http://a], tokenizer: x}]", "embedding.yaml has no `deadlines`"),
-        ("[{name: a, profile: l4, urls: [], tokenizer: x}]", "urls"),
-        (
-            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
-            " {name: b, profile: l4, urls: [http://b], tokenizer: y}]",
-            "all primaries must name the same tokenizer",
-        ),
+        ("[{name: a, group: fallback, profile: l4, urls: [http://a]}]", "must be of the group `primary`"),
+        ("[{name: a, profile: tpu, urls: [http://a]}]", "no profile 'tpu': choose from a100, b200, cpu"),
+        ("[{name: a, profile: /none.yaml, urls: [http://a]}]", "/none.yaml cannot be read"),
+        ("[{name: a, profile: embedding, urls: [http://a]}]", "embedding.yaml has no `deadlines`"),
+        ("[{name: a, profile: l4, urls: []}]", "urls"),
         ("{", "cannot be read"),
     ],
 )
@@ -839,37 +700,7 @@ async def test_a_wrong_file_stops_the_boot_with_a_sentence(tmp_path: Path, text:
 
 
 def test_settings_say_what_to_set() -> None:
-    with pytest.raises(ValidationError, match="set MODELS_FILE, or LLM_URLS and LLM_TOKENIZER"):
+    with pytest.raises(ValidationError, match="set MODELS_FILE or LLM_URLS"):
         ModelSettings()
     with pytest.raises(ValidationError, match="not both"):
         ModelSettings.model_validate({"models_file": "a", "llm_urls": "http://a"})
-
-
-async def test_a_vllm_where_it_is_another_day_has_the_same_template(tmp_path: Path) -> None:
-    folder = write_tokenizer(tmp_path / "tokenizer")
-    (folder / "chat_template.jinja").write_text(
-        "{{- strftime_now('%Y-%m-%d') }}{%- for m in messages %}{{- m.content }}{%- endfor %}", encoding="utf-8"
-    )
-    theirs, away = Tokenizer.load(folder), {"days": 0}
-
-    async def models(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "dated"}]})
-
-    async def tokenize(request: web.Request) -> web.Response:
-        body = await request.json()
-        chat = [Message(message["role"], message["content"]) for message in body.get("messages", ())]
-        at = time.time() + away["days"] * 86_400
-        return web.json_response({"tokens": theirs.render(chat, at=at) if chat else theirs.encode(body["prompt"])})
-
-    app = web.Application()
-    app.add_routes([web.get("/v1/models", models), web.post("/tokenize", tokenize)])
-    async with TestServer(app) as server:
-        entry = {"llm_urls": str(server.make_url("/")), "llm_tokenizer": folder, "llm_profile": "scripted"}
-        for days in (0, 1, -1):
-            away["days"] = days
-            async with open_models(ModelSettings.model_validate(entry)) as served:
-                assert served.pool.members[0].tokenizer_checked
-        away["days"] = 40
-        with pytest.raises(ModelsMisconfigured, match="chat template"):
-            async with open_models(ModelSettings.model_validate(entry)):
-                pass

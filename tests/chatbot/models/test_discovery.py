@@ -16,7 +16,7 @@ from chatbot.models.discovery import Discovery, addresses_of
 from chatbot.models.pool import ModelSettings, ModelsMisconfigured
 from knowledge.breaker import BreakerState
 from knowledge.profiles import read_deadlines
-from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.certificates import certificates
 from tests.chatbot.models.scripted_pool import ANSWER, Served, ask
 from tests.conftest import free_port
@@ -72,7 +72,6 @@ async def following(
         "name": "main",
         "urls": [f"{scheme}://{HOST}:{port}"],
         "follow_dns": True,
-        "tokenizer": str(write_tokenizer(folder / "tokenizer")),
         "profile": "scripted",
         **fields,
     }
@@ -95,7 +94,7 @@ async def test_every_address_of_a_name_is_an_endpoint_and_a_new_one_is_called_wh
             await until_members(models, HERE, THERE)
             names.are(HERE, THERE, ELSEWHERE)
             await until_members(models, HERE, THERE, ELSEWHERE)
-            assert all(member.tokenizer_checked for member in models.pool.members)
+            assert all(member.checked for member in models.pool.members)
             for n in range(30):
                 assert (await ask(Served(models, servers), conversation_id=f"c-{n}")).text == "예."
         assert all(server.stats().started for server in servers)
@@ -164,8 +163,8 @@ async def test_a_new_address_that_serves_another_model_is_not_called(tmp_path: P
     names, port = Names(HERE), free_port()
     async with (
         pods([HERE], Behaviour(answer="예."), port) as [here],
-        pods([THERE], Behaviour(answer="아니요.", template="opening"), port) as [there],
-        following(tmp_path, names, port) as models,
+        pods([THERE], Behaviour(answer="아니요."), port, name="other") as [there],
+        following(tmp_path, names, port, model="scripted") as models,
     ):
         names.are(HERE, THERE)
         await until_members(models, HERE, THERE)
@@ -177,17 +176,17 @@ async def test_a_new_address_that_serves_another_model_is_not_called(tmp_path: P
 async def test_a_start_in_a_rollout_goes_on_with_the_endpoints_that_serve_our_model_already(tmp_path: Path) -> None:
     names, port = Names(HERE, THERE), free_port()
     async with (
-        pods([HERE], Behaviour(answer="아니요.", template="opening"), port, name="before") as [before],
+        pods([HERE], Behaviour(answer="아니요."), port, name="before") as [before],
         pods([THERE], Behaviour(answer="예."), port) as [after],
     ):
-        async with following(tmp_path, names, port) as models:
+        async with following(tmp_path, names, port, model="scripted") as models:
             assert [m.breaker.state for m in models.pool.members] == [BreakerState.OPEN, BreakerState.CLOSED]
             assert models.model == "scripted"
             for n in range(10):
                 assert (await ask(Served(models, [before, after]), conversation_id=f"c-{n}")).text == "예."
         names.are(HERE)
-        with pytest.raises(ModelsMisconfigured, match="is not the one in the tokenizer's folder"):
-            async with following(tmp_path, names, port):
+        with pytest.raises(ModelsMisconfigured, match=r"serves \['before'\], not scripted"):
+            async with following(tmp_path, names, port, model="scripted"):
                 pass
 
 

@@ -1,5 +1,6 @@
-"""One endpoint: frames however the network cuts them, deadlines, errors with a name, spans without content."""
+"""One endpoint: its frames, deadlines and failures, and that nothing of the driver gets through."""
 
+import json
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -18,23 +19,31 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from chatbot.models.completion import (
-    Choice,
-    CompletionBroken,
-    CompletionDecoder,
-    Delta,
+from chatbot.chat import Chat, Message
+from chatbot.models.capabilities import Capabilities
+from chatbot.models.endpoint import (
+    ContentFiltered,
+    Endpoint,
     GenerationEnd,
+    GenerationRequest,
+    Part,
+    PromptIds,
+)
+from chatbot.models.wire import (
+    Choice,
+    Piece,
+    ReplyUnreadable,
     Sampling,
+    StreamDecoder,
+    Thought,
+    TokenizeReply,
     read_top_tokens,
     refusal_names,
 )
-from chatbot.models.endpoint import (
+from knowledge.model_connection import (
     AccessDenied,
-    ContentFiltered,
     DeadlineExceeded,
-    Endpoint,
     EndpointFailed,
-    GenerationRequest,
     QueueFull,
     ReplyBroken,
     RequestRejected,
@@ -42,7 +51,6 @@ from chatbot.models.endpoint import (
     WrongModel,
     open_session,
 )
-from chatbot.models.thinking import Thought
 from knowledge.profiles import PROFILES, AnswerMode, Deadlines, UnknownProfile, read_answer_mode, read_deadlines
 from llm_server.scripted import Behaviour, scripted_server
 from tests.patience import patient
@@ -50,19 +58,21 @@ from tests.patience import patient
 QUICK = Deadlines(prefill=1e6, answer=2, between_tokens=0.3, base=0.3)  # where a deadline is to pass
 PATIENT = Deadlines(prefill=1e6, answer=60, between_tokens=30, base=30)  # where none is, however busy the machine
 STREAM = (
-    b'data: {"id":"cmpl-1","object":"text_completion","created":1,"choices":[{"index":0,"text":"\xec\x98\x88'
-    b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":[1,2],"token_ids":[7,8]}]}\n\n'
+    b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null}],'
+    b'"prompt_token_ids":[1,2]}\n\n'
     b": keep-alive\n\n"
     b"event: ignored\r\n"
-    b'data:{"choices":[{"text":" \\ud55c","token_ids":[9],"finish_reason":"stop"}]}\r\n\r\n'
+    b'data: {"choices":[{"index":0,"delta":{"reasoning":"\xec\x9d\x8c"},"token_ids":[5]}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{"content":"\xec\x98\x88"},"token_ids":[7,8]}]}\n\n'
+    b'data:{"choices":[{"delta":{"content":" \\ud55c"},"token_ids":[9],"finish_reason":"stop"}]}\r\n\r\n'
     b'data: {"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,'
     b'"prompt_tokens_details":{"cached_tokens":1}}}\n\n'
     b"data: [DONE]\n\n"
 )
 
 
-def decode(pieces: Sequence[bytes]) -> tuple[list[Choice], CompletionDecoder]:
-    decoder = CompletionDecoder()
+def decode(pieces: Sequence[bytes]) -> tuple[list[Choice], StreamDecoder]:
+    decoder = StreamDecoder()
     choices = [choice for piece in pieces for choice in decoder.feed(piece)]
     return choices, decoder
 
@@ -72,8 +82,10 @@ def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
     choices, decoder = decode([STREAM[a:b] for a, b in pairwise(places)])
     assert decoder.done
-    assert "".join(choice.text for choice in choices) == "예 한"
-    assert [choice.token_ids for choice in choices] == [(7, 8), (9,)]
+    assert "".join(choice.delta.text for choice in choices if choice.delta) == "예 한"
+    assert "".join(choice.delta.thinking for choice in choices if choice.delta) == "음"
+    assert [choice.token_ids for choice in choices if choice.token_ids] == [(5,), (7, 8), (9,)]
+    assert decoder.prompt_ids == (1, 2)
     assert decoder.finish_reason == "stop"
     assert decoder.usage is not None
     assert decoder.usage.cached_tokens == 1
@@ -82,28 +94,27 @@ def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"data: {broken\n\n", "cannot be read"),
-        (b"data: 7\n\n", "cannot be read"),
-        (b'data: {"choices": [{"text": 7}]}\n\n', "cannot be read"),
-        (b'data: {"error": {"message": "secret", "code": 500}}\n\n', r"gave up in mid-answer \(500\)"),
-        (b'data: {"error": {"message": "x", "code": "secret"}}\n\n', "gave up in mid-answer"),
-        (b'data: {"error": "secret"}\n\n', "gave up in mid-answer"),
-        (b'event: error\ndata: {"message": "secret"}\n\n', "gave up in mid-answer"),
-        (b'error: {"message": "secret"}\n\n', "gave up in mid-answer"),
-        (b"data: " + b"x" * (5 * 2**20), "without an end"),
+        (b"data: {broken\n\n", "not valid JSON"),
+        (b"data: 7\n\n", "not valid JSON"),
+        (b'data: {"choices": [{"text": 7}]}\n\n', "not valid JSON"),
+        (b'data: {"choices": [{"index": 1, "delta": {"content": "a"}}]}\n\n', "more than one choice"),
+        (b'data: {"error": {"message": "secret", "code": 500}}\n\n', r"reported an error in the reply \(500\)"),
+        (b'data: {"error": {"message": "x", "code": "secret"}}\n\n', "reported an error"),
+        (b'data: {"error": "secret"}\n\n', "reported an error"),
+        (b'event: error\ndata: {"message": "secret"}\n\n', "reported an error"),
+        (b'error: {"message": "secret"}\n\n', "reported an error"),
+        (b"data: " + b"x" * (5 * 2**20), "exceeds"),
     ],
 )
 def test_what_is_no_completion_is_refused(data: bytes, sentence: str) -> None:
-    with pytest.raises(CompletionBroken, match=sentence) as refused:
+    with pytest.raises(ReplyUnreadable, match=sentence) as refused:
         decode([data])
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{}", b'{"choices": []}', b'{"choices": [{"logprobs": {"top_logprobs": [{"a": 1}]}}]}']
-)
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"choices": []}', b"<html>"])
 def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
-    with pytest.raises(CompletionBroken):
+    with pytest.raises(ReplyUnreadable):
         read_top_tokens(body)
 
 
@@ -130,8 +141,22 @@ def test_a_refusal_is_told_by_its_names_alone(body: bytes, names: str) -> None:
     assert "secret" not in told
 
 
-def test_a_probe_without_log_probabilities_knows_nothing() -> None:
-    assert read_top_tokens(b'{"choices": [{"logprobs": null}]}').logprobs == {}
+@pytest.mark.parametrize(
+    ("logprobs", "texts", "certain"),
+    [
+        ({"content": [{"top_logprobs": [{"token": "예", "logprob": -0.1, "bytes": [236, 152, 136]}]}]}, ["예"], False),
+        ({"content": [{"top_logprobs": [{"token": "No", "logprob": -0.1}]}]}, ["No"], False),
+        (None, ["Yes"], True),
+        ({"tokens": ["Yes"]}, ["Yes"], True),
+    ],
+    ids=["vLLM", "without bytes", "none", "another shape"],
+)
+def test_a_probe_takes_its_word_where_it_has_no_log_probabilities(
+    logprobs: object, texts: list[str], *, certain: bool
+) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "Yes"}, "logprobs": logprobs}]}).encode()
+    top = read_top_tokens(body)
+    assert ([text.decode() for text, _ in top.logprobs], top.certain) == (texts, certain)
 
 
 def test_deadlines_follow_from_the_profile() -> None:
@@ -155,16 +180,15 @@ def test_a_profile_says_whether_its_model_writes_or_quotes(tmp_path: Path) -> No
 
 def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
     return GenerationRequest(
-        prompt_ids=[1, 2, 3],
+        chat=Chat(messages=(Message("user", "?"),), tokens=3),
         sampling=Sampling(max_tokens=max_tokens),
         cache_salt="t",
         priority=0,
-        end_ids=(),
         until=until,
     )
 
 
-async def listen(endpoint: Endpoint, request: GenerationRequest | None = None) -> list[Delta | Thought | GenerationEnd]:
+async def listen(endpoint: Endpoint, request: GenerationRequest | None = None) -> list[Part]:
     async with aclosing(endpoint.stream(request or call())) as parts:
         return [part async for part in parts]
 
@@ -191,7 +215,9 @@ async def replying(handler: Handler, *, status: int = 200, deadlines: Deadlines 
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         async with open_session() as http:
-            yield Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", deadlines)
+            endpoint = Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", deadlines)
+            endpoint.capabilities = Capabilities(token_ids=True, tokenize=True)
+            yield endpoint
     finally:
         await runner.cleanup()
 
@@ -209,15 +235,15 @@ def saying(*pieces: bytes, then_cut: bool = False, then_wait: bool = False) -> H
     return handler
 
 
-TOKEN = b'data: {"choices":[{"text":"a","token_ids":[1]}]}\n\n'
-LAST = b'data: {"choices":[{"text":"","token_ids":[2],"finish_reason":"stop"}]}\n\n'
+TOKEN = b'data: {"choices":[{"delta":{"content":"a"},"token_ids":[1]}]}\n\n'
+LAST = b'data: {"choices":[{"delta":{"content":""},"token_ids":[2],"finish_reason":"stop"}]}\n\n'
 
 
 @pytest.mark.anyio
 async def test_a_stream_is_deltas_and_one_end() -> None:
     async with replying(saying(STREAM)) as endpoint:
         *deltas, end = await listen(endpoint)
-    assert deltas == [Delta("예", (7, 8)), Delta(" 한", (9,))]
+    assert deltas == [PromptIds((1, 2)), Thought(1, (5,)), Piece("예", (7, 8)), Piece(" 한", (9,))]
     assert isinstance(end, GenerationEnd)
     assert end.finish_reason == "stop"
     assert end.usage is not None
@@ -228,22 +254,6 @@ async def test_a_stream_is_deltas_and_one_end() -> None:
 async def test_an_answer_that_only_lacks_its_usage_is_whole() -> None:
     async with replying(saying(TOKEN, LAST, then_cut=True)) as endpoint:
         assert (await listen(endpoint))[-1] == GenerationEnd("stop", None)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("end", [b"", b',"finish_reason":"stop"'])
-async def test_a_vllm_whose_token_ids_are_kept_back_is_unfit(end: bytes) -> None:
-    async with replying(saying(TOKEN.replace(b',"token_ids":[1]', end), LAST)) as endpoint:
-        with pytest.raises(WrongModel, match=r"sends no token ids.*`api: openai`"):
-            await listen(endpoint)
-
-
-@pytest.mark.anyio
-async def test_a_chat_completion_in_place_of_a_completion_is_no_answer() -> None:
-    chat = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
-    async with replying(saying(chat, b"data: [DONE]\n\n")) as endpoint:
-        with pytest.raises(ReplyBroken, match="chat completions where none were asked for"):
-            await listen(endpoint)
 
 
 @pytest.mark.anyio
@@ -258,7 +268,7 @@ async def test_a_chat_completion_in_place_of_a_completion_is_no_answer() -> None
 )
 async def test_no_text_is_lost_by_what_follows_it_in_the_same_packet(usage: bytes) -> None:
     async with replying(saying(TOKEN + LAST + usage)) as endpoint:
-        assert await listen(endpoint) == [Delta("a", (1,)), Delta("", (2,)), GenerationEnd("stop", None)]
+        assert await listen(endpoint) == [Piece("a", (1,)), Piece("", (2,)), GenerationEnd("stop", None)]
 
 
 @pytest.mark.anyio
@@ -316,7 +326,7 @@ async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
         (403, b'{"error":{"message":"You are not allowed","type":"invalid_request_error"}}', RequestRejected),
         (400, b"maximum context length", RequestRejected),
         (422, b"", RequestRejected),
-        (404, b"the model does not exist", ReplyBroken),
+        (404, b"the model does not exist", WrongModel),
         (500, b"", ReplyBroken),
     ],
 )
@@ -325,29 +335,7 @@ async def test_every_status_has_a_meaning(status: int, body: bytes, kind: type[E
         with pytest.raises(kind):
             await listen(endpoint)
         with pytest.raises(kind):
-            await endpoint.top_tokens(call(), top=20)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("status", "pieces", "kind"),
-    [
-        (503, (b'{"error":"server ', b'busy, please try again"}'), QueueFull),
-        (429, (b'{"error":', b'{"code":"insufficient_quota"}}'), AccessDenied),
-        (400, (b"{", b'"error":{"code":', b'"content_filter"}}'), ContentFiltered),
-    ],
-)
-async def test_what_a_server_says_of_a_refusal_may_come_in_pieces(
-    status: int, pieces: Sequence[bytes], kind: type[EndpointFailed]
-) -> None:
-    async def one_by_one(_: web.Request) -> AsyncGenerator[bytes]:
-        for piece in pieces:
-            yield piece
-            await anyio.sleep(0.05)  # what was written is on its way
-
-    async with replying(one_by_one, status=status) as endpoint:
-        with pytest.raises(kind):
-            await listen(endpoint)
+            await endpoint.top_tokens(call())
 
 
 @pytest.mark.anyio
@@ -390,10 +378,14 @@ async def test_a_reply_without_an_end_is_left_before_it_fills_the_memory() -> No
             yield b" " * 2**20
 
     async with replying(endless) as endpoint:
-        for asking in (endpoint.model_card(), endpoint.top_tokens(call(), top=1), endpoint.tokenize({})):
-            with pytest.raises(ReplyBroken, match="without an end"):
+        for asking in (
+            endpoint.model_card(),
+            endpoint.top_tokens(call()),
+            endpoint.ask("/tokenize", {}, TokenizeReply),
+        ):
+            with pytest.raises(ReplyBroken, match="exceeds 64 MiB"):
                 await asking
-        with pytest.raises(ReplyBroken, match="without an end"):
+        with pytest.raises(ReplyBroken, match="exceeds 64 MiB"):
             await endpoint.metrics(within_seconds=patient(10))
 
 
@@ -416,9 +408,9 @@ async def test_nobody_there_is_unreachable() -> None:
         endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
         for asking in (
             listen(endpoint),
-            endpoint.top_tokens(call(), top=1),
+            endpoint.top_tokens(call()),
             endpoint.model_card(),
-            endpoint.tokenize({}),
+            endpoint.ask("/tokenize", {}, TokenizeReply),
         ):
             with pytest.raises(Unreachable):
                 await asking
@@ -441,13 +433,13 @@ class FailingConnector(aiohttp.BaseConnector):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    "error", [*every_kind_of(aiohttp.ClientError), TimeoutError, OSError, ConnectionResetError, CompletionBroken]
+    "error", [*every_kind_of(aiohttp.ClientError), TimeoutError, OSError, ConnectionResetError, ReplyUnreadable]
 )
 async def test_no_exception_of_the_driver_gets_through(error: type[Exception]) -> None:
     raised = error.__new__(error)  # their constructors differ; only the class decides
     async with aiohttp.ClientSession(connector=FailingConnector(raised)) as http:
         endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
-        for asking in (endpoint.model_card(), endpoint.top_tokens(call(), top=1), listen(endpoint)):
+        for asking in (endpoint.model_card(), endpoint.top_tokens(call()), listen(endpoint)):
             with pytest.raises(EndpointFailed):
                 await asking
 
@@ -493,7 +485,7 @@ async def test_the_span_says_what_was_asked_and_used_but_no_content() -> None:
     assert sent.startswith(f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-")
     attributes = dict(span.attributes or {})
     assert span.name == "model.generate"
-    assert attributes["gen_ai.usage.input_tokens"] == 3
+    assert attributes["gen_ai.usage.input_tokens"] == 15
     assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert "비밀" not in str(attributes)
     assert dict(failed.attributes or {})["error.type"] == "broken"

@@ -22,11 +22,11 @@ def new_answer(who: Principal) -> LiveAnswer:
 
 
 def log_append(
-    *, first: int, events: Sequence[Event], ids_before: int = 0, token_ids: Sequence[int] = (), outcome: bytes = b""
+    *, first: int, events: Sequence[Event], output_before: int = 0, output: bytes = b"", outcome: bytes = b""
 ) -> LogAppend:
     """Return an append of events that are numbered from `first`."""
     entries = [entry_of(n, event) for n, event in enumerate(events, first)]
-    return LogAppend(entries=entries, ids_before=ids_before, token_ids=token_ids, outcome=outcome)
+    return LogAppend(entries=entries, output_before=output_before, output=output, outcome=outcome)
 
 
 @pytest.fixture

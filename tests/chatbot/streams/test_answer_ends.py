@@ -45,7 +45,9 @@ from chatbot.events import (
     to_json,
 )
 from chatbot.grounding import GroundingMode
-from chatbot.models import Delta, ModelDone, Models, Switched
+from chatbot.models import Delta, ModelDone, Models, Sampling, Switched
+from chatbot.models.generation import Generation
+from chatbot.models.wire import Piece
 from chatbot.notices import DegradationLevel, notice
 from chatbot.questions import CannedReply, canned_reply
 from chatbot.records import TurnFinished
@@ -58,7 +60,7 @@ from chatbot.streams import (
     LiveAnswer,
 )
 from chatbot.takeover import resume
-from chatbot.tokenizer import Tokenizer
+from chatbot.tokens import TokenCounter
 from chatbot.transcript import AnswerState, Outcome, Repair, Turn, checkpoint, outcome, state_of, turn_of
 from chatbot.turn import answer
 from evals.sample_bank import sample_banks
@@ -66,9 +68,9 @@ from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
 from knowledge.passage import Passage
 from knowledge.profiles import AnswerMode
-from llm_server.scripted import Behaviour, Template, write_tokenizer
+from llm_server.scripted import Behaviour, Template
 from tests.answers import customer, text_of
-from tests.chatbot.models.scripted_pool import Served, serve
+from tests.chatbot.models.scripted_pool import CHAT, Served, serve
 from tests.chatbot.streams.conftest import log_append
 from tests.patience import patient
 
@@ -117,11 +119,17 @@ class Withdrawals:
         yield
 
 
+def said(text: str) -> Delta:
+    """Return a piece of an answer from an endpoint without token ids."""
+    generation = Generation(CHAT, Sampling(max_tokens=400), most_tokens=400, count=lambda _: 1)
+    pieces = [part for part in generation.feed(Piece(text)) if isinstance(part, Delta)]
+    return pieces[0] if pieces else Delta("", 0, b"")
+
+
 @dataclass
 class Bank:
     """The parts of an answer, each of which a test may let fail, and what was written by them."""
 
-    tokenizer: Tokenizer
     yes: float = 0.99
     """The probability of an answer, as the probes judge it."""
     model: ChatError | None = None
@@ -148,7 +156,7 @@ class Bank:
 
     async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
         for word in ("최소 가입 금액은 ", "100만원", "입니다."):
-            yield Delta(word, tuple(self.tokenizer.encode(word)))
+            yield said(word)
         yield ModelDone("stop", Usage(prompt_tokens=5, answer_tokens=3), ("scripted",))
 
     async def unknown_share(self, *_: object, **__: object) -> float:
@@ -183,7 +191,7 @@ class Bank:
 
     def services(self) -> Services:
         models = self.models or SimpleNamespace(
-            choice_probabilities=self.choice_probabilities, stream=self.stream, tokenizer=self.tokenizer, model="m"
+            choice_probabilities=self.choice_probabilities, stream=self.stream, counter=TokenCounter(), model="m"
         )
         parts: dict[str, Any] = {
             "settings": self.settings,
@@ -244,16 +252,14 @@ async def taken_over(
     logged: Sequence[Event],
     turn: Turn | None = None,
     *,
-    token_ids: Sequence[int] = (),
+    output: bytes = b"",
 ) -> Asked:
     """Have the turn continued by a process of its own, after what a dead one has logged."""
     turn = turn or asked_turn()
     await answer_log.open(
         turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
     )
-    await answer_log.append(
-        turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, token_ids=token_ids), epoch=1
-    )
+    await answer_log.append(turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, output=output), epoch=1)
     await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     tasks.start_soon(registry.maintain_leases, partial(resume, services=bank.services()))
@@ -261,10 +267,8 @@ async def taken_over(
     return Asked(registry, turn.who, turn.answer_id)
 
 
-async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
-    bank = Bank(tokenizer)
+async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    bank = Bank()
     events = await (await ask(bank, answer_log, tasks)).events()
     assert isinstance(events[-1], Done)
     assert [message.text for message in bank.kept] == [former_turn().screened.text, text_of(events)]
@@ -273,9 +277,9 @@ async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(
 
 
 async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_it_does(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
+    answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    bank = Bank(tokenizer, store=StoreUnavailable())
+    bank = Bank(store=StoreUnavailable())
     events = await (await ask(bank, answer_log, tasks)).events()
     assert isinstance(events[-1], Done)
     await bank.deferred.retry()
@@ -297,7 +301,7 @@ class Stalled(Bank):
     goes_on: anyio.Event = field(default_factory=anyio.Event)
 
     async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        yield Delta(self.says, tuple(self.tokenizer.encode(self.says)))
+        yield said(self.says)
         if self.ends is not None:
             raise self.ends
         yield ModelDone("stop", Usage(prompt_tokens=5, answer_tokens=3), ("scripted",))
@@ -320,7 +324,6 @@ class Stalled(Bank):
     ids=["grounded", "broken off", "quoted", "refused", "without a model"],
 )
 async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_its_writer_died(
-    tokenizer: Tokenizer,
     answer_log: AnswerLog,
     tasks: TaskGroup,
     says: str,
@@ -328,7 +331,7 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
     model: ChatError | None,
 ) -> None:
     """Whatever the models would say to the successor: here all answer, and more than they did before."""
-    dying, successor = Stalled(tokenizer, says=says, ends=ends, model=model), Bank(tokenizer)
+    dying, successor = Stalled(says=says, ends=ends, model=model), Bank()
     turn = asked_turn()
     async with anyio.create_task_group() as process:
         first = await ask(dying, answer_log, process, turn)
@@ -372,7 +375,7 @@ def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
         degradation_level=DegradationLevel.QUOTED,
         cached_answer_id="c",
         probes=(0.5,),
-        repair=Repair((1,), (0.5,)),
+        repair=Repair("[]", (0.5,)),
     )
     read = state_of(outcome(decided))
     assert isinstance(read.error, Overloaded)
@@ -384,15 +387,15 @@ class Silent(Bank):
     """A bank whose model begins an answer and says nothing more."""
 
     async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        yield Delta("최소 가입 금액은 ", (1,))
+        yield said("최소 가입 금액은 ")
         await anyio.sleep_forever()
 
 
 @pytest.mark.parametrize("ends", ["a passage", "what is known of withdrawals"])
 async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_model(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup, ends: str
+    answer_log: AnswerLog, tasks: TaskGroup, ends: str
 ) -> None:
-    turn, bank = asked_turn(), Silent(tokenizer, settings=TurnSettings(grounding=GroundingMode.OFF))
+    turn, bank = asked_turn(), Silent(settings=TurnSettings(grounding=GroundingMode.OFF))
     if ends == "a passage":
         first, *others = turn.found.hits
         ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
@@ -420,9 +423,9 @@ class SlowToRank(Bank):
 
 
 async def test_a_customer_who_stops_while_sentences_are_ranked_has_stopped_the_answer(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
+    answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    bank = SlowToRank(tokenizer, settings=TurnSettings(answer=AnswerMode.QUOTE))
+    bank = SlowToRank(settings=TurnSettings(answer=AnswerMode.QUOTE))
     asked = await ask(bank, answer_log, tasks)
     with anyio.fail_after(patient(20)):
         await bank.ranks.wait()
@@ -434,20 +437,18 @@ async def test_a_customer_who_stops_while_sentences_are_ranked_has_stopped_the_a
 
 @pytest.mark.parametrize("reply", [None, CannedReply.EMERGENCY], ids=["of the model's probe", "of the question"])
 async def test_a_canned_reply_that_the_log_has_is_said_once(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
+    answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
 ) -> None:
-    turn, bank = replace(asked_turn(), reply=reply), Bank(tokenizer, yes=0.0)
+    turn, bank = replace(asked_turn(), reply=reply), Bank(yes=0.0)
     said = Token(text=canned_reply(reply or CannedReply.CANNOT_VERIFY, turn.language, sample_banks().first))
     events = await (await taken_over(bank, answer_log, tasks, (*BEGUN, said), turn)).events()
     assert (text_of(events), events[: len(BEGUN) + 1]) == (said.text, [*BEGUN, said])
     assert isinstance(events[-1], Done)
 
 
-async def test_an_outcome_that_nobody_can_read_is_none(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
+async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
-    bank, turn = Bank(tokenizer), asked_turn()
+    bank, turn = Bank(), asked_turn()
     await answer_log.open(
         turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
     )
@@ -463,10 +464,8 @@ async def test_an_outcome_that_nobody_can_read_is_none(
     assert text_of(events)
 
 
-async def test_a_hook_that_fails_keeps_no_customer_from_the_end(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
-    bank = Bank(tokenizer, hook=KeyError("a bug"))
+async def test_a_hook_that_fails_keeps_no_customer_from_the_end(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    bank = Bank(hook=KeyError("a bug"))
     events = await (await ask(bank, answer_log, tasks)).events()
     assert isinstance(events[-1], Done)
     assert len(bank.finished) == 1, "the next hook is called"
@@ -486,7 +485,6 @@ async def test_a_hook_that_fails_keeps_no_customer_from_the_end(
     ],
 )
 async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wanted_one_is_not(
-    tokenizer: Tokenizer,
     answer_log: AnswerLog,
     tasks: TaskGroup,
     *,
@@ -499,7 +497,7 @@ async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wante
     turn = replace(asked_turn(), reply=reply)
     if not quotable:
         turn = replace(turn, found=msgspec.structs.replace(turn.found, hits=()))
-    bank = Bank(tokenizer, model=model, withdrawals=Withdrawals(known=readable))
+    bank = Bank(model=model, withdrawals=Withdrawals(known=readable))
     events = await (await ask(bank, answer_log, tasks, turn)).events()
     assert isinstance(events[-1], Done)
     assert [finished.outcome for finished in bank.finished] == [counted]
@@ -522,9 +520,9 @@ BEGUN = (
     ids=["diverged without a model", "unknown", "diverged"],
 )
 async def test_an_answer_that_cannot_be_continued_ends_in_an_error(
-    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup, logged: tuple[Event, ...]
+    answer_log: AnswerLog, tasks: TaskGroup, logged: tuple[Event, ...]
 ) -> None:
-    bank = Bank(tokenizer, model=ModelUnavailable())
+    bank = Bank(model=ModelUnavailable())
     events = await (await taken_over(bank, answer_log, tasks, logged)).events()
     assert tuple(events[: len(logged)]) == logged
     assert isinstance(events[-1], Failed)
@@ -542,7 +540,6 @@ SECRET = re.compile(r"[\u0400-\u04ff🐟]|think>|\\\\u04")
 class Thinker:
     """A reasoning model on two endpoints, and what is traced and logged while it answers."""
 
-    tokenizer: Tokenizer
     served: Served
     turn: Turn
     answer_log: AnswerLog
@@ -551,7 +548,7 @@ class Thinker:
     caplog: pytest.LogCaptureFixture
 
     async def answered(
-        self, tasks: TaskGroup, *, die_after: int | None = None, after: Sequence[int] | None = None
+        self, tasks: TaskGroup, *, die_after: int | None = None, after: bytes | None = None
     ) -> tuple[str, Usage]:
         """Return the text and the charge of an answer whose endpoint, or whose writer, dies after some tokens."""
         for member, server in zip(self.served.members, self.served.servers, strict=True):
@@ -559,16 +556,16 @@ class Thinker:
             server.reset()
         turn = replace(self.turn, answer_id=AnswerId(uuid4().hex), who=customer())
         self.served.servers[self.served.home(turn.conversation.id)].tell(drop_after=die_after, times=1)
-        bank, logged = Bank(self.tokenizer, models=self.served.models), (*BEGUN, notice(NoticeCode.THINKING, "ko"))
+        bank, logged = Bank(models=self.served.models), (*BEGUN, notice(NoticeCode.THINKING, "ko"))
         with capture_logs() as logs:
             if after is None:
                 asked = await ask(bank, self.answer_log, tasks, turn)
             else:
-                asked = await taken_over(bank, self.answer_log, tasks, logged, turn, token_ids=after)
+                asked = await taken_over(bank, self.answer_log, tasks, logged, turn, output=after)
             events = await asked.events()
         left = [*map(repr, logs), *await self.left(bank, turn, events)]
         assert [text for text in left if SECRET.search(text)] == [], (die_after, after)
-        assert not await self.redis.exists(f"{{{turn.who.tenant}}}:answer:{turn.answer_id}:tokens")
+        assert not await self.redis.exists(f"{{{turn.who.tenant}}}:answer:{turn.answer_id}:output")
         assert [event.code for event in events if isinstance(event, Notice)].count(NoticeCode.THINKING) == 1
         assert NoticeCode.THINKING not in [notice.code for message in bank.kept for notice in message.notices]
         self.spans.clear()
@@ -603,33 +600,42 @@ class Thinker:
         return [value.decode() for value in values]
 
 
-@pytest.mark.parametrize(("template", "marked"), [("switched", True), ("opening", True), ("opening", False)])
+@pytest.mark.parametrize(
+    ("template", "marked", "parses"),
+    [("switched", True, True), ("opening", True, True), ("opening", True, False), ("plain", False, False)],
+)
 async def test_no_character_of_thinking_is_shown_kept_or_logged_wherever_it_is_cut(
     answer_log: AnswerLog,
     tasks: TaskGroup,
     redis: Redis,
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     template: Template,
     *,
     marked: bool,
+    parses: bool,
 ) -> None:
     caplog.set_level("DEBUG")
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    tokenizer = Tokenizer.load(write_tokenizer(tmp_path, template=template, marked=marked))
-    opened = "<think>\n" if template == "opening" else ""
-    turn = asked_turn()
-    prompt = replace(turn.prompt, answer_ids=(*turn.prompt.answer_ids, *tokenizer.encode(opened)))
-    turn = replace(turn, prompt=prompt, thinking_tokens=100, temperature=0.0)
-    behaviour = Behaviour(thinking=THINKING, sentences=1, template=template, marked=marked, probe=0.99)
-    async with serve(tokenizer, [behaviour] * 2, tracer=provider.get_tracer("endpoints")) as served:
-        thinker = Thinker(tokenizer, served, turn, answer_log, redis, spans, caplog)
+    turn = replace(asked_turn(), thinking_tokens=100, temperature=0.0)
+    behaviour = Behaviour(thinking=THINKING, sentences=1, template=template, marked=marked, parses=parses, probe=0.99)
+    async with serve([behaviour] * 2, tracer=provider.get_tracer("endpoints")) as served:
+        thinker = Thinker(served, turn, answer_log, redis, spans, caplog)
         whole = await thinker.answered(tasks)
-        output = tokenizer.encode(THINKING.removeprefix(opened) + whole[0])
-        assert whole[1].generated_tokens == len(output) + 1
-        assert whole[1].thinking_tokens == len(tokenizer.encode(THINKING.removeprefix(opened).rstrip()))
-        for k in range(len(output) + 1):
+        tokens = whole[1].generated_tokens
+        assert 0 < whole[1].thinking_tokens < tokens
+        for k in range(tokens):
             assert await thinker.answered(tasks, die_after=k) == whole, k
-            if k and not tokenizer.decode(output[:k]).endswith("\N{REPLACEMENT CHARACTER}"):
-                assert await thinker.answered(tasks, after=output[:k]) == whole, k
+        heard = await speak(served, turn)
+        for n in range(1, len(heard)):
+            after = b"".join(part.output for part in heard[:n])
+            assert await thinker.answered(tasks, after=after) == whole, n
+
+
+async def speak(served: Served, turn: Turn) -> list[Delta]:
+    """Return the pieces of the answer to a turn."""
+    stream = served.models.stream(
+        turn.prompt.answer, sampling=turn.sampling, conversation_id=turn.conversation.id, cache_salt=""
+    )
+    async with aclosing(stream) as parts:
+        return [part async for part in parts if isinstance(part, Delta)]

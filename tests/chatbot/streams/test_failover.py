@@ -61,7 +61,7 @@ class Speaker:
             if n == len(WORDS) // 2:
                 self.half.set()
                 await self.go_on.wait()
-            live.put(token_ids=[n])
+            live.put(output=bytes([n]))
             live.put(Token(text=word))
             await live.confirm_ownership()
         live.put(done())
@@ -78,14 +78,14 @@ async def read_all(registry: AnswerRegistry, live: LiveAnswer) -> list[Event]:
 
 
 async def forget_the_end(redis: Redis, live: LiveAnswer) -> None:
-    """Leave three events and two token ids, as a replica that lags has them."""
+    """Leave three events and two bytes of output, as a replica that lags has them."""
     key = f"{{{live.who.tenant}}}:answer:{live.answer_id}"
     await redis.xtrim(f"{key}:events", maxlen=0)
     await redis.delete(f"{key}:events")
     for n, word in enumerate(WORDS[:3], 1):
         await redis.xadd(f"{key}:events", {"name": "token", "data": f'{{"text":"{word}"}}'}, id=f"0-{n}")
     await redis.hset(key, "n", "3")
-    await redis.set(f"{key}:tokens", b"\0\0\0\0\1\0\0\0")
+    await redis.set(f"{key}:output", b"\0\1")
 
 
 async def forget_all(redis: Redis, _: LiveAnswer) -> None:
@@ -348,11 +348,11 @@ async def test_an_append_that_does_not_follow_changes_nothing(answer_log: Answer
     live = new_answer(customer())
     tenant, answer_id = live.who.tenant, live.answer_id
     await answer_log.open(live.who, answer_id, conversation_id="c", passages=[])
-    first = log_append(first=1, events=[Token(text="one")], token_ids=[1])
+    first = log_append(first=1, events=[Token(text="one")], output=b"1")
     assert await answer_log.append(tenant, answer_id, first, epoch=1) is WriterStanding.OWNED
     for gap in (
-        log_append(first=3, events=[Token(text="three")], ids_before=1, token_ids=[3]),
-        log_append(first=2, events=[Token(text="two")], ids_before=2, token_ids=[3]),
+        log_append(first=3, events=[Token(text="three")], output_before=1, output=b"3"),
+        log_append(first=2, events=[Token(text="two")], output_before=2, output=b"3"),
     ):
         assert await answer_log.append(tenant, answer_id, gap, epoch=1) is WriterStanding.BEHIND
         assert await answer_log.length(live.who, answer_id) == (1, False)

@@ -85,8 +85,8 @@ class Process:
 
     async def resume(self, live: LiveAnswer, taken: TakenOver) -> None:
         for n, word in enumerate(WORDS):
-            if n >= len(taken.token_ids):
-                live.put(token_ids=[n])
+            if n >= len(taken.output):
+                live.put(output=bytes([n]))
             live.put(Token(text=word))
         await self.go_on.wait()
         live.put(done(usage=USED))
@@ -127,7 +127,7 @@ class Asked:
             if n == len(WORDS) // 2:
                 process.half.set()
                 await process.go_on.wait()
-            live.put(token_ids=[n])
+            live.put(output=bytes([n]))
             live.put(Token(text=word))
         with anyio.CancelScope(shield=True):
             await live.confirm_ownership()

@@ -65,8 +65,8 @@ class Replica:
         reason = FinishReason.CANCELLED
         try:
             for n, word in enumerate(WORDS):
-                if n >= len(live.token_ids):
-                    live.put(token_ids=[n])
+                if n >= len(live.output):
+                    live.put(output=bytes([n]))
                 live.put(Token(text=word))
                 if n == len(WORDS) // 2:
                     await self.go_on.wait()
@@ -125,7 +125,7 @@ async def half_said(answer_log: AnswerLog, who: Principal, words: int = 4) -> An
     answer_id = AnswerId(uuid4().hex)
     await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
     events = [Token(text=word) for word in WORDS[:words]]
-    written = log_append(first=1, events=events, ids_before=0, token_ids=range(words))
+    written = log_append(first=1, events=events, output=bytes(range(words)))
     await answer_log.append(who.tenant, answer_id, written, epoch=1)
     return answer_id
 
@@ -140,7 +140,7 @@ async def test_only_a_lapsed_lease_may_be_taken_and_all_that_a_successor_needs_c
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert (taken.epoch, taken.sub, taken.conversation_id, taken.checkpoint) == (2, who.sub, "c", b"the turn")
-    assert taken.token_ids == (0, 1, 2, 3)
+    assert taken.output == bytes(range(4))
     assert taken.events == tuple(Token(text=word) for word in WORDS[:4])
     assert not taken.cancelled
     assert await answer_log.take_over(who.tenant, answer_id) is None, "the successor holds the lease"
@@ -169,7 +169,7 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
     assert await answer_log.take_over(who.tenant, answer_id) is None
     assert await answer_log.length(who, answer_id) == (5, True)
     assert await redis.hget(f"{{{who.tenant}}}:answer:{answer_id}", "frame") is None
-    assert not await redis.exists(f"{{{who.tenant}}}:answer:{answer_id}:tokens")
+    assert not await redis.exists(f"{{{who.tenant}}}:answer:{answer_id}:output")
 
 
 @pytest.mark.parametrize("late", ["its opening", "an append"])
@@ -183,7 +183,7 @@ async def test_a_command_that_arrives_after_the_end_of_its_answer_opens_it_to_no
         await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
     else:
         events = [Token(text=WORDS[3])]
-        await answer_log.append(who.tenant, answer_id, log_append(first=4, events=events, ids_before=3), epoch=1)
+        await answer_log.append(who.tenant, answer_id, log_append(first=4, events=events, output_before=3), epoch=1)
     assert await answer_log.length(who, answer_id) == (5, True)
     assert await answer_log.running(who.tenant, [answer_id]) == set()
 
@@ -191,25 +191,14 @@ async def test_a_command_that_arrives_after_the_end_of_its_answer_opens_it_to_no
 async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    again = log_append(first=3, events=[Token(text=w) for w in WORDS[2:6]], ids_before=2, token_ids=(2, 3, 4, 5))
+    again = log_append(first=3, events=[Token(text=w) for w in WORDS[2:6]], output_before=2, output=bytes((2, 3, 4, 5)))
     for _ in range(2):
         assert await answer_log.append(who.tenant, answer_id, again, epoch=1) is WriterStanding.OWNED
     await answer_log.give_up(who.tenant, {answer_id: 1})
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert taken.events == tuple(Token(text=word) for word in WORDS[:6])
-    assert taken.token_ids == tuple(range(6))
-
-
-async def test_ids_of_an_unfinished_character_make_room_for_the_successors(answer_log: AnswerLog) -> None:
-    who = customer()
-    answer_id = await half_said(answer_log, who)
-    shorter = log_append(first=5, events=[], ids_before=2, token_ids=(9,))
-    await answer_log.append(who.tenant, answer_id, shorter, epoch=1)
-    await answer_log.give_up(who.tenant, {answer_id: 1})
-    taken = await answer_log.take_over(who.tenant, answer_id)
-    assert taken is not None
-    assert taken.token_ids == (0, 1, 9)
+    assert taken.output == bytes(range(6))
 
 
 WRITES = st.lists(st.tuples(st.sampled_from(["first", "second"]), st.integers(1, 3)), max_size=20)
@@ -679,10 +668,10 @@ async def test_nothing_of_an_answer_is_kept_for_good(answer_log: AnswerLog, redi
     prefix, keep = f"{{{who.tenant}}}", AnswerLogSettings().keep
     answer_id = await half_said(answer_log, who)
     key = f"{prefix}:answer:{answer_id}"
-    for name in (key, f"{key}:events", f"{key}:tokens"):
+    for name in (key, f"{key}:events", f"{key}:output"):
         assert 0 < await redis.ttl(name) <= keep, name
         await redis.expire(name, 5)
-    await answer_log.append(who.tenant, answer_id, log_append(first=5, events=[done()], ids_before=4), epoch=1)
+    await answer_log.append(who.tenant, answer_id, log_append(first=5, events=[done()], output_before=4), epoch=1)
     kept = {name: await redis.ttl(name) async for name in redis.scan_iter(f"{prefix}*")}
     assert kept.keys() == {key.encode(), f"{key}:events".encode()}
     assert all(keep - 5 <= seconds <= keep for seconds in kept.values()), "an hour from its end on"

@@ -47,14 +47,6 @@ async def speak(live: LiveAnswer) -> None:
     live.put(Token(text="two"), done())
 
 
-async def a_negative_token_id(live: LiveAnswer) -> None:
-    live.put(Token(text="one "))
-    await live.confirm_ownership()
-    live.put(token_ids=[5, -1])
-    live.put(Token(text="two"))
-    await anyio.sleep_forever()
-
-
 async def a_text_that_cannot_be_encoded(live: LiveAnswer) -> None:
     live.put(Token(text="one "))
     await live.confirm_ownership()
@@ -82,7 +74,6 @@ async def no_last_event(live: LiveAnswer) -> None:
 @pytest.mark.parametrize(
     "work",
     [
-        a_negative_token_id,
         a_text_that_cannot_be_encoded,
         an_end_that_cannot_be_encoded,
         an_exception,
@@ -239,12 +230,12 @@ async def test_a_successor_gets_what_stands_for_entries_that_it_cannot_read(
     await answer_log.open(who, answer_id, conversation_id="c", passages=[])
     await redis.xadd(f"{{{who.tenant}}}:answer:{answer_id}:events", {"name": "later", "data": "{}"}, id="0-1")
     await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "n", "1")
-    await redis.set(f"{{{who.tenant}}}:answer:{answer_id}:tokens", b"\1\0\0\0\2")
+    await redis.set(f"{{{who.tenant}}}:answer:{answer_id}:output", b"\1\2")
     await answer_log.give_up(who.tenant, {answer_id: 1})
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert taken.events == (Unknown(name="later", data=b"{}"),)
-    assert taken.token_ids == (1,)
+    assert taken.output == b"\1\2"
 
 
 def test_a_field_of_a_later_release_is_passed_over() -> None:

@@ -1,14 +1,12 @@
 """A successor says everything again: what the log has is dropped, wherever its writer died."""
 
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
 from chatbot.grounding import GroundingMode
-from chatbot.streams.resume import Diverged, RepetitionCheck, whole_tokens
+from chatbot.streams.resume import Diverged, RepetitionCheck
 from tests.chatbot.grounding.fed_streams import ANSWERS, events_of, merged, stream
 
 
@@ -92,14 +90,3 @@ def test_what_a_writer_ended_with_can_be_told_from_what_it_did_not_say() -> None
 def test_an_answer_may_end_before_all_is_said_again() -> None:
     done = Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None)
     assert RepetitionCheck([Token(text="one")]).new_events([done]) == [done]
-
-
-def test_a_successor_goes_on_after_the_last_whole_character() -> None:
-    letters = "가a".encode()
-    ids = [*letters, *"나".encode()[:2]]
-
-    def decode(ids: Sequence[int]) -> str:
-        return bytes(ids).decode("utf-8", errors="replace")
-
-    assert whole_tokens(ids, decode) == tuple(letters)
-    assert whole_tokens([], decode) == ()

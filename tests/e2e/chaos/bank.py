@@ -16,7 +16,6 @@ from redis import Redis as BlockingRedis
 from redis.exceptions import RedisError
 
 from chatbot.api import LocalSigner, key_pair
-from llm_server.scripted import write_tokenizer
 from tests.conftest import DURABLE, RedisServer, free_port, redis_server
 from tests.e2e.chaos.starting import start_again
 from tests.e2e.cluster import Cluster, Server, balanced, scripted
@@ -172,11 +171,9 @@ def opened_bank(folder: Path) -> Iterator[Bank]:
         models = (scripted(folder, 0, script=script), scripted(folder, 1, script=script))
         clocks = (folder / "clock-0", folder / "clock-1") if LIBRARY is not None else None
         private, public = key_pair(first)
-        write_tokenizer(folder / "tokenizer", template="switched", marked=True)
         environment = chat_environment(public, redis.url) | {
             "DATABASE_URL": database_url,
             "LLM_URLS": ",".join(model.url for model in models),
-            "LLM_TOKENIZER": str(folder / "tokenizer"),
             "LLM_PROFILE": "scripted",
             **SETTINGS,
         }

@@ -62,7 +62,7 @@ from evals.questions import (
 )
 from evals.sample_bank import SAMPLE_BANK, sample_banks
 from ingest.settings import Settings
-from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
+from llm_server.scripted import Behaviour, scripted_server
 from tests.forked import Forked
 from tests.patience import patient
 from tests.tiny_embedder import tiny_weights
@@ -334,11 +334,8 @@ async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judg
     tmp_path: Path, bank: Dataset, tiny: Path
 ) -> None:
     part = tmp_path / "out" / "recorded.jsonl"
-    tokenizer = write_tokenizer(tmp_path / "tokenizer")
     async with scripted_server(Behaviour(sentences=1)) as server:
-        endpoint = ModelSettings.model_validate(
-            {"llm_urls": server.url, "llm_tokenizer": tokenizer, "llm_profile": "scripted"}
-        )
+        endpoint = ModelSettings.model_validate({"llm_urls": server.url, "llm_profile": "scripted"})
         own = OwnBank(banks=sample_banks(), grounding=GroundingMode.STRICT, endpoint=endpoint)
 
         async def recorded(name: str) -> tuple[Recording, int]:
@@ -389,7 +386,6 @@ def test_a_recording_of_another_prompt_is_not_written_over(tmp_path: Path) -> No
 async def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, bank: Dataset, tiny: Path) -> None:
     settings = {
         "llm_urls": "http://127.0.0.1:9",
-        "llm_tokenizer": write_tokenizer(tmp_path / "t"),
         "llm_profile": "scripted",
     }
     endpoint = ModelSettings.model_validate(settings)
@@ -403,7 +399,7 @@ def test_the_bank_is_that_of_the_chatbots_environment(monkeypatch: pytest.Monkey
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump(other | {"telephone": "1588-5000"}), "utf-8")
     for name, value in {
         "BANK_FILE": str(tmp_path / "bank.yaml"), "LLM_URLS": "http://model:8000",
-        "LLM_TOKENIZER": "/models/t", "LLM_PROFILE": "l4",
+        "LLM_PROFILE": "l4",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     own = own_bank()

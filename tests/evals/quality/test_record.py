@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from chatbot.grounding import NO_QUOTES, QuoteCandidates, quoted_answer
-from chatbot.tokenizer import Tokenizer
 from evals.quality.record import Recorder, checked_today
 from evals.sample_bank import sample_banks
-from llm_server.scripted import Behaviour, write_tokenizer
+from llm_server.scripted import Behaviour
 from tests.chatbot.models.scripted_pool import serve
 from tests.passages import DEPOSIT, indexed_passages
 
@@ -22,10 +21,9 @@ async def test_the_model_s_choice_among_quotes_is_recorded_where_grounding_withh
     tmp_path: Path,
 ) -> None:
     question = "정기예금의 기본 금리와 중도해지 금리는 얼마인가요?"
-    tokenizer = Tokenizer.load(write_tokenizer(tmp_path / "tokenizer"))
     async with (
         indexed_passages(tmp_path / "index") as index,
-        serve(tokenizer, [Behaviour(chooses=(0.2, 0.6))]) as served,
+        serve([Behaviour(chooses=(0.2, 0.6))]) as served,
     ):
         recorder = Recorder(served.models, index)
         ranked = QuoteCandidates.of(question, [LONG_DEPOSIT]).ranked()

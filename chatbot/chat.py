@@ -1,0 +1,34 @@
+"""A chat as it is sent to a model (pure)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """The messages of one prompt; `tokens` is their count, or an estimate.
+
+    `thinks`: a reasoning model may think before it answers.
+    """
+
+    messages: Sequence[Message]
+    tokens: int
+    thinks: bool = True
+
+
+def alternating(messages: Iterable[Message]) -> list[Message]:
+    """Join consecutive messages of one role: many chat templates reject them otherwise."""
+    runs = groupby(messages, key=lambda message: message.role)
+    return [Message(role, "\n\n".join(message.content for message in run)) for role, run in runs]

@@ -1,0 +1,151 @@
+"""Counting tokens without the server, and special tokens in text that is not the template's (no I/O but one file).
+
+A count is exact where the model's `tokenizer.json` is at hand. Otherwise it is an estimate: a ratio per script,
+measured at the start by the model's own counts of sample texts, times a margin (docs/decisions/0033-one-client.md).
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import tokenizers
+
+from chatbot.chat import Message
+
+MARGIN = 1.1
+"""How much an estimate exceeds the measured ratio; texts of one script differ by a few percent."""
+_SCRIPTS = (
+    re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]"),
+    re.compile(r"[A-Za-z]"),
+    re.compile(r"[^ A-Za-z\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]"),
+)
+"""Hangul, Latin letters, and everything else but spaces, which tokenizers join with the word that follows."""
+SAMPLES = (
+    "정기예금을 중도해지하면 기본이율의 일부만 적용되며 만기 전에 찾은 이자는 다시 계산됩니다. "
+    "예금자보호 한도와 우대 조건은 상품 설명서에서 확인할 수 있습니다.",
+    "Early withdrawal of a term deposit reduces the interest that you are paid. The conditions and the limit of "
+    "deposit protection are stated in the product description.",
+    "1,000,000원 (0.5%) | 2024-03-15 | 3.10% / 12개월; 1599-0000 [1] <a> 2,500,000 ~ 5.25% #12 50:50",
+)
+"""A text of mostly one script each."""
+_TEMPLATE_TOKENS = 8
+"""Of one message, for its role and its end."""
+
+
+@dataclass(slots=True)
+class TokenCounter:
+    """Counts the tokens of texts; `ratios` are tokens per character of each script."""
+
+    ratios: tuple[float, float, float] = (1.0, 0.3, 0.9)
+    template_tokens: int = _TEMPLATE_TOKENS
+    exact: Callable[[str], int] | None = None
+    margin: float = field(default=MARGIN)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens `text` is inside a message, rather too many than too few."""
+        if self.exact is not None:
+            return self.exact(text)
+        return math.ceil(self.margin * sum(n * ratio for n, ratio in zip(_letters(text), self.ratios, strict=True)))
+
+    def count_chat(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the messages are with what a chat template puts around them."""
+        return sum(self.count(message.content) + self.template_tokens for message in messages) + self.template_tokens
+
+    def calibrate(self, counts: Sequence[int]) -> None:
+        """Set the ratios by the model's own counts of `SAMPLES`: each script's by the sample that is mostly of it."""
+        ratios = list(self.ratios)
+        for _ in range(4):  # each sample has some of the other scripts
+            for script, (sample, count) in enumerate(zip(SAMPLES, counts, strict=True)):
+                letters = _letters(sample)
+                others = sum(letters[n] * ratios[n] for n in range(len(ratios)) if n != script)
+                ratios[script] = max(0.05, (count - others) / letters[script])
+        self.ratios = (ratios[0], ratios[1], ratios[2])
+
+
+def _letters(text: str) -> tuple[int, ...]:
+    return tuple(len(script.findall(text)) for script in _SCRIPTS)
+
+
+class UnknownTokenizer(Exception):
+    """The file is not a tokenizer; the message says why."""
+
+
+class _AddedToken(msgspec.Struct, frozen=True):
+    content: str
+
+
+class _File(msgspec.Struct, frozen=True):
+    added_tokens: tuple[_AddedToken, ...] = ()
+
+
+def read_tokenizer(path: Path) -> tuple[Callable[[str], int], tuple[str, ...]]:
+    """Return what counts a text's tokens, and the added tokens, of a `tokenizer.json` or its folder (blocking).
+
+    Raises:
+        UnknownTokenizer: it cannot be read.
+    """
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        text = file.read_bytes()
+        added = msgspec.json.decode(text, type=_File).added_tokens
+        library = tokenizers.Tokenizer.from_buffer(text)
+    except Exception as exc:  # the library raises nothing narrower
+        raise UnknownTokenizer(f"{file} is not a tokenizer that can be read ({exc}): set the served model's") from exc
+    library.no_truncation()
+    return lambda text: len(library.encode(text, add_special_tokens=False)), tuple(token.content for token in added)
+
+
+FAMILY_MARKERS = (
+    *("<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|endoftext|>", "<|endofprompt|>", "<|fim_prefix|>"),
+    *("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>"),
+    *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<s>", "</s>"),
+    *(
+        "[INST]",
+        "[/INST]",
+        "[SYSTEM_PROMPT]",
+        "[/SYSTEM_PROMPT]",
+        "[AVAILABLE_TOOLS]",
+        "[TOOL_CALLS]",
+        "[TOOL_RESULTS]",
+    ),
+    *("<<SYS>>", "<</SYS>>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]"),
+    *("<|start|>", "<|channel|>", "<|message|>", "<|return|>", "<|call|>", "<|constrain|>"),
+    *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+    *("<think>", "</think>", "[THINK]", "[/THINK]", "<tool_call>", "</tool_call>", "<|vision_start|>", "<|image_pad|>"),
+)
+"""Markers of the model families, neutralised where neither a tokenizer's file nor the server names its own."""
+_SIMILAR_SIGNS = str.maketrans("<>|[]{}/_▁｜", "‹›¦()()∕‗‗¦")
+_WIDE = 0xFEE0
+"""The distance from an ASCII sign to its full-width form, which some normalizers turn back."""
+
+
+class SpecialTokens:
+    """Keeps the special tokens of a model out of messages: `markers` are their texts."""
+
+    def __init__(self, markers: Iterable[str] = ()) -> None:
+        self.markers = tuple(sorted({marker for marker in (*FAMILY_MARKERS, *markers) if marker.strip()}, key=len))
+        longest_first = reversed(self.markers)
+        self._pattern = re.compile("|".join("".join(map(_either_width, marker)) for marker in longest_first))
+
+    def neutralise(self, text: str) -> str:
+        """Return the text with similar signs, or a space, in each special token, so that it stays text."""
+        # Lone surrogates cannot be sent.
+        text = text.encode("utf-8", "replace").decode()
+        while (harmless := self._pattern.sub(_harmless, text)) != text:
+            text = harmless
+        return text
+
+
+def _either_width(sign: str) -> str:
+    wide = chr(ord(sign) + _WIDE) if "!" <= sign <= "~" else ""
+    return f"[{re.escape(sign)}{wide}]"
+
+
+def _harmless(match: re.Match[str]) -> str:
+    marker = "".join(chr(ord(sign) - _WIDE) if "！" <= sign <= "～" else sign for sign in match[0])
+    harmless = marker.translate(_SIMILAR_SIGNS)
+    return harmless if harmless != marker else " ".join(marker) if len(marker) > 1 else "·"

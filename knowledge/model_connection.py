@@ -1,0 +1,306 @@
+"""The connection to a model's server over HTTP, shared by answers, embeddings and reranking: address, TLS, errors.
+
+EndpointFailed             the call failed; `outcome` is a closed set for metrics
+├── EndpointAway           it cannot be asked now
+│   ├── Unreachable        unreachable   no connection
+│   ├── QueueFull          busy          it works, but its queue is full
+│   ├── DeadlineExceeded   slow          a deadline passed; `phase` says which
+│   └── ReplyBroken        broken        an error status, a cut connection, undecodable bytes, an aborted answer
+└── EndpointRefused        it refuses us or the request; asking again does not help
+    ├── RequestRejected    refused       our request is at fault; `body` is the beginning of the server's reply
+    ├── WrongModel         unfit         it serves another model, or has no such route
+    └── AccessDenied       unfit         it refuses our key or certificate, or we do not trust its certificate
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Literal
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from knowledge.breaker import CallResult
+from knowledge.tls import tls_reason
+
+FailureName = Literal["unreachable", "busy", "slow", "broken", "refused", "unfit", "stopped"]
+Phase = Literal["first token", "between tokens", "whole answer", "reply"]
+
+# Three connection attempts that time out must leave time for the hand-off within 2 s.
+CONNECT_SECONDS = 0.6
+# Over the internet, TLS included: a lost packet is sent again after a second.
+REMOTE_CONNECT_SECONDS = 2.5
+# uvicorn, and so vLLM, closes an idle connection after 5 s: ours are kept for less, or a call would meet a closed one.
+KEEP_ALIVE_SECONDS = 4.0
+MOST_REPLY_BYTES = 64 * 2**20
+# How much of a server's explanation of a refusal is read, and how long it is waited for.
+_LONGEST_REFUSAL_BYTES = 8192
+_REFUSAL_SECONDS = 1.0
+# vLLM's admission control, Ollama and OpenAI answer 503 with these words; any other 503 (a proxy's, a broken engine's,
+# that of a server that loads its model) is a failure.
+_BUSY_WORDS = (b"on a different instance", b"server busy", b"overloaded")
+# OpenAI's reasoning models refuse `logprobs` with a 403 of this type.
+_BAD_REQUEST = b"invalid_request_error"
+
+RESULTS: Final[Mapping[str, CallResult | None]] = {
+    "ok": CallResult.OK,
+    "left": None,
+    "busy": None,
+    "stopped": None,
+    "refused": CallResult.OK,
+    "unreachable": CallResult.FAILED,
+    "slow": CallResult.FAILED,
+    "broken": CallResult.FAILED,
+    "unfit": CallResult.FAILED,
+}
+"""What an outcome counts for a breaker; None where it says nothing about the server."""
+
+
+class EndpointFailed(Exception):
+    """A call to an endpoint failed."""
+
+    outcome: ClassVar[FailureName] = "broken"
+
+
+class EndpointAway(EndpointFailed):
+    """It cannot be asked now."""
+
+
+class Unreachable(EndpointAway):
+    outcome = "unreachable"
+
+
+class QueueFull(EndpointAway):
+    outcome = "busy"
+
+
+class DeadlineExceeded(EndpointAway):
+    outcome = "slow"
+
+    def __init__(self, phase: Phase, endpoint: str) -> None:
+        super().__init__(f"{endpoint}: no answer in time (the deadline for the {phase})")
+        self.phase = phase
+
+
+class ReplyBroken(EndpointAway):
+    outcome = "broken"
+
+
+class EndpointRefused(EndpointFailed):
+    """It refuses us or the request; asking again does not help."""
+
+
+class RequestRejected(EndpointRefused):
+    outcome = "refused"
+
+    def __init__(self, message: str, *, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body
+
+
+class WrongModel(EndpointRefused):
+    outcome = "unfit"
+
+
+class AccessDenied(EndpointRefused):
+    outcome = "unfit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What an endpoint is given with every request: headers (with its key), our TLS, and fields of its own."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: ssl.SSLContext | None = None
+    extra_body: Mapping[str, object] = field(default_factory=dict)
+    address: str | None = None
+    """The address of the URL's host to connect to; TLS verifies the host all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remedies:
+    """What the messages of refusals name: what to set for the key, for TLS, and for the address and model."""
+
+    key: str = "set the one of this endpoint"
+    tls: str = "set `ca_file`, `cert_file` and `key_file`"
+    address: str = "look at its `urls` and `model`"
+
+
+class Connection:
+    """One address of a model's server over a shared HTTP session."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, url: URL, *, access: Access | None = None, remedies: Remedies | None = None
+    ) -> None:
+        self.url = url
+        self.access = access or Access()
+        address = self.access.address
+        self._at = url if address is None else url.with_host(address)
+        self._host_header = {} if address is None else {"Host": url.host_port_subcomponent or ""}
+        self._server_name = url.host if address is not None and url.scheme == "https" else None
+        self._remedies = remedies or Remedies()
+        self._http = http
+        self._connect_seconds = REMOTE_CONNECT_SECONDS if url.scheme == "https" else CONNECT_SECONDS
+        self.name = f"{self._at.host}:{self._at.port}{url.path.rstrip('/')}"
+
+    async def send(
+        self, method: Literal["GET", "POST"], path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> aiohttp.ClientResponse:
+        """Send a request to a path below the address, or to the address itself."""
+        at = self._at.joinpath(path.removeprefix("/")).with_query(self._at.query) if path else self._at
+        return await self._http.request(
+            method,
+            at,
+            data=None if body is None else msgspec.json.encode(body),
+            allow_redirects=False,  # a prompt and a key go to the configured address and nowhere else
+            headers={
+                "Content-Type": "application/json",
+                **self._host_header,
+                **self.access.headers,
+                **(headers or {}),
+            },
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
+            ssl=self.access.tls or True,
+            server_hostname=self._server_name,
+        )
+
+    async def exchange(self, method: Literal["GET", "POST"], path: str, body: object = None, *, until: float) -> bytes:
+        """Return the body of a reply that is not a stream, due at the event loop's time `until`.
+
+        Raises:
+            EndpointFailed: a subclass says why.
+        """
+        async with self.deadline("reply", until), await self.send(method, path, body) as response:
+            await self.check_status(response)
+            return await self.whole(response)
+
+    @asynccontextmanager
+    async def deadline(self, phase: Phase, until: float) -> AsyncGenerator[asyncio.Timeout]:
+        """Set a deadline (the event loop's time) and translate the driver's exceptions."""
+        with self.translating_errors():
+            try:
+                async with asyncio.timeout_at(until) as wait:
+                    yield wait
+            except aiohttp.ServerTimeoutError:
+                raise
+            except TimeoutError as exc:
+                raise self.timed_out(phase) from exc
+
+    def timed_out(self, phase: Phase) -> EndpointFailed:
+        """Return the failure that the end of a wait means."""
+        return DeadlineExceeded(phase, self.name)
+
+    async def check_status(self, response: aiohttp.ClientResponse) -> None:
+        """Raise the meaning of a status other than 200."""
+        if response.status == 200:
+            return
+        beginning = await _beginning(response)
+        response.close()
+        # A firewall in front of it refuses a question by a page; a wrong key is refused at the first call, a GET.
+        by_firewall = response.status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
+        raise self.failure(response.status, beginning, by_firewall=by_firewall)
+
+    def failure(self, status: int, beginning: bytes, *, by_firewall: bool = False) -> EndpointFailed:
+        """Return the meaning of a status, with the beginning of the reply."""
+        if status == 429 and b"insufficient_quota" in beginning:
+            return AccessDenied(f"{self.name}: its quota is used up")
+        if status in (429, 529) or (status == 503 and any(words in beginning for words in _BUSY_WORDS)):
+            return QueueFull(f"{self.name}: its queue is full ({status})")
+        if status in (401, 403) and _BAD_REQUEST not in beginning and not by_firewall:
+            return AccessDenied(f"{self.name}: it refused the key ({status}): {self._remedies.key}")
+        if status in (400, 403, 413, 422):
+            return self.rejected(status, beginning, by_firewall=by_firewall)
+        if status in (404, 405, 501):
+            return WrongModel(
+                f"{self.name}: it has no such model or route ({status}{reason_in(beginning)}): {self._remedies.address}"
+            )
+        return ReplyBroken(f"{self.name}: status {status}")
+
+    def rejected(self, status: int, beginning: bytes, *, by_firewall: bool) -> EndpointRefused:  # noqa: ARG002
+        """Return the meaning of a refused request."""
+        return RequestRejected(
+            f"{self.name}: it refused the request ({status}): {self._remedies.address}", body=beginning
+        )
+
+    async def whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body of a reply.
+
+        Raises:
+            ReplyBroken: it is longer than any such reply.
+        """
+        body = bytearray()
+        async for data in response.content.iter_any():
+            body += data
+            if len(body) > MOST_REPLY_BYTES:
+                raise ReplyBroken(f"{self.name}: the reply exceeds {MOST_REPLY_BYTES >> 20} MiB")
+        return bytes(body)
+
+    @contextmanager
+    def translating_errors(self) -> Iterator[None]:
+        """Translate the driver's exceptions."""
+        try:
+            yield
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            if reason := tls_reason(exc):
+                raise self._no_tls(reason) from exc
+            raise Unreachable(f"{self.name}: no connection") from exc
+        except (aiohttp.ClientError, OSError, RecursionError) as exc:
+            if reason := tls_reason(exc):
+                raise self._no_tls(reason) from exc
+            # Only its class: a parser's message quotes what it could not parse, which may be a customer's answer.
+            hint = " (a server that wants a client certificate does this, too)" if self.url.scheme == "https" else ""
+            raise ReplyBroken(f"{self.name}: {type(exc).__name__}{hint}") from exc
+
+    def _no_tls(self, reason: str) -> AccessDenied:
+        return AccessDenied(f"{self.name}: no TLS connection ({reason}): {self._remedies.tls}")
+
+
+@asynccontextmanager
+async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
+    """Open the session of connections to model servers; their number is limited by admission, their time by calls."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # A gateway that compresses a stream keeps its tokens back until the end.
+        headers={"Accept-Encoding": "identity"},
+    ) as http:
+        yield http
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """Return the beginning of a refusal's body, as far as it comes."""
+    beginning = b""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_REFUSAL_SECONDS):
+            while data := await response.content.read(_LONGEST_REFUSAL_BYTES - len(beginning)):
+                beginning += data
+    return beginning
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+class _ErrorReply(msgspec.Struct):
+    """OpenAI's and vLLM's shape, and what TEI and Cohere write beside it."""
+
+    error: _Error | str = ""
+    message: str = ""
+
+
+_LONGEST_REASON = 200
+_ERRORS = msgspec.json.Decoder(_ErrorReply)
+
+
+def reason_in(reply: bytes) -> str:
+    """Return a server's explanation of an unknown model or route, as one short line behind a colon, or nothing."""
+    try:
+        decoded = _ERRORS.decode(reply)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+    reason = decoded.error.message if isinstance(decoded.error, _Error) else decoded.error
+    return "".join(f": {line}" for line in [" ".join((reason or decoded.message).split())[:_LONGEST_REASON]] if line)
