@@ -4,7 +4,7 @@ from chatbot.models.call import ModelCallFinished
 from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, number_choices
 from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, NotResumable, Switched, open_models
 from chatbot.models.endpoint import Endpoint
-from chatbot.models.generation import Begun, Delta, read_output
+from chatbot.models.generation import Begun, Delta, Generation, read_output
 from chatbot.models.pool import (
     SERVING_GROUPS,
     Group,
@@ -14,7 +14,7 @@ from chatbot.models.pool import (
     ModelsMisconfigured,
     ProfileName,
 )
-from chatbot.models.wire import Sampling, StreamDecoder, Thought
+from chatbot.models.wire import Piece, Sampling, StreamDecoder, Thought
 
 __all__ = [
     "LEAST_CHOICE_MASS",
@@ -24,6 +24,7 @@ __all__ = [
     "Begun",
     "Delta",
     "Endpoint",
+    "Generation",
     "Group",
     "Member",
     "ModelCallFinished",
@@ -33,6 +34,7 @@ __all__ = [
     "ModelsFile",
     "ModelsMisconfigured",
     "NotResumable",
+    "Piece",
     "ProfileName",
     "Sampling",
     "StreamDecoder",

@@ -2,7 +2,7 @@
 
 from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, Template, byte_tokenizer
 from llm_server.scripted.server import ScriptedModel, scripted_server, write_tokenizer
-from llm_server.scripted.speech import Behaviour
+from llm_server.scripted.speech import Behaviour, decode, encode
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -10,6 +10,8 @@ __all__ = [
     "ScriptedModel",
     "Template",
     "byte_tokenizer",
+    "decode",
+    "encode",
     "scripted_server",
     "write_tokenizer",
 ]

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from chatbot.errors import StoreUnavailable
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.tokens import TokenCounter
-from llm_server.scripted.speech import encode
+from llm_server.scripted import encode
 from tests.conftest import DURABLE, RedisServer, redis_server
 
 PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)

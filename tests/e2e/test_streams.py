@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from llm_server.scripted.speech import encode
+from llm_server.scripted import encode
 from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
 from tests.e2e.conftest import KOREAN, new_customer, until
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of

@@ -27,8 +27,7 @@ from chatbot.models.wire import Sampling
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState
 from knowledge.model_connection import open_session
 from knowledge.profiles import Deadlines
-from llm_server.scripted import Behaviour, scripted_server
-from llm_server.scripted.speech import decode, encode
+from llm_server.scripted import Behaviour, decode, encode, scripted_server
 from tests.chatbot.models.scripted_pool import (
     ANSWER,
     CHAT,

@@ -20,8 +20,7 @@ from chatbot.models.wire import Sampling
 from chatbot.tokens import SpecialTokens
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import open_session
-from llm_server.scripted import Behaviour, ScriptedModel
-from llm_server.scripted.speech import encode
+from llm_server.scripted import Behaviour, ScriptedModel, encode
 from tests.chatbot.models.scripted_pool import ANSWER, CHAT, PATIENT, Served, ask, serve
 
 pytestmark = pytest.mark.anyio

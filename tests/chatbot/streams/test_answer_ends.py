@@ -45,9 +45,7 @@ from chatbot.events import (
     to_json,
 )
 from chatbot.grounding import GroundingMode
-from chatbot.models import Delta, ModelDone, Models, Sampling, Switched
-from chatbot.models.generation import Generation
-from chatbot.models.wire import Piece
+from chatbot.models import Delta, Generation, ModelDone, Models, Piece, Sampling, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.questions import CannedReply, canned_reply
 from chatbot.records import TurnFinished
