@@ -113,7 +113,7 @@ def test_a_level_of_the_log_may_be_written_in_small_letters(
     assert SERVICES[service]().log_level == level.upper()
 
 
-@pytest.mark.parametrize(("urls", "sentence"), [("", "set MODELS_FILE, or LLM_URLS"), ("llm:8000", "LLM_URLS__0: ")])
+@pytest.mark.parametrize(("urls", "sentence"), [("", "set MODELS_FILE or LLM_URLS"), ("llm:8000", "LLM_URLS__0: ")])
 def test_models_that_are_not_named_are_a_sentence(urls: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_URLS", urls)
     monkeypatch.setenv("LLM_TOKENIZER", "/models/a")

@@ -346,7 +346,7 @@ class Endpoint(Connection):
         Raises:
             EndpointFailed: a subclass says why.
         """
-        if not self.capabilities.tokenize:  # no vLLM
+        if self.capabilities is not PLAIN and not self.capabilities.tokenize:  # no vLLM
             raise ReplyBroken(f"{self.name}: it has no metrics")
         return (await self.exchange("GET", "/metrics", until=_now() + within_seconds)).decode("utf-8", "replace")
 
