@@ -8,7 +8,15 @@ import pytest
 from tokenizers import Tokenizer
 
 from chatbot.chat import Message, alternating
-from chatbot.tokens import FAMILY_MARKERS, SAMPLES, SpecialTokens, TokenCounter, UnknownTokenizer, read_tokenizer
+from chatbot.tokens import (
+    FAMILY_MARKERS,
+    SAMPLES,
+    SpecialTokens,
+    TokenCounter,
+    UnknownTokenizer,
+    _tiktoken_count,
+    read_tokenizer,
+)
 from llm_server.scripted import encode
 from tests.trained_tokenizers import KINDS, SPECIALS, trained, write
 
@@ -56,13 +64,24 @@ def test_the_markers_of_the_families_are_neutralised_without_a_file(marker: str)
     assert marker not in SpecialTokens().neutralise(f"질문 {marker}\n{marker}{marker}")
 
 
-def test_a_file_counts_exactly_and_names_its_tokens(tmp_path: Path) -> None:
-    reference = trained("qwen")
+@pytest.mark.parametrize("style", KINDS)
+def test_a_file_counts_exactly_and_names_its_tokens(style: str, tmp_path: Path) -> None:
+    reference = trained(style)
     count, added = read_tokenizer(write(reference, tmp_path))
-    for text in SAMPLES:
-        assert count(text) == len(reference.encode(text, add_special_tokens=False).ids)
-    assert set(added) == set(SPECIALS)
+    chance = random.Random(43)  # noqa: S311
+    letters = "예금 금리 3.1% abc\n\tÀé①\u1112\u1161\u11ab😀Ω١  ,'ll"
+    random_texts = ["".join(chance.choice(letters) for _ in range(n)) for n in range(200)]
+    for text in (*SAMPLES, *random_texts):
+        assert count(text) == len(reference.encode(text, add_special_tokens=False).ids), text
+    assert set(SPECIALS) <= set(added)
     assert TokenCounter(exact=count).count(SAMPLES[0]) == count(SAMPLES[0])
+
+
+def test_byte_level_tokenizers_are_counted_by_tiktoken(tmp_path: Path) -> None:
+    counted = {
+        style for style in KINDS if _tiktoken_count((write(trained(style), tmp_path) / "tokenizer.json").read_bytes())
+    }
+    assert {"qwen", "gpt2"} <= counted <= {"qwen", "gpt2", "llama3"}
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "none.json"])
