@@ -48,13 +48,16 @@ class Office:
     def links(self, name: str, kind: str = "") -> dict[str, str]:
         """Return the parts that a part is linked to, by the links' names; only those of a kind, where one is given."""
         folder, _, file = name.rpartition("/")
-        part = self.parts.get(join(folder, "_rels", f"{file}.rels"))
-        links = () if part is None else ElementTree.fromstring(part)  # noqa: S314  `unpack` refuses entities
+        links = self.root(join(folder, "_rels", f"{file}.rels"))
         return {
             link.get("Id", ""): normpath(join("/", folder, link.get("Target", ""))).lstrip("/")
             for link in links
             if link.get("TargetMode") != "External" and link.get("Type", "").endswith(kind)
         }
+
+    def root(self, name: str) -> Element:
+        """Return a part's outermost element; one without any inside for a part that is missing."""
+        return ElementTree.fromstring(self.parts.get(name, b"<none/>"))  # noqa: S314  `unpack` refuses entities
 
     def packed_again(self) -> BytesIO:
         """Return the file with every part that is not XML empty: the target of every link exists, and is blank."""
@@ -74,11 +77,7 @@ def local(element: Element) -> str:
 
 
 def unpack(path: Path) -> Office:
-    """Return an office file's parts.
-
-    Raises:
-        Unreadable: damaged, encrypted, hostile, too large, or an archive of some other kind.
-    """
+    """Return an office file's parts."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]

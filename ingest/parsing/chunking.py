@@ -7,7 +7,7 @@ which is quadratic in what it gets, gets at most LONGEST_PROSE characters at onc
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -97,10 +97,7 @@ class _Section:
     has_body: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    start: int
-    end: int
+_Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +137,7 @@ class Chunker:
         return max(len(piece) // CHARACTERS_A_TOKEN, bisect_left(self._token_starts, at + len(piece)) - first)
 
     def split(self, parsed: Parsed) -> list[Chunk]:
-        """Return the document's passages in order; none is empty.
-
-        Raises:
-            Unreadable: there are more than MOST_PASSAGES.
-        """
+        """Return the document's passages in order; none is empty."""
         text, page_starts = _joined(parsed)
         headings, tables = self._outline(text)
         chunks: list[Chunk] = []
@@ -172,16 +165,15 @@ class Chunker:
                 title = shortened(" ".join(_MARKUP.sub("", content).split()), LONGEST_HEADING)
                 headings.append(_Heading(first, after, int(token.tag[1]), title))
             elif token.type == "table_open":
-                tables.append(_Span(first, after))
+                tables.append((first, after))
         return headings, tables
 
     def _sections(self, text: str, headings: Sequence[_Heading]) -> list[_Section]:
         """Return the sections in order, small ones joined with the next unless that one has a higher heading."""
         merged: list[_Section] = []
         for section in self._single_sections(text, headings):
-            before = merged[-1] if merged else None
-            if before is not None and self._is_joined(before, section):
-                merged[-1] = _joined_sections(before, section)
+            if merged and self._is_joined(merged[-1], section):
+                merged[-1] = _joined_sections(merged[-1], section)
             else:
                 merged.append(section)
         return merged
@@ -208,26 +200,24 @@ class Chunker:
 
     def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
         """Yield (offset, piece): a table stays whole or is cut between rows, all else is cut by the splitter."""
-        first, after = (
-            bisect_left(tables, place, key=lambda table: table.start) for place in (section.start, section.end)
-        )
+        first, after = (bisect_left(tables, (place, 0)) for place in (section.start, section.end))
         inside = tables[first:after]
         if inside and self.count(text[section.start : section.end]) <= self._most:
             inside = []
         done = section.start
-        for table in inside:
-            rows = text[table.start : table.end].rstrip("\n")
-            before = list(self._prose(text, done, table.start))
+        for table, end in inside:
+            rows = text[table:end].rstrip("\n")
+            before = list(self._prose(text, done, table))
             if self.count(rows) > self._most:
                 yield from before
-                yield from self._rows(rows, table.start)
+                yield from self._rows(rows, table)
             else:
                 # The text that leads up to a table says what it is about: it stays with the table where both fit.
-                leads = bool(before) and self.count(text[before[-1][0] : table.end]) <= self._most
-                start = before.pop()[0] if leads else table.start
+                leads = bool(before) and self.count(text[before[-1][0] : end]) <= self._most
+                start = before.pop()[0] if leads else table
                 yield from before
-                yield start, text[start : table.end].rstrip("\n")
-            done = table.end
+                yield start, text[start:end].rstrip("\n")
+            done = end
         yield from self._prose(text, done, section.end)
 
     def _prose(self, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
@@ -297,20 +287,15 @@ class Chunker:
             if is_lone and len(waiting) + len(chunk.text) <= self._most * CHARACTERS_A_TOKEN:
                 waiting += chunk.text + "\n\n"
                 continue
-            kept.append(Chunk(text=waiting + chunk.text, section=chunk.section, page=chunk.page))
+            kept.append(replace(chunk, text=waiting + chunk.text))
             waiting = ""
         if waiting and kept:
-            last = kept.pop()
-            kept.append(Chunk(text=f"{last.text}\n\n{waiting.strip()}", section=last.section, page=last.page))
+            kept[-1] = replace(kept[-1], text=f"{kept[-1].text}\n\n{waiting.strip()}")
         return kept or list(chunks)
 
 
 def require_tokenizer(folder: Path) -> Path:
-    """Return the file of the tokenizer in an embedder's folder.
-
-    Raises:
-        WeightsMissing: it is missing.
-    """
+    """Return the file of the tokenizer in an embedder's folder; WeightsMissing, where it is missing."""
     file = folder / "tokenizer.json"
     if not file.exists():
         raise WeightsMissing(
@@ -322,11 +307,7 @@ def require_tokenizer(folder: Path) -> Path:
 
 @cache
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer of an embedder's folder, which stays as it is.
-
-    Raises:
-        WeightsMissing: it is missing.
-    """
+    """Return the tokenizer of an embedder's folder, which stays as it is."""
     return Tokenizer.from_file(str(require_tokenizer(folder)))
 
 
@@ -337,11 +318,7 @@ def open_chunker(chunking: Chunking) -> Chunker:
 
 
 def chunk_document(parsed: Parsed, chunker: Chunker) -> ChunkedDocument:
-    """Cut a document into passages.
-
-    Raises:
-        Unreadable: there are none, or too many.
-    """
+    """Cut a document into passages."""
     chunks = chunker.split(parsed)
     if not chunks:
         raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
@@ -392,14 +369,8 @@ def _joined_sections(before: _Section, section: _Section) -> _Section:
     else:
         common = (title for title, other in zip(before.path, section.path, strict=False) if title == other)
         path = tuple(common) or before.path[:1]
-    return _Section(
-        start=before.start,
-        end=section.end,
-        level=before.level,
-        path=path,
-        tokens=before.tokens + section.tokens,
-        has_body=before.has_body or section.has_body,
-    )
+    has_body, tokens = before.has_body or section.has_body, before.tokens + section.tokens
+    return replace(before, end=section.end, path=path, tokens=tokens, has_body=has_body)
 
 
 def _joined(parsed: Parsed) -> tuple[str, list[int]]:

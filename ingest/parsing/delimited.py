@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from io import StringIO
 from itertools import pairwise
 
-from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable, one_page
 from ingest.parsing.tables import title_rows, to_markdown
 from ingest.parsing.text import begins_markdown, first_heading
 
@@ -32,11 +32,7 @@ def delimiter_of(text: str) -> str | None:
 
 
 def parse_delimited(text: str, delimiter: str) -> Parsed:
-    """Return the rows as one table, after the lines above it.
-
-    Raises:
-        Unreadable: more than a million rows, or cells longer than 128 KiB.
-    """
+    """Return the rows as one table, after the lines above it."""
     try:
         rows = [row for row in csv.reader(StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(row)]
     except csv.Error as exc:
@@ -45,11 +41,8 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
         raise Unreadable(Reason.TOO_LARGE, "more than a million rows")
     titles = title_rows(rows)
     title_lines = [" ".join(cell for cell in row if cell) for row in rows[:titles]]
-    return Parsed(
-        format=Format.CSV,
-        title=(first_heading(title_lines[0]) or title_lines[0]) if title_lines else None,
-        pages=(Page(number=None, markdown="\n\n".join([*title_lines, to_markdown(rows[titles:])]).strip()),),
-    )
+    title = (first_heading(title_lines[0]) or title_lines[0]) if title_lines else None
+    return one_page(Format.CSV, "\n\n".join([*title_lines, to_markdown(rows[titles:])]).strip(), title)
 
 
 def _regular_rows(lines: Sequence[str], delimiter: str) -> tuple[int, int] | None:

@@ -3,14 +3,12 @@
 mammoth and markdownify instead of markitdown, because markitdown brings onnxruntime along for the same two calls.
 """
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
-from xml.parsers.expat import ExpatError
 
 import mammoth
 from bs4 import BeautifulSoup
@@ -19,7 +17,7 @@ from ingest.parsing.archive import Office, local
 from ingest.parsing.docx_hidden import Styles, as_transitional, remove_hidden, remove_hidden_drawings
 from ingest.parsing.docx_plain import say_plainly
 from ingest.parsing.html import to_text
-from ingest.parsing.parsed import Format, LeftOut, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, Parsed, one_page
 from ingest.parsing.text import first_heading
 
 _ROOTS = {"document", "footnotes", "endnotes", "comments", "hdr", "ftr", "styles"}
@@ -32,34 +30,13 @@ _STYLES = "\n".join(
 
 
 def parse_docx(office: Office) -> Parsed:
-    """Return a Word document's text.
-
-    Raises:
-        Unreadable: malformed.
-    """
-    try:
-        shown, left_out = _shown(office)
-        # mammoth would fetch external pictures; without pictures there is nothing to fetch.
-        html = mammoth.convert_to_html(
-            shown.packed_again(), style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image)
-        ).value
-    except (
-        zipfile.BadZipFile,
-        ExpatError,
-        ElementTree.ParseError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        OSError,
-    ) as exc:
-        raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
+    """Return a Word document's text."""
+    shown, left_out = _shown(office)
+    # mammoth would fetch external pictures; without pictures there is nothing to fetch.
+    no_images = mammoth.images.img_element(lambda _: {})
+    html = mammoth.convert_to_html(shown.packed_again(), style_map=_STYLES, convert_image=no_images).value
     markdown = to_text(BeautifulSoup(html, "lxml"))
-    return Parsed(
-        format=Format.DOCX,
-        title=office.title or first_heading(markdown),
-        pages=(Page(number=None, markdown=markdown),),
-        left_out=+left_out,
-    )
+    return one_page(Format.DOCX, markdown, office.title or first_heading(markdown), +left_out)
 
 
 def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
@@ -93,7 +70,3 @@ def _roots(office: Office) -> Iterator[tuple[str, Element]]:
             root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
             if local(root) in _ROOTS:
                 yield name, as_transitional(root)
-
-
-def _no_image(_image: object) -> dict[str, str]:
-    return {}

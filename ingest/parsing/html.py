@@ -1,6 +1,7 @@
 """HTML to Markdown: without scripts, styles and navigation; with headings, lists and tables, their spans filled in."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, pairwise, takewhile
 from uuid import uuid4
@@ -10,7 +11,7 @@ from bs4.builder import HTMLTreeBuilder
 from bs4.element import NavigableString, PreformattedString
 from markdownify import MarkdownConverter
 
-from ingest.parsing.parsed import Format, LeftOut, Page, Parsed
+from ingest.parsing.parsed import Format, LeftOut, Parsed, one_page
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 from ingest.parsing.text import first_heading
@@ -46,12 +47,7 @@ def parse_html(text: str) -> Parsed:
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
     hidden = _remove_hidden(soup)
     markdown = to_text(soup)
-    return Parsed(
-        format=Format.HTML,
-        title=title or first_heading(markdown),
-        pages=(Page(number=None, markdown=markdown),),
-        left_out={LeftOut.ELEMENT: hidden} if hidden else {},
-    )
+    return one_page(Format.HTML, markdown, title or first_heading(markdown), +Counter({LeftOut.ELEMENT: hidden}))
 
 
 def _remove_hidden(soup: BeautifulSoup) -> int:

@@ -22,7 +22,7 @@ from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import MOST_UNPACKED, Office, local
 from ingest.parsing.html import to_text
-from ingest.parsing.parsed import Format, LeftOut, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable, one_page
 from ingest.parsing.raised import raised
 from ingest.parsing.text import first_heading
 
@@ -49,11 +49,7 @@ _KINDS = {
 
 
 def parse_ole(path: Path) -> Parsed:
-    """Return an HWP 5 document.
-
-    Raises:
-        Unreadable: any other kind of file, or an HWP that cannot be read.
-    """
+    """Return an HWP 5 document."""
     data = path.read_bytes()
     if _ENCRYPTED_PACKAGE in data:
         raise Unreadable(Reason.ENCRYPTED, "the document is protected by a password")
@@ -61,7 +57,9 @@ def parse_ole(path: Path) -> Parsed:
         with olefile.OleFileIO(BytesIO(data)) as container:
             names = {"/".join(parts) for parts in container.listdir()}
             if "FileHeader" in names and any(name.startswith("BodyText/") for name in names):
-                return _parse_hwp(data, container)
+                _check_flags(container)
+                _check_streams(container)
+                return _parsed(Format.HWP, data, None)
     except (OSError, ValueError, IndexError, TypeError, AttributeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the file's container is damaged") from exc
     if any(_MESSAGE.match(name) for name in names):
@@ -69,22 +67,9 @@ def parse_ole(path: Path) -> Parsed:
     raise Unreadable(Reason.UNKNOWN_TYPE, "old Office formats (.doc, .xls, .ppt) are not supported: save as .docx")
 
 
-def _parse_hwp(data: bytes, container: olefile.OleFileIO) -> Parsed:
-    _check_flags(container)
-    _check_streams(container)
-    return _parsed(Format.HWP, data, None)
-
-
 def parse_hwpx(office: Office) -> Parsed:
-    """Return an HWPX document.
-
-    Raises:
-        Unreadable: protected, encrypted or malformed.
-    """
-    try:
-        shown, left_out = _shown(office)
-    except (ElementTree.ParseError, ValueError) as exc:
-        raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
+    """Return an HWPX document."""
+    shown, left_out = _shown(office)
     return replace(_parsed(Format.HWPX, shown.packed_again().getvalue(), office.title), left_out=+left_out)
 
 
@@ -170,11 +155,7 @@ def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
     if _PLACEHOLDER.search(rendered[:2000]) and len(rendered) < 2000:
         raise Unreadable(Reason.PROTECTED, "it is a distribution copy (배포용): upload the original")
     markdown = _tidied(rendered)
-    return Parsed(
-        format=kind,
-        title=title or first_heading(markdown),
-        pages=(Page(number=None, markdown=markdown),),
-    )
+    return one_page(kind, markdown, title or first_heading(markdown))
 
 
 def _tidied(rendered: str) -> str:

@@ -25,11 +25,7 @@ def image_format(head: bytes) -> Format | None:
 
 
 def lines_of_image(path: Path, on_page: OnPage) -> Iterator[list[Line]]:
-    """Yield the recognised lines of each picture of a file: a TIFF may have several.
-
-    Raises:
-        Unreadable: malformed, or too large.
-    """
+    """Yield the recognised lines of each picture of a file: a TIFF may have several."""
     with _opened(path) as image:
         for number in range(_page_count(image)):
             on_page()
@@ -37,11 +33,7 @@ def lines_of_image(path: Path, on_page: OnPage) -> Iterator[list[Line]]:
 
 
 def preview_image(path: Path, number: int, longest_side: int) -> tuple[int, bytes | None]:
-    """Return the number of pictures in a file, and one of them as a PNG; None where it has no such page.
-
-    Raises:
-        Unreadable: malformed, or too large.
-    """
+    """Return the number of pictures in a file, and one of them as a PNG; None where it has no such page."""
     with _opened(path) as image:
         count = _page_count(image)
         if not 1 <= number <= count:

@@ -13,7 +13,7 @@ from email.message import MIMEPart
 from email.utils import parsedate_to_datetime
 
 from ingest.parsing.html import parse_html
-from ingest.parsing.parsed import Format, LeftOut, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable, one_page
 from ingest.parsing.text import decode
 
 MOST_PARTS = 1000
@@ -35,11 +35,7 @@ def is_mail(head: bytes) -> bool:
 
 
 def parse_mail(data: bytes) -> Parsed:
-    """Return a message.
-
-    Raises:
-        Unreadable: encrypted, malformed, of too many parts, or with a Subject of more than 10,000 characters.
-    """
+    """Return a message."""
     try:
         message = message_from_bytes(data, policy=policy.default)
         parts = list(_parts(message))
@@ -50,8 +46,7 @@ def parse_mail(data: bytes) -> Parsed:
         text = "\n\n".join([*_head(message, title), body, *_attached(parts)])
     except (MessageError, LookupError, ValueError, AttributeError, TypeError) as exc:
         raise Unreadable(Reason.MALFORMED, "the message is damaged") from exc
-    pages = (Page(number=None, markdown=text.strip()),)
-    return Parsed(format=Format.EML, title=title or None, pages=pages, left_out=left_out)
+    return one_page(Format.EML, text.strip(), title or None, left_out)
 
 
 def _parts(message: MIMEPart) -> Iterator[MIMEPart]:

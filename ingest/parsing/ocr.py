@@ -70,11 +70,7 @@ class PageOrientation:
 
 
 def detect_orientation(picture: Picture) -> PageOrientation:
-    """Return the orientation of a page and the models for its script; upright where there is too little text to tell.
-
-    Raises:
-        Unreadable: tesseract or a language of it is missing, or it took more time or memory than a page may.
-    """
+    """Return the orientation of a page and the models for its script; upright where it has too little text."""
     fields = dict(line.split(": ", 1) for line in _tesseract(picture, "--psm", "0").splitlines() if ": " in line)
     languages = LANGUAGES.get(fields.get("Script", ""), OTHER_LANGUAGES)
     confident = float(fields.get("Orientation confidence", "0")) >= LEAST_TURN_CONFIDENCE
@@ -85,9 +81,6 @@ def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -
     """Return the lines of text in an upright picture, in order; boxes and heights are in points, as in a PDF.
 
     `seconds` are of a processor.
-
-    Raises:
-        Unreadable: tesseract or a language of it is missing, or it took more time or memory than a page may.
     """
     output = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt", seconds=seconds)
     return _lines(list(_words(output)), picture)

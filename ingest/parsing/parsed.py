@@ -60,7 +60,7 @@ class LeftOut(StrEnum):
 
 
 class Unreadable(Exception):
-    """A file that cannot become passages: the reason, and a sentence for its uploader."""
+    """A file that cannot become passages: the reason, and a sentence for its uploader. Each reader raises it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -95,3 +95,8 @@ class Parsed:
     def characters(self) -> int:
         """The length of the text in code points."""
         return sum(len(page.markdown) for page in self.pages)
+
+
+def one_page(kind: Format, markdown: str, title: str | None, left_out: Mapping[LeftOut, int] | None = None) -> Parsed:
+    """Return a document of a format without pages."""
+    return Parsed(format=kind, title=title, pages=(Page(number=None, markdown=markdown),), left_out=left_out or {})

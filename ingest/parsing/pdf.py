@@ -56,11 +56,7 @@ _FILE_NAME = re.compile(
 
 
 def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
-    """Return a PDF's pages.
-
-    Raises:
-        Unreadable: encrypted, malformed, too many pages, or pages without any text.
-    """
+    """Return a PDF's pages."""
     # Neither a letter's box nor a picture to recognise depends on the machine's fonts: pdfium falls back to its own.
     pdfium_c.FPDF_SetSystemFontInfo(None)
     document = open_pdf(path)
@@ -86,11 +82,7 @@ def is_pdf(head: bytes) -> bool:
 
 
 def open_pdf(path: Path) -> pypdfium2.PdfDocument:
-    """Open a PDF.
-
-    Raises:
-        Unreadable: encrypted, or damaged.
-    """
+    """Open a PDF."""
     try:
         return pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as exc:
@@ -110,11 +102,7 @@ class ReadPage:
 
 
 def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
-    """Return the document of pages that were read, without what their headers and footers repeat.
-
-    Raises:
-        Unreadable: they have no text.
-    """
+    """Return the document of pages that were read, without what their headers and footers repeat."""
     pages = [page.blocks for page in read]
     lines = [block for page in pages for block in page if isinstance(block, Line)]
     tables = sum(isinstance(block, Table) for page in pages for block in page)

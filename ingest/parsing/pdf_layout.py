@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 # A number that may be a page's: it stands alone, or before a word for pages.
 _PAGE_NUMBER = re.compile(r"(?<!\w)(?<!\d[.,])\d{1,5}(?=\s?(?:쪽|페이지|p\b)|(?!\w|[.,]\d|\s?[%％‰]))")
@@ -37,8 +38,7 @@ class Line:
     spaced_end: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
+class Box(NamedTuple):
     """A rectangle in PDF points from the bottom left."""
 
     left: float
@@ -61,16 +61,16 @@ class Upright:
     turn: int
     sheet: tuple[float, float, float, float]
 
-    def box(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
-        """Return a box of the page as it is on the turned page: left, bottom, right, top."""
+    def box(self, left: float, bottom: float, right: float, top: float) -> Box:
+        """Return a box of the page as it is on the turned page."""
         x0, y0, x1, y1 = self.sheet
         if self.turn == 90:
-            return bottom - y0, x1 - right, top - y0, x1 - left
+            return Box(bottom - y0, x1 - right, top - y0, x1 - left)
         if self.turn == 180:
-            return x1 - right, y1 - top, x1 - left, y1 - bottom
+            return Box(x1 - right, y1 - top, x1 - left, y1 - bottom)
         if self.turn == 270:
-            return y1 - top, left - x0, y1 - bottom, right - x0
-        return left, bottom, right, top
+            return Box(y1 - top, left - x0, y1 - bottom, right - x0)
+        return Box(left, bottom, right, top)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,33 +137,21 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
     lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
     found: dict[Block, list[str]] = {}
     for inwards in (lines[:-4:-1], lines[:3]):
-        apart = [not _follows(max(pair, key=_top), min(pair, key=_top)) for pair in pairwise(inwards)] + [True] * 2
+        apart = [not _follows(*sorted(pair, key=lambda line: -line.top)) for pair in pairwise(inwards)] + [True] * 2
         for at, line in enumerate(inwards[:2]):
             if _AMOUNT.search(line.text) is None:
-                is_counted = inwards[0] is lines[0] or not _has_words(line.text)
+                is_counted = inwards[0] is lines[0] or not any(map(str.isalpha, line.text))
                 as_it_is = [line.text] if any(apart[at:2]) else []
-                counted = [_counted(line.text, match, number) for match in _numbers(line.text, all_of_them=is_counted)]
+                counted = _counted(line.text, number, all_of_them=is_counted)
                 found[line] = [*found.get(line, ()), *as_it_is, *counted]
     return found
 
 
-def _numbers(text: str, *, all_of_them: bool) -> Iterator[re.Match[str]]:
-    """Yield what may be the number of a page, or only what a sign or a word for pages says to be one."""
+def _counted(text: str, number: int, *, all_of_them: bool) -> Iterator[str]:
+    """Yield a line for each number that may be a page's, or that a sign or a word for pages says to be one."""
     for match in _PAGE_NUMBER.finditer(text) if len(text) <= _LONGEST else ():
         if all_of_them or _APART_BEFORE.search(text[: match.start()]) or _APART_AFTER.match(text, match.end()):
-            yield match
-
-
-def _top(line: Line) -> float:
-    return line.top
-
-
-def _counted(text: str, match: re.Match[str], number: int) -> str:
-    return f"{text[: match.start()]}\0{int(match[0]) - number}{text[match.end() :]}"
-
-
-def _has_words(text: str) -> bool:
-    return any(c.isalpha() for c in text)
+            yield f"{text[: match.start()]}\0{int(match[0]) - number}{text[match.end() :]}"
 
 
 def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:

@@ -17,16 +17,12 @@ from ingest.parsing.raised import raised
 
 _SMALLEST = 1.5  # points, of the longer side of a letter's box
 _DEEPEST = 15  # forms within forms
-
 _MOST_DRAWN = 100_000  # letters of a page that are looked at
 _ANY_SIZE = 12.0  # points
-
 _MARKS: Final = frozenset("0123456789()[]")
 # Of the height of the letter that it stands behind; word processors take 0.58 to 0.65, raised by a third.
 _TALLEST: Final = 0.8
 _LOWEST: Final = 0.25
-
-
 _TextObject = Any  # ctypes has no name for it
 _Font = Any  # nor for this
 
@@ -66,9 +62,8 @@ def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
     text = page.get_textpage()
     for index in range(min(text.count_chars(), _MOST_DRAWN)):
         drawn, letter = pdfium_c.FPDFText_GetTextObject(text, index), pdfium_c.FPDFText_GetUnicode(text, index)
-        font = (
-            pdfium_c.FPDFTextObj_GetFont(drawn) if drawn and chr(letter).isprintable() and letter > ord(" ") else None
-        )
+        is_seen = drawn and chr(letter).isprintable() and letter > ord(" ")
+        font = pdfium_c.FPDFTextObj_GetFont(drawn) if is_seen else None
         if font and _is_unembedded(font) and not pdfium_c.FPDFFont_GetGlyphPath(font, letter, _ANY_SIZE):
             return True
     return False
@@ -86,13 +81,13 @@ def placed_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, upright
             continue
         x0, y0, x1, y1 = text.get_charbox(index, loose=True)
         hidden = None
-        if has_invisible and _is_letter_invisible(text, index):
+        if has_invisible and _is_invisible(pdfium_c.FPDFText_GetTextObject(text, index)):
             hidden = LeftOut.INVISIBLE
         elif x1 < left or x0 > right or y1 < bottom or y0 > top:
             hidden = LeftOut.OFF_PAGE
         elif max(x1 - x0, y1 - y0) < _SMALLEST:
             hidden = LeftOut.TINY
-        yield PlacedLetter(index, letter, _box(upright.box(x0, y0, x1, y1)), hidden)
+        yield PlacedLetter(index, letter, upright.box(x0, y0, x1, y1), hidden)
 
 
 def hidden_words(letters: Sequence[PlacedLetter]) -> Counter[LeftOut]:
@@ -114,18 +109,8 @@ def _is_unembedded(font: _Font) -> bool:
     return bool(pdfium_c.FPDFFont_GetIsEmbedded(font) == 0)
 
 
-def _is_letter_invisible(text: pypdfium2.PdfTextPage, index: int) -> bool:
-    drawn = pdfium_c.FPDFText_GetTextObject(text, index)
-    return bool(drawn) and _is_invisible(drawn)  # pdfium itself adds a hyphen where a word is broken
-
-
-def _is_invisible(drawn: _TextObject) -> bool:
-    return bool(pdfium_c.FPDFTextObj_GetTextRenderMode(drawn) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE)
-
-
-def _box(sides: tuple[float, float, float, float]) -> Box:
-    left, bottom, right, top = sides
-    return Box(left=left, bottom=bottom, right=right, top=top)
+def _is_invisible(drawn: _TextObject) -> bool:  # for a hyphen that pdfium adds where a word is broken there is none
+    return bool(drawn and pdfium_c.FPDFTextObj_GetTextRenderMode(drawn) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE)
 
 
 def with_raised(letters: Iterable[PlacedLetter]) -> Iterator[PlacedLetter]:

@@ -49,9 +49,8 @@ def _edges_of(page: pypdfium2.PdfPage, upright: Upright) -> Iterator[Edge]:
     for number, (start, end) in enumerate(_segments(page)):
         if number == MOST_RULES:
             return
-        left, bottom, right, top = upright.box(
-            min(start[0], end[0]), min(start[1], end[1]), max(start[0], end[0]), max(start[1], end[1])
-        )
+        (x0, x1), (y0, y1) = sorted((start[0], end[0])), sorted((start[1], end[1]))
+        left, bottom, right, top = upright.box(x0, y0, x1, y1)
         if right - left <= _STRAIGHT and top - bottom >= _SHORTEST:
             yield _edge("v", (left + right) / 2, -top, (left + right) / 2, -bottom)
         elif top - bottom <= _STRAIGHT and right - left >= _SHORTEST:

@@ -3,7 +3,6 @@
 Hidden slides, speakers' notes and hidden shapes are left out and counted.
 """
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
@@ -15,7 +14,6 @@ from pptx import Presentation
 from pptx.chart.chart import Chart
 from pptx.chart.plot import _BasePlot
 from pptx.chart.series import _BaseSeries
-from pptx.exc import PythonPptxError
 from pptx.shapes.base import BaseShape
 from pptx.shapes.graphfrm import GraphicFrame
 from pptx.shapes.group import GroupShape
@@ -30,34 +28,22 @@ from ingest.parsing.raised import raised
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 
 MOST_NESTED = 20  # groups within groups
-_BROKEN = (
-    zipfile.BadZipFile, PythonPptxError, SyntaxError, KeyError, ValueError, TypeError, AttributeError, IndexError,
-    OSError, NotImplementedError,
-)  # fmt: skip
 
 
 def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
-    """Return a presentation's visible slides.
-
-    Raises:
-        Unreadable: malformed.
-    """
+    """Return a presentation's visible slides."""
     pages: list[Page] = []
     left_out: Counter[LeftOut] = Counter()
-    try:
-        slides = Presentation(office.packed_again()).slides
-        for number, slide in enumerate(slides, start=1):
-            on_page()
-            if slide.element.get("show", "").strip() in {"0", "false"}:
-                left_out[LeftOut.SLIDE] += 1
-            else:
-                left_out[LeftOut.NOTES] += _has_notes(slide)
-                left_out[LeftOut.COMMENT] += _comments(slide)
-                left_out[LeftOut.ELEMENT] += _remove_hidden(slide)
-                _mark_runs(slide)
-                pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
-    except _BROKEN as exc:
-        raise Unreadable(Reason.MALFORMED, "the presentation inside the archive is damaged") from exc
+    for number, slide in enumerate(Presentation(office.packed_again()).slides, start=1):
+        on_page()
+        if slide.element.get("show", "").strip() in {"0", "false"}:
+            left_out[LeftOut.SLIDE] += 1
+        else:
+            left_out[LeftOut.NOTES] += _has_notes(slide)
+            left_out[LeftOut.COMMENT] += _comments(slide)
+            left_out[LeftOut.ELEMENT] += _remove_hidden(slide)
+            _mark_runs(slide)
+            pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
     first = next((page.markdown for page in pages if page.markdown.startswith("# ")), "")
     title = office.title or first.partition("\n")[0].removeprefix("# ") or None
     return Parsed(format=Format.PPTX, title=title, pages=tuple(pages), left_out=+left_out)

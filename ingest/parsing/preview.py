@@ -27,11 +27,7 @@ class PagePreview:
 
 
 def preview_page(path: Path, number: int) -> PagePreview:
-    """Return the picture of a page, counted from 1.
-
-    Raises:
-        Unreadable: with the reason.
-    """
+    """Return the picture of a page, counted from 1."""
     with path.open("rb") as file:
         head = file.read(1024)
     if image_format(head):

@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import anyio
 import msgspec
@@ -144,6 +144,7 @@ class Restrictions(msgspec.Struct, frozen=True, tag="walls"):
 
 Answer = Read | Chunked | Previewed | Refused
 Frame = Answer | PageBegun | Restrictions
+_A = TypeVar("_A", Read, Chunked, Previewed)
 ReadFile = Callable[[ParseRequest, OnPage], Answer]
 
 
@@ -201,59 +202,40 @@ class Parser:
             Unreadable: with the reason.
             ParserUnavailable: as `restrictions`.
         """
-        answer = await self._answer(self._request(path), on_page)
-        if not isinstance(answer, Read):
-            raise Unreadable(Reason.MALFORMED, _CRASHED)
-        return answer.parsed
+        return (await self._answer(Read, self._request(path), on_page)).parsed
 
     async def chunk(self, path: Path, chunking: Chunking, on_page: OnPage = lambda: None) -> ChunkedDocument:
-        """Return a file's passages; `on_page` as `parse` has it.
-
-        Raises:
-            Unreadable: with the reason.
-            ParserUnavailable: as `restrictions`.
-        """
+        """Return a file's passages; `on_page` and errors as `parse` has them."""
         request = msgspec.structs.replace(self._request(path), chunking=chunking)
-        answer = await self._answer(request, on_page)
-        if not isinstance(answer, Chunked):
-            raise Unreadable(Reason.MALFORMED, _CRASHED)
-        return answer.document
+        return (await self._answer(Chunked, request, on_page)).document
 
     async def preview(self, path: Path, page: int) -> PagePreview:
-        """Return a preview of one page of a file, counted from 1.
-
-        Raises:
-            Unreadable: with the reason.
-            ParserUnavailable: as `restrictions`.
-        """
+        """Return a preview of one page of a file, counted from 1; errors as `parse` has them."""
         request = msgspec.structs.replace(self._request(path), page=page)
-        answer = await self._answer(request, lambda: None)
-        if not isinstance(answer, Previewed):
-            raise Unreadable(Reason.MALFORMED, _CRASHED)
-        return answer.shown
+        return (await self._answer(Previewed, request, lambda: None)).shown
 
     def _request(self, path: Path) -> ParseRequest:
         limits = self._settings
         self._number += 1
         return ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds)
 
-    async def _answer(self, request: ParseRequest, on_page: OnPage) -> Read | Chunked | Previewed:
+    async def _answer(self, kind: type[_A], request: ParseRequest, on_page: OnPage) -> _A:
         async with self._one_at_a_time:
             server = await self._ready()
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
                     answer = await self._ask(server, request, on_page)
-            except TimeoutError as exc:
+            except BaseException as exc:  # the next request must not get this one's answer
                 await self.stop()
-                raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
-            except (ProtocolViolated, anyio.BrokenResourceError) as exc:
-                await self.stop()
-                raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
-            except BaseException:  # ended between request and answer: the next request must not get this answer
-                await self.stop()
+                if isinstance(exc, TimeoutError):
+                    raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
+                if isinstance(exc, ProtocolViolated | anyio.BrokenResourceError):
+                    raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
                 raise
         if isinstance(answer, Refused):
             raise Unreadable(answer.reason, answer.detail)
+        if not isinstance(answer, kind):
+            raise Unreadable(Reason.MALFORMED, _CRASHED)
         return answer
 
     async def _ask(self, server: Process, request: ParseRequest, on_page: OnPage) -> Answer:
@@ -291,13 +273,12 @@ class Parser:
             server = await self._started()
             if self._greeted is not server:
                 await self._greet(server)
-        except (ProtocolViolated, TimeoutError) as exc:
+        except BaseException as exc:
             await self.stop()
-            raise ParserUnavailable(
-                "the process that reads files does not start; its messages on stderr say why"
-            ) from exc
-        except BaseException:
-            await self.stop()
+            if isinstance(exc, ProtocolViolated | TimeoutError):
+                raise ParserUnavailable(
+                    "the process that reads files does not start; its messages on stderr say why"
+                ) from exc
             raise
         return server
 
@@ -322,10 +303,7 @@ class Parser:
         # A start takes milliseconds. Cancelled halfway, anyio would leave a process that nothing waits for.
         with anyio.CancelScope(shield=True):
             self._server = server = await anyio.open_process(
-                self._program,
-                stderr=None,
-                start_new_session=True,
-                env=_ENVIRONMENT,
+                self._program, stderr=None, start_new_session=True, env=_ENVIRONMENT
             )
         return server
 
@@ -371,7 +349,7 @@ def serve(read_file: ReadFile) -> None:
     os.dup2(2, 1)  # what a parser prints must not end up between the frames
     # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
     logging.disable(logging.CRITICAL)
-    _send(out, _GREETING, _encoded(Restrictions(available_restrictions())))
+    _send(out, _GREETING, msgspec.json.encode(Restrictions(available_restrictions())))
     for line in sys.stdin.buffer:
         request = msgspec.json.decode(line, type=ParseRequest)
         if request.chunking is not None:
@@ -396,15 +374,15 @@ def _forked(request: ParseRequest, read_file: ReadFile, out: int) -> Iterator[by
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         while (first := pipe.read(1)) == _PAGE:
-            yield _encoded(PageBegun())
+            yield msgspec.json.encode(PageBegun())
         answer = first + pipe.read(MOST_OUTPUT)
     if len(answer) > MOST_OUTPUT:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if len(answer) > MOST_OUTPUT:
-        yield _encoded(Refused(Reason.TOO_LARGE, "it holds more text than a document does"))
+        yield msgspec.json.encode(Refused(Reason.TOO_LARGE, "it holds more text than a document does"))
     else:
-        yield answer if status == 0 and answer else _encoded(_of_status(status))
+        yield answer if status == 0 and answer else msgspec.json.encode(_of_status(status))
 
 
 def _close_the_conversation(out: int) -> None:
@@ -433,16 +411,16 @@ def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> N
 
     try:
         _limit(request)
-        answer = _encoded(read_file(request, on_page))
+        answer = msgspec.json.encode(read_file(request, on_page))
     except Unreadable as exc:
-        answer = _encoded(Refused(exc.reason, exc.detail))
+        answer = msgspec.json.encode(Refused(exc.reason, exc.detail))
     except MemoryError:
         del reserve
-        answer = _encoded(Refused(Reason.TOO_LARGE, "reading it took more memory than a file may"))
+        answer = msgspec.json.encode(Refused(Reason.TOO_LARGE, "reading it took more memory than a file may"))
     except RecursionError:
-        answer = _encoded(Refused(Reason.HOSTILE, "it is nested deeper than any document"))
+        answer = msgspec.json.encode(Refused(Reason.HOSTILE, "it is nested deeper than any document"))
     except Exception as exc:  # noqa: BLE001 - the edge of the process: whatever a hostile file raises is its reason
-        answer = _encoded(Refused(Reason.MALFORMED, f"it could not be read ({type(exc).__name__})"))
+        answer = msgspec.json.encode(Refused(Reason.MALFORMED, f"it could not be read ({type(exc).__name__})"))
     with os.fdopen(writer, "wb") as pipe:
         pipe.write(answer)
     os._exit(0)
@@ -475,7 +453,3 @@ def _limit_cpu(seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime) + seconds, hard))
-
-
-def _encoded(frame: Frame) -> bytes:
-    return msgspec.json.encode(frame)

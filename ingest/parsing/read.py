@@ -2,6 +2,11 @@
 
 import re
 from pathlib import Path
+from xml.parsers.expat import ExpatError
+from zipfile import BadZipFile
+
+from openpyxl.utils.exceptions import InvalidFileException
+from pptx.exc import PythonPptxError
 
 from ingest.parsing.archive import unpack
 from ingest.parsing.delimited import delimiter_of, parse_delimited
@@ -25,6 +30,11 @@ _PAGE = re.compile(
     r"\A(?:<\?xml[^>]*+>\s*+)?(?:<!--(?:(?!-->).)*+-->\s*+)*+<(?:!doctype\s{1,8}html|html|head|body)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_BROKEN = (
+    BadZipFile, InvalidFileException, PythonPptxError, ExpatError, SyntaxError, LookupError, ValueError, TypeError,
+    AttributeError, OSError, ArithmeticError, NotImplementedError,
+)  # fmt: skip
+"""What the libraries raise for archives whose parts do not fit together."""
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 
@@ -69,11 +79,14 @@ def _parse(path: Path, head: bytes, on_page: OnPage) -> Parsed:
 
 def _parse_office(path: Path, on_page: OnPage) -> Parsed:
     office = unpack(path)
-    if office.format is Format.XLSX:
-        return parse_xlsx(office, on_page)
-    if office.format is Format.PPTX:
-        return parse_pptx(office, on_page)
-    return parse_docx(office) if office.format is Format.DOCX else parse_hwpx(office)
+    try:
+        if office.format is Format.XLSX:
+            return parse_xlsx(office, on_page)
+        if office.format is Format.PPTX:
+            return parse_pptx(office, on_page)
+        return parse_docx(office) if office.format is Format.DOCX else parse_hwpx(office)
+    except _BROKEN as exc:
+        raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
 
 
 def _parse_text(text: str) -> Parsed:

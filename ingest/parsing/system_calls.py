@@ -10,6 +10,7 @@ the number of the call and its arguments; a call by another architecture's or by
 import ctypes
 import errno
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from struct import pack
@@ -24,12 +25,26 @@ _X32 = 0x40000000
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: a new namespace would give back what was given up.
 _NAMESPACES: Final = 0x7E020000
 
-# The same numbers on both architectures.
-_RECENT: Final = {
-    "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
-    "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_open": 434,
-    "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "process_mrelease": 448,
-}  # fmt: skip
+_TABLE: Final = """
+    socket 41 198  connect 42 203  accept 43 202  sendto 44 206  sendmsg 46 211  bind 49 200  listen 50 201
+    socketpair 53 199  accept4 288 242  sendmmsg 307 269  kill 62 129  tkill 200 130  tgkill 234 131
+    rt_sigqueueinfo 129 138  rt_tgsigqueueinfo 297 240  ptrace 101 117  process_vm_readv 310 270
+    process_vm_writev 311 271  kcmp 312 272  unshare 272 97  setns 308 268  mount 165 40  umount2 166 39
+    pivot_root 155 41  chroot 161 51  bpf 321 280  perf_event_open 298 241  add_key 248 217  request_key 249 218
+    keyctl 250 219  userfaultfd 323 282  open_by_handle_at 304 265  init_module 175 105  delete_module 176 106
+    finit_module 313 273  kexec_load 246 104  kexec_file_load 320 294  setpriority 141 140  sched_setparam 142 118
+    sched_setscheduler 144 119  sched_setaffinity 203 122  sched_setattr 314 274  ioprio_set 251 30
+    migrate_pages 256 238  move_pages 279 239  shmget 29 194  shmat 30 196  shmctl 31 195  semget 64 190  semop 65 193
+    semctl 66 191  msgget 68 186  msgsnd 69 189  msgrcv 70 188  msgctl 71 187  mq_open 240 180  mq_unlink 241 181
+    reboot 169 142  swapon 167 224  swapoff 168 225  sethostname 170 161  setdomainname 171 162  settimeofday 164 170
+    clock_settime 227 112  adjtimex 159 171  clock_adjtime 305 266  acct 163 89  quotactl 179 60  syslog 103 116
+    fanotify_init 300 262  iopl 172 -  ioperm 173 -  pidfd_send_signal 424 424  io_uring_setup 425 425
+    io_uring_enter 426 426  io_uring_register 427 427  open_tree 428 428  move_mount 429 429  fsopen 430 430
+    fsconfig 431 431  fsmount 432 432  fspick 433 433  pidfd_open 434 434  pidfd_getfd 438 438
+    process_madvise 440 440  mount_setattr 442 442  process_mrelease 448 448
+"""
+_REFUSED: Final = re.findall(r"(\w+) (\d+) (\d+|-)", _TABLE)
+"""The calls with their numbers on x86_64 and on aarch64, which has no ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,49 +58,11 @@ class _Architecture:
 
 
 _ARCHITECTURES: Final = {
-    "x86_64": _Architecture(
-        0xC000003E,
-        {
-            "socket": 41, "connect": 42, "accept": 43, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50,
-            "socketpair": 53, "accept4": 288, "sendmmsg": 307, "kill": 62, "tkill": 200, "tgkill": 234,
-            "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "ptrace": 101, "process_vm_readv": 310,
-            "process_vm_writev": 311, "kcmp": 312, "unshare": 272, "setns": 308, "mount": 165, "umount2": 166,
-            "pivot_root": 155, "chroot": 161, "bpf": 321, "perf_event_open": 298, "add_key": 248, "request_key": 249,
-            "keyctl": 250, "userfaultfd": 323, "open_by_handle_at": 304, "init_module": 175, "delete_module": 176,
-            "finit_module": 313, "kexec_load": 246, "kexec_file_load": 320, "setpriority": 141,
-            "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203, "sched_setattr": 314,
-            "ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "shmget": 29, "shmat": 30, "shmctl": 31,
-            "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
-            "mq_open": 240, "mq_unlink": 241,
-            "reboot": 169, "swapon": 167, "swapoff": 168, "sethostname": 170, "setdomainname": 171,
-            "settimeofday": 164, "clock_settime": 227, "adjtimex": 159, "clock_adjtime": 305, "acct": 163,
-            "quotactl": 179, "syslog": 103, "fanotify_init": 300, "iopl": 172, "ioperm": 173,
-        },
-        clone=56,
-        prlimit64=302,
-    ),
+    "x86_64": _Architecture(0xC000003E, {name: int(x86) for name, x86, _ in _REFUSED}, clone=56, prlimit64=302),
     "aarch64": _Architecture(
-        0xC00000B7,
-        {
-            "socket": 198, "socketpair": 199, "bind": 200, "listen": 201, "accept": 202, "connect": 203, "sendto": 206,
-            "sendmsg": 211, "accept4": 242, "sendmmsg": 269, "kill": 129, "tkill": 130, "tgkill": 131,
-            "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "ptrace": 117, "process_vm_readv": 270,
-            "process_vm_writev": 271, "kcmp": 272, "unshare": 97, "setns": 268, "mount": 40, "umount2": 39,
-            "pivot_root": 41, "chroot": 51, "bpf": 280, "perf_event_open": 241, "add_key": 217, "request_key": 218,
-            "keyctl": 219, "userfaultfd": 282, "open_by_handle_at": 265, "init_module": 105, "delete_module": 106,
-            "finit_module": 273, "kexec_load": 104, "kexec_file_load": 294, "setpriority": 140,
-            "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "sched_setattr": 274,
-            "ioprio_set": 30, "migrate_pages": 238, "move_pages": 239, "shmget": 194, "shmctl": 195, "shmat": 196,
-            "semget": 190, "semctl": 191, "semop": 193, "msgget": 186, "msgctl": 187, "msgrcv": 188, "msgsnd": 189,
-            "mq_open": 180, "mq_unlink": 181,
-            "reboot": 142, "swapon": 224, "swapoff": 225, "sethostname": 161, "setdomainname": 162,
-            "settimeofday": 170, "clock_settime": 112, "adjtimex": 171, "clock_adjtime": 266, "acct": 89,
-            "quotactl": 60, "syslog": 116, "fanotify_init": 262,
-        },
-        clone=220,
-        prlimit64=261,
+        0xC00000B7, {name: int(arm) for name, _, arm in _REFUSED if arm != "-"}, clone=220, prlimit64=261
     ),
-}  # fmt: skip
+}
 _CLONE3: Final = 435  # its flags are in memory that a filter cannot see: "not there" makes the C library use clone
 
 
@@ -98,7 +75,7 @@ class _Program(ctypes.Structure):
 def refused_calls() -> Mapping[str, int]:
     """Return the numbers of the calls that are refused on this machine, whatever their arguments; none if unknown."""
     architecture = _ARCHITECTURES.get(platform.machine())
-    return {**architecture.refused, **_RECENT} if architecture else {}
+    return architecture.refused if architecture else {}
 
 
 def refuse_calls() -> bool:
@@ -130,7 +107,7 @@ def _instructions(architecture: _Architecture) -> Iterator[bytes]:
     yield step(_RETURN, _KILL)
     yield step(_LOAD, _NUMBER)
     yield from (step(_AT_LEAST, _X32, 0, 1), refuse)
-    for number in (*architecture.refused.values(), *_RECENT.values()):
+    for number in architecture.refused.values():
         yield from (step(_EQUALS, number, 0, 1), refuse)
     yield from (step(_EQUALS, _CLONE3, 0, 1), step(_RETURN, _REFUSE | errno.ENOSYS))
     # clone makes no namespace; prlimit64 is about the caller itself, which is 0.

@@ -7,7 +7,7 @@ import re
 
 import yaml
 
-from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable, one_page
 
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -23,11 +23,7 @@ _FIRST_HEADING = re.compile(r"^ {0,3}#{1,2}[ \t]++(\S.*)$", re.MULTILINE)
 
 
 def decode(data: bytes) -> str:
-    """Return the text of bytes in any encoding that Korean and English offices write.
-
-    Raises:
-        Unreadable: no encoding gives text.
-    """
+    """Return the text of bytes in any encoding that Korean and English offices write."""
     for encoding in _candidates(data):
         try:
             text = data.decode(encoding)
@@ -67,11 +63,7 @@ def parse_text(text: str) -> Parsed:
     """Return plain text as one page, or as Markdown where it is written as Markdown."""
     is_markdown = _MARKDOWN.search(text) is not None
     plain = without_pictures(_CONTROL.sub("", text).replace("\f", "\n\n"))
-    return Parsed(
-        format=Format.MARKDOWN if is_markdown else Format.TEXT,
-        title=None,
-        pages=(Page(number=None, markdown=plain.strip()),),
-    )
+    return one_page(Format.MARKDOWN if is_markdown else Format.TEXT, plain.strip(), None)
 
 
 def begins_markdown(text: str) -> bool:
@@ -104,11 +96,7 @@ def parse_markdown(text: str) -> Parsed:
     front_matter = _FRONT_MATTER.match(text)
     title = _front_title(front_matter.group(1)) if front_matter else None
     body = without_pictures(_COMMENT.sub("", text[front_matter.end() :] if front_matter else text))
-    return Parsed(
-        format=Format.MARKDOWN,
-        title=title or first_heading(body),
-        pages=(Page(number=None, markdown=body.strip()),),
-    )
+    return one_page(Format.MARKDOWN, body.strip(), title or first_heading(body))
 
 
 def first_heading(markdown: str) -> str | None:

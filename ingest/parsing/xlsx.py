@@ -4,7 +4,6 @@ Hidden sheets, rows, columns and shapes and comments are left out: often a bank 
 """
 
 import warnings
-import zipfile
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ from openpyxl.cell.text import InlineFont
 from openpyxl.reader.excel import ExcelReader
 from openpyxl.styles import Font
 from openpyxl.styles.numbers import BUILTIN_FORMATS_MAX_SIZE
-from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from openpyxl.worksheet._reader import WorkSheetParser
 from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
@@ -36,25 +34,14 @@ Range = tuple[int, int, int, int]  # first column, row, last column, row
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _BOOKS = {XLSM, XLSX, XLTM, XLTX}
 _SHOWN, _LONGEST = 6, 10  # cells in a mark, characters of the name of one
-_BROKEN = (
-    zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
-    IndexError, OSError, SyntaxError, ArithmeticError,
-)  # fmt: skip
 
 
 def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
-    """Return a workbook's visible sheets, each under its name.
-
-    Raises:
-        Unreadable: malformed, or merged cells that fill more than a million.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openpyxl warns with pieces of the content
-            left_out: Counter[LeftOut] = Counter()
-            pages = list(_pages(office, on_page, left_out))
-    except _BROKEN as exc:
-        raise Unreadable(Reason.MALFORMED, "the workbook inside the archive is damaged") from exc
+    """Return a workbook's visible sheets, each under its name."""
+    left_out = Counter[LeftOut]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # openpyxl warns with pieces of the content
+        pages = list(_pages(office, on_page, left_out))
     return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages), left_out=+left_out)
 
 

@@ -44,10 +44,7 @@ def test_a_raised_mark_is_no_digit_of_the_figure_before_it(tmp_path: Path, made:
 @pytest.mark.parametrize("made", [web_page, mail, word, workbook, slides, hancom_x, hancom])
 @pytest.mark.parametrize(
     ("runs", "shown"),
-    [
-        (("수수료 5,000", "원", " 이상"), "수수료 5,000원 이상"),
-        (("금리 3.", "50", "%"), "금리 3.50%"),
-    ],
+    [(("수수료 5,000", "원", " 이상"), "수수료 5,000원 이상"), (("금리 3.", "50", "%"), "금리 3.50%")],
 )
 def test_a_raised_unit_and_raised_decimals_stay_in_their_figure(
     tmp_path: Path, made: Callable[[Runs, Look], bytes], runs: Runs, shown: str

@@ -187,16 +187,8 @@ IN_A_POD = (Restriction.BYTES, Restriction.WRITES, Restriction.TCP, Restriction.
         (ALL, [], True),
         (IN_A_POD, [], True),
         ((Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.CALLS), [], True),
-        (
-            (Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.NETWORK),
-            [Restriction.CALLS],
-            False,
-        ),
-        (
-            (Restriction.BYTES, Restriction.CALLS),
-            [Restriction.WRITES, Restriction.READS],
-            False,
-        ),
+        ((Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.NETWORK), [Restriction.CALLS], False),
+        ((Restriction.BYTES, Restriction.CALLS), [Restriction.WRITES, Restriction.READS], False),
         ((), list(Restriction), False),
     ],
 )
