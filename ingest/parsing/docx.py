@@ -4,8 +4,6 @@ mammoth and markdownify instead of markitdown, because markitdown brings onnxrun
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -41,14 +39,15 @@ def parse_docx(office: Office) -> Parsed:
 
 def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
     """Return the document without its hidden text, in what mammoth knows, and the number of hidden pieces."""
-    roots = dict(_roots(office))
+    roots = {name: as_transitional(root) for name in office.parts if local(root := _root(office, name)) in _ROOTS}
     main = next(iter(office.links("", "/officeDocument").values()), "word/document.xml")
     named = [*office.links(main, "/styles").values(), "word/styles.xml"]
     styles = next((Styles.of(roots[name]) for name in named if name in roots), Styles())
     parts, left_out = dict(office.parts), Counter[LeftOut]()
     for name, root in roots.items():
         if local(root) == "styles":
-            _remove_looks(root)
+            for element in (root, *root):
+                element[:] = [child for child in element if local(child) not in _LOOKS]
         else:
             left_out[LeftOut.ELEMENT] += remove_hidden_drawings(root)
             say_plainly(root)
@@ -57,16 +56,8 @@ def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
     return replace(office, parts=parts), left_out
 
 
-def _remove_looks(styles: Element) -> None:
-    for element in (styles, *styles):
-        for child in [child for child in element if local(child) in _LOOKS]:
-            element.remove(child)
-
-
-def _roots(office: Office) -> Iterator[tuple[str, Element]]:
-    """Yield the parts that have text or say how it looks, wherever they lie in the archive."""
-    for name, part in office.parts.items():
-        with suppress(ElementTree.ParseError):  # mammoth says so of a part that it needs
-            root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
-            if local(root) in _ROOTS:
-                yield name, as_transitional(root)
+def _root(office: Office, name: str) -> Element:
+    try:
+        return office.root(name)
+    except ElementTree.ParseError:  # mammoth says so of a part that it needs
+        return Element("damaged")

@@ -76,11 +76,8 @@ def parse_hwpx(office: Office) -> Parsed:
 def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
     """Return the document without its memos, hidden explanations and deleted text, and how many it has of them."""
     parts, left_out = dict(office.parts), Counter[LeftOut]()
-    for name, part in office.parts.items():
-        if not name.lower().startswith("contents/"):
-            continue
-        root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
-        if local(root) == "sec":
+    for name in office.parts:
+        if name.lower().startswith("contents/") and local(root := office.root(name)) == "sec":
             left_out[LeftOut.DELETED] += _remove_deleted(root)
             for aside in [one for one in root.iter() if _is_aside(one)]:
                 left_out[LeftOut.COMMENT] += _has_text(aside)

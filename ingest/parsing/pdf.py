@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from math import pi
 from pathlib import Path
 
@@ -206,8 +207,9 @@ def _readable(lines: Sequence[Line]) -> int:
 
 def _draws(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
     """Tell whether a page draws what may be text: pictures, many paths, or characters without a meaning."""
+    paths = islice(page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_PATH], max_depth=3), OUTLINES)
     is_scan = _covered(page) >= SCAN_SHARE
-    return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or _paths(page, OUTLINES) >= OUTLINES
+    return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or sum(1 for _ in paths) == OUTLINES
 
 
 def _covered(page: pypdfium2.PdfPage) -> float:
@@ -233,16 +235,6 @@ def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
         return Picture(pixmap=pixmap, dpi=scale * 72, height=bitmap.height)
     finally:
         bitmap.close()
-
-
-def _paths(page: pypdfium2.PdfPage, most: int) -> int:
-    """Count the drawn paths of a page, up to `most`."""
-    count = 0
-    for _ in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_PATH], max_depth=3):
-        count += 1
-        if count >= most:
-            break
-    return count
 
 
 def _blocks(

@@ -240,12 +240,8 @@ def _follows(before: Line, line: Line) -> bool:
 def _joined(lines: Sequence[Line], *, spaces_kept: bool) -> str:
     text = lines[0].text
     for before, line in pairwise(lines):
-        text += _between(before, line, spaces_kept=spaces_kept) + line.text
+        # Korean lines break words anywhere; where the page keeps spaces at line ends, a missing one is a broken word.
+        hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
+        broken = spaces_kept and not before.spaced_end and hangul and len(before.text) >= 20
+        text += line.text if broken else f" {line.text}"
     return "\\" + text if _MARKUP.match(text) else text
-
-
-def _between(before: Line, line: Line, *, spaces_kept: bool) -> str:
-    # Korean lines break words anywhere; where the page keeps spaces at line ends, a missing one means a broken word.
-    hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
-    broken = spaces_kept and not before.spaced_end and hangul and len(before.text) >= 20
-    return "" if broken else " "

@@ -32,7 +32,6 @@ Edge = dict[str, Any]
 """A rule as pdfplumber's functions take it: y grows downwards from 0 at the page's foot."""
 _Cell = tuple[float, float, float, float]  # left, top, right, bottom
 _Point = tuple[float, float]
-_Matrix = tuple[float, float, float, float, float, float]
 
 
 def tables_on_page(page: pypdfium2.PdfPage, upright: Upright, letters: Sequence[PlacedLetter]) -> list[Table]:
@@ -66,19 +65,18 @@ def _edge(orientation: str, x0: float, top: float, x1: float, bottom: float) -> 
 
 def _segments(page: pypdfium2.PdfPage) -> Iterator[tuple[_Point, _Point]]:
     """Yield the straight parts of a page's drawn paths."""
-    whole = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
-    waiting = [(page, pdfium_c.FPDFPage_CountObjects, pdfium_c.FPDFPage_GetObject, whole, 0)]
+    waiting = [(page, pdfium_c.FPDFPage_CountObjects, pdfium_c.FPDFPage_GetObject, pypdfium2.PdfMatrix(), 0)]
     while waiting:
         holder, count, at, outer, depth = waiting.pop()
         for drawn in (at(holder, number) for number in range(count(holder))):
             kind = pdfium_c.FPDFPageObj_GetType(drawn)
             if kind == pdfium_c.FPDF_PAGEOBJ_FORM and depth < _DEEPEST:
-                inner = _within_matrix(_matrix_of(drawn), outer)
+                inner = _matrix_of(drawn, outer)
                 waiting.append(
                     (drawn, pdfium_c.FPDFFormObj_CountObjects, pdfium_c.FPDFFormObj_GetObject, inner, depth + 1)
                 )
             elif kind == pdfium_c.FPDF_PAGEOBJ_PATH and _is_painted(drawn):
-                yield from _straight_parts(drawn, _within_matrix(_matrix_of(drawn), outer))
+                yield from _straight_parts(drawn, _matrix_of(drawn, outer))
 
 
 def _is_painted(path: Any) -> bool:
@@ -86,14 +84,13 @@ def _is_painted(path: Any) -> bool:
     return not pdfium_c.FPDFPath_GetDrawMode(path, fill, stroke) or bool(fill.value or stroke.value)
 
 
-def _straight_parts(path: Any, matrix: _Matrix) -> Iterator[tuple[_Point, _Point]]:
+def _straight_parts(path: Any, matrix: pypdfium2.PdfMatrix) -> Iterator[tuple[_Point, _Point]]:
     start = last = (0.0, 0.0)
     x, y = ctypes.c_float(), ctypes.c_float()
     for number in range(pdfium_c.FPDFPath_CountSegments(path)):
         segment = pdfium_c.FPDFPath_GetPathSegment(path, number)
         pdfium_c.FPDFPathSegment_GetPoint(segment, x, y)
-        a, b, c, d, e, f = matrix
-        point = (a * x.value + c * y.value + e, b * x.value + d * y.value + f)
+        point = matrix.on_point(x.value, y.value)
         kind = pdfium_c.FPDFPathSegment_GetType(segment)
         if kind == pdfium_c.FPDF_SEGMENT_MOVETO:
             start = point
@@ -105,17 +102,10 @@ def _straight_parts(path: Any, matrix: _Matrix) -> Iterator[tuple[_Point, _Point
             last = start
 
 
-def _matrix_of(drawn: Any) -> _Matrix:
-    matrix = pdfium_c.FS_MATRIX()
-    if not pdfium_c.FPDFPageObj_GetMatrix(drawn, matrix):
-        return 1.0, 0.0, 0.0, 1.0, 0.0, 0.0
-    return matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f
-
-
-def _within_matrix(inner: _Matrix, outer: _Matrix) -> _Matrix:
-    a, b, c, d, e, f = inner
-    p, q, r, s, t, u = outer
-    return a * p + b * r, a * q + b * s, c * p + d * r, c * q + d * s, e * p + f * r + t, e * q + f * s + u
+def _matrix_of(drawn: Any, outer: pypdfium2.PdfMatrix) -> pypdfium2.PdfMatrix:
+    matrix = pdfium_c.FS_MATRIX(1, 0, 0, 1, 0, 0)
+    pdfium_c.FPDFPageObj_GetMatrix(drawn, matrix)
+    return pypdfium2.PdfMatrix.from_raw(matrix).multiply(outer)
 
 
 def _drawn(edges: Sequence[Edge]) -> list[list[_Cell]]:

@@ -24,7 +24,7 @@ from pptx.text.text import TextFrame
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
 from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
-from ingest.parsing.raised import raised
+from ingest.parsing.raised import run_text
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 
 MOST_NESTED = 20  # groups within groups
@@ -72,17 +72,11 @@ def _remove_hidden(slide: Slide) -> int:
 
 
 def _mark_runs(slide: Slide) -> None:
-    """Write the raised letters of a slide in raised characters, and mark the struck ones as Markdown does."""
-    for properties in slide.shapes.element.iter("{*}rPr"):
-        baseline = properties.get("baseline", "0")
-        run = properties.getparent()
+    """Mark the raised and the struck letters of a slide."""
+    for run in slide.shapes.element.iter("{*}r", "{*}fld"):
         text, before = run.find("{*}t"), run.getprevious()
-        if text is None or not text.text:
-            continue
-        if baseline.strip("0%") and not baseline.startswith("-"):
-            text.text = raised(text.text, "" if before is None else before.findtext("{*}t", ""))
-        if properties.get("strike", "noStrike") != "noStrike":
-            text.text = f"~~{text.text}~~"
+        if text is not None:
+            text.text = run_text(run, "" if before is None else before.findtext("{*}t", ""))
 
 
 def _slide(slide: Slide) -> Iterator[str]:

@@ -40,18 +40,10 @@ def preview_page(path: Path, number: int) -> PagePreview:
         if not 1 <= number <= len(document):
             return PagePreview(pages=len(document))
         page = document[number - 1]
-        return PagePreview(pages=len(document), picture=_png(page), is_incomplete=has_undrawable_letters(page))
+        scale = min(LONGEST_SIDE / max(*page.get_size(), 1.0), 4.0)
+        page.render(scale=scale).to_pil().save(png := BytesIO(), "PNG")
+        return PagePreview(pages=len(document), picture=png.getvalue(), is_incomplete=has_undrawable_letters(page))
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
     finally:
         document.close()
-
-
-def _png(page: pypdfium2.PdfPage) -> bytes:
-    bitmap = page.render(scale=min(LONGEST_SIDE / max(*page.get_size(), 1.0), 4.0))
-    try:
-        png = BytesIO()
-        bitmap.to_pil().save(png, "PNG")
-        return png.getvalue()
-    finally:
-        bitmap.close()

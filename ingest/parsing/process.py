@@ -228,7 +228,12 @@ class Parser:
             except BaseException as exc:  # the next request must not get this one's answer
                 await self.stop()
                 if isinstance(exc, TimeoutError):
-                    raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
+                    limits = self._settings
+                    raise Unreadable(
+                        Reason.TOO_SLOW,
+                        f"reading took over {limits.wall_seconds:.0f} s for a page, {limits.page_seconds:.0f} s on "
+                        f"average, or {limits.most_wall_seconds:.0f} s for the file",
+                    ) from exc
                 if isinstance(exc, ProtocolViolated | anyio.BrokenResourceError):
                     raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
                 raise
@@ -255,13 +260,6 @@ class Parser:
                 return frame
             on_page()
         raise ProtocolViolated
-
-    def _too_slow(self) -> str:
-        limits = self._settings
-        return (
-            f"reading took over {limits.wall_seconds:.0f} s for a page, {limits.page_seconds:.0f} s on average, or "
-            f"{limits.most_wall_seconds:.0f} s for the file"
-        )
 
     async def _ready(self) -> Process:
         """Return the process, started and greeted; its start is no part of a file's time, nor a file's fault.

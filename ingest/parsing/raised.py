@@ -2,6 +2,7 @@
 
 import re
 from typing import Final
+from xml.etree.ElementTree import Element
 
 _PLAIN: Final = "0123456789()[]+-=０１２３４５６７８９（）［］"
 _RAISED: Final = str.maketrans(_PLAIN, "⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾⁽⁾⁺⁻⁼⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾⁽⁾")
@@ -23,3 +24,13 @@ def raised(text: str, before: str = "") -> str:
     if _NOTE.fullmatch(inner):
         return f"[{inner.strip('()[]')}]"
     return inner.translate(_RAISED) if _OF_A_MARK.issuperset(inner) and not _FIGURE.search(inner) else text
+
+
+def run_text(run: Element, before: str) -> str:
+    """Return the text of a drawing's run: raised letters in raised characters, struck ones marked as Markdown does."""
+    own, text = run.find("{*}rPr"), run.findtext("{*}t", "")
+    if own is None or not text:
+        return text
+    baseline = own.get("baseline", "0")
+    text = raised(text, before) if baseline.strip("0%") and not baseline.startswith("-") else text
+    return f"~~{text}~~" if own.get("strike", "noStrike") != "noStrike" else text

@@ -8,7 +8,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
-from xml.etree import ElementTree
 
 from openpyxl import Workbook
 from openpyxl.cell.read_only import ReadOnlyCell
@@ -22,7 +21,7 @@ from openpyxl.worksheet._reader import WorkSheetParser
 from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 
 from ingest.parsing.archive import Office
-from ingest.parsing.cells import Value, says_weekday, shown
+from ingest.parsing.cells import says_weekday, shown
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.raised import raised
 from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, header_rows, names, title_rows, to_markdown
@@ -78,9 +77,10 @@ class _Reader(ExcelReader):  # type: ignore[misc]  # openpyxl has no types
 
 def _is_stale(office: Office) -> bool:
     """Tell whether the workbook asks to be calculated by who opens it; openpyxl takes every one to do so."""
-    books = [office.parts[name] for name in office.links("", "/officeDocument").values()]
-    asked = [one for book in books for one in ElementTree.fromstring(book).iterfind("{*}calcPr")]  # noqa: S314  as above
-    return any(one.get("fullCalcOnLoad", "0") not in {"0", "false"} for one in asked)
+    books = map(office.root, office.links("", "/officeDocument").values())
+    return any(
+        one.get("fullCalcOnLoad", "0") not in {"0", "false"} for book in books for one in book.iterfind("{*}calcPr")
+    )
 
 
 def _mark(cells: Sequence[str]) -> str:
@@ -93,7 +93,7 @@ def _mark(cells: Sequence[str]) -> str:
 
 def _require_one_reading(office: Office) -> None:
     """Refuse a file that is another workbook to openpyxl, which goes by kinds and names, than to who goes by links."""
-    types = ElementTree.fromstring(office.parts["[Content_Types].xml"])  # noqa: S314  `archive` has refused entities
+    types = office.root("[Content_Types].xml")
     kinds = [(kind.get("ContentType", ""), kind.get("PartName", "").lstrip("/")) for kind in types]
     books = {part for kind, part in kinds if kind in _BOOKS} - {""} or {"xl/workbook.xml"}
     texts = {part for kind, part in kinds if kind == SHARED_STRINGS}
@@ -134,8 +134,8 @@ def _date_styles(book: Workbook) -> set[int]:
 
 
 def _comments(office: Office, sheet: str) -> int:
-    parts = [office.parts[name] for name in office.links(sheet, "/comments").values() if name in office.parts]
-    return sum(1 for part in parts for _ in ElementTree.fromstring(part).iterfind(".//{*}comment"))  # noqa: S314  `archive` has refused entities
+    parts = map(office.root, office.links(sheet, "/comments").values())
+    return sum(len(part.findall(".//{*}comment")) for part in parts)
 
 
 def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], left_out: Counter[LeftOut]) -> Cells:
@@ -157,9 +157,10 @@ def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], left_out: Counter[
 
 
 def _text(cell: ReadOnlyCell) -> str:
-    text = _shown(cell.value, cell.number_format)
-    if text and isinstance(cell.value, CellRichText):
-        runs = [(run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in cell.value]
+    value = cell.value
+    text = shown(str(value) if isinstance(value, CellRichText) else value, cell.number_format)
+    if text and isinstance(value, CellRichText):
+        runs = [(run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in value]
         before = ["", *(text for text, _ in runs)]
         return "".join(_written(own, font, last) for (own, font), last in zip(runs, before, strict=False))
     return _struck(text, cell.font) if text else ""
@@ -171,10 +172,6 @@ def _written(text: str, font: Font | InlineFont | None, before: str) -> str:
 
 def _struck(text: str, font: Font | InlineFont | None) -> str:
     return f"~~{text}~~" if font and font.strike and text.strip() else text
-
-
-def _shown(value: Value | CellRichText, number_format: str) -> str:
-    return shown(str(value) if isinstance(value, CellRichText) else value, number_format)
 
 
 def _sheet(name: str, rows: Cells, layout: Layout, boxes: Sequence[tuple[bool, str]]) -> str:

@@ -10,7 +10,7 @@ from openpyxl.utils.cell import column_index_from_string, range_boundaries
 
 from ingest.parsing.archive import Office, local
 from ingest.parsing.parsed import Reason, Unreadable
-from ingest.parsing.raised import raised
+from ingest.parsing.raised import run_text
 
 _MAIN: Final = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _MOST_COLUMNS = 16_384
@@ -40,12 +40,7 @@ class Layout:
 
     @classmethod
     def of(cls, part: bytes) -> "Layout":
-        """Return the layout that a sheet's part says; the table of texts says none.
-
-        Raises:
-            Unreadable: rows, cells or texts stand where they have no place.
-            ParseError, ValueError, KeyError: the part is damaged.
-        """
+        """Return the layout that a sheet's part says; the table of texts says none."""
         layout = cls()
         parser = ElementTree.XMLParser(target=layout)  # noqa: S314  `archive` has refused every part with an entity
         parser.feed(part)
@@ -134,7 +129,7 @@ def text_boxes(office: Office, sheet: str) -> tuple[list[tuple[int, str]], int]:
     """Return the texts of a sheet's shapes from the top, each with its first row from 1, and how many are hidden."""
     found, hidden = [], 0
     for name in office.links(sheet, "/drawing").values():
-        for anchor in ElementTree.fromstring(office.parts[name]) if name in office.parts else ():  # noqa: S314  `archive` has refused entities
+        for anchor in office.root(name):
             row = int(anchor.findtext("{*}from/{*}row", "0")) + 1
             for shape, is_hidden in _shapes(anchor):
                 text = "\n\n".join(filter(None, map(_paragraph, shape.iterfind("{*}txBody/{*}p"))))
@@ -160,16 +155,7 @@ def _paragraph(paragraph: Element) -> str:
     text = ""
     for run in paragraph:
         if local(run) in {"r", "fld"}:
-            text += _written(run, text)
+            text += run_text(run, text)
         elif local(run) == "br":
             text += " "
     return " ".join(text.split())
-
-
-def _written(run: Element, before: str) -> str:
-    own, text = run.find("{*}rPr"), run.findtext("{*}t", "")
-    if own is None or not text:
-        return text
-    baseline = own.get("baseline", "0")
-    text = raised(text, before) if baseline.strip("0%") and not baseline.startswith("-") else text
-    return f"~~{text}~~" if own.get("strike", "noStrike") != "noStrike" else text
