@@ -76,6 +76,11 @@ def local(element: Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
+def has_text(element: Element) -> bool:
+    """Tell whether an element holds text of an office file, deleted text too."""
+    return any((one.text or "").strip() for one in element.iter() if local(one) in {"t", "delText"})
+
+
 def unpack(path: Path) -> Office:
     """Return an office file's parts."""
     try:

@@ -249,10 +249,7 @@ class Chunker:
             yield group_start, "\n".join([head, *group])
 
     def _long_row(self, names: Sequence[str], row: str) -> Iterator[str]:
-        """Yield a row that is too long for a passage as "column: cell", cut like prose, each piece under its label.
-
-        The label is the first column's cell.
-        """
+        """Yield a row that is too long for a passage as "column: cell", cut like prose, each under its first cell."""
         cells = _cells(row)
         fields = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
         if not fields:

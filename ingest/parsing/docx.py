@@ -1,7 +1,4 @@
-"""DOCX to Markdown by way of HTML (mammoth): headings, lists and tables survive; a DOCX has no pages until printed.
-
-mammoth and markdownify instead of markitdown, because markitdown brings onnxruntime along for the same two calls.
-"""
+"""DOCX to Markdown by way of HTML (mammoth): headings, lists and tables survive; a DOCX has no pages until printed."""
 
 from collections import Counter
 from dataclasses import replace

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement
 
-from ingest.parsing.archive import local
+from ingest.parsing.archive import has_text, local
 from ingest.parsing.parsed import LeftOut
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -62,7 +62,7 @@ def remove_hidden_drawings(root: Element) -> int:
         for child in list(parent):
             is_drawing = local(child) in {"drawing", "AlternateContent"}
             if is_drawing and any(own.get("hidden", "0") not in _OFF for own in child.iter(_DRAWING)):
-                count += _has_text(child)
+                count += has_text(child)
                 parent.remove(child)
             else:
                 waiting.append(child)
@@ -70,14 +70,11 @@ def remove_hidden_drawings(root: Element) -> int:
 
 
 def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
-    """Remove the hidden text of a part; return the number of its paragraphs, rows and revisions.
-
-    A run has the properties of its paragraph's style, of its own style, and its own, of which the last counts.
-    """
+    """Remove the hidden text of a part; return the number of its paragraphs, rows and revisions."""
     left_out = Counter({LeftOut.ROW: _remove_rows(root, "hidden"), LeftOut.DELETED: _remove_rows(root, "del")})
     for name in ("del", "moveFrom"):  # mammoth leaves them out
-        left_out[LeftOut.DELETED] += sum(map(_has_text, root.iter(f"{_W}{name}")))
-    left_out[LeftOut.COMMENT] += sum(map(_has_text, root.iter(f"{_W}comment")))
+        left_out[LeftOut.DELETED] += sum(map(has_text, root.iter(f"{_W}{name}")))
+    left_out[LeftOut.COMMENT] += sum(map(has_text, root.iter(f"{_W}comment")))
     paragraphs = set()
     for paragraph, run in _runs(root):
         merged = {
@@ -87,7 +84,7 @@ def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
         }
         _raise(run, merged.get("vertAlign"))
         if _is_on(merged.get("vanish")):
-            if _has_text(run):
+            if has_text(run):
                 paragraphs.add(paragraph)
             run[:] = []
     left_out[LeftOut.TEXT] += len(paragraphs)
@@ -99,7 +96,7 @@ def _remove_rows(root: Element, mark: str) -> int:
     count = 0
     for table in root.iter(f"{_W}tbl"):
         for row in [row for row in table if _is_on(row.find(f"{_W}trPr/{_W}{mark}"))]:
-            count += _has_text(row)
+            count += has_text(row)
             table.remove(row)
     return count
 
@@ -114,10 +111,6 @@ def _runs(root: Element) -> Iterator[tuple[Element | None, Element]]:
         waiting += [(paragraph, child) for child in element]
         if element.tag == f"{_W}r":
             yield paragraph, element
-
-
-def _has_text(element: Element) -> bool:
-    return any((text.text or "").strip() for name in ("t", "delText") for text in element.iter(f"{_W}{name}"))
 
 
 def _raise(run: Element, position: Element | None) -> None:

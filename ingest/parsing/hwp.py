@@ -1,7 +1,5 @@
 """HWP 5 and HWPX, documents of the Korean word processor Hangul, to Markdown by unhwp; merged cells are filled in.
 
-Of other OLE containers, encrypted or old Office files and Outlook messages are refused by name.
-
 An HWP 5 file is an OLE container of deflated streams: each is inflated once with a limit before unhwp reads the file.
 A distribution copy (배포용) encrypts its text for Hancom's own viewer; its plain text is a placeholder sentence.
 """
@@ -20,7 +18,7 @@ import olefile
 import unhwp
 from bs4 import BeautifulSoup
 
-from ingest.parsing.archive import MOST_UNPACKED, Office, local
+from ingest.parsing.archive import MOST_UNPACKED, Office, has_text, local
 from ingest.parsing.html import to_text
 from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable, one_page
 from ingest.parsing.raised import raised
@@ -80,7 +78,7 @@ def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
         if name.lower().startswith("contents/") and local(root := office.root(name)) == "sec":
             left_out[LeftOut.DELETED] += _remove_deleted(root)
             for aside in [one for one in root.iter() if _is_aside(one)]:
-                left_out[LeftOut.COMMENT] += _has_text(aside)
+                left_out[LeftOut.COMMENT] += has_text(aside)
                 aside[:] = []
             parts[name] = ElementTree.tostring(root, "utf-8")
     return replace(office, parts=parts), left_out
@@ -104,10 +102,6 @@ def _remove_deleted(root: Element) -> int:
 
 def _is_aside(element: Element) -> bool:
     return local(element) == "hiddenComment" or (local(element) == "fieldBegin" and element.get("type") == "MEMO")
-
-
-def _has_text(element: Element) -> bool:
-    return any((one.text or "").strip() for one in element.iter() if local(one) == "t")
 
 
 def _check_flags(container: olefile.OleFileIO) -> None:

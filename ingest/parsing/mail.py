@@ -1,7 +1,6 @@
 """E-mail (RFC 5322) to Markdown: the subject as heading, sender, date and body; attachments are named only.
 
 Attachments are not read: each is a document of its own, with its own approval and dates, and is uploaded by itself.
-Recipients are left out: they are no content.
 """
 
 import re
@@ -88,10 +87,7 @@ def _header(message: MIMEPart, name: str) -> str:
 
 
 def _body(message: MIMEPart, parts: list[MIMEPart]) -> tuple[str, Mapping[LeftOut, int]]:
-    """Return the HTML body, which keeps tables, with the number of its hidden pieces.
-
-    The plain text is the body where HTML has less than half as many letters.
-    """
+    """Return the HTML body with the number of its hidden pieces; plain text, where that has twice as many letters."""
     bodies = [part for part in parts if not _is_attached(part) and part.get_content_maintype() == "text"]
     parsed = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
     pages = [one.pages[0].markdown for one in parsed]

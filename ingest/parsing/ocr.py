@@ -78,10 +78,7 @@ def detect_orientation(picture: Picture) -> PageOrientation:
 
 
 def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -> list[Line]:
-    """Return the lines of text in an upright picture, in order; boxes and heights are in points, as in a PDF.
-
-    `seconds` are of a processor.
-    """
+    """Return the lines of text in an upright picture, in order; boxes and heights are in points, as in a PDF."""
     output = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt", seconds=seconds)
     return _lines(list(_words(output)), picture)
 
@@ -133,10 +130,7 @@ def _limit(seconds: int) -> None:
 
 
 def _words(output: str) -> Iterator[_Word]:
-    """Yield the words of tesseract's table; the plain text after it shows which have a space before them.
-
-    In Korean the table's words are syllables.
-    """
+    """Yield the words of tesseract's table, in Korean syllables; the text after it has the spaces before them."""
     lines = output.split("\n")
     rows = next((i for i, line in enumerate(lines) if line.count("\t") != len(_FIELDS) - 1), len(lines))
     text = "\n".join(lines[rows:])

@@ -155,10 +155,7 @@ def _counted(text: str, number: int, *, all_of_them: bool) -> Iterator[str]:
 
 
 def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
-    """Leave out headers and footers after the first page of each: there it may name the document.
-
-    A page without other text keeps them.
-    """
+    """Leave out headers and footers after the first page of each; a page without other text keeps them."""
     seen: set[str] = set()
     kept: list[list[Block]] = []
     for page, own in zip(pages, running, strict=True):

@@ -1,7 +1,4 @@
-"""The letters of a PDF page: their places, their boxes, which of them are raised, and which the file hides.
-
-Hidden are letters in render mode 3, wholly off the page, or under 1.5 points, as the file itself says.
-"""
+"""The letters of a PDF page: their places, their boxes, which of them are raised, and which the file hides."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,4 @@
-"""PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the numbers of charts.
-
-Hidden slides, speakers' notes and hidden shapes are left out and counted.
-"""
+"""PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the numbers of charts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,7 +18,7 @@ from pptx.slide import Slide
 from pptx.table import Table
 from pptx.text.text import TextFrame
 
-from ingest.parsing.archive import Office
+from ingest.parsing.archive import Office, has_text
 from ingest.parsing.cells import shown
 from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.raised import run_text
@@ -66,7 +63,7 @@ def _remove_hidden(slide: Slide) -> int:
     for own in list(tree.iter("{*}cNvPr")):
         shape = own.getparent().getparent()
         if own.get("hidden", "0") not in {"0", "false"} and shape.getparent() is not None and shape is not tree:
-            count += any((text.text or "").strip() for text in shape.iter("{*}t"))
+            count += has_text(shape)
             shape.getparent().remove(shape)
     return count
 

@@ -2,9 +2,8 @@
 
 `python -m ingest.parsing` is a fork server: it loads the parsers once, and forks for every request on its stdin. The
 fork sets its limits (memory, CPU seconds), enters the sandbox, reads the file and ends, so one file can leave nothing
-behind for the next. Where a format has pages, the limits of a page count anew for each. `Parser` is the client: it
-keeps the wall clock, and kills the whole process group when a page or the file takes too long or the caller is
-cancelled.
+behind for the next. Where a format has pages, each has the limits of a page. `Parser` is the client: it keeps the wall
+clock, and kills the whole process group when a page or the file takes too long or the caller is cancelled.
 
 A frame on the fork server's stdout is the request's number and a length in hexadecimal, a newline, that many bytes of
 JSON. The first, numbered 0, names the restrictions that the kernel grants the forks. A fork holds neither end of that
@@ -262,11 +261,7 @@ class Parser:
         raise ProtocolViolated
 
     async def _ready(self) -> Process:
-        """Return the process, started and greeted; its start is no part of a file's time, nor a file's fault.
-
-        Raises:
-            ParserUnavailable: it does not start, or required restrictions are missing.
-        """
+        """Return the process, started and greeted; its start is no part of a file's time, nor a file's fault."""
         try:
             server = await self._started()
             if self._greeted is not server:
@@ -425,11 +420,7 @@ def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> N
 
 
 def read_as_requested(request: ParseRequest, on_page: OnPage) -> Answer:
-    """Read a file, to its text or its passages, or preview one page of it.
-
-    Raises:
-        Unreadable: with the reason.
-    """
+    """Read a file, to its text or its passages, or preview one page of it."""
     path = Path(request.path)
     if request.page is not None:
         return Previewed(preview_page(path, request.page))

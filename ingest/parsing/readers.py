@@ -41,11 +41,7 @@ class Readers:
         return await self._idle[-1].start()
 
     async def restrictions(self) -> tuple[Restriction, ...]:
-        """Return the restrictions of a process that reads a file.
-
-        Raises:
-            ParserUnavailable: it does not start, or required restrictions are missing.
-        """
+        """Return the restrictions of a process that reads a file, as `Parser.restrictions` does."""
         return await self._idle[-1].restrictions()
 
     async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
@@ -55,7 +51,10 @@ class Readers:
             Unreadable: with the reason.
             ReadersBusy: it takes long, and every process that may read long files reads one.
         """
-        slot = await self._acquire(path.name)
+        is_long = path.name in self._known_long and self._take_long_place(path.name)
+        if not is_long:
+            await self._turn.acquire()
+        slot = _Slot(path.name, begun=time.monotonic(), is_long=is_long)
         parser = self._idle.pop()
         try:
             return await parser.chunk(path, chunking, partial(self._on_page, slot))
@@ -67,12 +66,6 @@ class Readers:
         """Kill the processes; nothing may be being read."""
         for parser in self._idle:
             await parser.stop()
-
-    async def _acquire(self, name: str) -> "_Slot":
-        is_long = name in self._known_long and self._take_long_place(name)
-        if not is_long:
-            await self._turn.acquire()
-        return _Slot(name, begun=time.monotonic(), is_long=is_long)
 
     def _on_page(self, slot: "_Slot") -> None:
         if slot.is_long or time.monotonic() - slot.begun < self._long_seconds:
@@ -88,11 +81,7 @@ class Readers:
             self._turn.release()
 
     def _take_long_place(self, name: str) -> bool:
-        """Take a place for long files, and tell whether there was one.
-
-        Raises:
-            ReadersBusy: there is none, and the file is left to other workers.
-        """
+        """Take a place for long files, and tell whether there was one; ReadersBusy leaves the file to others."""
         if self._long_places == 0 and self._gives_back:
             self._known_long.add(name)
             raise ReadersBusy

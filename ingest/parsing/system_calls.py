@@ -1,7 +1,5 @@
 """A seccomp filter that a process puts on itself: no sockets, no signals, no look into other processes, no mounts.
 
-Nor does root set the clock or the name of the machine, or restart it.
-
 A list of what is refused, not of what is allowed: interpreters, parsers and tesseract of each distribution call
 something else, and files are walled in by Landlock (`sandbox`). The filter is a classic BPF program (seccomp(2)) over
 the number of the call and its arguments; a call by another architecture's or by x32's numbers is refused too.

@@ -1,7 +1,4 @@
-"""XLSX to Markdown: a sheet is a page, each block of rows between blank ones a table, merged cells filled in.
-
-Hidden sheets, rows, columns and shapes and comments are left out: often a bank calculates with them internally.
-"""
+"""XLSX to Markdown: a sheet is a page, each block of rows between blank ones a table, merged cells filled in."""
 
 import warnings
 from bisect import bisect_left, bisect_right
@@ -84,10 +81,7 @@ def _is_stale(office: Office) -> bool:
 
 
 def _mark(cells: Sequence[str]) -> str:
-    """Return the mark of cells of which the file does not say what they show, with the first of them.
-
-    Programs that make workbooks leave it, or a 0, to who opens it first.
-    """
+    """Return the mark of cells whose values are left to who opens the file, with the first of them."""
     return f"{UNSTORED}{', '.join(cell[:_LONGEST] for cell in cells[:_SHOWN])}⟧\n\n" if cells else ""
 
 

@@ -23,8 +23,7 @@ _STRING_AT: Final = ["sst", "si"]
 class Layout:
     """Rows and columns count from 1. It takes a part's elements as a parser of XML comes to them.
 
-    openpyxl reads rows, cells and texts wherever they stand: in an extension too, or among the ways in which to show
-    something, of which every program shows one.
+    openpyxl reads rows, cells and texts wherever they stand, in an extension too, where no program shows them.
     """
 
     hidden_rows: set[int] = field(default_factory=set)
