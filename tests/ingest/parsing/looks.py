@@ -14,6 +14,7 @@ from openpyxl.cell.text import InlineFont
 from pptx import Presentation
 from pptx.util import Inches
 
+from tests.ingest.parsing.reading import saved
 from tests.ingest.samples_office import hwpx, with_part
 
 Look = Literal["struck", "raised", "bold"]
@@ -39,16 +40,14 @@ def word(runs: Runs, look: Look) -> bytes:
         first, marked, last = (where.add_run(text) for text in runs)
         marked.font.strike, marked.font.superscript = look == "struck", look == "raised"
         assert first.text + last.text == runs[0] + runs[2]
-    document.save(data := BytesIO())
-    return data.getvalue()
+    return saved(document)
 
 
 def workbook(runs: Runs, look: Look) -> bytes:
     book = Workbook()
     font = InlineFont(strike=True) if look == "struck" else InlineFont(vertAlign="superscript")
     book.worksheets[0]["A1"] = CellRichText(runs[0], TextBlock(font, runs[1]), TextBlock(InlineFont(), runs[2]))
-    book.save(data := BytesIO())
-    return data.getvalue()
+    return saved(book)
 
 
 def slides(runs: Runs, look: Look) -> bytes:
@@ -62,8 +61,7 @@ def slides(runs: Runs, look: Look) -> bytes:
             if n == 1:
                 name, value = ("strike", "sngStrike") if look == "struck" else ("baseline", "30000")
                 run.font._rPr.set(name, value)
-    presentation.save(data := BytesIO())
-    return data.getvalue()
+    return saved(presentation)
 
 
 def hancom_x(runs: Runs, look: Look) -> bytes:

@@ -7,11 +7,12 @@ writes them all as files.
 
 import sys
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 from openpyxl import Workbook
+
+from tests.ingest.parsing.reading import saved
 
 _COLUMNS = 16_384  # the most of a workbook
 _CELL = 32_767  # characters: the most of a workbook's cell
@@ -47,8 +48,7 @@ def _workbook(rows: list[list[str]]) -> bytes:
     sheet = book.create_sheet()
     for row in rows:
         sheet.append(row)
-    book.save(file := BytesIO())
-    return file.getvalue()
+    return saved(book)
 
 
 def _html(open_tag: str, size: int) -> bytes:

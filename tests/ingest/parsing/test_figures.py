@@ -1,16 +1,23 @@
-"""A figure is read as its reader sees it, however its letters are formatted and wherever they stand in the file."""
+"""A figure is read as its reader sees it, whatever its letters look like and wherever they stand in the file."""
 
+import re
+from collections.abc import Callable
 from datetime import date
 from io import BytesIO
 from pathlib import Path
 
 import docx
 import pytest
+from docx.enum.style import WD_STYLE_TYPE
+from docx.oxml import parse_xml
 from openpyxl import Workbook
+from openpyxl.styles import Font
+from pptx import Presentation
 
 from ingest.parsing.html import parse_html
-from tests.ingest.parsing.looks import Runs, hancom, hancom_x
-from tests.ingest.parsing.reading import read, text_of
+from ingest.parsing.raised import raised
+from tests.ingest.parsing.looks import Look, Runs, hancom, hancom_x, mail, slides, web_page, word, workbook
+from tests.ingest.parsing.reading import text_in
 
 
 def cell(html: str) -> str:
@@ -24,37 +31,24 @@ def prose(html: str) -> str:
     return parse_html(f"<html><body><p>{html}</p></body></html>").pages[0].markdown
 
 
-@pytest.mark.parametrize(
-    ("html", "text"),
-    [
-        ("<b>3</b>.<b>5</b>%", "3.5%"),
-        ("3<span>,000</span>만원", "3,000만원"),
-        ('<span style="display: inline">1</span>%', "1%"),
-        ("연 1%<br>우대 2%", "연 1% 우대 2%"),
-        ("<p>연 1%</p><p>우대 2%</p>", "연 1% 우대 2%"),
-        ("<ul><li>1%<li>2%</ul>", "1% 2%"),
-        ('<span style="display:block">1%</span><span style="display:block">2%</span>', "1% 2%"),
-        ("3.5<img src=a>4.0", "3.5 4.0"),
-        ("3<sup>년</sup>", "3년"),
-        ('5,000<sup class="note">1)</sup>원', "5,000¹⁾원"),
-    ],
-)
+@pytest.mark.parametrize(("html", "text"), [
+    ("<b>3</b>.<b>5</b>%", "3.5%"), ("3<span>,000</span>만원", "3,000만원"),
+    ('<span style="display: inline">1</span>%', "1%"), ("연 1%<br>우대 2%", "연 1% 우대 2%"),
+    ("<p>연 1%</p><p>우대 2%</p>", "연 1% 우대 2%"), ("<ul><li>1%<li>2%</ul>", "1% 2%"),
+    ('<span style="display:block">1%</span><span style="display:block">2%</span>', "1% 2%"),
+    ("3.5<img src=a>4.0", "3.5 4.0"), ("3<sup>년</sup>", "3년"), ('5,000<sup class="note">1)</sup>원', "5,000¹⁾원"),
+])  # fmt: skip
 def test_a_figure_of_a_cell_is_torn_by_no_look_of_its_letters_and_never_joined_with_another(
     html: str, text: str
 ) -> None:
     assert cell(html) == text
 
 
-@pytest.mark.parametrize(
-    ("html", "text"),
-    [
-        ("금리 <b>3</b>.<b>5</b>%", "금리 3.5%"),
-        ("금리 3.<b><i>5</i></b>%", "금리 3.5%"),
-        ("<b>500</b>원", "500원"),
-        ("<b>예금</b>은 <b>연</b> 3%", "**예금**은 **연** 3%"),
-        ('<b style="display:block">3.5</b><b style="display:block">4.0</b>', "3.5\n\n4.0"),
-    ],
-)
+@pytest.mark.parametrize(("html", "text"), [
+    ("금리 <b>3</b>.<b>5</b>%", "금리 3.5%"), ("금리 3.<b><i>5</i></b>%", "금리 3.5%"), ("<b>500</b>원", "500원"),
+    ("<b>예금</b>은 <b>연</b> 3%", "**예금**은 **연** 3%"),
+    ('<b style="display:block">3.5</b><b style="display:block">4.0</b>', "3.5\n\n4.0"),
+])  # fmt: skip
 def test_emphasis_does_not_part_a_figure(html: str, text: str) -> None:
     assert prose(html) == text
 
@@ -67,14 +61,11 @@ def test_figures_on_lines_of_their_own_are_not_joined(block: str) -> None:
     assert page == "한도 5\n\n3\n\n90원"
 
 
-@pytest.mark.parametrize(
-    "html",
-    [
-        "<details><summary>한도 5</summary>90원</details>",
-        '<fieldset><legend>한도 5</legend><span style="float: right">90원</span></fieldset>',
-        '<span>한도 5</span><span style="display: block">90원</span>',
-    ],
-)
+@pytest.mark.parametrize("html", [
+    "<details><summary>한도 5</summary>90원</details>",
+    '<fieldset><legend>한도 5</legend><span style="float: right">90원</span></fieldset>',
+    '<span>한도 5</span><span style="display: block">90원</span>',
+])  # fmt: skip
 def test_figures_of_two_parts_of_a_page_are_not_joined(html: str) -> None:
     assert parse_html(f"<html><body><div>{html}</div></body></html>").pages[0].markdown.split() == ["한도", "5", "90원"]
 
@@ -88,7 +79,7 @@ def test_boxes_of_a_page_say_whether_they_are_checked() -> None:
 )
 def test_a_table_that_a_program_saves_as_a_workbook_is_a_page(tmp_path: Path, start: str) -> None:
     table = "<table border=1><tr><th>구분</th><th>금액</th></tr><tr><td>송금</td><td>500원</td></tr></table>"
-    assert "| 송금 | 500원 |" in text_of(read(tmp_path, f"{start}\n{table}".encode()))
+    assert "| 송금 | 500원 |" in text_in(tmp_path, f"{start}\n{table}".encode())
 
 
 def test_a_digit_of_its_own_format_stays_in_its_figure_of_a_word_file(tmp_path: Path) -> None:
@@ -98,21 +89,15 @@ def test_a_digit_of_its_own_format_stays_in_its_figure_of_a_word_file(tmp_path: 
         for text, is_bold in (("1,", False), ("0", True), ("00", False), ("원", True)):
             where.add_run(text).bold = is_bold
     table.rows[0].cells[0].text = "한도"
-    document.save(data := BytesIO())
-    assert text_of(read(tmp_path, data.getvalue())).count("1,000원") == 2
+    assert text_in(tmp_path, document).count("1,000원") == 2
 
 
-@pytest.mark.parametrize(
-    ("runs", "text"),
-    [
-        (("금리 3.", "5", "%"), "금리 3.5%"),
-        (("금리 ", "3", ".5%"), "금리 3.5%"),
-        (("금리는 ", "매우", " 높음"), "금리는 **매우** 높음"),
-    ],
-)
+@pytest.mark.parametrize(("runs", "text"), [
+    (("금리 3.", "5", "%"), "금리 3.5%"), (("금리 ", "3", ".5%"), "금리 3.5%"), (("금리는 ", "매우", " 높음"), "금리는 **매우** 높음"),
+])  # fmt: skip
 def test_a_bold_digit_stays_in_its_figure_of_a_hangul_document(tmp_path: Path, runs: Runs, text: str) -> None:
     for made in (hancom_x, hancom):
-        assert text in text_of(read(tmp_path, made(runs, "bold")))
+        assert text in text_in(tmp_path, made(runs, "bold"))
 
 
 def test_a_row_span_of_zero_goes_on_to_the_end_of_its_group() -> None:
@@ -127,13 +112,176 @@ def test_a_date_of_which_a_cell_shows_the_weekday_is_a_date(tmp_path: Path, numb
     book = Workbook()
     book.worksheets[0].append(["시행일", date(2026, 3, 2)])
     book.worksheets[0]["B1"].number_format = number_format
-    book.save(data := BytesIO())
-    assert "2026-03-02" in text_of(read(tmp_path, data.getvalue()))
+    assert "2026-03-02" in text_in(tmp_path, book)
 
 
 def test_a_number_beside_the_words_of_its_format_is_no_date(tmp_path: Path) -> None:
     book = Workbook()
     book.worksheets[0].append(["한도", 300])
     book.worksheets[0]["B1"].number_format = '0"aaa"'
-    book.save(data := BytesIO())
-    assert "300aaa" in text_of(read(tmp_path, data.getvalue()))
+    assert "300aaa" in text_in(tmp_path, book)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1", "¹"), ("1)", "¹⁾"), ("(12)", "⁽¹²⁾"), ("[3]", "⁽³⁾"), ("-2", "⁻²"), (" 2 ", "²"), ("1,2", "¹,²"),
+        ("a", "[a]"), ("주1", "[주1]"), ("[b]", "[b]"), ("*", "*"), ("®", "®"), ("th", "th"), ("", ""), ("¹", "¹"),
+        ("１）", "¹⁾"), ("(a)", "[a]"), ("a,b", "[a,b]"), ("주1)", "[주1]"), ("(주 2)", "[주 2]"), ("1.", "¹."),
+        ("원", "원"), ("%p", "%p"), ("년", "년"), ("(부가세 포함)", "(부가세 포함)"),
+        ("5,000", "5,000"), (".50", ".50"), ("50%", "50%"), ("TM", "TM"),
+    ],
+)  # fmt: skip
+def test_a_raised_mark_is_written_in_raised_characters_or_in_brackets_and_other_text_as_it_is(
+    text: str, shown: str
+) -> None:
+    assert raised(text) == shown
+
+
+@pytest.mark.parametrize("made", [web_page, mail, word, workbook, slides, hancom_x, hancom])
+def test_a_raised_mark_is_no_digit_of_the_figure_before_it(tmp_path: Path, made: Callable[[Runs, Look], bytes]) -> None:
+    text = text_in(tmp_path, made(("수수료 5,000", "1)", "원"), "raised"))
+    assert "수수료 5,000¹⁾원" in text
+    assert "1)" not in text
+
+
+@pytest.mark.parametrize("made", [web_page, mail, word, workbook, slides, hancom_x, hancom])
+@pytest.mark.parametrize(
+    ("runs", "shown"),
+    [(("수수료 5,000", "원", " 이상"), "수수료 5,000원 이상"), (("금리 3.", "50", "%"), "금리 3.50%")],
+)
+def test_a_raised_unit_and_raised_decimals_stay_in_their_figure(
+    tmp_path: Path, made: Callable[[Runs, Look], bytes], runs: Runs, shown: str
+) -> None:
+    text = text_in(tmp_path, made(runs, "raised"))
+    assert shown in text
+    assert text.count(shown) == text.count(runs[0])
+
+
+@pytest.mark.parametrize("page", [
+    "<table><tr><td>수수료</td><td{raised}>700</td></tr></table>",
+    "<table><tr><td>수수료</td><td><b><sup>700</sup></b></td></tr></table>",
+    "<div{raised}><p>700</p><table><tr><td>가</td><td>나</td></tr></table></div>",
+    "<div{raised}>700</div>",
+    "<p{raised}>700</p>",
+    "<span{raised}><p>700</p><p>8</p></span>",
+])  # fmt: skip
+def test_a_box_or_a_whole_cell_that_is_raised_is_read_as_it_is(page: str) -> None:
+    styled = page.replace("{raised}", ' style="vertical-align: super"')
+    plain = re.sub("</?(?:sup|b)>", "", page.replace("{raised}", ""))
+    assert parse_html(styled).pages == parse_html(plain).pages
+
+
+def test_a_whole_cell_of_a_workbook_that_is_raised_is_read_as_it_is(tmp_path: Path) -> None:
+    book = Workbook()
+    book.worksheets[0].append(["수수료", 700])
+    book.worksheets[0]["B1"].font = Font(vertAlign="superscript")
+    assert "700" in text_in(tmp_path, book)
+
+
+def test_a_style_raises_letters_of_a_web_page_and_of_a_word_file(tmp_path: Path) -> None:
+    for tag in ("span", "sup"):
+        words = f'한도 5,000<{tag} style="vertical-align: super"><{tag}>1</{tag}></{tag}>원'
+        assert "한도 5,000¹원" in text_in(tmp_path, f"<html><body><p>{words}</p></body></html>".encode())
+    document = docx.Document()
+    document.styles.add_style("각주", WD_STYLE_TYPE.CHARACTER).font.superscript = True
+    paragraph = document.add_paragraph("한도 5,000")
+    paragraph.add_run("1", style="각주")
+    paragraph.add_run("원")
+    assert "한도 5,000¹원" in text_in(tmp_path, document)
+
+
+def test_lowered_letters_of_a_slide_are_plain(tmp_path: Path) -> None:
+    presentation = Presentation(BytesIO(slides(("CO", "2", " 배출권"), "raised")))
+    for properties in presentation.slides[0].shapes.element.iter("{*}rPr"):
+        if properties.get("baseline"):
+            properties.set("baseline", "-25000")
+    assert "CO2 배출권" in text_in(tmp_path, presentation)
+
+
+SPACES = (
+    'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+    'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+)
+RUN = "<w:r><w:t>3.50</w:t></w:r>"
+
+
+def text_with(folder: Path, *within: str) -> str:
+    """Return what is read of a paragraph with elements between its first and its last word."""
+    document = docx.Document()
+    paragraph = document.add_paragraph("연 ")
+    inner = parse_xml(f"<w:p {SPACES}>{''.join(within)}</w:p>")
+    for element in list(inner):
+        paragraph._p.append(element)
+    paragraph.add_run("%입니다")
+    return text_in(folder, document)
+
+
+@pytest.mark.parametrize("around", [
+    '<w:fldSimple w:instr=" DOCPROPERTY Rate ">{}</w:fldSimple>', '<w:dir w:val="ltr">{}</w:dir>',
+    '<w:bdo w:val="ltr">{}</w:bdo>',
+    '<w:dir w:val="ltr"><w:fldSimple w:instr=" REF a "><w:bdo w:val="ltr">{}</w:bdo></w:fldSimple></w:dir>',
+    '<w:hyperlink w:anchor="a"><w:fldSimple w:instr=" REF a ">{}</w:fldSimple></w:hyperlink>',
+    '<w:ins w:id="1" w:author="a">{}</w:ins>', "<w:sdt><w:sdtContent>{}</w:sdtContent></w:sdt>",
+    "<w:ofTomorrow>{}</w:ofTomorrow>",
+])  # fmt: skip
+def test_runs_are_read_whatever_is_around_them(tmp_path: Path, around: str) -> None:
+    assert text_with(tmp_path, around.format(RUN)) == "연 3.50%입니다"
+
+
+@pytest.mark.parametrize("around", ['<w:del w:id="1" w:author="a">{}</w:del>', '<w:moveFrom w:id="1">{}</w:moveFrom>'])
+def test_what_was_deleted_stays_out(tmp_path: Path, around: str) -> None:
+    inner = f'<w:fldSimple w:instr=" REF a ">{RUN}</w:fldSimple>'
+    assert text_with(tmp_path, around.format(inner)) == "연 %입니다"
+
+
+def test_hidden_text_of_fields_and_formulas_stays_out(tmp_path: Path) -> None:
+    hidden = "<w:rPr><w:vanish/></w:rPr>"
+    field = f'<w:fldSimple w:instr=" REF a "><w:r>{hidden}<w:t>9.9</w:t></w:r></w:fldSimple>'
+    assert text_with(tmp_path, field, f"<m:oMath><m:r>{hidden}<m:t>9.9</m:t></m:r></m:oMath>") == "연 %입니다"
+
+
+@pytest.mark.parametrize(("formula", "line"), [
+    ("{a}", "원금"), ("<m:f><m:num>{a}</m:num><m:den>{b}</m:den></m:f>", "(원금)/(365)"),
+    ("<m:sSup><m:e>{a}</m:e><m:sup>{b}</m:sup></m:sSup>", "원금^(365)"),
+    ("<m:sSub><m:e>{a}</m:e><m:sub>{b}</m:sub></m:sSub>", "원금_(365)"),
+    ("<m:rad><m:deg/><m:e>{a}</m:e></m:rad>", "√(원금)"), ("<m:d><m:e>{a}</m:e></m:d>", "(원금)"),
+    ('<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr><m:sub>{b}</m:sub><m:e>{a}</m:e></m:nary>', "∑_(365)원금"),
+    ("<m:func><m:fName>{a}</m:fName><m:e>{b}</m:e></m:func>", "원금 365"),
+])  # fmt: skip
+def test_a_formula_is_read_in_one_line(tmp_path: Path, formula: str, line: str) -> None:
+    parts = formula.format(a="<m:r><m:t>원금</m:t></m:r>", b="<m:r><m:t>365</m:t></m:r>")
+    assert text_with(tmp_path, f"<m:oMathPara><m:oMath>{parts}</m:oMath></m:oMathPara>") == f"연 {line}%입니다"
+
+
+@pytest.mark.parametrize(("within", "text"), [
+    ("<w:r><w:t>3</w:t><w:cr/><w:t>50</w:t></w:r>", "연 3  \n50%입니다"),
+    ('<w:r><w:t>3</w:t><w:ptab w:alignment="right"/><w:t>50</w:t></w:r>', "연 3 50%입니다"),
+    ('<w:r><w:t>3</w:t><w:sym w:font="Symbol" w:char="f0b3"/><w:t>50</w:t></w:r>', "연 3≥50%입니다"),
+    ('<w:r><w:t>3</w:t><w:sym w:font="Batang" w:char="2264"/><w:t>50</w:t></w:r>', "연 3≤50%입니다"),
+])  # fmt: skip
+def test_what_stands_between_two_figures_is_read(tmp_path: Path, within: str, text: str) -> None:
+    assert text_with(tmp_path, within) == text
+
+
+def test_a_box_says_whether_it_is_checked(tmp_path: Path) -> None:
+    states = '<w14:checkedState w14:val="2612"/><w14:uncheckedState w14:val="2610"/>'
+    boxes = [
+        f'<w:sdt xmlns:w14="http://schemas.microsoft.com/office/word/2010/wordml"><w:sdtPr><w14:checkbox>'
+        f'<w14:checked w14:val="{checked}"/>{states}</w14:checkbox></w:sdtPr><w:sdtContent><w:r><w:t>{sign}</w:t></w:r>'
+        f"</w:sdtContent></w:sdt><w:r><w:t>{word}</w:t></w:r>"
+        for checked, sign, word in ((1, "☒", "면제 "), (0, "☐", "부과 3.50"))
+    ]
+    assert text_with(tmp_path, *boxes) == "연 ☑면제 ☐부과 3.50%입니다"
+
+
+def test_a_row_that_begins_a_column_later_keeps_its_columns(tmp_path: Path) -> None:
+    document = docx.Document()
+    table = document.add_table(rows=3, cols=3)
+    for row, words in enumerate((("상품", "6개월", "12개월"), ("예금", "3.0%", "4.0%"), ("", "3.1%", "4.1%"))):
+        for column, text in enumerate(words):
+            table.cell(row, column).text = text
+    last = table.rows[2]._tr
+    last.remove(last.tc_lst[0])
+    last.get_or_add_trPr().append(parse_xml(f'<w:gridBefore {SPACES} w:val="1"/>'))
+    assert "|  | 3.1% | 4.1% |" in text_in(tmp_path, document)

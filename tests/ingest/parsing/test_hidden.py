@@ -19,7 +19,7 @@ from pptx.util import Inches
 
 from ingest.parsing import LeftOut, Parsed, Unreadable
 from tests.ingest.parsing.looks import Look, Runs, hancom_x, slides, web_page, word, workbook
-from tests.ingest.parsing.reading import read, text_of
+from tests.ingest.parsing.reading import read, saved, text_in, text_of
 from tests.ingest.samples_office import hwpx, with_part, with_shared_strings, xlsx_of
 
 HIDDEN = "금리는 연 99%입니다"
@@ -39,8 +39,7 @@ def a_word_file(*elements: str) -> bytes:
     document.add_paragraph(SHOWN)
     for element in elements:
         document.element.body.insert(1, parse_xml(element))
-    document.save(data := BytesIO())
-    return data.getvalue()
+    return saved(document)
 
 
 def paragraph(run: str, *, properties: str = "") -> str:
@@ -52,16 +51,13 @@ ROW = f"<w:tr><w:trPr><w:{{}}/></w:trPr><w:tc><w:p>{RUN.format('')}</w:p></w:tc>
 DELETED = RUN.format("").replace("w:t>", "w:delText>")
 
 
-@pytest.mark.parametrize(
-    ("element", "kind"),
-    [
-        (paragraph(RUN.format("<w:vanish/>") * 2), LeftOut.TEXT),
-        (paragraph(f'<w:del w:id="1" w:author="a">{DELETED}</w:del>'), LeftOut.DELETED),
-        (paragraph(f'<w:moveFrom w:id="1" w:author="a">{RUN.format("")}</w:moveFrom>'), LeftOut.DELETED),
-        (f"<w:tbl {W}>{ROW.format('hidden')}</w:tbl>", LeftOut.ROW),
-        (f"<w:tbl {W}>{ROW.format('del')}</w:tbl>", LeftOut.DELETED),
-    ],
-)
+@pytest.mark.parametrize(("element", "kind"), [
+    (paragraph(RUN.format("<w:vanish/>") * 2), LeftOut.TEXT),
+    (paragraph(f'<w:del w:id="1" w:author="a">{DELETED}</w:del>'), LeftOut.DELETED),
+    (paragraph(f'<w:moveFrom w:id="1" w:author="a">{RUN.format("")}</w:moveFrom>'), LeftOut.DELETED),
+    (f"<w:tbl {W}>{ROW.format('hidden')}</w:tbl>", LeftOut.ROW),
+    (f"<w:tbl {W}>{ROW.format('del')}</w:tbl>", LeftOut.DELETED),
+])  # fmt: skip
 def test_hidden_and_deleted_text_of_a_word_file_is_left_out(tmp_path: Path, element: str, kind: LeftOut) -> None:
     assert_left_out(read(tmp_path, a_word_file(element)), {kind: 1})
 
@@ -74,8 +70,7 @@ def test_a_style_of_a_word_file_and_the_one_that_it_is_based_on_hide_text(tmp_pa
     is_paragraph = kind is WD_STYLE_TYPE.PARAGRAPH
     document.add_paragraph(style=style if is_paragraph else None).add_run(HIDDEN, None if is_paragraph else style)
     document.add_paragraph(style=style if is_paragraph else None).add_run(SHOWN).font.hidden = False
-    document.save(data := BytesIO())
-    assert_left_out(read(tmp_path, data.getvalue()), {LeftOut.TEXT: 1})
+    assert_left_out(read(tmp_path, document), {LeftOut.TEXT: 1})
 
 
 @pytest.mark.parametrize(("hidden", "is_read"), [("0", True), ("1", False)])
@@ -103,8 +98,7 @@ def test_hidden_shapes_and_comments_of_a_presentation_are_left_out(tmp_path: Pat
     for words in (SHOWN, HIDDEN):
         slide.shapes.add_textbox(Inches(1), Inches(2), Inches(4), Inches(1)).text_frame.text = words
     slide.shapes[-1]._element.nvSpPr.cNvPr.set("hidden", "1")
-    deck.save(data := BytesIO())
-    assert_left_out(read(tmp_path, data.getvalue()), {LeftOut.ELEMENT: 1})
+    assert_left_out(read(tmp_path, deck), {LeftOut.ELEMENT: 1})
 
 
 def sheet_of(rows: str, before: str = "", after: str = "") -> str:
@@ -146,8 +140,7 @@ def test_comments_and_cells_that_a_number_format_hides_are_left_out_of_a_workboo
     for cell in (*book.worksheets[0][2], *book.worksheets[0][3]):
         cell.number_format = ";;;"
     book.worksheets[0]["A1"].comment = Comment(HIDDEN, "kim")
-    book.save(data := BytesIO())
-    assert_left_out(read(tmp_path, data.getvalue()), {LeftOut.TEXT: 2, LeftOut.COMMENT: 1})
+    assert_left_out(read(tmp_path, book), {LeftOut.TEXT: 2, LeftOut.COMMENT: 1})
 
 
 CHOICE = (
@@ -225,16 +218,16 @@ def test_white_and_tiny_text_is_text(tmp_path: Path) -> None:
     book.worksheets[0]["A1"], book.worksheets[0]["A1"].font = SHOWN, Font(color="FFFFFFFF", size=1)
     for made in (document, book):
         made.save(data := BytesIO())
-        assert SHOWN in text_of(read(tmp_path, data.getvalue()))
+        assert SHOWN in text_in(tmp_path, data.getvalue())
     page = f'<html><style>p {{ display: none }}</style><p style="color:#fff">{SHOWN}</p></html>'
-    assert SHOWN in text_of(read(tmp_path, page.encode()))
+    assert SHOWN in text_in(tmp_path, page.encode())
 
 
 @pytest.mark.parametrize("made", [web_page, word, workbook, slides])
 def test_struck_words_are_marked_as_markdown_does(tmp_path: Path, made: Callable[[Runs, Look], bytes]) -> None:
-    text = text_of(read(tmp_path, made(("금리는 ", "연 9.9%", " 연 3.1%"), "struck")))
+    text = text_in(tmp_path, made(("금리는 ", "연 9.9%", " 연 3.1%"), "struck"))
     assert "금리는 ~~연 9.9%~~ 연 3.1%" in text
 
 
 def test_struck_words_of_an_hwpx_are_read(tmp_path: Path) -> None:
-    assert "연 9.9%" in text_of(read(tmp_path, hancom_x(("금리는 ", "연 9.9%", " 연 3.1%"), "struck")))
+    assert "연 9.9%" in text_in(tmp_path, hancom_x(("금리는 ", "연 9.9%", " 연 3.1%"), "struck"))

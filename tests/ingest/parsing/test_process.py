@@ -73,14 +73,10 @@ async def test_computing_without_end_is_too_slow(tmp_path: Path) -> None:
         assert (await parser.parse(good)).title == "정기예금 안내"
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [
-        ParserSettings(wall_seconds=20, most_wall_seconds=600, slow_seconds=0.5, page_seconds=0.02),
-        ParserSettings(wall_seconds=20, most_wall_seconds=1, slow_seconds=600, page_seconds=600),
-    ],
-    ids=["for its pages on average", "for the whole file"],
-)
+@pytest.mark.parametrize("limits", [
+    ParserSettings(wall_seconds=20, most_wall_seconds=600, slow_seconds=0.5, page_seconds=0.02),
+    ParserSettings(wall_seconds=20, most_wall_seconds=1, slow_seconds=600, page_seconds=600),
+], ids=["for its pages on average", "for the whole file"])  # fmt: skip
 async def test_a_file_of_slow_pages_has_an_end_though_each_page_keeps_to_its_limit(
     tmp_path: Path, limits: ParserSettings
 ) -> None:

@@ -181,17 +181,13 @@ ALL = tuple(Restriction)
 IN_A_POD = (Restriction.BYTES, Restriction.WRITES, Restriction.TCP, Restriction.READS, Restriction.CALLS)
 
 
-@pytest.mark.parametrize(
-    ("taken", "missing", "enough"),
-    [
-        (ALL, [], True),
-        (IN_A_POD, [], True),
-        ((Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.CALLS), [], True),
-        ((Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.NETWORK), [Restriction.CALLS], False),
-        ((Restriction.BYTES, Restriction.CALLS), [Restriction.WRITES, Restriction.READS], False),
-        ((), list(Restriction), False),
-    ],
-)
+@pytest.mark.parametrize(("taken", "missing", "enough"), [
+    (ALL, [], True), (IN_A_POD, [], True),
+    ((Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.CALLS), [], True),
+    ((Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.NETWORK), [Restriction.CALLS], False),
+    ((Restriction.BYTES, Restriction.CALLS), [Restriction.WRITES, Restriction.READS], False),
+    ((), list(Restriction), False),
+])  # fmt: skip
 def test_which_restrictions_are_missed_and_which_are_enough(
     taken: Sequence[Restriction], missing: Sequence[Restriction], *, enough: bool
 ) -> None:
