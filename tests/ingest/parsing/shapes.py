@@ -1,13 +1,6 @@
-"""Documents of every shape that costs a reader most: wide, long, deep, one word; of about so many bytes each.
+"""Documents of every shape that costs a reader most: wide, long, deep, one word; of about so many bytes each."""
 
-    python -m tests.ingest.parsing.shapes FOLDER MEGABYTES
-
-writes them all as files.
-"""
-
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from openpyxl import Workbook
@@ -114,13 +107,3 @@ SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     "long.xlsx": lambda size: _workbook([["name", "rate"], *[["deposit", "2.35"]] * (size // 80)]),
     "cells.xlsx": lambda size: _workbook([["name", "rule"], *[["deposit", "free " * (_CELL // 5)]] * (size // _CELL)]),
 }  # fmt: skip
-
-
-def main(folder: Path, megabytes: float) -> None:
-    """Write a file of each shape."""
-    for name, of_size in SHAPES.items():
-        (folder / name).write_bytes(of_size(int(megabytes * 1_000_000)))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))

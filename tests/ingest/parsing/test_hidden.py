@@ -2,7 +2,7 @@
 
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -101,6 +101,10 @@ def test_hidden_shapes_and_comments_of_a_presentation_are_left_out(tmp_path: Pat
     assert_left_out(read(tmp_path, deck), {LeftOut.ELEMENT: 1})
 
 
+def part_of(data: bytes, name: str) -> bytes:
+    return zipfile.ZipFile(BytesIO(data)).read(name)
+
+
 def sheet_of(rows: str, before: str = "", after: str = "") -> str:
     shown = f'<row r="1"><c r="A1" t="inlineStr"><is><t>{SHOWN}</t></is></c></row>'
     return f'<worksheet xmlns="{MAIN}">{before}<sheetData>{shown}{rows}</sheetData>{after}</worksheet>'
@@ -156,24 +160,26 @@ MISPLACED = {
 }
 
 
-@pytest.mark.parametrize("part", MISPLACED.values(), ids=MISPLACED)
-def test_a_workbook_with_cells_where_no_program_shows_them_is_refused(tmp_path: Path, part: str) -> None:
-    with pytest.raises(Unreadable):
-        read(tmp_path, with_part(xlsx_of([SHOWN]), "xl/worksheets/sheet1.xml", part.encode()))
-
-
-def test_a_table_of_texts_with_more_than_programs_count_is_refused(tmp_path: Path) -> None:
+def other_books() -> Iterator[tuple[str, bytes]]:
+    """Yield files that are one workbook to a reader by kinds and names, and another one to programs that open it."""
+    for name, part in MISPLACED.items():
+        yield name, with_part(xlsx_of([SHOWN]), "xl/worksheets/sheet1.xml", part.encode())
     texts = f'<sst xmlns="{MAIN}">{CHOICE.format(f"<si><t>{HIDDEN}</t></si>")}<si><t>{SHOWN}</t></si></sst>'
-    with pytest.raises(Unreadable):
-        read(tmp_path, with_shared_strings(xlsx_of([SHOWN]), texts))
-
-
-def test_a_file_that_is_another_workbook_by_its_kinds_than_by_its_links_is_refused(tmp_path: Path) -> None:
-    kinds = zipfile.ZipFile(BytesIO(xlsx_of([SHOWN]))).read("[Content_Types].xml")
+    yield "more texts than programs count", with_shared_strings(xlsx_of([SHOWN]), texts)
+    kinds, book = (part_of(xlsx_of([SHOWN]), name) for name in ("[Content_Types].xml", "xl/workbook.xml"))
     other = with_part(xlsx_of([SHOWN]), "[Content_Types].xml", kinds.replace(b"/xl/workbook.xml", b"/xl/other.xml"))
-    books = zipfile.ZipFile(BytesIO(other)).read("xl/workbook.xml")
-    with pytest.raises(Unreadable, match="which part is its workbook"):
-        read(tmp_path, with_part(other, "xl/other.xml", books))
+    yield "which part is its workbook", with_part(other, "xl/other.xml", book)
+    data = with_shared_strings(xlsx_of([SHOWN]), f'<sst xmlns="{MAIN}"/>')
+    for name in (b"styles", b"sharedStrings"):
+        links = part_of(data, "xl/_rels/workbook.xml.rels").replace(name + b".xml", b"others.xml")
+        yield f"its texts or its styles: {name!r}", with_part(data, "xl/_rels/workbook.xml.rels", links)
+
+
+@pytest.mark.parametrize(("name", "data"), [*other_books()], ids=lambda value: value if isinstance(value, str) else "")
+def test_a_workbook_that_is_another_one_to_who_opens_it_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    with pytest.raises(Unreadable) as refused:
+        read(tmp_path, data)
+    assert name in MISPLACED or name == "more texts than programs count" or name[:20] in refused.value.detail
 
 
 @pytest.mark.parametrize("name", ["xl/worksheets/sheet1.xml", "xl/Worksheets/Sheet1.xml"])
@@ -196,7 +202,7 @@ def test_elements_that_a_page_or_a_mail_does_not_display_are_left_out(tmp_path: 
 
 def test_memos_explanations_and_deletions_of_an_hwpx_are_left_out(tmp_path: Path) -> None:
     data = hwpx(SHOWN, "그 뒤에 선 글@@")
-    section = zipfile.ZipFile(BytesIO(data)).read("Contents/section0.xml").decode()
+    section = part_of(data, "Contents/section0.xml").decode()
     words = f'<hp:p paraPrIDRef="0" styleIDRef="0"><hp:run charPrIDRef="0"><hp:t>{HIDDEN}</hp:t></hp:run></hp:p>'
     aside = "".join(
         f"<hp:ctrl><hp:{kind}><hp:subList>{words}</hp:subList></hp:{kind.split()[0]}></hp:ctrl>"

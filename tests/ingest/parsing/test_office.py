@@ -42,30 +42,17 @@ def _quiet_samples() -> Iterator[None]:
         yield
 
 
-def test_a_sheet_is_a_page_with_its_name_its_title_and_its_table(tmp_path: Path) -> None:
+def test_a_sheet_is_a_page_with_its_name_its_title_and_its_table_without_what_is_hidden(tmp_path: Path) -> None:
     parsed = read(tmp_path, office.xlsx())
     assert (parsed.format, [page.number for page in parsed.pages]) == (Format.XLSX, [1, 2])
     assert parsed.pages[0].markdown == (
         "# 금리\n\n정기예금 금리표\n\n| 기간 | 금리 | 한도 |\n| --- | --- | --- |\n"
         "| 6개월 | 2.10% | 50,000,000원 |\n| 12개월 | 2.35% | 30,000,000원 |"
     )
-
-
-def test_merged_header_cells_of_a_sheet_name_every_column_below_them(tmp_path: Path) -> None:
-    text = read(tmp_path, office.xlsx()).pages[1].markdown
-    assert "| 구분 | 금액 / 창구 | 금액 / 모바일 |" in text
-    assert "| 타행 이체 | 1000 | 면제 |" in text
-
-
-def test_hidden_sheets_rows_and_columns_stay_hidden(tmp_path: Path) -> None:
-    parsed = read(tmp_path, office.xlsx())
+    merged = ("| 구분 | 금액 / 창구 | 금액 / 모바일 |", "| 타행 이체 | 1000 | 면제 |")
+    assert all(row in parsed.pages[1].markdown for row in merged)
     assert not any(hidden in text_of(parsed) for hidden in ("내부", "특판", "원가", "0.03"))
     assert parsed.left_out == {LeftOut.ROW: 1, LeftOut.COLUMN: 1, LeftOut.SHEET: 1}
-
-
-def test_columns_that_say_the_same_are_kept_where_nothing_was_merged(tmp_path: Path) -> None:
-    text = text_in(tmp_path, office.xlsx_of(["a", "b", "c"], [1, 1, 1], [2, 2, 2]))
-    assert "| 2 | 2 | 2 |" in text
 
 
 @pytest.mark.parametrize(("value", "number_format", "text"), [
@@ -114,10 +101,6 @@ def test_a_slide_is_a_page_with_its_title_its_list_its_table_and_its_chart(tmp_p
     assert parsed.pages[0].markdown == "# 적금 안내\n\n- 매달 넣습니다\n- 만기에 이자를 받습니다"
     assert "| 기간 | 금리 |\n| --- | --- |\n| 6개월 | 연 2.10% |" in parsed.pages[1].markdown
     assert "| 1분기 | 100.5 | 2.35% |\n| 2분기 | 200 |  |" in parsed.pages[1].markdown
-
-
-def test_hidden_slides_and_notes_stay_hidden(tmp_path: Path) -> None:
-    parsed = read(tmp_path, office.pptx())
     assert not any(hidden in text_of(parsed) for hidden in ("숨긴 쪽", "비밀 메모"))
     assert parsed.left_out == {LeftOut.SLIDE: 1, LeftOut.NOTES: 1}
 
@@ -236,19 +219,14 @@ def with_formula(cell: str = "<c r='B2'><f>A2*3</f><v/></c>", *, hidden: bool = 
     return calculated.getvalue()
 
 
-@pytest.mark.parametrize("is_asked", [False, True])
-def test_a_formula_without_a_stored_value_blocks_an_approval(tmp_path: Path, *, is_asked: bool) -> None:
-    parsed = read(tmp_path, with_formula(is_asked=is_asked))
-    assert f"{NOT_STORED}B2⟧" in text_of(parsed)
-    assert [finding.blocks for finding in passage_findings([replace(FEES, text=text_of(parsed))])] == [True]
-
-
-def test_a_cell_whose_name_is_padded_blocks_an_approval_too(tmp_path: Path) -> None:
-    text = text_in(tmp_path, with_formula(f"<c r='B2{' ' * 90}'><f>A2*3</f><v/></c>"))
+@pytest.mark.parametrize("made", [with_formula(), with_formula(is_asked=True), with_formula(
+    f"<c r='B2{' ' * 90}'><f>A2*3</f><v/></c>")])  # fmt: skip
+def test_a_formula_without_a_stored_value_blocks_an_approval_unless_its_column_is_hidden(
+    tmp_path: Path, made: bytes
+) -> None:
+    text = text_in(tmp_path, made)
+    assert f"{NOT_STORED}B2" in text
     assert [finding.blocks for finding in passage_findings([replace(FEES, text=text)])] == [True]
-
-
-def test_a_formula_in_a_hidden_column_blocks_nothing(tmp_path: Path) -> None:
     assert NOT_STORED not in text_in(tmp_path, with_formula(hidden=True))
 
 
@@ -368,59 +346,24 @@ def sheet_with(folder: Path, *boxes: str, top: int = 6) -> str:
 TABLE = "| 구분 | 금액 |\n| --- | --- |\n| 송금 | 500 |"
 
 
-def test_a_box_is_read_above_or_below_the_table_as_it_stands(tmp_path: Path) -> None:
-    assert sheet_with(tmp_path, box("(단위: 천원)"), top=1) == f"# Sheet\n\n(단위: 천원)\n\n{TABLE}"
-    assert sheet_with(tmp_path, box("(단위: 천원)")) == f"# Sheet\n\n{TABLE}\n\n(단위: 천원)"
-    assert sheet_with(tmp_path, box("1)", look='baseline="30000"')) == f"# Sheet\n\n{TABLE}\n\n¹⁾"
+@pytest.mark.parametrize(("boxes", "top", "parts"), [
+    ([box("(단위: 천원)")], 1, ["(단위: 천원)", TABLE]), ([box("(단위: 천원)")], 2, ["(단위: 천원)", TABLE]),
+    ([box("(단위: 천원)")], 6, [TABLE, "(단위: 천원)"]), ([box("1)", look='baseline="30000"')], 6, [TABLE, "¹⁾"]),
+    ([box("(단위: 천원)")] * 2, 6, [TABLE, "(단위: 천원)"]), ([box("700원", hidden="1")], 6, [TABLE]),
+])  # fmt: skip
+def test_a_box_is_read_once_above_or_below_the_table_as_it_stands_unless_it_is_hidden(
+    tmp_path: Path, boxes: list[str], top: int, parts: list[str]
+) -> None:
+    assert sheet_with(tmp_path, *boxes, top=top) == "\n\n".join(["# Sheet", *parts])
 
 
-def test_a_box_between_the_first_row_and_the_table_is_read_above_it(tmp_path: Path) -> None:
-    assert sheet_with(tmp_path, box("(단위: 천원)"), top=2) == f"# Sheet\n\n(단위: 천원)\n\n{TABLE}"
-
-
-def test_a_box_that_stands_there_for_older_programs_too_is_read_once(tmp_path: Path) -> None:
-    twice = [box("(단위: 천원)")] * 2
-    assert sheet_with(tmp_path, *twice) == f"# Sheet\n\n{TABLE}\n\n(단위: 천원)"
-
-
-def test_a_hidden_box_is_left_out(tmp_path: Path) -> None:
-    assert sheet_with(tmp_path, box("700원", hidden="1")) == f"# Sheet\n\n{TABLE}"
-
-
-TERMS = ("<td rowspan=2>상품</td><td colspan=2>금리</td>", "<td>6개월</td><td>12개월</td>")
-
-
-def _page(*rows: str) -> bytes:
-    return (
-        f"<!doctype html><html><body><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></body></html>".encode()
-    )
-
-
-def _sheet(*rows: list[str | None], merged: list[str]) -> bytes:
-    book = Workbook()
-    sheet = book.active
-    assert sheet is not None
-    for row in rows:
-        sheet.append(row)
-    for cells in merged:
-        sheet.merge_cells(cells)
-    return saved(book)
-
-
-def test_a_header_of_two_rows_is_known_by_its_spans_without_th(tmp_path: Path) -> None:
-    text = text_in(tmp_path, _page(*TERMS, "<td>예금</td><td>3.0%</td><td>3.5%</td>"))
+@pytest.mark.parametrize("kind", ["td", "th"])
+def test_a_header_of_two_rows_is_known_by_its_spans(tmp_path: Path, kind: str) -> None:
+    head = f"<{kind} rowspan=2>상품</{kind}><{kind} colspan=2>금리</{kind}>"
+    rows = (head, "<td>6개월</td><td>12개월</td>", "<td>예금</td><td>3.0%</td><td>3.5%</td>")
+    table = "".join(f"<tr>{row}</tr>" for row in rows)
+    text = text_in(tmp_path, f"<!doctype html><html><body><table>{table}</table></body></html>".encode())
     assert text.startswith("| 상품 | 금리 / 6개월 | 금리 / 12개월 |\n| --- |")
-
-
-def test_a_header_of_one_row_of_th_goes_on_below_its_spans(tmp_path: Path) -> None:
-    rows = (TERMS[0].replace("td", "th"), TERMS[1], "<td>예금</td><td>3.0%</td><td>3.5%</td>")
-    assert "| 상품 | 금리 / 6개월 | 금리 / 12개월 |" in text_in(tmp_path, _page(*rows))
-
-
-def test_columns_merged_in_every_row_of_a_sheet_are_one_column_under_one_header_row(tmp_path: Path) -> None:
-    rows: list[list[str | None]] = [["상품", "금리", None], ["정기예금", "3.5%", None], ["적금", "4.1%", None]]
-    text = text_in(tmp_path, _sheet(*rows, merged=["B1:C1", "B2:C2", "B3:C3"]))
-    assert "| 상품 | 금리 |\n| --- | --- |\n| 정기예금 | 3.5% |\n| 적금 | 4.1% |" in text
 
 
 def test_columns_merged_in_every_row_of_a_slide_are_one_column_under_one_header_row(tmp_path: Path) -> None:
@@ -434,28 +377,28 @@ def test_columns_merged_in_every_row_of_a_slide_are_one_column_under_one_header_
     assert "| 상품 | 금리 |\n| --- | --- |\n| 정기예금 | 3.5% |" in text_in(tmp_path, deck)
 
 
-def test_a_blank_row_below_the_header_of_a_sheet_leaves_it_the_header(tmp_path: Path) -> None:
-    rows: list[list[str | None]] = [["상품", "6개월"], [None], ["예금", "3.0%"], ["적금", "3.1%"], [None]]
-    text = text_in(tmp_path, _sheet(*rows, ["합계", "2"], [None], ["구분", "창구"], ["송금", "500"], merged=[]))
-    assert "| 상품 | 6개월 |\n| --- | --- |\n| 예금 | 3.0% |\n| 적금 | 3.1% |\n\n| 합계 | 2 |" in text
-    assert "| 구분 | 창구 |\n| --- | --- |\n| 송금 | 500 |" in text
-
-
-@pytest.mark.parametrize("note", [["고객센터", "평일 운영"], ["고객센터", "1588-0000"], ["구분", "평일 9시부터"]])
-def test_a_note_above_a_blank_row_of_a_sheet_heads_no_table(tmp_path: Path, note: list[str | None]) -> None:
-    rows: list[list[str | None]] = [note, [None], ["6개월", "2.5%"], ["12개월", "2.8%"]]
-    text = text_in(tmp_path, _sheet(*rows, merged=[]))
-    assert f"| {note[0]} | {note[1]} |\n| --- | --- |\n\n| 6개월 | 2.5% |\n| --- | --- |" in text
-
-
-def test_words_above_a_blank_row_head_labels_and_their_figures(tmp_path: Path) -> None:
-    rows: list[list[str | None]] = [
-        ["상품", "기본", "우대"],
-        [None],
-        ["예금", "3.0%", "3.5%"],
-        ["적금", "3.1%", "3.6%"],
-    ]
-    assert "| 상품 | 기본 | 우대 |\n| --- | --- | --- |\n| 예금" in text_in(tmp_path, _sheet(*rows, merged=[]))
+@pytest.mark.parametrize(("lines", "merged", "table"), [
+    ("a b c/1 1 1/2 2 2", "", "| a | b | c |/| --- | --- | --- |/| 1 | 1 | 1 |/| 2 | 2 | 2 |"),
+    ("상품 금리/정기예금 3.5%/적금 4.1%", "B1:C1 B2:C2 B3:C3",
+     "| 상품 | 금리 |/| --- | --- |/| 정기예금 | 3.5% |/| 적금 | 4.1% |"),
+    ("상품 6개월//예금 3.0%/적금 3.1%//합계 2//구분 창구/송금 500", "",
+     "| 상품 | 6개월 |/| --- | --- |/| 예금 | 3.0% |/| 적금 | 3.1% |//| 합계 | 2 |/| --- | --- |//"
+     "| 구분 | 창구 |/| --- | --- |/| 송금 | 500 |"),
+    *((f"{note}//6개월 2.5%/12개월 2.8%", "",
+       f"| {note.replace(' ', ' | ')} |/| --- | --- |//| 6개월 | 2.5% |/| --- | --- |/| 12개월 | 2.8% |")
+      for note in ("고객센터 평일_운영", "고객센터 1588-0000", "구분 평일_9시부터")),
+    ("상품 기본 우대//예금 3.0% 3.5%/적금 3.1% 3.6%", "",
+     "| 상품 | 기본 | 우대 |/| --- | --- | --- |/| 예금 | 3.0% | 3.5% |/| 적금 | 3.1% | 3.6% |"),
+])  # fmt: skip
+def test_blank_rows_and_merged_columns_of_a_sheet_leave_each_table_its_header(
+    tmp_path: Path, lines: str, merged: str, table: str
+) -> None:
+    book = Workbook()
+    for line in lines.split("/"):
+        book.worksheets[0].append(line.split() or [None])
+    for cells in merged.split():
+        book.worksheets[0].merge_cells(cells)
+    assert text_in(tmp_path, book) == "\n".join(["# Sheet", "", *table.split("/")])
 
 
 @pytest.mark.parametrize(
@@ -474,11 +417,8 @@ def test_words_above_a_blank_row_head_labels_and_their_figures(tmp_path: Path) -
         # All heads span.
         (["수신 수신 여신 여신", "상품 금리 상품 금리", "가 3% 나 5%", "다 4% 라 6%"], [(0, 0, 1, 2), (0, 2, 1, 2)], 2),
         # Three rows: a span below a span.
-        (
-            ["상품 금리 금리 금리 금리", "상품 기본 기본 우대 우대", "상품 1년 2년 1년 2년", "예금 1% 2% 3% 4%"],
-            [(0, 0, 3, 1), (0, 1, 1, 4), (1, 1, 1, 2), (1, 3, 1, 2)],
-            3,
-        ),
+        (["상품 금리 금리 금리 금리", "상품 기본 기본 우대 우대", "상품 1년 2년 1년 2년", "예금 1% 2% 3% 4%"],
+         [(0, 0, 3, 1), (0, 1, 1, 4), (1, 1, 1, 2), (1, 3, 1, 2)], 3),
         # One cell of two rows and two columns is no head above others.
         (["상품 금리 금리", "상품 금리 금리", "예금 3% 3%"], [(0, 0, 2, 1), (0, 1, 2, 2), (2, 1, 1, 2)], 2),
         (["상품 금리", "상품 3%", "예금 4%"], [(0, 0, 2, 1)], 1),
@@ -494,15 +434,12 @@ def test_words_above_a_blank_row_head_labels_and_their_figures(tmp_path: Path) -
         (["안내 안내 안내", "상품 6개월 12개월", "예금 3% 4%", "적금 4% 5%"], [(0, 0, 1, 3)], 2),
         (["_ 금리 금리", "상품 2026.03 2026.09", "예금 3.0 3.5", "적금 3.1 3.6"], [(0, 1, 1, 2)], 2),
         (["_ 금리 금리", "_ 기본 우대", "예금 3.0 3.5", "적금 3.1 3.6"], [(0, 1, 1, 2)], 2),
-        (
-            ["창구 금액 금액", "창구 10만원이하 500원", "창구 10만원초과 1,000원", "앱 전체 면제"],
-            [(0, 0, 3, 1), (0, 1, 1, 2)],
-            1,
-        ),
+        (["창구 금액 금액", "창구 10만원이하 500원", "창구 10만원초과 1,000원", "앱 전체 면제"],
+         [(0, 0, 3, 1), (0, 1, 1, 2)], 1),
         (["창구 금액 금액", "창구 10만원이하 500원", "앱 전체 면제"], [(0, 0, 2, 1), (0, 1, 1, 2)], 1),
         (["구분 수수료 수수료", "구분 1만원이하 1만원초과", "창구 500원 900원"], [(0, 0, 2, 1), (0, 1, 1, 2)], 2),
     ],
-)
+)  # fmt: skip
 def test_a_row_is_of_the_header_where_it_parts_what_a_head_spans(
     grid: list[str], merged: list[tuple[int, int, int, int]], depth: int
 ) -> None:

@@ -13,6 +13,7 @@ from ingest.parsing.preview import preview_page
 from ingest.parsing.process import ParserSettings, open_parser
 from ingest.parsing.read import read_document
 from tests.ingest import samples
+from tests.ingest.parsing.reading import text_in
 
 NANUM = Path("/usr/share/fonts/truetype/nanum/NanumGothic.ttf")
 pytestmark = pytest.mark.skipif(
@@ -38,16 +39,14 @@ async def test_a_scanned_page_is_read_in_both_languages_by_the_limited_process(t
 
 def test_a_page_scanned_upside_down_is_read(tmp_path: Path) -> None:
     lines = [f"{number}. The rate is {number / 10:.2f} percent a year for savings." for number in range(1, 13)]
-    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(lines, font=NANUM, turned=180))
-    assert "percent a year for savings" in read_document(file).pages[0].markdown
+    assert "percent a year for savings" in text_in(tmp_path, samples.scan(lines, font=NANUM, turned=180))
 
 
 @pytest.mark.parametrize("ruled", [False, True])
 def test_a_line_or_a_box_that_is_stamped_on_a_scan_hides_none_of_it(tmp_path: Path, *, ruled: bool) -> None:
     lines = [f"{number}. The rate is {number / 10:.2f} percent a year for savings." for number in range(1, 9)]
     stamp = "Approved on 2026-03-02 as document 2026-0114"
-    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(lines, font=NANUM, stamp=stamp, ruled=ruled))
-    read = read_document(file).pages[0].markdown
+    read = text_in(tmp_path, samples.scan(lines, font=NANUM, stamp=stamp, ruled=ruled))
     assert "0.80 percent a year for savings" in read
     assert stamp in read, "as it is written, not as it is recognised"
 
@@ -57,29 +56,24 @@ def test_a_scan_among_pages_on_a_ground_is_found_unless_many_show_nothing(tmp_pa
     pages: list[list[str]] = [[] for _ in range(MOST_VAIN - 1)] + [
         [f"The rate of account {n} is 2.35 percent." for n in range(8)]
     ]
-    (file := tmp_path / "deck.pdf").write_bytes(samples.scan(*pages, font=NANUM, stamp=stamp))
-    assert "account 7 is 2.35 percent" in read_document(file).pages[-1].markdown
-    (file := tmp_path / "more.pdf").write_bytes(samples.scan([], *pages, font=NANUM, stamp=stamp))
-    assert "2.35" not in read_document(file).pages[-1].markdown
+    assert "account 7 is 2.35 percent" in text_in(tmp_path, samples.scan(*pages, font=NANUM, stamp=stamp))
+    assert "2.35" not in text_in(tmp_path, samples.scan([], *pages, font=NANUM, stamp=stamp))
 
 
 def test_a_scan_with_an_invisible_text_layer_is_recognised(tmp_path: Path) -> None:
-    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(LINES, font=NANUM, stamp="hidden 99", stamp_mode=3))
-    text = read_document(file).pages[0].markdown
+    text = text_in(tmp_path, samples.scan(LINES, font=NANUM, stamp="hidden 99", stamp_mode=3))
     assert "예금자보호법에 따라 보호됩니다." in text
     assert "99" not in text
 
 
 def test_a_line_on_a_picture_without_text_is_read_as_it_is_written(tmp_path: Path) -> None:
     stamp = "Guide to deposits, 2026-03-02 (No 0114)"
-    (file := tmp_path / "cover.pdf").write_bytes(samples.scan([], font=NANUM, stamp=stamp))
-    assert read_document(file).pages[0].markdown.lstrip("# ") == stamp
+    assert text_in(tmp_path, samples.scan([], font=NANUM, stamp=stamp)).lstrip("# ") == stamp
 
 
 def test_a_page_with_a_text_layer_is_not_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no tesseract there: it would be missed
-    (file := tmp_path / "text.pdf").write_bytes(samples.pdf())
-    assert "정기예금 상품설명서" in read_document(file).pages[0].markdown
+    assert "정기예금 상품설명서" in text_in(tmp_path, samples.pdf())
 
 
 @pytest.mark.parametrize("stamp", ["", "Guide to deposits, 2026-03-02 (No 0114)"])
@@ -94,21 +88,18 @@ def test_without_tesseract_a_scan_is_refused_and_says_what_is_missing(
     assert "not installed" in refused.value.detail
 
 
-def test_a_missing_language_of_tesseract_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (program := tmp_path / "tesseract").write_text("#!/bin/sh\necho \"Failed loading language 'kor'\" >&2\n")
+@pytest.mark.parametrize(("act", "message"), [
+    ("echo \"Failed loading language 'kor'\" >&2", "tesseract lacks a language"),
+    ("kill -XCPU $$", "took too much time or memory"),
+])  # fmt: skip
+def test_a_missing_language_of_tesseract_and_a_page_that_takes_too_much_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str, message: str
+) -> None:
+    (program := tmp_path / "tesseract").write_text(f"#!/bin/sh\n{act}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    with pytest.raises(Unreadable, match="tesseract lacks a language"):
+    with pytest.raises(Unreadable, match=message):
         recognise(Picture(pixmap=b"P6 1 1 255\n\0\0\0", dpi=300, height=1), "kor+eng")
-
-
-def test_a_page_that_takes_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (program := tmp_path / "tesseract").write_text("#!/bin/sh\nkill -XCPU $$\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    with pytest.raises(Unreadable) as refused:
-        recognise(Picture(pixmap=b"P6 1 1 255\n\0\0\0", dpi=300, height=1), "kor")
-    assert refused.value.reason is Reason.TOO_SLOW
 
 
 def test_what_tesseract_may_take_fits_into_the_limit_of_a_file() -> None:
