@@ -1,12 +1,30 @@
+"""Documents become passages; those of a costly shape by work that grows as their text does, or not at all."""
+
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.parsing.chunking import Chunk, Chunker, Chunking, ChunkSettings, chunk_document, open_chunker
-from ingest.parsing.parsed import Format, Page, Parsed
+from ingest.parsing import ParserSettings, Unreadable, open_parser
+from ingest.parsing.chunking import (
+    CHARACTERS_A_TOKEN,
+    LONGEST_HEADING,
+    MOST_PASSAGES,
+    Chunk,
+    Chunker,
+    Chunking,
+    ChunkSettings,
+    chunk_document,
+    open_chunker,
+)
+from ingest.parsing.parsed import Format, Page, Parsed, Reason
+from ingest.parsing.read import read_document
 from ingest.parsing.text import parse_markdown
+from tests.ingest.parsing.shapes import SHAPES
 
 
 @pytest.fixture
@@ -114,9 +132,7 @@ def test_text_without_any_letter_gives_no_passage(chunker: Chunker) -> None:
 
 @given(before=st.integers(0, 12), rows=st.integers(2, 80), after=st.integers(0, 12))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_wherever_a_table_stands_every_passage_with_its_rows_has_its_header(
-    chunker: Chunker, before: int, rows: int, after: int
-) -> None:
+def test_every_passage_with_rows_has_their_header(chunker: Chunker, before: int, rows: int, after: int) -> None:
     body = "\n".join(f"| row {n} | {n / 10:.2f} % |" for n in range(1, rows + 1))
     text = f"# Rates\n\n{PARAGRAPH * before}\n\n| Term | Rate |\n| --- | --- |\n{body}\n\n{PARAGRAPH * after}"
     chunks = split(chunker, text)
@@ -127,3 +143,90 @@ def test_wherever_a_table_stands_every_passage_with_its_rows_has_its_header(
 @pytest.mark.parametrize(("reads", "tokens"), [(None, 300), (512, 300), (256, 192), (128, 96), (1, 1)])
 def test_a_passage_fits_into_what_the_embedder_reads(reads: int | None, tokens: int) -> None:
     assert ChunkSettings().chunking(Path("weights"), max_tokens=reads).tokens == tokens
+
+
+SIZE = 50_000  # bytes
+LARGE = 7_000_000
+REFUSALS = {Reason.TOO_LARGE, Reason.TOO_SLOW, Reason.HOSTILE, Reason.EMPTY_TEXT}
+
+
+class CountedTokenizer:
+    """Counts the characters that a tokenizer encodes."""
+
+    def __init__(self, chunker: Chunker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._tokenizer = chunker._tokenizer
+        self.characters = 0
+        monkeypatch.setattr(chunker, "_tokenizer", self)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> object:
+        self.characters += len(text)
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+
+@pytest.fixture
+def counted(chunking: Chunking, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Chunker, CountedTokenizer]]:
+    cut = open_chunker(chunking)
+    with monkeypatch.context() as patch:
+        yield cut, CountedTokenizer(cut, patch)
+
+
+def parsed(name: str, size: int, folder: Path) -> Parsed | None:
+    (file := folder / name).write_bytes(SHAPES[name](size))
+    try:
+        return read_document(file)
+    except Unreadable as refused:
+        assert refused.reason in REFUSALS  # noqa: PT017  either is right
+        return None
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if not name.endswith((".html", ".xlsx"))])
+def test_the_work_of_cutting_is_linear(name: str, counted: tuple[Chunker, CountedTokenizer], tmp_path: Path) -> None:
+    document = parsed(name, SIZE, tmp_path)
+    if document is None:
+        return
+    cut, tokenizer = counted
+    chunks = cut.split(document)
+    assert tokenizer.characters <= 12 * document.characters + 20_000
+    longest = 2 * 300 * CHARACTERS_A_TOKEN + LONGEST_HEADING
+    assert all(len(chunk.text) <= longest and len(chunk.section) <= 6 * (LONGEST_HEADING + 3) for chunk in chunks)
+
+
+def test_too_many_passages_are_refused_before_all_exist(
+    counted: tuple[Chunker, CountedTokenizer], tmp_path: Path
+) -> None:
+    cut, _ = counted
+    document = parsed("paragraphs.txt", MOST_PASSAGES * 600, tmp_path)
+    assert document is not None
+    with pytest.raises(Unreadable, match="split the document") as refused:
+        cut.split(document)
+    assert refused.value.reason is Reason.TOO_LARGE
+
+
+@pytest.mark.anyio
+async def test_a_document_that_is_being_cut_is_left_at_once(chunking: Chunking, tmp_path: Path) -> None:
+    (file := tmp_path / "line.txt").write_bytes(SHAPES["line.txt"](LARGE))
+    async with open_parser(ParserSettings()) as parser, anyio.create_task_group() as group:
+        server = await parser.start()
+        forks = anyio.Path(f"/proc/{server}/task/{server}/children")
+        group.start_soon(parser.chunk, file, chunking)
+        with anyio.fail_after(60):
+            while not await forks.read_text():
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.anyio
+async def test_a_large_document_is_cut_or_refused_in_its_limits(name: str, chunking: Chunking, tmp_path: Path) -> None:
+    (file := tmp_path / name).write_bytes(SHAPES[name](LARGE))
+    async with open_parser(ParserSettings()) as parser:
+        with anyio.fail_after(65):
+            try:
+                document = await parser.chunk(file, chunking)
+            except Unreadable as refused:
+                assert refused.reason in REFUSALS  # noqa: PT017  either is right
+            else:
+                assert 0 < len(document.chunks) <= MOST_PASSAGES

@@ -38,9 +38,7 @@ def prose(html: str) -> str:
     ('<span style="display:block">1%</span><span style="display:block">2%</span>', "1% 2%"),
     ("3.5<img src=a>4.0", "3.5 4.0"), ("3<sup>년</sup>", "3년"), ('5,000<sup class="note">1)</sup>원', "5,000¹⁾원"),
 ])  # fmt: skip
-def test_a_figure_of_a_cell_is_torn_by_no_look_of_its_letters_and_never_joined_with_another(
-    html: str, text: str
-) -> None:
+def test_a_figure_of_a_cell_is_neither_torn_nor_joined_with_another(html: str, text: str) -> None:
     assert cell(html) == text
 
 
@@ -53,15 +51,9 @@ def test_emphasis_does_not_part_a_figure(html: str, text: str) -> None:
     assert prose(html) == text
 
 
-@pytest.mark.parametrize(
-    "block", ["address", "aside", "main", "header", "footer", "form", "fieldset", "figure", "menu"]
-)
-def test_figures_on_lines_of_their_own_are_not_joined(block: str) -> None:
-    page = parse_html(f"<html><body><div>한도 5<{block}>3</{block}>90원</div></body></html>").pages[0].markdown
-    assert page == "한도 5\n\n3\n\n90원"
-
-
 @pytest.mark.parametrize("html", [
+    *(f"한도 5<{block}>90원</{block}>" for block in ("address", "aside", "main", "header", "footer", "form", "fieldset",
+                                                    "figure", "menu")),
     "<details><summary>한도 5</summary>90원</details>",
     '<fieldset><legend>한도 5</legend><span style="float: right">90원</span></fieldset>',
     '<span>한도 5</span><span style="display: block">90원</span>',
@@ -112,9 +104,7 @@ def test_a_row_span_of_zero_goes_on_to_the_end_of_its_group() -> None:
     (date(2026, 3, 2), "aaaa", "2026-03-02"), (date(2026, 3, 2), "aaa", "2026-03-02"),
     (date(2026, 3, 2), '"("AAA")"', "2026-03-02"), (300, '0"aaa"', "300aaa"),
 ])  # fmt: skip
-def test_a_date_of_which_a_cell_shows_the_weekday_is_a_date(
-    tmp_path: Path, value: date | int, number_format: str, text: str
-) -> None:
+def test_a_date_shown_as_a_weekday_is_a_date(tmp_path: Path, value: date | int, number_format: str, text: str) -> None:
     book = Workbook()
     book.worksheets[0].append(["시행일", value])
     book.worksheets[0]["B1"].number_format = number_format
@@ -131,9 +121,7 @@ def test_a_date_of_which_a_cell_shows_the_weekday_is_a_date(
         ("5,000", "5,000"), (".50", ".50"), ("50%", "50%"), ("TM", "TM"),
     ],
 )  # fmt: skip
-def test_a_raised_mark_is_written_in_raised_characters_or_in_brackets_and_other_text_as_it_is(
-    text: str, shown: str
-) -> None:
+def test_a_raised_mark_is_written_in_raised_characters_or_in_brackets(text: str, shown: str) -> None:
     assert raised(text) == shown
 
 
@@ -146,7 +134,7 @@ def test_a_raised_mark_is_written_in_raised_characters_or_in_brackets_and_other_
         (("금리 3.", "50", "%"), "금리 3.50%"),
     ],
 )
-def test_a_raised_mark_is_no_digit_of_the_figure_before_it_and_raised_units_and_decimals_stay_in_theirs(
+def test_raised_text_spoils_no_figure(
     tmp_path: Path, made: Callable[[Runs, Look], bytes], runs: Runs, shown: str
 ) -> None:
     text = text_in(tmp_path, made(runs, "raised"))

@@ -74,9 +74,7 @@ def test_a_style_of_a_word_file_and_the_one_that_it_is_based_on_hide_text(tmp_pa
 
 
 @pytest.mark.parametrize(("hidden", "is_read"), [("0", True), ("1", False)])
-def test_a_text_box_of_a_word_file_is_read_unless_its_drawing_is_hidden(
-    tmp_path: Path, hidden: str, *, is_read: bool
-) -> None:
+def test_a_text_box_of_a_word_file_is_read_unless_it_is_hidden(tmp_path: Path, hidden: str, *, is_read: bool) -> None:
     inside = f"<w:txbxContent><w:p><w:r><w:t>{HIDDEN}</w:t></w:r></w:p></w:txbxContent>"
     drawing = (
         '<mc:AlternateContent xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"><mc:Choice '
@@ -170,9 +168,9 @@ def other_books() -> Iterator[tuple[str, bytes]]:
     other = with_part(xlsx_of([SHOWN]), "[Content_Types].xml", kinds.replace(b"/xl/workbook.xml", b"/xl/other.xml"))
     yield "which part is its workbook", with_part(other, "xl/other.xml", book)
     data = with_shared_strings(xlsx_of([SHOWN]), f'<sst xmlns="{MAIN}"/>')
-    for name in (b"styles", b"sharedStrings"):
-        links = part_of(data, "xl/_rels/workbook.xml.rels").replace(name + b".xml", b"others.xml")
-        yield f"its texts or its styles: {name!r}", with_part(data, "xl/_rels/workbook.xml.rels", links)
+    for kind in (b"styles", b"sharedStrings"):
+        links = part_of(data, "xl/_rels/workbook.xml.rels").replace(kind + b".xml", b"others.xml")
+        yield f"its texts or its styles: {kind!r}", with_part(data, "xl/_rels/workbook.xml.rels", links)
 
 
 @pytest.mark.parametrize(("name", "data"), [*other_books()], ids=lambda value: value if isinstance(value, str) else "")

@@ -1,7 +1,6 @@
 """Office files: what is read of each format, and the hostile ones that are refused."""
 
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,13 +32,7 @@ from tests.ingest import samples_office as office
 from tests.ingest.parsing.reading import read, saved, text_in, text_of
 from tests.passages import FEES
 
-
-@pytest.fixture(autouse=True)
-def _quiet_samples() -> Iterator[None]:
-    """python-hwpx, which makes the samples, warns about what it leaves out of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+pytestmark = pytest.mark.filterwarnings("ignore")  # python-hwpx warns about what it leaves out of the samples
 
 
 def test_a_sheet_is_a_page_with_its_name_its_title_and_its_table_without_what_is_hidden(tmp_path: Path) -> None:
@@ -106,9 +99,7 @@ def test_a_slide_is_a_page_with_its_title_its_list_its_table_and_its_chart(tmp_p
 
 
 @pytest.mark.parametrize(("make", "kind"), [(office.hwp, Format.HWP), (office.hwpx, Format.HWPX)])
-def test_hwp_gives_its_text_and_its_tables_with_merged_cells_filled_in(
-    tmp_path: Path, make: type[bytes], kind: Format
-) -> None:
+def test_hwp_gives_text_and_tables_with_merged_cells_filled_in(tmp_path: Path, make: type[bytes], kind: Format) -> None:
     parsed = read(tmp_path, make())
     text = text_of(parsed)
     assert parsed.format is kind
@@ -221,9 +212,7 @@ def with_formula(cell: str = "<c r='B2'><f>A2*3</f><v/></c>", *, hidden: bool = 
 
 @pytest.mark.parametrize("made", [with_formula(), with_formula(is_asked=True), with_formula(
     f"<c r='B2{' ' * 90}'><f>A2*3</f><v/></c>")])  # fmt: skip
-def test_a_formula_without_a_stored_value_blocks_an_approval_unless_its_column_is_hidden(
-    tmp_path: Path, made: bytes
-) -> None:
+def test_a_visible_formula_without_a_stored_value_blocks_an_approval(tmp_path: Path, made: bytes) -> None:
     text = text_in(tmp_path, made)
     assert f"{NOT_STORED}B2" in text
     assert [finding.blocks for finding in passage_findings([replace(FEES, text=text)])] == [True]
@@ -280,7 +269,7 @@ def of(*labels: str | float | date) -> Any:
         ((6, 12, 24), "", ["| 6 | 3.5 |", "| 12 | 4 |", "| 24 | 4.5 |"]),
     ],
 )  # fmt: skip
-def test_each_value_stands_beside_its_label(
+def test_each_value_has_its_label(
     tmp_path: Path, labels: tuple[str | float | date, ...], without: str, rows: list[str]
 ) -> None:
     assert drawn(tmp_path, XL_CHART_TYPE.COLUMN_CLUSTERED, of(*labels), without=without) == rows
@@ -351,9 +340,7 @@ TABLE = "| 구분 | 금액 |\n| --- | --- |\n| 송금 | 500 |"
     ([box("(단위: 천원)")], 6, [TABLE, "(단위: 천원)"]), ([box("1)", look='baseline="30000"')], 6, [TABLE, "¹⁾"]),
     ([box("(단위: 천원)")] * 2, 6, [TABLE, "(단위: 천원)"]), ([box("700원", hidden="1")], 6, [TABLE]),
 ])  # fmt: skip
-def test_a_box_is_read_once_above_or_below_the_table_as_it_stands_unless_it_is_hidden(
-    tmp_path: Path, boxes: list[str], top: int, parts: list[str]
-) -> None:
+def test_a_box_is_read_once_where_it_stands(tmp_path: Path, boxes: list[str], top: int, parts: list[str]) -> None:
     assert sheet_with(tmp_path, *boxes, top=top) == "\n\n".join(["# Sheet", *parts])
 
 
@@ -390,12 +377,10 @@ def test_columns_merged_in_every_row_of_a_slide_are_one_column_under_one_header_
     ("상품 기본 우대//예금 3.0% 3.5%/적금 3.1% 3.6%", "",
      "| 상품 | 기본 | 우대 |/| --- | --- | --- |/| 예금 | 3.0% | 3.5% |/| 적금 | 3.1% | 3.6% |"),
 ])  # fmt: skip
-def test_blank_rows_and_merged_columns_of_a_sheet_leave_each_table_its_header(
-    tmp_path: Path, lines: str, merged: str, table: str
-) -> None:
+def test_each_table_of_a_sheet_has_its_header(tmp_path: Path, lines: str, merged: str, table: str) -> None:
     book = Workbook()
     for line in lines.split("/"):
-        book.worksheets[0].append(line.split() or [None])
+        book.worksheets[0].append([*line.split()] or [""])
     for cells in merged.split():
         book.worksheets[0].merge_cells(cells)
     assert text_in(tmp_path, book) == "\n".join(["# Sheet", "", *table.split("/")])
@@ -440,8 +425,6 @@ def test_blank_rows_and_merged_columns_of_a_sheet_leave_each_table_its_header(
         (["구분 수수료 수수료", "구분 1만원이하 1만원초과", "창구 500원 900원"], [(0, 0, 2, 1), (0, 1, 1, 2)], 2),
     ],
 )  # fmt: skip
-def test_a_row_is_of_the_header_where_it_parts_what_a_head_spans(
-    grid: list[str], merged: list[tuple[int, int, int, int]], depth: int
-) -> None:
+def test_a_header_has_so_many_rows(grid: list[str], merged: list[tuple[int, int, int, int]], depth: int) -> None:
     rows = [["" if cell == "_" else cell for cell in line.split()] for line in grid]
     assert header_rows(rows, [Merged(*cell) for cell in merged]) == depth

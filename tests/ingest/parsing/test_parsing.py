@@ -22,9 +22,7 @@ def test_markdown_keeps_its_headings_and_tables_and_loses_its_front_matter(tmp_p
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "euc-kr", "cp949", "utf-16", ""])
-def test_html_is_read_in_the_encodings_of_korean_offices_without_scripts_styles_and_navigation(
-    tmp_path: Path, charset: str
-) -> None:
+def test_html_is_read_in_each_encoding_without_scripts_and_navigation(tmp_path: Path, charset: str) -> None:
     page = samples.HTML.format(charset=charset).replace('<meta charset="">', "")
     parsed = read(tmp_path, page.encode(charset or "cp949"))
     assert (parsed.format, parsed.title) == (Format.HTML, "수수료 안내")

@@ -176,9 +176,7 @@ def text_with_table(folder: Path, upright: range, across: tuple[int, int] = (0, 
 @pytest.mark.parametrize(("upright", "is_headed"), [
     (range(1, 5), False), (range(1, 6), False), (range(5), False), (range(1, 5), True),
 ])  # fmt: skip
-def test_a_table_without_borders_at_its_sides_keeps_its_outer_columns(
-    tmp_path: Path, upright: range, *, is_headed: bool
-) -> None:
+def test_a_table_open_at_its_sides_keeps_its_outer_columns(tmp_path: Path, upright: range, *, is_headed: bool) -> None:
     def head(canvas: Canvas) -> None:
         if is_headed:
             canvas.rect(_LEFT, _TOP - _HIGH, 5 * _WIDE, _HIGH)
@@ -188,9 +186,7 @@ def test_a_table_without_borders_at_its_sides_keeps_its_outer_columns(
 
 
 @pytest.mark.parametrize(("upright", "across"), [(range(1, 5), (1, 4)), (range(2, 4), (0, 5))])
-def test_a_table_whose_labels_stand_outside_of_it_loses_no_word(
-    tmp_path: Path, upright: range, across: tuple[int, int]
-) -> None:
+def test_a_table_with_labels_outside_loses_no_word(tmp_path: Path, upright: range, across: tuple[int, int]) -> None:
     text = text_with_table(tmp_path, upright, across)
     assert [word for line in ROWS for cell in line for word in cell.split() if word not in text] == []
     assert across == (0, 5) or " ".join(" ".join(row) for row in ROWS) in " ".join(text.split())
@@ -253,9 +249,7 @@ def test_headers_and_footers_with_the_number_of_their_page_are_read_once(tmp_pat
     ("Our bank", "Chapter 3 Deposits | {}"), ("Deposits 2026.03.01 | {}", "- {} -"),
     ("Page {} of 3 Deposits", "Our bank"),
 ])  # fmt: skip
-def test_a_table_goes_on_under_a_header_and_over_a_footer_with_the_number_of_the_page(
-    tmp_path: Path, header: str, footer: str
-) -> None:
+def test_a_table_goes_on_between_headers_and_footers(tmp_path: Path, header: str, footer: str) -> None:
     """Also where these two are all that stands beside it."""
 
     def draw(canvas: Canvas, page: int) -> None:

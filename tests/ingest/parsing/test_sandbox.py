@@ -177,7 +177,7 @@ IN_A_POD = (BYTES, WRITES, Restriction.TCP, READS, CALLS)
     (ALL, [], True), (IN_A_POD, [], True), ((BYTES, WRITES, READS, CALLS), [], True), ((), list(Restriction), False),
     ((BYTES, WRITES, READS, Restriction.NETWORK), [CALLS], False), ((BYTES, CALLS), [WRITES, READS], False),
 ])  # fmt: skip
-def test_which_restrictions_are_missed_and_which_are_enough(
+def test_which_restrictions_are_missed(
     taken: Sequence[Restriction], missing: Sequence[Restriction], *, enough: bool
 ) -> None:
     assert missing_restrictions(taken) == missing
