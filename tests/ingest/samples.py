@@ -121,21 +121,6 @@ def other_archive() -> bytes:
     return buffer.getvalue()
 
 
-def pdf_of_two_pages_with_one_table() -> bytes:
-    """Return a PDF whose table reaches the end of page 1 and goes on, without its header, at the top of page 2."""
-    buffer = BytesIO()
-    canvas = Canvas(buffer, pagesize=pagesizes.A4)
-    rows = [("Term", "Rate"), *((f"{n} months", f"{n / 10:.2f} %") for n in range(1, 21))]
-    for page, top in ((rows[:11], 340), (rows[11:], 760)):
-        for row, cells in enumerate(page):
-            for column, text in enumerate(cells):
-                canvas.rect(72 + column * 120, top - row * 24, 120, 24)
-                canvas.drawString(78 + column * 120, top + 8 - row * 24, text)
-        canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
-
-
 def pdf_of_tables(pages: int) -> bytes:
     """Return a PDF with a ruled table of thirty rows on each page, which is slow to find."""
     buffer = BytesIO()
@@ -145,19 +130,6 @@ def pdf_of_tables(pages: int) -> bytes:
             left, bottom = 72 + cell % 4 * 110, 780 - cell // 4 * 24
             canvas.rect(left, bottom, 110, 24)
             canvas.drawString(left + 6, bottom + 8, f"cell {cell}")
-        canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
-
-
-def pdf_with_running_lines() -> bytes:
-    """Return a PDF of four pages under one header, with a page number at the foot of each."""
-    buffer = BytesIO()
-    canvas = Canvas(buffer, pagesize=pagesizes.A4)
-    for number, fruit in enumerate(("apples", "pears", "plums", "figs"), start=1):
-        canvas.drawString(72, 800, "Rules of the savings account")
-        canvas.drawString(72, 600, f"This page tells about {fruit} and nothing else.")
-        canvas.drawString(280, 30, f"- {number} -")
         canvas.showPage()
     canvas.save()
     return buffer.getvalue()

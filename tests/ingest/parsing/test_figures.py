@@ -126,14 +126,10 @@ def test_a_raised_mark_is_written_in_raised_characters_or_in_brackets(text: str,
 
 
 @pytest.mark.parametrize("made", [web_page, mail, word, workbook, slides, hancom_x, hancom])
-@pytest.mark.parametrize(
-    ("runs", "shown"),
-    [
-        (("수수료 5,000", "1)", "원"), "수수료 5,000¹⁾원"),
-        (("수수료 5,000", "원", " 이상"), "수수료 5,000원 이상"),
-        (("금리 3.", "50", "%"), "금리 3.50%"),
-    ],
-)
+@pytest.mark.parametrize(("runs", "shown"), [
+    (("수수료 5,000", "1)", "원"), "수수료 5,000¹⁾원"), (("수수료 5,000", "원", " 이상"), "수수료 5,000원 이상"),
+    (("금리 3.", "50", "%"), "금리 3.50%"),
+])  # fmt: skip
 def test_raised_text_spoils_no_figure(
     tmp_path: Path, made: Callable[[Runs, Look], bytes], runs: Runs, shown: str
 ) -> None:
