@@ -8,20 +8,33 @@ from ingest.parsing.chunking import (
     open_tokenizer,
     require_tokenizer,
 )
-from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable
-from ingest.parsing.preview import PagePreview
-from ingest.parsing.process import Parser, ParserSettings, ParserUnavailable, open_parser
+from ingest.parsing.parsed import Format, LeftOut, OnPage, Parsed, Reason, Unreadable
+from ingest.parsing.preview import LONGEST_SIDE, PagePreview
+from ingest.parsing.process import (
+    Answer,
+    Parser,
+    ParseRequest,
+    ParserSettings,
+    ParserUnavailable,
+    open_parser,
+    read_as_requested,
+    serve,
+)
 from ingest.parsing.read import read_document
 from ingest.parsing.readers import Readers, ReadersBusy, open_readers
 from ingest.parsing.sandbox import Restriction
 
 __all__ = [
+    "LONGEST_SIDE",
+    "Answer",
     "ChunkSettings",
     "ChunkedDocument",
     "Chunking",
     "Format",
     "LeftOut",
+    "OnPage",
     "PagePreview",
+    "ParseRequest",
     "Parsed",
     "Parser",
     "ParserSettings",
@@ -35,6 +48,8 @@ __all__ = [
     "open_parser",
     "open_readers",
     "open_tokenizer",
+    "read_as_requested",
     "read_document",
     "require_tokenizer",
+    "serve",
 ]

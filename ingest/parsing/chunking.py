@@ -273,10 +273,7 @@ class Chunker:
             start += len(prose)
 
     def _without_lone_headings(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Put a passage of headings alone in front of the next one: by itself it would be found and answer nothing.
-
-        Headings that would take more than a passage stay passages of their own.
-        """
+        """Put a passage of headings alone in front of the next one: by itself it would be found and answer nothing."""
         kept: list[Chunk] = []
         waiting = ""
         for chunk in chunks:

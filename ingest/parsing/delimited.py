@@ -1,8 +1,4 @@
-"""Delimited text (CSV, with commas, semicolons, tabs or bars): recognised by the regularity of its rows.
-
-Text where a heading below its first line, a rule or a fence of Markdown stands outside of quoted cells is none, nor is
-a list.
-"""
+"""Delimited text (CSV, with commas, semicolons, tabs or bars): recognised by the regularity of its rows."""
 
 import csv
 import re

@@ -1,7 +1,4 @@
-"""Ruled tables of a PDF page: rules from pdfium, cells by pdfplumber's algorithm, merged cells filled in.
-
-Rules and letters are pdfium's, which reads them fifty times faster than pdfplumber would.
-"""
+"""Ruled tables of a PDF page: rules from pdfium, cells by pdfplumber's algorithm, merged cells filled in."""
 
 import ctypes
 from bisect import bisect_left

@@ -105,10 +105,7 @@ class _Slot:
 async def open_readers(
     settings: ParserSettings, program: Sequence[str] = PROGRAM, *, gives_back: bool = False
 ) -> AsyncGenerator[Readers]:
-    """Open the readers; each process starts with the first file it is needed for.
-
-    With `gives_back` a long file that finds every process busy raises ReadersBusy; without it, it is read in its turn.
-    """
+    """Open the readers; with `gives_back` a long file that finds every process busy raises ReadersBusy."""
     readers = Readers(settings, program, gives_back=gives_back)
     try:
         yield readers

@@ -1,7 +1,4 @@
-"""Bytes to text (byte order marks, UTF-8, UTF-16 without a mark, Korean code pages, Windows-1252), and Markdown.
-
-Markdown stays as it is, without front matter (its title is read), comments and pictures.
-"""
+"""Bytes to text (byte order marks, UTF-8, UTF-16 without a mark, Korean code pages, Windows-1252), and Markdown."""
 
 import re
 

@@ -6,8 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ingest.parsing.parsed import OnPage
-from ingest.parsing.process import Answer, ParseRequest, read_as_requested, serve
+from ingest.parsing import Answer, OnPage, ParseRequest, read_as_requested, serve
 from tests.ingest.lying_fork_server import answer_of
 
 PROGRAM = (sys.executable, "-m", "tests.ingest.taken_over")

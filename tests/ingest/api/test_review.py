@@ -12,8 +12,7 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from ingest.api.routes.review import _MEDIA_TYPES
-from ingest.parsing import Format, ParserSettings, Reason, Unreadable, open_parser
-from ingest.parsing.preview import LONGEST_SIDE
+from ingest.parsing import LONGEST_SIDE, Format, ParserSettings, Reason, Unreadable, open_parser
 from ingest.services import Services
 from ingest.settings import Settings
 from tests.ingest import samples, samples_office
