@@ -21,7 +21,8 @@ log = structlog.get_logger(__name__)
 # The deadline of a probe.
 _PING_SECONDS = 1.5
 _PROBE_EVERY = 1.0
-# The deadline of all questions that find an endpoint's capabilities.
+# The deadline of the questions that find an endpoint's capabilities: a CPU needs seconds for the 16 tokens of one. Of
+# an engine that hangs the first token is late before.
 _DETECTION_SECONDS = 30.0
 
 
@@ -47,7 +48,7 @@ class HealthChecks:
 
         async def check_one(member: Member) -> None:
             try:
-                await self._calls.check(member, seconds=member.endpoint.deadlines.first_token(0))
+                await self._calls.check(member, seconds=_DETECTION_SECONDS)
             except EndpointFailed as exc:
                 log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
                 member.breaker.trip()
@@ -117,7 +118,7 @@ class HealthChecks:
         """Take a new endpoint into the pool; its breaker starts open where its capabilities could not be detected."""
         with contained("follow", self._on_failure):
             try:
-                await self._calls.check(member)
+                await self._calls.check(member, seconds=_DETECTION_SECONDS)
             except EndpointFailed as exc:
                 log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
         if not member.checked:
@@ -149,7 +150,7 @@ class HealthChecks:
         try:
             with self._calls.counted(target, "ping", word_request(seconds)) as call:
                 with anyio.fail_after(_DETECTION_SECONDS):
-                    await self._calls.check(member, seconds=seconds)
+                    await self._calls.check(member, seconds=_DETECTION_SECONDS)
                 if member.able.probes:
                     await member.endpoint.top_tokens(word_request(seconds))
                 call.begin()
@@ -163,7 +164,7 @@ class HealthChecks:
         with contained("probe", self._on_failure):
             member.checked = False
             try:
-                await self._calls.check(member, seconds=member.endpoint.deadlines.first_token(0))
+                await self._calls.check(member, seconds=_DETECTION_SECONDS)
             except AccessDenied as exc:
                 log.warning("model_endpoint_refuses_everything", endpoint=member.endpoint.name, error=str(exc))
                 member.breaker.trip()
