@@ -60,9 +60,7 @@ class Capabilities:
 
     def without(self, refusal: bytes) -> "Capabilities":
         """Return the capabilities without the fields that a refusal names; where it names none, with fewer of them."""
-        named = {
-            name for name in OPTIONAL - self.omitted if re.search(rf"\b{name}\b", refusal.decode("utf-8", "replace"))
-        }
+        named = (OPTIONAL - self.omitted).intersection(re.findall(r"\w+", refusal.decode("utf-8", "replace")))
         if "top_logprobs" in named and self.top_logprobs > 5:
             return replace(self, top_logprobs=5)
         if named & {"logprobs", "top_logprobs"}:

@@ -160,7 +160,7 @@ async def test_an_admin_sees_and_resets_what_somebody_of_their_tenant_has_spent(
         assert [seen[scope]["spent"]["tokens"] for scope in ("tenant", "user", "model")] == [tokens, 0, tokens]
         assert (await lee.get("/v1/limits")).json()["remaining_requests"] == 50
     log = planned.product.data.parent / "chat.log"
-    line = next(line for line in log.read_text("utf-8").splitlines() if "limits_reset" in line)
+    line = next(line for line in log.read_text("utf-8").splitlines() if '"event": "limits_reset"' in line)
     assert '"scope": "user"' in line
     assert f'"name": "{sha256(f"{tenant}/lee".encode()).hexdigest()[:16]}"' in line, "a customer is not named in a log"
 
