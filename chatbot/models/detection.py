@@ -166,10 +166,10 @@ async def _continues_text(endpoint: Endpoint, seconds: float) -> bool:
     answered = Chat(messages=(*_WORD.messages, Message("assistant", _BEGUN)), tokens=_WORD.tokens)
     try:
         continued = await endpoint.top_tokens(replace(begun, begun_text=_BEGUN))
-        anew = await endpoint.top_tokens(replace(begun, chat=answered))
+        as_history = await endpoint.top_tokens(replace(begun, chat=answered))
     except EndpointFailed:
         return False
-    return 0 < continued.usage.prompt_tokens < anew.usage.prompt_tokens
+    return 0 < continued.usage.prompt_tokens < as_history.usage.prompt_tokens
 
 
 async def _count_by_usage(endpoint: Endpoint, seconds: float) -> tuple[int, ...]:

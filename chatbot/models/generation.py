@@ -98,7 +98,7 @@ def _encoded(frame: _Frame) -> bytes:
 
 
 class Generation:
-    """An answer so far; `most_tokens` are all that it may have, its thinking included, whoever generates them."""
+    """An answer so far; `most_tokens` bounds it over all endpoints, its thinking included."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Health checks of endpoints: at the start, as they come and go by DNS, while their breaker is open, and for readiness.
 
 An endpoint that is down at the start does not stop it: its breaker starts open. Open breakers are closed by probes in
-the background, which also detect the capabilities anew, and by `ping`; never by a customer's call.
+the background, which also detect the capabilities again, and by `ping`; never by a customer's call.
 """
 
 import anyio

@@ -106,7 +106,8 @@ def _is_unembedded(font: _Font) -> bool:
     return bool(pdfium_c.FPDFFont_GetIsEmbedded(font) == 0)
 
 
-def _is_invisible(drawn: _TextObject) -> bool:  # for a hyphen that pdfium adds where a word is broken there is none
+def _is_invisible(drawn: _TextObject) -> bool:
+    # The handle is null for a hyphen that pdfium adds to a broken word.
     return bool(drawn and pdfium_c.FPDFTextObj_GetTextRenderMode(drawn) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE)
 
 

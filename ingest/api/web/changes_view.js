@@ -1,4 +1,4 @@
-// What a version changes since the one that was approved before it, for whoever is to approve it.
+// Shows an approver the changes since the last approved version.
 
 import { el } from "./dom.js";
 import { say } from "./i18n.js";
