@@ -38,8 +38,8 @@ from tests.e2e.conftest import (
     wait_for,
 )
 from tests.e2e.events import read_events
-from tests.ingest.parsing.shapes import SHAPES
 from tests.patience import patient
+from tests.shapes import SHAPES
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services, pytest.mark.long, pytest.mark.timeout(1800)]
 

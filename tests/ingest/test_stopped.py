@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from tests.ingest.bank import WITHIN_SECONDS, Bank, served
-from tests.ingest.parsing.shapes import SHAPES
+from tests.shapes import SHAPES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
+from ingest.api.routes import review
 from ingest.api.routes.review import _MEDIA_TYPES
 from ingest.parsing import LONGEST_SIDE, Format, ParserSettings, Reason, Unreadable, open_parser
 from ingest.services import Services
@@ -203,6 +204,45 @@ async def test_no_more_originals_are_downloaded_at_once_than_may_be(services: Se
             refused = await staff.http.get(address, headers=staff.headers())
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
         assert "try again" in refused.json()["detail"]
+
+
+async def test_a_client_that_takes_an_original_too_slowly_gives_its_place_back(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = anyio.Semaphore(1)
+    async with open_staff(replace(services, downloads=place), tmp_path) as staff:
+        await indexed(staff, samples.MARKDOWN.encode(), "plain")
+        monkeypatch.setattr(review, "DOWNLOAD_SECONDS", 0.1)
+        headers = [(b"authorization", staff.headers()["authorization"].encode())]
+        requests: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
+        sent = []
+
+        async def receive() -> dict[str, Any]:
+            if not requests:
+                await anyio.sleep_forever()
+            return requests.pop()
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append((message["type"], place.value))
+            if message["type"] == "http.response.body":
+                await anyio.sleep_forever()  # a client whose window is full
+
+        path = "/v1/documents/plain/versions/1/original"
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "headers": headers,
+            "query_string": b"",
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("testserver", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        with anyio.fail_after(30):
+            await staff.http._transport.app(scope, receive, send)  # type: ignore[attr-defined]
+    assert sent == [("http.response.start", 0), ("http.response.body", 0)]
+    assert place.value == 1
 
 
 async def test_an_original_that_was_changed_is_not_given_out(staff: Staff, settings: Settings) -> None:

@@ -4,7 +4,7 @@ import re
 import zipfile
 from email.message import EmailMessage
 from io import BytesIO
-from typing import Literal
+from typing import Literal, get_args
 
 import docx
 from hwpx import HwpxDocument
@@ -38,7 +38,7 @@ def word(runs: Runs, look: Look) -> bytes:
     table.cell(0, 0).text = "구분"
     for where in (table.cell(0, 1).paragraphs[0], document.add_paragraph()):
         first, marked, last = (where.add_run(text) for text in runs)
-        marked.font.strike, marked.font.superscript = look == "struck", look == "raised"
+        marked.font.strike, marked.font.superscript, marked.font.bold = (look == kind for kind in get_args(Look))
         assert first.text + last.text == runs[0] + runs[2]
     return saved(document)
 

@@ -54,6 +54,9 @@ DELETED = RUN.format("").replace("w:t>", "w:delText>")
 @pytest.mark.parametrize(("element", "kind"), [
     (paragraph(RUN.format("<w:vanish/>") * 2), LeftOut.TEXT),
     (paragraph(f'<w:del w:id="1" w:author="a">{DELETED}</w:del>'), LeftOut.DELETED),
+    (paragraph(f'<w:fldSimple w:instr=" REF a ">{RUN.format("<w:vanish/>")}</w:fldSimple>'), LeftOut.TEXT),
+    (paragraph(f'<w:del w:id="1" w:author="a"><w:fldSimple w:instr=" REF a ">{DELETED}</w:fldSimple></w:del>'),
+     LeftOut.DELETED),
     (paragraph(f'<w:moveFrom w:id="1" w:author="a">{RUN.format("")}</w:moveFrom>'), LeftOut.DELETED),
     (f"<w:tbl {W}>{ROW.format('hidden')}</w:tbl>", LeftOut.ROW),
     (f"<w:tbl {W}>{ROW.format('del')}</w:tbl>", LeftOut.DELETED),

@@ -11,7 +11,7 @@ from ingest.parsing.parsed import Format, Reason, Unreadable
 from ingest.parsing.process import ParserSettings, open_parser
 from tests.ingest import samples
 from tests.ingest.parsing.reading import read, text_in, text_of
-from tests.ingest.parsing.shapes import SHAPES
+from tests.shapes import SHAPES
 
 
 def test_markdown_keeps_its_headings_and_tables_and_loses_its_front_matter(tmp_path: Path) -> None:

@@ -130,15 +130,11 @@ def test_what_a_note_writes_over_a_figure_is_read_beside_it(tmp_path: Path) -> N
 
 
 def with_stamp(data: bytes, said: str) -> bytes:
-    """Return a PDF with a white note at (295, 750) that says something."""
+    """Return a PDF with a note at (300, 760) that says something."""
     document = pypdfium2.PdfDocument(data)
     page = document[0]
     note = pdfium_c.FPDFPage_CreateAnnot(page, pdfium_c.FPDF_ANNOT_STAMP)
     pdfium_c.FPDFAnnot_SetRect(note, pdfium_c.FS_RECTF(295, 780, 400, 750))
-    ground = pdfium_c.FPDFPageObj_CreateNewRect(295, 750, 105, 30)
-    pdfium_c.FPDFPageObj_SetFillColor(ground, 255, 255, 255, 255)
-    pdfium_c.FPDFPath_SetDrawMode(ground, pdfium_c.FPDF_FILLMODE_ALTERNATE, 0)
-    pdfium_c.FPDFAnnot_AppendObject(note, ground)
     written = pdfium_c.FPDFPageObj_NewTextObj(document, b"Helvetica", 12.0)
     letters = f"{said}\0".encode("utf-16-le")
     pdfium_c.FPDFText_SetText(written, (pdfium_c.FPDF_WCHAR * (len(letters) // 2)).from_buffer_copy(letters))

@@ -44,13 +44,11 @@ async def test_a_fork_reads_nothing_of_the_next_question(tmp_path: Path) -> None
 
 
 FRAMES = {
-    "no number": b"{}\n",
     "another request's answer": answer_of(0, "another"),
     "a length below nothing": b"NUMBER -1\n{}",
     "a length over all that there can be": b"NUMBER %x\n" % (MOST_OUTPUT + 1),
     "a line without an end": b"0" * 100,
     "no JSON": b"NUMBER 2\n{]",
-    "no UTF-8": b'NUMBER 3\n"\xff"',
     "JSON without a floor": b'NUMBER 30d43\n{"type":"refused","a":' + b"[" * 200_000,
 }
 
@@ -89,13 +87,6 @@ async def test_pages_that_are_quick_on_average_may_go_on_and_a_slow_one_among_th
     (scan := tmp_path / "scan").write_bytes(b"slow 200 0.03")  # over the 5 seconds in all
     async with open_parser(limits, TAKEN_OVER) as parser:
         assert "slow" in (await parser.parse(scan)).pages[0].markdown
-
-
-def test_no_file_of_slow_pages_holds_a_reader_for_a_quarter_of_an_hour() -> None:
-    limits = ParserSettings()
-    for seconds in (10.0, 15.0, limits.wall_seconds):  # as long as a page may take, and less
-        pages = limits.slow_seconds / (seconds - limits.page_seconds)
-        assert pages * seconds < 0.7 * limits.most_wall_seconds
 
 
 def left_behind() -> set[str]:
@@ -227,7 +218,3 @@ async def test_an_asker_that_leaves_gives_its_place_back(short: Path, long: list
             file.may_end()
         for path in (short, *(file.path for file in long)):
             await readers.chunk(path, chunking)
-
-
-def test_as_many_processes_as_cores_two_at_least_and_not_without_end() -> None:
-    assert 2 <= ParserSettings().processes <= 4

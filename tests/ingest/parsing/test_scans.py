@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from ingest.parsing.ocr import MEMORY_BYTES, Picture, recognise
+from ingest.parsing.ocr import Picture, recognise
 from ingest.parsing.parsed import Format, Reason, Unreadable
 from ingest.parsing.pdf import MOST_VAIN
 from ingest.parsing.preview import preview_page
@@ -66,11 +66,6 @@ def test_a_scan_with_an_invisible_text_layer_is_recognised(tmp_path: Path) -> No
     assert "99" not in text
 
 
-def test_a_line_on_a_picture_without_text_is_read_as_it_is_written(tmp_path: Path) -> None:
-    stamp = "Guide to deposits, 2026-03-02 (No 0114)"
-    assert text_in(tmp_path, samples.scan([], font=NANUM, stamp=stamp)).lstrip("# ") == stamp
-
-
 def test_a_page_with_a_text_layer_is_not_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no tesseract there: it would be missed
     assert "정기예금 상품설명서" in text_in(tmp_path, samples.pdf())
@@ -96,10 +91,6 @@ def test_a_failing_tesseract_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     with pytest.raises(Unreadable, match=message):
         recognise(Picture(pixmap=b"P6 1 1 255\n\0\0\0", dpi=300, height=1), "kor+eng")
-
-
-def test_what_tesseract_may_take_fits_into_the_limit_of_a_file() -> None:
-    assert ParserSettings().memory_bytes // 2 >= MEMORY_BYTES
 
 
 @pytest.mark.parametrize("kind", [Format.PNG, Format.JPEG, Format.TIFF])
