@@ -15,7 +15,7 @@ from chatbot.deferred import WriteKind
 from chatbot.drift import FLOOR, Bin, Reference
 from chatbot.errors import ChatError, errors_under
 from chatbot.limits import PlansRead
-from chatbot.models import ModelCallFinished
+from chatbot.models import ModelCall
 from chatbot.notices import DegradationLevel
 from chatbot.records import TurnFinished
 from knowledge.passage import Language
@@ -222,7 +222,7 @@ class Metrics:
         """Record whether the plans in force are those of the file (a hook)."""
         self.plans_outdated.set(0 if read.accepted else 1)
 
-    def model_called(self, call: ModelCallFinished) -> None:
+    def model_called(self, call: ModelCall) -> None:
         """Observe the end of one call to one endpoint (a hook)."""
         self.model_calls.labels(call.group, call.kind, call.outcome).inc()
         self.failover_tokens.inc(call.extra_prompt_tokens)

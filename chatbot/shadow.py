@@ -15,10 +15,9 @@ import structlog
 from anyio.abc import TaskGroup
 
 from chatbot.chat import Chat
-from chatbot.errors import TooLarge
+from chatbot.errors import TooLarge, Unavailable
 from chatbot.grounding import GroundingStream
 from chatbot.models import Models, Sampling
-from knowledge.model_connection import EndpointFailed
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -64,7 +63,7 @@ class Shadow:
                     )
                     if text is not None:
                         self._hook(_verdict(text, checks))
-            except (EndpointFailed, TooLarge) as exc:
+            except (Unavailable, TooLarge) as exc:
                 log.warning("shadow_failed", error=type(exc).__name__)
                 self._hook("failed")
 

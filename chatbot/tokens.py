@@ -1,21 +1,15 @@
 """Counting tokens without the server, and special tokens in text that is not the template's (no I/O but one file).
 
-A count is exact where the model's `tokenizer.json` is at hand: by tiktoken where it is byte-level BPE whose ids follow
-its merges (Qwen, GPT-2), several times faster, else by the `tokenizers` library. Otherwise it is an estimate: a ratio
-per script, measured at the start by the model's own counts of sample texts, times a margin
-(docs/decisions/0033-one-client.md).
+A count is exact where the model's `tokenizer.json` is at hand. Otherwise it is an estimate: a ratio per script,
+measured at the start by the model's own counts of sample texts, times a margin (docs/decisions/0033-one-client.md).
 """
 
 import math
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-import tiktoken
 import tokenizers
 
 from chatbot.chat import Message
@@ -36,24 +30,22 @@ SAMPLES = (
     "1,000,000원 (0.5%) | 2024-03-15 | 3.10% / 12개월; 1599-0000 [1] <a> 2,500,000 ~ 5.25% #12 50:50",
 )
 """A text of mostly one script each."""
-_TEMPLATE_TOKENS = 8
-"""Of one message, for its role and its end."""
 
 
 @dataclass(slots=True)
 class TokenCounter:
     """Counts the tokens of texts; `ratios` are tokens per character of each script."""
 
-    ratios: tuple[float, float, float] = (1.0, 0.3, 0.9)
-    template_tokens: int = _TEMPLATE_TOKENS
+    ratios: Sequence[float] = (1.0, 0.3, 0.9)
+    template_tokens: int = 8
+    """Of one message, for its role and its end."""
     exact: Callable[[str], int] | None = None
-    margin: float = field(default=MARGIN)
 
     def count(self, text: str) -> int:
         """Return how many tokens `text` is inside a message, rather too many than too few."""
         if self.exact is not None:
             return self.exact(text)
-        return math.ceil(self.margin * sum(n * ratio for n, ratio in zip(_letters(text), self.ratios, strict=True)))
+        return math.ceil(MARGIN * sum(n * ratio for n, ratio in zip(_letters(text), self.ratios, strict=True)))
 
     def count_chat(self, messages: Sequence[Message]) -> int:
         """Return how many tokens the messages are with what a chat template puts around them."""
@@ -67,53 +59,18 @@ class TokenCounter:
                 letters = _letters(sample)
                 others = sum(letters[n] * ratios[n] for n in range(len(ratios)) if n != script)
                 ratios[script] = max(0.05, (count - others) / letters[script])
-        self.ratios = (ratios[0], ratios[1], ratios[2])
+        self.ratios = ratios
 
 
-def _letters(text: str) -> tuple[int, ...]:
-    return tuple(len(script.findall(text)) for script in _SCRIPTS)
+def _letters(text: str) -> Sequence[int]:
+    return [len(script.findall(text)) for script in _SCRIPTS]
 
 
 class UnknownTokenizer(Exception):
     """The file is not a tokenizer; the message says why."""
 
 
-class _AddedToken(msgspec.Struct, frozen=True):
-    content: str
-
-
-class _File(msgspec.Struct, frozen=True):
-    added_tokens: tuple[_AddedToken, ...] = ()
-
-
-class _Part(msgspec.Struct, frozen=True):
-    """A normalizer, or a pre-tokenizer or a sequence of them."""
-
-    type: str
-    pretokenizers: "tuple[_Part, ...]" = ()
-    pattern: Mapping[str, str] = {}
-    behavior: str = "Isolated"
-    invert: bool = False
-    add_prefix_space: bool = False
-    use_regex: bool = True
-
-
-class _Bpe(msgspec.Struct, frozen=True):
-    type: str
-    vocab: dict[str, int]
-    merges: tuple[str | tuple[str, str], ...]
-    byte_fallback: bool = False
-
-
-class _BpeFile(msgspec.Struct, frozen=True):
-    """The part of a BPE `tokenizer.json` that decides how text becomes ids."""
-
-    model: _Bpe
-    pre_tokenizer: _Part
-    normalizer: _Part | None = None
-
-
-def read_tokenizer(path: Path) -> tuple[Callable[[str], int], tuple[str, ...]]:
+def read_tokenizer(path: Path) -> tuple[Callable[[str], int], Sequence[str]]:
     """Return what counts a text's tokens, and the added tokens, of a `tokenizer.json` or its folder (blocking).
 
     Raises:
@@ -121,78 +78,23 @@ def read_tokenizer(path: Path) -> tuple[Callable[[str], int], tuple[str, ...]]:
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
-        text = file.read_bytes()
-        added = msgspec.json.decode(text, type=_File).added_tokens
-        library = tokenizers.Tokenizer.from_buffer(text)
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
     except Exception as exc:  # the library raises nothing narrower
         raise UnknownTokenizer(f"{file} is not a tokenizer that can be read ({exc}): set the served model's") from exc
-    library.no_truncation()
-    count = _tiktoken_count(text) or (lambda text: len(library.encode(text, add_special_tokens=False)))
-    return count, tuple(token.content for token in added)
+    tokenizer.no_truncation()
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False)), added
 
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
-
-def _tiktoken_count(file: bytes) -> Callable[[str], int] | None:
-    """Return what counts a text's tokens by tiktoken; None where tiktoken would split it otherwise."""
-    try:
-        read = msgspec.json.decode(file, type=_BpeFile)
-        pattern, ranks = _pattern(read.pre_tokenizer), _ranks(read.model)
-    except (msgspec.MsgspecError, KeyError):
-        return None
-    if pattern is None or ranks is None or read.normalizer not in (None, _Part("NFC")):
-        return None
-    encoding = tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    return lambda text: len(encoding.encode_ordinary(unicodedata.normalize("NFC", text) if read.normalizer else text))
-
-
-def _pattern(pre_tokenizer: _Part) -> str | None:
-    """Return the expression that splits text as the pre-tokenizer does."""
-    match pre_tokenizer.pretokenizers or (pre_tokenizer,):
-        case (
-            _Part(type="Split", behavior="Isolated", invert=False, pattern={"Regex": pattern}),
-            _Part(type="ByteLevel", add_prefix_space=False, use_regex=False),
-        ):
-            return pattern
-        case (_Part(type="ByteLevel", add_prefix_space=False, use_regex=True),):
-            return _GPT2
-    return None
-
-
-def _ranks(model: _Bpe) -> dict[bytes, int] | None:
-    """Return each token's bytes and rank; None where ids do not follow the merges, by which tiktoken merges."""
-    merged = ["".join(merge) if isinstance(merge, tuple) else merge.replace(" ", "", 1) for merge in model.merges]
-    ids = [model.vocab[token] for token in merged]
-    if model.type != "BPE" or model.byte_fallback or any(later <= earlier for earlier, later in pairwise(ids)):
-        return None
-    # GPT-2's table: each byte as a printable letter.
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    bytes_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
-    ranks = {bytes(map(bytes_of.__getitem__, token)): n for token, n in zip(merged, ids, strict=True)}
-    unused = max(model.vocab.values()) + 1  # tiktoken panics at a byte that has no rank
-    return ranks | {bytes([byte]): model.vocab.get(letter, unused + byte) for letter, byte in bytes_of.items()}
-
-
-FAMILY_MARKERS = (
-    *("<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|endoftext|>", "<|endofprompt|>", "<|fim_prefix|>"),
-    *("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>"),
-    *("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "<s>", "</s>"),
-    *(
-        "[INST]",
-        "[/INST]",
-        "[SYSTEM_PROMPT]",
-        "[/SYSTEM_PROMPT]",
-        "[AVAILABLE_TOOLS]",
-        "[TOOL_CALLS]",
-        "[TOOL_RESULTS]",
-    ),
-    *("<<SYS>>", "<</SYS>>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
-    *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]"),
-    *("<|start|>", "<|channel|>", "<|message|>", "<|return|>", "<|call|>", "<|constrain|>"),
-    *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|CHATBOT_TOKEN|>"),
-    *("<think>", "</think>", "[THINK]", "[/THINK]", "<tool_call>", "</tool_call>", "<|vision_start|>", "<|image_pad|>"),
+FAMILY_MARKERS: Sequence[str] = re.findall(
+    r"\S+",
+    "<|im_start|> <|im_end|> <|im_sep|> <|endoftext|> <|endofprompt|> <|fim_prefix|> <|begin_of_text|> <|eom_id|> "
+    "<|start_header_id|> <|end_header_id|> <|eot_id|> <|python_tag|> <start_of_turn> <end_of_turn> <bos> <eos> <pad> "
+    "<unk> <s> </s> [INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] "
+    "<<SYS>> <</SYS>> <｜User｜> <｜Assistant｜> <｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <|system|> <|user|> "
+    "<|assistant|> <|end|> [|system|] [|user|] [|assistant|] [|endofturn|] <|start|> <|channel|> <|message|> "
+    "<|return|> <|call|> <|constrain|> <|START_OF_TURN_TOKEN|> <|END_OF_TURN_TOKEN|> <|USER_TOKEN|> <|SYSTEM_TOKEN|> "
+    "<|CHATBOT_TOKEN|> <think> </think> [THINK] [/THINK] <tool_call> </tool_call> <|vision_start|> <|image_pad|>",
 )
 """Markers of the model families, neutralised where neither a tokenizer's file nor the server names its own."""
 _SIMILAR_SIGNS = str.maketrans("<>|[]{}/_▁｜", "‹›¦()()∕‗‗¦")
@@ -204,7 +106,7 @@ class SpecialTokens:
     """Keeps the special tokens of a model out of messages: `markers` are their texts."""
 
     def __init__(self, markers: Iterable[str] = ()) -> None:
-        self.markers = tuple(sorted({marker for marker in (*FAMILY_MARKERS, *markers) if marker.strip()}, key=len))
+        self.markers = sorted({marker for marker in (*FAMILY_MARKERS, *markers) if marker.strip()}, key=len)
         longest_first = reversed(self.markers)
         self._pattern = re.compile("|".join("".join(map(_either_width, marker)) for marker in longest_first))
 

@@ -167,13 +167,21 @@ class Connection:
             server_hostname=self._server_name,
         )
 
-    async def exchange(self, method: Literal["GET", "POST"], path: str, body: object = None, *, until: float) -> bytes:
+    async def exchange(
+        self,
+        method: Literal["GET", "POST"],
+        path: str,
+        body: object = None,
+        *,
+        until: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
         """Return the body of a reply that is not a stream, due at the event loop's time `until`.
 
         Raises:
             EndpointFailed: a subclass says why.
         """
-        async with self.deadline("reply", until), await self.send(method, path, body) as response:
+        async with self.deadline("reply", until), await self.send(method, path, body, headers) as response:
             await self.check_status(response)
             return await self.whole(response)
 

@@ -130,11 +130,11 @@ class Capacity:
         )
 
     def _in_use(self) -> list[Member]:
-        """Return the available members of the first group that has some."""
+        """Return the available members of the first group that has some, as far as they may have vLLM's metrics."""
         for group in SERVING_GROUPS:
             available = [member for member in self._members() if member.group == group and member.available]
             if available:
-                return available
+                return [member for member in available if member.able.tokenize or not member.checked]
         return []
 
     async def _read_load(self, member: Member, loads: list[EndpointLoad]) -> None:

@@ -3,15 +3,23 @@
 Each lack has a consequence, which docs/operations.md lists.
 """
 
-import re
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from chatbot.tokens import SpecialTokens
 
 _EXTENSIONS = frozenset({"return_token_ids", "cache_salt", "priority", "chat_template_kwargs"})
-OPTIONAL = _EXTENSIONS | {"stream_options", "temperature", "top_p", "seed", "logprobs", "top_logprobs"}
-"""The fields that a server may refuse to be sent; `_EXTENSIONS` are not OpenAI's own."""
+FORMS: Final = (
+    frozenset[str](),
+    frozenset({"priority"}),
+    _EXTENSIONS,
+    _EXTENSIONS | {"seed"},
+    _EXTENSIONS | {"seed", "temperature", "top_p", "max_tokens"},
+)
+"""The fields that each form of a request leaves out: vLLM's (an error without priority scheduling), OpenAI's, those of
+servers without a seed, and of OpenAI's reasoning models, which have `max_completion_tokens`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,23 +33,21 @@ class Capabilities:
     tokenize: bool = False
     """It has vLLM's `/tokenize`."""
     usage: bool = False
-    probes: bool = True
-    """It answers a question for one token."""
+    top_logprobs: int | None = 20
+    """How many log probabilities a probe asks for; 0: it has none; None: it refuses a question for one token."""
     logprobs: bool = False
     thinks: bool = False
     opens_thinking: bool = False
     """Its template opens a block of thinking, and its server leaves the thinking in the text."""
     omitted: frozenset[str] = frozenset()
-    length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    top_logprobs: int = 20
     context_tokens: int | None = None
-    special: SpecialTokens = SpecialTokens()  # noqa: RUF009  it never changes
+    special: SpecialTokens = field(default_factory=SpecialTokens)
     special_ids: frozenset[int] = frozenset()
     template_specials: tuple[int, int] = (0, 0)
     """How many special ids a chat of two messages has, and how many each earlier exchange adds."""
     vocabulary: str = ""
     """Names model, tokenizer and chat template: ids of one vocabulary mean the same everywhere."""
-    counts: tuple[int, ...] = ()
+    counts: Sequence[int] = ()
     """Its own counts of `SAMPLES`, and of a chat of two messages of one token."""
 
     @property
@@ -57,19 +63,3 @@ class Capabilities:
             "continuation": self.token_ids or self.continues_text,
         }
         return tuple(name for name, there in has.items() if not there)
-
-    def without(self, refusal: bytes) -> "Capabilities":
-        """Return the capabilities without the fields that a refusal names; where it names none, with fewer of them."""
-        named = (OPTIONAL - self.omitted).intersection(re.findall(r"\w+", refusal.decode("utf-8", "replace")))
-        if "top_logprobs" in named and self.top_logprobs > 5:
-            return replace(self, top_logprobs=5)
-        if named & {"logprobs", "top_logprobs"}:
-            named |= {"logprobs", "top_logprobs"}
-        if not named and b"max_completion_tokens" in refusal and self.length_field == "max_tokens":
-            return replace(self, length_field="max_completion_tokens")
-        groups = [named, _EXTENSIONS - self.omitted, OPTIONAL - self.omitted]
-        return replace(self, omitted=self.omitted | next(filter(None, groups), frozenset()))
-
-
-PLAIN: Final = Capabilities(omitted=_EXTENSIONS)
-"""Those of an endpoint that was not asked yet."""

@@ -3,15 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import anyio
+import msgspec
 import structlog
 
 from chatbot.chat import Chat, Message
-from chatbot.models.capabilities import Capabilities
-from chatbot.models.endpoint import Endpoint, GenerationEnd, GenerationRequest, OutputLimitReached, PromptIds
+from chatbot.models.capabilities import FORMS, Capabilities
+from chatbot.models.endpoint import Endpoint, GenerationEnd, GenerationRequest, PromptIds
 from chatbot.models.thinking import ThinkingFilter, opens_thinking
-from chatbot.models.wire import DetokenizeReply, Sampling, Thought, TokenizeReply, TokenizerInfo
+from chatbot.models.wire import Sampling, Thought, TokenizeReply
 from chatbot.tokens import SAMPLES, SpecialTokens, TokenCounter
 from knowledge.model_connection import AccessDenied, EndpointFailed, RequestRejected
 
@@ -21,6 +23,18 @@ log = structlog.get_logger(__name__)
 _WORD_TOKENS = 16
 _WORD = Chat(messages=(Message("user", "hello"),), tokens=8)
 _BEGUN = "The capital of France is the city of"
+# OpenAI refuses a request whose thinking used up its tokens with this sentence.
+_LIMIT_REACHED = b"model output limit was reached"
+
+
+class _DetokenizeReply(msgspec.Struct, frozen=True):
+    prompt: str
+
+
+class _TokenizerInfo(msgspec.Struct, frozen=True):
+    """The reply of vLLM's `/tokenizer_info`: a `tokenizer_config.json`."""
+
+    added_tokens_decoder: dict[str, dict[str, Any]] = {}
 
 
 async def detect(endpoint: Endpoint, *, seconds: float) -> None:
@@ -32,12 +46,9 @@ async def detect(endpoint: Endpoint, *, seconds: float) -> None:
     """
     before = endpoint.capabilities
     card = await endpoint.model_card()
-    endpoint.capabilities = Capabilities(
-        special=before.special,
-        context_tokens=card.max_model_len or before.context_tokens,  # a gateway may keep it back
-    )
+    context = card.max_model_len or before.context_tokens  # a gateway may keep it back
     try:
-        await _detect(endpoint, seconds)
+        await _detect(endpoint, seconds, Capabilities(special=before.special, context_tokens=context))
     except BaseException:
         endpoint.capabilities = before
         raise
@@ -47,97 +58,92 @@ async def detect(endpoint: Endpoint, *, seconds: float) -> None:
     )
 
 
-async def _detect(endpoint: Endpoint, seconds: float) -> None:
-    prompt_ids, answer_ids = await _try_out(endpoint, seconds)
-    await _try_probe(endpoint, seconds)
+async def _detect(endpoint: Endpoint, seconds: float, able: Capabilities) -> None:
+    prompt_ids, answer_ids = await _try_forms(endpoint, seconds, able)
+    await _try_probes(endpoint, seconds)
     await _ask_tokenizer(endpoint)
-    if prompt_ids and answer_ids:
-        able = await _continues_ids(endpoint, (*prompt_ids, answer_ids[0]), seconds)
-        endpoint.capabilities = replace(endpoint.capabilities, token_ids=able)
-    if not endpoint.capabilities.token_ids:
-        able = await _continues_text(endpoint, seconds)
-        endpoint.capabilities = replace(endpoint.capabilities, continues_text=able)
-    if not endpoint.capabilities.tokenize:
-        counts = await _count_by_usage(endpoint, seconds)
-        endpoint.capabilities = replace(endpoint.capabilities, counts=counts)
+    request = replace(_request(_WORD, 1, seconds), ids=(*prompt_ids, *answer_ids[:1]))
+    continues_ids = bool(prompt_ids and answer_ids and await _sends_ids(endpoint, request))
+    continues_text = not continues_ids and await _continues_text(endpoint, seconds)
+    counts = endpoint.capabilities.counts or await _count_by_usage(endpoint, seconds)
+    endpoint.capabilities = replace(
+        endpoint.capabilities, token_ids=continues_ids, continues_text=continues_text, counts=counts
+    )
 
 
-async def _try_out(endpoint: Endpoint, seconds: float) -> tuple[Sequence[int], list[int]]:
-    """Ask for an answer to one word; return the ids of prompt and answer, where it sends them."""
-    while True:
-        prompt_ids: Sequence[int] = ()
-        answer_ids: list[int] = []
-        usage, text, thinks = False, "", False
+async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> tuple[Sequence[int], Sequence[int]]:
+    """Find the form of a request that the endpoint takes; return the ids of prompt and answer, where it sends them."""
+    for omitted in FORMS:
         # It is not known yet whether the server sends ids: they are looked for.
-        endpoint.capabilities = replace(endpoint.capabilities, token_ids=True)
+        endpoint.capabilities = replace(able, omitted=omitted, token_ids=True)
         try:
-            async for part in endpoint.stream(_request(_WORD, _WORD_TOKENS, seconds, priority=1)):
-                if isinstance(part, PromptIds):
-                    prompt_ids = part.ids
-                elif isinstance(part, GenerationEnd):  # to its end: some servers never say that an answer is whole
-                    usage = part.usage is not None
-                else:
-                    answer_ids += part.token_ids
-                    thinks, text = thinks or isinstance(part, Thought), text + getattr(part, "text", "")
-        except OutputLimitReached:
-            break
+            return await _ask_word(endpoint, seconds)
         except RequestRejected as exc:
-            _omit_refused(endpoint, exc)
-        else:
-            break
+            refusal = exc
+    raise AccessDenied(f"{refusal}, of one word: see `model` and `extra_body` of its entry") from refusal
+
+
+async def _try_probes(endpoint: Endpoint, seconds: float) -> None:
+    for top in (20, 5, 0):
+        endpoint.capabilities = replace(endpoint.capabilities, top_logprobs=top)
+        try:
+            probe = await endpoint.top_tokens(_request(replace(_WORD, thinks=False), 1, seconds))
+        except RequestRejected:
+            continue
+        endpoint.capabilities = replace(endpoint.capabilities, logprobs=not probe.certain)
+        return
+    endpoint.capabilities = replace(endpoint.capabilities, top_logprobs=None)
+
+
+async def _ask_word(endpoint: Endpoint, seconds: float) -> tuple[Sequence[int], Sequence[int]]:
+    """Ask for an answer to one word; return the ids of prompt and answer, where it sends them."""
+    prompt_ids, answer_ids = tuple[int, ...](), list[int]()
+    usage, text, thinks = False, "", False
+    try:
+        async for part in endpoint.stream(_request(_WORD, _WORD_TOKENS, seconds, priority=1)):
+            if isinstance(part, PromptIds):
+                prompt_ids = part.ids
+            elif isinstance(part, GenerationEnd):  # to its end: some servers never say that an answer is whole
+                usage = part.usage is not None
+            else:
+                answer_ids += part.token_ids
+                thinks, text = thinks or isinstance(part, Thought), text + getattr(part, "text", "")
+    except RequestRejected as exc:
+        if _LIMIT_REACHED not in exc.body:
+            raise
     in_text = ThinkingFilter()
     thinks_in_text = in_text.feed(text) + in_text.close() != text
-    able = replace(endpoint.capabilities, token_ids=False, usage=usage, thinks=thinks or thinks_in_text)
-    endpoint.capabilities = replace(able, opens_thinking=not thinks)  # until the template is known
+    endpoint.capabilities = replace(
+        endpoint.capabilities, usage=usage, thinks=thinks or thinks_in_text, opens_thinking=not thinks
+    )
     return prompt_ids, answer_ids
 
 
-async def _try_probe(endpoint: Endpoint, seconds: float) -> None:
-    probe = replace(_WORD, thinks=False)
-    while endpoint.capabilities.probes:
-        try:
-            top = await endpoint.top_tokens(_request(probe, 1, seconds))
-        except RequestRejected as exc:
-            try:
-                _omit_refused(endpoint, exc)
-            except AccessDenied:
-                endpoint.capabilities = replace(endpoint.capabilities, probes=False)
-        else:
-            endpoint.capabilities = replace(endpoint.capabilities, logprobs=not top.certain)
-            return
-
-
-def _omit_refused(endpoint: Endpoint, exc: RequestRejected) -> None:
-    able = endpoint.capabilities.without(exc.body)
-    if able == endpoint.capabilities:
-        raise AccessDenied(f"{exc}, of one word: see `model` and `extra_body` of its entry") from exc
-    endpoint.capabilities = able
+async def _sends_ids(endpoint: Endpoint, request: GenerationRequest) -> bool:
+    try:
+        return any([getattr(part, "token_ids", ()) async for part in endpoint.stream(request)])
+    except EndpointFailed:
+        return False
 
 
 async def _ask_tokenizer(endpoint: Endpoint) -> None:
     """Read what vLLM's `/tokenize` and `/tokenizer_info` say of tokenizer and template."""
-    able = endpoint.capabilities
+    able, special = endpoint.capabilities, endpoint.capabilities.special
     chat = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
     try:
         rendered = await endpoint.ask("/tokenize", {"messages": chat[:2], "return_token_strs": True}, TokenizeReply)
         longer = await endpoint.ask("/tokenize", {"messages": chat}, TokenizeReply)
-        samples = [
-            (await endpoint.ask("/tokenize", {"prompt": text, "add_special_tokens": False}, TokenizeReply)).tokens
-            for text in SAMPLES
-        ]
+        samples = [(await _tokenized(endpoint, text)).tokens for text in SAMPLES]
     except EndpointFailed:
         endpoint.capabilities = replace(able, tokenize=False, opens_thinking=False)
         return
-    special = SpecialTokens(able.special.markers)
     try:
-        info = await endpoint.ask("/tokenizer_info", None, TokenizerInfo)
-        special = SpecialTokens([token.content for token in info.added_tokens_decoder.values()])
+        added = (await endpoint.ask("/tokenizer_info", None, _TokenizerInfo)).added_tokens_decoder
+        special = SpecialTokens([token["content"] for token in added.values() if isinstance(token.get("content"), str)])
     except EndpointFailed:  # it is served only where `--enable-tokenizer-info-endpoint` says so
         pass
-    listed = {"prompt": "\n".join(special.markers), "add_special_tokens": False, "return_token_strs": True}
-    tokens = await endpoint.ask("/tokenize", listed, TokenizeReply)
-    known = frozenset(special.markers)
-    ids = {token for token, text in zip(tokens.tokens, tokens.token_strs or (), strict=False) if text in known}
+    listed, known = await _tokenized(endpoint, "\n".join(special.markers)), frozenset(special.markers)
+    ids = {token for token, text in zip(listed.tokens, listed.token_strs or (), strict=False) if text in known}
     few, more = (sum(token in ids for token in reply.tokens) for reply in (rendered, longer))
     digest = hashlib.sha256(f"{endpoint.model} {rendered.tokens} {samples}".encode())
     endpoint.capabilities = replace(
@@ -152,62 +158,51 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
     )
 
 
-async def _continues_ids(endpoint: Endpoint, ids: Sequence[int], seconds: float) -> bool:
-    request = replace(_request(_WORD, 1, seconds), ids=ids)
-    try:
-        return any([getattr(part, "token_ids", ()) async for part in endpoint.stream(request)])
-    except EndpointFailed:
-        return False
+async def _tokenized(endpoint: Endpoint, text: str) -> TokenizeReply:
+    body = {"prompt": text, "add_special_tokens": False, "return_token_strs": True}
+    return await endpoint.ask("/tokenize", body, TokenizeReply)
 
 
 async def _continues_text(endpoint: Endpoint, seconds: float) -> bool:
     """Return whether a begun answer's text is continued, and not answered: its prompt has fewer tokens then."""
     begun = _request(_WORD, 1, seconds)
     answered = Chat(messages=(*_WORD.messages, Message("assistant", _BEGUN)), tokens=_WORD.tokens)
-    try:
-        continued = await endpoint.top_tokens(replace(begun, begun_text=_BEGUN))
-        as_history = await endpoint.top_tokens(replace(begun, chat=answered))
-    except EndpointFailed:
-        return False
-    return 0 < continued.usage.prompt_tokens < as_history.usage.prompt_tokens
+    continued = await _prompt_tokens(endpoint, replace(begun, begun_text=_BEGUN))
+    return 0 < continued < await _prompt_tokens(endpoint, replace(begun, chat=answered))
 
 
-async def _count_by_usage(endpoint: Endpoint, seconds: float) -> tuple[int, ...]:
+async def _count_by_usage(endpoint: Endpoint, seconds: float) -> Sequence[int]:
     """Return the server's counts of `SAMPLES` and of a chat of two messages, by the usage that it reports."""
     counts: list[int] = []
     for text in ("x", *SAMPLES):
         chat = Chat(messages=(Message("system", "x"), Message("user", text)), tokens=_WORD.tokens, thinks=False)
-        try:
-            counts.append((await endpoint.top_tokens(_request(chat, 1, seconds))).usage.prompt_tokens)
-        except EndpointFailed:
-            return ()
+        counts.append(await _prompt_tokens(endpoint, _request(chat, 1, seconds)))
     template, *samples = counts
     return (*(count - template + 1 for count in samples), template) if min(samples) > template > 0 else ()
 
 
-async def rendered_ids(endpoint: Endpoint, messages: Sequence[Message], *, seconds: float) -> Sequence[int]:
-    """Return the ids of the messages as the server renders them.
+async def _prompt_tokens(endpoint: Endpoint, request: GenerationRequest) -> int:
+    """Return the tokens of a prompt by the usage that the endpoint reports; 0 where it refuses or reports nothing."""
+    try:
+        return (await endpoint.top_tokens(request)).usage.prompt_tokens
+    except EndpointFailed:
+        return 0
 
-    Raises:
-        EndpointFailed: it cannot be asked.
-    """
-    neutralise = endpoint.capabilities.special.neutralise
-    chat = [{"role": message.role, "content": neutralise(message.content)} for message in messages]
+
+async def rendered_ids(endpoint: Endpoint, messages: Sequence[Message], *, seconds: float) -> Sequence[int]:
+    """Return the ids of the messages as the server renders them."""
+    chat = endpoint.messages(messages)
     return (await endpoint.ask("/tokenize", {"messages": chat}, TokenizeReply, seconds=seconds)).tokens
 
 
 async def text_of(endpoint: Endpoint, ids: Sequence[int], *, seconds: float) -> str:
-    """Return the text of token ids, by vLLM's `/detokenize`.
-
-    Raises:
-        EndpointFailed: it cannot be asked.
-    """
-    return (await endpoint.ask("/detokenize", {"tokens": list(ids)}, DetokenizeReply, seconds=seconds)).prompt
+    """Return the text of token ids, by vLLM's `/detokenize`."""
+    return (await endpoint.ask("/detokenize", {"tokens": list(ids)}, _DetokenizeReply, seconds=seconds)).prompt
 
 
 def calibrate(counter: TokenCounter, able: Capabilities) -> None:
     """Set a counter's ratios by an endpoint's own counts, if it has any."""
-    if len(able.counts) == len(SAMPLES) + 1:
+    if able.counts:
         *samples, template = able.counts
         counter.calibrate(samples)
         counter.template_tokens = max(1, -(-(template - 2) // 3))

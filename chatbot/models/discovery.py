@@ -1,9 +1,9 @@
-"""Endpoints found by DNS: each address of a name is an endpoint, and the name is asked anew every few seconds.
+"""Endpoints found by DNS: each address of a name is an endpoint, and the name is resolved every few seconds.
 
 The name of a headless Service has the addresses of its ready pods. A new address is an endpoint after its capabilities
 were detected; one that is gone gets no more calls, and answers that run there go on. TLS and the Host header keep the
-name: an address has no certificate. Where the name cannot be asked, the endpoints stay as they are; an answer that says
-"no such name" means that there are none.
+name: an address has no certificate. Where the name cannot be resolved now, the endpoints stay as they are; an answer
+that says "no such name" means that there are none.
 """
 
 import ipaddress
@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 import anyio
 import structlog
 
-from chatbot.models.pool import Group, Member
+from chatbot.models.pool import Member
+from chatbot.models.settings import ModelsFileEntry
 
 log = structlog.get_logger(__name__)
 
-_RESOLVE_EVERY = 5.0
 _RESOLVE_SECONDS = 4.0
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
-"""Returns the addresses of a host; raises `OSError` where that cannot be told now."""
+"""Returns the addresses of a host; raises `OSError` where it cannot be resolved now."""
 
 
 async def addresses_of(host: str) -> frozenset[str]:
@@ -31,7 +31,7 @@ async def addresses_of(host: str) -> frozenset[str]:
     A pod with two families has an address of each, and is one endpoint.
 
     Raises:
-        OSError: the resolver cannot tell.
+        OSError: the resolver cannot answer.
     """
     try:
         found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -43,29 +43,23 @@ async def addresses_of(host: str) -> frozenset[str]:
     return frozenset({a for a in addresses if ipaddress.ip_address(a).version == 4} or addresses)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class FollowedName:
     """A host whose addresses are endpoints of one entry of the MODELS_FILE."""
 
     host: str
-    entry: str
-    group: Group
-    model: str | None
+    entry: ModelsFileEntry
     member_at: Callable[[str], Member]
     members: dict[str, Member] = field(default_factory=dict)
-    _resolved: bool = True
 
     async def update(self, resolve: Resolve) -> tuple[list[Member], list[Member]]:
-        """Return the members that are new and those that are gone; none of either where the host cannot be asked."""
+        """Return the members that are new and those that are gone; neither where the host cannot be resolved."""
         try:
             with anyio.fail_after(_RESOLVE_SECONDS):
                 addresses = await resolve(self.host)
         except OSError as exc:  # TimeoutError is one
-            if self._resolved:
-                log.warning("model_name_not_resolved", host=self.host, error=str(exc) or type(exc).__name__)
-            self._resolved = False
+            log.warning("model_name_not_resolved", host=self.host, error=str(exc) or type(exc).__name__)
             return [], []
-        self._resolved = True
         gone = [self.members.pop(address) for address in self.members.keys() - addresses]
         new = {address: self.member_at(address) for address in sorted(addresses - self.members.keys())}
         self.members |= new
@@ -74,12 +68,8 @@ class FollowedName:
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
-    """The names that are followed, who resolves them, and the seconds between two questions about a name."""
+    """The names that are followed, who resolves them, and the seconds between two lookups of a name."""
 
     resolve: Resolve = addresses_of
-    every: float = _RESOLVE_EVERY
+    every: float = 5.0
     names: tuple[FollowedName, ...] = ()
-
-    async def find(self) -> list[Member]:
-        """Return the members that the names have now and had not before."""
-        return [member for name in self.names for member in (await name.update(self.resolve))[0]]

@@ -4,18 +4,18 @@ Before the first token: one retry among the primaries (a canary's conversation i
 fallback group. After it: another endpoint of the same group continues the answer, even one whose breaker is open, since
 the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left. Where one
 refuses the request (its content filter, a context that is smaller), no other of its group is asked; nor where one broke
-and the retries are used up: what the next group is asked first repeats nothing there. Where none of them is left, a
-primary is asked whose context may cut the answer short.
+and the retries are used up: what the next group is asked first repeats nothing there.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import anyio
 import structlog
 
 from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
-from chatbot.models.endpoint import EndpointStopped, FirewallRefused, GenerationRequest
-from chatbot.models.pool import Group, Member, Pool, Target
+from chatbot.models.endpoint import EndpointStopped, GenerationRequest
+from chatbot.models.pool import Member, Pool
+from chatbot.models.settings import Group
 from knowledge.model_connection import (
     DeadlineExceeded,
     EndpointFailed,
@@ -33,35 +33,30 @@ _MOST_FAILOVERS = 3
 
 
 class Attempts:
-    """The targets of one request, one after the other.
-
-    `resumed`: another process has called an endpoint for this answer before. `small`: members whose context may not
-    hold all of it, which are asked last.
-    """
+    """The endpoints of one request, one after the other; `resumed`: another process has called an endpoint before."""
 
     def __init__(
-        self, pool: Pool, conversation_id: str, *, resumed: bool = False, small: Collection[Member] = ()
+        self, pool: Pool, conversation_id: str, *, groups: Sequence[Group] = (), resumed: bool = False
     ) -> None:
         self._pool = pool
         self._conversation_id = conversation_id
         self._resumed = resumed
-        self._small = tuple(small)
-        self._avoid: tuple[Member, ...] = ()
+        self._refused: set[Group] = set()
         self._failed: list[Member] = []
         self._cut: list[Member] = []
         """Those that failed once, by cutting the connection."""
         self._last_failure: EndpointFailed | None = None
         self.models: dict[str, None] = {}
-        """The models that said a part of the answer, in their order."""
-        self._order = pool.group_order(conversation_id)
+        """The models that generated a part of the answer, in their order."""
+        self._order = groups or pool.group_order(conversation_id)
         self._group = self._order[0]
         self._begun = False
         self._out_of_retries = False
         self._deadline: float | None = None
-        pool.retries.add_request()
+        pool.add_request()
 
-    def next_target(self, unable: Collection[Member]) -> tuple[Target, bool]:
-        """Return the next target, and whether the switch to it is reported to the customer.
+    def next_member(self, unable: Collection[Member]) -> tuple[Member, bool]:
+        """Return the next endpoint, and whether the switch to it is reported to the customer.
 
         `unable`: members that cannot go on with it.
 
@@ -69,47 +64,42 @@ class Attempts:
             Overloaded: the queues of all endpoints that could be called are full.
             ModelUnavailable: no endpoint can be called.
         """
-        large = [m for m in self._pool.members if m not in self._small]
-        asked = [(group, self._small) for group in self._groups()]
-        for group, avoid in (*asked, (self._group if self._begun else "primary", large)):
-            target = self._pick(group, [*avoid, *unable])
-            if target is not None:
+        for group in self._groups():
+            member = self._pick(group, unable)
+            if member is not None:
                 reported = self._begun or (group != self._group and "fallback" in (group, self._group))
                 self._group = group
                 if self._deadline is None:
-                    self._deadline = anyio.current_time() + target.member.endpoint.deadlines.answer
-                return target, reported
+                    self._deadline = anyio.current_time() + member.endpoint.deadlines.answer
+                return member, reported
         raise self._no_target() from self._last_failure
 
-    def record_failure(self, target: Target, exc: EndpointFailed, *, begun: bool) -> None:
-        """Note that the call to a target failed; `begun`: a part of the answer was shown.
+    def record_failure(self, member: Member, exc: EndpointFailed, *, begun: bool) -> None:
+        """Note that the call to an endpoint failed; `begun`: a part of the answer was shown.
 
         Raises:
             Overloaded, ModelUnavailable: the request gives up.
         """
-        if target.member in self._cut:
-            self._cut.remove(target.member)
-        elif isinstance(exc, ReplyBroken) and target.member not in self._failed:
-            self._cut.append(target.member)
-        self._failed.append(target.member)
+        if member in self._cut:
+            self._cut.remove(member)
+        elif isinstance(exc, ReplyBroken) and member not in self._failed:
+            self._cut.append(member)
+        self._failed.append(member)
         self._last_failure = exc
         self._begun = begun
         log.warning("model_call_failed", error=str(exc), outcome=exc.outcome)
-        if isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer":
-            raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
-        # Its like would say the same; another model's server may not.
-        if isinstance(exc, RequestRejected) and not isinstance(exc, FirewallRefused):
-            self._avoid += tuple(m for m in self._pool.members if m.group == target.member.group)
-        if not self._may_retry(exc):
+        if isinstance(exc, RequestRejected):  # other endpoints of this group would reject it too
+            self._refused.add(member.group)
+        if (isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer") or not self._may_retry(exc):
             raise self._no_target() from exc
 
     @property
     def retried(self) -> bool:
-        """Whether a target has failed."""
+        """Whether an endpoint has failed."""
         return bool(self._failed)
 
     def deadline(self) -> float:
-        """Return the event loop's time at which the whole answer is due, counted from the first target."""
+        """Return the event loop's time at which the whole answer is due, counted from the first call."""
         return anyio.current_time() if self._deadline is None else self._deadline
 
     def extra_prompt_tokens(self, request: GenerationRequest) -> int:
@@ -122,32 +112,31 @@ class Attempts:
         if len(self._failed) >= _MOST_BEFORE_FIRST_TOKEN:
             return False
         # An endpoint that is unreachable or stopped, or refuses, did no work that a retry repeats; others do.
-        if isinstance(exc, Unreachable | EndpointStopped | RequestRejected) or self._pool.retries.take():
+        if isinstance(exc, Unreachable | EndpointStopped | RequestRejected) or self._pool.take_retry():
             return True
         self._out_of_retries = True
-        return not isinstance(exc, DeadlineExceeded) and self._failed[-1] not in self._small
+        return not isinstance(exc, DeadlineExceeded | QueueFull)  # the next group would be flooded
 
-    def _groups(self) -> tuple[Group, ...]:
+    def _groups(self) -> Collection[Group]:
         if self._begun:
             return (self._group,)
         failed = [member.group for member in self._failed]
-        if self._out_of_retries and isinstance(self._last_failure, QueueFull):
-            return ()  # the next would be flooded
         if self._out_of_retries:
-            return tuple(group for group in ("primary", "fallback") if group not in failed)
+            return [group for group in self._order if group not in failed]
         return self._order if len(failed) - failed.count("fallback") < 2 else ("fallback",)
 
-    def _pick(self, group: Group, unable: Collection[Member]) -> Target | None:
-        never = [*self._avoid, *unable]
-        avoid = [*never, *self._failed]
-        target = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
-        if target is None and self._begun:
-            target = self._pool.pick(self._conversation_id, group=group, avoid=avoid, override=True)
+    def _pick(self, group: Group, unable: Collection[Member]) -> Member | None:
+        if group in self._refused:
+            return None
+        avoid = [*unable, *self._failed]
+        member = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
+        if member is None and self._begun:
+            member = self._pool.pick(self._conversation_id, group=group, avoid=avoid, override=True)
         again = [m for m in self._cut if self._begun or (m is self._failed[-1] and group != "canary")]
-        if target is None and again:
+        if member is None and again:
             gone = [m for m in self._failed if m not in again]
-            target = self._pool.pick(self._conversation_id, group=group, avoid=[*never, *gone])
-        return target
+            member = self._pool.pick(self._conversation_id, group=group, avoid=[*unable, *gone])
+        return member
 
     def _no_target(self) -> Unavailable:
         if isinstance(self._last_failure, QueueFull):

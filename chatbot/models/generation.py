@@ -24,6 +24,7 @@ _MOST_BYTES = 64
 _ESTIMATED = 2
 """How many times an answer's length an estimate may be, where no ids count it exactly."""
 _SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’)\]]*(?=\s)|\S(?=\n)")
+_CUT = "\N{REPLACEMENT CHARACTER}"
 
 
 class _Prompt(msgspec.Struct, frozen=True, array_like=True):
@@ -62,8 +63,11 @@ class Begun:
 
     text: str = ""
     tokens: int = 0
-    ids: tuple[int, ...] = ()
+    ids: Sequence[int] = ()
     prompt: _Prompt = field(default_factory=_Prompt)
+
+
+_FRAMES = msgspec.msgpack.Decoder(_Frame)
 
 
 def read_output(output: bytes | bytearray) -> Begun:
@@ -72,29 +76,13 @@ def read_output(output: bytes | bytearray) -> Begun:
     Raises:
         msgspec.MsgspecError: another release wrote it.
     """
-    frames: list[_Frame] = []
-    ids: list[int] = []
-    at = 0
+    text, tokens, ids, prompt, at = "", 0, list[int](), _Prompt(), 0
     while at + 4 <= len(output) and (end := at + 4 + int.from_bytes(output[at : at + 4], "big")) <= len(output):
         frame = _FRAMES.decode(output[at + 4 : end])
-        frames.append(frame)
         del ids[len(ids) - frame.dropped :]
         ids += frame.ids
-        at = end
-    return Begun(
-        text="".join(frame.text for frame in frames),
-        tokens=sum(frame.tokens for frame in frames),
-        ids=tuple(ids),
-        prompt=next((frame.prompt for frame in frames if frame.prompt is not None), _Prompt()),
-    )
-
-
-_FRAMES = msgspec.msgpack.Decoder(_Frame)
-
-
-def _encoded(frame: _Frame) -> bytes:
-    body = msgspec.msgpack.encode(frame)
-    return len(body).to_bytes(4, "big") + body
+        text, tokens, prompt, at = text + frame.text, tokens + frame.tokens, frame.prompt or prompt, end
+    return Begun(text, tokens, tuple(ids), prompt)
 
 
 class Generation:
@@ -117,8 +105,8 @@ class Generation:
         self._count = count
         self._texts = [begun.text] if begun.text else []
         self._bytes = len(begun.text.encode())
-        self._ids = list(begun.ids)
-        self._tokens = begun.tokens
+        self.ids = list(begun.ids)
+        self.tokens = begun.tokens
         self._prompt = begun.prompt
         self._thought_before = begun.prompt.thinking  # by endpoints whose answer is continued
         self._dropped = 0
@@ -131,19 +119,19 @@ class Generation:
 
     def _start(self, able: Capabilities) -> None:
         self._able = able
-        self._kept = self._tokens  # the answer's tokens that the present endpoint got as a part of its prompt
-        self._prompt_ids: tuple[int, ...] = ()
+        self._kept = self.tokens  # the answer's tokens that the present endpoint got as a part of its prompt
+        self._prompt_ids: Sequence[int] = ()
         self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.begun)
         self._held_ids: list[int] = []
         self._held_text = ""
         self._held_tokens = 0
         self._thought_ids: list[int] = []
-        self.thinking_tokens = 0
+        self._thinking_tokens = 0
 
     @property
     def received(self) -> int:
         """How many tokens the present endpoint has generated."""
-        return self.thinking_tokens + self._tokens - self._kept + self._held_tokens
+        return self._thinking_tokens + self.tokens - self._kept + self._held_tokens
 
     @property
     def begun(self) -> bool:
@@ -156,19 +144,9 @@ class Generation:
         return "".join(self._texts)
 
     @property
-    def tokens(self) -> int:
-        """How many tokens the answer has so far."""
-        return self._tokens
-
-    @property
-    def ids(self) -> Sequence[int]:
-        """The answer's ids."""
-        return self._ids
-
-    @property
     def spent(self) -> bool:
         """Whether no endpoint needs to be asked for more."""
-        return self._tokens >= min(self._sampling.max_tokens, self.most_tokens)
+        return self.tokens >= min(self._sampling.max_tokens, self.most_tokens)
 
     @property
     def thinks(self) -> bool:
@@ -185,24 +163,23 @@ class Generation:
         """Prepare for an endpoint; return the ids or the text that it continues after, and the sampling."""
         self._start(able)
         thinking = self._sampling.thinking_tokens if able.thinks and not self.begun else 0
-        left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self._tokens
-        ids = (*self._prompt.ids, *self._ids) if self.begun and self._prompt.ids else ()
+        left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self.tokens
+        ids = (*self._prompt.ids, *self.ids) if self.begun and self._prompt.ids else ()
         return ids, "" if ids else self.text, replace(self._sampling, max_tokens=max(1, left))
 
     def drop_cut_character(self, text: str) -> bool:
         """Drop the last id where the text of the ids ends within a character; return whether it does not."""
-        cut = "\N{REPLACEMENT CHARACTER}"
-        if not self._ids or not text.endswith(cut) or self._texts[-1].endswith(cut):
+        if not self.ids or not text.endswith(_CUT) or self._texts[-1].endswith(_CUT):
             return True
-        self._ids.pop()
+        self.ids.pop()
         self._dropped += 1
         return False
 
     def resume(self) -> None:
         """Prepare for another endpoint after one that failed: what was not passed on is generated again, unpaid."""
-        kept = self.thinking_tokens if self.begun else 0
+        kept = self._thinking_tokens if self.begun else 0
         self._thought_before += kept
-        self.unpaid_tokens += self.thinking_tokens - kept + self._held_tokens
+        self.unpaid_tokens += self._thinking_tokens - kept + self._held_tokens
 
     def feed(self, piece: PromptIds | Piece | Thought | GenerationEnd) -> Sequence[Delta | Thought]:
         """Return what is new of a piece that the present endpoint generated; the held-back rest once it is `over`."""
@@ -234,10 +211,10 @@ class Generation:
             self._thought_ids += self._held_ids
             self._held_tokens = 0
             self._held_ids.clear()
-        self.thinking_tokens += tokens
+        self._thinking_tokens += tokens
         self._thought_ids += ids
         budget = self._sampling.thinking_tokens * (1 if ids else _ESTIMATED)
-        self.over = self.over or 0 < budget <= self.thinking_tokens
+        self.over = self.over or 0 < budget <= self._thinking_tokens
         return (Thought(tokens),)
 
     def _answer(self, text: str, tokens: int, ids: Sequence[int]) -> Iterable[Delta]:
@@ -245,7 +222,7 @@ class Generation:
         self._held_tokens += tokens
         self._held_text = text = self._fitting(self._held_text + text)
         budget = self._sampling.max_tokens * (1 if self._able.token_ids else _ESTIMATED)
-        self.over = self.over or self._tokens + self._held_tokens >= budget
+        self.over = self.over or self.tokens + self._held_tokens >= budget
         if self._able.continues_text and not self.over:
             text = text[: max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)]
         return (self._passed_on(text),) if text else ()
@@ -254,20 +231,20 @@ class Generation:
         """Return a text as a piece of the answer, with the ids that are there."""
         prompt = None
         if self._able.token_ids and self._prompt_ids and not self._texts:
-            prompt = self._prompt = _Prompt(
-                self._able.vocabulary, (*self._prompt_ids, *self._thought_ids), self.thinking_tokens
-            )
+            ids = (*self._prompt_ids, *self._thought_ids)
+            prompt = self._prompt = _Prompt(self._able.vocabulary, ids, self._thinking_tokens)
         self._held_text = self._held_text[len(text) :]
         tokens = min(self._held_tokens, self._count(text)) if self._held_text else self._held_tokens
+        frame = _Frame(text, tuple(self._held_ids) if self._prompt.ids else (), tokens, self._dropped, prompt)
         self._held_tokens -= tokens
-        ids = tuple(self._held_ids) if self._prompt.ids else ()
         self._held_ids.clear()
+        self._dropped = 0
         self._texts.append(text)
         self._bytes += len(text.encode())
-        self._ids += ids
-        self._tokens += tokens
-        dropped, self._dropped = self._dropped, 0
-        return Delta(text, tokens, _encoded(_Frame(text, ids, tokens, dropped, prompt)))
+        self.ids += frame.ids
+        self.tokens += tokens
+        encoded = msgspec.msgpack.encode(frame)
+        return Delta(text, tokens, len(encoded).to_bytes(4, "big") + encoded)
 
     def _fitting(self, text: str) -> str:
         """Return as much of the text as an answer of the allowed length can have; the rest ends it."""
@@ -281,7 +258,7 @@ class Generation:
         """Return the charge: the prompt once, the answer and its thinking as far as they were allowed."""
         reported, sampling, most_prompt = self._reported, self._sampling, self._chat.tokens
         generated = (reported.generated_tokens if reported else 0) or self.received
-        thinking = self.thinking_tokens
+        thinking = self._thinking_tokens
         if reported is not None and not self._able.token_ids:
             thinking = min(max(thinking, reported.thinking_tokens), generated)
         answer, thinking = self._kept + max(0, generated - thinking), thinking + self._thought_before

@@ -1,8 +1,10 @@
 """Health checks of endpoints: at the start, as they come and go by DNS, while their breaker is open, and for readiness.
 
 An endpoint that is down at the start does not stop it: its breaker starts open. Open breakers are closed by probes in
-the background, which also detect the capabilities again, and by `ping`; never by a customer's call.
+the background, which also detect the capabilities again; never by a customer's call.
 """
+
+from contextlib import suppress
 
 import anyio
 import structlog
@@ -11,8 +13,9 @@ from chatbot.errors import ModelUnavailable
 from chatbot.models.call import Calls
 from chatbot.models.detection import word_request
 from chatbot.models.discovery import Discovery, FollowedName
-from chatbot.models.pool import Member, ModelsMisconfigured, Pool, Target
-from knowledge.breaker import BreakerState, CallResult
+from chatbot.models.pool import Member, Pool
+from chatbot.models.settings import ModelsMisconfigured
+from knowledge.breaker import CallResult
 from knowledge.model_connection import AccessDenied, EndpointFailed, WrongModel
 from telemetry.supervision import OnFailure, contained
 
@@ -43,43 +46,30 @@ class HealthChecks:
         Raises:
             ModelsMisconfigured: an entry's endpoints serve another model, or none of all lets us in.
         """
-        wrong: dict[Member, str] = {}
-        denied: dict[Member, str] = {}
+        failures: dict[Member, EndpointFailed] = {}
 
         async def check_one(member: Member) -> None:
-            try:
-                await self._calls.check(member, seconds=_DETECTION_SECONDS)
-            except EndpointFailed as exc:
-                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
-                member.breaker.trip()
-                if isinstance(exc, WrongModel):
-                    wrong[member] = str(exc)
-                elif isinstance(exc, AccessDenied):
-                    denied[member] = str(exc)
+            if failure := await self._check(member):
+                failures[member] = failure
 
         async with anyio.create_task_group() as tasks:
             for member in self._pool.members:
                 tasks.start_soon(check_one, member)
         fit = {member.entry for member in self._pool.members if member.checked}
-        mismatches = [said for member, said in wrong.items() if member.entry not in fit]
-        if all(member in denied for member in self._pool.serving):
-            mismatches += denied.values()
-        if mismatches:
-            raise ModelsMisconfigured("; ".join(mismatches))
+        errors = [f"{e}" for m, e in failures.items() if isinstance(e, WrongModel) and m.entry not in fit]
+        if all(isinstance(failures.get(member), AccessDenied) for member in self._pool.serving):
+            errors += [f"{e}" for e in failures.values() if isinstance(e, AccessDenied)]
+        if errors:
+            raise ModelsMisconfigured("; ".join(errors))
 
     async def ping(self) -> None:
-        """Return when an endpoint is ready, after a probe of each whose breaker permits one.
+        """Return where an endpoint is ready.
 
         Raises:
             ModelUnavailable: no endpoint is ready.
         """
-        serving = self._pool.serving
-        if any(m.checked and m.breaker.state is BreakerState.CLOSED for m in serving):
-            return
-        for member in serving:
-            if await self._probe(member) or (member.available and await self._closed_generates(member)):
-                return
-        raise ModelUnavailable(retry_after=self._pool.retry_after())
+        if not any(member.checked and member.available for member in self._pool.serving):
+            raise ModelUnavailable(retry_after=self._pool.retry_after())
 
     async def probe_forever(self) -> None:
         """Probe endpoints whose breaker is open as they are due, one a second in all: none is tried on a customer."""
@@ -92,13 +82,10 @@ class HealthChecks:
                     # A hosted one may queue: with less time a healthy one would stay open.
                     local = member.able.token_ids
                     seconds = _PING_SECONDS if local else max(_PING_SECONDS, member.endpoint.deadlines.first_token(0))
-                    tasks.start_soon(self._probe, member, seconds)
-                for member in self._pool.members:
-                    if member.begins_try_out(anyio.current_time()):
-                        tasks.start_soon(self._try_out_again, member)
+                    tasks.start_soon(self.probe, member, seconds)
 
     async def follow_forever(self) -> None:
-        """Ask for the addresses of the followed names every few seconds; the pool gets new endpoints when checked."""
+        """Resolve the followed names every few seconds; the pool gets new endpoints when checked."""
 
         async def follow(name: FollowedName) -> None:
             while True:
@@ -115,58 +102,45 @@ class HealthChecks:
                 tasks.start_soon(follow, name)
 
     async def _check_and_join(self, name: FollowedName, member: Member) -> None:
-        """Take a new endpoint into the pool; its breaker starts open where its capabilities could not be detected."""
+        """Add a new endpoint to the pool; its breaker starts open where its capabilities could not be detected."""
         with contained("follow", self._on_failure):
-            try:
-                await self._calls.check(member, seconds=_DETECTION_SECONDS)
-            except EndpointFailed as exc:
-                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
+            await self._check(member)
         if not member.checked:
             member.breaker.trip()
         if member in name.members.values():  # otherwise it went while it was checked
             log.info("model_endpoint_found", endpoint=member.endpoint.name)
             self._pool.add(member)
 
-    async def _probe(self, member: Member, seconds: float = _PING_SECONDS) -> bool:
-        """Probe an endpoint whose breaker is open, if that is due; return whether it generates within these seconds."""
+    async def _check(self, member: Member) -> EndpointFailed | None:
+        """Detect an endpoint's capabilities; return why it failed, and open its breaker then."""
+        try:
+            await self._calls.check(member, seconds=_DETECTION_SECONDS)
+        except EndpointFailed as exc:
+            log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
+            member.breaker.trip()
+            return exc
+        return None
+
+    async def probe(self, member: Member, seconds: float = _PING_SECONDS) -> None:
+        """Probe an endpoint whose breaker is open, if that is due, within these seconds.
+
+        It is asked for a token: a hung engine still answers its health check.
+        """
         permit = member.breaker.probe()
         if permit is None:
-            return False
+            return
         try:
-            with contained("probe", self._on_failure):
-                return await self._generates(Target(member, permit), seconds)
-        finally:
-            # Counts only where the call has brought no result: a bug, or the end of this process.
-            member.breaker.record(permit, CallResult.FAILED)
-        return False
-
-    async def _closed_generates(self, member: Member) -> bool:
-        permit = member.breaker.permit()
-        return permit is not None and await self._generates(Target(member, permit), _PING_SECONDS)
-
-    async def _generates(self, target: Target, seconds: float) -> bool:
-        """Return whether the endpoint generates a token: a hung engine still answers its health check."""
-        member = target.member
-        try:
-            with self._calls.counted(target, "ping", word_request(seconds)) as call:
+            with (
+                contained("probe", self._on_failure),
+                suppress(EndpointFailed, TimeoutError),
+                self._calls.counted(member, "ping", word_request(seconds), probe=permit) as call,
+            ):
                 with anyio.fail_after(_DETECTION_SECONDS):
                     await self._calls.check(member, seconds=_DETECTION_SECONDS)
-                if member.able.probes:
+                if member.able.top_logprobs is not None:
                     await member.endpoint.top_tokens(word_request(seconds))
                 call.begin()
                 call.outcome = "ok"
-        except (EndpointFailed, TimeoutError):
-            return False
-        return True
-
-    async def _try_out_again(self, member: Member) -> None:
-        """Leave an endpoint that has refused a question, where it refuses one word too."""
-        with contained("probe", self._on_failure):
-            member.checked = False
-            try:
-                await self._calls.check(member, seconds=_DETECTION_SECONDS)
-            except AccessDenied as exc:
-                log.warning("model_endpoint_refuses_everything", endpoint=member.endpoint.name, error=str(exc))
-                member.breaker.trip()
-            except EndpointFailed as exc:  # its calls tell
-                log.warning("model_endpoint_not_tried_out", endpoint=member.endpoint.name, error=str(exc))
+        finally:
+            # Counts only where the call has brought no result: a bug, or the end of this process.
+            member.breaker.record(permit, CallResult.FAILED)

@@ -269,7 +269,7 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, messages: Se
     ) as response:
         response.raise_for_status()
         async for data in response.content.iter_any():
-            if not first and any(choice.delta and choice.delta.text for choice in list(decoder.feed(data))):
+            if not first and any(choice.delta and choice.delta.content for choice in list(decoder.feed(data))):
                 first = time.perf_counter() - began
     return first, len(decoder.prompt_ids)
 

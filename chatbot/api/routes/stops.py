@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from chatbot.api.auth import TheAdmin, ThePlatform
 from chatbot.api.dependencies import TheModels, TheServices, TheWithdrawals
 from chatbot.errors import AuditUnavailable, NotFound
-from chatbot.models import Models
+from chatbot.models import UNKNOWN_MODEL, Models
 from chatbot.services import Services
 from knowledge.identity import Principal
 from knowledge.storage import UNAVAILABLE
@@ -178,9 +178,14 @@ async def state(models: Models, withdrawals: Withdrawals) -> State:
         stopped_tenants=sorted(withdrawals.stopped_tenants()),
         models=[
             ModelState(
-                name=m.name, group=m.group, model=m.model, endpoint=m.endpoint, breaker=m.breaker, stopped=m.stopped
+                name=m.entry,
+                group=m.group,
+                model=m.endpoint.model or UNKNOWN_MODEL,
+                endpoint=m.endpoint.name,
+                breaker=m.breaker.state,
+                stopped=m.endpoint.stopped,
             )
-            for m in models.endpoint_statuses()
+            for m in models.pool.members
         ],
         changes=changes,
     )

@@ -11,11 +11,12 @@ from opentelemetry.trace import Tracer
 
 from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
-from chatbot.models.call import ModelCallFinished
+from chatbot.models.call import ModelCall
 from chatbot.models.client import ModelDone, Models, NotResumable, Switched
 from chatbot.models.endpoint import Endpoint
 from chatbot.models.generation import Begun, Delta, read_output
-from chatbot.models.pool import Group, Member, Pool
+from chatbot.models.pool import Member, Pool
+from chatbot.models.settings import Group
 from chatbot.models.wire import Sampling, Thought
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import open_session
@@ -35,7 +36,7 @@ class Served:
 
     models: Models
     servers: list[ScriptedModel]
-    calls: list[ModelCallFinished] = field(default_factory=list)
+    calls: list[ModelCall] = field(default_factory=list)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -43,10 +44,9 @@ class Served:
 
     def home(self, conversation_id: str) -> int:
         """Return the index of the server that a conversation goes to first."""
-        target = self.models.pool.pick(conversation_id, group="primary")
-        assert target is not None
-        target.member.breaker.abandon(target.permit)
-        return self.members.index(target.member)
+        member = self.models.pool.pick(conversation_id, group="primary")
+        assert member is not None
+        return self.members.index(member)
 
     def running(self) -> int:
         return sum(server.stats().running + server.stats().waiting for server in self.servers)
@@ -84,7 +84,7 @@ async def serve(
             Member(Endpoint(http, server.url, deadlines, tracer=tracer), group, Breaker(breaker_settings))
             for server, group in zip(servers, groups, strict=True)
         ]
-        calls: list[ModelCallFinished] = []
+        calls: list[ModelCall] = []
         randomness = Random(1)  # noqa: S311 - it spreads load
         models = Models(
             Pool(members, shares={"canary": share, "shadow": share}, randomness=randomness),
@@ -162,8 +162,15 @@ async def ready(models: Models, *, within: float) -> None:
     with anyio.fail_after(patient(within)):
         while True:
             try:
-                await models.health.ping()
+                await probed(models)
             except ModelUnavailable as exc:
                 await anyio.sleep(exc.retry_after or 0.01)
             else:
                 return
+
+
+async def probed(models: Models) -> None:
+    """Probe every endpoint whose probe is due, as the background does, and ask whether one is ready."""
+    for member in models.pool.members:
+        await models.health.probe(member)
+    await models.health.ping()

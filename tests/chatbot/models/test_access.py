@@ -17,7 +17,7 @@ from chatbot.errors import ModelUnavailable
 from chatbot.models.capabilities import Capabilities
 from chatbot.models.client import open_models
 from chatbot.models.endpoint import Endpoint
-from chatbot.models.pool import ModelSettings, ModelsMisconfigured
+from chatbot.models.settings import ModelSettings, ModelsMisconfigured
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import open_session
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
@@ -92,20 +92,6 @@ async def test_an_endpoint_that_lets_nobody_in_does_not_stop_the_boot_beside_one
         assert [entry["event"] for entry in logs if "client certificate" in entry.get("error", "")]
 
 
-async def test_the_short_form_has_a_key_and_certificates_too(tmp_path: Path) -> None:
-    async with guarded(tmp_path) as server:
-        files = credentials(tmp_path)
-        del files["api_key_file"]
-        short = {
-            "llm_urls": server.url,
-            "llm_profile": "scripted",
-            "llm_api_key": KEY,
-            "llm_tls": files,
-        }
-        async with open_models(ModelSettings.model_validate(short)) as models:
-            assert (await ask(Served(models, [server]))).text == "예."
-
-
 async def test_the_key_of_llm_urls_goes_to_no_endpoint_of_a_models_file(tmp_path: Path) -> None:
     async with guarded(tmp_path) as server:
         files = credentials(tmp_path)
@@ -158,9 +144,12 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
     ("entry", "sentence"),
     [
         ({"api_key_file": "/a", "api_key_variable": "A"}, "not both"),
-        ({"api_key_file": "/nowhere/key"}, "the api_key_file of m0 cannot be read"),
-        ({"api_key_variable": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE, the api_key_variable of m0, is not set"),
-        ({"headers": {"Authorization": "Bearer x"}}, "the key is not written into this file"),
+        ({"api_key_file": "/nowhere/key"}, "the key or the TLS files of m0 cannot be read"),
+        (
+            {"api_key_variable": "NOT_SET_ANYWHERE"},
+            "m0 in MODELS_FILE: the api_key_variable 'NOT_SET_ANYWHERE' is not set",
+        ),
+        ({"headers": {"Authorization": "Bearer x"}}, "a key cannot be in this file"),
         ({"extra_body": {"prompt": "x", "stream": False}}, "cannot set what the product sets: prompt, stream"),
         ({"ca_file": "/nowhere/ca.pem"}, "is not a file"),
     ],

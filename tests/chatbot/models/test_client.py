@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 import anyio
 import pytest
@@ -16,13 +16,14 @@ from structlog.testing import capture_logs
 from chatbot.chat import Chat
 from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
-from chatbot.models.call import ModelCallFinished
-from chatbot.models.capabilities import PLAIN, Capabilities
+from chatbot.models.call import ModelCall
+from chatbot.models.capabilities import Capabilities
 from chatbot.models.choice_probabilities import YES_OR_NO, number_choices
 from chatbot.models.client import ModelDone, Models, Switched, open_models
 from chatbot.models.endpoint import Endpoint
 from chatbot.models.generation import Delta
-from chatbot.models.pool import Member, ModelSettings, ModelsMisconfigured, Pool
+from chatbot.models.pool import Member, Pool
+from chatbot.models.settings import ModelSettings, ModelsMisconfigured
 from chatbot.models.wire import Sampling
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState
 from knowledge.model_connection import open_session
@@ -35,6 +36,7 @@ from tests.chatbot.models.scripted_pool import (
     QUICK,
     Served,
     ask,
+    probed,
     ready,
     serve,
     until_idle,
@@ -149,25 +151,10 @@ async def test_with_every_model_down_customers_know_within_two_seconds_and_then_
         assert 0 < (refused.value.retry_after or 0) <= 60
 
 
-async def test_nobody_listening_is_known_at_once() -> None:
-    async with open_session() as http:
-        members = [
-            Member(Endpoint(http, f"http://127.0.0.1:{port}", PATIENT), "primary", Breaker(BreakerSettings()))
-            for port in (1, 2)
-        ]
-        calls: list[ModelCallFinished] = []
-        served = Served(Models(Pool(members), hooks=[calls.append]), [], calls)
-        begun = perf_counter()
-        with pytest.raises(ModelUnavailable):
-            await ask(served)
-        assert perf_counter() - begun < patient(1)
-    assert [call.outcome for call in calls] == ["unreachable"] * 2
-
-
 async def test_a_model_that_comes_back_is_found_by_one_probe() -> None:
     async with serve([Behaviour(answer=ANSWER, dead=True)], open_seconds=0.2) as served:
         with pytest.raises(ModelUnavailable):
-            await served.models.health.ping()
+            await probed(served.models)
         served.servers[0].tell(dead=False)
         await ready(served.models, within=5)
         assert (await ask(served)).text == ANSWER
@@ -176,27 +163,9 @@ async def test_a_model_that_comes_back_is_found_by_one_probe() -> None:
         assert len(probes) == 1
 
 
-async def test_no_customer_is_sent_to_an_endpoint_to_find_out_whether_it_is_there() -> None:
-    async with serve([Behaviour(answer=ANSWER, dead=True)], open_seconds=0.1) as served:
-        served.servers[0].tell(dead=False)
-        await anyio.sleep(0.15)  # the breaker's own time
-        for n in range(50):
-            with pytest.raises(ModelUnavailable):
-                await ask(served, conversation_id=f"c-{n}")
-        assert served.started() == 0
-        async with anyio.create_task_group() as group:
-            group.start_soon(served.models.health.probe_forever)
-            with anyio.fail_after(patient(5)):
-                while not served.members[0].available:
-                    await anyio.sleep(0.01)
-            group.cancel_scope.cancel()
-        assert (await ask(served)).text == ANSWER
-        assert [call.kind for call in served.calls if call.outcome == "ok"] == ["ping", "answer"]
-
-
 async def test_a_pool_that_names_more_than_there_are_degrades_no_answer() -> None:
     # At the product's own settings: three servers are up, thirteen names lead nowhere.
-    calls: list[ModelCallFinished] = []
+    calls: list[ModelCall] = []
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(scripted_server(Behaviour(answer="예."))) for _ in range(3)]
         http = await stack.enter_async_context(open_session())
@@ -226,20 +195,20 @@ async def test_an_endpoint_whose_probe_fails_by_a_bug_is_probed_again() -> None:
     async with serve([Behaviour(answer=ANSWER)], open_seconds=0.01) as served:
         models = Models(served.models.pool, on_failure=failures.append)
         [member] = served.members
-        member.endpoint.capabilities = cast("Capabilities", None)
+        able, member.endpoint.capabilities = member.able, cast("Capabilities", None)
         member.breaker.trip()
         with pytest.raises(ModelUnavailable):
             await ready_or_not(models)
         assert failures
         assert member.breaker.state is BreakerState.OPEN, "not half open for good"
-        member.endpoint.capabilities = PLAIN
+        member.endpoint.capabilities = able
         await ready(models, within=5)
         assert member.available
 
 
 async def ready_or_not(models: Models) -> None:
     await anyio.sleep(0.02)  # the breaker's own time
-    await models.health.ping()
+    await probed(models)
 
 
 async def test_a_model_that_is_up_but_hangs_is_not_ready() -> None:
@@ -248,7 +217,7 @@ async def test_a_model_that_is_up_but_hangs_is_not_ready() -> None:
         await anyio.sleep(0.02)  # the breaker's own time
         begun = perf_counter()
         with pytest.raises(ModelUnavailable):
-            await served.models.health.ping()
+            await probed(served.models)
         assert perf_counter() - begun < patient(3)
         assert [(call.kind, call.outcome) for call in served.calls] == [("ping", "slow")]
 
@@ -284,10 +253,10 @@ async def test_a_probe_that_a_rate_limit_refuses_is_repeated_later_and_later() -
             assert member.breaker.retry_after == wait
             now += wait
             with pytest.raises(ModelUnavailable):
-                await served.models.health.ping()
+                await probed(served.models)
         served.servers[0].tell(fail_status=None)
         now += 60
-        await served.models.health.ping()
+        await probed(served.models)
         assert member.available
 
 
@@ -299,14 +268,6 @@ async def test_retries_stay_under_a_tenth_of_the_requests() -> None:
         assert served.started() <= 300 * 1.1 + 10
 
 
-async def test_a_request_at_fault_is_not_tried_elsewhere() -> None:
-    async with serve([Behaviour(fail_status=400)] * 2) as served:
-        with pytest.raises(ModelUnavailable):
-            await ask(served)
-        assert [call.outcome for call in served.calls] == ["refused"]
-        assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
-
-
 async def test_what_a_primary_refuses_the_smaller_model_is_asked_and_no_other_primary() -> None:
     async with serve([Behaviour(fail_status=400)] * 2, [Behaviour(answer="small")]) as served:
         for _ in range(20):  # no retry's budget is used
@@ -315,13 +276,6 @@ async def test_what_a_primary_refuses_the_smaller_model_is_asked_and_no_other_pr
             assert heard.switches == [Switched(served.members[2].endpoint.name, "fallback")]
         assert [call.outcome for call in served.calls] == ["refused", "ok"] * 20
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
-
-
-async def test_the_smaller_model_answers_when_no_primary_can() -> None:
-    async with serve([Behaviour(dead=True)] * 2, [Behaviour(answer="small")]) as served:
-        heard = await ask(served)
-        assert heard.text == "small"
-        assert heard.switches == [Switched(served.members[2].endpoint.name, "fallback")]
 
 
 async def test_the_smaller_model_is_asked_after_a_primary_that_broke_also_where_no_retry_is_left() -> None:
@@ -353,7 +307,7 @@ async def test_slow_primaries_send_no_more_than_retries_to_the_smaller_model() -
 
 
 def use_up_retries(served: Served) -> None:
-    while served.models.pool.retries.take():
+    while served.models.pool.take_retry():
         pass
 
 
@@ -367,17 +321,6 @@ async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before
         assert heard.text == ANSWER
         assert [switch.endpoint for switch in heard.switches] == [other.endpoint.name]
         assert other.breaker.state is BreakerState.OPEN, "what is asked beside the rules decides nothing"
-
-
-async def test_one_that_only_cut_the_connection_is_asked_again_where_the_other_is_dead() -> None:
-    async with serve([Behaviour(answer=ANSWER)] * 2) as served:
-        home = served.home("c-1")
-        served.servers[home].tell(drop_after=20, times=1)
-        served.servers[1 - home].tell(dead=True)
-        served.members[1 - home].breaker.trip()
-        heard = await ask(served)
-        assert heard.text == ANSWER
-        assert heard.switches[-1].endpoint == served.members[home].endpoint.name
 
 
 async def test_an_answer_never_changes_to_another_model_in_its_middle() -> None:
@@ -427,12 +370,12 @@ async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resume
         assert (heard.text, [switch.group for switch in heard.switches]) == ("small", ["fallback"])
         assert [call.outcome for call in served.calls] in (["stopped", "ok"], ["stopped", "ok", "ok"])
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
-        assert [status.stopped for status in served.models.endpoint_statuses()] == [True, True, False]
+        assert [member.endpoint.stopped for member in served.members] == [True, True, False]
         served.models.pool.stop({"primary", "fallback"})
         with pytest.raises(ModelUnavailable):
             await ask(served)
         with pytest.raises(ModelUnavailable):
-            await served.models.health.ping()
+            await probed(served.models)
         served.models.pool.stop(())
         assert (await ask(served)).text == ANSWER
 
@@ -528,46 +471,14 @@ async def test_a_prompt_that_cannot_fit_is_refused_before_any_call() -> None:
         assert served.started() == 1
 
 
-async def test_a_primary_with_a_smaller_context_shortens_no_answer_of_the_others() -> None:
-    begun = CHAT.tokens + 5
-    primaries = [Behaviour(answer=ANSWER), Behaviour(answer=ANSWER, max_model_len=begun)]
-    async with serve(primaries) as served:
+async def test_an_endpoint_whose_context_is_too_small_for_the_prompt_is_not_asked() -> None:
+    tiny, small = (Behaviour(answer="a", max_model_len=CHAT.tokens + n) for n in (0, 5))
+    async with serve([Behaviour(answer=ANSWER), tiny], [small]) as served:
         for n in range(10):
             assert (await ask(served, conversation_id=f"c-{n}")).text == ANSWER
-        assert [server.stats().started for server in served.servers] == [10, 0]
-        assert (await ask(served, max_tokens=5)).done.finish_reason == "length"
-        served.members[0].breaker.trip()
-        heard = await ask(served)
-        assert (heard.done.finish_reason, heard.done.usage.answer_tokens) == ("length", 5), "better than none"
-        assert ANSWER.startswith(heard.text)
-
-
-@pytest.mark.parametrize("fault", [{"fail_status": 500}, {"drop_after": 3}, {"die_after": 3}, {"fail_status": 429}])
-@pytest.mark.parametrize("room", [20, 200])
-async def test_where_the_larger_primary_fails_one_with_a_smaller_context_is_asked(
-    fault: dict[str, Any], room: int
-) -> None:
-    small = Behaviour(answer=ANSWER, max_model_len=CHAT.tokens + room)
-    async with serve([Behaviour(answer=ANSWER), small]) as served:
-        served.servers[0].tell(**fault)
-        for n in range(30):  # more than there are retries
-            heard = await ask(served, conversation_id=f"c-{n}")
-            assert heard.text == ANSWER if room > 100 else ANSWER.startswith(heard.text)
-            assert heard.done.finish_reason == ("stop" if room > 100 else "length")
-
-
-async def test_an_answer_is_cut_short_by_a_smaller_context_only_where_nobody_else_can_answer() -> None:
-    small = Behaviour(answer=ANSWER, max_model_len=CHAT.tokens + 5)
-    async with serve([Behaviour(answer=ANSWER), small], [Behaviour(answer="small")]) as served:
-        served.servers[0].tell(drop_after=20, times=1)
-        assert (await ask(served)).text == ANSWER
-        served.servers[0].tell(fail_status=500)
-        assert (await ask(served)).text == "small"
-        use_up_retries(served)
-        served.servers[2].tell(fail_status=500)
-        heard = await ask(served)
-        assert (heard.done.finish_reason, heard.done.usage.answer_tokens) == ("length", 5)
-        assert heard.switches[-1] == Switched(served.members[1].endpoint.name, "primary"), "after the fallback"
+        served.servers[0].tell(dead=True)
+        assert (await ask(served)).text == "a"
+        assert served.servers[1].stats().started == 0
 
 
 async def test_conversations_keep_their_home_and_spread() -> None:
@@ -602,13 +513,13 @@ async def test_no_content_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_models_open_from_settings_and_ask_the_models_name() -> None:
-    calls: list[ModelCallFinished] = []
+    calls: list[ModelCall] = []
     async with scripted_server(Behaviour(answer=ANSWER), name="hanbit-7b") as server:
         settings = ModelSettings.model_validate({"llm_urls": server.url, "llm_profile": "scripted"})
         async with open_models(settings, on_call=calls.append) as models:
             assert models.model == "hanbit-7b"
             assert models.context_tokens == 32_768
-            await models.health.ping()
+            await probed(models)
             assert (await ask(Served(models, [server]))).text == ANSWER
     assert len(calls) == 1
 
@@ -625,7 +536,7 @@ async def test_the_boot_goes_on_without_the_model_and_finds_it_later() -> None:
         async with open_models(settings) as models:
             assert models.model == "unknown"
             with pytest.raises(ModelUnavailable):
-                await models.health.ping()
+                await probed(models)
             server.tell(dead=False)
             await ready(models, within=5)
             assert models.model == "late"
@@ -669,9 +580,9 @@ async def test_a_profile_of_ones_own_has_the_deadlines_of_its_file(tmp_path: Pat
             "[{name: a, group: second, profile: l4, urls: [http://a]}]",
             "groups: primary, canary, fallback, shadow",
         ),
-        ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "a canary needs a `weight`"),
-        ("[{name: a, group: shadow, profile: l4, urls: [http://a]}]", "a shadow needs a `weight`"),
-        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a]}]", "only a canary or a shadow has"),
+        ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "set `weight` of a canary or a shadow"),
+        ("[{name: a, group: shadow, profile: l4, urls: [http://a]}]", "set `weight` of a canary or a shadow"),
+        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a]}]", "and of no other group"),
         (
             "[{name: a, profile: l4, urls: [http://a]}, {name: a, profile: l4, urls: [http://b]}]",
             "a name of its own",

