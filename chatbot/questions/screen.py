@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from chatbot.questions.languages import is_unserved_language
-from chatbot.questions.own_affairs import orders_in
-from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask, normalised, one_spaced
+from knowledge.screening import IdentifierKind, ScreeningFinding, Tactic, find_injection, mask, normalised
 
 
 class Verdict(StrEnum):
@@ -80,6 +79,7 @@ _BANKING: Final = re.compile(
     r"|가입|세금|수표|외화|비밀번호|앱|영업점|지점|주식|투자|연금|청약|민원|보이스피싱|사기|잔액|자동화기기",
     re.IGNORECASE,
 )
+_HARMLESS: Final = frozenset({Tactic.MARKUP})
 # A text of this many characters without a word of banking is out of scope.
 _LONG: Final = 200
 
@@ -90,7 +90,7 @@ def screen(question: str) -> ScreenedQuestion:
     read = normalised(question)
     if _DISTRESS.search(read):
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.DISTRESS)
-    findings = orders_in(one_spaced(question), find_injection)
+    findings = tuple(found for found in find_injection(question) if found.tactic not in _HARMLESS)
     if findings:
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.INJECTION, findings)
     out_of_scope = (

@@ -3,15 +3,8 @@
 Pure.
 """
 
-from knowledge.screening.deobfuscation import normalised, one_spaced
-from knowledge.screening.screening import (
-    IdentifierKind,
-    ScreeningFinding,
-    Tactic,
-    find_identifiers,
-    find_injection,
-    mask,
-)
+from knowledge.screening.instructions import ScreeningFinding, Tactic, find_injection, normalised, one_spaced
+from knowledge.screening.screening import IdentifierKind, find_identifiers, mask
 
 __all__ = [
     "IdentifierKind",

@@ -10,8 +10,7 @@ from typing import Final
 from knowledge.passage import Language, language_of
 from knowledge.screening.identifier_kinds import IdentifierKind
 from knowledge.screening.identifiers import Identifier, find_identifiers
-from knowledge.screening.injection import ScreeningFinding, find_injection
-from knowledge.screening.injection_patterns import Tactic
+from knowledge.screening.instructions import ScreeningFinding, Tactic, find_injection
 
 __all__ = [
     "Identifier",

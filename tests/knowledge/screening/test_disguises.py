@@ -25,4 +25,4 @@ def test_the_text_around_blocks_nothing(language: str) -> None:
 
 def test_encoded_text_without_an_instruction_is_reported_and_blocks_nothing() -> None:
     (finding,) = find_injection("The test vector is " + "VGhlIGZlZSBvZiBhIHRyYW5zZmVyIGlzIGZyZWUu")
-    assert (finding.tactic, finding.blocks) == ("smuggling", False)
+    assert (finding.tactic, finding.blocks) == ("encoded", False)
