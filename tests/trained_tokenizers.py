@@ -10,17 +10,6 @@ QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|im_start|>more", "[TOOL]")
-# As SmolLM2's: a default system message, blocks on lines of their own, white space that trim and lstrip take away.
-TEMPLATE = """{%- if messages[0]['role'] != 'system' %}
-    {{- '<|im_start|>system\\nYou help.<|im_end|>\\n' }}
-{%- endif %}
-{% for message in messages %}
-    {% if message.role == 'user' and loop.index0 > 40 %}{% break %}{% endif %}
-{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}
-{% endfor %}
-{% if add_generation_prompt %}
-{{ '<|im_start|>assistant\\n' }}
-{% endif %}"""
 CORPUS = (
     "정기예금을 중도해지하는 경우 기본이율의 50%가 적용됩니다. 예금자보호 한도는 원금과 이자를 합하여 1억원입니다.\n"
     "체크카드 연회비는 없습니다. 대출 금리는 연 3.10%이며 만기는 12개월입니다.\n\n"
@@ -104,6 +93,4 @@ def with_bytes(reference: Tokenizer) -> Tokenizer:
 
 def write(reference: Tokenizer, folder: Path) -> Path:
     reference.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE, "eos_token": "<|im_end|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder

@@ -1,7 +1,9 @@
 """Real vLLM behind the real API: tokens stream, usage is the model's, no number is invented, and one of two may die."""
 
+import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from tokenizers import Tokenizer
 
 from chatbot.grounding import unsupported_quantities
 from tests.conftest import free_port
-from tests.e2e.conftest import DOCUMENTS, ENGLISH, KOREAN, Product, served, until
+from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, clustered
+from tests.e2e.conftest import DOCUMENTS, ENGLISH, KOREAN, Product, new_customer, served, until
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
 from tests.e2e.metrics import total
 
@@ -113,6 +116,14 @@ def strict(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[
         yield running
 
 
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[str, str]) -> Iterator[Cluster]:
+    """Two replicas without checks over both engines."""
+    settings = vllm | {"TURN__GROUNDING": "off", "TURN__MAX_ANSWER_TOKENS": "60"}
+    with clustered(tmp_path_factory.mktemp("replicas"), f"{redis_url.removesuffix('/0')}/7", **settings) as running:
+        yield running
+
+
 async def running_in(engine: Engine) -> float:
     return await total(engine.url, "vllm:num_requests_running")
 
@@ -154,6 +165,26 @@ async def test_a_customer_who_stops_frees_vllm(flowing: Product, engines: list[E
                     await http.post(f"/v1/answers/{events[0].field('answer_id')}/cancel")
         assert events[-1].field("finish_reason") == "cancelled"
     await until(lambda: nothing_runs(engines), 0.5)
+
+
+@NEEDS_HAPROXY
+async def test_an_answer_whose_writer_is_killed_goes_on_with_the_same_text(replicas: Cluster, fault_round: int) -> None:
+    question, chance = (KOREAN, ENGLISH)[fault_round % 2], random.Random(fault_round)  # noqa: S311  a test's dice
+    await replicas.whole()
+    async with replicas.client(new_customer()) as http:
+        whole = await replicas.ask(http, question)
+    async with replicas.client(new_customer()) as http:
+        events, k = list[SentEvent](), chance.randrange(1, sum(event.name == "token" for event in whole) - 1)
+
+        async def kill_after_k_tokens() -> None:
+            await until(lambda: sum(event.name == "token" for event in events) >= k, 60)
+            replicas.replicas[await replicas.owner()].stop(signal.SIGKILL)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(replicas.follow(http, events, message=question, silence=30))
+            tasks.create_task(kill_after_k_tokens())
+    assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
+    assert text_of(events) == text_of(whole)
 
 
 async def test_a_vllm_that_is_killed_mid_answer_is_succeeded_by_the_other(

@@ -159,20 +159,6 @@ async def test_a_pool_that_sleeps_at_boot_wakes_and_a_stopped_model_stays_stoppe
         assert (await ask(Served(models, servers))).text == "예."
 
 
-async def test_a_new_address_that_serves_another_model_is_not_called(tmp_path: Path) -> None:
-    names, port = Names(HERE), free_port()
-    async with (
-        pods([HERE], Behaviour(answer="예."), port) as [here],
-        pods([THERE], Behaviour(answer="아니요."), port, name="other") as [there],
-        following(tmp_path, names, port, model="scripted") as models,
-    ):
-        names.are(HERE, THERE)
-        await until_members(models, HERE, THERE)
-        assert [m.breaker.state for m in models.pool.members] == [BreakerState.CLOSED, BreakerState.OPEN]
-        for n in range(10):
-            assert (await ask(Served(models, [here, there]), conversation_id=f"c-{n}")).text == "예."
-
-
 async def test_a_start_in_a_rollout_goes_on_with_the_endpoints_that_serve_our_model_already(tmp_path: Path) -> None:
     names, port = Names(HERE, THERE), free_port()
     async with (

@@ -47,16 +47,14 @@ from knowledge.model_connection import (
     QueueFull,
     ReplyBroken,
     RequestRejected,
-    Unreachable,
     WrongModel,
     open_session,
 )
 from knowledge.profiles import PROFILES, AnswerMode, Deadlines, UnknownProfile, read_answer_mode, read_deadlines
 from llm_server.scripted import Behaviour, scripted_server
+from tests.chatbot.models.scripted_pool import PATIENT, QUICK
 from tests.patience import patient
 
-QUICK = Deadlines(prefill=1e6, answer=2, between_tokens=0.3, base=0.3)  # where a deadline is to pass
-PATIENT = Deadlines(prefill=1e6, answer=60, between_tokens=30, base=30)  # where none is, however busy the machine
 STREAM = (
     b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null}],'
     b'"prompt_token_ids":[1,2]}\n\n'
@@ -117,15 +115,11 @@ def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "names"),
     [
-        (
-            b'{"error":{"message":"secret","type":"invalid_request_error","param":"max_tokens","code":null}}',
-            "max_tokens",
-        ),
+        (b'{"error":{"message":"secret","type":"invalid_request_error","param":"max_tokens"}}', "max_tokens"),
         (b'{"error":{"code":"secret words of a customer","param":7}}', ""),
         (b'{"error":"secret"}', ""),
         (b"[" * 5000, ""),
         (b'["secret"]', ""),
-        (b"<html>secret</html>", ""),
         (b"\xff", ""),
     ],
 )
@@ -284,15 +278,10 @@ async def test_an_answer_that_is_whole_waits_a_second_for_its_usage() -> None:
         # vLLM's shutdown ends running answers like this.
         saying(TOKEN, LAST.replace(b"stop", b"abort"), b"data: [DONE]\n\n"),
         saying(TOKEN, b'data: {"error":{"message":"x","code":500}}\n\n'),
-        # vLLM's word for the death of its engine, too.
-        saying(b'data: {"error":{"message":"x","type":"BadRequestError","code":400}}\n\n'),
         saying(b'data: {"error":' + b"[" * 5000 + b"]" * 5000 + b"}\n\n"),
-        saying(TOKEN, b"data: {\n\n"),
         saying(TOKEN.replace(b"[1]", b"[-1]"), LAST),
-        saying(TOKEN.replace(b"[1]", b"[4294967296]"), LAST),
         saying(TOKEN.replace(b'"a"', b'"\xff"'), LAST),
         saying(b"<html>"),
-        saying(b"[" * 5000),
         saying(b""),
     ],
 )
@@ -395,20 +384,6 @@ async def test_keep_alives_are_no_progress() -> None:
     async with replying(only_comments, deadlines=QUICK) as endpoint:
         with pytest.raises(DeadlineExceeded, match="between tokens"):
             await listen(endpoint)
-
-
-@pytest.mark.anyio
-async def test_nobody_there_is_unreachable() -> None:
-    async with open_session() as http:
-        endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
-        for asking in (
-            listen(endpoint),
-            endpoint.top_tokens(call()),
-            endpoint.model_card(),
-            endpoint.ask("/tokenize", {}, TokenizeReply),
-        ):
-            with pytest.raises(Unreachable):
-                await asking
 
 
 def every_kind_of(error: type[Exception]) -> list[type[Exception]]:
