@@ -4,10 +4,10 @@ Each lack has a consequence, which docs/operations.md lists.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from chatbot.tokens import SpecialTokens
+from chatbot.tokens import FAMILY_TOKENS, SpecialTokens
 
 _EXTENSIONS = frozenset({"return_token_ids", "cache_salt", "priority", "chat_template_kwargs"})
 FORMS: Final = (
@@ -41,7 +41,7 @@ class Capabilities:
     """Its template opens a block of thinking, and its server leaves the thinking in the text."""
     omitted: frozenset[str] = frozenset()
     context_tokens: int | None = None
-    special: SpecialTokens = field(default_factory=SpecialTokens)
+    special: SpecialTokens = FAMILY_TOKENS
     special_ids: frozenset[int] = frozenset()
     template_specials: tuple[int, int] = (0, 0)
     """How many special ids a chat of two messages has, and how many each earlier exchange adds."""

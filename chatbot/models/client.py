@@ -31,7 +31,7 @@ from chatbot.models.health import HealthChecks
 from chatbot.models.pool import Member, Pool
 from chatbot.models.settings import Group, ModelSettings, ModelsFileEntry, ModelsMisconfigured
 from chatbot.models.wire import Sampling, Thought
-from chatbot.tokens import SpecialTokens, TokenCounter, UnknownTokenizer, read_tokenizer
+from chatbot.tokens import FAMILY_TOKENS, SpecialTokens, TokenCounter, UnknownTokenizer, read_tokenizer
 from knowledge.breaker import Breaker
 from knowledge.model_connection import EndpointFailed, RequestRejected, open_session
 from knowledge.profiles import read_deadlines
@@ -335,7 +335,7 @@ def _read_entry(
     """
     # No key of LLM_URLS goes to other houses.
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key and settings.models_file is None else None
-    access, deadlines, special = entry.access(key), read_deadlines(entry.profile), SpecialTokens()
+    access, deadlines, special = entry.access(key), read_deadlines(entry.profile), FAMILY_TOKENS
     if entry.tokenizer is not None:
         try:
             count, added = read_tokenizer(entry.tokenizer)
