@@ -13,7 +13,9 @@ import anyio
 import pytest
 
 from chatbot.api import key_pair
+from chatbot.events import Done, FinishReason, Notice, NoticeCode, Usage
 from run import (
+    AnswerPrinter,
     CannotRun,
     audit_key,
     data_folder,
@@ -188,3 +190,17 @@ def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
     assert last_line(log) == "-"
     log.write_text("first\nlast \n\n", "utf-8")
     assert last_line(log) == "last"
+
+
+@pytest.mark.parametrize(
+    ("notices", "fitted", "expected"), [((), True, False), ((), False, True), ((NoticeCode.DEGRADED,), False, False)]
+)
+def test_an_answer_that_is_not_grounded_is_enough_where_the_checks_are_not_fitted_to_the_model(
+    notices: tuple[NoticeCode, ...], *, fitted: bool, expected: bool
+) -> None:
+    printer = AnswerPrinter()
+    for code in notices:
+        printer.print_event(Notice(code=code, text="The model is away."))
+    assert not printer.finish(fitted=fitted), "it has not ended"
+    printer.print_event(Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=False, limits=None))
+    assert printer.finish(fitted=fitted) is expected

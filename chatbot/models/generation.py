@@ -223,6 +223,8 @@ class Generation:
         self._held_text = text = self._fitting(self._held_text + text)
         budget = self._sampling.max_tokens * (1 if self._able.token_ids else _ESTIMATED)
         self.over = self.over or self.tokens + self._held_tokens >= budget
+        if self._filter.held and not self.over:  # the last ids have more text than is there
+            return ()
         if self._able.continues_text and not self.over:
             text = text[: max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)]
         return (self._passed_on(text),) if text else ()

@@ -22,13 +22,13 @@ _MAY_BEGIN = re.compile("[" + re.escape("".join({tag[0] for tag in _ALL})) + "]"
 class ThinkingFilter:
     """Returns of each piece of a model's output the text that is the answer's; `inside`: a block of thinking is open.
 
-    What might grow to be a tag is held back. A block may begin before the output: the prompt has opened it.
+    What might grow to be a tag is `held` back. A block may begin before the output: the prompt has opened it.
     """
 
     def __init__(self, *, begins_inside: bool = False) -> None:
         self.inside = begins_inside
         self._strips = begins_inside  # white space around the thinking is not part of the answer
-        self._held = ""
+        self.held = ""
 
     def end_block(self) -> None:
         """The server separates the thinking itself: the text that it sends is the answer's."""
@@ -36,11 +36,11 @@ class ThinkingFilter:
 
     def feed(self, text: str) -> str:
         """Return the answer's part of the next text."""
-        if not (self.inside or self._held or self._strips or _MAY_BEGIN.search(text)):
+        if not (self.inside or self.held or self._strips or _MAY_BEGIN.search(text)):
             return text
-        text = self._held + text
+        text = self.held + text
         cut = max((len(part) for part in _PARTS if text.endswith(part)), default=0)
-        text, self._held = text[: len(text) - cut], text[len(text) - cut :]
+        text, self.held = text[: len(text) - cut], text[len(text) - cut :]
         answer, at = "", 0
         for tag in _ANY.finditer(text):
             answer += self._outside(text[at : tag.start()])
@@ -49,7 +49,7 @@ class ThinkingFilter:
 
     def close(self) -> str:
         """Return the held-back text that is part of the answer, now that nothing follows."""
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         return self._outside(held)
 
     def _outside(self, text: str) -> str:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatbot.models.capabilities import Capabilities
+from chatbot.models.endpoint import PromptIds
+from chatbot.models.generation import Delta, Generation, read_output
 from chatbot.models.thinking import TAGS, ThinkingFilter, opens_thinking
+from chatbot.models.wire import Piece, Sampling
+from tests.chatbot.models.scripted_pool import CHAT
 
 
 def answer_in(text: str, *, sizes: Sequence[int] = (), opened: bool = False) -> str:
@@ -54,3 +59,15 @@ def test_the_tags_of_each_family_are_known(opening: str, closing: str) -> None:
     assert answer_in(f"{opening}생각{closing}답") == "답"
     assert opens_thinking(["<|im_start|>", "assistant", "Ċ", *opening, "Ċ"])
     assert not opens_thinking(["<|im_start|>", "assistant", "Ċ"])
+
+
+def test_an_id_is_logged_with_all_of_its_text_where_its_end_may_begin_a_tag() -> None:
+    texts = ["a", " \\[", " x", " <", "th", "is", " [", "T"]
+    answer = Generation(CHAT, Sampling(max_tokens=50), most_tokens=50, count=len)
+    answer.continue_on(Capabilities(token_ids=True))
+    answer.feed(PromptIds((1,)))
+    for n, text in enumerate(texts):
+        for part in answer.feed(Piece(text, (n,))):
+            assert isinstance(part, Delta)
+            assert part.text == "".join(texts[token] for token in read_output(part.output).ids)
+    assert answer.text == "a \\[ x <this"
