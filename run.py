@@ -424,8 +424,6 @@ async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
     # Beside the model a reply of Redis may take longer than production's 0.2 s, and the answer would lose its log.
     os.environ.setdefault("REDIS__BREAKER__SLOW_AFTER", "2")
-    if profile.startswith("cpu"):  # a small model is never certain enough (decision 0002), and asking it takes 3 s here
-        os.environ.setdefault("TURN__REPAIR_CERTAINTY", "1")
     return process
 
 

@@ -7,7 +7,8 @@ docs/decisions/0002-answerability.md.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
@@ -17,12 +18,25 @@ _CLIP = 1e-4
 """Probabilities are clipped to [1e-4, 1 - 1e-4] before their log-odds are taken."""
 _LARGEST_EXPONENT = 700.0
 """Beyond 709 `math.exp` overflows."""
+_UNDECIDED: Mapping[Language, float] = {"ko": 0.5, "en": 0.16}
+"""The probability of "yes" of a model that has no opinion; it says yes less readily in English."""
+_SURE = 0.99
+"""The probability of "yes" that hardly any probe exceeds."""
+
+
+class Evidence(StrEnum):
+    """What the passages are worth as an answer to a question."""
+
+    CERTAIN = "certain"
+    NEAR = "near"
+    NONE = "none"
 
 
 class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
     """The fitted values; what each means stands in `AnswerabilitySettings`."""
 
     threshold: float
+    near: float
     least_dense: float
     bias: float
     first: float
@@ -34,7 +48,7 @@ class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
 
 
 MODELS_WORD = AnswerabilityWeights(
-    threshold=0.5, least_dense=-1, bias=0, first=1, likeliest=0, dense=0, terms=0, unknown=-4, english=0
+    threshold=0.5, near=0.1, least_dense=-1, bias=0, first=1, likeliest=0, dense=0, terms=0, unknown=-4, english=0
 )
 """Where nothing was fitted with what is served: a question is answered if the model itself says rather yes than no, the
 less readily the more of its topics even the passage with most of them lacks."""
@@ -45,6 +59,9 @@ class AnswerabilitySettings(BaseModel, frozen=True):
 
     threshold: float | None = Field(
         None, description="ratio: how probable it must be that the passages hold the answer"
+    )
+    near: float | None = Field(
+        None, description="ratio: how probable it must be so that they are shown as near, without certainty"
     )
     least_dense: float | None = Field(
         None, description="ratio: the least cosine of the nearest passage; below it the model is not asked"
@@ -91,6 +108,24 @@ def score(
     z += weights.terms * math.log1p(max(hit.terms for hit in hits))
     z += weights.unknown * unknown + weights.english * (language == "en")
     return 1 / (1 + math.exp(min(-z, _LARGEST_EXPONENT)))
+
+
+def evidence(score: float, weights: AnswerabilityWeights) -> Evidence:
+    """Return what a score makes of the passages."""
+    if score >= weights.threshold:
+        return Evidence.CERTAIN
+    return Evidence.NEAR if score >= weights.near else Evidence.NONE
+
+
+def evidence_of_search(
+    hits: Sequence[Hit], unknown: float, language: Language, weights: AnswerabilityWeights
+) -> Evidence | None:
+    """Return what the passages are worth by the search alone; None where the model's word decides."""
+    if not hits or weights.dense == weights.terms == 0:  # nothing was fitted with what is served
+        return None
+    if score(hits, [_UNDECIDED[language]], unknown, language, weights) >= weights.threshold:
+        return Evidence.CERTAIN
+    return Evidence.NONE if score(hits, [_SURE], unknown, language, weights) < weights.near else None
 
 
 def settled(score: float, weights: AnswerabilityWeights) -> bool:

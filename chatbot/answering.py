@@ -11,15 +11,17 @@ from msgspec.structs import replace
 
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.events import Event, Notice, NoticeCode, Related, RelatedPassage, Token
-from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, nearest_quote
+from chatbot.grounding import GroundingStream
 from chatbot.models import Begun, Delta, Thought, read_output
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import CannedReply, canned_reply
+from chatbot.quotes import QuotedAnswer, nearest_unit
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
 from chatbot.transcript import FINISH, AnswerState, Turn, is_progress, shown_in
 from knowledge.bank import Bank
 from knowledge.passage import Passage
+from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals
 
 MOST_RELATED = 3
@@ -50,21 +52,19 @@ class Answering:
         """The customer's bank."""
         return self.services.banks.of(self.turn.who.tenant)
 
+    @property
+    def quotes(self) -> bool:
+        """Whether the answer consists of the bank's own words, and no word of a model has been logged."""
+        return self.services.settings.answer is AnswerMode.QUOTE and not self.live.output
+
     def begun(self) -> Begun:
         """Return the part of the model's answer that the log has."""
         return read_output(self.live.output)
 
     def checks(self) -> GroundingStream:
         """Return new grounding checks for a text that answers the turn."""
-        settings = self.services.settings
-        return grounding_stream(
-            self.turn.question,
-            self.turn.prompt_passages,
-            grounding=settings.grounding,
-            language=self.turn.language,
-            bank=self.bank,
-            leading=(self.state.ranked or ())[:1],
-        )
+        turn = self.turn
+        return GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=self.bank)
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
@@ -114,9 +114,9 @@ class Answering:
         return AuditUnavailable.code if unreadable else ""
 
     def show_quotes(self, quoted: QuotedAnswer) -> None:
-        """Show the quotes, if there are any."""
+        """Show the quoted units, if there are any."""
         self.show(quoted.events)
-        self.state.grounded = self.state.quoted = bool(quoted.citations)
+        self.state.grounded = self.state.quoted = bool(quoted.events)
 
     def show_related(self) -> None:
         """Show the passages that may help a customer whose question is not answered, if there are any."""
@@ -132,7 +132,7 @@ class Answering:
                 quote=quote,
             )
             for n, passage in enumerate(turn.prompt_passages[:MOST_RELATED], 1)
-            if (quote := nearest_quote(turn.question, passage, query=turn.found.query))
+            if (quote := nearest_unit(turn.found.query or turn.question, passage))
         ]
         if items:
             self.show([Related(items=tuple(items))])

@@ -206,9 +206,12 @@ class Done(Event, frozen=True, kw_only=True):
     ends: ClassVar[bool] = True
     finish_reason: Annotated[FinishReason, Meta(description="why it has ended")]
     usage: Annotated[Usage, Meta(description="what it cost")]
-    grounded: Annotated[bool, Meta(description="whether every claim that was shown stands in a source")]
-    quoted: Annotated[
-        bool, Meta(description="whether the documents' own sentences are shown instead of the model's words")
+    grounded: Annotated[bool, Meta(description="whether the answer consists of the documents' own words")]
+    quoted: Annotated[bool, Meta(description="whether the documents' own words are shown instead of the model's")] = (
+        False
+    )
+    written: Annotated[
+        bool, Meta(description="whether a model's words are shown, each sentence of which was checked")
     ] = False
     limits: Annotated[
         Limits | None, Meta(description="what the caller has left; null where the ledger cannot be asked")

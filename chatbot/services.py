@@ -12,7 +12,6 @@ from chatbot.audit import Audit, Versions
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
 from chatbot.deferred import DeferredWrites
 from chatbot.drift import DriftWatch
-from chatbot.grounding import GroundingMode
 from chatbot.limits import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import Models
@@ -36,25 +35,14 @@ from telemetry.siem import Siem
 class TurnSettings(BaseModel, frozen=True):
     """How answers are made: what is checked, their length in tokens, and their time in seconds."""
 
-    grounding: GroundingMode = Field(
-        GroundingMode.STRICT,
-        description="`strict` holds a sentence back until it is checked, `numbers` only a number, `off` checks nothing",
-    )
     answer: AnswerMode | None = Field(
         None,
         description=(
-            "`write` streams the model's words through the checks, `quote` shows the passages' own sentences, among "
-            "which the model chooses; without it as the profile of the primary model says"
+            "whose words an answer consists of: the bank's own (`quote`), or the model's, checked (`written`); without "
+            "it as the profile of the primary model says"
         ),
     )
     answerability: AnswerabilitySettings = AnswerabilitySettings()
-    repair_certainty: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5,
-        description=(
-            "ratio: how sure the model must be which quote states the answer, so that it is shown in place of a "
-            "withheld one; 1 asks it nothing"
-        ),
-    )
     temperature: float = Field(0.0, description="ratio: the sampling temperature of a first answer")
     again_temperature: float = Field(
         0.4, description="ratio: that of another answer to a question; at 0 the model would repeat itself"
@@ -76,11 +64,6 @@ class TurnSettings(BaseModel, frozen=True):
         600.0, description="seconds: the term of an answer's slot, and of its stream after SIGTERM"
     )
     finish_timeout: float = Field(5.0, description="seconds: the deadline of recording an answer's end")
-
-    @property
-    def probes(self) -> bool:
-        """Whether the model is first asked if the passages hold the answer; with grounding `off` it is not."""
-        return self.grounding is not GroundingMode.OFF
 
     def answer_tokens(self, asked: int | None) -> int:
         """Return how many tokens an answer may have, whose caller asks for so many, or (None) for no number."""

@@ -1,6 +1,6 @@
 """The chat API's settings, composed of each part's own model; read from the environment once, in `__main__`.
 
-Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
+Nested values use two underscores: `TURN__ANSWER=written`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
 """
 
 from collections.abc import Iterator

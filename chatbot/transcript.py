@@ -30,7 +30,7 @@ from chatbot.events import (
     Token,
     Usage,
 )
-from chatbot.grounding import CHECKS_VERSION, GroundingMode, Quote
+from chatbot.grounding import CHECKS_VERSION
 from chatbot.limits import Reservation
 from chatbot.models import Begun, ModelDone, Sampling
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
@@ -42,6 +42,7 @@ from chatbot.streams import AnswerId
 from knowledge.bank import Bank
 from knowledge.identity import Principal
 from knowledge.passage import Language, Passage
+from knowledge.profiles import AnswerMode
 
 FINISH: Mapping[CannedReply, FinishReason] = {
     CannedReply.GREETING: FinishReason.REFUSED,
@@ -138,8 +139,8 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
-    """The prompt that asked the model to choose a quote in place of a withheld answer, and each quote's share."""
+class Choice:
+    """The prompts that asked the model to choose a unit, and what it said to the first of them."""
 
     prompt: str
     """Its messages as JSON."""
@@ -154,7 +155,7 @@ class AnswerState:
     usage: Usage = field(default_factory=Usage)
     grounded: bool = False
     quoted: bool = False
-    """Whether the passages' own sentences are shown instead of the model's words."""
+    """Whether the passages' own words are shown instead of the model's."""
     error: ChatError | None = None
     missing: str = ""
     """The code of what was away where the customer is handed to a person for it."""
@@ -175,9 +176,14 @@ class AnswerState:
     """The answer whose text is shown again, where no model could answer."""
     probes: tuple[float, ...] = ()
     """The model's probability of "yes" to each probe that was asked, in order."""
-    repair: Repair | None = None
-    ranked: tuple[Quote, ...] | None = None
-    """The passages' sentences that may state the answer, the likeliest first; None until they are ranked."""
+    choice: Choice | None = None
+
+    def charge(self, prompt: Chat) -> None:
+        """Count a prompt that asked the model for one token."""
+        usage = self.usage
+        self.usage = msgspec.structs.replace(
+            usage, prompt_tokens=usage.prompt_tokens + prompt.tokens, answer_tokens=usage.answer_tokens + 1
+        )
 
     def begin_after(self, begun: Begun, turn: Turn) -> None:
         """Count what an earlier writer had generated."""
@@ -261,7 +267,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     degradation_level: DegradationLevel | None = None
     cached_answer_id: str = ""
     probes: tuple[float, ...] = ()
-    repair: Repair | None = None
+    choice: Choice | None = None
     unpaid_tokens: int = 0
 
 
@@ -292,7 +298,7 @@ def state_of(outcome: bytes) -> AnswerState:
     )
 
 
-def audit_opened(turn: Turn, versions: Versions, *, grounding: GroundingMode, at: float) -> AuditOpened:
+def audit_opened(turn: Turn, versions: Versions, *, answer: AnswerMode | None, at: float) -> AuditOpened:
     """Return the audit record that is written before any model is called."""
     history = len(turn.prompt.before) - 1  # the system message is none of the history
     return AuditOpened(
@@ -309,7 +315,7 @@ def audit_opened(turn: Turn, versions: Versions, *, grounding: GroundingMode, at
         index_version=turn.found.collection or versions.index,
         embedder=versions.embedder,
         sampling=msgspec.json.encode(turn.sampling).decode(),
-        grounding=grounding.value,
+        grounding=answer or "",
         at=at,
         question_id=turn.question_id,
         parent_id=turn.parent_id,
@@ -343,8 +349,8 @@ def audit_closed(turn: Turn, state: AnswerState, *, model_text: str, at: float) 
         model_text=model_text,
         unpaid_tokens=state.unpaid_tokens,
         probes=state.probes,
-        repair=state.repair.shares if state.repair else (),
-        repair_prompt=state.repair.prompt if state.repair else "",
+        repair=state.choice.shares if state.choice else (),
+        repair_prompt=state.choice.prompt if state.choice else "",
     )
 
 
@@ -446,7 +452,7 @@ def answer_message(turn: Turn, state: AnswerState, *, at: float) -> StoredMessag
         related=tuple(item for event in state.shown if isinstance(event, Related) for item in event.items),
         notices=(*turn.notices, *(event for event in state.shown if isinstance(event, Notice))),
         finish_reason="error" if state.error else state.finish_reason,
-        grounded=state.grounded,
+        grounded=state.grounded and state.quoted,
     )
 
 
@@ -461,8 +467,9 @@ def last_event(turn: Turn, state: AnswerState, limits: Limits | None, bank: Bank
         return Done(
             finish_reason=state.finish_reason,
             usage=usage,
-            grounded=state.grounded,
+            grounded=state.grounded and state.quoted,
             quoted=state.quoted,
+            written=state.grounded and not state.quoted,
             limits=limits,
         )
     return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, bank))

@@ -19,6 +19,7 @@ from opentelemetry import trace
 
 from chatbot import answerability
 from chatbot.admission import Place
+from chatbot.answerability import Evidence
 from chatbot.answering import Answering, is_over, may_not_answer
 from chatbot.audit import Audit, AuditClosed
 from chatbot.chat import Message
@@ -41,13 +42,14 @@ from chatbot.errors import (
     StoreUnavailable,
 )
 from chatbot.events import FinishReason, Limits, NoticeCode, PassageRef, Queued, Token, Usage
-from chatbot.grounding import GroundingMode, GroundingStream
+from chatbot.grounding import GroundingStream
 from chatbot.limits import Caller
 from chatbot.models import YES_OR_NO, Delta, ModelDone, NotResumable, Switched, Thought
 from chatbot.notices import DegradationLevel, notice
 from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.questions import CannedReply, Verdict
-from chatbot.quoting import choose_quotes, quotes, ranked_quotes
+from chatbot.quotes import is_close
+from chatbot.quoting import may_choose, quote, quoted_answer, ranked_units
 from chatbot.records import TurnFinished
 from chatbot.retrieval import SearchResult
 from chatbot.screener import Screening
@@ -75,7 +77,6 @@ from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.identity import Principal
 from knowledge.passage import Language, language_in
-from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals
 from telemetry.setup import current_trace_id
 from telemetry.supervision import contained
@@ -264,7 +265,7 @@ async def record_opening(turn: Turn, services: Services) -> bool:
         AuditUnavailable: no answer goes unaudited.
     """
     settings = services.settings
-    await services.audit.open(audit_opened(turn, services.versions, grounding=settings.grounding, at=services.now()))
+    await services.audit.open(audit_opened(turn, services.versions, answer=settings.answer, at=services.now()))
     owner, question = Owner(turn.who.tenant, turn.who.sub), question_message(turn, at=services.now())
     # Shielded: once the history may have the question, its answer is given.
     with anyio.CancelScope(shield=True):
@@ -307,7 +308,7 @@ async def speak(answering: Answering, place: Place) -> None:
             answering.show_canned_reply(turn.reply)
         else:
             with answering.until_revoked() as scope:
-                await ask_the_model(answering, place)
+                await answer_from_passages(answering, place)
             if scope.cancelled_caught:
                 answering.show_canned_reply(CannedReply.EMERGENCY)
             elif answering.state.finish_reason in {FinishReason.REFUSED, FinishReason.WITHHELD}:
@@ -317,9 +318,17 @@ async def speak(answering: Answering, place: Place) -> None:
         await answer_without_a_model(exc, answering)
 
 
-async def ask_the_model(answering: Answering, place: Place) -> None:
-    """Wait for a slot, ask whether the passages hold the answer, and if so have it written or quoted."""
+async def answer_from_passages(answering: Answering, place: Place) -> None:
+    """Quote at once where the search alone is clear; otherwise wait for a slot and ask the model."""
     turn, live, admission = answering.turn, answering.live, answering.services.admission
+    unknown = await answering.services.retrieval.unknown_share(turn.question, turn.found, tenant=turn.who.tenant)
+    evidence = evidence_without_model(answering, unknown)
+    if evidence is Evidence.NONE:
+        answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
+        return
+    if evidence and answering.quotes and not (is_close(ranked_units(answering)) and may_choose(answering)):
+        await quote_answer(answering, evidence, ends=FinishReason.STOP, priority=place.priority)
+        return
 
     def show_place(position: int, seconds: float) -> None:
         live.put(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
@@ -331,23 +340,27 @@ async def ask_the_model(answering: Answering, place: Place) -> None:
         on_wait=show_place,
     )
     async with slot:
-        if live.output or await answerable(answering, priority=place.priority):
-            if answering.services.settings.answer is AnswerMode.QUOTE and not live.output:
-                # The model writes nothing, so nothing is charged.
-                await quote_answer(answering, ends=FinishReason.STOP, priority=place.priority)
-            else:
-                await write_answer(answering, place)
-        else:
+        evidence = evidence or await ask_for_evidence(answering, unknown, priority=place.priority)
+        if evidence is Evidence.NONE:
             answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
+        elif answering.quotes or evidence is Evidence.NEAR:
+            await quote_answer(answering, evidence, ends=FinishReason.STOP, priority=place.priority)
+        else:
+            await write_answer(answering, place)
 
 
-async def answerable(answering: Answering, *, priority: int) -> bool:
-    """Return whether the passages hold the answer, by retrieval and one token of the model for a passage."""
+def evidence_without_model(answering: Answering, unknown: float) -> Evidence | None:
+    """Return what the passages are worth where that needs no model's word."""
+    turn, services = answering.turn, answering.services
+    if answering.live.output:
+        return Evidence.CERTAIN
+    return answerability.evidence_of_search(turn.found.hits, unknown, turn.language, services.answerability())
+
+
+async def ask_for_evidence(answering: Answering, unknown: float, *, priority: int) -> Evidence:
+    """Return what the passages are worth, by retrieval and one token of the model for a passage."""
     turn, state, services = answering.turn, answering.state, answering.services
-    if not services.settings.probes:
-        return True
     weights, score = services.answerability(), 0.0
-    unknown = await services.retrieval.unknown_share(turn.question, turn.found, tenant=turn.who.tenant)
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
             yes, _ = await services.models.choice_probabilities(
@@ -357,30 +370,29 @@ async def answerable(answering: Answering, *, priority: int) -> bool:
                 cache_salt=services.cache_salt(turn.who.tenant),
                 priority=priority,
             )
+            state.charge(probe)
             state.probes = (*state.probes, yes)
             score = answerability.score(turn.found.hits, state.probes, unknown, turn.language, weights)
             if answerability.settled(score, weights):
                 break
         span.set_attributes({"probe.said": state.probes, "probe.unknown": unknown, "probe.judged": score})
-    return score >= weights.threshold
+    return answerability.evidence(score, weights)
 
 
 async def write_answer(answering: Answering, place: Place) -> None:
     """Show the model's words as far as the checks let them pass, or quotes where they let nothing pass."""
-    if answering.services.settings.grounding is GroundingMode.STRICT:
-        await ranked_quotes(answering)
     checks = answering.checks()
     await stream_answer(checks, answering, place)
     await conclude(checks, answering, priority=place.priority)
     ask_the_shadow(answering)
 
 
-async def quote_answer(answering: Answering, *, ends: FinishReason, priority: int) -> None:
-    """Show the passages' own sentences (they were judged to hold the answer), and end the answer as `ends` says."""
-    quoted = await choose_quotes(answering, ends=ends, priority=priority)
+async def quote_answer(answering: Answering, evidence: Evidence, *, ends: FinishReason, priority: int) -> None:
+    """Show what the passages state, and end the answer as `ends` says."""
+    quoted = await quote(answering, evidence, ends=ends, priority=priority)
     if answering.state.finish_reason is FinishReason.HANDOFF:
         answering.show_canned_reply(CannedReply.EMERGENCY)
-    elif quoted.citations:
+    elif quoted.events:
         answering.show_quotes(quoted)
     else:
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
@@ -434,12 +446,12 @@ async def conclude(checks: GroundingStream, answering: Answering, *, priority: i
     state = answering.state
     state.withheld, state.grounded = checks.withheld, checks.grounded
     if checks.withheld_whole:
-        await quote_answer(answering, ends=state.finish_reason, priority=priority)
+        await quote_answer(answering, Evidence.CERTAIN, ends=state.finish_reason, priority=priority)
         if state.finish_reason is FinishReason.REFUSED:
             state.finish_reason = FinishReason.WITHHELD
     elif not checks.text.strip():
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
-    elif not checks.cited and answering.services.settings.probes:
+    elif not checks.cited:
         state.finish_reason = FinishReason.REFUSED
 
 
@@ -469,7 +481,7 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    quoted = await quotes(answering)
+    quoted = quoted_answer(ranked_units(answering)[:1], answering, certain=True)
     answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
     answering.show_quotes(quoted)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)

@@ -63,7 +63,6 @@ from evals.quality import (
     read_feedback,
     read_run,
     record,
-    recorded_ranks,
     require_enough,
     require_fits,
     require_of_today,
@@ -417,12 +416,7 @@ def calibrate(  # noqa: PLR0917  a command takes its options
         read = read_recording(recorded)
         require_of_today(read, spec.dataset, recorded)
         bars = Bars(not_right=most_wrong, invented=most_unanswerable)
-        checks = CheckSettings(
-            bank=bank.banks.first,
-            grounding=bank.grounding,
-            ranks=anyio.run(recorded_ranks, read, spec.dataset, spec.settings.embedder),
-        )
-        cases = cases_of(read, spec.dataset, checks)
+        cases = cases_of(read, spec.dataset, CheckSettings(bank=bank.banks.first))
         if calibration is None:
             result = calibrated(cases, bars)
             embedder = read.header.embedder or spec.settings.embedder.name
@@ -497,8 +491,7 @@ def recorded_cases(folder: Path, file: Path, bank: Bank) -> tuple[str, list[Case
     dataset, recording = read_dataset(folder), read_recording(file)
     if (own := folder / "bank.yaml").exists():
         bank = bank_of(own)
-    ranks = anyio.run(recorded_ranks, recording, dataset, Settings().embedder)
-    return dataset.name, cases_of(recording, dataset, CheckSettings(bank=bank, ranks=ranks))
+    return dataset.name, cases_of(recording, dataset, CheckSettings(bank=bank))
 
 
 def _parted(corpus: str) -> tuple[str, str, str]:

@@ -126,7 +126,7 @@ class Profile(_Strict):
     environment: Mapping[str, str] = Field(default_factory=dict)
     speeds: Speeds
     deadlines: Deadlines | None = None
-    answer: AnswerMode = AnswerMode.WRITE
+    answer: AnswerMode = AnswerMode.QUOTE
     memory: Memory
 
     def model_post_init(self, _: object) -> None:

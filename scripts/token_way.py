@@ -6,7 +6,7 @@ Over a real stream: `chatbot serve` with its stores and the sample documents, th
 second, `sys.setprofile` in the process of the API. A token's way lasts from one `Answering.take` to the next; a
 function is on it where at least half of the tokens call it. A generator that goes on is a call each time, a coroutine
 is not; a lambda or a comprehension is a call and no function.
-The way with grounding off is held against its bounds (1: beyond one), strict is shown beside it.
+The model writes; the way is held against its bounds (1: beyond one).
 """
 
 import argparse
@@ -40,9 +40,8 @@ from telemetry.logs import configure_logs
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = tuple(str(ROOT / package) + os.sep for package in ("chatbot", "edge", "knowledge", "telemetry"))
-MODES = ("off", "strict")
 FUNCTIONS, FILES = 30, 17
-"""The bounds with grounding off: docs/decisions/0032-a-tokens-files.md says why 17 files."""
+"""The bounds: docs/decisions/0032-a-tokens-files.md says why 17 files."""
 PACE = Behaviour(sentences=3, token_seconds=0.05)
 COUNTED = "TOKEN_WAY_FILE"
 
@@ -125,8 +124,8 @@ def serve_and_count(file: Path) -> None:
     app()
 
 
-async def count(environment: dict[str, str]) -> dict[str, Way]:
-    """Ask one question in each mode of grounding; return the way of its tokens."""
+async def count(environment: dict[str, str]) -> Way:
+    """Ask one question; return the way of its tokens."""
     settings = Settings()
     with tempfile.TemporaryDirectory(prefix="token-way-") as folder:
         data = Path(folder)
@@ -135,13 +134,13 @@ async def count(environment: dict[str, str]) -> dict[str, Way]:
         spec = ProductSpec(
             profile="scripted", data=data, weights=settings.weights_dir.expanduser(), environment=environment
         )
-        return {mode: await count_mode(spec, mode) for mode in MODES}
+        return await count_tokens(spec)
 
 
-async def count_mode(spec: ProductSpec, mode: str) -> Way:
-    """Ask one question with a mode of grounding, and read what the API counted."""
-    counted = spec.data / f"{mode}.json"
-    settings = {"TURN__GROUNDING": mode, "TURN__ANSWERABILITY__THRESHOLD": "0", COUNTED: str(counted)}
+async def count_tokens(spec: ProductSpec) -> Way:
+    """Ask one question, and read what the API counted."""
+    counted = spec.data / "way.json"
+    settings = {"TURN__ANSWER": "written", "TURN__ANSWERABILITY__THRESHOLD": "0", COUNTED: str(counted)}
     async with started_part(run_scripted_model(spec, PACE)) as model:
         serving = run_product(spec, model, module="scripts.token_way", **settings)
         async with started_part(serving) as product:
@@ -158,22 +157,20 @@ async def count_mode(spec: ProductSpec, mode: str) -> Way:
 
 
 def main() -> int:
-    """Print the counts; return 1 where they are beyond the bounds with grounding off."""
+    """Print the counts; return 1 where they are beyond the bounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="name the functions")
     arguments = parser.parse_args()
     configure_logs(level="ERROR", log_format="console")
-    ways = anyio.run(count, dict(os.environ))  # noqa: TID251  the command line's own edge: what the parts are started with
-    console, table = Console(), Table("grounding", "functions", "files", "calls", "generators", "tokens counted")
-    for mode, way in ways.items():
-        numbers = (len(way.steps), len(way.files), f"{way.calls:g}", len(way.generators), way.tokens)
-        table.add_row(mode, *(str(number) for number in numbers))
+    way = anyio.run(count, dict(os.environ))  # noqa: TID251  the command line's own edge: what the parts are started with
+    console, table = Console(), Table("functions", "files", "calls", "generators", "tokens counted")
+    numbers = (len(way.steps), len(way.files), f"{way.calls:g}", len(way.generators), way.tokens)
+    table.add_row(*(str(number) for number in numbers))
     console.print(table)
     if arguments.list:
-        for step in ways[MODES[0]].steps:
+        for step in way.steps:
             console.print(f"{step.file}  {step.name}{'  (generator)' if step.generator else ''}", highlight=False)
-    off = ways[MODES[0]]
-    return 0 if len(off.steps) <= FUNCTIONS and len(off.files) <= FILES else 1
+    return 0 if len(way.steps) <= FUNCTIONS and len(way.files) <= FILES else 1
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from redis import Redis
 
 from chatbot.answerability import AnswerabilitySettings
 from chatbot.deferred import DeferredSettings
-from chatbot.grounding import GroundingMode
 from chatbot.limits import LedgerSettings, LimitSettings
 from chatbot.services import TurnSettings
 from ingest.lost_passages import compare_index
@@ -33,6 +32,7 @@ from ingest.parsing import ParserSettings, Readers, open_readers
 from ingest.services import Services
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from knowledge.index import IndexSettings
+from knowledge.profiles import AnswerMode
 from knowledge.terms import Terms
 from llm_server.scripted import Behaviour, scripted_server
 from tests.charts.promql import selectors_of
@@ -193,7 +193,7 @@ def positive(name: str, samples: Samples) -> bool:
 
 
 # A replica goes on by itself for a minute, and waits for an hour for what Redis does not take.
-UNCHECKED = TurnSettings(grounding=GroundingMode.OFF, answerability=AnswerabilitySettings(threshold=0, least_dense=-1))
+UNCHECKED = TurnSettings(answer=AnswerMode.WRITTEN, answerability=AnswerabilitySettings(threshold=0, least_dense=-1))
 """What the model says is shown at once."""
 SOON = {"ledger": LedgerSettings(limits=LimitSettings(user=OFTEN), share_seconds=0.01)}
 FAULTS = {

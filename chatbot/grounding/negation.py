@@ -31,26 +31,20 @@ class Polarity:
         main_clause = _FINAL_NEGATION.search(sentence) or (is_short and _NEGATED_VERB.search(sentence))
         return cls(has_negation, has_negation and bool(main_clause))
 
-    def contradicts(self, other: "Polarity") -> bool:
-        """Whether one denies as a whole and the other has no negative word at all."""
-        return (self.is_denial and not other.has_negation) or (other.is_denial and not self.has_negation)
-
 
 YES: Final = "네|예|그렇습니다|맞습니다|yes|sure|certainly"
 NO: Final = "아니요|아니오|no"
 # With a comma or a stop: "No fee applies" and "네 번" answer nothing.
-_ANSWERED: Final = re.compile(
-    rf"\A(?P<blanks>\s*+)[*_]{{0,4}}(?:{YES}|{NO})[ *_]{{0,4}}(?:[,.!;–-]\s*+|\Z)", re.IGNORECASE
-)
+_ANSWERED: Final = re.compile(rf"\A\s*+[*_]{{0,4}}(?:{YES}|{NO})[ *_]{{0,4}}(?:[,.!;–-]\s*+|\Z)", re.IGNORECASE)
+_WORDS: Final = tuple(word for part in (YES, NO) for word in part.split("|"))
 
 
-def without_yes_or_no(sentence: str) -> str:
-    """Return a sentence without the yes or no that it begins with.
+def says_yes_or_no(sentence: str) -> bool:
+    """Return whether a sentence begins with a yes or no."""
+    return _ANSWERED.match(sentence) is not None
 
-    What passages say tells a sentence, but not whether it is a yes to the question: "Yes, a card is needed" is none to
-    "without a card?".
-    """
-    if (answered := _ANSWERED.match(sentence)) is None:
-        return sentence
-    rest = sentence[answered.end() :]
-    return answered["blanks"] + rest[:1].upper() + rest[1:]
+
+def may_begin_yes_or_no(text: str) -> bool:
+    """Return whether the beginning of a sentence may become a yes or no."""
+    begun = text.strip(" \n\t*_").lower()
+    return any(word.startswith(begun) for word in _WORDS)

@@ -21,7 +21,7 @@ from chatbot.grounding.quantity import (
     TIMES,
     YEARS_OLD,
 )
-from chatbot.grounding.stems import content_words
+from chatbot.quotes import content_words
 
 
 @dataclass(frozen=True, slots=True)

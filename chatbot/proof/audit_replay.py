@@ -12,10 +12,9 @@ from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, Versions, matches
 from chatbot.chat import Message
 from chatbot.conversations import Conversation, History, Owner, path_to
 from chatbot.errors import IndexUnavailable, NotFound
-from chatbot.grounding import GroundingMode, grounding_stream
 from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
-from chatbot.proof.rerun import COMPLETE, Rerun, rerun_model
+from chatbot.proof.rerun import Rerun, rerun_model
 from chatbot.questions import Verdict, screen
 from chatbot.transcript import messages_json
 from knowledge.access import Access
@@ -81,7 +80,7 @@ async def replay(
     findings += screening_finding(texts, opened)
     if closed is not None:
         findings += [answer_finding(texts, closed, keys)]
-        findings += grounding_finding(texts, passages, prompt, opened, closed, bank)
+        findings += grounding_finding(texts, passages, closed)
     if ask_model and closed is not None and context.models is not None:
         if prompt is None or texts.asked is None or prompt_proven.standing is not ReplayStanding.SAME:
             unsent = "not asked: the prompt is not the one that was sent"
@@ -270,15 +269,12 @@ def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> Replay
     return ReplayFinding("answer", ReplayStanding.SAME, f"{len(texts.answer)} characters, by their hash")
 
 
-def grounding_finding(
-    texts: KnownTexts, passages: Sequence[Passage], prompt: Prompt | None, opened: Opened, closed: Closed, bank: Bank
-) -> Iterator[ReplayFinding]:
-    """Yield whether the checks find the text that was shown as grounded as then."""
-    if texts.answer is None or texts.asked is None or prompt is None or closed.finish_reason not in COMPLETE:
+def grounding_finding(texts: KnownTexts, passages: Sequence[Passage], closed: Closed) -> Iterator[ReplayFinding]:
+    """Yield whether the passages hold what was quoted of them; a rerun of the model proves what it has written."""
+    if texts.answer is None or not closed.grounded or closed.said:
         return
-    checks = grounding_stream(texts.asked, passages[: prompt.passages], grounding=GroundingMode.OFF, bank=bank)
-    checks.feed(texts.answer)
-    checks.close()
-    standing = ReplayStanding.SAME if checks.grounded == closed.grounded else ReplayStanding.DIFFERS
-    detail = f"grounded={closed.grounded} then ({opened.grounding}), {checks.grounded} now; cites {list(checks.cited)}"
-    yield ReplayFinding("grounded", standing, detail)
+    _, _, quoted = texts.answer.partition("\n\n")
+    held = "\n".join(passage.text for passage in passages)
+    missing = [line for line in quoted.splitlines() if line not in held]
+    standing = ReplayStanding.DIFFERS if missing else ReplayStanding.SAME
+    yield ReplayFinding("grounded", standing, f"{len(missing)} of {len(quoted.splitlines())} lines in no passage")

@@ -3,27 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import permutations
 
 import msgspec
 
 from chatbot.audit import Closed, Opened
-from chatbot.errors import IndexUnavailable
-from chatbot.grounding import (
-    NO_QUOTES,
-    GroundingMode,
-    GroundingStream,
-    Quote,
-    QuotedAnswer,
-    grounding_stream,
-    quoted_answer,
-)
+from chatbot.grounding import GroundingStream
 from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, number_choices
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
-from chatbot.quoting import rank_quotes
-from chatbot.transcript import messages_json
-from knowledge.index import IndexUnavailable as IndexFailed
-from knowledge.passage import Language, Passage
+from chatbot.quotes import Candidate, introduced, rank
+from chatbot.quoting import choice_prompts, prompts_json
+from knowledge.passage import Hit, Language, Passage
 
 COMPLETE = frozenset({"stop", "length"})
 """The finish reasons of answers that the model ended itself."""
@@ -55,26 +46,20 @@ async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
 
     Raises:
         ModelUnavailable, Overloaded, TooLarge: the model cannot be asked.
-        IndexUnavailable: the embedder cannot be asked.
     """
     opened, closed = rerun.opened, rerun.closed
     if opened.reply:
         return [ReplayFinding("model", ReplayStanding.SAME, f"was not asked: {opened.reply}")]
     findings = [await rerun_probes(rerun)] if closed.probes else []
-    if not closed.said and closed.repair:
-        return [*findings, *await rerun_quotes(rerun)]
     if not closed.said:
-        return [*findings, ReplayFinding("model", ReplayStanding.SAME, "was not asked for an answer, or had none")]
+        return [*findings, *await rerun_quotes(rerun)]
     try:
         sampling = msgspec.json.decode(opened.sampling, type=Sampling)
     except msgspec.MsgspecError:
         return [*findings, ReplayFinding("model", ReplayStanding.UNKNOWN, "the row is older than sampling parameters")]
-    ranked = await rank_again(rerun)
-    text, checks = await rerun_answer(rerun, sampling, ranked[:1])
-    quoted = quoted_again(rerun, ranked) if checks.withheld_whole else NO_QUOTES
-    texts = [shown.text for shown in (quoted, *quoted.each())] if quoted.citations else [checks.text]
-    findings += answer_findings(rerun, text, texts)
-    return [*findings, await rerun_repair(rerun, quoted)] if closed.repair else findings
+    text, checks = await rerun_answer(rerun, sampling)
+    findings += answer_findings(rerun, text, quoted_texts(rerun) if checks.withheld_whole else [checks.text])
+    return [*findings, await rerun_choice(rerun)] if closed.repair else findings
 
 
 async def rerun_probes(rerun: Rerun) -> ReplayFinding:
@@ -91,56 +76,57 @@ async def rerun_probes(rerun: Rerun) -> ReplayFinding:
     return compare_probabilities("probes", then, now)
 
 
-async def rank_again(rerun: Rerun) -> tuple[Quote, ...]:
-    """Return the sentences that may state the answer, ranked as for the answer.
-
-    Raises:
-        IndexUnavailable: the embedder cannot be asked.
-    """
+def units(rerun: Rerun) -> tuple[Candidate, ...]:
+    """Return what may be quoted of each passage; the rows do not keep the search's scores, so their order is open."""
     passages = rerun.passages[: rerun.prompt.passages]
-    try:
-        return await rank_quotes(rerun.question, passages, rerun.context.index.similarities)
-    except IndexFailed as exc:
-        raise IndexUnavailable from exc
+    hits = [Hit(passage=passage, score=0.0, dense=0.0, terms=0.0) for passage in passages]
+    return rank(rerun.question, hits, rerun.language)
 
 
-def quoted_again(rerun: Rerun, ranked: Sequence[Quote]) -> QuotedAnswer:
-    """Return the answer that consists of the passages' own sentences."""
-    return quoted_answer(rerun.question, ranked, rerun.passages, language=rerun.language)
-
-
-async def rerun_quotes(rerun: Rerun) -> list[ReplayFinding]:
-    """Find the quotes again of an answer that was to consist of them, and ask the model again which states it."""
-    quoted = quoted_again(rerun, await rank_again(rerun))
-    shown = shown_finding(rerun, [answer.text for answer in (quoted, *quoted.each())])
+def quoted_texts(rerun: Rerun) -> list[str]:
+    """Return every text that may have been shown: one unit, or two."""
+    candidates = units(rerun)
+    choices = [*((unit,) for unit in candidates), *permutations(candidates, 2)]
     return [
-        ReplayFinding("model", ReplayStanding.SAME, "was asked to choose a quote"),
-        shown,
-        await rerun_repair(rerun, quoted),
+        introduced(choice, rerun.passages, rerun.language, certain=certain).text
+        for certain in (True, False)
+        for choice in choices
     ]
 
 
-async def rerun_repair(rerun: Rerun, quoted: QuotedAnswer) -> ReplayFinding:
-    """Ask again which quote states the answer, where the quotes are those of then, and compare the probabilities."""
-    closed, context = rerun.closed, rerun.context
-    prompt = context.prompts.repair(
-        rerun.question,
-        before=rerun.prompt.before,
-        excerpts=quoted.excerpts(rerun.passages),
-        language=rerun.language,
-    )
-    if context.audit.keys.prompt_hash(closed.tenant, [messages_json(prompt)]) != closed.repair_hash:
-        return ReplayFinding(
-            "repair", ReplayStanding.UNKNOWN, f"{list(closed.repair)} then; what was asked cannot be rebuilt"
+async def rerun_quotes(rerun: Rerun) -> list[ReplayFinding]:
+    """Find the units again of an answer that consists of them, and ask the model again which it chose."""
+    closed = rerun.closed
+    asked = "was asked to choose a unit" if closed.repair else "was not asked for an answer, or had none"
+    findings = [ReplayFinding("model", ReplayStanding.SAME, asked)]
+    if closed.finish_reason in COMPLETE and not closed.rung:
+        findings.append(shown_finding(rerun, quoted_texts(rerun)))
+    return [*findings, await rerun_choice(rerun)] if closed.repair else findings
+
+
+async def rerun_choice(rerun: Rerun) -> ReplayFinding:
+    """Ask again which unit answers, where what was asked can be rebuilt, and compare the probabilities."""
+    closed, keys = rerun.closed, rerun.context.audit.keys
+    for ranked in permutations(units(rerun), len(closed.repair)):
+        prompts = choice_prompts(
+            ranked,
+            rerun.context.prompts,
+            question=rerun.question,
+            before=rerun.prompt.before,
+            passages=rerun.passages,
+            language=rerun.language,
         )
-    now = await rerun.models.choice_probabilities(
-        prompt,
-        number_choices(len(closed.repair)),
-        conversation_id=rerun.opened.conversation_id,
-        cache_salt=_CACHE_SALT,
-        least_mass=LEAST_CHOICE_MASS,
-    )
-    return compare_probabilities("repair", closed.repair, [round(share, 4) for share in now])
+        if keys.prompt_hash(closed.tenant, [prompts_json(prompts)]) != closed.repair_hash:
+            continue
+        now = await rerun.models.choice_probabilities(
+            prompts[0],
+            number_choices(len(closed.repair)),
+            conversation_id=rerun.opened.conversation_id,
+            cache_salt=_CACHE_SALT,
+            least_mass=LEAST_CHOICE_MASS,
+        )
+        return compare_probabilities("repair", closed.repair, [round(share, 4) for share in now])
+    return ReplayFinding("repair", ReplayStanding.UNKNOWN, f"{list(closed.repair)} then; the prompt cannot be rebuilt")
 
 
 def compare_probabilities(subject: Subject, then: Sequence[float], now: Sequence[float]) -> ReplayFinding:
@@ -150,16 +136,14 @@ def compare_probabilities(subject: Subject, then: Sequence[float], now: Sequence
     return ReplayFinding(subject, standing, f"{list(then)} then, {list(now)} now")
 
 
-async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote]) -> tuple[str, GroundingStream]:
+async def rerun_answer(rerun: Rerun, sampling: Sampling) -> tuple[str, GroundingStream]:
     """Return the text that the model generates now, and the checks of then that were fed with it."""
     text = ""
-    checks = grounding_stream(
-        rerun.question,
+    checks = GroundingStream(
         rerun.passages[: rerun.prompt.passages],
-        grounding=GroundingMode(rerun.opened.grounding),
+        question=rerun.question,
         language=rerun.language,
         bank=rerun.context.banks.of(rerun.opened.tenant),
-        leading=leading,
     )
     stream = rerun.models.stream(
         rerun.prompt.answer,
@@ -179,7 +163,7 @@ async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote
 def answer_findings(rerun: Rerun, text: str, texts: Sequence[str]) -> Iterator[ReplayFinding]:
     """Compare the model's text with that of then, up to where the answer was cut, and the text that the checks show.
 
-    `texts` are several where everything was withheld: all quotes of the passages, and each quote alone.
+    `texts` are several where everything was withheld: what may have been quoted.
     """
     opened, closed, keys = rerun.opened, rerun.closed, rerun.context.audit.keys
     compared = text if closed.finish_reason in COMPLETE else text[: closed.said]

@@ -1,6 +1,6 @@
 """`make bench`: the overhead of our API over vLLM, on this machine, with the real product; exit 1 over a bound.
 
-The first token through the API (retrieval included, grounding off) is compared with that of vLLM for the same prompt
+The first token through the API (retrieval and checks included) is compared with that of vLLM for the same prompt
 ids. Every call has its own `cache_salt`, so that none profits from another's prefix; through the API the salt is the
 tenant's, so every call comes from a tenant of its own that has the documents.
 """
@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +44,7 @@ from evals.product import (
     started_part,
 )
 from evals.quality import LONGEST_ANSWER, Customer, loaded_corpus
-from evals.questions import HANBIT, TENANT, CustomerAnswer, Sample, read_dataset
+from evals.questions import HANBIT, TENANT, Sample, read_dataset
 from evals.sample_bank import sample_banks
 from ingest.settings import Settings
 from knowledge.access import EVERY_CUSTOMER, Access
@@ -54,24 +53,9 @@ from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 
 QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
-MODE_QUESTIONS = (
-    QUESTION,
-    "신용대출 이자를 연체하면 어떻게 되나요?",
-    "How do I open an account as a foreign resident?",
-    "주택담보대출 중도상환수수료는 언제 면제되나요?",
-    "What does it cost to send money abroad?",
-    "체크카드를 잃어버리면 어떻게 해야 하나요?",
-    "Which documents do I need for a loan?",
-)
-"""Each is asked once in every grounding mode: answers of several lengths, in both languages."""
-MODE_TENANTS = tuple(f"modes-{n}" for n in range(3 * len(MODE_QUESTIONS)))
-"""One tenant for each answer, so that nothing of its prompt is cached."""
 ANSWER_TOKENS = 16
-MOST_OVER_OFF = 1.15
-ANSWERS_ANYWAY = {"TURN__ANSWERABILITY__THRESHOLD": "0", "TURN__REPAIR_CERTAINTY": "1"}
-"""The small profile's model says no to most probes: here it answers regardless. It chooses among no quotes, as in
-`make run`.
-"""
+WRITES = {"TURN__ANSWER": "written", "TURN__ANSWERABILITY__THRESHOLD": "0"}
+"""The model writes whatever retrieval says, and is asked nothing before."""
 GIB = 2**30
 SHORT_ANSWER, LONG_ANSWER = 8, 32
 """Tokens."""
@@ -128,26 +112,16 @@ class BenchSetup:
 async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure everything, one product after the other on the same vLLM."""
     setup = await prepare(spec, settings, plan, console)
-    wide = await with_store_copy(spec, "wide")
-    await prepare_modes(wide, settings, plan.documents, console)
     async with started_part(run_model(spec)) as model:
-        console.print("measuring with grounding off", highlight=False)
-        async with started_part(run_product(spec, model, TURN__GROUNDING="off")) as product:
+        console.print("measuring answers that the model writes", highlight=False)
+        async with started_part(run_product(spec, model, **WRITES)) as product:
             figures = [*await first_tokens(product, model, setup, plan), *memory(product.pids)]
             figures += [*await ledger_trips(product.redis_url, plan), *screening_costs()]
             console.print("measuring what the answer log costs", highlight=False)
             copy = await with_store_copy(spec, "unlogged")
-            unlogged = run_product(copy, model, module="evals.performance.unlogged", TURN__GROUNDING="off")
+            unlogged = run_product(copy, model, module="evals.performance.unlogged", **WRITES)
             async with started_part(unlogged) as other:
                 figures += await log_costs(product, other, setup, plan)
-        console.print("measuring what each grounding mode costs", highlight=False)
-        modes: dict[str, RunningProduct] = {}
-        async with AsyncExitStack() as stack:
-            for mode in ("off", "numbers", "strict"):
-                copy = await with_store_copy(wide, mode)
-                starting = run_product(copy, model, TURN__GROUNDING=mode, **ANSWERS_ANYWAY)
-                modes[mode] = await stack.enter_async_context(started_part(starting))
-            figures += await mode_costs(modes)
     return figures
 
 
@@ -165,12 +139,6 @@ async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, consol
         await copy_passages(services.index, names, [QUESTION], plan.documents)
         messages = await prompt_messages(services.index, names[0])
     return BenchSetup(tenants=iter(names), messages=messages)
-
-
-async def prepare_modes(spec: ProductSpec, settings: Settings, documents: int, console: Console) -> None:
-    """Copy the passages nearest to the questions of the modes to the tenants that will ask them."""
-    async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
-        await copy_passages(services.index, MODE_TENANTS, MODE_QUESTIONS, documents)
 
 
 async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequence[str], limit: int) -> None:
@@ -227,7 +195,7 @@ async def first_tokens(
     return [
         BenchFigure(name=f"prompt, median of {plan.calls} calls", value=prompt_tokens, unit="tokens"),
         BenchFigure(name="first token, vLLM alone", value=median(direct), unit="s"),
-        BenchFigure(name="first token through the API, grounding off", value=median(through_api), unit="s"),
+        BenchFigure(name="first token through the API", value=median(through_api), unit="s"),
         BenchFigure(name="ratio of the two", value=ratio, unit="×", most=1.15),
     ]
 
@@ -274,60 +242,9 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, messages: Se
     return first, len(decoder.prompt_ids)
 
 
-async def mode_costs(modes: Mapping[str, RunningProduct]) -> list[BenchFigure]:
-    """Ask the product of every mode in turn for whole answers, each as a tenant that has asked nothing yet.
-
-    A mode's cost is everything that it adds: the probe's prefill, the checks, and the text that it holds back.
-    """
-    answers: dict[str, list[CustomerAnswer]] = {mode: [] for mode in modes}
-    names, tenants = list(modes), iter(MODE_TENANTS)
-    async with AsyncExitStack() as stack:
-        sessions = {mode: await stack.enter_async_context(session(modes[mode].url)) for mode in names}
-        for n, question in enumerate(MODE_QUESTIONS):
-            for mode in names[n % len(names) :] + names[: n % len(names)]:
-                tenant = next(tenants)
-                customer = Customer(sessions[mode], modes[mode].signer, tenant=tenant)
-                answers[mode].append(await customer.ask(Sample(id=tenant, text=question)))
-    return [figure for mode in names for figure in mode_cost(mode, answers[mode], answers["off"])]
-
-
-def mode_cost(mode: str, answers: Sequence[CustomerAnswer], off: Sequence[CustomerAnswer]) -> list[BenchFigure]:
-    """Compare a mode's answers with those of mode "off" at as many tokens.
-
-    The time of tokens that one of two answers has more is taken off, at the speed of the answers of mode "off".
-
-    Raises:
-        ProductNotStarted: the mode refused to answer.
-    """
-    waits = [answer.first_token_seconds for answer in answers if answer.first_token_seconds is not None]
-    if len(waits) < len(answers) or not all(answer.answer_tokens for answer in answers):
-        raise ProductNotStarted(f"grounding {mode}: it ended in {[answer.finish_reason for answer in answers]}")
-    seconds_per_token = median(
-        (answer.seconds - (answer.first_token_seconds or 0.0)) / answer.answer_tokens for answer in off
-    )
-    ratios = sorted(
-        (answer.seconds - (answer.answer_tokens - other.answer_tokens) * seconds_per_token) / other.seconds
-        for answer, other in zip(answers, off, strict=True)
-    )
-    spread = f"median of {len(ratios)} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    tokens = median(answer.answer_tokens for answer in answers)
-    return [
-        BenchFigure(name=f"grounding {mode}: first token shown", value=median(waits), unit="s"),
-        BenchFigure(name=f"grounding {mode}: tokens of an answer", value=tokens, unit=""),
-        BenchFigure(
-            name=f"grounding {mode}: the last token, over off, {spread}",
-            value=median(ratios),
-            unit="×",
-            most=MOST_OVER_OFF if mode == "strict" else None,
-        ),
-    ]
-
-
 def only_stores(_: str, names: Sequence[str]) -> list[str]:
     """Return the entries of a data folder that are not copied (for `copytree`): logs, Redis and other copies."""
-    return [
-        name for name in names if name in {"logs", "redis", "unlogged", "wide", "off", "numbers", "strict", "second"}
-    ]
+    return [name for name in names if name in {"logs", "redis", "unlogged", "second"}]
 
 
 async def log_costs(

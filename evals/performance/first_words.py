@@ -2,9 +2,10 @@
 
 usage: python -m evals.performance.first_words [--dataset DIR] [--profile cpu] [--count 20]
 
-The steps are those of a turn in strict mode. `prefill` ends with the model's first token, `held back` with the
-first words that the checks let through; `choosing` is what takes their place with `TURN__ANSWER=quote`. Questions come
-from the data set in an order of their own, and each is asked once, so only the system's prompt is cached.
+The steps are those of a turn. `prefill` ends with the model's first token, `held back` with the first words that the
+checks let through; `choosing` is what takes their place with `TURN__ANSWER=quote`. Each is 0 where a turn leaves it
+out. Questions come from the data set in an order of their own, and each is asked once, so only the system's prompt is
+cached.
 """
 
 import argparse
@@ -23,11 +24,14 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
+from chatbot.answerability import Evidence, evidence, evidence_of_search, score
+from chatbot.calibration import read_calibration
 from chatbot.events import Token
-from chatbot.grounding import GroundingMode, grounding_stream, quoted_answer
+from chatbot.grounding import GroundingStream
 from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, number_choices
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.quoting import rank_quotes
+from chatbot.quotes import is_close, rank
+from chatbot.quoting import CHOSEN_FROM, choice_prompts
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings as ChatSettings
@@ -41,8 +45,8 @@ from knowledge.index import Index
 from knowledge.passage import language_of
 from telemetry.logs import configure_logs
 
-STEPS = ("search", "probe", "ranking", "prefill", "held back", "choosing")
-WRITE, QUOTE = STEPS[:5], ("search", "probe", "ranking", "choosing")
+STEPS = ("search", "probe", "prefill", "held back", "choosing")
+WRITE, QUOTE = STEPS[:4], ("search", "probe", "choosing")
 
 
 class Clock:
@@ -74,11 +78,18 @@ async def timed_answer(question: str, models: Models, index: Index) -> dict[str,
     found = [hit.passage for hit in result.hits]
     prompt = prompts.build(question, bank=banks.first.name(language), history=[], passages=found, language=language)
     passages, conversation = found[: prompt.passages], uuid4().hex
-    await models.choice_probabilities(prompt.probes[0], YES_OR_NO, conversation_id=conversation, cache_salt=TENANT)
+    weights, unknown = (
+        read_calibration(None).answerability,
+        await retrieval.unknown_share(question, result, tenant=TENANT),
+    )
+    worth = evidence_of_search(result.hits, unknown, language, weights)
+    if worth is None:
+        yes, _ = await models.choice_probabilities(
+            prompt.probes[0], YES_OR_NO, conversation_id=conversation, cache_salt=TENANT
+        )
+        worth = evidence(score(result.hits, [yes], unknown, language, weights), weights)
     clock.look("probe")
-    ranked = await rank_quotes(question, passages, index.similarities)
-    clock.look("ranking")
-    checks = grounding_stream(question, passages, grounding=GroundingMode.STRICT, bank=banks.first, leading=ranked[:1])
+    checks = GroundingStream(passages, question=question, language=language, bank=banks.first)
     sampling = Sampling(max_tokens=settings.max_answer_tokens, thinking_tokens=0, temperature=settings.temperature)
     step = "prefill"
     async with aclosing(
@@ -90,13 +101,23 @@ async def timed_answer(question: str, models: Models, index: Index) -> dict[str,
             if isinstance(delta, Delta) and any(isinstance(event, Token) for event in checks.feed(delta.text)):
                 break
     clock.look(step)
-    quoted = quoted_answer(question, ranked, passages)
-    if len(quoted.citations) > 1:
-        repair = prompts.repair(question, before=prompt.before, excerpts=quoted.excerpts(passages), language=language)
-        choices = number_choices(len(quoted.citations))
-        await models.choice_probabilities(
-            repair, choices, least_mass=LEAST_CHOICE_MASS, conversation_id=conversation, cache_salt=TENANT
-        )
+    ranked = rank(question, result.hits[: prompt.passages], language)
+    if worth is Evidence.CERTAIN and is_close(ranked):
+        for asked in choice_prompts(
+            ranked[:CHOSEN_FROM],
+            prompts,
+            question=question,
+            before=prompt.before,
+            passages=passages,
+            language=language,
+        ):
+            await models.choice_probabilities(
+                asked,
+                number_choices(len(ranked[:CHOSEN_FROM])),
+                least_mass=LEAST_CHOICE_MASS,
+                conversation_id=conversation,
+                cache_salt=TENANT,
+            )
     clock.look("choosing")
     return clock.steps
 

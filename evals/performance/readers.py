@@ -59,7 +59,8 @@ SPARE_FILES = 400
 AGAIN_SECONDS = 0.3
 SETTINGS = {
     **NO_LIMITS,
-    "TURN__GROUNDING": "off",
+    "TURN__ANSWER": "written",
+    "TURN__ANSWERABILITY__THRESHOLD": "0",
     "TURN__PROBES": "false",
     "ADMISSION__SLOTS": "4000",
     "ADMISSION__FIRST_TOKEN_TARGET": "600",  # questions are to be answered, however busy this machine is

@@ -20,7 +20,7 @@ from evals.quality.calibrate import (
 )
 from evals.quality.compare import NotComparable, compare, verdict
 from evals.quality.dialogues import DialoguesSpec, hold_dialogues
-from evals.quality.gate import gate_run, recorded_ranks
+from evals.quality.gate import gate_run
 from evals.quality.golive import figure_lines, go_live_page
 from evals.quality.left_out import best_threshold, left_out_table
 from evals.quality.page import page
@@ -89,7 +89,6 @@ __all__ = [
     "read_feedback",
     "read_run",
     "record",
-    "recorded_ranks",
     "report",
     "require_enough",
     "require_fits",

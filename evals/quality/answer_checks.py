@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 
 from chatbot.events import Event
-from chatbot.grounding import GroundingMode, GroundingStream, Quote, grounding_stream
+from chatbot.grounding import GroundingStream
 from knowledge.bank import Bank
-from knowledge.passage import Passage
+from knowledge.passage import Passage, language_of
 
 
 def checked_answer(
-    question: str,
-    passages: Sequence[Passage],
-    text: str,
-    *,
-    grounding: GroundingMode,
-    bank: Bank | None = None,
-    leading: Sequence[Quote] = (),
+    question: str, passages: Sequence[Passage], text: str, *, bank: Bank | None = None
 ) -> tuple[GroundingStream, list[Event]]:
     """Return the checks after all of the text, and the events that they make of it."""
-    checks = grounding_stream(question, passages, grounding=grounding, bank=bank, leading=leading)
+    checks = GroundingStream(passages, question=question, language=language_of(question), bank=bank)
     return checks, [*checks.feed(text), *checks.close()]

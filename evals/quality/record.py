@@ -24,7 +24,6 @@ from chatbot.answerability import MODELS_WORD
 from chatbot.calibration import read_calibration
 from chatbot.chat import Message
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
-from chatbot.grounding import NO_QUOTES, GroundingMode, GroundingStream, Quote, QuotedAnswer, quoted_answer
 from chatbot.models import (
     LEAST_CHOICE_MASS,
     UNKNOWN_MODEL,
@@ -38,7 +37,8 @@ from chatbot.models import (
 )
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.questions import Verdict, excluded_topic, screen
-from chatbot.quoting import rank_quotes
+from chatbot.quotes import is_close, rank
+from chatbot.quoting import CHOSEN_FROM, choice_prompts
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
@@ -49,7 +49,6 @@ from evals.product import (
     run_scripted_model,
     started_part,
 )
-from evals.quality.answer_checks import checked_answer
 from evals.quality.retrieve import earlier_questions
 from evals.quality.run import RunSpec, loaded_corpus, progress_bar
 from evals.questions import (
@@ -69,7 +68,7 @@ from evals.questions import (
 from evals.sample_bank import sample_banks
 from evals.scorers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
-from knowledge.bank import Bank, Banks, read_banks
+from knowledge.bank import Banks, read_banks
 from knowledge.identity import AuthSettings
 from knowledge.index import Index
 from knowledge.passage import Hit, Language, Passage, language_of
@@ -81,10 +80,9 @@ ASKS_ALL = MODELS_WORD.model_copy(update={"threshold": 0.0})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnBank:
-    """A bank that calibrates, its checks, and its endpoint where it has one."""
+    """A bank that calibrates, and its endpoint where it has one."""
 
     banks: Banks
-    grounding: GroundingMode
     endpoint: ModelSettings | None
 
 
@@ -102,7 +100,6 @@ def own_bank() -> OwnBank:
         has_endpoint = settings.models_file is not None or bool(settings.llm_urls)
         return OwnBank(
             banks=read_banks(settings.bank_file),
-            grounding=settings.turn.grounding,
             endpoint=settings.models if has_endpoint else None,
         )
     except ValidationError as exc:
@@ -232,20 +229,18 @@ class Recorder:
         probes, is_answerable = await self._probes(result, prompt, unknown, language)
         text = await self._answer(prompt) if is_answerable else None
         passages = [hit.passage for hit in result.hits[: prompt.passages]]
-        ranked = await rank_quotes(question, passages, self._index.similarities)
-        checks = checked_today(question, passages, text or "", self._bank, ranked)
-        quoted = quoted_answer(question, ranked, passages) if checks.withheld_whole else NO_QUOTES
         return RecordedAnswer(
             id=sample.id,
             passages=tuple(map(self._keep, passages)),
             dense=tuple(round(hit.dense, 4) for hit in result.hits),
             terms=tuple(round(hit.terms, 4) for hit in result.hits),
+            scores=tuple(round(hit.score, 4) for hit in result.hits),
             probes=tuple(round(probe, 4) for probe in probes),
             unknown=round(unknown, 4),
             wording=result.query,
             standalone=result.standalone,
             said=text,
-            repair=await self.choice(quoted, passages, question, before=prompt.before),
+            choices=await self.choices(question, result.hits[: prompt.passages], prompt.before),
         )
 
     @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
@@ -297,23 +292,34 @@ class Recorder:
             language=language_of(sample.text),
         )
 
-    async def choice(
-        self, quoted: QuotedAnswer, passages: Sequence[Passage], question: str, *, before: Sequence[Message]
-    ) -> tuple[tuple[str, float], ...]:
-        """Return the quotes that a turn lets the model choose from, each with its probability; none for one quote."""
-        if len(quoted.citations) < 2:
+    async def choices(
+        self, question: str, hits: Sequence[Hit], before: Sequence[Message]
+    ) -> tuple[tuple[float, ...], ...]:
+        """Return what the model says of the first units in both orders; nothing where the ranking is clear."""
+        ranked = rank(question, hits, language_of(question))
+        if not is_close(ranked):
             return ()
-        probabilities = await self._models.choice_probabilities(
-            self._prompts.repair(
-                question, before=before, excerpts=quoted.excerpts(passages), language=language_of(question)
-            ),
-            number_choices(len(quoted.citations)),
-            conversation_id=uuid4().hex,
-            cache_salt=TENANT,
-            least_mass=LEAST_CHOICE_MASS,
+        ranked = ranked[:CHOSEN_FROM]
+        prompts = choice_prompts(
+            ranked,
+            self._prompts,
+            question=question,
+            before=before,
+            passages=[hit.passage for hit in hits],
+            language=language_of(question),
         )
-        quotes = (citation.quote for citation in quoted.citations)
-        return tuple((quote, round(probability, 4)) for quote, probability in zip(quotes, probabilities, strict=True))
+        return tuple(
+            [
+                await self._models.choice_probabilities(
+                    prompt,
+                    number_choices(len(ranked)),
+                    conversation_id=uuid4().hex,
+                    cache_salt=TENANT,
+                    least_mass=LEAST_CHOICE_MASS,
+                )
+                for prompt in prompts
+            ]
+        )
 
     async def _probes(
         self, result: SearchResult, prompt: Prompt, unknown: float, language: Language
@@ -362,13 +368,3 @@ class Recorder:
             page=passage.page,
         )
         return self.passages.setdefault(recorded.key, recorded).key
-
-
-def checked_today(
-    question: str, passages: Sequence[Passage], text: str, bank: Bank, ranked: Sequence[Quote] = ()
-) -> GroundingStream:
-    """Return the checks of a turn with today's settings, after all of an answer's text."""
-    checks, _ = checked_answer(
-        question, passages, text, grounding=TurnSettings().grounding, bank=bank, leading=ranked[:1]
-    )
-    return checks

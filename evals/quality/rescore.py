@@ -5,72 +5,48 @@ checks may show none of them. So wrong numbers are tested for in known places, n
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from chatbot import answerability
-from chatbot.answerability import AnswerabilityWeights
+from chatbot.answerability import AnswerabilityWeights, Evidence
 from chatbot.calibration import read_calibration
 from chatbot.events import Citation, Event, Notice
-from chatbot.grounding import (
-    GroundingMode,
-    GroundingStream,
-    Quote,
-    QuoteCandidates,
-    QuotedAnswer,
-    quantities,
-    quoted_answer,
-)
+from chatbot.grounding import GroundingStream, quantities, unsupported_quantities
 from chatbot.questions import Verdict, excluded_topic, screen
-from chatbot.quoting import Similarities, rank_quotes
-from chatbot.services import TurnSettings
+from chatbot.quotes import introduced, is_close, posterior, rank
+from chatbot.quoting import chosen_units, in_ranked_order
 from evals.quality.answer_checks import checked_answer
 from evals.quality.summary import Measures, Run, summarise
 from evals.questions import CustomerAnswer, Dataset, RecordedAnswer, Recording, Sample, recording_header
 from knowledge.bank import Bank
 from knowledge.passage import Hit, Language, Passage, language_of
+from knowledge.profiles import AnswerMode
 
 MOST_ALTERED = 3
 """Numbers of one answer that are altered, each by itself."""
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-Ranks = Mapping[str, tuple[Quote, ...]]
-"""By the answer's id: the sentences of its passages that may state it, the likeliest first."""
-
-
-async def rank_recorded(recording: Recording, dataset: Dataset, similarities: Similarities) -> Ranks:
-    """Rank the sentences for every recorded answer that a model was asked for."""
-    samples = {sample.id: sample for sample in dataset.samples}
-    return {
-        recorded.id: await rank_quotes(
-            recorded.standalone or screen(samples[recorded.id].text).text,
-            recording.passages_of(recorded),
-            similarities,
-        )
-        for recorded in recording.answers
-        if recorded.said is not None and recorded.id in samples
-    }
-
-
 def rescore(
     recording: Recording,
     dataset: Dataset,
     *,
-    ranks: Ranks,
     bank: Bank,
-    grounding: GroundingMode = GroundingMode.STRICT,
+    answer: AnswerMode = AnswerMode.QUOTE,
 ) -> Run:
     """Return the run of the recorded answers; two of its measures say whether the recording is up to date."""
     answers, samples = [], {sample.id: sample for sample in dataset.samples}
     altered_count = shown_count = 0
+    certain: list[bool] = []
     for recorded in recording.answers:
         if (sample := samples.get(recorded.id)) is None:
             continue
         passages = recording.passages_of(recorded)
-        settings = CheckSettings(bank=bank, grounding=grounding, ranks=ranks)
+        settings = CheckSettings(bank=bank, answer=answer)
         check = RecordedAnswerCheck(sample, recorded, passages, settings)
         answers.append(check.answer())
+        certain += [check.evidence() is Evidence.CERTAIN] if sample.unanswerable else []
         shown = list(check.altered_numbers_shown())
         altered_count, shown_count = altered_count + len(shown), shown_count + sum(shown)
     answered = replace(dataset, samples=tuple(samples[answer.id] for answer in answers))
@@ -79,6 +55,7 @@ def rescore(
     checks: Measures = {
         "altered_numbers": altered_count,
         "altered_numbers_shown": shown_count,
+        "unanswerable_certain": round(sum(certain) / max(1, len(certain)), 4),
         "prompt_is_recorded": int(recording.header.prompt_version == today.prompt_version),
         "documents_are_recorded": int(recording.header.documents == today.documents),
     }
@@ -91,15 +68,11 @@ def rescore(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckSettings:
-    """How a recorded answer is checked; `weights` are the shipped ones unless given, `bank` is whose answer it is.
-
-    An answer that is not in `ranks` has its sentences ranked by words alone.
-    """
+    """How a recorded answer is checked; `weights` are the shipped ones unless given, `bank` is whose answer it is."""
 
     bank: Bank
-    grounding: GroundingMode = GroundingMode.STRICT
+    answer: AnswerMode = AnswerMode.QUOTE
     weights: AnswerabilityWeights | None = None
-    ranks: Ranks = field(default_factory=dict)
 
 
 class RecordedAnswerCheck:
@@ -113,28 +86,20 @@ class RecordedAnswerCheck:
         self._passages = passages
         self._settings = settings
         self._bank = settings.bank
-        self._grounding = settings.grounding
         self._question = recorded.standalone or screen(sample.text).text
         self._language: Language = language_of(self._question)
-        ranked = settings.ranks.get(recorded.id)
-        if ranked is None:
-            ranked = QuoteCandidates.of(self._question, passages).ranked()
-        self._ranked = ranked
 
     def answer(self) -> CustomerAnswer:
         """Return the answer that the customer would see."""
-        text = self._recorded.said
-        if text is None or self._is_refused():
+        evidence, text = self.evidence(), self._recorded.said
+        if evidence is Evidence.NONE:
             return self._customer_answer("", [], finish_reason="refused")
+        if self._settings.answer is AnswerMode.QUOTE or evidence is Evidence.NEAR or text is None:
+            return self._quoted(certain=evidence is Evidence.CERTAIN)
         checks, events = self._checked(text)
-        if checks.text.strip():
-            finish_reason = "stop" if checks.cited or self._grounding is GroundingMode.OFF else "refused"
-            return self._customer_answer(checks.text, events, finish_reason=finish_reason, grounded=checks.grounded)
-        if checks.withheld_whole and (quoted := self._quoted()).citations:
-            return self._customer_answer(
-                quoted.text, quoted.citations, finish_reason="stop", grounded=True, quoted=True
-            )
-        return self._customer_answer("", events, finish_reason="withheld" if checks.withheld else "refused")
+        if checks.withheld_whole or not checks.cited:
+            return self._quoted(certain=True)
+        return self._customer_answer(checks.text, events, finish_reason="stop", grounded=checks.grounded)
 
     def altered_numbers_shown(self) -> Iterator[bool]:
         """Yield for each altered number whether the checks show it."""
@@ -149,48 +114,60 @@ class RecordedAnswerCheck:
             excluded_topic(self._question, self._settings.bank.own_names) is not None
         )
 
-    def _is_refused(self) -> bool:
-        """Return whether a turn refuses before it asks for an answer."""
-        if self.is_never_asked():
-            return True
+    def evidence(self) -> Evidence:
+        """Return what a turn makes of the passages."""
+        if self.is_never_asked() or not self._passages:
+            return Evidence.NONE
         weights = self._settings.weights or read_calibration(None).answerability
-        hits = [
-            Hit(passage=self._passages[0], score=0.0, dense=dense, terms=terms)
-            for dense, terms in zip(self._recorded.dense, self._recorded.terms, strict=True)
-        ]
+        hits = self._hits()
         if answerability.nothing_near(hits, weights):
-            return True
+            return Evidence.NONE
         probes, unknown = self._recorded.probes, self._recorded.unknown
-        return answerability.score(hits, probes, unknown, self._language, weights) < weights.threshold
+        by_search = answerability.evidence_of_search(hits, unknown, self._language, weights)
+        if by_search is not None or not probes:
+            return by_search or Evidence.NONE
+        return answerability.evidence(answerability.score(hits, probes, unknown, self._language, weights), weights)
 
-    def _quoted(self) -> QuotedAnswer:
-        """Return the quotes in place of a withheld answer; a recorded choice applies to the same quotes only."""
-        quoted = quoted_answer(self._question, self._ranked, self._passages)
-        quotes, probabilities = [quote for quote, _ in self._recorded.repair], [p for _, p in self._recorded.repair]
-        if quotes != [citation.quote for citation in quoted.citations]:
-            return quoted
-        return quoted.most_probable(probabilities, TurnSettings().repair_certainty)
+    def _hits(self) -> list[Hit]:
+        """Return the hits of the prompt's passages; the best cosine and terms are of all hits."""
+        recorded = self._recorded
+        scores = recorded.scores or [-0.2 * n for n in range(len(self._passages))]  # former recordings have none
+        return [
+            Hit(passage=passage, score=score, dense=max(recorded.dense), terms=max(recorded.terms))
+            for passage, score in zip(self._passages, scores, strict=False)
+        ]
+
+    def _quoted(self, *, certain: bool) -> CustomerAnswer:
+        """Return the answer that quotes, with the model's recorded choice."""
+        ranked, choices = rank(self._question, self._hits(), self._language), self._recorded.choices
+        if certain and choices:
+            ranked = ranked[: len(choices[0])]
+            chosen = chosen_units(ranked, posterior(ranked, in_ranked_order(choices)))
+        else:
+            chosen = ranked[: 2 if is_close(ranked) else 1]
+        quoted = introduced(chosen, self._passages, self._language, certain=certain)
+        return self._customer_answer(quoted.text, quoted.events, finish_reason="stop", grounded=True, quoted=True)
 
     def _checked(self, text: str) -> tuple[GroundingStream, list[Event]]:
-        return checked_answer(
-            self._question,
-            self._passages,
-            text,
-            grounding=self._grounding,
-            bank=self._bank,
-            leading=self._ranked[:1],
-        )
+        return checked_answer(self._question, self._passages, text, bank=self._bank)
 
     def _altered_numbers(self, text: str) -> Iterator[tuple[int, int, str]]:
         """Yield the offsets of a quantity's digits, and other digits of the same form that no source states."""
-        stated = {_plain(digits) for source in self._sources() for digits in _DIGITS.findall(source)}
+        sources = list(self._sources())
+        stated = {_plain(digits) for source in sources for digits in _DIGITS.findall(source)}
         for quantity in quantities(text):
             digits = _DIGITS.search(text, quantity.start, quantity.end)
             if digits is None:
                 continue
             # Never a one: texts state it in words (yearly, each), so a check that accepts it is not wrong.
             others = (f"{first}{digits.group()[1:]}" for first in "23456789" if first != digits.group()[0])
-            if (wrong := next((other for other in others if _plain(other) not in stated), None)) is not None:
+            unstated = (
+                other
+                for other in others
+                if _plain(other) not in stated
+                and unsupported_quantities(quantity.text.replace(digits.group(), other, 1), sources)
+            )
+            if (wrong := next(unstated, None)) is not None:
                 yield digits.start(), digits.end(), wrong
 
     def _sources(self) -> Iterator[str]:

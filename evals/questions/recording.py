@@ -71,10 +71,10 @@ class RecordedPassage(msgspec.Struct, frozen=True, kw_only=True, tag="passage", 
 class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defaults=True):
     """A question's evidence and the model's answer, `said`; None where the model was not asked for one.
 
-    `dense` and `terms` are the two scores of every hit, `probes` the model's probabilities of "yes", `unknown` the
-    share of the question's topics that even the passage with most of them lacks, `repair` the quotes that the model
-    chooses from when its answer is withheld as a whole, each with its probability. `standalone` is the question as it
-    was understood alone.
+    `dense` and `terms` are the two scores of every hit, `scores` their fused one, `probes` the model's probabilities of
+    "yes", `unknown` the share of the question's topics that even the passage with most of them lacks, `choices` the
+    model's probabilities of the numbers of units, in both orders. `standalone` is the question as it was understood
+    alone.
     """
 
     id: str
@@ -85,7 +85,8 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", om
     unknown: float = 0.0
     wording: str = ""
     said: str | None = None
-    repair: tuple[tuple[str, float], ...] = ()
+    scores: tuple[float, ...] = ()
+    choices: tuple[tuple[float, ...], ...] = ()
     standalone: str = ""
 
 

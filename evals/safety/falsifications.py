@@ -1,4 +1,4 @@
-"""`python -m evals.safety.falsifications`: how many small falsifications of a passage strict grounding shows.
+"""`python -m evals.safety.falsifications`: how many small falsifications of a passage the checks show.
 
 Sentences of the corpora are drawn, falsified in each way that they allow (`evals/questions/falsified.py`) and put
 through the checks as a model's answer, with their passage first and two others beside it. A falsification is shown
@@ -17,7 +17,8 @@ from typing import Annotated
 
 import typer
 
-from chatbot.grounding import GroundingMode, features, passage_sentences
+from chatbot.grounding import passage_sentences
+from chatbot.quotes import features
 from evals.quality import checked_answer
 from evals.questions import HANBIT, CorpusEntry, FalsifiedSentence, falsified, read_lines, read_recording
 from evals.sample_bank import sample_banks
@@ -37,7 +38,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 1,
     show: Annotated[int, typer.Option(min=0, help="Print so many that are shown.")] = 0,
 ) -> None:
-    """Falsify sentences of documents and say how many of them strict grounding shows."""
+    """Falsify sentences of documents and say how many of them the checks show."""
     chance = random.Random(seed)  # noqa: S311  a draw
     shown: Counter[str] = Counter()
     made: Counter[str] = Counter()
@@ -101,7 +102,7 @@ def is_shown(one: FalsifiedSentence, sources: Sequence[Passage]) -> bool:
 def shown_text(sentence: str, sources: Sequence[Passage]) -> str:
     """Return what a customer would see of a sentence that a model says."""
     question = _ASK[language_of(sentence)].format(title=sources[0].title)
-    checks, _ = checked_answer(question, sources, sentence, grounding=GroundingMode.STRICT, bank=sample_banks().first)
+    checks, _ = checked_answer(question, sources, sentence, bank=sample_banks().first)
     return checks.text
 
 

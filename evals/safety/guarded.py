@@ -2,8 +2,8 @@
 
 A set is labelled when the lines of its `queries.jsonl` have a `label`; it has no corpus. Attacks that pass the screens
 are searched in the bank's own sample documents: one that no passage could answer, even if the model said yes to every
-probe, is refused. The others reach a model, in whose place stands one that repeats its input; where strict grounding
-shows nothing of that but what the passages say, the attack is stopped too.
+probe, is refused. The others reach a model, in whose place stands one that repeats its input; where the checks
+show nothing of that but what the passages say, the attack is stopped too.
 
 The set is divided into two halves by the digest of the id. The rules were developed on the first half; the misses of
 the second half have never been read, so its figure is the one to report.
@@ -22,7 +22,6 @@ from rich.table import Table
 
 from chatbot.answerability import nothing_near, score
 from chatbot.calibration import read_calibration
-from chatbot.grounding import GroundingMode
 from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from evals.quality import Measures, Row, Run, RunSpec, checked_answer, loaded_corpus, progress_bar, rounded
@@ -145,7 +144,7 @@ async def step_after_retrieval(text: str, retrieval: Retrieval) -> StoppingStep:
     if score(result.hits, [1.0], unknown, language_of(text), weights) < weights.threshold:
         return StoppingStep.UNANSWERABLE
     passages = [hit.passage for hit in result.hits]
-    checks, _ = checked_answer(text, passages, text, grounding=GroundingMode.STRICT, bank=sample_banks().first)
+    checks, _ = checked_answer(text, passages, text, bank=sample_banks().first)
     is_withheld = checks.grounded or not checks.text.strip()
     return StoppingStep.GROUNDED if is_withheld else StoppingStep.PASSED
 

@@ -14,11 +14,11 @@ from chatbot.grounding import (
     YES,
     Polarity,
     Quantity,
-    features,
     passage_sentences,
     quantities,
     unsupported_quantities,
 )
+from chatbot.quotes import features
 from evals.scorers.answers import holds_answer
 from evals.scorers.turning import turning_words
 

@@ -2,7 +2,7 @@
 
 from knowledge.index.edge import EXACT_POINTS, optimize_folder
 from knowledge.index.engine import EmbedderMismatch, IndexInUse, IndexRefused, IndexUnavailable
-from knowledge.index.index import Index, indexed_text, open_index, passage_similarities
+from knowledge.index.index import Index, indexed_text, open_index
 from knowledge.index.settings import IndexSettings, QdrantUrl, ServerSettings
 
 __all__ = [
@@ -18,5 +18,4 @@ __all__ = [
     "indexed_text",
     "open_index",
     "optimize_folder",
-    "passage_similarities",
 ]

@@ -80,18 +80,6 @@ def indexed_text(passage: Passage) -> str:
     return "\n".join(part for part in (passage.title, passage.section, passage.text) if part)
 
 
-async def passage_similarities(embedder: Embedder, question: str, passages: Sequence[Passage]) -> list[float]:
-    """Return each passage's cosine with a question.
-
-    Raises:
-        EmbeddingUnavailable: the embedder cannot be asked.
-    """
-    if not passages:
-        return []
-    (vector,) = await embedder.embed_queries([question])
-    return _cosines(vector, await embedder.embed_passages([indexed_text(passage) for passage in passages]))
-
-
 class Index:
     """Reads and writes passages; every search is seen through an `Access`."""
 
@@ -252,17 +240,6 @@ class Index:
             return await self._embedder.embed_passages([indexed_text(passage) for passage in passages])
         except EmbeddingUnavailable as exc:
             raise IndexUnavailable(f"passages cannot be embedded: {exc}") from exc
-
-    async def similarities(self, question: str, passages: Sequence[Passage]) -> list[float]:
-        """Return each passage's cosine with the question, by the embedder: none of them needs to be in the index.
-
-        Raises:
-            IndexUnavailable: the embedder cannot be asked.
-        """
-        try:
-            return await passage_similarities(self._embedder, question, passages)
-        except EmbeddingUnavailable as exc:
-            raise IndexUnavailable(f"sentences cannot be embedded: {exc}") from exc
 
     async def upsert(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]] | None = None) -> None:
         """Write passages, durable on return; written twice they change nothing. Without `vectors` it embeds them."""

@@ -36,10 +36,10 @@ class UnknownProfile(Exception):
 class AnswerMode(StrEnum):
     """Whose words an answer consists of: small models copy well, large ones write well (docs/decisions/0029)."""
 
-    WRITE = "write"
-    """the model's own, where the checks let them pass"""
     QUOTE = "quote"
-    """the passages' own: the model chooses among their sentences"""
+    """the bank's own; a model chooses where the best units are close"""
+    WRITTEN = "written"
+    """the model's own, where the checks let them pass"""
 
 
 class Deadlines(BaseModel, frozen=True, extra="forbid"):
@@ -112,14 +112,14 @@ def read_deadlines(name: str) -> Deadlines:
 
 
 def read_answer_mode(name: str) -> AnswerMode:
-    """Return the `answer` of a profile (blocking): `write` unless it says otherwise.
+    """Return the `answer` of a profile (blocking): `quote` unless it says otherwise.
 
     Raises:
         UnknownProfile: there is no such profile, or it names another way.
     """
     path = profile_path(name)
     try:
-        return AnswerMode(str(profile_fields(path).get("answer", AnswerMode.WRITE)))
+        return AnswerMode(str(profile_fields(path).get("answer", AnswerMode.QUOTE)))
     except ValueError as exc:
         raise UnknownProfile(f"The profile {path.name} is wrong: answer: {exc}, only {', '.join(AnswerMode)}") from exc
 

@@ -63,8 +63,8 @@ def test_make_run_does_not_start_off_loopback(tmp_path: Path) -> None:
 
 
 def test_make_run_says_in_a_sentence_which_setting_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TURN__GROUNDING", "sometimes")
-    with pytest.raises(CannotRun, match=r"TURN__GROUNDING: .* \(docs/settings.md lists"):
+    monkeypatch.setenv("TURN__ANSWER", "sometimes")
+    with pytest.raises(CannotRun, match=r"TURN__ANSWER: .* \(docs/settings.md lists"):
         read_settings()
 
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from chatbot.errors import ModelUnavailable
-from chatbot.grounding import GroundingMode, GroundingStream
+from chatbot.grounding import GroundingStream
 from chatbot.models import Sampling
 from chatbot.shadow import Shadow, Verdict
 from evals.sample_bank import sample_banks
@@ -32,7 +32,7 @@ def follow(shadow: Shadow, conversation_id: str = "c-1", *, scope: anyio.CancelS
     """Ask the shadow the prompt of `ask`; `scope` is cancelled by a revocation."""
     shadow.follow(
         CHAT,
-        GroundingStream([SAYS], grounding=GroundingMode.STRICT, language="ko", question="", bank=sample_banks().first),
+        GroundingStream([SAYS], language="ko", question="", bank=sample_banks().first),
         sampling=Sampling(max_tokens=100),
         conversation_id=conversation_id,
         cache_salt="hanbit",

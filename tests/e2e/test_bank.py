@@ -45,7 +45,7 @@ async def test_a_whole_conversation_is_the_bank_s_own(dawn: Product) -> None:
     said: list[str] = []
     async with dawn.client(new_customer()) as http:
         events = await dawn.ask(http, f"새벽은행 {KOREAN}")
-        assert end_of(events).field("grounded") is True
+        assert end_of(events).field("written") is True
         said.append(sent(events))
         for question, expected in REFUSED.items():
             events = await dawn.ask(http, question)

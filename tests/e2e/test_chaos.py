@@ -18,7 +18,7 @@ from tests.e2e.events import SentEvent
 MODEL = {"LLM_URLS": "http://model:8000", "LLM_PROFILE": "scripted"}
 TENANT, KEYS = "hanbit", AuditKeys(b"a key of sixteen")
 USAGE = {"prompt_tokens": 100, "cached_tokens": 0, "answer_tokens": 7, "thinking_tokens": 0}
-DONE = {"finish_reason": "stop", "usage": USAGE, "grounded": True, "limits": {"limit_tokens": 1000}}
+DONE = {"finish_reason": "stop", "usage": USAGE, "grounded": True, "written": False, "limits": {"limit_tokens": 1000}}
 CITATION = {"n": 1, "start": 0, "end": 4}
 EVENTS: list[tuple[str, dict[str, Any]]] = [
     ("accepted", {"conversation_id": "c1"}),
@@ -34,7 +34,7 @@ MESSAGE: dict[str, Any] = {"answer_id": "a1", "text": "연 3.1%", "finish_reason
 ROW: dict[str, Any] = {"writer": "w", "sequence": 1, "answer_id": "a1", "tenant": TENANT, "at": 1.0}
 OPENED = Opened(
     **ROW, sub="lee", conversation_id="c1", question_hash="", passages=(), groups=(), as_of=1.0, model="m",
-    prompt_version="p", index_version="i", embedder="e", sampling="", grounding="numbers",
+    prompt_version="p", index_version="i", embedder="e", sampling="", grounding="written",
 )  # fmt: skip
 CLOSED = Closed(
     **ROW, prompt_tokens=100, cached_tokens=0, answer_tokens=7, finish_reason="stop", error=None, grounded=True,

@@ -32,7 +32,7 @@ async def test_an_answer_is_streamed_cited_and_grounded(product: Product, questi
         assert sources[n]["document_id"] == citation.field("document_id")
     done = end_of(events)
     assert done.field("finish_reason") == "stop"
-    assert done.field("grounded") is True
+    assert done.field("written") is True
     usage = done.field("usage")
     assert isinstance(usage, dict)
     assert usage["prompt_tokens"] > 100
@@ -95,7 +95,7 @@ async def test_without_streaming_the_answer_is_one_document(product: Product) ->
     body = reply.json()
     assert reply.status_code == 200
     assert body["finish_reason"] == "stop"
-    assert body["grounded"] is True
+    assert body["written"] is True
     assert "8,000" in body["text"]
     assert body["citations"]
     assert int(reply.headers["x-ratelimit-remaining-tokens"]) < int(reply.headers["x-ratelimit-limit-tokens"])

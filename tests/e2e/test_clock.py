@@ -98,7 +98,7 @@ async def test_a_replica_whose_clock_is_hours_off_answers_as_any_other(
             assert response.status_code == 200, await response.aread()
             events = [event async for event in read_events(response)]
         done = end_of(events)
-        assert (done.field("finish_reason"), done.field("grounded")) == ("stop", True)
+        assert (done.field("finish_reason"), done.field("written")) == ("stop", True)
         conversation = (await http.get(f"/v1/conversations/{events[0].field('conversation_id')}")).json()
         limits = (await http.get("/v1/limits")).json()
     times = [message["at"] for message in conversation["messages"]]

@@ -160,7 +160,7 @@ async def test_another_answer_stands_beside_the_first_under_the_same_question(pr
     assert again[0].field("question_id") == first[0].field("question_id")
     assert again[0].field("conversation_id") == conversation_id
     assert again[0].field("answer_id") != first[0].field("answer_id")
-    assert again[-1].field("grounded") is True
+    assert again[-1].field("written") is True
     assert joined == again
     assert before["remaining_today"] - after["remaining_today"] == charge(again)
     assert [m["role"] for m in kept] == ["user", "assistant", "assistant"]

@@ -34,7 +34,7 @@ async def test_its_answer_is_checked_cited_and_charged_as_it_counts(hosted: Prod
         assert notice_codes(events) == ["not_resumable"]
         assert names.index("sources") < names.index("notice") < names.index("token")
         end = end_of(events)
-        assert (end.name, end.field("finish_reason"), end.field("grounded")) == ("done", "stop", True)
+        assert (end.name, end.field("finish_reason"), end.field("written")) == ("done", "stop", True)
         assert "citation" in names
         counted = (await model.requests(hosted.model_url))[-1]
         assert end.field("usage") == {

@@ -30,7 +30,7 @@ NOISE = 1.0
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Cluster]:
     url = f"{redis_url.removesuffix('/0')}/7"
-    with clustered(tmp_path_factory.mktemp("ladder"), url, smaller="small-7b", TURN__GROUNDING="numbers") as running:
+    with clustered(tmp_path_factory.mktemp("ladder"), url, smaller="small-7b", TURN__ANSWER="written") as running:
         yield running
 
 
@@ -50,7 +50,7 @@ async def ladder(cluster: Cluster) -> AsyncGenerator[Cluster]:
 async def whole(ladder: Cluster) -> list[SentEvent]:
     """An answer without a fault."""
     events = await asked(ladder, ladder.replicas[0])
-    assert (finish(events), notice_codes(events), events[-1].field("grounded")) == ("stop", [], True)
+    assert (finish(events), notice_codes(events), events[-1].field("written")) == ("stop", [], True)
     return events
 
 
@@ -147,7 +147,7 @@ async def test_an_earlier_answer_is_shown_again_for_nothing_where_no_model_can(
     async with ladder.client(who, url=ladder.replicas[1].url) as http:
         async with counted(ladder, "cached"):  # also by a replica that did not give it
             events = await ladder.ask(http, KOREAN.removesuffix("?"))
-        assert (finish(events), notice_codes(events), events[-1].field("grounded")) == ("stop", ["degraded"], True)
+        assert (finish(events), notice_codes(events), events[-1].field("written")) == ("stop", ["degraded"], True)
         assert "앞서 드렸던 답변" in notices(events)
         assert (text_of(events), citations(events)) == (text_of(whole), citations(whole))
         assert (ladder.spent_today(who), ladder.slots(who)) == (0, 0), "no model said it, so nobody pays"

@@ -48,7 +48,7 @@ class Bank:
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
     folder = tmp_path_factory.mktemp("outages")
     # Nothing but what the answer shows and who may ask how often.
-    settings = {"TURN__GROUNDING": "numbers"}
+    settings = {"TURN__ANSWER": "written"}
     with redis_server(folder / "redis", *DURABLE) as redis, clustered(folder, redis.url, **settings) as cluster:
         yield Bank(cluster, redis)
 

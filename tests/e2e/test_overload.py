@@ -30,7 +30,12 @@ def small(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[
     """A product with one slot and room for two who wait, whose model says nothing until it is told to."""
     folder = tmp_path_factory.mktemp("small")
     settings = {"ADMISSION__SLOTS": "1", "ADMISSION__QUEUE": "2", "ADMISSION__TENANT_SHARE": "1"}
-    settings |= {"ADMISSION__FIRST_TOKEN_TARGET": "100", "TURN__GROUNDING": "off", "ADMISSION__LONGEST_RETRY": "2"}
+    settings |= {
+        "ADMISSION__FIRST_TOKEN_TARGET": "100",
+        "TURN__ANSWER": "written",
+        "TURN__ANSWERABILITY__THRESHOLD": "0",
+        "ADMISSION__LONGEST_RETRY": "2",
+    }
     with scripted_model(folder) as model, served(folder, redis_url, model, **settings) as running:
         yield running
 

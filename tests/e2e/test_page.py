@@ -73,7 +73,7 @@ async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passag
     waited = [said for said in await desk.evaluate("window.seen.waited") if said]
     assert list(dict.fromkeys(waited)) == ["searching", "reading", "checking"]
     assert await words(answer) == ANSWER
-    await expect(answer.locator(".stamp")).to_have_text("은행 문서에서 확인한 답변입니다.")
+    await expect(answer.locator(".stamp")).to_have_text("이 문서들을 바탕으로 AI가 쓴 답변입니다.")
 
     marker = answer.locator(".cite").first
     before = await marker.evaluate("(marker) => marker.parentElement.textContent")
@@ -224,7 +224,7 @@ async def test_the_language_is_switched_everywhere_and_remembered(desk: Page) ->
     await desk.locator("[data-language=en]").click()
     await expect(desk.locator("html")).to_have_attribute("lang", "en")
     await expect(desk.locator("#welcome")).to_contain_text("An AI answers here, not a person.")
-    await expect(desk.locator(".stamp")).to_have_text("Checked against the bank’s documents.")
+    await expect(desk.locator(".stamp")).to_have_text("Written by AI from these documents.")
     await expect(desk.locator("#question")).to_have_attribute("placeholder", "Type your question")
     assert await desk.locator("body").evaluate("(body) => body.innerText.includes('{')") is False
     await desk.reload()

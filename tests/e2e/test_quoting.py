@@ -1,4 +1,4 @@
-"""With a profile that says `answer: quote` an answer is the passages' own sentences, among which the model chooses."""
+"""With `answer: quote` an answer consists of the bank's own words; a model is asked where the search is not clear."""
 
 import json
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from chatbot.quotes import NOT_CERTAIN
 from tests.e2e.conftest import Product, served
 from tests.e2e.events import SentEvent, text_of
 from tests.e2e.model import requests
@@ -14,9 +15,7 @@ from tests.e2e.test_replay import admin
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 QUESTION = "샘물 정기예금의 기본 금리와 가입 기간을 알려 주세요"
-UNANSWERED = "샘물 정기예금에 우주여행 보험과 반려견 미용이 포함되나요?"
-NEVER_SAID = "샘물 정기예금의 가입 기간은 12개월입니다."
-SURE = (0.1, 0.9, 0.0)
+UNCLEAR = "샘물 정기예금에 우주여행 보험과 반려견 미용이 포함되나요?"
 
 
 @pytest.fixture(scope="module")
@@ -26,54 +25,59 @@ def quoting(product: Product, tmp_path_factory: pytest.TempPathFactory, redis_ur
         yield running
 
 
-async def asked(product: Product, **behaviour: object) -> list[SentEvent]:
-    await product.tell(answer=NEVER_SAID, probe=0.99, **behaviour)
+async def asked(product: Product, question: str = QUESTION, **behaviour: object) -> list[SentEvent]:
+    await product.tell(answer="모델이 쓴 문장입니다.", **behaviour)
     try:
         async with product.client(uuid4().hex) as http:
-            return await product.ask(http, QUESTION)
+            return await product.ask(http, question)
     finally:
         await product.restore()
 
 
 async def test_the_answer_is_what_the_passages_say_and_the_model_writes_nothing(quoting: Product) -> None:
-    events = await asked(quoting)
+    events = await asked(quoting, probe=0.99)
     done = json.loads(events[-1].data)
     quotes = [str(event.field("quote")) for event in events if event.name == "citation"]
-    assert (done["finish_reason"], done["grounded"], done["quoted"]) == ("stop", True, True)
-    assert done["usage"]["answer_tokens"] == done["usage"]["prompt_tokens"] == 0
-    assert len(quotes) >= 2
+    assert (done["finish_reason"], done["grounded"], done["quoted"], done["written"]) == ("stop", True, True, False)
+    assert quotes
     assert all(quote in text_of(events) for quote in quotes)
-    latest = (await requests(quoting.model_url))[-2:]  # the server keeps the last of them
-    assert [request["top_logprobs"] is not None for request in latest] == [True, True], "a probe, and which quote"
+    assert "모델이 쓴" not in text_of(events)
 
 
-async def test_a_quote_that_the_model_is_sure_of_is_shown_alone_and_a_replay_finds_the_same(quoting: Product) -> None:
-    both = [str(event.field("quote")) for event in await asked(quoting) if event.name == "citation"]
-    events = await asked(quoting, chooses=SURE)
-    assert [str(event.field("quote")) for event in events if event.name == "citation"] == both[1:2]
-    await quoting.tell(probe=0.99, chooses=SURE)
+async def test_an_unclear_question_is_quoted_as_near_and_charged_for_what_the_model_read(quoting: Product) -> None:
+    before = len(await requests(quoting.model_url))
+    events = await asked(quoting, UNCLEAR, probe=0.97)
+    done = json.loads(events[-1].data)
+    assert text_of(events).startswith(NOT_CERTAIN["ko"])
+    assert done["quoted"]
+    assert done["usage"]["prompt_tokens"] > 0
+    assert done["usage"]["answer_tokens"] >= 1
+    assert len(await requests(quoting.model_url)) > before
+
+
+async def test_a_replay_finds_the_same_words(quoting: Product) -> None:
+    events = await asked(quoting, UNCLEAR, probe=0.97)
+    await quoting.tell(probe=0.97)
     async with admin(quoting) as http:
         path = f"/v1/admin/answers/{events[0].field('answer_id')}/replay"
         replay = (await http.post(path, json={"ask_model": True})).json()
+    await quoting.restore()
     standings = {finding["what"]: finding["standing"] for finding in replay["findings"]}
-    assert {standings[part] for part in ("probes", "model", "shown", "repair", "answer")} == {"same"}
-    await quoting.restore()
+    assert {standings[part] for part in ("probes", "model", "shown", "grounded", "answer")} == {"same"}
 
 
-async def test_what_the_passages_do_not_answer_is_refused_as_ever(quoting: Product) -> None:
-    await quoting.tell(probe=0.01)
-    async with quoting.client(uuid4().hex) as http:
-        events = await quoting.ask(http, UNANSWERED)
-    await quoting.restore()
+async def test_what_no_passage_is_near_to_is_refused(quoting: Product) -> None:
+    events = await asked(quoting, UNCLEAR, probe=0.0001)
     done = json.loads(events[-1].data)
     assert (done["finish_reason"], done["grounded"], done["quoted"]) == ("refused", False, False)
 
 
 async def test_words_of_the_model_are_told_from_quotes(product: Product) -> None:
-    await product.tell(answer=NEVER_SAID, probe=0.99)
+    await product.tell(answer="샘물 정기예금의 가입 기간은 12개월입니다.", probe=0.99)
     async with product.client(uuid4().hex) as http:
         events = await product.ask(http, QUESTION)
         whole = (await http.post("/v1/chat", json={"message": QUESTION, "stream": False})).json()
     await product.restore()
-    assert json.loads(events[-1].data)["quoted"] is False
+    done = json.loads(events[-1].data)
+    assert (done["quoted"], done["grounded"]) == (False, False)
     assert whole["quoted"] is False

@@ -79,7 +79,7 @@ def sources(events: list[SentEvent]) -> str:
 def bank(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Bank]:
     folder = tmp_path_factory.mktemp("revocation")
     url = f"{redis_url.removesuffix('/0')}/8"
-    with clustered(folder, url, TURN__GROUNDING="numbers") as cluster:
+    with clustered(folder, url, TURN__ANSWER="written") as cluster:
         third, port = folder / "third", free_port()
         shutil.copytree(folder / "first" / "qdrant", third / "qdrant")
         mine = {"DATA_DIR": str(third), "INGEST_PORT": str(port), "DELIVERY__QUEUE": uuid4().hex}
@@ -101,7 +101,7 @@ async def test_running_streams_new_questions_and_earlier_answers_end_within_five
     cluster, replicas = bank.cluster, bank.cluster.replicas
     await cluster.tell(answer=SENTENCE.strip(), probe=0.99)
     earlier = await bank.ask(replicas[0], KOREAN)
-    assert earlier[-1].field("grounded") is True
+    assert earlier[-1].field("written") is True
     for again in await bank.without_models(KOREAN):
         assert text_of(again) == text_of(earlier), "what is to end has not begun"
     document_id = str(next(event for event in earlier if event.name == "citation").field("document_id"))

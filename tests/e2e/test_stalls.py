@@ -85,7 +85,7 @@ class Reading:
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
     folder = tmp_path_factory.mktemp("stalls")
-    settings = {"TURN__GROUNDING": "numbers", "LEDGER__REPLICAS": "2"}
+    settings = {"TURN__ANSWER": "written", "LEDGER__REPLICAS": "2"}
     with (
         served() as postgres,
         redis_server(folder / "redis", *DURABLE) as redis,

@@ -47,7 +47,7 @@ class Answer:
 def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Cluster]:
     # A Redis database of their own: replicas also end what other tests leave open.
     settings = {
-        "TURN__GROUNDING": "numbers",
+        "TURN__ANSWER": "written",
         "ANSWERS__GRACE": str(GRACE),
         "ANSWERS__ORPHANED_AFTER": str(GRACE),
         "ANSWERS__SWEEP_EVERY": "1",

@@ -45,7 +45,7 @@ def vllm(engines: list[Engine]) -> dict[str, str]:
     return {
         "LLM_URLS": urls,
         "LLM_PROFILE": PROFILE,
-        "TURN__ANSWER": "write",
+        "TURN__ANSWER": "written",
     }
 
 
@@ -58,7 +58,7 @@ def flowing(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict
     end = Tokenizer.from_file(f"{weights()}/tokenizer.json").token_to_id("<|im_end|>")
     without_end = {"logit_bias": {str(end): -100}}
     models.write_text(json.dumps([{**entry, "profile": PROFILE, "extra_body": without_end}]), "utf-8")
-    with served(folder, redis_url, vllm, MODELS_FILE=str(models), TURN__GROUNDING="off") as running:
+    with served(folder, redis_url, vllm, MODELS_FILE=str(models), TURN__ANSWERABILITY__THRESHOLD="0") as running:
         yield running
 
 

@@ -164,7 +164,7 @@ def product(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
                 "PORT": str(ports[0]),
                 "INGEST_PORT": str(ports[1]),
                 "TURN__ANSWERABILITY__THRESHOLD": "0",
-                "TURN__GROUNDING": "off",  # every token is shown
+                "TURN__ANSWER": "written",
             }
         )
         yield MakeRun(

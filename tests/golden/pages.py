@@ -118,10 +118,9 @@ SETTINGS = """# Settings
 
 Every setting of the two services, from their settings models (`{command}` writes this page).
 They are read from the environment once, at the start; a value that cannot be is refused there, by the variable's name.
-Two underscores lead into a part: `TURN__GROUNDING`. JSON stands where a value has entries.
-`make run` needs none of them. It sets what is required itself, and `ADMISSION__SLOTS=4`,
-`ADMISSION__FIRST_TOKEN_TARGET=60` and, with the model of the `cpu` profile, `TURN__REPAIR_CERTAINTY=1`
-where they are not set.
+Two underscores lead into a part: `TURN__ANSWER`. JSON stands where a value has entries.
+`make run` needs none of them. It sets what is required itself, and `ADMISSION__SLOTS=4` and
+`ADMISSION__FIRST_TOKEN_TARGET=60` where they are not set.
 
 ## Settings of chatbot
 
@@ -326,7 +325,7 @@ This page says in words what a client may rely on. It is written from the code b
   resumed elsewhere, and a `notice` says so.
 - **Alive.** A comment line comes every 15 s at the latest, from the first moment on, also before the model answers.
 - **Offsets** are Unicode code points of the answer, which is all `token` texts joined.
-- **Grounded.** With `TURN__GROUNDING=strict` no sentence is sent before it is checked.
+- **Quoted or written.** `done` says whether the documents' own words were shown (`quoted`) or a model's checked ones (`written`): `TURN__ANSWER`.
 - **Newer servers.** A client passes over events, fields, codes and reasons that it does not know; `done` and `error` end a stream whatever they hold.
 
 ## Resuming

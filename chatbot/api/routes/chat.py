@@ -198,6 +198,7 @@ class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str
     grounded: bool
     quoted: bool
+    written: bool
     usage: Usage
     limits: Limits | None
     sources: tuple[Source, ...]
@@ -295,6 +296,7 @@ def document(events: Sequence[Event]) -> Response:
         finish_reason=done.finish_reason,
         grounded=done.grounded,
         quoted=done.quoted,
+        written=done.written,
         usage=done.usage,
         limits=done.limits,
         sources=tuple(source for event in events if isinstance(event, Sources) for source in event.items),

@@ -99,7 +99,7 @@ export class AnswerView {
 
   #stamp(grounded) {
     if (grounded === true && this.citedCount) this.#end.append(el("p", { class: "stamp" }, icon(CHECK), say(el("span"), "grounded")));
-    if (grounded === false) this.#end.append(el("p", { class: "ending" }, icon(INFO), say(el("span"), "not_grounded")));
+    if (grounded === false) this.#end.append(el("p", { class: "stamp" }, icon(INFO), say(el("span"), "not_grounded")));
   }
 
   #paintSoon() {

@@ -1,15 +1,12 @@
-"""Builders: passages, and streams of grounding that were fed with answers."""
+"""Builders: passages, and streams of checks that were fed with answers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import date
 
 from hypothesis import strategies as st
 
 from chatbot.events import Citation, Event, Token
-from chatbot.grounding.evidence import Quote
-from chatbot.grounding.quotes import QuoteCandidates, QuotedAnswer, quoted_answer
-from chatbot.grounding.stream import GroundingMode, GroundingStream
+from chatbot.grounding import GroundingStream
 from evals.sample_bank import sample_banks
 from knowledge.passage import Language, Passage
 
@@ -40,31 +37,10 @@ SOURCES = (DEPOSIT, FEES, CARDS)
 QUESTION = "500만원 대출이 되나요?"
 
 
-def among_others(source: Passage) -> Passage:
-    """Return the passage with more text than is quoted whole, about something else."""
-    return replace(source, text=source.text + "\n\n" + "지점 주차장은 평일에 엽니다. " * 40)
-
-
 def stream(
-    grounding: GroundingMode,
-    sources: Sequence[Passage] = SOURCES,
-    language: Language = "ko",
-    question: str = QUESTION,
-    leading: Sequence[Quote] = (),
+    sources: Sequence[Passage] = SOURCES, language: Language = "ko", question: str = QUESTION
 ) -> GroundingStream:
-    return GroundingStream(
-        sources,
-        grounding=grounding,
-        language=language,
-        question=question,
-        bank=sample_banks().first,
-        leading=leading,
-    )
-
-
-def quoted_by_words(question: str, sources: Sequence[Passage]) -> QuotedAnswer:
-    """Return the answer of the sentences that are nearest to the question by their words alone."""
-    return quoted_answer(question, QuoteCandidates.of(question, sources).ranked(), sources)
+    return GroundingStream(sources, language=language, question=question, bank=sample_banks().first)
 
 
 def events_of(checks: GroundingStream, feeds: Sequence[str]) -> list[Event]:
@@ -88,16 +64,11 @@ def cited(events: Sequence[Event]) -> list[Citation]:
     return [event for event in events if isinstance(event, Citation)]
 
 
-def checked(text: str, sources: Sequence[Passage], *, question: str = "", language: Language = "ko") -> GroundingStream:
-    """Return a strict stream that was fed with a whole answer from these sources."""
-    checks = GroundingStream(sources, grounding=GroundingMode.STRICT, language=language, question=question)
-    events_of(checks, [text])
-    return checks
-
-
-def answer(text: str, grounding: GroundingMode = GroundingMode.STRICT, language: Language = "ko") -> GroundingStream:
-    """Return a stream that was fed with a whole answer."""
-    checks = stream(grounding, language=language)
+def checked(
+    text: str, sources: Sequence[Passage] = SOURCES, *, question: str = "", language: Language = "ko"
+) -> GroundingStream:
+    """Return a stream that was fed with a whole answer from these sources."""
+    checks = stream(sources, language, question)
     events_of(checks, [text])
     return checks
 
@@ -120,6 +91,7 @@ SENTENCES = st.sampled_from(
         INVENTED,
         ENGLISH,
         "네.",
+        "네, 가능합니다.",
         "안녕하세요.",
         "최소 가입금액은 1백만원입니다 [1].",
         "타행 이체 수수료는 건당 500원입니다[2].",
@@ -127,7 +99,6 @@ SENTENCES = st.sampled_from(
         "\n\n",
         "1. 만 19세 이상 가입\n",
         "| 12개월 | 3.0 |\n",
-        "제공된 문서에는 500만원 대출 정보가 없습니다.",
         "2026. 1. 1. 부터 3~5영업일 걸립니다.",
         "영업점은 오후 9시에 닫고 매월 3일에 쉽니다.",
         "It takes five to seven days",
@@ -135,6 +106,7 @@ SENTENCES = st.sampled_from(
         "연 2.",
         "5%",
         "문의: 1599-0000.",
+        "https://example.com 에서 확인하세요.",
         "[",
         "…",
     ]

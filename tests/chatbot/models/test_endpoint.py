@@ -159,11 +159,11 @@ def test_deadlines_follow_from_the_profile() -> None:
 
 
 def test_a_profile_says_whether_its_model_writes_or_quotes(tmp_path: Path) -> None:
-    assert read_answer_mode("cpu") is AnswerMode.WRITE
-    assert read_answer_mode("cpu-small") is AnswerMode.QUOTE
+    assert read_answer_mode("cpu") is AnswerMode.QUOTE
+    assert read_answer_mode("scripted") is AnswerMode.WRITTEN
     wrong = tmp_path / "own.yaml"
     wrong.write_text("answer: sing\n", encoding="utf-8")
-    with pytest.raises(UnknownProfile, match="'sing' is not a valid AnswerMode, only write, quote"):
+    with pytest.raises(UnknownProfile, match="'sing' is not a valid AnswerMode, only quote, written"):
         read_answer_mode(str(wrong))
 
 

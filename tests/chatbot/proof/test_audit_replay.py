@@ -71,7 +71,7 @@ def opening(prompt: Prompt, owner: Owner, conversation_id: str) -> AuditOpened:
         answer_id="a1", tenant=TENANT, sub=owner.sub, conversation_id=conversation_id, question=QUESTION,
         passages=(("deposit", 2, 3), ("fees", 1, 0)), groups=(EVERY_CUSTOMER,), as_of=NOW, model="qwen",
         prompt_version=load_templates().version, index_version="kb-1", embedder="none", sampling="{}",
-        grounding="strict", at=NOW, question_id="q1", parent_id="a0", history=2,
+        grounding="quote", at=NOW, question_id="q1", parent_id="a0", history=2,
         passage_hashes=(passage_hash(DEPOSIT), passage_hash(FEES)),
         prompts=tuple(map(messages_json, (prompt.answer, *prompt.probes))),
     )  # fmt: skip
@@ -114,7 +114,7 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGene
 
 async def test_while_everything_is_kept_everything_is_the_same(answered: Answered) -> None:
     replayed = await answered.replayed()
-    same = ["rows", "question", "passages", "prompt", "screening", "answer", "grounded"]
+    same = ["rows", "question", "passages", "prompt", "screening", "answer"]
     assert [(finding.what, finding.standing) for finding in replayed.findings] == [(what, "same") for what in same]
     assert not replayed.differs
     lines = report(replayed)
@@ -165,7 +165,7 @@ async def test_a_question_that_is_given_is_proven_by_its_hash(answered: Answered
 async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered: Answered, index: Index) -> None:
     await index.upsert([replace(DEPOSIT, text=DEPOSIT.text.replace("3.1", "1.3"))], [[1.0, 0.0]])
     standings = await answered.standings()
-    assert (standings["passages"], standings["prompt"], standings["grounded"]) == ("differs", "differs", "differs")
+    assert (standings["passages"], standings["prompt"]) == ("differs", "differs")
 
 
 @pytest.mark.parametrize("how", ["deleted", "for others"])

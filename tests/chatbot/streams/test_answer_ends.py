@@ -25,8 +25,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from chatbot.admission import Admission, AdmissionSettings
+from chatbot.answerability import MODELS_WORD
 from chatbot.audit import AuditClosed, Versions
-from chatbot.calibration import read_calibration
 from chatbot.conversations import StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import ChatError, ModelUnavailable, Overloaded, StoreUnavailable
@@ -44,7 +44,6 @@ from chatbot.events import (
     Usage,
     to_json,
 )
-from chatbot.grounding import GroundingMode
 from chatbot.models import Delta, Generation, ModelDone, Models, Piece, Sampling, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.questions import CannedReply, canned_reply
@@ -59,12 +58,11 @@ from chatbot.streams import (
 )
 from chatbot.takeover import resume
 from chatbot.tokens import TokenCounter
-from chatbot.transcript import AnswerState, Outcome, Repair, Turn, checkpoint, outcome, state_of, turn_of
+from chatbot.transcript import AnswerState, Choice, Outcome, Turn, checkpoint, outcome, state_of, turn_of
 from chatbot.turn import answer
 from evals.sample_bank import sample_banks
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
-from knowledge.passage import Passage
 from knowledge.profiles import AnswerMode
 from llm_server.scripted import Behaviour, Template
 from tests.answers import customer, text_of
@@ -135,8 +133,7 @@ class Bank:
     store: ChatError | None = None
     hook: Exception | None = None
     withdrawals: Withdrawals = field(default_factory=Withdrawals)
-    settings: TurnSettings = field(default_factory=partial(TurnSettings, repair_certainty=1))
-    """All quotes are shown: there is no prompt here that asks which."""
+    settings: TurnSettings = field(default_factory=partial(TurnSettings, answer=AnswerMode.WRITTEN))
     settled: list[Usage] = field(default_factory=list)
     kept: list[StoredMessage] = field(default_factory=list)
     closed: list[AuditClosed] = field(default_factory=list)
@@ -159,9 +156,6 @@ class Bank:
 
     async def unknown_share(self, *_: object, **__: object) -> float:
         return 0.0
-
-    async def similarities(self, _: str, passages: Sequence[Passage]) -> list[float]:
-        return [0.5 for _ in passages]
 
     async def find(self, _: object) -> None:
         return None
@@ -194,7 +188,7 @@ class Bank:
         parts: dict[str, Any] = {
             "settings": self.settings,
             "admission": Admission(AdmissionSettings()),
-            "answerability": lambda: read_calibration(None).answerability,
+            "answerability": lambda: MODELS_WORD,
             "answer_cache": self,
             "audit": self,
             "banks": sample_banks(),
@@ -354,13 +348,13 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
         assert (last.code, last.retry_after_ms) == (was.error, 2000)
     else:
         assert isinstance(last, Done)
-        assert (last.finish_reason, last.grounded) == (was.finish_reason, was.grounded)
+        assert (last.finish_reason, last.grounded or last.written) == (was.finish_reason, was.grounded)
         assert last.quoted is text_of(events).startswith("관련 문서의 내용을 그대로")
         assert last.usage == msgspec.structs.replace(was.usage, cached_tokens=0)
 
 
 def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
-    known_otherwise = {"shown", "said", "first_token_at", "progress_shown", "ranked"}
+    known_otherwise = {"shown", "said", "first_token_at", "progress_shown"}
     assert {field.name for field in fields(AnswerState)} - known_otherwise <= set(Outcome.__struct_fields__)
     decided = AnswerState(
         finish_reason=FinishReason.LENGTH,
@@ -373,7 +367,7 @@ def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
         degradation_level=DegradationLevel.QUOTED,
         cached_answer_id="c",
         probes=(0.5,),
-        repair=Repair("[]", (0.5,)),
+        choice=Choice("[]", (0.5,)),
     )
     read = state_of(outcome(decided))
     assert isinstance(read.error, Overloaded)
@@ -393,7 +387,7 @@ class Silent(Bank):
 async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_model(
     answer_log: AnswerLog, tasks: TaskGroup, ends: str
 ) -> None:
-    turn, bank = asked_turn(), Silent(settings=TurnSettings(grounding=GroundingMode.OFF))
+    turn, bank = asked_turn(), Silent()
     if ends == "a passage":
         first, *others = turn.found.hits
         ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
@@ -402,35 +396,10 @@ async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_mo
         bank.withdrawals.known_for = 0.3
     events = await (await ask(bank, answer_log, tasks, turn)).events()
     said = canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first)
-    assert text_of(events) == f"최소 가입 금액은\n\n{said}"
+    assert text_of(events) == f"최소 가입\n\n{said}"
     assert isinstance(events[-1], Done)
     assert (events[-1].finish_reason, events[-1].grounded) == (FinishReason.HANDOFF, False)
     assert [usage.answer_tokens for usage in bank.settled] == [1], "what was generated is charged"
-
-
-@dataclass
-class SlowToRank(Bank):
-    """A bank whose embedder is asked for sentences and does not answer."""
-
-    ranks: anyio.Event = field(default_factory=anyio.Event)
-
-    async def similarities(self, question: str, passages: Sequence[Passage]) -> list[float]:  # noqa: ARG002
-        self.ranks.set()
-        await anyio.sleep_forever()
-        return []
-
-
-async def test_a_customer_who_stops_while_sentences_are_ranked_has_stopped_the_answer(
-    answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
-    bank = SlowToRank(settings=TurnSettings(answer=AnswerMode.QUOTE))
-    asked = await ask(bank, answer_log, tasks)
-    with anyio.fail_after(patient(20)):
-        await bank.ranks.wait()
-    assert await asked.registry.cancel(asked.who, asked.answer_id)
-    last = (await asked.events())[-1]
-    assert isinstance(last, Done)
-    assert (last.finish_reason, last.grounded, last.quoted) == (FinishReason.CANCELLED, False, False)
 
 
 @pytest.mark.parametrize("reply", [None, CannedReply.EMERGENCY], ids=["of the model's probe", "of the question"])
@@ -570,7 +539,7 @@ class Thinker:
         self.caplog.clear()
         [usage], [_] = bank.settled, bank.closed
         assert isinstance(events[-1], Done)
-        assert events[-1].grounded
+        assert events[-1].written
         return text_of(events), msgspec.structs.replace(usage, cached_tokens=0)
 
     async def left(self, bank: Bank, turn: Turn, events: Sequence[Event]) -> list[str]:

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
-from chatbot.grounding import GroundingMode
 from chatbot.streams.resume import Diverged, RepetitionCheck
 from tests.chatbot.grounding.fed_streams import ANSWERS, events_of, merged, stream
 
@@ -19,12 +18,12 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
 
 
 @settings(deadline=None)
-@given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.integers(0, 80), st.sampled_from(GroundingMode))
+@given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.integers(0, 80))
 def test_wherever_the_writer_dies_its_successor_completes_the_same_answer(
-    text: str, cuts: list[int], died: int, grounding: GroundingMode
+    text: str, cuts: list[int], died: int
 ) -> None:
     feeds = pieces(text, cuts)
-    before, checks = stream(grounding), stream(grounding)
+    before, checks = stream(), stream()
     logged = [event for feed in feeds[:died] for event in before.feed(feed)]
     repetition = RepetitionCheck(logged)
     shown = [*logged, *repetition.new_events(checks.feed("".join(feeds[:died])))]
@@ -32,7 +31,7 @@ def test_wherever_the_writer_dies_its_successor_completes_the_same_answer(
         shown += repetition.new_events(checks.feed(feed))
     shown += repetition.new_events(checks.close())
     assert repetition.complete
-    assert merged(shown) == merged(events_of(stream(grounding), [text]))
+    assert merged(shown) == merged(events_of(stream(), [text]))
 
 
 def citation(n: int) -> Citation:

@@ -26,7 +26,7 @@ from tests.switch import Switch
 
 LIMIT_TOKENS = 1_000_000_000
 SETTINGS = {
-    "TURN__GROUNDING": "numbers",
+    "TURN__ANSWER": "written",
     "TURN__LONGEST_ANSWER": "60",
     "DRAIN_SECONDS": "1",
     "REFUSE_SECONDS": "2",

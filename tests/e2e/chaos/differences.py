@@ -78,8 +78,9 @@ def _of_audit(
             yield f"the audit says {said}, the error {end.field('code')} was read"
         return
     said = (closed.finish_reason, closed.grounded)
-    if said != (end.field("finish_reason"), end.field("grounded")):
-        yield f"the audit says {said}, {end.field('finish_reason')}, {end.field('grounded')} was read"
+    read = (end.field("finish_reason"), end.field("grounded") or end.field("written"))
+    if said != read:
+        yield f"the audit says {said}, {read} was read"
     usage = msgspec.json.decode(end.data)["usage"]
     counted = {name: getattr(closed, name) for name in ("prompt_tokens", "answer_tokens", "thinking_tokens")}
     if counted != {name: usage[name] for name in counted}:

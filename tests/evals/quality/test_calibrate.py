@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 import chatbot
 from chatbot.calibration import read_calibration
-from chatbot.grounding import GroundingMode
 from chatbot.models import ModelSettings
 from chatbot.prompt import load_templates
 from evals.__main__ import app, recorded_cases
@@ -336,7 +335,7 @@ async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judg
     part = tmp_path / "out" / "recorded.jsonl"
     async with scripted_server(Behaviour(sentences=1)) as server:
         endpoint = ModelSettings.model_validate({"llm_urls": server.url, "llm_profile": "scripted"})
-        own = OwnBank(banks=sample_banks(), grounding=GroundingMode.STRICT, endpoint=endpoint)
+        own = OwnBank(banks=sample_banks(), endpoint=endpoint)
 
         async def recorded(name: str) -> tuple[Recording, int]:
             before, spec = server.stats().started, spec_of(bank, tmp_path / name, tiny)
@@ -389,7 +388,7 @@ async def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, bank: D
         "llm_profile": "scripted",
     }
     endpoint = ModelSettings.model_validate(settings)
-    own = OwnBank(banks=sample_banks(), grounding=GroundingMode.STRICT, endpoint=endpoint)
+    own = OwnBank(banks=sample_banks(), endpoint=endpoint)
     with pytest.raises(ProductNotStarted, match="no endpoint"):
         await record(spec_of(bank, tmp_path, tiny), Console(quiet=True), part=tmp_path / "r", at_once=1, calibrates=own)
 
@@ -406,8 +405,8 @@ def test_the_bank_is_that_of_the_chatbots_environment(monkeypatch: pytest.Monkey
     assert own.banks.first.names.ko == "우리은행"
     assert own.banks.first.telephone == "1588-5000"
     assert own.endpoint is not None
-    monkeypatch.setenv("TURN__GROUNDING", "sometimes")
-    with pytest.raises(ProductNotStarted, match="TURN__GROUNDING"):
+    monkeypatch.setenv("TURN__ANSWER", "sometimes")
+    with pytest.raises(ProductNotStarted, match="TURN__ANSWER"):
         own_bank()
 
 

@@ -1,11 +1,9 @@
 """The gates of CI hold on what is committed, and each goes red on a planted regression."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,10 +11,9 @@ import pytest
 from kiwipiepy import Token
 from rich.console import Console
 
-from chatbot.grounding import GroundingMode
-from evals.quality.gate import ranking_run, recorded_ranks
+from evals.quality.gate import ranking_run
 from evals.quality.report import Task, lines, read_task
-from evals.quality.rescore import CheckSettings, Ranks, RecordedAnswerCheck, rank_recorded, rescore
+from evals.quality.rescore import CheckSettings, RecordedAnswerCheck, rescore
 from evals.quality.retrieve import rank
 from evals.quality.run import loaded_corpus
 from evals.quality.summary import Run
@@ -33,8 +30,7 @@ from evals.questions import (
 from evals.sample_bank import sample_banks
 from ingest.bulk import find_files
 from ingest.settings import Settings
-from knowledge.embedding import open_embedder
-from knowledge.index import passage_similarities
+from knowledge.profiles import AnswerMode
 from knowledge.terms import Terms
 from tests.forked import Forked
 
@@ -62,37 +58,17 @@ def recording(task: Task) -> Recording:
     return read_recording(task.recording)
 
 
-@pytest.fixture(scope="module")
-def ranks(recording: Recording, dataset: Dataset) -> Ranks:
-    return asyncio.run(recorded_ranks(recording, dataset, Settings().embedder))
-
-
 def missed(run: Run, task: Task) -> set[str]:
     """Return the measures below their gates."""
     return {line.measure for line in lines(run, task.gates) if line.holds is False}
 
 
-@pytest.mark.timeout(300)  # it embeds a thousand texts: a minute beside others
-def test_the_recorded_answers_of_today_hold_every_gate(
-    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks
-) -> None:
-    run = rescore(recording, dataset, ranks=ranks, bank=sample_banks().first)
+def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset, recording: Recording) -> None:
+    run = rescore(recording, dataset, bank=sample_banks().first)
     assert missed(run, task) == set()
     assert isinstance(run.measures["altered_numbers"], int)
     assert run.measures["altered_numbers"] >= 60
     assert len(run.rows) >= 100
-
-
-def test_sentences_that_answers_share_are_ranked_as_if_no_other_had_them(
-    dataset: Dataset, recording: Recording, ranks: Ranks
-) -> None:
-    async def ranked_alone(answer: Recording) -> Ranks:
-        async with open_embedder(Settings().embedder) as embedder:
-            return await rank_recorded(answer, dataset, partial(passage_similarities, embedder))
-
-    alone = asyncio.run(ranked_alone(first(recording, 4)))
-    assert len(alone) == 4
-    assert {name: ranks[name] for name in alone} == alone
 
 
 @pytest.mark.parametrize(
@@ -104,60 +80,43 @@ def test_sentences_that_answers_share_are_ranked_as_if_no_other_had_them(
     ],
 )
 def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
-    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks, change: dict[str, str], red: set[str]
+    task: Task, dataset: Dataset, recording: Recording, change: dict[str, str], red: set[str]
 ) -> None:
     other = msgspec.structs.replace(recording.header, **change)
-    run = rescore(replace(first(recording, 5), header=other), dataset, ranks=ranks, bank=sample_banks().first)
+    run = rescore(replace(first(recording, 5), header=other), dataset, bank=sample_banks().first)
     assert missed(run, task) & {"prompt_is_recorded", "documents_are_recorded"} == red
 
 
-def test_answers_recorded_with_a_worse_prompt_are_red(
-    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks
-) -> None:
+def test_answers_written_with_a_worse_prompt_are_replaced(dataset: Dataset, recording: Recording) -> None:
     # The answer of a model without the instruction to keep to the documents: none of their content, invented figures.
     vague = "네, 고객님. 자세한 내용은 상품마다 다르며 보통 연 7.77% 정도입니다. 도움이 되었기를 바랍니다."
-    worse = reworded(first(recording), lambda _: vague)
-    run = rescore(worse, dataset, ranks=ranks, bank=sample_banks().first)
-    # The checks show none of it. They show quotes of the passages, which may be right: that they had to is what is red.
-    assert "quoted" in missed(run, task)
-    assert run.measures["quoted"] == 1.0
-    unchecked = rescore(worse, dataset, ranks=ranks, bank=sample_banks().first, grounding=GroundingMode.OFF)
-    assert {"right", "citation_recall"} <= missed(unchecked, task)
+    run = rescore(
+        reworded(first(recording), lambda _: vague), dataset, bank=sample_banks().first, answer=AnswerMode.WRITTEN
+    )
+    assert all(row.judged and "7.77" not in row.judged.answer.text for row in run.rows)
 
 
-def test_a_wrong_number_that_the_checks_let_through_is_red(
-    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks
-) -> None:
-    # The planted fault: nothing is checked before it is shown.
-    unchecked = rescore(first(recording), dataset, ranks=ranks, bank=sample_banks().first, grounding=GroundingMode.OFF)
-    assert "altered_numbers_shown" in missed(unchecked, task)
-    # And a model that states one: without checks it is shown and counted, with today's checks it is not shown.
+def test_a_wrong_number_is_shown_in_neither_way(dataset: Dataset, recording: Recording) -> None:
     wrong = reworded(first(recording), lambda text: f"{text} 수수료는 77,777원입니다.")
-    assert "numbers_not_in_cited" in missed(
-        rescore(wrong, dataset, ranks=ranks, bank=sample_banks().first, grounding=GroundingMode.OFF), task
-    )
-    assert not {"numbers_not_in_cited", "altered_numbers_shown"} & missed(
-        rescore(wrong, dataset, ranks=ranks, bank=sample_banks().first), task
-    )
+    for answer in AnswerMode:
+        run = rescore(wrong, dataset, bank=sample_banks().first, answer=answer)
+        assert run.measures["altered_numbers_shown"] == 0
+        assert all(row.judged and "77,777" not in row.judged.answer.text for row in run.rows)
 
 
-def test_a_recorded_choice_counts_between_the_quotes_that_it_was_made_of_only(
-    dataset: Dataset, recording: Recording, ranks: Ranks
-) -> None:
+def test_a_recorded_choice_decides_between_units_that_are_close(dataset: Dataset, recording: Recording) -> None:
     samples = {sample.id: sample for sample in dataset.samples}
 
-    def shown(recorded: RecordedAnswer, *chosen: tuple[str, float]) -> list[str]:
-        again = msgspec.structs.replace(recorded, said="수수료는 77,777원입니다.", repair=chosen)
-        settings = CheckSettings(bank=sample_banks().first, ranks=ranks)
-        check = RecordedAnswerCheck(samples[recorded.id], again, recording.passages_of(recorded), settings)
+    def shown(recorded: RecordedAnswer, choices: tuple[tuple[float, ...], ...]) -> list[str]:
+        again = msgspec.structs.replace(recorded, choices=choices)
+        check = RecordedAnswerCheck(
+            samples[recorded.id], again, recording.passages_of(recorded), CheckSettings(bank=sample_banks().first)
+        )
         return [citation.quote for citation in check.answer().citations]
 
-    of_several = (answer for answer in recording.answers if answer.repair and len(shown(answer)) == 3)
-    recorded = next(of_several)
-    quotes = shown(recorded)
-    sure = [(quote, 0.9 if quote == quotes[1] else 0.05) for quote in quotes]
-    assert shown(recorded, *sure) == quotes[1:2]
-    assert shown(recorded, *reversed(sure)) == quotes
+    recorded = next(answer for answer in recording.answers if answer.said and len(answer.passages) >= 3)
+    first_one, second = (0.98, 0.01, 0.01), (0.01, 0.98, 0.01)
+    assert shown(recorded, (first_one, first_one[::-1])) != shown(recorded, (second, second))
 
 
 def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recording: Recording) -> None:

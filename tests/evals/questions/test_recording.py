@@ -24,7 +24,7 @@ PASSAGES = {
 }
 FIRST = RecordedAnswer(
     id="q1", passages=(("fees", 1, 1), ("fees", 1, 2)), probes=(0.9,), said="수수료는 500원입니다.",
-    repair=(("제1조", 0.75), ("제2조", 0.25)),
+    scores=(3.1, 2.9), choices=((0.75, 0.25), (0.5, 0.5)),
 )  # fmt: skip
 SECOND = RecordedAnswer(id="q2", passages=(("fees", 1, 2),), probes=(0.1,))
 

@@ -1,0 +1,118 @@
+"""Whether a unit of a passage supports a sentence: numbers in their row, product, polarity. No I/O."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
+
+from chatbot.grounding.negation import Polarity
+from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
+from chatbot.grounding.sentences import passage_sentences
+from chatbot.quotes import features, pieces_of
+from knowledge.passage import Passage
+
+_SUPPORTED: Final = 0.5
+"""Share of a sentence's content that its unit must hold."""
+MOST_NUMBERS: Final = 30
+"""Numbers of a sentence up to which it is checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedUnit:
+    """A unit of source `n`, read for comparison; `others` are words that name only other sources."""
+
+    n: int
+    text: str
+    content: frozenset[str]
+    others: frozenset[str]
+    quantified: QuantifiedText
+    contact: QuantifiedText
+    weights: dict[str, float] = field(compare=False)
+
+    def share(self, sentence: str) -> float:
+        """Return the weighted share in [0, 1] of a sentence's content that the unit holds."""
+        wanted = features(sentence)
+        held = math.fsum(self.weights.get(word, 1.0) for word in wanted & self.content)
+        return held / (math.fsum(self.weights.get(word, 1.0) for word in wanted) or 1.0)
+
+    def supports(self, sentence: str) -> bool:
+        """Return whether the unit says what a whole sentence says, as far as comparison can tell."""
+        if self.share(sentence) < _SUPPORTED or not self.states(sentence):
+            return False
+        wanted = features(sentence)
+        nearest = max(_sentences(self.text), key=lambda other: len(features(other) & wanted), default="")
+        return Polarity.of(sentence) == Polarity.of(nearest)
+
+    def states(self, sentence: str) -> bool:
+        """Return whether the unit states every number of a sentence, in the row that it names, and its product."""
+        claimed = list(quantities(sentence))
+        if len(claimed) > MOST_NUMBERS or features(sentence) & self.others:
+            return False
+        claimed = [quantity for quantity in claimed if unsupported_by([quantity], [self.contact])]
+        if unsupported_by(claimed, [self.quantified]):
+            return False
+        rows = _rows(self.text)
+        if not rows or not claimed:
+            return True
+        named = _named(rows, sentence)
+        stated = [QuantifiedText.read("\n".join([rows[0], *named])), QuantifiedText.read(_outside(self.text))]
+        return not unsupported_by(claimed, stated)
+
+
+def checked_units(sources: Sequence[Passage], *, question: str, contact: str) -> tuple[CheckedUnit, ...]:
+    """Return the units of an answer's sources; a question's own words name no other source."""
+    names = [features(f"{passage.title} {passage.product or ''}") for passage in sources]
+    asked, telephone = features(question), QuantifiedText.read(contact)
+    read = [(n, text) for n, passage in enumerate(sources, 1) for text in pieces_of(passage)]
+    counts = Counter(word for _, text in read for word in features(text))
+    weights = {word: math.log(1 + len(read) / count) for word, count in counts.items()}
+    everything = [features(f"{passage.heading} {passage.text}") for passage in sources]
+    units = []
+    for n, text in read:
+        passage = sources[n - 1]
+        others = frozenset[str]().union(*(name for m, name in enumerate(names, 1) if m != n))
+        heading = f"{passage.heading}\n{passage.effective_from.isoformat() if passage.effective_from else ''}"
+        units.append(
+            CheckedUnit(
+                n=n,
+                text=text,
+                content=features(f"{heading} {text}"),
+                others=others - everything[n - 1] - asked,
+                quantified=QuantifiedText.read(f"{heading}\n{text}"),
+                contact=telephone,
+                weights=weights,
+            )
+        )
+    return tuple(units)
+
+
+def names_of_others(units: Sequence[CheckedUnit]) -> frozenset[str]:
+    """Return the words that name a source which is not that of every unit."""
+    return frozenset[str]().union(*(unit.others for unit in units))
+
+
+@cache
+def _sentences(text: str) -> tuple[str, ...]:
+    return tuple(sentence.text for sentence in passage_sentences(text))
+
+
+def _rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.lstrip().startswith("|")]
+
+
+def _outside(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("|"))
+
+
+def _named(rows: Sequence[str], sentence: str) -> list[str]:
+    """Return the rows whose label shares most with a sentence; none where it names none of several."""
+    wanted, claimed = features(sentence), QuantifiedText.read(sentence)
+    labels = [row.strip().strip("|").split("|")[0] for row in rows[1:]]
+    shared = [
+        len(features(label) & wanted) + sum(claimed.supports(quantity) for quantity in quantities(label))
+        for label in labels
+    ]
+    most = max(shared, default=0)
+    return [row for row, count in zip(rows[1:], shared, strict=True) if count == most and (most or len(labels) == 1)]

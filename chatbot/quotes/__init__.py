@@ -1,0 +1,20 @@
+"""The bank's own words: the units of passages, ranked against a question, and the answer that quotes them. No I/O."""
+
+from chatbot.quotes.answer import NOT_CERTAIN, QuotedAnswer, introduced
+from chatbot.quotes.ranking import Candidate, is_close, posterior, rank
+from chatbot.quotes.stems import content_words, features
+from chatbot.quotes.units import nearest_unit, pieces_of
+
+__all__ = [
+    "NOT_CERTAIN",
+    "Candidate",
+    "QuotedAnswer",
+    "content_words",
+    "features",
+    "introduced",
+    "is_close",
+    "nearest_unit",
+    "pieces_of",
+    "posterior",
+    "rank",
+]

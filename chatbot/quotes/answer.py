@@ -1,0 +1,55 @@
+"""An answer that consists of the bank's own words, as events. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chatbot.events import Citation, Event, Token
+from chatbot.quotes.ranking import Candidate
+from knowledge.passage import Language, Passage
+
+_INTRODUCTION: Final[dict[Language, str]] = {
+    "ko": "관련 문서의 내용을 그대로 안내해 드립니다.",
+    "en": "Here is what our documents say, word for word.",
+}
+NOT_CERTAIN: Final[dict[Language, str]] = {
+    "ko": "질문에 맞는 답인지 확실하지 않습니다. 문서에는 다음과 같이 적혀 있습니다.",
+    "en": "I am not certain that this answers your question. Our documents say:",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QuotedAnswer:
+    """The events of an answer that quotes, and its text."""
+
+    events: tuple[Event, ...] = ()
+    text: str = ""
+
+
+def introduced(
+    candidates: Sequence[Candidate], sources: Sequence[Passage], language: Language, *, certain: bool
+) -> QuotedAnswer:
+    """Return the answer that quotes the candidates in this order; an empty one where there are none."""
+    if not candidates:
+        return QuotedAnswer()
+    text = (_INTRODUCTION if certain else NOT_CERTAIN)[language]
+    events: list[Event] = []
+    for candidate in candidates:
+        start = len(text) + 2
+        piece = f"\n\n{candidate.text}"
+        events.append(Token(text=piece if events else text + piece))
+        text += piece
+        events.append(_citation(candidate, sources[candidate.n - 1], start))
+    return QuotedAnswer(tuple(events), text)
+
+
+def _citation(candidate: Candidate, passage: Passage, start: int) -> Citation:
+    return Citation(
+        n=candidate.n,
+        start=start,
+        end=start + len(candidate.text),
+        document_id=passage.document_id,
+        version=passage.version,
+        page=passage.page,
+        quote=candidate.text,
+    )
