@@ -190,13 +190,16 @@ class Models:
             extra = attempts.extra_prompt_tokens(request)
             try:
                 with self._calls.counted(member, "answer", request, extra_prompt_tokens=extra) as call:
-                    if reported:
-                        yield Switched(member.endpoint.name, member.group)
                     await self._calls.check(member)
+                    notices: list[Switched | NotResumable] = []
+                    if reported:
+                        notices.append(Switched(member.endpoint.name, member.group))
                     if not (member.able.token_ids or member.able.continues_text):
-                        yield NotResumable()
+                        notices.append(NotResumable())
                     async for part in self._generated(member, request, answer, call):
                         attempts.models[member.endpoint.model] = None
+                        while notices:  # not before: the endpoint may generate nothing
+                            yield notices.pop(0)
                         yield part
                     call.outcome = "ok"
                     attempts.models[member.endpoint.model] = None
