@@ -12,6 +12,7 @@ from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, Versions, matches
 from chatbot.chat import Message
 from chatbot.conversations import Conversation, History, Owner, path_to
 from chatbot.errors import IndexUnavailable, NotFound
+from chatbot.grounding import GroundingStream
 from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
 from chatbot.proof.rerun import Rerun, rerun_model
@@ -80,7 +81,7 @@ async def replay(
     findings += screening_finding(texts, opened)
     if closed is not None:
         findings += [answer_finding(texts, closed, keys)]
-        findings += grounding_finding(texts, passages, closed)
+        findings += grounding_finding(texts, passages, prompt, closed, bank)
     if ask_model and closed is not None and context.models is not None:
         if prompt is None or texts.asked is None or prompt_proven.standing is not ReplayStanding.SAME:
             unsent = "not asked: the prompt is not the one that was sent"
@@ -269,12 +270,20 @@ def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> Replay
     return ReplayFinding("answer", ReplayStanding.SAME, f"{len(texts.answer)} characters, by their hash")
 
 
-def grounding_finding(texts: KnownTexts, passages: Sequence[Passage], closed: Closed) -> Iterator[ReplayFinding]:
-    """Yield whether the passages hold what was quoted of them; a rerun of the model proves what it has written."""
-    if texts.answer is None or not closed.grounded or closed.said:
+def grounding_finding(
+    texts: KnownTexts, passages: Sequence[Passage], prompt: Prompt | None, closed: Closed, bank: Bank
+) -> Iterator[ReplayFinding]:
+    """Yield whether the passages hold what was quoted of them, or the checks find what was written grounded again."""
+    if texts.answer is None or texts.asked is None or prompt is None or not closed.grounded:
         return
-    _, _, quoted = texts.answer.partition("\n\n")
-    held = "\n".join(passage.text for passage in passages)
-    missing = [line for line in quoted.splitlines() if line not in held]
-    standing = ReplayStanding.DIFFERS if missing else ReplayStanding.SAME
-    yield ReplayFinding("grounded", standing, f"{len(missing)} of {len(quoted.splitlines())} lines in no passage")
+    if closed.said:
+        checks = GroundingStream(passages[: prompt.passages], question=texts.asked, language=texts.language, bank=bank)
+        checks.feed(texts.answer)
+        checks.close()
+        holds, detail = checks.grounded, f"{checks.withheld} sentences that no passage supports"
+    else:
+        _, _, quoted = texts.answer.partition("\n\n")
+        held = "\n".join(passage.text for passage in passages)
+        missing = [line for line in quoted.splitlines() if line not in held]
+        holds, detail = not missing, f"{len(missing)} of {len(quoted.splitlines())} lines in no passage"
+    yield ReplayFinding("grounded", ReplayStanding.SAME if holds else ReplayStanding.DIFFERS, detail)

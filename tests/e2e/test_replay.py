@@ -19,8 +19,10 @@ from tests.ocsf import valid_event
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
+PROBED = "만기 전에 깨면 이자는요?"
+"""The search alone is not clear about it: the model is asked whether the passages answer."""
 FOLLOW_UP = "그럼 기본 금리는 얼마인가요?"
-ALL = {"rows", "question", "passages", "prompt", "screening", "answer", "model", "shown"}
+ALL = {"rows", "question", "passages", "prompt", "screening", "answer", "grounded", "model", "shown"}
 
 
 def admin(product: Product, tenant: str = "hanbit") -> httpx2.AsyncClient:
@@ -66,9 +68,11 @@ async def test_a_few_words_without_hangul_are_answered_in_the_conversations_lang
     async with product.client(uuid4().hex) as http:
         first = await product.ask(http, KOREAN)
         asked = {"conversation_id": first[0].field("conversation_id")}
-        follow_ups = [await product.ask(http, question, **asked) for question in ("OTP?", "USD 500")]
+        follow_ups = [await product.ask(http, question, **asked) for question in ("OTP?", "ATM?")]
         english = await product.ask(http, "What is the weather on Mars today?", **asked)
     for events in follow_ups:
+        said = "".join(str(event.field("text")) for event in events if event.name == "token")
+        assert language_of(said) == "ko", said
         assert set((await replayed(product, events[0].field("answer_id"))).values()) == {"same"}
     said = "".join(str(event.field("text")) for event in english if event.name == "token")
     assert language_of(said) == "en", said
@@ -76,13 +80,17 @@ async def test_a_few_words_without_hangul_are_answered_in_the_conversations_lang
 
 async def test_a_model_that_says_something_else_now_shows(product: Product) -> None:
     async with product.client(uuid4().hex) as http:
-        events = await product.ask(http, KOREAN)
+        answers = [await product.ask(http, question) for question in (KOREAN, PROBED)]
+    whole = [await replayed(product, events[0].field("answer_id")) for events in answers]
+    assert [standings.keys() for standings in whole] == [ALL, ALL | {"probes"}]
+    assert [set(standings.values()) for standings in whole] == [{"same"}, {"same"}]
     await product.tell(answer="샘물 정기예금의 기본 금리는 연 3.1%입니다.", probe=0.7)
     try:
-        standings = await replayed(product, events[0].field("answer_id"))
+        changed = [await replayed(product, events[0].field("answer_id")) for events in answers]
     finally:
         await product.restore()
-    assert {part for part, standing in standings.items() if standing == "differs"} == {"model", "shown"}
+    differing = [{part for part, standing in s.items() if standing == "differs"} for s in changed]
+    assert differing == [{"model", "shown"}, {"probes"}]
 
 
 @pytest.mark.parametrize(

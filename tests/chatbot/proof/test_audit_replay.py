@@ -114,7 +114,7 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGene
 
 async def test_while_everything_is_kept_everything_is_the_same(answered: Answered) -> None:
     replayed = await answered.replayed()
-    same = ["rows", "question", "passages", "prompt", "screening", "answer"]
+    same = ["rows", "question", "passages", "prompt", "screening", "answer", "grounded"]
     assert [(finding.what, finding.standing) for finding in replayed.findings] == [(what, "same") for what in same]
     assert not replayed.differs
     lines = report(replayed)
@@ -165,7 +165,7 @@ async def test_a_question_that_is_given_is_proven_by_its_hash(answered: Answered
 async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered: Answered, index: Index) -> None:
     await index.upsert([replace(DEPOSIT, text=DEPOSIT.text.replace("3.1", "1.3"))], [[1.0, 0.0]])
     standings = await answered.standings()
-    assert (standings["passages"], standings["prompt"]) == ("differs", "differs")
+    assert (standings["passages"], standings["prompt"], standings["grounded"]) == ("differs", "differs", "differs")
 
 
 @pytest.mark.parametrize("how", ["deleted", "for others"])
