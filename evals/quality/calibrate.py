@@ -46,6 +46,8 @@ _RIDGE = 0.1
 """Pulls weights towards 0: some questions a side would otherwise be separated by huge weights."""
 _NEAR_MISS_WEIGHT = 0.35
 """Against 1 for a question that is unanswerable by itself, which is about something that no document names."""
+_REFUSED = 0.02
+"""The share of the answerable questions that is refused; above their scores the passages are near at least."""
 _BELOW_NEAREST = 0.02
 """How far below the least cosine of an answerable question the model is still asked."""
 
@@ -210,7 +212,7 @@ def features(sample: Sample, recorded: RecordedAnswer) -> tuple[float, ...]:
 def fit(*corpora: Sequence[Case]) -> AnswerabilityWeights:
     """Return the weights of a logistic regression; each corpus counts the same, and each side of a corpus too.
 
-    The threshold is .5; the likeliest of several passages counts nothing (docs/decisions/0002-answerability.md).
+    The thresholds are .5 and .1; the likeliest of several passages counts nothing (docs/decisions/0002-answerability.md).
     """
     rows, answerable, counts = list[tuple[float, ...]](), list[float](), list[float]()
     for corpus in corpora:
@@ -234,7 +236,7 @@ def fit(*corpora: Sequence[Case]) -> AnswerabilityWeights:
     fitted = dict(zip(WEIGHTS, (round(float(weight), 3) + 0.0 for weight in weights_now), strict=True))
     nearest = [case.dense for corpus in corpora for case in corpus if case.features and not case.unanswerable]
     least = round(min(nearest, default=-1.0) - _BELOW_NEAREST, 3)
-    return AnswerabilityWeights(threshold=0.5, least_dense=least, likeliest=0.0, **fitted)
+    return AnswerabilityWeights(threshold=0.5, near=0.1, least_dense=least, likeliest=0.0, **fitted)
 
 
 def score(case: Case, weights: AnswerabilityWeights) -> float:
@@ -373,7 +375,9 @@ def calibrated(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
     scores = scores_without_themselves(cases)
     curve = curve_of(cases, scores)
     chosen, reason = chosen_point(curve, bars)
-    weights = fit(cases).model_copy(update={"threshold": chosen.threshold})
+    answerable = [value for case, value in zip(cases, scores, strict=True) if case.features and not case.unanswerable]
+    near = min(chosen.threshold, round(float(np.quantile(answerable, _REFUSED)), 3))
+    weights = fit(cases).model_copy(update={"threshold": chosen.threshold, "near": near})
     return CalibrationResult(
         weights=weights, chosen=chosen, reason=reason, curve=curve, cases=tuple(cases), scores=tuple(scores), bars=bars
     )

@@ -348,7 +348,7 @@ async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judg
         part.write_bytes(b"".join(lines[:cut]) + lines[cut][:40])  # stopped in the middle of a line
         again, asked_again = await recorded("second")
     assert asked >= 2 * len(bank.samples)
-    assert 6 <= asked_again <= 18
+    assert 6 <= asked_again <= 6 * 4  # a probe, an answer, a choice in two orders
     assert {answer.id for answer in again.answers} == {answer.id for answer in whole.answers}
     asked_all = [answer for answer in whole.answers if not answer.id.endswith("-without") and answer.probes]
     assert all(answer.said is not None for answer in asked_all)  # also where the probe says no
