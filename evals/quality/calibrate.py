@@ -212,7 +212,7 @@ def features(sample: Sample, recorded: RecordedAnswer) -> tuple[float, ...]:
 def fit(*corpora: Sequence[Case]) -> AnswerabilityWeights:
     """Return the weights of a logistic regression; each corpus counts the same, and each side of a corpus too.
 
-    The thresholds are .5 and .1; the likeliest of several passages counts nothing (docs/decisions/0002-answerability.md).
+    The thresholds are .5 and .1, the likeliest passage counts nothing (docs/decisions/0002-answerability.md).
     """
     rows, answerable, counts = list[tuple[float, ...]](), list[float](), list[float]()
     for corpus in corpora:
