@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import anyio
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 
 from chatbot.errors import Overloaded, RateLimited
 
@@ -39,8 +39,8 @@ class ReadSettings(BaseModel, frozen=True):
             "each repeated stream counts a 256th of them beside its own"
         ),
     )
-    at_once: PositiveInt = Field(4, description="reads: of conversations at once in a process; a customer has one")
-    wait: PositiveFloat = Field(2.0, description="seconds: how long a read waits for its turn; then 503")
+    at_once: ClassVar[int] = 4  # reads: of conversations at once in a process; a customer has one
+    wait: ClassVar[float] = 2.0  # seconds: how long a read waits for its turn; then 503
 
 
 @dataclass(slots=True)

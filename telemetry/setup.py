@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -27,7 +27,7 @@ class TraceSettings(BaseModel, frozen=True):
             "made, for the logs, and dropped"
         ),
     )
-    export_timeout: float = Field(5.0, description="seconds: the deadline of an export")
+    export_timeout: ClassVar[float] = 5.0  # seconds: the deadline of an export
 
 
 class _TlsAdapter(HTTPAdapter):

@@ -38,6 +38,7 @@ from llm_server.scripted import Behaviour, scripted_server
 from tests.charts.promql import selectors_of
 from tests.charts.rendering import CHART
 from tests.conftest import DURABLE, redis_server
+from tests.constants import with_constants
 from tests.every_route import TEXT, WORD
 from tests.one_process import OFTEN, Bank, Stores, open_bank
 from tests.patience import patient
@@ -195,7 +196,7 @@ def positive(name: str, samples: Samples) -> bool:
 # A replica goes on by itself for a minute, and waits for an hour for what Redis does not take.
 UNCHECKED = TurnSettings(answer=AnswerMode.WRITTEN, answerability=AnswerabilitySettings(threshold=0, least_dense=-1))
 """What the model says is shown at once."""
-SOON = {"ledger": LedgerSettings(limits=LimitSettings(user=OFTEN), share_seconds=0.01)}
+SOON = {"ledger": with_constants(LedgerSettings(limits=LimitSettings(user=OFTEN)), share_seconds=0.01)}
 FAULTS = {
     "the index is lost": Fault(away=index_lost, raises={"IndexUnavailable", *BUDGET}),
     "the model is dead": Fault(

@@ -25,9 +25,13 @@ Service = type[ChatSettings | StaffSettings]
 
 def test_without_a_place_it_is_the_folder_of_weights(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEIGHTS_DIR", "/models")
-    monkeypatch.setenv("EMBEDDER__QUERY_TIMEOUT", "3")
+    monkeypatch.setenv("EMBEDDER__DTYPE", "float32")
     embedder = service().embedder
-    assert (embedder.folder, embedder.name, embedder.query_timeout) == (Path("/models/e5-small"), "e5-small", 3)
+    assert (embedder.folder, embedder.name, embedder.dtype) == (
+        Path("/models/e5-small"),
+        "e5-small",
+        "float32",
+    )
 
 
 def test_an_endpoint_is_named_with_its_key(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import anyio
 from pydantic import BaseModel, Field
@@ -58,8 +58,8 @@ class AdmissionSettings(BaseModel, frozen=True):
             "`--scheduling-policy priority`"
         ),
     )
-    tell_every: float = Field(1.0, gt=0, description="seconds: between two updates of changed positions")
-    poll_every: float = Field(1.0, gt=0, description="seconds: between two reads of the endpoints' metrics")
+    tell_every: ClassVar[float] = 1.0  # seconds: between two updates of changed positions
+    poll_every: ClassVar[float] = 1.0  # seconds: between two reads of the endpoints' metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

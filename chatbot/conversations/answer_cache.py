@@ -9,10 +9,11 @@ import hashlib
 import unicodedata
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import msgspec
 import structlog
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from chatbot.errors import StoreUnavailable
@@ -26,10 +27,9 @@ log = structlog.get_logger(__name__)
 class AnswerCacheSettings(BaseModel, frozen=True):
     """How long an answer may be shown again, and how large one may be to be kept."""
 
-    keep_seconds: PositiveInt = Field(
-        86_400, description="seconds: how long a grounded answer may be shown again while no model can answer"
-    )
-    most_bytes: PositiveInt = Field(16_384, description="bytes: the largest answer that is kept")
+    # seconds: how long a grounded answer may be shown again while no model can answer
+    keep_seconds: ClassVar[int] = 86_400
+    most_bytes: ClassVar[int] = 16_384  # bytes: the largest answer that is kept
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from typing import Literal, Protocol, TypeVar, cast
+from typing import ClassVar, Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -39,17 +39,13 @@ class HistorySettings(BaseModel, frozen=True):
     keep_seconds: PositiveInt = Field(
         30 * 86400, description="seconds: how long a conversation is kept after its last message"
     )
-    begin_within: PositiveInt = Field(
-        86400,
-        description=(
-            "seconds: for which an issued id may still begin its conversation (Redis was away when it should have), "
-            "and for which a deletion is remembered"
-        ),
-    )
-    most_messages: PositiveInt = Field(400, description="messages: the most of one conversation")
-    most_conversations: PositiveInt = Field(1000, description="conversations: the most of one customer")
-    page_messages: PositiveInt = Field(100, description="messages: of a conversation that are read at once")
-    page_bytes: PositiveInt = Field(256 * 1024, description="bytes: of a conversation's messages that are read at once")
+    # seconds: for which an issued id may still begin its conversation (Redis was away when it should have), and for
+    # which a deletion is remembered
+    begin_within: ClassVar[int] = 86400
+    most_messages: ClassVar[int] = 400  # messages: the most of one conversation
+    most_conversations: ClassVar[int] = 1000  # conversations: the most of one customer
+    page_messages: ClassVar[int] = 100  # messages: of a conversation that are read at once
+    page_bytes: ClassVar[int] = 256 * 1024  # bytes: of a conversation's messages that are read at once
 
 
 class HistoryMessage(Protocol):

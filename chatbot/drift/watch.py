@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import anyio
 import msgspec
 import structlog
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field
 
 from chatbot.drift.psi import OUTCOMES, Bin, BinCounter, Reference, build_reference
 from chatbot.records import SearchFinished, TurnFinished
@@ -27,9 +28,9 @@ class DriftSettings(BaseModel, frozen=True):
     reference: Path | None = Field(
         None, description="a reference window: questions are counted in its bins; without one nothing is counted"
     )
-    every: PositiveFloat = Field(5.0, description="seconds: between two counts")
-    sample: PositiveInt = Field(2000, description="searches: kept in memory for a new reference")
-    most_waiting: PositiveInt = Field(5000, description="searches: kept in memory for the next count")
+    every: ClassVar[float] = 5.0  # seconds: between two counts
+    sample: ClassVar[int] = 2000  # searches: kept in memory for a new reference
+    most_waiting: ClassVar[int] = 5000  # searches: kept in memory for the next count
 
 
 class ReferenceUnreadable(Exception):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, Field, PositiveInt, field_validator
 
 from chatbot.events import Limits, Usage
 from knowledge.identity import Role
@@ -142,22 +142,18 @@ class LedgerSettings(BaseModel, frozen=True):
         description="limits of tenants that have their own, as JSON; a tenant's entry has the fields of `limits`",
     )
     replicas: PositiveInt = Field(1, description="replicas: among how many the limits are shared while Redis is away")
-    share_seconds: PositiveFloat = Field(
-        60.0, description="seconds: how long a replica goes on with its share; then 503"
-    )
+    share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica goes on with its share; then 503
     plans_file: Path | None = Field(
         None,
         description=(
             "a YAML file of limits by tenant and role, read again when it changes, in place of `limits` and `tenants`"
         ),
     )
-    plans_every: PositiveFloat = Field(1.0, description="seconds: between two checks of that file")
-    answers_remembered: PositiveInt = Field(
-        128, description="answers: the last of a tenant, whose 95th percentile of tokens is what is reserved"
-    )
-    answers_needed: PositiveInt = Field(
-        20, description="answers: how many there must be for that; before, what was asked for is reserved"
-    )
+    plans_every: ClassVar[float] = 1.0  # seconds: between two checks of that file
+    # answers: the last of a tenant, whose 95th percentile of tokens is what is reserved
+    answers_remembered: ClassVar[int] = 128
+    # answers: how many there must be for that; before, what was asked for is reserved
+    answers_needed: ClassVar[int] = 20
 
     def of(self, tenant: str) -> LimitSettings:
         """Return the tenant's limits."""

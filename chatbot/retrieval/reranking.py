@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
 import msgspec
 import structlog
-from pydantic import AnyHttpUrl, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AnyHttpUrl, Field, PositiveFloat, model_validator
 from yarl import URL
 
 from knowledge.index import indexed_text
@@ -52,11 +52,9 @@ class RerankerSettings(ModelEndpointSettings, frozen=True):
     api: Literal["rerank", "tei"] = Field(
         "rerank", description="what it speaks: `/v1/rerank` as vLLM, Cohere and Jina, or TEI's own `/rerank`"
     )
-    candidates: PositiveInt = Field(20, description="passages: how many it sorts")
+    candidates: ClassVar[int] = 20  # passages: how many it sorts
     timeout: PositiveFloat = Field(0.5, description="seconds: how long an answer waits for it; then the order stays")
-    waiting: PositiveInt = Field(
-        8, description="questions: the most that wait or are scored; the order of one more stays as it is"
-    )
+    waiting: ClassVar[int] = 8  # questions: the most that wait or are scored; the order of one more stays as it is
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

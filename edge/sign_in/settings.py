@@ -1,5 +1,7 @@
 """Where people sign in, and how long they stay so."""
 
+from typing import ClassVar
+
 from pydantic import BaseModel, Field, PositiveFloat, SecretStr
 
 from knowledge.identity import AuthSettings
@@ -25,11 +27,9 @@ class OidcSettings(BaseModel, frozen=True):
     )
     idle: PositiveFloat = Field(1800.0, description="seconds: after which a session that is not used ends")
     longest: PositiveFloat = Field(43200.0, description="seconds: after which every session ends")
-    renew_before: PositiveFloat = Field(30.0, description="seconds: before its end an access token is renewed")
-    grace: float = Field(
-        600.0, ge=0, description="seconds: how long a session works on with its old token while the provider is away"
-    )
-    timeout: PositiveFloat = Field(5.0, description="seconds: the deadline of a call to the provider")
+    renew_before: ClassVar[float] = 30.0  # seconds: before its end an access token is renewed
+    grace: ClassVar[float] = 600.0  # seconds: how long a session works on with its old token while the provider is away
+    timeout: ClassVar[float] = 5.0  # seconds: the deadline of a call to the provider
     tls: TlsSettings = TlsSettings()
 
     def over(self, default: TlsFiles) -> "OidcSettings":

@@ -8,7 +8,7 @@ them up after `idle` seconds.
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import msgspec
@@ -29,7 +29,7 @@ class JobBrokerSettings(BaseModel, frozen=True):
     """The queue of jobs in Redis, and when a worker counts as dead."""
 
     queue: str = Field("ingest", description="the name of the queue of uploads in Redis")
-    deadline: PositiveFloat = Field(2.0, description="seconds: the deadline of sending a job")
+    deadline: ClassVar[float] = 2.0  # seconds: the deadline of sending a job
     idle: PositiveFloat = Field(10.0, description="seconds: after which a silent worker's job goes to another")
 
 

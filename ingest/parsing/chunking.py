@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 from markdown_it import MarkdownIt
@@ -49,7 +50,7 @@ class ChunkSettings(BaseModel, frozen=True):
             "reads, where that is less"
         ),
     )
-    enough: PositiveInt = Field(40, description="tokens: a section shorter than this is joined with the next")
+    enough: ClassVar[int] = 40  # tokens: a section shorter than this is joined with the next
 
     def chunking(self, tokenizer: Path, *, max_tokens: int | None) -> "Chunking":
         """Return how to cut for an embedder that reads so many tokens: a quarter is left to title and section."""

@@ -20,13 +20,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, ClassVar, TypeVar
 
 import anyio
 import msgspec
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 
 from ingest.parsing.chunking import ChunkedDocument, Chunking, chunk_document, open_chunker
 from ingest.parsing.parsed import OnPage, Parsed, Reason, Unreadable
@@ -64,20 +64,14 @@ class ParserSettings(BaseModel, frozen=True):
         1024 * 1024 * 1024,
         description="bytes: the memory of the process that reads one file; its parsers and tokenizer take 300 MB of it",
     )
-    cpu_seconds: PositiveInt = Field(28, description="seconds: of a processor for a page, or for a file without pages")
-    wall_seconds: PositiveFloat = Field(30.0, description="seconds: for a page, or for a file without pages")
-    most_wall_seconds: PositiveFloat = Field(
-        900.0, description="seconds: for a whole file; the default is a scan of about 200 pages"
-    )
-    page_seconds: PositiveFloat = Field(
-        8.0, description="seconds: for a page on average; a page of a scan takes 1 to 5 on a core of its own"
-    )
-    slow_seconds: PositiveFloat = Field(
-        120.0, description="seconds: that the pages of a file may take beyond `page_seconds` each, all together"
-    )
-    long_seconds: PositiveFloat = Field(
-        5.0, description="seconds: after which a file counts as long, and lets the others pass"
-    )
+    cpu_seconds: ClassVar[int] = 28  # seconds: of a processor for a page, or for a file without pages
+    wall_seconds: ClassVar[float] = 30.0  # seconds: for a page, or for a file without pages
+    most_wall_seconds: ClassVar[float] = 900.0  # seconds: for a whole file; the default is a scan of about 200 pages
+    # seconds: for a page on average; a page of a scan takes 1 to 5 on a core of its own
+    page_seconds: ClassVar[float] = 8.0
+    # seconds: that the pages of a file may take beyond `page_seconds` each, all together
+    slow_seconds: ClassVar[float] = 120.0
+    long_seconds: ClassVar[float] = 5.0  # seconds: after which a file counts as long, and lets the others pass
     processes: PositiveInt = Field(  # not without end, because each may take `memory_bytes`
         default_factory=lambda: min(max(2, len(os.sched_getaffinity(0))), 4),
         description="files: read at once, all but one of them short; the default is one a core, 2 to 4",

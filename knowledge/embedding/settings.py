@@ -1,9 +1,9 @@
 """Which embedder: a sentence-transformers folder, a model of a hub at a pinned commit, or an endpoint."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import AnyHttpUrl, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AnyHttpUrl, Field, PositiveInt, model_validator
 
 from knowledge.embedding.encoder import DType
 from knowledge.model_endpoint import ModelEndpointSettings
@@ -63,30 +63,26 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     passage_prefix: str | None = Field(
         None, description="before a passage; without it as the model's own configuration says"
     )
-    query_timeout: PositiveFloat = Field(2.0, description="seconds: the deadline of a question at an endpoint")
-    passage_timeout: PositiveFloat = Field(
-        30.0, description="seconds: the deadline of a batch of passages at an endpoint, with its further attempts"
-    )
-    requests: PositiveInt = Field(4, description="requests: with passages that an endpoint has at once")
-    request_passages: PositiveInt = Field(32, description="passages: of one request to an endpoint")
+    query_timeout: ClassVar[float] = 2.0  # seconds: the deadline of a question at an endpoint
+    # seconds: the deadline of a batch of passages at an endpoint, with its further attempts
+    passage_timeout: ClassVar[float] = 30.0
+    requests: ClassVar[int] = 4  # requests: with passages that an endpoint has at once
+    request_passages: ClassVar[int] = 32  # passages: of one request to an endpoint
     # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each barrier waits for a
     # time slice.
-    threads: PositiveInt = Field(1, description="threads: of each worker")
+    threads: ClassVar[int] = 1  # threads: of each worker
     dtype: DType = Field("bfloat16", description="what a folder's model computes in, where the machine can")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where a folder's model computes")
-    window: float = Field(
-        0.002, ge=0, description="seconds: questions that arrive within so long are embedded together in this process"
-    )
-    query_batch: PositiveInt = Field(16, description="questions: of one batch in this process")
+    # seconds: questions that arrive within so long are embedded together in this process
+    window: ClassVar[float] = 0.002
+    query_batch: ClassVar[int] = 16  # questions: of one batch in this process
     # Of long ones a CPU takes fewer (`CPU_BATCH_BYTES`), so that waiting questions have it soon.
-    passage_batch: PositiveInt = Field(8, description="passages: of one batch in this process")
+    passage_batch: ClassVar[int] = 8  # passages: of one batch in this process
     # Of all callers: a batch takes those of similar length.
-    passage_window: PositiveInt = Field(256, description="passages: that wait in this process's workers")
-    padding: PositiveInt = Field(
-        96,
-        description="bytes: by which texts of one batch may differ; the overhead of a call equals about so much text",
-    )
-    queue: PositiveInt = Field(256, description="requests: with questions that wait; one more is refused at once")
+    passage_window: ClassVar[int] = 256  # passages: that wait in this process's workers
+    # bytes: by which texts of one batch may differ; the overhead of a call equals about so much text
+    padding: ClassVar[int] = 96
+    queue: ClassVar[int] = 256  # requests: with questions that wait; one more is refused at once
     # They share one model, 440 MB, and each further one takes 110 MB (on CUDA: a model of its own). Two workers encode
     # twice as much as one, two threads of one worker do not.
     workers: PositiveInt = Field(1, description="threads: that embed side by side in this process")

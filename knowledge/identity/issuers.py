@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
@@ -130,14 +130,12 @@ class AuthSettings(Issuer, frozen=True):
             "`role_map`, …), of which `audience`, `roles` and `subject_prefix` are required; AUTH__ROLES then too"
         ),
     )
-    leeway: float = Field(60.0, description="seconds: how far the issuer's clock may be from ours")
-    jwks_timeout: float = Field(3.0, description="seconds: the deadline of fetching the keys")
-    jwks_keep: float = Field(3600.0, description="seconds: after which the keys are fetched anew")
-    jwks_ask_again: float = Field(30.0, description="seconds: at least between two fetches for a key that is unknown")
-    jwks_most_age: float = Field(
-        86400.0,
-        description="seconds: when keys are no longer believed, where the provider is away or answers nonsense",
-    )
+    leeway: ClassVar[float] = 60.0  # seconds: how far the issuer's clock may be from ours
+    jwks_timeout: ClassVar[float] = 3.0  # seconds: the deadline of fetching the keys
+    jwks_keep: ClassVar[float] = 3600.0  # seconds: after which the keys are fetched anew
+    jwks_ask_again: ClassVar[float] = 30.0  # seconds: at least between two fetches for a key that is unknown
+    # seconds: when keys are no longer believed, where the provider is away or answers nonsense
+    jwks_most_age: ClassVar[float] = 86400.0
     longest_lifetime: float = Field(86400.0, description="seconds: the most between a token's `iat` and its `exp`")
 
     def every_issuer(self) -> Iterator[Issuer]:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -45,14 +45,12 @@ class ServerSettings(TlsSettings, frozen=True):
 
     shards: PositiveInt = Field(1, description="shards: parts of a collection, spread over the server's nodes")
     replicas: PositiveInt = Field(1, description="copies: of each shard")
-    payload_on_disk: bool = Field(default=True, description="whether texts and other payload stay on disk")
+    payload_on_disk: ClassVar[bool] = True  # whether texts and other payload stay on disk
     quantize: Literal["off", "int8"] = Field(
         "off",
         description="int8: vectors take a quarter of the memory; candidates are scored again by the originals on disk",
     )
-    oversampling: float = Field(
-        2.0, ge=1, description="ratio: candidates scored again, in multiples of those asked for"
-    )
+    oversampling: ClassVar[float] = 2.0  # ratio: candidates scored again, in multiples of those asked for
 
     @property
     def write_consistency(self) -> int:

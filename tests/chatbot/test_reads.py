@@ -6,10 +6,11 @@ import pytest
 from chatbot.errors import Overloaded, RateLimited
 from chatbot.reads import Reads, ReadSettings
 from tests.clock import Clock
+from tests.constants import with_constants
 
 pytestmark = pytest.mark.anyio
 LEE, KIM, PARK = ("hanbit", "lee"), ("hanbit", "kim"), ("hanbit", "park")
-SETTINGS = ReadSettings(bytes_per_minute=600, at_once=2, wait=0.05)
+SETTINGS = with_constants(ReadSettings(bytes_per_minute=600), at_once=2, wait=0.05)
 
 
 async def test_bytes_of_a_minute_are_refused_with_the_true_wait() -> None:

@@ -54,7 +54,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory, redis_url: str, ports: lis
     folder = tmp_path_factory.mktemp("planned")
     plans = folder / "plans.yaml"
     plans.write_text(PLANS, "utf-8")
-    settings = {"LEDGER__PLANS_FILE": str(plans), "LEDGER__PLANS_EVERY": "0.05"}
+    settings = {"LEDGER__PLANS_FILE": str(plans)}
     settings["LEDGER_CLUSTER_URL"] = f"redis://127.0.0.1:{ports[0]}"
     with scripted_model(folder) as model, served(folder, redis_url, model, **settings) as product:
         yield Planned(product=product, plans=plans)

@@ -32,6 +32,7 @@ from ingest.worker import SWEEP_SECONDS, Worker, send_pending
 from knowledge.storage import StoreClock
 from tests.clock import Clock
 from tests.conftest import free_port
+from tests.constants import with_constants
 from tests.ingest.conftest import NoDisplay
 from tests.ingest.documents import receive
 from tests.ingest.taken_over import PROGRAM as TAKEN_OVER
@@ -46,7 +47,7 @@ def broker_of(services: Services) -> JobBroker:
 
 async def test_an_upload_without_redis_is_refused_and_its_job_is_done_when_redis_is_back(services: Services) -> None:
     received = await receive(services)
-    gone = JobBroker(SecretStr(f"redis://127.0.0.1:{free_port()}"), JobBrokerSettings(deadline=1.0))
+    gone = JobBroker(SecretStr(f"redis://127.0.0.1:{free_port()}"), with_constants(JobBrokerSettings(), deadline=1.0))
     with pytest.raises(QueueUnavailable):
         await deliver(received.job, gone)
     await run_until_finished(services, received.job.id)
@@ -253,7 +254,7 @@ async def test_a_long_file_leaves_the_worker_to_short_ones_and_its_claim_to_othe
     services: Services, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    settings = ParserSettings(processes=2, long_seconds=0.001)
+    settings = with_constants(ParserSettings(processes=2), long_seconds=0.001)
     scans = [await receive(services, f"long {gate} {n}".encode()) for n in range(3)]
     short = await receive(services)
     broker = broker_of(services)

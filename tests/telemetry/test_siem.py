@@ -14,6 +14,7 @@ from telemetry.siem import Siem, open_siem
 from tests.certificates import certificates, server_context
 from tests.clock import Clock
 from tests.collector import Collector, collecting
+from tests.constants import with_constants
 from tests.ocsf import security_events, valid_event
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +59,9 @@ async def export(collector: Collector, name: str, tls: ssl.SSLContext | None = N
     """Record an event and export it, in a thread: the collector is in this one."""
 
     def recorded() -> None:
-        with open_siem("ingest", TraceSettings(otlp_endpoint=collector.url, export_timeout=1), tls=tls) as siem:
+        with open_siem(
+            "ingest", with_constants(TraceSettings(otlp_endpoint=collector.url), export_timeout=1), tls=tls
+        ) as siem:
             record(siem, name)
 
     await anyio.to_thread.run_sync(recorded)

@@ -18,6 +18,7 @@ from knowledge.model_connection import open_session
 from knowledge.profiles import read_deadlines
 from llm_server.profile import load_profile, profile_names
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
+from tests.constants import with_constants
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +107,7 @@ def test_the_slots_of_all_replicas_settle_at_what_the_endpoints_run() -> None:
 
 @asynccontextmanager
 async def watched(*servers: ScriptedModel, most: int = 16) -> AsyncGenerator[tuple[Capacity, Admission, list[Member]]]:
-    configured = AdmissionSettings(slots=most, poll_every=0.5)
+    configured = with_constants(AdmissionSettings(slots=most), poll_every=0.5)
     async with open_session() as http:
         members = [
             Member(Endpoint(http, server.url, read_deadlines("scripted")), "primary", Breaker(BreakerSettings()))

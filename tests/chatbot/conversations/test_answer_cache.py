@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from chatbot.conversations.answer_cache import AnswerCache, AnswerCacheSettings, Basis, CachedAnswer, normalised
 from chatbot.events import Citation, PassageRef
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from tests.constants import with_constants
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -84,7 +85,7 @@ async def test_an_answer_is_kept_for_a_day_at_the_most_and_its_key_shows_no_ques
 
 
 async def test_a_large_answer_is_not_kept(redis: Redis, basis: Basis) -> None:
-    answers = cache(redis, AnswerCacheSettings(most_bytes=200))
+    answers = cache(redis, with_constants(AnswerCacheSettings(), most_bytes=200))
     await answers.keep(basis, CachedAnswer(answer_id="a-2", text="x" * 200, citations=(), at=1.0))
     assert await answers.find(basis) is None
 

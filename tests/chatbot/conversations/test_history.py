@@ -24,10 +24,11 @@ from chatbot.events import Citation, FinishReason, Notice, NoticeCode, PassageRe
 from chatbot.reads import Reads, ReadSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from tests.chatbot.conftest import PATIENT
+from tests.constants import settings_with
 
 
 def history_of(redis: Redis, **bounds: int) -> History:
-    return History(redis, RedisBreaker(PATIENT), HistorySettings(**bounds))
+    return History(redis, RedisBreaker(PATIENT), settings_with(HistorySettings, **bounds))
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from chatbot.drift.watch import DriftSettings, DriftWatch, ReferenceUnreadable, 
 from chatbot.events import FinishReason, Usage
 from chatbot.metrics import Metrics
 from chatbot.records import SearchFinished, TurnFinished
+from tests.constants import with_constants
 from tests.drift import ENDED, window
 
 COUNTS = st.lists(st.integers(0, 10_000), min_size=2, max_size=12).filter(any)
@@ -141,7 +142,7 @@ async def test_it_counts_away_from_the_loop_and_shows_it(reference: Reference) -
         counts.update(batch)
 
     metrics.drift_reference(reference)
-    settings = DriftSettings(every=0.01, most_waiting=50)
+    settings = with_constants(DriftSettings(), every=0.01, most_waiting=50)
     watch = DriftWatch(settings, reference, embedder="e5", on_counted=on_counted, now=lambda: 5.0)
     for search in window(1, 60):
         watch.record_search(search)
@@ -167,7 +168,9 @@ async def test_it_counts_away_from_the_loop_and_shows_it(reference: Reference) -
 
 @pytest.mark.anyio
 async def test_a_reference_is_taken_from_a_bounded_sample_of_all_that_was_seen() -> None:
-    watch = DriftWatch(DriftSettings(sample=300), None, embedder="e5", on_counted=ignore, now=lambda: 5.0)
+    watch = DriftWatch(
+        with_constants(DriftSettings(), sample=300), None, embedder="e5", on_counted=ignore, now=lambda: 5.0
+    )
     with pytest.raises(TooFewQuestions):
         await watch.take_reference()
     await watch.watch()  # without a reference there is nothing to count

@@ -25,6 +25,7 @@ from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettin
 from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.clock import Clock
 from tests.conftest import redis_server
+from tests.constants import settings_with
 from tests.e2e.relay import wired
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +54,7 @@ def ledger_of(
     on_forgotten: Callable[[], None] = lambda: None,
     **more: Any,
 ) -> Ledger:
-    settings = LedgerSettings(limits=limits, **more)
+    settings = settings_with(LedgerSettings, limits=limits, **more)
     return Ledger(
         redis,
         RedisBreaker(PATIENT),
@@ -615,7 +616,7 @@ def outage_of(redis: Redis, limits: LimitSettings, **more: Any) -> Outage:
     ledger = Ledger(
         redis,
         RedisBreaker(PATIENT, clock=clock),
-        LedgerSettings(limits=limits, **more),
+        settings_with(LedgerSettings, limits=limits, **more),
         monotonic=clock,
         deferred=DeferredWrites(DeferredSettings()),
     )

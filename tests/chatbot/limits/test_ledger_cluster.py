@@ -14,6 +14,7 @@ from chatbot.limits.ledger import Caller, Ledger
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_cluster
 from tests.chatbot.conftest import PATIENT
+from tests.constants import with_constants
 from tests.redis_cluster import keys_by_node, redis_cluster
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -34,7 +35,9 @@ async def cluster(ports: list[int]) -> AsyncGenerator[RedisCluster]:
 
 
 async def test_all_that_the_ledger_does_works_on_a_cluster(cluster: RedisCluster, ports: list[int]) -> None:
-    limits = LedgerSettings(limits=LimitSettings(tenant=LIMIT, user=LIMIT, model=LIMIT), answers_needed=1)
+    limits = with_constants(
+        LedgerSettings(limits=LimitSettings(tenant=LIMIT, user=LIMIT, model=LIMIT)), answers_needed=1
+    )
     ledger = Ledger(cluster, RedisBreaker(PATIENT), limits, deferred=DeferredWrites(DeferredSettings()))
     nodes: set[int] = set()
     for _ in range(12):

@@ -19,6 +19,7 @@ from knowledge.embedding import EmbedderSettings, open_embedder
 from knowledge.index import Index, IndexSettings, indexed_text, open_index
 from knowledge.passage import Hit
 from knowledge.terms import Terms
+from tests.constants import with_constants
 from tests.knowledge.conftest import BANK, CUSTOMER, numbered
 from tests.knowledge.conftest import weights as weights  # noqa: PLC0414  a fixture of that folder, used here too
 
@@ -89,7 +90,7 @@ async def test_a_late_cross_encoder_keeps_the_order_and_so_does_a_busy_one(
 ) -> None:
     model = cross_encoders.BlockedCrossEncoder(folder)
     with ThreadPoolExecutor(max_workers=1) as thread:
-        reranker = LocalReranker(model, thread, RerankerSettings(timeout=0.05, waiting=1))
+        reranker = LocalReranker(model, thread, with_constants(RerankerSettings(timeout=0.05), waiting=1))
         try:
             with anyio.fail_after(10):
                 assert await reranker.order(QUESTION, HITS) == HITS

@@ -17,6 +17,7 @@ from chatbot.retrieval.reranking import RerankerMissing, RerankerSettings, open_
 from knowledge.index import indexed_text
 from knowledge.passage import Hit
 from tests.certificates import certificates
+from tests.constants import settings_with
 from tests.knowledge.conftest import numbered
 
 pytestmark = pytest.mark.anyio
@@ -74,8 +75,8 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server]:
 
 
 def settings(server: Server, **more: Any) -> RerankerSettings:
-    return RerankerSettings.model_validate(
-        {"url": server.url, "model": "bge-reranker-v2-m3", "api_key": KEY, "timeout": 5, **more}
+    return settings_with(
+        RerankerSettings, **{"url": server.url, "model": "bge-reranker-v2-m3", "api_key": KEY, "timeout": 5, **more}
     )
 
 

@@ -27,6 +27,7 @@ from knowledge.bank import Banks
 from knowledge.identity import AuthSettings, open_authenticator
 from telemetry.siem import Siem
 from tests.clock import Clock
+from tests.constants import settings_with
 from tests.oidc_provider import CLIENT, Provider, Visitor
 
 DUSK = "https://chat.dusk.example"
@@ -74,7 +75,7 @@ async def opened(
 ) -> AsyncGenerator[Pages]:
     """Open the pages; every service has its own connections, as processes of their own have, and judges by `auth`."""
     pages = Pages(at, origin)
-    oidc = OidcSettings.model_validate(at.settings() | {"timeout": 30} | settings)  # the machine may be busy
+    oidc = settings_with(OidcSettings, **(at.settings() | {"timeout": 30} | settings))  # the machine may be busy
     async with AsyncExitStack() as stack:
         for _ in range(2):
             now = pages.clock

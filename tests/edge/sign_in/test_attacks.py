@@ -21,6 +21,7 @@ from knowledge.bank import Banks
 from knowledge.tls import TlsSettings
 from tests.clock import Clock
 from tests.conftest import free_port
+from tests.constants import settings_with
 from tests.edge.sign_in.pages import DUSK, ME, Pages, changed, logout, opened
 from tests.oidc_provider import CLIENT, NEEDS_PROVIDER, provider
 from tests.oidc_provider import Provider as Running
@@ -196,8 +197,8 @@ async def slow(**changed: object) -> AsyncGenerator[tuple[Slow, Provider, Clock]
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(at.issuer.rpartition(":")[2])).start()
-    settings = OidcSettings.model_validate(
-        {"issuer": at.issuer, "client_id": CLIENT, "session_key": "k" * 32, "timeout": 1, **changed}
+    settings = settings_with(
+        OidcSettings, **{"issuer": at.issuer, "client_id": CLIENT, "session_key": "k" * 32, "timeout": 1, **changed}
     )
     try:
         yield at, Provider(settings, TlsSettings().context(), clock=clock), clock

@@ -16,6 +16,7 @@ from ingest.api.routes.review import _MEDIA_TYPES
 from ingest.parsing import LONGEST_SIDE, Format, ParserSettings, Reason, Unreadable, open_parser
 from ingest.services import Services
 from ingest.settings import Settings
+from tests.constants import with_constants
 from tests.ingest import samples, samples_office
 from tests.ingest.staff import Staff, open_staff
 from tests.ocsf import security_events
@@ -60,7 +61,7 @@ async def test_a_page_is_drawn_in_the_limited_process(tmp_path: Path) -> None:
     async with open_parser(ParserSettings().of_one_page()) as parser:
         assert (await parser.preview(file, 1)).picture is not None
         assert (await parser.parse(file)).pages[0].number == 1
-    async with open_parser(ParserSettings(wall_seconds=0.01).of_one_page()) as parser:
+    async with open_parser(with_constants(ParserSettings(), wall_seconds=0.01).of_one_page()) as parser:
         with pytest.raises(Unreadable) as refused:
             await parser.preview(file, 1)
     assert refused.value.reason is Reason.TOO_SLOW

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from ingest.errors import QueueUnavailable
 from ingest.jobs.broker import DoJob, JobBroker, JobBrokerSettings, RetryLater
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
+from tests.constants import with_constants
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -136,7 +137,7 @@ async def test_what_a_worker_that_leaves_was_doing_goes_at_once_to_one_that_wait
 @pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_without_redis_sending_fails_within_its_deadline(own_redis: RedisServer, how: signal.Signals) -> None:
-    broker = JobBroker(SecretStr(own_redis.url), JobBrokerSettings(deadline=1.0))
+    broker = JobBroker(SecretStr(own_redis.url), with_constants(JobBrokerSettings(), deadline=1.0))
     await broker.send(["a"])
     own_redis.signal(how)
     begun = time.monotonic()

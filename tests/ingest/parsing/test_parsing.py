@@ -9,6 +9,7 @@ import pytest
 
 from ingest.parsing.parsed import Format, Reason, Unreadable
 from ingest.parsing.process import ParserSettings, open_parser
+from tests.constants import with_constants
 from tests.ingest import samples
 from tests.ingest.parsing.reading import read, text_in, text_of
 from tests.shapes import SHAPES
@@ -104,7 +105,10 @@ def test_a_broken_file_is_refused_with_its_reason(tmp_path: Path, name: str) -> 
 @pytest.mark.anyio
 async def test_a_file_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     (slow := tmp_path / "slow").write_bytes(samples.pdf(pages=2000))
-    for limits in (ParserSettings(wall_seconds=0.05), ParserSettings(most_wall_seconds=0.05)):
+    for limits in (
+        with_constants(ParserSettings(), wall_seconds=0.05),
+        with_constants(ParserSettings(), most_wall_seconds=0.05),
+    ):
         async with open_parser(limits) as parser:
             await parser.restrictions()
             with pytest.raises(Unreadable) as refused:
@@ -116,7 +120,7 @@ async def test_a_file_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
 async def test_each_page_has_the_computing_time_of_a_page(tmp_path: Path) -> None:
     (long := tmp_path / "long").write_bytes(samples.pdf_of_tables(400))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    async with open_parser(ParserSettings(cpu_seconds=1)) as parser:
+    async with open_parser(with_constants(ParserSettings(), cpu_seconds=1)) as parser:
         parsed = await parser.parse(long)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert all("cell 119" in page.markdown for page in parsed.pages)

@@ -11,6 +11,7 @@ from ingest.parsing.chunking import Chunking
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.parsing.process import MOST_OUTPUT, Parser, ParserSettings, open_parser
 from ingest.parsing.readers import Readers, ReadersBusy, open_readers
+from tests.constants import with_constants
 from tests.ingest import samples
 from tests.ingest.lying_fork_server import PROGRAM as LYING
 from tests.ingest.lying_fork_server import answer_of
@@ -64,13 +65,13 @@ async def test_an_answer_that_is_none_is_the_error_of_this_file_only(tmp_path: P
 
 async def test_computing_without_end_is_too_slow(tmp_path: Path) -> None:
     (spin := tmp_path / "spin").write_bytes(b"spin")
-    async with open_parser(ParserSettings(cpu_seconds=1, wall_seconds=300), TAKEN_OVER) as parser:
+    async with open_parser(with_constants(ParserSettings(), cpu_seconds=1, wall_seconds=300), TAKEN_OVER) as parser:
         assert await reason_of(parser, spin) is Reason.TOO_SLOW
 
 
 @pytest.mark.parametrize("limits", [
-    ParserSettings(wall_seconds=20, most_wall_seconds=600, slow_seconds=0.5, page_seconds=0.02),
-    ParserSettings(wall_seconds=20, most_wall_seconds=1, slow_seconds=600, page_seconds=600),
+    with_constants(ParserSettings(), wall_seconds=20, most_wall_seconds=600, slow_seconds=0.5, page_seconds=0.02),
+    with_constants(ParserSettings(), wall_seconds=20, most_wall_seconds=1, slow_seconds=600, page_seconds=600),
 ], ids=["for its pages on average", "for the whole file"])  # fmt: skip
 async def test_a_file_of_slow_pages_within_their_limit_has_an_end(tmp_path: Path, limits: ParserSettings) -> None:
     (slow := tmp_path / "slow").write_bytes(b"slow 1999 0.1")
@@ -83,7 +84,7 @@ async def test_a_file_of_slow_pages_within_their_limit_has_an_end(tmp_path: Path
 
 
 async def test_pages_that_are_quick_on_average_may_go_on_and_a_slow_one_among_them_too(tmp_path: Path) -> None:
-    limits = ParserSettings(wall_seconds=20, slow_seconds=5, page_seconds=0.5)
+    limits = with_constants(ParserSettings(), wall_seconds=20, slow_seconds=5, page_seconds=0.5)
     (scan := tmp_path / "scan").write_bytes(b"slow 200 0.03")  # over the 5 seconds in all
     async with open_parser(limits, TAKEN_OVER) as parser:
         assert "slow" in (await parser.parse(scan)).pages[0].markdown
@@ -119,7 +120,7 @@ async def test_two_that_start_it_at_once_start_one_process() -> None:
     assert left_behind() <= before
 
 
-AT_ONCE_LONG = ParserSettings(processes=2, long_seconds=0.001)
+AT_ONCE_LONG = with_constants(ParserSettings(processes=2), long_seconds=0.001)
 
 
 class LongFile:

@@ -12,6 +12,7 @@ from knowledge.embedding.encoder import Vectors
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
 from tests.certificates import certificates
+from tests.constants import with_constants
 
 pytestmark = pytest.mark.anyio
 
@@ -112,8 +113,12 @@ async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGene
     encoder = Recorded()
     (tmp_path / "modules.json").touch()
     monkeypatch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
-    settings = EmbedderSettings(
-        folder=tmp_path, window=0.5, query_batch=4, passage_batch=2, queue=8, query_prefix="", passage_prefix=""
+    settings = with_constants(
+        EmbedderSettings(folder=tmp_path, query_prefix="", passage_prefix=""),
+        window=0.5,
+        query_batch=4,
+        passage_batch=2,
+        queue=8,
     )
     async with open_embedder(settings) as local:
         assert isinstance(local, LocalEmbedder)
@@ -194,8 +199,8 @@ async def test_passages_of_several_documents_are_encoded_by_like_length_and_the_
 async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_path: Path) -> None:
     encoder = Recorded()
     (tmp_path / "modules.json").touch()
-    settings = EmbedderSettings(
-        folder=tmp_path, passage_batch=2, passage_window=4, workers=2, queue=1, passage_prefix="p "
+    settings = with_constants(
+        EmbedderSettings(folder=tmp_path, workers=2, passage_prefix="p "), passage_batch=2, passage_window=4, queue=1
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)

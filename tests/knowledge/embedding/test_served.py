@@ -14,6 +14,7 @@ from knowledge.embedding.embedding import Embedder, open_embedder
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbedderRefused, EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
 from tests.certificates import certificates
+from tests.constants import settings_with
 from tests.embedding_server import EmbeddingServer, embedding_server
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +57,7 @@ async def served_e5(weights: Path, folder: Path) -> AsyncGenerator[EmbeddingServ
 
 
 def settings(server: EmbeddingServer, **more: object) -> EmbedderSettings:
-    return EmbedderSettings.model_validate({"url": server.url, "model": server.name, "passage_timeout": 5, **more})
+    return settings_with(EmbedderSettings, **{"url": server.url, "model": server.name, "passage_timeout": 5, **more})
 
 
 def credentials(folder: Path) -> dict[str, str]:
