@@ -51,9 +51,7 @@ class TlsFiles(BaseModel, frozen=True):
 
 
 class TlsSettings(TlsFiles, frozen=True):
-    """How one connection is encrypted, where its URL says that it is."""
-
-    verify: bool = Field(default=True, description="whether the server's certificate is checked")
+    """How one connection is encrypted, where its URL says that it is; the server's certificate is always checked."""
 
     def over(self, default: TlsFiles) -> Self:
         """Return these settings with the files of `default` in place of those that are not set."""
@@ -70,9 +68,6 @@ class TlsSettings(TlsFiles, frozen=True):
         """
         context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         if self.cert_file is not None:
             load_certificate(context, self.cert_file, self.key_file)
         return context
@@ -85,8 +80,8 @@ class TlsSettings(TlsFiles, frozen=True):
             "ssl_ca_certs": self.ca_file and str(self.ca_file),
             "ssl_certfile": self.cert_file and str(self.cert_file),
             "ssl_keyfile": self.key_file and str(self.key_file),
-            "ssl_cert_reqs": "required" if self.verify else "none",
-            "ssl_check_hostname": self.verify,
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
             "ssl_min_version": ssl.TLSVersion.TLSv1_2,
         }
 

@@ -562,14 +562,10 @@ async def test_a_server_is_reached_by_tls_with_the_banks_authority_and_a_client_
         trusted = IndexSettings.model_validate({"url": url, "server": files})
         async with open_index(trusted, embedder, terms) as index:
             assert index.collection == "kb-1"
-        for server in ({}, {"ca_file": files["ca_file"]}, {"verify": False}):
+        for server in ({}, {"ca_file": files["ca_file"]}):
             with pytest.raises(IndexUnavailable):
                 async with open_index(IndexSettings.model_validate({"url": url, "server": server}), embedder, terms):
                     pass
-        unverified = {**files, "verify": False}
-        del unverified["ca_file"]
-        async with open_index(IndexSettings.model_validate({"url": url, "server": unverified}), embedder, terms):
-            pass
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(IndexRefused, match="TLS files"):
         async with open_index(trusted, embedder, terms):
