@@ -127,11 +127,13 @@ async def test_an_answer_whose_writer_is_killed_goes_on_with_the_same_text(repli
     async with replicas.client(new_customer()) as http:
         whole = await replicas.ask(http, question)
     async with replicas.client(new_customer()) as http:
-        events, k = list[SentEvent](), chance.randrange(1, sum(event.name == "token" for event in whole) - 1)
+        events, k = list[SentEvent](), chance.randrange(1, sum(event.name == "token" for event in whole) // 2)
 
         async def kill_after_k_tokens() -> None:
+            await until(lambda: bool(events), 60)
+            writer = replicas.replicas[await replicas.owner()]
             await until(lambda: sum(event.name == "token" for event in events) >= k, 60)
-            replicas.replicas[await replicas.owner()].stop(signal.SIGKILL)
+            writer.stop(signal.SIGKILL)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(replicas.follow(http, events, message=question, silence=30))

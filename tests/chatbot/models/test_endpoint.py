@@ -5,7 +5,6 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
-from pathlib import Path
 from time import perf_counter
 
 import aiohttp
@@ -50,7 +49,7 @@ from knowledge.model_connection import (
     WrongModel,
     open_session,
 )
-from knowledge.profiles import PROFILES, AnswerMode, Deadlines, UnknownProfile, read_answer_mode, read_deadlines
+from knowledge.profiles import Deadlines
 from llm_server.scripted import Behaviour, scripted_server
 from tests.chatbot.models.scripted_pool import PATIENT, QUICK
 from tests.patience import patient
@@ -146,25 +145,6 @@ def test_a_probe_takes_its_word_where_it_has_no_log_probabilities(
     body = json.dumps({"choices": [{"message": {"content": "Yes"}, "logprobs": logprobs}]}).encode()
     top = read_top_tokens(body)
     assert ([text.decode() for text, _ in top.logprobs], top.certain) == (texts, certain)
-
-
-def test_deadlines_follow_from_the_profile() -> None:
-    assert read_deadlines("cpu").first_token(1600) == 2 + 3 * 1600 / 60
-    assert read_deadlines("scripted").first_token(100_000) == 8
-    answering = [
-        read_deadlines(path.stem) for path in PROFILES.glob("*.yaml") if "deadlines:" in path.read_text("utf-8")
-    ]
-    assert len(answering) >= 12
-    assert all(deadlines.between_tokens == 10 and deadlines.answer >= 60 for deadlines in answering)
-
-
-def test_a_profile_says_whether_its_model_writes_or_quotes(tmp_path: Path) -> None:
-    assert read_answer_mode("cpu") is AnswerMode.QUOTE
-    assert read_answer_mode("scripted") is AnswerMode.WRITTEN
-    wrong = tmp_path / "own.yaml"
-    wrong.write_text("answer: sing\n", encoding="utf-8")
-    with pytest.raises(UnknownProfile, match="'sing' is not a valid AnswerMode, only quote, written"):
-        read_answer_mode(str(wrong))
 
 
 def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
