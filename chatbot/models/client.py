@@ -20,17 +20,15 @@ import structlog
 from chatbot.chat import Chat, Message
 from chatbot.errors import TooLarge
 from chatbot.events import Usage
-from chatbot.models.call import CallHook, Calls, ModelCall
+from chatbot.models.call import Attempts, CallHook, Calls, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.detection import rendered_ids, text_of
-from chatbot.models.discovery import Discovery, FollowedName
-from chatbot.models.endpoint import Endpoint, GenerationEnd, GenerationRequest, PromptIds
-from chatbot.models.failover import Attempts
+from chatbot.models.endpoint import Endpoint, GenerationRequest
 from chatbot.models.generation import Begun, Delta, Generation
-from chatbot.models.health import HealthChecks
+from chatbot.models.health import Discovery, FollowedName, HealthChecks
 from chatbot.models.pool import Member, Pool
 from chatbot.models.settings import Group, ModelSettings, ModelsFileEntry, ModelsMisconfigured
-from chatbot.models.wire import Sampling, Thought
+from chatbot.models.wire import Sampling, StreamDecoder, Thought
 from chatbot.tokens import FAMILY_TOKENS, SpecialTokens, TokenCounter, UnknownTokenizer, read_tokenizer
 from knowledge.breaker import Breaker
 from knowledge.model_connection import EndpointFailed, RequestRejected, open_session
@@ -217,12 +215,13 @@ class Models:
         self, member: Member, request: GenerationRequest, answer: Generation, call: ModelCall
     ) -> AsyncGenerator[Delta | Thought]:
         """Generate on one endpoint until it, or the answer, is over."""
-        async with aclosing(member.endpoint.stream(request)) as pieces:
+        reply = StreamDecoder()
+        async with aclosing(member.endpoint.stream(request, reply)) as pieces:
             async for piece in pieces:
-                if isinstance(piece, PromptIds):
-                    await self._check_special_tokens(member, request.chat, piece)
-                elif not isinstance(piece, GenerationEnd):
-                    call.begin()
+                if reply.prompt_ids and not answer.prompt_ids:
+                    await self._check_special_tokens(member, request.chat, reply.prompt_ids)
+                    answer.prompt_ids = reply.prompt_ids
+                call.begin()
                 for part in answer.feed(piece):
                     if isinstance(part, Thought) and not member.able.thinks:
                         member.endpoint.capabilities = replace(member.able, thinks=True)
@@ -230,11 +229,13 @@ class Models:
                 call.answer_tokens = answer.received
                 if answer.over:
                     return
+        for part in answer.finish(reply):
+            yield part
 
-    async def _check_special_tokens(self, member: Member, chat: Chat, prompt: PromptIds) -> None:
+    async def _check_special_tokens(self, member: Member, chat: Chat, prompt_ids: Sequence[int]) -> None:
         """Raise ForgedTokens where a prompt has more special tokens than its template gives to such messages."""
         special, (template, exchange) = member.able.special_ids, member.able.template_specials
-        found = sum(token in special for token in prompt.ids)
+        found = sum(token in special for token in prompt_ids)
         if found <= template + exchange * sum(message.role == "assistant" for message in chat.messages):
             return
         plain = [Message(message.role, "x") for message in chat.messages]

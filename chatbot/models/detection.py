@@ -11,9 +11,9 @@ import structlog
 
 from chatbot.chat import Chat, Message
 from chatbot.models.capabilities import FORMS, Capabilities
-from chatbot.models.endpoint import Endpoint, GenerationEnd, GenerationRequest, PromptIds
+from chatbot.models.endpoint import Endpoint, GenerationRequest
 from chatbot.models.thinking import ThinkingFilter, opens_thinking
-from chatbot.models.wire import Sampling, Thought, TokenizeReply
+from chatbot.models.wire import Sampling, StreamDecoder, Thought, TokenizeReply
 from chatbot.tokens import SAMPLES, SpecialTokens, TokenCounter
 from knowledge.model_connection import AccessDenied, EndpointFailed, RequestRejected
 
@@ -74,8 +74,7 @@ async def _detect(endpoint: Endpoint, seconds: float, able: Capabilities) -> Non
 async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> tuple[Sequence[int], Sequence[int]]:
     """Find the form of a request that the endpoint takes; return the ids of prompt and answer, where it sends them."""
     for omitted in FORMS:
-        # It is not known yet whether the server sends ids: they are looked for.
-        endpoint.capabilities = replace(able, omitted=omitted, token_ids=True)
+        endpoint.capabilities = replace(able, omitted=omitted)
         try:
             return await _ask_word(endpoint, seconds)
         except RequestRejected as exc:
@@ -97,31 +96,29 @@ async def _try_probes(endpoint: Endpoint, seconds: float) -> None:
 
 async def _ask_word(endpoint: Endpoint, seconds: float) -> tuple[Sequence[int], Sequence[int]]:
     """Ask for an answer to one word; return the ids of prompt and answer, where it sends them."""
-    prompt_ids, answer_ids = tuple[int, ...](), list[int]()
-    usage, text, thinks = False, "", False
+    reply, answer_ids, text, thinks = StreamDecoder(), list[int](), "", False
     try:
-        async for part in endpoint.stream(_request(_WORD, _WORD_TOKENS, seconds, priority=1)):
-            if isinstance(part, PromptIds):
-                prompt_ids = part.ids
-            elif isinstance(part, GenerationEnd):  # to its end: some servers never say that an answer is whole
-                usage = part.usage is not None
-            else:
-                answer_ids += part.token_ids
-                thinks, text = thinks or isinstance(part, Thought), text + getattr(part, "text", "")
+        # To its end: some servers never say that an answer is whole.
+        async for part in endpoint.stream(_request(_WORD, _WORD_TOKENS, seconds, priority=1), reply):
+            answer_ids += part.token_ids
+            thinks, text = thinks or isinstance(part, Thought), text + getattr(part, "text", "")
     except RequestRejected as exc:
         if _LIMIT_REACHED not in exc.body:
             raise
     in_text = ThinkingFilter()
     thinks_in_text = in_text.feed(text) + in_text.close() != text
     endpoint.capabilities = replace(
-        endpoint.capabilities, usage=usage, thinks=thinks or thinks_in_text, opens_thinking=not thinks
+        endpoint.capabilities,
+        usage=reply.usage is not None,
+        thinks=thinks or thinks_in_text,
+        opens_thinking=not thinks,
     )
-    return prompt_ids, answer_ids
+    return reply.prompt_ids, answer_ids
 
 
 async def _sends_ids(endpoint: Endpoint, request: GenerationRequest) -> bool:
     try:
-        return any([getattr(part, "token_ids", ()) async for part in endpoint.stream(request)])
+        return any([part.token_ids async for part in endpoint.stream(request)])
     except EndpointFailed:
         return False
 

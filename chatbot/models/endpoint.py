@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 import aiohttp
@@ -28,7 +28,6 @@ from chatbot.models.wire import (
     ModelList,
     Piece,
     ReplyUnreadable,
-    ReportedUsage,
     Sampling,
     StreamDecoder,
     Thought,
@@ -75,24 +74,6 @@ class EndpointStopped(EndpointFailed):
     """The bank has stopped the endpoint."""
 
     outcome = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class PromptIds:
-    """The ids of the rendered prompt, as the endpoint's first chunk has them."""
-
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationEnd:
-    """The last part of a generation; `usage` is the endpoint's own count."""
-
-    finish_reason: Literal["stop", "length"]
-    usage: ReportedUsage | None
-
-
-Part = PromptIds | Piece | Thought | GenerationEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +132,13 @@ class Endpoint(Connection):
         """Permit calls again."""
         self.stopped = False
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Part]:
-        """Generate: parts, then exactly one `GenerationEnd`."""
-        decoder = StreamDecoder()
+    async def stream(
+        self, request: GenerationRequest, decoder: StreamDecoder | None = None
+    ) -> AsyncGenerator[Piece | Thought]:
+        """Generate; `decoder` then has the ids of the prompt, the usage, and how the answer ended."""
+        decoder = decoder or StreamDecoder()
         phase: Phase = "first token"
         first = due = _now() + self.deadlines.first_token(request.chat.tokens)
-        needs_prompt = self.capabilities.token_ids and not request.ids
         body = self._body(request, stream=True, stream_options={"include_usage": True}, return_token_ids=True)
         route = "completions" if request.ids else "chat/completions"
         with self._span(request) as span:
@@ -168,9 +150,6 @@ class Endpoint(Connection):
                 with self.translating_errors():
                     while not (decoder.done or response.content.at_eof()):
                         for choice in decoder.feed(await self._read(response, *_sooner(phase, due, request.until))):
-                            if needs_prompt and decoder.prompt_ids:
-                                yield PromptIds(decoder.prompt_ids)
-                                needs_prompt = False
                             for part in self._parts(choice):
                                 yield part
                                 # A keep-alive, or a chunk with nothing but its role, is no progress.
@@ -183,7 +162,7 @@ class Endpoint(Connection):
             finally:
                 # Does not wait: after a whole answer the connection has gone back to the pool by itself.
                 response.close()
-            yield self._end(decoder, span)
+            self._end(decoder, span)
 
     async def _read(self, response: aiohttp.ClientResponse, phase: Phase, until: float) -> bytes:
         """Return the bytes that are there, or the next ones: `deadline` without its cost for each token."""
@@ -206,8 +185,8 @@ class Endpoint(Connection):
         if text or (ids and not thinking):
             yield Piece(text, ids)
 
-    def _end(self, decoder: StreamDecoder, span: Span) -> GenerationEnd:
-        """Return the end of a whole answer; raise where the stream broke off, or the answer was aborted."""
+    def _end(self, decoder: StreamDecoder, span: Span) -> None:
+        """Raise where the stream broke off, or the answer was aborted."""
         meaning = FINISH_REASONS.get(decoder.finish_reason)
         if meaning == "filtered":
             raise ContentFiltered(f"{self.name}: its content filter ended the answer")
@@ -218,7 +197,6 @@ class Endpoint(Connection):
             span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
             span.set_attribute("gen_ai.usage.output_tokens", usage.completion_tokens)
             span.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens)
-        return GenerationEnd(meaning, decoder.usage)
 
     def _body(self, request: GenerationRequest, **more: object) -> Mapping[str, object]:
         """Return the body of a request with the fields that the endpoint takes."""

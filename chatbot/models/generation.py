@@ -15,9 +15,8 @@ import msgspec
 from chatbot.chat import Chat
 from chatbot.events import Usage
 from chatbot.models.capabilities import Capabilities
-from chatbot.models.endpoint import GenerationEnd, PromptIds
 from chatbot.models.thinking import ThinkingFilter
-from chatbot.models.wire import Piece, ReportedUsage, Sampling, Thought
+from chatbot.models.wire import FINISH_REASONS, Piece, ReportedUsage, Sampling, StreamDecoder, Thought
 
 _MOST_BYTES = 64
 """Of one token of an answer: more is a server that does not keep to the length that it was asked for."""
@@ -120,7 +119,8 @@ class Generation:
     def _start(self, able: Capabilities) -> None:
         self._able = able
         self._kept = self.tokens  # the answer's tokens that the present endpoint got as a part of its prompt
-        self._prompt_ids: Sequence[int] = ()
+        self.prompt_ids: Sequence[int] = ()
+        """Of the present endpoint's rendered prompt, where it sends them."""
         self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.begun)
         self._held_ids: list[int] = []
         self._held_text = ""
@@ -181,14 +181,10 @@ class Generation:
         self._thought_before += kept
         self.unpaid_tokens += self._thinking_tokens - kept + self._held_tokens
 
-    def feed(self, piece: PromptIds | Piece | Thought | GenerationEnd) -> Sequence[Delta | Thought]:
+    def feed(self, piece: Piece | Thought) -> Sequence[Delta | Thought]:
         """Return what is new of a piece that the present endpoint generated; the held-back rest once it is `over`."""
         parts: list[Delta | Thought] = []
-        if isinstance(piece, PromptIds):
-            self._prompt_ids = piece.ids
-        elif isinstance(piece, GenerationEnd):
-            self.finish_reason, self._reported, self.over = piece.finish_reason, piece.usage, True
-        elif isinstance(piece, Thought):
+        if isinstance(piece, Thought):
             self._filter.end_block()
             parts += self._thought(piece.tokens, piece.token_ids)
         elif not (piece.text or self._filter.inside):  # a cut character or a marker, of whatever follows
@@ -201,9 +197,13 @@ class Generation:
                 parts += self._thought(tokens, piece.token_ids)
             else:
                 parts += self._answer(text, tokens, piece.token_ids)
-        if self.over:
-            parts += self._answer(self._filter.close(), 0, ())
-        return parts
+        return [*parts, *self._answer(self._filter.close(), 0, ())] if self.over else parts
+
+    def finish(self, reply: StreamDecoder) -> Iterable[Delta]:
+        """End the answer as the present endpoint has ended it; return the held-back rest."""
+        self.finish_reason = "length" if FINISH_REASONS.get(reply.finish_reason) == "length" else "stop"
+        self._reported, self.over = reply.usage, True
+        return self._answer(self._filter.close(), 0, ())
 
     def _thought(self, tokens: int, ids: Sequence[int]) -> Iterable[Thought]:
         if not self._held_text:  # what came before it, as a cut tag, is part of it
@@ -232,8 +232,8 @@ class Generation:
     def _passed_on(self, text: str) -> Delta:
         """Return a text as a piece of the answer, with the ids that are there."""
         prompt = None
-        if self._able.token_ids and self._prompt_ids and not self._texts:
-            ids = (*self._prompt_ids, *self._thought_ids)
+        if self._able.token_ids and self.prompt_ids and not self._texts:
+            ids = (*self.prompt_ids, *self._thought_ids)
             prompt = self._prompt = _Prompt(self._able.vocabulary, ids, self._thinking_tokens)
         self._held_text = self._held_text[len(text) :]
         tokens = min(self._held_tokens, self._count(text)) if self._held_text else self._held_tokens

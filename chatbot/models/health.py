@@ -1,10 +1,19 @@
-"""Health checks of endpoints: at the start, as they come and go by DNS, while their breaker is open, and for readiness.
+"""Which endpoints are there and serve: at the start, as they come and go by DNS, and while their breaker is open.
 
 An endpoint that is down at the start does not stop it: its breaker starts open. Open breakers are closed by probes in
 the background, which also detect the capabilities again; never by a customer's call.
+
+The name of a headless Service has the addresses of its ready pods, each of which is an endpoint after its capabilities
+were detected. One that is gone gets no more calls, and answers that run there go on. TLS and the Host header keep the
+name: an address has no certificate. Where the name cannot be resolved now, the endpoints stay as they are; an answer
+that says "no such name" means that there are none.
 """
 
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import anyio
 import structlog
@@ -12,9 +21,8 @@ import structlog
 from chatbot.errors import ModelUnavailable
 from chatbot.models.call import Calls
 from chatbot.models.detection import word_request
-from chatbot.models.discovery import Discovery, FollowedName
 from chatbot.models.pool import Member, Pool
-from chatbot.models.settings import ModelsMisconfigured
+from chatbot.models.settings import ModelsFileEntry, ModelsMisconfigured
 from knowledge.breaker import CallResult
 from knowledge.model_connection import AccessDenied, EndpointFailed, WrongModel
 from telemetry.supervision import OnFailure, contained
@@ -27,6 +35,60 @@ _PROBE_EVERY = 1.0
 # The deadline of the questions that find an endpoint's capabilities: a CPU needs seconds for the 16 tokens of one. Of
 # an engine that hangs the first token is late before.
 _DETECTION_SECONDS = 30.0
+_RESOLVE_SECONDS = 4.0
+
+Resolve = Callable[[str], Awaitable[frozenset[str]]]
+"""Returns the addresses of a host; raises `OSError` where it cannot be resolved now."""
+
+
+async def addresses_of(host: str) -> frozenset[str]:
+    """Return the addresses that the system's resolver knows of a host: of IPv4, or where there are none, of IPv6.
+
+    A pod with two families has an address of each, and is one endpoint.
+
+    Raises:
+        OSError: the resolver cannot answer.
+    """
+    try:
+        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        if exc.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            return frozenset()
+        raise
+    addresses = {str(entry[4][0]) for entry in found}
+    return frozenset({a for a in addresses if ipaddress.ip_address(a).version == 4} or addresses)
+
+
+@dataclass
+class FollowedName:
+    """A host whose addresses are endpoints of one entry of the MODELS_FILE."""
+
+    host: str
+    entry: ModelsFileEntry
+    member_at: Callable[[str], Member]
+    members: dict[str, Member] = field(default_factory=dict)
+
+    async def update(self, resolve: Resolve) -> tuple[list[Member], list[Member]]:
+        """Return the members that are new and those that are gone; neither where the host cannot be resolved."""
+        try:
+            with anyio.fail_after(_RESOLVE_SECONDS):
+                addresses = await resolve(self.host)
+        except OSError as exc:  # TimeoutError is one
+            log.warning("model_name_not_resolved", host=self.host, error=str(exc) or type(exc).__name__)
+            return [], []
+        gone = [self.members.pop(address) for address in self.members.keys() - addresses]
+        new = {address: self.member_at(address) for address in sorted(addresses - self.members.keys())}
+        self.members |= new
+        return list(new.values()), gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """The names that are followed, who resolves them, and the seconds between two lookups of a name."""
+
+    resolve: Resolve = addresses_of
+    every: float = 5.0
+    names: tuple[FollowedName, ...] = ()
 
 
 class HealthChecks:

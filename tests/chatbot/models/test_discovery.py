@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.client import Models, open_models
-from chatbot.models.discovery import Discovery, addresses_of
+from chatbot.models.health import Discovery, addresses_of
 from chatbot.models.settings import ModelSettings, ModelsMisconfigured
 from knowledge.breaker import BreakerState
 from knowledge.profiles import read_deadlines

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.models.capabilities import Capabilities
-from chatbot.models.endpoint import PromptIds
 from chatbot.models.generation import Delta, Generation, read_output
 from chatbot.models.thinking import TAGS, ThinkingFilter, opens_thinking
 from chatbot.models.wire import Piece, Sampling
@@ -65,7 +64,7 @@ def test_an_id_is_logged_with_all_of_its_text_where_its_end_may_begin_a_tag() ->
     texts = ["a", " \\[", " x", " <", "th", "is", " [", "T"]
     answer = Generation(CHAT, Sampling(max_tokens=50), most_tokens=50, count=len)
     answer.continue_on(Capabilities(token_ids=True))
-    answer.feed(PromptIds((1,)))
+    answer.prompt_ids = (1,)
     for n, text in enumerate(texts):
         for part in answer.feed(Piece(text, (n,))):
             assert isinstance(part, Delta)
