@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,8 +72,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[
 
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[str, str]) -> Iterator[Cluster]:
-    """Two replicas without checks over both engines."""
-    settings = vllm | {"TURN__GROUNDING": "off", "TURN__MAX_ANSWER_TOKENS": "60"}
+    """Two replicas over both engines."""
+    settings = vllm | {"TURN__ANSWERABILITY__THRESHOLD": "0", "TURN__MAX_ANSWER_TOKENS": "60"}
     with clustered(tmp_path_factory.mktemp("replicas"), f"{redis_url.removesuffix('/0')}/7", **settings) as running:
         yield running
 
@@ -125,19 +126,21 @@ async def test_an_answer_whose_writer_is_killed_goes_on_with_the_same_text(repli
     question, chance = (KOREAN, ENGLISH)[fault_round % 2], random.Random(fault_round)  # noqa: S311  a test's dice
     await replicas.whole()
     async with replicas.client(new_customer()) as http:
+        began = time.monotonic()
         whole = await replicas.ask(http, question)
+        took = time.monotonic() - began
     async with replicas.client(new_customer()) as http:
-        events, k = list[SentEvent](), chance.randrange(1, sum(event.name == "token" for event in whole) // 2)
+        events: list[SentEvent] = []
 
-        async def kill_after_k_tokens() -> None:
+        async def kill_in_mid_answer() -> None:
             await until(lambda: bool(events), 60)
             writer = replicas.replicas[await replicas.owner()]
-            await until(lambda: sum(event.name == "token" for event in events) >= k, 60)
+            await asyncio.sleep(chance.uniform(0, 0.8) * took)
             writer.stop(signal.SIGKILL)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(replicas.follow(http, events, message=question, silence=30))
-            tasks.create_task(kill_after_k_tokens())
+            tasks.create_task(kill_in_mid_answer())
     assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
     assert text_of(events) == text_of(whole)
 
