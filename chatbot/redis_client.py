@@ -74,7 +74,12 @@ class RedisBreaker:
         self._ping = ping
         self._asked: _Asked | None = None
         self._next_probe: float | None = None
-        self._back_at = -math.inf
+        self._away_at = self._back_at = -math.inf
+
+    @property
+    def away_for(self) -> float:
+        """For how many seconds commands have been refused; 0 where they are let through."""
+        return self._clock() - self._away_at if self.is_open else 0.0
 
     @property
     def back_for(self) -> float:
@@ -156,6 +161,7 @@ class RedisBreaker:
     def _open(self, exc: BaseException) -> None:
         if self._next_probe is None:
             log.warning("redis_away", error=type(exc).__name__)
+            self._away_at = self._clock()
         self._next_probe = self._clock() + self._settings.probe_every
 
     def _close(self) -> None:

@@ -323,7 +323,7 @@ async def trip(breaker: RedisBreaker) -> None:
 async def test_a_key_that_was_written_late_lives_no_longer_than_the_log_of_its_answer(redis: Redis) -> None:
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.1, probe_every=0.05, probe_timeout=1))
     deferred, begin = DeferredWrites(DeferredSettings()), Beginner(redis, customer())
-    keys = IdempotencyKeys(redis, breaker, IdempotencySettings(insist=0.01), deferred=deferred)
+    keys = IdempotencyKeys(redis, breaker, IdempotencySettings(insist=1e-6), deferred=deferred)
     await trip(breaker)
     first = await keys.begin_once(begin.who, "k", "d", begin)
     assert deferred.waiting
@@ -373,6 +373,33 @@ async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_f
         tasks.start_soon(wait)
         await anyio.sleep(0.2)  # it has seen the claim
         await trip(breaker)
+        go_on.set()
+    assert [result.answer_id for result in joined] == begin.begun
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["runs", "is being accepted"])
+async def test_a_replica_that_cannot_ask_redis_for_a_moment_joins_the_answer_of_another(
+    redis: Redis, bound: bool
+) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    begin, go_on, joined = Beginner(redis, customer()), anyio.Event(), list[BegunAnswer]()
+
+    async def first() -> BegunAnswer:
+        begun = await begin()
+        await go_on.wait()
+        return begun
+
+    async def second() -> None:
+        joined.append(await keys_of(redis, breaker).begin_once(begin.who, "k", "d", begin))
+
+    if bound:
+        go_on.set()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(replica(redis).begin_once, begin.who, "k", "d", first)
+        await claimed(redis, begin.who)
+        await trip(breaker)
+        tasks.start_soon(second)
+        await anyio.wait_all_tasks_blocked()
         go_on.set()
     assert [result.answer_id for result in joined] == begin.begun
 
