@@ -122,11 +122,10 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
     """
     app.state.draining = True
     services: Services = app.state.services
-    services.answers.begin_draining()
+    services.answers.writers.begin_draining()
     try:
         with anyio.move_on_after(seconds):
-            await services.answers.drained()
-            await services.deferred.drained()
+            await services.answers.writers.drained()
     finally:
         with anyio.move_on_after(services.settings.finish_timeout + 1, shield=True), suppress(StoreUnavailable):
             await services.answers.hand_over()

@@ -12,7 +12,7 @@ once more when it is seen to have forgotten something.
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import anyio
@@ -24,9 +24,7 @@ from telemetry.supervision import OnFailure, contained, uncounted
 
 T = TypeVar("T")
 WriteKind = Literal["settlement", "history", "key", "log"]
-"""What is written late; `key`: an Idempotency-Key is bound, `log`: the last events (`chatbot.streams` keeps those)."""
-StoreMemory = Literal["whole", "forgetful"]
-"""Whether a store has everything that it took, or has forgotten its last moments."""
+"""What is written late; `key`: an Idempotency-Key is bound or freed, `log`: the last events of an answer."""
 log = structlog.get_logger(__name__)
 
 
@@ -44,13 +42,18 @@ class DeferredSettings(BaseModel, frozen=True):
     )
 
 
-@dataclass(slots=True, eq=False)
-class Deferred:
-    """A write that waits, or was done, since a time of the monotonic clock."""
+@dataclass(frozen=True, slots=True, eq=False)
+class DeferredWrite:
+    """A write that waits, or was done, since a time of the monotonic clock; `lost` is called if it is given up."""
 
     kind: WriteKind
     write: Callable[[], Awaitable[object]]
+    lost: Callable[[], None] = lambda: None
     since: float = field(default_factory=time.monotonic)
+
+    def again(self) -> "DeferredWrite":
+        """Return the same write as of now."""
+        return replace(self, since=time.monotonic())
 
 
 class DeferredWrites:
@@ -66,8 +69,8 @@ class DeferredWrites:
         self._settings = settings
         self._on_lost = on_lost
         self._on_failure = on_failure
-        self._waiting: list[Deferred] = []
-        self._done: deque[Deferred] = deque(maxlen=settings.most)
+        self._waiting: list[DeferredWrite] = []
+        self._done: deque[DeferredWrite] = deque(maxlen=settings.most)
         self._none_waits = anyio.Event()
 
     @property
@@ -81,41 +84,42 @@ class DeferredWrites:
             try:
                 written = await write()
             except StoreUnavailable:
-                self.defer(kind, write)
+                self.defer(DeferredWrite(kind, write))
                 return None
-            self.note_done(kind, write)
+            self.note_done(DeferredWrite(kind, write))
             return written
         self._on_lost(kind)
         return None
 
-    def note_done(self, kind: WriteKind, write: Callable[[], Awaitable[object]]) -> None:
-        """Have a write that was done done again, should its store forget it within `again` seconds."""
-        self._done.append(Deferred(kind, write))
+    def note_done(self, done: DeferredWrite) -> None:
+        """Remember a completed write, to be repeated where its store forgets it within `again` seconds."""
+        self._done.append(done)
 
-    def store_seen(self, memory: StoreMemory) -> None:
-        """Take note that the store answers, and whether it has forgotten its last moments."""
-        if memory == "forgetful":
-            log.warning("writes_done_again", writes=len(self._done))
-            self._waiting += [Deferred(done.kind, done.write) for done in self._done]
+    def store_seen(self, *, lost_writes: bool) -> None:
+        """Note that the store answers; repeat the last writes where it has lost some."""
+        if lost_writes:
+            log.warning("redis_data_loss_detected", writes=len(self._done))
+            self._waiting += [done.again() for done in self._done]
             self._done.clear()
         oldest = time.monotonic() - self._settings.again
         while self._done and self._done[0].since < oldest:
             self._done.popleft()
 
-    def defer(self, kind: WriteKind, write: Callable[[], Awaitable[object]]) -> None:
+    def defer(self, deferred: DeferredWrite) -> None:
         """Queue a write and retry it until its store accepts it."""
-        self._waiting.append(Deferred(kind, write))
-        log.warning("write_deferred", kind=kind, waiting=self.waiting)
+        self._waiting.append(deferred)
+        log.warning("write_deferred", kind=deferred.kind, waiting=self.waiting)
         if self.waiting > self._settings.most:
             self._lose(self._waiting[0])
 
-    def _lose(self, deferred: Deferred) -> None:
+    def _lose(self, deferred: DeferredWrite) -> None:
         self._waiting.remove(deferred)
         log.error("write_lost", kind=deferred.kind)
         self._on_lost(deferred.kind)
+        deferred.lost()
 
     async def retry_forever(self) -> None:
-        """Try what waits, again and again."""
+        """Retry what waits until cancelled."""
         while True:
             await anyio.sleep(self._settings.every)
             await self.retry()
@@ -132,7 +136,7 @@ class DeferredWrites:
             self._none_waits.set()
             self._none_waits = anyio.Event()
 
-    async def _try(self, deferred: Deferred) -> bool:
+    async def _try(self, deferred: DeferredWrite) -> bool:
         """Try a write, which waits no more unless its store is still away; return whether it is not."""
         with contained(deferred.kind, self._on_failure):
             try:
@@ -141,7 +145,7 @@ class DeferredWrites:
                 return False
             if deferred in self._waiting:
                 self._waiting.remove(deferred)
-            self.note_done(deferred.kind, deferred.write)
+            self.note_done(deferred.again())
             return True
         if deferred in self._waiting:
             self._lose(deferred)

@@ -241,19 +241,11 @@ class RedisSettings(BaseModel, frozen=True):
     """A process's connections to Redis; the deadline of a command is the breaker's."""
 
     max_connections: PositiveInt = Field(64, description="connections: of one process to Redis")
-    max_readers: PositiveInt = Field(
-        1000,
-        description="connections: for readers of answers that another replica writes; each blocks one while it waits",
-    )
     breaker: RedisBreakerSettings = RedisBreakerSettings()
 
     def for_pings(self) -> "RedisSettings":
         """Return the settings of the client for the breaker's pings."""
         return self.model_copy(update={"max_connections": 1})
-
-    def for_readers(self) -> "RedisSettings":
-        """Return the settings of the client for blocking reads."""
-        return self.model_copy(update={"max_connections": self.max_readers})
 
 
 @asynccontextmanager

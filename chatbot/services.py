@@ -21,7 +21,7 @@ from chatbot.records import TurnFinished
 from chatbot.retrieval import Retrieval
 from chatbot.screener import Screener
 from chatbot.shadow import Shadow
-from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys
+from chatbot.streams import AnswerLog, Answers, IdempotencyKeys
 from edge.sign_in import SignIn
 from knowledge.bank import Banks
 from knowledge.identity import Authenticator
@@ -78,7 +78,7 @@ class Services:
     authenticator: Authenticator
     admission: Admission
     answer_cache: AnswerCache
-    answers: AnswerRegistry
+    answers: Answers
     answer_log: AnswerLog
     audit: Audit
     banks: Banks

@@ -29,7 +29,7 @@ from chatbot.reads import ReadSettings
 from chatbot.redis_client import RedisSettings
 from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
-from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, IdempotencySettings
+from chatbot.streams import AnswerLogSettings, AnswerSettings, IdempotencySettings
 from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number, wrong_settings
 from edge.sign_in import OidcSettings
 from knowledge.bank import BankFile
@@ -177,7 +177,7 @@ class Settings(EncryptedSettings):
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
-    answers: AnswerRegistrySettings = AnswerRegistrySettings()
+    answers: AnswerSettings = AnswerSettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
     deferred: DeferredSettings = DeferredSettings()
     drift: DriftSettings = DriftSettings()

@@ -517,7 +517,7 @@ async def finish(answering: Answering) -> None:
     with anyio.CancelScope(shield=True):
         if not await live.confirm_ownership(outcome(state)):
             return
-        state.as_published(turn, live.published, broken=live.broken)
+        state.as_published(turn, live.published, broken=live.stage == "broken")
         limits = await settle(answering)
         await remember_answer(answering)
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):

@@ -35,7 +35,7 @@ from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
 from chatbot.settings import Settings
 from chatbot.shadow import Shadow
-from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys, open_pipelined_connection
+from chatbot.streams import AnswerLog, AnswerParts, Answers, IdempotencyKeys, open_pipelined_connection
 from chatbot.takeover import resume
 from chatbot.tokens import TokenCounter
 from edge.sign_in import SignIn, open_sign_in
@@ -109,15 +109,16 @@ async def open_services(
             authenticator=authenticator,
             admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
-            answers=AnswerRegistry(
-                answer_log,
-                tasks,
-                settings.answers,
+            answers=Answers.of(
+                AnswerParts(
+                    log=answer_log,
+                    tasks=tasks,
+                    settings=settings.answers,
+                    deferred=deferred,
+                    on_failure=metrics.task_failed,
+                    person=banks.each(person_of),
+                ),
                 on_taken=metrics.answer_taken,
-                on_lost=metrics.write_lost,
-                on_failure=metrics.task_failed,
-                on_store_seen=deferred.store_seen,
-                person=banks.each(person_of),
             ),
             answer_log=answer_log,
             audit=audit,
@@ -224,13 +225,9 @@ async def open_breaker(settings: Settings) -> AsyncGenerator[RedisBreaker]:
 
 @asynccontextmanager
 async def open_answer_log(settings: Settings, redis: Redis, breaker: RedisBreaker) -> AsyncGenerator[AnswerLog]:
-    """Open the answer log, with a connection of its own for appends and a client of its own for blocking reads."""
-    url = settings.redis_url.get_secret_value()
-    async with (
-        open_pipelined_connection(redis) as pipelined,
-        open_redis(url, settings.redis.for_readers(), settings.redis_tls) as readers,
-    ):
-        yield AnswerLog(redis, breaker, settings.answer_log, pipelined=pipelined, readers=readers)
+    """Open the answer log, with a connection of its own for appends."""
+    async with open_pipelined_connection(redis) as pipelined:
+        yield AnswerLog(redis, breaker, settings.answer_log, pipelined=pipelined)
 
 
 @asynccontextmanager
@@ -302,7 +299,7 @@ def start_beside(
     longest = settings.turn.longest_answer + settings.idempotency.lease
     abandoned = AbandonedOpenings(services.audit, services.answer_log, after=longest, now=services.now)
     work: dict[str, Callable[[], Awaitable[None]]] = {
-        "leases": partial(services.answers.maintain_leases, partial(resume, services=services)),
+        "leases": partial(services.answers.takeover.maintain_leases, partial(resume, services=services)),
         "places": services.admission.notify_forever,
         "deferred": services.deferred.retry_forever,
         "drift": services.drift.watch,

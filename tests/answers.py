@@ -1,10 +1,16 @@
 """Customers, and the events of an answer before they go over the wire."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 from uuid import uuid4
 
+from anyio.abc import TaskGroup
+
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.events import Done, Event, FinishReason, Token, Usage
+from chatbot.streams import AnswerLog, AnswerParts, Answers, AnswerSettings
 from knowledge.identity import Principal
+from telemetry.supervision import OnFailure, uncounted
 
 
 def customer(sub: str = "lee", tenant: str | None = None) -> Principal:
@@ -20,3 +26,23 @@ def done(reason: FinishReason = FinishReason.STOP, *, usage: Usage | None = None
 def text_of(events: Iterable[Event]) -> str:
     """Return the answer's text."""
     return "".join(event.text for event in events if isinstance(event, Token))
+
+
+def answers_of(
+    log: AnswerLog,
+    tasks: TaskGroup,
+    settings: AnswerSettings,
+    *,
+    deferred: DeferredWrites | None = None,
+    on_taken: Callable[[Any], None] = lambda _: None,
+    on_failure: OnFailure = uncounted,
+    person: Callable[[str], str] = lambda _: "",
+) -> Answers:
+    """Return the answers of a process, which retries what Redis did not take twenty times a second."""
+    if deferred is None:
+        deferred = DeferredWrites(DeferredSettings(every=0.05), on_failure=on_failure)
+        tasks.start_soon(deferred.retry_forever)
+    parts = AnswerParts(
+        log=log, tasks=tasks, settings=settings, deferred=deferred, on_failure=on_failure, person=person
+    )
+    return Answers.of(parts, on_taken=on_taken)

@@ -10,7 +10,7 @@ from chatbot.drift import DriftWatch
 from chatbot.limits import Ledger
 from chatbot.models import Models
 from chatbot.services import Services
-from chatbot.streams import AnswerRegistry
+from chatbot.streams import Answers
 from edge.sign_in import SignIn
 from knowledge.identity import Authenticator
 from knowledge.service_keys import ServiceKeys
@@ -37,7 +37,7 @@ def part(of: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
     return dependency
 
 
-TheAnswers = Annotated[AnswerRegistry, Depends(part(lambda services: services.answers))]
+TheAnswers = Annotated[Answers, Depends(part(lambda services: services.answers))]
 TheAuthenticator = Annotated[Authenticator, Depends(part(lambda services: services.authenticator))]
 TheDrift = Annotated[DriftWatch, Depends(part(lambda services: services.drift))]
 TheHistory = Annotated[History, Depends(part(lambda services: services.history))]

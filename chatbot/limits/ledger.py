@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
 
-from chatbot.deferred import DeferredWrites
+from chatbot.deferred import DeferredWrite, DeferredWrites
 from chatbot.errors import ChatError, RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.attempts import Attempts
@@ -210,7 +210,7 @@ class Ledger:
         except ChatError:
             if may_be_executed:
                 refused = reservation(limits=self._quota_limits(claim.scopes), local=True)
-                self._deferred.defer("settlement", partial(self.settle, refused, Usage()))
+                self._deferred.defer(DeferredWrite("settlement", partial(self.settle, refused, Usage())))
             raise
 
     async def _reserve_in_redis(self, caller: Caller, claim: QuotaClaim, lease_seconds: float) -> Limits:

@@ -4,22 +4,27 @@ An event is in the log before it is on the wire; the holder of the answer's leas
 (docs/decisions/0005-leases-and-epochs.md).
 """
 
+from chatbot.streams.answers import Answers
 from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, TakenOver
 from chatbot.streams.pipelined_connection import open_pipelined_connection
-from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
+from chatbot.streams.readers import Readers
+from chatbot.streams.writers import AnswerParts, AnswerSettings
 
 __all__ = [
     "AnswerId",
     "AnswerLog",
     "AnswerLogSettings",
-    "AnswerRegistry",
-    "AnswerRegistrySettings",
+    "AnswerParts",
+    "AnswerSettings",
+    "Answers",
     "BegunAnswer",
     "IdempotencyKeys",
     "IdempotencySettings",
     "LiveAnswer",
+    "LogOpening",
+    "Readers",
     "TakenOver",
     "open_pipelined_connection",
 ]

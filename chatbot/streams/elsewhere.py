@@ -1,79 +1,72 @@
-"""Following answers that other replicas write: one read of the log for each in a process, shared by all who follow.
+"""Following answers that other replicas write: one poll of the log for all of them, whoever and however many follow.
 
-A read begins behind the last event that its first follower has; whoever needs earlier events fetches those alone. Each
-second one command asks, for all reads of a tenant, whether their writers still live.
+It begins, for each answer, behind the last event that its first follower has; who needs earlier events fetches those
+alone. At least each second one command a tenant asks whether the writers still live.
 """
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import anyio
-import structlog
-from anyio.abc import TaskGroup
 
 from chatbot.errors import ChatError, LogLost, NotFound, StoreUnavailable
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerProgress, LogEntry
+from chatbot.streams.log import AnswerId, AnswerProgress, LogEntry
+from chatbot.streams.writers import AnswerParts
 from knowledge.identity import Principal
-from telemetry.supervision import OnFailure, contained
+from telemetry.supervision import contained
 
-log = structlog.get_logger(__name__)
-
-_RETRY_SECONDS = 0.25
+POLL_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 """Between two looks at all writers, at most; a mark "read" counts for longer (`chatbot.streams.log`)."""
-_SOON_SECONDS = 0.1
-"""How long a read waits for entries where the writer is silent or has ended the answer."""
+_SOON_SECONDS = 0.25
+"""Until the next look where a lease has lapsed, or Redis cannot be asked."""
 TakeOver = Callable[[str, AnswerId], Awaitable[bool]]
 """Takes over an answer of a tenant whose writer's lease has lapsed; returns whether this process writes it now."""
 
 
+@dataclass(eq=False)
 class SharedRead:
     """What is read of one answer: its entries after number `start`; it is over at the last, or where it failed."""
 
-    def __init__(self, who: Principal, start: int) -> None:
-        self.who = who
-        self.start = start
-        self.scope = anyio.CancelScope()
-        self.waiting = anyio.CancelScope()
-        """Of the wait for entries: its deadline is the end of the writer's lease, as far as that is known."""
-        self.followers = 0
-        self.entries: list[LogEntry] = []
-        self.over = False
-        self._look_before = (0, start)
-        """How many entries the log had then, and the last that was read."""
-        self.was_there = False
-        self.error: ChatError | None = None
-        self._grown = anyio.Event()
+    who: Principal
+    start: int
+    followers: int = 0
+    entries: list[LogEntry] = field(default_factory=list)
+    over: bool = False
+    error: ChatError | None = None
+    was_there: bool = False
+    is_taken_over: bool = False
+    """Whether its takeover is under way."""
+    failing_since: float | None = None
+    grown: anyio.Event = field(default_factory=anyio.Event)
 
     @property
     def after(self) -> int:
         """The number of the last entry that was read."""
         return self.entries[-1].n if self.entries else self.start
 
-    def wait_on(self, progress: AnswerProgress | None, now: float) -> None:
-        """Wait for entries until the lease ends; no longer where nothing came of what the log had at the look before.
-
-        A connection that died without a word brings nothing.
-        """
-        left = progress.lease_left if progress is not None else None
-        had, after = self._look_before
-        self._look_before = (progress.events if progress is not None else 0, self.after)
-        brings_nothing = had > self.after == after
-        self.waiting.deadline = now if left is None or brings_nothing else now + left
-
     def add(self, entries: list[LogEntry]) -> None:
         self.entries += entries
+        self.over, self.failing_since = entries[-1].event.ends, None
         self._wake()
 
     def end(self, error: ChatError | None = None) -> None:
-        """End the read; followers look anew for who has the answer, or get the error."""
+        """End the read; followers look for who has the answer, or get the error."""
         if not self.over:
             self.over, self.error = True, error
             self._wake()
 
+    def end_unless_it_heals(self, error: ChatError, now: float, patience: float) -> None:
+        """End the read with an error that has lasted for longer than the patience, in seconds."""
+        if self.failing_since is None:
+            self.failing_since = now
+        if now - self.failing_since >= patience:
+            self.end(error)
+
     def _wake(self) -> None:
-        grown, self._grown = self._grown, anyio.Event()
+        grown, self.grown = self.grown, anyio.Event()
         grown.set()
 
     async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
@@ -91,37 +84,23 @@ class SharedRead:
                 if self.error is not None:
                     raise self.error
                 return
-            await self._grown.wait()
+            await self.grown.wait()
 
 
 class ReadsElsewhere:
     """The answers that this process reads for its followers while another replica writes them."""
 
-    def __init__(
-        self,
-        answer_log: AnswerLog,
-        tasks: TaskGroup,
-        *,
-        patience: float,
-        take_over: TakeOver,
-        on_failure: OnFailure,
-    ) -> None:
-        """`patience` is how many seconds a read waits for Redis to come back."""
-        self._log = answer_log
-        self._tasks = tasks
-        self._patience = patience
+    def __init__(self, parts: AnswerParts, take_over: TakeOver) -> None:
+        self._parts = parts
+        self._log = parts.log
         self._take_over = take_over
-        self._on_failure = on_failure
         self._reads: dict[AnswerId, SharedRead] = {}
-        self._looking = False
+        self._polling = False
+        self._look_at = 0.0
 
     def __len__(self) -> int:
         """Return how many answers are read."""
         return len(self._reads)
-
-    def __contains__(self, answer_id: AnswerId) -> bool:
-        """Return whether an answer is read."""
-        return answer_id in self._reads
 
     async def follow(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`, until the last one or until this process writes the answer.
@@ -132,12 +111,12 @@ class ReadsElsewhere:
             StoreUnavailable: Redis has been away for too long.
         """
         read = self._reads.get(answer_id)
-        if read is None or read.over:
+        if read is None:
             read = self._reads[answer_id] = SharedRead(who, after)
-            self._tasks.start_soon(self._run, answer_id, read)
-            if not self._looking:
-                self._looking = True
-                self._tasks.start_soon(self._keep_looking)
+            self._look_at = 0.0
+            if not self._polling:
+                self._polling = True
+                self._parts.tasks.start_soon(self._poll)
         elif (read.who.tenant, read.who.sub) != (who.tenant, who.sub):
             raise NotFound("there is no such answer")
         read.followers += 1
@@ -151,132 +130,113 @@ class ReadsElsewhere:
         finally:
             read.followers -= 1
             if not read.followers:
-                self._leave(answer_id, read)
+                self._end(answer_id, read)
 
     async def _earlier(self, who: Principal, answer_id: AnswerId, *, after: int, before: int) -> list[LogEntry]:
         """Return some of the entries from behind `after` to `before`.
 
         Raises:
             LogLost: there are none.
-            StoreUnavailable: Redis cannot be asked.
         """
         entries = await self._log.entries(who.tenant, answer_id, after=after, until=before)
         if not entries:
             raise LogLost(f"the log has lost what followed event {after}")
         return entries
 
-    def _leave(self, answer_id: AnswerId, read: SharedRead) -> None:
-        read.end()
-        read.scope.cancel()
+    def _end(self, answer_id: AnswerId, read: SharedRead, error: ChatError | None = None) -> None:
+        read.end(error)
         if self._reads.get(answer_id) is read:
             del self._reads[answer_id]
 
-    def end_all(self) -> None:
-        """End every read: this process goes."""
+    def end_all(self, error: ChatError | None = None) -> None:
+        """End every read: this process goes, or has met a bug."""
         for answer_id, read in tuple(self._reads.items()):
-            self._leave(answer_id, read)
+            self._end(answer_id, read, error)
 
-    async def _run(self, answer_id: AnswerId, read: SharedRead) -> None:
-        with read.scope, contained("reader", self._on_failure):
-            try:
-                await self._read(answer_id, read)
-            except ChatError as exc:
-                read.end(exc)
-        read.end(ChatError())
-        if self._reads.get(answer_id) is read:
-            del self._reads[answer_id]
-
-    async def _read(self, answer_id: AnswerId, read: SharedRead) -> None:
-        """Read until the last event, or until the answer was taken over by this process.
-
-        Raises:
-            ChatError: the read cannot go on.
-        """
-        away_since: float | None = None
-        while not read.over:
-            try:
-                await self._read_more(answer_id, read)
-            except (StoreUnavailable, NotFound) as exc:
-                if isinstance(exc, NotFound) and not await self._may_come_back(answer_id, read):
-                    raise
-                away_since = away_since or anyio.current_time()
-                if anyio.current_time() - away_since >= self._patience:
-                    raise
-                await anyio.sleep(_RETRY_SECONDS)
-            else:
-                away_since = None
-
-    async def _may_come_back(self, answer_id: AnswerId, read: SharedRead) -> bool:
-        """Return whether an answer that is not there any more may only be forgotten: its writer then brings it back."""
+    async def _poll(self) -> None:
+        """Read what is followed, while anything is."""
         try:
-            return read.was_there and not await self._log.was_deleted(read.who.tenant, answer_id)
-        except StoreUnavailable:
-            return read.was_there
-
-    async def _read_more(self, answer_id: AnswerId, read: SharedRead) -> None:
-        """Read until the writer's lease ends, and take the answer over where it has lapsed.
-
-        Raises:
-            NotFound: there is no such answer any more.
-            LogLost: the answer has ended, without a last event after those read.
-            StoreUnavailable: Redis cannot be asked.
-        """
-        progress = await self._log.touch(read.who, answer_id, "read")
-        read.was_there = True
-        left = progress.lease_left
-        if left is not None and left <= 0 and await self._take_over(read.who.tenant, answer_id):
-            read.end()
-            return
-        if left is not None and left > 0:
-            with anyio.move_on_after(left) as read.waiting:
-                while not read.over:
-                    await self._read_next(answer_id, read, self._log.block_seconds)
-            return
-        while await self._read_next(answer_id, read, _SOON_SECONDS):
-            if read.over:
-                return
-        if left is None:
-            raise LogLost(f"the log ends at event {progress.events}")
-
-    async def _read_next(self, answer_id: AnswerId, read: SharedRead, wait: float) -> bool:
-        """Wait for entries, at most so many seconds; return whether there were any. The last one ends the read.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
-        entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=wait)
-        read.add(entries)
-        if entries and entries[-1].event.ends:
-            read.end()
-        return bool(entries)
-
-    # --- the writers of what is read ---------------------------------------------------------------------------------
-
-    async def _keep_looking(self) -> None:
-        """Look at the writers of all reads again and again, while there are reads."""
-        try:
-            seconds = between = min(_LOOK_SECONDS, self._log.lease_seconds / 2)
             while self._reads:
-                await anyio.sleep(seconds)
-                seconds = min(_RETRY_SECONDS, between)
-                with contained("reader", self._on_failure), suppress(StoreUnavailable):
-                    await self._look()
-                    seconds = between
+                with contained("reader", self._parts.on_failure):
+                    await self._read_all()
+                    self._reads = {answer_id: read for answer_id, read in self._reads.items() if not read.over}
+                    await anyio.sleep(POLL_SECONDS)
+                    continue
+                self.end_all(ChatError())
         finally:
-            self._looking = False
+            self._polling = False
 
-    async def _look(self) -> None:
-        """Leave the readers' marks, and let each read wait for as long as its writer's lease lasts now.
+    async def _read_all(self) -> None:
+        """Read what the logs have by now, and judge the reads that it does not end by what their writers do."""
+        now, reads = anyio.current_time(), dict(self._reads)
+        try:
+            looked = await self._look(reads, now) if now >= self._look_at else {}
+            new = await self._log.read_all({key: (read.who.tenant, read.after) for key, read in reads.items()})
+        except StoreUnavailable as exc:
+            self._look_at = now + _SOON_SECONDS
+            for read in reads.values():
+                read.end_unless_it_heals(exc, now, self._parts.settings.patience)
+        else:
+            for answer_id, entries in new.items():
+                reads[answer_id].add(entries)
+            for answer_id, progress in looked.items():
+                if not reads[answer_id].over:
+                    await self._judge(answer_id, reads[answer_id], progress, brought=answer_id in new)
+
+    async def _look(self, reads: dict[AnswerId, SharedRead], now: float) -> dict[AnswerId, AnswerProgress | None]:
+        """Leave the readers' marks, and return how far the answers are.
 
         Raises:
-            StoreUnavailable: Redis cannot be asked; the reads wait until the ends of the leases that they know.
+            StoreUnavailable: Redis cannot be asked.
         """
+        self._look_at = now + min(_LOOK_SECONDS, self._log.lease_seconds / 2)
         subs: defaultdict[str, dict[AnswerId, str]] = defaultdict(dict)
-        for answer_id, read in self._reads.items():
+        for answer_id, read in reads.items():
             subs[read.who.tenant][answer_id] = read.who.sub
+        looked: dict[AnswerId, AnswerProgress | None] = {}
         for tenant, of_tenant in subs.items():
-            told = await self._log.touch_all(tenant, of_tenant, "read")
-            now = anyio.current_time()
-            for answer_id, progress in told.items():
-                if answer_id in self._reads:
-                    self._reads[answer_id].wait_on(progress, now)
+            looked |= await self._log.touch_all(tenant, of_tenant, "read")
+        return looked
+
+    async def _judge(
+        self, answer_id: AnswerId, read: SharedRead, progress: AnswerProgress | None, *, brought: bool
+    ) -> None:
+        """End a read that brings nothing any more, and take its answer over where its writer is dead."""
+        now = anyio.current_time()
+        if progress is None:
+            # What is only forgotten its writer brings back.
+            patience = (
+                self._parts.settings.patience
+                if read.was_there and not await self._was_deleted(answer_id, read)
+                else 0.0
+            )
+            read.end_unless_it_heals(NotFound("there is no such answer"), now, patience)
+            return
+        read.was_there, read.failing_since = True, None
+        left = progress.lease_left
+        if left is None and not brought:
+            read.end(LogLost(f"the log ends at event {progress.events}"))
+        elif left is None or left <= 0:
+            self._look_at = min(self._look_at, now + _SOON_SECONDS)
+        else:
+            self._look_at = min(self._look_at, now + left)
+        if left is not None and left <= 0 and not read.is_taken_over:
+            read.is_taken_over = True
+            self._parts.tasks.start_soon(self._succeed, answer_id, read)
+
+    async def _was_deleted(self, answer_id: AnswerId, read: SharedRead) -> bool:
+        with suppress(StoreUnavailable):
+            return await self._log.was_deleted(read.who.tenant, answer_id)
+        return False
+
+    async def _succeed(self, answer_id: AnswerId, read: SharedRead) -> None:
+        """Take an answer over whose writer is dead; its followers then read it from memory."""
+        is_bug = True
+        with contained("reader", self._parts.on_failure):
+            with suppress(StoreUnavailable):
+                if await self._take_over(read.who.tenant, answer_id):
+                    self._end(answer_id, read)
+            is_bug = False
+        read.is_taken_over = False
+        if is_bug:
+            self._end(answer_id, read, ChatError())

@@ -10,7 +10,6 @@ unread because its readers left. While Redis is away a key binds in this process
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -130,17 +129,15 @@ class IdempotencyKeys:
         except TimeoutError as exc:
             raise Overloaded(_STILL_CLAIMED, retry_after=1) from exc
         try:
-            insist = self._settings.insist
             try:
                 claim = holders.bound or self._unwritten.get(request.key) or await self._claimed(request)
             except StoreUnavailable:
-                # The claim may have been made, its reply only late: its end is sent once.
-                claim, insist = request.claim, 0
+                claim = request.claim  # it may have been made, its reply only late
             if claim.digest != request.claim.digest:
                 raise KeyReused
             if claim.answer_id is not None:
                 return BegunAnswer(claim.answer_id, None, joined=True)
-            begun = await self._begin(request, insist=insist)
+            begun = await self._begin(request)
             holders.bound = msgspec.structs.replace(request.claim, answer_id=begun.answer_id)
             return begun
         finally:
@@ -157,7 +154,7 @@ class IdempotencyKeys:
         another_began = False
         while (now := time.monotonic()) < deadline:
             try:
-                claim = await self._try_to_claim(request)
+                claim = await self._try_to_claim(request, request.claim, lease_seconds=self._settings.lease)
             except StoreUnavailable:
                 failing_since = min(failing_since, now)
                 # One command that is late in a busy process is no outage: another replica may hold the key.
@@ -173,78 +170,50 @@ class IdempotencyKeys:
             await anyio.sleep(self._settings.look_every)
         raise Overloaded(_STILL_CLAIMED, retry_after=1)
 
-    async def _try_to_claim(self, request: KeyRequest) -> KeyClaim:
-        """Return the claim that the key holds now: the request's own, or an earlier one.
+    async def _try_to_claim(self, request: KeyRequest, claim: KeyClaim, *, lease_seconds: float) -> KeyClaim:
+        """Return the claim that the key holds now: this one, or an earlier one.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        named = {
-            "lease_ms": round(self._settings.lease * 1000),
-            "answers": answer_key(request.tenant, AnswerId("")),
-        }
-        args = [msgspec.msgpack.encode(named), msgspec.json.encode(request.claim)]
+        named = {"lease_ms": round(lease_seconds * 1000), "answers": answer_key(request.tenant, AnswerId(""))}
+        args = [msgspec.msgpack.encode(named), msgspec.json.encode(claim)]
         standing = await self._breaker.call(lambda: self._claim(keys=[request.key], args=args))
-        return request.claim if standing is None else msgspec.json.decode(standing, type=KeyClaim)
+        return claim if standing is None else msgspec.json.decode(standing, type=KeyClaim)
 
-    async def _begin(self, request: KeyRequest, *, insist: float) -> BegunAnswer:
+    async def _begin(self, request: KeyRequest) -> BegunAnswer:
         bound: KeyClaim | None = None
         try:
             # A claim that lapsed may be another request's: half the lease is left for what cannot be interrupted.
             with anyio.fail_after(self._settings.lease / 2):
                 begun = await request.begin()
             bound = msgspec.structs.replace(request.claim, answer_id=begun.answer_id)
+            self._unwritten[request.key] = bound
+            while len(self._unwritten) > _MOST_UNWRITTEN:
+                del self._unwritten[next(iter(self._unwritten))]
         except TimeoutError as exc:
             raise Overloaded(retry_after=1) from exc
         finally:
             with anyio.CancelScope(shield=True):
-                await self._replace(request, bound, insist=insist)
+                await self._deferred.write("key", partial(self._end_claim, request, bound))
         return begun
 
-    async def _replace(self, request: KeyRequest, bound: KeyClaim | None, *, insist: float) -> None:
-        """Put the bound claim in the claim's place, or remove it.
-
-        Tried for `insist` seconds while Redis is away. After that a claim that is to be removed lapses by itself; one
-        that is bound is joined in this process, and written once Redis is back.
-        """
-        deadline = time.monotonic() + insist
-        replacement = b"" if bound is None else msgspec.json.encode(bound)
-        args = [
-            msgspec.msgpack.encode({"keep_seconds": _KEEP_SECONDS}),
-            msgspec.json.encode(request.claim),
-            replacement,
-        ]
-        while True:
-            with suppress(StoreUnavailable):
-                replaced = await self._breaker.call(lambda: self._end(keys=[request.key], args=args))
-                if bound is not None:
-                    bind = partial(self._bind_late, request, bound)
-                    if not replaced:  # Redis has forgotten the claim
-                        await bind()
-                    self._deferred.note_done("key", bind)
-                return
-            if time.monotonic() >= deadline:
-                if bound is not None:
-                    self._unwritten[request.key] = bound
-                    while len(self._unwritten) > _MOST_UNWRITTEN:
-                        del self._unwritten[next(iter(self._unwritten))]
-                    await self._deferred.write("key", partial(self._bind_late, request, bound))
-                return
-            await anyio.sleep(self._settings.look_every)
-
-    async def _bind_late(self, request: KeyRequest, bound: KeyClaim) -> None:
-        """Bind a key for which Redis may have no claim; one that stands for another answer by now stays so.
+    async def _end_claim(self, request: KeyRequest, bound: KeyClaim | None) -> None:
+        """Bind the key whether or not Redis has its claim, or remove the claim; a key of another answer stays so.
 
         Raises:
-            StoreUnavailable: Redis is still away.
+            StoreUnavailable: Redis is away.
         """
-        kept = msgspec.msgpack.encode({"keep_seconds": _KEEP_SECONDS})
-        named = {"lease_ms": _KEEP_SECONDS * 1000, "answers": answer_key(request.tenant, AnswerId(""))}
-        end = [kept, msgspec.json.encode(request.claim), msgspec.json.encode(bound)]
-        claim = [msgspec.msgpack.encode(named), msgspec.json.encode(bound)]
-        if not await self._breaker.call(lambda: self._end(keys=[request.key], args=end)):
-            await self._breaker.call(lambda: self._claim(keys=[request.key], args=claim))
-        self._unwritten.pop(request.key, None)
+        end = [
+            msgspec.msgpack.encode({"keep_seconds": _KEEP_SECONDS}),
+            msgspec.json.encode(request.claim),
+            b"" if bound is None else msgspec.json.encode(bound),
+        ]
+        replaced = await self._breaker.call(lambda: self._end(keys=[request.key], args=end))
+        if bound is not None and not replaced:  # Redis never had the claim, or has forgotten it
+            await self._try_to_claim(request, bound, lease_seconds=_KEEP_SECONDS)
+        if bound is not None:
+            self._unwritten.pop(request.key, None)
 
 
 def _key(who: Principal, key: str) -> str:

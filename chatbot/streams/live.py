@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 import anyio
 
 from chatbot.events import Event
+from chatbot.streams.answer_state import LogEvent, LogState, Stage, StageEvent, log_after, stage_after
 from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening, entry_of
 from chatbot.streams.resume import Diverged, RepetitionCheck
 from knowledge.identity import Principal
@@ -16,34 +17,13 @@ from knowledge.identity import Principal
 class LiveAnswer:
     """One answer in this process; `logged` are the events of the writer that it succeeds. Only its own task puts."""
 
-    loggable = True
-    """Whether it has a log in Redis, or may get one."""
-    fully_logged = True
-    """Whether the log has every published event."""
-    warned = False
-    """Whether readers have been told that the answer is not resumable, or need not be."""
-    deleted = False
-    """Whether its customer has deleted it."""
-    unflushed = False
-    """Whether it has ended, and its log lacks the end."""
-    ended = False
-    """Whether the event that ends the answer is published."""
-    last_put = False
-    """Whether the event that ends the answer was put."""
-    worked = False
-    """Whether the work that puts its events is over."""
-    broken = False
-    """Whether a part of the answer could not be written: it was dropped, and the answer ends in an error."""
-    written_elsewhere = False
-    """Whether another replica writes the answer, or will."""
+    stage: Stage = "writing"
+    log: LogState = "whole"
     abandoned = False
     """Whether it was cancelled because nobody read it, not because its customer said so."""
-    finishing = False
-    """Whether this process settles and records the answer."""
-
     outcome = b""
     """How the answer ends, once that is decided, as a successor reads it."""
-    opening: LogOpening | None = None
+    opening = LogOpening("")
     """What makes its log where Redis never had it, or has lost it."""
 
     def __init__(
@@ -51,44 +31,72 @@ class LiveAnswer:
         answer_id: AnswerId,
         who: Principal,
         *,
-        conversation_id: str,
         epoch: int = 1,
         logged: Sequence[Event] = (),
         output: bytes = b"",
     ) -> None:
         self.answer_id = answer_id
         self.who = who
-        self.conversation_id = conversation_id
         self.epoch = epoch
         self.scope = anyio.CancelScope()
         self.entries: list[LogEntry] = [entry_of(n, event) for n, event in enumerate(logged, 1)]
         """What is published."""
         self.output = bytearray(output)
         """The model's output, as its frames are encoded."""
+        self.logged = len(logged)
+        """How many of the published events the log has for certain."""
         self._repetition = RepetitionCheck(logged) if logged else None
-        self._logged = len(logged)
         self._logged_output = len(output)
         self._appended_at = -math.inf
         self._pending: list[Event] = []
+        """What was put and is not published yet."""
         self._waiting: list[anyio.Event] = []
         self._in_flight: list[anyio.Event] = []
         self._put = anyio.Event()
         self._grown = anyio.Event()
         self._abandonment: asyncio.TimerHandle | None = None
 
+    # --- its state ---------------------------------------------------------------------------------------------------
+
+    def move(self, event: StageEvent) -> None:
+        """Go to the stage after an event."""
+        self.stage = stage_after(self.stage, event)
+
+    def note_log(self, event: LogEvent) -> None:
+        """Note what happened to the log."""
+        self.log = log_after(self.log, event)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the event that ends the answer is published."""
+        return self.stage == "ended"
+
+    @property
+    def is_written_here(self) -> bool:
+        """Whether this process publishes further events of the answer."""
+        return self.stage not in {"ended", "elsewhere"}
+
+    @property
+    def has_log(self) -> bool:
+        """Whether it has a log in Redis, or may get one."""
+        return self.log in {"whole", "behind"}
+
+    @property
+    def owes_log(self) -> bool:
+        """Whether the log lacks something that this process is to bring there."""
+        return self.log == "behind" and self.stage != "elsewhere"
+
+    @property
+    def last_put(self) -> bool:
+        """Whether the event that ends the answer was put."""
+        return self.ended or any(event.ends for event in self._pending)
+
     @property
     def published(self) -> list[Event]:
         """The events that every connection may see."""
         return [entry.event for entry in self.entries]
 
-    @property
-    def logged(self) -> int:
-        """How many of the published events the log has for certain."""
-        return self._logged
-
-    def give_up_log(self) -> None:
-        """Go on without a log: Redis cannot have one of this answer, or its customer has deleted it."""
-        self.loggable, self.fully_logged = False, False
+    # --- the work puts events ----------------------------------------------------------------------------------------
 
     def put(self, *events: Event, output: bytes = b"") -> list[Event]:
         """Add events to the answer and return the new ones; they are published once the log has them.
@@ -100,7 +108,6 @@ class LiveAnswer:
         """
         self.output += output
         new = list(events) if self._repetition is None else self._repetition.new_events(events)
-        self.last_put = self.last_put or any(event.ends for event in new)
         self._pending += new
         if events:
             self._put.set()
@@ -140,16 +147,16 @@ class LiveAnswer:
         If so, this process finishes it: it is not handed over any more. Should it die meanwhile, its successor ends the
         answer as it is settled and recorded by then.
         """
-        if self.written_elsewhere:  # how this process ends its part is not how the answer ends
-            return False
         self.outcome = outcome
-        if not self.ended:
+        if self.is_written_here:
             appended = anyio.Event()
             self._waiting.append(appended)
             self._put.set()
             await appended.wait()
-        self.finishing = not self.written_elsewhere
-        return self.finishing
+        self.move("confirm")
+        return self.stage != "elsewhere"  # how this process ends its part is not how the answer ends
+
+    # --- its writer logs and publishes them --------------------------------------------------------------------------
 
     async def next_batch(self) -> list[LogEntry]:
         """Wait until something was put; return the entries that are to be published."""
@@ -157,28 +164,22 @@ class LiveAnswer:
         self._put = anyio.Event()
         self._in_flight += self._waiting
         self._waiting.clear()
-        put, self._pending = self._pending, []
-        return [entry_of(n, event) for n, event in enumerate(put, len(self.entries) + 1)]
+        return [entry_of(n, event) for n, event in enumerate(self._pending, len(self.entries) + 1)]
 
     def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
         """Return everything that the log lacks, and entries that are to be published."""
         return LogAppend(
-            entries=[*self.entries[self._logged :], *batch],
+            entries=[*self.entries[self.logged :], *batch],
             output_before=self._logged_output,
             output=bytes(self.output[self._logged_output :]),
             outcome=self.outcome,
             abandoned=self.abandoned,
         )
 
-    @property
-    def owes_log(self) -> bool:
-        """Whether the log lacks something that this process is to bring there."""
-        return not (self.fully_logged or self.written_elsewhere or self.deleted)
-
     def log_lost(self) -> None:
         """Note that Redis has lost the log, or a part of it: the next append has everything."""
-        self.fully_logged = False
-        self._logged = self._logged_output = 0
+        self.note_log("miss")
+        self.logged = self._logged_output = 0
 
     def append_again(self) -> None:
         """Append what the log lacks, although nothing new was put."""
@@ -186,10 +187,10 @@ class LiveAnswer:
 
     def mark_appended(self, appended: LogAppend) -> None:
         """Note that the log has this, which renewed the writer's lease."""
-        self.fully_logged = True
+        self.note_log("append")
         self._appended_at = time.monotonic()
         if appended.entries:
-            self._logged = appended.entries[-1].n
+            self.logged = appended.entries[-1].n
         self._logged_output = appended.output_before + len(appended.output)
 
     def appended_within(self, seconds: float) -> bool:
@@ -198,15 +199,18 @@ class LiveAnswer:
 
     def drop_unpublished(self) -> None:
         """Drop what was put and not published, with the output that the log lacks: it cannot be written."""
-        self.broken, self.last_put, self.outcome = True, False, b""
+        self.move("fail")
+        self.outcome = b""
         self._pending.clear()
         del self.output[self._logged_output :]
         self.publish()
 
-    def publish(self, batch: Sequence[LogEntry] = ()) -> None:
-        """Show entries to every connection; whoever waits for more, or for the log, looks again."""
+    def publish(self, batch: Sequence[LogEntry] = (), *, put: int = 0) -> None:
+        """Show entries to every connection, of them the first `put` of those put; whoever waits looks again."""
+        del self._pending[:put]
         self.entries += batch
-        self.ended = self.ended or any(entry.event.ends for entry in batch)
+        if any(entry.event.ends for entry in batch):
+            self.move("end")
         grown, self._grown = self._grown, anyio.Event()
         grown.set()
         for appended in self._in_flight:
@@ -215,12 +219,14 @@ class LiveAnswer:
 
     def stop_writing(self) -> None:
         """Leave the answer to another replica; nothing of it is settled or recorded here."""
-        self.written_elsewhere = True
+        self.move("leave")
         self.scope.cancel()
         self.cancel_abandonment()
         self._in_flight += self._waiting
         self._put.set()
         self.publish()
+
+    # --- its readers -------------------------------------------------------------------------------------------------
 
     async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after` until the last one, or until the answer is written elsewhere."""
@@ -229,7 +235,7 @@ class LiveAnswer:
             while n < len(self.entries):
                 n += 1
                 yield self.entries[n - 1]
-            if self.ended or self.written_elsewhere:
+            if not self.is_written_here:
                 return
             await self._grown.wait()
 

@@ -9,19 +9,17 @@ what only a successor needs leaves with it (`docs/decisions/0005-leases-and-epoc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any, Literal, NewType, cast
 from uuid import uuid4
 
-import anyio
 import msgspec
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
 
-from chatbot.errors import NotFound, StoreUnavailable
+from chatbot.errors import NotFound
 from chatbot.events import Event, PassageRef, from_json, to_json
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.pipelined_connection import Argument, PipelinedConnection
@@ -34,10 +32,10 @@ _PING = "answers:ping"
 _BEAT_KEEP_SECONDS = 3600
 _READ_MARK_SECONDS = 2.5
 """How long a mark "read" counts; a replica whose readers follow the answer renews it every second."""
-_READ_SECONDS = 1.0
-"""How much later than asked for a blocking read may come back."""
 _MOST_ENTRIES = 500
-"""How many events are read at once: more than most answers have."""
+"""How many events of an answer are read at once: more than most answers have."""
+_MOST_LOGS = 100
+"""How many logs one command reads."""
 _MOST_ORPHANS = 100
 """How many of a tenant's orphans one sweep looks at."""
 
@@ -50,9 +48,6 @@ class AnswerLogSettings(BaseModel, frozen=True):
     """How long a log is kept, read and owned."""
 
     keep: int = Field(3600, description="seconds: how long a finished stream can be read again")
-    block: float = Field(
-        5.0, description="seconds: how long a reader waits in Redis for the next event before it asks anew"
-    )
     lease: float = Field(2.0, description="seconds: after which another replica may take a silent writer's answer over")
 
 
@@ -60,7 +55,7 @@ class AnswerLogSettings(BaseModel, frozen=True):
 class LogEntry:
     """An event and its number in the answer, from 1 without gaps; `data` is the event as log and wire have it.
 
-    An error of number 0 is none of the answer's: it could not be read further here.
+    n = 0 marks an error of this connection; it is not part of the answer.
     """
 
     n: int
@@ -73,14 +68,11 @@ def entry_of(n: int, event: Event) -> LogEntry:
     return LogEntry(n=n, event=event, data=to_json(event))
 
 
-class WriterReplaced(Exception):
-    """Another replica has taken the answer over: this writer must stop."""
-
-
 class WriterStanding(IntEnum):
     """A writer's standing with its answer, as the scripts `answer_append` and `answer_renew` return it."""
 
     REPLACED = 0
+    """Another replica has taken the answer over: this writer must stop."""
     OWNED = 1
     CANCELLED = 2
     """Owned, but to be cancelled."""
@@ -92,11 +84,12 @@ class WriterStanding(IntEnum):
     """Redis lacks what it had, or all of it: everything is to be sent again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LogOpening:
-    """The content of a new log: the passages behind the sources, and what a successor reads."""
+    """The content of a new log: its conversation, the passages behind the sources, and what a successor reads."""
 
-    passages: Sequence[PassageRef]
+    conversation_id: str
+    passages: Sequence[PassageRef] = ()
     checkpoint: bytes = b""
 
 
@@ -110,15 +103,19 @@ class LogAppend:
     outcome: bytes = b""
     """How the answer ends, where that is decided: with the last of what comes before its last event."""
     abandoned: bool = False
-    """Whether the answer was cancelled because nobody read it: whoever asks with its Idempotency-Key gets another."""
+    """Whether it was cancelled because nobody read it: a retry with its Idempotency-Key starts a new answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerProgress:
-    """How many events an answer has, and the seconds left of its writer's lease (None: it has ended)."""
+class AnswerProgress(msgspec.Struct, frozen=True):
+    """How many events an answer has, and the milliseconds left of its writer's lease (None: it has ended)."""
 
     events: int
-    lease_left: float | None
+    lease_left_ms: int | None = None
+
+    @property
+    def lease_left(self) -> float | None:
+        """The seconds left of its writer's lease; None where it has ended."""
+        return None if self.lease_left_ms is None else self.lease_left_ms / 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,47 +138,20 @@ class TakenOver:
     outcome: bytes = b""
 
 
-class TouchReply(msgspec.Struct, frozen=True):
-    """Returned by `answer_touch` of an answer; without `lease_left_ms` it has ended."""
-
-    events: int
-    lease_left_ms: int | None = None
-
-
-class TakeReply(msgspec.Struct, frozen=True):
-    """Returned by `answer_take`; `entries` as XRANGE gives them."""
-
-    epoch: int
-    sub: bytes
-    conversation: bytes
-    checkpoint: bytes
-    cancelled: int
-    passages: bytes
-    outcome: bytes
-    output: bytes
-    entries: list[tuple[bytes, list[bytes]]]
-
-
 class AnswerLog:
-    """Appends to and reads the logs of answers; an answer is written by one epoch at a time."""
+    """Appends to and reads the logs of answers; an answer is written by one epoch at a time.
+
+    Every method that asks Redis raises `StoreUnavailable` where that cannot be asked.
+    """
 
     def __init__(
-        self,
-        redis: Redis,
-        breaker: RedisBreaker,
-        settings: AnswerLogSettings,
-        *,
-        pipelined: PipelinedConnection,
-        readers: Redis | None = None,
+        self, redis: Redis, breaker: RedisBreaker, settings: AnswerLogSettings, *, pipelined: PipelinedConnection
     ) -> None:
-        """`pipelined` carries appends, leases and marks, `readers` the blocking reads, so that these delay nothing."""
+        """`pipelined` carries appends, leases and marks."""
         self._redis = redis
-        self._readers = readers or redis
         self._pipelined = pipelined
         self._breaker = breaker
         self._settings = settings
-        self.block_seconds = settings.block
-        """How long a reader waits for the next event before it asks anew."""
         self._lease_ms = round(settings.lease * 1000)
         self._beat_key = f"answers:beat:{uuid4().hex}"
         self._beats = self._confirmed_beat = 0
@@ -193,21 +163,10 @@ class AnswerLog:
         )
         self._beat = redis.register_script((folder / "beat.lua").read_text("utf-8"))
 
-    async def open(
-        self,
-        who: Principal,
-        answer_id: AnswerId,
-        *,
-        conversation_id: str,
-        passages: Sequence[PassageRef],
-        checkpoint: bytes = b"",
-        epoch: int = 1,
-    ) -> None:
+    async def open(self, who: Principal, answer_id: AnswerId, opening: LogOpening, *, epoch: int = 1) -> bool:
         """Make the log, owned by the caller and written by an epoch; a second time changes nothing.
 
-        Raises:
-            WriterReplaced: another replica has taken the answer over.
-            StoreUnavailable: Redis cannot be asked; the log may be there or not.
+        Return false where another replica has taken the answer over.
         """
         named = {
             "answer_id": answer_id,
@@ -215,17 +174,15 @@ class AnswerLog:
             "lease_ms": self._lease_ms,
             "keep_seconds": self._settings.keep,
             "sub": who.sub,
-            "conversation": conversation_id,
+            "conversation": opening.conversation_id,
         }
         keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
-        args = [msgspec.msgpack.encode(named), checkpoint, msgspec.json.encode(passages)]
+        args = [msgspec.msgpack.encode(named), opening.checkpoint, msgspec.json.encode(opening.passages)]
         async with self._redis.pipeline(transaction=False) as pipe:
             await self._open(keys=keys, args=args, client=pipe)
-            # After the set of open answers: `orphans` looks at them in the other order.
             pipe.sadd(_TENANTS, who.tenant)
             opened, _ = await self._breaker.call(pipe.execute)
-        if not opened:
-            raise WriterReplaced(answer_id)
+        return bool(opened)
 
     @property
     def lease_seconds(self) -> float:
@@ -238,11 +195,7 @@ class AnswerLog:
         return self._breaker.back_for
 
     async def ping(self) -> None:
-        """Ask Redis whether it takes writes.
-
-        Raises:
-            StoreUnavailable: it cannot be asked, or takes none.
-        """
+        """Ask Redis whether it takes writes."""
         await self._breaker.call(lambda: self._redis.set(_PING, "", px=1000))
 
     async def has_forgotten(self) -> bool:
@@ -250,9 +203,6 @@ class AnswerLog:
 
         A failover, a restart from an older file or a restore does so without a word: it is another run of the server,
         or has lost a number that was confirmed.
-
-        Raises:
-            StoreUnavailable: it cannot be asked, or takes no writes.
         """
         self._beats += 1
         beat, confirmed = self._beats, self._confirmed_beat
@@ -264,49 +214,27 @@ class AnswerLog:
         return is_another or before < confirmed
 
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
-        """Append events and model output, and renew the lease; the same append sent twice is there once.
-
-        Raises:
-            WriterReplaced: the epoch is no longer the writer's.
-            StoreUnavailable: Redis cannot be asked.
-        """
-        keys, keep_seconds = _append_keys(tenant, answer_id), self._settings.keep
+        """Append events and model output, and renew the lease; the same append sent twice is there once."""
         ended = 0
         if any(entry.event.ends for entry in append.entries):
             ended = 2 if append.abandoned else 1  # 2: nobody has read its end
         # In the order in which `answer_append.lua` names them.
-        args: list[Argument] = [answer_id, epoch, self._lease_ms, keep_seconds, ended, append.output_before]
+        args: list[Argument] = [answer_id, epoch, self._lease_ms, self._settings.keep, ended, append.output_before]
         args += [append.output, append.outcome]
         for entry in append.entries:
             args += [entry.n, entry.event.name, entry.data]
-        reply = await self._breaker.call_within(lambda left: self._pipelined.run(self._append, keys, args, within=left))
-        standing = WriterStanding(reply)
-        if standing is WriterStanding.REPLACED:
-            raise WriterReplaced(answer_id)
-        return standing
+        return WriterStanding(await self._run(self._append, _append_keys(tenant, answer_id), args))
 
     async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """Return a script's reply; it may run twice.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Return a script's reply; it may run twice."""
         return await self._breaker.call_within(lambda left: self._pipelined.run(script, keys, args, within=left))
 
     async def renew(self, tenant: str, epochs: Mapping[AnswerId, int]) -> dict[AnswerId, WriterStanding]:
-        """Renew the leases of a tenant's answers, each written by its epoch, and return the writers' standings.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Renew the leases of a tenant's answers, each written by its epoch, and return the writers' standings."""
         return await self._set_leases(tenant, epochs, self._lease_ms)
 
     async def give_up(self, tenant: str, epochs: Mapping[AnswerId, int]) -> None:
-        """Let the leases lapse now, so that another replica may take the answers over at once.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Let the leases lapse now, so that another replica may take the answers over at once."""
         await self._set_leases(tenant, epochs, 0)
 
     async def _set_leases(
@@ -329,7 +257,6 @@ class AnswerLog:
 
         Raises:
             NotFound: no such answer, or another customer's.
-            StoreUnavailable: Redis cannot be asked.
         """
         progress = (await self.touch_all(who.tenant, {answer_id: who.sub}, mark))[answer_id]
         if progress is None:
@@ -339,88 +266,59 @@ class AnswerLog:
     async def touch_all(
         self, tenant: str, subs: Mapping[AnswerId, str], mark: Literal["read", "cancelled", ""]
     ) -> dict[AnswerId, AnswerProgress | None]:
-        """Touch answers of a tenant, each for its customer; None where that customer has no such answer.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Touch answers of a tenant, each for its customer; None where that customer has no such answer."""
         keys = [_open_answers_key(tenant), *(answer_key(tenant, answer_id) for answer_id in subs)]
         answers = [{"answer_id": answer_id, "sub": sub} for answer_id, sub in subs.items()]
         reply = await self._run(self._touch, keys, [msgspec.msgpack.encode({"mark": mark, "answers": answers})])
-        replies = msgspec.msgpack.decode(reply, type=list[TouchReply | bool])
+        replies = msgspec.msgpack.decode(reply, type=list[AnswerProgress | bool])
         return {
-            answer_id: _progress(reply) if isinstance(reply, TouchReply) else None
+            answer_id: reply if isinstance(reply, AnswerProgress) else None
             for answer_id, reply in zip(subs, replies, strict=True)
         }
 
     async def was_deleted(self, tenant: str, answer_id: AnswerId) -> bool:
-        """Return whether an answer that is not there was deleted lately; else Redis may have forgotten it.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Return whether an answer that is not there was deleted lately; else Redis may have forgotten it."""
         return bool(await self._breaker.call(lambda: self._redis.exists(_deleted_key(tenant, answer_id))))
 
     async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
-        """Take an answer over, as its next epoch; None where its writer's lease holds or it has ended.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Take an answer over, as its next epoch; None where its writer's lease holds or it has ended."""
         keys = _append_keys(tenant, answer_id)
         args = [msgspec.msgpack.encode({"answer_id": answer_id, "lease_ms": self._lease_ms})]
-        pairs = await self._breaker.call(lambda: self._take(keys=keys, args=args))
-        if pairs is None:
+        reply = await self._breaker.call(lambda: self._take(keys=keys, args=args))
+        if reply is None:
             return None
-        reply = msgspec.convert(_by_name(pairs), TakeReply)
+        epoch, sub, conversation, checkpoint, cancelled, passages, outcome, output, entries = reply
         return TakenOver(
             answer_id=answer_id,
             tenant=tenant,
-            sub=reply.sub.decode(),
-            conversation_id=reply.conversation.decode(),
-            epoch=reply.epoch,
-            checkpoint=reply.checkpoint,
-            cancelled=bool(reply.cancelled),
-            outcome=reply.outcome,
-            passages=msgspec.json.decode(reply.passages, type=tuple[PassageRef, ...]),
-            output=reply.output,
-            events=tuple(_event(dict(zip(pairs[::2], pairs[1::2], strict=True))) for _, pairs in reply.entries),
+            sub=sub.decode(),
+            conversation_id=conversation.decode(),
+            epoch=epoch,
+            checkpoint=checkpoint,
+            cancelled=bool(cancelled),
+            outcome=outcome,
+            passages=msgspec.json.decode(passages, type=tuple[PassageRef, ...]),
+            output=output,
+            events=tuple(_event(dict(zip(pairs[::2], pairs[1::2], strict=True))) for _, pairs in entries),
         )
 
     async def orphans(self, *, lapsed_for: float) -> list[tuple[str, AnswerId]]:
-        """Return the (tenant, answer) whose writers' leases lapsed at least `lapsed_for` seconds ago.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Return the (tenant, answer) whose writers' leases lapsed at least `lapsed_for` seconds ago."""
         seconds, micros = await self._breaker.call(self._redis.time)
         before_ms = seconds * 1000 + micros // 1000 - round(lapsed_for * 1000)
         orphans: list[tuple[str, AnswerId]] = []
         for name in cast("set[bytes]", await self._breaker.call(lambda: self._redis.smembers(_TENANTS))):
-            orphans += await self._orphans_of(name.decode(), before_ms)
+            tenant = name.decode()
+            lapsed = partial(self._redis.zrangebyscore, _open_answers_key(tenant), "-inf", before_ms)
+            answer_ids = await self._breaker.call(partial(lapsed, start=0, num=_MOST_ORPHANS))
+            orphans += [(tenant, AnswerId(answer_id.decode())) for answer_id in cast("list[bytes]", answer_ids)]
         return orphans
-
-    async def _orphans_of(self, tenant: str, before_ms: int) -> list[tuple[str, AnswerId]]:
-        key = _open_answers_key(tenant)
-        lapsed = cast(
-            "list[bytes]",
-            await self._breaker.call(
-                lambda: self._redis.zrangebyscore(key, "-inf", before_ms, start=0, num=_MOST_ORPHANS)
-            ),
-        )
-        if not lapsed and not await self._breaker.call(lambda: self._redis.exists(key)):
-            # In this order: one that is opened meanwhile is seen by the second look, or names its tenant anew.
-            await self._breaker.call(lambda: self._redis.srem(_TENANTS, tenant))
-            if await self._breaker.call(lambda: self._redis.exists(key)):
-                await self._breaker.call(lambda: self._redis.sadd(_TENANTS, tenant))
-        return [(tenant, AnswerId(answer_id.decode())) for answer_id in lapsed]
 
     async def passages(self, who: Principal, answer_id: AnswerId) -> tuple[PassageRef, ...]:
         """Return the passages behind the answer's sources, in their order.
 
         Raises:
             NotFound: no such answer, or another customer's.
-            StoreUnavailable: Redis cannot be asked.
         """
         key = answer_key(who.tenant, answer_id)
         sub, refs = await self._breaker.call(lambda: self._redis.hmget(key, ["sub", "passages"]))
@@ -428,28 +326,18 @@ class AnswerLog:
             raise NotFound("there is no such answer")
         return msgspec.json.decode(refs, type=tuple[PassageRef, ...])
 
-    async def read(self, tenant: str, answer_id: AnswerId, *, after: int, wait: float) -> list[LogEntry]:
-        """Return the entries after number `after`; where there are none, wait at most `wait` seconds for the next.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
-        key = _events_key(tenant, answer_id)
-        block_ms = max(1, round(1000 * wait))
-        # Blocks in Redis on purpose, so not under the breaker's deadline but its own.
-        try:
-            with anyio.fail_after(block_ms / 1000 + _READ_SECONDS):
-                streams = await self._readers.xread({key: f"0-{after}"}, count=_MOST_ENTRIES, block=block_ms)
-        except (RedisError, TimeoutError, OSError) as exc:
-            raise StoreUnavailable from exc
-        return [entry for _, entries in cast("_Streams", streams) for entry in _entries(entries)]
+    async def read_all(self, logs: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, list[LogEntry]]:
+        """Return what logs have by now after an entry of each, by its number; `logs` names their tenants, too."""
+        new: dict[AnswerId, list[LogEntry]] = {}
+        names = {_events_key(tenant, answer_id).encode(): answer_id for answer_id, (tenant, _) in logs.items()}
+        after: list[tuple[Any, Any]] = [(name, f"0-{logs[answer_id][1]}") for name, answer_id in names.items()]
+        for first in range(0, len(after), _MOST_LOGS):
+            read = partial(self._redis.xread, dict(after[first : first + _MOST_LOGS]), count=_MOST_ENTRIES)
+            new |= {names[key]: _entries(entries) for key, entries in cast("_Streams", await self._breaker.call(read))}
+        return new
 
     async def entries(self, tenant: str, answer_id: AnswerId, *, after: int, until: int) -> list[LogEntry]:
-        """Return the entries from behind number `after` to `until`, so many as are read at once.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Return the entries from behind number `after` to `until`, so many as are read at once."""
         key = _events_key(tenant, answer_id)
         stored = await self._breaker.call(
             lambda: self._redis.xrange(key, f"0-{after + 1}", f"0-{until}", count=_MOST_ENTRIES)
@@ -457,22 +345,14 @@ class AnswerLog:
         return _entries(cast("_Entries", stored))
 
     async def all_events(self, tenant: str, answer_id: AnswerId) -> list[Event]:
-        """Return every event of an answer, none where there is no log any more.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Return every event of an answer, none where there is no log any more."""
         events: list[Event] = []
         while more := await self.entries(tenant, answer_id, after=len(events), until=len(events) + _MOST_ENTRIES):
             events += [entry.event for entry in more]
         return events
 
     async def running(self, tenant: str, answer_ids: Sequence[AnswerId]) -> set[AnswerId]:
-        """Return which of a tenant's answers have not ended.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Return which of a tenant's answers have not ended."""
         key = _open_answers_key(tenant)
         leases = await self._breaker.call(lambda: self._redis.zmscore(key, list(answer_ids)))
         pairs = zip(answer_ids, leases, strict=True)
@@ -483,17 +363,12 @@ class AnswerLog:
 
         Raises:
             NotFound: no such answer, or another customer's.
-            StoreUnavailable: Redis cannot be asked.
         """
         progress = await self.touch(who, answer_id, "")
         return progress.events, progress.lease_left is None
 
     async def forget(self, tenant: str, answer_ids: Sequence[str]) -> None:
-        """Remove the logs of a conversation that its customer deletes.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Remove the logs of a conversation that its customer deletes."""
         if not answer_ids:
             return
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -531,16 +406,6 @@ def _deleted_key(tenant: str, answer_id: AnswerId) -> str:
 
 def _open_answers_key(tenant: str) -> str:
     return f"{{{tenant}}}:answers:open"
-
-
-def _progress(reply: TouchReply) -> AnswerProgress:
-    left = None if reply.lease_left_ms is None else reply.lease_left_ms / 1000
-    return AnswerProgress(events=reply.events, lease_left=left)
-
-
-def _by_name(pairs: Sequence[Any]) -> dict[str, Any]:
-    """Return the values by their names, which Redis gives in turn."""
-    return {name.decode(): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
 
 
 def _entries(stored: _Entries) -> list[LogEntry]:

@@ -6,7 +6,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.streams import AnswerLog
 
 
-async def _refuse(*_: object, **__: object) -> None:
+async def _refuse(*_: object, **__: object) -> bool:
     raise StoreUnavailable
 
 

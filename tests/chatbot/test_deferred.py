@@ -94,13 +94,13 @@ async def test_what_was_written_lately_is_written_again_where_the_store_has_forg
     await writes.write("history", lambda: store.take(2))
     store.away = False
     await writes.retry()
-    writes.store_seen("whole")
+    writes.store_seen(lost_writes=False)
     await writes.retry()
     assert store.taken == [1, 2], "nothing was forgotten"
-    writes.store_seen("forgetful")
+    writes.store_seen(lost_writes=True)
     await writes.retry()
     assert store.taken == [1, 2, 1, 2]
-    writes.store_seen("forgetful")
+    writes.store_seen(lost_writes=True)
     await writes.retry()
     assert store.taken == [1, 2] * 3, "twice in a row"
 
@@ -109,8 +109,8 @@ async def test_what_was_written_long_ago_is_not_written_again() -> None:
     writes, store = DeferredWrites(DeferredSettings(again=1e-9)), Store()
     store.away = False
     await writes.write("settlement", lambda: store.take(1))
-    writes.store_seen("whole")
-    writes.store_seen("forgetful")
+    writes.store_seen(lost_writes=False)
+    writes.store_seen(lost_writes=True)
     await writes.retry()
     assert store.taken == [1]
 

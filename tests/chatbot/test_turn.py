@@ -167,7 +167,7 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
     turn = await open_turn(bank.question(), bank.who, bank.but(history=history))
     assert turn.kept
     await breaker.deliver()
-    live = LiveAnswer(turn.answer_id, bank.who, conversation_id=turn.conversation.id)
+    live = LiveAnswer(turn.answer_id, bank.who)
     await remember_answer(Answering.of(turn, live, bank.but(history=history)))
     kept = await history.load(Owner(bank.who.tenant, bank.who.sub), turn.conversation.id)
     assert [(message.role, message.text) for message in kept.messages] == [("user", QUESTION), ("assistant", "")]

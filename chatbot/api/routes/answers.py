@@ -145,7 +145,7 @@ async def begin_again(
     )
     digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
     work = partial(begin, question, who, services)
-    with services.answers.opening():
+    with services.answers.writers.opening():
         begun = await services.idempotency.begin_once(who, idempotency_key, digest, work)
     return BegunReply(begun, stream=again.stream)
 

@@ -39,7 +39,7 @@ from chatbot.events import (
 )
 from chatbot.reads import Reads
 from chatbot.services import Services
-from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer, LiveAnswer
+from chatbot.streams import AnswerId, BegunAnswer, LiveAnswer, LogOpening, Readers
 from chatbot.transcript import Question, checkpoint, passage_refs
 from chatbot.turn import abandon, answer, open_turn
 from knowledge.identity import Principal
@@ -97,7 +97,7 @@ async def begin_answer(
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
     work = partial(begin, question, who, services)
-    with services.answers.opening():
+    with services.answers.writers.opening():
         begun = await services.idempotency.begin_once(who, idempotency_key, digest, work)
     return BegunReply(begun, stream=ask.stream)
 
@@ -113,14 +113,15 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
     Raises:
         ChatError: the refusal; with no place left, before anything is done for the question.
     """
-    services.answers.check_readers(who)
+    services.answers.readers.check_readers(who)
     with services.admission.entered(who) as place:
         turn = await open_turn(question, who, services)
-        live = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
+        live = LiveAnswer(turn.answer_id, who)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
             work = partial(answer, turn, place=place, services=services)
+            opening = LogOpening(turn.conversation.id, passage_refs(turn), checkpoint(turn))
             try:
-                await services.answers.start(live, work, passages=passage_refs(turn), checkpoint=checkpoint(turn))
+                await services.answers.writers.start(live, work, opening)
             except BaseException:
                 await abandon(turn, services)
                 raise
@@ -135,7 +136,7 @@ class AnswerStream(EventSourceResponse):
 
     def __init__(
         self,
-        answers: AnswerRegistry,
+        readers: Readers,
         who: Principal,
         answer_id: AnswerId,
         events: AsyncGenerator[ServerSentEvent],
@@ -150,14 +151,14 @@ class AnswerStream(EventSourceResponse):
             send_timeout=_SEND_TIMEOUT_SECONDS,
             shutdown_grace_period=longest_answer,
         )
-        self._answers = answers
+        self._readers = readers
         self._who = who
         self._answer_id = answer_id
         self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Refuses one reader too many: nothing is sent yet.
-        with self._answers.reading(self._who, self._answer_id, resumable=self._resumable):
+        with self._readers.reading(self._who, self._answer_id, resumable=self._resumable):
             await super().__call__(scope, receive, send)
 
 
@@ -166,7 +167,7 @@ OnSent = Callable[[int], None]
 
 
 async def encode(
-    answers: AnswerRegistry,
+    readers: Readers,
     who: Principal,
     answer_id: AnswerId,
     *,
@@ -177,7 +178,7 @@ async def encode(
 
     An error that is not the answer's own has no id: the stream may be resumed behind the last event.
     """
-    async with aclosing(answers.follow(who, answer_id, after=after)) as entries:
+    async with aclosing(readers.follow(who, answer_id, after=after)) as entries:
         async for entry in entries:
             if on_sent is not None:
                 on_sent(len(entry.data))
@@ -223,14 +224,14 @@ async def respond(reply: BegunReply, who: Principal, request: Request, services:
     Raises:
         RateLimited: the customer has read too much.
     """
-    begun, answers = reply.answer, services.answers
+    begun, readers = reply.answer, services.answers.readers
     on_sent = await repeated(who, services.reads) if begun.joined else None
     if reply.stream:
-        sent = encode(answers, who, begun.answer_id, after=0, on_sent=on_sent)
+        sent = encode(readers, who, begun.answer_id, after=0, on_sent=on_sent)
         longest = services.settings.longest_answer
-        response: Response = AnswerStream(answers, who, begun.answer_id, sent, longest_answer=longest)
+        response: Response = AnswerStream(readers, who, begun.answer_id, sent, longest_answer=longest)
     else:
-        events = await collect(answers, who, begun.answer_id, request, on_sent=on_sent)
+        events = await collect(readers, who, begun.answer_id, request, on_sent=on_sent)
         response = document(events) if events else Response(status_code=499)
     if begun.limits is not None:
         response.headers.update(rate_limit_headers(begun.limits))
@@ -249,7 +250,7 @@ async def repeated(who: Principal, reads: Reads) -> OnSent:
 
 
 async def collect(
-    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, request: Request, *, on_sent: OnSent | None = None
+    readers: Readers, who: Principal, answer_id: AnswerId, request: Request, *, on_sent: OnSent | None = None
 ) -> list[Event]:
     """Return all events of an answer; none where the client disconnects before the last one, which stops the answer.
 
@@ -266,10 +267,10 @@ async def collect(
         disconnected.set()
         scope.cancel()
 
-    with answers.reading(who, answer_id, resumable=False):
+    with readers.reading(who, answer_id, resumable=False):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
-            async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
+            async with aclosing(readers.follow(who, answer_id, after=0)) as entries:
                 read = [entry async for entry in entries]
                 events.extend(entry.event for entry in read)
                 if on_sent is not None:
@@ -315,17 +316,17 @@ async def events(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts as read."""
-    answers, name = services.answers, AnswerId(answer_id)
+    readers, name = services.answers.readers, AnswerId(answer_id)
     on_sent = await repeated(who, services.reads)
-    answers.check_readers(who, name)
-    after, finished = await answers.resume_position(who, name, last_event_id)
+    readers.check_readers(who, name)
+    after, finished = await readers.resume_position(who, name, last_event_id)
     if finished:
         return Response(status_code=204)
-    sent = encode(answers, who, name, after=after, on_sent=on_sent)
-    return AnswerStream(answers, who, name, sent, longest_answer=services.settings.longest_answer)
+    sent = encode(readers, who, name, after=after, on_sent=on_sent)
+    return AnswerStream(readers, who, name, sent, longest_answer=services.settings.longest_answer)
 
 
 @router.post("/answers/{answer_id}/cancel", status_code=202)
 async def cancel(answer_id: Id, who: TheCaller, answers: TheAnswers) -> Cancelled:
     """Stop an answer; what was shown stays, as cancelled."""
-    return Cancelled(stopped=await answers.cancel(who, AnswerId(answer_id)))
+    return Cancelled(stopped=await answers.takeover.cancel(who, AnswerId(answer_id)))

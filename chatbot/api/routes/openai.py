@@ -35,7 +35,7 @@ from chatbot.api.routes.chat import (
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
-from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer
+from chatbot.streams import AnswerId, BegunAnswer, Readers
 from chatbot.transcript import Question
 from knowledge.identity import Principal
 from knowledge.passage import language_of
@@ -65,7 +65,7 @@ async def begin_completion(
     request.state.language = language_of(question.text)  # a refusal names a person in it
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
     work = partial(begin, question, who, services)
-    with services.answers.opening():
+    with services.answers.writers.opening():
         return BegunCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
 
 
@@ -107,16 +107,16 @@ async def complete(
 ) -> Response:
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
     begun, asked = completion_begun.answer, completion_begun.asked
-    answers, created = services.answers, int(services.now())
+    readers, created = services.answers.readers, int(services.now())
     on_sent = await repeated(who, services.reads) if begun.joined else None
     if asked.stream:
         chunks = Chunks(created=created, include_usage=asked.include_usage)
-        sent = encode(answers, who, begun.answer_id, chunks, on_sent=on_sent)
+        sent = encode(readers, who, begun.answer_id, chunks, on_sent=on_sent)
         response: Response = AnswerStream(
-            answers, who, begun.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
+            readers, who, begun.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
         )
     else:
-        events = await collect(answers, who, begun.answer_id, request, on_sent=on_sent)
+        events = await collect(readers, who, begun.answer_id, request, on_sent=on_sent)
         response = document(events, created=created) if events else Response(status_code=499)
     response.headers["x-request-id"] = current_trace_id()
     if begun.limits is not None:
@@ -125,14 +125,14 @@ async def complete(
 
 
 async def encode(
-    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, chunks: Chunks, *, on_sent: OnSent | None
+    readers: Readers, who: Principal, answer_id: AnswerId, chunks: Chunks, *, on_sent: OnSent | None
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's chunks as server-sent events without a name, and `[DONE]`.
 
     An answer that is handed over to another replica breaks off here, with an error: an OpenAI client cannot resume.
     """
     last: Event | None = None
-    async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
+    async with aclosing(readers.follow(who, answer_id, after=0)) as entries:
         async for entry in entries:
             last = entry.event
             if on_sent is not None:

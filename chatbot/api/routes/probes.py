@@ -64,7 +64,7 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
 async def metrics(services: TheServices) -> Response:
     """Return Prometheus' text format."""
     instruments, admission = services.metrics, services.admission
-    instruments.active.set(services.answers.active)
+    instruments.active.set(services.answers.writers.active)
     instruments.deferred.set(services.deferred.waiting)
     instruments.slots.set(admission.slots)
     instruments.busy.set(admission.busy)

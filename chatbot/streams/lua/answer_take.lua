@@ -1,7 +1,8 @@
 -- Takes an answer over, only where its writer's lease has lapsed and it has not ended. Raises the epoch, so that
 -- whatever its old writer still sends is refused.
 -- Arguments: answer_id, lease_ms.
--- Returns nothing where there is nothing to take; else names and values in turn (checkpoint and output are bytes).
+-- Returns nothing where there is nothing to take; else epoch, sub, conversation, checkpoint, whether it is cancelled,
+-- passages, outcome, output and events, in this order.
 
 local ANSWER, EVENTS, OUTPUT, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local args = cmsgpack.unpack(ARGV[1])
@@ -23,13 +24,6 @@ local epoch = redis.call("HINCRBY", ANSWER, "epoch", 1)
 redis.call("ZADD", OPEN_ANSWERS, now + args.lease_ms, args.answer_id)
 local stored = redis.call("HMGET", ANSWER, "sub", "conversation", "frame", "cancelled", "passages", "outcome")
 return {
-  "epoch", epoch,
-  "sub", stored[1],
-  "conversation", stored[2],
-  "checkpoint", stored[3] or "",
-  "cancelled", stored[4] and 1 or 0,
-  "passages", stored[5] or "[]",
-  "outcome", stored[6] or "",
-  "output", redis.call("GET", OUTPUT) or "",
-  "entries", redis.call("XRANGE", EVENTS, "-", "+"),
+  epoch, stored[1], stored[2], stored[3] or "", stored[4] and 1 or 0, stored[5] or "[]", stored[6] or "",
+  redis.call("GET", OUTPUT) or "", redis.call("XRANGE", EVENTS, "-", "+"),
 }

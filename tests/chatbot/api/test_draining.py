@@ -23,15 +23,14 @@ from chatbot.streams import (
     AnswerId,
     AnswerLog,
     AnswerLogSettings,
-    AnswerRegistry,
-    AnswerRegistrySettings,
+    AnswerSettings,
     BegunAnswer,
     IdempotencyKeys,
     IdempotencySettings,
     open_pipelined_connection,
 )
 from knowledge.identity import Principal
-from tests.answers import customer
+from tests.answers import answers_of, customer
 from tests.chatbot.conftest import PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -72,7 +71,7 @@ async def services(redis: Redis) -> AsyncGenerator[Services]:
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
         parts = SimpleNamespace(
-            answers=AnswerRegistry(log, tasks, AnswerRegistrySettings()),
+            answers=answers_of(log, tasks, AnswerSettings()),
             answer_log=log,
             history=History(redis, RedisBreaker(PATIENT), HistorySettings()),
             idempotency=CountedKeys(redis),
@@ -103,7 +102,7 @@ async def test_a_drain_waits_for_a_question_that_waits_for_another_with_its_key_
             await ask(route, who, services)
 
     async def drain() -> None:
-        await services.answers.drained()
+        await services.answers.writers.drained()
         drained.set()
 
     async with anyio.create_task_group() as tasks:
@@ -111,7 +110,7 @@ async def test_a_drain_waits_for_a_question_that_waits_for_another_with_its_key_
         await began.wait()
         tasks.start_soon(ask_with_the_same_key)
         await keys.second.wait()
-        services.answers.begin_draining()
+        services.answers.writers.begin_draining()
         tasks.start_soon(drain)
         await anyio.wait_all_tasks_blocked()
         assert not drained.is_set()

@@ -23,13 +23,13 @@ from chatbot.streams import (
     AnswerId,
     AnswerLog,
     AnswerLogSettings,
-    AnswerRegistry,
-    AnswerRegistrySettings,
+    AnswerSettings,
     BegunAnswer,
     LiveAnswer,
+    LogOpening,
     open_pipelined_connection,
 )
-from tests.answers import customer, done
+from tests.answers import answers_of, customer, done
 from tests.chatbot.conftest import PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -49,7 +49,7 @@ async def nothing() -> Message:
 async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
     redis: Redis, in_format: str, *, stream: bool
 ) -> None:
-    live = LiveAnswer(AnswerId(uuid4().hex), customer(), conversation_id="c")
+    live = LiveAnswer(AnswerId(uuid4().hex), customer())
     accepted = Accepted(
         answer_id=live.answer_id, conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t"
     )
@@ -63,8 +63,8 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
 
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
-        await registry.start(live, work, passages=[])
+        registry = answers_of(log, tasks, AnswerSettings())
+        await registry.writers.start(live, work, LogOpening("c"))
         services = cast(
             "Services",
             SimpleNamespace(answers=registry, reads=reads, settings=TurnSettings(), now=lambda: 0.0),
@@ -91,16 +91,16 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
 
 
 async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_first_event(redis: Redis) -> None:
-    live = LiveAnswer(AnswerId(uuid4().hex), customer(), conversation_id="c")
+    live = LiveAnswer(AnswerId(uuid4().hex), customer())
     connected = Request({"type": "http"}, nothing)
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
-        await registry.start(live, silent, passages=[])
+        registry = answers_of(log, tasks, AnswerSettings())
+        await registry.writers.start(live, silent, LogOpening("c"))
 
         async def wait() -> None:
             with pytest.raises(Draining):
-                await collect(registry, live.who, live.answer_id, connected)
+                await collect(registry.readers, live.who, live.answer_id, connected)
 
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
@@ -108,7 +108,7 @@ async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_fi
 
 
 async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(redis: Redis) -> None:
-    live = LiveAnswer(AnswerId(uuid4().hex), customer(), conversation_id="c")
+    live = LiveAnswer(AnswerId(uuid4().hex), customer())
     leaves = anyio.Event()
 
     async def disconnect() -> Message:
@@ -121,11 +121,13 @@ async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(
 
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings())
-        await registry.start(live, half, passages=[])
+        registry = answers_of(log, tasks, AnswerSettings())
+        await registry.writers.start(live, half, LogOpening("c"))
 
         async def wait() -> None:
-            assert await collect(registry, live.who, live.answer_id, Request({"type": "http"}, disconnect)) == []
+            assert (
+                await collect(registry.readers, live.who, live.answer_id, Request({"type": "http"}, disconnect)) == []
+            )
 
         tasks.start_soon(wait)
         async with aclosing(live.follow(0)) as entries:

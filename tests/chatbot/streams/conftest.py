@@ -18,7 +18,7 @@ from tests.chatbot.conftest import PATIENT
 
 
 def new_answer(who: Principal) -> LiveAnswer:
-    return LiveAnswer(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
+    return LiveAnswer(AnswerId(uuid4().hex), who)
 
 
 def log_append(

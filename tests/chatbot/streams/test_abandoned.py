@@ -15,7 +15,7 @@ from chatbot.audit import Audit, Closed, open_audit
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Token
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
-from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, open_pipelined_connection
+from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, open_pipelined_connection
 from tests.answers import customer, done
 from tests.audit import CLOSED, OPENED, SETTINGS, faults
 from tests.chatbot.conftest import PATIENT
@@ -81,7 +81,7 @@ async def test_a_living_answer_is_left_alone_and_one_that_its_process_closes_lat
     opened = replace(OPENED, tenant=who.tenant)
     await audit.open(opened)
     await audit.open(replace(opened, answer_id="late"))
-    await answer_log.open(who, AnswerId(opened.answer_id), conversation_id="c", passages=[])
+    await answer_log.open(who, AnswerId(opened.answer_id), LogOpening("c"))
     successor = looking(audit, answer_log, clock)
     await successor.look()
     await audit.close(replace(CLOSED, answer_id="late", tenant=who.tenant))
@@ -96,7 +96,7 @@ async def test_the_closing_of_an_answer_that_was_read_to_its_end_says_what_was_r
     who = customer()
     answer_id = AnswerId(OPENED.answer_id)
     await audit.open(replace(OPENED, tenant=who.tenant))
-    await answer_log.open(who, answer_id, conversation_id="c", passages=[])
+    await answer_log.open(who, answer_id, LogOpening("c"))
     end = done()
     append = log_append(first=1, events=[Token(text="연 "), Token(text="3.1%"), end])
     await answer_log.append(who.tenant, answer_id, append, epoch=1)

@@ -52,9 +52,10 @@ from chatbot.services import Services, TurnSettings
 from chatbot.streams import (
     AnswerId,
     AnswerLog,
-    AnswerRegistry,
-    AnswerRegistrySettings,
+    Answers,
+    AnswerSettings,
     LiveAnswer,
+    LogOpening,
 )
 from chatbot.takeover import resume
 from chatbot.tokens import TokenCounter
@@ -65,7 +66,7 @@ from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
 from knowledge.profiles import AnswerMode
 from llm_server.scripted import Behaviour, Template
-from tests.answers import customer, text_of
+from tests.answers import answers_of, customer, text_of
 from tests.chatbot.models.scripted_pool import CHAT, Served, serve
 from tests.chatbot.streams.conftest import log_append
 from tests.patience import patient
@@ -212,13 +213,13 @@ class Bank:
 class Asked:
     """An answer that runs, and the process that it runs in."""
 
-    registry: AnswerRegistry
+    registry: Answers
     who: Principal
     answer_id: AnswerId
 
     async def events(self) -> list[Event]:
         with anyio.fail_after(patient(20)):
-            async with aclosing(self.registry.follow(self.who, self.answer_id, after=0)) as entries:
+            async with aclosing(self.registry.readers.follow(self.who, self.answer_id, after=0)) as entries:
                 return [entry.event async for entry in entries]
 
 
@@ -230,10 +231,10 @@ def asked_turn() -> Turn:
 async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | None = None) -> Asked:
     """Answer the turn in a process of its own."""
     turn, services = turn or asked_turn(), bank.services()
-    live = LiveAnswer(turn.answer_id, turn.who, conversation_id=turn.conversation.id)
-    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+    live = LiveAnswer(turn.answer_id, turn.who)
+    registry = answers_of(answer_log, tasks, AnswerSettings())
     work = partial(answer, turn, place=services.admission.enter(turn.who), services=services)
-    await registry.start(live, work, passages=[], checkpoint=checkpoint(turn))
+    await registry.writers.start(live, work, LogOpening("c", checkpoint=checkpoint(turn)))
     return Asked(registry, turn.who, turn.answer_id)
 
 
@@ -248,13 +249,11 @@ async def taken_over(
 ) -> Asked:
     """Have the turn continued by a process of its own, after what a dead one has logged."""
     turn = turn or asked_turn()
-    await answer_log.open(
-        turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
-    )
+    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation.id, checkpoint=checkpoint(turn)))
     await answer_log.append(turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, output=output), epoch=1)
     await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
-    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
-    tasks.start_soon(registry.maintain_leases, partial(resume, services=bank.services()))
+    registry = answers_of(answer_log, tasks, AnswerSettings())
+    tasks.start_soon(registry.takeover.maintain_leases, partial(resume, services=bank.services()))
     await anyio.wait_all_tasks_blocked()
     return Asked(registry, turn.who, turn.answer_id)
 
@@ -331,12 +330,13 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
             await dying.at_audit.wait()
         shown = await answer_log.all_events(turn.who.tenant, turn.answer_id)
         await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
-        registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
-        tasks.start_soon(registry.maintain_leases, partial(resume, services=successor.services()))
+        registry = answers_of(answer_log, tasks, AnswerSettings())
+        tasks.start_soon(registry.takeover.maintain_leases, partial(resume, services=successor.services()))
         await anyio.wait_all_tasks_blocked()
         events = await Asked(registry, turn.who, turn.answer_id).events()
         dying.goes_on.set()
         assert await first.events() == events, "the writer that was replaced adds nothing"
+        process.cancel_scope.cancel()
     assert events[:-1] == shown
     assert successor.settled == dying.settled
     [was], [now] = dying.closed, successor.closed
@@ -416,15 +416,13 @@ async def test_a_canned_reply_that_the_log_has_is_said_once(
 async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
     bank, turn = Bank(), asked_turn()
-    await answer_log.open(
-        turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
-    )
+    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation.id, checkpoint=checkpoint(turn)))
     decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
     append = log_append(first=1, events=BEGUN, outcome=decided)
     await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
     await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
-    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
-    tasks.start_soon(registry.maintain_leases, partial(resume, services=bank.services()))
+    registry = answers_of(answer_log, tasks, AnswerSettings())
+    tasks.start_soon(registry.takeover.maintain_leases, partial(resume, services=bank.services()))
     await anyio.wait_all_tasks_blocked()
     events = await Asked(registry, turn.who, turn.answer_id).events()
     assert isinstance(events[-1], Done)

@@ -22,16 +22,17 @@ from chatbot.streams import (
     AnswerId,
     AnswerLog,
     AnswerLogSettings,
-    AnswerRegistry,
-    AnswerRegistrySettings,
+    Answers,
+    AnswerSettings,
     IdempotencyKeys,
     IdempotencySettings,
     LiveAnswer,
+    LogOpening,
     TakenOver,
     open_pipelined_connection,
 )
 from knowledge.identity import Principal
-from tests.answers import customer, done, text_of
+from tests.answers import answers_of, customer, done, text_of
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 from tests.patience import patient
 
@@ -77,10 +78,8 @@ class Process:
             deferred=self.deferred,
         )
         self.keys = IdempotencyKeys(self.client, breaker, IdempotencySettings(), deferred=self.deferred)
-        self.registry = AnswerRegistry(
-            self.log, self.tasks, AnswerRegistrySettings(), on_store_seen=self.deferred.store_seen
-        )
-        self.tasks.start_soon(self.registry.maintain_leases, self.resume)
+        self.registry = answers_of(self.log, self.tasks, AnswerSettings(), deferred=self.deferred)
+        self.tasks.start_soon(self.registry.takeover.maintain_leases, self.resume)
         self.tasks.start_soon(self.deferred.retry_forever)
 
     async def resume(self, live: LiveAnswer, taken: TakenOver) -> None:
@@ -136,9 +135,9 @@ class Asked:
             await process.deferred.write("history", append)
         live.put(done(usage=USED))
 
-    async def read(self, registry: AnswerRegistry) -> list[Event]:
+    async def read(self, registry: Answers) -> list[Event]:
         with anyio.fail_after(patient(15)):
-            async with aclosing(registry.follow(self.who, self.answer_id, after=0)) as entries:
+            async with aclosing(registry.readers.follow(self.who, self.answer_id, after=0)) as entries:
                 return [entry.event async for entry in entries]
 
     async def is_whole(self, read: list[Event]) -> bool:
@@ -183,8 +182,8 @@ async def ask(process: Process) -> Asked:
         reservation=reservation,
     )
     await process.history.append(asked.owner, asked.conversation_id, asked.messages()[:1], now=1.0)
-    live = LiveAnswer(asked.answer_id, who, conversation_id=asked.conversation_id)
-    await process.registry.start(live, asked.speak, passages=[], checkpoint=b"the turn")
+    live = LiveAnswer(asked.answer_id, who)
+    await process.registry.writers.start(live, asked.speak, LogOpening("c", checkpoint=b"the turn"))
     return asked
 
 
@@ -210,7 +209,7 @@ async def test_whatever_was_forgotten_the_answer_is_as_it_was_read(
     if saved == "before it was asked":
         await client.save()
     asked = await ask(process)
-    with process.registry.reading(asked.who, asked.answer_id):
+    with process.registry.readers.reading(asked.who, asked.answer_id):
         if saved == "after it was asked":
             await client.save()
         with anyio.fail_after(5):
@@ -227,5 +226,5 @@ async def test_whatever_was_forgotten_the_answer_is_as_it_was_read(
         await come_back_older(forgetful)
     await until_whole(asked, read)
     assert len(process.charged_anew) == (saved == "before it was asked")
-    other = AnswerRegistry(process.log, process.tasks, AnswerRegistrySettings())
+    other = answers_of(process.log, process.tasks, AnswerSettings())
     assert await asked.read(other) == read

@@ -24,13 +24,14 @@ from chatbot.errors import (
 )
 from chatbot.events import Event, FinishReason, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.streams.answers import Answers
 from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogOpening, TakenOver
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
-from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
+from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
-from tests.answers import customer, done
+from tests.answers import answers_of, customer, done
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import RedisServer
@@ -61,7 +62,7 @@ class Beginner:
     async def __call__(self) -> BegunAnswer:
         answer_id = AnswerId(uuid4().hex)
         self.begun.append(answer_id)
-        await self.log.open(self.who, answer_id, conversation_id="c", passages=[])
+        await self.log.open(self.who, answer_id, LogOpening("c"))
         return BegunAnswer(answer_id, None)
 
 
@@ -181,18 +182,18 @@ async def test_a_key_is_free_once_its_answer_was_cancelled_because_its_readers_l
         async def begin() -> BegunAnswer:
             live = new_answer(who)
             begun.append(live.answer_id)
-            await registry.start(live, speak, passages=[])
+            await registry.writers.start(live, speak, LogOpening("c"))
             return BegunAnswer(live.answer_id, None)
 
         first = await keys.begin_once(who, "k", "d", begin)
         for _ in range(2):  # the second one comes while the answer is being ended
-            with registry.reading(who, first.answer_id, resumable=False):
+            with registry.readers.reading(who, first.answer_id, resumable=False):
                 joined = await keys.begin_once(who, "k", "d", begin)
                 if stopped is not Stopped.NOT:
-                    await (registry if stopped is Stopped.HERE else elsewhere[1]).cancel(who, first.answer_id)
+                    await (registry if stopped is Stopped.HERE else elsewhere[1]).takeover.cancel(who, first.answer_id)
             await ending.wait()
         may_end.set()
-        async with aclosing(registry.follow(who, first.answer_id, after=0)) as entries:
+        async with aclosing(registry.readers.follow(who, first.answer_id, after=0)) as entries:
             assert [entry.event async for entry in entries] == [done(FinishReason.CANCELLED)]
         again = await elsewhere[0].begin_once(who, "k", "d", begin)
         assert (joined.answer_id, joined.joined) == (first.answer_id, True)
@@ -345,7 +346,13 @@ async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(re
         await trip(breaker)
         return begun
 
-    await keys_of(redis, breaker).begin_once(begin.who, "k", "d", slow_moment)
+    deferred = DeferredWrites(DeferredSettings())
+    keys = IdempotencyKeys(redis, breaker, IdempotencySettings(), deferred=deferred)
+    await keys.begin_once(begin.who, "k", "d", slow_moment)
+    with anyio.fail_after(patient(5)):
+        while deferred.waiting:
+            await deferred.retry()
+            await anyio.sleep(0.01)
     joined = await replica(redis).begin_once(begin.who, "k", "d", begin)
     assert begin.begun == [joined.answer_id]
 
@@ -377,9 +384,9 @@ async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_f
     assert [result.answer_id for result in joined] == begin.begun
 
 
-@pytest.mark.parametrize("bound", [True, False], ids=["runs", "is being accepted"])
+@pytest.mark.parametrize("state", ["runs", "is being accepted"])
 async def test_a_replica_that_cannot_ask_redis_for_a_moment_joins_the_answer_of_another(
-    redis: Redis, bound: bool
+    redis: Redis, state: str
 ) -> None:
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
     begin, go_on, joined = Beginner(redis, customer()), anyio.Event(), list[BegunAnswer]()
@@ -392,7 +399,7 @@ async def test_a_replica_that_cannot_ask_redis_for_a_moment_joins_the_answer_of_
     async def second() -> None:
         joined.append(await keys_of(redis, breaker).begin_once(begin.who, "k", "d", begin))
 
-    if bound:
+    if state == "runs":
         go_on.set()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(replica(redis).begin_once, begin.who, "k", "d", first)
@@ -425,15 +432,15 @@ async def test_without_redis_a_key_binds_in_the_process_that_has_it(redis: Redis
 @asynccontextmanager
 async def process(
     server: RedisServer, tasks: TaskGroup, settings: RedisBreakerSettings | None = None
-) -> AsyncGenerator[tuple[IdempotencyKeys, AnswerRegistry]]:
+) -> AsyncGenerator[tuple[IdempotencyKeys, Answers]]:
     """Run the keys and the answers of a replica, at the product's own settings where no others are given."""
     async with open_redis(server.url, RedisSettings()) as redis, open_pipelined_connection(redis) as pipelined:
         breaker, deferred = RedisBreaker(settings or RedisBreakerSettings()), DeferredWrites(DeferredSettings())
         keys = IdempotencyKeys(redis, breaker, IdempotencySettings(), deferred=deferred)
         answer_log = AnswerLog(redis, breaker, AnswerLogSettings(), pipelined=pipelined)
-        registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+        registry = answers_of(answer_log, tasks, AnswerSettings())
         tasks.start_soon(deferred.retry_forever)
-        tasks.start_soon(registry.maintain_leases, never)
+        tasks.start_soon(registry.takeover.maintain_leases, never)
         await answer_log.ping()
         yield keys, registry
 
@@ -459,7 +466,7 @@ async def test_a_key_that_redis_forgot_is_bound_again(redis: Redis) -> None:
     keys = IdempotencyKeys(redis, RedisBreaker(PATIENT), IdempotencySettings(), deferred=deferred)
     first = await keys.begin_once(begin.who, "k", "d", begin)
     await redis.delete(*await redis.keys(f"{{{begin.who.tenant}}}:idempotency:*"))
-    deferred.store_seen("forgetful")
+    deferred.store_seen(lost_writes=True)
     await deferred.retry()
     assert (await replica(redis).begin_once(begin.who, "k", "d", begin)).answer_id == first.answer_id
 
@@ -485,7 +492,7 @@ async def test_a_stall_at_the_opening_makes_no_second_answer(
             async def begin() -> BegunAnswer:
                 live = new_answer(who)
                 begun.append(live.answer_id)
-                await registry.start(live, speak, passages=[])
+                await registry.writers.start(live, speak, LogOpening("c"))
                 return BegunAnswer(live.answer_id, None)
 
             return await keys.begin_once(who, "k", "d", begin)
@@ -498,7 +505,7 @@ async def test_a_stall_at_the_opening_makes_no_second_answer(
         assert (await post(1)).answer_id == first.answer_id
         go_on.set()
         with anyio.fail_after(10):
-            async with aclosing(replicas[1][1].follow(who, first.answer_id, after=0)) as entries:
+            async with aclosing(replicas[1][1].readers.follow(who, first.answer_id, after=0)) as entries:
                 read = [entry.event async for entry in entries]
         assert read[-1] == done(), "it has a log by now"
         assert begun == [first.answer_id]

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from chatbot.deferred import StoreMemory
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import Draining, NotFound, StoreUnavailable
 from chatbot.events import Done, Failed, FinishReason, Token
 from chatbot.redis_client import RedisBreaker
+from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
     AnswerId,
@@ -27,15 +28,16 @@ from chatbot.streams.log import (
     AnswerLogSettings,
     LogAppend,
     LogEntry,
+    LogOpening,
     TakenOver,
-    WriterReplaced,
     WriterStanding,
     answer_key,
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
-from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, TakeoverReason
+from chatbot.streams.takeover import TakeoverReason
+from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
-from tests.answers import customer, done, text_of
+from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import RedisServer
@@ -44,18 +46,18 @@ from tests.patience import patient
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 WORDS = [f"word{n} " for n in range(12)]
-QUICK = AnswerRegistrySettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orphaned_after=0.2)
+QUICK = AnswerSettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orphaned_after=0.2)
 # On a busy machine a reader may be away for longer than that between two visits.
 NEVER_ENDED = QUICK.model_copy(update={"grace": 60.0, "orphaned_after": 60.0})
 LEASE = 0.4
-LOG = AnswerLogSettings(block=0.2, lease=LEASE)
+LOG = AnswerLogSettings(lease=LEASE)
 
 
 @dataclass
 class Replica:
     """A process with its answers; `finished` are those that it settled and recorded."""
 
-    registry: AnswerRegistry
+    registry: Answers
     finished: list[AnswerId] = field(default_factory=list)
     taken: list[TakeoverReason] = field(default_factory=list)
     go_on: anyio.Event = field(default_factory=anyio.Event)
@@ -104,26 +106,26 @@ async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
 
 @pytest.fixture
 def replica(answer_log: AnswerLog, tasks: TaskGroup) -> Callable[..., Replica]:
-    def start(settings: AnswerRegistrySettings = QUICK, *, alone: bool = False) -> Replica:
+    def start(settings: AnswerSettings = QUICK, *, alone: bool = False) -> Replica:
         taken: list[TakeoverReason] = []
-        started = Replica(AnswerRegistry(answer_log, tasks, settings, on_taken=taken.append), taken=taken)
+        started = Replica(answers_of(answer_log, tasks, settings, on_taken=taken.append), taken=taken)
         if not alone:
-            tasks.start_soon(started.registry.maintain_leases, started.resume)
+            tasks.start_soon(started.registry.takeover.maintain_leases, started.resume)
         return started
 
     return start
 
 
 async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after: int = 0) -> list[LogEntry]:
-    with anyio.fail_after(10), replica.registry.reading(who, answer_id):
-        async with aclosing(replica.registry.follow(who, answer_id, after=after)) as followed:
+    with anyio.fail_after(10), replica.registry.readers.reading(who, answer_id):
+        async with aclosing(replica.registry.readers.follow(who, answer_id, after=after)) as followed:
             return [entry async for entry in followed]
 
 
 async def half_said(answer_log: AnswerLog, who: Principal, words: int = 4) -> AnswerId:
     """Leave an answer behind as a process does that was killed after so many words."""
     answer_id = AnswerId(uuid4().hex)
-    await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
+    await answer_log.open(who, answer_id, LogOpening("c", checkpoint=b"the turn"))
     events = [Token(text=word) for word in WORDS[:words]]
     written = log_append(first=1, events=events, output=bytes(range(words)))
     await answer_log.append(who.tenant, answer_id, written, epoch=1)
@@ -180,7 +182,7 @@ async def test_a_command_that_arrives_after_the_end_of_its_answer_opens_it_to_no
     answer_id = await half_said(answer_log, who)
     await answer_log.append(who.tenant, answer_id, log_append(first=5, events=[done()]), epoch=1)
     if late == "its opening":
-        await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
+        await answer_log.open(who, answer_id, LogOpening("c", checkpoint=b"the turn"))
     else:
         events = [Token(text=WORDS[3])]
         await answer_log.append(who.tenant, answer_id, log_append(first=4, events=events, output_before=3), epoch=1)
@@ -219,13 +221,13 @@ async def test_of_two_writers_only_the_present_epoch_writes(
         events = [Token(text=writer) for _ in range(count)]
         written = log_append(first=len(expected) + 1, events=events)
         if writer == "first":
-            with pytest.raises(WriterReplaced):
-                await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
+            standing = await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
+            assert standing is WriterStanding.REPLACED
             assert await answer_log.renew(who.tenant, {answer_id: 1}) == {answer_id: WriterStanding.REPLACED}
         else:
             await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
             expected += events
-    entries = await answer_log.read(who.tenant, answer_id, after=0, wait=0.001)
+    entries = (await answer_log.read_all({answer_id: (who.tenant, 0)})).get(answer_id, [])
     assert [entry.n for entry in entries] == list(range(1, len(expected) + 1))
     assert [entry.event for entry in entries] == expected
 
@@ -271,12 +273,12 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
     who, frozen, other = customer(), replica(alone=True), replica()
     other.go_on.set()
     live = new_answer(who)
-    with frozen.registry.reading(live.who, live.answer_id):
-        await frozen.registry.start(live, frozen.speak, passages=[])
+    with frozen.registry.readers.reading(live.who, live.answer_id):
+        await frozen.registry.writers.start(live, frozen.speak, LogOpening("c"))
         entries = await read_all(other, who, live.answer_id)
         frozen.go_on.set()
         with anyio.fail_after(5):
-            await frozen.registry.drained()
+            await frozen.registry.writers.drained()
     assert text_of(entry.event for entry in entries) == "".join(WORDS)
     assert (frozen.finished, other.finished) == ([], [live.answer_id])
     assert await answer_log.length(who, live.answer_id) == (len(WORDS) + 1, True)
@@ -309,19 +311,20 @@ async def forked(
 ) -> Forked:
     """Let a writer say half an answer into no log, and its successor all of it; an append may arrive late after all."""
     connection = CutOff(redis)
+    tasks.start_soon(connection.serve)
     cut_off = AnswerLog(redis, RedisBreaker(PATIENT), LOG, pipelined=connection)
-    writer, other = Replica(AnswerRegistry(cut_off, tasks, NEVER_ENDED)), replica()
+    writer, other = Replica(answers_of(cut_off, tasks, NEVER_ENDED)), replica()
     other.go_on.set()
     fork = Forked(new_answer(customer()))
     live, who = fork.live, fork.live.who
 
     async def read() -> None:
-        async with aclosing(writer.registry.follow(who, live.answer_id, after=0)) as followed:
+        async with aclosing(writer.registry.readers.follow(who, live.answer_id, after=0)) as followed:
             async for entry in followed:
                 fork.read.append(entry)
 
-    with anyio.fail_after(10), writer.registry.reading(who, live.answer_id):
-        await writer.registry.start(live, writer.speak, passages=[])
+    with anyio.fail_after(10), writer.registry.readers.reading(who, live.answer_id):
+        await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
         async with anyio.create_task_group() as readers:
             readers.start_soon(read)
             while text_of(entry.event for entry in fork.read) != "".join(WORDS[: len(WORDS) // 2 + 1]):
@@ -330,8 +333,7 @@ async def forked(
                 await answer_log.append(who.tenant, live.answer_id, live.unlogged(), epoch=live.epoch)
             fork.kept = await read_all(other, who, live.answer_id)
             connection.mended = True
-            tasks.start_soon(writer.registry.maintain_leases, writer.resume)
-    connection.close()
+            tasks.start_soon(writer.registry.takeover.maintain_leases, writer.resume)
     return fork
 
 
@@ -358,25 +360,25 @@ async def test_a_reader_who_was_shown_what_the_log_lacks_reads_no_other_answer_b
 async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Callable[..., Replica]) -> None:
     who, writer, other = customer(), replica(), replica()
     live = new_answer(who)
-    with writer.registry.reading(live.who, live.answer_id):
-        await writer.registry.start(live, writer.speak, passages=[])
+    with writer.registry.readers.reading(live.who, live.answer_id):
+        await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
         began = anyio.current_time()
-        assert await other.registry.cancel(who, live.answer_id)
+        assert await other.registry.takeover.cancel(who, live.answer_id)
         with anyio.fail_after(5):
-            await writer.registry.drained()
+            await writer.registry.writers.drained()
     assert anyio.current_time() - began < 0.5
     assert live.published[-1] == done(FinishReason.CANCELLED)
-    assert not await other.registry.cancel(who, live.answer_id), "it has ended"
+    assert not await other.registry.takeover.cancel(who, live.answer_id), "it has ended"
     with pytest.raises(NotFound):
-        await other.registry.cancel(customer(), live.answer_id)
+        await other.registry.takeover.cancel(customer(), live.answer_id)
 
 
 async def test_a_cancel_ends_the_answer_of_a_dead_replica(
     answer_log: AnswerLog, replica: Callable[..., Replica]
 ) -> None:
-    who, other = customer(), replica(AnswerRegistrySettings(sweep_every=60))
+    who, other = customer(), replica(AnswerSettings(sweep_every=60))
     answer_id = await half_said(answer_log, who)
-    assert await other.registry.cancel(who, answer_id)
+    assert await other.registry.takeover.cancel(who, answer_id)
     with anyio.fail_after(patient(5)):
         while not other.finished:  # also where nobody reads it
             await anyio.sleep(0.01)
@@ -398,16 +400,13 @@ async def test_an_orphan_that_nobody_asks_for_is_ended_once(
     assert "orphan" in replicas[0].taken + replicas[1].taken
     assert await redis.hexists(f"{{{who.tenant}}}:answer:{answer_id}", "abandoned"), "its key is free"
     assert text_of(await answer_log.all_events(who.tenant, answer_id)) == "".join(WORDS[:4]), "it is not gone on with"
-    with anyio.fail_after(5):  # a tenant without open answers is not looked at any more
-        while await redis.sismember("answers:tenants", who.tenant):
-            await anyio.sleep(0.02)
 
 
 async def test_a_reader_on_another_replica_keeps_the_answer_alive(replica: Callable[..., Replica]) -> None:
     patient = QUICK.model_copy(update={"grace": 2.0})  # longer than a busy machine keeps a reader from its next visit
     who, writer, other = customer(), replica(patient), replica(patient)
     live = new_answer(who)
-    await writer.registry.start(live, writer.speak, passages=[])
+    await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
     entries: list[LogEntry] = []
     async with anyio.create_task_group() as group:
 
@@ -431,14 +430,14 @@ async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: 
         seen.extend(await read_all(writer, who, live.answer_id))
 
     async with anyio.create_task_group() as group:
-        await writer.registry.start(live, writer.speak, passages=[])
+        await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
         group.start_soon(read_here)
         await anyio.sleep(0.1)
-        writer.registry.begin_draining()
+        writer.registry.writers.begin_draining()
         await writer.registry.hand_over()
     assert not any(isinstance(entry.event, Done) for entry in seen), "the connection ends without an end"
     with pytest.raises(Draining):
-        await writer.registry.resume_position(who, live.answer_id, None)
+        await writer.registry.readers.resume_position(who, live.answer_id, None)
     began = anyio.current_time()
     seen += await read_all(other, who, live.answer_id, after=len(seen))
     assert anyio.current_time() - began < LEASE / 2, "nobody waits for the lease"
@@ -457,11 +456,11 @@ class Slow(AnswerLog):
         self.begun = anyio.Event()
         self.go_on = anyio.Event()
 
-    async def open(self, who: Principal, answer_id: AnswerId, **more: Any) -> None:
+    async def open(self, who: Principal, answer_id: AnswerId, opening: LogOpening, *, epoch: int = 1) -> bool:
         if self.slow == "open":
             self.begun.set()
             await self.go_on.wait()
-        await super().open(who, answer_id, **more)
+        return await super().open(who, answer_id, opening, epoch=epoch)
 
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
         if self.slow == "append":  # it is under way
@@ -487,13 +486,13 @@ async def test_a_lease_is_given_up_behind_the_appends_that_are_under_way(
     answer_log: AnswerLog, slow_log: Slow, tasks: TaskGroup
 ) -> None:
     live, handed = new_answer(customer()), anyio.Event()
-    writer = Replica(AnswerRegistry(slow_log, tasks, NEVER_ENDED))
+    writer = Replica(answers_of(slow_log, tasks, NEVER_ENDED))
 
     async def hand_over() -> None:
         await writer.registry.hand_over()
         handed.set()
 
-    await writer.registry.start(live, writer.speak, passages=[])
+    await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
     with anyio.fail_after(5):
         await slow_log.begun.wait()
     tasks.start_soon(hand_over)
@@ -502,7 +501,7 @@ async def test_a_lease_is_given_up_behind_the_appends_that_are_under_way(
     slow_log.go_on.set()
     with anyio.fail_after(5):
         await handed.wait()
-        await writer.registry.drained()
+        await writer.registry.writers.drained()
     assert await answer_log.take_over(live.who.tenant, live.answer_id) is not None, "the append renewed the lease"
 
 
@@ -510,15 +509,15 @@ async def test_a_process_that_drains_waits_for_a_question_that_is_opened(replica
     writer, live, drained = replica(), new_answer(customer()), anyio.Event()
 
     async def drain() -> None:
-        await writer.registry.drained()
+        await writer.registry.writers.drained()
         drained.set()
 
     async with anyio.create_task_group() as group:
-        with writer.registry.opening():
+        with writer.registry.writers.opening():
             group.start_soon(drain)
             await anyio.wait_all_tasks_blocked()
             assert not drained.is_set()
-            await writer.registry.start(live, writer.speak, passages=[])
+            await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
         assert not drained.is_set(), "its answer is not written yet"
         writer.go_on.set()
     assert writer.finished == [live.answer_id]
@@ -537,7 +536,7 @@ async def test_a_process_that_ends_waits_for_no_answer_that_is_still_written(
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as process:
-            await AnswerRegistry(slow_log, process, NEVER_ENDED).start(live, speak_and_settle, passages=[])
+            await answers_of(slow_log, process, NEVER_ENDED).writers.start(live, speak_and_settle, LogOpening("c"))
             await slow_log.begun.wait()
             process.cancel_scope.cancel()
     assert confirmed == [False], "it neither settles nor records"
@@ -554,24 +553,24 @@ async def test_a_process_that_has_handed_over_begins_no_answer(
     writer, live = replica(NEVER_ENDED), new_answer(customer())
     await writer.registry.hand_over()
     with pytest.raises(Draining):
-        await writer.registry.start(live, writer.speak, passages=[])
+        await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
     with pytest.raises(NotFound):
         await answer_log.length(live.who, live.answer_id)
-    await writer.registry.drained()
+    await writer.registry.writers.drained()
 
 
 async def test_an_answer_that_begins_while_its_process_hands_over_is_anothers(
     slow_log: Slow, tasks: TaskGroup, replica: Callable[..., Replica]
 ) -> None:
     live, other, slow_log.slow = new_answer(customer()), replica(), "open"
-    writer = Replica(AnswerRegistry(slow_log, tasks, NEVER_ENDED))
+    writer = Replica(answers_of(slow_log, tasks, NEVER_ENDED))
     async with anyio.create_task_group() as begun:
-        begun.start_soon(partial(writer.registry.start, live, writer.speak, passages=[]))
+        begun.start_soon(partial(writer.registry.writers.start, live, writer.speak, LogOpening("c")))
         await slow_log.begun.wait()
         await writer.registry.hand_over()
         slow_log.go_on.set()
     with anyio.fail_after(5):
-        await writer.registry.drained()
+        await writer.registry.writers.drained()
     other.go_on.set()
     entries = await read_all(other, live.who, live.answer_id)
     assert text_of(entry.event for entry in entries) == "".join(WORDS)
@@ -593,12 +592,12 @@ async def test_an_answer_that_is_settled_already_is_not_handed_over(
             writer.finished.append(live.answer_id)
         live.put(done())
 
-    await writer.registry.start(live, speak_and_settle, passages=[])
+    await writer.registry.writers.start(live, speak_and_settle, LogOpening("c"))
     with anyio.fail_after(5):
         await settling.wait()
     tasks.start_soon(writer.registry.hand_over)
     with anyio.move_on_after(0.2):
-        await writer.registry.drained()
+        await writer.registry.writers.drained()
     taken = await answer_log.take_over(live.who.tenant, live.answer_id)
     settled.set()
     assert taken is None
@@ -611,9 +610,9 @@ async def test_a_takeover_goes_on_although_the_reader_who_asked_for_it_leaves(
     answer_log: AnswerLog, slow_log: Slow, tasks: TaskGroup
 ) -> None:
     who, slow_log.slow = customer(), "take_over"
-    other = Replica(AnswerRegistry(slow_log, tasks, NEVER_ENDED))
+    other = Replica(answers_of(slow_log, tasks, NEVER_ENDED))
     other.go_on.set()
-    tasks.start_soon(other.registry.maintain_leases, other.resume)
+    tasks.start_soon(other.registry.takeover.maintain_leases, other.resume)
     answer_id = await half_said(answer_log, who)
     async with anyio.create_task_group() as reader:
         reader.start_soon(read_all, other, who, answer_id)
@@ -647,18 +646,16 @@ async def test_a_lease_that_lapsed_while_redis_took_no_writes_is_no_sign_of_a_de
     async with Redis(port=server.port) as redis, open_pipelined_connection(redis) as pipelined:
         log = Refused(redis, RedisBreaker(PATIENT), AnswerLogSettings(lease=1.0), pipelined=pipelined)
         log.refused = anyio.Event()
-        writer, other = (
-            Replica(AnswerRegistry(log, tasks, QUICK.model_copy(update={"sweep_every": 60}))) for _ in "12"
-        )
+        writer, other = (Replica(answers_of(log, tasks, QUICK.model_copy(update={"sweep_every": 60}))) for _ in "12")
         live = new_answer(customer())
-        await writer.registry.start(live, writer.speak, passages=[])
+        await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
         await log.give_up(live.who.tenant, {live.answer_id: live.epoch})
         await redis.config_set("min-replicas-to-write", 1)
-        tasks.start_soon(other.registry.maintain_leases, other.resume)
+        tasks.start_soon(other.registry.takeover.maintain_leases, other.resume)
         with anyio.fail_after(5):
             await log.refused.wait()
         await redis.config_set("min-replicas-to-write", 0)
-        assert not await other.registry._take_over(live.who.tenant, live.answer_id, "reader")
+        assert not await other.registry.takeover.take_over(live.who.tenant, live.answer_id, "reader")
         writer.go_on.set()
         assert (await read_all(writer, live.who, live.answer_id))[-1].event == done()
 
@@ -697,24 +694,36 @@ async def test_a_redis_that_has_lost_a_number_of_the_count_has_forgotten_its_las
         assert not await answer_log.has_forgotten()
 
 
+class StoreSeen(DeferredWrites):
+    """Records whether each heartbeat found that Redis has forgotten something."""
+
+    def __init__(self, settings: DeferredSettings) -> None:
+        super().__init__(settings)
+        self.seen: list[bool] = []
+
+    def store_seen(self, *, lost_writes: bool) -> None:
+        super().store_seen(lost_writes=lost_writes)
+        self.seen.append(lost_writes)
+
+
 async def test_an_end_is_logged_again_only_for_a_while(answer_log: AnswerLog, redis: Redis, tasks: TaskGroup) -> None:
-    seen: list[StoreMemory] = []
-    settings = QUICK.model_copy(update={"again": 0.1})
-    writer = Replica(AnswerRegistry(answer_log, tasks, settings, on_store_seen=seen.append))
-    tasks.start_soon(writer.registry.maintain_leases, writer.resume)
+    settings = DeferredSettings(again=0.1)
+    deferred = StoreSeen(settings)
+    writer, seen = Replica(answers_of(answer_log, tasks, QUICK, deferred=deferred)), deferred.seen
+    tasks.start_soon(writer.registry.takeover.maintain_leases, writer.resume)
     writer.go_on.set()
     live = new_answer(customer())
-    await writer.registry.start(live, writer.speak, passages=[])
-    await writer.registry.drained()
+    await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
+    await writer.registry.writers.drained()
     over = anyio.current_time() + settings.again
     with anyio.fail_after(patient(5)):
-        while anyio.current_time() < over or seen[-2:] != ["whole", "whole"]:
+        while anyio.current_time() < over or seen[-2:] != [False, False]:
             seen.clear()
-            await anyio.sleep(3 * settings.heartbeat)
+            await anyio.sleep(3 * QUICK.heartbeat)
         await redis.flushdb()
-        while seen[-2:] != ["forgetful", "whole"]:
+        while seen[-2:] != [True, False]:
             await anyio.sleep(0.01)
-    await writer.registry.drained()
+    await writer.registry.writers.drained()
     assert not await redis.exists(answer_key(live.who.tenant, live.answer_id))
 
 
@@ -731,12 +740,12 @@ async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_n
     else:
         live = new_answer(who)
         answer_id = live.answer_id
-        await replicas[0].registry.start(live, replicas[0].speak, passages=[])
+        await replicas[0].registry.writers.start(live, replicas[0].speak, LogOpening("c"))
     seen: list[LogEntry] = []
     for at, length in visits:
-        with anyio.move_on_after(0.01), replicas[at].registry.reading(who, answer_id):
+        with anyio.move_on_after(0.01), replicas[at].registry.readers.reading(who, answer_id):
             after = seen[-1].n if seen else 0
-            async with aclosing(replicas[at].registry.follow(who, answer_id, after=after)) as entries:
+            async with aclosing(replicas[at].registry.readers.follow(who, answer_id, after=after)) as entries:
                 async for entry in entries:
                     seen.append(entry)
                     if len(seen) >= after + length:

@@ -13,11 +13,21 @@ from redis.asyncio import Redis
 from chatbot.errors import ChatError, StoreUnavailable
 from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, to_json
 from chatbot.redis_client import RedisBreaker
+from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogEntry, TakenOver, WriterStanding
+from chatbot.streams.log import (
+    AnswerId,
+    AnswerLog,
+    AnswerLogSettings,
+    LogAppend,
+    LogEntry,
+    LogOpening,
+    TakenOver,
+    WriterStanding,
+)
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
-from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
-from tests.answers import customer, done, text_of
+from chatbot.streams.writers import AnswerSettings
+from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 
@@ -35,9 +45,9 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
         yield client
 
 
-async def read_all(registry: AnswerRegistry, live: LiveAnswer) -> list[Event]:
+async def read_all(registry: Answers, live: LiveAnswer) -> list[Event]:
     with anyio.fail_after(10):
-        async with aclosing(registry.follow(live.who, live.answer_id, after=0)) as entries:
+        async with aclosing(registry.readers.follow(live.who, live.answer_id, after=0)) as entries:
             return [entry.event async for entry in entries]
 
 
@@ -82,10 +92,10 @@ async def no_last_event(live: LiveAnswer) -> None:
 )
 async def test_it_ends_in_an_error_and_the_others_go_on(answer_log: AnswerLog, tasks: TaskGroup, work) -> None:  # type: ignore[no-untyped-def]
     failures: list[str] = []
-    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(), on_failure=failures.append)
+    registry = answers_of(answer_log, tasks, AnswerSettings(), on_failure=failures.append)
     bad, good = new_answer(customer()), new_answer(customer())
-    await registry.start(bad, work, passages=[])
-    await registry.start(good, speak, passages=[])
+    await registry.writers.start(bad, work, LogOpening("c"))
+    await registry.writers.start(good, speak, LogOpening("c"))
     events = await read_all(registry, bad)
     assert text_of(events) == "one "
     assert isinstance(events[-1], Failed)
@@ -93,8 +103,8 @@ async def test_it_ends_in_an_error_and_the_others_go_on(answer_log: AnswerLog, t
     assert events[-1].retryable
     assert text_of(await read_all(registry, good)) == "one two"
     with anyio.fail_after(5):
-        await registry.drained()
-    elsewhere = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+        await registry.writers.drained()
+    elsewhere = answers_of(answer_log, tasks, AnswerSettings())
     assert await read_all(elsewhere, bad) == events, "the log says the same"
     assert failures == ([] if work is no_last_event else ["answer" if work is an_exception else "writer"])
 
@@ -112,13 +122,13 @@ async def test_an_answer_of_which_nothing_can_be_written_ends_in_an_error_all_th
     failures: list[str] = []
     async with open_pipelined_connection(redis) as pipelined:
         log = LogWithABug(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings(), on_failure=failures.append)
+        registry = answers_of(log, tasks, AnswerSettings(), on_failure=failures.append)
         live = new_answer(customer())
-        await registry.start(live, speak, passages=[])
+        await registry.writers.start(live, speak, LogOpening("c"))
         [event] = await read_all(registry, live)
         assert isinstance(event, Failed)
         with anyio.fail_after(5):
-            await registry.drained()
+            await registry.writers.drained()
         assert await read_all(registry, live) == [event], "it stays in memory"
         assert [entry.n for entry in live.entries] == [1]
         assert failures == ["writer", "writer"]
@@ -135,42 +145,41 @@ async def test_an_answer_whose_events_cannot_even_be_taken_ends_in_an_error(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
     failures: list[str] = []
-    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(), on_failure=failures.append)
-    live = AnswerWithABug(AnswerId(uuid4().hex), customer(), conversation_id="c")
-    await registry.start(live, speak, passages=[])
+    registry = answers_of(answer_log, tasks, AnswerSettings(), on_failure=failures.append)
+    live = AnswerWithABug(AnswerId(uuid4().hex), customer())
+    await registry.writers.start(live, speak, LogOpening("c"))
     [event] = await read_all(registry, live)
     assert isinstance(event, Failed)
     with anyio.fail_after(5):
-        await registry.drained()
+        await registry.writers.drained()
     assert failures == ["writer", "writer"]
 
 
 async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+    registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
 
     async def work(live: LiveAnswer) -> None:
         live.put(Token(text="one "))
         await live.confirm_ownership()
-        live.finishing = False
         try:
             live.put(Token(text=SURROGATE))
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 assert await live.confirm_ownership()
-                assert live.broken
+                assert live.stage == "broken"
                 live.put(done(FinishReason.CANCELLED))
 
-    await registry.start(live, work, passages=[])
+    await registry.writers.start(live, work, LogOpening("c"))
     assert await read_all(registry, live) == [Token(text="one "), done(FinishReason.CANCELLED)]
 
 
 async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
     # The heartbeat is slower than the sweep, as after an outage that outlasted the lease.
-    settings, taken, go_on = AnswerRegistrySettings(heartbeat=60, sweep_every=0.01), list[str](), anyio.Event()
-    registry = AnswerRegistry(answer_log, tasks, settings, on_taken=taken.append)
+    settings, taken, go_on = AnswerSettings(heartbeat=60, sweep_every=0.01), list[str](), anyio.Event()
+    registry = answers_of(answer_log, tasks, settings, on_taken=taken.append)
 
     async def wait(live: LiveAnswer) -> None:
         live.put(Token(text="one "))
@@ -181,11 +190,11 @@ async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, 
         live.put(done(FinishReason.CANCELLED))
 
     live, dead = new_answer(customer()), new_answer(customer())
-    await registry.start(live, wait, passages=[])
-    await answer_log.open(dead.who, dead.answer_id, conversation_id="c", passages=[])
+    await registry.writers.start(live, wait, LogOpening("c"))
+    await answer_log.open(dead.who, dead.answer_id, LogOpening("c"))
     for answer in (live, dead):
         await redis.zadd(f"{{{answer.who.tenant}}}:answers:open", {answer.answer_id: 1})
-    tasks.start_soon(registry.maintain_leases, resume)
+    tasks.start_soon(registry.takeover.maintain_leases, resume)
     with anyio.fail_after(10):
         while not (await answer_log.length(dead.who, dead.answer_id))[1]:  # a sweep has come by
             await anyio.sleep(0.01)
@@ -206,8 +215,8 @@ async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, 
 async def test_a_reader_passes_on_what_it_does_not_know(
     answer_log: AnswerLog, tasks: TaskGroup, redis: Redis, name: str, data: bytes
 ) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
-    await answer_log.open(live.who, live.answer_id, conversation_id="c", passages=[])
+    registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
+    await answer_log.open(live.who, live.answer_id, LogOpening("c"))
     first = log_append(first=1, events=[Token(text="one ")])
     await answer_log.append(live.who.tenant, live.answer_id, first, epoch=1)
     key = f"{{{live.who.tenant}}}:answer:{live.answer_id}"
@@ -227,7 +236,7 @@ async def test_a_successor_gets_what_stands_for_entries_that_it_cannot_read(
     answer_log: AnswerLog, redis: Redis
 ) -> None:
     who, answer_id = customer(), AnswerId(uuid4().hex)
-    await answer_log.open(who, answer_id, conversation_id="c", passages=[])
+    await answer_log.open(who, answer_id, LogOpening("c"))
     await redis.xadd(f"{{{who.tenant}}}:answer:{answer_id}:events", {"name": "later", "data": "{}"}, id="0-1")
     await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "n", "1")
     await redis.set(f"{{{who.tenant}}}:answer:{answer_id}:output", b"\1\2")
@@ -269,22 +278,22 @@ async def test_an_end_whose_place_in_memory_another_took_while_it_was_logged_is_
     failed: list[str] = []
     async with open_pipelined_connection(redis) as pipelined:
         log = Held(redis, pipelined)
-        settings = AnswerRegistrySettings(kept=1, heartbeat=0.05)
-        registry = AnswerRegistry(log, tasks, settings, on_failure=failed.append)
+        settings = AnswerSettings(kept=1, heartbeat=0.05)
+        registry = answers_of(log, tasks, settings, on_failure=failed.append)
         first, second = (new_answer(customer()) for _ in range(2))
         log.refused = first.answer_id
-        await registry.start(first, speak, passages=[], checkpoint=b"the turn")
+        await registry.writers.start(first, speak, LogOpening("c", checkpoint=b"the turn"))
         await read_all(registry, first)
         log.refused, log.held = second.answer_id, first.answer_id
         with anyio.fail_after(5):
             await log.is_held.wait()
-        await registry.start(second, speak, passages=[], checkpoint=b"the turn")
+        await registry.writers.start(second, speak, LogOpening("c", checkpoint=b"the turn"))
         await read_all(registry, second)
-        assert registry.find(first.who, first.answer_id) is None, "memory has a place for one"
+        assert registry.writers.find(first.who, first.answer_id) is None, "memory has a place for one"
         log.refused = None
         log.go_on.set()
         with anyio.fail_after(5):
-            await registry.drained()
+            await registry.writers.drained()
         assert text_of(await read_all(registry, first)) == text_of(await read_all(registry, second)) == "one two"
     assert failed == []
 
@@ -295,13 +304,13 @@ async def test_an_end_that_another_replica_has_taken_over_is_logged_no_more(
     """Also where the log of it meets a bug each time: nobody waits for it."""
     async with open_pipelined_connection(redis) as pipelined:
         log = Held(redis, pipelined)
-        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings(heartbeat=0.05))
+        registry = answers_of(log, tasks, AnswerSettings(heartbeat=0.05))
         live = new_answer(customer())
         log.refused = live.answer_id
-        await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+        await registry.writers.start(live, speak, LogOpening("c", checkpoint=b"the turn"))
         await read_all(registry, live)
         monkeypatch.setattr(Held, "append", LogWithABug.append)
-        live.written_elsewhere = True
+        live.stop_writing()
         with anyio.fail_after(5):
-            await registry.drained()
-    assert not live.unflushed
+            await registry.writers.drained()
+    assert not live.owes_log

@@ -12,16 +12,16 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from chatbot.deferred import WriteKind
 from chatbot.errors import ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import Done, FinishReason, Notice, Token, Usage, to_json
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry, WriterReplaced
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry, LogOpening, WriterStanding
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
-from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
+from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
-from tests.answers import customer, done, text_of
+from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.patience import patient
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
     async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2), pipelined=pipelined)
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
 
 
 async def speak(live: LiveAnswer) -> None:
@@ -42,8 +42,8 @@ async def speak(live: LiveAnswer) -> None:
     live.put(done())
 
 
-async def read_all(registry: AnswerRegistry, live: LiveAnswer, after: int = 0) -> list[LogEntry]:
-    async with aclosing(registry.follow(live.who, live.answer_id, after=after)) as entries:
+async def read_all(registry: Answers, live: LiveAnswer, after: int = 0) -> list[LogEntry]:
+    async with aclosing(registry.readers.follow(live.who, live.answer_id, after=after)) as entries:
         return [entry async for entry in entries]
 
 
@@ -52,11 +52,11 @@ class LogAwayAtFirst(AnswerLog):
 
     opened = 0
 
-    async def open(self, *args: Any, **named: Any) -> None:
+    async def open(self, *args: Any, **named: Any) -> bool:
         self.opened += 1
         if self.opened == 1:
             raise StoreUnavailable
-        await super().open(*args, **named)
+        return await super().open(*args, **named)
 
 
 async def test_an_answer_that_began_while_redis_was_away_is_logged_later_and_nothing_counts_as_lost(
@@ -64,22 +64,22 @@ async def test_an_answer_that_began_while_redis_was_away_is_logged_later_and_not
 ) -> None:
     async with open_pipelined_connection(redis) as pipelined:
         answer_log = LogAwayAtFirst(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+        registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
         with capture_logs() as logs:
-            await registry.start(live, speak, passages=[])
+            await registry.writers.start(live, speak, LogOpening("c"))
             entries = await read_all(registry, live)
         assert text_of(entry.event for entry in entries) == "one two three"
         assert await answer_log.all_events(live.who.tenant, live.answer_id) == [entry.event for entry in entries]
         assert [line["event"] for line in logs] == []
         await redis.delete(*[key async for key in redis.scan_iter(match=f"*{live.answer_id}*")])
         with capture_logs() as logs:
-            await registry._append(live)
+            await registry.writers.append(live)
         assert [line["event"] for line in logs] == ["log_lost"]
 
 
 async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
-    await registry.start(live, speak, passages=[])
+    registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
+    await registry.writers.start(live, speak, LogOpening("c"))
     with anyio.fail_after(5):
         first = await read_all(registry, live)
         replayed = await read_all(registry, live)
@@ -92,19 +92,19 @@ async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog
 
 async def test_a_process_without_answers_ends_at_once(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     with anyio.fail_after(patient(1)):
-        await AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()).hand_over()
+        await answers_of(answer_log, tasks, AnswerSettings()).hand_over()
 
 
 async def test_a_process_that_ends_cancels_the_answers_that_only_it_has(nowhere: Redis, tasks: TaskGroup) -> None:
     log = AnswerLog(
         nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
     )
-    registry, live = AnswerRegistry(log, tasks, AnswerRegistrySettings(grace=60)), new_answer(customer())
+    registry, live = answers_of(log, tasks, AnswerSettings(grace=60)), new_answer(customer())
 
     async def for_ever(_: LiveAnswer) -> None:
         await anyio.sleep_forever()
 
-    await registry.start(live, for_ever, passages=[])
+    await registry.writers.start(live, for_ever, LogOpening("c"))
     with anyio.fail_after(patient(5)):
         await registry.hand_over()
     assert live.scope.cancelled_caught
@@ -113,7 +113,7 @@ async def test_a_process_that_ends_cancels_the_answers_that_only_it_has(nowhere:
 async def test_an_event_is_encoded_once_for_the_log_and_all_who_read(
     answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
 ) -> None:
-    registry, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    registry, other = (answers_of(answer_log, tasks, AnswerSettings()) for _ in range(2))
     live, is_read = new_answer(customer()), anyio.Event()
     seen: list[list[LogEntry]] = [[], []]
 
@@ -124,7 +124,7 @@ async def test_an_event_is_encoded_once_for_the_log_and_all_who_read(
     async def read(entries: list[LogEntry]) -> None:
         entries += await read_all(registry, live)
 
-    await registry.start(live, speak_once_read, passages=[])
+    await registry.writers.start(live, speak_once_read, LogOpening("c"))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as readers:
             for entries in seen:
@@ -139,7 +139,7 @@ async def test_an_event_is_encoded_once_for_the_log_and_all_who_read(
 
 
 async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    writer, other = (answers_of(answer_log, tasks, AnswerSettings()) for _ in range(2))
     live, go_on = new_answer(customer()), anyio.Event()
 
     async def speak_in_two_parts(live: LiveAnswer) -> None:
@@ -147,10 +147,10 @@ async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: A
         await go_on.wait()
         live.put(Token(text="second"), done())
 
-    await writer.start(live, speak_in_two_parts, passages=[])
+    await writer.writers.start(live, speak_in_two_parts, LogOpening("c"))
     seen: list[LogEntry] = []
     with anyio.fail_after(5):
-        async with aclosing(other.follow(live.who, live.answer_id, after=0)) as entries:
+        async with aclosing(other.readers.follow(live.who, live.answer_id, after=0)) as entries:
             async for entry in entries:
                 seen.append(entry)
                 go_on.set()
@@ -159,18 +159,18 @@ async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: A
 
 
 async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
-    await registry.start(live, speak, passages=[])
+    registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
+    await registry.writers.start(live, speak, LogOpening("c"))
     thief = Principal(tenant=live.who.tenant, sub="kim", roles=live.who.roles, groups=live.who.groups)
     with pytest.raises(NotFound):
-        await registry.resume_position(thief, live.answer_id, None)
+        await registry.readers.resume_position(thief, live.answer_id, None)
     with pytest.raises(NotFound):
-        await registry.cancel(thief, live.answer_id)
-    await registry.drained()
+        await registry.takeover.cancel(thief, live.answer_id)
+    await registry.writers.drained()
     with pytest.raises(NotFound):
-        await registry.resume_position(thief, live.answer_id, None)
+        await registry.readers.resume_position(thief, live.answer_id, None)
     with pytest.raises(NotFound):
-        await registry.resume_position(customer(), live.answer_id, None)
+        await registry.readers.resume_position(customer(), live.answer_id, None)
     assert await answer_log.passages(live.who, live.answer_id) == ()
     for somebody_else in (thief, customer()):
         with pytest.raises(NotFound):
@@ -178,25 +178,25 @@ async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: 
 
 
 async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
-    await registry.start(live, speak, passages=[])
-    await registry.drained()
+    registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
+    await registry.writers.start(live, speak, LogOpening("c"))
+    await registry.writers.drained()
     who, answer_id = live.who, live.answer_id
-    assert await registry.resume_position(who, answer_id, f"{answer_id}.4") == (4, True)
-    assert await registry.resume_position(who, answer_id, f"{answer_id}.2") == (2, False)
-    assert await registry.resume_position(who, answer_id, f"{answer_id}.000000004") == (4, True)
+    assert await registry.readers.resume_position(who, answer_id, f"{answer_id}.4") == (4, True)
+    assert await registry.readers.resume_position(who, answer_id, f"{answer_id}.2") == (2, False)
+    assert await registry.readers.resume_position(who, answer_id, f"{answer_id}.000000004") == (4, True)
     for n in (5, 999_999_999):
         with pytest.raises(LogLost):
-            await registry.resume_position(who, answer_id, f"{answer_id}.{n}")
+            await registry.readers.resume_position(who, answer_id, f"{answer_id}.{n}")
     for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1", f"{answer_id}.0000000001"):
         with pytest.raises(ForeignEventId):
-            await registry.resume_position(who, answer_id, foreign)
+            await registry.readers.resume_position(who, answer_id, foreign)
 
 
 async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=0.05)), new_answer(customer())
+    registry, live = answers_of(answer_log, tasks, AnswerSettings(grace=0.05)), new_answer(customer())
 
     async def speak_for_ever(live: LiveAnswer) -> None:
         try:
@@ -204,9 +204,9 @@ async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
         finally:
             live.put(Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None))
 
-    await registry.start(live, speak_for_ever, passages=[])
+    await registry.writers.start(live, speak_for_ever, LogOpening("c"))
     with anyio.fail_after(5):
-        await registry.drained()
+        await registry.writers.drained()
     last = live.published[-1]
     assert isinstance(last, Done)
     assert last.finish_reason is FinishReason.CANCELLED
@@ -216,7 +216,7 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
     registry, live, go_on = (
-        AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=0.2)),
+        answers_of(answer_log, tasks, AnswerSettings(grace=0.2)),
         new_answer(customer()),
         anyio.Event(),
     )
@@ -225,10 +225,10 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
         await go_on.wait()
         live.put(Token(text="here"), done())
 
-    await registry.start(live, speak_when_told, passages=[])
-    with registry.reading(live.who, live.answer_id):
+    await registry.writers.start(live, speak_when_told, LogOpening("c"))
+    with registry.readers.reading(live.who, live.answer_id):
         pass
-    with registry.reading(live.who, live.answer_id):
+    with registry.readers.reading(live.who, live.answer_id):
         await anyio.sleep(0.5)  # longer than the grace: the second reader holds it
         go_on.set()
         with anyio.fail_after(5):
@@ -237,7 +237,7 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
 
 
 async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=60)), new_answer(customer())
+    registry, live = answers_of(answer_log, tasks, AnswerSettings(grace=60)), new_answer(customer())
     stopped = anyio.Event()
 
     async def wait_for_ever(live: LiveAnswer) -> None:
@@ -247,8 +247,8 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
             stopped.set()
             live.put(done())
 
-    await registry.start(live, wait_for_ever, passages=[])
-    with registry.reading(live.who, live.answer_id, resumable=False):
+    await registry.writers.start(live, wait_for_ever, LogOpening("c"))
+    with registry.readers.reading(live.who, live.answer_id, resumable=False):
         await anyio.lowlevel.checkpoint()
     with anyio.fail_after(patient(0.5)):
         await stopped.wait()
@@ -259,8 +259,8 @@ async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) 
     log = AnswerLog(
         nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
     )
-    registry, live = AnswerRegistry(log, tasks, AnswerRegistrySettings()), new_answer(customer())
-    await registry.start(live, speak, passages=[])
+    registry, live = answers_of(log, tasks, AnswerSettings()), new_answer(customer())
+    await registry.writers.start(live, speak, LogOpening("c"))
     with anyio.fail_after(5):
         entries = await read_all(registry, live)
         again = await read_all(registry, live)
@@ -276,33 +276,31 @@ async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(nowher
     log = AnswerLog(
         nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
     )
-    lost: list[WriteKind] = []
-    registry = AnswerRegistry(log, tasks, AnswerRegistrySettings(kept=2), on_lost=lost.append)
+    registry = answers_of(log, tasks, AnswerSettings(kept=2))
     lives = [new_answer(customer()) for _ in "abcd"]
     for live in lives:
-        await registry.start(live, speak, passages=[])
+        await registry.writers.start(live, speak, LogOpening("c"))
         with anyio.fail_after(5):
             await read_all(registry, live)
-            while registry.active:
+            while registry.writers.active:
                 await anyio.sleep(0.01)
-    assert [registry.find(live.who, live.answer_id) for live in lives] == [None, None, *lives[2:]]
-    assert lost == ["log", "log"]
+    assert [registry.writers.find(live.who, live.answer_id) for live in lives] == [None, None, *lives[2:]]
 
 
 async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, redis: Redis) -> None:
     who, answer_id = customer(), AnswerId(uuid4().hex)
-    await answer_log.open(who, answer_id, conversation_id="c", passages=[])
+    await answer_log.open(who, answer_id, LogOpening("c"))
     await answer_log.append(who.tenant, answer_id, log_append(first=1, events=[Token(text="mine")]), epoch=1)
     await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "epoch", "2")
-    with pytest.raises(WriterReplaced):
-        await answer_log.append(who.tenant, answer_id, log_append(first=2, events=[Token(text="late")]), epoch=1)
+    late = await answer_log.append(who.tenant, answer_id, log_append(first=2, events=[Token(text="late")]), epoch=1)
+    assert late is WriterStanding.REPLACED
     assert await answer_log.length(who, answer_id) == (1, False)
 
 
 async def test_a_forgotten_answer_is_gone(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
-    await registry.start(live, speak, passages=[])
-    await registry.drained()
+    registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
+    await registry.writers.start(live, speak, LogOpening("c"))
+    await registry.writers.drained()
     await answer_log.forget(live.who.tenant, [live.answer_id])
     with pytest.raises(NotFound):
-        await registry.resume_position(live.who, live.answer_id, None)
+        await registry.readers.resume_position(live.who, live.answer_id, None)

@@ -1,0 +1,177 @@
+"""The connections that read answers: from memory where this process writes, else from the log, within bounds."""
+
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+
+import structlog
+
+from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, Overloaded, StoreUnavailable, failed
+from chatbot.reads import too_much
+from chatbot.streams.elsewhere import ReadsElsewhere
+from chatbot.streams.log import AnswerId, LogEntry, entry_of
+from chatbot.streams.writers import AnswerParts, Writers
+from knowledge.identity import Principal
+from telemetry.supervision import contained
+
+log = structlog.get_logger(__name__)
+
+_CUT_OFF = (
+    "지금은 이 답변을 이어서 보여 드릴 수 없습니다. 잠시 뒤에 다시 열어 주세요. "
+    "This answer cannot be shown further right now: please open it again in a moment."
+)
+_RETRY_READERS_SECONDS = 5
+_TERMS = 2
+"""For how many terms of a lease after Redis was away an answer that is not there may only be forgotten."""
+
+
+class Readers:
+    """Follows answers for connections, and counts these."""
+
+    def __init__(self, parts: AnswerParts, writers: Writers, elsewhere: ReadsElsewhere) -> None:
+        self._parts = parts
+        self._log = parts.log
+        self._writers = writers
+        self._elsewhere = elsewhere
+        self._of_customer: Counter[tuple[str, str]] = Counter()
+
+    async def resume_position(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
+        """Return the number of the last event received, and whether it ended the answer.
+
+        Raises:
+            NotFound: no such answer, or another customer's.
+            ForeignEventId: `last_event_id` is another answer's.
+            LogLost: it lies beyond the log.
+            StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
+            Draining: this process ends soon and does not run the answer.
+        """
+        after = _number_of(last_event_id, answer_id)
+        live = self._writers.find(who, answer_id)
+        if live is not None:
+            length, ended = len(live.entries), live.ended
+        elif self._writers.draining:
+            raise Draining(retry_after=1)
+        else:
+            length, ended = await self._length(who, answer_id)
+        if after > length:
+            raise LogLost(f"the log ends at event {length}")
+        return after, ended and after == length
+
+    async def _length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
+        """Return how many events a log holds, and whether it has ended.
+
+        Raises:
+            NotFound: no such answer, or another customer's.
+            StoreUnavailable: Redis cannot be asked, or came back just now and may have forgotten the answer.
+        """
+        try:
+            return await self._log.length(who, answer_id)
+        except NotFound:
+            if self._log.back_for < _TERMS * self._log.lease_seconds:
+                raise StoreUnavailable(retry_after=1) from None
+            raise
+
+    async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[LogEntry]:
+        """Yield the entries after number `after`: from memory while this process writes the answer, else from the log.
+
+        An answer whose writer is dead is taken over. Where it cannot be read to its end an error of number 0 is the
+        last entry. Ends without a last event only where this process ends and has handed the answer over: the client
+        resumes on another replica.
+        """
+        error, over = ChatError(), False
+        shown = deque[LogEntry]()  # here, and it may be in no log
+        with contained("stream", self._parts.on_failure):
+            try:
+                while not (over or self._writers.handed_over):
+                    live, behind = self._writers.find(who, answer_id), after - len(shown)
+                    followed = self._elsewhere.follow(who, answer_id, behind) if live is None else live.follow(behind)
+                    if shown:
+                        followed = self._unseen(who, answer_id, followed, shown)
+                    async with aclosing(followed) as entries:
+                        async for entry in entries:
+                            after = entry.n
+                            yield entry
+                            if entry.event.ends:
+                                return
+                    if live is not None:
+                        over, shown = live.ended, deque(live.entries[live.logged : after])
+            except ChatError as exc:
+                error = exc
+            else:
+                return
+        yield entry_of(0, failed(error, handoff=self._cut_off(who)))
+
+    def _cut_off(self, who: Principal) -> str:
+        return f"{_CUT_OFF} {self._parts.person(who.tenant)}".strip()
+
+    async def _unseen(
+        self, who: Principal, answer_id: AnswerId, followed: AsyncGenerator[LogEntry], shown: deque[LogEntry]
+    ) -> AsyncGenerator[LogEntry]:
+        """Drop from what follows what was shown already, which is read again where the answer goes on.
+
+        Where the successor wrote something else under its numbers, the reader would miss that: an error ends the answer
+        for them, and they read it again from its beginning.
+        """
+        async with aclosing(followed) as entries:
+            async for entry in entries:
+                if not shown:
+                    yield entry
+                elif entry.event != shown.popleft().event:
+                    behind = entry.n + len(shown)
+                    log.warning("reader_cut_off", answer_id=answer_id, behind=behind)
+                    yield entry_of(behind + 1, failed(LogLost(), handoff=self._cut_off(who)))
+                    return
+
+    def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:
+        """Refuse one more reader of an answer (None: of one that is not begun yet) where there are too many.
+
+        Raises:
+            RateLimited: of the answer, or of this customer.
+            Overloaded: of this process.
+        """
+        settings, readers = self._parts.settings, self._writers.readers
+        of_answer = 0 if answer_id is None else readers[answer_id]
+        of_customer = self._of_customer[who.tenant, who.sub]
+        if of_answer >= settings.readers_of_answer or of_customer >= settings.readers_of_customer:
+            raise too_much("readers", retry_after=_RETRY_READERS_SECONDS)
+        if readers.total() >= settings.readers:
+            raise Overloaded("too many answers are read here", retry_after=_RETRY_READERS_SECONDS)
+
+    @contextmanager
+    def reading(self, who: Principal, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
+        """Count a connection as a reader of the answer; one that cannot resume gives it no grace when it leaves.
+
+        Raises:
+            NotFound: the answer belongs to another customer.
+            RateLimited, Overloaded: there are too many readers (`check_readers`).
+        """
+        self._writers.find(who, answer_id)
+        self.check_readers(who, answer_id)
+        customer = who.tenant, who.sub
+        self._of_customer[customer] += 1
+        self._writers.reader_came(answer_id)
+        try:
+            yield
+        finally:
+            self._of_customer[customer] -= 1
+            if self._of_customer[customer] == 0:
+                del self._of_customer[customer]
+            self._writers.reader_left(answer_id, resumable=resumable)
+
+    def end_all(self) -> None:
+        """End every read of an answer that another replica writes: this process goes."""
+        self._elsewhere.end_all()
+
+
+def _number_of(last_event_id: str | None, answer_id: AnswerId) -> int:
+    """Return n of `<answer_id>.<n>`, or 0 without an id.
+
+    Raises:
+        ForeignEventId: it is not of this answer.
+    """
+    if not last_event_id:
+        return 0
+    owner, _, n = last_event_id.rpartition(".")
+    if owner != answer_id or not n.isdecimal() or len(n) > 9:
+        raise ForeignEventId
+    return int(n)

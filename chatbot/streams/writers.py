@@ -1,0 +1,364 @@
+"""The answers that this process writes: owned by the application's task group, logged before any connection sees them.
+
+Group commit: events put while an append is in flight go with the next one. While Redis is away the stream continues
+from this process's memory, with a notice, and cannot be resumed elsewhere. An answer without readers is abandoned after
+a grace period: its scope is cancelled, which closes the model's socket, and it then ends like any cancelled one.
+"""
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskGroup
+from pydantic import BaseModel, Field, PositiveInt
+
+from chatbot.deferred import DeferredWrite, DeferredWrites
+from chatbot.errors import ChatError, Draining, NotFound, StoreUnavailable, failed
+from chatbot.events import Failed, Notice, NoticeCode
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerId, AnswerLog, LogAppend, LogEntry, LogOpening, WriterStanding, entry_of
+from knowledge.identity import Principal
+from telemetry.supervision import OnFailure, contained, uncounted
+
+log = structlog.get_logger(__name__)
+
+_UNFINISHED = (
+    "답변을 끝까지 만들지 못했습니다. 다시 질문해 주세요. This answer could not be finished: please ask again."
+)
+_NOT_LOGGED = Notice(
+    code=NoticeCode.DEGRADED,
+    text="연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed.",
+)
+
+
+class AnswerSettings(BaseModel, frozen=True):
+    """When an answer without readers or without its process ends, and how many read."""
+
+    grace: float = Field(10.0, description="seconds: until an answer that nobody reads is abandoned")
+    kept: int = Field(1000, description="answers: how many that have ended without a log stay in memory")
+    heartbeat: float = Field(
+        0.25,
+        description=(
+            "seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed"
+        ),
+    )
+    sweep_every: float = Field(5.0, description="seconds: between two sweeps for answers whose process died")
+    orphaned_after: float = Field(
+        10.0, description="seconds: until such an answer, which nobody reads, is ended by another replica"
+    )
+    patience: float = Field(
+        10.0,
+        description=(
+            "seconds: how long those who read an answer that another replica writes wait for Redis before an `error`"
+        ),
+    )
+    readers_of_answer: PositiveInt = Field(32, description="readers: open streams of one answer in a process; then 429")
+    readers_of_customer: PositiveInt = Field(200, description="readers: open streams of one customer; then 429")
+    readers: PositiveInt = Field(10_000, description="readers: open streams of a process; then 503")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerParts:
+    """What writers, takeover and readers share; the answers run in `tasks`."""
+
+    log: AnswerLog
+    tasks: TaskGroup
+    settings: AnswerSettings
+    deferred: DeferredWrites
+    on_failure: OnFailure = uncounted
+    person: Callable[[str], str] = lambda _: ""
+    """Returns the sentence that names the person of a tenant's bank to turn to, in each language."""
+
+
+Work = Callable[[LiveAnswer], Awaitable[None]]
+
+
+class Writers:
+    """Starts, finds and ends the answers of this process, and hands them over."""
+
+    def __init__(self, parts: AnswerParts) -> None:
+        self.draining = self.handed_over = False
+        self.readers: Counter[AnswerId] = Counter()
+        """How many connections of this process read an answer, whoever writes it."""
+        self._parts = parts
+        self._log = parts.log
+        self._running: dict[AnswerId, LiveAnswer] = {}
+        self._kept: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
+        """Answers that have ended, and whose end no log has."""
+        self._opening = 0
+        self._changed = anyio.Event()
+
+    def __contains__(self, answer_id: AnswerId) -> bool:
+        """Return whether this process writes an answer, or keeps its end."""
+        return answer_id in self._running or answer_id in self._kept
+
+    @property
+    def active(self) -> int:
+        """How many answers this process writes."""
+        return len(self._running)
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Make `drained` wait until the block and its answer end.
+
+        Raises:
+            Draining: this process ends soon.
+        """
+        if self.draining:
+            raise Draining(retry_after=1)
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+            self._wake()
+
+    def find(self, who: Principal, answer_id: AnswerId) -> LiveAnswer | None:
+        """Return the answer if this process holds it.
+
+        Raises:
+            NotFound: it belongs to another customer.
+        """
+        live = self._running.get(answer_id) or self._kept.get(answer_id)
+        if live is not None and (live.who.tenant, live.who.sub) != (who.tenant, who.sub):
+            raise NotFound("there is no such answer")
+        return None if live is None or live.stage == "elsewhere" else live
+
+    async def start(self, live: LiveAnswer, work: Work, opening: LogOpening) -> None:
+        """Open the answer's log and run `work` in the application's task group.
+
+        While Redis is away the answer starts without a log, and gets it when Redis is back.
+
+        Raises:
+            Draining: this process has handed its answers over, and ends.
+        """
+        if self.handed_over:
+            raise Draining(retry_after=1)
+        live.opening = opening
+        try:
+            await self._log.open(live.who, live.answer_id, opening, epoch=live.epoch)
+        except StoreUnavailable:
+            live.note_log("miss")
+        self.run(live, work)
+
+    def run(self, live: LiveAnswer, work: Work) -> None:
+        """Run the work of an answer that has a log, and write what it puts."""
+        self._running[live.answer_id] = live
+        if not self.readers[live.answer_id]:
+            live.abandon_after(self._parts.settings.grace)
+        if self.handed_over:  # meanwhile; the lease of its log lapses
+            live.stop_writing()
+        self._parts.tasks.start_soon(self._work, live, work)
+        self._parts.tasks.start_soon(self._write, live)
+
+    async def _work(self, live: LiveAnswer, work: Work) -> None:
+        """Run the work of an answer; whatever happens in it, the answer gets a last event."""
+        with live.scope, contained("answer", self._parts.on_failure):
+            await work(live)
+        if live.is_written_here:
+            live.end_with(self._unfinished(live))
+
+    def _unfinished(self, live: LiveAnswer) -> Failed:
+        text = f"{_UNFINISHED} {self._parts.person(live.who.tenant)}".strip()
+        return msgspec.structs.replace(failed(ChatError(), handoff=text), retryable=True)
+
+    async def _write(self, live: LiveAnswer) -> None:
+        try:
+            while live.is_written_here:
+                with contained("writer", self._parts.on_failure):
+                    await self._log_and_publish(live)
+                    break
+                if live.is_written_here:
+                    self._break(live)
+        finally:
+            if live.is_written_here:  # cancelled with the process: who waits for the log, shielded, must not hang
+                live.stop_writing()
+        del self._running[live.answer_id]
+        if live.owes_log or live.log == "given_up":
+            self._keep(live)
+        end = DeferredWrite("log", partial(self._log_end, live), lost=partial(self._drop, live))
+        if live.owes_log:
+            self._parts.deferred.defer(end)
+        elif live.ended and live.log == "whole":
+            self._parts.deferred.note_done(end)
+        self._wake()
+
+    async def _log_and_publish(self, live: LiveAnswer) -> None:
+        """Log what is put, and then publish it, until the answer has ended or is written elsewhere."""
+        while live.is_written_here:
+            batch = await live.next_batch()
+            put = len(batch)
+            if live.has_log and live.is_written_here:
+                await self.append(live, batch)
+            if not live.is_written_here:
+                return
+            if live.log == "behind" and not any(entry.event.ends or entry.event == _NOT_LOGGED for entry in batch):
+                batch = _with_warning(live, batch)
+            live.publish(batch, put=put)
+
+    def _break(self, live: LiveAnswer) -> None:
+        """End an answer that cannot be written as it is: without what could not be written, in an error."""
+        if live.stage == "broken":  # nor can its end be
+            live.note_log("give_up")
+            live.publish([entry_of(len(live.entries) + 1, self._unfinished(live))])
+            return
+        had_end = live.last_put
+        live.drop_unpublished()
+        live.scope.cancel()
+        if had_end:  # else its work puts one
+            live.end_with(self._unfinished(live))
+
+    async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
+        """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
+        try:
+            unlogged, standing = await self._send(live, batch)
+            if standing is WriterStanding.BEHIND:
+                self.apply_standing(live, standing)
+                standing = WriterStanding.REPLACED
+                if await self._log.open(live.who, live.answer_id, live.opening, epoch=live.epoch):
+                    unlogged, standing = await self._send(live, batch)
+        except StoreUnavailable:
+            live.note_log("miss")
+            return
+        if standing in (WriterStanding.OWNED, WriterStanding.CANCELLED):
+            live.mark_appended(unlogged)
+        self.apply_standing(live, standing)
+
+    async def _send(self, live: LiveAnswer, batch: Sequence[LogEntry]) -> tuple[LogAppend, WriterStanding]:
+        unlogged = live.unlogged(batch)
+        return unlogged, await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
+
+    def apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:
+        """Do what the log says of an answer of this process."""
+        match standing:
+            case WriterStanding.REPLACED:
+                log.warning("writer_replaced", answer_id=live.answer_id)
+                live.stop_writing()
+            case WriterStanding.CANCELLED:
+                live.scope.cancel()
+            case WriterStanding.DELETED:
+                live.note_log("delete")
+                live.scope.cancel()
+            case WriterStanding.BEHIND:
+                if live.logged:  # otherwise it began while Redis was away, and nothing was there to be lost
+                    log.warning("log_lost", answer_id=live.answer_id)
+                live.log_lost()
+            case WriterStanding.READ_ELSEWHERE if not self.readers[live.answer_id]:
+                live.abandon_after(self._parts.settings.grace)
+
+    # --- ends that no log has ----------------------------------------------------------------------------------------
+
+    def _keep(self, live: LiveAnswer) -> None:
+        """Let readers find an ended answer here."""
+        self._kept[live.answer_id] = live
+        while len(self._kept) > self._parts.settings.kept:
+            self._kept.popitem(last=False)
+
+    def _drop(self, live: LiveAnswer) -> None:
+        """Let readers find the answer in its log; one that is not there yet is ended by the sweep as it is there."""
+        self._kept.pop(live.answer_id, None)
+
+    async def _log_end(self, live: LiveAnswer) -> None:
+        """Bring the end of an answer into its log, once more where the log had it and Redis may have forgotten it.
+
+        Raises:
+            StoreUnavailable: Redis does not take it now.
+        """
+        if live.log == "whole":
+            live.log_lost()
+            self._keep(live)
+        if live.owes_log:
+            await self.append(live)
+        if live.owes_log:
+            raise StoreUnavailable
+        self._drop(live)
+
+    # --- leases ------------------------------------------------------------------------------------------------------
+
+    def leases_to_renew(self) -> dict[str, dict[AnswerId, int]]:
+        """Return the epochs of the answers that this process writes, or whose end it has still to log, by tenant."""
+        by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
+        for live in (*self._running.values(), *self._kept.values()):
+            held = live.has_log and live.stage != "elsewhere" if live.answer_id in self._running else live.owes_log
+            if held and not self._just_renewed(live):
+                by_tenant[live.who.tenant][live.answer_id] = live.epoch
+        return by_tenant
+
+    def _just_renewed(self, live: LiveAnswer) -> bool:
+        """Return whether an append made the heartbeat superfluous: it only does not report readers elsewhere."""
+        return bool(self.readers[live.answer_id]) and live.appended_within(self._parts.settings.heartbeat)
+
+    def apply_renewal(self, answer_id: AnswerId, standing: WriterStanding) -> None:
+        """Do what the renewal of a lease reports."""
+        if (live := self._running.get(answer_id)) is not None:
+            self.apply_standing(live, standing)
+
+    def complete_logs(self) -> None:
+        """Have appended what logs lack, also of answers that put nothing for a while."""
+        for live in self._running.values():
+            if live.owes_log:
+                live.append_again()
+
+    # --- readers come and leave --------------------------------------------------------------------------------------
+
+    def reader_came(self, answer_id: AnswerId) -> None:
+        """Count a reader of an answer, whoever writes it."""
+        self.readers[answer_id] += 1
+        if (live := self._running.get(answer_id)) is not None:
+            live.cancel_abandonment()
+
+    def reader_left(self, answer_id: AnswerId, *, resumable: bool) -> None:
+        """Abandon an answer after its grace where its last reader has left, at once where they cannot come back."""
+        self.readers[answer_id] -= 1
+        if not self.readers[answer_id]:
+            del self.readers[answer_id]
+            if (live := self._running.get(answer_id)) is not None:
+                live.abandon_after(self._parts.settings.grace if resumable else 0)
+
+    # --- the end of the process --------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def begin_draining(self) -> None:
+        """Open no further question and take no answer over: this process ends soon."""
+        self.draining = True
+
+    async def drained(self) -> None:
+        """Wait until this process opens no question and writes no answer, and no write waits."""
+        while self._opening or self._running:
+            await self._changed.wait()
+        await self._parts.deferred.drained()
+
+    async def hand_over(self) -> None:
+        """Stop writing every answer and give up its lease; an answer that only this process has is cancelled.
+
+        Raises:
+            StoreUnavailable: the leases could not be given up; they lapse by themselves.
+        """
+        self.handed_over = True
+        epochs: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
+        for live in self._running.values():
+            if live.stage == "writing" and live.log == "whole":
+                epochs[live.who.tenant][live.answer_id] = live.epoch
+                live.stop_writing()
+            elif live.stage == "writing":
+                live.scope.cancel()
+        while self._running:  # an append that is still in flight would renew the lease
+            await self._changed.wait()
+        for tenant, answers in epochs.items():
+            await self._log.give_up(tenant, answers)
+
+
+def _with_warning(live: LiveAnswer, batch: list[LogEntry]) -> list[LogEntry]:
+    """Return the batch with the warning behind it: Redis may have taken the batch, under the numbers that were sent."""
+    if any(entry.event == _NOT_LOGGED for entry in live.entries):
+        return batch
+    log.warning("answer_not_logged", answer_id=live.answer_id)
+    return [*batch, entry_of(len(live.entries) + len(batch) + 1, _NOT_LOGGED)]

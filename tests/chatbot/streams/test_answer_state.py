@@ -1,0 +1,62 @@
+"""The states of an answer: every event in every state, legal or not."""
+
+from typing import get_args
+
+import pytest
+
+from chatbot.streams.answer_state import (
+    LOG_STATES,
+    STAGES,
+    IllegalEvent,
+    LogEvent,
+    LogState,
+    Stage,
+    StageEvent,
+    log_after,
+    stage_after,
+)
+
+ILLEGAL_STAGES = {("ended", "end"), ("ended", "fail"), ("elsewhere", "end"), ("elsewhere", "fail")}
+ILLEGAL_LOGS = {("given_up", "append")}
+
+
+@pytest.mark.parametrize("event", get_args(StageEvent))
+@pytest.mark.parametrize("stage", get_args(Stage))
+def test_every_event_leads_to_a_stage_or_is_illegal(stage: Stage, event: StageEvent) -> None:
+    if (stage, event) in ILLEGAL_STAGES:
+        with pytest.raises(IllegalEvent):
+            stage_after(stage, event)
+    else:
+        assert stage_after(stage, event) in get_args(Stage)
+
+
+@pytest.mark.parametrize("event", get_args(LogEvent))
+@pytest.mark.parametrize("log", get_args(LogState))
+def test_every_event_leads_to_a_state_of_the_log_or_is_illegal(log: LogState, event: LogEvent) -> None:
+    if (log, event) in ILLEGAL_LOGS:
+        with pytest.raises(IllegalEvent):
+            log_after(log, event)
+    else:
+        assert log_after(log, event) in get_args(LogState)
+
+
+def reachable(first: str, table: dict[str, dict[str, str]]) -> set[str]:
+    found, new = {first}, {first}
+    while new:
+        new = {after for state in new for after in table[state].values()} - found
+        found |= new
+    return found
+
+
+def test_every_state_is_reached_and_none_is_left_out_of_the_tables() -> None:
+    stages = {str(stage): {str(e): str(s) for e, s in events.items()} for stage, events in STAGES.items()}
+    logs = {str(log): {str(e): str(s) for e, s in events.items()} for log, events in LOG_STATES.items()}
+    assert reachable("writing", stages) == set(get_args(Stage))
+    assert reachable("whole", logs) == set(get_args(LogState))
+
+
+def test_what_left_this_process_or_ended_is_never_written_here_again() -> None:
+    stages = {str(stage): {str(e): str(s) for e, s in events.items()} for stage, events in STAGES.items()}
+    assert reachable("elsewhere", stages) == {"elsewhere"}
+    assert reachable("ended", stages) == {"ended", "elsewhere"}
+    assert "finishing" not in reachable("broken", stages), "an answer that broke stays broken until it ends"
