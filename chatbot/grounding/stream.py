@@ -9,6 +9,7 @@ of the feeds. No I/O: text in, events out.
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from chatbot.events import Citation, Event, NoticeCode, Token
@@ -39,6 +40,10 @@ _HELD: Final = re.compile(
 )
 _JOINS: Final = re.compile(r"[\W_]*+(?:and|or|to|및|또는|내지|오전|오후|매월|매달|은행)?[\W_]*+", re.IGNORECASE)
 _WORD: Final = re.compile(r"\S+")
+_HELD_END: Final = 4
+"""Characters of a sentence's end that are held back: a token may become another word with the next."""
+_LONGEST_TOKEN: Final = 16
+"""Characters of a piece of the model's from which on it is several tokens, and shown in parts."""
 _CLOSING_WORDS: Final = 3
 """Plain words after which a number is complete: no unit, scale or second half of a range is further away."""
 
@@ -60,6 +65,7 @@ class GroundingStream:
         self._shown: list[str] = []
         self._length = 0  # of the shown text
         self._flowed = 0  # how many characters of the present sentence are shown
+        self._ends: list[int] = []  # of the feeds that are not shown whole, counted from where the sentence begins
         self._checked = 0  # how many characters of the present sentence hold no unchecked number
         self._cut: int | None = None  # where the present sentence breaks off
         self._stating: list[CheckedUnit] = []  # the units that state all numbers of the present sentence so far
@@ -91,9 +97,13 @@ class GroundingStream:
 
     def feed(self, text: str) -> list[Event]:
         """Return the events that are certain now."""
-        events = [event for piece in self._sentences.feed(self._markers.feed(text)) for event in self._finish(piece)]
+        fed = self._markers.feed(text)
+        self._ends.append(len(self._sentences.pending) + len(fed))
+        events = [event for piece in self._sentences.feed(fed) for event in self._finish(piece)]
         pending = self._sentences.pending[: self._sentences.settled]
-        return [*events, *self._flow(pending, self._safe_length(pending, complete=False))]
+        safe = self._safe_length(pending, complete=False)
+        whole_tokens = max((end for end in self._ends if end <= safe), default=0)
+        return [*events, *self._flow(pending, safe if safe - whole_tokens > _LONGEST_TOKEN else whole_tokens)]
 
     def close(self) -> list[Event]:
         """Return the events of what was held back."""
@@ -112,10 +122,11 @@ class GroundingStream:
             events = self._flow(piece, safe)
             events.append(self._cite(_nearest(supporting, piece), start, self._length))
         else:
-            events = self._flow(piece, min(safe, _length_of_whole_words(piece)))
+            events = self._flow(piece, min(safe, _length_before_end(piece)))
             stating = self._stating if self._flowed else []
             events += self._replace(_nearest(stating or self._units, piece) if self._units else None)
         self._flowed, self._checked, self._cut, self._stating = 0, 0, None, []
+        self._ends = [end - len(piece) for end in self._ends if end > len(piece)]
         return events
 
     def _replace(self, unit: CheckedUnit | None) -> list[Event]:
@@ -147,9 +158,11 @@ class GroundingStream:
         )
 
     def _flow(self, sentence: str, length: int) -> list[Event]:
-        """Show the sentence up to a length, as far as it is not shown yet."""
-        text, self._flowed = sentence[self._flowed : length], max(self._flowed, length)
-        return self._show(text)
+        """Show the sentence up to a length, as far as it is not shown yet, in the pieces that the model generated."""
+        ends = [*(end for end in self._ends if self._flowed < end < length), max(self._flowed, length)]
+        events = [event for start, end in pairwise([self._flowed, *ends]) for event in self._show(sentence[start:end])]
+        self._flowed = ends[-1]
+        return events
 
     def _show(self, text: str) -> list[Event]:
         if not text:
@@ -167,10 +180,10 @@ class GroundingStream:
         while self._cut is None:
             begin = self._held_from(sentence)
             if begin is None:
-                return len(sentence) if complete else _length_of_whole_words(sentence)
+                return len(sentence) if complete else _length_before_end(sentence)
             end = self._complete_at(sentence, begin) or (len(sentence) if complete else None)
             if end is None:
-                return len(sentence[:begin].rstrip())
+                return min(len(sentence[:begin].rstrip()), _length_before_end(sentence))
             if not self._is_stated(sentence, end):
                 self._cut = len(sentence[:begin].rstrip())
             self._checked = end
@@ -211,6 +224,9 @@ def _nearest(units: Sequence[CheckedUnit], sentence: str) -> CheckedUnit:
     return max(units, key=lambda unit: unit.share(sentence))
 
 
-def _length_of_whole_words(sentence: str) -> int:
-    """Return where the last word begins, and the white space before it: its end may turn what stands before it."""
-    return len(sentence[: len(sentence) - len(re.split(r"\s", sentence)[-1])].rstrip())
+def _length_before_end(sentence: str) -> int:
+    """Return how much of a sentence stands before its last word, which may turn it, without a part of a number."""
+    before = max(0, len(sentence) - max(len(re.split(r"\s", sentence)[-1]), _HELD_END))
+    begin = before - len(re.split(r"\s", sentence[:before])[-1])
+    word = _WORD.match(sentence, begin)
+    return len(sentence[: begin if word and _HELD.search(word.group()) else before].rstrip())

@@ -1,5 +1,6 @@
 """What a customer sees of an answer that a model writes."""
 
+import re
 import time
 
 import pytest
@@ -39,17 +40,35 @@ def test_a_true_sentence_is_shown_and_cited_with_its_unit() -> None:
     assert citation.quote in DEPOSIT.text
 
 
-def test_plain_words_flow_before_the_sentence_ends() -> None:
+def test_plain_words_flow_token_by_token_before_the_sentence_ends() -> None:
     checks = stream()
-    for text in ("모바일", " 이체는", " 수", "수료가", " 면"):
+    shown = []
+    for text in ("모바일", " 이", "체", "는", " 수수", "료가", " 면제"):
         checks.feed(text)
-    assert checks.text == "모바일 이체는 수수료가"
+        shown.append(checks.text)
+    assert shown == ["", "", "", "모바일", "모바일 이체", "모바일 이체는", "모바일 이체는 수수"]
+
+
+def test_a_number_that_was_held_back_is_shown_in_the_tokens_of_the_model() -> None:
+    tokens = ["타행", " 이체", " 수수료는", " 건당", " 5", "0", "0", "원", "입니다", "."]
+    shown = [event.text for event in events_of(stream(), tokens) if isinstance(event, Token)]
+    assert shown == tokens
+
+
+@given(st.sampled_from([GOOD, ENGLISH, "타행 이체 수수료는 건당 500원입니다. 모바일 이체는 수수료가 면제됩니다."]))
+def test_a_checked_answer_has_an_event_for_nearly_every_token(text: str) -> None:
+    tokens = re.findall(r"\s?(?:[가-힣]{1,2}|\w|[^\w\s]+)", text)
+    checks = stream()
+    shown = [event for event in events_of(checks, tokens) if isinstance(event, Token)]
+    assert (checks.text, checks.withheld) == (text, 0)
+    assert len(shown) >= 0.8 * len(tokens)
 
 
 def test_a_number_is_held_back_until_it_is_complete_and_found() -> None:
     checks = stream()
-    assert [event for event in checks.feed("타행 이체 수수료는 건당 50") if isinstance(event, Token)]
-    assert checks.text == "타행 이체 수수료는 건당"
+    for text in ("타행", " 이체 수수료는", " 건당", " 50"):
+        checks.feed(text)
+    assert checks.text == "타행 이체 수수료는"
     events_of(checks, ["0원입니다."])
     assert checks.text == "타행 이체 수수료는 건당 500원입니다."
 
