@@ -13,12 +13,9 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from chatbot.errors import ModelUnavailable
-from chatbot.models.capabilities import Capabilities
 from chatbot.models.client import open_models
 from chatbot.models.endpoint import Endpoint
 from chatbot.models.settings import ModelSettings, ModelsMisconfigured
-from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import open_session
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.certificates import certificates
@@ -112,28 +109,21 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
         seen.append((dict(request.headers), await request.json()))
         return web.Response(status=503)
 
-    async def models(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "m"}]})
-
     app = web.Application()
-    app.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", generate)])
+    app.router.add_post("/v1/chat/completions", generate)
     async with TestServer(app) as server:
         file = settings(
             tmp_path,
             {
                 "urls": [str(server.make_url("/"))],
+                "model": "m",
                 "api_key_variable": "KEY_OF_THE_TEST",
                 "headers": {"X-Project": "cards"},
                 "extra_body": {"repetition_penalty": 1.1},
             },
         )
-        async with open_models(file) as opened:
-            [member] = opened.pool.members
-            member.checked = True
-            member.endpoint.capabilities = Capabilities()
-            member.breaker = Breaker(BreakerSettings())
-            with pytest.raises(ModelUnavailable):
-                await ask(Served(opened, []))
+        async with open_models(file):  # it asks each one word
+            pass
     headers, body = seen[-1]
     assert (headers["Authorization"], headers["X-Project"]) == (f"Bearer {KEY}", "cards")
     assert headers["Accept-Encoding"] == "identity", "a gateway that compresses keeps tokens back"

@@ -31,30 +31,24 @@ def test_longer_words_of_another_meaning_count_for_neither(other: str) -> None:
     assert yes_probability({other.encode(): 0.9, "예".encode(): 0.03, "아니오".encode(): 0.01}) == pytest.approx(0.75)
 
 
-def test_a_byte_that_begins_both_words_counts_for_neither() -> None:
-    assert yes_probability({b"\xec": 0.9, b"\xec\x98": 0.06, b"\xec\x95\x84": 0.02}) == pytest.approx(0.75)
-
-
-def test_a_word_cut_within_its_next_letter_is_not_that_word() -> None:
-    assert yes_probability({"예".encode() + b"\xea\xb8": 0.9, "아니오".encode(): 0.1}) == 0
-
-
-def test_one_side_alone_is_certain() -> None:
-    assert yes_probability({"예".encode(): 0.4}) == 1
-    assert yes_probability({"아니오".encode(): 0.4}) == 0
-
-
-def test_neither_word_is_undecided() -> None:
-    assert yes_probability({"은행".encode(): 0.9}) == 0.5
-    assert yes_probability({}) == 0.5
+@pytest.mark.parametrize(
+    ("chances", "yes"),
+    [
+        ({b"\xec": 0.9, b"\xec\x98": 0.06, b"\xec\x95\x84": 0.02}, 0.75),  # a byte that begins both words
+        ({"예".encode() + b"\xea\xb8": 0.9, "아니오".encode(): 0.1}, 0),  # cut within the next letter
+        ({"예".encode(): 0.4}, 1),
+        ({"아니오".encode(): 0.4}, 0),
+        ({"은행".encode(): 0.9}, 0.5),
+        ({}, 0.5),
+    ],
+)
+def test_each_beginning_of_a_word_counts_for_it_alone(chances: dict[bytes, float], yes: float) -> None:
+    assert yes_probability(chances) == pytest.approx(yes)
 
 
 def test_of_several_numbers_each_has_its_share_and_nothing_else_counts() -> None:
     chances = {b"2": 0.3, b" 3.": 0.05, b"1": 0.1, "1번".encode(): 0.2, b"10": 0.1, b"4": 0.1, b"The": 0.15}
     assert probabilities(chances, number_choices(3)) == pytest.approx((0.1 / 0.45, 0.3 / 0.45, 0.05 / 0.45))
-
-
-def test_where_no_number_is_likely_all_are_alike() -> None:
     assert probabilities({b"The": 0.9, b"20": 0.1}, number_choices(3)) == (1 / 3, 1 / 3, 1 / 3)
 
 

@@ -382,13 +382,6 @@ async def test_no_exception_of_the_driver_gets_through(error: type[Exception]) -
 
 
 @pytest.mark.anyio
-async def test_another_model_than_the_one_set_is_unfit() -> None:
-    async with scripted_server(name="small") as server, open_session() as http:
-        with pytest.raises(WrongModel, match=r"serves \['small'\], not big"):
-            await Endpoint(http, server.url, PATIENT, model="big").model_card()
-
-
-@pytest.mark.anyio
 async def test_connections_are_used_again_after_a_whole_answer() -> None:
     connections: list[object] = []
 
