@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image a process: chatbot (chatbot-reranker: with torch), ingest, ingest-batch (a node of Ray), llm-server (CUDA), llm-server-cpu. Weights are never in an image: they come onto a
+# One image a process: chatbot, ingest, ingest-batch (a node of Ray), llm-server (CUDA), llm-server-cpu. Weights are never in an image: they come onto a
 # volume (`llm-server fetch`, the chart's weights job). Build one with `docker build --target chatbot .`
 # The version that the tests run on; the one place for every image, compose's too.
 ARG PYTHON=3.11-slim-trixie
@@ -33,12 +33,6 @@ COPY knowledge/ knowledge/
 COPY chatbot/ chatbot/
 RUN uv pip install --no-deps . && rm /opt/venv/bin/ingest /opt/venv/bin/llm-server /opt/venv/bin/evals
 
-# With what runs a cross-encoder (RERANKER__FOLDER).
-FROM chatbot-packages AS chatbot-reranker-packages
-ARG TORCH_SOURCE
-RUN uv pip install --require-hashes --no-deps --requirement requirements/sentence-transformers.lock && \
-    uv pip install --no-deps "${TORCH_SOURCE}" --requirement requirements/torch.in
-
 FROM build AS ingest-packages
 RUN uv pip install --require-hashes --no-deps --requirement requirements/ingest.lock
 COPY telemetry/ telemetry/
@@ -64,13 +58,6 @@ RUN uv pip install --no-deps . && rm /opt/venv/bin/chatbot /opt/venv/bin/ingest 
 
 FROM base AS chatbot
 COPY --from=chatbot-packages /opt/venv /opt/venv
-USER 10001:10001
-EXPOSE 8000
-ENTRYPOINT ["chatbot"]
-CMD ["serve"]
-
-FROM base AS chatbot-reranker
-COPY --from=chatbot-reranker-packages /opt/venv /opt/venv
 USER 10001:10001
 EXPOSE 8000
 ENTRYPOINT ["chatbot"]

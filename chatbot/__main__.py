@@ -24,7 +24,7 @@ from chatbot.drift import ReferenceUnreadable
 from chatbot.errors import ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
 from chatbot.proof import Replayed, replay, replay_remotely, report
-from chatbot.retrieval import RerankerMissing
+from chatbot.retrieval import RerankerRefused
 from chatbot.serving import until_told
 from chatbot.settings import Settings
 from chatbot.tables import SCHEMA
@@ -57,7 +57,7 @@ CANNOT_SERVE = (
     ModelsMisconfigured,
     PortTaken,
     ReferenceUnreadable,
-    RerankerMissing,
+    RerankerRefused,
     TlsRefused,
 )
 """The errors that stop the start; the message of each says what to do."""

@@ -1,10 +1,10 @@
 """From a question in its conversation to the passages that the caller may read."""
 
-from chatbot.retrieval.reranking import RerankerMissing, RerankerSettings, open_reranker
+from chatbot.retrieval.reranking import RerankerRefused, RerankerSettings, open_reranker
 from chatbot.retrieval.search import Retrieval, RetrievalSettings, SearchResult
 
 __all__ = [
-    "RerankerMissing",
+    "RerankerRefused",
     "RerankerSettings",
     "Retrieval",
     "RetrievalSettings",

@@ -28,7 +28,7 @@ from tests.patience import patient
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 FINAL = ("chatbot", "ingest", "ingest-batch", "llm-server", "llm-server-cpu")
-"""What is released; chatbot-reranker is built by who wants it."""
+"""What is released."""
 COMPOSE: Doc = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 
@@ -46,7 +46,7 @@ def test_hadolint_finds_nothing() -> None:
     assert completed.returncode == 0, completed.stdout
 
 
-@pytest.mark.parametrize("target", [*FINAL, "chatbot-reranker"])
+@pytest.mark.parametrize("target", FINAL)
 def test_an_image_runs_as_a_user_that_owns_no_file(target: str) -> None:
     lines = stage(target).splitlines()
     assert "USER 10001:10001" in lines

@@ -57,7 +57,7 @@ SCHEMA: list[tuple[str, str, object]] = [
     ("profile", "values", {"llm": {"pools": {"h100": {"profile": "/tpu"}}}}),
     ("speeds", "values", {"llm": {"profiles": {"mine": {"device": "cuda"}}}}),
     ("revision", "values", {"embedder": {"model": "BAAI/bge-m3", "revision": "main"}}),
-    ("folder", "values", {"reranker": {"folder": "../etc"}}),
+    ("folder", "values", {"embedder": {"folder": "../etc"}}),
     ("names", "values", {"weights": {"fetch": {"names": ["BAAI/bge-m3"]}}}),
     ("names", "values", {"weights": {"fetch": {"names": ["https://a/$(id)@" + "0" * 64]}}}),
     ("EMBEDDER__API_KEY", "values", {"chatbot": {"settings": {"EMBEDDER__API_KEY": "hunter2"}}}),

@@ -109,7 +109,6 @@ def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: P
         tmp_path,
         {
             "embedder": {"model": "BAAI/bge-m3", "revision": REVISION},
-            "reranker": {"model": "BAAI/bge-reranker-v2-m3", "revision": REVISION},
             "weights": {"fetch": {"names": [f"https://models.bank.internal/a@{'0' * 64}"], "tokenInSecret": True}},
         },
     )
@@ -122,12 +121,9 @@ def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: P
         assert E5 not in waits
         given = settings_of(pod(docs, component)["containers"][0], "EMBEDDER__")
         assert given == {"model": "BAAI/bge-m3", "revision": REVISION}
-    reranker = f"/models/BAAI--bge-reranker-v2-m3@{REVISION[:12]}"
-    assert f"until ls {reranker}/fetched.json " in waits_for(docs, "chatbot")
-    assert settings_of(pod(docs, "chatbot")["containers"][0], "RERANKER__") == {"folder": reranker}
     script = job_script(docs)
     first = f"https://models.bank.internal/a@{'0' * 64}"
-    assert f"llm-server fetch {first} BAAI/bge-m3@{REVISION} BAAI/bge-reranker-v2-m3@{REVISION}\n" in script
+    assert f"llm-server fetch {first} BAAI/bge-m3@{REVISION}\n" in script
     (job,) = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]  # type: ignore[arg-type]
     (token,) = [e for e in job["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"] == "HF_TOKEN"]
     assert token["valueFrom"]["secretKeyRef"]["key"] == "HF_TOKEN"

@@ -52,11 +52,6 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path, redis_url: str) -> None:
     assert "\n" not in printed
 
 
-def test_a_missing_cross_encoder_is_named(tmp_path: Path, redis_url: str) -> None:
-    printed = refusal(tmp_path, redis_url, RERANKER__FOLDER=str(tmp_path / "none"))
-    assert printed.startswith(f"chatbot: RERANKER__FOLDER: no cross-encoder in {tmp_path / 'none'}")
-
-
 def test_a_taken_port_is_named(tmp_path: Path, redis_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -101,11 +101,12 @@
 - {name: {{ $prefix }}__KEY_FILE, value: /etc/{{ $name }}-tls/tls.key}
 {{- end }}
 {{- end }}
-{{- else if and .revision (eq $name "embedder") }}
+{{- else if eq $name "reranker" }}
+{{- else if .revision }}
 - {name: EMBEDDER__MODEL, value: {{ .model | quote }}}
 - {name: EMBEDDER__REVISION, value: {{ .revision | quote }}}
-{{- else if or .revision .folder }}
-- {name: {{ $prefix }}__FOLDER, value: {{ include "bank.retrievalFolder" (list $root $name) | quote }}}
+{{- else if .folder }}
+- {name: EMBEDDER__FOLDER, value: {{ include "bank.embedderFolder" $root | quote }}}
 {{- end }}
 {{- end }}
 {{- end }}

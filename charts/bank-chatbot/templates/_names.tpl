@@ -138,15 +138,15 @@ digest only by what uses them. */}}
 {{- end -}}
 {{- end }}
 
-{{/* The folder of the embedder or of a reranker, a hub's by its commit: (list $ "embedder"); empty where a server has it. */}}
-{{- define "bank.retrievalFolder" -}}
-{{- $place := index (index . 0).Values (index . 1) -}}
-{{- if include "bank.retrievalUrl" . -}}
+{{/* The folder of the embedder, a hub's by its commit; empty where a server has it. */}}
+{{- define "bank.embedderFolder" -}}
+{{- $place := .Values.embedder -}}
+{{- if include "bank.retrievalUrl" (list . "embedder") -}}
 {{- else if $place.revision -}}
 {{- printf "/models/%s@%s" (replace "/" "--" $place.model) (trunc 12 $place.revision) -}}
 {{- else if $place.folder -}}
 {{- printf "/models/%s" $place.folder -}}
-{{- else if eq (index . 1) "embedder" -}}
+{{- else -}}
 /models/e5-small
 {{- end -}}
 {{- end }}
@@ -154,7 +154,7 @@ digest only by what uses them. */}}
 {{/* Whether anybody needs e5-small: as the embedder, or its tokenizer, by which ingest counts where a server's is not known. */}}
 {{- define "bank.needsE5" -}}
 {{- $v := .Values -}}
-{{- if or (eq (include "bank.retrievalFolder" (list . "embedder")) "/models/e5-small") (and $v.embedder.url (not (include "bank.embedderTokenizer" .)) $v.ingest.enabled) -}}
+{{- if or (eq (include "bank.embedderFolder" .) "/models/e5-small") (and $v.embedder.url (not (include "bank.embedderTokenizer" .)) $v.ingest.enabled) -}}
 true
 {{- end -}}
 {{- end }}
@@ -164,7 +164,7 @@ true
 {{- $root := index . 0 -}}
 {{- $v := $root.Values -}}
 {{- $files := list -}}
-{{- $embedder := include "bank.retrievalFolder" (list $root "embedder") -}}
+{{- $embedder := include "bank.embedderFolder" $root -}}
 {{- if $embedder -}}
 {{- $whole := $v.embedder.revision | empty | not | ternary "fetched.json" (eq $embedder "/models/e5-small" | ternary "weights.json" "modules.json") -}}
 {{- $files = append $files (printf "%s/%s" $embedder $whole) -}}
@@ -173,10 +173,6 @@ true
 {{- $files = append $files (printf "%s/tokenizer.json" (include "bank.embedderTokenizer" $root)) -}}
 {{- else if eq (index . 1) "ingest" -}}
 {{- $files = append $files "/models/e5-small/tokenizer.json" -}}
-{{- end -}}
-{{- $reranker := include "bank.retrievalFolder" (list $root "reranker") -}}
-{{- if and $reranker (eq (index . 1) "chatbot") -}}
-{{- $files = append $files (printf "%s/%s" $reranker ($v.reranker.revision | empty | not | ternary "fetched.json" "config.json")) -}}
 {{- end -}}
 {{- toYaml $files -}}
 {{- end }}

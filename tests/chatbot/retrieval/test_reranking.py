@@ -1,134 +1,193 @@
-"""A cross-encoder sorts what was found; late, busy or broken it changes nothing."""
+"""A reranker behind a URL: three servers' shapes, its key and TLS; late or broken, the order stays."""
 
-import sys
+import ssl
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from importlib import import_module
-from importlib.machinery import ModuleSpec
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
+from pydantic import ValidationError
+from structlog.testing import capture_logs
 
-from chatbot.retrieval.reranking import LocalReranker, Reranker, RerankerMissing, RerankerSettings, open_reranker
+from chatbot.retrieval.reranking import RerankerRefused, RerankerSettings, open_reranker
 from chatbot.retrieval.search import Retrieval, RetrievalSettings
 from evals.sample_bank import sample_banks
 from knowledge.embedding import EmbedderSettings, open_embedder
-from knowledge.index import Index, IndexSettings, indexed_text, open_index
+from knowledge.index import IndexSettings, indexed_text, open_index
 from knowledge.passage import Hit
 from knowledge.terms import Terms
-from tests.constants import with_constants
-from tests.knowledge.conftest import BANK, CUSTOMER, numbered
+from tests.certificates import certificates
+from tests.constants import settings_with
+from tests.knowledge.conftest import CUSTOMER, numbered
 from tests.knowledge.conftest import weights as weights  # noqa: PLC0414  a fixture of that folder, used here too
 
 pytestmark = pytest.mark.anyio
 
+KEY = "sk-of-the-bank"
 QUESTION = "정기예금을 중간에 해지하면 이자는 얼마인가요?"
-TEXTS = [f"제{n}조 중도해지 이율은 연 {n}.0%입니다. " + "가나다 " * n for n in range(1, 9)]
-CHARACTERS = "".join((QUESTION, BANK.title, *TEXTS))
+TEXTS = [f"제{n}조 중도해지 이율은 연 {n}.0%입니다." for n in range(1, 6)]
 HITS = [Hit(passage=passage, score=1 / (n + 1), dense=0.9, terms=0.5) for n, passage in enumerate(numbered(*TEXTS))]
+BEST_FIRST = [HITS[n] for n in (2, 4, 0, 3, 1)]
 
 
-@pytest.fixture(scope="module")
-def cross_encoders() -> ModuleType:
-    """`tests.chatbot.retrieval.cross_encoders`, imported no sooner: each process that collects a test imports this."""
-    return import_module("tests.chatbot.retrieval.cross_encoders")
+@dataclass
+class Server:
+    """A server that prefers what stands first in BEST_FIRST, in one of the shapes."""
+
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    reply: web.Response | None = None
+    gate: anyio.Event | None = None
+
+    async def rerank(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.bodies.append(body)
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            return web.json_response({"message": "invalid api token"}, status=401)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.reply is not None:
+            return self.reply
+        is_tei = request.path == "/rerank"
+        texts = body["texts" if is_tei else "documents"]
+        wanted = [indexed_text(hit.passage) for hit in BEST_FIRST]
+        scores = {n: -float(wanted.index(text)) if text in wanted else 0.0 for n, text in enumerate(texts)}
+        by_score = sorted(scores, key=lambda n: -scores[n])
+        if is_tei:
+            return web.json_response([{"index": n, "score": scores[n]} for n in by_score])
+        results = [{"index": n, "relevance_score": scores[n], "document": {"text": texts[n]}} for n in by_score]
+        return web.json_response({"id": "r", "model": body["model"], "results": results, "meta": {}})
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, cross_encoders: ModuleType) -> Path:
-    folder: Path = cross_encoders.write_cross_encoder(tmp_path_factory.mktemp("cross-encoder"), CHARACTERS)
-    return folder
+@asynccontextmanager
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server]:
+    server = Server()
+    app = web.Application()
+    app.router.add_post("/v1/rerank", server.rerank)
+    app.router.add_post("/rerank", server.rerank)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+        yield server
+    finally:
+        await runner.cleanup()
 
 
-@pytest.fixture
-async def reranker(folder: Path) -> AsyncGenerator[Reranker]:
-    async with open_reranker(RerankerSettings(folder=folder, timeout=30)) as opened:
-        assert opened is not None
-        yield opened
+def settings(server: Server, **more: Any) -> RerankerSettings:
+    return settings_with(
+        RerankerSettings, **{"url": server.url, "model": "bge-reranker-v2-m3", "api_key": KEY, "timeout": 5, **more}
+    )
 
 
-@pytest.fixture
-async def passages(weights: Path, tmp_path: Path) -> AsyncGenerator[Index]:
+@pytest.mark.parametrize("api", ["rerank", "tei"])
+async def test_an_endpoint_sorts_in_either_shape(api: str) -> None:
+    async with serving() as server, open_reranker(settings(server, api=api, extra_body={"truncate": True})) as reranker:
+        assert reranker is not None
+        assert await reranker.order(QUESTION, HITS) == BEST_FIRST
+    body = server.bodies[-1]
+    assert (body["query"], body["truncate"]) == (QUESTION, True)
+    if api == "rerank":
+        assert (body["model"], body["top_n"]) == ("bge-reranker-v2-m3", len(HITS))
+
+
+async def test_a_search_chooses_from_more_candidates_than_it_returns(weights: Path, tmp_path: Path) -> None:
     async with (
+        serving() as server,
+        open_reranker(settings(server)) as reranker,
         open_embedder(EmbedderSettings(folder=weights)) as embedder,
         open_index(IndexSettings(path=tmp_path / "qdrant"), embedder, Terms()) as index,
     ):
-        yield index
+        await index.upsert([replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)])
+        retrieval = Retrieval(index, RetrievalSettings(passages=3), sample_banks(), reranker=reranker)
+        found = await retrieval.search(QUESTION, earlier=[], access=CUSTOMER)
+    assert [hit.passage.n for hit in found.hits] == [hit.passage.n for hit in BEST_FIRST[:3]]
 
 
-@pytest.fixture(scope="module")
-def best_first(folder: Path, cross_encoders: ModuleType) -> list[int]:
-    """The order of the hits in sentence-transformers' own ranking."""
-    places = cross_encoders.ranked(folder, QUESTION, [indexed_text(hit.passage) for hit in HITS])
-    return [HITS[place].passage.n for place in places]
-
-
-async def test_the_best_answer_comes_first(reranker: Reranker, best_first: list[int]) -> None:
-    ordered = [hit.passage.n for hit in await reranker.order(QUESTION, HITS)]
-    assert ordered == best_first
-    assert ordered != [hit.passage.n for hit in HITS]
-
-
-async def test_a_search_chooses_from_more_candidates_than_it_returns(
-    reranker: Reranker, best_first: list[int], passages: Index
-) -> None:
-    await passages.upsert([replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)])
-    settings = RetrievalSettings(passages=3)
-    plain = await Retrieval(passages, settings, sample_banks()).search(QUESTION, earlier=[], access=CUSTOMER)
-    reranked = await Retrieval(passages, settings, sample_banks(), reranker=reranker).search(
-        QUESTION, earlier=[], access=CUSTOMER
-    )
-    assert [hit.passage.n for hit in reranked.hits] == best_first[:3]
-    assert [hit.passage.n for hit in plain.hits] != [hit.passage.n for hit in reranked.hits]
-
-
-async def test_a_late_cross_encoder_keeps_the_order_and_so_does_a_busy_one(
-    folder: Path, cross_encoders: ModuleType
-) -> None:
-    model = cross_encoders.BlockedCrossEncoder(folder)
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        reranker = LocalReranker(model, thread, with_constants(RerankerSettings(timeout=0.05), waiting=1))
-        try:
-            with anyio.fail_after(10):
-                assert await reranker.order(QUESTION, HITS) == HITS
-                assert await reranker.order(QUESTION, HITS) == HITS
-        finally:
-            model.released.set()
-    assert model.predictions == 1, "the second question was not scored"
-
-
-async def test_without_a_folder_there_is_none() -> None:
+async def test_without_a_url_there_is_no_reranker() -> None:
     async with open_reranker(RerankerSettings()) as reranker:
         assert reranker is None
 
 
-@pytest.mark.parametrize("labels", [None, 3], ids=["empty folder", "a classifier of three labels"])
-async def test_a_folder_without_a_cross_encoder_is_one_sentence(
-    tmp_path: Path, cross_encoders: ModuleType, labels: int | None
-) -> None:
-    if labels is not None:
-        cross_encoders.write_cross_encoder(tmp_path, CHARACTERS, labels=labels)
-    with pytest.raises(RerankerMissing, match=r"RERANKER__FOLDER.*" + str(tmp_path)):
-        async with open_reranker(RerankerSettings(folder=tmp_path)):
-            pass
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda: web.Response(status=503),
+        lambda: web.Response(status=400),
+        lambda: web.Response(text="no JSON"),
+        lambda: web.json_response({"results": [{"index": 0, "relevance_score": 1.0}]}),
+        lambda: web.json_response({"results": [{"index": n} for n in range(5)]}),
+    ],
+    ids=["503", "400", "no JSON", "one score", "no scores"],
+)
+async def test_a_broken_reply_keeps_the_order_and_is_logged(reply: Any) -> None:
+    async with serving() as server, open_reranker(settings(server)) as reranker:
+        assert reranker is not None
+        server.reply = reply()
+        with capture_logs() as logs:
+            assert await reranker.order(QUESTION, HITS) == HITS
+        assert [entry["event"] for entry in logs] == ["not_reranked"]
 
 
-async def test_a_folder_that_is_not_there_is_named_before_seconds_of_imports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed = ModuleType("sentence_transformers")  # from which nothing can be imported
-    installed.__spec__ = ModuleSpec(installed.__name__, None)
-    monkeypatch.setitem(sys.modules, installed.__name__, installed)
-    with pytest.raises(RerankerMissing, match=rf"no cross-encoder in {tmp_path / 'none'}: there is no such folder"):
-        async with open_reranker(RerankerSettings(folder=tmp_path / "none")):
-            pass
+@pytest.mark.faults
+async def test_a_late_endpoint_keeps_the_order_and_one_question_more_than_may_wait_is_not_sent() -> None:
+    async with serving() as server, open_reranker(settings(server, timeout=0.3, waiting=1)) as reranker:
+        assert reranker is not None
+        server.gate, asked, orders = anyio.Event(), len(server.bodies), list[list[Hit]]()
+
+        async def order() -> None:
+            orders.append(await reranker.order(QUESTION, HITS))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(order)
+                tasks.start_soon(order)
+        assert orders == [HITS, HITS]
+        assert len(server.bodies) == asked + 1
+        server.gate.set()
 
 
-async def test_an_image_without_sentence_transformers_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(RerankerMissing, match="sentence-transformers is not installed here"):
-        async with open_reranker(RerankerSettings(folder=folder)):
-            pass
+async def test_an_endpoint_that_refuses_the_key_stops_the_boot_and_one_that_is_away_does_not() -> None:
+    async with serving() as server:
+        with pytest.raises(RerankerRefused, match=r"refused the key \(401\): set RERANKER__API_KEY"):
+            async with open_reranker(settings(server, api_key="other")):
+                pass
+        away = settings(server)
+    with capture_logs() as logs:
+        async with open_reranker(away) as reranker:
+            assert reranker is not None
+            assert await reranker.order(QUESTION, HITS) == HITS
+    assert [entry["event"] for entry in logs] == ["reranker_not_there_yet", "not_reranked"]
+
+
+async def test_it_is_reached_by_tls_with_the_banks_authority(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "ca.pem")
+    tls.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    files = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    known = {name: str(tmp_path / file) for name, file in files.items()}
+    async with serving(tls) as server:
+        async with open_reranker(settings(server, **known)) as reranker:
+            assert reranker is not None
+            assert await reranker.order(QUESTION, HITS) == BEST_FIRST
+        with pytest.raises(RerankerRefused, match=r"no TLS connection .*: set RERANKER__CA_FILE"):
+            async with open_reranker(settings(server)):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"folder": "x", "url": "http://127.0.0.1:1", "model": "m"}, "folder or its url, not both"),
+        ({"url": "http://127.0.0.1:1"}, "needs the name of its model"),
+    ],
+)
+def test_a_reranker_has_one_place(fields: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        RerankerSettings.model_validate(fields)
