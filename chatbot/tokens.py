@@ -1,9 +1,11 @@
 """Counting tokens without the server, and special tokens in text that is not the template's (no I/O but one file).
 
-A count is exact where the model's `tokenizer.json` is at hand. Otherwise it is an estimate: a ratio per script,
+A count is exact where the model's `tokenizer.json` is at hand: by tiktoken where it can, else by the `tokenizers`
+library. Otherwise it is an estimate: a ratio per script,
 measured at the start by the model's own counts of sample texts, times a margin (docs/decisions/0033-one-client.md).
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 import tokenizers
 
 from chatbot.chat import Message
+from chatbot.tiktoken_counter import tiktoken_counter
 
 MARGIN = 1.1
 """How much an estimate exceeds the measured ratio; texts of one script differ by a few percent."""
@@ -81,7 +84,8 @@ def read_tokenizer(path: Path) -> tuple[Callable[[str], int], Sequence[str]]:
         raise UnknownTokenizer(f"{file} is not a tokenizer that can be read ({exc}): set the served model's") from exc
     tokenizer.no_truncation()
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False)), added
+    counter = tiktoken_counter(json.loads(tokenizer.to_str()))
+    return counter or (lambda text: len(tokenizer.encode(text, add_special_tokens=False))), added
 
 
 FAMILY_MARKERS: Sequence[str] = re.findall(

@@ -1,7 +1,8 @@
 """Optional reranking: a cross-encoder reads the question and a passage together, and sorts the passages by its score.
 
 Off unless RERANKER__URL names a server with one (vLLM, TEI, Cohere, Jina). It only sorts: which passages may be read,
-and how certain retrieval is of them, was decided before. When it is late or fails, the order stays that of retrieval. Nogueira and Cho, "Passage Re-ranking with BERT", 2019.
+and how certain retrieval is of them, was decided before. When it is late or fails, the order stays that of retrieval.
+Nogueira and Cho, "Passage Re-ranking with BERT", 2019.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence

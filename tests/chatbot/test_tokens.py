@@ -1,5 +1,6 @@
 """Counts without a server, and text that no tokenizer turns into a special token."""
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from chatbot.chat import Message, alternating
+from chatbot.tiktoken_counter import tiktoken_counter
 from chatbot.tokens import (
     FAMILY_MARKERS,
     SAMPLES,
@@ -75,6 +77,11 @@ def test_a_file_counts_exactly_and_names_its_tokens(style: str, tmp_path: Path) 
         assert count(text) == len(reference.encode(text, add_special_tokens=False).ids), text
     assert set(SPECIALS) <= set(added)
     assert TokenCounter(exact=count).count(SAMPLES[0]) == count(SAMPLES[0])
+
+
+def test_byte_level_tokenizers_are_counted_by_tiktoken() -> None:
+    counted = {style for style in KINDS if tiktoken_counter(json.loads(trained(style).to_str()))}
+    assert {"qwen", "gpt2"} <= counted <= {"qwen", "gpt2", "llama3"}
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "none.json"])
