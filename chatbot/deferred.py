@@ -13,11 +13,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import anyio
 import structlog
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel
 
 from chatbot.errors import StoreUnavailable
 from telemetry.supervision import OnFailure, contained, uncounted
@@ -31,15 +31,12 @@ log = structlog.get_logger(__name__)
 class DeferredSettings(BaseModel, frozen=True):
     """How many writes wait, for how long, and how often they are tried."""
 
-    most: PositiveInt = Field(
-        10_000, description="writes: how many settlements and messages of ended answers wait for Redis in a process"
-    )
-    keep: PositiveFloat = Field(3600.0, description="seconds: how long one waits before it is given up")
-    every: PositiveFloat = Field(0.5, description="seconds: between two rounds of trying them")
-    again: PositiveFloat = Field(
-        10.0,
-        description="seconds: what was written so lately is written again where Redis has forgotten its last moments",
-    )
+    # writes: how many settlements and messages of ended answers wait for Redis in a process
+    most: ClassVar[int] = 10_000
+    keep: ClassVar[float] = 3600.0  # seconds: how long one waits before it is given up
+    every: ClassVar[float] = 0.5  # seconds: between two rounds of trying them
+    # seconds: what was written so lately is written again where Redis has forgotten its last moments
+    again: ClassVar[float] = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import structlog
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
@@ -46,8 +46,8 @@ class RedisBreakerSettings(BaseModel, frozen=True):
     slow_after: PositiveFloat = Field(
         0.2, description="seconds: the deadline of a command; one that misses it opens the breaker"
     )
-    probe_timeout: PositiveFloat = Field(0.05, description="seconds: the deadline of a probe while the breaker is open")
-    probe_every: PositiveFloat = Field(0.5, description="seconds: between two probes")
+    probe_timeout: ClassVar[float] = 0.05  # seconds: the deadline of a probe while the breaker is open
+    probe_every: ClassVar[float] = 0.5  # seconds: between two probes
 
 
 @dataclass(slots=True, eq=False)
@@ -240,7 +240,7 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
 class RedisSettings(BaseModel, frozen=True):
     """A process's connections to Redis; the deadline of a command is the breaker's."""
 
-    max_connections: PositiveInt = Field(64, description="connections: of one process to Redis")
+    max_connections: ClassVar[int] = 64  # connections: of one process to Redis
     breaker: RedisBreakerSettings = RedisBreakerSettings()
 
     def for_pings(self) -> "RedisSettings":

@@ -11,6 +11,7 @@ from chatbot.events import Done, Event, FinishReason, Token, Usage
 from chatbot.streams import AnswerLog, AnswerParts, Answers, AnswerSettings
 from knowledge.identity import Principal
 from telemetry.supervision import OnFailure, uncounted
+from tests.constants import with_constants
 
 
 def customer(sub: str = "lee", tenant: str | None = None) -> Principal:
@@ -40,7 +41,7 @@ def answers_of(
 ) -> Answers:
     """Return the answers of a process, which retries what Redis did not take twenty times a second."""
     if deferred is None:
-        deferred = DeferredWrites(DeferredSettings(every=0.05), on_failure=on_failure)
+        deferred = DeferredWrites(with_constants(DeferredSettings(), every=0.05), on_failure=on_failure)
         tasks.start_soon(deferred.retry_forever)
     parts = AnswerParts(
         log=log, tasks=tasks, settings=settings, deferred=deferred, on_failure=on_failure, person=person

@@ -218,7 +218,7 @@ FAULTS = {
     "Redis stays away": Fault(
         away=redis_killed_in_an_answer,
         raises={"TokenLedgerDegraded", "ChatbotLosesEnds", *BUDGET},
-        settings={**SOON, "deferred": DeferredSettings(keep=0.01, every=0.01)},
+        settings={**SOON, "deferred": with_constants(DeferredSettings(), keep=0.01, every=0.01)},
         seen=partial(positive, "chatbot_lost_writes_total"),
     ),
     "Redis evicts": Fault(

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
+from typing import ClassVar
 from uuid import uuid4
 
 import anyio
 import msgspec
-from pydantic import BaseModel, Field, PositiveFloat
+from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from chatbot.deferred import DeferredWrites
@@ -39,14 +40,10 @@ Begin = Callable[[], Awaitable["BegunAnswer"]]
 class IdempotencySettings(BaseModel, frozen=True):
     """How long a claim on an Idempotency-Key lasts, and how long others wait for it."""
 
-    lease: PositiveFloat = Field(
-        15.0, description="seconds: after which a request is taken for dead that had its key and no answer yet"
-    )
-    patience: PositiveFloat = Field(30.0, description="seconds: how long a request waits for another's claim")
-    look_every: PositiveFloat = Field(0.05, description="seconds: between two looks at that claim")
-    insist: PositiveFloat = Field(
-        1.5, description="seconds: how long a command is repeated while Redis does not answer"
-    )
+    lease: ClassVar[float] = 15.0  # seconds: after which a request is taken for dead that had its key and no answer yet
+    patience: ClassVar[float] = 30.0  # seconds: how long a request waits for another's claim
+    look_every: ClassVar[float] = 0.05  # seconds: between two looks at that claim
+    insist: ClassVar[float] = 1.5  # seconds: how long a command is repeated while Redis does not answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache, partial
 from importlib.resources import files
-from typing import Any, Literal, NewType, cast
+from typing import Any, ClassVar, Literal, NewType, cast
 from uuid import uuid4
 
 import msgspec
@@ -48,7 +48,7 @@ class AnswerLogSettings(BaseModel, frozen=True):
     """How long a log is kept, read and owned."""
 
     keep: int = Field(3600, description="seconds: how long a finished stream can be read again")
-    lease: float = Field(2.0, description="seconds: after which another replica may take a silent writer's answer over")
+    lease: ClassVar[float] = 2.0  # seconds: after which another replica may take a silent writer's answer over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

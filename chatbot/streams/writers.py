@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import anyio
 import msgspec
@@ -40,25 +41,17 @@ class AnswerSettings(BaseModel, frozen=True):
     """When an answer without readers or without its process ends, and how many read."""
 
     grace: float = Field(10.0, description="seconds: until an answer that nobody reads is abandoned")
-    kept: int = Field(1000, description="answers: how many that have ended without a log stay in memory")
-    heartbeat: float = Field(
-        0.25,
-        description=(
-            "seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed"
-        ),
-    )
+    kept: ClassVar[int] = 1000  # answers: how many that have ended without a log stay in memory
+    # seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed
+    heartbeat: ClassVar[float] = 0.25
     sweep_every: float = Field(5.0, description="seconds: between two sweeps for answers whose process died")
     orphaned_after: float = Field(
         10.0, description="seconds: until such an answer, which nobody reads, is ended by another replica"
     )
-    patience: float = Field(
-        10.0,
-        description=(
-            "seconds: how long those who read an answer that another replica writes wait for Redis before an `error`"
-        ),
-    )
+    # seconds: how long those who read an answer that another replica writes wait for Redis before an `error`
+    patience: ClassVar[float] = 10.0
     readers_of_answer: PositiveInt = Field(32, description="readers: open streams of one answer in a process; then 429")
-    readers_of_customer: PositiveInt = Field(200, description="readers: open streams of one customer; then 429")
+    readers_of_customer: ClassVar[int] = 200  # readers: open streams of one customer; then 429
     readers: PositiveInt = Field(10_000, description="readers: open streams of a process; then 503")
 
 

@@ -12,8 +12,9 @@ from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.tokens import TokenCounter
 from llm_server.scripted import encode
 from tests.conftest import DURABLE, RedisServer, redis_server
+from tests.constants import with_constants
 
-PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+PATIENT = with_constants(RedisBreakerSettings(slow_after=20), probe_timeout=20)
 """Where what Redis holds is tested, not the deadline of a command (which has tests of its own)."""
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ import pytest
 
 from chatbot.deferred import DeferredSettings, DeferredWrites, WriteKind
 from chatbot.errors import StoreUnavailable
+from tests.constants import with_constants
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +53,7 @@ async def test_an_outage_delays_writes_and_loses_none() -> None:
 
 async def test_the_oldest_are_lost_where_too_many_wait_and_are_counted() -> None:
     lost: list[WriteKind] = []
-    writes, store = DeferredWrites(DeferredSettings(most=3), on_lost=lost.append), Store()
+    writes, store = DeferredWrites(with_constants(DeferredSettings(), most=3), on_lost=lost.append), Store()
     for n in range(5):
         await writes.write("settlement", lambda n=n: store.take(n))  # type: ignore[misc]
     assert (writes.waiting, lost) == (3, ["settlement"] * 2)
@@ -63,7 +64,7 @@ async def test_the_oldest_are_lost_where_too_many_wait_and_are_counted() -> None
 
 async def test_a_write_that_waited_too_long_is_lost() -> None:
     lost: list[WriteKind] = []
-    writes, store = DeferredWrites(DeferredSettings(keep=1e-9), on_lost=lost.append), Store()
+    writes, store = DeferredWrites(with_constants(DeferredSettings(), keep=1e-09), on_lost=lost.append), Store()
     await writes.write("history", lambda: store.take(1))
     await writes.retry()
     assert (writes.waiting, lost) == (0, ["history"])
@@ -87,7 +88,7 @@ async def test_a_write_that_fails_by_a_bug_keeps_no_other_from_being_done() -> N
 
 
 async def test_what_was_written_lately_is_written_again_where_the_store_has_forgotten_its_last_moments() -> None:
-    writes, store = DeferredWrites(DeferredSettings(again=60)), Store()
+    writes, store = DeferredWrites(with_constants(DeferredSettings(), again=60)), Store()
     store.away = False
     await writes.write("settlement", lambda: store.take(1))
     store.away = True
@@ -106,7 +107,7 @@ async def test_what_was_written_lately_is_written_again_where_the_store_has_forg
 
 
 async def test_what_was_written_long_ago_is_not_written_again() -> None:
-    writes, store = DeferredWrites(DeferredSettings(again=1e-9)), Store()
+    writes, store = DeferredWrites(with_constants(DeferredSettings(), again=1e-09)), Store()
     store.away = False
     await writes.write("settlement", lambda: store.take(1))
     writes.store_seen(lost_writes=False)

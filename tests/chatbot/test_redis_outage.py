@@ -21,6 +21,7 @@ from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis, watch_eviction
 from chatbot.streams import AnswerLog, AnswerLogSettings, open_pipelined_connection
 from tests.conftest import RedisServer
+from tests.constants import with_constants
 from tests.log_and_spans import written_log
 from tests.patience import patient
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.anyio
 log = structlog.get_logger(__name__)
 
 # The product's deadlines, but a probe with almost every command: the time between probes is not measured here.
-SETTINGS = RedisSettings(breaker=RedisBreakerSettings(probe_every=0.05))
+SETTINGS = RedisSettings(breaker=with_constants(RedisBreakerSettings(), probe_every=0.05))
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ async def test_a_command_that_is_late_by_itself_fails_alone(server: RedisServer,
 
 
 async def test_a_process_without_a_connection_left_does_not_take_redis_for_away(server: RedisServer) -> None:
-    one = RedisSettings(max_connections=1)
+    one = with_constants(RedisSettings(), max_connections=1)
     async with open_redis(server.url, one) as busy, open_redis(server.url, one.for_pings()) as pinging:
         breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
 

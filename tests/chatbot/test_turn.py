@@ -40,6 +40,7 @@ from tests.audit import SETTINGS, faults
 from tests.bank import of_the_sample_bank, write_bank
 from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.conftest import RedisServer
+from tests.constants import with_constants
 from tests.passages import DEPOSIT, NOW, TENANT, FirstAxis, indexed_passages
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -176,7 +177,7 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
 async def test_a_question_that_was_not_sent_to_redis_is_not_kept_and_its_customer_told(
     nowhere: Redis, bank: Bank
 ) -> None:
-    breaker = RedisBreaker(RedisBreakerSettings(probe_every=60))
+    breaker = RedisBreaker(with_constants(RedisBreakerSettings(), probe_every=60))
     with pytest.raises(StoreUnavailable):
         await breaker.call(nowhere.ping)
     turn = await open_turn(bank.question(), bank.who, bank.but(history=History(nowhere, breaker, HistorySettings())))

@@ -25,7 +25,7 @@ from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettin
 from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.clock import Clock
 from tests.conftest import redis_server
-from tests.constants import settings_with
+from tests.constants import settings_with, with_constants
 from tests.e2e.relay import wired
 
 pytestmark = pytest.mark.anyio
@@ -854,7 +854,7 @@ async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(red
 
 async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_period_closes_it() -> None:
     clock, asked = Clock(0), 0
-    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.05, probe_timeout=0.05), clock=clock)
+    breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.05), probe_timeout=0.05), clock=clock)
 
     async def hang() -> None:
         nonlocal asked
@@ -887,7 +887,7 @@ async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_period_c
 
 async def test_half_open_lets_one_through_whoever_else_arrives() -> None:
     clock, inside, release = Clock(0), 0, anyio.Event()
-    breaker = RedisBreaker(RedisBreakerSettings(probe_timeout=20), clock=clock)
+    breaker = RedisBreaker(with_constants(RedisBreakerSettings(), probe_timeout=20), clock=clock)
 
     async def broken() -> None:
         raise redis.exceptions.ConnectionError

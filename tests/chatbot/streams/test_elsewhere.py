@@ -27,6 +27,7 @@ from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import new_answer
 from tests.conftest import RedisServer
+from tests.constants import with_constants
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -184,7 +185,7 @@ async def test_a_connection_that_died_without_a_word_is_left_at_the_deadline_of_
         open_pipelined_connection(redis) as pipelined,
         Redis.from_url(f"redis://127.0.0.1:{port}/11", socket_timeout=None) as through,
     ):
-        breaker = RedisBreaker(RedisBreakerSettings(slow_after=1, probe_timeout=5))
+        breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=1), probe_timeout=5))
         log = AnswerLog(through, breaker, AnswerLogSettings(), pipelined=pipelined)
         writer, other = (answers_of(each, tasks, AnswerSettings()) for each in (answer_log, log))
         tasks.start_soon(writer.takeover.maintain_leases, _nobody_resumes)
@@ -283,7 +284,7 @@ async def test_a_process_that_goes_leaves_its_readers_without_an_error(answer_lo
 
 
 async def test_an_answer_that_was_never_there_is_not_waited_for(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    other, live = answers_of(answer_log, tasks, AnswerSettings(patience=60)), new_answer(customer())
+    other, live = answers_of(answer_log, tasks, with_constants(AnswerSettings(), patience=60)), new_answer(customer())
     with anyio.fail_after(patient(2)):
         [entry] = await read_all(other, live)
     assert isinstance(entry.event, Failed)
@@ -301,7 +302,7 @@ async def test_a_read_that_fails_for_an_unknown_reason_ends_for_all_who_follow(
     parts = AnswerParts(
         log=answer_log,
         tasks=tasks,
-        settings=AnswerSettings(patience=1),
+        settings=with_constants(AnswerSettings(), patience=1),
         deferred=DeferredWrites(DeferredSettings()),
         on_failure=failures.append,
     )
@@ -371,7 +372,7 @@ async def test_when_redis_dies_a_reader_elsewhere_gets_an_error_and_not_a_cut_co
             AnswerLog(client, RedisBreaker(RedisSettings().breaker), AnswerLogSettings(), pipelined=pipelined)
             for _ in range(2)
         ]
-        settings = AnswerSettings(patience=1)
+        settings = with_constants(AnswerSettings(), patience=1)
         writer, other = (
             answers_of(log, tasks, settings, person=lambda tenant: f"1599-0000 of {tenant}") for log in logs
         )
@@ -420,7 +421,7 @@ async def _nobody_resumes(_live: LiveAnswer, _taken: object) -> None:
 async def test_readers_of_an_answer_of_a_customer_and_of_a_process_are_bounded(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    settings = AnswerSettings(readers_of_answer=2, readers_of_customer=3, readers=4)
+    settings = with_constants(AnswerSettings(readers_of_answer=2, readers=4), readers_of_customer=3)
     registry, lee, kim = answers_of(answer_log, tasks, settings), customer(), customer()
     mine, beside, theirs = new_answer(lee), new_answer(lee), new_answer(kim)
     with registry.readers.reading(lee, mine.answer_id), registry.readers.reading(lee, mine.answer_id):

@@ -29,6 +29,7 @@ from chatbot.streams.writers import AnswerSettings
 from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
+from tests.constants import with_constants
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
@@ -46,7 +47,7 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
     async with open_pipelined_connection(redis) as pipelined:
-        patient = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+        patient = with_constants(RedisBreakerSettings(slow_after=20), probe_timeout=20)
         yield AnswerLog(redis, RedisBreaker(patient), AnswerLogSettings(), pipelined=pipelined)
 
 
@@ -234,7 +235,7 @@ async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_r
 async def test_an_end_comes_back_although_redis_forgets_it_some_heartbeats_later(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as (server, redis, pipelined, tasks):
         log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
-        registry, beats = answers_of(log, tasks, AnswerSettings(heartbeat=0.05)), 3
+        registry, beats = answers_of(log, tasks, with_constants(AnswerSettings(), heartbeat=0.05)), 3
         tasks.start_soon(registry.takeover.maintain_leases, never)
         live, speak = new_answer(customer()), Speaker()
         speak.go_on.set()

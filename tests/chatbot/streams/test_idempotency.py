@@ -35,6 +35,7 @@ from tests.answers import answers_of, customer, done
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import RedisServer
+from tests.constants import settings_with, with_constants
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -48,7 +49,7 @@ def replica(redis: Redis, **settings: float) -> IdempotencyKeys:
 
 def keys_of(redis: Redis, breaker: RedisBreaker, **settings: float) -> IdempotencyKeys:
     deferred = DeferredWrites(DeferredSettings())
-    return IdempotencyKeys(redis, breaker, IdempotencySettings.model_validate(settings), deferred=deferred)
+    return IdempotencyKeys(redis, breaker, settings_with(IdempotencySettings, **settings), deferred=deferred)
 
 
 class Beginner:
@@ -322,9 +323,9 @@ async def trip(breaker: RedisBreaker) -> None:
 
 
 async def test_a_key_that_was_written_late_lives_no_longer_than_the_log_of_its_answer(redis: Redis) -> None:
-    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.1, probe_every=0.05, probe_timeout=1))
+    breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.1), probe_every=0.05, probe_timeout=1))
     deferred, begin = DeferredWrites(DeferredSettings()), Beginner(redis, customer())
-    keys = IdempotencyKeys(redis, breaker, IdempotencySettings(insist=1e-6), deferred=deferred)
+    keys = IdempotencyKeys(redis, breaker, with_constants(IdempotencySettings(), insist=1e-06), deferred=deferred)
     await trip(breaker)
     first = await keys.begin_once(begin.who, "k", "d", begin)
     assert deferred.waiting
@@ -338,7 +339,7 @@ async def test_a_key_that_was_written_late_lives_no_longer_than_the_log_of_its_a
 
 
 async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(redis: Redis) -> None:
-    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.2), probe_every=0.1, probe_timeout=1))
     begin = Beginner(redis, customer())
 
     async def slow_moment() -> BegunAnswer:
@@ -358,7 +359,7 @@ async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(re
 
 
 async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_for_a_moment(redis: Redis) -> None:
-    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.2), probe_every=0.1, probe_timeout=1))
     waiting, begin, go_on = (
         keys_of(redis, breaker),
         Beginner(redis, customer()),
@@ -388,7 +389,7 @@ async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_f
 async def test_a_replica_that_cannot_ask_redis_for_a_moment_joins_the_answer_of_another(
     redis: Redis, state: str
 ) -> None:
-    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.2), probe_every=0.1, probe_timeout=1))
     begin, go_on, joined = Beginner(redis, customer()), anyio.Event(), list[BegunAnswer]()
 
     async def first() -> BegunAnswer:

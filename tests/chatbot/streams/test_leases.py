@@ -41,16 +41,17 @@ from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import RedisServer
+from tests.constants import with_constants
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 WORDS = [f"word{n} " for n in range(12)]
-QUICK = AnswerSettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orphaned_after=0.2)
+QUICK = with_constants(AnswerSettings(grace=0.4, sweep_every=0.05, orphaned_after=0.2), heartbeat=0.05)
 # On a busy machine a reader may be away for longer than that between two visits.
 NEVER_ENDED = QUICK.model_copy(update={"grace": 60.0, "orphaned_after": 60.0})
 LEASE = 0.4
-LOG = AnswerLogSettings(lease=LEASE)
+LOG = with_constants(AnswerLogSettings(), lease=LEASE)
 
 
 @dataclass
@@ -644,7 +645,7 @@ async def test_a_lease_that_lapsed_while_redis_took_no_writes_is_no_sign_of_a_de
 ) -> None:
     """As with a full disk, or without the replica that it needs: it reads on, and nobody can renew."""
     async with Redis(port=server.port) as redis, open_pipelined_connection(redis) as pipelined:
-        log = Refused(redis, RedisBreaker(PATIENT), AnswerLogSettings(lease=1.0), pipelined=pipelined)
+        log = Refused(redis, RedisBreaker(PATIENT), with_constants(AnswerLogSettings(), lease=1.0), pipelined=pipelined)
         log.refused = anyio.Event()
         writer, other = (Replica(answers_of(log, tasks, QUICK.model_copy(update={"sweep_every": 60}))) for _ in "12")
         live = new_answer(customer())
@@ -707,7 +708,7 @@ class StoreSeen(DeferredWrites):
 
 
 async def test_an_end_is_logged_again_only_for_a_while(answer_log: AnswerLog, redis: Redis, tasks: TaskGroup) -> None:
-    settings = DeferredSettings(again=0.1)
+    settings = with_constants(DeferredSettings(), again=0.1)
     deferred = StoreSeen(settings)
     writer, seen = Replica(answers_of(answer_log, tasks, QUICK, deferred=deferred)), deferred.seen
     tasks.start_soon(writer.registry.takeover.maintain_leases, writer.resume)

@@ -30,6 +30,7 @@ from chatbot.streams.writers import AnswerSettings
 from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
+from tests.constants import with_constants
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
@@ -178,7 +179,7 @@ async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(
 
 async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
     # The heartbeat is slower than the sweep, as after an outage that outlasted the lease.
-    settings, taken, go_on = AnswerSettings(heartbeat=60, sweep_every=0.01), list[str](), anyio.Event()
+    settings, taken, go_on = with_constants(AnswerSettings(sweep_every=0.01), heartbeat=60), list[str](), anyio.Event()
     registry = answers_of(answer_log, tasks, settings, on_taken=taken.append)
 
     async def wait(live: LiveAnswer) -> None:
@@ -278,7 +279,7 @@ async def test_an_end_whose_place_in_memory_another_took_while_it_was_logged_is_
     failed: list[str] = []
     async with open_pipelined_connection(redis) as pipelined:
         log = Held(redis, pipelined)
-        settings = AnswerSettings(kept=1, heartbeat=0.05)
+        settings = with_constants(AnswerSettings(), kept=1, heartbeat=0.05)
         registry = answers_of(log, tasks, settings, on_failure=failed.append)
         first, second = (new_answer(customer()) for _ in range(2))
         log.refused = first.answer_id
@@ -304,7 +305,7 @@ async def test_an_end_that_another_replica_has_taken_over_is_logged_no_more(
     """Also where the log of it meets a bug each time: nobody waits for it."""
     async with open_pipelined_connection(redis) as pipelined:
         log = Held(redis, pipelined)
-        registry = answers_of(log, tasks, AnswerSettings(heartbeat=0.05))
+        registry = answers_of(log, tasks, with_constants(AnswerSettings(), heartbeat=0.05))
         live = new_answer(customer())
         log.refused = live.answer_id
         await registry.writers.start(live, speak, LogOpening("c", checkpoint=b"the turn"))

@@ -24,6 +24,7 @@ from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
+from tests.constants import with_constants
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -276,7 +277,7 @@ async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(nowher
     log = AnswerLog(
         nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
     )
-    registry = answers_of(log, tasks, AnswerSettings(kept=2))
+    registry = answers_of(log, tasks, with_constants(AnswerSettings(), kept=2))
     lives = [new_answer(customer()) for _ in "abcd"]
     for live in lives:
         await registry.writers.start(live, speak, LogOpening("c"))
