@@ -54,7 +54,7 @@ from ingest.maintenance import rebuild
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
-from knowledge.identity import Principal
+from knowledge.identity import DEMO_TENANT, Principal
 from knowledge.storage import close_engine, open_engine
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
@@ -62,7 +62,7 @@ from telemetry.setup import tracing
 
 ROOT = Path(__file__).parent
 SAMPLES = ROOT / "evals/datasets/hanbit/documents"
-TENANT = "hanbit"
+TENANT = DEMO_TENANT
 QUESTIONS = (
     "한빛 정기예금을 중도해지하면 금리는 어떻게 되나요?",
     "What does Hanbit Bank charge for an overseas remittance?",

@@ -32,9 +32,9 @@ from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening, wrong_settings
 from knowledge import withdrawals
 from knowledge.bank import BankRefused
-from knowledge.command_line import complete
+from knowledge.command_line import AsJson, complete, print_json
 from knowledge.embedding import EmbeddingUnavailable
-from knowledge.identity import MACHINE, ROLES, Principal
+from knowledge.identity import DEMO_TENANT, MACHINE, ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
 from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
 from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine
@@ -150,7 +150,7 @@ def token(
     role: Annotated[list[str], typer.Option(callback=known_roles, help=f"A role: {', '.join(sorted(ROLES))}.")] = [
         "customer"
     ],
-    tenant: Annotated[str, typer.Option(help="The bank.")] = "hanbit",
+    tenant: Annotated[str, typer.Option(envvar="DEMO_TENANT", help="The bank's tenant.")] = DEMO_TENANT,
     group: Annotated[list[str], typer.Option(help="A reader group beside every customer's.")] = [],
     hours: Annotated[float, typer.Option(help="How long it is good for.")] = 12,
     data_dir: Annotated[Path, typer.Option(envvar="DATA_DIR", help="Where `make run` keeps its data.")] = Path(".data"),
@@ -201,9 +201,16 @@ def create_key(
 
 
 @keys_app.command("list")
-def list_keys(tenant: Annotated[str | None, typer.Option(help="Only the keys of this tenant.")] = None) -> None:
+def list_keys(
+    tenant: Annotated[str | None, typer.Option(help="Only the keys of this tenant.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the keys that were made, the newest first, those that are over too."""
-    for key in with_keys(lambda keys, _siem: keys.all(tenant=tenant)):
+    found = with_keys(lambda keys, _siem: keys.all(tenant=tenant))
+    if as_json:
+        print_json(list(found))
+        return
+    for key in found:
         typer.echo(line_of(key))
 
 

@@ -16,6 +16,7 @@ from chatbot.models import Models
 from chatbot.services import Services
 from edge import Header, MoreHeaders, add_response_headers, security_headers, serve_page
 from edge.sign_in import sign_in_router
+from knowledge.identity import DEMO_TENANT
 
 _ADMIN, _NOWHERE = "/v1/admin", "/nowhere"
 _BODY_LIMIT = 64 * 1024
@@ -82,7 +83,7 @@ def create_app(
     admin_port: int | None = None,
     tracer_provider: TracerProvider | None = None,
     demo: LocalSigner | None = None,
-    demo_tenant: str = "hanbit",
+    demo_tenant: str = DEMO_TENANT,
 ) -> FastAPI:
     """Return the application; `demo` (`chatbot.api.demo_signer`) adds the demo login.
 

@@ -34,7 +34,7 @@ from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number, wrong_se
 from edge.sign_in import OidcSettings
 from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
-from knowledge.identity import AuthSettings
+from knowledge.identity import DEMO_TENANT, AuthSettings
 from knowledge.index import IndexSettings, QdrantUrl, ServerSettings
 from knowledge.service_keys import ServiceKeySettings
 from knowledge.storage import DatabaseUrl, database_connection, s3_address
@@ -160,7 +160,7 @@ class Settings(EncryptedSettings):
     demo_key_file: Path | None = Field(
         None, description="anybody may sign in, with tokens that this key signs; refused unless bound to loopback"
     )
-    demo_tenant: str = Field("hanbit", description="the bank whose customers they are")
+    demo_tenant: str = Field(DEMO_TENANT, description="the bank whose customers they are")
     drain_seconds: float = Field(
         120.0,
         description="seconds: how long running answers may go on after SIGTERM, before other replicas continue them",

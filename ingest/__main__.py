@@ -39,7 +39,7 @@ from ingest.bulk import (
 from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, Version, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError, WrongState
 from ingest.jobs import JobClaims, this_process
-from ingest.maintenance import ReportVersion, read_status, rebuild, reindex, show_status
+from ingest.maintenance import ReportVersion, TenantStatus, read_status, rebuild, reindex, show_status
 from ingest.parsing import ParserUnavailable, WeightsMissing
 from ingest.services import Services
 from ingest.settings import Settings
@@ -47,7 +47,7 @@ from ingest.uploads import open_blobs
 from ingest.wiring import open_services
 from knowledge import withdrawals
 from knowledge.bank import Banks, read_banks
-from knowledge.command_line import complete
+from knowledge.command_line import AsJson, TenantOption, complete, print_json
 from knowledge.embedding import EmbeddingUnavailable, read_model_config
 from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable, optimize_folder
 from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
-TENANT = "hanbit"
+Tenant = Annotated[str, TenantOption]
 JOBS_A_QUERY = 500
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """Ray sends no usage statistics, and the progress display is ours."""
@@ -111,7 +111,7 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
     paths: Annotated[list[Path], typer.Argument(help="Files and folders; a folder may hold a documents.yaml.")],
     approved_by: Annotated[str | None, typer.Option(help="Who approves; without it everything stays a draft.")] = None,
     uploaded_by: Annotated[str | None, typer.Option(help="Who uploads (default: you); never the approver.")] = None,
-    tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
+    tenant: Annotated[str | None, TenantOption] = None,
     url: Annotated[str | None, typer.Option(help="Load through the API of a running process.")] = None,
     token: Annotated[str | None, typer.Option(envvar="INGEST_TOKEN", help="With --url: the uploader's token.")] = None,
     approver_token: Annotated[
@@ -129,8 +129,11 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
         raise typer.Exit(2)
     console = Console()
     files = _files(paths)
-    order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
     if url is None or token is None:
+        if tenant is None:
+            typer.echo("ingest: name the bank's tenant: --tenant, or TENANT (with --url the token names it).", err=True)
+            raise typer.Exit(2)
+        order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
         outcomes = run_or_exit(_load(files, order, settings, console))
     else:
         api = remote.Api(url=url, token=token, approver_token=approver_token)
@@ -145,9 +148,9 @@ def batch_command(
     source: Annotated[
         str, typer.Argument(metavar="PATH|s3://BUCKET/PREFIX", help="A folder (documents.yaml or all files).")
     ],
+    tenant: Tenant,
     approved_by: Annotated[str | None, typer.Option(help="Who approves; without it everything stays a draft.")] = None,
     uploaded_by: Annotated[str | None, typer.Option(help="Who uploads (default: you); never the approver.")] = None,
-    tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
     address: Annotated[
         str | None, typer.Option(help="An existing Ray cluster (ray://host:10001, or auto on one of its nodes).")
     ] = None,
@@ -161,8 +164,8 @@ def batch_command(
     start the same command again. A file that fails is listed with its reason, and the exit code is 1.
 
     \b
-    ingest batch ./documents --approved-by lee            this machine
-    ingest batch s3://bank/circulars --address auto       a cluster, from one of its nodes
+    ingest batch ./documents --tenant T --approved-by lee        this machine
+    ingest batch s3://bank/circulars --tenant T --address auto   a cluster, from one of its nodes
 
     A cluster's nodes need the same package, the weights in the same place (WEIGHTS_DIR), and an original's store that
     all of them reach (BLOB_URL=s3://…). Address and keys of S3 come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ….
@@ -308,40 +311,45 @@ async def _migrate(settings: Settings) -> dict[str, str | None]:
 
 
 @app.command()
-def status(tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT) -> None:
+def status(tenant: Tenant, as_json: AsJson = False) -> None:
     """Show versions and jobs by state, how far the work is behind, why some failed, and originals of no version."""
-    settings = settings_or_exit()
-    run_or_exit(_status(settings, tenant, Console()))
+    found = run_or_exit(_status(settings_or_exit(), tenant))
+    if as_json:
+        print_json(found)
+    else:
+        show_status(found, Console())
 
 
-async def _status(settings: Settings, tenant: str, console: Console) -> None:
+async def _status(settings: Settings, tenant: str) -> TenantStatus:
     async with _catalogue(settings) as (catalogue, job_claims):
-        blobs = open_blobs(settings.blobs)
-        show_status(await read_status(catalogue, job_claims, blobs, tenant, now=time.time()), console)
+        return await read_status(catalogue, job_claims, open_blobs(settings.blobs), tenant, now=time.time())
 
 
 @app.command()
 def jobs(
+    tenant: Tenant,
     state: Annotated[list[JobState], typer.Option(help="Jobs in which state.")] = [JobState.FAILED, JobState.DEAD],
-    tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
+    as_json: AsJson = False,
 ) -> None:
     """List jobs: without --state those that failed and the dead letters, which were tried three times."""
-    run_or_exit(_jobs(settings_or_exit(), tenant, state, Console()))
+    found = run_or_exit(_jobs(settings_or_exit(), tenant, state))
+    if as_json:
+        print_json([{"job": job, "version": version} for job, version in found])
+        return
+    for job, version in found:
+        typer.echo(f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}")
 
 
-async def _jobs(settings: Settings, tenant: str, states: list[JobState], console: Console) -> None:
+async def _jobs(settings: Settings, tenant: str, states: list[JobState]) -> list[tuple[Job, Version]]:
     async with _catalogue(settings) as (catalogue, _job_claims):
-        for state in states:
-            for job, version in await all_jobs(catalogue, tenant, state):
-                line = f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}"
-                console.print(line, markup=False, soft_wrap=True)
+        return [found for state in states for found in await all_jobs(catalogue, tenant, state)]
 
 
 @app.command()
 def retry(
+    tenant: Tenant,
     job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs; with --all-dead every dead letter.")] = None,
     all_dead: Annotated[bool, typer.Option("--all-dead", help="Every dead letter.")] = False,
-    tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
 ) -> None:
     """Let jobs that failed, or were given up, be done again; a running worker takes them up within seconds."""
     if bool(job_ids) == all_dead:

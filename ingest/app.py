@@ -13,6 +13,7 @@ from ingest.api import ROUTERS, SignToken, demo_router, install_problems, proble
 from ingest.errors import TooLarge
 from ingest.services import Services
 from knowledge.bank import Banks
+from knowledge.identity import DEMO_TENANT
 
 _FORM_BYTES = 1024 * 1024  # of a form beside its file
 
@@ -38,7 +39,7 @@ def create_app(
     *,
     tracer_provider: TracerProvider | None = None,
     demo: SignToken | None = None,
-    demo_tenant: str = "hanbit",
+    demo_tenant: str = DEMO_TENANT,
 ) -> FastAPI:
     """Return the application, with the page of these banks; `demo` adds the demo sign-in.
 

@@ -3,7 +3,16 @@
 from importlib.metadata import version
 from typing import Annotated
 
+import msgspec
 import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")]
+TenantOption = typer.Option("--tenant", envvar="TENANT", help="The bank's tenant.")
+
+
+def print_json(value: object) -> None:
+    """Print a value of dataclasses and plain types as one line of JSON."""
+    typer.echo(msgspec.json.encode(value, enc_hook=sorted).decode())
 
 
 def complete(app: typer.Typer, exit_codes: str) -> None:

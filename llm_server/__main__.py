@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from yarl import URL
 
-from knowledge.command_line import complete
+from knowledge.command_line import AsJson, complete, print_json
 from knowledge.embedding import (
     EmbedderSettings,
     EmbeddingUnavailable,
@@ -201,13 +201,14 @@ def serve(  # noqa: PLR0917  a command takes its options
 
 
 @app.command()
-def plan(
+def plan(  # noqa: PLR0917 - typer calls it, by name
     profile: ProfileName = "h100",
     answers_per_minute: Annotated[float, typer.Option(help="Answers started in the busiest minute.")] = 60.0,
     prompt_tokens: Annotated[int, typer.Option(help="Of a typical prompt, passages and history included.")] = 2000,
     answer_tokens: Annotated[int, typer.Option(help="Of a typical answer.")] = 200,
     cached_share: Annotated[float, typer.Option(help="Share of the prompt found in the prefix cache.")] = 0.3,
     spare: Annotated[int, typer.Option(help="Replicas that may fail or restart without being missed.")] = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Tell how many answers a second, streams and replicas a profile gives for a load.
 
@@ -228,6 +229,9 @@ def plan(
         result = plan_capacity(chosen, load)
     except (UnknownProfile, CannotServe, ValueError) as exc:
         raise failure(exc) from exc
+    if as_json:
+        print_json({"profile": chosen.name, "speeds": chosen.speeds.measured, "load": load, "plan": result})
+        return
     print(f"profile           {chosen.name}: {chosen.served_name}")
     print(f"speeds            {chosen.speeds.measured}")
     print(

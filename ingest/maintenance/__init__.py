@@ -1,6 +1,6 @@
 """Operators' tasks: an index rebuilt or renewed, and the state of a tenant's documents and jobs."""
 
 from ingest.maintenance.rebuild import ReportVersion, rebuild, reindex
-from ingest.maintenance.status import read_status, show_status
+from ingest.maintenance.status import TenantStatus, read_status, show_status
 
-__all__ = ["ReportVersion", "read_status", "rebuild", "reindex", "show_status"]
+__all__ = ["ReportVersion", "TenantStatus", "read_status", "rebuild", "reindex", "show_status"]

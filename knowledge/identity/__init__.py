@@ -2,10 +2,11 @@
 
 from knowledge.identity.errors import KeysUnavailable, TokenRefused
 from knowledge.identity.issuers import AuthSettings
-from knowledge.identity.principal import MACHINE, ROLES, Principal, Role
+from knowledge.identity.principal import DEMO_TENANT, MACHINE, ROLES, Principal, Role
 from knowledge.identity.tokens import Authenticator, KeyFile, open_authenticator
 
 __all__ = [
+    "DEMO_TENANT",
     "MACHINE",
     "ROLES",
     "AuthSettings",

@@ -1,7 +1,7 @@
 """The principal of a verified token: subject, tenant, roles and groups."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 Role = Literal["customer", "staff", "approver", "admin", "platform", "service", "evals"]
 """`admin` administers its own tenant, `platform` what all tenants share. `evals`, beside another role, marks a caller
@@ -10,6 +10,9 @@ that measures: its questions queue behind all others.
 ROLES: frozenset[str] = frozenset(get_args(Role))
 MACHINE = "service:"
 """What the subject of a service key begins with (`knowledge.service_keys`), and that of no token."""
+
+DEMO_TENANT: Final = "demo"
+"""The tenant of `make run`'s sample bank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

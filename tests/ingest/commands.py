@@ -17,7 +17,13 @@ def command(
     weights: Path, data: Path, log: Path, *arguments: str, variables: Mapping[str, str] = NO_VARIABLES
 ) -> Forked:
     """Start a command with environment variables; its output goes into `log`."""
-    own = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"}
+    own = {
+        "PATH": "/usr/bin:/bin",
+        "WEIGHTS_DIR": str(weights),
+        "DATA_DIR": str(data),
+        "COLUMNS": "200",
+        "TENANT": "hanbit",
+    }
     return Forked("ingest.__main__", arguments, own | dict(variables), log)
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 import signal
 import socket
@@ -84,6 +85,19 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     assert "locked.pdf: encrypted" in output
     assert "jobs: 1 done, 2 failed; the oldest that waits is 0 s old" in output
     assert "decisions have not reached" not in output
+    code, output = run(weights, tmp_path / "data", "status", "--json")
+    assert (code, json.loads(output)["jobs"]) == (0, {"done": 1, "failed": 2})
+    code, output = run(weights, tmp_path / "data", "jobs", "--json")
+    assert {found["version"]["reason"] for found in json.loads(output)} == {"encrypted", "empty_text"}
+
+
+def test_a_load_without_a_tenant_says_what_to_name(weights: Path, tmp_path: Path) -> None:
+    (file := tmp_path / "good.md").write_text(samples.MARKDOWN, "utf-8")
+    code, output = run(weights, tmp_path / "data", "load", str(file), variables={"TENANT": ""})
+    assert (code, output) == (
+        2,
+        "ingest: name the bank's tenant: --tenant, or TENANT (with --url the token names it).\n",
+    )
 
 
 def test_status_counts_what_is_where_and_says_how_far_work_is_behind(weights: Path, tmp_path: Path) -> None:
