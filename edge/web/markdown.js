@@ -6,17 +6,26 @@ const ROW = /^\s*\|.*\|\s*$/;
 const HEADING = /^\s{0,3}(#{1,6})\s+/;
 const BULLET = /^\s*[-*•·]\s+/;
 const NUMBER = /^\s*(\d{1,3})[.)]\s+/;
+const QUOTE = /^\s{0,3}> ?/;
+const INDENT = /^\s{0,2}/;
+const NESTED = 2; // spaces before a line that belongs to the item above
+const DEEPEST = 8; // quotes and lists inside one another
+const STARTS = [HEADING, BULLET, NUMBER, ROW, QUOTE];
 
-/** Return the blocks of `text`: paragraph, heading, list or table; every position is a UTF-16 offset into `text`. */
-export function parseBlocks(text) {
-  const lines = linesOf(text);
+/**
+ * Return the blocks of `text`: paragraph, heading, list, table or quote; every position is a UTF-16 offset into `text`.
+ * A quote holds blocks, and so does each item of a list.
+ */
+export const parseBlocks = (text) => blocksOf(linesOf(text));
+
+function blocksOf(lines, depth = 0) {
   const blocks = [];
   for (let n = 0; n < lines.length; ) {
     if (isBlank(lines[n])) {
       n += 1;
       continue;
     }
-    const [block, next] = blockAt(lines, n);
+    const [block, next] = blockAt(lines, n, depth);
     blocks.push({ ...block, start: lines[n].start, end: lines[next - 1].end });
     n = next;
   }
@@ -58,10 +67,12 @@ function linesOf(text) {
 
 const isBlank = (line) => line.text.trim() === "";
 
-function blockAt(lines, n) {
+function blockAt(lines, n, depth) {
   if (ROW.test(lines[n].text) || startsTable(lines, n)) return tableAt(lines, n);
-  if (HEADING.test(lines[n].text)) return [{ type: "heading", lines: [afterSign(lines[n], HEADING)] }, n + 1];
-  if (BULLET.test(lines[n].text) || NUMBER.test(lines[n].text)) return listAt(lines, n);
+  if (HEADING.test(lines[n].text)) return [{ type: "heading", lines: [trimmed(without(lines[n], HEADING))] }, n + 1];
+  if (depth === DEEPEST) return paragraphAt(lines, n);
+  if (BULLET.test(lines[n].text) || NUMBER.test(lines[n].text)) return listAt(lines, n, depth + 1);
+  if (QUOTE.test(lines[n].text)) return quoteAt(lines, n, depth + 1);
   return paragraphAt(lines, n);
 }
 
@@ -70,26 +81,34 @@ const startsTable = (lines, n) =>
 
 function paragraphAt(lines, first) {
   let n = first + 1;
-  const goesOn = (at) =>
-    !isBlank(lines[at]) && ![HEADING, BULLET, NUMBER, ROW].some((sign) => sign.test(lines[at].text)) && !startsTable(lines, at);
+  const goesOn = (at) => !isBlank(lines[at]) && !STARTS.some((sign) => sign.test(lines[at].text)) && !startsTable(lines, at);
   while (n < lines.length && goesOn(n)) n += 1;
   return [{ type: "paragraph", lines: lines.slice(first, n).map(trimmed) }, n];
 }
 
-function listAt(lines, first) {
+function quoteAt(lines, first, depth) {
+  let n = first;
+  while (n < lines.length && QUOTE.test(lines[n].text)) n += 1;
+  return [{ type: "quote", blocks: blocksOf(lines.slice(first, n).map((line) => without(line, QUOTE)), depth) }, n];
+}
+
+function listAt(lines, first, depth) {
   const ordered = NUMBER.test(lines[first].text) && !BULLET.test(lines[first].text);
   const sign = ordered ? NUMBER : BULLET;
+  const deeper = indentOf(lines[first]) + NESTED;
   const items = [];
   const numbers = []; // each item's own: a list may leave some out
   let n = first;
-  for (; n < lines.length && !isBlank(lines[n]); n += 1) {
-    if (sign.test(lines[n].text)) {
-      items.push([afterSign(lines[n], sign)]);
+  for (; n < lines.length; n += 1) {
+    // Behind a blank line only indented lines belong to the item.
+    const isInside = items.length > 0 && indentOf(lines[isBlank(lines[n]) ? n + 1 : n]) >= deeper;
+    if (isInside) items.at(-1).push(without(lines[n], INDENT));
+    else if (sign.test(lines[n].text)) {
+      items.push([without(lines[n], sign)]);
       numbers.push(Number(sign.exec(lines[n].text)[1]));
-    } else if (/^\s+\S/.test(lines[n].text)) items.at(-1).push(afterSign(lines[n], BULLET));
-    else break;
+    } else break;
   }
-  return [{ type: "list", ordered, numbers, items }, n];
+  return [{ type: "list", ordered, numbers, items: items.map((item) => blocksOf(item, depth)) }, n];
 }
 
 function tableAt(lines, first) {
@@ -116,9 +135,12 @@ function cellsOf(line) {
   return cells;
 }
 
-function afterSign(line, sign) {
-  const skip = sign.exec(line.text)?.[0].length ?? 0;
-  return trimmed({ text: line.text.slice(skip), start: line.start + skip, end: line.end });
+/** Return how far a line is indented; -1 where there is no line, or a blank one. */
+const indentOf = (line) => line?.text.search(/\S/) ?? -1;
+
+function without(line, sign) {
+  const skip = sign.exec(line.text)[0].length;
+  return { text: line.text.slice(skip), start: line.start + skip, end: line.end };
 }
 
 function trimmed({ text, start, end }) {

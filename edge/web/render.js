@@ -55,6 +55,8 @@ function placeMarkers(text, markers) {
   return placed.sort((a, b) => a.at - b.at || a.n - b.n);
 }
 
+const BLOCKS = "p, ul, ol, li, blockquote, .scroll, table, thead, tbody, tr, th, td";
+
 class Painter {
   /** `place(node, marker)` adds a marker to the end of a node; `tag` is the element around what `marks` name. */
   constructor(text, markers, marks, place, tag) {
@@ -68,7 +70,7 @@ class Painter {
   paint(block) {
     const node = this[block.type](block);
     let last = node;
-    while (last.matches("ul, ol, table, tbody, thead, tr, .scroll") && last.lastElementChild) last = last.lastElementChild;
+    while (last.lastElementChild?.matches(BLOCKS)) last = last.lastElementChild;
     this.#markersUpTo(Infinity, last);
     return node;
   }
@@ -87,11 +89,17 @@ class Painter {
 
   list({ ordered, numbers, items }) {
     const node = el(ordered ? "ol" : "ul");
-    items.forEach((lines, n) => {
+    items.forEach((blocks, n) => {
       const item = el("li", { value: ordered ? numbers[n] : null });
-      this.#lines(item, lines);
+      this.#blocks(item, blocks);
       node.append(item);
     });
+    return node;
+  }
+
+  quote({ blocks }) {
+    const node = el("blockquote");
+    this.#blocks(node, blocks);
     return node;
   }
 
@@ -101,6 +109,14 @@ class Painter {
     table.append(el("tbody", {}, ...rows.map((cells) => this.#row(cells, "td"))));
     // Wide tables scroll by themselves, also by keyboard, instead of widening the page.
     return el("div", { class: "scroll", tabindex: "0" }, table);
+  }
+
+  /** Add the blocks to `node`, a paragraph at its beginning as bare lines. */
+  #blocks(node, blocks) {
+    blocks.forEach((block, n) => {
+      if (n === 0 && block.type === "paragraph") this.#lines(node, block.lines);
+      else node.append(this[block.type](block));
+    });
   }
 
   #row(cells, tag) {

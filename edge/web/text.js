@@ -31,7 +31,7 @@ export function completeUpTo(text) {
 export function speakable(text) {
   return text
     .replace(/^\s*\|?[\s:|-]+\|?\s*$/gm, " ")
-    .replace(/^\s*(?:[-*•]|#{1,6})\s+/gm, "")
+    .replace(/^[\s>]*(?:(?:[-*•]|#{1,6})\s+)?/gm, "")
     .replace(/\*\*/g, "")
     .replace(/\s*\|\s*/g, ", ")
     .replace(/\s+/g, " ")

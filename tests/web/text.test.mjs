@@ -21,6 +21,7 @@ test("a sentence is read out only when it is certainly complete", () => {
 
 test("what is read out has no Markdown signs", () => {
   assert.equal(speakable("- **중도해지**는 됩니다."), "중도해지는 됩니다.");
+  assert.equal(speakable("> 연 0.5%\n> - 둘\n>> 셋"), "연 0.5% 둘 셋");
   assert.equal(speakable("| 기간 | 금리 |\n|---|---|\n| 1년 | 2.8% |"), "기간, 금리, 1년, 2.8%");
 });
 
