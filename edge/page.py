@@ -81,7 +81,7 @@ def dialled(telephone: str) -> str:
 
 def script_of(bank: Bank) -> str:
     """Return the module `bank.js`: what the pages' scripts show of the bank."""
-    own = bank.model_dump(mode="json", include={"names", "telephone", "opening", "questions"})
+    own = bank.model_dump(mode="json", include={"names", "telephone", "opening", "questions", "helplines"})
     return f"export const BANK = {json.dumps(own, ensure_ascii=False)};\n"
 
 

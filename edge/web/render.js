@@ -3,6 +3,7 @@
 
 import { el } from "./dom.js";
 import { parseBlocks, parseInline } from "./markdown.js";
+import { telephoneLink, telephonesIn } from "./telephone.js";
 import { utf16Offset } from "./text.js";
 
 /**
@@ -65,6 +66,7 @@ class Painter {
     this.marks = marks;
     this.place = place;
     this.tag = tag;
+    this.telephones = telephonesIn(text);
   }
 
   paint(block) {
@@ -147,12 +149,14 @@ class Painter {
 
   #text(node, { start, end }) {
     const inside = (at) => at > start && at < end;
-    const cuts = [...this.pending.map((m) => m.at), ...this.marks.flatMap((m) => [m.start, m.end])].filter(inside);
+    const cuts = [...this.pending.map((m) => m.at), ...[...this.marks, ...this.telephones].flatMap((m) => [m.start, m.end])].filter(inside);
     let from = start;
     for (const to of [...new Set(cuts)].sort((a, b) => a - b).concat(end)) {
+      const around = (range) => range.start <= from && to <= range.end;
+      const number = this.telephones.find(around);
       const piece = this.text.slice(from, to);
-      const marked = this.marks.some((mark) => mark.start <= from && to <= mark.end);
-      node.append(marked ? el(this.tag, {}, piece) : piece);
+      const shown = number ? telephoneLink(this.text.slice(number.start, number.end), piece) : piece;
+      node.append(this.marks.some(around) ? el(this.tag, {}, shown) : shown);
       this.#markersUpTo(to, node);
       from = to;
     }

@@ -169,7 +169,7 @@ async def assert_fits(page: Page) -> None:
           .filter(({ touch }) => touch.width < 44 || touch.height < 44);
         function touched(control) {
           const around = getComputedStyle(control, "::after");
-          if (control.matches(".cite")) return { width: parseFloat(around.width), height: parseFloat(around.height) };
+          if (control.matches(".cite, .tel")) return { width: parseFloat(around.width), height: parseFloat(around.height) };
           return control.getBoundingClientRect();
         }"""
     )

@@ -1,6 +1,7 @@
 // Two languages over one page: every text names its key on its element, so switching translates what is already there.
 
 import { BANK } from "./bank.js";
+import { withTelephones } from "./telephone.js";
 import { TEXTS } from "./texts.js";
 
 const REMEMBERED = "bank.language";
@@ -84,7 +85,7 @@ function translate(root) {
 function apply(element, target) {
   const text = t(element.dataset[target], JSON.parse(element.dataset.i18nValues ?? "{}"));
   if (TARGETS[target]) element.setAttribute(TARGETS[target], text);
-  else element.textContent = text;
+  else element.replaceChildren(...withTelephones(text));
 }
 
 function shown(value) {
