@@ -597,6 +597,47 @@ async def test_the_counter_counts_as_the_server_does_and_keeps_a_question_that_i
     assert len(await field.input_value()) == 4012
 
 
+# Where the newest question and its answer stand on the screen, from the top of the log.
+PLACES = """() => {
+  const top = (element) => Math.round(element.getBoundingClientRect().top);
+  const [question, answer] = [".asked", ".answer"].map((name) => [...document.querySelectorAll(name)].at(-1));
+  return { question: top(question) - top(document.getElementById("log")), gap: top(answer) - Math.round(question.getBoundingClientRect().bottom) };
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 640)], ids=["desk", "phone"])
+async def test_the_question_stays_at_the_top_and_its_answer_begins_below_it(
+    browser: Browser, scripted: Product, width: int, height: int
+) -> None:
+    async with opened(browser, scripted.url, width=width, height=height) as (page, _):
+        for question in (QUESTION, f"그리고 {QUESTION}"):
+            answer = await ask(page, question)
+            at_first = await page.evaluate(PLACES)
+            assert at_first == {"question": 16, "gap": 20}
+            await finished(answer)
+            await expect(answer.locator(".source").first).to_be_attached()
+            assert await page.evaluate(PLACES) == at_first
+        await page.set_viewport_size({"width": width, "height": height - 250})  # a keyboard comes, and goes
+        await page.set_viewport_size({"width": width, "height": height})
+        await expect(page.locator("#question")).to_be_in_viewport()
+        await until(lambda: placed_as(page, at_first))
+        await page.reload()
+        await expect(page.locator(".answer .source")).not_to_have_count(0)
+        await until(lambda: placed_as(page, at_first))
+
+
+async def placed_as(page: Page, expected: object) -> bool:
+    return bool(await page.evaluate(PLACES) == expected)
+
+
+async def test_a_long_question_leaves_half_of_the_screen_to_its_answer(browser: Browser, scripted: Product) -> None:
+    async with opened(browser, scripted.url, width=390, height=640) as (page, _):
+        answer = await ask(page, QUESTION * 60)
+        await expect(answer.locator(".who")).to_be_in_viewport()
+        await finished(answer)
+        await expect(answer.locator(".who")).to_be_in_viewport()
+
+
 async def test_who_reads_further_up_is_left_there_while_the_answer_grows(browser: Browser, scripted: Product) -> None:
     async with opened(browser, scripted.url, height=480) as (page, _):
         await finished(await ask(page))
@@ -610,4 +651,4 @@ async def test_who_reads_further_up_is_left_there_while_the_answer_grows(browser
         assert await page.locator("#log").evaluate("(log) => log.scrollTop") == 0
         await page.locator("#latest").click()
         await expect(page.locator("#latest")).to_be_hidden()
-        await expect(answer.locator("summary")).to_be_in_viewport()
+        await expect(answer.locator(".actions")).to_be_in_viewport()

@@ -20,7 +20,7 @@ let shown = 0; // counts what the customer wanted to see, so that a late reply d
 const atProvider = signsInAtProvider();
 const api = new Api(atProvider ? null : customerName());
 const announcer = new Announcer(byId("announcements"));
-const scroll = new LogScroll(byId("log"), byId("latest"));
+const scroll = new LogScroll(byId("log"), byId("messages"), byId("latest"));
 const panel = new PassagePanel(byId("passage"), (answerId, n) => api.source(answerId, n));
 
 const chat = new Chat({
@@ -35,7 +35,7 @@ const chat = new Chat({
     asked: () => {
       shown += 1;
       byId("examples").hidden = true;
-      scroll.toEnd();
+      scroll.toQuestion();
     },
     startOver: (text) => {
       startNew();
@@ -155,7 +155,7 @@ async function open(id) {
   }
   byId("examples").hidden = true;
   named(chat.conversationId);
-  scroll.toEnd();
+  scroll.toQuestion();
   byId("conversation-title").focus({ preventScroll: true });
 }
 

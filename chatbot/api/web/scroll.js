@@ -1,52 +1,70 @@
-// Follows a growing conversation, but only for a customer who is at its end: who reads further up is left in peace.
+// Keeps the newest question at the top of the log, with its answer below it, until the customer scrolls.
 
+const GAP = 16;
 const NEAR = 48;
 
 export class LogScroll {
   #log;
+  #messages;
   #button;
-  #following = true;
-  #top = 0;
+  #isKept = false;
 
-  /** `button` leads back to the end; it shows while the customer reads further up. */
-  constructor(log, button) {
+  /** `button` leads to the end; it shows while the end is below the screen. */
+  constructor(log, messages, button) {
     this.#log = log;
+    this.#messages = messages;
     this.#button = button;
     log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    // Opening a list is no growth of the conversation: what was opened stays where it is.
-    log.addEventListener("click", (event) => event.target.closest("summary") && (this.#following = false));
-    new ResizeObserver(() => this.#resized()).observe(log.firstElementChild);
+    const resized = new ResizeObserver(() => this.#resized());
+    for (const element of [log, messages]) resized.observe(element);
     button.addEventListener("click", () => {
-      this.toEnd();
+      log.scrollTop += this.#below();
       log.focus({ preventScroll: true });
     });
   }
 
-  toEnd() {
-    this.#following = true;
+  /** Bring the newest question to the top. */
+  toQuestion() {
+    this.#isKept = true;
     this.#resized();
   }
 
   toStart() {
-    this.#following = false;
+    this.#isKept = false;
+    this.#resized();
     this.#log.scrollTop = 0;
-    this.#button.hidden = true;
   }
 
   #resized() {
-    if (this.#following) this.#log.scrollTop = this.#log.scrollHeight;
-    this.#button.hidden = this.#following || this.#isNearEnd();
+    const top = this.#top();
+    const room = top + this.#log.clientHeight - this.#end();
+    this.#messages.parentElement.style.paddingBottom = top > 0 && room > 0 ? `${room}px` : "";
+    if (this.#isKept) this.#log.scrollTop = top;
+    this.#offer();
   }
 
   #scrolled() {
-    const top = this.#log.scrollTop;
-    if (this.#isNearEnd()) this.#following = true;
-    else if (top < this.#top) this.#following = false; // upwards: only the customer does that
-    this.#top = top;
-    this.#button.hidden = this.#following || this.#isNearEnd();
+    if (Math.abs(this.#log.scrollTop - this.#top()) > 1) this.#isKept = false;
+    this.#offer();
   }
 
-  #isNearEnd() {
-    return this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < NEAR;
+  #offer() {
+    this.#button.hidden = !this.#messages.hasChildNodes() || this.#below() < NEAR;
+  }
+
+  /** Return where the log stands with the newest question at its top; of a long one only the end is kept in view. */
+  #top() {
+    const question = [...this.#messages.children].findLast((message) => message.matches(".asked"));
+    if (!question) return 0;
+    const { offsetTop, offsetHeight } = question;
+    return Math.floor(Math.max(offsetTop - GAP, offsetTop + offsetHeight - this.#log.clientHeight / 2));
+  }
+
+  #end() {
+    return this.#messages.offsetTop + this.#messages.offsetHeight;
+  }
+
+  #below() {
+    return this.#end() - this.#log.scrollTop - this.#log.clientHeight;
   }
 }
