@@ -178,13 +178,14 @@ class Bank(_Part):
         return self.names.ko if language == "ko" else self.names.en
 
     def filled(self, text: str, language: Language) -> str:
-        """Return a text of the bank, or of the product, with the bank's name and helplines."""
+        """Return a text of the bank, or of the product, with the bank's name, telephone and helplines."""
         helplines = self.helplines
         return text.format(
             bank=self.name(language),
             crisis=getattr(helplines.crisis, language),
             emergency=helplines.emergency,
             debt=getattr(helplines.debt, language),
+            contact=self.telephone,
         )
 
 

@@ -45,7 +45,7 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
             "사람이 아닌 {bank} 챗봇입니다. 은행의 안내 문서에서 확인한 내용을 출처와 함께 알려 드립니다."
             " 예금, 대출, 카드, 이체처럼 궁금하신 것을 물어봐 주세요."
         ),
-        CannedReply.PERSON: "챗봇 대신 상담원과 바로 이야기하실 수 있습니다.",
+        CannedReply.PERSON: "상담원과 이야기하시려면 전화해 주세요: {contact}.",
         CannedReply.INJECTION: "죄송합니다. 요청하신 내용은 도와드릴 수 없습니다. 금융 상품과"
         " 은행 이용에 관한 질문을 해 주시면 안내해 드리겠습니다.",
         CannedReply.OUT_OF_SCOPE: "죄송합니다. 저는 은행의 상품과 이용 방법에 관한 질문에만,"
@@ -53,14 +53,14 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.DISTRESS: (
             "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 {crisis}, 또는 가까운"
             " 분께 이야기해 주세요. 위급하면 {emergency}에 연락해 주세요. 빚 때문에 힘드시다면 {debt}, 그리고 저희"
-            " 상담원이 함께 방법을 찾아 드립니다."
+            " 상담원({contact})이 함께 방법을 찾아 드립니다."
         ),
         CannedReply.OTHER_BANK: (
             "죄송합니다. 다른 금융회사의 상품과 조건은 저희가 확인해 드릴 수 없습니다. 해당 금융회사에 문의해 주세요."
         ),
         CannedReply.OWN_ACCOUNT: (
             "고객님의 계좌와 거래 내역은 이 챗봇에서 조회하지 않습니다. 앱이나 인터넷뱅킹에 로그인하시면 직접"
-            " 확인하실 수 있고, 상담원은 본인 확인 후 안내해 드립니다."
+            " 확인하실 수 있고, 상담원에게 전화하시면 본인 확인 후 안내해 드립니다: {contact}."
         ),
         CannedReply.FORECAST: (
             "앞으로의 금리나 환율, 시세가 어떻게 될지는 말씀드릴 수 없습니다. 현재 고시된 조건이 궁금하시면 그 내용을"
@@ -69,11 +69,12 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.ADVICE: (
             "어떤 상품을 고르거나 사고파실지는 고객님의 상황에 따라 다르므로 챗봇이 권해 드리지 않습니다."
             " 상품의 조건이나 위험을 물어봐 주시면 안내 문서에 있는 대로 알려 드리고,"
-            " 맞춤 상담은 상담원이 도와드립니다."
+            " 맞춤 상담은 상담원이 도와드립니다: {contact}."
         ),
         CannedReply.CANNOT_VERIFY: "죄송합니다. 은행의 안내 문서에서 문의하신 내용을 확인할 수 없어"
         " 답변드리지 않습니다.",
-        CannedReply.UNAVAILABLE: "죄송합니다. 지금은 답변을 만들 수 없습니다. 잠시 후 다시 질문해 주세요.",
+        CannedReply.UNAVAILABLE: "지금은 답변을 드릴 수 없으니, 잠시 뒤에 다시"
+        " 질문하시거나 상담원에게 전화해 주세요: {contact}.",
         CannedReply.EMERGENCY: "현재 챗봇 상담을 일시 중단하였습니다. 이용에 불편을 드려 죄송합니다.",
     },
     "en": {
@@ -85,7 +86,7 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
             "I am the chatbot of {bank}, not a person. I answer from the bank's documents and show where each answer"
             " comes from. Ask me about accounts, loans, cards or transfers, for example."
         ),
-        CannedReply.PERSON: "You can speak to our staff directly.",
+        CannedReply.PERSON: "To speak with a person, please call {contact}.",
         CannedReply.INJECTION: "I'm sorry, but I can't help with that. I'm glad to answer"
         " questions about our products and services.",
         CannedReply.OUT_OF_SCOPE: (
@@ -95,14 +96,14 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.DISTRESS: (
             "I'm worried about you. Please don't go through this alone: in Korea call {crisis}, or talk to"
             " someone close to you now. In an emergency call {emergency}. If debt is the worry, {debt} and our staff"
-            " will look for a way together with you."
+            " ({contact}) will look for a way together with you."
         ),
         CannedReply.OTHER_BANK: (
             "I'm sorry, but I cannot confirm the products or terms of other institutions. Please ask that institution."
         ),
         CannedReply.OWN_ACCOUNT: (
             "This chatbot does not look into your accounts or transactions. You can see them when you sign in to our"
-            " app or internet banking, and our staff can help once they have verified who you are."
+            " app or internet banking, or call our staff, who can help once they have verified who you are: {contact}."
         ),
         CannedReply.FORECAST: (
             "I cannot say how rates, prices or exchange rates will develop. Please ask me about the terms that are"
@@ -110,13 +111,13 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         ),
         CannedReply.ADVICE: (
             "Which product to choose, buy or sell depends on your situation, so I do not recommend one. Ask me about"
-            " a product's terms or risks and I will tell you what our documents say; for personal advice our staff are"
-            " there for you."
+            " a product's terms or risks and I will tell you what our documents say; for personal advice, please call"
+            " {contact}."
         ),
         CannedReply.CANNOT_VERIFY: (
             "I'm sorry, but I cannot confirm this from our documents, so I would rather not guess."
         ),
-        CannedReply.UNAVAILABLE: "I'm sorry, I cannot answer right now. Please ask again in a moment.",
+        CannedReply.UNAVAILABLE: "I cannot answer right now: please ask again in a moment, or call {contact}.",
         CannedReply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
     },
 }
@@ -128,10 +129,11 @@ _HANDOFF: Final[dict[Language, str]] = {
 
 
 def canned_reply(reply: CannedReply, language: Language, bank: Bank) -> str:
-    """Return the text of a canned reply, the bank's own where it has one, with the person to turn to."""
+    """Return the text of a canned reply, the bank's own where it has one, with the person to turn to once."""
     own = bank.refusals.get(reply.value)
     text = _TEXTS[language][reply] if own is None else getattr(own, language)
-    return f"{bank.filled(text, language)} {handoff(language, bank)}"
+    filled = bank.filled(text, language)
+    return filled if "{contact}" in text else f"{filled} {handoff(language, bank)}"
 
 
 def handoff(language: Language, bank: Bank) -> str:

@@ -169,8 +169,8 @@ async def assert_fits(page: Page) -> None:
           .filter(({ touch }) => touch.width < 44 || touch.height < 44);
         function touched(control) {
           const around = getComputedStyle(control, "::after");
-          if (control.matches(".cite, .tel")) return { width: parseFloat(around.width), height: parseFloat(around.height) };
-          return control.getBoundingClientRect();
+          const { width, height } = control.matches(".cite, .tel") ? around : control.getBoundingClientRect();
+          return { width: parseFloat(width), height: parseFloat(height) };
         }"""
     )
     assert too_small == []

@@ -440,7 +440,7 @@ async def test_a_network_that_stays_away_ends_in_a_sentence_and_a_button(browser
             await expect(answer).to_contain_text(f"({attempt}/5)")
             await page.clock.fast_forward(8_000)  # as long as the last wait
         box = answer.locator(".trouble[data-code=network]")
-        await expect(box).to_contain_text("인터넷 연결이 끊겼습니다")
+        await expect(box).to_contain_text("지금 연결되지 않습니다")
         wire.mend()
         await box.get_by_role("button", name="다시 시도").click()
         await expect(page.locator(".answer .stamp")).to_be_visible()
@@ -579,6 +579,20 @@ async def test_a_limit_of_the_minute_counts_down_to_the_next_try(browser: Browse
         await expect(box.locator(".countdown")).not_to_have_text(left)
 
 
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [("안녕하세요", "궁금하신 점을 물어봐 주세요"), ("상담원 연결해 주세요", "상담원과 이야기하시려면 전화해 주세요")],
+    ids=["greeting", "person"],
+)
+async def test_a_reply_of_the_bank_names_a_person_once_and_dials(desk: Page, question: str, said: str) -> None:
+    answer = await ask(desk, question)
+    await finished(answer)
+    await expect(answer.locator(".body")).to_contain_text(said)
+    assert (await answer.inner_text()).count("1599-0000") == 1
+    await expect(answer.locator(".tel")).to_have_attribute("href", "tel:15990000")
+    await expect(answer.locator(".ending, .notice")).to_have_count(0)
+
+
 async def test_markup_in_a_question_is_only_text(desk: Page) -> None:
     await finished(await ask(desk, "<img src=x onerror='window.hacked=1'><b>금리</b>는 얼마인가요?"))
     await expect(desk.locator(".asked p")).to_contain_text("<img src=x onerror='window.hacked=1'><b>금리</b>")
@@ -599,9 +613,9 @@ async def test_the_counter_counts_as_the_server_does_and_keeps_a_question_that_i
 
 # Where the newest question and its answer stand on the screen, from the top of the log.
 PLACES = """() => {
-  const top = (element) => Math.round(element.getBoundingClientRect().top);
-  const [question, answer] = [".asked", ".answer"].map((name) => [...document.querySelectorAll(name)].at(-1));
-  return { question: top(question) - top(document.getElementById("log")), gap: top(answer) - Math.round(question.getBoundingClientRect().bottom) };
+  const placeOf = (selector) => [...document.querySelectorAll(selector)].at(-1).getBoundingClientRect();
+  const [log, question, answer] = ["#log", ".asked", ".answer"].map(placeOf);
+  return { question: Math.round(question.top - log.top), gap: Math.round(answer.top - question.bottom) };
 }"""
 
 

@@ -14,7 +14,7 @@ test("both languages say the same things and fill in the same values", () => {
 
 test("no language is forgotten in the other one's texts", () => {
   for (const [key, text] of Object.entries(TEXTS.en)) assert.doesNotMatch(text, /[가-힣]/, key);
-  for (const [key, text] of Object.entries(TEXTS.ko)) if (!/^(counter|trace|turn_place)/.test(key)) assert.match(text, /[가-힣]/, key);
+  for (const [key, text] of Object.entries(TEXTS.ko)) if (!/^(counter|turn_place)/.test(key)) assert.match(text, /[가-힣]/, key);
 });
 
 test("every text that the page names exists, and every text is used", () => {
@@ -26,8 +26,18 @@ test("every text that the page names exists, and every text is used", () => {
   for (const key of Object.keys(TEXTS.ko)) if (!built.test(key)) assert.match(code, new RegExp(`"${key}"`), key);
 });
 
-test("every way an answer may end, and every refusal of the server, has its sentence", () => {
-  for (const reason of ["length", "budget", "refused", "withheld", "cancelled", "handoff", "error", "missing"]) {
+test("every way an answer may be cut short has its sentence", () => {
+  for (const reason of ["length", "budget", "cancelled", "error", "missing"]) {
     assert.ok(`end_${reason}` in TEXTS.ko, reason);
+  }
+});
+
+test("only a pointer hovers: a finger would leave the style on what it touched last", () => {
+  for (const page of ["customers", "staff"]) {
+    const folder = new URL(`../${page}/`, import.meta.url);
+    for (const name of readdirSync(folder).filter((file) => file.endsWith(".css"))) {
+      const styles = readFileSync(new URL(name, folder), "utf8").replace(/@media \(hover: hover\) \{(?:[^{}]*\{[^{}]*\})*\s*\}/g, "");
+      assert.doesNotMatch(styles, /:hover/, name);
+    }
   }
 });

@@ -8,6 +8,16 @@ import { languageOf, sectionWithin } from "./text.js";
 const CHECK = "M5 12.5l4.5 4.5L19 7.5";
 const INFO = "M12 11v6M12 7.5v.5M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z";
 
+// The other reasons need no words: the answer is complete, or is itself the bank's word on why there is none.
+export const isCutShort = (reason) => ["length", "budget", "cancelled", "error", "missing"].includes(reason);
+
+/** Return the notices that tell a customer something about an answer that ended with `reason`, or still runs. */
+export function noticesFor(notices, reason = null) {
+  // Which server writes it is no customer's matter, and a hand-off says itself that there is no answer.
+  const ofTheServer = ["model_switched", "not_resumable", ...(reason === "handoff" ? ["degraded"] : [])];
+  return notices.filter(({ code }) => !ofTheServer.includes(code));
+}
+
 export class AnswerView {
   #openPassage;
   #text = "";
@@ -71,7 +81,7 @@ export class AnswerView {
     this.paint();
     this.#showSources();
     if (reason === "stop") this.#stamp(grounded);
-    else this.#end.append(el("p", { class: "ending", "data-reason": reason }, icon(INFO), say(el("span"), `end_${reason}`)));
+    else if (isCutShort(reason)) this.#end.append(el("p", { class: "ending", "data-reason": reason }, icon(INFO), say(el("span"), `end_${reason}`)));
   }
 
   /** The answer failed; `box` says so and offers what can be done. */

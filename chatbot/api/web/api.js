@@ -4,9 +4,9 @@ import { ConnectionLost, SILENCE_MS } from "./event_stream.js";
 
 /** A refusal that the server put into words: `code` is stable, `dimension` names a limit, `retryAfter` is in seconds or null. */
 export class Problem extends Error {
-  constructor({ code = "internal", status = 500, detail = "", trace_id: traceId = "", dimension = "" }, retryAfter = null) {
+  constructor({ code = "internal", status = 500, detail = "", dimension = "" }, retryAfter = null) {
     super(detail || code);
-    Object.assign(this, { code, status, detail, traceId, dimension, retryAfter });
+    Object.assign(this, { code, status, detail, dimension, retryAfter });
   }
 }
 

@@ -3,7 +3,7 @@
 import { Problem, TokenNeeded } from "./api.js";
 import { followAnswer } from "./answer_stream.js";
 import { actionsView, turnsView } from "./answer_actions.js";
-import { AnswerView, questionView, showUnderstanding } from "./answer_view.js";
+import { AnswerView, isCutShort, noticesFor, questionView, showUnderstanding } from "./answer_view.js";
 import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "./branch.js";
 import { t } from "./i18n.js";
 import { troubleOf, troubleView } from "./trouble.js";
@@ -114,7 +114,7 @@ export class Chat {
     const { answer_id: answerId, text, sources = [], citations = [], related = [], notices = [], grounded, feedback } = message;
     const view = new AnswerView(this.#openPassage);
     view.answerId = answerId;
-    notices.forEach((notice) => view.notice(notice));
+    noticesFor(notices, message.finish_reason).forEach((notice) => view.notice(notice));
     view.sources(sources);
     view.append(text);
     citations.forEach((citation) => view.cite(citation));
@@ -174,7 +174,7 @@ export class Chat {
     const view = new AnswerView(this.#openPassage);
     turn.question.after(view.element);
     if (turn.again) view.focus(); // the button that was pressed is gone
-    const running = { view, turn, abort: new AbortController(), stopping: false, ended: false };
+    const running = { view, turn, abort: new AbortController(), stopping: false, ended: false, held: [] };
     this.#running = running;
     this.#hooks.busy(true);
     this.#announcer.begin();
@@ -252,21 +252,30 @@ export class Chat {
     this.#announcer.follow(view.text);
   }
 
-  #noticed(notice, { view, turn }) {
+  #noticed(notice, running) {
+    const { view, turn, held } = running;
     if (notice.code === "thinking") return view.wait("thinking"); // progress, gone with the first text
-    view.notice(notice);
     if (notice.code === "history_unavailable") this.#lastId = turn.parentId; // nothing can be asked behind this answer
-    this.#announcer.announce(`${t("notice")}: ${notice.text}`);
+    if (notice.code === "degraded") held.push(notice); // how the answer ends tells whether it is needed
+    else this.#showNotices(noticesFor([notice]), view);
+  }
+
+  #showNotices(notices, view) {
+    for (const notice of notices) {
+      view.notice(notice);
+      this.#announcer.announce(`${t("notice")}: ${notice.text}`);
+    }
   }
 
   #done({ finish_reason: reason, grounded }, running) {
     running.ended = true;
+    this.#showNotices(noticesFor(running.held, reason), running.view);
     this.#announcer.follow(running.view.text, { ended: true });
     running.view.finish(reason, { grounded });
     const { answerId } = running.view;
     if (answerId && answerId === this.#lastId) this.#offer(running.view, running.turn.text, [...running.turn.siblings, answerId]);
     const count = running.view.citedCount;
-    const said = { stop: count ? "done_read_cited" : "done_read" }[reason] ?? `end_${reason}`;
+    const said = isCutShort(reason) ? `end_${reason}` : count ? "done_read_cited" : "done_read";
     this.#announcer.announce(t(said, { count }));
   }
 

@@ -8,33 +8,27 @@ import { has, say } from "./i18n.js";
 const TRY_ELSEWHERE = new Set(["not_found", "too_large"]);
 const FINAL = new Set(["forbidden", "invalid_request"]);
 
-/** Return `{code, said, wait, trace, retryable}` of anything that was thrown or sent as an `error` event. */
+/** Return `{code, said, wait, retryable}` of anything that was thrown or sent as an `error` event. */
 export function troubleOf(error) {
-  if (error instanceof ConnectionLost) return trouble("network");
+  if (error instanceof ConnectionLost) return trouble("network", { said: navigator.onLine === false ? "error_network" : "error_unreachable" });
   if (error instanceof Problem) return refusal(error);
   if (error?.type === "error") {
     const wait = error.retry_after_ms ? error.retry_after_ms / 1000 : null;
-    return trouble(known(error.code, error.status), { wait, trace: error.trace_id });
+    return trouble(known(error.code, error.status), { wait });
   }
   console.error(error);
   return trouble("internal");
 }
 
-function refusal({ code, status, dimension, retryAfter, traceId }) {
+function refusal({ code, status, dimension, retryAfter }) {
   const name = known(code, status);
   const said = has(`error_${name}_${dimension}`) ? `error_${name}_${dimension}` : `error_${name}`;
   // Another answer of the same customer may end at any moment: what the server names is only the latest time.
   const wait = dimension === "concurrent" ? null : retryAfter;
-  return trouble(name, { said, wait, trace: traceId, retryable: !FINAL.has(code) });
+  return trouble(name, { said, wait, retryable: !FINAL.has(code) });
 }
 
-const trouble = (code, { said = `error_${code}`, wait = null, trace = "", retryable = true } = {}) => ({
-  code,
-  said,
-  wait,
-  trace,
-  retryable,
-});
+const trouble = (code, { said = `error_${code}`, wait = null, retryable = true } = {}) => ({ code, said, wait, retryable });
 
 function known(code, status) {
   if (has(`error_${code}`)) return code;
@@ -45,12 +39,11 @@ function known(code, status) {
 }
 
 /** Return a box that says what happened and calls `retry` or `startOver` when the customer wants that. */
-export function troubleView({ code, said, wait, trace, retryable }, { retry, startOver }) {
+export function troubleView({ code, said, wait, retryable }, { retry, startOver }) {
   const box = el("div", { class: "trouble", "data-code": code }, say(el("p", { class: "said" }), said));
   box.append(say(el("p"), "person"));
   if (TRY_ELSEWHERE.has(code)) box.append(say(el("button", { type: "button", class: "secondary", onclick: startOver }), "start_over"));
   else if (retryable) box.append(...retryAfter(wait, retry));
-  if (trace) box.append(say(el("p", { class: "muted trace" }), "trace", { trace }));
   return box;
 }
 

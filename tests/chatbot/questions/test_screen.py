@@ -128,11 +128,16 @@ def test_an_ordinary_question_is_answered(question: str, spelt: Callable[[str], 
 
 
 @pytest.mark.parametrize("reply", list(CannedReply))
-def test_every_refusal_names_a_person_in_both_languages(reply: CannedReply) -> None:
+def test_every_refusal_names_a_person_once_in_both_languages(reply: CannedReply) -> None:
     korean, english = (canned_reply(reply, language, sample_banks().first) for language in ("ko", "en"))
-    assert korean.endswith("연락해 주세요: 1599-0000.")
-    assert english.endswith("please call 1599-0000.")
+    assert korean.count("1599-0000") == english.count("1599-0000") == 1
     assert korean != english
+
+
+@pytest.mark.parametrize("reply", [CannedReply.PERSON, CannedReply.UNAVAILABLE])
+def test_a_hand_off_is_one_sentence(reply: CannedReply) -> None:
+    for language in LANGUAGES:
+        assert canned_reply(reply, language, sample_banks().first).count(".") == 1
 
 
 @pytest.mark.parametrize("topic", list(ExcludedTopic))
