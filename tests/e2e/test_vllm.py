@@ -71,9 +71,15 @@ def strict(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[
 
 
 @pytest.fixture(scope="module")
-def replicas(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[str, str]) -> Iterator[Cluster]:
-    """Two replicas over both engines."""
-    settings = vllm | {"TURN__ANSWERABILITY__THRESHOLD": "0", "TURN__MAX_ANSWER_TOKENS": "60"}
+def replicas(
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[str, str], engines: list[Engine]
+) -> Iterator[Cluster]:
+    """Two replicas over one engine: a prefix that one has cached and the other has not may change a word."""
+    settings = vllm | {
+        "LLM_URLS": engines[0].url,
+        "TURN__ANSWERABILITY__THRESHOLD": "0",
+        "TURN__MAX_ANSWER_TOKENS": "60",
+    }
     with clustered(tmp_path_factory.mktemp("replicas"), f"{redis_url.removesuffix('/0')}/7", **settings) as running:
         yield running
 
@@ -125,10 +131,11 @@ async def test_a_customer_who_stops_frees_vllm(flowing: Product, engines: list[E
 async def test_an_answer_whose_writer_is_killed_goes_on_with_the_same_text(replicas: Cluster, fault_round: int) -> None:
     question, chance = (KOREAN, ENGLISH)[fault_round % 2], random.Random(fault_round)  # noqa: S311  a test's dice
     await replicas.whole()
-    async with replicas.client(new_customer()) as http:
-        began = time.monotonic()
-        whole = await replicas.ask(http, question)
-        took = time.monotonic() - began
+    for _ in range(2):  # first the prefix gets into the cache
+        async with replicas.client(new_customer()) as http:
+            began = time.monotonic()
+            whole = await replicas.ask(http, question)
+            took = time.monotonic() - began
     async with replicas.client(new_customer()) as http:
         events: list[SentEvent] = []
 
