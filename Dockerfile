@@ -41,12 +41,9 @@ COPY knowledge/ knowledge/
 COPY ingest/ ingest/
 RUN uv pip install --no-deps . && rm /opt/venv/bin/chatbot /opt/venv/bin/llm-server /opt/venv/bin/evals
 
-# With Ray, and torch for nodes with a GPU.
+# With Ray.
 FROM ingest-packages AS ingest-batch-packages
-ARG TORCH_SOURCE
-RUN uv pip install --require-hashes --no-deps --requirement requirements/batch.lock && \
-    uv pip install --require-hashes --no-deps --requirement requirements/sentence-transformers.lock && \
-    uv pip install --no-deps "${TORCH_SOURCE}" --requirement requirements/torch.in
+RUN uv pip install --require-hashes --no-deps --requirement requirements/batch.lock
 
 FROM build AS llm-server-packages
 ARG TORCH_SOURCE

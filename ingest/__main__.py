@@ -158,7 +158,7 @@ def batch_command(
         int, typer.Option(min=80, help="Without --address: memory for passages on their way, in MiB.")
     ] = 256,
 ) -> None:
-    """Bring many documents in with Ray: read on all cores, embed on every GPU, the same index as `ingest load` makes.
+    """Bring many documents in with Ray: read and embed on all cores, the same index as `ingest load` makes.
 
     Without --address it starts Ray on this machine and ends it again. What is done is skipped: after an interruption
     start the same command again. A file that fails is listed with its reason, and the exit code is 1.

@@ -54,7 +54,6 @@ def test_a_module_opens_nothing_on_import(path: Path) -> None:
 SLOW_TO_IMPORT = {"torch", "transformers", "sentence_transformers", "qdrant_client"}
 """Torch takes seconds and half a gigabyte, the client of a Qdrant server half a second."""
 ONLY_WHERE_SET = {
-    "knowledge/embedding/embedding.py": "knowledge.embedding.torch_encoder",
     "knowledge/index/index.py": "knowledge.index.server",
 }
 """What brings them: imported in the function that needs it."""

@@ -1,6 +1,6 @@
 """`ingest batch`: many documents through a Ray cluster, with the same points in the index as `ingest load` writes.
 
-    receive ──▶ Ray: read (CPU workers) ──▶ embed (actors, a GPU each where there is one) ──▶ here: upsert → verify
+    receive ──▶ Ray: read (CPU workers) ──▶ embed (actors) ──▶ here: upsert → verify
 
 Ray only computes. Claims, writes and decisions stay in this process, several documents at once, with the rows and the
 jobs of `ingest.bulk.load`: so a second run skips what is done, and a worker may take a job meanwhile.
@@ -49,9 +49,7 @@ from ingest.services import Services
 from knowledge.passage import Passage
 
 MOST_BLOCKS = 1000
-PASSAGES_FOR_CPU = 64
-PASSAGES_FOR_GPU = 1024
-GPU_BATCH = 64
+PASSAGES_A_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,27 +163,21 @@ def _connect(cluster: Cluster, folder: str) -> None:
 
 def embedded_passages(versions: Sequence[Version], settings: StageSettings) -> ray.data.Dataset:
     """Return a lazy data set of all versions' passages with their vectors (rows of `PassageRow` and `vector`)."""
-    resources = ray.cluster_resources()
-    cpus, gpus = int(resources["CPU"]), int(resources.get("GPU", 0))
     rows = [{"document": n, "version": msgspec.json.encode(version)} for n, version in enumerate(versions)]
-    most_workers = max(1, cpus - 1)
+    most_workers = max(1, int(ray.cluster_resources()["CPU"]) - 1)
     read = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).flat_map(
         Read,
         fn_constructor_args=(settings,),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most_workers),
         num_cpus=1,
     )
-    embedder = settings.embedder
-    if gpus:
-        embedder = embedder.model_copy(update={"device": "cuda", "passage_batch": GPU_BATCH, "passage_window": 1024})
     return read.map_batches(
         Embed,
-        fn_constructor_args=(embedder,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=gpus or most_workers),
-        batch_size=PASSAGES_FOR_GPU if gpus else PASSAGES_FOR_CPU,
+        fn_constructor_args=(settings.embedder,),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most_workers),
+        batch_size=PASSAGES_A_BATCH,
         batch_format="numpy",
         num_cpus=1,
-        num_gpus=1 if gpus else 0,
     )
 
 

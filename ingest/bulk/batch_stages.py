@@ -1,4 +1,4 @@
-"""What runs in Ray's processes: reading on CPU workers, embedding in actors, one GPU each where the cluster has any.
+"""What runs in Ray's processes: reading on CPU workers, embedding in actors.
 
 A row is a passage. A document that could not be read, or that holds none, is one row without a passage, which says why.
 """

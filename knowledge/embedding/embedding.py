@@ -1,7 +1,6 @@
 """Embedders: text to vectors, in this process or at an OpenAI-compatible endpoint."""
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
@@ -23,7 +22,7 @@ from knowledge.embedding.openvino_cache import NotConverted
 from knowledge.embedding.served import open_served
 from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
 
-CPU_BATCH_BYTES = 2_000
+BATCH_BYTES = 2_000
 """Of passages that a CPU embeds together, a tenth of a second: a question that comes meanwhile waits for them."""
 
 
@@ -111,7 +110,7 @@ class LocalEmbedder:
             )
         try:
             load = await asyncio.to_thread(_loader, self._folder, self._settings)
-            for worker in self._workers:  # in turn: loading by torch sets its default type for all threads
+            for worker in self._workers:
                 self.dimensions = await asyncio.wrap_future(worker.start(load))
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
@@ -172,7 +171,6 @@ class _Worker:
     def __init__(self, settings: EmbedderSettings) -> None:
         self.waiting_texts = 0  # counted by the caller of `submit`
         self._settings = settings
-        self._most_bytes = CPU_BATCH_BYTES if settings.device == "cpu" else sys.maxsize
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
         self._queries: deque[_Job] = deque()
         self._passages: deque[_Job] = deque()
@@ -245,7 +243,7 @@ class _Worker:
         similar = [job for job in self._passages if abs(job.size - oldest.size) <= self._settings.padding]
         alike = nsmallest(self._settings.passage_batch, similar, key=lambda job: abs(job.size - oldest.size))
         sizes = accumulate(job.size for job in alike)
-        batch = [job for job, size in zip(alike, sizes, strict=True) if job is alike[0] or size <= self._most_bytes]
+        batch = [job for job, size in zip(alike, sizes, strict=True) if job is alike[0] or size <= BATCH_BYTES]
         for job in batch:
             self._passages.remove(job)
         return batch
@@ -283,8 +281,4 @@ class _Worker:
 def _loader(folder: Path, settings: EmbedderSettings) -> LoadEncode:
     """Return the function by which each worker, in its thread, gets its `encode`."""
     batch = max(settings.query_batch, settings.passage_batch)
-    if settings.device == "cpu":
-        return openvino_encoder(folder, settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch)
-    from knowledge.embedding.torch_encoder import torch_encoder  # noqa: PLC0415  only for CUDA: seconds, half a gigabyte
-
-    return torch_encoder(folder, settings.dtype, device=settings.device, threads=settings.threads, batch=batch)
+    return openvino_encoder(folder, settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch)

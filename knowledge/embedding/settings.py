@@ -1,7 +1,7 @@
 """Which embedder: a sentence-transformers folder, a model of a hub at a pinned commit, or an endpoint."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import AnyHttpUrl, Field, PositiveInt, model_validator
 
@@ -72,7 +72,6 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     # time slice.
     threads: ClassVar[int] = 1  # threads: of each worker
     dtype: DType = Field("bfloat16", description="what a folder's model computes in, where the machine can")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where a folder's model computes")
     # seconds: questions that arrive within so long are embedded together in this process
     window: ClassVar[float] = 0.002
     query_batch: ClassVar[int] = 16  # questions: of one batch in this process
@@ -83,7 +82,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     # bytes: by which texts of one batch may differ; the overhead of a call equals about so much text
     padding: ClassVar[int] = 96
     queue: ClassVar[int] = 256  # requests: with questions that wait; one more is refused at once
-    # They share one model, 440 MB, and each further one takes 110 MB (on CUDA: a model of its own). Two workers encode
+    # They share one model, 440 MB, and each further one takes 110 MB. Two workers encode
     # twice as much as one, two threads of one worker do not.
     workers: PositiveInt = Field(1, description="threads: that embed side by side in this process")
 

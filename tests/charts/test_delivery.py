@@ -111,7 +111,7 @@ def test_an_image_has_what_its_programs_import_and_nothing_else(image: str) -> N
     used = set[str]()
     for package in packages:
         used |= imported_distributions(ROOT / package)
-    # The conversion and CUDA: llm-server and ingest-batch have them, others import them nowhere.
+    # The conversion: llm-server has them, others import them nowhere.
     used -= {"torch", "transformers", "sentence-transformers"}
     if image == "llm-server":  # of knowledge it imports the embedder and the profiles alone
         rooms = ("llm_server", "knowledge/embedding", "knowledge/profiles")

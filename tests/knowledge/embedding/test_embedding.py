@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from knowledge.embedding import embedding
-from knowledge.embedding.embedding import CPU_BATCH_BYTES, Embedder, LocalEmbedder, open_embedder
+from knowledge.embedding.embedding import BATCH_BYTES, Embedder, LocalEmbedder, open_embedder
 from knowledge.embedding.encoder import Vectors
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
@@ -162,7 +162,7 @@ async def test_questions_go_before_passages_and_like_lengths_together(
 
 
 async def test_a_question_waits_for_no_more_than_a_few_long_passages(tmp_path: Path) -> None:
-    encoder, text = Recorded(), "x" * (CPU_BATCH_BYTES // 2)
+    encoder, text = Recorded(), "x" * (BATCH_BYTES // 2)
     (tmp_path / "modules.json").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
@@ -170,7 +170,7 @@ async def test_a_question_waits_for_no_more_than_a_few_long_passages(tmp_path: P
             await local.embed_passages([text] * 20 + [text * 5])
             await local.embed_passages(["short"] * 20)
     batches = [len(batch) for batch in encoder.batches if batch != ["warm up"]]
-    assert max(len("".join(batch)) for batch in encoder.batches if len(batch) > 1) <= CPU_BATCH_BYTES
+    assert max(len("".join(batch)) for batch in encoder.batches if len(batch) > 1) <= BATCH_BYTES
     assert (sum(batches), max(batches)) == (41, 8)
 
 
