@@ -21,14 +21,14 @@ _LONGEST_INTRODUCTION: Final = 200
 """Characters of a paragraph that belongs to the list or table right below it."""
 _HEADINGS: Final = re.compile(r"\A(?:\s*#{1,6}[ \t][^\n]*(?:\n|\Z))+\s*")
 _BLOCK: Final = re.compile(r"[^\n].*?(?=\n[ \t]*\n|\Z)", re.DOTALL)
-_TABLE: Final = re.compile(r"\s*\|")
-_ITEM: Final = re.compile(r"\s*(?:[-*•·○●◦▪∙→▶►▷■□◆◇✓✔①-⑳]|\(?\d{1,2}[.)]\s|[가-하][.)]\s)")
+_TABLE: Final = re.compile(r"\s{0,9}\|")
+_ITEM: Final = re.compile(r"\s{0,9}(?:[-*•·○●◦▪∙→▶►▷■□◆◇✓✔①-⑳]|\(?\d{1,2}[.)]\s|[가-하][.)]\s)")
 _NOTE: Final = re.compile(
-    r"\s*(?:※|\*(?!\*)\S|[¹²³†‡]|(?:단|다만|그러나)[,\s]|\((?:단|다만)|(?:주의|유의|참고|비고|notes?|exceptions?)\s?[:：]"
+    r"\s{0,9}(?:※|\*(?!\*)\S|[¹²³†‡]|(?:단|다만|그러나)[,\s]|\((?:단|다만)|(?:주의|유의|참고|비고|notes?|exceptions?)\s?[:：]"
     r"|(?:however|but|otherwise|except|unless)\b)",
     re.IGNORECASE,
 )
-_TITLE: Final = re.compile(r"\s*(?:#{1,6}\s[^\n]*|\*\*[^*\n]*\*\*[:：.]?|[^\n.!?。]{1,60}[:：]?)\s*")
+_TITLE: Final = re.compile(r"\s{0,9}(?:#{1,6}\s[^\n]*|\*\*[^*\n]*\*\*[:：.]?|[^\n.!?。]{1,60}[:：]?)\s{0,9}")
 
 _UNFINISHED: Final = re.compile(r"[^\W_](?<![다요죠까음함됨임])\Z")
 """The end of a paragraph that a page broke in two."""
