@@ -20,7 +20,7 @@ from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import FinishReason
 from chatbot.models import LEAST_CHOICE_MASS, number_choices
 from chatbot.prompt import PromptBuilder
-from chatbot.quotes import Candidate, QuotedAnswer, introduced, is_close, posterior, rank
+from chatbot.quotes import Candidate, QuotedAnswer, asks_two_things, introduced, is_close, posterior, rank
 from chatbot.transcript import Choice, messages_json
 from knowledge.passage import Language, Passage
 
@@ -40,7 +40,7 @@ _SECOND: Final = 0.4
 def ranked_units(answering: Answering) -> tuple[Candidate, ...]:
     """Return what the passages of an answer state, the likeliest answer to the question first."""
     turn = answering.turn
-    return rank(turn.question, turn.found.hits[: turn.prompt.passages], turn.language)
+    return rank(turn.question, turn.found.hits[: turn.prompt.passages], turn.language, turn.shown_before)
 
 
 async def quote(answering: Answering, evidence: Evidence, *, ends: FinishReason, priority: int) -> QuotedAnswer:
@@ -53,12 +53,17 @@ async def quote(answering: Answering, evidence: Evidence, *, ends: FinishReason,
         state.finish_reason = ends
         return repeated
     state.finish_reason = FinishReason.CANCELLED
-    if not is_close(ranked):
+    if asks_two_things(answering.turn.question):
+        chosen = ranked[:2]
+    elif not is_close(ranked):
         chosen = ranked[:1]
     elif evidence is Evidence.CERTAIN and may_choose(answering) and ends is not FinishReason.BUDGET:
         chosen = await choose(ranked[:CHOSEN_FROM], answering, priority=priority)
     else:
         chosen = ranked[:2]
+    shown = answering.turn.shown_before
+    if all(unit.text in shown for unit in chosen):  # a follow-up is not answered with the previous answer alone
+        chosen = (*chosen, *[unit for unit in ranked if unit.text not in shown][:1])
     state.finish_reason = FinishReason.HANDOFF if answering.revoked() else ends
     return quoted_answer(chosen, answering, certain=evidence is Evidence.CERTAIN)
 

@@ -114,6 +114,8 @@ class Turn:
     """The ids of the earlier messages in the prompt, without those that the client sent along."""
     thinking_tokens: int = 0
     """How many tokens a reasoning model may think, beside the answer; 0 where none is asked."""
+    shown_before: tuple[str, ...] = ()
+    """The units that the answer before this one cites: a follow-up asks for something else."""
 
     @property
     def question(self) -> str:

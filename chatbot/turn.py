@@ -146,6 +146,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         is_first=not earlier and question.id is None,
         brought=len(screening.earlier),
         context=tuple(message.id for message in repeated if message in in_prompt),
+        shown_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
     )
     try:
         kept = await record_opening(turn, services)

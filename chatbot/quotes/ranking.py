@@ -8,7 +8,7 @@ document's opening only introduces the sections behind it.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -32,6 +32,11 @@ _ASKS_FOR_A_NUMBER: Final = re.compile(
     re.IGNORECASE,
 )
 _NUMBER: Final = re.compile(r"\d[\d,.]*")
+_ASKS_TWO_THINGS: Final = re.compile(
+    r"(?:얼마|몇|언제|며칠|어디|어떻게|어떤|무엇|뭐|누구).*(?:[고며]|[,?]+)\s.*(?:얼마|몇|언제|며칠|어디|어떻게|어떤|무엇|뭐|누구)"
+    r"|\b(?:how|what|when|where|which|who)\b.*(?:[,?]|\band)\s+(?:and\s+|also\s+)?(?:how|what|when|where|which|who)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,8 @@ class Candidate:
     score: float
 
 
-def rank(question: str, hits: Sequence[Hit], language: Language) -> tuple[Candidate, ...]:
-    """Return what could be quoted of each hit, the likeliest answer first."""
+def rank(question: str, hits: Sequence[Hit], language: Language, shown: Collection[str] = ()) -> tuple[Candidate, ...]:
+    """Return what could be quoted of each hit, the likeliest answer first; of a unit that was `shown` a part."""
     opens = _openings([hit.passage for hit in hits])
     asks_for_number = _ASKS_FOR_A_NUMBER.search(question) is not None
     candidates = [
@@ -57,9 +62,14 @@ def rank(question: str, hits: Sequence[Hit], language: Language) -> tuple[Candid
             + _INTRODUCES * (n in opens),
         )
         for n, hit in enumerate(hits, 1)
-        if (unit := unit_for(question, hit.passage))
+        if (unit := unit_for(question, hit.passage, shown))
     ]
     return tuple(sorted(candidates, key=lambda candidate: -candidate.score))
+
+
+def asks_two_things(question: str) -> bool:
+    """Return whether a question has two interrogatives that are joined."""
+    return _ASKS_TWO_THINGS.search(question) is not None
 
 
 def _openings(passages: Sequence[Passage]) -> frozenset[int]:

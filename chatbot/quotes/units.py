@@ -6,7 +6,7 @@ it and the notes below it. A unit is never cut, and never joined from different 
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -34,17 +34,24 @@ _UNFINISHED: Final = re.compile(r"[^\W_](?<![다요죠까음함됨임])\Z")
 """The end of a paragraph that a page broke in two."""
 
 
-def unit_for(question: str, passage: Passage) -> str:
+def unit_for(question: str, passage: Passage, shown: Collection[str] = ()) -> str:
     """Return what of a passage is quoted to a question: a short one whole, of a longer one a unit that stands out.
 
-    Where no unit holds clearly more of the question's words than the others, the passage is quoted whole.
+    Where no unit holds clearly more of the question's words than the others, the passage is quoted whole. Of one that
+    was `shown` before it is the part with most of the question's words, if there are several.
     """
-    pieces = _pieces(passage.text)
-    if len(pieces) < 2:
-        return "".join(pieces)
-    shares = sorted(zip(_shares(question, pieces), pieces, strict=True), reverse=True)
-    stands_out = shares[0][0] - shares[1][0] >= _CLEARLY
-    return shares[0][1] if stands_out else _body(passage.text)
+    pieces, body = _pieces(passage.text), _body(passage.text)
+    unit, lead = _first(question, pieces)
+    if len(pieces) > 1 and lead < _CLEARLY:
+        unit = body
+    return unit if unit not in shown else _first(question, tuple(_joined(body)))[0]
+
+
+def _first(question: str, pieces: Sequence[str]) -> tuple[str, float]:
+    """Return the piece with the largest share of the question's words, and its lead; "" where there is no piece."""
+    ranked = sorted(zip(_shares(question, pieces), pieces, strict=True), reverse=True)
+    shares = [*(share for share, _ in ranked), 0.0, 0.0]
+    return ranked[0][1] if ranked else "", shares[0] - shares[1]
 
 
 def pieces_of(passage: Passage) -> tuple[str, ...]:

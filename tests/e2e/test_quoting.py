@@ -66,6 +66,27 @@ async def test_a_replay_finds_the_same_words(quoting: Product) -> None:
     assert {standings[part] for part in ("probes", "model", "shown", "grounded", "answer")} == {"same"}
 
 
+async def test_a_follow_up_is_not_answered_with_the_answer_before_it(quoting: Product) -> None:
+    await quoting.tell(probe=0.97)
+    async with quoting.client(uuid4().hex) as http:
+        opening = await quoting.ask(http, "샘물 정기예금을 중도해지하면 금리는 얼마예요?")
+        conversation = {"conversation_id": opening[0].field("conversation_id")}
+        answers = [
+            opening,
+            *[await quoting.ask(http, text, **conversation) for text in ("우대 조건은요?", "우대 조건은요")],
+        ]
+    await quoting.restore()
+    units = [[str(event.field("quote")) for event in events if event.name == "citation"] for events in answers]
+    assert all(units)
+    assert units[0] != units[1]
+    assert "급여를 한샘은행 계좌로 받으면" in units[1][0]
+
+
+async def test_each_of_two_things_that_are_asked_has_its_unit(quoting: Product) -> None:
+    events = await asked(quoting, "샘물 정기예금은 얼마부터 되고 중도해지 금리는 얼마예요?", probe=0.97)
+    assert len([event for event in events if event.name == "citation"]) == 2
+
+
 async def test_what_no_passage_is_near_to_is_refused(quoting: Product) -> None:
     events = await asked(quoting, UNCLEAR, probe=0.0001)
     done = json.loads(events[-1].data)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chatbot.events import Citation, Token
-from chatbot.quotes import NOT_CERTAIN, Candidate, introduced, is_close, posterior, rank
+from chatbot.quotes import NOT_CERTAIN, Candidate, asks_two_things, introduced, is_close, posterior, rank
 from knowledge.passage import Hit, Passage, language_of
 from tests.chatbot.grounding.fed_streams import passage
 
@@ -67,3 +67,29 @@ def test_each_unit_is_its_own_event_with_a_true_citation(certain: bool) -> None:
     for event in answer.events:
         if isinstance(event, Citation):
             assert answer.text[event.start : event.end] == event.quote == sources[event.n - 1].text
+
+
+def test_of_a_unit_that_was_shown_the_part_is_quoted_that_the_question_asks_for() -> None:
+    fees, days = "재발급 수수료는 2,000원입니다.", "새 카드는 3영업일 안에 받습니다."
+    source = replace(REISSUE, text=f"{fees}\n\n{days}")
+    (whole,) = ranked_for("카드를 다시 만들려면요?", [hit(source, 4.0)])
+    (part,) = rank("그럼 며칠 안에 받아요?", [hit(source, 4.0)], "ko", [whole.text])
+    assert (whole.text, part.text) == (source.text, days)
+    (again,) = rank("그럼 카드는요?", [hit(REISSUE, 4.0)], "ko", [REISSUE.text])
+    assert again.text == REISSUE.text, "it has one part"
+
+
+@pytest.mark.parametrize(
+    ("question", "two"),
+    [
+        ("재발급 수수료는 얼마고 며칠 걸려요?", True),
+        ("세금우대가 뭐고 얼마까지 넣을 수 있어요", True),
+        ("Which plan wants the same amount every month, and what does it pay?", True),
+        ("How much is it? And where do I get it?", True),
+        ("재발급 수수료는 얼마예요?", False),
+        ("적금 몇 번 빼먹었는데 만기되면 어떻게 처리돼요", False),
+        ("What documents need to be submitted when I make a claim?", False),
+    ],
+)
+def test_a_question_with_two_joined_interrogatives_asks_two_things(question: str, two: bool) -> None:  # noqa: FBT001
+    assert asks_two_things(question) is two

@@ -379,7 +379,8 @@ class Silent(Bank):
     """A bank whose model begins an answer and says nothing more."""
 
     async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        yield said("최소 가입 금액은 ")
+        for token in ("최소", " 가입", " 금액은 "):
+            yield said(token)
         await anyio.sleep_forever()
 
 
