@@ -400,7 +400,7 @@ async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_mo
     assert text_of(events) == f"최소 가입\n\n{said}"
     assert isinstance(events[-1], Done)
     assert (events[-1].finish_reason, events[-1].grounded) == (FinishReason.HANDOFF, False)
-    assert [usage.answer_tokens for usage in bank.settled] == [1], "what was generated is charged"
+    assert [usage.answer_tokens for usage in bank.settled] == [3], "what was generated is charged"
 
 
 @pytest.mark.parametrize("reply", [None, CannedReply.EMERGENCY], ids=["of the model's probe", "of the question"])
