@@ -45,6 +45,9 @@ export function sectionWithin(section, title) {
   return (path[0] === title ? path.slice(1) : path).join(" > ");
 }
 
+/** Return the heading right above a passage, empty where that is its document's title. */
+export const leafOf = ({ section, title }) => sectionWithin(section, title).split(" > ").at(-1);
+
 /** Return where `quote` stands in `text` as UTF-16 `{start, end}`, ignoring white space, case and signs; else null. */
 export function locate(text, quote) {
   const exact = text.indexOf(quote);

@@ -198,7 +198,7 @@ def served(folder: Path, redis_url: str, endpoints: dict[str, str], **settings: 
     data, log, port = folder / "data", folder / "chat.log", settings.get("PORT") or str(free_port())
     copy_loaded(folder.parent, data)
     private, public = key_pair(data)
-    own = {"DATA_DIR": str(data), "PORT": port, "DEMO_KEY_FILE": str(private)}
+    own = {"DATA_DIR": str(data), "PORT": port, "DEMO_KEY_FILE": str(private), "DEMO_TENANT": TENANT}
     environment = chat_environment(public, redis_url, **own | endpoints | settings)
     chat = Forked("chatbot.__main__", ["serve"], environment, log)
     with stopped_in_the_end(chat):

@@ -86,7 +86,49 @@ async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passag
     await expect(panel.locator(".passage-text")).to_contain_text(SENTENCES[0])
     await expect(panel.locator("mark").first).to_be_visible()
     assert "3.1%" in "".join(await panel.locator("mark").all_text_contents())
-    await expect(answer.locator(".source").first).to_contain_text("샘물 정기예금")
+    await expect(answer.locator(".document").first).to_contain_text("샘물 정기예금")
+
+
+async def test_passages_stand_under_their_document_and_its_other_sections_are_asked_about(desk: Page) -> None:
+    answer = await ask(desk)
+    await finished(answer)
+    document = answer.locator(".sources").first.locator(".document")
+    await expect(document).to_have_count(1)
+    await expect(document.locator(".title")).to_have_text("샘물 정기예금 안내")
+    await expect(document.locator(".source .what")).to_have_text(["금리와 기간", "샘물 정기예금 안내"])
+    await document.locator(".source").last.click()
+    await expect(desk.locator("#passage .passage-text")).to_contain_text("중도해지")
+    await desk.keyboard.press("Escape")
+
+    async def with_a_third_section(route: Route) -> None:
+        conversation = await (response := await route.fetch()).json()
+        sources = conversation["messages"][-1]["sources"]
+        sources.append(sources[0] | {"n": 9, "section": f"{sources[0]['title']} > 우대 조건"})
+        await route.fulfill(response=response, json=conversation)
+
+    await desk.route("**/v1/conversations/*", with_a_third_section)
+    await desk.reload()
+    follow_up = answer.locator(".follow-ups button")
+    await expect(follow_up).to_have_text(["샘물 정기예금 안내의 ‘우대 조건’ 내용을 알려 주세요."])
+    await follow_up.focus()
+    await desk.keyboard.press("Enter")
+    await expect(desk.locator(".asked").last).to_contain_text("‘우대 조건’")
+    await expect(desk.locator(".answer").last).to_be_focused()
+    await finished(desk.locator(".answer").last)
+    await expect(follow_up).to_be_hidden()
+
+
+async def test_an_answer_is_copied_with_its_sources_and_printed(desk: Page) -> None:
+    await desk.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await desk.evaluate("window.print = () => (window.printed = true)")
+    answer = await ask(desk)
+    await finished(answer)
+    await answer.get_by_role("button", name="답변 복사").click()
+    await expect(desk.locator("#announcements")).to_contain_text("답변을 복사했습니다")
+    sources = "[1] 샘물 정기예금 안내 · 금리와 기간\n[2] 샘물 정기예금 안내"
+    assert await desk.evaluate("navigator.clipboard.readText()") == f"{ANSWER}\n\n근거 문서\n{sources}"
+    await answer.get_by_role("button", name="인쇄").click()
+    assert await desk.evaluate("window.printed") is True
 
 
 async def test_a_marker_stands_where_the_server_counted_it_however_wide_the_characters_are(
@@ -203,7 +245,7 @@ async def test_a_thumb_and_its_reasons_are_kept_by_keyboard_in_both_languages(de
     await expect(desk.locator(".reasons")).to_be_hidden()
     await desk.get_by_role("button", name="도움이 안 됐어요").focus()
     await desk.keyboard.press("Enter")
-    for _ in range(3):  # past "again" to the second reason
+    for _ in range(5):  # past "again", "copy" and "print" to the second reason
         await desk.keyboard.press("Tab")
     await expect(desk.get_by_role("button", name="내용이 부족해요")).to_be_focused()
     await desk.keyboard.press("Space")
@@ -279,6 +321,7 @@ async def test_a_conversation_is_printed_whole(desk: Page) -> None:
         text = "".join(page.get_textpage().get_text_range() for page in printed)
     assert text.count(SENTENCES[-1][:8]) == 4
     assert "AI 답변은 틀릴 수 있습니다" in text
+    assert "무엇을 도와드릴까요" not in text
 
 
 async def test_forced_colours_show_what_is_focused_and_what_is_pressed(desk: Page) -> None:

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isCutShort, noticesFor } from "../customers/answer_view.js";
+import { followUps, isCutShort, noticesFor } from "../customers/answer_view.js";
 import { ConnectionLost } from "../customers/event_stream.js";
 import { TEXTS } from "../customers/texts.js";
 import { troubleOf } from "../customers/trouble.js";
@@ -25,4 +25,13 @@ test("a server that is away is not said to be the customer's connection", () => 
   };
   assert.equal(said(true), "error_unreachable");
   assert.equal(said(false), "error_network");
+});
+
+test("other sections of the cited documents are suggested, each once and three at most", () => {
+  const source = (document, section) => ({ document_id: document, version: 1, title: "예금", section: `예금 > ${section}` });
+  const found = [source("a", "금리"), source("a", "해지"), source("b", "한도"), source("a", "해지"), source("a", "Fees"), source("a", "세금"), source("a", "가입 > 대상"), source("a", "기타")];
+  found.push({ ...source("a", ""), section: "예금" });
+  assert.deepEqual(followUps([found[0]], found, "ko").map(({ section }) => section), ["예금 > 해지", "예금 > 세금", "예금 > 가입 > 대상"]);
+  assert.deepEqual(followUps([found[0]], found, "en").map(({ section }) => section), ["예금 > Fees"]);
+  assert.deepEqual(followUps([], found, "ko"), []);
 });

@@ -5,15 +5,24 @@ import { say } from "./i18n.js";
 
 const AGAIN = "M19 12a7 7 0 1 1-2-5M17.5 3v4.5H13";
 const THUMB = "M7 11v9H4v-9zM7 11l3.5-8c2 0 3 1.2 2.6 3.2L12.6 9H18c1.6 0 2.3 1 2 2.4l-1.4 6.8A2.2 2.2 0 0 1 16.4 20H7";
+const COPY = "M9 9h11v11H9zM5 15H4V4h11v1";
+const COPIED = "M5 12.5l4.5 4.5L19 7.5";
+const PRINT = "M7 8V4h10v4M7 17H4V8h16v9h-3M7 14h10v6H7z";
 const BACK = "M15 5l-7 7 7 7";
 const ON = "M9 5l7 7-7 7";
 const REASONS = ["reason_wrong", "reason_incomplete", "reason_off_topic", "reason_unclear"];
 
-/** Return the row under an answer. `rate(feedback)` resolves once it is kept; `feedback` is what was said before. */
-export function actionsView({ feedback, regenerate, rate, turns }) {
+/**
+ * Return the row under an answer. `rate(feedback)` resolves once it is kept; `feedback` is what was said before.
+ * `copy()` resolves to whether the answer is in the clipboard; null where the browser gives none.
+ */
+export function actionsView({ feedback, regenerate, rate, copy, turns }) {
   const again = labelled("again", AGAIN, { class: "plain again", onclick: regenerate });
+  const copied = async ({ currentTarget }) => (await copy()) && currentTarget.replaceChildren(icon(COPIED));
+  const copying = copy && labelled("copy", COPY, { class: "plain", onclick: copied });
+  const printing = labelled("print", PRINT, { class: "plain", onclick: () => print() });
   const rating = new Rating(feedback, rate);
-  return el("div", { class: "actions" }, rating.up, rating.down, again, turns, rating.reasons);
+  return el("div", { class: "actions" }, rating.up, rating.down, again, copying, printing, turns, rating.reasons);
 }
 
 /** Return a switch between the messages `ids`, of which `id` is shown, or null where it stands alone. */

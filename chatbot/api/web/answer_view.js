@@ -1,11 +1,12 @@
 // One answer on the page: its status while it is awaited, its growing text with markers, and how it ended.
 
 import { el, icon } from "./dom.js";
-import { say, sayMoment } from "./i18n.js";
+import { say, sayMoment, t } from "./i18n.js";
 import { renderAnswer } from "./render.js";
-import { languageOf, sectionWithin } from "./text.js";
+import { languageOf, leafOf, sectionWithin } from "./text.js";
 
 const CHECK = "M5 12.5l4.5 4.5L19 7.5";
+const MOST_FOLLOW_UPS = 3;
 const INFO = "M12 11v6M12 7.5v.5M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z";
 
 // The other reasons need no words: the answer is complete, or is itself the bank's word on why there is none.
@@ -16,6 +17,14 @@ export function noticesFor(notices, reason = null) {
   // Which server writes it is no customer's matter, and a hand-off says itself that there is no answer.
   const ofTheServer = ["model_switched", "not_resumable", ...(reason === "handoff" ? ["degraded"] : [])];
   return notices.filter(({ code }) => !ofTheServer.includes(code));
+}
+
+/** Return the sources, of those `found`, that are other sections of the `cited` documents, in a language: three at most. */
+export function followUps(cited, found, language) {
+  const known = new Set(["", ...cited.map(leafOf)]);
+  const documents = new Set(cited.map(documentOf));
+  const others = found.filter((source) => documents.has(documentOf(source)) && languageOf(leafOf(source)) === language);
+  return others.filter((source) => !known.has(leafOf(source)) && known.add(leafOf(source))).slice(0, MOST_FOLLOW_UPS);
 }
 
 export class AnswerView {
@@ -31,13 +40,14 @@ export class AnswerView {
   #end = el("div");
   #sourceList = el("div");
   #actions = el("div");
+  #followUps = el("div", { class: "follow-ups" });
 
   /** `openPassage({answerId, source, quotes, marker})` is called for a marker or a source that was chosen. */
   constructor(openPassage) {
     this.#openPassage = openPassage;
     this.answerId = null;
     const who = say(el("h2", { class: "who" }), "assistant");
-    this.element = el("article", { class: "answer" }, who, this.#notices, this.#body, this.#status, this.#end, this.#sourceList, this.#actions);
+    this.element = el("article", { class: "answer" }, who, this.#notices, this.#body, this.#status, this.#end, this.#sourceList, this.#actions, this.#followUps);
   }
 
   get text() {
@@ -103,8 +113,30 @@ export class AnswerView {
     this.#actions.replaceChildren(actions);
   }
 
+  /** Offer questions about what else the cited documents say; `ask(text)` asks one. */
+  suggest(ask) {
+    const sources = followUps(this.#cited(), this.#sources, document.documentElement.lang);
+    const questions = sources.map((source) => t("follow_up", { title: source.title, section: leafOf(source) }));
+    const button = (text) => el("button", { type: "button", class: "secondary", onclick: () => ask(text) }, text);
+    const list = el("ul", { class: "examples" }, ...questions.map((text) => el("li", {}, button(text))));
+    this.#followUps.replaceChildren(...(questions.length ? [say(el("h3"), "follow_ups"), list] : []));
+  }
+
+  /** The answer as text without signs, with its sources, to be pasted elsewhere. */
+  get plainText() {
+    const sources = this.#cited().map((source) => `[${source.n}] ${[source.title, leafOf(source)].filter(Boolean).join(" · ")}`);
+    const list = sources.length ? ["", t("sources"), ...sources] : [];
+    return [this.#text.replaceAll("**", "").trim(), ...list].join("\n");
+  }
+
+  /** How many documents are cited. */
   get citedCount() {
-    return new Set(this.#citations.map(({ n }) => n)).size;
+    return new Set(this.#cited().map(documentOf)).size;
+  }
+
+  /** Return the cited sources by their number. */
+  #cited() {
+    return [...new Set(this.#citations.map(({ n }) => n))].sort((a, b) => a - b).map((n) => this.#source(n));
   }
 
   #stamp(grounded) {
@@ -154,43 +186,53 @@ export class AnswerView {
 
   #showSources() {
     this.#sourceList.replaceChildren();
-    const cited = [...new Set(this.#citations.map(({ n }) => n))].sort((a, b) => a - b).map((n) => this.#source(n));
+    const cited = this.#cited();
     const others = this.#sources.filter((source) => !cited.some(({ n }) => n === source.n));
     if (this.#related.length) return this.#sourceList.append(say(el("h3"), "related"), this.#list(this.#related));
     if (cited.length) this.#sourceList.append(say(el("h3"), "sources"), this.#list(cited));
     if (others.length) {
-      const summary = say(el("summary"), "sources_other", { count: others.length });
+      const summary = say(el("summary"), "sources_other", { count: new Set(others.map(documentOf)).size });
       this.#sourceList.append(el("details", {}, summary, this.#list(others)));
     }
   }
 
+  /** Return the documents of `sources`, each with its passages. */
   #list(sources) {
-    const quotesOf = (n) => [...this.#citations, ...this.#related].filter((passage) => passage.n === n).map(({ quote }) => quote);
-    const items = sources.map((source) => {
-      const button = el("button", { type: "button", class: "source", "aria-haspopup": "dialog" });
-      button.append(el("span", { class: "n" }, String(source.n)), el("span", { class: "what" }, ...describe(source), quoteOf(source)));
-      button.addEventListener("click", () => this.#open(source, quotesOf(source.n), button));
-      return el("li", {}, button);
-    });
+    const documents = [...new Set(sources.map(documentOf))];
+    const items = documents.map((document) => this.#document(sources.filter((source) => documentOf(source) === document)));
     return el("ul", { class: "sources" }, ...items);
   }
+
+  #document(passages) {
+    const [{ title, document_id: id, effective_from: from }] = passages;
+    const name = el("span", { class: "title", lang: languageOf(title || id) }, title || id);
+    const date = from ? say(el("span", { class: "muted" }), "source_from", { date: { date: from } }) : "";
+    return el("li", { class: "document" }, el("p", {}, name, " ", date), ...passages.map((passage) => this.#passage(passage)));
+  }
+
+  #passage(source) {
+    const quotes = [...this.#citations, ...this.#related].filter(({ n }) => n === source.n).map(({ quote }) => quote);
+    const button = el("button", { type: "button", class: "source", "aria-haspopup": "dialog" });
+    button.append(el("span", { class: "n" }, String(source.n)), el("span", { class: "what" }, whereIn(source), quoteOf(source)));
+    button.addEventListener("click", () => this.#open(source, quotes, button));
+    return button;
+  }
 }
+
+const documentOf = ({ document_id: id, version }) => `${id}/${version}`;
 
 function quoteOf({ quote }) {
   return quote ? el("span", { class: "quote", lang: languageOf(quote) }, quote) : "";
 }
 
-function describe(source) {
-  const details = el("span", { class: "muted" });
-  const section = sectionWithin(source.section, source.title);
+/** Return where in its document a passage stands. */
+function whereIn({ section, title, page }) {
+  const within = sectionWithin(section, title);
   const parts = [
-    section ? el("span", { lang: languageOf(section) }, section) : null,
-    source.page ? say(el("span"), "source_page", { page: source.page }) : null,
-    source.effective_from ? say(el("span"), "source_from", { date: { date: source.effective_from } }) : null,
+    within || !page ? el("span", { lang: languageOf(within || title) }, within || title) : null,
+    page ? say(el("span"), "source_page", { page }) : null,
   ];
-  details.append(...parts.filter(Boolean).flatMap((part, n) => (n ? [" · ", part] : [part])));
-  const title = source.title || source.document_id;
-  return [el("span", { class: "title", lang: languageOf(title) }, title), details];
+  return el("span", {}, ...parts.filter(Boolean).flatMap((part, n) => (n ? [" · ", part] : [part])));
 }
 
 /** Say below a question how it was understood, where it was asked with less than all of its words. */

@@ -127,7 +127,9 @@ export class Chat {
   #offer(view, text, siblings, feedback = null) {
     const regenerate = () => this.#regenerate({ view, text, siblings });
     const rate = (said) => this.#rate(view.answerId, said);
-    view.offer(actionsView({ feedback, regenerate, rate, turns: this.#turns(siblings, view.answerId) }));
+    const copy = navigator.clipboard ? () => this.#copy(view) : null; // only on secure origins
+    view.offer(actionsView({ feedback, regenerate, rate, copy, turns: this.#turns(siblings, view.answerId) }));
+    view.suggest((question) => this.#running || this.ask(question));
   }
 
   #turns(siblings, id) {
@@ -152,6 +154,13 @@ export class Chat {
     enabled?.focus();
   }
 
+  /** Put an answer into the clipboard; return whether it is there. */
+  async #copy(view) {
+    const copied = await navigator.clipboard.writeText(view.plainText).then(() => true, () => false);
+    this.#announcer.announce(t(copied ? "copied" : "copy_failed"));
+    return copied;
+  }
+
   /** Keep what the customer thinks of an answer; return whether it is kept. */
   async #rate(answerId, said) {
     try {
@@ -172,8 +181,9 @@ export class Chat {
 
   async #answer(turn) {
     const view = new AnswerView(this.#openPassage);
+    const pressed = turn.again || this.#messages.contains(document.activeElement);
     turn.question.after(view.element);
-    if (turn.again) view.focus(); // the button that was pressed is gone
+    if (pressed) view.focus(); // the button that was pressed is gone
     const running = { view, turn, abort: new AbortController(), stopping: false, ended: false, held: [] };
     this.#running = running;
     this.#hooks.busy(true);
