@@ -35,10 +35,9 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.__main__ import CANNOT_SERVE as CHAT_CANNOT_SERVE
-from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, write_secret
-from chatbot.app import create_app as create_chat
+from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, until_told, write_secret
+from chatbot.api import create_app as create_chat
 from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, from_json
-from chatbot.serving import until_told
 from chatbot.settings import Settings as ChatSettings
 from chatbot.settings import check_demo_host
 from chatbot.wiring import open_passages

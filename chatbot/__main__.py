@@ -16,8 +16,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from chatbot.api import LocalSigner, demo_signer, key_pair
-from chatbot.app import create_app
+from chatbot.api import LocalSigner, create_app, demo_signer, key_pair, until_told
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.calibration import CalibrationRefused
 from chatbot.drift import ReferenceUnreadable
@@ -25,7 +24,6 @@ from chatbot.errors import ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
 from chatbot.proof import Replayed, replay, replay_remotely, report
 from chatbot.retrieval import RerankerRefused
-from chatbot.serving import until_told
 from chatbot.settings import Settings
 from chatbot.tables import SCHEMA
 from chatbot.wiring import open_replay_context, open_services

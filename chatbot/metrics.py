@@ -155,20 +155,21 @@ class Metrics:
 
     def turn_finished(self, turn: TurnFinished) -> None:
         """Observe the end of an answer (a hook)."""
-        self.answers.labels(turn.outcome, turn.language, str(turn.grounded).lower()).inc()
+        result, usage = turn.result, turn.result.usage
+        self.answers.labels(result.label, turn.language, str(result.grounded).lower()).inc()
         self.answer.labels(turn.language).observe(turn.seconds)
         if turn.first_token_seconds is not None:
             self.first_token.labels(turn.language).observe(turn.first_token_seconds)
-        self.tokens.labels("prompt").inc(turn.usage.prompt_tokens)
-        self.tokens.labels("cached").inc(turn.usage.cached_tokens)
-        self.tokens.labels("answer").inc(turn.usage.answer_tokens)
-        self.tokens.labels("thinking").inc(turn.usage.thinking_tokens)
-        self.tokens.labels("unpaid").inc(turn.unpaid_tokens)
-        self.withheld.labels(turn.language).inc(turn.withheld)
+        self.tokens.labels("prompt").inc(usage.prompt_tokens)
+        self.tokens.labels("cached").inc(usage.cached_tokens)
+        self.tokens.labels("answer").inc(usage.answer_tokens)
+        self.tokens.labels("thinking").inc(usage.thinking_tokens)
+        self.tokens.labels("unpaid").inc(result.unpaid_tokens)
+        self.withheld.labels(turn.language).inc(result.withheld)
         self.related.labels(turn.language).inc(turn.related)
         self.citations.labels(turn.language).inc(turn.citations)
-        if turn.degradation_level is not None:
-            self.degraded.labels(turn.degradation_level.value).inc()
+        if result.degradation_level is not None:
+            self.degraded.labels(result.degradation_level.value).inc()
 
     def admitted(self, record: Started | Rejected) -> None:
         """Observe that an answer got its slot, or that a question was rejected (a hook)."""

@@ -29,7 +29,7 @@ class Prompt:
     """The messages of the answer's prompt and of the probe of each of the first passages.
 
     The messages `before` the last one are those of every prompt. The field names stand in checkpoints
-    (`chatbot.transcript`).
+    (`chatbot.turns`).
     """
 
     before: tuple[Message, ...]

@@ -1,4 +1,4 @@
-"""The parts that an answer uses, opened once by `wiring.py`: a frozen list, so that `turn.py` sees no driver."""
+"""The parts that an answer uses, opened once by `wiring.py`: a frozen list, so that `turns` sees no driver."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass

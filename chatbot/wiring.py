@@ -12,7 +12,6 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.abandoned import AbandonedOpenings
 from chatbot.admission import Admission, Capacity
 from chatbot.answerability import AnswerabilityWeights
 from chatbot.audit import Anchors, Audit, open_anchors, open_audit
@@ -36,8 +35,8 @@ from chatbot.services import Services, TurnSettings
 from chatbot.settings import Settings
 from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerParts, Answers, IdempotencyKeys, open_pipelined_connection
-from chatbot.takeover import resume
 from chatbot.tokens import TokenCounter
+from chatbot.turns import AbandonedOpenings, resume
 from edge.sign_in import SignIn, open_sign_in
 from knowledge.bank import Bank, Banks, read_banks
 from knowledge.embedding import open_embedder

@@ -51,7 +51,7 @@ ROOMS = {
         ["chatbot/audit"], ["tests/chatbot/audit", "tests/chatbot/streams/test_abandoned.py", "tests/test_schema.py"]
     ),
     "reads": Room(["chatbot/reads.py"], ["tests/chatbot/test_reads.py", "tests/chatbot/conversations"]),
-    "abandoned": Room(["chatbot/abandoned.py"], ["tests/chatbot/streams/test_abandoned.py"]),
+    "abandoned": Room(["chatbot/turns/abandoned.py"], ["tests/chatbot/streams/test_abandoned.py"]),
     "approvals": Room(
         ["ingest/catalogue/approvals.py", "ingest/catalogue/validity.py"],
         ["tests/ingest/catalogue", "tests/ingest/test_pipeline.py"],

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.__main__ import app
-from chatbot.answering import Answering
+from chatbot.turns.answering import Answering
 from evals.performance.bench import QUESTION
 from evals.product import ProductSpec, run_product, run_scripted_model, started_part
 from evals.quality import loaded_corpus

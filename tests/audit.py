@@ -6,6 +6,7 @@ from pydantic import SecretStr
 
 from chatbot.audit import Audit, AuditClosed, AuditOpened, AuditSettings
 from chatbot.events import FinishReason, Usage
+from chatbot.records import AnswerResult
 
 SETTINGS = AuditSettings(key=SecretStr("a key that only tests have"), deadline=10, retry_every=0.05)
 OPENED = AuditOpened(
@@ -28,10 +29,11 @@ OPENED = AuditOpened(
 CLOSED = AuditClosed(
     answer_id="a1",
     tenant="hanbit",
-    usage=Usage(prompt_tokens=100, cached_tokens=60, answer_tokens=20),
-    finish_reason=FinishReason.STOP,
-    error=None,
-    grounded=True,
+    result=AnswerResult(
+        usage=Usage(prompt_tokens=100, cached_tokens=60, answer_tokens=20),
+        finish_reason=FinishReason.STOP,
+        grounded=True,
+    ),
     at=101.5,
 )
 

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from chatbot.answerability import AnswerabilitySettings
-from chatbot.app import create_app as create_chat_app
+from chatbot.api import create_app as create_chat_app
 from chatbot.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings as ChatSettings

@@ -71,7 +71,7 @@ def test_imports_stand_at_the_top(path: Path) -> None:
 
 def test_no_program_imports_what_takes_long_before_it_is_used() -> None:
     # All in one process: their imports are paid once, and what takes long would be seen whoever brings it.
-    programs = ("chatbot.app", "chatbot.__main__", "ingest.app", "llm_server.__main__")
+    programs = ("chatbot.api", "chatbot.__main__", "ingest.app", "llm_server.__main__")
     command = [sys.executable, "-c", f"import sys, {', '.join(programs)}; print(*sorted(sys.modules))"]
     imported = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()  # noqa: S603
     assert set(programs) <= set(imported)
@@ -97,7 +97,7 @@ def test_the_environment_is_read_only_at_the_edge() -> None:
 def test_broad_excepts_stand_only_at_the_edges() -> None:
     edges = {
         "chatbot/tokens.py",  # the tokenizers library, which raises Exception itself
-        "chatbot/turn.py",  # an answer's end
+        "chatbot/turns/answering.py",  # an answer's end
         "ingest/bulk/batch.py",  # the start of Ray, which raises Exception itself
         "ingest/job_runner.py",  # a job's end
         "ingest/parsing/process.py",  # the parsing child's only loop
@@ -182,11 +182,11 @@ def test_a_room_says_what_it_is_for_and_every_name_of_its_door_is_used_elsewhere
 
 
 def pure_modules() -> Iterator[Path]:
-    """Yield the modules that import-linter keeps from drivers, and the transcript."""
+    """Yield the modules that import-linter keeps from drivers, and what a turn is made of."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = config["tool"]["importlinter"]["contracts"]
     listed = next(c["source_modules"] for c in contracts if c["name"].startswith("the pure core"))
-    for module in [*listed, "chatbot.transcript"]:
+    for module in [*listed, "chatbot.turns.state", "chatbot.turns.quoting"]:
         folder = ROOT.joinpath(*module.split("."))
         yield from sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
 
@@ -226,9 +226,12 @@ def test_a_pure_module_awaits_nothing_and_reads_no_clock(path: Path) -> None:
 DRIVERS = {"redis", "qdrant_client", "qdrant_edge", "aiohttp", "sqlalchemy"}
 
 
-@pytest.mark.parametrize("name", ["turn", "answering", "quoting", "transcript", "takeover", "shadow"])
-def test_the_spine_sees_no_driver(name: str) -> None:
-    packages = {module.partition(".")[0] for _, module, _ in imported(ROOT / "chatbot" / f"{name}.py")}
+SPINE = [*sorted((ROOT / "chatbot/turns").glob("*.py")), ROOT / "chatbot/shadow.py"]
+
+
+@pytest.mark.parametrize("path", SPINE, ids=lambda path: path.stem)
+def test_the_spine_sees_no_driver(path: Path) -> None:
+    packages = {module.partition(".")[0] for _, module, _ in imported(path)}
     assert packages & DRIVERS == set(), "services hide the drivers (house rule 2)"
 
 

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from redis.asyncio import Redis
 
 from chatbot.api import LocalSigner, key_pair
-from chatbot.app import create_app as create_chat_app
+from chatbot.api import create_app as create_chat_app
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.limits import Ledger, LedgerSettings
 from chatbot.metrics import Metrics as ChatMetrics

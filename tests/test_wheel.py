@@ -32,7 +32,7 @@ for command in commands:
     with suppress(SystemExit):
         runpy.run_path(str(installed / "bin" / command), run_name="__main__")
 
-from chatbot.app import create_app as create_chat_app
+from chatbot.api import create_app as create_chat_app
 from ingest.app import create_app as create_staff_app
 from knowledge.bank import read_banks
 banks = read_banks(bank_file)

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 
 from chatbot.audit.chain import AuditKeys, Closed, Opened
-from chatbot.events import FinishReason, Usage
+from chatbot.records import AnswerResult
 from knowledge.passage import Passage
 
 
@@ -91,59 +91,43 @@ class AuditOpened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditClosed:
-    """When the answer has ended: its text and tokens, what they cost, and how they were made."""
+    """When the answer has ended: how it did, its text, and the model's."""
 
     answer_id: str
     tenant: str
-    usage: Usage
-    finish_reason: FinishReason | None
-    error: str | None
-    grounded: bool
+    result: AnswerResult
     at: float
-    models: tuple[str, ...] = ()
-    """The models that generated some of it."""
-    degradation_level: str = ""
-    """One of replica, fallback, cached, quoted and handoff; empty where the conversation's own endpoint answered."""
-    cached_answer_id: str = ""
-    """The cached answer whose text was shown again."""
     text: str = ""
     """The text that was shown."""
     model_text: str = ""
     """The model's answer before the checks."""
-    unpaid_tokens: int = 0
-    """Tokens that a model generated and nobody pays for."""
-    probes: tuple[float, ...] = ()
-    """The model's probability of "yes" to each probe that was asked, in order."""
-    repair: tuple[float, ...] = ()
-    """The model's probability of each quote, where it was asked to choose one in place of a withheld answer."""
-    repair_prompt: str = ""
-    """The messages of the prompt that asked, as JSON."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:
         """Return the entry as row `sequence` of a writer's chain."""
+        result, usage, choice = self.result, self.result.usage, self.result.choice
         return Closed(
             writer=writer,
             sequence=sequence,
             answer_id=self.answer_id,
             tenant=self.tenant,
             at=self.at,
-            prompt_tokens=self.usage.prompt_tokens,
-            cached_tokens=self.usage.cached_tokens,
-            answer_tokens=self.usage.answer_tokens,
-            thinking_tokens=self.usage.thinking_tokens,
-            finish_reason=self.finish_reason,
-            error=self.error,
-            grounded=self.grounded,
-            models=self.models,
-            rung=self.degradation_level,
-            cached_answer_id=self.cached_answer_id,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            answer_tokens=usage.answer_tokens,
+            thinking_tokens=usage.thinking_tokens,
+            finish_reason=None if result.error else result.finish_reason,
+            error=result.error or None,
+            grounded=result.grounded,
+            models=result.models,
+            rung=result.degradation_level or "",
+            cached_answer_id=result.cached_answer_id,
             answer_hash=keys.answer_hash(self.tenant, self.text),
-            unpaid_tokens=self.unpaid_tokens,
+            unpaid_tokens=result.unpaid_tokens,
             said=len(self.model_text),
             said_hash=keys.prompt_hash(self.tenant, [self.model_text]),
-            probes=tuple(round(probe, 4) for probe in self.probes),
-            repair=tuple(round(share, 4) for share in self.repair),
-            repair_hash=keys.prompt_hash(self.tenant, [self.repair_prompt]) if self.repair else "",
+            probes=tuple(round(probe, 4) for probe in result.probes),
+            repair=tuple(round(share, 4) for share in choice.shares) if choice else (),
+            repair_hash=keys.prompt_hash(self.tenant, [choice.prompt]) if choice else "",
         )
 
 

@@ -91,7 +91,7 @@ class DriftWatch:
 
     def record_turn(self, turn: TurnFinished) -> None:
         """Keep an answer's outcome for the next count (a hook)."""
-        outcome = turn.outcome if turn.outcome in OUTCOMES else "error"
+        outcome = turn.result.label if turn.result.label in OUTCOMES else "error"
         self._uncounted_outcomes[outcome] += 1
         self._outcomes[outcome] += 1
 

@@ -17,7 +17,7 @@ from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
 from chatbot.proof.rerun import Rerun, rerun_model
 from chatbot.questions import Verdict, screen
-from chatbot.transcript import messages_json
+from chatbot.turns import messages_json
 from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.index import Index

@@ -13,7 +13,7 @@ from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
 from chatbot.quotes import Candidate, introduced, rank
-from chatbot.quoting import choice_prompts, prompts_json
+from chatbot.turns import choice_prompts, prompts_json
 from knowledge.passage import Hit, Language, Passage
 
 COMPLETE = frozenset({"stop", "length"})

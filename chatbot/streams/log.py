@@ -120,7 +120,7 @@ class AnswerProgress(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenOver:
-    """An answer that was taken over, as its log has it; `checkpoint` and `outcome` are read by `chatbot.transcript`.
+    """An answer that was taken over, as its log has it; `checkpoint` and `outcome` are read by `chatbot.turns`.
 
     There is an outcome where the writer before had decided how the answer ends, and may have settled and recorded it.
     """

@@ -6,6 +6,7 @@ Redis that is no master any more, and the next script opens another.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from chatbot.redis_client import DEMOTED, in_time
+from chatbot.redis_client import DEMOTED, in_time, more_time
 from telemetry.supervision import supervise
 
 Argument = str | bytes | int
@@ -63,18 +64,23 @@ class PipelinedConnection:
                 may_be_stale = False
 
     async def _ask(self, command: tuple[Argument, ...], within: float) -> Any:
-        call = _Call(command, asyncio.get_running_loop().create_future())
-        self._due.append(call)
+        loop = asyncio.get_running_loop()
+        reply, due = loop.create_future(), loop.time() + within
+        self._due.append(_Call(command, reply))
         self._any_due.set()
-
-        async def reply() -> Any:
-            return await call.reply
-
+        timer = loop.call_at(due, self._late, reply, due)
         try:
-            return await in_time(reply, within)
-        except TimeoutError:  # what gives no reply in time may never give one
+            return await reply
+        finally:
+            timer.cancel()
+
+    def _late(self, reply: asyncio.Future[Any], due: float) -> None:
+        """Break the connection under a reply that does not come in time: it may never come."""
+        if more := more_time(due):
+            asyncio.get_running_loop().call_later(more, self._late, reply, math.inf)
+        elif not reply.done():
+            reply.set_exception(TimeoutError())
             self._exchange.cancel()
-            raise
 
     async def serve(self) -> None:
         """Send what is due and read the replies, until cancelled."""

@@ -31,10 +31,10 @@ from chatbot.grounding import GroundingStream
 from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, number_choices
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.quotes import is_close, rank
-from chatbot.quoting import CHOSEN_FROM, choice_prompts
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings as ChatSettings
+from chatbot.turns import CHOSEN_FROM, choice_prompts
 from evals.product import ProductSpec, interrupt_on_sigterm
 from evals.quality import RunSpec, loaded_corpus, open_model
 from evals.questions import HANBIT, TENANT, read_dataset

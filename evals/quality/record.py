@@ -38,10 +38,10 @@ from chatbot.models import (
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.quotes import is_close, rank
-from chatbot.quoting import CHOSEN_FROM, choice_prompts
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
+from chatbot.turns import CHOSEN_FROM, choice_prompts
 from evals.product import (
     ProductNotStarted,
     ProductSpec,

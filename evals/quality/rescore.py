@@ -15,7 +15,7 @@ from chatbot.events import Citation, Event, Notice
 from chatbot.grounding import GroundingStream, quantities, unsupported_quantities
 from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.quotes import introduced, is_close, posterior, rank
-from chatbot.quoting import chosen_units, in_ranked_order
+from chatbot.turns import chosen_units, in_ranked_order
 from evals.quality.answer_checks import checked_answer
 from evals.quality.summary import Measures, Run, summarise
 from evals.questions import CustomerAnswer, Dataset, RecordedAnswer, Recording, Sample, recording_header

@@ -22,7 +22,7 @@ from chatbot.events import FinishReason
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.models import Group
 from chatbot.notices import DegradationLevel
-from chatbot.transcript import QUOTED
+from chatbot.records import QUOTED
 from ingest.errors import IngestError, OriginalChanged
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason

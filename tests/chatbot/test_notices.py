@@ -4,7 +4,7 @@ import pytest
 
 from chatbot.events import NoticeCode
 from chatbot.notices import DEGRADATION_LEVELS, TEXTS, DegradationLevel, degradation_notice, notice
-from chatbot.transcript import AnswerState
+from chatbot.turns import AnswerState
 from knowledge.passage import LANGUAGES, Language
 
 

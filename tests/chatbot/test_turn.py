@@ -13,7 +13,6 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from chatbot.answering import Answering
 from chatbot.audit import Audit, Versions, open_audit
 from chatbot.calibration import read_calibration
 from chatbot.chat import Chat
@@ -23,14 +22,13 @@ from chatbot.errors import AuditUnavailable, StoreUnavailable
 from chatbot.events import PassageRef, Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.prompt import PromptBuilder, load_templates
+from chatbot.records import AnswerResult
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
-from chatbot.streams import LiveAnswer
 from chatbot.tokens import TokenCounter
-from chatbot.transcript import Question, Turn
-from chatbot.turn import open_turn, remember_answer
+from chatbot.turns import EndedAnswer, Question, Turn, open_turn, remember_answer
 from evals.sample_bank import sample_banks
 from knowledge.bank import read_banks
 from knowledge.identity import Principal
@@ -168,8 +166,7 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
     turn = await open_turn(bank.question(), bank.who, bank.but(history=history))
     assert turn.kept
     await breaker.deliver()
-    live = LiveAnswer(turn.answer_id, bank.who)
-    await remember_answer(Answering.of(turn, live, bank.but(history=history)))
+    await remember_answer(EndedAnswer(turn, AnswerResult()), bank.but(history=history))
     kept = await history.load(Owner(bank.who.tenant, bank.who.sub), turn.conversation.id)
     assert [(message.role, message.text) for message in kept.messages] == [("user", QUESTION), ("assistant", "")]
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from chatbot.app import create_app as create_chat_app
+from chatbot.api import create_app as create_chat_app
 from chatbot.services import Services as ChatServices
 from edge.page import dialled
 from ingest.app import create_app as create_staff_app

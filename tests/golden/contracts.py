@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from chatbot.api import LocalSigner
-from chatbot.app import create_app as create_chat_app
+from chatbot.api import create_app as create_chat_app
 from chatbot.errors import ChatError
 from chatbot.events import EVENTS, LISTS
 from chatbot.metrics import Metrics as ChatMetrics

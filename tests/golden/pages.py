@@ -45,8 +45,8 @@ from chatbot.limits import Limit
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.notices import DegradationLevel
 from chatbot.reads import ReadDimension
+from chatbot.records import QUOTED
 from chatbot.settings import Settings as ChatSettings
-from chatbot.transcript import QUOTED
 from ingest import errors as staff_errors
 from ingest.catalogue import Stage
 from ingest.metrics import Metrics as StaffMetrics

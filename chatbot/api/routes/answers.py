@@ -8,7 +8,6 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
-from chatbot.answering import is_over
 from chatbot.api.auth import TheCaller
 from chatbot.api.customer_text import Comment
 from chatbot.api.dependencies import TheServices
@@ -26,7 +25,7 @@ from chatbot.conversations import Conversation, Feedback, History, Owner
 from chatbot.errors import IndexUnavailable, NotFound, StillRunning
 from chatbot.events import PassageRef
 from chatbot.streams import AnswerId, AnswerLog
-from chatbot.transcript import Question
+from chatbot.turns import Question, is_over
 from knowledge.access import Access
 from knowledge.identity import Principal
 from knowledge.index import IndexUnavailable as IndexAway

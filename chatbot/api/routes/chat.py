@@ -40,8 +40,7 @@ from chatbot.events import (
 from chatbot.reads import Reads
 from chatbot.services import Services
 from chatbot.streams import AnswerId, BegunAnswer, LiveAnswer, LogOpening, Readers
-from chatbot.transcript import Question, checkpoint, passage_refs
-from chatbot.turn import abandon, answer, open_turn
+from chatbot.turns import Question, abandon, answer, checkpoint, open_turn, passage_refs
 from knowledge.identity import Principal
 from knowledge.passage import language_of
 

@@ -36,7 +36,7 @@ from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
 from chatbot.streams import AnswerId, BegunAnswer, Readers
-from chatbot.transcript import Question
+from chatbot.turns import Question
 from knowledge.identity import Principal
 from knowledge.passage import language_of
 from telemetry.setup import current_trace_id

@@ -71,7 +71,7 @@ async def services(redis: Redis) -> AsyncGenerator[Services]:
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
         parts = SimpleNamespace(
-            answers=answers_of(log, tasks, AnswerSettings()),
+            answers=answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings())),
             answer_log=log,
             history=History(redis, RedisBreaker(PATIENT), HistorySettings()),
             idempotency=CountedKeys(redis),

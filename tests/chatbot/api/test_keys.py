@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.app import create_app
+from chatbot.api import create_app
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.limits import Ledger, LedgerSettings
 from chatbot.metrics import Metrics

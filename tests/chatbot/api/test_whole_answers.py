@@ -14,6 +14,7 @@ from starlette.types import Message
 from chatbot.api.openai_request import ChatMessage, CompletionRequest
 from chatbot.api.routes.chat import AnswerStream, BegunReply, collect, respond
 from chatbot.api.routes.openai import BegunCompletion, complete
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import Draining, RateLimited
 from chatbot.events import Accepted, Token
 from chatbot.reads import Reads, ReadSettings
@@ -63,7 +64,7 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
 
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry = answers_of(log, tasks, AnswerSettings())
+        registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
         await registry.writers.start(live, work, LogOpening("c"))
         services = cast(
             "Services",
@@ -95,7 +96,7 @@ async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_fi
     connected = Request({"type": "http"}, nothing)
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry = answers_of(log, tasks, AnswerSettings())
+        registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
         await registry.writers.start(live, silent, LogOpening("c"))
 
         async def wait() -> None:
@@ -121,7 +122,7 @@ async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(
 
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-        registry = answers_of(log, tasks, AnswerSettings())
+        registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
         await registry.writers.start(live, half, LogOpening("c"))
 
         async def wait() -> None:

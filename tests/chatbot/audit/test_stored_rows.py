@@ -6,6 +6,8 @@ from dataclasses import asdict, replace
 from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, matches, seal
 from chatbot.audit.records import AuditClosed, AuditOpened, passage_hash
 from chatbot.events import FinishReason, Usage
+from chatbot.notices import DegradationLevel
+from chatbot.records import AnswerResult, Choice
 from tests.conftest import Golden
 from tests.golden.texts import DEPOSIT, QUESTIONS, REMITTANCE
 
@@ -19,11 +21,13 @@ OPENED = AuditOpened(
     passage_hashes=(passage_hash(DEPOSIT), passage_hash(REMITTANCE)), prompts=("[]", "[1]"),
 )  # fmt: skip
 CLOSED = AuditClosed(
-    answer_id="a1", tenant="hanbit", usage=Usage(prompt_tokens=900, cached_tokens=800, answer_tokens=12),
-    finish_reason=FinishReason.STOP, error=None, grounded=True, at=NOW + 1.5, models=("qwen", "small"),
-    degradation_level="fallback", text="기본 금리는 연 3.1%입니다.", model_text="연 3.1%입니다.",
-    unpaid_tokens=2, probes=(0.91234, 0.5),
-    repair=(0.25, 0.75), repair_prompt="[]",
+    answer_id="a1", tenant="hanbit", at=NOW + 1.5,
+    result=AnswerResult(
+        usage=Usage(prompt_tokens=900, cached_tokens=800, answer_tokens=12), finish_reason=FinishReason.STOP,
+        grounded=True, models=("qwen", "small"), degradation_level=DegradationLevel.FALLBACK, unpaid_tokens=2,
+        probes=(0.91234, 0.5), choice=Choice("[]", (0.25, 0.75)),
+    ),
+    text="기본 금리는 연 3.1%입니다.", model_text="연 3.1%입니다.",
 )  # fmt: skip
 
 
@@ -33,9 +37,7 @@ def rows_of_every_kind() -> str:
         OPENED, answer_id="a2", passages=(), passage_hashes=(), prompts=(), embedder="", question_id="", parent_id=None,
         history=0, brought=0, canned_reply="out_of_scope",
     )  # fmt: skip
-    failed = AuditClosed(
-        answer_id="a2", tenant="hanbit", usage=Usage(), finish_reason=None, error="internal", grounded=False, at=NOW + 2
-    )
+    failed = AuditClosed(answer_id="a2", tenant="hanbit", result=AnswerResult(error="internal"), at=NOW + 2)
     records: tuple[AuditOpened | AuditClosed, ...] = (OPENED, CLOSED, bare, failed)
     rows, head = [], GENESIS
     for sequence, record in enumerate(records, 1):

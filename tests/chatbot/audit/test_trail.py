@@ -19,6 +19,7 @@ from chatbot.audit import AuditOpened
 from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Closed, Opened, seal
 from chatbot.audit.trail import AUDIT, Audit, AuditSettings, open_audit
 from chatbot.errors import AuditUnavailable
+from chatbot.records import AnswerResult, Choice
 from knowledge.storage import UNAVAILABLE, open_engine
 from tests.audit import CLOSED, OPENED, SETTINGS, answer, faults
 
@@ -49,7 +50,7 @@ async def test_an_answer_has_two_rows_that_say_everything(audit: Audit) -> None:
 
 async def test_what_a_repair_was_asked_is_kept_as_a_keyed_hash_beside_its_shares(audit: Audit) -> None:
     await audit.open(OPENED)
-    await audit.close(replace(CLOSED, repair=(0.123456, 0.876544), repair_prompt="[5]"))
+    await audit.close(replace(CLOSED, result=AnswerResult(choice=Choice("[5]", (0.123456, 0.876544)))))
     _, row = await audit.rows("a1")
     closed = row.entry()
     assert isinstance(closed, Closed)
@@ -92,7 +93,7 @@ async def test_opening_and_closing_twice_change_nothing(audit: Audit) -> None:
     await answer(audit, "a1")
     before = await audit.rows("a1")
     await audit.open(OPENED)
-    await audit.close(replace(CLOSED, error="internal"))
+    await audit.close(replace(CLOSED, result=AnswerResult(error="internal")))
     assert await audit.rows("a1") == before
     assert await faults(audit) == []
 
@@ -308,7 +309,7 @@ async def test_the_opening_of_a_refused_question_does_not_stay_open(
             try:
                 await audit.open(OPENED)
             except AuditUnavailable:
-                audit.abandon(replace(CLOSED, error="audit_unavailable"))
+                audit.abandon(replace(CLOSED, result=AnswerResult(error="audit_unavailable")))
             else:
                 await audit.close(CLOSED)
 

@@ -26,9 +26,9 @@ from chatbot.drift.psi import (
     psi,
 )
 from chatbot.drift.watch import DriftSettings, DriftWatch, ReferenceUnreadable, read_reference
-from chatbot.events import FinishReason, Usage
+from chatbot.events import FinishReason
 from chatbot.metrics import Metrics
-from chatbot.records import SearchFinished, TurnFinished
+from chatbot.records import AnswerResult, SearchFinished, TurnFinished
 from tests.constants import with_constants
 from tests.drift import ENDED, window
 
@@ -125,12 +125,13 @@ def test_questions_that_are_all_the_same_make_one_too() -> None:
 
 
 def finished(outcome: str) -> TurnFinished:
-    return TurnFinished(
-        outcome=outcome, language="ko", grounded=True, seconds=1, first_token_seconds=None, usage=Usage(),
-        unpaid_tokens=0,
-        withheld=0, related=False,
-        citations=0, degradation_level=None,
-    )  # fmt: skip
+    failed = outcome.startswith("error_")
+    result = (
+        AnswerResult(error=outcome.removeprefix("error_"))
+        if failed
+        else AnswerResult(finish_reason=FinishReason(outcome))
+    )
+    return TurnFinished(result=result, language="ko", seconds=1, first_token_seconds=None, citations=0, related=False)
 
 
 @pytest.mark.anyio

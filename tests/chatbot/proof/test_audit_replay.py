@@ -20,9 +20,10 @@ from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.proof.audit_replay import replay
 from chatbot.proof.context import ReplayContext, Replayed, ReplayStanding
 from chatbot.proof.report import report
+from chatbot.records import AnswerResult
 from chatbot.redis_client import RedisBreaker
 from chatbot.tokens import TokenCounter
-from chatbot.transcript import messages_json
+from chatbot.turns import messages_json
 from evals.sample_bank import sample_banks
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.bank import Banks, Names
@@ -78,8 +79,11 @@ def opening(prompt: Prompt, owner: Owner, conversation_id: str) -> AuditOpened:
 
 
 CLOSED = AuditClosed(
-    answer_id="a1", tenant=TENANT, usage=Usage(prompt_tokens=9, answer_tokens=3), finish_reason=FinishReason.STOP,
-    error=None, grounded=True, at=NOW + 1, models=("qwen",), text=ANSWER, model_text="말한 것", probes=(0.9,),
+    answer_id="a1", tenant=TENANT, at=NOW + 1, text=ANSWER, model_text="말한 것",
+    result=AnswerResult(
+        usage=Usage(prompt_tokens=9, answer_tokens=3), finish_reason=FinishReason.STOP, grounded=True,
+        models=("qwen",), probes=(0.9,),
+    ),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from chatbot.events import FinishReason
 from chatbot.questions.canned_replies import CannedReply, canned_reply, handoff
 from chatbot.questions.scope import ExcludedTopic
 from chatbot.questions.screen import Verdict, screen
-from chatbot.transcript import FINISH
+from chatbot.turns import FINISH
 from evals.questions import tricky_questions
 from evals.sample_bank import sample_banks
 from knowledge.passage import LANGUAGES, language_of

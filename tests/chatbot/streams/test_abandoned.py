@@ -10,12 +10,12 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.abandoned import AbandonedOpenings
 from chatbot.audit import Audit, Closed, open_audit
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Token
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
 from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, open_pipelined_connection
+from chatbot.turns import AbandonedOpenings
 from tests.answers import customer, done
 from tests.audit import CLOSED, OPENED, SETTINGS, faults
 from tests.chatbot.conftest import PATIENT

@@ -47,7 +47,7 @@ from chatbot.events import (
 from chatbot.models import Delta, Generation, ModelDone, Models, Piece, Sampling, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.questions import CannedReply, canned_reply
-from chatbot.records import TurnFinished
+from chatbot.records import AnswerResult, Choice, TurnFinished
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import (
     AnswerId,
@@ -57,10 +57,8 @@ from chatbot.streams import (
     LiveAnswer,
     LogOpening,
 )
-from chatbot.takeover import resume
 from chatbot.tokens import TokenCounter
-from chatbot.transcript import AnswerState, Choice, Outcome, Turn, checkpoint, outcome, state_of, turn_of
-from chatbot.turn import answer
+from chatbot.turns import AnswerState, Turn, answer, checkpoint, result_of, resume, state_of, turn_of
 from evals.sample_bank import sample_banks
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
@@ -339,23 +337,23 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
         process.cancel_scope.cancel()
     assert events[:-1] == shown
     assert successor.settled == dying.settled
-    [was], [now] = dying.closed, successor.closed
-    assert now == was
+    [was] = dying.closed
+    assert successor.closed == [was]
     assert [message.text for message in successor.kept] == [message.text for message in dying.kept]
     last = events[-1]
-    if was.error is not None:
+    if was.result.error:
         assert isinstance(last, Failed)
-        assert (last.code, last.retry_after_ms) == (was.error, 2000)
+        assert (last.code, last.retry_after_ms) == (was.result.error, 2000)
     else:
         assert isinstance(last, Done)
-        assert (last.finish_reason, last.grounded or last.written) == (was.finish_reason, was.grounded)
+        assert (last.finish_reason, last.grounded or last.written) == (was.result.finish_reason, was.result.grounded)
         assert last.quoted is text_of(events).startswith("관련 문서의 내용을 그대로")
-        assert last.usage == msgspec.structs.replace(was.usage, cached_tokens=0)
+        assert last.usage == msgspec.structs.replace(was.result.usage, cached_tokens=0)
 
 
 def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
     known_otherwise = {"shown", "said", "first_token_at", "progress_shown"}
-    assert {field.name for field in fields(AnswerState)} - known_otherwise <= set(Outcome.__struct_fields__)
+    assert {field.name for field in fields(AnswerState)} - known_otherwise <= set(AnswerResult.__struct_fields__)
     decided = AnswerState(
         finish_reason=FinishReason.LENGTH,
         usage=Usage(prompt_tokens=1),
@@ -369,7 +367,7 @@ def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
         probes=(0.5,),
         choice=Choice("[]", (0.5,)),
     )
-    read = state_of(outcome(decided))
+    read = state_of(msgspec.msgpack.encode(result_of(decided)))
     assert isinstance(read.error, Overloaded)
     assert read.error.retry_after == 3
     assert replace(read, error=None) == replace(decided, error=None)
@@ -466,7 +464,7 @@ async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wante
     bank = Bank(model=model, withdrawals=Withdrawals(known=readable))
     events = await (await ask(bank, answer_log, tasks, turn)).events()
     assert isinstance(events[-1], Done)
-    assert [finished.outcome for finished in bank.finished] == [counted]
+    assert [finished.result.label for finished in bank.finished] == [counted]
 
 
 BEGUN = (
@@ -493,7 +491,7 @@ async def test_an_answer_that_cannot_be_continued_ends_in_an_error(
     assert tuple(events[: len(logged)]) == logged
     assert isinstance(events[-1], Failed)
     assert (events[-1].code, "1599-0000" in events[-1].handoff) == (ChatError.code, True)
-    assert [closed.error for closed in bank.closed] == [ChatError.code]
+    assert [closed.result.error for closed in bank.closed] == [ChatError.code]
     assert len(bank.settled) == 1
 
 

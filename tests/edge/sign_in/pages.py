@@ -12,7 +12,7 @@ import httpx2
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from chatbot.app import create_app as create_chat_app
+from chatbot.api import create_app as create_chat_app
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.limits import Ledger, LedgerSettings
 from chatbot.metrics import Metrics as ChatMetrics

@@ -1,26 +1,23 @@
-"""A turn as values, and what is written of it: events, messages of the history, audit records, metrics' records.
+"""A turn as values, and the state of its answer: what opening, answering and closing share (pure).
 
-Pure: no input or output, and time comes in as an argument (`at` and `now`; Unix seconds where nothing else is said).
+Time comes in as an argument (`at` and `now`; Unix seconds where nothing else is said).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import msgspec
+import structlog
 
-from chatbot.audit import AuditClosed, AuditOpened, Versions, passage_hash
+from chatbot.audit import Versions
 from chatbot.chat import Chat
-from chatbot.conversations import Basis, CachedAnswer, Conversation, HistoryMessage, StoredMessage
-from chatbot.errors import ChatError, error_of, failed
+from chatbot.conversations import Basis, Conversation, StoredMessage
+from chatbot.errors import ChatError, error_of
 from chatbot.events import (
     PROGRESS,
-    Accepted,
     Citation,
-    Done,
     Event,
     FinishReason,
-    Limits,
     Notice,
     NoticeCode,
     PassageRef,
@@ -35,14 +32,33 @@ from chatbot.limits import Reservation
 from chatbot.models import Begun, ModelDone, Sampling
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
-from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion, handoff
-from chatbot.records import TurnFinished
+from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion
+from chatbot.records import AnswerResult, Choice
 from chatbot.retrieval import SearchResult
 from chatbot.streams import AnswerId
-from knowledge.bank import Bank
 from knowledge.identity import Principal
 from knowledge.passage import Language, Passage
-from knowledge.profiles import AnswerMode
+from knowledge.withdrawals import Withdrawals
+
+log = structlog.get_logger(__name__)
+
+
+def may_not_answer(withdrawals: Withdrawals, tenant: str) -> bool:
+    """Return whether an emergency stop holds for the tenant, or the withdrawals were read too long ago to rely on."""
+    return withdrawals.stopped(tenant) or not withdrawals.readable()
+
+
+def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
+    """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
+    return withdrawals.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.has_ended(now)
+
+
+def is_over(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
+    """Return whether a passage that was found may be shown no more: withdrawn, ended or replaced by `now`."""
+    return withdrawn(passage, withdrawals, now=now) or withdrawals.has_ended(
+        passage.tenant, passage.document_id, passage.version, now=now
+    )
+
 
 FINISH: Mapping[CannedReply, FinishReason] = {
     CannedReply.GREETING: FinishReason.REFUSED,
@@ -61,8 +77,6 @@ FINISH: Mapping[CannedReply, FinishReason] = {
     CannedReply.EMERGENCY: FinishReason.HANDOFF,
 }
 """The finish reason of an answer that shows one of the bank's own texts."""
-QUOTED: Final = "quoted"
-"""The outcome of an answer that quotes the passages since no model answers, and names a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,18 +154,9 @@ class Turn:
         return tuple(hit.passage for hit in self.found.hits[: self.prompt.passages])
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The prompts that asked the model to choose a unit, and what it said to the first of them."""
-
-    prompt: str
-    """Its messages as JSON."""
-    shares: tuple[float, ...]
-
-
 @dataclass(slots=True)
 class AnswerState:
-    """The state of an answer that runs; `finish` (`chatbot.turn`) records it."""
+    """The state of an answer that runs; `finish` (`chatbot.turns`) records it."""
 
     finish_reason: FinishReason = FinishReason.CANCELLED
     usage: Usage = field(default_factory=Usage)
@@ -213,16 +218,12 @@ class AnswerState:
     @property
     def text(self) -> str:
         """The answer's text as it was shown."""
-        return "".join(event.text for event in self.shown if isinstance(event, Token))
+        return text_of(self.shown)
 
 
-def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[str]:
-    """Return the customer's questions, oldest first, as they were understood."""
-    return [
-        (message.standalone if isinstance(message, StoredMessage) else "") or message.text
-        for message in earlier
-        if message.role == "user"
-    ]
+def text_of(events: Sequence[Event]) -> str:
+    """Return the text of an answer's events."""
+    return "".join(event.text for event in events if isinstance(event, Token))
 
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:
@@ -251,40 +252,18 @@ def turn_of(checkpoint: bytes) -> Turn:
     return msgspec.msgpack.decode(checkpoint, type=Turn)
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an answer ends, as its log keeps it from the decision to the last event; `error` is a code.
-
-    The names of the fields are read by processes of other releases.
-    """
-
-    finish_reason: FinishReason
-    usage: Usage
-    grounded: bool = False
-    quoted: bool = False
-    error: str = ""
-    retry_after: float | None = None
-    missing: str = ""
-    withheld: int = 0
-    models: tuple[str, ...] = ()
-    degradation_level: DegradationLevel | None = None
-    cached_answer_id: str = ""
-    probes: tuple[float, ...] = ()
-    choice: Choice | None = None
-    unpaid_tokens: int = 0
+_AS_DECIDED = tuple(name for name in AnswerResult.__struct_fields__ if name not in {"error", "retry_after"})
+"""The fields of a result that are those of the state, by the same names."""
 
 
-_AS_DECIDED = tuple(name for name in Outcome.__struct_fields__ if name not in {"error", "retry_after"})
-"""The fields of an outcome that are those of the state, by the same names."""
-
-
-def outcome(state: AnswerState) -> bytes:
-    """Return how an answer ends as a successor reads it, as MessagePack; what was shown is in the log."""
-    decided = Outcome(
+def result_of(state: AnswerState) -> AnswerResult:
+    """Return how the answer ends, as it is decided now."""
+    error = state.error
+    return AnswerResult(
         **{name: getattr(state, name) for name in _AS_DECIDED},
-        error=state.error.code if state.error else "",
-        retry_after=state.error.retry_after if state.error else None,
+        error=error.code if error else "",
+        retry_after=error.retry_after if error else None,
     )
-    return msgspec.msgpack.encode(decided)
 
 
 def state_of(outcome: bytes) -> AnswerState:
@@ -293,80 +272,16 @@ def state_of(outcome: bytes) -> AnswerState:
     Raises:
         msgspec.MsgspecError: another release wrote the outcome, and this one cannot read it.
     """
-    decided = msgspec.msgpack.decode(outcome, type=Outcome)
+    result = msgspec.msgpack.decode(outcome, type=AnswerResult)
     return AnswerState(
-        **{name: getattr(decided, name) for name in _AS_DECIDED},
-        error=error_of(decided.error, retry_after=decided.retry_after) if decided.error else None,
-    )
-
-
-def audit_opened(turn: Turn, versions: Versions, *, answer: AnswerMode | None, at: float) -> AuditOpened:
-    """Return the audit record that is written before any model is called."""
-    history = len(turn.prompt.before) - 1  # the system message is none of the history
-    return AuditOpened(
-        answer_id=turn.answer_id,
-        tenant=turn.who.tenant,
-        sub=turn.who.sub,
-        conversation_id=turn.conversation.id,
-        question=turn.screened.text,
-        passages=tuple((h.passage.document_id, h.passage.version, h.passage.n) for h in turn.found.hits),
-        groups=tuple(sorted(turn.who.groups)),
-        as_of=turn.found.as_of,
-        model=versions.model,
-        prompt_version=versions.prompt,
-        index_version=turn.found.collection or versions.index,
-        embedder=versions.embedder,
-        sampling=msgspec.json.encode(turn.sampling).decode(),
-        grounding=answer or "",
-        at=at,
-        question_id=turn.question_id,
-        parent_id=turn.parent_id,
-        history=history,
-        brought=min(history, turn.brought),
-        canned_reply=turn.reply or "",
-        passage_hashes=tuple(passage_hash(h.passage) for h in turn.found.hits),
-        prompts=tuple(map(messages_json, (turn.prompt.answer, *turn.prompt.probes))),
+        **{name: getattr(result, name) for name in _AS_DECIDED},
+        error=error_of(result.error, retry_after=result.retry_after) if result.error else None,
     )
 
 
 def messages_json(chat: Chat) -> str:
     """Return the messages of a prompt as the audit hashes them."""
     return msgspec.json.encode(chat.messages).decode()
-
-
-def audit_closed(turn: Turn, state: AnswerState, *, model_text: str, at: float) -> AuditClosed:
-    """Return the audit record that is written when the answer has ended; `model_text` is before the checks."""
-    return AuditClosed(
-        answer_id=turn.answer_id,
-        tenant=turn.who.tenant,
-        usage=state.usage,
-        finish_reason=None if state.error else state.finish_reason,
-        error=state.error.code if state.error else None,
-        grounded=state.grounded,
-        at=at,
-        models=state.models,
-        degradation_level=state.degradation_level or "",
-        cached_answer_id=state.cached_answer_id,
-        text=state.text,
-        model_text=model_text,
-        unpaid_tokens=state.unpaid_tokens,
-        probes=state.probes,
-        repair=state.choice.shares if state.choice else (),
-        repair_prompt=state.choice.prompt if state.choice else "",
-    )
-
-
-def accepted(turn: Turn, versions: Versions) -> Accepted:
-    """Return the first event of the stream."""
-    return Accepted(
-        answer_id=turn.answer_id,
-        conversation_id=turn.conversation.id,
-        question_id=turn.question_id,
-        model=versions.model,
-        prompt_version=versions.prompt,
-        trace_id=turn.trace_id,
-        understood_as=turn.found.standalone,
-    )
 
 
 def sources(turn: Turn) -> Sources:
@@ -414,15 +329,6 @@ def may_be_cached(turn: Turn) -> bool:
     return turn.is_first and turn.reply is None and not turn.screened.masked
 
 
-def to_be_cached(turn: Turn, state: AnswerState, *, model: str, at: float) -> CachedAnswer | None:
-    """Return the answer for the cache where it is complete, grounded and by `model`, the primary one, alone."""
-    complete = state.error is None and state.finish_reason is FinishReason.STOP and state.withheld == 0
-    if not (may_be_cached(turn) and complete and state.grounded and state.models == (model,)):
-        return None
-    citations = tuple(event for event in state.shown if isinstance(event, Citation))
-    return CachedAnswer(answer_id=turn.answer_id, text=state.text, citations=citations, at=at, quoted=state.quoted)
-
-
 def question_message(turn: Turn, *, at: float) -> StoredMessage:
     """Return the question for the history: masked, and with the time at which it was asked first."""
     first_asked = [message.at for message in turn.conversation.messages if message.id == turn.question_id]
@@ -436,66 +342,4 @@ def question_message(turn: Turn, *, at: float) -> StoredMessage:
         refused=turn.reply if turn.reply in OF_THE_QUESTION else "",
         context=turn.context,
         standalone=turn.found.standalone,
-    )
-
-
-def answer_message(turn: Turn, state: AnswerState, *, at: float) -> StoredMessage:
-    """Return the answer for the history."""
-    return StoredMessage(
-        id=turn.answer_id,
-        parent_id=turn.question_id,
-        role="assistant",
-        text=state.text,
-        at=at,
-        answer_id=turn.answer_id,
-        sources=sources(turn).items,
-        passages=passage_refs(turn),
-        citations=tuple(event for event in state.shown if isinstance(event, Citation)),
-        related=tuple(item for event in state.shown if isinstance(event, Related) for item in event.items),
-        notices=(*turn.notices, *(event for event in state.shown if isinstance(event, Notice))),
-        finish_reason="error" if state.error else state.finish_reason,
-        grounded=state.grounded and state.quoted,
-    )
-
-
-def last_event(turn: Turn, state: AnswerState, limits: Limits | None, bank: Bank) -> Event:
-    """Return the event that ends the stream; where it is an error it names a person of the customer's bank.
-
-    It counts no cached tokens: customers of a tenant share a prefix cache, and the count would tell one of them what
-    another has asked (docs/decisions/0021).
-    """
-    if state.error is None:
-        usage = msgspec.structs.replace(state.usage, cached_tokens=0)
-        return Done(
-            finish_reason=state.finish_reason,
-            usage=usage,
-            grounded=state.grounded and state.quoted,
-            quoted=state.quoted,
-            written=state.grounded and not state.quoted,
-            limits=limits,
-        )
-    return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, bank))
-
-
-def outcome_label(state: AnswerState) -> str:
-    """Return how the answer ended, as it is counted: a hand-off for want of a store or a model is an error of ours."""
-    if state.error or (state.missing and not state.quoted):
-        return f"error_{state.error.code if state.error else state.missing}"
-    return QUOTED if state.missing else state.finish_reason.value
-
-
-def turn_finished(turn: Turn, state: AnswerState, *, now: float) -> TurnFinished:
-    """Return the record of the turn for hooks; `now` is on the monotonic clock, in seconds."""
-    return TurnFinished(
-        outcome=outcome_label(state),
-        language=turn.language,
-        grounded=state.grounded,
-        seconds=now - turn.opened_at,
-        first_token_seconds=None if state.first_token_at is None else state.first_token_at - turn.opened_at,
-        usage=state.usage,
-        unpaid_tokens=state.unpaid_tokens,
-        withheld=state.withheld,
-        citations=sum(isinstance(event, Citation) for event in state.shown),
-        related=any(isinstance(event, Related) for event in state.shown),
-        degradation_level=state.degradation_level,
     )

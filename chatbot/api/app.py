@@ -1,5 +1,7 @@
 """The chat API as an ASGI application over the services that it is given."""
 
+import asyncio
+import signal
 from contextlib import suppress
 
 import anyio
@@ -9,7 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatbot.api import FORMATS, ROUTERS, LocalSigner, demo_router, headers_now, install_problems
+from chatbot.api.local_identity import LocalSigner
+from chatbot.api.problems import install_problems
+from chatbot.api.rate_limit_headers import headers_now
+from chatbot.api.routes import ROUTERS
+from chatbot.api.routes.demo import demo_router
+from chatbot.api.routes.openai import FORMATS
 from chatbot.errors import StoreUnavailable
 from chatbot.limits import Caller, Ledger
 from chatbot.models import Models
@@ -99,7 +106,7 @@ def create_app(
             Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
             *([Middleware(AdminListener, port=admin_port)] if admin_port is not None else []),
         ],
-        # One span a request and none an event: the spans of an answer are made in chatbot.turn and chatbot.models.
+        # One span a request and none an event: the spans of an answer are made in chatbot.turns and chatbot.models.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
     add_response_headers(app, _HEADERS, more=rate_limits(services.ledger, services.models))
@@ -132,3 +139,30 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
             await services.answers.hand_over()
             await services.deferred.retry()
         services.deferred.give_up()
+
+
+async def until_told(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:
+    """Wait for SIGTERM or SIGINT, then drain for at most `drain_seconds`; a second signal ends the drain.
+
+    Questions are refused for at least `refuse_seconds`, so that the listener is still there when a load balancer that
+    has not asked `/readyz` since sends a request.
+    """
+    loop, stopping, hurrying = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurrying if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await stopping.wait()
+    async with anyio.create_task_group() as tasks:
+
+        async def hurry() -> None:
+            await hurrying.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(hurry)
+        async with anyio.create_task_group() as refusing:
+            refusing.start_soon(anyio.sleep, refuse_seconds)
+            await drain(app, seconds=drain_seconds)
+        tasks.cancel_scope.cancel()

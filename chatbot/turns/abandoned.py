@@ -14,8 +14,10 @@ import structlog
 
 from chatbot.audit import Audit, AuditClosed, AuditRow
 from chatbot.errors import AuditUnavailable, ChatError, StoreUnavailable
-from chatbot.events import Done, Event, Failed, Token, Usage
+from chatbot.events import Done, Event, Failed
+from chatbot.records import AnswerResult
 from chatbot.streams import AnswerId, AnswerLog
+from chatbot.turns.state import text_of
 
 log = structlog.get_logger(__name__)
 
@@ -90,15 +92,8 @@ class AbandonedOpenings:
 def closing(row: AuditRow, events: Sequence[Event], *, at: float) -> AuditClosed:
     """Return the closing of an opening: what its log says that the customer has read, else an error."""
     last = events[-1] if events else None
-    done = last if isinstance(last, Done) else None
-    error = last.code if isinstance(last, Failed) else ChatError.code
-    return AuditClosed(
-        answer_id=row.answer_id,
-        tenant=row.tenant,
-        usage=done.usage if done else Usage(),
-        finish_reason=done.finish_reason if done else None,
-        error=None if done else error,
-        grounded=done.grounded if done else False,
-        at=at,
-        text="".join(event.text for event in events if isinstance(event, Token)),
-    )
+    if isinstance(last, Done):
+        result = AnswerResult(finish_reason=last.finish_reason, usage=last.usage, grounded=last.grounded)
+    else:
+        result = AnswerResult(error=last.code if isinstance(last, Failed) else ChatError.code)
+    return AuditClosed(answer_id=row.answer_id, tenant=row.tenant, result=result, at=at, text=text_of(events))

@@ -1,6 +1,6 @@
-"""Continuing an answer whose writer died: the turn of its checkpoint, the tokens in its log, and `turn.py` once more.
+"""Continuing an answer whose writer died: the turn of its checkpoint, the tokens in its log, and `answer` once more.
 
-Before the first token the model is asked anew; after it, the model goes on from the next token. An answer that must
+Before the first token the model is asked again; after it, the model goes on from the next token. An answer that must
 not go on (cancelled, abandoned, revoked, or taken over too often) is ended. One whose outcome was decided is only
 finished: it may be settled and recorded already.
 """
@@ -11,14 +11,14 @@ from dataclasses import replace
 import msgspec
 import structlog
 
-from chatbot.answering import Answering
 from chatbot.errors import ChatError, failed
 from chatbot.events import Unknown
 from chatbot.questions import CannedReply
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer, TakenOver
-from chatbot.transcript import AnswerState, state_of, turn_of
-from chatbot.turn import answer, finish
+from chatbot.turns.answering import Answering, answer
+from chatbot.turns.closing import finish
+from chatbot.turns.state import AnswerState, state_of, turn_of
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
         return
     turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.found.as_of))
     if decided := outcome_of(taken):
-        await finish(Answering(turn, live, decided, services))
+        await finish(turn, live, decided, services)
         return
     answering = Answering.of(turn, live, services)
     revoked = turn.reply is None and answering.revoked()
@@ -66,4 +66,4 @@ async def end(answering: Answering, *, cancelled: bool) -> None:
             answering.show_canned_reply(CannedReply.EMERGENCY)
         else:
             answering.state.error = ChatError()
-    await finish(answering)
+    await finish(answering.turn, answering.live, answering.state, answering.services)

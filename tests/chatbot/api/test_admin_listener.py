@@ -4,7 +4,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from chatbot.app import AdminListener
+from chatbot.api.app import AdminListener
 
 ADMIN_PORT = 8010
 

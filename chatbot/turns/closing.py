@@ -1,0 +1,200 @@
+"""The end of an answer, however it came: `finish` settles, records and then puts the last event.
+
+It runs once, shielded, and the last event is put after everything is settled, so that a quick customer finds the
+history written.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import anyio
+import msgspec
+import structlog
+
+from chatbot.audit import AuditClosed
+from chatbot.conversations import CachedAnswer, Owner, StoredMessage
+from chatbot.errors import AuditUnavailable, ChatError, failed
+from chatbot.events import Citation, Done, Event, FinishReason, Limits, Notice, Related
+from chatbot.models import read_output
+from chatbot.questions import handoff
+from chatbot.records import AnswerResult, TurnFinished
+from chatbot.services import Services
+from chatbot.streams import LiveAnswer
+from chatbot.turns.state import (
+    AnswerState,
+    Turn,
+    basis,
+    may_be_cached,
+    passage_refs,
+    question_message,
+    result_of,
+    sources,
+    text_of,
+)
+from knowledge.bank import Bank
+from telemetry.supervision import contained
+
+log = structlog.get_logger(__name__)
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAnswer:
+    """An answer that has ended: its turn, how it did, and what its customer has read."""
+
+    turn: Turn
+    result: AnswerResult
+    shown: tuple[Event, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The answer's text as it was shown."""
+        return text_of(self.shown)
+
+    def only(self, kind: type[E]) -> tuple[E, ...]:
+        """Return the events of one kind that were shown."""
+        return tuple(event for event in self.shown if isinstance(event, kind))
+
+
+async def abandon(turn: Turn, services: Services) -> None:
+    """Give back what was reserved for an answer that will not be given, and close its audit record if it was opened."""
+    unanswered = EndedAnswer(turn, AnswerResult(error=AuditUnavailable.code))
+    services.audit.abandon(audit_closed(unanswered, model_text="", at=services.now()))
+    await settle(unanswered, services)
+
+
+async def finish(turn: Turn, live: LiveAnswer, state: AnswerState, services: Services) -> None:
+    """Settle, write the history, close the audit record, call the hooks, and only then put the last event.
+
+    None of it where another replica writes the answer by now.
+    """
+    with anyio.CancelScope(shield=True):
+        if not await live.confirm_ownership(msgspec.msgpack.encode(result_of(state))):
+            return
+        state.as_published(turn, live.published, broken=live.stage == "broken")
+        ended = EndedAnswer(turn, result_of(state), tuple(state.shown))
+        limits = await settle(ended, services)
+        await remember_answer(ended, services)
+    with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):
+        await keep_for_later(ended, services)
+        await close_audit(ended, read_output(live.output).text, services)
+    if scope.cancelled_caught:
+        log.error("finish_timed_out", answer_id=turn.answer_id)
+    run_hooks(ended, state.first_token_at, services)
+    live.put(last_event(ended, state.error, limits, services.banks.of(turn.who.tenant)))
+
+
+async def settle(ended: EndedAnswer, services: Services) -> Limits | None:
+    """Charge what was used, once, now or later; return what the caller has left, if the ledger can be asked."""
+    settlement = partial(services.ledger.settle, ended.turn.reservation, ended.result.usage)
+    return await services.deferred.write("settlement", settlement)
+
+
+async def remember_answer(ended: EndedAnswer, services: Services) -> None:
+    """Append the answer to the history, now or later, unless the customer was told that the history is not kept.
+
+    Its question comes with it: Redis may have forgotten that, and the conversation, in a failover.
+    """
+    turn, now = ended.turn, services.now()
+    if not turn.kept:
+        return
+    messages = [question_message(turn, at=turn.found.as_of), answer_message(ended, at=now)]
+    owner = Owner(turn.who.tenant, turn.who.sub)
+    append = partial(services.history.append, owner, turn.conversation.id, messages, now=now)
+    await services.deferred.write("history", append)
+
+
+async def keep_for_later(ended: EndedAnswer, services: Services) -> None:
+    """Cache a complete, grounded answer by the primary model alone for an outage of the models."""
+    turn, result = ended.turn, ended.result
+    complete = not result.error and result.finish_reason is FinishReason.STOP and result.withheld == 0
+    if may_be_cached(turn) and complete and result.grounded and result.models == (services.models.model,):
+        cached = CachedAnswer(
+            answer_id=turn.answer_id,
+            text=ended.text,
+            citations=ended.only(Citation),
+            at=services.now(),
+            result=msgspec.structs.replace(result, choice=None),  # its prompt holds the question
+        )
+        await services.answer_cache.keep(basis(turn, services.versions), cached)
+
+
+async def close_audit(ended: EndedAnswer, model_text: str, services: Services) -> None:
+    """Close the audit record; `chatbot audit verify` finds one that stays open."""
+    try:
+        await services.audit.close(audit_closed(ended, model_text=model_text, at=services.now()))
+    except AuditUnavailable:
+        log.exception("audit_not_closed", answer_id=ended.turn.answer_id)
+
+
+def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Services) -> None:
+    """Call every hook with the record of the turn, whatever another one raises."""
+    turn = ended.turn
+    finished = TurnFinished(
+        result=ended.result,
+        language=turn.language,
+        seconds=time.monotonic() - turn.opened_at,
+        first_token_seconds=None if first_token_at is None else first_token_at - turn.opened_at,
+        citations=len(ended.only(Citation)),
+        related=bool(ended.only(Related)),
+    )
+    for hook in services.on_turn_finished:
+        with contained("hook"):
+            hook(finished)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def audit_closed(ended: EndedAnswer, *, model_text: str, at: float) -> AuditClosed:
+    """Return the audit record that is written when the answer has ended; `model_text` is before the checks."""
+    turn = ended.turn
+    return AuditClosed(
+        answer_id=turn.answer_id,
+        tenant=turn.who.tenant,
+        result=ended.result,
+        at=at,
+        text=ended.text,
+        model_text=model_text,
+    )
+
+
+def answer_message(ended: EndedAnswer, *, at: float) -> StoredMessage:
+    """Return the answer for the history."""
+    turn, result = ended.turn, ended.result
+    return StoredMessage(
+        id=turn.answer_id,
+        parent_id=turn.question_id,
+        role="assistant",
+        text=ended.text,
+        at=at,
+        answer_id=turn.answer_id,
+        sources=sources(turn).items,
+        passages=passage_refs(turn),
+        citations=ended.only(Citation),
+        related=tuple(item for event in ended.only(Related) for item in event.items),
+        notices=(*turn.notices, *ended.only(Notice)),
+        finish_reason="error" if result.error else result.finish_reason,
+        grounded=result.grounded and result.quoted,
+    )
+
+
+def last_event(ended: EndedAnswer, error: ChatError | None, limits: Limits | None, bank: Bank) -> Event:
+    """Return the event that ends the stream; where it is an error it names a person of the customer's bank.
+
+    It counts no cached tokens: customers of a tenant share a prefix cache, and the count would tell one of them what
+    another has asked (docs/decisions/0021).
+    """
+    turn, result = ended.turn, ended.result
+    if error is not None:
+        return failed(error, trace_id=turn.trace_id, handoff=handoff(turn.language, bank))
+    return Done(
+        finish_reason=result.finish_reason,
+        usage=msgspec.structs.replace(result.usage, cached_tokens=0),
+        grounded=result.grounded and result.quoted,
+        quoted=result.quoted,
+        written=result.grounded and not result.quoted,
+        limits=limits,
+    )

@@ -1,0 +1,262 @@
+"""Before the first byte: `open_turn` decides everything that may still refuse, reserves tokens and opens the audit row.
+
+What it raises becomes a status.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from uuid import uuid4
+
+import anyio
+import msgspec
+import structlog
+
+from chatbot import answerability
+from chatbot.audit import AuditOpened, Versions, passage_hash
+from chatbot.chat import Message
+from chatbot.conversations import Conversation, HistoryMessage, Owner, StoredMessage, path_to, repeatable, window
+from chatbot.errors import IndexUnavailable, NotFound, StoreUnavailable
+from chatbot.events import NoticeCode, PassageRef
+from chatbot.limits import Caller
+from chatbot.notices import notice
+from chatbot.prompt import Prompt, PromptBuilder
+from chatbot.questions import CannedReply, Verdict
+from chatbot.retrieval import SearchResult
+from chatbot.screener import Screening
+from chatbot.services import Services
+from chatbot.streams import AnswerId
+from chatbot.turns.closing import abandon
+from chatbot.turns.state import Question, Turn, is_over, may_not_answer, messages_json, question_message
+from knowledge.access import Access
+from knowledge.bank import Bank
+from knowledge.identity import Principal
+from knowledge.passage import Language, language_in
+from knowledge.profiles import AnswerMode
+from knowledge.withdrawals import Withdrawals
+from telemetry.setup import current_trace_id
+
+log = structlog.get_logger(__name__)
+
+
+_CHARACTERS_PER_TOKEN = 20
+"""More than a token of text has: what is read beyond the prompt's window takes the place of messages left out."""
+
+
+async def open_turn(question: Question, who: Principal, services: Services) -> Turn:
+    """Decide everything that may still refuse, reserve tokens and open the audit record.
+
+    Raises:
+        ChatError: the refusal, with its status; nothing is reserved or recorded then.
+    """
+    owner, settings = Owner(who.tenant, who.sub), services.settings
+    caller = Caller.of(who, services.models.model)
+    services.ledger.count_request(caller)
+    conversation = await load_conversation(question, owner, services)
+    bank = services.banks.of(who.tenant)
+    screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
+    screened = screening.question
+    branch = branch_of(conversation, question)
+    repeated = repeatable(branch, partial(was_withdrawn, who.tenant, services.withdrawals))
+    earlier: list[HistoryMessage] = [*repeated, *screening.earlier]
+    result, canned_reply = await retrieve(screening, earlier, who, services)
+    # A question that is understood alone needs no message before it.
+    budget = 0 if result.standalone else settings.history_tokens
+    in_prompt = window(earlier, services.models.counter.count, budget)
+    language = language_in([*(message.text for message in in_prompt if message.role == "user"), screened.text])
+    prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, bank, services.prompts)
+    if canned_reply is None:
+        counted = await services.models.counted(prompt.answer, conversation_id=conversation.id)
+        prompt = replace(prompt, tokens=counted.tokens)
+    max_answer_tokens = settings.answer_tokens(question.max_answer_tokens)
+    thinking_tokens = settings.thinking_tokens if services.models.think else 0
+    answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, max_answer_tokens + thinking_tokens)
+    reservation = await services.ledger.reserve(
+        caller,
+        prompt_tokens=0 if canned_reply else prompt.tokens,
+        answer_tokens=answer_tokens,
+        lease_seconds=settings.longest_answer,
+    )
+    turn = Turn(
+        answer_id=AnswerId(uuid4().hex),
+        question_id=question.id or uuid4().hex,
+        conversation=conversation,
+        parent_id=branch[-1].id if branch else None,
+        who=who,
+        screened=screened,
+        language=language,
+        found=result,
+        prompt=prompt,
+        reply=canned_reply,
+        reservation=reservation,
+        max_answer_tokens=max_answer_tokens,
+        thinking_tokens=thinking_tokens,
+        temperature=settings.again_temperature if question.id else settings.temperature,
+        notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
+        trace_id=current_trace_id(),
+        opened_at=time.monotonic(),
+        is_first=not earlier and question.id is None,
+        brought=len(screening.earlier),
+        context=tuple(message.id for message in repeated if message in in_prompt),
+        shown_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
+    )
+    try:
+        kept = await record_opening(turn, services)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await abandon(turn, services)
+        raise
+    return turn if kept else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
+
+
+async def load_conversation(question: Question, owner: Owner, services: Services) -> Conversation:
+    """Return the conversation that the question continues, or a new one; without Redis an empty one.
+
+    Of a long one only as much is read as the prompt may take.
+
+    Raises:
+        NotFound: there is no such conversation, or it belongs to another customer.
+        RateLimited, Overloaded: the customer has read too much, or too much is read at once.
+    """
+    conversation_id, now = question.conversation_id, services.now()
+    if conversation_id is None:
+        return Conversation.new(services.conversation_ids.new(owner, now=now), now=now)
+    enough = partial(holds_branch, question, characters=_CHARACTERS_PER_TOKEN * services.settings.history_tokens)
+    try:
+        if services.conversation_ids.may_begin(owner, conversation_id, now=now):  # its first question was not kept
+            return await services.history.load_or_begin(owner, conversation_id, now=now, enough=enough)
+        return await services.history.load(owner, conversation_id, enough=enough)
+    except StoreUnavailable:
+        return Conversation.new(conversation_id, now=now)
+
+
+def holds_branch(question: Question, messages: Sequence[StoredMessage], *, characters: int) -> bool:
+    """Return whether the messages hold so many characters of what leads to the question."""
+    parent_id = question.parent_id or next((m.id for m in reversed(messages) if m.role == "assistant"), None)
+    return sum(len(message.text) for message in path_to(messages, parent_id)) >= characters
+
+
+def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMessage, ...]:
+    """Return the messages that lead to the question: up to its parent, or to the newest answer.
+
+    A question whose answer still runs is no parent: a question asked meanwhile begins a branch beside it.
+
+    Raises:
+        NotFound: the conversation has no such parent.
+    """
+    answers = [message.id for message in conversation.messages if message.role == "assistant"]
+    newest = answers[-1] if answers and question.id is None else None
+    branch = path_to(conversation.messages, question.parent_id or newest)
+    asked_before = question.id is not None or not conversation.messages  # then nothing older need be kept
+    if question.parent_id is not None and not branch and not asked_before:
+        raise NotFound("the conversation has no such message")
+    return branch
+
+
+def was_withdrawn(tenant: str, withdrawals: Withdrawals, passage: PassageRef) -> bool:
+    """Return whether a passage of an earlier answer is withdrawn by now."""
+    return withdrawals.withdrawn(tenant, passage.document_id, passage.version)
+
+
+async def retrieve(
+    screening: Screening, earlier: Sequence[HistoryMessage], who: Principal, services: Services
+) -> tuple[SearchResult, CannedReply | None]:
+    """Return the passages that the caller may read, and the canned reply where no answer should be tried."""
+    now, withdrawals, screened = services.now(), services.withdrawals, screening.question
+    nothing = SearchResult(hits=(), as_of=now)
+    if may_not_answer(withdrawals, who.tenant):
+        return nothing, CannedReply.EMERGENCY
+    if screened.verdict is not Verdict.OK:
+        return nothing, CannedReply(screened.verdict)
+    if screening.topic is not None:
+        return nothing, CannedReply(screening.topic)
+    access = Access(tenant=who.tenant, groups=who.groups, as_of=now)
+    try:
+        result = await services.retrieval.search(screened.text, earlier=earlier_questions(earlier), access=access)
+    except IndexUnavailable:
+        log.warning("index_unavailable")
+        return nothing, CannedReply.UNAVAILABLE
+    # The index, or a node of it that was away, may hear of an end later than the table that every replica reads.
+    hits = tuple(hit for hit in result.hits if not is_over(hit.passage, withdrawals, now=services.now()))
+    result = msgspec.structs.replace(result, hits=hits)
+    if answerability.nothing_near(hits, services.answerability()):
+        return result, CannedReply.CANNOT_VERIFY
+    return result, None
+
+
+def build_prompt(
+    question: str,
+    earlier: Sequence[HistoryMessage],
+    result: SearchResult,
+    language: Language,
+    bank: Bank,
+    prompts: PromptBuilder,
+) -> Prompt:
+    """Return the prompt of a question to the bank, with these earlier messages."""
+    return prompts.build(
+        question,
+        bank=bank.name(language),
+        history=[Message(message.role, message.text) for message in earlier],
+        passages=[hit.passage for hit in result.hits],
+        language=language,
+    )
+
+
+async def record_opening(turn: Turn, services: Services) -> bool:
+    """Make the audit record and the question durable before any model is called; return whether the history keeps it.
+
+    A question that is answered again is appended again, under its id: the message names the answer that runs now.
+
+    Raises:
+        AuditUnavailable: no answer goes unaudited.
+    """
+    settings = services.settings
+    await services.audit.open(audit_opened(turn, services.versions, answer=settings.answer, at=services.now()))
+    owner, question = Owner(turn.who.tenant, turn.who.sub), question_message(turn, at=services.now())
+    # Shielded: once the history may have the question, its answer is given.
+    with anyio.CancelScope(shield=True):
+        try:
+            await services.history.append(owner, turn.conversation.id, [question], now=services.now())
+        except StoreUnavailable as exc:  # the answer goes on without it
+            log.warning("history_unavailable", answer_id=turn.answer_id)
+            return exc.may_be_executed  # then `remember_answer` appends the question, if need be, with its answer
+    return True
+
+
+def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[str]:
+    """Return the customer's questions, oldest first, as they were understood."""
+    return [
+        (message.standalone if isinstance(message, StoredMessage) else "") or message.text
+        for message in earlier
+        if message.role == "user"
+    ]
+
+
+def audit_opened(turn: Turn, versions: Versions, *, answer: AnswerMode | None, at: float) -> AuditOpened:
+    """Return the audit record that is written before any model is called."""
+    history = len(turn.prompt.before) - 1  # the system message is none of the history
+    return AuditOpened(
+        answer_id=turn.answer_id,
+        tenant=turn.who.tenant,
+        sub=turn.who.sub,
+        conversation_id=turn.conversation.id,
+        question=turn.screened.text,
+        passages=tuple((h.passage.document_id, h.passage.version, h.passage.n) for h in turn.found.hits),
+        groups=tuple(sorted(turn.who.groups)),
+        as_of=turn.found.as_of,
+        model=versions.model,
+        prompt_version=versions.prompt,
+        index_version=turn.found.collection or versions.index,
+        embedder=versions.embedder,
+        sampling=msgspec.json.encode(turn.sampling).decode(),
+        grounding=answer or "",
+        at=at,
+        question_id=turn.question_id,
+        parent_id=turn.parent_id,
+        history=history,
+        brought=min(history, turn.brought),
+        canned_reply=turn.reply or "",
+        passage_hashes=tuple(passage_hash(h.passage) for h in turn.found.hits),
+        prompts=tuple(map(messages_json, (turn.prompt.answer, *turn.prompt.probes))),
+    )

@@ -1,0 +1,81 @@
+"""Answers with the bank's own words: ranked units of the passages; where they are close a model chooses (pure).
+
+The ranking decides where its lead is clear; without a model that reads fast the first two units are quoted
+(docs/decisions/0029).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+from opentelemetry import trace
+
+from chatbot.chat import Chat, Message
+from chatbot.prompt import PromptBuilder
+from chatbot.quotes import Candidate, QuotedAnswer, introduced, rank
+from chatbot.turns.state import Turn, messages_json
+from knowledge.passage import Language, Passage
+
+log = structlog.get_logger(__name__)
+tracer = trace.get_tracer(__name__)
+
+
+CHOSEN_FROM: Final = 3
+"""Units among which a model chooses."""
+_LONGEST_EXCERPT: Final = 300
+"""Characters of a unit that the model reads to choose it."""
+_MOST_SECONDS: Final = 1.0
+"""How long a choice may take: a small model on a CPU chooses no better than the ranking, and takes fifteen seconds."""
+_SECOND: Final = 0.4
+"""Probability from which on a second unit is quoted too: the question asks two things, or both state the answer."""
+
+
+def ranked_units(turn: Turn) -> tuple[Candidate, ...]:
+    """Return what the passages of an answer state, the likeliest answer to the question first."""
+    return rank(turn.question, turn.found.hits[: turn.prompt.passages], turn.language, turn.shown_before)
+
+
+def quoted_answer(chosen: Sequence[Candidate], turn: Turn, *, certain: bool) -> QuotedAnswer:
+    """Return the answer that quotes these units."""
+    return introduced(chosen, turn.prompt_passages, turn.language, certain=certain)
+
+
+def may_choose(prefill_rate: float) -> bool:
+    """Return whether a model that reads so many tokens a second reads the two prompts of a choice fast enough."""
+    prompts = 2 * CHOSEN_FROM * _LONGEST_EXCERPT  # characters, of which a token has at least one
+    return prompts / prefill_rate <= _MOST_SECONDS
+
+
+def chosen_units(ranked: Sequence[Candidate], shares: Sequence[float]) -> tuple[Candidate, ...]:
+    """Return the likeliest unit, and the second where it is nearly as likely."""
+    order = sorted(range(len(ranked)), key=lambda at: -shares[at])
+    return tuple(ranked[at] for place, at in enumerate(order[:2]) if place == 0 or shares[at] >= _SECOND)
+
+
+def choice_prompts(
+    ranked: Sequence[Candidate],
+    prompts: PromptBuilder,
+    *,
+    question: str,
+    before: Sequence[Message],
+    passages: Sequence[Passage],
+    language: Language,
+) -> tuple[Chat, Chat]:
+    """Return the prompts that ask for the number of a unit, in the order of the ranking and in the opposite one."""
+    excerpts = [replace(passages[unit.n - 1], text=unit.text[:_LONGEST_EXCERPT]) for unit in ranked]
+    first, second = (
+        prompts.repair(question, before=before, excerpts=ordered, language=language)
+        for ordered in (excerpts, excerpts[::-1])
+    )
+    return first, second
+
+
+def in_ranked_order(choices: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Return the model's choices by the ranking: the second was asked in the opposite order."""
+    return [choices[0], *(choice[::-1] for choice in choices[1:])]
+
+
+def prompts_json(prompts: Sequence[Chat]) -> str:
+    """Return the messages of a choice's prompts as the audit hashes them."""
+    return "".join(map(messages_json, prompts))
