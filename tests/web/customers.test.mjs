@@ -19,12 +19,12 @@ test("a reply of the bank is followed by no sentence about how the answer ended"
 });
 
 test("a server that is away is not said to be the customer's connection", () => {
-  const said = (onLine) => {
+  const keyOf = (onLine) => {
     Object.defineProperty(globalThis, "navigator", { value: { onLine }, configurable: true });
-    return troubleOf(new ConnectionLost()).said;
+    return troubleOf(new ConnectionLost()).key;
   };
-  assert.equal(said(true), "error_unreachable");
-  assert.equal(said(false), "error_network");
+  assert.equal(keyOf(true), "trouble_network");
+  assert.equal(keyOf(false), "trouble_network_offline");
 });
 
 test("other sections of the cited documents are suggested, each once and three at most", () => {

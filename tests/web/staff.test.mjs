@@ -215,7 +215,7 @@ test("every text that the page names exists, and every text is used", () => {
   const sources = readdirSync(WEB).filter((name) => /\.(js|html)$/.test(name) && name !== "texts.js");
   const code = sources.map((name) => readFileSync(new URL(name, WEB), "utf8")).join("\n");
   for (const [, key] of code.matchAll(/data-i18n(?:-label|-alt)?="(\w+)"/g)) assert.ok(known(key), key);
-  const wire = new Set(["api.js", "intake.js", "trouble.js"]); // they hold names of the server's, too
+  const wire = new Set(["api.js", "staff_api.js", "intake.js", "trouble.js"]); // they hold names of the server's, too
   const spoken = sources.filter((name) => name.endsWith(".js") && !wire.has(name)).map((name) => readFileSync(new URL(name, WEB), "utf8"));
   for (const [, key] of spoken.join("\n").matchAll(/"([a-z]+(?:_[a-z0-9]+)+)"/g)) assert.ok(known(key), key);
   const built = /^(state|reason|trouble|finding|file|place|left_out)_/; // put together from what the server says

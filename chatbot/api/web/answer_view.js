@@ -206,7 +206,7 @@ export class AnswerView {
   #document(passages) {
     const [{ title, document_id: id, effective_from: from }] = passages;
     const name = el("span", { class: "title", lang: languageOf(title || id) }, title || id);
-    const date = from ? say(el("span", { class: "muted" }), "source_from", { date: { date: from } }) : "";
+    const date = from ? say(el("span", { class: "muted" }), "source_from", { date: { day: from } }) : "";
     return el("li", { class: "document" }, el("p", {}, name, " ", date), ...passages.map((passage) => this.#passage(passage)));
   }
 
@@ -245,6 +245,6 @@ export function showUnderstanding(question, understoodAs) {
 /** Return a question as the customer wrote it; `turns` is the way to what was asked in its place. */
 export function questionView(text, at, turns = null) {
   const who = say(el("h2", { class: "who visually-hidden" }), "you");
-  const time = at ? sayMoment(el("span", { class: "at muted" }), { at }) : null;
+  const time = at ? sayMoment(el("span", { class: "at muted" }), { moment: at }) : null;
   return el("article", { class: "asked" }, who, el("p", { lang: languageOf(text) }, text), time, turns);
 }

@@ -1,16 +1,18 @@
 // The customers' page: puts its parts together, signs in, and opens the conversation that the address names.
 
 import { Announcer } from "./announcer.js";
-import { Api, Problem, TokenNeeded } from "./api.js";
+import { Problem, TokenNeeded } from "./api.js";
+import { BANK } from "./bank.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { ConversationList } from "./conversation_list.js";
+import { Api } from "./customer_api.js";
 import { byId, el } from "./dom.js";
-import { offeredQuestions, preferredLanguage, remember, remembered, say, setLanguage, t } from "./i18n.js";
+import { preferredLanguage, remember, remembered, say, setLanguage, t } from "./i18n.js";
 import { PassagePanel } from "./passage_panel.js";
 import { LogScroll } from "./scroll.js";
 import { badEnding, signOutEverywhere, signsInAtProvider, wireSignIn } from "./session.js";
-import { troubleOf, troubleView } from "./trouble.js";
+import { troubleView } from "./trouble_box.js";
 
 const CUSTOMER = "bank.customer";
 
@@ -181,7 +183,7 @@ function addressed() {
 }
 
 function showTrouble(error, retry) {
-  const box = troubleView(troubleOf(error), { retry, startOver: startNew });
+  const box = troubleView(error, { retry, startOver: startNew });
   box.setAttribute("role", "alert");
   byId("messages").replaceChildren(box);
 }
@@ -191,7 +193,8 @@ function chooseLanguage(language) {
   for (const button of document.querySelectorAll("[data-language]")) {
     button.setAttribute("aria-pressed", String(button.dataset.language === language));
   }
-  const questions = offeredQuestions();
+  for (const element of document.querySelectorAll("[data-bank-name]")) element.textContent = BANK.names[language];
+  const questions = BANK.questions[language];
   byId("examples-title").hidden = questions.length === 0;
   byId("example-list").replaceChildren(...questions.map((text) => el("li", {}, exampleButton(text))));
 }

@@ -6,7 +6,8 @@ import { actionsView, turnsView } from "./answer_actions.js";
 import { AnswerView, isCutShort, noticesFor, questionView, showUnderstanding } from "./answer_view.js";
 import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "./branch.js";
 import { t } from "./i18n.js";
-import { troubleOf, troubleView } from "./trouble.js";
+import { troubleOf } from "./trouble.js";
+import { troubleView } from "./trouble_box.js";
 
 const STOP_MS = 5_000; // for the server's word that it has stopped
 
@@ -145,7 +146,7 @@ export class Chat {
       if (this.#running || this.conversationId !== from) return; // the customer went on meanwhile
       this.show(conversation, { through: id });
     } catch (error) {
-      this.#announcer.announce(t(troubleOf(error).said));
+      this.#announcer.announce(t(troubleOf(error).key));
       return;
     }
     const steps = [...this.#messages.querySelectorAll(`[data-step="${step}"]`)];
@@ -303,13 +304,12 @@ export class Chat {
       this.#hooks.tokenNeeded(unheard ? turn.text : "");
       return;
     }
-    const trouble = troubleOf(error);
-    const box = troubleView(trouble, {
+    const box = troubleView(error, {
       retry: () => this.#again(running, error),
       startOver: () => this.#hooks.startOver(turn.text),
     });
     view.fail(box);
-    this.#announcer.announce(t(trouble.said));
+    this.#announcer.announce(t(troubleOf(error).key));
   }
 
   /** Ask the same again: a refusal does not bind the key and a lost request may be joined; beside a failed answer comes another. */
@@ -340,7 +340,7 @@ export class Chat {
 }
 
 function queueText({ position, estimated_wait_ms: milliseconds }) {
-  const wait = { wait: milliseconds / 1000 };
+  const wait = { seconds: milliseconds / 1000 };
   return position > 1 ? ["queued", { ahead: position - 1, wait }] : ["queued_next", { wait }];
 }
 

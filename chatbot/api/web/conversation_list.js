@@ -80,7 +80,7 @@ export class ConversationList {
   #row({ id, title, updated_at: at }) {
     const name = title ? el("span", { class: "title" }, title) : say(el("span", { class: "title" }), "untitled");
     const open = el("button", { type: "button", class: "plain", "data-conversation": id }, name);
-    open.append(sayMoment(el("span", { class: "muted" }), { at }));
+    open.append(sayMoment(el("span", { class: "muted" }), { moment: at }));
     open.addEventListener("click", () => this.#leaveDrawer(() => this.#actions.open(id)));
     const remove = el("button", { type: "button", class: "plain bin" }, icon(BIN));
     say(remove, "delete", { title }, "i18nLabel");

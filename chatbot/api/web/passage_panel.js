@@ -112,7 +112,7 @@ function facts(passage) {
   const section = sectionWithin(passage.section, passage.title);
   if (section) add("passage_section", el("dd", { lang: languageOf(section) }, section));
   if (passage.page) add("passage_page", el("dd", {}, String(passage.page)));
-  if (passage.effective_from) add("passage_from", sayMoment(el("dd"), { date: passage.effective_from }));
+  if (passage.effective_from) add("passage_from", sayMoment(el("dd"), { day: passage.effective_from }));
   add("passage_version", say(el("dd"), "passage_version_n", { n: passage.version }));
   return list;
 }

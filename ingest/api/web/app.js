@@ -1,7 +1,7 @@
 // The staff page: puts its views together, signs in, and shows the one that the address names.
 
 import { Announcer } from "./announcer.js";
-import { Api, TokenNeeded } from "./api.js";
+import { TokenNeeded } from "./api.js";
 import { wireConfirm } from "./confirm.js";
 import { DocumentView } from "./document_view.js";
 import { DocumentsView } from "./documents_view.js";
@@ -10,9 +10,10 @@ import { preferredLanguage, say, setLanguage, setZone } from "./i18n.js";
 import { JobsView } from "./jobs_view.js";
 import { QueueView } from "./queue_view.js";
 import { ReviewView } from "./review_view.js";
+import { Api } from "./staff_api.js";
 import { badEnding, signOutEverywhere, signsInAtProvider, wireSignIn } from "./session.js";
 import { TestView } from "./test_view.js";
-import { troubleLine } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 import { UploadView } from "./upload_view.js";
 
 const FIRST = "upload";

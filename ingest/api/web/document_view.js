@@ -4,9 +4,9 @@ import { badge, button, factsOf, field, link, titleOf } from "./controls.js";
 import { askToConfirm } from "./confirm.js";
 import { isApprover, offered } from "./decisions.js";
 import { byId, el } from "./dom.js";
-import { say } from "./i18n.js";
+import { say, t } from "./i18n.js";
 import { watch } from "./intake.js";
-import { troubleLine } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 import { UploadRow } from "./upload_row.js";
 
 export class DocumentView {
@@ -130,7 +130,7 @@ export class DocumentView {
     const id = this.#id;
     const changed = await this.#tried(below, ask);
     if (!changed) return null;
-    this.#page.announcer.announce(key, { version: changed.version });
+    this.#page.announcer.announce(t(key, { version: changed.version }));
     if (id !== this.#id) return null; // another document is shown by now
     await this.#refresh();
     if (id !== this.#id) return null;

@@ -2,11 +2,11 @@
 
 import { button } from "./controls.js";
 import { byId, el } from "./dom.js";
-import { has, say } from "./i18n.js";
+import { has, say, t } from "./i18n.js";
 import { watch } from "./intake.js";
 import { PagedList } from "./list_view.js";
 import { reasonKey } from "./progress.js";
-import { troubleLine } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 import { UploadRow } from "./upload_row.js";
 
 const STATES = ["dead", "failed"];
@@ -50,7 +50,7 @@ export class JobsView {
     const progress = new UploadRow(name, null, announcer);
     try {
       await api.retry(job.job_id);
-      announcer.announce("job_sent");
+      announcer.announce(t("job_sent"));
       row.replaceChildren(el("ul", {}, progress.element));
       await watch(job.job_id, { api, following: lanes.following, tell: (step) => progress.show(step) });
     } catch (error) {

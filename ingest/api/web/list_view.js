@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { say } from "./i18n.js";
-import { troubleLine } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 
 export class PagedList {
   #list;

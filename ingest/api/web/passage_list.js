@@ -6,7 +6,8 @@ import { say, t } from "./i18n.js";
 import { Lanes } from "./lanes.js";
 import { renderPassage } from "./render.js";
 import { utf16Offset } from "./text.js";
-import { troubleLine, troubleOf } from "./trouble.js";
+import { troubleOf } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 
 const DRAWN = ["pdf", "png", "jpeg", "tiff"];
 const PLACES = { xlsx: "place_sheet", pptx: "place_slide", ...Object.fromEntries(DRAWN.map((format) => [format, "place_page"])) };

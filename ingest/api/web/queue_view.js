@@ -5,7 +5,7 @@ import { byId, el } from "./dom.js";
 import { findingsView } from "./findings_view.js";
 import { Lanes } from "./lanes.js";
 import { PagedList } from "./list_view.js";
-import { troubleLine } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 
 export class QueueView {
   #api;

@@ -6,9 +6,9 @@ import { askToConfirm } from "./confirm.js";
 import { approval, isApprover } from "./decisions.js";
 import { byId, el } from "./dom.js";
 import { findingsView } from "./findings_view.js";
-import { say } from "./i18n.js";
+import { say, t } from "./i18n.js";
 import { PassageList } from "./passage_list.js";
-import { troubleLine } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 
 const SAVED_MS = 60_000;
 
@@ -130,7 +130,7 @@ export class ReviewView {
     try {
       const changed = await ask();
       const [key, values] = saidOf(changed);
-      this.#page.announcer.announce(key, values);
+      this.#page.announcer.announce(t(key, values));
       if (version !== this.#version) return; // another one is shown by now
       Object.assign(version, changed); // the same object: what still loads is of this version
       said.replaceChildren(say(el("p", { class: "good" }), key, values));

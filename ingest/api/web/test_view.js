@@ -2,8 +2,8 @@
 
 import { namesIn } from "./controls.js";
 import { byId, el } from "./dom.js";
-import { bankNow, say } from "./i18n.js";
-import { troubleLine } from "./trouble.js";
+import { bankNow, say, t } from "./i18n.js";
+import { troubleLine } from "./trouble_line.js";
 
 export class TestView {
   #page;
@@ -43,7 +43,7 @@ export class TestView {
       if (mine !== this.#latest) return; // asked anew meanwhile
       const said = saidOf(found);
       this.#answer.replaceChildren(say(el("p", { class: "said" }), ...said), el("ol", { class: "hits" }, ...found.hits.map(hitView)));
-      this.#page.announcer.announce(...said);
+      this.#page.announcer.announce(t(...said));
     } catch (error) {
       if (mine === this.#latest) this.#answer.replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);

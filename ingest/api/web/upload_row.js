@@ -4,7 +4,7 @@ import { button, link } from "./controls.js";
 import { el } from "./dom.js";
 import { has, say, t } from "./i18n.js";
 import { progressOf, reasonKey } from "./progress.js";
-import { troubleLine } from "./trouble.js";
+import { troubleLine } from "./trouble_line.js";
 
 export class UploadRow {
   #announcer;
@@ -53,12 +53,12 @@ export class UploadRow {
     if (state === "waiting") return giveUp ? [button("give_up", giveUp, { values: { name: this.#name }, look: "plain" })] : [];
     if (state === "sending") return null;
     if (state === "done" || state === "there") {
-      this.#announcer.announce("heard_done", { name: this.#name });
+      this.#announcer.announce(t("heard_done", { name: this.#name }));
       return [link("file_review", `#/review/${encodeURIComponent(received.document_id)}/${received.version}`, { name: this.#name })];
     }
     if (state !== "failed") return [];
     const why = reasonKey(job.reason, has);
-    this.#announcer.announce("heard_failed", { name: this.#name, why: t(why) });
+    this.#announcer.announce(t("heard_failed", { name: this.#name, why: t(why) }));
     return [say(el("p", { class: "problem" }), why), job.detail ? el("p", { class: "muted detail" }, job.detail) : ""];
   }
 }

@@ -1,17 +1,7 @@
 // The chat API as this page uses it: signs in, turns problem documents into errors, never retries by itself but a lost login.
 
-import { ConnectionLost, SILENCE_MS } from "./event_stream.js";
-
-/** A refusal that the server put into words: `code` is stable, `dimension` names a limit, `retryAfter` is in seconds or null. */
-export class Problem extends Error {
-  constructor({ code = "internal", status = 500, detail = "", dimension = "" }, retryAfter = null) {
-    super(detail || code);
-    Object.assign(this, { code, status, detail, dimension, retryAfter });
-  }
-}
-
-/** The customer must sign in, or bring a token where there is neither a demo login nor an identity provider. */
-export class TokenNeeded extends Error {}
+import { TokenNeeded, bodyOf, problemOf, send } from "./api.js";
+import { SILENCE_MS } from "./event_stream.js";
 
 export class Api {
   #token = null;
@@ -35,7 +25,7 @@ export class Api {
       return { name, person };
     }
     const headers = { "content-type": "application/json" };
-    const response = await send("/demo/login", { method: "POST", headers, body: JSON.stringify({ name: this.#name }) });
+    const response = await sendSoon("/demo/login", { method: "POST", headers, body: JSON.stringify({ name: this.#name }) });
     if (response.status === 404 || response.status === 405) {
       this.#demo = false;
       throw new TokenNeeded();
@@ -104,12 +94,7 @@ export class Api {
   }
 
   async #json(path) {
-    const response = await this.#request(path, { signal: AbortSignal.timeout(SILENCE_MS) });
-    try {
-      return await response.json();
-    } catch (error) {
-      throw new ConnectionLost(path, { cause: error }); // it broke in the middle of the reply
-    }
+    return bodyOf(await this.#request(path, { signal: AbortSignal.timeout(SILENCE_MS) }));
   }
 
   async #request(path, options = {}) {
@@ -125,33 +110,19 @@ export class Api {
 
   #authorized(path, options) {
     const token = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
-    return send(path, { ...options, headers: { ...options.headers, ...token } });
+    return sendSoon(path, { ...options, headers: { ...options.headers, ...token } });
   }
 }
 
-/** Fetch; throws ConnectionLost, also where nothing has come back after so long. */
-async function send(path, options) {
-  const { signal } = options;
+/** Fetch, as long as something comes back within SILENCE_MS: the reply itself may take longer. */
+async function sendSoon(path, { signal, ...options }) {
   const given = new AbortController();
   const timer = setTimeout(() => given.abort(new DOMException(path, "TimeoutError")), SILENCE_MS);
   if (signal?.aborted) given.abort(signal.reason);
   signal?.addEventListener("abort", () => given.abort(signal.reason));
   try {
-    return await fetch(path, { cache: "no-store", ...options, signal: given.signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error; // the customer gave it up
-    throw new ConnectionLost(path, { cause: error });
+    return await send(path, { ...options, signal: given.signal });
   } finally {
     clearTimeout(timer);
-  }
-}
-
-async function problemOf(response) {
-  const wait = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
-  const retryAfter = Number.isNaN(wait) ? null : wait;
-  try {
-    return new Problem({ status: response.status, ...(await response.json()) }, retryAfter);
-  } catch {
-    return new Problem({ status: response.status, code: `http_${response.status}` }, retryAfter); // a proxy's own page
   }
 }

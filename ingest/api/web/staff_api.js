@@ -1,22 +1,7 @@
 // The documents API as this page uses it: problem documents become errors, nothing is tried again by itself.
 
+import { Problem, TokenNeeded, bodyOf, parsed, problemOf, send } from "./api.js";
 import { ConnectionLost } from "./event_stream.js";
-
-/** A refusal; where the server put it into words, `code` is stable and `detail` is its sentence (in English). */
-export class Problem extends Error {
-  constructor({ code = "", status = 500, detail = "", document_id: documentId = "", version = null }) {
-    super(detail || code || String(status));
-    Object.assign(this, { code, status, detail, documentId, version });
-  }
-}
-
-/** There is no token and no session yet, or it is accepted no more; `signIn` is that of the API when it was asked. */
-export class TokenNeeded extends Error {
-  constructor(signIn) {
-    super();
-    Object.assign(this, { signIn });
-  }
-}
 
 const PASSAGES_AT_ONCE = 100;
 // The server gives a page of the original a minute, and everything else much less.
@@ -145,7 +130,7 @@ export class Api {
       if (this.#token !== null) request.setRequestHeader("authorization", `Bearer ${this.#token}`);
       request.upload.addEventListener("progress", (event) => event.lengthComputable && onSent(event.loaded / event.total));
       request.addEventListener("load", () => {
-        const body = jsonOf(request.responseText);
+        const body = parsed(request.responseText);
         if (request.status === 202) resolve(body);
         else reject(request.status === 401 ? new TokenNeeded(signIn) : new Problem({ status: request.status, ...body }));
       });
@@ -167,41 +152,19 @@ export class Api {
   }
 
   async #json(path, options) {
-    const response = await this.#request(path, { ...options, signal: AbortSignal.timeout(DEADLINE_MS) });
-    try {
-      return await response.json();
-    } catch (error) {
-      throw new ConnectionLost(path, { cause: error }); // it broke in the middle of the reply
-    }
+    return bodyOf(await this.#request(path, { ...options, signal: AbortSignal.timeout(DEADLINE_MS) }));
   }
 
   async #request(path, options = {}) {
     const { signIn } = this;
     const token = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
     const headers = { ...options.headers, ...token };
-    const response = await carried(path, { cache: "no-store", ...options, headers });
+    const response = await send(path, { ...options, headers });
     if (response.status === 401) throw new TokenNeeded(signIn);
-    if (!response.ok) throw new Problem({ status: response.status, ...jsonOf(await response.text()) });
+    if (!response.ok) throw await problemOf(response);
     return response;
   }
 }
 
 const documentAt = (documentId) => `/v1/documents/${encodeURIComponent(documentId)}`;
 const versionAt = (documentId, version) => `${documentAt(documentId)}/versions/${version}`;
-
-async function carried(path, options) {
-  try {
-    return await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error; // somebody gave it up
-    throw new ConnectionLost(path, { cause: error });
-  }
-}
-
-function jsonOf(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return {}; // a proxy's own page
-  }
-}

@@ -5,9 +5,10 @@ import { withTelephones } from "./telephone.js";
 import { TEXTS } from "./texts.js";
 
 const REMEMBERED = "bank.language";
-const TARGETS = { i18n: null, i18nLabel: "aria-label", i18nPlaceholder: "placeholder" };
+const TARGETS = { i18n: null, i18nLabel: "aria-label", i18nPlaceholder: "placeholder", i18nAlt: "alt" };
 
 let language = "ko";
+let zone = "Asia/Seoul";
 
 /** Return the language that was chosen before, or the browser's: Korean or English. */
 export function preferredLanguage() {
@@ -26,17 +27,31 @@ export function setLanguage(chosen) {
   translate(document.body);
 }
 
-/** Return the text `key` with `{name}` filled in; values may be `{date}`, `{at}` or `{wait}`, shown in the language. */
+/** Show times as the bank's clocks do. */
+export function setZone(name) {
+  zone = name;
+}
+
+/** Return the bank's current date and time, as fields of a form take them. */
+export function bankNow() {
+  const fields = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const formatted = new Intl.DateTimeFormat("en", { timeZone: zone, ...fields }).formatToParts(new Date());
+  const parts = Object.fromEntries(formatted.map(({ type, value }) => [type, value]));
+  return { date: `${parts.year}-${parts.month}-${parts.day}`, time: `${parts.hour}:${parts.minute}` };
+}
+
+/**
+ * Return the text `key`, of "one|many" the form for the value `count`, with `{name}` filled in, `{bank}` and `{phone}`
+ * with the bank's own. Values may be `{day}`, `{date}`, `{at}`, `{moment}`, `{seconds}`, `{bytes}` or `{said}`.
+ */
 export function t(key, values = {}) {
-  const text = (key === "welcome_ai" && BANK.opening?.[language]) || (TEXTS[language][key] ?? key);
+  const forms = TEXTS[language][key] ?? key;
+  const text = "count" in values ? forms.split("|").at(values.count === 1 ? 0 : -1) : forms;
   const filled = { phone: BANK.telephone, bank: BANK.names[language], ...values };
   return text.replace(/\{(\w+)\}/g, (_, name) => shown(filled[name]));
 }
 
-/** Return the questions that the bank offers in the language. */
-export const offeredQuestions = () => BANK.questions[language];
-
-/** Make `element` say `key`, now and after every switch; `target` is i18n, i18nLabel or i18nPlaceholder. */
+/** Make `element` say `key`, now and after every switch; `target` is one of TARGETS. */
 export function say(element, key, values = {}, target = "i18n") {
   element.dataset[target] = key;
   if (Object.keys(values).length) element.dataset.i18nValues = JSON.stringify(values);
@@ -85,17 +100,24 @@ function translate(root) {
 function apply(element, target) {
   const text = t(element.dataset[target], JSON.parse(element.dataset.i18nValues ?? "{}"));
   if (TARGETS[target]) element.setAttribute(TARGETS[target], text);
-  else element.replaceChildren(...withTelephones(text));
+  else if (TEXTS[language][element.dataset[target]]?.includes("{phone}")) element.replaceChildren(...withTelephones(text));
+  else element.textContent = text;
 }
 
 function shown(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return value.toLocaleString(language);
   if (typeof value !== "object") return String(value);
-  if ("wait" in value) return duration(value.wait);
-  if ("date" in value) return new Intl.DateTimeFormat(language, { dateStyle: "long", timeZone: "UTC" }).format(new Date(value.date));
-  return moment(new Date(value.at * 1000));
+  if ("said" in value) return t(value.said);
+  if ("seconds" in value) return duration(value.seconds);
+  if ("bytes" in value) return size(value.bytes);
+  if ("day" in value) return formatted(value.day, { dateStyle: "long", timeZone: "UTC" });
+  if ("date" in value) return formatted(value.date, { dateStyle: "medium", timeZone: "UTC" });
+  if ("moment" in value) return moment(new Date(value.moment * 1000));
+  return formatted(value.at * 1000, { dateStyle: "medium", timeStyle: "short", timeZone: zone });
 }
+
+const formatted = (date, style) => new Intl.DateTimeFormat(language, style).format(new Date(date));
 
 function duration(seconds) {
   const s = Math.max(1, Math.ceil(seconds));
@@ -104,9 +126,15 @@ function duration(seconds) {
   return counted(Math.ceil(s / 3600), "hour");
 }
 
-const counted = (n, unit) => n.toLocaleString(language, { style: "unit", unit, unitDisplay: "long" });
+function size(bytes) {
+  if (bytes < 1024 * 1024) return counted(Math.max(1, Math.round(bytes / 1024)), "kilobyte", "short");
+  return counted(Math.round(bytes / 1024 / 1024), "megabyte", "short");
+}
 
+const counted = (n, unit, unitDisplay = "long") => n.toLocaleString(language, { style: "unit", unit, unitDisplay });
+
+/** Return the time of a date that is today in the browser's zone, else its day. */
 function moment(date) {
   const today = new Date().toDateString() === date.toDateString();
-  return new Intl.DateTimeFormat(language, today ? { timeStyle: "short" } : { dateStyle: "medium" }).format(date);
+  return formatted(date, today ? { timeStyle: "short" } : { dateStyle: "medium" });
 }
