@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 import aiohttp
@@ -42,25 +41,18 @@ class ModelEndpointSettings(TlsSettings, frozen=True):
     url: AnyHttpUrl | None = Field(None, description="the address of a server with the model")
     model: str | None = Field(None, description="the model's name there")
     api_key: SecretStr | None = Field(None, description="the server's key")
-    api_key_file: Path | None = Field(None, description="a file with the server's key")
     extra_body: dict[str, JsonValue] = Field(
         {}, description="fields of every request beside those of the product, as JSON"
     )
 
     @model_validator(mode="after")
     def _endpoint_can_be_used(self) -> Self:
-        if self.api_key is not None and self.api_key_file is not None:
-            raise ValueError("set api_key or api_key_file, not both")
-        if self.api_key_file is not None and not self.api_key_file.is_file():
-            raise ValueError(f"{self.api_key_file} is not a file")
         if self.has_files and (self.url is None or self.url.scheme != "https"):
             raise ValueError("TLS files are set, but the url does not begin with https://")
         return self
 
     def key(self) -> str | None:
-        """Return the server's key (blocking where it is in a file)."""
-        if self.api_key_file is not None:
-            return self.api_key_file.read_text("utf-8").strip()
+        """Return the server's key."""
         return None if self.api_key is None else self.api_key.get_secret_value()
 
 
@@ -71,7 +63,7 @@ class ModelEndpoint:
         self, http: aiohttp.ClientSession, url: URL, *, setting: str, access: Access, breaker: Breaker
     ) -> None:
         remedies = Remedies(
-            key=f"set {setting}__API_KEY or {setting}__API_KEY_FILE to the one of this server",
+            key=f"set {setting}__API_KEY to the one of this server",
             tls=f"set {setting}__CA_FILE, {setting}__CERT_FILE and {setting}__KEY_FILE",
             address=f"look at {setting}__URL and {setting}__MODEL",
         )

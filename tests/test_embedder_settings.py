@@ -35,7 +35,7 @@ def test_without_a_place_it_is_the_folder_of_weights(service: Service, monkeypat
 
 
 def test_an_endpoint_is_named_with_its_key(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"URL": "https://embed.bank", "MODEL": "bge-m3", "API_KEY": "k", "DIMENSIONS": "1024"}.items():
+    for name, value in {"URL": "https://embed.bank", "MODEL": "bge-m3", "API_KEY": "k"}.items():
         monkeypatch.setenv(f"EMBEDDER__{name}", value)
     embedder = service().embedder
     assert (embedder.folder, str(embedder.url), embedder.name, embedder.key()) == (

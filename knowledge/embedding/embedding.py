@@ -114,11 +114,6 @@ class LocalEmbedder:
                 self.dimensions = await asyncio.wrap_future(worker.start(load))
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
-        if self._settings.dimensions not in (None, self.dimensions):
-            raise EmbedderMissing(
-                f"the model in {self._folder} gives vectors of {self.dimensions} dimensions, not of "
-                f"{self._settings.dimensions}: look at EMBEDDER__FOLDER and EMBEDDER__DIMENSIONS"
-            )
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each question, in order."""

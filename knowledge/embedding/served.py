@@ -79,7 +79,7 @@ class EndpointEmbedder:
         Raises:
             EmbeddingUnavailable: as `open_served`.
         """
-        unknown = cls(endpoint, settings, config, cut, dimensions=settings.dimensions or 0)
+        unknown = cls(endpoint, settings, config, cut, dimensions=0)
         (vector,) = await unknown.embed_passages(["warm up"])
         return cls(endpoint, settings, config, cut, dimensions=len(vector))
 
@@ -141,7 +141,7 @@ class EndpointEmbedder:
         if self.dimensions and sizes != {self.dimensions}:
             raise EmbedderRefused(
                 f"{self._endpoint.name}: {self.name} gives vectors of {sizes.pop()} dimensions, not of "
-                f"{self.dimensions}: look at EMBEDDER__MODEL and EMBEDDER__DIMENSIONS"
+                f"{self.dimensions}: look at EMBEDDER__MODEL"
             )
         return self._of_length_one(vectors)
 

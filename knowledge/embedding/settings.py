@@ -54,9 +54,6 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
             "without it passages are counted by `e5-small`'s"
         ),
     )
-    dimensions: PositiveInt | None = Field(
-        None, description="dimensions: of a vector; without it, as many as the model gives at the start"
-    )
     query_prefix: str | None = Field(
         None, description="before a question; without it as the model's own configuration says"
     )

@@ -61,9 +61,8 @@ def settings(server: EmbeddingServer, **more: object) -> EmbedderSettings:
 
 
 def credentials(folder: Path) -> dict[str, str]:
-    (folder / "key").write_text(f"{KEY}\n", encoding="utf-8")
-    files = {"api_key_file": "key", "ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
-    return {name: str(folder / file) for name, file in files.items()}
+    files = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    return {"api_key": KEY, **{name: str(folder / file) for name, file in files.items()}}
 
 
 async def rankings(embedder: Embedder) -> list[list[int]]:
@@ -75,7 +74,7 @@ async def test_an_endpoint_ranks_as_the_same_model_in_process(
     embedder: Embedder, weights: Path, tmp_path: Path
 ) -> None:
     async with served_e5(weights, tmp_path) as server:
-        known = settings(server, tokenizer=weights, dimensions=384, **credentials(tmp_path))
+        known = settings(server, tokenizer=weights, **credentials(tmp_path))
         async with open_embedder(known) as served:
             assert (served.name, served.dimensions) == (embedder.name, embedder.dimensions)
             assert await rankings(served) == await rankings(embedder)
@@ -93,10 +92,9 @@ async def test_an_endpoint_ranks_as_the_same_model_in_process(
 @pytest.mark.parametrize(
     ("without", "change", "sentence"),
     [
-        ("api_key_file", {}, r"refused the key \(401\): set EMBEDDER__API_KEY or EMBEDDER__API_KEY_FILE"),
+        ("api_key", {}, r"refused the key \(401\): set EMBEDDER__API_KEY"),
         ("ca_file", {}, r"no TLS connection \(self-signed certificate in certificate chain\): set EMBEDDER__CA_FILE"),
         ("", {"model": "bge"}, r"\(404: The model `bge` does not exist\.\): look at EMBEDDER__URL and EMBEDDER__MODEL"),
-        ("", {"dimensions": 3}, "e5-small gives vectors of 2 dimensions, not of 3: look at EMBEDDER__MODEL"),
     ],
 )
 async def test_what_does_not_fit_ends_the_boot_with_a_sentence(
