@@ -52,8 +52,8 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         " 한국어와 영어로 답변해 드릴 수 있습니다.",
         CannedReply.DISTRESS: (
             "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 {crisis}, 또는 가까운"
-            " 분께 이야기해 주세요. 위급하면 {emergency}에 연락해 주세요. 빚 때문에 힘드시다면 {debt}, 그리고 저희"
-            " 상담원({contact})이 함께 방법을 찾아 드립니다."
+            " 분께 이야기해 주세요. 위급하면 {emergency}에 연락해 주세요. 빚 때문에 힘드시다면 {debt}에서, 그리고"
+            " 저희 상담원이 함께 방법을 찾아 드립니다: {contact}."
         ),
         CannedReply.OTHER_BANK: (
             "죄송합니다. 다른 금융회사의 상품과 조건은 저희가 확인해 드릴 수 없습니다. 해당 금융회사에 문의해 주세요."
