@@ -16,11 +16,10 @@ import anyio
 from pydantic import BaseModel, Field, PositiveInt
 
 from chatbot.errors import Overloaded, RateLimited
+from knowledge.identity import CustomerId
 
 ReadDimension = Literal["bytes_read_per_minute", "readers"]
 """The limits on reading, beside those of `chatbot.limits`; `readers` are open streams."""
-Customer = tuple[str, str]
-"""A customer's tenant and subject."""
 _MOST_CUSTOMERS = 10_000
 _MINUTE = 60.0
 _STREAMS = 256
@@ -64,14 +63,14 @@ class Reads:
         """`clock` returns monotonic seconds."""
         self._settings = settings or ReadSettings()
         self._clock = clock
-        self._customers: OrderedDict[Customer, _Customer] = OrderedDict()
+        self._customers: OrderedDict[CustomerId, _Customer] = OrderedDict()
         self._turns = anyio.Semaphore(self._settings.at_once)
 
     def __len__(self) -> int:
         """Return how many customers are remembered."""
         return len(self._customers)
 
-    def check(self, customer: Customer) -> None:
+    def check(self, customer: CustomerId) -> None:
         """Refuse a customer who has read too much.
 
         Raises:
@@ -82,7 +81,7 @@ class Reads:
             wait = (surplus + 1) * _MINUTE / self._settings.bytes_per_minute
             raise too_much("bytes_read_per_minute", retry_after=wait)
 
-    async def begin_stream(self, customer: Customer) -> None:
+    async def begin_stream(self, customer: CustomerId) -> None:
         """Count a stream that is sent again; a customer who has read too much waits for a second before the refusal.
 
         Raises:
@@ -95,12 +94,12 @@ class Reads:
             self.check(customer)
         self.count(customer, self._settings.bytes_per_minute // _STREAMS)
 
-    def count(self, customer: Customer, size: int) -> None:
+    def count(self, customer: CustomerId, size: int) -> None:
         """Count bytes that the customer has read."""
         self._now(customer).spent += size
 
     @asynccontextmanager
-    async def turn(self, customer: Customer) -> AsyncGenerator[None]:
+    async def turn(self, customer: CustomerId) -> AsyncGenerator[None]:
         """Wait for the customer's turn to read, and hold it while the block runs.
 
         Raises:
@@ -129,7 +128,7 @@ class Reads:
             turn.release()
             raise
 
-    def _now(self, customer: Customer) -> _Customer:
+    def _now(self, customer: CustomerId) -> _Customer:
         """Return the customer's count as of now."""
         now = self._clock()
         known = self._customers.setdefault(customer, _Customer(at=now))

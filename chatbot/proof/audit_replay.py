@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, Versions, matches, passage_hash
 from chatbot.chat import Message
-from chatbot.conversations import Conversation, History, Owner, path_to
+from chatbot.conversations import Conversation, History, path_to
 from chatbot.errors import IndexUnavailable, NotFound
 from chatbot.grounding import GroundingStream
 from chatbot.prompt import Prompt, PromptBuilder
@@ -20,6 +20,7 @@ from chatbot.questions import Verdict, screen
 from chatbot.turns import messages_json
 from knowledge.access import Access
 from knowledge.bank import Bank
+from knowledge.identity import CustomerId
 from knowledge.index import Index
 from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import Language, Passage, language_in
@@ -121,7 +122,7 @@ async def conversation_of(opened: Opened, history: History) -> Conversation | No
         StoreUnavailable: Redis cannot be asked.
     """
     try:
-        return await history.load(Owner(opened.tenant, opened.sub), opened.conversation_id)
+        return await history.load(CustomerId(opened.tenant, opened.sub), opened.conversation_id)
     except NotFound:
         return None
 

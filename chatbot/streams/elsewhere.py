@@ -117,7 +117,7 @@ class ReadsElsewhere:
             if not self._polling:
                 self._polling = True
                 self._parts.tasks.start_soon(self._poll)
-        elif (read.who.tenant, read.who.sub) != (who.tenant, who.sub):
+        elif read.who.customer_id != who.customer_id:
             raise NotFound("there is no such answer")
         read.followers += 1
         try:

@@ -11,7 +11,7 @@ from chatbot.reads import too_much
 from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.log import AnswerId, LogEntry, entry_of
 from chatbot.streams.writers import AnswerParts, Writers
-from knowledge.identity import Principal
+from knowledge.identity import CustomerId, Principal
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class Readers:
         self._log = parts.log
         self._writers = writers
         self._elsewhere = elsewhere
-        self._of_customer: Counter[tuple[str, str]] = Counter()
+        self._of_customer: Counter[CustomerId] = Counter()
 
     async def resume_position(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
         """Return the number of the last event received, and whether it ended the answer.
@@ -131,7 +131,7 @@ class Readers:
         """
         settings, readers = self._parts.settings, self._writers.readers
         of_answer = 0 if answer_id is None else readers[answer_id]
-        of_customer = self._of_customer[who.tenant, who.sub]
+        of_customer = self._of_customer[who.customer_id]
         if of_answer >= settings.readers_of_answer or of_customer >= settings.readers_of_customer:
             raise too_much("readers", retry_after=_RETRY_READERS_SECONDS)
         if readers.total() >= settings.readers:
@@ -147,7 +147,7 @@ class Readers:
         """
         self._writers.find(who, answer_id)
         self.check_readers(who, answer_id)
-        customer = who.tenant, who.sub
+        customer = who.customer_id
         self._of_customer[customer] += 1
         self._writers.reader_came(answer_id)
         try:

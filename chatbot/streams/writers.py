@@ -118,7 +118,7 @@ class Writers:
             NotFound: it belongs to another customer.
         """
         live = self._running.get(answer_id) or self._kept.get(answer_id)
-        if live is not None and (live.who.tenant, live.who.sub) != (who.tenant, who.sub):
+        if live is not None and live.who.customer_id != who.customer_id:
             raise NotFound("there is no such answer")
         return None if live is None or live.stage == "elsewhere" else live
 

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from chatbot.audit import AuditClosed
-from chatbot.conversations import CachedAnswer, Owner, StoredMessage
+from chatbot.conversations import CachedAnswer, StoredMessage
 from chatbot.errors import AuditUnavailable, ChatError, failed
 from chatbot.events import Citation, Done, Event, FinishReason, Limits, Notice, Related
 from chatbot.models import read_output
@@ -101,7 +101,7 @@ async def remember_answer(ended: EndedAnswer, services: Services) -> None:
     if not turn.kept:
         return
     messages = [question_message(turn, at=turn.found.as_of), answer_message(ended, at=now)]
-    owner = Owner(turn.who.tenant, turn.who.sub)
+    owner = turn.who.customer_id
     append = partial(services.history.append, owner, turn.conversation.id, messages, now=now)
     await services.deferred.write("history", append)
 

@@ -16,7 +16,7 @@ import structlog
 from chatbot import answerability
 from chatbot.audit import AuditOpened, Versions, passage_hash
 from chatbot.chat import Message
-from chatbot.conversations import Conversation, HistoryMessage, Owner, StoredMessage, path_to, repeatable, window
+from chatbot.conversations import Conversation, HistoryMessage, StoredMessage, path_to, repeatable, window
 from chatbot.errors import IndexUnavailable, NotFound, StoreUnavailable
 from chatbot.events import NoticeCode, PassageRef
 from chatbot.limits import Caller
@@ -31,7 +31,7 @@ from chatbot.turns.closing import abandon
 from chatbot.turns.state import Question, Turn, is_over, may_not_answer, messages_json, question_message
 from knowledge.access import Access
 from knowledge.bank import Bank
-from knowledge.identity import Principal
+from knowledge.identity import CustomerId, Principal
 from knowledge.passage import Language, language_in
 from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals
@@ -50,7 +50,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     Raises:
         ChatError: the refusal, with its status; nothing is reserved or recorded then.
     """
-    owner, settings = Owner(who.tenant, who.sub), services.settings
+    owner, settings = who.customer_id, services.settings
     caller = Caller.of(who, services.models.model)
     services.ledger.count_request(caller)
     conversation = await load_conversation(question, owner, services)
@@ -110,7 +110,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     return turn if kept else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
 
 
-async def load_conversation(question: Question, owner: Owner, services: Services) -> Conversation:
+async def load_conversation(question: Question, owner: CustomerId, services: Services) -> Conversation:
     """Return the conversation that the question continues, or a new one; without Redis an empty one.
 
     Of a long one only as much is read as the prompt may take.
@@ -213,7 +213,7 @@ async def record_opening(turn: Turn, services: Services) -> bool:
     """
     settings = services.settings
     await services.audit.open(audit_opened(turn, services.versions, answer=settings.answer, at=services.now()))
-    owner, question = Owner(turn.who.tenant, turn.who.sub), question_message(turn, at=services.now())
+    owner, question = turn.who.customer_id, question_message(turn, at=services.now())
     # Shielded: once the history may have the question, its answer is given.
     with anyio.CancelScope(shield=True):
         try:

@@ -18,10 +18,11 @@ from redis.asyncio import Redis
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.conversations import RATINGS, Conversation, History, HistorySettings, Owner, StoredMessage, path_to
+from chatbot.conversations import RATINGS, Conversation, History, HistorySettings, StoredMessage, path_to
 from chatbot.errors import NotFound
 from chatbot.redis_client import RedisBreaker, RedisSettings
 from evals.questions import HistoryTurn
+from knowledge.identity import CustomerId
 from knowledge.screening import mask
 from knowledge.storage import open_engine
 
@@ -134,14 +135,14 @@ def _rated_answer(row: Row[tuple[object, ...]]) -> _RatedAnswer:
     )
 
 
-async def _owners(redis: Redis, tenant: str, answer_ids: set[str]) -> dict[str, Owner]:
+async def _owners(redis: Redis, tenant: str, answer_ids: set[str]) -> dict[str, CustomerId]:
     """Return the owner of each answer by one scan of the tenant's keys: a rating does not name its customer."""
-    owners: dict[str, Owner] = {}
+    owners: dict[str, CustomerId] = {}
     prefix = f"history:{{{quote(tenant, safe='')}}}:"
     async for key in redis.scan_iter(match=f"{_escaped(prefix)}*:answer:*", count=1000):
         sub, _, answer_id = key.decode().removeprefix(prefix).partition(":answer:")
         if answer_id in answer_ids:
-            owners[answer_id] = Owner(tenant, unquote(sub))
+            owners[answer_id] = CustomerId(tenant, unquote(sub))
     return owners
 
 

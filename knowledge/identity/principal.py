@@ -15,6 +15,14 @@ DEMO_TENANT: Final = "demo"
 """The tenant of `make run`'s sample bank."""
 
 
+@dataclass(frozen=True, slots=True)
+class CustomerId:
+    """Whose conversations and answers they are: all that a store needs to know of a caller."""
+
+    tenant: str
+    sub: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """The bearer of a valid token; one with any known role belongs to the group of every customer."""
@@ -23,6 +31,11 @@ class Principal:
     sub: str
     roles: frozenset[str]
     groups: frozenset[str]
+
+    @property
+    def customer_id(self) -> CustomerId:
+        """The caller without roles and groups."""
+        return CustomerId(self.tenant, self.sub)
 
     @property
     def is_machine(self) -> bool:

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
+from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from knowledge.identity import CustomerId
 from tests.e2e.conftest import KOREAN, TENANT, Product, new_customer
 from tests.e2e.events import end_of, notice_codes
 from tests.e2e.metrics import total
@@ -33,7 +34,7 @@ async def long_conversation(redis: Redis, who: str) -> str:
         answer = StoredMessage(
             id=parent, parent_id=question.id, role="assistant", text="나" * CHARACTERS, at=float(n), answer_id=parent
         )
-        await history.append(Owner(TENANT, who), name, [question, answer], now=time.time())
+        await history.append(CustomerId(TENANT, who), name, [question, answer], now=time.time())
     return name
 
 

@@ -21,7 +21,7 @@ from chatbot.api.routes.chat import (
     digest_of,
     respond,
 )
-from chatbot.conversations import Conversation, Feedback, History, Owner
+from chatbot.conversations import Conversation, Feedback, History
 from chatbot.errors import IndexUnavailable, NotFound, StillRunning
 from chatbot.events import PassageRef
 from chatbot.streams import AnswerId, AnswerLog
@@ -116,7 +116,7 @@ async def conversation_with(
         NotFound: there is no such answer, or it belongs to another customer.
     """
     try:
-        return await history.containing(Owner(who.tenant, who.sub), answer_id)
+        return await history.containing(who.customer_id, answer_id)
     except NotFound:
         _, ended = await answer_log.length(who, answer_id)
         if not ended:
@@ -167,7 +167,7 @@ async def feedback(answer_id: Id, rating: Rating, who: TheCaller, services: TheS
         comment=mask(rating.comment).text,
         at=services.now(),
     )
-    await services.history.rate(Owner(who.tenant, who.sub), conversation.id, answer_id, given)
+    await services.history.rate(who.customer_id, conversation.id, answer_id, given)
     await services.ratings.write(who.tenant, conversation.id, answer_id, given)
     services.metrics.feedback.labels(given.rating).inc()
     return Response(msgspec.json.encode(given), media_type="application/json")

@@ -243,7 +243,7 @@ async def repeated(who: Principal, reads: Reads) -> OnSent:
     Raises:
         RateLimited: the customer has read too much.
     """
-    reader = (who.tenant, who.sub)
+    reader = who.customer_id
     await reads.begin_stream(reader)
     return partial(reads.count, reader)
 

@@ -14,7 +14,7 @@ from chatbot.api.openai_request import ChatMessage, CompletionRequest
 from chatbot.api.routes.answers import begin_again
 from chatbot.api.routes.chat import Ask, begin_answer
 from chatbot.api.routes.openai import begin_completion
-from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
+from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import Draining, KeyReused
 from chatbot.redis_client import RedisBreaker
@@ -90,7 +90,7 @@ async def test_a_drain_waits_for_a_question_that_waits_for_another_with_its_key_
         StoredMessage(id="q1", parent_id=None, role="user", text="What?", at=1.0),
         StoredMessage(id="a1", parent_id="q1", role="assistant", text="That.", at=1.0, answer_id="a1"),
     ]
-    await services.history.append(Owner(who.tenant, who.sub), "c1", messages, now=time.time())
+    await services.history.append(who.customer_id, "c1", messages, now=time.time())
 
     async def begin_slowly() -> BegunAnswer:
         began.set()

@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
-from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
+from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import NotFound, StoreUnavailable
 from chatbot.events import Event, Token, Usage
@@ -31,7 +31,7 @@ from chatbot.streams import (
     TakenOver,
     open_pipelined_connection,
 )
-from knowledge.identity import Principal
+from knowledge.identity import CustomerId, Principal
 from tests.answers import answers_of, customer, done, text_of
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 from tests.patience import patient
@@ -102,8 +102,8 @@ class Asked:
     reservation: Reservation
 
     @property
-    def owner(self) -> Owner:
-        return Owner(self.who.tenant, self.who.sub)
+    def owner(self) -> CustomerId:
+        return self.who.customer_id
 
     def messages(self) -> list[StoredMessage]:
         question = StoredMessage(

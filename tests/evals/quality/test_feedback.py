@@ -10,13 +10,14 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.conversations import Feedback, History, HistorySettings, Owner, Ratings, StoredMessage
+from chatbot.conversations import Feedback, History, HistorySettings, Ratings, StoredMessage
 from chatbot.events import Citation
 from chatbot.redis_client import RedisBreaker, RedisSettings
 from evals.quality.adopt import NotAdopted, adopt
 from evals.quality.triage import FeedbackCase, TriageBroken, merge_decisions, read_cases, triage, write_cases
 from evals.questions import read_dataset
 from ingest.parsing import read_document
+from knowledge.identity import CustomerId
 
 HANBIT = Path(__file__).parents[3] / "evals" / "datasets" / "hanbit"
 SECRET_SUB = "kim.younghee:77*"
@@ -39,7 +40,7 @@ class Bank:
 
     async def rate(self, question: str, *, sub: str = SECRET_SUB, rating: Feedback, before: str = "") -> str:
         """Store a conversation and its customer's rating of the answer; return the answer's id."""
-        owner, conversation, answer_id = Owner(self._tenant, sub), uuid4().hex, uuid4().hex
+        owner, conversation, answer_id = CustomerId(self._tenant, sub), uuid4().hex, uuid4().hex
         messages = self._earlier(before)
         user_message = StoredMessage(
             id=uuid4().hex, parent_id=messages[-1].id if messages else None, role="user", text=question, at=NOW
