@@ -27,7 +27,7 @@ from chatbot.limits import LedgerSettings, PlansRefused, read_plans
 from chatbot.models import ModelSettings, ModelsMisconfigured, ProfileName
 from chatbot.reads import ReadSettings
 from chatbot.redis_client import RedisSettings
-from chatbot.retrieval import RerankerSettings, RetrievalSettings
+from chatbot.retrieval import RerankerSettings
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerSettings, IdempotencySettings
 from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number, wrong_settings
@@ -186,7 +186,6 @@ class Settings(EncryptedSettings):
     ledger: LedgerSettings = LedgerSettings()
     reads: ReadSettings = ReadSettings()
     redis: RedisSettings = RedisSettings()
-    retrieval: RetrievalSettings = RetrievalSettings()
     reranker: RerankerSettings = RerankerSettings()
     service_keys: ServiceKeySettings = ServiceKeySettings()
     traces: TraceSettings = TraceSettings()

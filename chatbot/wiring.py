@@ -247,7 +247,6 @@ async def open_retrieval(
     async with open_reranker(settings.reranker) as reranker:
         yield Retrieval(
             index,
-            settings.retrieval,
             banks,
             reranker=reranker,
             on_search=on_search,

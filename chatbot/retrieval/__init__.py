@@ -1,13 +1,13 @@
 """From a question in its conversation to the passages that the caller may read."""
 
 from chatbot.retrieval.reranking import RerankerRefused, RerankerSettings, open_reranker
-from chatbot.retrieval.search import Retrieval, RetrievalSettings, SearchResult
+from chatbot.retrieval.search import PASSAGES, Retrieval, SearchResult
 
 __all__ = [
+    "PASSAGES",
     "RerankerRefused",
     "RerankerSettings",
     "Retrieval",
-    "RetrievalSettings",
     "SearchResult",
     "open_reranker",
 ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import msgspec
 from anyio import to_thread
 from opentelemetry import trace
-from pydantic import BaseModel, Field
 
 from chatbot.errors import IndexUnavailable
 from chatbot.records import SearchFinished
@@ -23,11 +22,8 @@ from knowledge.query_term_coverage import Coverage
 
 tracer = trace.get_tracer(__name__)
 
-
-class RetrievalSettings(BaseModel, frozen=True):
-    """How many passages an answer may draw from."""
-
-    passages: int = Field(5, description="passages: the most that an answer may draw from")
+PASSAGES = 5
+"""The most that an answer may draw from."""
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,9 +98,9 @@ class Retrieval:
     def __init__(
         self,
         index: Index,
-        settings: RetrievalSettings,
         banks: Banks,
         *,
+        passages: int = PASSAGES,
         reranker: Reranker | None = None,
         on_search: Callable[[SearchFinished], None] | None = None,
     ) -> None:
@@ -113,7 +109,7 @@ class Retrieval:
         self._banks = banks
         self._coverage = banks.each(lambda bank: Coverage(index.terms, bank.synonyms, bank.own_names))
         self._choices = ChoiceResolver(index.terms)
-        self._settings = settings
+        self._passages = passages
         self._on_search = on_search
 
     async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
@@ -127,7 +123,7 @@ class Retrieval:
             glossary = self._banks.of(access.tenant).synonyms
             query = SearchQuery.of(standalone or question, earlier, glossary)
             vectors: list[Sequence[float]] = []
-            wanted = self._settings.passages
+            wanted = self._passages
             try:
                 hits = await self._index.search(
                     query.question,

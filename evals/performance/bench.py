@@ -28,7 +28,7 @@ from chatbot.chat import Message
 from chatbot.models import StreamDecoder
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import screen
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval
 from chatbot.settings import Settings as ChatSettings
 from chatbot.tokens import TokenCounter
 from evals.performance.ledger_cost import MOST_GETS, ledger_cost
@@ -152,9 +152,7 @@ async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequenc
 
 async def prompt_messages(index: Index, tenant: str) -> tuple[Message, ...]:
     """Return the messages of the prompt that the product builds for any of the tenants."""
-    result = await Retrieval(index, RetrievalSettings(), sample_banks()).search(
-        QUESTION, earlier=(), access=access(tenant)
-    )
+    result = await Retrieval(index, sample_banks()).search(QUESTION, earlier=(), access=access(tenant))
     fields = ChatSettings.model_fields
     builder = PromptBuilder(
         load_templates(),

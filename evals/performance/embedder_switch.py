@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.errors import IndexUnavailable
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval
 from evals.product import interrupt_on_sigterm
 from evals.quality import loaded_corpus, rank, summarise
 from evals.questions import HANBIT, TENANT, Dataset, Sample, read_dataset
@@ -87,7 +87,7 @@ def failure_kind(failure: IndexUnavailable) -> str:
 
 async def read(index: Index, samples: Sequence[Sample], searches: Searches, rate: float) -> None:
     """Search one question after the other, for as long as this is let."""
-    retrieval = Retrieval(index, RetrievalSettings(), sample_banks())
+    retrieval = Retrieval(index, sample_banks())
     access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
     for sample in cycle(samples):
         began = time.monotonic()

@@ -31,7 +31,7 @@ from chatbot.grounding import GroundingStream
 from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, number_choices
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.quotes import is_close, rank
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings as ChatSettings
 from chatbot.turns import CHOSEN_FROM, choice_prompts
@@ -66,7 +66,7 @@ async def timed_answer(question: str, models: Models, index: Index) -> dict[str,
     """Ask one question both ways; return the seconds of each step, none of `prefill` where nothing was shown."""
     language, settings, clock = language_of(question), TurnSettings(), Clock()
     banks = sample_banks()
-    retrieval = Retrieval(index, RetrievalSettings(), banks)
+    retrieval = Retrieval(index, banks)
     prompts = PromptBuilder(
         load_templates(),
         models.counter,

@@ -38,7 +38,7 @@ from chatbot.models import (
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.quotes import is_close, rank
-from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
+from chatbot.retrieval import PASSAGES, Retrieval, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
 from chatbot.turns import CHOSEN_FROM, choice_prompts
@@ -206,10 +206,8 @@ class Recorder:
         banks = calibrates.banks if calibrates else sample_banks()
         self._bank = banks.first
         self._weights = ASKS_ALL if calibrates else read_calibration(None).answerability
-        settings = RetrievalSettings()
-        wider = settings.model_copy(update={"passages": 2 * settings.passages})
-        self._retrieval = Retrieval(index, settings, banks)
-        self._wider_retrieval = Retrieval(index, wider, banks)
+        self._retrieval = Retrieval(index, banks)
+        self._wider_retrieval = Retrieval(index, banks, passages=2 * PASSAGES)
         self._prompts = PromptBuilder(
             load_templates(),
             models.counter,
@@ -253,7 +251,7 @@ class Recorder:
         if sample.unanswerable or not right or (asked := self._screened(sample)) is None:
             return None
         result = await self._search(self._wider_retrieval, asked, sample)
-        others = tuple(hit for hit in result.hits if self._entry(hit) not in right)[: RetrievalSettings().passages]
+        others = tuple(hit for hit in result.hits if self._entry(hit) not in right)[:PASSAGES]
         if not others or any(holds_answer(hit.passage.text, sample.answers) for hit in others):
             return None
         result, question = msgspec.structs.replace(result, hits=others), result.standalone or asked

@@ -10,7 +10,7 @@ import msgspec
 import stamina
 
 from chatbot.errors import IndexUnavailable
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import PASSAGES, Retrieval
 from evals.questions import TENANT, Sample
 from evals.sample_bank import sample_banks
 from evals.scorers import holds_answer
@@ -56,10 +56,10 @@ async def rank(
 
     `halves` are further weights of the dense half to search with, by name.
     """
-    settings, banks = RetrievalSettings(passages=DEPTH), sample_banks()
-    retrieval = Retrieval(index, settings, banks)
-    others = {name: Retrieval(index.weighing(weight), settings, banks) for name, weight in halves.items()}
-    shown = RetrievalSettings().passages
+    banks = sample_banks()
+    retrieval = Retrieval(index, banks, passages=DEPTH)
+    others = {name: Retrieval(index.weighing(weight), banks, passages=DEPTH) for name, weight in halves.items()}
+    shown = PASSAGES
     for sample in samples:
         as_of = noon(sample.as_of) if sample.as_of else time.time()
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=as_of)

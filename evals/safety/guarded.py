@@ -23,7 +23,7 @@ from rich.table import Table
 from chatbot.answerability import nothing_near, score
 from chatbot.calibration import read_calibration
 from chatbot.questions import Verdict, excluded_topic, screen
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval
 from evals.quality import Measures, Row, Run, RunSpec, checked_answer, loaded_corpus, progress_bar, rounded
 from evals.questions import TENANT, read_lines
 from evals.sample_bank import sample_banks
@@ -126,7 +126,7 @@ async def screen_questions(
     steps: dict[str, StoppingStep] = {}
     if passed:
         async with loaded_corpus(bank.dataset, bank.settings, bank.product.data, console) as (services, _):
-            retrieval = Retrieval(services.index, RetrievalSettings(), sample_banks())
+            retrieval = Retrieval(services.index, sample_banks())
             with progress_bar(console) as progress:
                 for question in progress.track(passed, description="retrieval"):
                     steps[question.id] = await step_after_retrieval(question.text, retrieval)

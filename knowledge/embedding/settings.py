@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import AnyHttpUrl, Field, PositiveInt, model_validator
+from pydantic import AnyHttpUrl, Field, model_validator
 
 from knowledge.embedding.encoder import DType
 from knowledge.model_endpoint import ModelEndpointSettings
@@ -72,7 +72,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     # seconds: questions that arrive within so long are embedded together in this process
     window: ClassVar[float] = 0.002
     query_batch: ClassVar[int] = 16  # questions: of one batch in this process
-    # Of long ones a CPU takes fewer (`CPU_BATCH_BYTES`), so that waiting questions have it soon.
+    # Of long ones a CPU takes fewer (`BATCH_BYTES`), so that waiting questions have it soon.
     passage_batch: ClassVar[int] = 8  # passages: of one batch in this process
     # Of all callers: a batch takes those of similar length.
     passage_window: ClassVar[int] = 256  # passages: that wait in this process's workers
@@ -81,7 +81,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     queue: ClassVar[int] = 256  # requests: with questions that wait; one more is refused at once
     # They share one model, 440 MB, and each further one takes 110 MB. Two workers encode
     # twice as much as one, two threads of one worker do not.
-    workers: PositiveInt = Field(1, description="threads: that embed side by side in this process")
+    workers: ClassVar[int] = 1  # threads: that embed side by side in this process
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -24,7 +24,7 @@ from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.records import AnswerResult
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval
 from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
 from chatbot.tokens import TokenCounter
@@ -96,7 +96,7 @@ async def bank(redis: Redis, engine: AsyncEngine, counter: TokenCounter, tmp_pat
             models=SimpleNamespace(counter=counter, counted=counted, model=MODEL, think=False),
             now=lambda: NOW,
             prompts=PromptBuilder(load_templates(), counter, passage_tokens=1000),
-            retrieval=Retrieval(index, RetrievalSettings(), sample_banks()),
+            retrieval=Retrieval(index, sample_banks()),
             screener=Screener(),
             versions=Versions(model=MODEL, prompt="1", index="passages", embedder="none"),
             withdrawals=withdrawals,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from chatbot.retrieval.reranking import RerankerRefused, RerankerSettings, open_reranker
-from chatbot.retrieval.search import Retrieval, RetrievalSettings
+from chatbot.retrieval.search import Retrieval
 from evals.sample_bank import sample_banks
 from knowledge.embedding import EmbedderSettings, open_embedder
 from knowledge.index import IndexSettings, indexed_text, open_index
@@ -104,7 +104,7 @@ async def test_a_search_chooses_from_more_candidates_than_it_returns(weights: Pa
         open_index(IndexSettings(path=tmp_path / "qdrant"), embedder, Terms()) as index,
     ):
         await index.upsert([replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)])
-        retrieval = Retrieval(index, RetrievalSettings(passages=3), sample_banks(), reranker=reranker)
+        retrieval = Retrieval(index, sample_banks(), passages=3, reranker=reranker)
         found = await retrieval.search(QUESTION, earlier=[], access=CUSTOMER)
     assert [hit.passage.n for hit in found.hits] == [hit.passage.n for hit in BEST_FIRST[:3]]
 

@@ -9,7 +9,7 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient
 from structlog.testing import capture_logs
 
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
 from ingest.catalogue import JobState, Version, VersionKey
@@ -77,7 +77,7 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
 async def test_a_search_says_in_which_collection_it_looked(services: Services, finer: Services, clock: Clock) -> None:
     await shown(services, "old", samples.MARKDOWN)
     clock.now += 60
-    retrieval = Retrieval(services.index, RetrievalSettings(), sample_banks())
+    retrieval = Retrieval(services.index, sample_banks())
     everybody = Access(tenant="hanbit", groups=frozenset({EVERY_CUSTOMER}), as_of=clock.now)
     nobody = replace(everybody, groups=frozenset())
 

@@ -193,7 +193,7 @@ async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_pa
     encoder = Recorded()
     (tmp_path / "modules.json").touch()
     settings = with_constants(
-        EmbedderSettings(folder=tmp_path, workers=2, passage_prefix="p "), passage_batch=2, passage_window=4, queue=1
+        EmbedderSettings(folder=tmp_path, passage_prefix="p "), workers=2, passage_batch=2, passage_window=4, queue=1
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
