@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import httpx2
@@ -21,6 +22,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+AXE = Path(__file__).parents[2] / ".venv/npm/node_modules/axe-core/axe.min.js"
 CHROMIUM = shutil.which("chromium")
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 QUESTION = "샘물 정기예금의 기본 금리와 가입 기간을 알려 주세요."
@@ -213,6 +215,13 @@ CONTRASTS = """() => {
   }
   return found;
 }"""
+
+
+async def assert_accessible(page: Page) -> None:
+    """Assert that axe finds nothing."""
+    await page.evaluate(AXE.read_text("utf-8"))
+    found = "async () => (await axe.run()).violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])"
+    assert await page.evaluate(found) == []
 
 
 async def assert_readable(page: Page, *, least: int = 10) -> None:

@@ -12,6 +12,7 @@ from pypdfium2 import PdfDocument
 
 from tests.e2e.browser import (
     ANSWER,
+    AXE,
     HELD,
     NEEDS_CHROMIUM,
     QUESTION,
@@ -21,6 +22,7 @@ from tests.e2e.browser import (
     SLOWLY,
     WAIT,
     ask,
+    assert_accessible,
     assert_fits,
     assert_readable,
     customer,
@@ -150,7 +152,7 @@ async def test_before_the_first_answer_the_page_says_that_an_ai_answers_and_how_
     welcome = desk.locator("#welcome")
     await expect(welcome).to_contain_text("사람이 아닌 AI가 답합니다")
     await expect(welcome).to_contain_text("1599-0000")
-    await expect(desk.locator("a[href='tel:15990000']")).to_be_visible()
+    await expect(desk.locator(".call, #welcome .tel, #ask .tel")).to_have_count(3)
     await expect(desk.locator("#example-list button")).to_have_count(3)
     assert await desk.title() == "AI 상담 · 한빛은행"
     assert await desk.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--brand')") == "#14488c"
@@ -371,6 +373,25 @@ async def test_every_text_is_readable_by_day_and_by_night(browser: Browser, scri
         await answer.locator(".cite").first.click()
         await expect(page.locator("#passage mark").first).to_be_visible()
         await assert_readable(page)
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="scripts/test_parts installs it")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_axe_finds_nothing(browser: Browser, scripted: Product, width: int, *, dark: bool) -> None:
+    async with opened(browser, scripted.url, width=width, dark=dark) as (page, _):
+        await assert_accessible(page)
+        answer = await ask(page)
+        await finished(answer)
+        await assert_accessible(page)
+        await answer.locator(".cite").first.click()
+        await expect(page.locator("#passage mark").first).to_be_visible()
+        await assert_accessible(page)
+        await page.keyboard.press("Escape")
+        await expect(answer.locator(".cite").first).to_be_focused()
+        await finished(await ask(page, "상담원 연결해 주세요"))
+        await page.locator("[data-language=en]").click()
+        await assert_accessible(page)
 
 
 async def test_the_sheet_of_a_phone_keeps_the_focus_inside(browser: Browser, scripted: Product) -> None:
@@ -708,4 +729,4 @@ async def test_who_reads_further_up_is_left_there_while_the_answer_grows(browser
         assert await page.locator("#log").evaluate("(log) => log.scrollTop") == 0
         await page.locator("#latest").click()
         await expect(page.locator("#latest")).to_be_hidden()
-        await expect(answer.locator(".actions")).to_be_in_viewport()
+        await expect(answer.locator(".who")).to_be_in_viewport()

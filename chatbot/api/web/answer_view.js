@@ -3,7 +3,7 @@
 import { el, icon } from "./dom.js";
 import { say, sayMoment, t } from "./i18n.js";
 import { renderAnswer } from "./render.js";
-import { languageOf, leafOf, sectionWithin } from "./text.js";
+import { languageOf, leafOf, sectionWithin, speakable } from "./text.js";
 
 const CHECK = "M5 12.5l4.5 4.5L19 7.5";
 const MOST_FOLLOW_UPS = 3;
@@ -222,7 +222,7 @@ export class AnswerView {
 const documentOf = ({ document_id: id, version }) => `${id}/${version}`;
 
 function quoteOf({ quote }) {
-  return quote ? el("span", { class: "quote", lang: languageOf(quote) }, quote) : "";
+  return quote ? el("span", { class: "quote", lang: languageOf(quote) }, speakable(quote)) : "";
 }
 
 /** Return where in its document a passage stands. */

@@ -2,6 +2,7 @@
 
 const GAP = 16;
 const NEAR = 48;
+const ROUNDED = 2; // offsets are whole pixels, places are not
 
 export class LogScroll {
   #log;
@@ -9,7 +10,7 @@ export class LogScroll {
   #button;
   #isKept = false;
 
-  /** `button` leads to the end; it shows while the end is below the screen. */
+  /** `button` leads to the newest question; it shows while the customer reads further up. */
   constructor(log, messages, button) {
     this.#log = log;
     this.#messages = messages;
@@ -18,7 +19,7 @@ export class LogScroll {
     const resized = new ResizeObserver(() => this.#resized());
     for (const element of [log, messages]) resized.observe(element);
     button.addEventListener("click", () => {
-      log.scrollTop += this.#below();
+      this.toQuestion();
       log.focus({ preventScroll: true });
     });
   }
@@ -37,19 +38,19 @@ export class LogScroll {
 
   #resized() {
     const top = this.#top();
-    const room = top + this.#log.clientHeight - this.#end();
-    this.#messages.parentElement.style.paddingBottom = top > 0 && room > 0 ? `${room}px` : "";
+    const room = top + this.#log.clientHeight - this.#messages.offsetTop - this.#messages.offsetHeight;
+    this.#messages.parentElement.style.paddingBottom = top > 0 && room > 0 ? `${room + ROUNDED}px` : "";
     if (this.#isKept) this.#log.scrollTop = top;
     this.#offer();
   }
 
   #scrolled() {
-    if (Math.abs(this.#log.scrollTop - this.#top()) > 1) this.#isKept = false;
+    if (Math.abs(this.#log.scrollTop - this.#top()) > ROUNDED) this.#isKept = false;
     this.#offer();
   }
 
   #offer() {
-    this.#button.hidden = !this.#messages.hasChildNodes() || this.#below() < NEAR;
+    this.#button.hidden = this.#top() - this.#log.scrollTop < NEAR;
   }
 
   /** Return where the log stands with the newest question at its top; of a long one only the end is kept in view. */
@@ -58,13 +59,5 @@ export class LogScroll {
     if (!question) return 0;
     const { offsetTop, offsetHeight } = question;
     return Math.floor(Math.max(offsetTop - GAP, offsetTop + offsetHeight - this.#log.clientHeight / 2));
-  }
-
-  #end() {
-    return this.#messages.offsetTop + this.#messages.offsetHeight;
-  }
-
-  #below() {
-    return this.#end() - this.#log.scrollTop - this.#log.clientHeight;
   }
 }
