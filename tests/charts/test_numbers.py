@@ -43,7 +43,7 @@ def test_every_setting_that_is_a_number_reaches_the_program_as_it_was_written(
     service: str, factor: int, tmp_path: Path
 ) -> None:
     given = numbers(service, factor)
-    assert len(given) > 20
+    assert len(given) > 10
     docs = objects(render_of({service: {"settings": given}}, tmp_path))
     pod = dict(pods(docs))[f"Deployment/{NAME}-{service}"]
     read = environment(pod["spec"]["containers"][0])

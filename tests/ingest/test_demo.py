@@ -58,7 +58,7 @@ async def test_there_are_two_people_and_nobody_else(bank: Bank) -> None:
             token = (await http.post("/demo/login", json={"role": role})).json()["token"]
             me = (await http.get("/v1/me", headers={"authorization": f"Bearer {token}"})).json()
             seen[me["sub"]] = (me["tenant"], me["roles"])
-        assert seen == {"demo uploader": ("hanbit", ["staff"]), "demo approver": ("hanbit", ["approver"])}
+        assert seen == {"demo uploader": ("demo", ["staff"]), "demo approver": ("demo", ["approver"])}
         for role in ("admin", "platform", "customer", ""):
             assert (await http.post("/demo/login", json={"role": role})).status_code == 422
 
