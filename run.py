@@ -1,6 +1,6 @@
 """`make run`: the whole product on one machine. Starts Redis, vLLM and both services, loads the sample documents, asks
-one question in each language, then serves until Ctrl-C (`--once`: leaves after the answers, 0 if both were grounded, or
-if a model of yours gave both).
+one question in each language, the Korean one to be quoted and the English one to be written, then serves until Ctrl-C
+(`--once`: leaves after the answers, 0 if both have citations, or if a model of yours gave both).
 
 Every child process has a session of its own and is stopped by its process id, so that Ctrl-C ends things in order; on
 Linux the kernel stops it where this process is killed.
@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.__main__ import CANNOT_SERVE as CHAT_CANNOT_SERVE
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, until_told, write_secret
 from chatbot.api import create_app as create_chat
-from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, from_json
+from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, Usage, from_json
 from chatbot.settings import Settings as ChatSettings
 from chatbot.settings import check_demo_host
 from chatbot.wiring import open_passages
@@ -54,6 +54,7 @@ from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
 from knowledge.identity import DEMO_TENANT, Principal
+from knowledge.profiles import AnswerMode
 from knowledge.storage import close_engine, open_engine
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
@@ -63,8 +64,8 @@ ROOT = Path(__file__).parent
 SAMPLES = ROOT / "evals/datasets/hanbit/documents"
 TENANT = DEMO_TENANT
 QUESTIONS = (
-    "한빛 정기예금을 중도해지하면 금리는 어떻게 되나요?",
-    "What does Hanbit Bank charge for an overseas remittance?",
+    ("한빛 정기예금을 중도해지하면 금리는 어떻게 되나요?", AnswerMode.QUOTE),
+    ("What does Hanbit Bank charge for an overseas remittance?", AnswerMode.WRITTEN),
 )
 MODEL_START_TIMEOUT_SECONDS = 300.0
 REDIS_START_TIMEOUT_SECONDS = 60.0
@@ -272,7 +273,8 @@ class AnswerPrinter:
         self.sources: dict[int, Source] = {}
         self.cited: set[int] = set()
         self.answered = False
-        self.grounded = False
+        self.way = ""
+        self.usage = Usage()
         self.degraded = False
 
     def print_event(self, event: Event) -> None:
@@ -292,18 +294,22 @@ class AnswerPrinter:
             case Failed():
                 text = f"\n   ({event.code}: {event.handoff})"
             case Done():
-                self.answered, self.grounded = not self.degraded, event.grounded
+                self.answered, self.usage = not self.degraded, event.usage
+                self.way = (
+                    "quoted" if event.quoted else "written" if event.written else "written, not all of it checked"
+                )
         print(text, end="", flush=True)
 
     def finish(self, *, fitted: bool) -> bool:
-        """Print times and sources; return whether a model answered, grounded and cited where the checks fit it."""
+        """Print the way, times, tokens and sources; return whether there is an answer, cited where the checks fit."""
         seconds = time.monotonic() - self.asked_at
-        print(f"\n   {seconds:.1f} s, first words after {self.seconds_to_first_token:.1f} s, grounded: {self.grounded}")
+        charged = f"{self.usage.prompt_tokens} + {self.usage.answer_tokens} tokens charged"
+        print(f"\n   {self.way}; first token after {self.seconds_to_first_token:.1f} s of {seconds:.1f}; {charged}")
         for n in sorted(self.cited):
             print(f"   [{n}] {source_line(self.sources[n]) if n in self.sources else ''}", flush=True)
-        if not (fitted or self.grounded):
+        if not (fitted or self.cited):
             print("   Answers may be refused or quoted until `evals calibrate` has fitted the checks to your model.")
-        return self.answered and (not fitted or (self.grounded and bool(self.cited)))
+        return self.answered and (not fitted or bool(self.cited))
 
 
 def source_line(source: Source) -> str:
@@ -313,11 +319,11 @@ def source_line(source: Source) -> str:
     return " › ".join(filter(None, (source.title, section))) + date
 
 
-async def ask(http: aiohttp.ClientSession, question: str, *, fitted: bool) -> bool:
+async def ask(http: aiohttp.ClientSession, question: str, way: AnswerMode | None, *, fitted: bool) -> bool:
     """Ask, print the answer as it streams, and return whether it is as it should be (`AnswerPrinter.finish`)."""
     print(f"\nQ  {question}\nA  ", end="", flush=True)
     printer = AnswerPrinter()
-    async with http.post("/v1/chat", json={"message": question}) as response:
+    async with http.post("/v1/chat", json={"message": question, "answer": way}) as response:
         if response.status != 200:
             print(f"({response.status}) {await response.text()}")
             return False
@@ -490,7 +496,9 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
         await stack.enter_async_context(listening(staff_api, staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
-        answered = await ask_questions(f"http://{host}:{settings.port}", signer, fitted=model is not None)
+        answered = await ask_questions(
+            f"http://{host}:{settings.port}", signer, fitted=model is not None, demo=demo is not None
+        )
         if once:
             return 0 if answered else 1
         await serve(chat, settings, staff_settings)
@@ -505,12 +513,12 @@ async def serve(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> 
     print_progress("stopping")
 
 
-async def ask_questions(url: str, signer: LocalSigner, *, fitted: bool) -> bool:
+async def ask_questions(url: str, signer: LocalSigner, *, fitted: bool, demo: bool) -> bool:
     """Ask one question in each language; return whether all answers are as they should be (`AnswerPrinter.finish`)."""
     headers = {"authorization": f"Bearer {token_of_guest(signer)}"}
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as http:
-        return all([await ask(http, question, fitted=fitted) for question in QUESTIONS])
+        return all([await ask(http, text, way if demo else None, fitted=fitted) for text, way in QUESTIONS])
 
 
 def main() -> None:

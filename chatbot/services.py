@@ -75,6 +75,8 @@ class Services:
     """Everything a turn, a route or a probe may use."""
 
     settings: TurnSettings
+    chooses_answer: bool
+    """Whether callers may choose whose words an answer consists of: on `make run` alone."""
     authenticator: Authenticator
     admission: Admission
     answer_cache: AnswerCache

@@ -105,6 +105,7 @@ async def open_services(
         tasks = await enter(open_tasks())
         services = Services(
             settings=await turn_settings(settings),
+            chooses_answer=settings.demo_key_file is not None,
             authenticator=authenticator,
             admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),

@@ -195,7 +195,7 @@ def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("notices", "fitted", "expected"), [((), True, False), ((), False, True), ((NoticeCode.DEGRADED,), False, False)]
 )
-def test_an_answer_that_is_not_grounded_is_enough_where_the_checks_are_not_fitted_to_the_model(
+def test_an_answer_without_citations_is_enough_where_the_checks_are_not_fitted_to_the_model(
     notices: tuple[NoticeCode, ...], *, fitted: bool, expected: bool
 ) -> None:
     printer = AnswerPrinter()

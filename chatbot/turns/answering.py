@@ -109,7 +109,7 @@ class Answering:
     @property
     def quotes(self) -> bool:
         """Whether the answer consists of the bank's own words, and no word of a model has been logged."""
-        return self.services.settings.answer is AnswerMode.QUOTE and not self.live.output
+        return self.turn.answer is AnswerMode.QUOTE and not self.live.output
 
     def begun(self) -> Begun:
         """Return the part of the model's answer that the log has."""

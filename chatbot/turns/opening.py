@@ -17,7 +17,7 @@ from chatbot import answerability
 from chatbot.audit import AuditOpened, Versions, passage_hash
 from chatbot.chat import Message
 from chatbot.conversations import Conversation, HistoryMessage, StoredMessage, path_to, repeatable, window
-from chatbot.errors import IndexUnavailable, NotFound, StoreUnavailable
+from chatbot.errors import IndexUnavailable, NotFound, StoreUnavailable, Unprocessable
 from chatbot.events import NoticeCode, PassageRef
 from chatbot.limits import Caller
 from chatbot.notices import notice
@@ -99,6 +99,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         is_first=not earlier and question.id is None,
         brought=len(screening.earlier),
         context=tuple(message.id for message in repeated if message in in_prompt),
+        answer=way_of(question, services),
         shown_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
     )
     try:
@@ -108,6 +109,17 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
             await abandon(turn, services)
         raise
     return turn if kept else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
+
+
+def way_of(question: Question, services: Services) -> AnswerMode | None:
+    """Return whose words the answer consists of.
+
+    Raises:
+        Unprocessable: the caller chooses it, where only the operator may.
+    """
+    if question.answer is not None and not services.chooses_answer:
+        raise Unprocessable("answer: TURN__ANSWER or the model's profile decides it here")
+    return question.answer or services.settings.answer
 
 
 async def load_conversation(question: Question, owner: CustomerId, services: Services) -> Conversation:
@@ -211,8 +223,7 @@ async def record_opening(turn: Turn, services: Services) -> bool:
     Raises:
         AuditUnavailable: no answer goes unaudited.
     """
-    settings = services.settings
-    await services.audit.open(audit_opened(turn, services.versions, answer=settings.answer, at=services.now()))
+    await services.audit.open(audit_opened(turn, services.versions, at=services.now()))
     owner, question = turn.who.customer_id, question_message(turn, at=services.now())
     # Shielded: once the history may have the question, its answer is given.
     with anyio.CancelScope(shield=True):
@@ -233,7 +244,7 @@ def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[str]:
     ]
 
 
-def audit_opened(turn: Turn, versions: Versions, *, answer: AnswerMode | None, at: float) -> AuditOpened:
+def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
     """Return the audit record that is written before any model is called."""
     history = len(turn.prompt.before) - 1  # the system message is none of the history
     return AuditOpened(
@@ -250,7 +261,7 @@ def audit_opened(turn: Turn, versions: Versions, *, answer: AnswerMode | None, a
         index_version=turn.found.collection or versions.index,
         embedder=versions.embedder,
         sampling=msgspec.json.encode(turn.sampling).decode(),
-        grounding=answer or "",
+        grounding=turn.answer or "",
         at=at,
         question_id=turn.question_id,
         parent_id=turn.parent_id,

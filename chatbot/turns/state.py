@@ -38,6 +38,7 @@ from chatbot.retrieval import SearchResult
 from chatbot.streams import AnswerId
 from knowledge.identity import Principal
 from knowledge.passage import Language, Passage
+from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals
 
 log = structlog.get_logger(__name__)
@@ -83,8 +84,8 @@ FINISH: Mapping[CannedReply, FinishReason] = {
 class Question:
     """A customer's question and its place in a conversation; `id` is set where the question is answered again.
 
-    `earlier` are the messages that an OpenAI client sent along; no conversation keeps them. `max_answer_tokens` is what
-    the caller asks for, if anything.
+    `earlier` are the messages that an OpenAI client sent along; no conversation keeps them. `max_answer_tokens` and
+    `answer` are what the caller asks for, if anything.
     """
 
     text: str
@@ -93,6 +94,7 @@ class Question:
     parent_id: str | None = None
     earlier: tuple[ClientMessage, ...] = ()
     max_answer_tokens: int | None = None
+    answer: AnswerMode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,8 @@ class Turn:
     """The ids of the earlier messages in the prompt, without those that the client sent along."""
     thinking_tokens: int = 0
     """How many tokens a reasoning model may think, beside the answer; 0 where none is asked."""
+    answer: AnswerMode | None = None
+    """Whose words the answer consists of."""
     shown_before: tuple[str, ...] = ()
     """The units that the answer before this one cites: a follow-up asks for something else."""
 

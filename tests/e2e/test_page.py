@@ -263,6 +263,15 @@ async def test_a_thumb_and_its_reasons_are_kept_by_keyboard_in_both_languages(de
     await expect(down).to_have_attribute("aria-pressed", "false")
 
 
+async def test_the_demos_switch_quotes_in_place_of_a_models_words(product: Product, desk: Page) -> None:
+    await product.tell(probe=0.99)
+    await expect(desk.locator("#way")).to_be_visible()
+    await desk.locator("#way").select_option("quote")
+    answer = await ask(desk)
+    await expect(answer.locator(".stamp")).to_have_text("은행 문서의 내용을 그대로 옮긴 답변입니다.")
+    assert "관련 문서의 내용을 그대로" in await words(answer)
+
+
 async def test_the_language_is_switched_everywhere_and_remembered(desk: Page) -> None:
     await finished(await ask(desk))
     await desk.locator("[data-language=en]").click()

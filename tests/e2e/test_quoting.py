@@ -102,3 +102,14 @@ async def test_words_of_the_model_are_told_from_quotes(product: Product) -> None
     done = json.loads(events[-1].data)
     assert (done["quoted"], done["grounded"]) == (False, False)
     assert whole["quoted"] is False
+
+
+@pytest.mark.parametrize("way", ["quote", "written"])
+async def test_where_there_is_a_demo_login_the_caller_chooses_whose_words_answer(product: Product, way: str) -> None:
+    await product.tell(answer="샘물 정기예금의 가입 기간은 12개월입니다.", probe=0.99)
+    async with product.client(uuid4().hex) as http:
+        done = json.loads((await product.ask(http, QUESTION, answer=way))[-1].data)
+        wrong = await http.post("/v1/chat", json={"message": QUESTION, "answer": "poem"})
+    await product.restore()
+    assert (done["quoted"], done["written"]) == (way == "quote", way == "written")
+    assert wrong.status_code == 422

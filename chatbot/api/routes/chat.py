@@ -43,6 +43,7 @@ from chatbot.streams import AnswerId, BegunAnswer, LiveAnswer, LogOpening, Reade
 from chatbot.turns import Question, abandon, answer, checkpoint, open_turn, passage_refs
 from knowledge.identity import Principal
 from knowledge.passage import language_of
+from knowledge.profiles import AnswerMode
 
 router = APIRouter(prefix="/v1", tags=["chat"])
 
@@ -63,6 +64,7 @@ class Ask(BaseModel):
     conversation_id: Id | None = None
     parent_id: Id | None = None
     max_answer_tokens: AnswerTokens | None = None
+    answer: AnswerMode | None = Field(None, description="On `make run` only: whose words the answer consists of.")
     stream: bool = True
 
 
@@ -93,6 +95,7 @@ async def begin_answer(
         conversation_id=ask.conversation_id,
         parent_id=ask.parent_id,
         max_answer_tokens=ask.max_answer_tokens,
+        answer=ask.answer,
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
     work = partial(begin, question, who, services)

@@ -29,6 +29,7 @@ const chat = new Chat({
   api,
   announcer,
   messages: byId("messages"),
+  way: () => byId("way").value,
   openPassage: (what) => panel.open(what),
   hooks: {
     busy: (busy) => (composer.busy = busy),
@@ -96,6 +97,7 @@ async function begin() {
   try {
     const { name, person } = await api.signIn();
     byId("who").hidden = name === null;
+    byId("ways").hidden = !api.demo;
     if (name !== null) say(byId("who-name"), "signed_in", { name });
     composer.resume(person);
   } catch (error) {

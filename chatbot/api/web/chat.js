@@ -14,6 +14,7 @@ const STOP_MS = 5_000; // for the server's word that it has stopped
 export class Chat {
   #api;
   #messages;
+  #way;
   #announcer;
   #openPassage;
   #hooks;
@@ -23,9 +24,10 @@ export class Chat {
   conversationId = null;
 
   /** `hooks` are `busy(boolean)`, `began(conversationId)`, `ended()`, `asked()`, `startOver(text)`, `tokenNeeded(text)`. */
-  constructor({ api, messages, announcer, openPassage, hooks }) {
+  constructor({ api, messages, way, announcer, openPassage, hooks }) {
     this.#api = api;
     this.#messages = messages;
+    this.#way = way;
     this.#announcer = announcer;
     this.#openPassage = openPassage;
     this.#hooks = hooks;
@@ -37,7 +39,7 @@ export class Chat {
     this.#messages.append(question);
     this.#hooks.asked();
     const { conversationId } = this; // a repeated request must be the same, also once it has opened a conversation
-    await this.#answer({ text, question, conversationId, parentId: this.#lastId, again: null, siblings: [], key: randomKey() });
+    await this.#answer({ text, question, conversationId, parentId: this.#lastId, way: this.#way(), again: null, siblings: [], key: randomKey() });
   }
 
   /** Answer the question before `view` once more, in its place; what was said after it belongs to the other branch. */
@@ -210,6 +212,7 @@ export class Chat {
     const question = { message: turn.text };
     if (turn.conversationId) question.conversation_id = turn.conversationId;
     if (turn.parentId) question.parent_id = turn.parentId;
+    if (turn.way) question.answer = turn.way;
     return followAnswer({
       ask: () => {
         if (turn.resume) return this.#api.resume(turn.resume, "", abort.signal);

@@ -35,6 +35,11 @@ export class Api {
     return { name: null, person: this.#name };
   }
 
+  /** Whether this is a customer of the demo bank, who may choose how answers are made. */
+  get demo() {
+    return this.#demo;
+  }
+
   /** Use a token that the customer brought; it is kept in memory only. */
   useToken(token) {
     this.#token = token;
