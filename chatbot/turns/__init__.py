@@ -3,7 +3,7 @@
 from chatbot.turns.abandoned import AbandonedOpenings
 from chatbot.turns.answering import answer
 from chatbot.turns.closing import EndedAnswer, abandon, remember_answer
-from chatbot.turns.opening import open_turn
+from chatbot.turns.opening import open_turn, way_of
 from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, in_ranked_order, prompts_json
 from chatbot.turns.state import (
     FINISH,
@@ -44,4 +44,5 @@ __all__ = [
     "resume",
     "state_of",
     "turn_of",
+    "way_of",
 ]

@@ -7,8 +7,7 @@ import pytest
 
 from chatbot.errors import Unprocessable
 from chatbot.services import Services, TurnSettings
-from chatbot.turns.opening import way_of
-from chatbot.turns.state import Question
+from chatbot.turns import Question, way_of
 from knowledge.profiles import AnswerMode
 
 
