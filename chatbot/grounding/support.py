@@ -1,6 +1,7 @@
 """Whether a unit of a passage supports a sentence: numbers in their row, product, polarity. No I/O."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,17 @@ from typing import Final
 
 from chatbot.grounding.negation import Polarity
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
+from chatbot.grounding.quantity import CURRENCIES, PERCENT, Quantity
 from chatbot.grounding.sentences import passage_sentences
 from chatbot.quotes import features, pieces_of
 from knowledge.passage import Passage
 
 _SUPPORTED: Final = 0.5
 """Share of a sentence's content that its unit must hold."""
+_AMOUNTS: Final = frozenset({*CURRENCIES, PERCENT})
+_NAME_WORDS: Final = 3
+"""Words before an amount that name it."""
+_WORD: Final = re.compile(r"[^\W\d_]+")
 MOST_NUMBERS: Final = 30
 """Numbers of a sentence up to which it is checked."""
 
@@ -53,12 +59,32 @@ class CheckedUnit:
         claimed = [quantity for quantity in claimed if unsupported_by([quantity], [self.contact])]
         if unsupported_by(claimed, [self.quantified]):
             return False
+        if not all(self.names(quantity, sentence) for quantity in claimed):
+            return False
         rows = _rows(self.text)
         if not rows or not claimed:
             return True
         named = _named(rows, sentence)
         stated = [QuantifiedText.read("\n".join([rows[0], *named])), QuantifiedText.read(_outside(self.text))]
         return not unsupported_by(claimed, stated)
+
+    def names(self, claimed: Quantity, sentence: str) -> bool:
+        """Return whether a sentence names an amount of the unit's prose as the unit does: "a cable charge of 8,000".
+
+        Of the words before the amount it must hold over half of the weight. Amounts of tables are bound to their rows.
+        """
+        if claimed.kinds.isdisjoint(_AMOUNTS):
+            return True
+        wanted, places = features(sentence), 0
+        for stated in _sentences(_outside(self.text)):
+            for quantity in quantities(stated):
+                if quantity.supports(claimed):
+                    places += 1
+                    words = features(" ".join(_WORD.findall(stated[: quantity.start])[-_NAME_WORDS:]))
+                    weight = {word: self.weights.get(word, 1.0) for word in words}
+                    if 2 * math.fsum(weight[word] for word in words & wanted) > math.fsum(weight.values()) or not words:
+                        return True
+        return not places
 
 
 def checked_units(sources: Sequence[Passage], *, question: str, contact: str) -> tuple[CheckedUnit, ...]:
