@@ -66,19 +66,6 @@ class AnswerabilitySettings(BaseModel, frozen=True):
     least_dense: float | None = Field(
         None, description="ratio: the least cosine of the nearest passage; below it the model is not asked"
     )
-    bias: float | None = Field(None, description="weight: the constant of the fit")
-    first: float | None = Field(None, description="weight: of the model's log-odds for the first passage")
-    likeliest: float | None = Field(
-        None, description="weight: of its log-odds for the likeliest of the first three; 0 asks about the first alone"
-    )
-    dense: float | None = Field(None, description="weight: of the nearest passage's cosine, as 20 x (cosine - 0.85)")
-    terms: float | None = Field(None, description="weight: of the highest term score, as ln(1 + score)")
-    unknown: float | None = Field(
-        None, description="weight: of the share of the question's topics that even the passage with most of them lacks"
-    )
-    english: float | None = Field(
-        None, description="weight: added for English questions, to which the model says yes less readily"
-    )
 
     def over(self, weights: AnswerabilityWeights) -> AnswerabilityWeights:
         """Return the weights with the values that are set here."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -44,9 +44,7 @@ class TurnSettings(BaseModel, frozen=True):
     )
     answerability: AnswerabilitySettings = AnswerabilitySettings()
     temperature: float = Field(0.0, description="ratio: the sampling temperature of a first answer")
-    again_temperature: float = Field(
-        0.4, description="ratio: that of another answer to a question; at 0 the model would repeat itself"
-    )
+    again_temperature: ClassVar[float] = 0.4  # ratio: of another answer to a question; at 0 the model repeats itself
     max_answer_tokens: int = Field(400, description="tokens: the longest answer where the caller names no length")
     most_answer_tokens: int = Field(
         2000, description="tokens: the longest answer that a caller gets, whatever length it asks for"
@@ -58,12 +56,12 @@ class TurnSettings(BaseModel, frozen=True):
             "and the customer is led to a person"
         ),
     )
-    extension_tokens: int = Field(128, description="tokens: reserved at once when an answer outgrows its reservation")
-    history_tokens: int = Field(500, description="tokens: earlier messages in the prompt")
+    extension_tokens: ClassVar[int] = 128  # tokens: reserved at once when an answer outgrows its reservation
+    history_tokens: ClassVar[int] = 500  # tokens: earlier messages in the prompt
     longest_answer: float = Field(
         600.0, description="seconds: the term of an answer's slot, and of its stream after SIGTERM"
     )
-    finish_timeout: float = Field(5.0, description="seconds: the deadline of recording an answer's end")
+    finish_timeout: ClassVar[float] = 5.0  # seconds: the deadline of recording an answer's end
 
     def answer_tokens(self, asked: int | None) -> int:
         """Return how many tokens an answer may have, whose caller asks for so many, or (None) for no number."""
