@@ -33,8 +33,8 @@ _ASKS_FOR_A_NUMBER: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"\d[\d,.]*")
 _ASKS_TWO_THINGS: Final = re.compile(
-    r"(?:얼마|몇|언제|며칠|어디|어떻게|어떤|무엇|뭐|누구).*(?:[고며]|[,?]+)\s.*(?:얼마|몇|언제|며칠|어디|어떻게|어떤|무엇|뭐|누구)"
-    r"|\b(?:how|what|when|where|which|who)\b.*(?:[,?]|\band)\s+(?:and\s+|also\s+)?(?:how|what|when|where|which|who)\b",
+    r"(?:얼마|몇|언제|며칠|어디|어떻게|어떤|무엇|뭐|누구).{0,40}(?:[고며]|[,?])\s.{0,40}(?:얼마|몇|언제|며칠|어디|어떻게|어떤|무엇|뭐|누구)"
+    r"|\b(?:how|what|when|where|which|who)\b.{0,80}(?:[,?]|\band)\s{1,2}(?:and\s|also\s)?(?:how|what|when|where|which|who)\b",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -1,7 +1,7 @@
 """The units of a passage: pieces that their author wrote as one, and that can be quoted by themselves. No I/O.
 
 A unit is a whole short section, or of a longer one a paragraph, a table or a list, with the title or introduction above
-it and the notes below it. A unit is never cut, and never joined from different places.
+it and the notes (of a table also the paragraph) below it. A unit is never cut, and never joined from different places.
 """
 
 import math
@@ -19,6 +19,8 @@ _CLEARLY: Final = 0.35
 """Share of the question's words by which a unit of a long section stands out."""
 _LONGEST_INTRODUCTION: Final = 200
 """Characters of a paragraph that belongs to the list or table right below it."""
+_LONGEST_REMARK: Final = 300
+"""Characters of a paragraph that belongs to the table right above it."""
 _HEADINGS: Final = re.compile(r"\A(?:\s*#{1,6}[ \t][^\n]*(?:\n|\Z))+\s*")
 _BLOCK: Final = re.compile(r"[^\n].*?(?=\n[ \t]*\n|\Z)", re.DOTALL)
 _TABLE: Final = re.compile(r"\s{0,9}\|")
@@ -103,7 +105,9 @@ def _belongs(above: str, below: str) -> bool:
     is_item, is_table = _ITEM.match(above) is not None, _TABLE.match(above) is not None
     if _NOTE.match(below) or (is_item and _ITEM.match(below)):
         return True
-    if (is_item and not above.startswith("**")) or is_table:
+    if is_table:  # a paragraph below a table says what its cells leave out
+        return len(below) <= _LONGEST_REMARK and not (_TITLE.fullmatch(below) or _TABLE.match(below))
+    if is_item and not above.startswith("**"):
         return False
     if _TITLE.fullmatch(above) or _UNFINISHED.search(above):
         return True

@@ -182,21 +182,23 @@ def load(documents: Path, environment: dict[str, str], log: Path) -> None:
     run_to_the_end("ingest.__main__", arguments, environment, log)
 
 
-def copy_loaded(session: Path, data: Path) -> None:
+def copy_loaded(session: Path, data: Path, documents: Path = DOCUMENTS) -> None:
     """Copy the index, the catalogue and the originals of the documents, which are loaded once a run."""
 
     def load_into(folder: Path) -> None:
         environment = dict(os.environ) | {"DATA_DIR": str(folder)}  # noqa: TID251 - children inherit it
-        load(DOCUMENTS, environment, session / "load.log")
+        load(documents, environment, session / "load.log")
 
-    shutil.copytree(made_once(session, "loaded", load_into), data, dirs_exist_ok=True)
+    shutil.copytree(made_once(session, f"loaded-{documents.name}", load_into), data, dirs_exist_ok=True)
 
 
 @contextlib.contextmanager
-def served(folder: Path, redis_url: str, endpoints: dict[str, str], **settings: str) -> Iterator[Product]:
+def served(
+    folder: Path, redis_url: str, endpoints: dict[str, str], documents: Path = DOCUMENTS, **settings: str
+) -> Iterator[Product]:
     """Serve the chat API over the loaded documents as a process of its own, and stop it in the end."""
     data, log, port = folder / "data", folder / "chat.log", settings.get("PORT") or str(free_port())
-    copy_loaded(folder.parent, data)
+    copy_loaded(folder.parent, data, documents)
     private, public = key_pair(data)
     own = {"DATA_DIR": str(data), "PORT": port, "DEMO_KEY_FILE": str(private), "DEMO_TENANT": TENANT}
     environment = chat_environment(public, redis_url, **own | endpoints | settings)

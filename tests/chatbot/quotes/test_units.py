@@ -56,11 +56,11 @@ def test_every_unit_stands_in_its_passage() -> None:
 
 def test_of_a_long_section_the_unit_that_stands_out_is_quoted_and_else_all_of_it() -> None:
     source = passage("long", "Long", f"## Head\n\n{FEES}\n\n{CABLE}\n\n{FILLER.strip()}", "en")
-    assert unit_for("Is there a cable charge?", source) == CABLE
+    assert unit_for("Is there a cable charge?", source) == f"{FEES}\n\n{CABLE}", "the table, and the remark below it"
     assert unit_for("Tell me everything", source) == source.text.removeprefix("## Head\n\n")
 
 
 def test_the_nearest_unit_shares_words_with_the_question() -> None:
     source = replace(SHORT, text=f"{FEES}\n\n{CABLE}\n\n{FILLER}")
-    assert nearest_unit("cable charge", source) == CABLE
+    assert nearest_unit("cable charge", source) == f"{FEES}\n\n{CABLE}"
     assert nearest_unit("xylophone", source) == ""
