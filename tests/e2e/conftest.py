@@ -194,7 +194,7 @@ def copy_loaded(session: Path, data: Path, documents: Path = DOCUMENTS) -> None:
 
 @contextlib.contextmanager
 def served(
-    folder: Path, redis_url: str, endpoints: dict[str, str], documents: Path = DOCUMENTS, **settings: str
+    folder: Path, redis_url: str, endpoints: dict[str, str], documents: Path = DOCUMENTS, /, **settings: str
 ) -> Iterator[Product]:
     """Serve the chat API over the loaded documents as a process of its own, and stop it in the end."""
     data, log, port = folder / "data", folder / "chat.log", settings.get("PORT") or str(free_port())

@@ -54,8 +54,16 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.url
 
 
+LITELLM = shutil.which("litellm")
+"""LiteLLM's proxy, where it is on the PATH (CONTRIBUTING.md)."""
+
+
 @pytest.fixture(
-    scope="module", params=["scripted", *(pytest.param(n, marks=pytest.mark.vllm) for n in ("vllm", "LiteLLM"))]
+    scope="module",
+    params=[
+        "scripted",
+        *(pytest.param(n, marks=pytest.mark.vllm) for n in ("vllm", *(["LiteLLM"] if LITELLM else []))),
+    ],
 )
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder, port = tmp_path_factory.mktemp("server"), str(free_port())
@@ -72,12 +80,10 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "vllm":
         yield Server(running, frozenset())
         return
-    if (litellm := shutil.which("litellm")) is None:
-        pytest.skip("`litellm` is not on the PATH: see CONTRIBUTING.md")
     model = {"model": "hosted_vllm/qwen2.5-coder-0.5b-int8", "api_base": f"{running}/v1", "api_key": "none"}
     models = [{"model_name": "gateway", "litellm_params": model}]
     file.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": KEY}}))
-    command = [litellm, "--config", str(file), "--host", "127.0.0.1", "--port", port]
+    command = [str(LITELLM), "--config", str(file), "--host", "127.0.0.1", "--port", port]
     with started(*command, log=folder / "log", ready="Uvicorn running"):
         yield Server(f"{url}/v1", frozenset({"token_ids", "tokenize"}))
 
