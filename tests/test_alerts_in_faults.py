@@ -24,7 +24,7 @@ from redis import Redis
 
 from chatbot.answerability import AnswerabilitySettings
 from chatbot.deferred import DeferredSettings
-from chatbot.limits import LedgerSettings, LimitSettings
+from chatbot.limits import LedgerSettings
 from chatbot.services import TurnSettings
 from ingest.lost_passages import compare_index
 from ingest.maintenance import rebuild
@@ -38,9 +38,8 @@ from llm_server.scripted import Behaviour, scripted_server
 from tests.charts.promql import selectors_of
 from tests.charts.rendering import CHART
 from tests.conftest import DURABLE, redis_server
-from tests.constants import with_constants
 from tests.every_route import TEXT, WORD
-from tests.one_process import OFTEN, Bank, Stores, open_bank
+from tests.one_process import Bank, Stores, open_bank
 from tests.patience import patient
 from tests.qdrant_server import FakeServer, ok
 from tests.tiny_embedder import tiny_weights
@@ -179,6 +178,7 @@ class Fault:
     away: Callable[[Bank], AbstractAsyncContextManager[None]]
     raises: set[str]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[tuple[type, str], object] = field(default_factory=dict)
     redis_policy: str = "noeviction"
     hours: int = 3
     """After how many hours of the fault the alerts are looked at."""
@@ -196,7 +196,12 @@ def positive(name: str, samples: Samples) -> bool:
 # A replica goes on by itself for a minute, and waits for an hour for what Redis does not take.
 UNCHECKED = TurnSettings(answer=AnswerMode.WRITTEN, answerability=AnswerabilitySettings(threshold=0, least_dense=-1))
 """What the model says is shown at once."""
-SOON = {"ledger": with_constants(LedgerSettings(limits=LimitSettings(user=OFTEN)), share_seconds=0.01)}
+SOON: dict[tuple[type, str], object] = {(LedgerSettings, "share_seconds"): 0.01}
+LOSES_SOON: dict[tuple[type, str], object] = {
+    **SOON,
+    (DeferredSettings, "keep"): 0.01,
+    (DeferredSettings, "every"): 0.01,
+}
 FAULTS = {
     "the index is lost": Fault(away=index_lost, raises={"IndexUnavailable", *BUDGET}),
     "the model is dead": Fault(
@@ -212,13 +217,13 @@ FAULTS = {
     "Redis is killed": Fault(
         away=redis_killed_in_an_answer,
         raises={"TokenLedgerDegraded", "RedisTakesNoWrites", *BUDGET},
-        settings=SOON,
+        constants=SOON,
         seen=partial(positive, "chatbot_deferred_writes"),
     ),
     "Redis stays away": Fault(
         away=redis_killed_in_an_answer,
         raises={"TokenLedgerDegraded", "ChatbotLosesEnds", *BUDGET},
-        settings={**SOON, "deferred": with_constants(DeferredSettings(), keep=0.01, every=0.01)},
+        constants=LOSES_SOON,
         seen=partial(positive, "chatbot_lost_writes_total"),
     ),
     "Redis evicts": Fault(
@@ -244,8 +249,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_a_fault_raises_its_alerts_by_what_the_product_exports(
-    tmp_path: Path, stores: Stores, fault: Fault
+    tmp_path: Path, stores: Stores, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for (kind, name), value in fault.constants.items():
+        monkeypatch.setattr(kind, name, value)
     with closing(Redis.from_url(stores.redis.url)) as redis:
         redis.config_set("maxmemory-policy", fault.redis_policy)
     async with open_bank(tmp_path, stores, TracerProvider(), more=fault.settings) as bank:

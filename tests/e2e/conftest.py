@@ -189,7 +189,7 @@ def copy_loaded(session: Path, data: Path, documents: Path = DOCUMENTS) -> None:
         environment = dict(os.environ) | {"DATA_DIR": str(folder)}  # noqa: TID251 - children inherit it
         load(documents, environment, session / "load.log")
 
-    shutil.copytree(made_once(session, f"loaded-{documents.name}", load_into), data, dirs_exist_ok=True)
+    shutil.copytree(made_once(session, f"loaded-{documents.parent.name}", load_into), data, dirs_exist_ok=True)
 
 
 @contextlib.contextmanager
