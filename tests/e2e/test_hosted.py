@@ -11,7 +11,7 @@ from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services]
 
-LONG = "이자는 연 0.5%입니다. " * 40
+LONG = "중도해지 금리는 연 0.5%입니다. " * 40
 QUOTING = {"answer": None, "probe": None, "drop_after": None, "token_seconds": 0.0}
 """How the model is found and left."""
 
