@@ -208,7 +208,7 @@ FAULTS = {
         away=partial(model_behaves, dead=True), raises={"ChatbotModelCallsFail", "ChatbotAnswersWithoutModel"}
     ),
     "the model breaks off": Fault(
-        away=partial(model_behaves, drop_after=5, answer=f"{TEXT} " * 9),
+        away=partial(model_behaves, drop_after=40, answer=f"{TEXT} " * 9),
         raises={"ChatbotModelCallsFail", *BUDGET},
         settings={"turn": UNCHECKED},
         questions=1,  # after some the breaker opens, and the passages are quoted

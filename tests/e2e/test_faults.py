@@ -245,7 +245,7 @@ def index_lost(product: Product) -> Iterator[None]:
     (product.data / "elsewhere").rename(product.data / "qdrant")
 
 
-ASKED = [(KOREAN, "전화"), (ENGLISH, "call 1599")]
+ASKED = [(KOREAN, "상담원"), (ENGLISH, "call 1599")]
 
 
 @pytest.mark.parametrize(("question", "said"), ASKED)
