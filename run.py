@@ -25,6 +25,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, null
 from pathlib import Path
 
 import aiohttp
+import anyio
 from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -161,15 +162,16 @@ async def run_process(
     try:
         yield process
     finally:
-        try:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            async with asyncio.timeout(PROCESS_STOP_TIMEOUT_SECONDS):
+        with anyio.CancelScope(shield=True):  # a cancelled scope cancels each wait again: nobody would reap the program
+            try:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+                async with asyncio.timeout(PROCESS_STOP_TIMEOUT_SECONDS):
+                    await process.wait()
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
 
 
 @asynccontextmanager
