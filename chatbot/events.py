@@ -207,12 +207,8 @@ class Done(Event, frozen=True, kw_only=True):
     finish_reason: Annotated[FinishReason, Meta(description="why it has ended")]
     usage: Annotated[Usage, Meta(description="what it cost")]
     grounded: Annotated[bool, Meta(description="whether the answer consists of the documents' own words")]
-    quoted: Annotated[bool, Meta(description="whether the documents' own words are shown instead of the model's")] = (
-        False
-    )
-    written: Annotated[
-        bool, Meta(description="whether a model's words are shown, each sentence of which was checked")
-    ] = False
+    quoted: Annotated[bool, Meta(description="whether the answer quotes the documents")] = False
+    written: Annotated[bool, Meta(description="whether a model wrote the answer, with every sentence checked")] = False
     limits: Annotated[
         Limits | None, Meta(description="what the caller has left; null where the ledger cannot be asked")
     ]

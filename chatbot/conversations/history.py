@@ -301,7 +301,7 @@ class History:
         key = answer_key(owner, answer_id)
         conversation_id = cast("bytes | None", await self._breaker.call(lambda: self._redis.get(key)))
         if conversation_id is None:
-            raise NotFound("there is no such answer")
+            raise NotFound("answer not found")
         return await self.load(owner, conversation_id.decode(), enough=partial(holds, answer_id))
 
     async def rate(self, owner: CustomerId, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
@@ -314,7 +314,7 @@ class History:
         keys = [Keys(owner, conversation_id).answers]
         args = [msgspec.msgpack.encode({"answer_id": answer_id}), msgspec.json.encode(feedback)]
         if not await self._breaker.call(lambda: self._rate(keys=keys, args=args)):
-            raise NotFound("there is no such answer")
+            raise NotFound("answer not found")
 
     async def append(
         self, owner: CustomerId, conversation_id: str, messages: Sequence[StoredMessage], *, now: float

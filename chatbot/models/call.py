@@ -171,7 +171,7 @@ class Attempts:
         """The models that generated a part of the answer, in their order."""
         self._order = groups or pool.group_order(conversation_id)
         self._group = self._order[0]
-        self._begun = False
+        self._mid_answer = False
         self._out_of_retries = False
         self._deadline: float | None = None
         pool.add_request()
@@ -188,15 +188,15 @@ class Attempts:
         for group in self._groups():
             member = self._pick(group, unable)
             if member is not None:
-                reported = self._begun or (group != self._group and "fallback" in (group, self._group))
+                reported = self._mid_answer or (group != self._group and "fallback" in (group, self._group))
                 self._group = group
                 if self._deadline is None:
                     self._deadline = anyio.current_time() + member.endpoint.deadlines.answer
                 return member, reported
         raise self._no_target() from self._last_failure
 
-    def record_failure(self, member: Member, exc: EndpointFailed, *, begun: bool) -> None:
-        """Note that the call to an endpoint failed; `begun`: a part of the answer was shown.
+    def record_failure(self, member: Member, exc: EndpointFailed, *, mid_answer: bool) -> None:
+        """Record a failed call to an endpoint; `mid_answer` if part of the answer was already shown.
 
         Raises:
             Overloaded, ModelUnavailable: the request gives up.
@@ -207,7 +207,7 @@ class Attempts:
             self._cut.append(member)
         self._failed.append(member)
         self._last_failure = exc
-        self._begun = begun
+        self._mid_answer = mid_answer
         log.warning("model_call_failed", error=str(exc), outcome=exc.outcome)
         if isinstance(exc, RequestRejected):  # other endpoints of this group would reject it too
             self._refused.add(member.group)
@@ -228,7 +228,7 @@ class Attempts:
         return (len(request.ids) or request.chat.tokens) if self._failed or self._resumed else 0
 
     def _may_retry(self, exc: EndpointFailed) -> bool:
-        if self._begun:
+        if self._mid_answer:
             return len(self._failed) <= _MOST_FAILOVERS
         if len(self._failed) >= _MOST_BEFORE_FIRST_TOKEN:
             return False
@@ -239,7 +239,7 @@ class Attempts:
         return not isinstance(exc, DeadlineExceeded | QueueFull)  # the next group would be flooded
 
     def _groups(self) -> Collection[Group]:
-        if self._begun:
+        if self._mid_answer:
             return (self._group,)
         failed = [member.group for member in self._failed]
         if self._out_of_retries:
@@ -251,9 +251,9 @@ class Attempts:
             return None
         avoid = [*unable, *self._failed]
         member = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
-        if member is None and self._begun:
+        if member is None and self._mid_answer:
             member = self._pool.pick(self._conversation_id, group=group, avoid=avoid, override=True)
-        again = [m for m in self._cut if self._begun or (m is self._failed[-1] and group != "canary")]
+        again = [m for m in self._cut if self._mid_answer or (m is self._failed[-1] and group != "canary")]
         if member is None and again:
             gone = [m for m in self._failed if m not in again]
             member = self._pool.pick(self._conversation_id, group=group, avoid=[*unable, *gone])

@@ -24,7 +24,7 @@ from chatbot.models.call import Attempts, CallHook, Calls, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.detection import rendered_ids, text_of
 from chatbot.models.endpoint import Endpoint, GenerationRequest
-from chatbot.models.generation import Begun, Delta, Generation
+from chatbot.models.generation import Delta, Generation, PartialAnswer
 from chatbot.models.health import Discovery, FollowedName, HealthChecks
 from chatbot.models.pool import Member, Pool
 from chatbot.models.settings import Group, ModelSettings, ModelsFileEntry, ModelsMisconfigured
@@ -152,10 +152,10 @@ class Models:
         conversation_id: str,
         cache_salt: str,
         priority: int = 0,
-        begun: Begun | None = None,
+        partial_answer: PartialAnswer | None = None,
         groups: Sequence[Group] = (),
     ) -> AsyncGenerator[Delta | Thought | Switched | NotResumable | ModelDone]:
-        """Generate an answer, or what follows its part `begun`; closing the generator closes the socket.
+        """Generate an answer, or continue `partial_answer`; closing the generator closes the socket.
 
         An answer whose thinking uses up its tokens ends with the reason "length". `groups` answer in place of those of
         the conversation.
@@ -166,15 +166,17 @@ class Models:
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
         most_tokens = min(sampling.max_tokens + sampling.thinking_tokens, self._room(chat))
-        answer = Generation(chat, sampling, most_tokens=most_tokens, count=self.counter.count, begun=begun)
-        attempts = Attempts(self.pool, conversation_id, groups=groups, resumed=answer.begun)
+        answer = Generation(
+            chat, sampling, most_tokens=most_tokens, count=self.counter.count, partial_answer=partial_answer
+        )
+        attempts = Attempts(self.pool, conversation_id, groups=groups, resumed=answer.started)
         await self._drop_cut_character(answer)
         while not answer.spent:
             so_far = chat.tokens + answer.tokens
             member, reported = attempts.next_member(
                 [m for m in self.pool.members if not (answer.can_continue_on(m.able) and m.holds(so_far + 1))]
             )
-            ids, begun_text, left = answer.continue_on(member.able)
+            ids, prefix, left = answer.continue_on(member.able)
             room = max(1, (member.able.context_tokens or _ANY_CONTEXT) - so_far)
             request = GenerationRequest(
                 chat=chat,
@@ -183,7 +185,7 @@ class Models:
                 priority=priority,
                 until=attempts.deadline(),
                 ids=ids,
-                begun_text=begun_text,
+                prefix=prefix,
             )
             extra = attempts.extra_prompt_tokens(request)
             try:
@@ -203,7 +205,7 @@ class Models:
                     attempts.models[member.endpoint.model] = None
                     break
             except EndpointFailed as exc:
-                attempts.record_failure(member, exc, begun=answer.begun)
+                attempts.record_failure(member, exc, mid_answer=answer.started)
                 answer.resume()
                 await self._drop_cut_character(answer)
         usage = answer.usage()
@@ -296,7 +298,7 @@ class Models:
                     call.answer_tokens = 1
                     call.outcome = "ok"
             except EndpointFailed as exc:
-                attempts.record_failure(member, exc, begun=False)
+                attempts.record_failure(member, exc, mid_answer=False)
             else:
                 return choice_probabilities(top_tokens.logprobs, choices, least_mass=least_mass)
 

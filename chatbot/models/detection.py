@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 # Of an answer to one word; a model that thinks refuses fewer.
 _WORD_TOKENS = 16
 _WORD = Chat(messages=(Message("user", "hello"),), tokens=8)
-_BEGUN = "The capital of France is the city of"
+_PREFIX = "The capital of France is the city of"
 # OpenAI refuses a request whose thinking used up its tokens with this sentence.
 _LIMIT_REACHED = b"model output limit was reached"
 
@@ -161,11 +161,11 @@ async def _tokenized(endpoint: Endpoint, text: str) -> TokenizeReply:
 
 
 async def _continues_text(endpoint: Endpoint, seconds: float) -> bool:
-    """Return whether a begun answer's text is continued, and not answered: its prompt has fewer tokens then."""
-    begun = _request(_WORD, 1, seconds)
-    answered = Chat(messages=(*_WORD.messages, Message("assistant", _BEGUN)), tokens=_WORD.tokens)
-    continued = await _prompt_tokens(endpoint, replace(begun, begun_text=_BEGUN))
-    return 0 < continued < await _prompt_tokens(endpoint, replace(begun, chat=answered))
+    """Return whether a partial answer is continued and not answered: its prompt has fewer tokens then."""
+    continuation = _request(_WORD, 1, seconds)
+    answered = Chat(messages=(*_WORD.messages, Message("assistant", _PREFIX)), tokens=_WORD.tokens)
+    continued = await _prompt_tokens(endpoint, replace(continuation, prefix=_PREFIX))
+    return 0 < continued < await _prompt_tokens(endpoint, replace(continuation, chat=answered))
 
 
 async def _count_by_usage(endpoint: Endpoint, seconds: float) -> Sequence[int]:

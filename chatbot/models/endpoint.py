@@ -80,7 +80,7 @@ class EndpointStopped(EndpointFailed):
 class GenerationRequest:
     """One generation asked of one endpoint; `until` is the event loop's time at which the whole answer is due.
 
-    A begun answer continues after `ids` (of prompt and answer), or after `begun_text`.
+    A partial answer continues after `ids` (of prompt and answer), or after `prefix`.
     """
 
     chat: Chat
@@ -89,7 +89,7 @@ class GenerationRequest:
     priority: int
     until: float
     ids: Sequence[int] = ()
-    begun_text: str = ""
+    prefix: str = ""
 
 
 class Endpoint(Connection):
@@ -214,8 +214,8 @@ class Endpoint(Connection):
         else:
             fields["messages"] = self.messages(chat.messages)
             fields["chat_template_kwargs"] = {**self._template_kwargs, **({} if chat.thinks else _NO_THINKING)} or None
-        if request.begun_text:
-            fields["messages"] = [*self.messages(chat.messages), {"role": "assistant", "content": request.begun_text}]
+        if request.prefix:
+            fields["messages"] = [*self.messages(chat.messages), {"role": "assistant", "content": request.prefix}]
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         length = "max_completion_tokens" if "max_tokens" in able.omitted else "max_tokens"
         body = {name: value for name, value in fields.items() if value is not None and name not in able.omitted}

@@ -57,8 +57,8 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """The part of an answer that is there: its text, the ids that it continues after, and whose ids these are."""
+class PartialAnswer:
+    """The part of an answer generated so far: its text, its token ids, and the prompt with their vocabulary."""
 
     text: str = ""
     tokens: int = 0
@@ -69,7 +69,7 @@ class Begun:
 _FRAMES = msgspec.msgpack.Decoder(_Frame)
 
 
-def read_output(output: bytes | bytearray) -> Begun:
+def read_output(output: bytes | bytearray) -> PartialAnswer:
     """Return the part of an answer that its log has; a cut last frame is left out.
 
     Raises:
@@ -81,7 +81,7 @@ def read_output(output: bytes | bytearray) -> Begun:
         del ids[len(ids) - frame.dropped :]
         ids += frame.ids
         text, tokens, prompt, at = text + frame.text, tokens + frame.tokens, frame.prompt or prompt, end
-    return Begun(text, tokens, tuple(ids), prompt)
+    return PartialAnswer(text, tokens, tuple(ids), prompt)
 
 
 class Generation:
@@ -94,20 +94,20 @@ class Generation:
         *,
         most_tokens: int,
         count: Callable[[str], int],
-        begun: Begun | None = None,
+        partial_answer: PartialAnswer | None = None,
     ) -> None:
-        """`count` estimates the tokens of a text whose endpoint sends no ids; `begun` is what another process wrote."""
-        begun = begun or Begun()
+        """`count` estimates tokens if an endpoint sends no ids; `partial_answer` is from another process."""
+        partial_answer = partial_answer or PartialAnswer()
         self._chat = chat
         self._sampling = sampling
         self.most_tokens = most_tokens
         self._count = count
-        self._texts = [begun.text] if begun.text else []
-        self._bytes = len(begun.text.encode())
-        self.ids = list(begun.ids)
-        self.tokens = begun.tokens
-        self._prompt = begun.prompt
-        self._thought_before = begun.prompt.thinking  # by endpoints whose answer is continued
+        self._texts = [partial_answer.text] if partial_answer.text else []
+        self._bytes = len(partial_answer.text.encode())
+        self.ids = list(partial_answer.ids)
+        self.tokens = partial_answer.tokens
+        self._prompt = partial_answer.prompt
+        self._thought_before = partial_answer.prompt.thinking  # by endpoints whose answer is continued
         self._dropped = 0
         self._reported: ReportedUsage | None = None
         self.unpaid_tokens = 0
@@ -121,7 +121,7 @@ class Generation:
         self._kept = self.tokens  # the answer's tokens that the present endpoint got as a part of its prompt
         self.prompt_ids: Sequence[int] = ()
         """Of the present endpoint's rendered prompt, where it sends them."""
-        self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.begun)
+        self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.started)
         self._held_ids: list[int] = []
         self._held_text = ""
         self._held_tokens = 0
@@ -134,7 +134,7 @@ class Generation:
         return self._thinking_tokens + self.tokens - self._kept + self._held_tokens
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether any of the answer was passed on, which the present endpoint must continue after."""
         return bool(self._texts)
 
@@ -155,16 +155,16 @@ class Generation:
 
     def can_continue_on(self, able: Capabilities) -> bool:
         """Return whether an endpoint can continue the answer, or begin it."""
-        if self.begun and self._prompt.ids:
+        if self.started and self._prompt.ids:
             return able.token_ids and able.vocabulary == self._prompt.vocabulary
-        return able.continues_text or not self.begun
+        return able.continues_text or not self.started
 
     def continue_on(self, able: Capabilities) -> tuple[Sequence[int], str, Sampling]:
         """Prepare for an endpoint; return the ids or the text that it continues after, and the sampling."""
         self._start(able)
-        thinking = self._sampling.thinking_tokens if able.thinks and not self.begun else 0
+        thinking = self._sampling.thinking_tokens if able.thinks and not self.started else 0
         left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self.tokens
-        ids = (*self._prompt.ids, *self.ids) if self.begun and self._prompt.ids else ()
+        ids = (*self._prompt.ids, *self.ids) if self.started and self._prompt.ids else ()
         return ids, "" if ids else self.text, replace(self._sampling, max_tokens=max(1, left))
 
     def drop_cut_character(self, text: str) -> bool:
@@ -177,7 +177,7 @@ class Generation:
 
     def resume(self) -> None:
         """Prepare for another endpoint after one that failed: what was not passed on is generated again, unpaid."""
-        kept = self._thinking_tokens if self.begun else 0
+        kept = self._thinking_tokens if self.started else 0
         self._thought_before += kept
         self.unpaid_tokens += self._thinking_tokens - kept + self._held_tokens
 

@@ -1,12 +1,11 @@
-"""Which endpoints are there and serve: at the start, as they come and go by DNS, and while their breaker is open.
+"""Endpoint discovery and health checks: at the start, when DNS changes, and while a breaker is open.
 
 An endpoint that is down at the start does not stop it: its breaker starts open. Open breakers are closed by probes in
 the background, which also detect the capabilities again; never by a customer's call.
 
 The name of a headless Service has the addresses of its ready pods, each of which is an endpoint after its capabilities
-were detected. One that is gone gets no more calls, and answers that run there go on. TLS and the Host header keep the
-name: an address has no certificate. Where the name cannot be resolved now, the endpoints stay as they are; an answer
-that says "no such name" means that there are none.
+were detected. A removed endpoint gets no new calls; its running answers continue. TLS and the Host header use the
+name, since certificates are issued for names. If a lookup fails, the endpoints are kept; NXDOMAIN removes all of them.
 """
 
 import ipaddress
@@ -42,7 +41,7 @@ Resolve = Callable[[str], Awaitable[frozenset[str]]]
 
 
 async def addresses_of(host: str) -> frozenset[str]:
-    """Return the addresses that the system's resolver knows of a host: of IPv4, or where there are none, of IPv6.
+    """Resolve a host by the system's resolver to its IPv4 addresses, or to its IPv6 addresses if it has no IPv4.
 
     A pod with two families has an address of each, and is one endpoint.
 
@@ -69,7 +68,7 @@ class FollowedName:
     members: dict[str, Member] = field(default_factory=dict)
 
     async def update(self, resolve: Resolve) -> tuple[list[Member], list[Member]]:
-        """Return the members that are new and those that are gone; neither where the host cannot be resolved."""
+        """Return the added and the removed members; two empty lists if the host cannot be resolved."""
         try:
             with anyio.fail_after(_RESOLVE_SECONDS):
                 addresses = await resolve(self.host)
@@ -92,7 +91,7 @@ class Discovery:
 
 
 class HealthChecks:
-    """Asks the endpoints of a pool whether they serve the model; `discovery` finds endpoints beside them."""
+    """Checks that the endpoints of a pool serve the model; `discovery` adds endpoints found by DNS."""
 
     def __init__(self, pool: Pool, calls: Calls, *, discovery: Discovery, on_failure: OnFailure) -> None:
         self._pool = pool

@@ -50,7 +50,7 @@ def unit_for(question: str, passage: Passage, shown: Collection[str] = ()) -> st
 
 
 def _first(question: str, pieces: Sequence[str]) -> tuple[str, float]:
-    """Return the piece with the largest share of the question's words, and its lead; "" where there is no piece."""
+    """Return the piece with the largest share of the question's words, and its lead; ("", 0.0) without pieces."""
     ranked = sorted(zip(_shares(question, pieces), pieces, strict=True), reverse=True)
     shares = [*(share for share, _ in ranked), 0.0, 0.0]
     return ranked[0][1] if ranked else "", shares[0] - shares[1]
@@ -101,7 +101,7 @@ def _joined(body: str) -> Iterator[str]:
 
 
 def _belongs(above: str, below: str) -> bool:
-    """Return whether a part belongs to the one above it."""
+    """Return whether a part belongs to the previous part."""
     is_item, is_table = _ITEM.match(above) is not None, _TABLE.match(above) is not None
     if _NOTE.match(below) or (is_item and _ITEM.match(below)):
         return True

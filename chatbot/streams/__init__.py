@@ -5,7 +5,7 @@ An event is in the log before it is on the wire; the holder of the answer's leas
 """
 
 from chatbot.streams.answers import Answers
-from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
+from chatbot.streams.idempotency import IdempotencyKeys, IdempotencySettings, StartedAnswer
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, TakenOver
 from chatbot.streams.pipelined_connection import open_pipelined_connection
@@ -19,12 +19,12 @@ __all__ = [
     "AnswerParts",
     "AnswerSettings",
     "Answers",
-    "BegunAnswer",
     "IdempotencyKeys",
     "IdempotencySettings",
     "LiveAnswer",
     "LogOpening",
     "Readers",
+    "StartedAnswer",
     "TakenOver",
     "open_pipelined_connection",
 ]

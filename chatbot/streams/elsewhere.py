@@ -1,7 +1,7 @@
-"""Following answers that other replicas write: one poll of the log for all of them, whoever and however many follow.
+"""Follow answers that other replicas write, with one poll of the logs shared by all readers.
 
-It begins, for each answer, behind the last event that its first follower has; who needs earlier events fetches those
-alone. At least each second one command a tenant asks whether the writers still live.
+The shared read of an answer starts after its first reader's last event; a reader that needs earlier events fetches
+them separately. At least once a second, one command per tenant checks that the writers are alive.
 """
 
 from collections import defaultdict
@@ -88,7 +88,7 @@ class SharedRead:
 
 
 class ReadsElsewhere:
-    """The answers that this process reads for its followers while another replica writes them."""
+    """The shared reads of answers that other replicas write."""
 
     def __init__(self, parts: AnswerParts, take_over: TakeOver) -> None:
         self._parts = parts
@@ -99,7 +99,7 @@ class ReadsElsewhere:
         self._look_at = 0.0
 
     def __len__(self) -> int:
-        """Return how many answers are read."""
+        """Return the number of shared reads."""
         return len(self._reads)
 
     async def follow(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
@@ -118,7 +118,7 @@ class ReadsElsewhere:
                 self._polling = True
                 self._parts.tasks.start_soon(self._poll)
         elif read.who.customer_id != who.customer_id:
-            raise NotFound("there is no such answer")
+            raise NotFound("answer not found")
         read.followers += 1
         try:
             while after < read.start:
@@ -149,12 +149,12 @@ class ReadsElsewhere:
             del self._reads[answer_id]
 
     def end_all(self, error: ChatError | None = None) -> None:
-        """End every read: this process goes, or has met a bug."""
+        """End every read: this process is stopping, or polling failed."""
         for answer_id, read in tuple(self._reads.items()):
             self._end(answer_id, read, error)
 
     async def _poll(self) -> None:
-        """Read what is followed, while anything is."""
+        """Poll the logs while there are shared reads."""
         try:
             while self._reads:
                 with contained("reader", self._parts.on_failure):
@@ -167,7 +167,7 @@ class ReadsElsewhere:
             self._polling = False
 
     async def _read_all(self) -> None:
-        """Read what the logs have by now, and judge the reads that it does not end by what their writers do."""
+        """Read new entries of all logs, then check the writers of the answers that have not ended."""
         now, reads = anyio.current_time(), dict(self._reads)
         try:
             looked = await self._look(reads, now) if now >= self._look_at else {}
@@ -184,7 +184,7 @@ class ReadsElsewhere:
                     await self._judge(answer_id, reads[answer_id], progress, brought=answer_id in new)
 
     async def _look(self, reads: dict[AnswerId, SharedRead], now: float) -> dict[AnswerId, AnswerProgress | None]:
-        """Leave the readers' marks, and return how far the answers are.
+        """Mark the answers as read, and return their progress.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.
@@ -201,16 +201,16 @@ class ReadsElsewhere:
     async def _judge(
         self, answer_id: AnswerId, read: SharedRead, progress: AnswerProgress | None, *, brought: bool
     ) -> None:
-        """End a read that brings nothing any more, and take its answer over where its writer is dead."""
+        """End a read whose log is lost or complete; take the answer over if its writer is dead."""
         now = anyio.current_time()
         if progress is None:
-            # What is only forgotten its writer brings back.
+            # A log that Redis lost in a failover is restored by its writer.
             patience = (
                 self._parts.settings.patience
                 if read.was_there and not await self._was_deleted(answer_id, read)
                 else 0.0
             )
-            read.end_unless_it_heals(NotFound("there is no such answer"), now, patience)
+            read.end_unless_it_heals(NotFound("answer not found"), now, patience)
             return
         read.was_there, read.failing_since = True, None
         left = progress.lease_left
@@ -230,7 +230,7 @@ class ReadsElsewhere:
         return False
 
     async def _succeed(self, answer_id: AnswerId, read: SharedRead) -> None:
-        """Take an answer over whose writer is dead; its followers then read it from memory."""
+        """Take over the answer of a dead writer; its followers then read it from memory."""
         is_bug = True
         with contained("reader", self._parts.on_failure):
             with suppress(StoreUnavailable):

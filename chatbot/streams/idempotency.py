@@ -1,4 +1,4 @@
-"""Idempotency-Keys: however often and on whichever replicas a request is sent, one answer is begun and joined.
+"""Idempotency-Keys: however often and on whichever replicas a request is sent, one answer is started and joined.
 
 The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before anything is done
 for it. A request that finds it claimed waits until the key is bound to an answer, or until the claim is removed (a
@@ -34,7 +34,7 @@ _KEEP_SECONDS = 86_400
 
 _MOST_UNWRITTEN = 10_000
 
-Begin = Callable[[], Awaitable["BegunAnswer"]]
+Begin = Callable[[], Awaitable["StartedAnswer"]]
 
 
 class IdempotencySettings(BaseModel, frozen=True):
@@ -47,7 +47,7 @@ class IdempotencySettings(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class BegunAnswer:
+class StartedAnswer:
     """An answer that runs or has run, and what its caller has left where that is known."""
 
     answer_id: AnswerId
@@ -100,7 +100,7 @@ class IdempotencyKeys:
         self._claim = redis.register_script((folder / "claim.lua").read_text("utf-8"))
         self._end = redis.register_script((folder / "claim_end.lua").read_text("utf-8"))
 
-    async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> BegunAnswer:
+    async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> StartedAnswer:
         """Return what `begin` returns, or the answer that the key is bound to.
 
         Raises:
@@ -119,7 +119,7 @@ class IdempotencyKeys:
             if not holders.count:
                 del self._holders[name]
 
-    async def _in_turn(self, request: KeyRequest, holders: KeyHolders) -> BegunAnswer:
+    async def _in_turn(self, request: KeyRequest, holders: KeyHolders) -> StartedAnswer:
         try:
             with anyio.fail_after(self._settings.patience):
                 await holders.lock.acquire()
@@ -133,10 +133,10 @@ class IdempotencyKeys:
             if claim.digest != request.claim.digest:
                 raise KeyReused
             if claim.answer_id is not None:
-                return BegunAnswer(claim.answer_id, None, joined=True)
-            begun = await self._begin(request)
-            holders.bound = msgspec.structs.replace(request.claim, answer_id=begun.answer_id)
-            return begun
+                return StartedAnswer(claim.answer_id, None, joined=True)
+            started = await self._begin(request)
+            holders.bound = msgspec.structs.replace(request.claim, answer_id=started.answer_id)
+            return started
         finally:
             holders.lock.release()
 
@@ -144,8 +144,8 @@ class IdempotencyKeys:
         """Return the request's own claim once it is made, or another's that is bound or of another digest.
 
         Raises:
-            StoreUnavailable: Redis has been away for `insist` seconds, and no other request is known to have begun.
-            Overloaded: another request has begun, and it takes too long, or Redis went away meanwhile.
+            StoreUnavailable: Redis has been away for `insist` seconds, and no other request is known to have started.
+            Overloaded: another request has started and takes too long, or Redis became unavailable.
         """
         deadline, failing_since = time.monotonic() + self._settings.patience, math.inf
         another_began = False
@@ -178,13 +178,13 @@ class IdempotencyKeys:
         standing = await self._breaker.call(lambda: self._claim(keys=[request.key], args=args))
         return claim if standing is None else msgspec.json.decode(standing, type=KeyClaim)
 
-    async def _begin(self, request: KeyRequest) -> BegunAnswer:
+    async def _begin(self, request: KeyRequest) -> StartedAnswer:
         bound: KeyClaim | None = None
         try:
             # A claim that lapsed may be another request's: half the lease is left for what cannot be interrupted.
             with anyio.fail_after(self._settings.lease / 2):
-                begun = await request.begin()
-            bound = msgspec.structs.replace(request.claim, answer_id=begun.answer_id)
+                started = await request.begin()
+            bound = msgspec.structs.replace(request.claim, answer_id=started.answer_id)
             self._unwritten[request.key] = bound
             while len(self._unwritten) > _MOST_UNWRITTEN:
                 del self._unwritten[next(iter(self._unwritten))]
@@ -193,7 +193,7 @@ class IdempotencyKeys:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._deferred.write("key", partial(self._end_claim, request, bound))
-        return begun
+        return started
 
     async def _end_claim(self, request: KeyRequest, bound: KeyClaim | None) -> None:
         """Bind the key whether or not Redis has its claim, or remove the claim; a key of another answer stays so.

@@ -1,4 +1,4 @@
-"""One answer that this process writes: the events put, those published to readers, and what the log still lacks."""
+"""One answer that this process writes: its pending, published and unlogged events."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ from knowledge.identity import Principal
 
 
 class LiveAnswer:
-    """One answer in this process; `logged` are the events of the writer that it succeeds. Only its own task puts."""
+    """One answer in this process; `logged` are the events of its previous writer. Only its own task emits."""
 
     stage: Stage = "writing"
     log: LogState = "whole"
@@ -40,7 +40,7 @@ class LiveAnswer:
         self.epoch = epoch
         self.scope = anyio.CancelScope()
         self.entries: list[LogEntry] = [entry_of(n, event) for n, event in enumerate(logged, 1)]
-        """What is published."""
+        """The published events."""
         self.output = bytearray(output)
         """The model's output, as its frames are encoded."""
         self.logged = len(logged)
@@ -49,10 +49,10 @@ class LiveAnswer:
         self._logged_output = len(output)
         self._appended_at = -math.inf
         self._pending: list[Event] = []
-        """What was put and is not published yet."""
+        """Events that are emitted and not yet published."""
         self._waiting: list[anyio.Event] = []
         self._in_flight: list[anyio.Event] = []
-        self._put = anyio.Event()
+        self._emitted = anyio.Event()
         self._grown = anyio.Event()
         self._abandonment: asyncio.TimerHandle | None = None
 
@@ -87,8 +87,8 @@ class LiveAnswer:
         return self.log == "behind" and self.stage != "elsewhere"
 
     @property
-    def last_put(self) -> bool:
-        """Whether the event that ends the answer was put."""
+    def last_emitted(self) -> bool:
+        """Whether the final event was emitted."""
         return self.ended or any(event.ends for event in self._pending)
 
     @property
@@ -96,9 +96,9 @@ class LiveAnswer:
         """The events that every connection may see."""
         return [entry.event for entry in self.entries]
 
-    # --- the work puts events ----------------------------------------------------------------------------------------
+    # --- the work emits events --------------------------------------------------------------------------------------
 
-    def put(self, *events: Event, output: bytes = b"") -> list[Event]:
+    def emit(self, *events: Event, output: bytes = b"") -> list[Event]:
         """Add events to the answer and return the new ones; they are published once the log has them.
 
         `output` is the model's next output, for a successor; without an event it goes with the next append.
@@ -110,14 +110,14 @@ class LiveAnswer:
         new = list(events) if self._repetition is None else self._repetition.new_events(events)
         self._pending += new
         if events:
-            self._put.set()
+            self._emitted.set()
         return new
 
     def end_with(self, last: Event) -> None:
-        """Put the event that ends the answer, unless one was put."""
-        if not self.last_put:
+        """Emit the final event, unless one was emitted."""
+        if not self.last_emitted:
             self.stop_repeating()
-            self.put(last)
+            self.emit(last)
 
     @property
     def repeats(self) -> bool:
@@ -129,7 +129,7 @@ class LiveAnswer:
         return self._repetition is not None and self._repetition.completed_by(events)
 
     def check_repeated(self) -> None:
-        """Check, once everything is put, that all logged events were repeated.
+        """Check, after the last event, that all logged events were repeated.
 
         Raises:
             Diverged: the log has more.
@@ -138,20 +138,20 @@ class LiveAnswer:
             raise Diverged
 
     def stop_repeating(self) -> None:
-        """Take every further event as new, whatever the log has."""
+        """Treat every further event as new, even if the log has it."""
         self._repetition = None
 
     async def confirm_ownership(self, outcome: bytes = b"") -> bool:
-        """Wait until the log has what was put, and how the answer ends; return whether this process still writes it.
+        """Wait until the log has all events and `outcome`; return whether this process still writes the answer.
 
-        If so, this process finishes it: it is not handed over any more. Should it die meanwhile, its successor ends the
-        answer as it is settled and recorded by then.
+        If so, this process finishes it, and it is not handed over any more. If it dies before that, its successor ends
+        the answer with `outcome`.
         """
         self.outcome = outcome
         if self.is_written_here:
             appended = anyio.Event()
             self._waiting.append(appended)
-            self._put.set()
+            self._emitted.set()
             await appended.wait()
         self.move("confirm")
         return self.stage != "elsewhere"  # how this process ends its part is not how the answer ends
@@ -159,15 +159,15 @@ class LiveAnswer:
     # --- its writer logs and publishes them --------------------------------------------------------------------------
 
     async def next_batch(self) -> list[LogEntry]:
-        """Wait until something was put; return the entries that are to be published."""
-        await self._put.wait()
-        self._put = anyio.Event()
+        """Wait for pending events; return their entries."""
+        await self._emitted.wait()
+        self._emitted = anyio.Event()
         self._in_flight += self._waiting
         self._waiting.clear()
         return [entry_of(n, event) for n, event in enumerate(self._pending, len(self.entries) + 1)]
 
     def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
-        """Return everything that the log lacks, and entries that are to be published."""
+        """Return everything that the log lacks, and `batch`."""
         return LogAppend(
             entries=[*self.entries[self.logged :], *batch],
             output_before=self._logged_output,
@@ -182,8 +182,8 @@ class LiveAnswer:
         self.logged = self._logged_output = 0
 
     def append_again(self) -> None:
-        """Append what the log lacks, although nothing new was put."""
-        self._put.set()
+        """Request an append of what the log lacks, without a new event."""
+        self._emitted.set()
 
     def mark_appended(self, appended: LogAppend) -> None:
         """Note that the log has this, which renewed the writer's lease."""
@@ -198,16 +198,16 @@ class LiveAnswer:
         return time.monotonic() - self._appended_at < seconds
 
     def drop_unpublished(self) -> None:
-        """Drop what was put and not published, with the output that the log lacks: it cannot be written."""
+        """Discard unpublished events and unlogged model output."""
         self.move("fail")
         self.outcome = b""
         self._pending.clear()
         del self.output[self._logged_output :]
         self.publish()
 
-    def publish(self, batch: Sequence[LogEntry] = (), *, put: int = 0) -> None:
-        """Show entries to every connection, of them the first `put` of those put; whoever waits looks again."""
-        del self._pending[:put]
+    def publish(self, batch: Sequence[LogEntry] = (), *, emitted: int = 0) -> None:
+        """Publish entries to all connections and wake them; the first `emitted` pending events are done."""
+        del self._pending[:emitted]
         self.entries += batch
         if any(entry.event.ends for entry in batch):
             self.move("end")
@@ -218,12 +218,12 @@ class LiveAnswer:
         self._in_flight.clear()
 
     def stop_writing(self) -> None:
-        """Leave the answer to another replica; nothing of it is settled or recorded here."""
+        """Stop: another replica writes the answer, and settles and records it."""
         self.move("leave")
         self.scope.cancel()
         self.cancel_abandonment()
         self._in_flight += self._waiting
-        self._put.set()
+        self._emitted.set()
         self.publish()
 
     # --- its readers -------------------------------------------------------------------------------------------------

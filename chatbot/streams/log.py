@@ -260,7 +260,7 @@ class AnswerLog:
         """
         progress = (await self.touch_all(who.tenant, {answer_id: who.sub}, mark))[answer_id]
         if progress is None:
-            raise NotFound("there is no such answer")
+            raise NotFound("answer not found")
         return progress
 
     async def touch_all(
@@ -323,7 +323,7 @@ class AnswerLog:
         key = answer_key(who.tenant, answer_id)
         sub, refs = await self._breaker.call(lambda: self._redis.hmget(key, ["sub", "passages"]))
         if refs is None or sub != who.sub.encode():
-            raise NotFound("there is no such answer")
+            raise NotFound("answer not found")
         return msgspec.json.decode(refs, type=tuple[PassageRef, ...])
 
     async def read_all(self, logs: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, list[LogEntry]]:

@@ -75,7 +75,7 @@ class PipelinedConnection:
             timer.cancel()
 
     def _late(self, reply: asyncio.Future[Any], due: float) -> None:
-        """Break the connection under a reply that does not come in time: it may never come."""
+        """Close the connection if a reply is late: it may never arrive."""
         if more := more_time(due):
             asyncio.get_running_loop().call_later(more, self._late, reply, math.inf)
         elif not reply.done():
@@ -110,7 +110,7 @@ class PipelinedConnection:
 
 
 async def _read(connection: Any, reply: asyncio.Future[Any]) -> None:
-    """Read the next reply, whoever waits for it.
+    """Read the next reply, even if its caller was cancelled.
 
     Raises:
         RedisError: the connection broke, or leads to no master.

@@ -1,4 +1,4 @@
-"""The connections that read answers: from memory where this process writes, else from the log, within bounds."""
+"""Connections that read answers: from memory if this process writes them, else from the log; bounded."""
 
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterator
@@ -26,7 +26,7 @@ _TERMS = 2
 
 
 class Readers:
-    """Follows answers for connections, and counts these."""
+    """Follows answers for connections, and limits their number."""
 
     def __init__(self, parts: AnswerParts, writers: Writers, elsewhere: ReadsElsewhere) -> None:
         self._parts = parts
@@ -107,10 +107,10 @@ class Readers:
     async def _unseen(
         self, who: Principal, answer_id: AnswerId, followed: AsyncGenerator[LogEntry], shown: deque[LogEntry]
     ) -> AsyncGenerator[LogEntry]:
-        """Drop from what follows what was shown already, which is read again where the answer goes on.
+        """Skip the entries that the connection has already received.
 
-        Where the successor wrote something else under its numbers, the reader would miss that: an error ends the answer
-        for them, and they read it again from its beginning.
+        If the successor's entries differ from those, the connection gets an error and reads the answer again from the
+        start.
         """
         async with aclosing(followed) as entries:
             async for entry in entries:
@@ -123,7 +123,7 @@ class Readers:
                     return
 
     def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:
-        """Refuse one more reader of an answer (None: of one that is not begun yet) where there are too many.
+        """Reject a reader if there are too many; `answer_id` is None for an answer not started yet.
 
         Raises:
             RateLimited: of the answer, or of this customer.
@@ -159,7 +159,7 @@ class Readers:
             self._writers.reader_left(answer_id, resumable=resumable)
 
     def end_all(self) -> None:
-        """End every read of an answer that another replica writes: this process goes."""
+        """End every read of another replica's answer: this process is stopping."""
         self._elsewhere.end_all()
 
 

@@ -32,7 +32,7 @@ TakeoverReason = Literal["reader", "cancel", "orphan"]
 
 
 class Takeover:
-    """Keeps the leases of this process, and takes answers over whose leases have lapsed."""
+    """Renews the leases of this process, and takes over answers whose leases have lapsed."""
 
     def __init__(
         self, parts: AnswerParts, writers: Writers, *, on_taken: Callable[[TakeoverReason], None] = lambda _: None
@@ -65,7 +65,7 @@ class Takeover:
             self._writers.complete_logs()
 
     async def _ask_store(self) -> None:
-        """Ask Redis whether it forgot its last moments; so this process knows, too, when Redis was away."""
+        """Check Redis for lost writes; the check also records when Redis was unavailable."""
         try:
             self._parts.deferred.store_seen(lost_writes=await self._log.has_forgotten())
         except StoreUnavailable:

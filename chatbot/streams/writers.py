@@ -1,6 +1,6 @@
 """The answers that this process writes: owned by the application's task group, logged before any connection sees them.
 
-Group commit: events put while an append is in flight go with the next one. While Redis is away the stream continues
+Group commit: events emitted during an append go with the next one. While Redis is away the stream continues
 from this process's memory, with a notice, and cannot be resumed elsewhere. An answer without readers is abandoned after
 a grace period: its scope is cancelled, which closes the model's socket, and it then ends like any cancelled one.
 """
@@ -72,17 +72,17 @@ Work = Callable[[LiveAnswer], Awaitable[None]]
 
 
 class Writers:
-    """Starts, finds and ends the answers of this process, and hands them over."""
+    """Starts, finds, ends and hands over the answers of this process."""
 
     def __init__(self, parts: AnswerParts) -> None:
         self.draining = self.handed_over = False
         self.readers: Counter[AnswerId] = Counter()
-        """How many connections of this process read an answer, whoever writes it."""
+        """Connections of this process per answer, including answers that other replicas write."""
         self._parts = parts
         self._log = parts.log
         self._running: dict[AnswerId, LiveAnswer] = {}
         self._kept: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
-        """Answers that have ended, and whose end no log has."""
+        """Ended answers whose final event is not logged."""
         self._opening = 0
         self._changed = anyio.Event()
 
@@ -119,7 +119,7 @@ class Writers:
         """
         live = self._running.get(answer_id) or self._kept.get(answer_id)
         if live is not None and live.who.customer_id != who.customer_id:
-            raise NotFound("there is no such answer")
+            raise NotFound("answer not found")
         return None if live is None or live.stage == "elsewhere" else live
 
     async def start(self, live: LiveAnswer, work: Work, opening: LogOpening) -> None:
@@ -140,7 +140,7 @@ class Writers:
         self.run(live, work)
 
     def run(self, live: LiveAnswer, work: Work) -> None:
-        """Run the work of an answer that has a log, and write what it puts."""
+        """Run the work of an answer that has a log, and write its events."""
         self._running[live.answer_id] = live
         if not self.readers[live.answer_id]:
             live.abandon_after(self._parts.settings.grace)
@@ -182,25 +182,25 @@ class Writers:
         self._wake()
 
     async def _log_and_publish(self, live: LiveAnswer) -> None:
-        """Log what is put, and then publish it, until the answer has ended or is written elsewhere."""
+        """Log and then publish events, until the answer has ended or is written elsewhere."""
         while live.is_written_here:
             batch = await live.next_batch()
-            put = len(batch)
+            emitted = len(batch)
             if live.has_log and live.is_written_here:
                 await self.append(live, batch)
             if not live.is_written_here:
                 return
             if live.log == "behind" and not any(entry.event.ends or entry.event == _NOT_LOGGED for entry in batch):
                 batch = _with_warning(live, batch)
-            live.publish(batch, put=put)
+            live.publish(batch, emitted=emitted)
 
     def _break(self, live: LiveAnswer) -> None:
-        """End an answer that cannot be written as it is: without what could not be written, in an error."""
+        """End an answer that cannot be encoded: discard its unpublished events and emit an error."""
         if live.stage == "broken":  # nor can its end be
             live.note_log("give_up")
             live.publish([entry_of(len(live.entries) + 1, self._unfinished(live))])
             return
-        had_end = live.last_put
+        had_end = live.last_emitted
         live.drop_unpublished()
         live.scope.cancel()
         if had_end:  # else its work puts one
@@ -227,7 +227,7 @@ class Writers:
         return unlogged, await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
 
     def apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:
-        """Do what the log says of an answer of this process."""
+        """Apply the log's reply about an answer of this process."""
         match standing:
             case WriterStanding.REPLACED:
                 log.warning("writer_replaced", answer_id=live.answer_id)
@@ -247,17 +247,17 @@ class Writers:
     # --- ends that no log has ----------------------------------------------------------------------------------------
 
     def _keep(self, live: LiveAnswer) -> None:
-        """Let readers find an ended answer here."""
+        """Keep an ended answer for its readers."""
         self._kept[live.answer_id] = live
         while len(self._kept) > self._parts.settings.kept:
             self._kept.popitem(last=False)
 
     def _drop(self, live: LiveAnswer) -> None:
-        """Let readers find the answer in its log; one that is not there yet is ended by the sweep as it is there."""
+        """Forget an ended answer: readers find it in its log."""
         self._kept.pop(live.answer_id, None)
 
     async def _log_end(self, live: LiveAnswer) -> None:
-        """Bring the end of an answer into its log, once more where the log had it and Redis may have forgotten it.
+        """Log the end of an answer; log it again if Redis may have lost it.
 
         Raises:
             StoreUnavailable: Redis does not take it now.
@@ -287,12 +287,12 @@ class Writers:
         return bool(self.readers[live.answer_id]) and live.appended_within(self._parts.settings.heartbeat)
 
     def apply_renewal(self, answer_id: AnswerId, standing: WriterStanding) -> None:
-        """Do what the renewal of a lease reports."""
+        """Apply the reply to a lease renewal."""
         if (live := self._running.get(answer_id)) is not None:
             self.apply_standing(live, standing)
 
     def complete_logs(self) -> None:
-        """Have appended what logs lack, also of answers that put nothing for a while."""
+        """Append what logs lack, also for answers without new events."""
         for live in self._running.values():
             if live.owes_log:
                 live.append_again()
@@ -300,7 +300,7 @@ class Writers:
     # --- readers come and leave --------------------------------------------------------------------------------------
 
     def reader_came(self, answer_id: AnswerId) -> None:
-        """Count a reader of an answer, whoever writes it."""
+        """Count a reader of an answer, on whichever replica it is written."""
         self.readers[answer_id] += 1
         if (live := self._running.get(answer_id)) is not None:
             live.cancel_abandonment()

@@ -1,4 +1,4 @@
-"""Openings in the audit that nobody closed: their process died before the answer had a log, or while SQL was away.
+"""Orphaned audit records: their process died before the answer had a log, or while SQL was unavailable.
 
 Every replica looks at its start and from time to time. It leaves alone what may be alive: an opening is closed only
 where it is older than any answer gets, Redis knows of no writer, and both are still so a minute later, in which a
@@ -22,14 +22,14 @@ from chatbot.turns.state import text_of
 log = structlog.get_logger(__name__)
 
 _AGAIN_SECONDS = 60.0
-"""Between the two looks that an opening has to be seen in."""
+"""Time between the two scans that must both find a record before it is closed."""
 _EVERY_SECONDS = 600.0
 _WINDOW_SECONDS = 2 * 86400.0
-"""Older openings are left to `chatbot audit verify`: a look may not read the rows of years."""
+"""Older records are left to `chatbot audit verify`, to bound a scan's rows."""
 
 
 class AbandonedOpenings:
-    """Closes openings that nobody else will."""
+    """Closes orphaned audit records."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class AbandonedOpenings:
         now: Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`after` is the age in seconds that no running answer's opening has."""
+        """`after`: seconds; records of running answers are younger."""
         self._audit = audit
         self._log = answer_log
         self._after = after
@@ -55,11 +55,11 @@ class AbandonedOpenings:
                 try:
                     await self.look()
                 except (AuditUnavailable, StoreUnavailable) as exc:
-                    log.warning("audit_openings_not_looked_at", error=exc.code)
+                    log.warning("orphaned_audit_scan_failed", error=exc.code)
                 await anyio.sleep(wait)
 
     async def look(self) -> int:
-        """Close the openings that were abandoned in an earlier look too; return how many.
+        """Close the records that an earlier scan found orphaned too; return their number.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
@@ -90,7 +90,7 @@ class AbandonedOpenings:
 
 
 def closing(row: AuditRow, events: Sequence[Event], *, at: float) -> AuditClosed:
-    """Return the closing of an opening: what its log says that the customer has read, else an error."""
+    """Return the closing record: from the answer's log if there is one, else an error."""
     last = events[-1] if events else None
     if isinstance(last, Done):
         result = AnswerResult(finish_reason=last.finish_reason, usage=last.usage, grounded=last.grounded)

@@ -1,4 +1,4 @@
-"""While the answer streams: `answer` runs in the application's task group and puts events, which connections read.
+"""While the answer streams: `answer` runs in the application's task group and emits events, which connections read.
 
 Of units whose ranking is close a model that reads fast is asked twice for the number of the one that states the answer,
 the second time in the opposite order, since models prefer a place. What it computes is charged as answer tokens are.
@@ -37,10 +37,10 @@ from chatbot.grounding import GroundingStream
 from chatbot.models import (
     LEAST_CHOICE_MASS,
     YES_OR_NO,
-    Begun,
     Delta,
     ModelDone,
     NotResumable,
+    PartialAnswer,
     Switched,
     Thought,
     number_choices,
@@ -93,12 +93,12 @@ class Answering:
 
     @classmethod
     def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
-        """Return the answer at its beginning, or where the writer before this one ended."""
+        """Return an answer at its start, or at the end of the previous writer's log."""
         progress_shown = {event.code for event in live.published if isinstance(event, Notice) and is_progress(event)}
         state = AnswerState(shown=shown_in(turn, live.published), progress_shown=progress_shown)
         answering = cls(turn, live, state, services)
         if live.output:
-            answering.state.begin_after(answering.begun(), turn)
+            answering.state.begin_after(answering.partial_answer(), turn)
         return answering
 
     @property
@@ -111,8 +111,8 @@ class Answering:
         """Whether the answer consists of the bank's own words, and no word of a model has been logged."""
         return self.turn.answer is AnswerMode.QUOTE and not self.live.output
 
-    def begun(self) -> Begun:
-        """Return the part of the model's answer that the log has."""
+    def partial_answer(self) -> PartialAnswer:
+        """Return the logged part of the model's answer."""
         return read_output(self.live.output)
 
     def checks(self) -> GroundingStream:
@@ -120,12 +120,12 @@ class Answering:
         turn = self.turn
         return GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=self.bank)
 
-    # --- what is shown -----------------------------------------------------------------------------------------------
+    # --- emitting events ---------------------------------------------------------------------------------------------
 
     def take(self, part: Delta | Thought, checks: GroundingStream) -> None:
-        """Count and log what the model generated; of an answer its checked text is shown, of thinking that it goes on.
+        """Count and log the part; emit checked answer text, or a "thinking" notice.
 
-        What is counted is charged where the model cannot report its usage any more.
+        The count is charged if the model cannot report its usage.
         """
         usage = self.state.usage
         if isinstance(part, Delta):
@@ -133,35 +133,35 @@ class Answering:
             self.show(checks.feed(part.text), output=part.output)
             return
         self.state.usage = replace(usage, thinking_tokens=usage.thinking_tokens + part.tokens)
-        self.tell_once(NoticeCode.THINKING)
+        self.notify_once(NoticeCode.THINKING)
 
     def show(self, events: Sequence[Event], *, output: bytes = b"") -> None:
-        """Put events on the stream, behind the model's output that they come from; keep those that are new."""
-        fresh = self.live.put(*events, output=output)
-        self.state.said = self.state.said or any(isinstance(event, Token) for event in events)
+        """Emit events, with the model output they come from; keep those that are new."""
+        fresh = self.live.emit(*events, output=output)
+        self.state.text_emitted = self.state.text_emitted or any(isinstance(event, Token) for event in events)
         if self.state.first_token_at is None and any(isinstance(event, Token) for event in fresh):
             self.state.first_token_at = time.monotonic()
         self.state.shown.extend(fresh)
 
-    def tell_once(self, code: NoticeCode) -> bool:
-        """Tell the customer how the answer is made, unless that was told before; return whether it was told now."""
+    def notify_once(self, code: NoticeCode) -> bool:
+        """Emit a progress notice once; return True if it was emitted now."""
         if code in self.state.progress_shown:
             return False
-        self.live.put(notice(code, self.turn.language))
+        self.live.emit(notice(code, self.turn.language))
         self.state.progress_shown.add(code)
         return True
 
     def show_canned_reply(self, reply: CannedReply) -> None:
-        """Show one of the bank's own texts: it claims nothing, so it is neither cited nor grounded."""
+        """Emit one of the bank's canned replies: without claims, so neither cited nor grounded."""
         text = canned_reply(reply, self.turn.language, self.bank)
-        follows = self.state.said if self.live.repeats else bool(self.state.text)
+        follows = self.state.text_emitted if self.live.repeats else bool(self.state.text)
         self.show([Token(text=f"\n\n{text}" if follows else text)])
         self.state.finish_reason = FINISH[reply]
         self.state.missing = self._missing(reply)
         self.state.grounded = False
 
     def _missing(self, reply: CannedReply) -> str:
-        """Return the code of the store for want of which a reply is shown, empty where none is."""
+        """Return the error code of the unavailable store that caused a reply, or ""."""
         if reply is CannedReply.UNAVAILABLE:
             return IndexUnavailable.code
         unreadable = reply is CannedReply.EMERGENCY and not self.services.withdrawals.readable()
@@ -208,9 +208,9 @@ class Answering:
 
     @contextmanager
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
-        """Cancel the block when the answer is revoked, also while the model is silent.
+        """Cancel the block when the answer is revoked, even if the model sends nothing.
 
-        The withdrawals tell when something has changed; else only time revokes, which the scope's deadline knows.
+        Revocation is checked when the withdrawals change; the scope's deadline is when a passage's validity ends.
         """
         withdrawals = self.services.withdrawals
         ends = (hit.passage.visible_until for hit in self.turn.found.hits)
@@ -229,7 +229,7 @@ class Answering:
 async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services) -> None:
     """Answer the turn, from its place in the queue; every path ends in `finish`.
 
-    A successor runs this once more, after the tokens in the log: events that are published already are not put again.
+    A successor runs this again after the logged tokens; published events are not emitted twice.
     """
     answering = Answering.of(turn, live, services)
     state = answering.state
@@ -246,10 +246,10 @@ async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services)
 
 
 async def speak(answering: Answering, place: Place) -> None:
-    """Put everything but the last event: the model's answer, or what there is without a model."""
+    """Emit all events except the final one: the model's answer, or quotes without a model."""
     turn, live = answering.turn, answering.live
     try:
-        live.put(accepted(turn, answering.services.versions), *turn.notices, sources(turn))
+        live.emit(accepted(turn, answering.services.versions), *turn.notices, sources(turn))
         if turn.reply is not None:
             answering.show_canned_reply(turn.reply)
         else:
@@ -281,7 +281,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
         return
 
     def show_place(position: int, seconds: float) -> None:
-        live.put(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
+        live.emit(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
     slot = admission.slot(
         place,
@@ -300,7 +300,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
 
 
 def evidence_without_model(answering: Answering, unknown: float) -> Evidence | None:
-    """Return what the passages are worth where that needs no model's word."""
+    """Return the answerability if no probe of the model is needed."""
     turn, services = answering.turn, answering.services
     if answering.live.output:
         return Evidence.CERTAIN
@@ -308,7 +308,7 @@ def evidence_without_model(answering: Answering, unknown: float) -> Evidence | N
 
 
 async def ask_for_evidence(answering: Answering, unknown: float, *, priority: int) -> Evidence:
-    """Return what the passages are worth, by retrieval and one token of the model for a passage."""
+    """Return the answerability, by retrieval and one probed token per passage."""
     turn, state, services = answering.turn, answering.state, answering.services
     weights, score = services.answerability(), 0.0
     with tracer.start_as_current_span("probe") as span:
@@ -330,7 +330,7 @@ async def ask_for_evidence(answering: Answering, unknown: float, *, priority: in
 
 
 async def write_answer(answering: Answering, place: Place) -> None:
-    """Show the model's words as far as the checks let them pass, or quotes where they let nothing pass."""
+    """Emit the model's text that passes the checks, or quotes if none does."""
     checks = answering.checks()
     await stream_answer(checks, answering, place)
     await conclude(checks, answering, priority=place.priority)
@@ -338,7 +338,7 @@ async def write_answer(answering: Answering, place: Place) -> None:
 
 
 async def quote_answer(answering: Answering, evidence: Evidence, *, ends: FinishReason, priority: int) -> None:
-    """Show what the passages state, and end the answer as `ends` says."""
+    """Emit quotes of the passages, and end the answer with `ends`."""
     quoted = await quote(answering, evidence, ends=ends, priority=priority)
     if answering.state.finish_reason is FinishReason.HANDOFF:
         answering.show_canned_reply(CannedReply.EMERGENCY)
@@ -378,7 +378,7 @@ async def quote(answering: Answering, evidence: Evidence, *, ends: FinishReason,
 
 
 def shown_before(ranked: Sequence[Candidate], answering: Answering, *, certain: bool) -> QuotedAnswer | None:
-    """Return the answer that the writer before this one has shown, if it has: a successor asks nothing again."""
+    """Return the quotes that the previous writer emitted, if any: a successor does not call the model again."""
     most = ranked[:CHOSEN_FROM]
     choices = [*((unit,) for unit in most), *permutations(most, 2)]
     answers = (quoted_answer(choice, answering.turn, certain=certain) for choice in choices)
@@ -422,9 +422,9 @@ async def choose(ranked: Sequence[Candidate], answering: Answering, *, priority:
 async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
     """Stream the model's tokens through the checks, until it is done or the reservation used up."""
     turn, state, services = answering.turn, answering.state, answering.services
-    begun = answering.begun()
-    answering.show(checks.feed(begun.text))
-    state.begin_after(begun, turn)
+    partial_answer = answering.partial_answer()
+    answering.show(checks.feed(partial_answer.text))
+    state.begin_after(partial_answer, turn)
     reservation = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer,
@@ -432,7 +432,7 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
         priority=place.priority,
-        begun=begun,
+        partial_answer=partial_answer,
     )
     async with aclosing(stream) as parts:
         async for part in parts:
@@ -452,12 +452,12 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
 
 
 def handle_part(part: Switched | NotResumable | ModelDone, answering: Answering) -> None:
-    """Handle a part of the model's stream that is no text: record it, and notify the customer."""
+    """Handle a non-text part of the model's stream: record it, and notify the customer."""
     match part:
         case Switched(group=group):
             answering.degrade(DegradationLevel.FALLBACK if group == "fallback" else DegradationLevel.REPLICA)
         case NotResumable():
-            answering.tell_once(NoticeCode.NOT_RESUMABLE)
+            answering.notify_once(NoticeCode.NOT_RESUMABLE)
         case ModelDone():
             answering.state.model_done(part)
 
@@ -477,7 +477,7 @@ async def conclude(checks: GroundingStream, answering: Answering, *, priority: i
 
 
 def ask_the_shadow(answering: Answering) -> None:
-    """Ask a model on trial the same, unless the answer is revoked; the customer sees nothing of it."""
+    """Send the prompt to the shadow model, unless the answer is revoked; its output is never shown."""
     turn, services = answering.turn, answering.services
     if not answering.revoked():
         services.shadow.follow(
@@ -491,7 +491,7 @@ def ask_the_shadow(answering: Answering) -> None:
 
 
 async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
-    """Show what there is with every model away: a cached answer on the same basis, or quotes and a hand-off."""
+    """Answer without a model: from the cache on the same basis, or by quotes and a hand-off."""
     state = answering.state
     if state.text:
         state.error = exc
@@ -510,7 +510,7 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
 
 
 async def answer_from_cache(answering: Answering) -> bool:
-    """Show the answer that the same question got before from the same passages; return whether there is one."""
+    """Emit the cached answer to the same question on the same passages; return whether it was cached."""
     turn, state, services = answering.turn, answering.state, answering.services
     if not may_be_cached(turn):
         return False

@@ -1,7 +1,7 @@
-"""The end of an answer, however it came: `finish` settles, records and then puts the last event.
+"""The end of every answer: `finish` settles and records it, and then emits the final event.
 
-It runs once, shielded, and the last event is put after everything is settled, so that a quick customer finds the
-history written.
+It runs once, shielded. The final event comes last, so that a client that reads the history right after it finds the
+answer there.
 """
 
 import time
@@ -42,7 +42,7 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class EndedAnswer:
-    """An answer that has ended: its turn, how it did, and what its customer has read."""
+    """An ended answer: its turn, its result, and the events its customer has received."""
 
     turn: Turn
     result: AnswerResult
@@ -59,16 +59,16 @@ class EndedAnswer:
 
 
 async def abandon(turn: Turn, services: Services) -> None:
-    """Give back what was reserved for an answer that will not be given, and close its audit record if it was opened."""
+    """Release the reservation of an answer that will not start, and close its audit record if one was opened."""
     unanswered = EndedAnswer(turn, AnswerResult(error=AuditUnavailable.code))
     services.audit.abandon(audit_closed(unanswered, model_text="", at=services.now()))
     await settle(unanswered, services)
 
 
 async def finish(turn: Turn, live: LiveAnswer, state: AnswerState, services: Services) -> None:
-    """Settle, write the history, close the audit record, call the hooks, and only then put the last event.
+    """Settle, write the history, close the audit record, run the hooks, and then emit the final event.
 
-    None of it where another replica writes the answer by now.
+    Does nothing if another replica writes the answer.
     """
     with anyio.CancelScope(shield=True):
         if not await live.confirm_ownership(msgspec.msgpack.encode(result_of(state))):
@@ -83,7 +83,7 @@ async def finish(turn: Turn, live: LiveAnswer, state: AnswerState, services: Ser
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
     run_hooks(ended, state.first_token_at, services)
-    live.put(last_event(ended, state.error, limits, services.banks.of(turn.who.tenant)))
+    live.emit(last_event(ended, state.error, limits, services.banks.of(turn.who.tenant)))
 
 
 async def settle(ended: EndedAnswer, services: Services) -> Limits | None:
@@ -93,9 +93,9 @@ async def settle(ended: EndedAnswer, services: Services) -> Limits | None:
 
 
 async def remember_answer(ended: EndedAnswer, services: Services) -> None:
-    """Append the answer to the history, now or later, unless the customer was told that the history is not kept.
+    """Append question and answer to the history, now or later, unless the turn is not kept.
 
-    Its question comes with it: Redis may have forgotten that, and the conversation, in a failover.
+    The question was appended before; it is appended again because Redis may have lost it in a failover.
     """
     turn, now = ended.turn, services.now()
     if not turn.kept:
@@ -130,7 +130,7 @@ async def close_audit(ended: EndedAnswer, model_text: str, services: Services) -
 
 
 def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Services) -> None:
-    """Call every hook with the record of the turn, whatever another one raises."""
+    """Run every hook with the record of the turn, even if another hook raises."""
     turn = ended.turn
     finished = TurnFinished(
         result=ended.result,
@@ -182,7 +182,7 @@ def answer_message(ended: EndedAnswer, *, at: float) -> StoredMessage:
 
 
 def last_event(ended: EndedAnswer, error: ChatError | None, limits: Limits | None, bank: Bank) -> Event:
-    """Return the event that ends the stream; where it is an error it names a person of the customer's bank.
+    """Return the final event; an error names the bank's contact.
 
     It counts no cached tokens: customers of a tenant share a prefix cache, and the count would tell one of them what
     another has asked (docs/decisions/0021).

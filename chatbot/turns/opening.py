@@ -1,6 +1,6 @@
-"""Before the first byte: `open_turn` decides everything that may still refuse, reserves tokens and opens the audit row.
+"""Before the first byte: `open_turn` runs every check that may reject, reserves tokens and opens the audit record.
 
-What it raises becomes a status.
+Its errors become the response's status.
 """
 
 import time
@@ -45,10 +45,10 @@ _CHARACTERS_PER_TOKEN = 20
 
 
 async def open_turn(question: Question, who: Principal, services: Services) -> Turn:
-    """Decide everything that may still refuse, reserve tokens and open the audit record.
+    """Run every check that may reject the question, reserve tokens and open the audit record.
 
     Raises:
-        ChatError: the refusal, with its status; nothing is reserved or recorded then.
+        ChatError: rejected, with its status; nothing is reserved or recorded.
     """
     owner, settings = who.customer_id, services.settings
     caller = Caller.of(who, services.models.model)
@@ -112,10 +112,10 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
 
 
 def way_of(question: Question, services: Services) -> AnswerMode | None:
-    """Return whose words the answer consists of.
+    """Return the answer mode that the request names, or else the configured one.
 
     Raises:
-        Unprocessable: the caller chooses it, where only the operator may.
+        Unprocessable: the request names a mode, and callers may not choose one.
     """
     if question.answer is not None and not services.chooses_answer:
         raise Unprocessable("answer: TURN__ANSWER or the model's profile decides it here")
@@ -125,10 +125,10 @@ def way_of(question: Question, services: Services) -> AnswerMode | None:
 async def load_conversation(question: Question, owner: CustomerId, services: Services) -> Conversation:
     """Return the conversation that the question continues, or a new one; without Redis an empty one.
 
-    Of a long one only as much is read as the prompt may take.
+    Of a long conversation only as much is read as fits into the prompt.
 
     Raises:
-        NotFound: there is no such conversation, or it belongs to another customer.
+        NotFound: the conversation does not exist, or belongs to another customer.
         RateLimited, Overloaded: the customer has read too much, or too much is read at once.
     """
     conversation_id, now = question.conversation_id, services.now()
@@ -144,15 +144,15 @@ async def load_conversation(question: Question, owner: CustomerId, services: Ser
 
 
 def holds_branch(question: Question, messages: Sequence[StoredMessage], *, characters: int) -> bool:
-    """Return whether the messages hold so many characters of what leads to the question."""
+    """Return whether the messages contain at least `characters` of the question's branch."""
     parent_id = question.parent_id or next((m.id for m in reversed(messages) if m.role == "assistant"), None)
     return sum(len(message.text) for message in path_to(messages, parent_id)) >= characters
 
 
 def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMessage, ...]:
-    """Return the messages that lead to the question: up to its parent, or to the newest answer.
+    """Return the question's branch: the messages up to its parent, or to the newest answer.
 
-    A question whose answer still runs is no parent: a question asked meanwhile begins a branch beside it.
+    A question whose answer is still running is not a parent: a question asked during it starts another branch.
 
     Raises:
         NotFound: the conversation has no such parent.
@@ -167,14 +167,14 @@ def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMes
 
 
 def was_withdrawn(tenant: str, withdrawals: Withdrawals, passage: PassageRef) -> bool:
-    """Return whether a passage of an earlier answer is withdrawn by now."""
+    """Return whether a passage of an earlier answer has been withdrawn."""
     return withdrawals.withdrawn(tenant, passage.document_id, passage.version)
 
 
 async def retrieve(
     screening: Screening, earlier: Sequence[HistoryMessage], who: Principal, services: Services
 ) -> tuple[SearchResult, CannedReply | None]:
-    """Return the passages that the caller may read, and the canned reply where no answer should be tried."""
+    """Return the passages that the caller may read, or the canned reply to give instead of an answer."""
     now, withdrawals, screened = services.now(), services.withdrawals, screening.question
     nothing = SearchResult(hits=(), as_of=now)
     if may_not_answer(withdrawals, who.tenant):
@@ -189,7 +189,7 @@ async def retrieve(
     except IndexUnavailable:
         log.warning("index_unavailable")
         return nothing, CannedReply.UNAVAILABLE
-    # The index, or a node of it that was away, may hear of an end later than the table that every replica reads.
+    # The index, or a node that was down, may apply an end later than the withdrawals table.
     hits = tuple(hit for hit in result.hits if not is_over(hit.passage, withdrawals, now=services.now()))
     result = msgspec.structs.replace(result, hits=hits)
     if answerability.nothing_near(hits, services.answerability()):
@@ -216,12 +216,12 @@ def build_prompt(
 
 
 async def record_opening(turn: Turn, services: Services) -> bool:
-    """Make the audit record and the question durable before any model is called; return whether the history keeps it.
+    """Store the audit record and the question before any model call; return whether the history has the question.
 
     A question that is answered again is appended again, under its id: the message names the answer that runs now.
 
     Raises:
-        AuditUnavailable: no answer goes unaudited.
+        AuditUnavailable: the record could not be stored; the question is rejected.
     """
     await services.audit.open(audit_opened(turn, services.versions, at=services.now()))
     owner, question = turn.who.customer_id, question_message(turn, at=services.now())

@@ -1,4 +1,4 @@
-"""A turn as values, and the state of its answer: what opening, answering and closing share (pure).
+"""A turn and the state of its answer, shared by opening, answering and closing (pure).
 
 Time comes in as an argument (`at` and `now`; Unix seconds where nothing else is said).
 """
@@ -29,7 +29,7 @@ from chatbot.events import (
 )
 from chatbot.grounding import CHECKS_VERSION
 from chatbot.limits import Reservation
-from chatbot.models import Begun, ModelDone, Sampling
+from chatbot.models import ModelDone, PartialAnswer, Sampling
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
 from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion
@@ -55,7 +55,7 @@ def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool
 
 
 def is_over(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
-    """Return whether a passage that was found may be shown no more: withdrawn, ended or replaced by `now`."""
+    """Return whether a passage may no longer be shown: withdrawn, ended or replaced at `now`."""
     return withdrawn(passage, withdrawals, now=now) or withdrawals.has_ended(
         passage.tenant, passage.document_id, passage.version, now=now
     )
@@ -131,9 +131,9 @@ class Turn:
     thinking_tokens: int = 0
     """How many tokens a reasoning model may think, beside the answer; 0 where none is asked."""
     answer: AnswerMode | None = None
-    """Whose words the answer consists of."""
+    """Whether the answer quotes the bank or is written by the model."""
     shown_before: tuple[str, ...] = ()
-    """The units that the answer before this one cites: a follow-up asks for something else."""
+    """The units cited by the previous answer: a follow-up asks for others."""
 
     @property
     def question(self) -> str:
@@ -169,22 +169,22 @@ class AnswerState:
     """Whether the passages' own words are shown instead of the model's."""
     error: ChatError | None = None
     missing: str = ""
-    """The code of what was away where the customer is handed to a person for it."""
+    """The error code of the outage that caused a hand-off, or ""."""
     withheld: int = 0
     """The number of sentences that failed the checks."""
     first_token_at: float | None = None
-    """When the first text was shown, in seconds on the monotonic clock."""
+    """Monotonic time in seconds of the first text."""
     unpaid_tokens: int = 0
     """Tokens that a model generated beyond what was allowed, or that were lost with it: nobody pays for them."""
     shown: list[Event] = field(default_factory=list)
-    said: bool = False
-    """Whether this writer has said any text, be it what the log had already."""
+    text_emitted: bool = False
+    """Whether this writer has emitted text, including text that was already logged."""
     progress_shown: set[NoticeCode] = field(default_factory=set)
-    """What the customer was told of the answer while it runs."""
+    """The progress notices emitted so far."""
     models: tuple[str, ...] = ()
     degradation_level: DegradationLevel | None = None
     cached_answer_id: str = ""
-    """The answer whose text is shown again, where no model could answer."""
+    """The cached answer that was shown because no model could answer."""
     probes: tuple[float, ...] = ()
     """The model's probability of "yes" to each probe that was asked, in order."""
     choice: Choice | None = None
@@ -196,14 +196,16 @@ class AnswerState:
             usage, prompt_tokens=usage.prompt_tokens + prompt.tokens, answer_tokens=usage.answer_tokens + 1
         )
 
-    def begin_after(self, begun: Begun, turn: Turn) -> None:
-        """Count what an earlier writer had generated."""
+    def begin_after(self, partial_answer: PartialAnswer, turn: Turn) -> None:
+        """Count the tokens of the previous writer."""
         self.usage = Usage(
-            prompt_tokens=turn.prompt.tokens, answer_tokens=begun.tokens, thinking_tokens=begun.prompt.thinking
+            prompt_tokens=turn.prompt.tokens,
+            answer_tokens=partial_answer.tokens,
+            thinking_tokens=partial_answer.prompt.thinking,
         )
 
     def as_published(self, turn: Turn, published: Sequence[Event], *, broken: bool) -> None:
-        """Record what customers have read, and nothing else; an answer that broke ends in an error."""
+        """Keep only published events as shown; an answer that broke ends in an error."""
         self.shown = shown_in(turn, published)
         if broken:
             self.error, self.grounded = ChatError(), False
@@ -231,13 +233,13 @@ def text_of(events: Sequence[Event]) -> str:
 
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:
-    """Return what a customer reads of the published events, but for the notices of the turn itself and of progress."""
+    """Return the published events of the answer itself, without the turn's notices and progress."""
     content = (event for event in published if isinstance(event, Token | Citation | Related | Notice))
     return [event for event in content if event not in turn.notices and not is_progress(event)]
 
 
 def is_progress(event: Event) -> bool:
-    """Return whether the event says how the answer is made: of no interest once it is whole."""
+    """Return whether the event reports progress, which a finished answer does not need."""
     return isinstance(event, Notice) and event.code in PROGRESS
 
 

@@ -32,7 +32,7 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
         turn = turn_of(taken.checkpoint)
     except msgspec.MsgspecError:
         log.exception("frame_unreadable", answer_id=taken.answer_id)
-        live.put(failed(ChatError()))  # its reservation stays charged, and its audit record open
+        live.emit(failed(ChatError()))  # its reservation stays charged, and its audit record open
         return
     turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.found.as_of))
     if decided := outcome_of(taken):

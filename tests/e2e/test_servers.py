@@ -139,11 +139,11 @@ async def test_an_answer_that_is_cut_goes_on_without_a_doubled_or_missing_charac
         while ends[-1] < len(whole.output):
             ends.append(ends[-1] + 4 + int.from_bytes(whole.output[ends[-1] : ends[-1] + 4], "big"))
         for end in ends[1 : -1 : max(1, len(ends) // 6)]:
-            begun = read_output(whole.output[:end])
-            rest = (await ask(served, chat=chat, max_tokens=length, begun=begun)).text
-            assert whole.text.startswith(begun.text)
-            assert not rest.startswith(begun.text[-10:])
-            assert "token_ids" in server.lacks or begun.text + rest == whole.text
+            partial_answer = read_output(whole.output[:end])
+            rest = (await ask(served, chat=chat, max_tokens=length, partial_answer=partial_answer)).text
+            assert whole.text.startswith(partial_answer.text)
+            assert not rest.startswith(partial_answer.text[-10:])
+            assert "token_ids" in server.lacks or partial_answer.text + rest == whole.text
 
 
 async def test_markers_in_a_question_are_text(server: Server) -> None:

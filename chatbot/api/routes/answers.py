@@ -14,9 +14,9 @@ from chatbot.api.dependencies import TheServices
 from chatbot.api.routes.chat import (
     ANSWER_CONTENT,
     AnswerTokens,
-    BegunReply,
     Id,
     IdempotencyKey,
+    StartedReply,
     begin,
     digest_of,
     respond,
@@ -113,7 +113,7 @@ async def conversation_with(
 
     Raises:
         StillRunning: the answer has not ended, so no conversation keeps it yet.
-        NotFound: there is no such answer, or it belongs to another customer.
+        NotFound: the answer does not exist, or belongs to another customer.
     """
     try:
         return await history.containing(who.customer_id, answer_id)
@@ -130,7 +130,7 @@ async def begin_again(
     services: TheServices,
     again: Again | None = None,
     idempotency_key: IdempotencyKey = None,
-) -> BegunReply:
+) -> StartedReply:
     """Begin another answer to the question; every refusal is raised here."""
     again = again or Again()
     conversation = await conversation_with(AnswerId(answer_id), who, services.answer_log, services.history)
@@ -145,16 +145,16 @@ async def begin_again(
     digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
     work = partial(begin, question, who, services)
     with services.answers.writers.opening():
-        begun = await services.idempotency.begin_once(who, idempotency_key, digest, work)
-    return BegunReply(begun, stream=again.stream)
+        started = await services.idempotency.begin_once(who, idempotency_key, digest, work)
+    return StartedReply(started, stream=again.stream)
 
 
 @router.post("/regenerate", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def regenerate(
-    begun: Annotated[BegunReply, Depends(begin_again)], who: TheCaller, request: Request, services: TheServices
+    started: Annotated[StartedReply, Depends(begin_again)], who: TheCaller, request: Request, services: TheServices
 ) -> Response:
     """Answer the same question again; both answers stay, side by side."""
-    return await respond(begun, who, request, services)
+    return await respond(started, who, request, services)
 
 
 @router.post("/feedback", response_model=None)

@@ -39,7 +39,7 @@ from chatbot.events import (
 )
 from chatbot.reads import Reads
 from chatbot.services import Services
-from chatbot.streams import AnswerId, BegunAnswer, LiveAnswer, LogOpening, Readers
+from chatbot.streams import AnswerId, LiveAnswer, LogOpening, Readers, StartedAnswer
 from chatbot.turns import Question, abandon, answer, checkpoint, open_turn, passage_refs
 from knowledge.identity import Principal
 from knowledge.passage import language_of
@@ -78,16 +78,16 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
 @dataclass(frozen=True, slots=True)
-class BegunReply:
-    """An answer that is begun or joined, and whether its caller wants it as a stream: the body is read once."""
+class StartedReply:
+    """An answer that is started or joined, and whether its caller wants it as a stream: the body is read once."""
 
-    answer: BegunAnswer
+    answer: StartedAnswer
     stream: bool
 
 
 async def begin_answer(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
-) -> BegunReply:
+) -> StartedReply:
     """Begin an answer, or join the one that the Idempotency-Key began; every refusal is raised here."""
     request.state.language = language_of(ask.message)  # a refusal names a person in it
     question = Question(
@@ -100,8 +100,8 @@ async def begin_answer(
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
     work = partial(begin, question, who, services)
     with services.answers.writers.opening():
-        begun = await services.idempotency.begin_once(who, idempotency_key, digest, work)
-    return BegunReply(begun, stream=ask.stream)
+        started = await services.idempotency.begin_once(who, idempotency_key, digest, work)
+    return StartedReply(started, stream=ask.stream)
 
 
 def digest_of(body: str) -> str:
@@ -109,7 +109,7 @@ def digest_of(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-async def begin(question: Question, who: Principal, services: Services) -> BegunAnswer:
+async def begin(question: Question, who: Principal, services: Services) -> StartedAnswer:
     """Take a place in the queue, open the turn and start its answer.
 
     Raises:
@@ -127,10 +127,10 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
             except BaseException:
                 await abandon(turn, services)
                 raise
-    return BegunAnswer(turn.answer_id, turn.reservation.limits)
+    return StartedAnswer(turn.answer_id, turn.reservation.limits)
 
 
-TheAnswer = Annotated[BegunReply, Depends(begin_answer)]
+TheAnswer = Annotated[StartedReply, Depends(begin_answer)]
 
 
 class AnswerStream(EventSourceResponse):
@@ -214,29 +214,29 @@ ANSWER_CONTENT = stream_content() | json_content(AnswerDocument)
 
 
 @router.post("/chat", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
-async def chat(begun: TheAnswer, who: TheCaller, request: Request, services: TheServices) -> Response:
+async def chat(started: TheAnswer, who: TheCaller, request: Request, services: TheServices) -> Response:
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
     # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
-    return await respond(begun, who, request, services)
+    return await respond(started, who, request, services)
 
 
-async def respond(reply: BegunReply, who: Principal, request: Request, services: Services) -> Response:
+async def respond(reply: StartedReply, who: Principal, request: Request, services: Services) -> Response:
     """Return the answer as a stream or as one document, with its caller's rate limits; one that is joined is a read.
 
     Raises:
         RateLimited: the customer has read too much.
     """
-    begun, readers = reply.answer, services.answers.readers
-    on_sent = await repeated(who, services.reads) if begun.joined else None
+    started, readers = reply.answer, services.answers.readers
+    on_sent = await repeated(who, services.reads) if started.joined else None
     if reply.stream:
-        sent = encode(readers, who, begun.answer_id, after=0, on_sent=on_sent)
+        sent = encode(readers, who, started.answer_id, after=0, on_sent=on_sent)
         longest = services.settings.longest_answer
-        response: Response = AnswerStream(readers, who, begun.answer_id, sent, longest_answer=longest)
+        response: Response = AnswerStream(readers, who, started.answer_id, sent, longest_answer=longest)
     else:
-        events = await collect(readers, who, begun.answer_id, request, on_sent=on_sent)
+        events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
         response = document(events) if events else Response(status_code=499)
-    if begun.limits is not None:
-        response.headers.update(rate_limit_headers(begun.limits))
+    if started.limits is not None:
+        response.headers.update(rate_limit_headers(started.limits))
     return response
 
 

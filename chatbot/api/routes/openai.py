@@ -35,7 +35,7 @@ from chatbot.api.routes.chat import (
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
-from chatbot.streams import AnswerId, BegunAnswer, Readers
+from chatbot.streams import AnswerId, Readers, StartedAnswer
 from chatbot.turns import Question
 from knowledge.identity import Principal
 from knowledge.passage import language_of
@@ -45,10 +45,10 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @dataclass(frozen=True, slots=True)
-class BegunCompletion:
-    """An answer that is begun or joined, and the request for it: the body is read once."""
+class StartedCompletion:
+    """An answer that is started or joined, and the request for it: the body is read once."""
 
-    answer: BegunAnswer
+    answer: StartedAnswer
     asked: CompletionRequest
 
 
@@ -58,7 +58,7 @@ async def begin_completion(
     services: TheServices,
     request: Request,
     idempotency_key: IdempotencyKey = None,
-) -> BegunCompletion:
+) -> StartedCompletion:
     """Begin the answer to an OpenAI request, or join the one of its Idempotency-Key; every refusal is raised here."""
     refuse_other_models(asked.model, served=services.models.model)
     question = question_of(read_request(asked))
@@ -66,7 +66,7 @@ async def begin_completion(
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
     work = partial(begin, question, who, services)
     with services.answers.writers.opening():
-        return BegunCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
+        return StartedCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
 
 
 def refuse_other_models(model: str, *, served: str) -> None:
@@ -98,29 +98,29 @@ def question_of(asked: AskedQuestion) -> Question:
     return Question(text=ask.message, earlier=asked.earlier, max_answer_tokens=asked.max_answer_tokens)
 
 
-TheCompletion = Annotated[BegunCompletion, Depends(begin_completion)]
+TheCompletion = Annotated[StartedCompletion, Depends(begin_completion)]
 
 
 @router.post("/chat/completions", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
 async def complete(
-    completion_begun: TheCompletion, who: TheCaller, request: Request, services: TheServices
+    completion_started: TheCompletion, who: TheCaller, request: Request, services: TheServices
 ) -> Response:
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
-    begun, asked = completion_begun.answer, completion_begun.asked
+    started, asked = completion_started.answer, completion_started.asked
     readers, created = services.answers.readers, int(services.now())
-    on_sent = await repeated(who, services.reads) if begun.joined else None
+    on_sent = await repeated(who, services.reads) if started.joined else None
     if asked.stream:
         chunks = Chunks(created=created, include_usage=asked.include_usage)
-        sent = encode(readers, who, begun.answer_id, chunks, on_sent=on_sent)
+        sent = encode(readers, who, started.answer_id, chunks, on_sent=on_sent)
         response: Response = AnswerStream(
-            readers, who, begun.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
+            readers, who, started.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
         )
     else:
-        events = await collect(readers, who, begun.answer_id, request, on_sent=on_sent)
+        events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
         response = document(events, created=created) if events else Response(status_code=499)
     response.headers["x-request-id"] = current_trace_id()
-    if begun.limits is not None:
-        response.headers.update(rate_limit_headers(begun.limits))
+    if started.limits is not None:
+        response.headers.update(rate_limit_headers(started.limits))
     return response
 
 

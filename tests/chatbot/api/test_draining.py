@@ -24,9 +24,9 @@ from chatbot.streams import (
     AnswerLog,
     AnswerLogSettings,
     AnswerSettings,
-    BegunAnswer,
     IdempotencyKeys,
     IdempotencySettings,
+    StartedAnswer,
     open_pipelined_connection,
 )
 from knowledge.identity import Principal
@@ -36,7 +36,7 @@ from tests.chatbot.conftest import PATIENT
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 ROUTES = ("chat", "openai", "again")
-Begin = Callable[[], Awaitable[BegunAnswer]]
+Begin = Callable[[], Awaitable[StartedAnswer]]
 
 
 class CountedKeys(IdempotencyKeys):
@@ -48,7 +48,7 @@ class CountedKeys(IdempotencyKeys):
         )
         self.requests, self.second = 0, anyio.Event()
 
-    async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> BegunAnswer:
+    async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> StartedAnswer:
         self.requests += 1
         if self.requests == 2:
             self.second.set()
@@ -92,10 +92,10 @@ async def test_a_drain_waits_for_a_question_that_waits_for_another_with_its_key_
     ]
     await services.history.append(who.customer_id, "c1", messages, now=time.time())
 
-    async def begin_slowly() -> BegunAnswer:
+    async def begin_slowly() -> StartedAnswer:
         began.set()
         await go_on.wait()
-        return BegunAnswer(AnswerId("another"), None)
+        return StartedAnswer(AnswerId("another"), None)
 
     async def ask_with_the_same_key() -> None:
         with pytest.raises(KeyReused):

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from chatbot.api.openai_request import ChatMessage, CompletionRequest
-from chatbot.api.routes.chat import AnswerStream, BegunReply, collect, respond
-from chatbot.api.routes.openai import BegunCompletion, complete
+from chatbot.api.routes.chat import AnswerStream, StartedReply, collect, respond
+from chatbot.api.routes.openai import StartedCompletion, complete
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import Draining, RateLimited
 from chatbot.events import Accepted, Token
@@ -25,9 +25,9 @@ from chatbot.streams import (
     AnswerLog,
     AnswerLogSettings,
     AnswerSettings,
-    BegunAnswer,
     LiveAnswer,
     LogOpening,
+    StartedAnswer,
     open_pipelined_connection,
 )
 from tests.answers import answers_of, customer, done
@@ -60,7 +60,7 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
     )
 
     async def work(live: LiveAnswer) -> None:
-        live.put(*events)
+        live.emit(*events)
 
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
         log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
@@ -72,13 +72,13 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
         )
 
         async def read(*, joined: bool) -> None:
-            begun, request = BegunAnswer(live.answer_id, None, joined=joined), Request({"type": "http"}, nothing)
+            started, request = StartedAnswer(live.answer_id, None, joined=joined), Request({"type": "http"}, nothing)
             if in_format == "ours":
-                reply = await respond(BegunReply(begun, stream=stream), live.who, request, services)
+                reply = await respond(StartedReply(started, stream=stream), live.who, request, services)
             else:
                 messages = [ChatMessage(role="user", content="What?")]
                 asked = CompletionRequest(model="m", messages=messages, stream=stream)
-                reply = await complete(BegunCompletion(begun, asked), live.who, request, services)
+                reply = await complete(StartedCompletion(started, asked), live.who, request, services)
             if isinstance(reply, AnswerStream):
                 async for _ in reply.body_iterator:
                     pass
@@ -117,7 +117,7 @@ async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(
         return {"type": "http.disconnect"}
 
     async def half(live: LiveAnswer) -> None:
-        live.put(Token(text="It "))
+        live.emit(Token(text="It "))
         await anyio.sleep_forever()
 
     async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:

@@ -14,7 +14,7 @@ from chatbot.errors import ModelUnavailable
 from chatbot.models.call import ModelCall
 from chatbot.models.client import ModelDone, Models, NotResumable, Switched
 from chatbot.models.endpoint import Endpoint
-from chatbot.models.generation import Begun, Delta, read_output
+from chatbot.models.generation import Delta, PartialAnswer, read_output
 from chatbot.models.pool import Member, Pool
 from chatbot.models.settings import Group
 from chatbot.models.wire import Sampling, Thought
@@ -97,10 +97,10 @@ async def serve(
 
 @dataclass
 class Heard:
-    """A whole answer, as its reader got it; `begun` is the part of it that a successor would have."""
+    """A whole answer, as its reader got it; `partial_answer` is the part of it that a successor would have."""
 
     text: str
-    begun: Begun
+    partial_answer: PartialAnswer
     output: bytes
     notices: list[Switched | NotResumable]
     done: ModelDone
@@ -122,7 +122,7 @@ async def ask(
     conversation_id: str = "c-1",
     sampling: Sampling | None = None,
     chat: Chat = CHAT,
-    begun: Begun | None = None,
+    partial_answer: PartialAnswer | None = None,
 ) -> Heard:
     generated: list[Delta | Thought] = []
     notices: list[Switched | NotResumable] = []
@@ -132,7 +132,7 @@ async def ask(
         sampling=sampling or Sampling(max_tokens=max_tokens),
         conversation_id=conversation_id,
         cache_salt="hanbit",
-        begun=begun,
+        partial_answer=partial_answer,
     )
     async with aclosing(stream) as parts:
         async for part in parts:

@@ -53,11 +53,11 @@ async def test_an_answer_arrives_whole_with_its_usage() -> None:
         again = await ask(served)
         seen = served.servers[0].stats().requests
     assert first.text == ANSWER
-    assert decode(first.begun.ids) == ANSWER
+    assert decode(first.partial_answer.ids) == ANSWER
     # The end token is generated, and so paid, but has no text.
     assert first.done == ModelDone(
         "stop",
-        Usage(prompt_tokens=CHAT.tokens, cached_tokens=0, answer_tokens=len(first.begun.ids) + 1),
+        Usage(prompt_tokens=CHAT.tokens, cached_tokens=0, answer_tokens=len(first.partial_answer.ids) + 1),
     )
     assert again.done.usage.cached_tokens > 0
     assert {request.cache_salt for request in seen} == {"hanbit"}
@@ -72,7 +72,7 @@ async def test_an_endpoint_killed_after_k_tokens_loses_and_doubles_nothing(k: in
         served.servers[served.home("c-1")].tell(die_after=k)
         heard = await ask(served)
     assert heard.text == ANSWER
-    assert decode(heard.begun.ids) == ANSWER
+    assert decode(heard.partial_answer.ids) == ANSWER
     assert heard.done.finish_reason == "stop"
     assert heard.done.usage == Usage(prompt_tokens=CHAT.tokens, cached_tokens=0, answer_tokens=whole)
     assert k < whole, "otherwise nobody dies"

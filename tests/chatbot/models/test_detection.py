@@ -68,7 +68,7 @@ async def test_without_ids_an_answer_continues_after_its_last_whole_sentence(k: 
         served.servers[served.home("c-1")].tell(drop_after=k, times=1)
         heard = await ask(served)
         assert heard.text == SENTENCES
-        assert not heard.begun.ids
+        assert not heard.partial_answer.ids
         seen = [request for server in served.servers for request in server.stats().requests]
         assert {request.path for request in seen} == {"/v1/chat/completions"}
 
@@ -85,12 +85,12 @@ async def test_a_successor_continues_by_ids_by_text_or_not_at_all() -> None:
     for behaviour, able in ((Behaviour(), True), (Behaviour(keeps_ids=True), True), (Behaviour(plain=True), False)):
         async with serve([behaviour]) as served:
             served.servers[0].tell(answer=SENTENCES)
-            begun = (await ask(served)).begun
+            partial_answer = (await ask(served)).partial_answer
             if able:
-                assert (await ask(served, begun=begun)).text == ""
+                assert (await ask(served, partial_answer=partial_answer)).text == ""
             else:
                 with pytest.raises(ModelUnavailable):
-                    await ask(served, begun=begun)
+                    await ask(served, partial_answer=partial_answer)
 
 
 async def test_ids_of_another_tokenizer_are_continued_nowhere() -> None:

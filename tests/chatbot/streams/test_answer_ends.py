@@ -352,7 +352,7 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
 
 
 def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
-    known_otherwise = {"shown", "said", "first_token_at", "progress_shown"}
+    known_otherwise = {"shown", "text_emitted", "first_token_at", "progress_shown"}
     assert {field.name for field in fields(AnswerState)} - known_otherwise <= set(AnswerResult.__struct_fields__)
     decided = AnswerState(
         finish_reason=FinishReason.LENGTH,

@@ -54,9 +54,9 @@ class Speaker:
         self.go_on = anyio.Event()
 
     async def __call__(self, live: LiveAnswer) -> None:
-        live.put(Token(text="one "), Token(text="two "))
+        live.emit(Token(text="one "), Token(text="two "))
         await self.go_on.wait()
-        live.put(Token(text="three"), done())
+        live.emit(Token(text="three"), done())
 
 
 async def read_all(registry: Answers, live: LiveAnswer, after: int = 0) -> list[LogEntry]:
@@ -100,9 +100,9 @@ async def test_a_mark_is_left_every_second_and_not_for_every_event(
 
     async def speak(live: LiveAnswer) -> None:
         for n in range(40):
-            live.put(Token(text=f"{n} "))
+            live.emit(Token(text=f"{n} "))
             await anyio.sleep(0.02)
-        live.put(done())
+        live.emit(done())
 
     await writer.writers.start(live, speak, LogOpening("c"))
     before = await _calls(redis, "evalsha")
@@ -192,9 +192,9 @@ async def test_a_connection_that_died_without_a_word_is_left_at_the_deadline_of_
         live, go_on = new_answer(customer()), anyio.Event()
 
         async def speak(live: LiveAnswer) -> None:
-            live.put(Token(text="one "))
+            live.emit(Token(text="one "))
             await go_on.wait()
-            live.put(Token(text="two"))
+            live.emit(Token(text="two"))
             await anyio.sleep_forever()
 
         await writer.writers.start(live, speak, LogOpening("c"))
@@ -322,7 +322,7 @@ async def test_an_ended_answer_that_is_longer_than_one_read_is_read_whole(
     live, words = new_answer(customer()), [f"{n} " for n in range(1_100)]
 
     async def speak(live: LiveAnswer) -> None:
-        live.put(*(Token(text=word) for word in words), done())
+        live.emit(*(Token(text=word) for word in words), done())
 
     await writer.writers.start(live, speak, LogOpening("c"))
     with anyio.fail_after(10):

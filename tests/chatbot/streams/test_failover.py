@@ -63,10 +63,10 @@ class Speaker:
             if n == len(WORDS) // 2:
                 self.half.set()
                 await self.go_on.wait()
-            live.put(output=bytes([n]))
-            live.put(Token(text=word))
+            live.emit(output=bytes([n]))
+            live.emit(Token(text=word))
             await live.confirm_ownership()
-        live.put(done())
+        live.emit(done())
 
 
 async def never(live: LiveAnswer, taken: TakenOver) -> None:

@@ -85,10 +85,10 @@ class Process:
     async def resume(self, live: LiveAnswer, taken: TakenOver) -> None:
         for n, word in enumerate(WORDS):
             if n >= len(taken.output):
-                live.put(output=bytes([n]))
-            live.put(Token(text=word))
+                live.emit(output=bytes([n]))
+            live.emit(Token(text=word))
         await self.go_on.wait()
-        live.put(done(usage=USED))
+        live.emit(done(usage=USED))
 
 
 @dataclass(kw_only=True)
@@ -126,14 +126,14 @@ class Asked:
             if n == len(WORDS) // 2:
                 process.half.set()
                 await process.go_on.wait()
-            live.put(output=bytes([n]))
-            live.put(Token(text=word))
+            live.emit(output=bytes([n]))
+            live.emit(Token(text=word))
         with anyio.CancelScope(shield=True):
             await live.confirm_ownership()
             await process.deferred.write("settlement", partial(process.ledger.settle, self.reservation, USED))
             append = partial(process.history.append, self.owner, self.conversation_id, self.messages(), now=2.0)
             await process.deferred.write("history", append)
-        live.put(done(usage=USED))
+        live.emit(done(usage=USED))
 
     async def read(self, registry: Answers) -> list[Event]:
         with anyio.fail_after(patient(15)):

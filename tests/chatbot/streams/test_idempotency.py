@@ -25,7 +25,7 @@ from chatbot.errors import (
 from chatbot.events import Event, FinishReason, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.answers import Answers
-from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
+from chatbot.streams.idempotency import IdempotencyKeys, IdempotencySettings, StartedAnswer
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogOpening, TakenOver
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
@@ -40,7 +40,7 @@ from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
-Begin = Callable[[], Awaitable[BegunAnswer]]
+Begin = Callable[[], Awaitable[StartedAnswer]]
 
 
 def replica(redis: Redis, **settings: float) -> IdempotencyKeys:
@@ -60,15 +60,15 @@ class Beginner:
         self.who = who
         self.begun: list[AnswerId] = []
 
-    async def __call__(self) -> BegunAnswer:
+    async def __call__(self) -> StartedAnswer:
         answer_id = AnswerId(uuid4().hex)
         self.begun.append(answer_id)
         await self.log.open(self.who, answer_id, LogOpening("c"))
-        return BegunAnswer(answer_id, None)
+        return StartedAnswer(answer_id, None)
 
 
-async def together(requests: list[Begin]) -> list[BegunAnswer]:
-    results: list[BegunAnswer] = []
+async def together(requests: list[Begin]) -> list[StartedAnswer]:
+    results: list[StartedAnswer] = []
 
     async def one(request: Begin) -> None:
         results.append(await request())
@@ -112,7 +112,7 @@ async def test_another_body_is_refused_while_the_first_is_being_accepted_and_aft
     keys, begin, may_go_on = replica(redis), Beginner(redis, customer()), anyio.Event()
     refused = anyio.Event()
 
-    async def slow() -> BegunAnswer:
+    async def slow() -> StartedAnswer:
         await may_go_on.wait()
         return await begin()
 
@@ -176,15 +176,15 @@ async def test_a_key_is_free_once_its_answer_was_cancelled_because_its_readers_l
             ending.set()
             with anyio.CancelScope(shield=True):
                 await may_end.wait()
-            live.put(done(FinishReason.CANCELLED))
+            live.emit(done(FinishReason.CANCELLED))
 
     async with process(server, tasks, PATIENT) as (keys, registry), process(server, tasks, PATIENT) as elsewhere:
 
-        async def begin() -> BegunAnswer:
+        async def begin() -> StartedAnswer:
             live = new_answer(who)
             begun.append(live.answer_id)
             await registry.writers.start(live, speak, LogOpening("c"))
-            return BegunAnswer(live.answer_id, None)
+            return StartedAnswer(live.answer_id, None)
 
         first = await keys.begin_once(who, "k", "d", begin)
         for _ in range(2):  # the second one comes while the answer is being ended
@@ -211,7 +211,7 @@ async def claimed(redis: Redis, who: Principal) -> None:
 async def test_a_refusal_does_not_bind_the_key_and_one_of_the_waiting_tries(redis: Redis) -> None:
     keys, begin, tried = replica(redis), Beginner(redis, customer()), 0
 
-    async def refused_once() -> BegunAnswer:
+    async def refused_once() -> StartedAnswer:
         nonlocal tried
         tried += 1
         if tried == 1:
@@ -238,7 +238,7 @@ async def test_a_key_whose_request_is_cancelled_is_free_at_once(redis: Redis) ->
     keys, begin = replica(redis, lease=60), Beginner(redis, customer())
     with anyio.CancelScope() as request:
 
-        async def begin_for_ever() -> BegunAnswer:
+        async def begin_for_ever() -> StartedAnswer:
             request.cancel()
             await anyio.sleep_forever()
             raise AssertionError
@@ -252,7 +252,7 @@ async def test_a_key_whose_request_is_cancelled_is_free_at_once(redis: Redis) ->
 async def test_when_the_winner_dies_its_lease_lapses_and_another_begins(redis: Redis) -> None:
     begin, hangs = Beginner(redis, customer()), anyio.Event()
 
-    async def hang() -> BegunAnswer:
+    async def hang() -> StartedAnswer:
         hangs.set()
         await anyio.sleep_forever()
         raise AssertionError
@@ -274,7 +274,7 @@ async def test_when_the_winner_dies_its_lease_lapses_and_another_begins(redis: R
 async def test_beginning_may_not_take_longer_than_its_claim_holds(redis: Redis) -> None:
     begin = Beginner(redis, customer())
 
-    async def hang() -> BegunAnswer:
+    async def hang() -> StartedAnswer:
         await anyio.sleep_forever()
         raise AssertionError
 
@@ -287,7 +287,7 @@ async def test_beginning_may_not_take_longer_than_its_claim_holds(redis: Redis) 
 async def test_nobody_waits_for_ever(redis: Redis) -> None:
     begin, entered = Beginner(redis, customer()), anyio.Event()
 
-    async def hang() -> BegunAnswer:
+    async def hang() -> StartedAnswer:
         entered.set()
         await anyio.sleep_forever()
         raise AssertionError
@@ -342,7 +342,7 @@ async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(re
     breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.2), probe_every=0.1, probe_timeout=1))
     begin = Beginner(redis, customer())
 
-    async def slow_moment() -> BegunAnswer:
+    async def slow_moment() -> StartedAnswer:
         begun = await begin()
         await trip(breaker)
         return begun
@@ -366,11 +366,11 @@ async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_f
         anyio.Event(),
     )
 
-    async def slow() -> BegunAnswer:
+    async def slow() -> StartedAnswer:
         await go_on.wait()
         return await begin()
 
-    joined: list[BegunAnswer] = []
+    joined: list[StartedAnswer] = []
 
     async def wait() -> None:
         joined.append(await waiting.begin_once(begin.who, "k", "d", begin))
@@ -390,9 +390,9 @@ async def test_a_replica_that_cannot_ask_redis_for_a_moment_joins_the_answer_of_
     redis: Redis, state: str
 ) -> None:
     breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.2), probe_every=0.1, probe_timeout=1))
-    begin, go_on, joined = Beginner(redis, customer()), anyio.Event(), list[BegunAnswer]()
+    begin, go_on, joined = Beginner(redis, customer()), anyio.Event(), list[StartedAnswer]()
 
-    async def first() -> BegunAnswer:
+    async def first() -> StartedAnswer:
         begun = await begin()
         await go_on.wait()
         return begun
@@ -453,7 +453,7 @@ async def never(live: LiveAnswer, _: TakenOver) -> None:
 async def test_a_claim_that_redis_forgot_is_bound_all_the_same(redis: Redis) -> None:
     begin = Beginner(redis, customer())
 
-    async def forgotten() -> BegunAnswer:
+    async def forgotten() -> StartedAnswer:
         await redis.delete(*await redis.keys(f"{{{begin.who.tenant}}}:idempotency:*"))
         return await begin()
 
@@ -483,18 +483,18 @@ async def test_a_stall_at_the_opening_makes_no_second_answer(
         replicas = [await stack.enter_async_context(process(server, tasks)) for _ in range(2)]
 
         async def speak(live: LiveAnswer) -> None:
-            live.put(Token(text="one "))
+            live.emit(Token(text="one "))
             await go_on.wait()
-            live.put(done())
+            live.emit(done())
 
-        async def post(n: int) -> BegunAnswer:
+        async def post(n: int) -> StartedAnswer:
             keys, registry = replicas[n]
 
-            async def begin() -> BegunAnswer:
+            async def begin() -> StartedAnswer:
                 live = new_answer(who)
                 begun.append(live.answer_id)
                 await registry.writers.start(live, speak, LogOpening("c"))
-                return BegunAnswer(live.answer_id, None)
+                return StartedAnswer(live.answer_id, None)
 
             return await keys.begin_once(who, "k", "d", begin)
 

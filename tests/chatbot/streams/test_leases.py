@@ -69,8 +69,8 @@ class Replica:
         try:
             for n, word in enumerate(WORDS):
                 if n >= len(live.output):
-                    live.put(output=bytes([n]))
-                live.put(Token(text=word))
+                    live.emit(output=bytes([n]))
+                live.emit(Token(text=word))
                 if n == len(WORDS) // 2:
                     await self.go_on.wait()
                 await anyio.lowlevel.checkpoint()
@@ -88,7 +88,7 @@ class Replica:
         with anyio.CancelScope(shield=True):
             if await live.confirm_ownership(reason.encode()):
                 self.finished.append(live.answer_id)
-                live.put(done(reason))
+                live.emit(done(reason))
 
 
 @pytest.fixture
@@ -531,7 +531,7 @@ async def test_a_process_that_ends_waits_for_no_answer_that_is_still_written(
     live, confirmed = new_answer(customer()), list[bool]()
 
     async def speak_and_settle(live: LiveAnswer) -> None:
-        live.put(Token(text="all of it"))
+        live.emit(Token(text="all of it"))
         with anyio.move_on_after(10, shield=True):
             confirmed.append(await live.confirm_ownership())
 
@@ -585,13 +585,13 @@ async def test_an_answer_that_is_settled_already_is_not_handed_over(
     settling, settled = anyio.Event(), anyio.Event()
 
     async def speak_and_settle(live: LiveAnswer) -> None:
-        live.put(Token(text="all of it"))
+        live.emit(Token(text="all of it"))
         if await live.confirm_ownership():
             settling.set()
             with anyio.CancelScope(shield=True):
                 await settled.wait()
             writer.finished.append(live.answer_id)
-        live.put(done())
+        live.emit(done())
 
     await writer.registry.writers.start(live, speak_and_settle, LogOpening("c"))
     with anyio.fail_after(5):

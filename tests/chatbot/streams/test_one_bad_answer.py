@@ -53,32 +53,32 @@ async def read_all(registry: Answers, live: LiveAnswer) -> list[Event]:
 
 
 async def speak(live: LiveAnswer) -> None:
-    live.put(Token(text="one "))
+    live.emit(Token(text="one "))
     await anyio.lowlevel.checkpoint()
-    live.put(Token(text="two"), done())
+    live.emit(Token(text="two"), done())
 
 
 async def a_text_that_cannot_be_encoded(live: LiveAnswer) -> None:
-    live.put(Token(text="one "))
+    live.emit(Token(text="one "))
     await live.confirm_ownership()
-    live.put(Token(text=SURROGATE))
+    live.emit(Token(text=SURROGATE))
     await anyio.sleep_forever()
 
 
 async def an_end_that_cannot_be_encoded(live: LiveAnswer) -> None:
-    live.put(Token(text="one "))
+    live.emit(Token(text="one "))
     await live.confirm_ownership()
-    live.put(Token(text=SURROGATE), done())
+    live.emit(Token(text=SURROGATE), done())
 
 
 async def an_exception(live: LiveAnswer) -> None:
-    live.put(Token(text="one "))
+    live.emit(Token(text="one "))
     await anyio.lowlevel.checkpoint()
     raise KeyError("a bug")
 
 
 async def no_last_event(live: LiveAnswer) -> None:
-    live.put(Token(text="one "))
+    live.emit(Token(text="one "))
     await anyio.lowlevel.checkpoint()
 
 
@@ -162,16 +162,16 @@ async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(
     registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
 
     async def work(live: LiveAnswer) -> None:
-        live.put(Token(text="one "))
+        live.emit(Token(text="one "))
         await live.confirm_ownership()
         try:
-            live.put(Token(text=SURROGATE))
+            live.emit(Token(text=SURROGATE))
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 assert await live.confirm_ownership()
                 assert live.stage == "broken"
-                live.put(done(FinishReason.CANCELLED))
+                live.emit(done(FinishReason.CANCELLED))
 
     await registry.writers.start(live, work, LogOpening("c"))
     assert await read_all(registry, live) == [Token(text="one "), done(FinishReason.CANCELLED)]
@@ -183,12 +183,12 @@ async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, 
     registry = answers_of(answer_log, tasks, settings, on_taken=taken.append)
 
     async def wait(live: LiveAnswer) -> None:
-        live.put(Token(text="one "))
+        live.emit(Token(text="one "))
         await go_on.wait()
-        live.put(done())
+        live.emit(done())
 
     async def resume(live: LiveAnswer, _: TakenOver) -> None:
-        live.put(done(FinishReason.CANCELLED))
+        live.emit(done(FinishReason.CANCELLED))
 
     live, dead = new_answer(customer()), new_answer(customer())
     await registry.writers.start(live, wait, LogOpening("c"))

@@ -38,9 +38,9 @@ async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
 
 async def speak(live: LiveAnswer) -> None:
     for word in ("one ", "two ", "three"):
-        live.put(Token(text=word))
+        live.emit(Token(text=word))
         await anyio.lowlevel.checkpoint()
-    live.put(done())
+    live.emit(done())
 
 
 async def read_all(registry: Answers, live: LiveAnswer, after: int = 0) -> list[LogEntry]:
@@ -144,9 +144,9 @@ async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: A
     live, go_on = new_answer(customer()), anyio.Event()
 
     async def speak_in_two_parts(live: LiveAnswer) -> None:
-        live.put(Token(text="first "))
+        live.emit(Token(text="first "))
         await go_on.wait()
-        live.put(Token(text="second"), done())
+        live.emit(Token(text="second"), done())
 
     await writer.writers.start(live, speak_in_two_parts, LogOpening("c"))
     seen: list[LogEntry] = []
@@ -203,7 +203,7 @@ async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
         try:
             await anyio.sleep_forever()
         finally:
-            live.put(Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None))
+            live.emit(Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None))
 
     await registry.writers.start(live, speak_for_ever, LogOpening("c"))
     with anyio.fail_after(5):
@@ -224,7 +224,7 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
 
     async def speak_when_told(live: LiveAnswer) -> None:
         await go_on.wait()
-        live.put(Token(text="here"), done())
+        live.emit(Token(text="here"), done())
 
     await registry.writers.start(live, speak_when_told, LogOpening("c"))
     with registry.readers.reading(live.who, live.answer_id):
@@ -246,7 +246,7 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
             await anyio.sleep_forever()
         finally:
             stopped.set()
-            live.put(done())
+            live.emit(done())
 
     await registry.writers.start(live, wait_for_ever, LogOpening("c"))
     with registry.readers.reading(live.who, live.answer_id, resumable=False):
