@@ -107,6 +107,8 @@ class Audit:
         self._waiting: list[Waiting] = []
         self._abandoned: list[Waiting] = []
         self._wake = anyio.Event()
+        self._transaction = anyio.Lock()
+        """Held by the one transaction that writes: the chain has one end."""
         self._writer, self._sequence, self._head = new_chain()
 
     async def open(self, opened: AuditOpened) -> None:
@@ -236,10 +238,11 @@ class Audit:
                 await self._write_batch(batch)
 
     async def drain(self) -> None:
-        """Return when nothing waits any more."""
+        """Return when no row waits and no transaction runs; abandoned openings are closed too."""
         while self._waiting:
             await self._waiting[-1].done.wait()
-        abandoned = tuple(self._abandoned)
+        async with self._transaction:  # it may write an opening that is abandoned
+            abandoned = tuple(self._abandoned)
         for n in range(0, len(abandoned), _MOST_AT_ONCE):
             await self._write_batch(abandoned[n : n + _MOST_AT_ONCE])
 
@@ -262,18 +265,19 @@ class Audit:
             raise AuditUnavailable from waiting.error
 
     async def _write_batch(self, batch: Sequence[Waiting]) -> None:
-        try:
-            with anyio.fail_after(self._settings.deadline):
-                await self._insert_unless_written(batch)
-        except UNAVAILABLE as exc:
-            log.warning("audit_rows_not_written", rows=len(batch), error=type(exc).__name__)
-            self._writer, self._sequence, self._head = new_chain()
-            self._put_off(batch, exc)
-        else:
-            for waiting in batch:
-                waiting.done.set()
-            if self._waiting:
-                self._wake.set()
+        async with self._transaction:
+            try:
+                with anyio.fail_after(self._settings.deadline):
+                    await self._insert_unless_written(batch)
+            except UNAVAILABLE as exc:
+                log.warning("audit_rows_not_written", rows=len(batch), error=type(exc).__name__)
+                self._writer, self._sequence, self._head = new_chain()
+                self._put_off(batch, exc)
+            else:
+                for waiting in batch:
+                    waiting.done.set()
+                if self._waiting:
+                    self._wake.set()
 
     def _put_off(self, batch: Sequence[Waiting], exc: Exception) -> None:
         """Fail the callers that wait; keep the closings, so that no answer stays open after an outage."""

@@ -50,7 +50,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     Raises:
         ChatError: rejected, with its status; nothing is reserved or recorded.
     """
-    owner, settings = who.customer_id, services.settings
+    owner, settings, mode = who.customer_id, services.settings, way_of(question, services)
     caller = Caller.of(who, services.models.model)
     services.ledger.count_request(caller)
     conversation = await load_conversation(question, owner, services)
@@ -99,7 +99,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         is_first=not earlier and question.id is None,
         brought=len(screening.earlier),
         context=tuple(message.id for message in repeated if message in in_prompt),
-        answer=way_of(question, services),
+        answer=mode,
         shown_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
     )
     try:

@@ -18,7 +18,7 @@ from chatbot.calibration import read_calibration
 from chatbot.chat import Chat
 from chatbot.conversations import ConversationIds, History, HistorySettings, StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
-from chatbot.errors import AuditUnavailable, StoreUnavailable
+from chatbot.errors import AuditUnavailable, StoreUnavailable, Unprocessable
 from chatbot.events import PassageRef, Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.prompt import PromptBuilder, load_templates
@@ -32,6 +32,7 @@ from chatbot.turns import EndedAnswer, Question, Turn, open_turn, remember_answe
 from evals.sample_bank import sample_banks
 from knowledge.bank import read_banks
 from knowledge.identity import CustomerId, Principal
+from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals, load_withdrawals, write_end
 from tests.answers import customer
 from tests.audit import SETTINGS, faults
@@ -89,6 +90,7 @@ async def bank(redis: Redis, engine: AsyncEngine, counter: TokenCounter, tmp_pat
             answerability=lambda: read_calibration(None).answerability,
             audit=audit,
             banks=sample_banks(),
+            chooses_answer=False,
             conversation_ids=ConversationIds("a key that only tests have", begin_within=60),
             deferred=DeferredWrites(DeferredSettings()),
             history=history,
@@ -120,6 +122,13 @@ async def test_a_question_that_cannot_be_recorded_costs_nothing(bank: Bank) -> N
     assert (user.use.tokens, user.use.today, user.use.slots) == (0, 0, 0)
     assert user.use.requests == 1, "it was reserved before it was refused"
     await nowhere.dispose()
+
+
+async def test_a_question_that_names_a_mode_where_callers_may_not_reserves_nothing(bank: Bank) -> None:
+    with pytest.raises(Unprocessable, match="TURN__ANSWER"):
+        await open_turn(replace(bank.question(), answer=AnswerMode.WRITTEN), bank.who, bank.services)
+    _, user, _ = await bank.ledger.spending(Caller.of(bank.who, MODEL))
+    assert (user.use.tokens, user.use.slots, user.use.requests) == (0, 0, 0)
 
 
 class AskedBreaker(RedisBreaker):

@@ -14,6 +14,7 @@ import sqlalchemy.exc
 from pydantic import SecretStr, ValidationError
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from chatbot.audit import AuditOpened
 from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Closed, Opened, seal
@@ -400,6 +401,41 @@ async def test_what_waits_is_written_although_its_process_is_cancelled(engine: A
             process.cancel()
     async with open_audit(engine, SETTINGS) as audit:
         assert [row.kind for row in await audit.rows(OPENED.answer_id)] == ["opened", "closed"]
+
+
+@contextmanager
+def commits_reported_late(engine: AsyncEngine) -> Iterator[anyio.Event]:
+    """Let the database commit, and report it to the writer once the event is set."""
+    reported = anyio.Event()
+
+    def commit(connection: Connection) -> None:
+        connection.connection.commit()
+        await_only(reported.wait())
+
+    sqlalchemy.event.listen(engine.sync_engine, "commit", commit)
+    try:
+        yield reported
+    finally:
+        sqlalchemy.event.remove(engine.sync_engine, "commit", commit)
+
+
+async def test_an_abandoned_opening_whose_write_is_under_way_is_closed_before_the_process_ends(
+    audit: Audit, engine: AsyncEngine
+) -> None:
+    with commits_reported_late(engine) as reported:
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(audit.open, OPENED)
+            while not await audit.rows(OPENED.answer_id):
+                await anyio.sleep(0.01)
+            asking.cancel_scope.cancel()
+        audit.abandon(CLOSED)
+        with anyio.move_on_after(0.5) as drained_early:
+            await audit.drain()
+        assert drained_early.cancelled_caught, "the transaction under way has not ended"
+        reported.set()
+        await audit.drain()
+    assert [row.kind for row in await audit.rows(OPENED.answer_id)] == ["opened", "closed"]
+    assert await faults(audit, unclosed_before=1e12) == []
 
 
 async def test_the_first_instant_of_a_time_belongs_to_it_and_the_last_does_not(audit: Audit) -> None:
