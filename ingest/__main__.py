@@ -169,7 +169,7 @@ def batch_command(
 
     A cluster's nodes need the same package, the weights in the same place (WEIGHTS_DIR), and an original's store that
     all of them reach (BLOB_URL=s3://…). Address and keys of S3 come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ….
-    Ray is an extra: pip install -r requirements/batch.lock (docs/operations.md).
+    Ray is an extra: pip install -r requirements/batch.lock (docs/documents.md).
     """
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")

@@ -1,7 +1,7 @@
 """Security events in the Open Cybersecurity Schema Framework (OCSF 1.6.0, https://schema.ocsf.io/1.6.0).
 
 An event says who did what to which thing, by ids, in our own words. It has no place for a text that somebody wrote:
-questions, answers, reasons, titles and names of files stay in SQL (docs/operations.md).
+questions, answers, reasons, titles and names of files stay in SQL (docs/identity.md).
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Identity providers with the claims and key sets of Keycloak, Entra ID and Okta, signed by keys of the test's own.
 
-The claims are those that each documents for an access token; the maps for them stand in docs/operations.md.
+The claims are those that each documents for an access token; the maps for them stand in docs/identity.md.
 """
 
 import json

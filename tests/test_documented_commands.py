@@ -77,7 +77,7 @@ def test_the_comparison_detects_what_a_program_would_refuse() -> None:
 
 
 def test_the_revisions_that_migrate_is_said_to_print_are_the_last() -> None:
-    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    text = (ROOT / "docs/install.md").read_text("utf-8")
     last = {
         owner: max(path.name[:4] for path in (ROOT / owner).glob("**/versions/[0-9]*.py"))
         for owner in ("knowledge", "chatbot", "ingest")

@@ -1,6 +1,6 @@
 """What an endpoint can do beyond plain chat completions (pure); `detection.py` finds it.
 
-Each lack has a consequence, which docs/operations.md lists.
+Each lack has a consequence, which docs/models.md lists.
 """
 
 from collections.abc import Sequence

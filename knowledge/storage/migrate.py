@@ -3,7 +3,7 @@
 A package that owns tables has its steps in its own `migrations/versions`, and its revision in a table of its own: two
 services share a database without needing each other's release. One process migrates at a time and the others wait for
 it; without missing steps no lock is taken. A step only ever adds, so a database that a later release has migrated is
-left as it is (docs/operations.md).
+left as it is (docs/install.md).
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,10 @@ from tests.charts.rendering import HOME, ROOT, tool
 CLOUDS = sorted((ROOT / "docs/clouds").glob("*.md"))
 PAGES = [
     *CLOUDS,
-    ROOT / "docs/operations.md",
+    *(
+        ROOT / f"docs/{name}.md"
+        for name in ("operations", "install", "identity", "tls", "models", "documents", "backup", "capacity")
+    ),
     ROOT / "docs/upgrades.md",
     ROOT / "docs/day-2.md",
     *sorted((ROOT / "docs/runbooks").glob("*.md")),

@@ -224,7 +224,7 @@ def test_every_value_that_a_page_names_is_one_of_the_chart(page: Path) -> None:
 def test_the_driver_s_minimum_is_that_of_the_pinned_cuda() -> None:
     lock = (ROOT / "requirements/llm-gpu.lock").read_text("utf-8")
     assert "nvidia-cuda-runtime==13.0." in lock, "another CUDA: NVIDIA's table of minimum drivers says which"
-    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    text = (ROOT / "docs/models.md").read_text("utf-8")
     assert "CUDA 13.0: the node's driver must be of release 580 (580.65.06) or later" in text
     assert all("580 or later" in page.read_text("utf-8") for page in CLOUDS)
 

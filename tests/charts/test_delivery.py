@@ -326,8 +326,8 @@ def test_make_charts_installs_every_tool_without_which_its_tests_are_skipped() -
 
 
 def test_a_gpu_pool_is_selected_by_what_its_documented_command_declares() -> None:
-    operations = (ROOT / "docs/operations.md").read_text("utf-8")
-    table = operations.partition("## GPU node pools")[2].partition("None of these commands")[0]
+    models = (ROOT / "docs/models.md").read_text("utf-8")
+    table = models.partition("## GPU node pools")[2].partition("None of these commands")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
     assert len(rows) == 5
     for row in rows:

@@ -187,7 +187,7 @@ def test_the_mesh_names_the_flows_of_the_network_policies_by_identity(name: str)
 
 
 def test_the_page_names_what_each_certificate_must_be_for() -> None:
-    written = (ROOT / "docs/operations.md").read_text("utf-8")
+    written = (ROOT / "docs/tls.md").read_text("utf-8")
     rows = re.findall(rf"^\| `({NAME}-\w+-tls)` \| (.*) \|$", written, re.MULTILINE)
     page = {secret: set(re.findall(r"`([^`]+)`", names)) for secret, names in rows}
     canary = f"{NAME}-chatbot-canary"
@@ -202,7 +202,7 @@ def test_the_page_names_what_each_certificate_must_be_for() -> None:
     for spec in made.values():
         assert "localhost" in spec["dnsNames"]
         assert spec["ipAddresses"] == ["127.0.0.1"]
-    assert "All of them are for `localhost` and the address `127.0.0.1` too" in written
+    assert "Each certificate is also for `localhost` and `127.0.0.1`" in written
 
 
 def test_without_a_mesh_there_is_no_object_of_one() -> None:

@@ -1,4 +1,4 @@
-"""The values of docs/operations.md for identity providers: rendered, read by both services, held against tokens."""
+"""The values of docs/identity.md for identity providers: rendered, read by both services, held against tokens."""
 
 import json
 import re
@@ -44,7 +44,7 @@ from tests.identity_providers import (
 pytestmark = pytest.mark.anyio
 
 BLOCK = re.compile(r"^```yaml\n# (values-[-a-z]+\.yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-VALUES = dict(BLOCK.findall((ROOT / "docs/operations.md").read_text("utf-8")))
+VALUES = dict(BLOCK.findall((ROOT / "docs/identity.md").read_text("utf-8")))
 SETTINGS: dict[str, type[ChatSettings | StaffSettings]] = {"chatbot": ChatSettings, "ingest": StaffSettings}
 
 

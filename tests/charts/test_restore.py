@@ -1,4 +1,4 @@
-"""The restores of docs/operations.md: Redis from a copy of its files while it runs, PostgreSQL from a dump."""
+"""The restores of docs/backup.md: Redis from a copy of its files while it runs, PostgreSQL from a dump."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ from tests.audit import SETTINGS, answer, faults
 from tests.conftest import DURABLE, redis_server
 from tests.postgres import Postgres
 
-OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
+BACKUP = (Path(__file__).parents[2] / "docs/backup.md").read_text("utf-8")
 # Stand-ins for the cluster's programs: a pod's commands run here, on the folder and port of the server under test.
 KUBECTL = """#!/bin/bash
 while [ "$1" != -- ]; do shift; done
@@ -38,7 +38,7 @@ with socket.create_connection(("127.0.0.1", int(os.environ["PORT"]))) as server,
 
 def documented_commands() -> str:
     """Return the page's commands that copy Redis."""
-    block = re.search(r"^### Redis\n.*?^```sh\n(.*?)^```", OPERATIONS, re.MULTILINE | re.DOTALL)
+    block = re.search(r"^## Redis\n.*?^```sh\n(.*?)^```", BACKUP, re.MULTILINE | re.DOTALL)
     assert block
     return block[1]
 

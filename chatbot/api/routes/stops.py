@@ -56,7 +56,7 @@ class ModelState(BaseModel):
     breaker: str
     stopped: bool
     lacks: list[str] = []
-    """What its server cannot do (docs/operations.md)."""
+    """What its server cannot do (docs/models.md)."""
 
 
 class Changed(BaseModel):
