@@ -6,10 +6,12 @@ answer, which is the concatenation of all `token` texts.
 
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
 from msgspec import Meta
+
+from knowledge.passage import Passage
 
 
 class NoticeCode(StrEnum):
@@ -93,15 +95,31 @@ class Queued(Event, frozen=True, kw_only=True):
     estimated_wait_ms: Annotated[int, Meta(description="ms: until the slot, as far as can be told")]
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage that was found."""
-
+class _NumberedPassage(msgspec.Struct, frozen=True, kw_only=True):
     n: Annotated[int, Meta(description="the source's number, from 1, which citations name")]
     document_id: DocumentId
     version: DocumentVersion
     title: Annotated[str, Meta(description="the document's title")]
     section: Annotated[str, Meta(description="the headings above the passage, joined by ` > `")]
     page: Page
+
+    @classmethod
+    def of(cls, n: int, passage: Passage, **others: Any) -> Self:
+        """Return it for a passage; `others` are the fields that the passage does not have."""
+        return cls(
+            n=n,
+            document_id=passage.document_id,
+            version=passage.version,
+            title=passage.title,
+            section=passage.section,
+            page=passage.page,
+            **others,
+        )
+
+
+class Source(_NumberedPassage, frozen=True, kw_only=True):
+    """A passage that was found."""
+
     effective_from: Annotated[date | None, Meta(description="the day from which the document applies, YYYY-MM-DD")]
     score: Annotated[
         float, Meta(description="ratio: how well the passage fits the question; only for comparing within one list")
@@ -130,15 +148,9 @@ class Token(Event, frozen=True, kw_only=True):
     text: Annotated[str, Meta(description="the piece; all of them joined are the answer")]
 
 
-class RelatedPassage(msgspec.Struct, frozen=True, kw_only=True):
+class RelatedPassage(_NumberedPassage, frozen=True, kw_only=True):
     """A passage that may help where there is no answer."""
 
-    n: Annotated[int, Meta(description="the source's number")]
-    document_id: DocumentId
-    version: DocumentVersion
-    title: Annotated[str, Meta(description="the document's title")]
-    section: Annotated[str, Meta(description="the headings above the passage, joined by ` > `")]
-    page: Page
     quote: Annotated[str, Meta(description="the words of the passage that are nearest to the question")]
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from chatbot.events import FinishReason, Usage
-from chatbot.notices import DegradationLevel
+from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from knowledge.passage import Language
 
 QUOTED: Final = "quoted"
@@ -53,6 +53,11 @@ class AnswerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     choice: Choice | None = None
     unpaid_tokens: int = 0
     """Tokens that a model generated beyond what was allowed, or that were lost with it: nobody pays for them."""
+
+    def degraded_to(self, level: DegradationLevel) -> "AnswerResult":
+        """Return the result at a degradation level, unless a lower one was reached before."""
+        reached = self.degradation_level or level
+        return msgspec.structs.replace(self, degradation_level=max(reached, level, key=DEGRADATION_LEVELS.index))
 
     @property
     def label(self) -> str:

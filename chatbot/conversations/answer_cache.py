@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Citation, PassageRef
-from chatbot.records import AnswerResult
 from chatbot.redis_client import RedisBreaker
 from knowledge.passage import Language
 
@@ -34,13 +33,11 @@ class AnswerCacheSettings(BaseModel, frozen=True):
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An answer as customers saw it, and how it ended; `answer_id` as in its audit record, `at` in Unix seconds."""
+    """An answer as customers saw it; `answer_id` as in its audit record."""
 
     answer_id: str
     text: str
     citations: tuple[Citation, ...]
-    at: float
-    result: AnswerResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

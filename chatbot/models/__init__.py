@@ -1,10 +1,10 @@
 """Text and token probabilities from any OpenAI-compatible server: a pool of endpoints, streams, exact failover."""
 
 from chatbot.models.call import ModelCall
-from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, number_choices
+from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, Choices, number_choices
 from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, NotResumable, Switched, open_models
 from chatbot.models.endpoint import Endpoint
-from chatbot.models.generation import Delta, Generation, PartialAnswer, read_output
+from chatbot.models.generation import Delta, Generation, read_output
 from chatbot.models.pool import SERVING_GROUPS, Member
 from chatbot.models.settings import Group, ModelSettings, ModelsFile, ModelsMisconfigured, ProfileName
 from chatbot.models.wire import Piece, Sampling, StreamDecoder, Thought
@@ -14,6 +14,7 @@ __all__ = [
     "SERVING_GROUPS",
     "UNKNOWN_MODEL",
     "YES_OR_NO",
+    "Choices",
     "Delta",
     "Endpoint",
     "Generation",
@@ -26,7 +27,6 @@ __all__ = [
     "ModelsFile",
     "ModelsMisconfigured",
     "NotResumable",
-    "PartialAnswer",
     "Piece",
     "ProfileName",
     "Sampling",

@@ -1,12 +1,13 @@
 """Whether a question may be answered, and the text that a customer reads where not. No I/O."""
 
-from chatbot.questions.canned_replies import OF_THE_QUESTION, CannedReply, canned_reply, handoff
+from chatbot.questions.canned_replies import HANDOFFS, OF_THE_QUESTION, CannedReply, canned_reply, handoff
 from chatbot.questions.client_history import ClientMessage, screened_messages
 from chatbot.questions.scope import ExcludedTopic, excluded_topic
 from chatbot.questions.screen import ScreenedQuestion, Verdict, screen
 from chatbot.questions.small_talk import SmallTalk, small_talk
 
 __all__ = [
+    "HANDOFFS",
     "OF_THE_QUESTION",
     "CannedReply",
     "ClientMessage",

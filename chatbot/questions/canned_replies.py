@@ -29,6 +29,8 @@ class CannedReply(StrEnum):
     EMERGENCY = "emergency"
 
 
+HANDOFFS: Final = frozenset({CannedReply.PERSON, CannedReply.DISTRESS, CannedReply.UNAVAILABLE, CannedReply.EMERGENCY})
+"""The texts that lead to a person; every other one refuses the question."""
 OF_THE_QUESTION: Final = frozenset(CannedReply) - {
     CannedReply.CANNOT_VERIFY,
     CannedReply.UNAVAILABLE,

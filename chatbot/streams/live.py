@@ -124,10 +124,6 @@ class LiveAnswer:
         """Whether logged events of the previous writer are still to be repeated."""
         return self._repetition is not None and not self._repetition.complete
 
-    def log_ends_with(self, events: Sequence[Event]) -> bool:
-        """Return whether exactly these logged events remain to be repeated."""
-        return self._repetition is not None and self._repetition.completed_by(events)
-
     def check_repeated(self) -> None:
         """Check, after the last event, that all logged events were repeated.
 

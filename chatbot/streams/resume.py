@@ -26,14 +26,6 @@ class RepetitionCheck:
         """Whether every logged event has been repeated."""
         return not self._expected
 
-    def completed_by(self, events: Sequence[Event]) -> bool:
-        """Return whether these events, and no fewer, would complete the repetition."""
-        ahead = RepetitionCheck(self._expected)
-        try:
-            return not ahead.new_events(events) and ahead.complete and not self.complete
-        except Diverged:
-            return False
-
     def new_events(self, events: Sequence[Event]) -> list[Event]:
         """Return those of the events that the log does not have.
 

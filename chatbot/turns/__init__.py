@@ -3,28 +3,14 @@
 from chatbot.turns.abandoned import AbandonedOpenings
 from chatbot.turns.answering import answer
 from chatbot.turns.closing import EndedAnswer, abandon, remember_answer
-from chatbot.turns.opening import open_turn, way_of
-from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, in_ranked_order, prompts_json
-from chatbot.turns.state import (
-    FINISH,
-    AnswerState,
-    Question,
-    Turn,
-    checkpoint,
-    is_over,
-    messages_json,
-    passage_refs,
-    result_of,
-    state_of,
-    turn_of,
-)
+from chatbot.turns.opening import open_turn
+from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, prompts_json
+from chatbot.turns.state import Question, Turn, checkpoint, is_over, messages_json, passage_refs
 from chatbot.turns.takeover import resume
 
 __all__ = [
     "CHOSEN_FROM",
-    "FINISH",
     "AbandonedOpenings",
-    "AnswerState",
     "EndedAnswer",
     "Question",
     "Turn",
@@ -33,16 +19,11 @@ __all__ = [
     "checkpoint",
     "choice_prompts",
     "chosen_units",
-    "in_ranked_order",
     "is_over",
     "messages_json",
     "open_turn",
     "passage_refs",
     "prompts_json",
     "remember_answer",
-    "result_of",
     "resume",
-    "state_of",
-    "turn_of",
-    "way_of",
 ]

@@ -15,25 +15,14 @@ import structlog
 
 from chatbot.audit import AuditClosed
 from chatbot.conversations import CachedAnswer, StoredMessage
-from chatbot.errors import AuditUnavailable, ChatError, failed
+from chatbot.errors import AuditUnavailable, ChatError, error_of, failed
 from chatbot.events import Citation, Done, Event, FinishReason, Limits, Notice, Related
 from chatbot.models import read_output
 from chatbot.questions import handoff
 from chatbot.records import AnswerResult, TurnFinished
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
-from chatbot.turns.state import (
-    AnswerState,
-    Turn,
-    basis,
-    may_be_cached,
-    passage_refs,
-    question_message,
-    result_of,
-    sources,
-    text_of,
-)
-from knowledge.bank import Bank
+from chatbot.turns.state import Turn, basis, may_be_cached, passage_refs, question_message, shown_in, sources, text_of
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -65,16 +54,19 @@ async def abandon(turn: Turn, services: Services) -> None:
     await settle(unanswered, services)
 
 
-async def finish(turn: Turn, live: LiveAnswer, state: AnswerState, services: Services) -> None:
+async def finish(
+    turn: Turn, live: LiveAnswer, result: AnswerResult, services: Services, *, first_token_at: float | None = None
+) -> None:
     """Settle, write the history, close the audit record, run the hooks, and then emit the final event.
 
-    Does nothing if another replica writes the answer.
+    Does nothing if another replica writes the answer. `first_token_at` is monotonic time in seconds.
     """
     with anyio.CancelScope(shield=True):
-        if not await live.confirm_ownership(msgspec.msgpack.encode(result_of(state))):
+        if not await live.confirm_ownership(msgspec.msgpack.encode(result)):
             return
-        state.as_published(turn, live.published, broken=live.stage == "broken")
-        ended = EndedAnswer(turn, result_of(state), tuple(state.shown))
+        if live.stage == "broken":
+            result = msgspec.structs.replace(result, error=ChatError.code, retry_after=None, grounded=False)
+        ended = EndedAnswer(turn, result, shown_in(turn, live.published))
         limits = await settle(ended, services)
         await remember_answer(ended, services)
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):
@@ -82,8 +74,8 @@ async def finish(turn: Turn, live: LiveAnswer, state: AnswerState, services: Ser
         await close_audit(ended, read_output(live.output).text, services)
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
-    run_hooks(ended, state.first_token_at, services)
-    live.emit(last_event(ended, state.error, limits, services.banks.of(turn.who.tenant)))
+    run_hooks(ended, first_token_at, services)
+    live.emit(last_event(ended, limits, services))
 
 
 async def settle(ended: EndedAnswer, services: Services) -> Limits | None:
@@ -98,12 +90,10 @@ async def remember_answer(ended: EndedAnswer, services: Services) -> None:
     The question was appended before; it is appended again because Redis may have lost it in a failover.
     """
     turn, now = ended.turn, services.now()
-    if not turn.kept:
-        return
-    messages = [question_message(turn, at=turn.found.as_of), answer_message(ended, at=now)]
-    owner = turn.who.customer_id
-    append = partial(services.history.append, owner, turn.conversation.id, messages, now=now)
-    await services.deferred.write("history", append)
+    if turn.kept:
+        messages = [question_message(turn), answer_message(ended, at=now)]
+        append = partial(services.history.append, turn.who.customer_id, turn.conversation_id, messages, now=now)
+        await services.deferred.write("history", append)
 
 
 async def keep_for_later(ended: EndedAnswer, services: Services) -> None:
@@ -111,13 +101,7 @@ async def keep_for_later(ended: EndedAnswer, services: Services) -> None:
     turn, result = ended.turn, ended.result
     complete = not result.error and result.finish_reason is FinishReason.STOP and result.withheld == 0
     if may_be_cached(turn) and complete and result.grounded and result.models == (services.models.model,):
-        cached = CachedAnswer(
-            answer_id=turn.answer_id,
-            text=ended.text,
-            citations=ended.only(Citation),
-            at=services.now(),
-            result=msgspec.structs.replace(result, choice=None),  # its prompt holds the question
-        )
+        cached = CachedAnswer(answer_id=turn.answer_id, text=ended.text, citations=ended.only(Citation))
         await services.answer_cache.keep(basis(turn, services.versions), cached)
 
 
@@ -145,11 +129,8 @@ def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Servic
             hook(finished)
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
-
-
 def audit_closed(ended: EndedAnswer, *, model_text: str, at: float) -> AuditClosed:
-    """Return the audit record that is written when the answer has ended; `model_text` is before the checks."""
+    """Return the closing audit record; `model_text` is the model's answer before the checks."""
     turn = ended.turn
     return AuditClosed(
         answer_id=turn.answer_id,
@@ -181,15 +162,17 @@ def answer_message(ended: EndedAnswer, *, at: float) -> StoredMessage:
     )
 
 
-def last_event(ended: EndedAnswer, error: ChatError | None, limits: Limits | None, bank: Bank) -> Event:
+def last_event(ended: EndedAnswer, limits: Limits | None, services: Services) -> Event:
     """Return the final event; an error names the bank's contact.
 
     It counts no cached tokens: customers of a tenant share a prefix cache, and the count would tell one of them what
     another has asked (docs/decisions/0021).
     """
     turn, result = ended.turn, ended.result
-    if error is not None:
-        return failed(error, trace_id=turn.trace_id, handoff=handoff(turn.language, bank))
+    if result.error:
+        error = error_of(result.error, retry_after=result.retry_after)
+        contact = handoff(turn.language, services.banks.of(turn.who.tenant))
+        return failed(error, trace_id=turn.trace_id, handoff=contact)
     return Done(
         finish_reason=result.finish_reason,
         usage=msgspec.structs.replace(result.usage, cached_tokens=0),

@@ -1,7 +1,4 @@
-"""Before the first byte: `open_turn` runs every check that may reject, reserves tokens and opens the audit record.
-
-Its errors become the response's status.
-"""
+"""Before the first byte: `open_turn` runs every check that may reject; its errors become the response's status."""
 
 import time
 from collections.abc import Sequence
@@ -18,10 +15,9 @@ from chatbot.audit import AuditOpened, Versions, passage_hash
 from chatbot.chat import Message
 from chatbot.conversations import Conversation, HistoryMessage, StoredMessage, path_to, repeatable, window
 from chatbot.errors import IndexUnavailable, NotFound, StoreUnavailable, Unprocessable
-from chatbot.events import NoticeCode, PassageRef
+from chatbot.events import NoticeCode
 from chatbot.limits import Caller
 from chatbot.notices import notice
-from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.questions import CannedReply, Verdict
 from chatbot.retrieval import SearchResult
 from chatbot.screener import Screening
@@ -30,15 +26,12 @@ from chatbot.streams import AnswerId
 from chatbot.turns.closing import abandon
 from chatbot.turns.state import Question, Turn, is_over, may_not_answer, messages_json, question_message
 from knowledge.access import Access
-from knowledge.bank import Bank
 from knowledge.identity import CustomerId, Principal
-from knowledge.passage import Language, language_in
+from knowledge.passage import language_in
 from knowledge.profiles import AnswerMode
-from knowledge.withdrawals import Withdrawals
 from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
-
 
 _CHARACTERS_PER_TOKEN = 20
 """More than a token of text has: what is read beyond the prompt's window takes the place of messages left out."""
@@ -50,39 +43,49 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     Raises:
         ChatError: rejected, with its status; nothing is reserved or recorded.
     """
-    owner, settings, mode = who.customer_id, services.settings, way_of(question, services)
-    caller = Caller.of(who, services.models.model)
+    settings, caller = services.settings, Caller.of(who, services.models.model)
     services.ledger.count_request(caller)
-    conversation = await load_conversation(question, owner, services)
+    if question.answer is not None and not services.chooses_answer:
+        raise Unprocessable("answer: TURN__ANSWER or the model's profile decides it here")
+    conversation = await load_conversation(question, who.customer_id, services)
     bank = services.banks.of(who.tenant)
     screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
     screened = screening.question
     branch = branch_of(conversation, question)
-    repeated = repeatable(branch, partial(was_withdrawn, who.tenant, services.withdrawals))
+    repeated = repeatable(
+        branch, lambda passage: services.withdrawals.withdrawn(who.tenant, passage.document_id, passage.version)
+    )
     earlier: list[HistoryMessage] = [*repeated, *screening.earlier]
     result, canned_reply = await retrieve(screening, earlier, who, services)
     # A question that is understood alone needs no message before it.
     budget = 0 if result.standalone else settings.history_tokens
     in_prompt = window(earlier, services.models.counter.count, budget)
     language = language_in([*(message.text for message in in_prompt if message.role == "user"), screened.text])
-    prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, bank, services.prompts)
+    prompt = services.prompts.build(
+        result.standalone or screened.text,
+        bank=bank.name(language),
+        history=[Message(message.role, message.text) for message in in_prompt],
+        passages=[hit.passage for hit in result.hits],
+        language=language,
+    )
     if canned_reply is None:
         counted = await services.models.counted(prompt.answer, conversation_id=conversation.id)
         prompt = replace(prompt, tokens=counted.tokens)
     max_answer_tokens = settings.answer_tokens(question.max_answer_tokens)
     thinking_tokens = settings.thinking_tokens if services.models.think else 0
-    answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, max_answer_tokens + thinking_tokens)
     reservation = await services.ledger.reserve(
         caller,
         prompt_tokens=0 if canned_reply else prompt.tokens,
-        answer_tokens=answer_tokens,
+        answer_tokens=await services.ledger.expected_answer_tokens(who.tenant, max_answer_tokens + thinking_tokens),
         lease_seconds=settings.longest_answer,
     )
+    asked_at = next((message.at for message in conversation.messages if message.id == question.id), services.now())
     turn = Turn(
         answer_id=AnswerId(uuid4().hex),
         question_id=question.id or uuid4().hex,
-        conversation=conversation,
+        conversation_id=conversation.id,
         parent_id=branch[-1].id if branch else None,
+        asked_at=asked_at,
         who=who,
         screened=screened,
         language=language,
@@ -99,27 +102,15 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         is_first=not earlier and question.id is None,
         brought=len(screening.earlier),
         context=tuple(message.id for message in repeated if message in in_prompt),
-        answer=mode,
+        answer=question.answer or settings.answer or AnswerMode.QUOTE,
         shown_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
     )
     try:
-        kept = await record_opening(turn, services)
+        return await record_opening(turn, services)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await abandon(turn, services)
         raise
-    return turn if kept else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
-
-
-def way_of(question: Question, services: Services) -> AnswerMode | None:
-    """Return the answer mode that the request names, or else the configured one.
-
-    Raises:
-        Unprocessable: the request names a mode, and callers may not choose one.
-    """
-    if question.answer is not None and not services.chooses_answer:
-        raise Unprocessable("answer: TURN__ANSWER or the model's profile decides it here")
-    return question.answer or services.settings.answer
 
 
 async def load_conversation(question: Question, owner: CustomerId, services: Services) -> Conversation:
@@ -166,11 +157,6 @@ def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMes
     return branch
 
 
-def was_withdrawn(tenant: str, withdrawals: Withdrawals, passage: PassageRef) -> bool:
-    """Return whether a passage of an earlier answer has been withdrawn."""
-    return withdrawals.withdrawn(tenant, passage.document_id, passage.version)
-
-
 async def retrieve(
     screening: Screening, earlier: Sequence[HistoryMessage], who: Principal, services: Services
 ) -> tuple[SearchResult, CannedReply | None]:
@@ -183,9 +169,14 @@ async def retrieve(
         return nothing, CannedReply(screened.verdict)
     if screening.topic is not None:
         return nothing, CannedReply(screening.topic)
+    questions = [  # as they were understood
+        (message.standalone if isinstance(message, StoredMessage) else "") or message.text
+        for message in earlier
+        if message.role == "user"
+    ]
     access = Access(tenant=who.tenant, groups=who.groups, as_of=now)
     try:
-        result = await services.retrieval.search(screened.text, earlier=earlier_questions(earlier), access=access)
+        result = await services.retrieval.search(screened.text, earlier=questions, access=access)
     except IndexUnavailable:
         log.warning("index_unavailable")
         return nothing, CannedReply.UNAVAILABLE
@@ -197,51 +188,25 @@ async def retrieve(
     return result, None
 
 
-def build_prompt(
-    question: str,
-    earlier: Sequence[HistoryMessage],
-    result: SearchResult,
-    language: Language,
-    bank: Bank,
-    prompts: PromptBuilder,
-) -> Prompt:
-    """Return the prompt of a question to the bank, with these earlier messages."""
-    return prompts.build(
-        question,
-        bank=bank.name(language),
-        history=[Message(message.role, message.text) for message in earlier],
-        passages=[hit.passage for hit in result.hits],
-        language=language,
-    )
-
-
-async def record_opening(turn: Turn, services: Services) -> bool:
-    """Store the audit record and the question before any model call; return whether the history has the question.
+async def record_opening(turn: Turn, services: Services) -> Turn:
+    """Store the audit record and the question before any model call; return the turn, noting a missing history.
 
     A question that is answered again is appended again, under its id: the message names the answer that runs now.
 
     Raises:
         AuditUnavailable: the record could not be stored; the question is rejected.
     """
-    await services.audit.open(audit_opened(turn, services.versions, at=services.now()))
-    owner, question = turn.who.customer_id, question_message(turn, at=services.now())
+    now, owner = services.now(), turn.who.customer_id
+    await services.audit.open(audit_opened(turn, services.versions, at=now))
     # Shielded: once the history may have the question, its answer is given.
     with anyio.CancelScope(shield=True):
         try:
-            await services.history.append(owner, turn.conversation.id, [question], now=services.now())
-        except StoreUnavailable as exc:  # the answer goes on without it
+            await services.history.append(owner, turn.conversation_id, [question_message(turn)], now=now)
+        except StoreUnavailable as exc:
             log.warning("history_unavailable", answer_id=turn.answer_id)
-            return exc.may_be_executed  # then `remember_answer` appends the question, if need be, with its answer
-    return True
-
-
-def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[str]:
-    """Return the customer's questions, oldest first, as they were understood."""
-    return [
-        (message.standalone if isinstance(message, StoredMessage) else "") or message.text
-        for message in earlier
-        if message.role == "user"
-    ]
+            if not exc.may_be_executed:  # otherwise `remember_answer` appends the question, if need be, with its answer
+                turn = replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, turn.language)))
+    return turn
 
 
 def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
@@ -251,7 +216,7 @@ def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
         answer_id=turn.answer_id,
         tenant=turn.who.tenant,
         sub=turn.who.sub,
-        conversation_id=turn.conversation.id,
+        conversation_id=turn.conversation_id,
         question=turn.screened.text,
         passages=tuple((h.passage.document_id, h.passage.version, h.passage.n) for h in turn.found.hits),
         groups=tuple(sorted(turn.who.groups)),
@@ -261,7 +226,7 @@ def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
         index_version=turn.found.collection or versions.index,
         embedder=versions.embedder,
         sampling=msgspec.json.encode(turn.sampling).decode(),
-        grounding=turn.answer or "",
+        grounding=turn.answer,
         at=at,
         question_id=turn.question_id,
         parent_id=turn.parent_id,

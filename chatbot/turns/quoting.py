@@ -1,25 +1,18 @@
-"""Answers with the bank's own words: ranked units of the passages; where they are close a model chooses (pure).
+"""Which units an answer quotes: the ranking decides where its lead is clear, and elsewhere a fast model (pure).
 
-The ranking decides where its lead is clear; without a model that reads fast the first two units are quoted
-(docs/decisions/0029).
+Of units whose ranking is close the model is asked twice for the number of the one that states the answer, the second
+time in the opposite order, since models prefer a place (docs/decisions/0029).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import structlog
-from opentelemetry import trace
-
 from chatbot.chat import Chat, Message
 from chatbot.prompt import PromptBuilder
-from chatbot.quotes import Candidate, QuotedAnswer, introduced, rank
-from chatbot.turns.state import Turn, messages_json
+from chatbot.quotes import Candidate, posterior
+from chatbot.turns.state import messages_json
 from knowledge.passage import Language, Passage
-
-log = structlog.get_logger(__name__)
-tracer = trace.get_tracer(__name__)
-
 
 CHOSEN_FROM: Final = 3
 """Units among which a model chooses."""
@@ -31,24 +24,18 @@ _SECOND: Final = 0.4
 """Probability from which on a second unit is quoted too: the question asks two things, or both state the answer."""
 
 
-def ranked_units(turn: Turn) -> tuple[Candidate, ...]:
-    """Return what the passages of an answer state, the likeliest answer to the question first."""
-    return rank(turn.question, turn.found.hits[: turn.prompt.passages], turn.language, turn.shown_before)
-
-
-def quoted_answer(chosen: Sequence[Candidate], turn: Turn, *, certain: bool) -> QuotedAnswer:
-    """Return the answer that quotes these units."""
-    return introduced(chosen, turn.prompt_passages, turn.language, certain=certain)
-
-
 def may_choose(prefill_rate: float) -> bool:
     """Return whether a model that reads so many tokens a second reads the two prompts of a choice fast enough."""
     prompts = 2 * CHOSEN_FROM * _LONGEST_EXCERPT  # characters, of which a token has at least one
     return prompts / prefill_rate <= _MOST_SECONDS
 
 
-def chosen_units(ranked: Sequence[Candidate], shares: Sequence[float]) -> tuple[Candidate, ...]:
-    """Return the likeliest unit, and the second where it is nearly as likely."""
+def chosen_units(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]) -> tuple[Candidate, ...]:
+    """Return the likeliest unit, and the second where it is nearly as likely.
+
+    `choices` are the probabilities that the model gave the units in the prompts of `choice_prompts`.
+    """
+    shares = posterior(ranked, [choices[0], *(choice[::-1] for choice in choices[1:])])
     order = sorted(range(len(ranked)), key=lambda at: -shares[at])
     return tuple(ranked[at] for place, at in enumerate(order[:2]) if place == 0 or shares[at] >= _SECOND)
 
@@ -56,7 +43,6 @@ def chosen_units(ranked: Sequence[Candidate], shares: Sequence[float]) -> tuple[
 def choice_prompts(
     ranked: Sequence[Candidate],
     prompts: PromptBuilder,
-    *,
     question: str,
     before: Sequence[Message],
     passages: Sequence[Passage],
@@ -69,11 +55,6 @@ def choice_prompts(
         for ordered in (excerpts, excerpts[::-1])
     )
     return first, second
-
-
-def in_ranked_order(choices: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    """Return the model's choices by the ranking: the second was asked in the opposite order."""
-    return [choices[0], *(choice[::-1] for choice in choices[1:])]
 
 
 def prompts_json(prompts: Sequence[Chat]) -> str:

@@ -14,11 +14,12 @@ import structlog
 from chatbot.errors import ChatError, failed
 from chatbot.events import Unknown
 from chatbot.questions import CannedReply
+from chatbot.records import AnswerResult
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer, TakenOver
 from chatbot.turns.answering import Answering, answer
 from chatbot.turns.closing import finish
-from chatbot.turns.state import AnswerState, state_of, turn_of
+from chatbot.turns.state import Turn
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ _MOST_WRITERS = 5
 async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
     """Continue the answer where its log ends, or end it."""
     try:
-        turn = turn_of(taken.checkpoint)
+        turn = msgspec.msgpack.decode(taken.checkpoint, type=Turn)
     except msgspec.MsgspecError:
         log.exception("frame_unreadable", answer_id=taken.answer_id)
         live.emit(failed(ChatError()))  # its reservation stays charged, and its audit record open
@@ -49,10 +50,10 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
         await answer(turn, live, services.admission.enter_unconditionally(turn.who), services)
 
 
-def outcome_of(taken: TakenOver) -> AnswerState | None:
+def outcome_of(taken: TakenOver) -> AnswerResult | None:
     """Return the outcome that the writer before had decided; None where it had not, or nobody here can read it."""
     try:
-        return state_of(taken.outcome) if taken.outcome else None
+        return msgspec.msgpack.decode(taken.outcome, type=AnswerResult) if taken.outcome else None
     except msgspec.MsgspecError:
         log.exception("outcome_unreadable", answer_id=taken.answer_id)
         return None
@@ -65,5 +66,5 @@ async def end(answering: Answering, *, cancelled: bool) -> None:
             answering.live.stop_repeating()
             answering.show_canned_reply(CannedReply.EMERGENCY)
         else:
-            answering.state.error = ChatError()
-    await finish(answering.turn, answering.live, answering.state, answering.services)
+            answering.decide(error=ChatError.code)
+    await finish(answering.turn, answering.live, answering.result, answering.services)

@@ -14,8 +14,8 @@ from chatbot.calibration import read_calibration
 from chatbot.events import Citation, Event, Notice
 from chatbot.grounding import GroundingStream, quantities, unsupported_quantities
 from chatbot.questions import Verdict, excluded_topic, screen
-from chatbot.quotes import introduced, is_close, posterior, rank
-from chatbot.turns import chosen_units, in_ranked_order
+from chatbot.quotes import introduced, is_close, rank
+from chatbot.turns import chosen_units
 from evals.quality.answer_checks import checked_answer
 from evals.quality.summary import Measures, Run, summarise
 from evals.questions import CustomerAnswer, Dataset, RecordedAnswer, Recording, Sample, recording_header
@@ -97,7 +97,7 @@ class RecordedAnswerCheck:
         if self._settings.answer is AnswerMode.QUOTE or evidence is Evidence.NEAR or text is None:
             return self._quoted(certain=evidence is Evidence.CERTAIN)
         checks, events = self._checked(text)
-        if checks.withheld_whole or not checks.cited:
+        if not checks.cited:
             return self._quoted(certain=True)
         return self._customer_answer(checks.text, events, finish_reason="stop", grounded=checks.grounded)
 
@@ -142,7 +142,7 @@ class RecordedAnswerCheck:
         ranked, choices = rank(self._question, self._hits(), self._language), self._recorded.choices
         if certain and choices:
             ranked = ranked[: len(choices[0])]
-            chosen = chosen_units(ranked, posterior(ranked, in_ranked_order(choices)))
+            chosen = chosen_units(ranked, choices)
         else:
             chosen = ranked[: 2 if is_close(ranked) else 1]
         quoted = introduced(chosen, self._passages, self._language, certain=certain)

@@ -4,7 +4,7 @@ import pytest
 
 from chatbot.events import NoticeCode
 from chatbot.notices import DEGRADATION_LEVELS, TEXTS, DegradationLevel, degradation_notice, notice
-from chatbot.turns import AnswerState
+from chatbot.records import AnswerResult
 from knowledge.passage import LANGUAGES, Language
 
 
@@ -32,7 +32,7 @@ def test_every_code_has_a_text_in_each_language(language: Language) -> None:
 
 
 def test_an_answer_counts_for_the_lowest_level_it_reached() -> None:
-    state = AnswerState()
+    result = AnswerResult()
     for level, lowest in [("replica", "replica"), ("cached", "cached"), ("fallback", "cached"), ("handoff", "handoff")]:
-        state.degrade(DegradationLevel(level))
-        assert state.degradation_level is DegradationLevel(lowest)
+        result = result.degraded_to(DegradationLevel(level))
+        assert result.degradation_level is DegradationLevel(lowest)

@@ -124,6 +124,13 @@ async def test_a_question_that_cannot_be_recorded_costs_nothing(bank: Bank) -> N
     await nowhere.dispose()
 
 
+async def test_on_make_run_alone_the_caller_chooses_whose_words_answer(bank: Bank) -> None:
+    asked = replace(bank.question(), answer=AnswerMode.WRITTEN)
+    demo = bank.but(chooses_answer=True, settings=TurnSettings(answer=AnswerMode.QUOTE))
+    assert (await open_turn(asked, bank.who, demo)).answer is AnswerMode.WRITTEN
+    assert (await open_turn(bank.question(), bank.who, demo)).answer is AnswerMode.QUOTE
+
+
 async def test_a_question_that_names_a_mode_where_callers_may_not_reserves_nothing(bank: Bank) -> None:
     with pytest.raises(Unprocessable, match="TURN__ANSWER"):
         await open_turn(replace(bank.question(), answer=AnswerMode.WRITTEN), bank.who, bank.services)
@@ -176,7 +183,7 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
     assert turn.kept
     await breaker.deliver()
     await remember_answer(EndedAnswer(turn, AnswerResult()), bank.but(history=history))
-    kept = await history.load(bank.who.customer_id, turn.conversation.id)
+    kept = await history.load(bank.who.customer_id, turn.conversation_id)
     assert [(message.role, message.text) for message in kept.messages] == [("user", QUESTION), ("assistant", "")]
 
 

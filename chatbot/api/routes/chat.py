@@ -121,7 +121,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Start
         live = LiveAnswer(turn.answer_id, who)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
             work = partial(answer, turn, place=place, services=services)
-            opening = LogOpening(turn.conversation.id, passage_refs(turn), checkpoint(turn))
+            opening = LogOpening(turn.conversation_id, passage_refs(turn), checkpoint(turn))
             try:
                 await services.answers.writers.start(live, work, opening)
             except BaseException:

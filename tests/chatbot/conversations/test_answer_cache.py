@@ -9,7 +9,6 @@ from redis.asyncio import Redis
 
 from chatbot.conversations.answer_cache import AnswerCache, AnswerCacheSettings, Basis, CachedAnswer, normalised
 from chatbot.events import Citation, PassageRef
-from chatbot.records import AnswerResult
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from tests.constants import with_constants
 
@@ -18,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 FEES = PassageRef(document_id="fees", version=1, n=0)
 RATES = PassageRef(document_id="rates", version=3, n=2)
 CITED = Citation(n=1, start=0, end=5, document_id="fees", version=1, page=None, quote="The fee is 5,000 won.")
-ANSWER = CachedAnswer(answer_id="a-1", text="The fee is 5,000 won.", citations=(CITED,), at=1.0, result=AnswerResult())
+ANSWER = CachedAnswer(answer_id="a-1", text="The fee is 5,000 won.", citations=(CITED,))
 
 
 @pytest.fixture
@@ -87,9 +86,7 @@ async def test_an_answer_is_kept_for_a_day_at_the_most_and_its_key_shows_no_ques
 
 async def test_a_large_answer_is_not_kept(redis: Redis, basis: Basis) -> None:
     answers = cache(redis, with_constants(AnswerCacheSettings(), most_bytes=200))
-    await answers.keep(
-        basis, CachedAnswer(answer_id="a-2", text="x" * 200, citations=(), at=1.0, result=AnswerResult())
-    )
+    await answers.keep(basis, CachedAnswer(answer_id="a-2", text="x" * 200, citations=()))
     assert await answers.find(basis) is None
 
 

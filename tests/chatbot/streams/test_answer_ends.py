@@ -1,13 +1,11 @@
 """The end of an answer whatever fails on the way: one last event, one settlement, one record."""
 
 import asyncio
-import base64
-import json
 import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,9 +43,9 @@ from chatbot.events import (
     to_json,
 )
 from chatbot.models import Delta, Generation, ModelDone, Models, Piece, Sampling, Switched
-from chatbot.notices import DegradationLevel, notice
+from chatbot.notices import notice
 from chatbot.questions import CannedReply, canned_reply
-from chatbot.records import AnswerResult, Choice, TurnFinished
+from chatbot.records import TurnFinished
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import (
     AnswerId,
@@ -58,7 +56,7 @@ from chatbot.streams import (
     LogOpening,
 )
 from chatbot.tokens import TokenCounter
-from chatbot.turns import AnswerState, Turn, answer, checkpoint, result_of, resume, state_of, turn_of
+from chatbot.turns import Turn, answer, checkpoint, resume
 from evals.sample_bank import sample_banks
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
@@ -71,20 +69,15 @@ from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
-FORMER = Path(__file__).parent / "former_wire" / "answers.json"
+RECORDED = Path(__file__).parent / "turn.json"
 NOW = 1_795_717_382.0
-"""Unix seconds: when the turn of the former release was asked."""
+"""Unix seconds: when the recorded turn was asked."""
 VERSIONS = Versions(model="scripted", prompt="1", index="passages", embedder="tiny")
 
 
-def former_turn() -> Turn:
-    """Return the turn of an answer that was begun with real passages and a real prompt."""
-    frames = [
-        base64.b64decode(value["value"]["frame"])
-        for key, value in json.loads(FORMER.read_text("utf-8")).items()
-        if value["type"] == "hash" and "frame" in value["value"]
-    ]
-    return turn_of(frames[0])
+def recorded_turn() -> Turn:
+    """Return a turn with real passages and a real prompt."""
+    return msgspec.json.decode(RECORDED.read_bytes(), type=Turn)
 
 
 @dataclass
@@ -222,8 +215,8 @@ class Asked:
 
 
 def asked_turn() -> Turn:
-    """Return the former turn, asked by a customer of a bank of their own."""
-    return replace(former_turn(), who=customer(), answer_id=AnswerId(uuid4().hex))
+    """Return the recorded turn, asked by a customer of a bank of their own."""
+    return replace(recorded_turn(), who=customer(), answer_id=AnswerId(uuid4().hex))
 
 
 async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | None = None) -> Asked:
@@ -247,7 +240,7 @@ async def taken_over(
 ) -> Asked:
     """Have the turn continued by a process of its own, after what a dead one has logged."""
     turn = turn or asked_turn()
-    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation.id, checkpoint=checkpoint(turn)))
+    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=checkpoint(turn)))
     await answer_log.append(turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, output=output), epoch=1)
     await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
     registry = answers_of(answer_log, tasks, AnswerSettings())
@@ -260,7 +253,7 @@ async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log:
     bank = Bank()
     events = await (await ask(bank, answer_log, tasks)).events()
     assert isinstance(events[-1], Done)
-    assert [message.text for message in bank.kept] == [former_turn().screened.text, text_of(events)]
+    assert [message.text for message in bank.kept] == [recorded_turn().screened.text, text_of(events)]
     assert [closed.text for closed in bank.closed] == [text_of(events)]
     assert len(bank.settled) == len(bank.finished) == 1
 
@@ -275,7 +268,7 @@ async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_i
     assert (bank.settled, bank.kept, bank.deferred.waiting) == ([], [], 2)
     bank.store = None
     await bank.deferred.retry()
-    assert [message.text for message in bank.kept] == [former_turn().screened.text, text_of(events)]
+    assert [message.text for message in bank.kept] == [recorded_turn().screened.text, text_of(events)]
     assert bank.settled == [events[-1].usage]
     assert (bank.deferred.waiting, bank.lost) == (0, [])
 
@@ -351,28 +344,6 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
         assert last.usage == msgspec.structs.replace(was.result.usage, cached_tokens=0)
 
 
-def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
-    known_otherwise = {"shown", "text_emitted", "first_token_at", "progress_shown"}
-    assert {field.name for field in fields(AnswerState)} - known_otherwise <= set(AnswerResult.__struct_fields__)
-    decided = AnswerState(
-        finish_reason=FinishReason.LENGTH,
-        usage=Usage(prompt_tokens=1),
-        grounded=True,
-        quoted=True,
-        error=Overloaded(retry_after=3),
-        withheld=2,
-        models=("m",),
-        degradation_level=DegradationLevel.QUOTED,
-        cached_answer_id="c",
-        probes=(0.5,),
-        choice=Choice("[]", (0.5,)),
-    )
-    read = state_of(msgspec.msgpack.encode(result_of(decided)))
-    assert isinstance(read.error, Overloaded)
-    assert read.error.retry_after == 3
-    assert replace(read, error=None) == replace(decided, error=None)
-
-
 class Silent(Bank):
     """A bank whose model begins an answer and says nothing more."""
 
@@ -415,7 +386,7 @@ async def test_a_canned_reply_that_the_log_has_is_said_once(
 async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
     bank, turn = Bank(), asked_turn()
-    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation.id, checkpoint=checkpoint(turn)))
+    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=checkpoint(turn)))
     decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
     append = log_append(first=1, events=BEGUN, outcome=decided)
     await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
@@ -519,7 +490,7 @@ class Thinker:
             member.breaker = Breaker(BreakerSettings())
             server.reset()
         turn = replace(self.turn, answer_id=AnswerId(uuid4().hex), who=customer())
-        self.served.servers[self.served.home(turn.conversation.id)].tell(drop_after=die_after, times=1)
+        self.served.servers[self.served.home(turn.conversation_id)].tell(drop_after=die_after, times=1)
         bank, logged = Bank(models=self.served.models), (*BEGUN, notice(NoticeCode.THINKING, "ko"))
         with capture_logs() as logs:
             if after is None:
@@ -599,7 +570,7 @@ async def test_no_character_of_thinking_is_shown_kept_or_logged_wherever_it_is_c
 async def speak(served: Served, turn: Turn) -> list[Delta]:
     """Return the pieces of the answer to a turn."""
     stream = served.models.stream(
-        turn.prompt.answer, sampling=turn.sampling, conversation_id=turn.conversation.id, cache_salt=""
+        turn.prompt.answer, sampling=turn.sampling, conversation_id=turn.conversation_id, cache_salt=""
     )
     async with aclosing(stream) as parts:
         return [part async for part in parts if isinstance(part, Delta)]

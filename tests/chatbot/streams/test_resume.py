@@ -74,18 +74,6 @@ def test_a_notice_is_repeated_by_one_of_its_code_and_by_no_other() -> None:
         RepetitionCheck([said]).new_events([other])
 
 
-def test_what_a_writer_ended_with_can_be_told_from_what_it_did_not_say() -> None:
-    repetition = RepetitionCheck([Token(text="withheld"), Token(text="one"), citation(1)])
-    ended: list[Event] = [Token(text="one"), citation(1)]
-    assert not repetition.completed_by(ended)
-    repetition.new_events([Token(text="withheld")])
-    others: list[list[Event]] = [[], [*ended, citation(2)], [Token(text="one"), citation(2)], ended[:1]]
-    assert [repetition.completed_by(events) for events in others] == [False] * 4
-    assert repetition.completed_by(ended)
-    assert repetition.new_events(ended) == []
-    assert not repetition.completed_by([])
-
-
 def test_an_answer_may_end_before_all_is_said_again() -> None:
     done = Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None)
     assert RepetitionCheck([Token(text="one")]).new_events([done]) == [done]
