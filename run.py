@@ -267,9 +267,14 @@ async def stream_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Even
 
 
 class AnswerPrinter:
-    """Prints an answer as its events come, and its cited sources at the end."""
+    """Prints an answer as its events come, and its cited sources at the end.
 
-    def __init__(self) -> None:
+    `expected_rate` is the speed of the profile's model in prompt tokens per second; None for a model of somebody else,
+    to which the checks are not fitted.
+    """
+
+    def __init__(self, expected_rate: float | None) -> None:
+        self.expected_rate = expected_rate
         self.asked_at = time.monotonic()
         self.seconds_to_first_token = 0.0
         self.sources: dict[int, Source] = {}
@@ -302,16 +307,27 @@ class AnswerPrinter:
                 )
         print(text, end="", flush=True)
 
-    def finish(self, *, fitted: bool) -> bool:
+    def finish(self) -> bool:
         """Print the way, times, tokens and sources; return whether there is an answer, cited where the checks fit."""
         seconds = time.monotonic() - self.asked_at
         charged = f"{self.usage.prompt_tokens} + {self.usage.answer_tokens} tokens charged"
         print(f"\n   {self.way}; first token after {self.seconds_to_first_token:.1f} s of {seconds:.1f}; {charged}")
         for n in sorted(self.cited):
             print(f"   [{n}] {source_line(self.sources[n]) if n in self.sources else ''}", flush=True)
-        if not (fitted or self.cited):
-            print("   Answers may be refused or quoted until `evals calibrate` has fitted the checks to your model.")
-        return self.answered and (not fitted or bool(self.cited))
+        if self.expected_rate is None:
+            if not self.cited:
+                print(
+                    "   Answers may be refused or quoted until `evals calibrate` has fitted the checks to your model."
+                )
+            return self.answered
+        rate = self.usage.prompt_tokens / max(self.seconds_to_first_token, 1e-3)
+        if 0 < rate < self.expected_rate:
+            print(
+                f"   This machine reads {rate:.0f} prompt tokens per second, the profile expects "
+                f"{self.expected_rate:.0f}: stop other programs, or run `.venv/bin/python run.py --profile cpu-small` "
+                "for a smaller, faster model."
+            )
+        return self.answered and bool(self.cited)
 
 
 def source_line(source: Source) -> str:
@@ -321,17 +337,17 @@ def source_line(source: Source) -> str:
     return " › ".join(filter(None, (source.title, section))) + date
 
 
-async def ask(http: aiohttp.ClientSession, question: str, way: AnswerMode | None, *, fitted: bool) -> bool:
+async def ask(http: aiohttp.ClientSession, question: str, way: AnswerMode | None, expected_rate: float | None) -> bool:
     """Ask, print the answer as it streams, and return whether it is as it should be (`AnswerPrinter.finish`)."""
     print(f"\nQ  {question}\nA  ", end="", flush=True)
-    printer = AnswerPrinter()
+    printer = AnswerPrinter(expected_rate)
     async with http.post("/v1/chat", json={"message": question, "answer": way}) as response:
         if response.status != 200:
             print(f"({response.status}) {await response.text()}")
             return False
         async for event in stream_events(response):
             printer.print_event(event)
-    return printer.finish(fitted=fitted)
+    return printer.finish()
 
 
 def print_version(key: VersionKey, n: int, of: int, result: str) -> None:
@@ -499,7 +515,10 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         await stack.enter_async_context(listening(staff_api, staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
         answered = await ask_questions(
-            f"http://{host}:{settings.port}", signer, fitted=model is not None, demo=demo is not None
+            f"http://{host}:{settings.port}",
+            signer,
+            expected_rate=services.models.pool.prefill_rate if model else None,
+            demo=demo is not None,
         )
         if once:
             return 0 if answered else 1
@@ -515,12 +534,12 @@ async def serve(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> 
     print_progress("stopping")
 
 
-async def ask_questions(url: str, signer: LocalSigner, *, fitted: bool, demo: bool) -> bool:
+async def ask_questions(url: str, signer: LocalSigner, *, expected_rate: float | None, demo: bool) -> bool:
     """Ask one question in each language; return whether all answers are as they should be (`AnswerPrinter.finish`)."""
     headers = {"authorization": f"Bearer {token_of_guest(signer)}"}
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as http:
-        return all([await ask(http, text, way if demo else None, fitted=fitted) for text, way in QUESTIONS])
+        return all([await ask(http, text, way if demo else None, expected_rate) for text, way in QUESTIONS])
 
 
 def main() -> None:

@@ -193,14 +193,28 @@ def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notices", "fitted", "expected"), [((), True, False), ((), False, True), ((NoticeCode.DEGRADED,), False, False)]
+    ("notices", "expected_rate", "expected"),
+    [((), 60.0, False), ((), None, True), ((NoticeCode.DEGRADED,), None, False)],
 )
 def test_an_answer_without_citations_is_enough_where_the_checks_are_not_fitted_to_the_model(
-    notices: tuple[NoticeCode, ...], *, fitted: bool, expected: bool
+    notices: tuple[NoticeCode, ...], expected_rate: float | None, *, expected: bool
 ) -> None:
-    printer = AnswerPrinter()
+    printer = AnswerPrinter(expected_rate)
     for code in notices:
         printer.print_event(Notice(code=code, text="The model is away."))
-    assert not printer.finish(fitted=fitted), "it has not ended"
+    assert not printer.finish(), "it has not ended"
     printer.print_event(Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=False, limits=None))
-    assert printer.finish(fitted=fitted) is expected
+    assert printer.finish() is expected
+
+
+@pytest.mark.parametrize(("seconds", "reported"), [(25.0, True), (10.0, False)])
+def test_a_machine_slower_than_its_profile_is_reported_with_both_speeds(
+    seconds: float, capsys: pytest.CaptureFixture[str], *, reported: bool
+) -> None:
+    printer = AnswerPrinter(60.0)
+    printer.seconds_to_first_token = seconds
+    usage = Usage(prompt_tokens=1000, answer_tokens=20)
+    printer.print_event(Done(finish_reason=FinishReason.STOP, usage=usage, grounded=True, limits=None))
+    printer.finish()
+    sentence = "reads 40 prompt tokens per second, the profile expects 60"
+    assert (sentence in capsys.readouterr().out) is reported
