@@ -11,8 +11,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import structlog
 from pydantic import BaseModel, Field, PositiveFloat
@@ -33,11 +32,13 @@ log = structlog.get_logger(__name__)
 LATE_SECONDS = 0.02
 """An event loop that runs a timer later than this was too busy to read replies."""
 GRACE_SECONDS = 0.05
-LOOK_SECONDS = 3600.0
-"""Between two looks at how Redis is set."""
+CHECK_SECONDS = 3600.0
+"""Between two checks of how Redis is configured."""
 RETRY_SECONDS = 5.0
+MAX_CONNECTIONS = 64
+"""Of one process to one Redis."""
 DEMOTED = (ReadOnlyError, ClusterDownError)
-"""What a Redis answers that is no master any more: its connections are given up, and others may lead to the master."""
+"""The errors of a Redis that is no longer a master: its connections are closed, and others may lead to the master."""
 
 
 class RedisBreakerSettings(BaseModel, frozen=True):
@@ -48,14 +49,6 @@ class RedisBreakerSettings(BaseModel, frozen=True):
     )
     probe_timeout: ClassVar[float] = 0.05  # seconds: the deadline of a probe while the breaker is open
     probe_every: ClassVar[float] = 0.5  # seconds: between two probes
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """A PING that is under way, and whether it was answered."""
-
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    answered: bool = False
 
 
 class RedisBreaker:
@@ -72,9 +65,14 @@ class RedisBreaker:
         self._settings = settings
         self._clock = clock
         self._ping = ping
-        self._asked: _Asked | None = None
+        self._pinging: asyncio.Task[bool] | None = None
         self._next_probe: float | None = None
         self._away_at = self._back_at = -math.inf
+
+    @property
+    def slow_after(self) -> float:
+        """The deadline of a command, in seconds."""
+        return self._settings.slow_after
 
     @property
     def away_for(self) -> float:
@@ -97,17 +95,9 @@ class RedisBreaker:
         Raises:
             StoreUnavailable: the breaker is open, or the command was late, lost its connection or was refused by Redis.
         """
-        return await self.call_within(lambda seconds: in_time(command, seconds))
-
-    async def call_within(self, command: Callable[[float], Awaitable[T]]) -> T:
-        """Await `command(seconds)`, which raises TimeoutError itself when it took longer.
-
-        Raises:
-            StoreUnavailable: the breaker is open, or the command was late, lost its connection or was refused by Redis.
-        """
         deadline = self._settings.slow_after if self._next_probe is None else self._probe(self._next_probe)
         try:
-            reply = await command(deadline)
+            reply = await in_time(command, deadline)
         except DEMOTED as exc:
             self._open(exc)
             raise StoreUnavailable from exc
@@ -121,7 +111,7 @@ class RedisBreaker:
         except RedisError as exc:
             # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
             self._close()
-            log.warning("redis_refused_command", error=type(exc).__name__, detail=said_by_redis(exc))
+            log.warning("redis_refused_command", error=type(exc).__name__, detail=_detail(exc))
             raise StoreUnavailable from exc
         if self._next_probe is not None:
             self._close()
@@ -131,18 +121,16 @@ class RedisBreaker:
         """Return whether Redis answers a PING now; commands that fail together share one."""
         if self._ping is None:
             return False
-        if (asked := self._asked) is not None:
-            await asked.over.wait()
-            return asked.answered
-        asked = self._asked = _Asked()
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.ensure_future(self._pinged(self._ping))
+        return await asyncio.shield(self._pinging)
+
+    async def _pinged(self, ping: Callable[[], Awaitable[object]]) -> bool:
         try:
-            with suppress(TimeoutError, RedisError, OSError):
-                await in_time(self._ping, self._settings.probe_timeout)
-                asked.answered = True
-        finally:
-            self._asked = None
-            asked.over.set()
-        return asked.answered
+            await in_time(ping, self._settings.probe_timeout)
+        except (TimeoutError, RedisError, OSError):
+            return False
+        return True
 
     def _probe(self, due: float) -> float:
         """Let a command through as a probe that is due at `due`; return its deadline in seconds.
@@ -171,54 +159,38 @@ class RedisBreaker:
         self._next_probe = None
 
 
-_PIPELINED = " of pipeline caused error: "
+def _detail(exc: RedisError) -> str:
+    """Return Redis's message without the command's arguments, which are a customer's.
 
-
-def said_by_redis(exc: RedisError) -> str:
-    """Return what Redis said of a command, without the command's arguments, which are a customer's.
-
-    redis-py puts a command of a pipeline before it; of a command that it does not know, Redis puts them behind it.
+    redis-py puts a command of a pipeline before it; Redis puts an unknown command's arguments behind it.
     """
-    said = str(exc)
-    if said.startswith("Command # "):
-        said = said.rpartition(_PIPELINED)[2]
-    return said.partition(", with args")[0][:200]
+    message = str(exc)
+    if message.startswith("Command # "):
+        message = message.rpartition(" of pipeline caused error: ")[2]
+    return message.partition(", with args")[0][:200]
 
 
-async def evicts(redis: Redis) -> str | None:
-    """Return the policy by which a full Redis removes keys that nobody has deleted; None where it refuses writes.
+async def watch_eviction(redis: Redis, breaker: RedisBreaker, on_policy: Callable[[bool], None]) -> None:
+    """Check every hour whether a full Redis would evict keys instead of refusing writes, until cancelled.
 
-    Conversations, reservations and logs would go without a word.
+    Conversations, reservations and logs would silently go.
     """
-    memory = await redis.info("memory")
-    policy = str(memory.get("maxmemory_policy", "noeviction"))
-    return None if policy == "noeviction" else policy
-
-
-async def watch_eviction(redis: Redis, breaker: RedisBreaker, tell: Callable[[bool], None]) -> None:
-    """Look every hour whether Redis removes keys when it is full, and tell, for ever."""
     while True:
         wait = RETRY_SECONDS
         with suppress(StoreUnavailable):
-            policy = await breaker.call(lambda: evicts(redis))
-            tell(policy is not None)
-            if policy is not None:
+            memory = await breaker.call(lambda: redis.info("memory"))
+            policy = str(memory.get("maxmemory_policy", "noeviction"))
+            on_policy(policy != "noeviction")
+            if policy != "noeviction":
                 log.error("redis_evicts", policy=policy, mend="set its maxmemory-policy to noeviction")
-            wait = LOOK_SECONDS
+            wait = CHECK_SECONDS
         await asyncio.sleep(wait)
 
 
-def more_time(due: float) -> float:
-    """Return the seconds that a command gets after its deadline `due`, a time of the event loop.
-
-    When the event loop itself is late, the reply may lie unread in the socket, and a busy process would take a healthy
-    Redis for away: such a command gets 50 ms more.
-    """
-    return GRACE_SECONDS if asyncio.get_running_loop().time() - due > LATE_SECONDS else 0.0
-
-
 async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Await `command()` for at most `seconds`, and a grace while the event loop is late.
+    """Await `command()` for at most `seconds`, and a grace where the event loop itself is late.
+
+    The reply may then lie unread in the socket, and a busy process would take a healthy Redis for away.
 
     Raises:
         TimeoutError: no reply in time.
@@ -228,7 +200,8 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
     async with asyncio.timeout(None) as scope:
 
         def expire() -> None:
-            scope.reschedule(loop.time() + more_time(due))
+            is_late = loop.time() - due > LATE_SECONDS
+            scope.reschedule(loop.time() + (GRACE_SECONDS if is_late else 0.0))
 
         timer = loop.call_at(due, expire)
         try:
@@ -240,27 +213,22 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
 class RedisSettings(BaseModel, frozen=True):
     """A process's connections to Redis; the deadline of a command is the breaker's."""
 
-    max_connections: ClassVar[int] = 64  # connections: of one process to Redis
     breaker: RedisBreakerSettings = RedisBreakerSettings()
 
-    def for_pings(self) -> "RedisSettings":
-        """Return the settings of the client for the breaker's pings."""
-        return self.model_copy(update={"max_connections": 1})
+
+def _options(url: str, tls: TlsSettings) -> dict[str, Any]:
+    return {
+        "socket_timeout": None,  # the breaker's deadline is shorter, and redis-py's own costs a task a command
+        "socket_connect_timeout": 2,
+        "retry": Retry(NoBackoff(), 1),
+        **tls.redis_options(url),
+    }
 
 
 @asynccontextmanager
-async def open_cluster(
-    url: str, settings: RedisSettings, tls: TlsSettings = SYSTEM_TLS
-) -> AsyncGenerator[RedisCluster]:
+async def open_cluster(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncGenerator[RedisCluster]:
     """Open a client of the Redis Cluster that the node at `url` belongs to; a node that returns is found again."""
-    client = RedisCluster.from_url(
-        url,
-        max_connections=settings.max_connections,
-        socket_timeout=None,  # the breaker's deadline is shorter, and redis-py's own costs a task a command
-        socket_connect_timeout=2,
-        retry=Retry(NoBackoff(), 1),
-        **tls.redis_options(url),
-    )
+    client = RedisCluster.from_url(url, max_connections=MAX_CONNECTIONS, **_options(url, tls))
     try:
         yield client
     finally:
@@ -268,17 +236,16 @@ async def open_cluster(
 
 
 @asynccontextmanager
-async def open_redis(url: str, settings: RedisSettings, tls: TlsSettings = SYSTEM_TLS) -> AsyncGenerator[Redis]:
+async def open_redis(
+    url: str, tls: TlsSettings = SYSTEM_TLS, *, max_connections: int = MAX_CONNECTIONS
+) -> AsyncGenerator[Redis]:
     """Open a client: its pool makes commands wait in a burst, and retries once, at once, over a stale connection."""
     pool = BlockingConnectionPool.from_url(
         url,
-        max_connections=settings.max_connections,
+        max_connections=max_connections,
         timeout=5,
-        socket_timeout=None,  # the breaker's deadline is shorter, and redis-py's own costs a task a command
-        socket_connect_timeout=2,
-        retry=Retry(NoBackoff(), 1),
         retry_on_error=[*DEMOTED],  # by another connection
-        **tls.redis_options(url),
+        **_options(url, tls),
     )
     client = Redis.from_pool(pool)
     try:

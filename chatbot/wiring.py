@@ -34,7 +34,7 @@ from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
 from chatbot.settings import Settings
 from chatbot.shadow import Shadow
-from chatbot.streams import AnswerLog, AnswerParts, Answers, IdempotencyKeys, open_pipelined_connection
+from chatbot.streams import AnswerLog, AnswerParts, Answers, IdempotencyKeys, open_answer_log
 from chatbot.tokens import TokenCounter
 from chatbot.turns import AbandonedOpenings, resume
 from edge.sign_in import SignIn, open_sign_in
@@ -84,7 +84,7 @@ async def open_services(
         metrics.begin_at_zero((0, *settings.admission.priorities.values()))
         if index is None:
             index = await enter(open_passages(settings, read_only=True))
-        redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis, settings.redis_tls))
+        redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis_tls))
         breaker = await enter(open_breaker(settings))
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
@@ -94,7 +94,7 @@ async def open_services(
         siem = stack.enter_context(open_siem("chatbot", settings.traces, tls=settings.traces_tls.context(), now=now))
         keys, authenticator, sign_in = await enter(open_identity(settings, engine, banks, metrics, now=now))
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
-        answer_log = await enter(open_answer_log(settings, redis, breaker))
+        answer_log = await enter(open_answer_log(redis, breaker, settings.answer_log))
         drift = await watch_drift(settings, index.embedder, metrics)
         prompts = prompt_builder(settings, models.counter)
         fitted = await fitted_weights(settings)
@@ -217,17 +217,8 @@ async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailu
 @asynccontextmanager
 async def open_breaker(settings: Settings) -> AsyncGenerator[RedisBreaker]:
     """Open the breaker before Redis, with a connection of its own to tell a late command from a store that is away."""
-    async with open_redis(
-        settings.redis_url.get_secret_value(), settings.redis.for_pings(), settings.redis_tls
-    ) as pinging:
+    async with open_redis(settings.redis_url.get_secret_value(), settings.redis_tls, max_connections=1) as pinging:
         yield RedisBreaker(settings.redis.breaker, ping=pinging.ping)
-
-
-@asynccontextmanager
-async def open_answer_log(settings: Settings, redis: Redis, breaker: RedisBreaker) -> AsyncGenerator[AnswerLog]:
-    """Open the answer log, with a connection of its own for appends."""
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, breaker, settings.answer_log, pipelined=pipelined)
 
 
 @asynccontextmanager
@@ -270,9 +261,7 @@ async def open_ledger(
         if settings.ledger_cluster_url is None:
             yield ledger(redis, breaker)
             return
-        async with open_cluster(
-            settings.ledger_cluster_url.get_secret_value(), settings.redis, settings.ledger_cluster_tls
-        ) as cluster:
+        async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.ledger_cluster_tls) as cluster:
             yield ledger(cluster, RedisBreaker(settings.redis.breaker))
 
 
@@ -325,9 +314,7 @@ async def open_replay_context(
     """
     async with AsyncExitStack() as stack:
         index = await stack.enter_async_context(open_passages(settings, read_only=True))
-        redis = await stack.enter_async_context(
-            open_redis(settings.redis_url.get_secret_value(), settings.redis, settings.redis_tls)
-        )
+        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value(), settings.redis_tls))
         models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
         yield ReplayContext(
             audit=Audit(engine, settings.audit),

@@ -7,8 +7,7 @@ An event is in the log before it is on the wire; the holder of the answer's leas
 from chatbot.streams.answers import Answers
 from chatbot.streams.idempotency import IdempotencyKeys, IdempotencySettings, StartedAnswer
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, TakenOver
-from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, TakenOver, open_answer_log
 from chatbot.streams.readers import Readers
 from chatbot.streams.writers import AnswerParts, AnswerSettings
 
@@ -26,5 +25,5 @@ __all__ = [
     "Readers",
     "StartedAnswer",
     "TakenOver",
-    "open_pipelined_connection",
+    "open_answer_log",
 ]

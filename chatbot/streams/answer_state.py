@@ -1,10 +1,10 @@
-"""The states of an answer at its writer, and what may happen in each (pure).
+"""The states of an answer at its writer, and the events that are legal in each (pure).
 
-The stage says who puts events and whether this process still writes them, the log's state what Redis has of them.
+The stage says whether this process still writes the answer, the log's state how much of it Redis has.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
 Stage = Literal["writing", "broken", "finishing", "ended", "elsewhere"]
 """`broken`: a part could not be written, so it was dropped and the answer ends in an error; `finishing`: this process
@@ -13,9 +13,9 @@ writes it, or will."""
 StageEvent = Literal["confirm", "fail", "end", "leave"]
 """`confirm`: the log has how the answer ends; `fail`: it cannot be written as it is; `end`: its last event is
 published; `leave`: this process stops writing it."""
-LogState = Literal["whole", "behind", "deleted", "given_up"]
-"""`behind`: it lacks published events; `deleted`: by the customer; `given_up`: Redis cannot have one of this answer."""
-LogEvent = Literal["append", "miss", "delete", "give_up"]
+LogState = Literal["whole", "behind", "deleted"]
+"""`behind`: it lacks published events; `deleted`: by the customer."""
+LogEvent = Literal["append", "miss", "delete"]
 
 STAGES: Mapping[Stage, Mapping[StageEvent, Stage]] = {
     "writing": {"confirm": "finishing", "fail": "broken", "end": "ended", "leave": "elsewhere"},
@@ -26,35 +26,25 @@ STAGES: Mapping[Stage, Mapping[StageEvent, Stage]] = {
     "elsewhere": {"confirm": "elsewhere", "leave": "elsewhere"},
 }
 LOG_STATES: Mapping[LogState, Mapping[LogEvent, LogState]] = {
-    "whole": {"append": "whole", "miss": "behind", "delete": "deleted", "give_up": "given_up"},
-    "behind": {"append": "whole", "miss": "behind", "delete": "deleted", "give_up": "given_up"},
-    # The reply to an append may come behind the heartbeat's that the answer is deleted.
-    "deleted": {"append": "deleted", "miss": "deleted", "delete": "deleted", "give_up": "deleted"},
-    "given_up": {"miss": "given_up", "delete": "deleted", "give_up": "given_up"},
+    "whole": {"append": "whole", "miss": "behind", "delete": "deleted"},
+    "behind": {"append": "whole", "miss": "behind", "delete": "deleted"},
+    # The reply to an append may arrive after the heartbeat reported the deletion.
+    "deleted": {"append": "deleted", "miss": "deleted", "delete": "deleted"},
 }
+State = TypeVar("State", bound=str)
+StateEvent = TypeVar("StateEvent", bound=str)
 
 
 class IllegalEvent(Exception):
-    """An event that may not happen in this state: a bug, which ends this answer alone."""
+    """An event that is illegal in this state: a bug, which ends this answer alone."""
 
 
-def stage_after(stage: Stage, event: StageEvent) -> Stage:
-    """Return the stage after an event.
-
-    Raises:
-        IllegalEvent: nothing of this stage may lead to it.
-    """
-    if event not in STAGES[stage]:
-        raise IllegalEvent(f"{event} of an answer that is {stage}")
-    return STAGES[stage][event]
-
-
-def log_after(log: LogState, event: LogEvent) -> LogState:
-    """Return the log's state after an event.
+def state_after(table: Mapping[State, Mapping[StateEvent, State]], state: State, event: StateEvent) -> State:
+    """Return the state after an event.
 
     Raises:
-        IllegalEvent: nothing of this state may lead to it.
+        IllegalEvent: the table has no such transition.
     """
-    if event not in LOG_STATES[log]:
-        raise IllegalEvent(f"{event} of a log that is {log}")
-    return LOG_STATES[log][event]
+    if event not in table[state]:
+        raise IllegalEvent(f"{event} in state {state}")
+    return table[state][event]

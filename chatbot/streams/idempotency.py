@@ -1,10 +1,10 @@
 """Idempotency-Keys: however often and on whichever replicas a request is sent, one answer is started and joined.
 
-The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before anything is done
-for it. A request that finds it claimed waits until the key is bound to an answer, or until the claim is removed (a
-refusal binds nothing) or has lapsed (its process died), and then claims it itself. A key belongs to (tenant, sub) and
-is bound to its answer as long as that answer's log lives, unless it ends in an error that is worth another try, or
-unread because its readers left. While Redis is away a key binds in this process, and in Redis once it is back.
+The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before any work is done
+for the request. A request that finds it claimed waits until the key is bound to an answer, or until the claim is
+removed (a refusal binds nothing) or has lapsed (its process died), and then claims it itself. A key belongs to
+(tenant, sub) and is bound to its answer as long as that answer's log lives, unless it ends in an error that is worth a
+retry, or unread because its readers left. While Redis is away a key binds in this process, and in Redis afterwards.
 """
 
 import math
@@ -15,6 +15,7 @@ from functools import partial
 from importlib.resources import files
 from typing import ClassVar
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import anyio
 import msgspec
@@ -29,9 +30,8 @@ from chatbot.streams.log import AnswerId, answer_key
 from knowledge.identity import Principal
 
 _STILL_CLAIMED = "another request with this Idempotency-Key is still being accepted"
-_KEEP_SECONDS = 86_400
+_KEEP_SECONDS = 86_400.0
 """How long a bound key is kept: longer than any log, since a key without its answer's log is free."""
-
 _MOST_UNWRITTEN = 10_000
 
 Begin = Callable[[], Awaitable["StartedAnswer"]]
@@ -40,10 +40,10 @@ Begin = Callable[[], Awaitable["StartedAnswer"]]
 class IdempotencySettings(BaseModel, frozen=True):
     """How long a claim on an Idempotency-Key lasts, and how long others wait for it."""
 
-    lease: ClassVar[float] = 15.0  # seconds: after which a request is taken for dead that had its key and no answer yet
+    lease: ClassVar[float] = 15.0  # seconds: after which the process of a request without an answer counts as dead
     patience: ClassVar[float] = 30.0  # seconds: how long a request waits for another's claim
-    look_every: ClassVar[float] = 0.05  # seconds: between two looks at that claim
-    insist: ClassVar[float] = 1.5  # seconds: how long a command is repeated while Redis does not answer
+    poll_every: ClassVar[float] = 0.05  # seconds: between two reads of that claim
+    insist: ClassVar[float] = 1.5  # seconds: how long a command is retried while Redis does not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class StartedAnswer:
     answer_id: AnswerId
     limits: Limits | None
     joined: bool = False
-    """Whether another request began it."""
+    """Whether another request started it."""
 
 
 class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,7 +66,7 @@ class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """A request with a key: whose, the key's name in Redis, the claim it makes, and how it begins its answer."""
+    """A request with a key: its tenant, the key's name in Redis, its claim, and what starts its answer."""
 
     tenant: str
     key: str
@@ -74,71 +74,53 @@ class KeyRequest:
     begin: Begin
 
 
-class KeyHolders:
-    """The requests of this process with one key: one at a time asks Redis and begins, the others join its answer."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.lock = anyio.Lock()
-        self.bound: KeyClaim | None = None
-
-
 class IdempotencyKeys:
-    """Begins one answer a key."""
+    """Starts one answer per key."""
 
     def __init__(
         self, redis: Redis, breaker: RedisBreaker, settings: IdempotencySettings, *, deferred: DeferredWrites
     ) -> None:
-        self._redis = redis
         self._breaker = breaker
         self._settings = settings
         self._deferred = deferred
-        self._holders: dict[str, KeyHolders] = {}
+        self._locks = WeakValueDictionary[str, anyio.Lock]()
+        """Of the requests of this process with one key, one at a time asks Redis and starts the answer."""
         self._unwritten: dict[str, KeyClaim] = {}
-        """The keys that this process has bound and Redis has not heard of yet."""
-        folder = files("chatbot.streams") / "lua"
-        self._claim = redis.register_script((folder / "claim.lua").read_text("utf-8"))
-        self._end = redis.register_script((folder / "claim_end.lua").read_text("utf-8"))
+        """The keys that are bound in this process and not yet in Redis."""
+        script = (files("chatbot.streams") / "lua" / "claim.lua").read_text("utf-8")
+        self._script = redis.register_script(script)
 
     async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> StartedAnswer:
         """Return what `begin` returns, or the answer that the key is bound to.
 
         Raises:
             KeyReused: it was used with a body of another digest.
-            Overloaded: beginning takes longer than half the lease, or another request's claim longer than the patience.
+            Overloaded: starting takes longer than half the lease, or another request's claim longer than the patience.
         """
         if key is None:
             return await begin()
-        name = _key(who, key)
-        holders = self._holders.setdefault(name, KeyHolders())
-        holders.count += 1
-        try:
-            return await self._in_turn(KeyRequest(who.tenant, name, KeyClaim(uuid4().hex, digest), begin), holders)
-        finally:
-            holders.count -= 1
-            if not holders.count:
-                del self._holders[name]
-
-    async def _in_turn(self, request: KeyRequest, holders: KeyHolders) -> StartedAnswer:
+        request = KeyRequest(who.tenant, _key(who, key), KeyClaim(uuid4().hex, digest), begin)
+        lock = self._locks.setdefault(request.key, anyio.Lock())
         try:
             with anyio.fail_after(self._settings.patience):
-                await holders.lock.acquire()
+                await lock.acquire()
         except TimeoutError as exc:
             raise Overloaded(_STILL_CLAIMED, retry_after=1) from exc
         try:
-            try:
-                claim = holders.bound or self._unwritten.get(request.key) or await self._claimed(request)
-            except StoreUnavailable:
-                claim = request.claim  # it may have been made, its reply only late
-            if claim.digest != request.claim.digest:
-                raise KeyReused
-            if claim.answer_id is not None:
-                return StartedAnswer(claim.answer_id, None, joined=True)
-            started = await self._begin(request)
-            holders.bound = msgspec.structs.replace(request.claim, answer_id=started.answer_id)
-            return started
+            return await self._begin_or_join(request)
         finally:
-            holders.lock.release()
+            lock.release()
+
+    async def _begin_or_join(self, request: KeyRequest) -> StartedAnswer:
+        try:
+            claim = self._unwritten.get(request.key) or await self._claimed(request)
+        except StoreUnavailable:
+            claim = request.claim  # it may have been made, its reply only late
+        if claim.digest != request.claim.digest:
+            raise KeyReused
+        if claim.answer_id is not None:
+            return StartedAnswer(claim.answer_id, None, joined=True)
+        return await self._begin(request)
 
     async def _claimed(self, request: KeyRequest) -> KeyClaim:
         """Return the request's own claim once it is made, or another's that is bound or of another digest.
@@ -148,35 +130,25 @@ class IdempotencyKeys:
             Overloaded: another request has started and takes too long, or Redis became unavailable.
         """
         deadline, failing_since = time.monotonic() + self._settings.patience, math.inf
-        another_began = False
+        another_started = False
         while (now := time.monotonic()) < deadline:
             try:
-                claim = await self._try_to_claim(request, request.claim, lease_seconds=self._settings.lease)
+                claim = await self._replace(request, request.claim, keep_seconds=self._settings.lease)
             except StoreUnavailable:
                 failing_since = min(failing_since, now)
                 # One command that is late in a busy process is no outage: another replica may hold the key.
                 if max(time.monotonic() - failing_since, self._breaker.away_for) >= self._settings.insist:
-                    if another_began:
+                    if another_started:
                         break
                     raise
             else:
-                failing_since, another_began = math.inf, True
-                own = claim.token == request.claim.token
-                if own or claim.digest != request.claim.digest or claim.answer_id is not None:
+                failing_since, another_started = math.inf, True
+                if claim is None:
+                    return request.claim
+                if claim.digest != request.claim.digest or claim.answer_id is not None:
                     return claim
-            await anyio.sleep(self._settings.look_every)
+            await anyio.sleep(self._settings.poll_every)
         raise Overloaded(_STILL_CLAIMED, retry_after=1)
-
-    async def _try_to_claim(self, request: KeyRequest, claim: KeyClaim, *, lease_seconds: float) -> KeyClaim:
-        """Return the claim that the key holds now: this one, or an earlier one.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
-        named = {"lease_ms": round(lease_seconds * 1000), "answers": answer_key(request.tenant, AnswerId(""))}
-        args = [msgspec.msgpack.encode(named), msgspec.json.encode(claim)]
-        standing = await self._breaker.call(lambda: self._claim(keys=[request.key], args=args))
-        return claim if standing is None else msgspec.json.decode(standing, type=KeyClaim)
 
     async def _begin(self, request: KeyRequest) -> StartedAnswer:
         bound: KeyClaim | None = None
@@ -201,16 +173,24 @@ class IdempotencyKeys:
         Raises:
             StoreUnavailable: Redis is away.
         """
-        end = [
-            msgspec.msgpack.encode({"keep_seconds": _KEEP_SECONDS}),
-            msgspec.json.encode(request.claim),
-            b"" if bound is None else msgspec.json.encode(bound),
-        ]
-        replaced = await self._breaker.call(lambda: self._end(keys=[request.key], args=end))
-        if bound is not None and not replaced:  # Redis never had the claim, or has forgotten it
-            await self._try_to_claim(request, bound, lease_seconds=_KEEP_SECONDS)
+        await self._replace(request, bound, keep_seconds=_KEEP_SECONDS)
         if bound is not None:
             self._unwritten.pop(request.key, None)
+
+    async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
+        """Replace the key's value where it is free or the request's own; otherwise return the value that stands there.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        named = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
+        args = [
+            msgspec.msgpack.encode(named),
+            msgspec.json.encode(request.claim),
+            b"" if value is None else msgspec.json.encode(value),
+        ]
+        standing = await self._breaker.call(lambda: self._script(keys=[request.key], args=args))
+        return None if standing is None else msgspec.json.decode(standing, type=KeyClaim)
 
 
 def _key(who: Principal, key: str) -> str:

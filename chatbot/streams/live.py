@@ -3,19 +3,20 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 
 import anyio
 
 from chatbot.events import Event
-from chatbot.streams.answer_state import LogEvent, LogState, Stage, StageEvent, log_after, stage_after
+from chatbot.streams.answer_state import LOG_STATES, STAGES, LogEvent, LogState, Stage, StageEvent, state_after
+from chatbot.streams.feed import Feed
 from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening, entry_of
 from chatbot.streams.resume import Diverged, RepetitionCheck
 from knowledge.identity import Principal
 
 
-class LiveAnswer:
-    """One answer in this process; `logged` are the events of its previous writer. Only its own task emits."""
+class LiveAnswer(Feed):
+    """One answer in this process; its entries are the published events. Only its own task emits."""
 
     stage: Stage = "writing"
     log: LogState = "whole"
@@ -35,12 +36,12 @@ class LiveAnswer:
         logged: Sequence[Event] = (),
         output: bytes = b"",
     ) -> None:
+        """`logged` are the events of its previous writer, `output` is that writer's model output."""
+        super().__init__([entry_of(n, event) for n, event in enumerate(logged, 1)])
         self.answer_id = answer_id
         self.who = who
         self.epoch = epoch
         self.scope = anyio.CancelScope()
-        self.entries: list[LogEntry] = [entry_of(n, event) for n, event in enumerate(logged, 1)]
-        """The published events."""
         self.output = bytearray(output)
         """The model's output, as its frames are encoded."""
         self.logged = len(logged)
@@ -49,22 +50,21 @@ class LiveAnswer:
         self._logged_output = len(output)
         self._appended_at = -math.inf
         self._pending: list[Event] = []
-        """Events that are emitted and not yet published."""
+        """Emitted events that are not yet published."""
         self._waiting: list[anyio.Event] = []
         self._in_flight: list[anyio.Event] = []
         self._emitted = anyio.Event()
-        self._grown = anyio.Event()
         self._abandonment: asyncio.TimerHandle | None = None
 
     # --- its state ---------------------------------------------------------------------------------------------------
 
     def move(self, event: StageEvent) -> None:
         """Go to the stage after an event."""
-        self.stage = stage_after(self.stage, event)
+        self.stage = state_after(STAGES, self.stage, event)
 
     def note_log(self, event: LogEvent) -> None:
         """Note what happened to the log."""
-        self.log = log_after(self.log, event)
+        self.log = state_after(LOG_STATES, self.log, event)
 
     @property
     def ended(self) -> bool:
@@ -77,13 +77,8 @@ class LiveAnswer:
         return self.stage not in {"ended", "elsewhere"}
 
     @property
-    def has_log(self) -> bool:
-        """Whether it has a log in Redis, or may get one."""
-        return self.log in {"whole", "behind"}
-
-    @property
     def owes_log(self) -> bool:
-        """Whether the log lacks something that this process is to bring there."""
+        """Whether this process still has to log something that is published."""
         return self.log == "behind" and self.stage != "elsewhere"
 
     @property
@@ -202,13 +197,13 @@ class LiveAnswer:
         self.publish()
 
     def publish(self, batch: Sequence[LogEntry] = (), *, emitted: int = 0) -> None:
-        """Publish entries to all connections and wake them; the first `emitted` pending events are done."""
+        """Publish entries to all connections; the first `emitted` pending events are done."""
         del self._pending[:emitted]
-        self.entries += batch
         if any(entry.event.ends for entry in batch):
             self.move("end")
-        grown, self._grown = self._grown, anyio.Event()
-        grown.set()
+        self.add(batch)
+        if not self.is_written_here:
+            self.close()
         for appended in self._in_flight:
             appended.set()
         self._in_flight.clear()
@@ -223,17 +218,6 @@ class LiveAnswer:
         self.publish()
 
     # --- its readers -------------------------------------------------------------------------------------------------
-
-    async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
-        """Yield the entries after number `after` until the last one, or until the answer is written elsewhere."""
-        n = after
-        while True:
-            while n < len(self.entries):
-                n += 1
-                yield self.entries[n - 1]
-            if not self.is_written_here:
-                return
-            await self._grown.wait()
 
     def abandon_after(self, grace: float) -> None:
         """Cancel the answer in `grace` seconds, unless `cancel_abandonment` is called before."""

@@ -1,12 +1,13 @@
 """The answer log in Redis: every event of an answer under its number, so that any replica can stream or continue it.
 
 An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's checkpoint, and its outcome once that
-is decided), a stream of events with ids `0-<n>` and, while it runs, the model's output. The tenant's open answers are a
-sorted set by the end of their writers' leases, on Redis's time. Hash and stream live for an hour after the last event;
-what only a successor needs leaves with it (`docs/decisions/0005-leases-and-epochs.md`).
+is decided), a stream of events with ids `0-<n>` and, while it runs, the model's output. The open answers are a sorted
+set by the end of their writers' leases, on Redis's time. Hash and stream live for an hour after the last event; what
+only a successor needs leaves with it (`docs/decisions/0005-leases-and-epochs.md`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache, partial
@@ -22,22 +23,23 @@ from redis.commands.core import AsyncScript
 from chatbot.errors import NotFound
 from chatbot.events import Event, PassageRef, from_json, to_json
 from chatbot.redis_client import RedisBreaker
-from chatbot.streams.pipelined_connection import Argument, PipelinedConnection
+from chatbot.streams.pipelined_connection import Argument, PipelinedConnection, open_pipelined_connection
 from knowledge.identity import Principal
 
 AnswerId = NewType("AnswerId", str)
 
-_TENANTS = "answers:tenants"
+_OPEN = "answers:open"
+"""The sorted set of the answers that have not ended: the keys of their hashes by the end of their leases."""
 _PING = "answers:ping"
 _BEAT_KEEP_SECONDS = 3600
 _READ_MARK_SECONDS = 2.5
 """How long a mark "read" counts; a replica whose readers follow the answer renews it every second."""
 _MOST_ENTRIES = 500
-"""How many events of an answer are read at once: more than most answers have."""
+"""How many events of an answer one poll reads: more than most answers have."""
 _MOST_LOGS = 100
 """How many logs one command reads."""
 _MOST_ORPHANS = 100
-"""How many of a tenant's orphans one sweep looks at."""
+"""How many orphans one sweep takes."""
 
 # What redis-py gives when it decodes nothing.
 _Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -107,15 +109,14 @@ class LogAppend:
 
 
 class AnswerProgress(msgspec.Struct, frozen=True):
-    """How many events an answer has, and the milliseconds left of its writer's lease (None: it has ended)."""
+    """How far an answer is, as its customer may know."""
 
-    events: int
-    lease_left_ms: int | None = None
-
-    @property
-    def lease_left(self) -> float | None:
-        """The seconds left of its writer's lease; None where it has ended."""
-        return None if self.lease_left_ms is None else self.lease_left_ms / 1000
+    events: int | None = None
+    """None where the customer has no such answer."""
+    lease_left: float | None = None
+    """The seconds left of its writer's lease; None where it has ended."""
+    deleted: bool = False
+    """Whether it is not there because it was deleted; else Redis may have forgotten it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,7 @@ class TakenOver:
 class AnswerLog:
     """Appends to and reads the logs of answers; an answer is written by one epoch at a time.
 
-    Every method that asks Redis raises `StoreUnavailable` where that cannot be asked.
+    Every method that asks Redis raises `StoreUnavailable` where that cannot be asked. A script may run twice.
     """
 
     def __init__(
@@ -157,32 +158,10 @@ class AnswerLog:
         self._beats = self._confirmed_beat = 0
         self._server_run: bytes | None = None
         folder = files("chatbot.streams") / "lua"
-        self._open, self._append, self._renew, self._touch, self._take = (
+        self._open, self._append, self._renew, self._touch, self._take, self._beat = (
             redis.register_script((folder / f"answer_{name}.lua").read_text("utf-8"))
-            for name in ("open", "append", "renew", "touch", "take")
+            for name in ("open", "append", "renew", "touch", "take", "beat")
         )
-        self._beat = redis.register_script((folder / "beat.lua").read_text("utf-8"))
-
-    async def open(self, who: Principal, answer_id: AnswerId, opening: LogOpening, *, epoch: int = 1) -> bool:
-        """Make the log, owned by the caller and written by an epoch; a second time changes nothing.
-
-        Return false where another replica has taken the answer over.
-        """
-        named = {
-            "answer_id": answer_id,
-            "epoch": epoch,
-            "lease_ms": self._lease_ms,
-            "keep_seconds": self._settings.keep,
-            "sub": who.sub,
-            "conversation": opening.conversation_id,
-        }
-        keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
-        args = [msgspec.msgpack.encode(named), opening.checkpoint, msgspec.json.encode(opening.passages)]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            await self._open(keys=keys, args=args, client=pipe)
-            pipe.sadd(_TENANTS, who.tenant)
-            opened, _ = await self._breaker.call(pipe.execute)
-        return bool(opened)
 
     @property
     def lease_seconds(self) -> float:
@@ -194,97 +173,81 @@ class AnswerLog:
         """For how many seconds Redis has been back since it was away last; infinite where it never was."""
         return self._breaker.back_for
 
+    async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        return await self._breaker.call(lambda: self._pipelined.run(script, keys, args))
+
     async def ping(self) -> None:
         """Ask Redis whether it takes writes."""
         await self._breaker.call(lambda: self._redis.set(_PING, "", px=1000))
 
     async def has_forgotten(self) -> bool:
-        """Write the next number of a count of this process; return whether Redis may have forgotten its last moments.
+        """Write the next number of this process's count; return whether Redis may have forgotten its last moments.
 
-        A failover, a restart from an older file or a restore does so without a word: it is another run of the server,
-        or has lost a number that was confirmed.
+        A failover, a restart from an older file or a restore is silent: another run of the server answers, or a number
+        that was confirmed is lost.
         """
         self._beats += 1
         beat, confirmed = self._beats, self._confirmed_beat
-        before, run = await self._breaker.call(
-            lambda: self._beat(keys=[self._beat_key], args=[beat, _BEAT_KEEP_SECONDS])
-        )
+        beats = partial(self._beat, keys=[self._beat_key], args=[beat, _BEAT_KEEP_SECONDS])
+        before, run = await self._breaker.call(beats)
         is_another = self._server_run not in (None, run)
         self._confirmed_beat, self._server_run = beat, run
         return is_another or before < confirmed
 
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def open(self, who: Principal, answer_id: AnswerId, opening: LogOpening, *, epoch: int = 1) -> bool:
+        """Make the log, owned by the caller and written by an epoch; a second time changes nothing.
+
+        Return false where another replica has taken the answer over.
+        """
+        named = {
+            "epoch": epoch,
+            "lease_ms": self._lease_ms,
+            "keep_seconds": self._settings.keep,
+            "sub": who.sub,
+            "conversation": opening.conversation_id,
+        }
+        args = [msgspec.msgpack.encode(named), opening.checkpoint, msgspec.json.encode(opening.passages)]
+        keys = [answer_key(who.tenant, answer_id), _OPEN]
+        return bool(await self._breaker.call(lambda: self._open(keys=keys, args=args)))
+
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
-        """Append events and model output, and renew the lease; the same append sent twice is there once."""
+        """Append events and model output, and renew the lease."""
         ended = 0
         if any(entry.event.ends for entry in append.entries):
             ended = 2 if append.abandoned else 1  # 2: nobody has read its end
         # In the order in which `answer_append.lua` names them.
-        args: list[Argument] = [answer_id, epoch, self._lease_ms, self._settings.keep, ended, append.output_before]
+        args: list[Argument] = [epoch, self._lease_ms, self._settings.keep, ended, append.output_before]
         args += [append.output, append.outcome]
         for entry in append.entries:
             args += [entry.n, entry.event.name, entry.data]
-        return WriterStanding(await self._run(self._append, _append_keys(tenant, answer_id), args))
+        return WriterStanding(await self._run(self._append, _script_keys(tenant, answer_id), args))
 
-    async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """Return a script's reply; it may run twice."""
-        return await self._breaker.call_within(lambda left: self._pipelined.run(script, keys, args, within=left))
+    async def renew(self, writers: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, WriterStanding]:
+        """Renew the leases of answers, each of a tenant and written by an epoch; return the writers' standings."""
+        return await self._set_leases(writers, self._lease_ms)
 
-    async def renew(self, tenant: str, epochs: Mapping[AnswerId, int]) -> dict[AnswerId, WriterStanding]:
-        """Renew the leases of a tenant's answers, each written by its epoch, and return the writers' standings."""
-        return await self._set_leases(tenant, epochs, self._lease_ms)
-
-    async def give_up(self, tenant: str, epochs: Mapping[AnswerId, int]) -> None:
+    async def give_up(self, writers: Mapping[AnswerId, tuple[str, int]]) -> None:
         """Let the leases lapse now, so that another replica may take the answers over at once."""
-        await self._set_leases(tenant, epochs, 0)
+        await self._set_leases(writers, 0)
 
     async def _set_leases(
-        self, tenant: str, epochs: Mapping[AnswerId, int], lease_ms: int
+        self, writers: Mapping[AnswerId, tuple[str, int]], lease_ms: int
     ) -> dict[AnswerId, WriterStanding]:
         named = {
             "lease_ms": lease_ms,
             "reader_ms": round(_READ_MARK_SECONDS * 1000),
-            "writers": [{"answer_id": answer_id, "epoch": epoch} for answer_id, epoch in epochs.items()],
+            "epochs": [epoch for _, epoch in writers.values()],
         }
-        keys = [_open_answers_key(tenant), *(answer_key(tenant, answer_id) for answer_id in epochs)]
-        reply = await self._run(self._renew, keys, [msgspec.msgpack.encode(named)])
-        standings = msgspec.msgpack.decode(reply, type=dict[str, WriterStanding])
-        return {answer_id: standings[answer_id] for answer_id in epochs}
-
-    async def touch(
-        self, who: Principal, answer_id: AnswerId, mark: Literal["read", "cancelled", ""]
-    ) -> AnswerProgress:
-        """Return how far an answer is, and leave a mark for its writer: it is read elsewhere, or to be cancelled.
-
-        Raises:
-            NotFound: no such answer, or another customer's.
-        """
-        progress = (await self.touch_all(who.tenant, {answer_id: who.sub}, mark))[answer_id]
-        if progress is None:
-            raise NotFound("answer not found")
-        return progress
-
-    async def touch_all(
-        self, tenant: str, subs: Mapping[AnswerId, str], mark: Literal["read", "cancelled", ""]
-    ) -> dict[AnswerId, AnswerProgress | None]:
-        """Touch answers of a tenant, each for its customer; None where that customer has no such answer."""
-        keys = [_open_answers_key(tenant), *(answer_key(tenant, answer_id) for answer_id in subs)]
-        answers = [{"answer_id": answer_id, "sub": sub} for answer_id, sub in subs.items()]
-        reply = await self._run(self._touch, keys, [msgspec.msgpack.encode({"mark": mark, "answers": answers})])
-        replies = msgspec.msgpack.decode(reply, type=list[AnswerProgress | bool])
-        return {
-            answer_id: reply if isinstance(reply, AnswerProgress) else None
-            for answer_id, reply in zip(subs, replies, strict=True)
-        }
-
-    async def was_deleted(self, tenant: str, answer_id: AnswerId) -> bool:
-        """Return whether an answer that is not there was deleted lately; else Redis may have forgotten it."""
-        return bool(await self._breaker.call(lambda: self._redis.exists(_deleted_key(tenant, answer_id))))
+        keys = [_OPEN, *(answer_key(tenant, answer_id) for answer_id, (tenant, _) in writers.items())]
+        standings = await self._run(self._renew, keys, [msgspec.msgpack.encode(named)])
+        return dict(zip(writers, map(WriterStanding, standings), strict=True))
 
     async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
         """Take an answer over, as its next epoch; None where its writer's lease holds or it has ended."""
-        keys = _append_keys(tenant, answer_id)
-        args = [msgspec.msgpack.encode({"answer_id": answer_id, "lease_ms": self._lease_ms})]
-        reply = await self._breaker.call(lambda: self._take(keys=keys, args=args))
+        keys = _script_keys(tenant, answer_id)
+        reply = await self._breaker.call(lambda: self._take(keys=keys, args=[self._lease_ms]))
         if reply is None:
             return None
         epoch, sub, conversation, checkpoint, cancelled, passages, outcome, output, entries = reply
@@ -302,17 +265,66 @@ class AnswerLog:
             events=tuple(_event(dict(zip(pairs[::2], pairs[1::2], strict=True))) for _, pairs in entries),
         )
 
+    async def forget(self, tenant: str, answer_ids: Sequence[str]) -> None:
+        """Remove the logs of a conversation that its customer deletes."""
+        if not answer_ids:
+            return
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for answer_id in answer_ids:
+                key = answer_key(tenant, answer_id)
+                # So that its writer can tell a deletion from a log that Redis has lost.
+                pipe.set(f"{key}:deleted", "", ex=self._settings.keep)
+                pipe.delete(key, f"{key}:events", f"{key}:output")
+            await self._breaker.call(pipe.execute)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def touch(
+        self, who: Principal, answer_id: AnswerId, mark: Literal["read", "cancelled", ""]
+    ) -> tuple[int, float | None]:
+        """Return an answer's number of events and its lease's seconds (None: ended), and leave a mark for its writer.
+
+        Raises:
+            NotFound: no such answer, or another customer's.
+        """
+        progress = (await self.touch_all({answer_id: who}, mark))[answer_id]
+        if progress.events is None:
+            raise NotFound("answer not found")
+        return progress.events, progress.lease_left
+
+    async def touch_all(
+        self, customers: Mapping[AnswerId, Principal], mark: Literal["read", "cancelled", ""]
+    ) -> dict[AnswerId, AnswerProgress]:
+        """Return how far answers are, each for its customer, and leave the same mark for their writers.
+
+        A mark says that the answer is read elsewhere, or is to be cancelled.
+        """
+        keys = [_OPEN, *(answer_key(who.tenant, answer_id) for answer_id, who in customers.items())]
+        named = {"mark": mark, "subs": [who.sub for who in customers.values()]}
+        reply = await self._run(self._touch, keys, [msgspec.msgpack.encode(named)])
+        return dict(zip(customers, msgspec.msgpack.decode(reply, type=list[AnswerProgress]), strict=True))
+
+    async def length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
+        """Return how many events the log holds and whether the last one ends the answer.
+
+        Raises:
+            NotFound: no such answer, or another customer's.
+        """
+        events, lease_left = await self.touch(who, answer_id, "")
+        return events, lease_left is None
+
     async def orphans(self, *, lapsed_for: float) -> list[tuple[str, AnswerId]]:
         """Return the (tenant, answer) whose writers' leases lapsed at least `lapsed_for` seconds ago."""
         seconds, micros = await self._breaker.call(self._redis.time)
         before_ms = seconds * 1000 + micros // 1000 - round(lapsed_for * 1000)
-        orphans: list[tuple[str, AnswerId]] = []
-        for name in cast("set[bytes]", await self._breaker.call(lambda: self._redis.smembers(_TENANTS))):
-            tenant = name.decode()
-            lapsed = partial(self._redis.zrangebyscore, _open_answers_key(tenant), "-inf", before_ms)
-            answer_ids = await self._breaker.call(partial(lapsed, start=0, num=_MOST_ORPHANS))
-            orphans += [(tenant, AnswerId(answer_id.decode())) for answer_id in cast("list[bytes]", answer_ids)]
-        return orphans
+        lapsed = partial(self._redis.zrangebyscore, _OPEN, "-inf", before_ms, start=0, num=_MOST_ORPHANS)
+        return [_named_by(key.decode()) for key in cast("list[bytes]", await self._breaker.call(lapsed))]
+
+    async def running(self, tenants: Mapping[AnswerId, str]) -> set[AnswerId]:
+        """Return which of the answers, each of a tenant, have not ended."""
+        keys = [answer_key(tenant, answer_id) for answer_id, tenant in tenants.items()]
+        leases = await self._breaker.call(lambda: self._redis.zmscore(_OPEN, keys)) if keys else []
+        return {answer_id for answer_id, lease_end in zip(tenants, leases, strict=True) if lease_end is not None}
 
     async def passages(self, who: Principal, answer_id: AnswerId) -> tuple[PassageRef, ...]:
         """Return the passages behind the answer's sources, in their order.
@@ -327,92 +339,55 @@ class AnswerLog:
         return msgspec.json.decode(refs, type=tuple[PassageRef, ...])
 
     async def read_all(self, logs: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, list[LogEntry]]:
-        """Return what logs have by now after an entry of each, by its number; `logs` names their tenants, too."""
+        """Return the new entries of logs, each of a tenant, after a number."""
         new: dict[AnswerId, list[LogEntry]] = {}
         names = {_events_key(tenant, answer_id).encode(): answer_id for answer_id, (tenant, _) in logs.items()}
         after: list[tuple[Any, Any]] = [(name, f"0-{logs[answer_id][1]}") for name, answer_id in names.items()]
         for first in range(0, len(after), _MOST_LOGS):
             read = partial(self._redis.xread, dict(after[first : first + _MOST_LOGS]), count=_MOST_ENTRIES)
-            new |= {names[key]: _entries(entries) for key, entries in cast("_Streams", await self._breaker.call(read))}
+            for key, stored in cast("_Streams", await self._breaker.call(read)):
+                new[names[key]] = [entry_of(int(at.rpartition(b"-")[2]), _event(fields)) for at, fields in stored]
         return new
 
-    async def entries(self, tenant: str, answer_id: AnswerId, *, after: int, until: int) -> list[LogEntry]:
-        """Return the entries from behind number `after` to `until`, so many as are read at once."""
-        key = _events_key(tenant, answer_id)
-        stored = await self._breaker.call(
-            lambda: self._redis.xrange(key, f"0-{after + 1}", f"0-{until}", count=_MOST_ENTRIES)
-        )
-        return _entries(cast("_Entries", stored))
-
     async def all_events(self, tenant: str, answer_id: AnswerId) -> list[Event]:
-        """Return every event of an answer, none where there is no log any more."""
-        events: list[Event] = []
-        while more := await self.entries(tenant, answer_id, after=len(events), until=len(events) + _MOST_ENTRIES):
-            events += [entry.event for entry in more]
-        return events
-
-    async def running(self, tenant: str, answer_ids: Sequence[AnswerId]) -> set[AnswerId]:
-        """Return which of a tenant's answers have not ended."""
-        key = _open_answers_key(tenant)
-        leases = await self._breaker.call(lambda: self._redis.zmscore(key, list(answer_ids)))
-        pairs = zip(answer_ids, leases, strict=True)
-        return {answer_id for answer_id, lease_end in pairs if lease_end is not None}
-
-    async def length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
-        """Return how many events the log holds and whether the last one ends the answer.
-
-        Raises:
-            NotFound: no such answer, or another customer's.
-        """
-        progress = await self.touch(who, answer_id, "")
-        return progress.events, progress.lease_left is None
-
-    async def forget(self, tenant: str, answer_ids: Sequence[str]) -> None:
-        """Remove the logs of a conversation that its customer deletes."""
-        if not answer_ids:
-            return
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for answer_id in map(AnswerId, answer_ids):
-                # So that its writer can tell a deletion from a log that Redis has lost.
-                pipe.set(_deleted_key(tenant, answer_id), "", ex=self._settings.keep)
-                pipe.delete(*_answer_keys(tenant, answer_id))
-            await self._breaker.call(pipe.execute)
+        """Return every event of an answer, none where its log is gone."""
+        key = _events_key(tenant, answer_id)
+        stored = cast("_Entries", await self._breaker.call(lambda: self._redis.xrange(key)))
+        return [_event(fields) for _, fields in stored]
 
 
-def answer_key(tenant: str, answer_id: AnswerId) -> str:
+@asynccontextmanager
+async def open_answer_log(
+    redis: Redis, breaker: RedisBreaker, settings: AnswerLogSettings
+) -> AsyncGenerator[AnswerLog]:
+    """Open the answer log, with a connection of its own for what each token needs."""
+    async with open_pipelined_connection(redis, slow_after=breaker.slow_after) as pipelined:
+        yield AnswerLog(redis, breaker, settings, pipelined=pipelined)
+
+
+def answer_key(tenant: str, answer_id: str) -> str:
     """Return the key of an answer's hash, which exists for as long as the answer's log does."""
     return f"{{{tenant}}}:answer:{answer_id}"
 
 
-def _answer_keys(tenant: str, answer_id: AnswerId) -> tuple[str, str, str]:
-    """Return the keys of an answer: its hash, its events, the model's output."""
-    key = answer_key(tenant, answer_id)
-    return key, _events_key(tenant, answer_id), f"{key}:output"
-
-
-@lru_cache(maxsize=4096)
-def _append_keys(tenant: str, answer_id: AnswerId) -> tuple[str, ...]:
-    """Return the keys of an answer and of its tenant's open answers; kept, since each token asks for them."""
-    return *_answer_keys(tenant, answer_id), _open_answers_key(tenant)
+def _named_by(key: str) -> tuple[str, AnswerId]:
+    """Return the tenant and the answer of a hash's key."""
+    tenant, _, answer_id = key.rpartition(":answer:")
+    return tenant[1:-1], AnswerId(answer_id)
 
 
 def _events_key(tenant: str, answer_id: AnswerId) -> str:
     return f"{answer_key(tenant, answer_id)}:events"
 
 
-def _deleted_key(tenant: str, answer_id: AnswerId) -> str:
-    return f"{answer_key(tenant, answer_id)}:deleted"
-
-
-def _open_answers_key(tenant: str) -> str:
-    return f"{{{tenant}}}:answers:open"
-
-
-def _entries(stored: _Entries) -> list[LogEntry]:
-    return [entry_of(int(entry_id.rpartition(b"-")[2]), _event(fields)) for entry_id, fields in stored]
+@lru_cache(maxsize=4096)
+def _script_keys(tenant: str, answer_id: AnswerId) -> tuple[str, ...]:
+    """Return an answer's hash, events and output, and the open answers; cached, since each token needs them."""
+    key = answer_key(tenant, answer_id)
+    return key, f"{key}:events", f"{key}:output", _OPEN
 
 
 def _event(fields: Mapping[bytes, bytes]) -> Event:
-    """Return the event of an entry; of one that is none, what stands for it under its number."""
+    """Return the event of an entry, or an `Unknown` where it cannot be decoded."""
     name = fields.get(b"name", b"").decode("ascii", "replace")
     return from_json(name if name.isidentifier() else "unknown", fields.get(b"data", b""))

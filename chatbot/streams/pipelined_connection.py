@@ -1,15 +1,12 @@
 """One connection for the scripts of a process's answers: those that are due together are sent in one write.
 
-A client takes a connection from its pool for each command and guards each with timers of its own; at the pace of tokens
-that costs more than the command (`make bench` measures the log's cost). A late reply breaks the connection, as does a
-Redis that is no master any more, and the next script opens another.
+A client takes a connection from its pool for each command; at the pace of tokens that costs more than the command
+(`make bench` measures the log's cost).
 """
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -18,121 +15,89 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from chatbot.redis_client import DEMOTED, in_time, more_time
+from chatbot.redis_client import DEMOTED, in_time
 from telemetry.supervision import supervise
 
-Argument = str | bytes | int
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A command, and the future of its reply."""
-
-    command: tuple[Argument, ...]
-    reply: asyncio.Future[Any]
+Argument = str | bytes | int | memoryview
+_Call = tuple[Sequence[Argument], asyncio.Future[Any]]
+"""A command, and the future of its reply."""
 
 
 class PipelinedConnection:
     """Runs scripts on a connection of its own, made as the client's pool makes them, while `serve` runs."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, slow_after: float) -> None:
+        """`slow_after`: seconds after which the connection is closed, since late replies may never arrive."""
         self._redis = redis
+        self._slow_after = slow_after
         self._due: list[_Call] = []
         self._any_due = asyncio.Event()
-        self._exchange = anyio.CancelScope()
 
-    async def run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument], *, within: float) -> Any:
-        """Return a script's reply; it may have run twice where a connection broke, so that must not matter.
+    async def run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Return a script's reply; it may have run twice where a connection broke.
 
         Raises:
             RedisError: Redis refused it, or cannot be reached.
-            TimeoutError: no reply within so many seconds.
         """
-        command = ("EVALSHA", script.sha, len(keys), *keys, *args)
-        may_be_new = may_be_stale = True
-        while True:
-            try:
-                return await self._ask(command, within)
-            except NoScriptError:
-                if not may_be_new:
-                    raise
-                may_be_new = False
-                await in_time(lambda: self._redis.script_load(script.script), within)
-            except (RedisConnectionError, *DEMOTED):
-                if not may_be_stale:
-                    raise
-                may_be_stale = False
-
-    async def _ask(self, command: tuple[Argument, ...], within: float) -> Any:
-        loop = asyncio.get_running_loop()
-        reply, due = loop.create_future(), loop.time() + within
-        self._due.append(_Call(command, reply))
-        self._any_due.set()
-        timer = loop.call_at(due, self._late, reply, due)
         try:
-            return await reply
-        finally:
-            timer.cancel()
+            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *args))
+        except (NoScriptError, RedisConnectionError, *DEMOTED):
+            # Redis was restarted, or this connection no longer leads to the master. EVAL brings the script along.
+            return await self._ask(("EVAL", script.script, len(keys), *keys, *args))
 
-    def _late(self, reply: asyncio.Future[Any], due: float) -> None:
-        """Close the connection if a reply is late: it may never arrive."""
-        if more := more_time(due):
-            asyncio.get_running_loop().call_later(more, self._late, reply, math.inf)
-        elif not reply.done():
-            reply.set_exception(TimeoutError())
-            self._exchange.cancel()
+    async def _ask(self, command: Sequence[Argument]) -> Any:
+        reply = asyncio.get_running_loop().create_future()
+        self._due.append((command, reply))
+        self._any_due.set()
+        return await reply
 
     async def serve(self) -> None:
-        """Send what is due and read the replies, until cancelled."""
+        """Send the due commands and read their replies, until cancelled."""
         connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             while True:
                 await self._any_due.wait()
                 self._any_due.clear()
-                calls, self._due = [call for call in self._due if not call.reply.done()], []
-                error: Exception = RedisConnectionError("the connection broke")
-                broken = True
-                with anyio.CancelScope() as self._exchange:
-                    try:
-                        await connection.send_packed_command(connection.pack_commands(call.command for call in calls))
-                        for call in calls:
-                            await _read(connection, call.reply)
-                        broken = False
-                    except (RedisError, OSError) as exc:
-                        error = exc
-                if broken:
-                    await connection.disconnect(nowait=True)
-                for call in calls:
-                    if not call.reply.done():
-                        call.reply.set_exception(RedisConnectionError(str(error)))
+                calls, self._due = [call for call in self._due if not call[1].done()], []
+                error = "no reply in time"
+                try:
+                    await in_time(lambda: _exchange(connection, calls), self._slow_after)  # noqa: B023  awaited here
+                    continue
+                except TimeoutError:
+                    pass
+                except (RedisError, OSError) as exc:
+                    error = str(exc)
+                await connection.disconnect(nowait=True)
+                for _, reply in calls:
+                    if not reply.done():
+                        reply.set_exception(RedisConnectionError(error))
         finally:
             await connection.disconnect(nowait=True)
 
 
-async def _read(connection: Any, reply: asyncio.Future[Any]) -> None:
-    """Read the next reply, even if its caller was cancelled.
+async def _exchange(connection: Any, calls: Sequence[_Call]) -> None:
+    """Send commands and read their replies, also those whose callers were cancelled.
 
     Raises:
         RedisError: the connection broke, or leads to no master.
     """
-    try:
-        value = await connection.read_response()
-    except DEMOTED as exc:
+    await connection.send_packed_command(connection.pack_commands(command for command, _ in calls))
+    for _, reply in calls:
+        value = error = None
+        try:
+            value = await connection.read_response()
+        except ResponseError as exc:
+            error = exc
         if not reply.done():
-            reply.set_exception(exc)
-        raise RedisConnectionError("not a master any more") from exc
-    except ResponseError as exc:
-        if not reply.done():
-            reply.set_exception(exc)
-    else:
-        if not reply.done():
-            reply.set_result(value)
+            reply.set_result(value) if error is None else reply.set_exception(error)
+        if isinstance(error, DEMOTED):
+            raise RedisConnectionError("not a master any more") from error
 
 
 @asynccontextmanager
-async def open_pipelined_connection(redis: Redis) -> AsyncGenerator[PipelinedConnection]:
+async def open_pipelined_connection(redis: Redis, *, slow_after: float) -> AsyncGenerator[PipelinedConnection]:
     """Keep a pipelined connection while the block runs."""
-    connection = PipelinedConnection(redis)
+    connection = PipelinedConnection(redis, slow_after=slow_after)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervise, "scripts", connection.serve)
         yield connection

@@ -79,22 +79,22 @@ class Readers:
         resumes on another replica.
         """
         error, over = ChatError(), False
-        shown = deque[LogEntry]()  # here, and it may be in no log
+        unlogged = deque[LogEntry]()  # read here, and perhaps in no log
         with contained("stream", self._parts.on_failure):
             try:
                 while not (over or self._writers.handed_over):
-                    live, behind = self._writers.find(who, answer_id), after - len(shown)
-                    followed = self._elsewhere.follow(who, answer_id, behind) if live is None else live.follow(behind)
-                    if shown:
-                        followed = self._unseen(who, answer_id, followed, shown)
-                    async with aclosing(followed) as entries:
+                    live, start = self._writers.find(who, answer_id), after - len(unlogged)
+                    feed = self._elsewhere.follow(who, answer_id, start) if live is None else live.follow(start)
+                    if unlogged:
+                        feed = self._behind(unlogged, feed, who)
+                    async with aclosing(feed) as entries:
                         async for entry in entries:
                             after = entry.n
                             yield entry
                             if entry.event.ends:
                                 return
                     if live is not None:
-                        over, shown = live.ended, deque(live.entries[live.logged : after])
+                        over, unlogged = live.ended, deque(live.entries[live.logged : after])
             except ChatError as exc:
                 error = exc
             else:
@@ -104,22 +104,20 @@ class Readers:
     def _cut_off(self, who: Principal) -> str:
         return f"{_CUT_OFF} {self._parts.person(who.tenant)}".strip()
 
-    async def _unseen(
-        self, who: Principal, answer_id: AnswerId, followed: AsyncGenerator[LogEntry], shown: deque[LogEntry]
+    async def _behind(
+        self, read: deque[LogEntry], feed: AsyncGenerator[LogEntry], who: Principal
     ) -> AsyncGenerator[LogEntry]:
-        """Skip the entries that the connection has already received.
+        """Yield the entries of another writer behind those that were read here.
 
-        If the successor's entries differ from those, the connection gets an error and reads the answer again from the
-        start.
+        Where they differ, an error ends the answer for this connection, under a number: behind it is another text.
         """
-        async with aclosing(followed) as entries:
+        async with aclosing(feed) as entries:
             async for entry in entries:
-                if not shown:
+                if not read:
                     yield entry
-                elif entry.event != shown.popleft().event:
-                    behind = entry.n + len(shown)
-                    log.warning("reader_cut_off", answer_id=answer_id, behind=behind)
-                    yield entry_of(behind + 1, failed(LogLost(), handoff=self._cut_off(who)))
+                elif entry.event != read.popleft().event:
+                    log.warning("reader_cut_off", n=entry.n)
+                    yield entry_of(entry.n + len(read) + 1, failed(LogLost(), handoff=self._cut_off(who)))
                     return
 
     def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:

@@ -54,9 +54,9 @@ class Takeover:
     async def _renew_leases(self) -> None:
         while True:
             await self._ask_store()
-            for tenant, epochs in self._writers.leases_to_renew().items():
+            if leases := self._writers.leases_to_renew():
                 with suppress(StoreUnavailable):
-                    for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
+                    for answer_id, standing in (await self._log.renew(leases)).items():
                         self._writers.apply_renewal(answer_id, standing)
             slept_at = anyio.current_time()
             await anyio.sleep(self._parts.settings.heartbeat)
@@ -129,7 +129,7 @@ class Takeover:
         if live is not None:
             live.scope.cancel()
             return not live.ended
-        left = (await self._log.touch(who, answer_id, "cancelled")).lease_left
+        _, left = await self._log.touch(who, answer_id, "cancelled")
         if left is not None:
             self._parts.tasks.start_soon(self._end_if_lapsed, who.tenant, answer_id, left)
         return left is not None

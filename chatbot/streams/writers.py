@@ -5,7 +5,7 @@ from this process's memory, with a notice, and cannot be resumed elsewhere. An a
 a grace period: its scope is cancelled, which closes the model's socket, and it then ends like any cancelled one.
 """
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,10 +172,9 @@ class Writers:
             if live.is_written_here:  # cancelled with the process: who waits for the log, shielded, must not hang
                 live.stop_writing()
         del self._running[live.answer_id]
-        if live.owes_log or live.log == "given_up":
-            self._keep(live)
         end = DeferredWrite("log", partial(self._log_end, live), lost=partial(self._drop, live))
         if live.owes_log:
+            self._keep(live)
             self._parts.deferred.defer(end)
         elif live.ended and live.log == "whole":
             self._parts.deferred.note_done(end)
@@ -186,7 +185,7 @@ class Writers:
         while live.is_written_here:
             batch = await live.next_batch()
             emitted = len(batch)
-            if live.has_log and live.is_written_here:
+            if live.log != "deleted" and live.is_written_here:
                 await self.append(live, batch)
             if not live.is_written_here:
                 return
@@ -196,8 +195,8 @@ class Writers:
 
     def _break(self, live: LiveAnswer) -> None:
         """End an answer that cannot be encoded: discard its unpublished events and emit an error."""
-        if live.stage == "broken":  # nor can its end be
-            live.note_log("give_up")
+        if live.stage == "broken":  # its end cannot be written either
+            live.note_log("miss")
             live.publish([entry_of(len(live.entries) + 1, self._unfinished(live))])
             return
         had_end = live.last_emitted
@@ -209,22 +208,22 @@ class Writers:
     async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
         """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
         try:
-            unlogged, standing = await self._send(live, batch)
+            appended, standing = await self._send(live, batch)
             if standing is WriterStanding.BEHIND:
                 self.apply_standing(live, standing)
                 standing = WriterStanding.REPLACED
                 if await self._log.open(live.who, live.answer_id, live.opening, epoch=live.epoch):
-                    unlogged, standing = await self._send(live, batch)
+                    appended, standing = await self._send(live, batch)
         except StoreUnavailable:
             live.note_log("miss")
             return
         if standing in (WriterStanding.OWNED, WriterStanding.CANCELLED):
-            live.mark_appended(unlogged)
+            live.mark_appended(appended)
         self.apply_standing(live, standing)
 
     async def _send(self, live: LiveAnswer, batch: Sequence[LogEntry]) -> tuple[LogAppend, WriterStanding]:
-        unlogged = live.unlogged(batch)
-        return unlogged, await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
+        append = live.unlogged(batch)
+        return append, await self._log.append(live.who.tenant, live.answer_id, append, epoch=live.epoch)
 
     def apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:
         """Apply the log's reply about an answer of this process."""
@@ -273,14 +272,13 @@ class Writers:
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
-    def leases_to_renew(self) -> dict[str, dict[AnswerId, int]]:
-        """Return the epochs of the answers that this process writes, or whose end it has still to log, by tenant."""
-        by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
-        for live in (*self._running.values(), *self._kept.values()):
-            held = live.has_log and live.stage != "elsewhere" if live.answer_id in self._running else live.owes_log
-            if held and not self._just_renewed(live):
-                by_tenant[live.who.tenant][live.answer_id] = live.epoch
-        return by_tenant
+    def leases_to_renew(self) -> dict[AnswerId, tuple[str, int]]:
+        """Return tenant and epoch of the answers that this process writes, or whose end it has still to log."""
+        running = [live for live in self._running.values() if live.log != "deleted" and live.stage != "elsewhere"]
+        ended = [live for live in self._kept.values() if live.owes_log]
+        return {
+            live.answer_id: (live.who.tenant, live.epoch) for live in (*running, *ended) if not self._just_renewed(live)
+        }
 
     def _just_renewed(self, live: LiveAnswer) -> bool:
         """Return whether an append made the heartbeat superfluous: it only does not report readers elsewhere."""
@@ -336,17 +334,17 @@ class Writers:
             StoreUnavailable: the leases could not be given up; they lapse by themselves.
         """
         self.handed_over = True
-        epochs: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
+        given_up: dict[AnswerId, tuple[str, int]] = {}
         for live in self._running.values():
             if live.stage == "writing" and live.log == "whole":
-                epochs[live.who.tenant][live.answer_id] = live.epoch
+                given_up[live.answer_id] = live.who.tenant, live.epoch
                 live.stop_writing()
             elif live.stage == "writing":
                 live.scope.cancel()
         while self._running:  # an append that is still in flight would renew the lease
             await self._changed.wait()
-        for tenant, answers in epochs.items():
-            await self._log.give_up(tenant, answers)
+        if given_up:
+            await self._log.give_up(given_up)
 
 
 def _with_warning(live: LiveAnswer, batch: list[LogEntry]) -> list[LogEntry]:

@@ -6,7 +6,6 @@ process that waits for SQL has closed its own.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -80,12 +79,7 @@ class AbandonedOpenings:
         return len(due)
 
     async def _without_writer(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
-        by_tenant: defaultdict[str, list[AnswerId]] = defaultdict(list)
-        for row in rows:
-            by_tenant[row.tenant].append(AnswerId(row.answer_id))
-        running: set[AnswerId] = set()
-        for tenant, answer_ids in by_tenant.items():
-            running |= await self._log.running(tenant, answer_ids)
+        running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
         return [row for row in rows if row.answer_id not in running]
 
 

@@ -66,7 +66,7 @@ class LedgerCost:
 async def ledger_cost(redis_url: str, *, rounds: int, calls: int) -> LedgerCost:
     """Measure reservations and plain GETs, in alternating order."""
     caller = Caller(tenant=f"bench-{uuid4().hex}", sub="bench", model="none")
-    async with open_redis(redis_url, RedisSettings()) as client:
+    async with open_redis(redis_url) as client:
         await fill(client, caller)
         ledger = Ledger(client, RedisBreaker(PATIENT_BREAKER), LIMITS, deferred=DeferredWrites(DeferredSettings()))
         await measure_round(client, ledger, caller, calls=20)

@@ -36,7 +36,7 @@ from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings, LimitSettings
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.tokens import read_tokenizer
 from evals.performance.ledger_cost import UNLIMITED
 from evals.product import answers_200, free_port, run_process, run_redis, wait_until
@@ -271,7 +271,7 @@ async def measure(proxy: str, model_port: int, redis_url: str, counted: Callable
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=10))
     async with (
         serve_model(counted, model_port),
-        open_redis(redis_url, RedisSettings()) as client,
+        open_redis(redis_url) as client,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
     ):
         theirs, ours = (

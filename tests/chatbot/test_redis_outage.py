@@ -19,7 +19,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis, watch_eviction
-from chatbot.streams import AnswerLog, AnswerLogSettings, open_pipelined_connection
+from chatbot.streams import AnswerLogSettings, open_answer_log
 from knowledge.identity import CustomerId
 from tests.conftest import RedisServer
 from tests.constants import with_constants
@@ -35,7 +35,7 @@ SETTINGS = RedisSettings(breaker=with_constants(RedisBreakerSettings(), probe_ev
 
 @pytest.fixture
 async def client(server: RedisServer) -> AsyncGenerator[Redis]:
-    async with open_redis(server.url, SETTINGS) as client:
+    async with open_redis(server.url) as client:
         yield client
 
 
@@ -66,7 +66,7 @@ async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
 async def test_a_hung_redis_is_away_after_250_ms_also_where_a_ping_has_to_tell(
     server: RedisServer, client: Redis
 ) -> None:
-    async with open_redis(server.url, SETTINGS.for_pings()) as pinging:
+    async with open_redis(server.url, max_connections=1) as pinging:
         breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
         await breaker.call(client.ping)
         server.signal(signal.SIGSTOP)
@@ -81,7 +81,7 @@ async def test_a_hung_redis_is_away_after_250_ms_also_where_a_ping_has_to_tell(
 
 
 async def test_a_command_that_is_late_by_itself_fails_alone(server: RedisServer, client: Redis) -> None:
-    async with open_redis(server.url, SETTINGS.for_pings()) as pinging:
+    async with open_redis(server.url, max_connections=1) as pinging:
         breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
         with pytest.raises(StoreUnavailable):
             await breaker.call(lambda: client.blpop(["nothing"], timeout=30))
@@ -90,8 +90,7 @@ async def test_a_command_that_is_late_by_itself_fails_alone(server: RedisServer,
 
 
 async def test_a_process_without_a_connection_left_does_not_take_redis_for_away(server: RedisServer) -> None:
-    one = with_constants(RedisSettings(), max_connections=1)
-    async with open_redis(server.url, one) as busy, open_redis(server.url, one.for_pings()) as pinging:
+    async with open_redis(server.url, max_connections=1) as busy, open_redis(server.url, max_connections=1) as pinging:
         breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
 
         async def use_the_connection() -> None:
@@ -115,8 +114,7 @@ async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_ma
     with pytest.raises(StoreUnavailable):
         await history.append(owner, "c2", [question], now=100)
     assert breaker.is_open
-    async with open_pipelined_connection(client) as pipelined:
-        answer_log = AnswerLog(client, RedisBreaker(SETTINGS.breaker), AnswerLogSettings(), pipelined=pipelined)
+    async with open_answer_log(client, RedisBreaker(SETTINGS.breaker), AnswerLogSettings()) as answer_log:
         with pytest.raises(StoreUnavailable):
             await answer_log.ping()
         assert answer_log.back_for == 0

@@ -105,7 +105,7 @@ async def check_everywhere(bank: Bank, who: str, events: list[SentEvent]) -> Non
     await until(lambda: cluster.spent_today(who) == usage["prompt_tokens"] + usage["answer_tokens"], 10)
     await until(lambda: cluster.slots(who) == 0, 5)
     assert cluster.audited(answer_id) == ["closed", "opened"]
-    assert not cluster.redis.zrange("{hanbit}:answers:open", 0, -1), "nobody will take it for an orphan"
+    assert not cluster.redis.zrange("answers:open", 0, -1), "nobody will take it for an orphan"
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 3.0])

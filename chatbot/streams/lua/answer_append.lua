@@ -5,8 +5,8 @@
 -- Redis's time. `AnswerLog.append` in log.py writes them.
 
 local ANSWER, EVENTS, OUTPUT, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local answer_id, epoch, lease_ms, keep_seconds, ended, output_before, output, outcome = unpack(ARGV, 1, 8)
-local FIRST_EVENT = 9 -- from there on three arguments an event: its number, name and data
+local epoch, lease_ms, keep_seconds, ended, output_before, output, outcome = unpack(ARGV, 1, 7)
+local FIRST_EVENT = 8 -- from there on three arguments an event: its number, name and data
 local REPLACED, OWNED, CANCELLED, DELETED, BEHIND = 0, 1, 2, 3, 5
 
 local stored = redis.call("HMGET", ANSWER, "epoch", "n", "cancelled", "frame")
@@ -44,7 +44,7 @@ if ended ~= "0" then
   if ended == "2" and not cancelled then -- nobody read it: `claim.lua`
     redis.call("HSET", ANSWER, "abandoned", 1)
   end
-  redis.call("ZREM", OPEN_ANSWERS, answer_id)
+  redis.call("ZREM", OPEN_ANSWERS, ANSWER)
   redis.call("DEL", OUTPUT)
   redis.call("HDEL", ANSWER, "frame", "read", "cancelled", "outcome")
   redis.call("EXPIRE", ANSWER, keep_seconds)
@@ -59,5 +59,5 @@ if #output > 0 then
   redis.call("EXPIRE", OUTPUT, keep_seconds)
 end
 local time = redis.call("TIME")
-redis.call("ZADD", OPEN_ANSWERS, time[1] * 1000 + math.floor(time[2] / 1000) + lease_ms, answer_id)
+redis.call("ZADD", OPEN_ANSWERS, time[1] * 1000 + math.floor(time[2] / 1000) + lease_ms, ANSWER)
 return cancelled and CANCELLED or OWNED

@@ -2,8 +2,7 @@
 -- A second time changes nothing but the lease, and nothing at all where another writer has taken the answer over or it
 -- has ended: the command of a caller that gave it up may arrive late. A successor opens what Redis has forgotten, be it
 -- the log or only its takeover.
--- Arguments: answer_id, epoch, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, kept as
--- they are.
+-- Arguments: epoch, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, stored as they are.
 
 local ANSWER, OPEN_ANSWERS = KEYS[1], KEYS[2]
 local args, checkpoint, passages = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
@@ -22,5 +21,5 @@ redis.call(
   "passages", passages
 )
 redis.call("EXPIRE", ANSWER, args.keep_seconds)
-redis.call("ZADD", OPEN_ANSWERS, time[1] * 1000 + math.floor(time[2] / 1000) + args.lease_ms, args.answer_id)
+redis.call("ZADD", OPEN_ANSWERS, time[1] * 1000 + math.floor(time[2] / 1000) + args.lease_ms, ANSWER)
 return 1

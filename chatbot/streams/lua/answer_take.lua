@@ -1,13 +1,12 @@
 -- Takes an answer over, only where its writer's lease has lapsed and it has not ended. Raises the epoch, so that
 -- whatever its old writer still sends is refused.
--- Arguments: answer_id, lease_ms.
+-- Arguments: the new lease in ms.
 -- Returns nothing where there is nothing to take; else epoch, sub, conversation, checkpoint, whether it is cancelled,
 -- passages, outcome, output and events, in this order.
 
 local ANSWER, EVENTS, OUTPUT, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local args = cmsgpack.unpack(ARGV[1])
 
-local lease_end = redis.call("ZSCORE", OPEN_ANSWERS, args.answer_id)
+local lease_end = redis.call("ZSCORE", OPEN_ANSWERS, ANSWER)
 if not lease_end then
   return false
 end
@@ -17,11 +16,11 @@ if tonumber(lease_end) > now then
   return false
 end
 if redis.call("EXISTS", ANSWER) == 0 then
-  redis.call("ZREM", OPEN_ANSWERS, args.answer_id)
+  redis.call("ZREM", OPEN_ANSWERS, ANSWER)
   return false
 end
 local epoch = redis.call("HINCRBY", ANSWER, "epoch", 1)
-redis.call("ZADD", OPEN_ANSWERS, now + args.lease_ms, args.answer_id)
+redis.call("ZADD", OPEN_ANSWERS, now + ARGV[1], ANSWER)
 local stored = redis.call("HMGET", ANSWER, "sub", "conversation", "frame", "cancelled", "passages", "outcome")
 return {
   epoch, stored[1], stored[2], stored[3] or "", stored[4] and 1 or 0, stored[5] or "[]", stored[6] or "",

@@ -1,10 +1,12 @@
--- Claims an Idempotency-Key unless it is claimed, or stands for an answer whose log lives. No key stands
--- for an answer that ended in an error after which the same request may succeed, or unread because nobody was there.
--- Arguments: lease_ms, answers (the prefix of the tenant's answers' keys), and the claim (its JSON, kept as it is).
--- Returns the claim that stands there already, or nothing where this one was made.
+-- Replaces the value of an Idempotency-Key, unless another request's claim stands there, or an answer whose log lives.
+-- No key stands for an answer that ended in an error after which the same request may succeed, or unread because nobody
+-- was there.
+-- Arguments: keep_ms, answers (the prefix of the tenant's answers' keys), then the request's own claim, which may be
+-- replaced, and the new value (empty: none); both are JSON, compared and stored as they are.
+-- Returns the value that stands there, or nothing where it was replaced.
 
 local KEY = KEYS[1]
-local args, claim = cmsgpack.unpack(ARGV[1]), ARGV[2]
+local args, own, value = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 
 local function is_worth_another(answer)
   local last = redis.call("XREVRANGE", answer .. ":events", "+", "-", "COUNT", 1)[1]
@@ -17,12 +19,16 @@ local function is_worth_another(answer)
 end
 
 local standing = redis.call("GET", KEY)
-if standing then
+if standing and standing ~= own then
   local answer_id = cjson.decode(standing).answer_id
   local answer = answer_id and args.answers .. answer_id
   if not answer or (redis.call("EXISTS", answer) == 1 and not is_worth_another(answer)) then
     return standing
   end
 end
-redis.call("SET", KEY, claim, "PX", args.lease_ms)
+if value == "" then
+  redis.call("DEL", KEY)
+else
+  redis.call("SET", KEY, value, "PX", args.keep_ms)
+end
 return false

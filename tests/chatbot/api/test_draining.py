@@ -21,13 +21,13 @@ from chatbot.redis_client import RedisBreaker
 from chatbot.services import Services
 from chatbot.streams import (
     AnswerId,
-    AnswerLog,
     AnswerLogSettings,
     AnswerSettings,
     IdempotencyKeys,
     IdempotencySettings,
+    LogOpening,
     StartedAnswer,
-    open_pipelined_connection,
+    open_answer_log,
 )
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer
@@ -68,8 +68,8 @@ async def ask(route: str, who: Principal, services: Services) -> None:
 
 @pytest.fixture
 async def services(redis: Redis) -> AsyncGenerator[Services]:
-    async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
-        log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
+    async with opened as log, anyio.create_task_group() as tasks:
         parts = SimpleNamespace(
             answers=answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings())),
             answer_log=log,
@@ -95,6 +95,7 @@ async def test_a_drain_waits_for_a_question_that_waits_for_another_with_its_key_
     async def begin_slowly() -> StartedAnswer:
         began.set()
         await go_on.wait()
+        await services.answer_log.open(who, AnswerId("another"), LogOpening("c"))
         return StartedAnswer(AnswerId("another"), None)
 
     async def ask_with_the_same_key() -> None:

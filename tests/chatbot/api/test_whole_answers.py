@@ -22,13 +22,12 @@ from chatbot.redis_client import RedisBreaker
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import (
     AnswerId,
-    AnswerLog,
     AnswerLogSettings,
     AnswerSettings,
     LiveAnswer,
     LogOpening,
     StartedAnswer,
-    open_pipelined_connection,
+    open_answer_log,
 )
 from tests.answers import answers_of, customer, done
 from tests.chatbot.conftest import PATIENT
@@ -62,8 +61,8 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
     async def work(live: LiveAnswer) -> None:
         live.emit(*events)
 
-    async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
-        log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
+    async with opened as log, anyio.create_task_group() as tasks:
         registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
         await registry.writers.start(live, work, LogOpening("c"))
         services = cast(
@@ -94,8 +93,8 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
 async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_first_event(redis: Redis) -> None:
     live = LiveAnswer(AnswerId(uuid4().hex), customer())
     connected = Request({"type": "http"}, nothing)
-    async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
-        log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
+    async with opened as log, anyio.create_task_group() as tasks:
         registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
         await registry.writers.start(live, silent, LogOpening("c"))
 
@@ -120,8 +119,8 @@ async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(
         live.emit(Token(text="It "))
         await anyio.sleep_forever()
 
-    async with open_pipelined_connection(redis) as pipelined, anyio.create_task_group() as tasks:
-        log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
+    async with opened as log, anyio.create_task_group() as tasks:
         registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
         await registry.writers.start(live, half, LogOpening("c"))
 

@@ -21,7 +21,7 @@ from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.ledger import Caller, Ledger, Reservation
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, in_time, open_redis
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, in_time, open_redis
 from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.clock import Clock
 from tests.conftest import redis_server
@@ -723,7 +723,7 @@ async def test_a_reservation_whose_reply_was_lost_is_released_although_another_r
     who, deferred, clock = someone(), DeferredWrites(DeferredSettings()), Clock(1000)
     settings = LedgerSettings(limits=limited(tokens_per_minute=100), replicas=2)
     with redis_server(tmp_path / "first") as first, redis_server(tmp_path / "second", *refusing) as second:
-        async with wired(first.url) as wire, open_redis(wire.url.replace("http", "redis"), RedisSettings()) as redis:
+        async with wired(first.url) as wire, open_redis(wire.url.replace("http", "redis")) as redis:
             ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), settings, deferred=deferred)
             await ledger.settle(await reserve(ledger, who, 1), spent(0))  # the next command reserves
             wire.on_reply = partial(wire.lead_to, second.url)

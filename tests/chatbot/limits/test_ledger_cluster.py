@@ -12,7 +12,7 @@ from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
-from chatbot.redis_client import RedisBreaker, RedisSettings, open_cluster
+from chatbot.redis_client import RedisBreaker, open_cluster
 from tests.chatbot.conftest import PATIENT
 from tests.constants import with_constants
 from tests.redis_cluster import keys_by_node, redis_cluster
@@ -30,7 +30,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
 
 @pytest.fixture
 async def cluster(ports: list[int]) -> AsyncGenerator[RedisCluster]:
-    async with open_cluster(f"redis://127.0.0.1:{ports[0]}", RedisSettings()) as cluster:
+    async with open_cluster(f"redis://127.0.0.1:{ports[0]}") as cluster:
         yield cluster
 
 

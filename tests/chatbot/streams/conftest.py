@@ -9,10 +9,10 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.events import Event
-from chatbot.redis_client import RedisBreaker
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, entry_of
-from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, entry_of, open_answer_log
+from chatbot.streams.pipelined_connection import PipelinedConnection
 from knowledge.identity import Principal
 from tests.chatbot.conftest import PATIENT
 
@@ -29,6 +29,12 @@ def log_append(
     return LogAppend(entries=entries, output_before=output_before, output=output, outcome=outcome)
 
 
+def log_in(redis: Redis, breaker: RedisBreakerSettings) -> AnswerLog:
+    """Return a log to which nothing can be appended."""
+    pipelined = PipelinedConnection(redis, slow_after=breaker.slow_after)
+    return AnswerLog(redis, RedisBreaker(breaker), AnswerLogSettings(), pipelined=pipelined)
+
+
 @pytest.fixture
 async def tasks() -> AsyncGenerator[TaskGroup]:
     async with anyio.create_task_group() as group:
@@ -39,5 +45,5 @@ async def tasks() -> AsyncGenerator[TaskGroup]:
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
     """The log in the test's Redis, with a breaker that no busy machine opens."""
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+    async with open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings()) as log:
+        yield log

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.audit import Audit, Closed, open_audit
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Token
-from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
-from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, open_pipelined_connection
+from chatbot.redis_client import RedisBreaker, open_redis
+from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, open_answer_log
 from chatbot.turns import AbandonedOpenings
 from tests.answers import customer, done
 from tests.audit import CLOSED, OPENED, SETTINGS, faults
@@ -114,8 +114,7 @@ async def test_the_closing_of_an_answer_that_was_read_to_its_end_says_what_was_r
 
 async def test_while_redis_cannot_be_asked_nothing_is_closed(audit: Audit, nowhere: Redis, clock: Clock) -> None:
     await audit.open(OPENED)
-    async with open_pipelined_connection(nowhere) as pipelined:
-        away = AnswerLog(nowhere, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+    async with open_answer_log(nowhere, RedisBreaker(PATIENT), AnswerLogSettings()) as away:
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
                 await looking(audit, away, clock).look()
@@ -127,8 +126,8 @@ async def test_after_an_outage_an_opening_has_to_be_seen_twice_anew(
     audit: Audit, server: RedisServer, clock: Clock
 ) -> None:
     await audit.open(OPENED)
-    async with open_redis(server.url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
-        log = AnswerLog(client, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+    breaker = RedisBreaker(PATIENT)
+    async with open_redis(server.url) as client, open_answer_log(client, breaker, AnswerLogSettings()) as log:
         looks = looking(audit, log, clock)
         assert await looks.look() == 0
         server.stop()

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import ChatError, NotFound, Overloaded, RateLimited, StoreUnavailable
 from chatbot.events import Failed, Token
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams.answers import Answers
 from chatbot.streams.elsewhere import POLL_SECONDS, ReadsElsewhere
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry, LogOpening
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry, LogOpening, open_answer_log
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.writers import AnswerParts, AnswerSettings
 from knowledge.identity import Principal
@@ -41,10 +41,13 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
         yield redis
 
 
-@pytest.fixture
-async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+@asynccontextmanager
+async def two_logs(server: RedisServer) -> AsyncGenerator[list[AnswerLog]]:
+    """The logs of two processes, at the product's deadlines."""
+    async with open_redis(server.url) as client, AsyncExitStack() as stack:
+        breakers = [RedisBreaker(RedisBreakerSettings()) for _ in range(2)]
+        opened = [open_answer_log(client, breaker, AnswerLogSettings()) for breaker in breakers]
+        yield [await stack.enter_async_context(log) for log in opened]
 
 
 class Speaker:
@@ -120,17 +123,17 @@ class CountedLog(AnswerLog):
         self.touched: Counter[int] = Counter()
         self.misses = 0
 
-    async def touch_all(self, tenant: str, subs: Mapping[AnswerId, str], mark: Any) -> Any:
-        self.touched[len(subs)] += 1
-        if self.misses and len(subs) > 1:
+    async def touch_all(self, customers: Mapping[AnswerId, Principal], mark: Any) -> Any:
+        self.touched[len(customers)] += 1
+        if self.misses and len(customers) > 1:
             self.misses -= 1
             raise StoreUnavailable
-        return await super().touch_all(tenant, subs, mark)
+        return await super().touch_all(customers, mark)
 
 
 @pytest.fixture
 async def counted(redis: Redis) -> AsyncGenerator[CountedLog]:
-    async with open_pipelined_connection(redis) as pipelined:
+    async with open_pipelined_connection(redis, slow_after=20) as pipelined:
         yield CountedLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
 
 
@@ -182,7 +185,7 @@ async def test_a_connection_that_died_without_a_word_is_left_at_the_deadline_of_
     swallow = Swallowing(int(redis_url.rpartition(":")[2].partition("/")[0]))
     async with (
         swallow.served() as port,
-        open_pipelined_connection(redis) as pipelined,
+        open_pipelined_connection(redis, slow_after=20) as pipelined,
         Redis.from_url(f"redis://127.0.0.1:{port}/11", socket_timeout=None) as through,
     ):
         breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=1), probe_timeout=5))
@@ -309,7 +312,7 @@ async def test_a_read_that_fails_for_an_unknown_reason_ends_for_all_who_follow(
     reads = ReadsElsewhere(parts, broken)
     live = new_answer(customer())
     await answer_log.open(live.who, live.answer_id, LogOpening("c"))
-    await answer_log.give_up(live.who.tenant, {live.answer_id: 1})
+    await answer_log.give_up({live.answer_id: (live.who.tenant, 1)})
     with anyio.fail_after(patient(5)), pytest.raises(ChatError):
         await anext(reads.follow(live.who, live.answer_id, 0))
     assert failures == ["reader"]
@@ -367,11 +370,7 @@ async def test_a_shared_read_is_its_owners(answer_log: AnswerLog, tasks: TaskGro
 async def test_when_redis_dies_a_reader_elsewhere_gets_an_error_and_not_a_cut_connection(
     server: RedisServer, tasks: TaskGroup
 ) -> None:
-    async with open_redis(server.url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
-        logs = [
-            AnswerLog(client, RedisBreaker(RedisSettings().breaker), AnswerLogSettings(), pipelined=pipelined)
-            for _ in range(2)
-        ]
+    async with two_logs(server) as logs:
         settings = with_constants(AnswerSettings(), patience=1)
         writer, other = (
             answers_of(log, tasks, settings, person=lambda tenant: f"1599-0000 of {tenant}") for log in logs
@@ -393,11 +392,7 @@ async def test_when_redis_dies_a_reader_elsewhere_gets_an_error_and_not_a_cut_co
 
 
 async def test_a_stall_shorter_than_the_patience_is_waited_for(server: RedisServer, tasks: TaskGroup) -> None:
-    async with open_redis(server.url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
-        logs = [
-            AnswerLog(client, RedisBreaker(RedisSettings().breaker), AnswerLogSettings(), pipelined=pipelined)
-            for _ in range(2)
-        ]
+    async with two_logs(server) as logs:
         writer, other = (answers_of(log, tasks, AnswerSettings()) for log in logs)
         live, speak = new_answer(customer()), Speaker()
         await writer.writers.start(live, speak, LogOpening("c"))

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from chatbot.deferred import DeferredSettings, DeferredWrites, WriteKind
 from chatbot.events import Event, Failed, Notice, Token
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
@@ -42,13 +42,6 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
     async with Redis.from_url(f"{redis_url.removesuffix('/0')}/12", max_connections=50) as client:
         await client.flushdb()
         yield client
-
-
-@pytest.fixture
-async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as pipelined:
-        patient = with_constants(RedisBreakerSettings(slow_after=20), probe_timeout=20)
-        yield AnswerLog(redis, RedisBreaker(patient), AnswerLogSettings(), pipelined=pipelined)
 
 
 class Speaker:
@@ -157,8 +150,8 @@ async def forgetful_redis(folder: Path) -> AsyncGenerator[tuple[RedisServer, Red
     """A server of its own that a restart empties, its clients, and tasks that end with it."""
     with redis_server(folder / "redis", *NOT_DURABLE) as server:
         async with (
-            open_redis(server.url, RedisSettings()) as redis,
-            open_pipelined_connection(redis) as pipelined,
+            open_redis(server.url) as redis,
+            open_pipelined_connection(redis, slow_after=0.2) as pipelined,
             anyio.create_task_group() as tasks,
         ):
             yield server, redis, pipelined, tasks
@@ -300,7 +293,7 @@ async def test_a_successor_brings_back_what_redis_forgot_with_its_takeover(
     who, registry, speak = customer(), answers_of(answer_log, tasks, AnswerSettings()), Speaker()
     answer_id = new_answer(who).answer_id
     await answer_log.open(who, answer_id, LogOpening("c", checkpoint=b"the turn"))
-    await answer_log.give_up(who.tenant, {answer_id: 1})
+    await answer_log.give_up({answer_id: (who.tenant, 1)})
 
     async def resume(live: LiveAnswer, taken: TakenOver) -> None:
         assert (taken.epoch, taken.checkpoint) == (2, b"the turn")
@@ -369,6 +362,6 @@ async def test_opening_twice_changes_nothing_and_takes_nothing_back(answer_log: 
         await answer_log.open(live.who, answer_id, LogOpening("c"))
         await answer_log.append(tenant, answer_id, log_append(first=1, events=[Token(text="one")]), epoch=1)
     assert await answer_log.length(live.who, answer_id) == (1, False)
-    await answer_log.give_up(tenant, {answer_id: 1})
+    await answer_log.give_up({answer_id: (tenant, 1)})
     assert await answer_log.take_over(tenant, answer_id) is not None
     assert not await answer_log.open(live.who, answer_id, LogOpening("c"))

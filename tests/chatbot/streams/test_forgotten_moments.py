@@ -17,7 +17,7 @@ from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import NotFound, StoreUnavailable
 from chatbot.events import Event, Token, Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings, Reservation
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams import (
     AnswerId,
     AnswerLog,
@@ -29,7 +29,7 @@ from chatbot.streams import (
     LiveAnswer,
     LogOpening,
     TakenOver,
-    open_pipelined_connection,
+    open_answer_log,
 )
 from knowledge.identity import CustomerId, Principal
 from tests.answers import answers_of, customer, done, text_of
@@ -51,7 +51,7 @@ def forgetful(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def client(forgetful: RedisServer) -> AsyncGenerator[Redis]:
-    async with open_redis(forgetful.url, RedisSettings()) as client:
+    async with open_redis(forgetful.url) as client:
         yield client
 
 
@@ -158,9 +158,9 @@ class Asked:
 
 @pytest.fixture
 async def answer_log(client: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(client) as pipelined:
-        breaker = RedisBreaker(RedisBreakerSettings(slow_after=5))
-        yield AnswerLog(client, breaker, AnswerLogSettings(), pipelined=pipelined)
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=5))
+    async with open_answer_log(client, breaker, AnswerLogSettings()) as log:
+        yield log
 
 
 @pytest.fixture

@@ -23,12 +23,20 @@ from chatbot.errors import (
     failed,
 )
 from chatbot.events import Event, FinishReason, Token
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams.answers import Answers
 from chatbot.streams.idempotency import IdempotencyKeys, IdempotencySettings, StartedAnswer
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogOpening, TakenOver
-from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
+from chatbot.streams.log import (
+    AnswerId,
+    AnswerLog,
+    AnswerLogSettings,
+    LogAppend,
+    LogOpening,
+    TakenOver,
+    open_answer_log,
+)
+from chatbot.streams.pipelined_connection import PipelinedConnection
 from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done
@@ -56,7 +64,9 @@ class Beginner:
     """Begins answers with a log, as the product does, and counts them."""
 
     def __init__(self, redis: Redis, who: Principal) -> None:
-        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=PipelinedConnection(redis))
+        self.log = AnswerLog(
+            redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=PipelinedConnection(redis, slow_after=20)
+        )
         self.who = who
         self.begun: list[AnswerId] = []
 
@@ -435,10 +445,9 @@ async def process(
     server: RedisServer, tasks: TaskGroup, settings: RedisBreakerSettings | None = None
 ) -> AsyncGenerator[tuple[IdempotencyKeys, Answers]]:
     """Run the keys and the answers of a replica, at the product's own settings where no others are given."""
-    async with open_redis(server.url, RedisSettings()) as redis, open_pipelined_connection(redis) as pipelined:
-        breaker, deferred = RedisBreaker(settings or RedisBreakerSettings()), DeferredWrites(DeferredSettings())
+    breaker, deferred = RedisBreaker(settings or RedisBreakerSettings()), DeferredWrites(DeferredSettings())
+    async with open_redis(server.url) as redis, open_answer_log(redis, breaker, AnswerLogSettings()) as answer_log:
         keys = IdempotencyKeys(redis, breaker, IdempotencySettings(), deferred=deferred)
-        answer_log = AnswerLog(redis, breaker, AnswerLogSettings(), pipelined=pipelined)
         registry = answers_of(answer_log, tasks, AnswerSettings())
         tasks.start_soon(deferred.retry_forever)
         tasks.start_soon(registry.takeover.maintain_leases, never)

@@ -32,6 +32,7 @@ from chatbot.streams.log import (
     TakenOver,
     WriterStanding,
     answer_key,
+    open_answer_log,
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.takeover import TakeoverReason
@@ -101,8 +102,8 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), LOG, pipelined=pipelined)
+    async with open_answer_log(redis, RedisBreaker(PATIENT), LOG) as log:
+        yield log
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ async def test_only_a_lapsed_lease_may_be_taken_and_all_that_a_successor_needs_c
     who = customer()
     answer_id = await half_said(answer_log, who)
     assert await answer_log.take_over(who.tenant, answer_id) is None
-    await answer_log.give_up(who.tenant, {answer_id: 1})
+    await answer_log.give_up({answer_id: (who.tenant, 1)})
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert (taken.epoch, taken.sub, taken.conversation_id, taken.checkpoint) == (2, who.sub, "c", b"the turn")
@@ -155,7 +156,7 @@ async def test_a_lease_is_over_by_the_millisecond_of_the_stores_time(answer_log:
     with anyio.fail_after(5):
         while (await redis.time())[1] < 500_000:  # in the second half of a second, milliseconds count
             await anyio.sleep(0.01)
-    await answer_log.give_up(who.tenant, {answer_id: 1})
+    await answer_log.give_up({answer_id: (who.tenant, 1)})
     await anyio.sleep(0.002)
     assert (who.tenant, answer_id) in await answer_log.orphans(lapsed_for=0)
     assert (who.tenant, answer_id) not in await answer_log.orphans(lapsed_for=60)
@@ -167,8 +168,8 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
     who = customer()
     answer_id = await half_said(answer_log, who)
     await answer_log.append(who.tenant, answer_id, log_append(first=5, events=[done()]), epoch=1)
-    await answer_log.renew(who.tenant, {answer_id: 1})
-    await answer_log.give_up(who.tenant, {answer_id: 1})
+    await answer_log.renew({answer_id: (who.tenant, 1)})
+    await answer_log.give_up({answer_id: (who.tenant, 1)})
     assert await answer_log.take_over(who.tenant, answer_id) is None
     assert await answer_log.length(who, answer_id) == (5, True)
     assert await redis.hget(f"{{{who.tenant}}}:answer:{answer_id}", "frame") is None
@@ -188,7 +189,7 @@ async def test_a_command_that_arrives_after_the_end_of_its_answer_opens_it_to_no
         events = [Token(text=WORDS[3])]
         await answer_log.append(who.tenant, answer_id, log_append(first=4, events=events, output_before=3), epoch=1)
     assert await answer_log.length(who, answer_id) == (5, True)
-    assert await answer_log.running(who.tenant, [answer_id]) == set()
+    assert await answer_log.running({answer_id: who.tenant}) == set()
 
 
 async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog) -> None:
@@ -197,7 +198,7 @@ async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog)
     again = log_append(first=3, events=[Token(text=w) for w in WORDS[2:6]], output_before=2, output=bytes((2, 3, 4, 5)))
     for _ in range(2):
         assert await answer_log.append(who.tenant, answer_id, again, epoch=1) is WriterStanding.OWNED
-    await answer_log.give_up(who.tenant, {answer_id: 1})
+    await answer_log.give_up({answer_id: (who.tenant, 1)})
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert taken.events == tuple(Token(text=word) for word in WORDS[:6])
@@ -214,7 +215,7 @@ async def test_of_two_writers_only_the_present_epoch_writes(
 ) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who, before)
-    await answer_log.give_up(who.tenant, {answer_id: 1})
+    await answer_log.give_up({answer_id: (who.tenant, 1)})
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     expected, epochs = [event for event in taken.events], {"first": 1, "second": taken.epoch}
@@ -224,7 +225,7 @@ async def test_of_two_writers_only_the_present_epoch_writes(
         if writer == "first":
             standing = await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
             assert standing is WriterStanding.REPLACED
-            assert await answer_log.renew(who.tenant, {answer_id: 1}) == {answer_id: WriterStanding.REPLACED}
+            assert await answer_log.renew({answer_id: (who.tenant, 1)}) == {answer_id: WriterStanding.REPLACED}
         else:
             await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
             expected += events
@@ -311,7 +312,7 @@ async def forked(
     redis: Redis, answer_log: AnswerLog, replica: Callable[..., Replica], tasks: TaskGroup, *, arrives_late: bool
 ) -> Forked:
     """Let a writer say half an answer into no log, and its successor all of it; an append may arrive late after all."""
-    connection = CutOff(redis)
+    connection = CutOff(redis, slow_after=20)
     tasks.start_soon(connection.serve)
     cut_off = AnswerLog(redis, RedisBreaker(PATIENT), LOG, pipelined=connection)
     writer, other = Replica(answers_of(cut_off, tasks, NEVER_ENDED)), replica()
@@ -479,7 +480,7 @@ class Slow(AnswerLog):
 
 @pytest.fixture
 async def slow_log(redis: Redis) -> AsyncGenerator[Slow]:
-    async with open_pipelined_connection(redis) as pipelined:
+    async with open_pipelined_connection(redis, slow_after=20) as pipelined:
         yield Slow(redis, pipelined)
 
 
@@ -644,13 +645,13 @@ async def test_a_lease_that_lapsed_while_redis_took_no_writes_is_no_sign_of_a_de
     server: RedisServer, tasks: TaskGroup
 ) -> None:
     """As with a full disk, or without the replica that it needs: it reads on, and nobody can renew."""
-    async with Redis(port=server.port) as redis, open_pipelined_connection(redis) as pipelined:
+    async with Redis(port=server.port) as redis, open_pipelined_connection(redis, slow_after=20) as pipelined:
         log = Refused(redis, RedisBreaker(PATIENT), with_constants(AnswerLogSettings(), lease=1.0), pipelined=pipelined)
         log.refused = anyio.Event()
         writer, other = (Replica(answers_of(log, tasks, QUICK.model_copy(update={"sweep_every": 60}))) for _ in "12")
         live = new_answer(customer())
         await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
-        await log.give_up(live.who.tenant, {live.answer_id: live.epoch})
+        await log.give_up({live.answer_id: (live.who.tenant, live.epoch)})
         await redis.config_set("min-replicas-to-write", 1)
         tasks.start_soon(other.registry.takeover.maintain_leases, other.resume)
         with anyio.fail_after(5):

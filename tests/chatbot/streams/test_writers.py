@@ -1,6 +1,5 @@
 """Running answers: logged before shown, resumable, abandoned when nobody reads, unharmed by Redis being away."""
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
@@ -30,12 +29,6 @@ from tests.patience import patient
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
-@pytest.fixture
-async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
-
-
 async def speak(live: LiveAnswer) -> None:
     for word in ("one ", "two ", "three"):
         live.emit(Token(text=word))
@@ -63,7 +56,7 @@ class LogAwayAtFirst(AnswerLog):
 async def test_an_answer_that_began_while_redis_was_away_is_logged_later_and_nothing_counts_as_lost(
     redis: Redis, tasks: TaskGroup
 ) -> None:
-    async with open_pipelined_connection(redis) as pipelined:
+    async with open_pipelined_connection(redis, slow_after=20) as pipelined:
         answer_log = LogAwayAtFirst(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
         registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer(customer())
         with capture_logs() as logs:
@@ -98,7 +91,10 @@ async def test_a_process_without_answers_ends_at_once(answer_log: AnswerLog, tas
 
 async def test_a_process_that_ends_cancels_the_answers_that_only_it_has(nowhere: Redis, tasks: TaskGroup) -> None:
     log = AnswerLog(
-        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
+        nowhere,
+        RedisBreaker(RedisBreakerSettings()),
+        AnswerLogSettings(),
+        pipelined=PipelinedConnection(nowhere, slow_after=1),
     )
     registry, live = answers_of(log, tasks, AnswerSettings(grace=60)), new_answer(customer())
 
@@ -258,7 +254,10 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
 async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) -> None:
     nowhere = Redis(host="127.0.0.1", port=1)
     log = AnswerLog(
-        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
+        nowhere,
+        RedisBreaker(RedisBreakerSettings()),
+        AnswerLogSettings(),
+        pipelined=PipelinedConnection(nowhere, slow_after=1),
     )
     registry, live = answers_of(log, tasks, AnswerSettings()), new_answer(customer())
     await registry.writers.start(live, speak, LogOpening("c"))
@@ -275,7 +274,10 @@ async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) 
 
 async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(nowhere: Redis, tasks: TaskGroup) -> None:
     log = AnswerLog(
-        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
+        nowhere,
+        RedisBreaker(RedisBreakerSettings()),
+        AnswerLogSettings(),
+        pipelined=PipelinedConnection(nowhere, slow_after=1),
     )
     registry = answers_of(log, tasks, with_constants(AnswerSettings(), kept=2))
     lives = [new_answer(customer()) for _ in "abcd"]
