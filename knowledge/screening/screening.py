@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from knowledge.passage import Language, language_of
-from knowledge.screening.identifier_kinds import IdentifierKind
 from knowledge.screening.identifiers import Identifier, find_identifiers
 from knowledge.screening.instructions import ScreeningFinding, Tactic, find_injection
+from knowledge.screening.patterns import IdentifierKind
 
 __all__ = [
     "Identifier",

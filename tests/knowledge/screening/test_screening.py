@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from evals.questions import composed_identifiers, held_out_identifiers, spelled_identifiers, spellings_of
 from evals.safety import is_hidden, is_masked
-from knowledge.screening.identifiers import _PATTERNS as IDENTIFIER_PATTERNS
 from knowledge.screening.instructions import PATTERNS as INJECTION_PATTERNS
 from knowledge.screening.instructions import Tactic, find_injection
+from knowledge.screening.patterns import LINKED, READ
 from knowledge.screening.screening import IdentifierKind, find_identifiers, mask
 
 FULL_WIDTH = str.maketrans("0123456789-", "０１２３４５６７８９－")
@@ -53,7 +53,7 @@ def digits(count: int) -> st.SearchStrategy[str]:
 
 def test_a_match_of_a_screening_pattern_has_a_greatest_length() -> None:
     # Then a search does bounded work at each character, whatever the text is.
-    patterns = [*(pattern for _, pattern in INJECTION_PATTERNS), *(pattern for _, pattern, _ in IDENTIFIER_PATTERNS)]
+    patterns = [*(pattern for _, pattern in INJECTION_PATTERNS), *(pattern for _, pattern, _ in (*READ, *LINKED))]
     widths = {p.pattern: _parser.parse(p.pattern, p.flags).getwidth()[1] for p in patterns}
     assert {pattern: width for pattern, width in widths.items() if width > 800} == {}
 

@@ -1,0 +1,153 @@
+"""Normalises the digits of a text, and maps each character back to where it stood.
+
+Decimal digits of every script, circled, raised and escaped ones (HTML, URL, JSON) become ASCII digits; invisible
+characters (categories Cf, Mn, Me) are removed. Words are ambiguous (이 is two, and a particle), so that a text has two
+readings: as it stands, and with words as digits and single digits joined.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from html import unescape
+from itertools import pairwise
+from typing import Final
+from urllib.parse import unquote
+
+_FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but nothing is drawn
+_DASHES: Final = frozenset("−ㅡー⁃∼〜～")  # beside all of category Pd
+_LINE_BREAKS: Final = frozenset("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+# An escape, a syllable in NFD, or another character than those of Korean and English text, with its marks; of % only
+# what no rate is followed by.
+_MARKS: Final = "\u0300-\u036f\u20d0-\u20ff\ufe00-\ufe0f"
+_CHARACTER: Final = re.compile(
+    r"(?:&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});|%(?:2[0DEFdef]|40|0[ADad])|%3\d(?=%)|(?<=%3\d)%3\d"
+    r"|\\u00[0-9A-Fa-f]{2}|(?<=\d)\\[nrt]|[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|[^ -~\t\n가-힣])"
+    rf"[{_MARKS}]*|[ -~][{_MARKS}]+"
+)
+_WORDS: Final = {
+    **dict(zip("공일이삼사오육칠팔구", "0123456789", strict=True)), "영": "0", "륙": "6",
+    **dict(zip("零一二三四五六七八九", "0123456789", strict=True)), "〇": "0",
+    **dict(zip("壹貳參肆伍陸柒捌玖", "123456789", strict=True)), "壱": "1", "弐": "2", "参": "3", "貮": "2", "叁": "3",
+}  # fmt: skip
+_WORD: Final = "".join(_WORDS)
+# The 일 of a day is none of its digits.
+_DAY: Final = re.compile(rf"(?<=월)(?:[ ]?[\d{_WORD}]){{1,2}}[ ]?일")
+# Eight or more digit words, with the words between them, are a number. A shorter run of words or of words and figures
+# is one too; a single word only where it stands alone.
+_SPOKEN: Final = re.compile(
+    rf"[{_WORD}](?:(?:[ \t]{{0,2}}(?:-|다시|대시|에)?[ \t]{{0,2}})[{_WORD}]){{7,}}"
+    rf"|(?<![가-힣\d])[{_WORD}](?![{_WORD}가-힣\d])|(?:(?<![가-힣])|(?<=[년월다시에고]))[\d{_WORD}]{{2,20}}"
+    rf"|[\d{_WORD}]{{4,20}}"
+)
+# The last word is no digit: 이에요, 482913이 제 번호예요.
+_ENDING: Final = re.compile(
+    r"이(?=에[요여]|[고예라며니야지면란요])|일(?=[때까])|영(?=업)|사(?=용)|(?<=\d)이(?=[ ][가-힣])"
+)
+_ENGLISH: Final = {
+    "zero": "0", "oh": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
+    "eight": "8", "nine": "9",
+}  # fmt: skip
+_ENGLISH_WORD: Final = re.compile("|".join(_ENGLISH), re.IGNORECASE)
+_ENGLISH_RUN: Final = re.compile(
+    rf"(?<![A-Za-z])(?:{_ENGLISH_WORD.pattern})(?:(?:[ \t-]{{0,2}}|,[ \t]?)(?:{_ENGLISH_WORD.pattern})){{0,30}}"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_ENGLISH_NUMBER: Final = 8  # so many words in a text are a number, also those that stand alone
+# A letter that stands for a digit it looks like, among digits: O1O, l23.
+_LOOK_ALIKE: Final = re.compile(r"(?<![A-Za-z가-힣ㄱ-ㅎ\d])(?=[oOlIㅇ]{0,19}\d)[\doOlIㅇ]{3,20}(?![A-Za-zㄱ-ㅎ\d])")
+_LETTERS: Final = str.maketrans("oOlIㅇ", "00110")
+# A day with a birth number behind it (88년 1월 5일생, 88. 1. 5.): a month or a day of one digit gets its zero.
+_BORN: Final = re.compile(
+    r"(?<![\d.-])(?P<year>(?:19|20)?\d\d)[ ]?[년./ -][ ]?(?P<month>0?[1-9]|1[0-2])[ ]?[월./ -][ ]?"
+    r"(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)[ ]?[일日.]?[ ]?생?(?=[^\d]{0,12}\d{7}(?!\d))"
+)
+# Digits one by one, with blanks between them; or five and more with the same mark.
+_APART: Final = re.compile(
+    r"(?<!\d)\d(?P<gap>[ \t]{1,2}|\n{1,2}|[ \t]?(?:[^\w\s%$₩€£]|_)[ \t\n]?)\d(?:(?P=gap)\d){3,30}(?!\d)"
+    r"|(?<!\d)\d(?:[ \t]\d){1,30}(?!\d)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text in one spelling; character n stands for `starts[n]` to `ends[n]` of the original."""
+
+    text: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    def sub(self, pattern: re.Pattern[str], rewrite: Callable[[re.Match[str]], str]) -> "Reading":
+        """Rewrite each match; in another length than its own each character stands for all of it."""
+        text: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        at = 0
+        for match in pattern.finditer(self.text):
+            start, end = match.span()
+            written = rewrite(match)
+            text += self.text[at:start], written
+            is_mapped = len(written) == end - start
+            starts += self.starts[at : end if is_mapped else start]
+            ends += self.ends[at : end if is_mapped else start]
+            if not is_mapped:
+                starts += [self.starts[start]] * len(written)
+                ends += [self.ends[end - 1]] * len(written)
+            at = end
+        return Reading("".join([*text, self.text[at:]]), (*starts, *self.starts[at:]), (*ends, *self.ends[at:]))
+
+
+def readings(text: str) -> tuple[Reading, Reading]:
+    """Return the text with its figures normalised, and this with words as digits and single digits joined."""
+    places = range(len(text) + 1)
+    plain = Reading(text, (*places[:-1],), (*places[1:],)).sub(_CHARACTER, lambda match: _folded(match.group()))
+    least = 1 if len(_ENGLISH_WORD.findall(plain.text)) >= _ENGLISH_NUMBER else 2
+    said = plain.sub(_ENGLISH_RUN, lambda run: _english_digits(run.group(), least))
+    said = said.sub(_DAY, lambda day: f"{day.group()[:-1]}日").sub(_SPOKEN, _spoken_digits)
+    said = said.sub(_LOOK_ALIKE, lambda run: run.group().translate(_LETTERS))
+    born = said.sub(_APART, _joined).sub(_BORN, lambda day: f"{day['year']}{day['month']:0>2}{day['day']:0>2}")
+    return plain, born
+
+
+@lru_cache(maxsize=4096)
+def _folded(char: str) -> str:
+    if len(char) > 1:
+        chars = str(json.loads(f'"{char}"')) if char[0] == "\\" else unescape(unquote(char))
+        return "".join(map(_folded, unicodedata.normalize("NFC", chars)))
+    if char in _LINE_BREAKS:
+        return "\n"
+    if char.isascii():
+        return char if char.isprintable() or char in "\t\n" else ""
+    category = unicodedata.category(char)
+    if category in ("Cf", "Mn", "Me", "Cc") or char in _FILLERS:
+        return ""
+    if category == "Pd" or char in _DASHES:
+        return "-"
+    value = unicodedata.digit(char, None)
+    if value is None and category == "No" and unicodedata.numeric(char, -1.0) in range(10):
+        value = int(unicodedata.numeric(char))  # a circled sans-serif zero, and scripts that also have signs for tens
+    if value is not None:
+        return str(value)
+    # ½, ㎡ and the like are no digits of an identifier.
+    folded = unicodedata.normalize("NFKC", char)
+    return " " if category == "Zs" else "-" if folded in _DASHES else folded
+
+
+def _spoken_digits(spoken: re.Match[str]) -> str:
+    until = len(spoken.group()) - (_ENDING.match(spoken.string, spoken.end() - 1) is not None)
+    return "".join(_WORDS.get(word, word) for word in spoken.group()[:until]) + spoken.group()[until:]
+
+
+def _english_digits(run: str, least: int) -> str:
+    words = _ENGLISH_WORD.findall(run)
+    return "".join(_ENGLISH[word.lower()] for word in words) if len(words) >= least else run
+
+
+def _joined(apart: re.Match[str]) -> str:
+    digits = re.sub(r"\D", "", apart.group())
+    steps = sum(abs(int(a) - int(b)) == 1 for a, b in pairwise(digits))
+    # 5, 4, 3, 2: the marks of an axis, or items
+    return digits if not (apart["gap"] or "").strip(" \t") or steps * 2 < len(digits) else apart.group()
