@@ -7,7 +7,7 @@ of the answer's passages ends its call as it ends the customer's answer.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
 from typing import Literal
 
 import anyio
@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from chatbot.chat import Chat
 from chatbot.errors import TooLarge, Unavailable
 from chatbot.grounding import GroundingStream
-from chatbot.models import Models, Sampling
+from chatbot.models import Delta, Models, Sampling
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,8 @@ Verdict = Literal["grounded", "withheld", "uncited", "failed"]
 """All sentences are supported, one failed the checks, none claims anything, or the model did not finish."""
 
 _AT_ONCE = 2
+# vLLM serves lower numbers first; those of customers and roles are below this.
+_LAST_PRIORITY = 1000
 
 
 class Shadow:
@@ -58,11 +60,19 @@ class Shadow:
         async def ask() -> None:
             try:
                 with within():
-                    text = await self._models.shadow_answer(
-                        prompt, sampling=sampling, conversation_id=conversation_id, cache_salt=cache_salt
+                    if not any(member.available for member in self._models.pool.of_group("shadow")):
+                        return
+                    stream = self._models.stream(
+                        prompt,
+                        sampling=sampling,
+                        conversation_id=conversation_id,
+                        cache_salt=cache_salt,
+                        priority=_LAST_PRIORITY,
+                        groups=("shadow",),
                     )
-                    if text is not None:
-                        self._hook(_verdict(text, checks))
+                    async with aclosing(stream) as parts:
+                        text = "".join([part.text async for part in parts if isinstance(part, Delta)])
+                    self._hook(_verdict(text, checks))
             except (Unavailable, TooLarge) as exc:
                 log.warning("shadow_failed", error=type(exc).__name__)
                 self._hook("failed")

@@ -124,7 +124,7 @@ class Access:
 class Remedies:
     """What the messages of refusals name: what to set for the key, for TLS, and for the address and model."""
 
-    key: str = "set LLM_API_KEY, or `api_key_file` of its entry"
+    key: str = "set LLM_API_KEY, or `api_key_variable` of its entry"
     tls: str = "set `ca_file`, `cert_file` and `key_file`"
     address: str = "look at LLM_URLS and LLM_MODEL, or `urls` and `model` of its entry"
 

@@ -139,6 +139,8 @@ class Capacity:
 
     async def _read_load(self, member: Member, loads: list[EndpointLoad]) -> None:
         try:
-            loads.append(read_load(await member.endpoint.metrics(within_seconds=self._settings.poll_every)))
+            until = anyio.current_time() + self._settings.poll_every
+            text = await member.endpoint.exchange("GET", "/metrics", until=until)
+            loads.append(read_load(text.decode("utf-8", "replace")))
         except (EndpointFailed, LoadNotReported):
             return

@@ -1,13 +1,12 @@
 """Text and token probabilities from any OpenAI-compatible server: a pool of endpoints, streams, exact failover."""
 
-from chatbot.models.call import ModelCall
 from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, Choices, number_choices
 from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, NotResumable, Switched, open_models
 from chatbot.models.endpoint import Endpoint
-from chatbot.models.generation import Delta, Generation, read_output
-from chatbot.models.pool import SERVING_GROUPS, Member
+from chatbot.models.generation import Delta, Generation, Thought, read_output
+from chatbot.models.pool import SERVING_GROUPS, Member, ModelCall
 from chatbot.models.settings import Group, ModelSettings, ModelsFile, ModelsMisconfigured, ProfileName
-from chatbot.models.wire import Piece, Sampling, StreamDecoder, Thought
+from chatbot.models.wire import Piece, Sampling, StreamDecoder
 
 __all__ = [
     "LEAST_CHOICE_MASS",

@@ -6,7 +6,6 @@ before the first token is not reported. A `NotResumable` reports that no endpoin
 """
 
 import random
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -20,15 +19,15 @@ import structlog
 from chatbot.chat import Chat, Message
 from chatbot.errors import TooLarge
 from chatbot.events import Usage
-from chatbot.models.call import Attempts, CallHook, Calls, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.detection import rendered_ids, text_of
 from chatbot.models.endpoint import Endpoint, GenerationRequest
-from chatbot.models.generation import Delta, Generation, PartialAnswer
-from chatbot.models.health import Discovery, FollowedName, HealthChecks
-from chatbot.models.pool import Member, Pool
+from chatbot.models.failover import Attempts
+from chatbot.models.generation import Delta, Generation, PartialAnswer, Thought
+from chatbot.models.health import FollowedName, HealthChecks, Resolve, addresses_of
+from chatbot.models.pool import CallHook, Member, Pool
 from chatbot.models.settings import Group, ModelSettings, ModelsFileEntry, ModelsMisconfigured
-from chatbot.models.wire import Sampling, StreamDecoder, Thought
+from chatbot.models.wire import UNKNOWN_CONTEXT, Sampling, StreamDecoder
 from chatbot.tokens import FAMILY_TOKENS, SpecialTokens, TokenCounter, UnknownTokenizer, read_tokenizer
 from knowledge.breaker import Breaker
 from knowledge.model_connection import EndpointFailed, RequestRejected, open_session
@@ -39,12 +38,9 @@ from telemetry.supervision import OnFailure, supervise, uncounted
 log = structlog.get_logger(__name__)
 
 UNKNOWN_MODEL = "unknown"
-# vLLM serves lower numbers first; those of customers and roles are below this.
-_SHADOW_PRIORITY = 1000
 _COUNT_SECONDS = 0.5
 """How long the server's count of a prompt is waited for; then it is estimated."""
 _DECODE_SECONDS = 1.0
-_ANY_CONTEXT = 2**31
 _JITTER = random.SystemRandom()
 
 
@@ -77,44 +73,30 @@ class ModelDone:
     """Tokens that were generated and are not charged."""
 
 
-class ForgedTokens(RequestRejected):
-    """The rendered prompt has more special tokens than its template: a text of it became one."""
-
-
 class Models:
-    """The pool of endpoints, with what counts their tokens."""
+    """The pool of endpoints, with what counts their tokens; `entries` are those of the MODELS_FILE."""
 
     def __init__(
-        self,
-        pool: Pool,
-        *,
-        counter: TokenCounter | None = None,
-        discovery: Discovery | None = None,
-        hooks: Sequence[CallHook] = (),
-        clock: Callable[[], float] = time.monotonic,
-        on_failure: OnFailure = uncounted,
+        self, pool: Pool, *, entries: Sequence[ModelsFileEntry] = (), on_failure: OnFailure = uncounted
     ) -> None:
-        """`discovery` finds endpoints beside those that the pool has."""
-        discovery = discovery or Discovery()
-        self.counter = counter or TokenCounter()
         self.pool = pool
-        self._followed = [name.entry for name in discovery.names]
-        self._calls = Calls(pool, self.counter, hooks=hooks, clock=clock)
-        self.health = HealthChecks(pool, self._calls, discovery=discovery, on_failure=on_failure)
+        self.counter = pool.counter
+        self._entries = entries
+        self.health = HealthChecks(pool, on_failure=on_failure)
 
     @property
     def model(self) -> str:
         """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
-        primaries = [member for member in self.pool.members if member.group == "primary"]
         # One that was not checked may serve another model, as in a rollout.
-        reported = (m.endpoint.model for m in sorted(primaries, key=lambda member: not member.checked))
-        configured = (entry.model for entry in self._followed if entry.group == "primary")
-        return next(filter(None, (*reported, *configured)), UNKNOWN_MODEL)
+        primaries = sorted(self.pool.of_group("primary"), key=lambda member: not member.checked)
+        configured = [entry.model for entry in self._entries if entry.group == "primary"]
+        return next(filter(None, [*(m.endpoint.model for m in primaries), *configured]), UNKNOWN_MODEL)
 
     @property
-    def context_tokens(self) -> int | None:
-        """The largest context that a primary reports: prompt and answer."""
-        return max((m.able.context_tokens or 0 for m in self.pool.members if m.group == "primary"), default=0) or None
+    def context_tokens(self) -> int:
+        """The largest context of a primary: prompt and answer."""
+        contexts = (member.able.context_tokens for member in self.pool.of_group("primary") if member.checked)
+        return max(contexts, default=UNKNOWN_CONTEXT)
 
     @property
     def think(self) -> bool:
@@ -129,12 +111,12 @@ class Models:
     @property
     def names(self) -> frozenset[str]:
         """The names of the MODELS_FILE's entries, by which they can be stopped."""
-        return frozenset([*(m.entry for m in self.pool.members), *(entry.name for entry in self._followed)])
+        return frozenset(entry.name for entry in self._entries)
 
     async def counted(self, chat: Chat, *, conversation_id: str) -> Chat:
         """Return the chat with its count by a server that may answer it; the estimate stays where none can be asked."""
-        unable = [m for m in self.pool.members if not m.able.tokenize]
-        member = self.pool.pick(conversation_id, group="primary", avoid=unable)
+        able = [m for m in self.pool.of_group("primary") if m.able.tokenize]
+        member = self.pool.pick(conversation_id, able)
         if member is None:
             return chat
         try:
@@ -144,7 +126,7 @@ class Models:
             return chat
         return replace(chat, tokens=len(ids))
 
-    async def stream(  # noqa: PLR0913, PLR0915  one answer, endpoint after endpoint
+    async def stream(  # noqa: PLR0913  the answer, and who asks for it
         self,
         chat: Chat,
         *,
@@ -169,73 +151,70 @@ class Models:
         answer = Generation(
             chat, sampling, most_tokens=most_tokens, count=self.counter.count, partial_answer=partial_answer
         )
-        attempts = Attempts(self.pool, conversation_id, groups=groups, resumed=answer.started)
-        await self._drop_cut_character(answer)
+        request = GenerationRequest(chat=chat, sampling=sampling, cache_salt=cache_salt, priority=priority)
+        attempts, resumed = Attempts(self.pool, conversation_id, groups=groups), answer.started
         while not answer.spent:
             so_far = chat.tokens + answer.tokens
-            member, reported = attempts.next_member(
-                [m for m in self.pool.members if not (answer.can_continue_on(m.able) and m.holds(so_far + 1))]
-            )
-            ids, prefix, left = answer.continue_on(member.able)
-            room = max(1, (member.able.context_tokens or _ANY_CONTEXT) - so_far)
-            request = GenerationRequest(
-                chat=chat,
-                sampling=replace(left, max_tokens=min(room, left.max_tokens)),
-                cache_salt=cache_salt,
-                priority=priority,
-                until=attempts.deadline(),
-                ids=ids,
-                prefix=prefix,
-            )
-            extra = attempts.extra_prompt_tokens(request)
+            able = [m for m in self.pool.members if answer.can_continue_on(m.able) and m.able.context_tokens > so_far]
+            member, reported = attempts.next_member(able)
+            notices: list[Switched | NotResumable] = []
+            if reported:
+                notices.append(Switched(member.endpoint.name, member.group))
+            if not (member.able.token_ids or member.able.continues_text):
+                notices.append(NotResumable())
+            due, repeated = replace(request, until=attempts.deadline), resumed or bool(attempts.failures)
             try:
-                with self._calls.counted(member, "answer", request, extra_prompt_tokens=extra) as call:
-                    await self._calls.check(member)
-                    notices: list[Switched | NotResumable] = []
-                    if reported:
-                        notices.append(Switched(member.endpoint.name, member.group))
-                    if not (member.able.token_ids or member.able.continues_text):
-                        notices.append(NotResumable())
-                    async for part in self._generated(member, request, answer, call):
-                        attempts.models[member.endpoint.model] = None
+                async with aclosing(self._generate(member, due, answer, repeated=repeated)) as parts:
+                    async for part in parts:
                         while notices:  # not before: the endpoint may generate nothing
                             yield notices.pop(0)
                         yield part
-                    call.outcome = "ok"
-                    attempts.models[member.endpoint.model] = None
-                    break
+                break
             except EndpointFailed as exc:
                 attempts.record_failure(member, exc, mid_answer=answer.started)
                 answer.resume()
-                await self._drop_cut_character(answer)
-        usage = answer.usage()
+        usage, models = answer.usage(), tuple(answer.models)
         if answer.thinks:
-            log.warning("thinking_not_closed", models=tuple(attempts.models))
-        yield ModelDone(answer.finish_reason, usage, tuple(attempts.models), attempts.retried, answer.unpaid_tokens)
+            log.warning("thinking_not_closed", models=models)
+        yield ModelDone(answer.finish_reason, usage, models, bool(attempts.failures), answer.unpaid_tokens)
 
-    async def _generated(
-        self, member: Member, request: GenerationRequest, answer: Generation, call: ModelCall
+    async def _generate(
+        self, member: Member, request: GenerationRequest, answer: Generation, *, repeated: bool
     ) -> AsyncGenerator[Delta | Thought]:
         """Generate on one endpoint until it, or the answer, is over."""
-        reply = StreamDecoder()
-        async with aclosing(member.endpoint.stream(request, reply)) as pieces:
-            async for piece in pieces:
-                if reply.prompt_ids and not answer.prompt_ids:
-                    await self._check_special_tokens(member, request.chat, reply.prompt_ids)
-                    answer.prompt_ids = reply.prompt_ids
-                call.begin()
-                for part in answer.feed(piece):
-                    if isinstance(part, Thought) and not member.able.thinks:
-                        member.endpoint.capabilities = replace(member.able, thinks=True)
-                    yield part
-                call.answer_tokens = answer.received
-                if answer.over:
-                    return
-        for part in answer.finish(reply):
-            yield part
+        endpoint, reply = member.endpoint, StreamDecoder()
+        await self._drop_cut_character(endpoint, answer)
+        request = answer.continue_on(member.able, request)
+        with self.pool.call(member, "answer", request, repeated=repeated) as call:
+            await self.pool.check(member)
+            async with aclosing(endpoint.stream(request, reply)) as pieces:
+                async for piece in pieces:
+                    if reply.prompt_ids and not answer.prompt_ids:
+                        await self._check_special_tokens(member, request.chat, reply.prompt_ids)
+                        answer.prompt_ids = reply.prompt_ids
+                    call.begin()
+                    answer.models[endpoint.model] = None
+                    for part in answer.feed(piece):
+                        if isinstance(part, Thought) and not member.able.thinks:
+                            endpoint.learn(thinks=True)
+                        yield part
+                    call.answer_tokens = answer.received
+                    if answer.over:
+                        break
+                else:
+                    for part in answer.finish(reply):
+                        yield part
+            call.outcome = "ok"
+            answer.models[endpoint.model] = None
+
+    async def _drop_cut_character(self, endpoint: Endpoint, answer: Generation) -> None:
+        """Drop the last ids of a broken-off answer whose text did not come."""
+        is_cut = endpoint.capabilities.tokenize
+        while answer.ids and is_cut:
+            is_cut = answer.drop_cut_character(await text_of(endpoint, answer.ids, seconds=_DECODE_SECONDS))
 
     async def _check_special_tokens(self, member: Member, chat: Chat, prompt_ids: Sequence[int]) -> None:
-        """Raise ForgedTokens where a prompt has more special tokens than its template gives to such messages."""
+        """Raise RequestRejected where a prompt has more special tokens than its template gives to such messages."""
         special, (template, exchange) = member.able.special_ids, member.able.template_specials
         found = sum(token in special for token in prompt_ids)
         if found <= template + exchange * sum(message.role == "assistant" for message in chat.messages):
@@ -244,19 +223,7 @@ class Models:
         ids = await rendered_ids(member.endpoint, plain, seconds=_DECODE_SECONDS)
         if found > sum(token in special for token in ids):
             log.error("special_tokens_forged", endpoint=member.endpoint.name, found=found)
-            raise ForgedTokens(f"{member.endpoint.name}: a text of the prompt became a special token")
-
-    async def _drop_cut_character(self, answer: Generation) -> None:
-        """Drop the last ids of a broken-off answer whose text did not come, by any server of its vocabulary."""
-        same = [m for m in self.pool.members if answer.ids and m.available and answer.can_continue_on(m.able)]
-        while same:
-            try:
-                text = await text_of(same[0].endpoint, answer.ids, seconds=_DECODE_SECONDS)
-            except EndpointFailed:
-                same.pop(0)
-            else:
-                if answer.drop_cut_character(text):
-                    return
+            raise RequestRejected(f"{member.endpoint.name}: a text of the prompt became a special token")
 
     async def choice_probabilities(
         self,
@@ -278,21 +245,18 @@ class Models:
         """
         self._room(chat)
         attempts = Attempts(self.pool, conversation_id)
+        request = GenerationRequest(
+            chat=chat, sampling=Sampling(max_tokens=1), cache_salt=cache_salt, priority=priority
+        )
         while True:
-            member, _ = attempts.next_member([m for m in self.pool.members if not m.holds(chat.tokens + 1)])
-            request = GenerationRequest(
-                chat=chat,
-                sampling=Sampling(max_tokens=1),
-                cache_salt=cache_salt,
-                priority=priority,
-                until=attempts.deadline(),
-            )
-            extra = attempts.extra_prompt_tokens(request)
-            if member.checked and member.able.top_logprobs is None:
+            able = [m for m in self.pool.members if m.able.context_tokens > chat.tokens]
+            member, _ = attempts.next_member(able)
+            if member.able.top_logprobs is None:
                 return (1 / len(choices),) * len(choices)
+            request = replace(request, until=attempts.deadline)
             try:
-                with self._calls.counted(member, "probability", request, extra_prompt_tokens=extra) as call:
-                    await self._calls.check(member)
+                with self.pool.call(member, "probability", request, repeated=bool(attempts.failures)) as call:
+                    await self.pool.check(member)
                     top_tokens = await member.endpoint.top_tokens(request)
                     call.begin()
                     call.answer_tokens = 1
@@ -302,33 +266,12 @@ class Models:
             else:
                 return choice_probabilities(top_tokens.logprobs, choices, least_mass=least_mass)
 
-    async def shadow_answer(
-        self, chat: Chat, *, sampling: Sampling, conversation_id: str, cache_salt: str
-    ) -> str | None:
-        """Return the shadow's answer to a prompt, with the lowest priority; None where the shadow cannot be called.
-
-        Raises:
-            TooLarge, Overloaded, ModelUnavailable: as `stream`.
-        """
-        if self.pool.pick(conversation_id, group="shadow") is None:
-            return None
-        stream = self.stream(
-            chat,
-            sampling=sampling,
-            conversation_id=conversation_id,
-            cache_salt=cache_salt,
-            priority=_SHADOW_PRIORITY,
-            groups=("shadow",),
-        )
-        async with aclosing(stream) as parts:
-            return "".join([part.text async for part in parts if isinstance(part, Delta)])
-
     def _room(self, chat: Chat) -> int:
         """Return how many tokens of an answer the model's context has room for; raise TooLarge where it has none."""
-        context = self.context_tokens or _ANY_CONTEXT
-        if context <= chat.tokens:
-            raise TooLarge(f"The question and its documents take {chat.tokens} of {context} tokens")
-        return context - chat.tokens
+        room = self.context_tokens - chat.tokens
+        if room <= 0:
+            raise TooLarge(f"The question and its documents take {chat.tokens} of {self.context_tokens} tokens")
+        return room
 
 
 def _read_entry(
@@ -354,10 +297,9 @@ def _read_entry(
     def member_at(url: str, address: str | None = None) -> Member:
         reached, template = replace(access, address=address), entry.chat_template_kwargs
         endpoint = Endpoint(http, url, deadlines, model=entry.model, access=reached, template_kwargs=template)
-        endpoint.count_thinking = counter.count
         endpoint.capabilities = replace(endpoint.capabilities, special=special)
         breaker = Breaker(settings.breaker, jitter=partial(_JITTER.uniform, 0.8, 1.0))
-        return Member(endpoint, entry.group, breaker, entry=entry.name)
+        return Member(endpoint, entry.group, breaker, entry.name)
 
     return member_at
 
@@ -368,38 +310,34 @@ async def open_models(
     *,
     on_call: CallHook | None = None,
     on_failure: OnFailure = uncounted,
-    discovery: Discovery | None = None,
+    resolve: Resolve = addresses_of,
+    resolve_every: float = 5.0,
 ) -> AsyncGenerator[Models]:
     """Open the endpoints that the settings name, detect their capabilities, and probe those that are away.
-
-    `discovery` says how names are resolved; the settings say which.
 
     Raises:
         ModelsMisconfigured: the message says what to set.
     """
     file = await anyio.to_thread.run_sync(settings.read)
-    discovery, counter, members, names = discovery or Discovery(), TokenCounter(), list[Member](), list[FollowedName]()
+    counter, members, names = TokenCounter(), list[Member](), list[FollowedName]()
     async with open_session() as http:
         for entry in file.root:
             member_at = await anyio.to_thread.run_sync(_read_entry, entry, http, settings, counter)
             if entry.follow_dns:
-                names += [FollowedName(url.host or "", entry, partial(member_at, str(url))) for url in entry.urls]
+                names += [FollowedName(url.host or "", partial(member_at, str(url))) for url in entry.urls]
             else:
                 members += [member_at(str(url)) for url in entry.urls]
         for name in names:
-            members += (await name.update(discovery.resolve))[0]
-        models = Models(
-            Pool(members, shares=file.shares, prefill=read_deadlines(file.primary.profile).prefill),
-            counter=counter,
-            discovery=replace(discovery, names=tuple(names)),
-            hooks=[on_call] if on_call else [],
-            on_failure=on_failure,
-        )
+            members += (await name.update(resolve))[0]
+        prefill, hooks = read_deadlines(file.primary.profile).prefill, [on_call] if on_call else []
+        pool = Pool(members, counter=counter, shares=file.shares, prefill=prefill, hooks=hooks)
+        models = Models(pool, entries=file.root, on_failure=on_failure)
         await models.health.check()
+        follow = partial(models.health.follow_forever, names, resolve=resolve, every=resolve_every)
         with first_failure():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(supervise, "probes", models.health.probe_forever, on_failure)
-                tasks.start_soon(supervise, "endpoints", models.health.follow_forever, on_failure)
+                tasks.start_soon(supervise, "endpoints", follow, on_failure)
                 try:
                     yield models
                 finally:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,10 @@ import msgspec
 import structlog
 
 from chatbot.chat import Chat, Message
-from chatbot.models.capabilities import FORMS, Capabilities
 from chatbot.models.endpoint import Endpoint, GenerationRequest
 from chatbot.models.thinking import ThinkingFilter, opens_thinking
-from chatbot.models.wire import Sampling, StreamDecoder, Thought, TokenizeReply
-from chatbot.tokens import SAMPLES, SpecialTokens, TokenCounter
+from chatbot.models.wire import FORMS, Capabilities, Sampling, StreamDecoder, TokenizeReply
+from chatbot.tokens import SAMPLES, SpecialTokens
 from knowledge.model_connection import AccessDenied, EndpointFailed, RequestRejected
 
 log = structlog.get_logger(__name__)
@@ -59,20 +59,19 @@ async def detect(endpoint: Endpoint, *, seconds: float) -> None:
 
 
 async def _detect(endpoint: Endpoint, seconds: float, able: Capabilities) -> None:
-    prompt_ids, answer_ids = await _try_forms(endpoint, seconds, able)
+    ids = await _try_forms(endpoint, seconds, able)
     await _try_probes(endpoint, seconds)
     await _ask_tokenizer(endpoint)
-    request = replace(_request(_WORD, 1, seconds), ids=(*prompt_ids, *answer_ids[:1]))
-    continues_ids = bool(prompt_ids and answer_ids and await _sends_ids(endpoint, request))
-    continues_text = not continues_ids and await _continues_text(endpoint, seconds)
-    counts = endpoint.capabilities.counts or await _count_by_usage(endpoint, seconds)
-    endpoint.capabilities = replace(
-        endpoint.capabilities, token_ids=continues_ids, continues_text=continues_text, counts=counts
-    )
+    if ids and await _sends_ids(endpoint, replace(_request(_WORD, 1, seconds), ids=ids)):
+        endpoint.learn(token_ids=True)
+    else:
+        endpoint.learn(continues_text=await _continues_text(endpoint, seconds))
+    if not endpoint.capabilities.counts:
+        endpoint.learn(counts=await _count_by_usage(endpoint, seconds))
 
 
-async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> tuple[Sequence[int], Sequence[int]]:
-    """Find the form of a request that the endpoint takes; return the ids of prompt and answer, where it sends them."""
+async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> Sequence[int]:
+    """Find the form of a request that the endpoint takes; return the ids of the prompt with the first of its answer."""
     for omitted in FORMS:
         endpoint.capabilities = replace(able, omitted=omitted)
         try:
@@ -82,43 +81,39 @@ async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> 
     raise AccessDenied(f"{refusal}, of one word: see `model` and `extra_body` of its entry") from refusal
 
 
-async def _try_probes(endpoint: Endpoint, seconds: float) -> None:
-    for top in (20, 5, 0):
-        endpoint.capabilities = replace(endpoint.capabilities, top_logprobs=top)
-        try:
-            probe = await endpoint.top_tokens(_request(replace(_WORD, thinks=False), 1, seconds))
-        except RequestRejected:
-            continue
-        endpoint.capabilities = replace(endpoint.capabilities, logprobs=not probe.certain)
-        return
-    endpoint.capabilities = replace(endpoint.capabilities, top_logprobs=None)
-
-
-async def _ask_word(endpoint: Endpoint, seconds: float) -> tuple[Sequence[int], Sequence[int]]:
-    """Ask for an answer to one word; return the ids of prompt and answer, where it sends them."""
-    reply, answer_ids, text, thinks = StreamDecoder(), list[int](), "", False
+async def _ask_word(endpoint: Endpoint, seconds: float) -> Sequence[int]:
+    """Ask for an answer to one word; return the ids of the prompt with the first of its answer, if it sends both."""
+    reply, ids, text, thinks = StreamDecoder(), list[int](), "", False
     try:
         # To its end: some servers never say that an answer is whole.
-        async for part in endpoint.stream(_request(_WORD, _WORD_TOKENS, seconds, priority=1), reply):
-            answer_ids += part.token_ids
-            thinks, text = thinks or isinstance(part, Thought), text + getattr(part, "text", "")
+        async for piece in endpoint.stream(replace(_request(_WORD, _WORD_TOKENS, seconds), priority=1), reply):
+            ids += piece.token_ids
+            thinks, text = thinks or bool(piece.thinking), text + piece.text
     except RequestRejected as exc:
         if _LIMIT_REACHED not in exc.body:
             raise
     in_text = ThinkingFilter()
     thinks_in_text = in_text.feed(text) + in_text.close() != text
-    endpoint.capabilities = replace(
-        endpoint.capabilities,
-        usage=reply.usage is not None,
-        thinks=thinks or thinks_in_text,
-        opens_thinking=not thinks,
-    )
-    return reply.prompt_ids, answer_ids
+    endpoint.learn(usage=reply.usage is not None, thinks=thinks or thinks_in_text, opens_thinking=not thinks)
+    return (*reply.prompt_ids, *ids[:1]) if reply.prompt_ids and ids else ()
+
+
+async def _try_probes(endpoint: Endpoint, seconds: float) -> None:
+    """Find how many log probabilities the endpoint sends."""
+    for top in (20, 5, 0):
+        endpoint.learn(top_logprobs=top)
+        try:
+            probe = await endpoint.top_tokens(_request(replace(_WORD, thinks=False), 1, seconds))
+        except RequestRejected:
+            continue
+        endpoint.learn(top_logprobs=0 if probe.certain else top)
+        return
+    endpoint.learn(top_logprobs=None)
 
 
 async def _sends_ids(endpoint: Endpoint, request: GenerationRequest) -> bool:
     try:
-        return any([part.token_ids async for part in endpoint.stream(request)])
+        return any([piece.token_ids async for piece in endpoint.stream(request)])
     except EndpointFailed:
         return False
 
@@ -132,19 +127,16 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
         longer = await endpoint.ask("/tokenize", {"messages": chat}, TokenizeReply)
         samples = [(await _tokenized(endpoint, text)).tokens for text in SAMPLES]
     except EndpointFailed:
-        endpoint.capabilities = replace(able, tokenize=False, opens_thinking=False)
+        endpoint.learn(opens_thinking=False)
         return
-    try:
+    with suppress(EndpointFailed):  # it is served only where `--enable-tokenizer-info-endpoint` says so
         added = (await endpoint.ask("/tokenizer_info", None, _TokenizerInfo)).added_tokens_decoder
-        special = SpecialTokens([token["content"] for token in added.values() if isinstance(token.get("content"), str)])
-    except EndpointFailed:  # it is served only where `--enable-tokenizer-info-endpoint` says so
-        pass
-    listed, known = await _tokenized(endpoint, "\n".join(special.markers)), frozenset(special.markers)
-    ids = {token for token, text in zip(listed.tokens, listed.token_strs or (), strict=False) if text in known}
+        special = SpecialTokens([token["content"] for token in added.values()])
+    listed = await _tokenized(endpoint, "\n".join(special.markers))
+    ids = {n for n, text in zip(listed.tokens, listed.token_strs or (), strict=False) if text in special.markers}
     few, more = (sum(token in ids for token in reply.tokens) for reply in (rendered, longer))
     digest = hashlib.sha256(f"{endpoint.model} {rendered.tokens} {samples}".encode())
-    endpoint.capabilities = replace(
-        able,
+    endpoint.learn(
         tokenize=True,
         opens_thinking=able.opens_thinking and opens_thinking(rendered.token_strs or ()),
         special=special,
@@ -197,21 +189,11 @@ async def text_of(endpoint: Endpoint, ids: Sequence[int], *, seconds: float) -> 
     return (await endpoint.ask("/detokenize", {"tokens": list(ids)}, _DetokenizeReply, seconds=seconds)).prompt
 
 
-def calibrate(counter: TokenCounter, able: Capabilities) -> None:
-    """Set a counter's ratios by an endpoint's own counts, if it has any."""
-    if able.counts:
-        *samples, template = able.counts
-        counter.calibrate(samples)
-        counter.template_tokens = max(1, -(-(template - 2) // 3))
-
-
 def word_request(seconds: float) -> GenerationRequest:
     """Return the request for one token of an answer to one word, within these seconds."""
     return _request(Chat(messages=(Message("user", "ping"),), tokens=8, thinks=False), 1, seconds)
 
 
-def _request(chat: Chat, tokens: int, seconds: float, *, priority: int = 0) -> GenerationRequest:
+def _request(chat: Chat, tokens: int, seconds: float) -> GenerationRequest:
     until = anyio.current_time() + seconds
-    return GenerationRequest(
-        chat=chat, sampling=Sampling(max_tokens=tokens), cache_salt="none", priority=priority, until=until
-    )
+    return GenerationRequest(chat=chat, sampling=Sampling(max_tokens=tokens), cache_salt="none", until=until)

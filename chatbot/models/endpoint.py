@@ -2,15 +2,15 @@
 
 An answer begins at `/v1/chat/completions`. Where the server sends token ids, a broken-off one continues at
 `/v1/completions` with the ids of prompt and answer, else from its text by `continue_final_message`. Closing the
-generator closes the socket, which frees vLLM's slot within 0.1 s. Its errors are those of `knowledge.model_connection`,
-`ContentFiltered` (a `RequestRejected`) and `EndpointStopped`.
+generator closes the socket, which frees vLLM's slot within 0.1 s.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+import math
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import aiohttp
@@ -20,17 +20,16 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from yarl import URL
 
 from chatbot.chat import Chat, Message, alternating
-from chatbot.models.capabilities import FORMS, Capabilities
 from chatbot.models.wire import (
     FINISH_REASONS,
-    Choice,
+    FORMS,
+    Capabilities,
     ModelCard,
     ModelList,
     Piece,
     ReplyUnreadable,
     Sampling,
     StreamDecoder,
-    Thought,
     TopTokens,
     read_top_tokens,
     refusal_names,
@@ -86,17 +85,19 @@ class GenerationRequest:
     chat: Chat
     sampling: Sampling
     cache_salt: str
-    priority: int
-    until: float
+    priority: int = 0
+    until: float = math.inf
     ids: Sequence[int] = ()
     prefix: str = ""
 
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the endpoint reads."""
+        return len(self.ids) or self.chat.tokens
+
 
 class Endpoint(Connection):
-    """An endpoint with the name of its model, its capabilities, and whether the bank has stopped it.
-
-    Its calls raise `EndpointFailed`, of which a subclass says why.
-    """
+    """An endpoint with the name of its model, its capabilities, and whether the bank has stopped it."""
 
     def __init__(  # noqa: PLR0913  how it is reached, and a tracer for tests
         self,
@@ -115,11 +116,14 @@ class Endpoint(Connection):
         self.model = model or ""
         self.stopped = False
         self.capabilities = Capabilities(omitted=FORMS[2])
-        self.count_thinking: Callable[[str], int] = len
         self._template_kwargs = template_kwargs or {}
         self._waits: set[asyncio.Timeout] = set()
         self._fixed_model = model
         self._tracer = tracer or trace.get_tracer("chatbot.models.endpoint")
+
+    def learn(self, **found: Any) -> None:
+        """Set fields of its capabilities."""
+        self.capabilities = replace(self.capabilities, **found)
 
     def stop(self) -> None:
         """Permit no call, and end the calls in progress with `EndpointStopped`."""
@@ -128,35 +132,25 @@ class Endpoint(Connection):
             if not wait.expired():
                 wait.reschedule(_now())
 
-    def resume(self) -> None:
-        """Permit calls again."""
-        self.stopped = False
-
-    async def stream(
-        self, request: GenerationRequest, decoder: StreamDecoder | None = None
-    ) -> AsyncGenerator[Piece | Thought]:
+    async def stream(self, request: GenerationRequest, decoder: StreamDecoder | None = None) -> AsyncGenerator[Piece]:
         """Generate; `decoder` then has the ids of the prompt, the usage, and how the answer ended."""
         decoder = decoder or StreamDecoder()
         phase: Phase = "first token"
-        first = due = _now() + self.deadlines.first_token(request.chat.tokens)
+        due = _now() + self.deadlines.first_token(request.chat.tokens)
         body = self._body(request, stream=True, stream_options={"include_usage": True}, return_token_ids=True)
-        route = "completions" if request.ids else "chat/completions"
-        with self._span(request) as span:
-            async with self.deadline(*_sooner("first token", first, request.until)):
-                response = await self.send("POST", self._version + route, body, _headers(span))
+        route = self._version + ("completions" if request.ids else "chat/completions")
+        with self._span(request) as span, self.translating_errors():
+            response = await self._within(self.send("POST", route, body, _headers(span)), phase, due, request)
             try:
-                async with self.deadline(*_sooner("first token", first, request.until)):
-                    await self.check_status(response)
-                with self.translating_errors():
-                    while not (decoder.done or response.content.at_eof()):
-                        for choice in decoder.feed(await self._read(response, *_sooner(phase, due, request.until))):
-                            for part in self._parts(choice):
-                                yield part
-                                # A keep-alive, or a chunk with nothing but its role, is no progress.
-                                phase, due = "between tokens", _now() + self.deadlines.between_tokens
-                        if decoder.finish_reason is not None:
-                            phase, due = "between tokens", min(due, _now() + _USAGE_SECONDS)
-            except EndpointFailed:
+                await self.check_status(response)
+                while not (decoder.done or response.content.at_eof()):
+                    for piece in decoder.feed(await self._within(response.content.readany(), phase, due, request)):
+                        yield piece
+                        # A keep-alive, or a chunk with nothing but its role, is no progress.
+                        phase, due = "between tokens", _now() + self.deadlines.between_tokens
+                    if decoder.finish_reason is not None:
+                        phase, due = "between tokens", min(due, _now() + _USAGE_SECONDS)
+            except (EndpointFailed, ReplyUnreadable, aiohttp.ClientError, OSError):
                 if decoder.finish_reason is None:  # otherwise the answer is whole and only its usage is missing
                     raise
             finally:
@@ -164,26 +158,21 @@ class Endpoint(Connection):
                 response.close()
             self._end(decoder, span)
 
-    async def _read(self, response: aiohttp.ClientResponse, phase: Phase, until: float) -> bytes:
-        """Return the bytes that are there, or the next ones: `deadline` without its cost for each token."""
-        if self.stopped:
-            raise self.timed_out(phase)
+    async def _within(self, work: Awaitable[_Reply], phase: Phase, due: float, request: GenerationRequest) -> _Reply:
+        """Await a part of a call within its deadline, which `stop` ends too: `deadline` without its cost."""
+        if request.until < due:
+            phase, due = "whole answer", request.until
+        wait = asyncio.timeout_at(0 if self.stopped else due)
+        self._waits.add(wait)
         try:
-            async with asyncio.timeout_at(until) as wait:
-                self._waits.add(wait)
-                return await response.content.readany()
+            async with wait:
+                return await work
+        except aiohttp.ServerTimeoutError:
+            raise
         except TimeoutError as exc:
             raise self.timed_out(phase) from exc
         finally:
             self._waits.discard(wait)
-
-    def _parts(self, choice: Choice) -> Iterator[Piece | Thought]:
-        delta, ids = choice.delta, choice.token_ids or ()
-        text, thinking = (choice.text, "") if delta is None else (delta.content or "", delta.thinking)
-        if thinking:  # the end of the thinking and the beginning of the answer may come in one chunk
-            yield Thought(0 if text and ids else len(ids) or self.count_thinking(thinking), () if text else ids)
-        if text or (ids and not thinking):
-            yield Piece(text, ids)
 
     def _end(self, decoder: StreamDecoder, span: Span) -> None:
         """Raise where the stream broke off, or the answer was aborted."""
@@ -193,14 +182,14 @@ class Endpoint(Connection):
         if meaning is None:
             raise ReplyBroken(f"{self.name}: the answer broke off (`finish_reason`: {decoder.finish_reason})")
         span.set_attribute("gen_ai.response.finish_reasons", [meaning])
-        if (usage := decoder.usage) is not None:
-            span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
-            span.set_attribute("gen_ai.usage.output_tokens", usage.completion_tokens)
-            span.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens)
+        if decoder.usage is not None:
+            span.set_attribute("gen_ai.usage.input_tokens", decoder.usage.prompt_tokens)
+            span.set_attribute("gen_ai.usage.output_tokens", decoder.usage.completion_tokens)
 
     def _body(self, request: GenerationRequest, **more: object) -> Mapping[str, object]:
         """Return the body of a request with the fields that the endpoint takes."""
-        able, sampling, chat = self.capabilities, request.sampling, request.chat
+        sampling, omitted = request.sampling, self.capabilities.omitted
+        switches = {} if request.chat.thinks else _NO_THINKING
         fields: dict[str, object] = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -212,13 +201,13 @@ class Endpoint(Connection):
         if request.ids:
             fields["prompt"] = request.ids
         else:
-            fields["messages"] = self.messages(chat.messages)
-            fields["chat_template_kwargs"] = {**self._template_kwargs, **({} if chat.thinks else _NO_THINKING)} or None
-        if request.prefix:
-            fields["messages"] = [*self.messages(chat.messages), {"role": "assistant", "content": request.prefix}]
-            fields |= {"continue_final_message": True, "add_generation_prompt": False}
-        length = "max_completion_tokens" if "max_tokens" in able.omitted else "max_tokens"
-        body = {name: value for name, value in fields.items() if value is not None and name not in able.omitted}
+            messages = self.messages(request.chat.messages)
+            if request.prefix:
+                messages.append({"role": "assistant", "content": request.prefix})
+                fields |= {"continue_final_message": True, "add_generation_prompt": False}
+            fields |= {"messages": messages, "chat_template_kwargs": {**self._template_kwargs, **switches} or None}
+        length = "max_completion_tokens" if "max_tokens" in omitted else "max_tokens"
+        body = {name: value for name, value in fields.items() if value is not None and name not in omitted}
         return {**body, "model": self.model, length: sampling.max_tokens, **self.access.extra_body}
 
     def messages(self, messages: Sequence[Message]) -> list[Mapping[str, str]]:
@@ -230,22 +219,17 @@ class Endpoint(Connection):
         """Return the most likely next tokens."""
         top = self.capabilities.top_logprobs
         body = self._body(request, **({"logprobs": True, "top_logprobs": top} if top else {}))
-        with self._span(request) as span:
-            until = min(request.until, _now() + self.deadlines.first_token(request.chat.tokens))
+        with self._span(request) as span, self.translating_errors():
+            due = min(request.until, _now() + self.deadlines.first_token(request.chat.tokens))
             route = f"{self._version}chat/completions"
-            reply = await self.exchange("POST", route, body, until=until, headers=_headers(span))
-            with self.translating_errors():
-                top_tokens = read_top_tokens(reply)
-            span.set_attribute("gen_ai.usage.input_tokens", top_tokens.usage.prompt_tokens)
-            return top_tokens
+            exchange = self.exchange("POST", route, body, until=due, headers=_headers(span))
+            return read_top_tokens(await self._within(exchange, "reply", due, request))
 
     async def model_card(self) -> ModelCard:
-        """Return the card of the model to ask for (the first one served, where no name is set), and keep its name.
-
-        Where the name is set, a server that keeps its list back is asked all the same."""
+        """Return the card of the model to ask for (the first one served, where no name is set), and keep its name."""
         try:
             cards = (await self.ask(f"{self._version}models", None, ModelList)).data
-        except (EndpointRefused, ReplyBroken):
+        except (EndpointRefused, ReplyBroken):  # it keeps its list back
             if self._fixed_model is None:
                 raise
             return ModelCard(self._fixed_model)
@@ -256,8 +240,8 @@ class Endpoint(Connection):
             )
         self.model = served[0].id
         # vLLM has an adapter's with its base model.
-        length = served[0].max_model_len or next(filter(None, (card.max_model_len for card in cards)), None)
-        return ModelCard(self.model, length)
+        lengths = [card.max_model_len for card in (served[0], *cards)]
+        return ModelCard(self.model, next(filter(None, lengths), None))
 
     async def ask(
         self, path: str, body: Mapping[str, object] | None, kind: type[_Reply], *, seconds: float = METADATA_SECONDS
@@ -272,10 +256,6 @@ class Endpoint(Connection):
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise ReplyBroken(f"{self.name}: the reply of {path} cannot be read") from exc
 
-    async def metrics(self, *, within_seconds: float) -> str:
-        """Return the endpoint's metrics in Prometheus' text format."""
-        return (await self.exchange("GET", "/metrics", until=_now() + within_seconds)).decode("utf-8", "replace")
-
     def rejected(self, status: int, beginning: bytes, *, by_firewall: bool) -> EndpointRefused:
         """Return the meaning of a refused request; of its reply only names are shown, since it may quote the prompt."""
         names = refusal_names(beginning)
@@ -285,18 +265,6 @@ class Endpoint(Connection):
         return RequestRejected(
             f"{self.name}: it refused the request ({status}{': ' if reason else ''}{reason})", body=beginning
         )
-
-    @asynccontextmanager
-    async def deadline(self, phase: Phase, until: float) -> AsyncGenerator[asyncio.Timeout]:
-        """Set a deadline, which `stop` ends too."""
-        if self.stopped:
-            raise self.timed_out(phase)
-        async with super().deadline(phase, until) as wait:
-            self._waits.add(wait)
-            try:
-                yield wait
-            finally:
-                self._waits.discard(wait)
 
     def timed_out(self, phase: Phase) -> EndpointFailed:
         """Return the failure that the end of a wait means: `stop` ends waits, too."""
@@ -316,12 +284,9 @@ class Endpoint(Connection):
         """Open the client span; not as the current one, since a generator may be closed in another context."""
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": "text_completion" if request.ids else "chat",
-            "gen_ai.provider.name": "vllm" if self.capabilities.tokenize else "openai",
             "gen_ai.request.model": self.model,
             "gen_ai.request.max_tokens": request.sampling.max_tokens,
-            "gen_ai.request.temperature": request.sampling.temperature,
-            "server.address": self.url.host or "",
-            "server.port": self.url.port or 0,
+            "server.address": self.name,
         }
         span = self._tracer.start_span("model.generate", kind=SpanKind.CLIENT, attributes=attributes)
         try:
@@ -340,10 +305,6 @@ def _base(url: URL) -> tuple[URL, str]:
     before = path.removesuffix("/chat/completions")
     version = "" if before != path and not before.endswith("/v1") else "v1/"
     return url.with_path(before.removesuffix("/v1") or "/", keep_query=True), version
-
-
-def _sooner(phase: Phase, deadline: float, until: float) -> tuple[Phase, float]:
-    return (phase, deadline) if deadline < until else ("whole answer", until)
 
 
 def _now() -> float:

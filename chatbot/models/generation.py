@@ -14,9 +14,9 @@ import msgspec
 
 from chatbot.chat import Chat
 from chatbot.events import Usage
-from chatbot.models.capabilities import Capabilities
+from chatbot.models.endpoint import GenerationRequest
 from chatbot.models.thinking import ThinkingFilter
-from chatbot.models.wire import FINISH_REASONS, Piece, ReportedUsage, Sampling, StreamDecoder, Thought
+from chatbot.models.wire import FINISH_REASONS, Capabilities, Piece, ReportedUsage, Sampling, StreamDecoder
 
 _MOST_BYTES = 64
 """Of one token of an answer: more is a server that does not keep to the length that it was asked for."""
@@ -35,7 +35,7 @@ class _Prompt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of an answer as its log keeps it; the first one with ids has the prompt's.
+    """A piece of an answer as its log keeps it, a line of JSON; the first one with ids has the prompt's.
 
     `dropped`: so many ids before it had no text when an endpoint failed, and were generated again.
     """
@@ -45,6 +45,16 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True):
     tokens: int = 0
     dropped: int = 0
     prompt: _Prompt | None = None
+
+
+_FRAMES = msgspec.json.Decoder(_Frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of the model's thinking: the number of its tokens."""
+
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +76,27 @@ class PartialAnswer:
     prompt: _Prompt = field(default_factory=_Prompt)
 
 
-_FRAMES = msgspec.msgpack.Decoder(_Frame)
-
-
 def read_output(output: bytes | bytearray) -> PartialAnswer:
-    """Return the part of an answer that its log has; a cut last frame is left out.
+    """Return the part of an answer that its log has.
 
     Raises:
         msgspec.MsgspecError: another release wrote it.
     """
-    text, tokens, ids, prompt, at = "", 0, list[int](), _Prompt(), 0
-    while at + 4 <= len(output) and (end := at + 4 + int.from_bytes(output[at : at + 4], "big")) <= len(output):
-        frame = _FRAMES.decode(output[at + 4 : end])
+    text, tokens, ids, prompt = "", 0, list[int](), _Prompt()
+    for frame in _FRAMES.decode_lines(output):
         del ids[len(ids) - frame.dropped :]
         ids += frame.ids
-        text, tokens, prompt, at = text + frame.text, tokens + frame.tokens, frame.prompt or prompt, end
+        text, tokens, prompt = text + frame.text, tokens + frame.tokens, frame.prompt or prompt
     return PartialAnswer(text, tokens, tuple(ids), prompt)
 
 
 class Generation:
-    """An answer so far; `most_tokens` bounds it over all endpoints, its thinking included."""
+    """An answer so far; `most_tokens` bounds it over all endpoints, its thinking included.
+
+    `count` estimates tokens if an endpoint sends no ids; `partial_answer` is from another process. `unpaid_tokens` were
+    generated and are not charged: lost thinking, and what exceeds the allowed answer. `models` generated a part of it,
+    in their order.
+    """
 
     def __init__(
         self,
@@ -96,7 +107,6 @@ class Generation:
         count: Callable[[str], int],
         partial_answer: PartialAnswer | None = None,
     ) -> None:
-        """`count` estimates tokens if an endpoint sends no ids; `partial_answer` is from another process."""
         partial_answer = partial_answer or PartialAnswer()
         self._chat = chat
         self._sampling = sampling
@@ -111,16 +121,15 @@ class Generation:
         self._dropped = 0
         self._reported: ReportedUsage | None = None
         self.unpaid_tokens = 0
-        """Tokens that were generated and are not charged: lost thinking, and what exceeds the allowed answer."""
         self.finish_reason: Literal["stop", "length"] = "length"
+        self.models: dict[str, None] = {}
         self._start(Capabilities())
         self.over = self.spent
 
     def _start(self, able: Capabilities) -> None:
         self._able = able
         self._kept = self.tokens  # the answer's tokens that the present endpoint got as a part of its prompt
-        self.prompt_ids: Sequence[int] = ()
-        """Of the present endpoint's rendered prompt, where it sends them."""
+        self.prompt_ids: Sequence[int] = ()  # of the present endpoint's rendered prompt, where it sends them
         self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.started)
         self._held_ids: list[int] = []
         self._held_text = ""
@@ -139,11 +148,6 @@ class Generation:
         return bool(self._texts)
 
     @property
-    def text(self) -> str:
-        """The answer's text, without thinking."""
-        return "".join(self._texts)
-
-    @property
     def spent(self) -> bool:
         """Whether no endpoint needs to be asked for more."""
         return self.tokens >= min(self._sampling.max_tokens, self.most_tokens)
@@ -159,21 +163,23 @@ class Generation:
             return able.token_ids and able.vocabulary == self._prompt.vocabulary
         return able.continues_text or not self.started
 
-    def continue_on(self, able: Capabilities) -> tuple[Sequence[int], str, Sampling]:
-        """Prepare for an endpoint; return the ids or the text that it continues after, and the sampling."""
+    def continue_on(self, able: Capabilities, request: GenerationRequest) -> GenerationRequest:
+        """Prepare for an endpoint; return the request with the ids or the text that it continues after."""
         self._start(able)
         thinking = self._sampling.thinking_tokens if able.thinks and not self.started else 0
         left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self.tokens
+        left = min(left, able.context_tokens - self._chat.tokens - self.tokens)
         ids = (*self._prompt.ids, *self.ids) if self.started and self._prompt.ids else ()
-        return ids, "" if ids else self.text, replace(self._sampling, max_tokens=max(1, left))
+        sampling = replace(self._sampling, max_tokens=max(1, left))
+        return replace(request, sampling=sampling, ids=ids, prefix="" if ids else "".join(self._texts))
 
     def drop_cut_character(self, text: str) -> bool:
-        """Drop the last id where the text of the ids ends within a character; return whether it does not."""
-        if not self.ids or not text.endswith(_CUT) or self._texts[-1].endswith(_CUT):
-            return True
-        self.ids.pop()
-        self._dropped += 1
-        return False
+        """Drop the last id where the text of the ids ends within a character; return whether it does."""
+        is_cut = text.endswith(_CUT) and not self._texts[-1].endswith(_CUT)
+        if is_cut:
+            self.ids.pop()
+            self._dropped += 1
+        return is_cut
 
     def resume(self) -> None:
         """Prepare for another endpoint after one that failed: what was not passed on is generated again, unpaid."""
@@ -181,23 +187,31 @@ class Generation:
         self._thought_before += kept
         self.unpaid_tokens += self._thinking_tokens - kept + self._held_tokens
 
-    def feed(self, piece: Piece | Thought) -> Sequence[Delta | Thought]:
+    def feed(self, piece: Piece) -> Sequence[Delta | Thought]:
         """Return what is new of a piece that the present endpoint generated; the held-back rest once it is `over`."""
         parts: list[Delta | Thought] = []
-        if isinstance(piece, Thought):
+        text, ids = piece.text, piece.token_ids
+        if piece.thinking:
             self._filter.end_block()
-            parts += self._thought(piece.tokens, piece.token_ids)
-        elif not (piece.text or self._filter.inside):  # a cut character or a marker, of whatever follows
-            self._held_ids += piece.token_ids
-            self._held_tokens += len(piece.token_ids)
-        else:
-            tokens = len(piece.token_ids) or self._count(piece.text)
-            was_inside, text = self._filter.inside, self._filter.feed(piece.text)
-            if not text and (was_inside or self._filter.inside):
-                parts += self._thought(tokens, piece.token_ids)
-            else:
-                parts += self._answer(text, tokens, piece.token_ids)
-        return [*parts, *self._answer(self._filter.close(), 0, ())] if self.over else parts
+            # The end of the thinking and the beginning of the answer may come in one chunk: its ids are the answer's.
+            own = () if text else ids
+            parts += self._thought(len(own) if ids else self._count(piece.thinking), own)
+        if text or not piece.thinking:
+            parts += self._unfiltered(text, ids)
+        if self.over:
+            parts += self._answer(self._filter.close(), 0, ())
+        return parts
+
+    def _unfiltered(self, text: str, ids: Sequence[int]) -> Iterable[Delta | Thought]:
+        if not (text or self._filter.inside):  # a cut character or a marker, of whatever follows
+            self._held_ids += ids
+            self._held_tokens += len(ids)
+            return ()
+        tokens = len(ids) or self._count(text)
+        was_inside, text = self._filter.inside, self._filter.feed(text)
+        if not text and (was_inside or self._filter.inside):
+            return self._thought(tokens, ids)
+        return self._answer(text, tokens, ids)
 
     def finish(self, reply: StreamDecoder) -> Iterable[Delta]:
         """End the answer as the present endpoint has ended it; return the held-back rest."""
@@ -245,8 +259,7 @@ class Generation:
         self._bytes += len(text.encode())
         self.ids += frame.ids
         self.tokens += tokens
-        encoded = msgspec.msgpack.encode(frame)
-        return Delta(text, tokens, len(encoded).to_bytes(4, "big") + encoded)
+        return Delta(text, tokens, msgspec.json.encode(frame) + b"\n")
 
     def _fitting(self, text: str) -> str:
         """Return as much of the text as an answer of the allowed length can have; the rest ends it."""

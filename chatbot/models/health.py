@@ -10,7 +10,7 @@ name, since certificates are issued for names. If a lookup fails, the endpoints 
 
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,10 +18,9 @@ import anyio
 import structlog
 
 from chatbot.errors import ModelUnavailable
-from chatbot.models.call import Calls
 from chatbot.models.detection import word_request
 from chatbot.models.pool import Member, Pool
-from chatbot.models.settings import ModelsFileEntry, ModelsMisconfigured
+from chatbot.models.settings import ModelsMisconfigured
 from knowledge.breaker import CallResult
 from knowledge.model_connection import AccessDenied, EndpointFailed, WrongModel
 from telemetry.supervision import OnFailure, contained
@@ -44,9 +43,6 @@ async def addresses_of(host: str) -> frozenset[str]:
     """Resolve a host by the system's resolver to its IPv4 addresses, or to its IPv6 addresses if it has no IPv4.
 
     A pod with two families has an address of each, and is one endpoint.
-
-    Raises:
-        OSError: the resolver cannot answer.
     """
     try:
         found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -63,7 +59,6 @@ class FollowedName:
     """A host whose addresses are endpoints of one entry of the MODELS_FILE."""
 
     host: str
-    entry: ModelsFileEntry
     member_at: Callable[[str], Member]
     members: dict[str, Member] = field(default_factory=dict)
 
@@ -81,22 +76,11 @@ class FollowedName:
         return list(new.values()), gone
 
 
-@dataclass(frozen=True, kw_only=True)
-class Discovery:
-    """The names that are followed, who resolves them, and the seconds between two lookups of a name."""
-
-    resolve: Resolve = addresses_of
-    every: float = 5.0
-    names: tuple[FollowedName, ...] = ()
-
-
 class HealthChecks:
-    """Checks that the endpoints of a pool serve the model; `discovery` adds endpoints found by DNS."""
+    """Checks that the endpoints of a pool serve the model."""
 
-    def __init__(self, pool: Pool, calls: Calls, *, discovery: Discovery, on_failure: OnFailure) -> None:
+    def __init__(self, pool: Pool, *, on_failure: OnFailure) -> None:
         self._pool = pool
-        self._calls = calls
-        self._discovery = discovery
         self._on_failure = on_failure
 
     async def check(self) -> None:
@@ -124,11 +108,7 @@ class HealthChecks:
             raise ModelsMisconfigured("; ".join(errors))
 
     async def ping(self) -> None:
-        """Return where an endpoint is ready.
-
-        Raises:
-            ModelUnavailable: no endpoint is ready.
-        """
+        """Raise ModelUnavailable where no endpoint is ready."""
         if not any(member.checked and member.available for member in self._pool.serving):
             raise ModelUnavailable(retry_after=self._pool.retry_after())
 
@@ -139,19 +119,15 @@ class HealthChecks:
                 await anyio.sleep(_PROBE_EVERY)
                 due = [m for m in self._pool.members if m.breaker.due and not m.endpoint.stopped]
                 if due:
-                    member = min(due, key=lambda member: member.breaker.due_since)
-                    # A hosted one may queue: with less time a healthy one would stay open.
-                    local = member.able.token_ids
-                    seconds = _PING_SECONDS if local else max(_PING_SECONDS, member.endpoint.deadlines.first_token(0))
-                    tasks.start_soon(self.probe, member, seconds)
+                    tasks.start_soon(self.probe, min(due, key=lambda member: member.breaker.due_since))
 
-    async def follow_forever(self) -> None:
-        """Resolve the followed names every few seconds; the pool gets new endpoints when checked."""
+    async def follow_forever(self, names: Sequence[FollowedName], *, resolve: Resolve, every: float) -> None:
+        """Resolve the names every few seconds; the pool gets new endpoints when checked."""
 
         async def follow(name: FollowedName) -> None:
             while True:
-                await anyio.sleep(self._discovery.every)
-                new, gone = await name.update(self._discovery.resolve)
+                await anyio.sleep(every)
+                new, gone = await name.update(resolve)
                 for member in gone:
                     log.info("model_endpoint_gone", endpoint=member.endpoint.name)
                     self._pool.remove(member)
@@ -159,7 +135,7 @@ class HealthChecks:
                     tasks.start_soon(self._check_and_join, name, member)
 
         async with anyio.create_task_group() as tasks:
-            for name in self._discovery.names:
+            for name in names:
                 tasks.start_soon(follow, name)
 
     async def _check_and_join(self, name: FollowedName, member: Member) -> None:
@@ -175,15 +151,15 @@ class HealthChecks:
     async def _check(self, member: Member) -> EndpointFailed | None:
         """Detect an endpoint's capabilities; return why it failed, and open its breaker then."""
         try:
-            await self._calls.check(member, seconds=_DETECTION_SECONDS)
+            await self._pool.check(member, seconds=_DETECTION_SECONDS)
         except EndpointFailed as exc:
             log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
             member.breaker.trip()
             return exc
         return None
 
-    async def probe(self, member: Member, seconds: float = _PING_SECONDS) -> None:
-        """Probe an endpoint whose breaker is open, if that is due, within these seconds.
+    async def probe(self, member: Member) -> None:
+        """Probe an endpoint whose breaker is open, if that is due.
 
         It is asked for a token: a hung engine still answers its health check.
         """
@@ -194,12 +170,14 @@ class HealthChecks:
             with (
                 contained("probe", self._on_failure),
                 suppress(EndpointFailed, TimeoutError),
-                self._calls.counted(member, "ping", word_request(seconds), probe=permit) as call,
+                self._pool.call(member, "ping", word_request(_PING_SECONDS), probe=permit) as call,
             ):
+                # A hosted one may queue: with less time a healthy one would stay open.
+                queueing = 0.0 if member.able.token_ids else member.endpoint.deadlines.first_token(0)
                 with anyio.fail_after(_DETECTION_SECONDS):
-                    await self._calls.check(member, seconds=_DETECTION_SECONDS)
+                    await self._pool.check(member, seconds=_DETECTION_SECONDS)
                 if member.able.top_logprobs is not None:
-                    await member.endpoint.top_tokens(word_request(seconds))
+                    await member.endpoint.top_tokens(word_request(max(_PING_SECONDS, queueing)))
                 call.begin()
                 call.outcome = "ok"
         finally:

@@ -1,25 +1,31 @@
-"""Which endpoint answers: groups of endpoints, the home of each conversation, and whether an endpoint may be called.
+"""Which endpoint answers: groups of endpoints, the home of each conversation, and what each call says of its endpoint.
 
 A canary gets its share of the conversations, always the same ones; the others begin with a primary. Where neither can
 answer, the fallback does. The shadow answers no customer: it gets the same prompts in addition (`chatbot/shadow.py`).
 
-A conversation stays with its home, where its prefix is cached, until the home has more than its share of the calls
-(rendezvous hashing, Thaler and Ravishankar 1998, with bounded loads, Mirrokni et al. 2018). Then the less busy of two
-other endpoints, drawn at random, takes the call (the power of two choices, Mitzenmacher 2001). An endpoint whose
-breaker is open does not count; its conversations spread over the rest and return afterwards.
+A conversation stays with its home, where its prefix is cached, until the home has more than its share of the calls;
+the next in the conversation's own order takes the call then (rendezvous hashing, Thaler and Ravishankar 1998, with
+bounded loads, Mirrokni et al. 2018). An endpoint whose breaker is open does not count; its conversations spread over
+the rest and return afterwards.
 """
 
 import math
-import random
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Literal
 
 import structlog
 
-from chatbot.models.capabilities import Capabilities
-from chatbot.models.endpoint import Endpoint
+from chatbot.models.detection import detect
+from chatbot.models.endpoint import METADATA_SECONDS, Endpoint, GenerationRequest
 from chatbot.models.settings import Group
-from knowledge.breaker import Breaker
+from chatbot.models.wire import Capabilities
+from chatbot.tokens import TokenCounter
+from knowledge.breaker import Breaker, BreakerState, CallResult, Permit
+from knowledge.model_connection import RESULTS, EndpointFailed, FailureName
 
 log = structlog.get_logger(__name__)
 
@@ -33,17 +39,52 @@ _MOST_SAVED_RETRIES = 10.0
 _ALL_STOPPED_SECONDS = 60.0
 
 
-class Member:
-    """An endpoint in its group, with its breaker and its calls in flight; `entry` is its name in the MODELS_FILE."""
+@dataclass(slots=True, kw_only=True)
+class ModelCall:
+    """One call to one endpoint: `answer_tokens` have arrived, the first of them after `first_token_seconds`.
 
-    def __init__(self, endpoint: Endpoint, group: Group, breaker: Breaker, *, entry: str = "") -> None:
-        self.endpoint = endpoint
-        self.group = group
-        self.breaker = breaker
-        self.entry = entry or group
-        self.in_flight = 0
-        self.checked = False
-        """Whether its capabilities were detected since its breaker was last open."""
+    `outcome` is a metric's label ("left": the client closed the stream); `extra_prompt_tokens` are those that a retry
+    or failover cost.
+    """
+
+    endpoint: str
+    group: Group
+    kind: Literal["answer", "probability", "ping"]
+    prompt_tokens: int
+    extra_prompt_tokens: int
+    clock: Callable[[], float]
+    started: float
+    outcome: Literal["ok", "left"] | FailureName = "left"
+    answer_tokens: int = 0
+    first_token_seconds: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since the call began."""
+        return self.clock() - self.started
+
+    def begin(self) -> None:
+        """Note that the first token has arrived."""
+        if self.first_token_seconds is None:
+            self.first_token_seconds = self.seconds
+
+
+CallHook = Callable[[ModelCall], None]
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """An endpoint in its group, with its breaker and its calls in flight; `entry` is its name in the MODELS_FILE.
+
+    `checked`: its capabilities were detected since its breaker was last open.
+    """
+
+    endpoint: Endpoint
+    group: Group
+    breaker: Breaker
+    entry: str = "primary"
+    in_flight: int = 0
+    checked: bool = False
 
     @property
     def able(self) -> Capabilities:
@@ -55,32 +96,32 @@ class Member:
         """Whether it may be called now."""
         return self.breaker.available and not self.endpoint.stopped
 
-    def holds(self, tokens: int) -> bool:
-        """Return whether its context has so many tokens, or is not known."""
-        return self.able.context_tokens is None or self.able.context_tokens >= tokens
-
 
 class Pool:
-    """The members of all groups."""
+    """The members of all groups, and the counter of tokens that its primaries calibrate.
+
+    `shares` are the shares of the conversations that the canary and the shadow get. `prefill` is the rate of one
+    primary, which is promised where no endpoint is known yet.
+    """
 
     def __init__(
         self,
         members: Sequence[Member],
         *,
+        counter: TokenCounter | None = None,
         shares: Mapping[Group, float] | None = None,
         prefill: float = math.inf,
-        randomness: random.Random | None = None,
+        hooks: Sequence[CallHook] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the members; `shares` are the shares of the conversations that the canary and the shadow get.
-
-        `prefill` is the rate of one primary, which is promised where no endpoint is known yet.
-        """
         self.members = tuple(members)
+        self.counter = counter or TokenCounter()
         self._stopped: frozenset[str] = frozenset()
         self._shares = shares or {}
         self._prefill = prefill
+        self._hooks = hooks
+        self._clock = clock
         self._saved_retries = _MOST_SAVED_RETRIES
-        self._randomness = randomness or random.SystemRandom()
 
     def add_request(self) -> None:
         """Count a request: retries stay below a tenth of them, with some saved up for bursts of failures."""
@@ -95,9 +136,8 @@ class Pool:
 
     def add(self, member: Member) -> None:
         """Let an endpoint get calls, unless its entry is stopped."""
-        if member.entry in self._stopped:
-            member.endpoint.stop()
         self.members = (*self.members, member)
+        self.stop(self._stopped)
 
     def remove(self, member: Member) -> None:
         """Let an endpoint get no more calls; those in progress go on."""
@@ -108,7 +148,7 @@ class Pool:
         self._stopped = frozenset(entries)
         for member in self.members:
             if member.entry not in entries:
-                member.endpoint.resume()
+                member.endpoint.stopped = False
             elif not member.endpoint.stopped:
                 log.warning("model_endpoint_stopped", endpoint=member.endpoint.name)
                 member.endpoint.stop()
@@ -122,47 +162,96 @@ class Pool:
         """Return whether the conversation is in the group's share of all conversations; the same on every process."""
         return int.from_bytes(_affinity(conversation_id, group), "big") / 2**64 < self._shares.get(group, 0.0)
 
+    def of_group(self, group: Group) -> list[Member]:
+        """Return the members of a group."""
+        return [member for member in self.members if member.group == group]
+
     @property
-    def serving(self) -> tuple[Member, ...]:
+    def serving(self) -> list[Member]:
         """The members whose answers customers see and that are not stopped."""
-        return tuple(m for m in self.members if m.group in SERVING_GROUPS and not m.endpoint.stopped)
+        return [m for m in self.members if m.group in SERVING_GROUPS and not m.endpoint.stopped]
 
-    def pick(
-        self, conversation_id: str, *, group: Group, avoid: Collection[Member] = (), override: bool = False
-    ) -> Member | None:
-        """Return the endpoint of a call, or None where no member of the group is available.
-
-        `override` ignores the breakers.
-        """
-        candidates = [
-            m
-            for m in self.members
-            if m.group == group and m not in avoid and (m.available or (override and not m.endpoint.stopped))
-        ]
-        if not candidates:
-            return None
-        member = max(candidates, key=lambda m: _affinity(conversation_id, m.endpoint.name))
-        most_calls = math.ceil(_LOAD_BOUND * (sum(m.in_flight for m in candidates) + 1) / len(candidates))
-        if member.in_flight + 1 > most_calls:
-            others = [m for m in candidates if m is not member]
-            member = min(self._randomness.sample(others, min(2, len(others))), key=lambda m: m.in_flight)
-        return member
-
-    def has_alternative(self, member: Member) -> bool:
-        """Return whether another member of the group could be called."""
-        return any(m.available for m in self.members if m.group == member.group and m is not member)
+    def pick(self, conversation_id: str, members: Collection[Member], *, override: bool = False) -> Member | None:
+        """Return that of the members which is called, or None where none is available; `override` ignores breakers."""
+        candidates = [m for m in members if m.available or (override and not m.endpoint.stopped)]
+        most_calls = math.ceil(_LOAD_BOUND * (sum(m.in_flight for m in candidates) + 1) / max(1, len(candidates)))
+        candidates.sort(key=lambda m: _affinity(conversation_id, m.endpoint.name), reverse=True)
+        return next((m for m in candidates if m.in_flight < most_calls), None)
 
     @property
     def prefill_rate(self) -> float:
         """Prompt tokens per second that the endpoints of the first group read together, by their profiles."""
-        for group in SERVING_GROUPS:
-            if rates := [m.endpoint.deadlines.prefill for m in self.members if m.group == group]:
-                return sum(rates)
-        return self._prefill
+        rates = ([m.endpoint.deadlines.prefill for m in self.of_group(group)] for group in SERVING_GROUPS)
+        return sum(next(filter(None, rates), [self._prefill]))
 
     def retry_after(self) -> float:
         """Return the seconds until an endpoint may be called again."""
         return min((m.breaker.retry_after for m in self.serving), default=_ALL_STOPPED_SECONDS)
+
+    async def check(self, member: Member, *, seconds: float = METADATA_SECONDS) -> None:
+        """Detect an endpoint's capabilities, unless that was done since its breaker was last open.
+
+        Raises:
+            EndpointFailed: it cannot be asked, serves another model, or refuses us.
+        """
+        if not member.checked:
+            await detect(member.endpoint, seconds=seconds)
+            member.checked = True
+            if member.group == "primary" and member.able.counts:
+                self.counter.calibrate(member.able.counts)
+
+    @contextmanager
+    def call(
+        self,
+        member: Member,
+        kind: Literal["answer", "probability", "ping"],
+        request: GenerationRequest,
+        *,
+        repeated: bool = False,
+        probe: Permit | None = None,
+    ) -> Iterator[ModelCall]:
+        """Count a call in flight; however it ends, the breaker and the hooks get its result.
+
+        `repeated`: its prompt was sent to another endpoint before. A call to an endpoint whose breaker is open rescues
+        an answer, and its result does not count.
+        """
+        permit = probe or member.breaker.permit() or member.breaker.override()
+        call = ModelCall(
+            endpoint=member.endpoint.name,
+            group=member.group,
+            kind=kind,
+            prompt_tokens=request.prompt_tokens,
+            extra_prompt_tokens=request.prompt_tokens if repeated else 0,
+            clock=self._clock,
+            started=self._clock(),
+        )
+        member.in_flight += 1
+        try:
+            yield call
+        except EndpointFailed as exc:
+            call.outcome = exc.outcome
+            raise
+        finally:
+            member.in_flight -= 1
+            result = self._result(member, call, is_probe=probe is not None)
+            if result is None:
+                member.breaker.abandon(permit)
+            else:
+                member.breaker.record(permit, result)
+            if member.breaker.state is not BreakerState.CLOSED:
+                member.checked = False
+            for hook in self._hooks:
+                hook(call)
+
+    def _result(self, member: Member, call: ModelCall, *, is_probe: bool) -> CallResult | None:
+        """Return what a call says about its endpoint, or None; a late token counts if another could do better."""
+        waited = call.seconds if call.first_token_seconds is None else call.first_token_seconds
+        is_late = waited > member.endpoint.deadlines.slow_first_token(call.prompt_tokens)
+        has_alternative = any(m.available for m in self.of_group(member.group) if m is not member)
+        if is_late and has_alternative and (call.outcome == "left" or RESULTS[call.outcome] is CallResult.OK):
+            return CallResult.SLOW
+        # Probed later and later: what a rate limit refuses counts against it, too.
+        return CallResult.FAILED if is_probe and call.outcome == "busy" else RESULTS[call.outcome]
 
 
 def _affinity(conversation_id: str, name: str) -> bytes:

@@ -68,7 +68,6 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     model: str | None = Field(
         None, description="name to ask for, also an adapter's; otherwise the first that /v1/models lists"
     )
-    api_key_file: Path | None = Field(None, description="a file with the endpoints' key")
     api_key_variable: str | None = Field(None, description="an environment variable with the endpoints' key")
     headers: Mapping[str, str] = Field({}, description="sent with every request, beside the key")
     extra_body: Mapping[str, JsonValue] = Field(
@@ -82,27 +81,23 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         """Return what the endpoints are given with every request (blocking); `api_key` is of LLM_URLS.
 
         Raises:
-            ModelsMisconfigured: a file or a variable cannot be read.
+            ModelsMisconfigured: the variable is not set, or a TLS file cannot be read.
         """
         try:
-            if self.api_key_file is not None:
-                api_key = self.api_key_file.read_text("utf-8").strip()
-            elif self.api_key_variable is not None:
+            if self.api_key_variable is not None:
                 api_key = os.environ[self.api_key_variable]  # noqa: TID251  only the file knows its name
             tls = self.context()
         except KeyError as exc:
             raise ModelsMisconfigured(f"{self.name} in MODELS_FILE: the api_key_variable {exc} is not set") from exc
-        except (OSError, UnicodeDecodeError) as exc:  # ssl.SSLError is an OSError
-            raise ModelsMisconfigured(f"the key or the TLS files of {self.name} cannot be read: {exc}") from exc
+        except OSError as exc:  # ssl.SSLError is one
+            raise ModelsMisconfigured(f"the TLS files of {self.name} cannot be read: {exc}") from exc
         key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         return Access(headers={**self.headers, **key}, tls=tls, extra_body=self.extra_body)
 
     @model_validator(mode="after")
     def _check(self) -> "ModelsFileEntry":
-        if self.api_key_file is not None and self.api_key_variable is not None:
-            raise ValueError("set `api_key_file` or `api_key_variable`, not both")
         if "authorization" in map(str.lower, self.headers):
-            raise ValueError("a key cannot be in this file: set `api_key_file` or `api_key_variable`")
+            raise ValueError("a key cannot be in this file: set `api_key_variable`")
         if ours := sorted(self.extra_body.keys() & OUR_FIELDS):
             raise ValueError(f"`extra_body` cannot set what the product sets: {', '.join(ours)}")
         if (self.weight is not None) is not (self.group in {"canary", "shadow"}):

@@ -1,20 +1,23 @@
-"""The messages of the OpenAI API: a stream's chunks, a probe's reply, the names in a refusal. No I/O.
+"""The messages of the OpenAI API, and what a server takes and sends of them. No I/O.
 
 Only the fields in use are decoded, into msgspec types: decoding JSON is the main cost of a stream in Python.
 """
 
-import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+from chatbot.tokens import FAMILY_TOKENS, SpecialTokens
 
 # A chunk is the JSON of one token (about 300 bytes); the first also holds the prompt's ids.
 LONGEST_CHUNK_BYTES = 4 * 2**20
 
-TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+# Of a server that does not report it.
+UNKNOWN_CONTEXT = 2**31
+
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
@@ -33,28 +36,20 @@ class Sampling:
     seed: int | None = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of the model's output: its text, and its token ids where the server sends them."""
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the model's output: its text, its token ids where the server sends them, and its thinking."""
 
     text: str
     token_ids: tuple[int, ...] = ()
+    thinking: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """A piece of the model's thinking: the number of its tokens, and their ids."""
-
-    tokens: int
-    token_ids: tuple[int, ...] = ()
-
-
-class _PromptTokensDetails(msgspec.Struct, frozen=True, gc=False):
+class _Details(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: Count | None = None
-
-
-class _CompletionTokensDetails(msgspec.Struct, frozen=True, gc=False):
     reasoning_tokens: Count | None = None
+
+
+_NO_DETAILS = _Details()
 
 
 class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
@@ -63,8 +58,8 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     total_tokens: Count | None = None
-    prompt_tokens_details: _PromptTokensDetails | None = None
-    completion_tokens_details: _CompletionTokensDetails | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
 
     @property
     def generated_tokens(self) -> int:
@@ -74,45 +69,41 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
     @property
     def thinking_tokens(self) -> int:
         """Those of the generated tokens that the endpoint counts as thinking."""
-        details = self.completion_tokens_details
-        reported = (details.reasoning_tokens or 0) if details else 0
+        reported = (self.completion_tokens_details or _NO_DETAILS).reasoning_tokens or 0
         return max(reported, self.generated_tokens - self.completion_tokens)
 
     @property
     def cached_tokens(self) -> int:
         """Prompt tokens read from the prefix cache; 0 where the endpoint does not report them."""
-        return (self.prompt_tokens_details.cached_tokens or 0) if self.prompt_tokens_details else 0
+        return (self.prompt_tokens_details or _NO_DETAILS).cached_tokens or 0
 
 
-class ChatDelta(msgspec.Struct, frozen=True, gc=False):
+class _Delta(msgspec.Struct, frozen=True, gc=False):
     """A piece of a chat completion; servers have one of two names for the model's thinking."""
 
     content: str | None = None
-    reasoning: object = None
-    reasoning_content: object = None
-
-    @property
-    def thinking(self) -> str:
-        """The thinking's text."""
-        thinking = self.reasoning or self.reasoning_content
-        return thinking if isinstance(thinking, str) else ""
+    reasoning: str | None = None
+    reasoning_content: str | None = None
 
 
-class Choice(msgspec.Struct, frozen=True, gc=False):
+_NO_DELTA = _Delta()
+
+
+class _Choice(msgspec.Struct, frozen=True, gc=False):
     """A piece of the answer: `delta` in a chat, `text` in a continuation by token ids."""
 
     index: int = 0
-    delta: ChatDelta | None = None
+    delta: _Delta | None = None
     text: str = ""
-    token_ids: tuple[TokenId, ...] | None = None
+    token_ids: tuple[Count, ...] | None = None
     finish_reason: str | None = None
 
 
 class _Chunk(msgspec.Struct, frozen=True, gc=False):
     """One event of the stream; the first carries the prompt's ids, the last the usage and no choice."""
 
-    choices: tuple[Choice, ...] | None = None
-    prompt_token_ids: tuple[TokenId, ...] | None = None
+    choices: tuple[_Choice, ...] | None = None
+    prompt_token_ids: tuple[Count, ...] | None = None
     usage: ReportedUsage | None = None
     error: object = None
 
@@ -131,23 +122,11 @@ class ModelList(msgspec.Struct, frozen=True):
 class TokenizeReply(msgspec.Struct, frozen=True):
     """The reply of vLLM's `/tokenize`."""
 
-    tokens: tuple[TokenId, ...]
+    tokens: tuple[Count, ...]
     token_strs: tuple[str | None, ...] | None = None
 
 
 _CHUNKS = msgspec.json.Decoder(_Chunk)
-
-
-@dataclass(frozen=True, slots=True)
-class TopTokens:
-    """The texts of the most likely next tokens with their natural log probabilities, and the usage of the call.
-
-    `certain`: the server sent no log probabilities, and its word is the only one.
-    """
-
-    logprobs: Sequence[tuple[bytes, float]]
-    usage: ReportedUsage
-    certain: bool = False
 
 
 class StreamDecoder:
@@ -164,7 +143,7 @@ class StreamDecoder:
         self.usage: ReportedUsage | None = None
         self.prompt_ids: tuple[int, ...] = ()
 
-    def feed(self, data: bytes) -> Iterator[Choice]:
+    def feed(self, data: bytes) -> Iterator[Piece]:
         """Yield the pieces of the answer that are complete now, those before a broken chunk included.
 
         Raises:
@@ -175,17 +154,18 @@ class StreamDecoder:
         if len(self._rest) > LONGEST_CHUNK_BYTES:
             raise ReplyUnreadable(f"a chunk exceeds {LONGEST_CHUNK_BYTES} bytes")
         for line in lines:
-            name, _, value = line.removeprefix(codecs.BOM_UTF8).partition(b":")
-            if name == b"data" and not self.done and value.strip():
-                yield from self._choices(value)
+            name, _, value = line.partition(b":")
+            if name != b"data" or self.done or not value.strip():
+                continue
+            if value.strip() == b"[DONE]":
+                self.done = True
+            else:
+                yield from self._pieces(value)
 
-    def _choices(self, value: bytes) -> Iterator[Choice]:
+    def _pieces(self, value: bytes) -> Iterator[Piece]:
         try:
             chunk = _CHUNKS.decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            self.done = value.strip() == b"[DONE]"
-            if self.done:
-                return
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise ReplyUnreadable("a chunk is not valid JSON") from exc
         if chunk.error:
             raise ReplyUnreadable("the server reported an error in the stream")
@@ -193,10 +173,25 @@ class StreamDecoder:
         for choice in chunk.choices or ():
             if choice.index:
                 raise ReplyUnreadable("it sends more than one choice")
-            yield choice
+            delta = choice.delta or _NO_DELTA
+            text, thinking = delta.content or choice.text, delta.reasoning or delta.reasoning_content or ""
+            if text or thinking or choice.token_ids:
+                yield Piece(text, choice.token_ids or (), thinking)
             # Only now that it was taken: a choice that cannot be taken does not end the answer.
             self.finish_reason = choice.finish_reason or self.finish_reason
         self.usage = chunk.usage or self.usage
+
+
+@dataclass(frozen=True, slots=True)
+class TopTokens:
+    """The texts of the most likely next tokens with their natural log probabilities, and the usage of the call.
+
+    `certain`: the server sent no log probabilities, and its word is the only one.
+    """
+
+    logprobs: Sequence[tuple[bytes, float]]
+    usage: ReportedUsage
+    certain: bool = False
 
 
 def read_top_tokens(body: bytes) -> TopTokens:
@@ -216,20 +211,17 @@ def read_top_tokens(body: bytes) -> TopTokens:
             for token in places[0].get("top_logprobs") or ()
         ]
         word = (choice["message"].get("content") or "").encode()
-    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as exc:
+    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError, ValueError) as exc:
         raise ReplyUnreadable("the probe's reply cannot be read") from exc
     return TopTokens(top, usage) if top else TopTokens([(word, 0.0)], usage, certain=True)
 
 
-FinishMeaning = Literal["stop", "length", "filtered"]
-FINISH_REASONS: Mapping[str | None, FinishMeaning] = {
+FINISH_REASONS: Mapping[str | None, Literal["stop", "length", "filtered"]] = {
     **dict.fromkeys(("stop", "eos_token", "tool_calls"), "stop"),  # a tool call, though no tool was offered, is an end
     **dict.fromkeys(("length", "repetition"), "length"),
     "content_filter": "filtered",
 }
 """What the reason that a server gives for an answer's end means; any other is a failure (vLLM's shutdown: abort)."""
-
-
 _IDENTIFIER = re.compile(r"[\w.\[\]-]{1,60}", re.ASCII)
 
 
@@ -241,6 +233,61 @@ def refusal_names(body: bytes) -> str:
     try:
         error = msgspec.json.decode(body)["error"]
         values = [error.get(name) for name in ("code", "param", "type")]
-    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
+    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError, ValueError):
         return ""
     return ", ".join(name for name in values if isinstance(name, str) and _IDENTIFIER.fullmatch(name))
+
+
+_EXTENSIONS = frozenset({"return_token_ids", "cache_salt", "priority", "chat_template_kwargs"})
+FORMS: Final = (
+    frozenset[str](),
+    frozenset({"priority"}),
+    _EXTENSIONS,
+    _EXTENSIONS | {"seed"},
+    _EXTENSIONS | {"seed", "temperature", "top_p", "max_tokens"},
+)
+"""The fields that each form of a request leaves out: vLLM's (an error without priority scheduling), OpenAI's, those of
+servers without a seed, and of OpenAI's reasoning models, which have `max_completion_tokens`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an endpoint takes and sends; docs/models.md has the consequence of each lack.
+
+    `omitted` are the fields that it refuses. `continues_text`: it honours `continue_final_message`. `tokenize`: it has
+    vLLM's `/tokenize`. `top_logprobs`: how many log probabilities a probe asks for; 0: it has none; None: it refuses a
+    question for one token. `opens_thinking`: its template opens a block of thinking, which its server leaves in the
+    text. `template_specials`: how many special ids a chat of two messages has, and how many each earlier exchange adds.
+    `vocabulary` names model, tokenizer and template: ids of one vocabulary mean the same everywhere. `counts` are its
+    own counts of `SAMPLES`, and of a chat of two messages of one token.
+    """
+
+    token_ids: bool = False
+    continues_text: bool = False
+    tokenize: bool = False
+    usage: bool = False
+    top_logprobs: int | None = 20
+    thinks: bool = False
+    opens_thinking: bool = False
+    omitted: frozenset[str] = frozenset()
+    context_tokens: int = UNKNOWN_CONTEXT
+    special: SpecialTokens = FAMILY_TOKENS
+    special_ids: frozenset[int] = frozenset()
+    template_specials: tuple[int, int] = (0, 0)
+    vocabulary: str = ""
+    counts: Sequence[int] = ()
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The names of what the server lacks, as the log and `/readyz` have them."""
+        has = {
+            "token_ids": self.token_ids,
+            "tokenize": self.tokenize,
+            "cache_salt": "cache_salt" not in self.omitted,
+            "priority": "priority" not in self.omitted,
+            "logprobs": bool(self.top_logprobs),
+            "usage": self.usage,
+            "continuation": self.token_ids or self.continues_text,
+        }
+        return tuple(name for name, there in has.items() if not there)

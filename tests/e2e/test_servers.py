@@ -135,11 +135,9 @@ async def test_an_answer_that_is_cut_goes_on_without_a_doubled_or_missing_charac
     async with opened(server) as models:
         served, chat, length = Served(models, []), await counted(models, question), 3 * LENGTH
         whole = await ask(served, chat=chat, max_tokens=length)
-        ends = [0]
-        while ends[-1] < len(whole.output):
-            ends.append(ends[-1] + 4 + int.from_bytes(whole.output[ends[-1] : ends[-1] + 4], "big"))
-        for end in ends[1 : -1 : max(1, len(ends) // 6)]:
-            partial_answer = read_output(whole.output[:end])
+        frames = whole.output.splitlines(keepends=True)
+        for end in range(1, len(frames), max(1, len(frames) // 6)):
+            partial_answer = read_output(b"".join(frames[:end]))
             rest = (await ask(served, chat=chat, max_tokens=length, partial_answer=partial_answer)).text
             assert whole.text.startswith(partial_answer.text)
             assert not rest.startswith(partial_answer.text[-10:])

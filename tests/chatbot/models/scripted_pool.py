@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from random import Random
 from time import monotonic
 
 import anyio
@@ -11,13 +10,12 @@ from opentelemetry.trace import Tracer
 
 from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
-from chatbot.models.call import ModelCall
 from chatbot.models.client import ModelDone, Models, NotResumable, Switched
 from chatbot.models.endpoint import Endpoint
-from chatbot.models.generation import Delta, PartialAnswer, read_output
-from chatbot.models.pool import Member, Pool
+from chatbot.models.generation import Delta, PartialAnswer, Thought, read_output
+from chatbot.models.pool import Member, ModelCall, Pool
 from chatbot.models.settings import Group
-from chatbot.models.wire import Sampling, Thought
+from chatbot.models.wire import Sampling
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import open_session
 from knowledge.profiles import Deadlines
@@ -44,7 +42,7 @@ class Served:
 
     def home(self, conversation_id: str) -> int:
         """Return the index of the server that a conversation goes to first."""
-        member = self.models.pool.pick(conversation_id, group="primary")
+        member = self.models.pool.pick(conversation_id, self.models.pool.of_group("primary"))
         assert member is not None
         return self.members.index(member)
 
@@ -81,16 +79,11 @@ async def serve(
         http = await stack.enter_async_context(open_session())
         breaker_settings = BreakerSettings(open_seconds=open_seconds)
         members = [
-            Member(Endpoint(http, server.url, deadlines, tracer=tracer), group, Breaker(breaker_settings))
+            Member(Endpoint(http, server.url, deadlines, tracer=tracer), group, Breaker(breaker_settings), group)
             for server, group in zip(servers, groups, strict=True)
         ]
         calls: list[ModelCall] = []
-        randomness = Random(1)  # noqa: S311 - it spreads load
-        models = Models(
-            Pool(members, shares={"canary": share, "shadow": share}, randomness=randomness),
-            hooks=[calls.append],
-            clock=clock,
-        )
+        models = Models(Pool(members, shares={"canary": share, "shadow": share}, hooks=[calls.append], clock=clock))
         await models.health.check()
         yield Served(models, servers, calls)
 

@@ -45,9 +45,13 @@ def settings(folder: Path, *entries: dict[str, Any]) -> ModelSettings:
 
 
 def credentials(folder: Path) -> dict[str, str]:
-    (folder / "key").write_text(f"{KEY}\n", encoding="utf-8")
-    files = {"api_key_file": "key", "ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
-    return {name: str(folder / file) for name, file in files.items()}
+    files = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    return {"api_key_variable": "KEY_OF_THE_TEST", **{name: str(folder / file) for name, file in files.items()}}
+
+
+@pytest.fixture(autouse=True)
+def _key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_OF_THE_TEST", KEY)
 
 
 async def test_an_endpoint_is_reached_with_its_key_and_certificates(tmp_path: Path) -> None:
@@ -61,7 +65,7 @@ async def test_an_endpoint_is_reached_with_its_key_and_certificates(tmp_path: Pa
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        (["api_key_file"], r"refused the key \(401\)"),
+        (["api_key_variable"], r"refused the key \(401\)"),
         (["ca_file"], r"no TLS connection \(self-signed certificate in certificate chain\)"),
     ],
 )
@@ -92,17 +96,14 @@ async def test_an_endpoint_that_lets_nobody_in_does_not_stop_the_boot_beside_one
 async def test_the_key_of_llm_urls_goes_to_no_endpoint_of_a_models_file(tmp_path: Path) -> None:
     async with guarded(tmp_path) as server:
         files = credentials(tmp_path)
-        del files["api_key_file"]
+        del files["api_key_variable"]
         file = settings(tmp_path, {"urls": [server.url], **files}).model_copy(update={"llm_api_key": SecretStr(KEY)})
         with pytest.raises(ModelsMisconfigured, match=r"refused the key \(401\)"):
             async with open_models(file):
                 pass
 
 
-async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KEY_OF_THE_TEST", KEY)
+async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(tmp_path: Path) -> None:
     seen: list[tuple[dict[str, str], dict[str, Any]]] = []
 
     async def generate(request: web.Request) -> web.Response:
@@ -133,8 +134,6 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"api_key_file": "/a", "api_key_variable": "A"}, "not both"),
-        ({"api_key_file": "/nowhere/key"}, "the key or the TLS files of m0 cannot be read"),
         (
             {"api_key_variable": "NOT_SET_ANYWHERE"},
             "m0 in MODELS_FILE: the api_key_variable 'NOT_SET_ANYWHERE' is not set",

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.client import Models, open_models
-from chatbot.models.health import Discovery, addresses_of
+from chatbot.models.health import addresses_of
 from chatbot.models.settings import ModelSettings, ModelsMisconfigured
 from knowledge.breaker import BreakerState
 from knowledge.profiles import read_deadlines
@@ -77,7 +77,7 @@ async def following(
     }
     (folder / "models.yaml").write_text(json.dumps([entry]), "utf-8")
     settings = ModelSettings(models_file=folder / "models.yaml")
-    async with open_models(settings, discovery=Discovery(resolve=names, every=0.02)) as models:
+    async with open_models(settings, resolve=names, resolve_every=0.02) as models:
         yield models
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.models.capabilities import Capabilities
+from chatbot.models.endpoint import GenerationRequest
 from chatbot.models.generation import Delta, Generation, read_output
 from chatbot.models.thinking import TAGS, ThinkingFilter, opens_thinking
-from chatbot.models.wire import Piece, Sampling
+from chatbot.models.wire import Capabilities, Piece, Sampling
 from tests.chatbot.models.scripted_pool import CHAT
 
 
@@ -63,10 +63,13 @@ def test_the_tags_of_each_family_are_known(opening: str, closing: str) -> None:
 def test_an_id_is_logged_with_all_of_its_text_where_its_end_may_begin_a_tag() -> None:
     texts = ["a", " \\[", " x", " <", "th", "is", " [", "T"]
     answer = Generation(CHAT, Sampling(max_tokens=50), most_tokens=50, count=len)
-    answer.continue_on(Capabilities(token_ids=True))
-    answer.prompt_ids = (1,)
+    answer.continue_on(
+        Capabilities(token_ids=True), GenerationRequest(chat=CHAT, sampling=Sampling(max_tokens=50), cache_salt="")
+    )
+    answer.prompt_ids, shown = (1,), ""
     for n, text in enumerate(texts):
         for part in answer.feed(Piece(text, (n,))):
             assert isinstance(part, Delta)
             assert part.text == "".join(texts[token] for token in read_output(part.output).ids)
-    assert answer.text == "a \\[ x <this"
+            shown += part.text
+    assert shown == "a \\[ x <this"
