@@ -43,11 +43,12 @@ test-qdrant: setup ## Run the index's conformance suite on the Qdrant server at 
 	@[ -n "$${QDRANT_TEST_URL:-}" ] || { echo "set QDRANT_TEST_URL to the address of a Qdrant server" >&2; exit 2; }
 	@$(PY) -m pytest -q -m qdrant tests/knowledge/index
 
-check: ## Format, lint, types, import contracts, house rules
+check: ## Format, lint, wording, types, import contracts, house rules
 	@scripts/setup --no-llm
 	@.venv/bin/ruff format --check -q .
 	@.venv/bin/ruff check -q .
 	@.venv/bin/typos
+	@$(PY) scripts/prose.py
 	@set -m; { .venv/bin/mypy && .venv/bin/mypy --scripts-are-modules $(SCRIPTS); } & typed=$$!; set +m; \
 	  trap 'kill -- -$$typed 2>/dev/null || true' EXIT; \
 	  .venv/bin/lint-imports --no-cache | tail -n 3; \

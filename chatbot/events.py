@@ -30,13 +30,13 @@ class NoticeCode(StrEnum):
     THINKING = "thinking"
     """the model thinks before it answers: progress, which no message of the history keeps"""
     NOT_RESUMABLE = "not_resumable"
-    """the answer cannot go on if the model breaks off: said while it runs, kept in no message of the history"""
+    """the answer cannot be continued if the model breaks off: progress, which no message of the history keeps"""
 
 
 PROGRESS = frozenset({NoticeCode.THINKING, NoticeCode.NOT_RESUMABLE})
 """How the answer is made: told once, of no interest once it is whole, and kept in no message of the history."""
 ABOUT_THE_WRITER = PROGRESS | {NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED}
-"""What befell the process that writes an answer: its successor need not say it again. Every other notice it must."""
+"""Notices about the process that writes an answer: its successor need not repeat them. It must repeat every other."""
 
 
 class FinishReason(StrEnum):

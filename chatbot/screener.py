@@ -59,7 +59,7 @@ class Screener:
                     abandon_on_cancel=True,
                 )
         except TimeoutError as exc:
-            raise Overloaded("many questions are screened at this moment", retry_after=1) from exc
+            raise Overloaded("too many questions are being screened; try again", retry_after=1) from exc
 
     def _screened(self, text: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
         question = screen(text)

@@ -2,7 +2,7 @@
 
 Its answer goes through the checks of the customer's answer, and only their verdict is kept, so that its share of
 grounded answers can be compared with that of the model in service. Its calls have the last priority inside vLLM, and a
-process has at most two of them at once: a question that comes meanwhile is skipped. An emergency stop or a withdrawal
+process has at most two of them at once: a further question is skipped. An emergency stop or a withdrawal
 of the answer's passages ends its call as it ends the customer's answer.
 """
 

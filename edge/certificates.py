@@ -1,6 +1,6 @@
 """The certificate that a service shows, and whether it wants its clients'; a renewed one is shown without a restart.
 
-Connections that are open go on with the certificate that they have seen.
+Open connections keep the certificate that they have seen.
 """
 
 import ssl
@@ -75,7 +75,7 @@ async def shown_certificate(settings: ServerTlsSettings) -> AsyncGenerator[ssl.S
 async def _reload(
     context: ssl.SSLContext, settings: ServerTlsSettings, cert_file: Path, written: tuple[int, ...]
 ) -> None:
-    """Load the certificate when its files have changed; what cannot be used is told once, and the former one stays."""
+    """Load the certificate when its files have changed; an unusable one is logged once, and the former one stays."""
     told: tuple[int, ...] = ()
     while True:
         await anyio.sleep(LOOK_SECONDS)
@@ -95,6 +95,6 @@ async def _reload(
 
 
 def _written(settings: ServerTlsSettings) -> tuple[int, ...]:
-    """Return what tells whether the files are others (blocking)."""
+    """Return the times and sizes that differ when the files do (blocking)."""
     states = [path.stat() for path in (settings.cert_file, settings.key_file) if path is not None]
     return tuple(number for state in states for number in (state.st_mtime_ns, state.st_ino, state.st_size))

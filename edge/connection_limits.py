@@ -114,7 +114,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     @property
     def _stands(self) -> bool:
-        """Whether what was sent waits for the client to take it, so that nothing is written meanwhile."""
+        """Whether what was sent waits for the client to take it, so that nothing is written."""
         is_full = self.flow is not None and self.flow.write_paused
         return is_full or (self.transport.is_closing() and self._untaken > 0)
 

@@ -292,7 +292,7 @@ def talk(  # noqa: PLR0917  a command takes its options
 ) -> None:
     """Hold the data set's dialogues live, the product's own answers as history; exit 1 below a gate.
 
-    A run that was stopped goes on where it ended: dialogues that were held are in the .part file beside the run.
+    A run that was stopped continues where it ended: dialogues that were held are in the .part file beside the run.
     """
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         described = reports.read_task(task)

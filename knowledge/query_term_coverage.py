@@ -9,7 +9,7 @@ from knowledge.terms import Terms
 
 
 class Coverage:
-    """Compares a question's topics with passages; `own_names`, those of the bank, are no topics."""
+    """Compares a question's topics with passages; `own_names`, those of the bank, do not count as topics."""
 
     def __init__(self, terms: Terms, glossary: Glossary, own_names: Collection[str]) -> None:
         self._terms = terms

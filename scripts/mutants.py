@@ -1,9 +1,9 @@
-"""Changes one place of the code at random, again and again, and tells which changes no test notices (`make mutants`).
+"""Change one place of the code at random, again and again, and name the changes that no test notices (`make mutants`).
 
-The code is changed in copies. The tests of a room run once without any change, and tell which of them run which line;
-a mutant is killed where one of those that run its lines fails or never ends, twice. The diff of each survivor is
+The code is changed in copies. The tests of a room run once without any change, and record the lines that each of them
+runs; a mutant is killed where one of those that run its lines fails or never ends, twice. The diff of each survivor is
 printed, and the status is 1 where fewer than 90 % are killed. The same seed makes the same mutants. A run that is
-broken off goes on where it was, as long as no tracked file has changed.
+broken off continues where it was, as long as no tracked file has changed.
 """
 
 import argparse

@@ -4,8 +4,8 @@ usage: .venv/bin/python -m scripts.token_way [--list]      --list: name the func
 
 Over a real stream: `chatbot serve` with its stores and the sample documents, the scripted model at twenty tokens a
 second, `sys.setprofile` in the process of the API. A token's way lasts from one `Answering.take` to the next; a
-function is on it where at least half of the tokens call it. A generator that goes on is a call each time, a coroutine
-is not; a lambda or a comprehension is a call and no function.
+function is on it where at least half of the tokens call it. A generator that is resumed is a call each time, a
+coroutine is not; a lambda or a comprehension is a call and no function.
 The model writes; the way is held against its bounds (1: beyond one).
 """
 
@@ -95,7 +95,7 @@ def way_of(cycles: list[list[CodeType]]) -> Way:
 
 
 def goes_on(frame: FrameType) -> bool:
-    """Return whether a call is a coroutine that goes on after an await: it was called before."""
+    """Return whether a call is a coroutine that is resumed after an await: it was called before."""
     code = frame.f_code
     resumed = bytecode(code)[frame.f_lasti + 1] & 3  # the argument of RESUME; 0: the beginning
     return bool(code.co_flags & inspect.CO_COROUTINE) and resumed != 0

@@ -214,7 +214,7 @@ def _descendants(process: int) -> list[int]:
 
 
 class Chosen:
-    """Runs the chosen tests alone, in their order, and tells what happens."""
+    """Runs the chosen tests alone, in their order, and reports what happens."""
 
     def __init__(self, tests: Sequence[str], told: IO[str]) -> None:
         self._tests = {test: place for place, test in enumerate(tests)}

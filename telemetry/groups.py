@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Yield the exceptions of a group that are no groups, at any depth."""
+    """Yield the exceptions of a group, at any depth, without the groups."""
     for exc in group.exceptions:
         if isinstance(exc, BaseExceptionGroup):
             yield from leaves(exc)

@@ -1,4 +1,4 @@
-"""Where failures end: a task that runs for ever is started again, and one of many equal pieces of work ends alone."""
+"""Where failures end: a task that must not end is started again, and one of many equal pieces of work ends alone."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator

@@ -214,7 +214,7 @@ def _unfinished() -> ColumnElement[bool]:
 
 
 def _has_ended(claimed_by: str | None, this: Owner) -> bool:
-    """Tell whether a claim's owner was a process of this host that runs no more: its lease need not be waited for."""
+    """Return whether a claim's owner was a process of this host that has ended: its lease need not be waited for."""
     if claimed_by is None or claimed_by.count("/") != 2:
         return False
     host, process, start = claimed_by.split("/")

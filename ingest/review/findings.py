@@ -1,6 +1,6 @@
 """Findings in passages, for approvers: identifiers, orders to the model, formulas without values. Pure.
 
-Computed anew at every review, by the detectors of that day, so that nothing personal is stored a second time
+Computed at every review, by the detectors of that day, so that nothing personal is stored a second time
 (docs/decisions/0016-staff-page.md).
 """
 

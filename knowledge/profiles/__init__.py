@@ -82,7 +82,7 @@ def profile_fields(path: Path) -> dict[str, object]:
     """Return the fields of a profile's file (blocking).
 
     Raises:
-        UnknownProfile: it cannot be read, or is no YAML mapping.
+        UnknownProfile: it cannot be read, or is not a YAML mapping.
     """
     try:
         fields = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)

@@ -149,7 +149,7 @@ class Terms:
 
         A term that only those have weighs less (`TermSettings`). All terms of a Korean question weigh less by one
         factor, so that its words and pairs together weigh what its words would alone: their best score, by which
-        answerability is told, stays on its scale.
+        answerability is decided, stays on its scale.
         """
         asked, s = self._read(text), self._settings
         own = self._question_weights(asked)
