@@ -1,9 +1,7 @@
-"""Whether passages hold the answer to a question, from both scores of retrieval and one token of the model (pure).
+"""Whether passages hold the answer to a question: a logistic regression over retrieval and the model's "yes" (pure).
 
-`score` is a logistic regression over the best term score, the cosine of the nearest passage, the share of the
-question's topics that even the passage with most of them lacks, and the model's log-odds of "yes". Its weights hold for
-the embedder, model and probe that they were fitted with (`calibration.py`); how they were fitted:
-docs/decisions/0002-answerability.md.
+Its weights hold for the embedder, model and probe that they were fitted with (`calibration.py`,
+docs/decisions/0002-answerability.md).
 """
 
 import math
@@ -16,8 +14,6 @@ from knowledge.passage import Hit, Language
 
 _CLIP = 1e-4
 """Probabilities are clipped to [1e-4, 1 - 1e-4] before their log-odds are taken."""
-_LARGEST_EXPONENT = 700.0
-"""Beyond 709 `math.exp` overflows."""
 _UNDECIDED: Mapping[Language, float] = {"ko": 0.5, "en": 0.16}
 """The probability of "yes" of a model that has no opinion; it says yes less readily in English."""
 _SURE = 0.99
@@ -94,7 +90,7 @@ def score(
     z += weights.dense * nearness(max(hit.dense for hit in hits))
     z += weights.terms * math.log1p(max(hit.terms for hit in hits))
     z += weights.unknown * unknown + weights.english * (language == "en")
-    return 1 / (1 + math.exp(min(-z, _LARGEST_EXPONENT)))
+    return (1 + math.tanh(z / 2)) / 2  # the logistic function, without its overflow
 
 
 def evidence(score: float, weights: AnswerabilityWeights) -> Evidence:
@@ -113,11 +109,6 @@ def evidence_of_search(
     if score(hits, [_UNDECIDED[language]], unknown, language, weights) >= weights.threshold:
         return Evidence.CERTAIN
     return Evidence.NONE if score(hits, [_SURE], unknown, language, weights) < weights.near else None
-
-
-def settled(score: float, weights: AnswerabilityWeights) -> bool:
-    """Return whether no further passage needs to be probed: the score is enough, or the others count nothing in it."""
-    return score >= weights.threshold or not weights.likeliest
 
 
 def nearness(cosine: float) -> float:

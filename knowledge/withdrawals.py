@@ -42,6 +42,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from knowledge.passage import Passage
 from knowledge.storage import UNAVAILABLE, Schema, migrate, transaction_lock
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
@@ -134,6 +135,19 @@ class Withdrawals:
     def has_ended(self, tenant: str, document_id: str, version: int, *, now: float) -> bool:
         """Return whether this version has ended by `now` (Unix seconds), whatever a stale node of the index says."""
         return self._ends.get((tenant, f"{document_id}@{version}"), math.inf) <= now
+
+    def has_withdrawn(self, passage: Passage, *, now: float) -> bool:
+        """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
+        return self.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.has_ended(now)
+
+    def is_over(self, passage: Passage, *, now: float) -> bool:
+        """Return whether a passage may no longer be shown: withdrawn, ended or replaced at `now` (Unix seconds)."""
+        has_ended = self.has_ended(passage.tenant, passage.document_id, passage.version, now=now)
+        return has_ended or self.has_withdrawn(passage, now=now)
+
+    def may_answer(self, tenant: str) -> bool:
+        """Return whether no emergency stop holds for the tenant, and the last poll is recent enough to rely on."""
+        return self.readable() and not self.stopped(tenant)
 
     def stopped(self, tenant: str | None = None) -> bool:
         """Return whether the emergency flag of everybody is set, or that of this tenant."""

@@ -13,7 +13,7 @@ from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
 from chatbot.quotes import Candidate, introduced, rank
-from chatbot.turns import choice_prompts, prompts_json
+from chatbot.turns import choice_prompts, messages_json
 from knowledge.passage import Hit, Language, Passage
 
 COMPLETE = frozenset({"stop", "length"})
@@ -116,7 +116,7 @@ async def rerun_choice(rerun: Rerun) -> ReplayFinding:
             passages=rerun.passages,
             language=rerun.language,
         )
-        if keys.prompt_hash(closed.tenant, [prompts_json(prompts)]) != closed.repair_hash:
+        if keys.prompt_hash(closed.tenant, [messages_json(*prompts)]) != closed.repair_hash:
             continue
         now = await rerun.models.choice_probabilities(
             prompts[0],

@@ -4,8 +4,8 @@ from chatbot.turns.abandoned import AbandonedOpenings
 from chatbot.turns.answering import answer
 from chatbot.turns.closing import EndedAnswer, abandon, remember_answer
 from chatbot.turns.opening import open_turn
-from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, prompts_json
-from chatbot.turns.state import Question, Turn, checkpoint, is_over, messages_json, passage_refs
+from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units
+from chatbot.turns.state import Question, Turn, messages_json, passage_refs
 from chatbot.turns.takeover import resume
 
 __all__ = [
@@ -16,14 +16,11 @@ __all__ = [
     "Turn",
     "abandon",
     "answer",
-    "checkpoint",
     "choice_prompts",
     "chosen_units",
-    "is_over",
     "messages_json",
     "open_turn",
     "passage_refs",
-    "prompts_json",
     "remember_answer",
     "resume",
 ]

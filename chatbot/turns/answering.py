@@ -51,9 +51,8 @@ from chatbot.records import AnswerResult, Choice
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
 from chatbot.turns.closing import finish
-from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, may_choose, prompts_json
-from chatbot.turns.state import Turn, basis, may_be_cached, may_not_answer, shown_in, sources, text_of, withdrawn
-from knowledge.bank import Bank
+from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, may_choose
+from chatbot.turns.state import Turn, basis, may_be_cached, messages_json, shown_in, sources, text_of
 from knowledge.profiles import AnswerMode
 
 log = structlog.get_logger(__name__)
@@ -85,15 +84,10 @@ class Answering:
         return cls(turn, live, services, result, progress_shown=shown & PROGRESS)
 
     @property
-    def bank(self) -> Bank:
-        """The customer's bank."""
-        return self.services.banks.of(self.turn.who.tenant)
-
-    @property
     def ranked_units(self) -> tuple[Candidate, ...]:
         """The units of the prompt's passages, the likeliest answer to the question first."""
         turn = self.turn
-        return rank(turn.question, turn.found.hits[: turn.prompt.passages], turn.language, turn.shown_before)
+        return rank(turn.question, turn.search.hits[: turn.prompt.passages], turn.language, turn.quoted_before)
 
     @property
     def model_chooses(self) -> bool:
@@ -103,10 +97,8 @@ class Answering:
 
     def checks(self) -> GroundingStream:
         """Return new grounding checks for a text that answers the turn."""
-        turn = self.turn
-        return GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=self.bank)
-
-    # --- deciding how it ends ----------------------------------------------------------------------------------------
+        turn, bank = self.turn, self.services.banks.of(self.turn.who.tenant)
+        return GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=bank)
 
     def decide(self, **fields: Any) -> None:
         """Set fields of the result."""
@@ -116,8 +108,6 @@ class Answering:
         """Record the degradation level and show its notice."""
         self.result = self.result.degraded_to(level)
         self.show([degradation_notice(level, self.turn.language)])
-
-    # --- emitting events ---------------------------------------------------------------------------------------------
 
     def show(self, events: Sequence[Event], *, output: bytes = b"") -> None:
         """Emit events, with the model output they come from."""
@@ -147,17 +137,15 @@ class Answering:
             case NotResumable():
                 self.notify_once(NoticeCode.NOT_RESUMABLE)
             case ModelDone():
-                reason = FinishReason(part.finish_reason)
-                self.decide(
-                    usage=part.usage, finish_reason=reason, models=part.models, unpaid_tokens=part.unpaid_tokens
-                )
+                self.decide(usage=part.usage, models=part.models, unpaid_tokens=part.unpaid_tokens)
+                self.decide(finish_reason=FinishReason(part.finish_reason))
                 if part.retried:
                     self.result = self.result.degraded_to(DegradationLevel.REPLICA)
 
     def show_canned_reply(self, reply: CannedReply) -> None:
         """Emit one of the bank's canned replies: without claims, so neither cited nor grounded."""
         follows = self.text_emitted or (not self.live.repeats and text_of(self.live.published))
-        text = canned_reply(reply, self.turn.language, self.bank)
+        text = canned_reply(reply, self.turn.language, self.services.banks.of(self.turn.who.tenant))
         self.show([Token(text=f"\n\n{text}" if follows else text)])
         missing = IndexUnavailable.code if reply is CannedReply.UNAVAILABLE else ""
         if reply is CannedReply.EMERGENCY and not self.services.withdrawals.readable():
@@ -176,18 +164,16 @@ class Answering:
         items = [
             RelatedPassage.of(n, passage, quote=quote)
             for n, passage in enumerate(turn.prompt_passages[:_MOST_RELATED], 1)
-            if (quote := nearest_unit(turn.found.query or turn.question, passage))
+            if (quote := nearest_unit(turn.search.query or turn.question, passage))
         ]
         if items:
             self.show([Related(items=tuple(items))])
 
-    # --- revocation --------------------------------------------------------------------------------------------------
-
     def revoked(self) -> bool:
         """Return whether an emergency stop or the withdrawal of a passage forbids the answer."""
         withdrawals, now = self.services.withdrawals, self.services.now()
-        is_withdrawn = any(withdrawn(hit.passage, withdrawals, now=now) for hit in self.turn.found.hits)
-        return is_withdrawn or may_not_answer(withdrawals, self.turn.who.tenant)
+        is_withdrawn = any(withdrawals.has_withdrawn(hit.passage, now=now) for hit in self.turn.search.hits)
+        return is_withdrawn or not withdrawals.may_answer(self.turn.who.tenant)
 
     @contextmanager
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
@@ -195,7 +181,7 @@ class Answering:
 
         Revocation is checked when the withdrawals change; the scope's deadline is when a passage's validity ends.
         """
-        ends = (hit.passage.visible_until for hit in self.turn.found.hits)
+        ends = (hit.passage.visible_until for hit in self.turn.search.hits)
         first_end = min((end for end in ends if end is not None), default=math.inf)
 
         def check() -> None:
@@ -238,7 +224,7 @@ async def speak(answering: Answering, place: Place) -> None:
             model=versions.model,
             prompt_version=versions.prompt,
             trace_id=turn.trace_id,
-            understood_as=turn.found.standalone,
+            understood_as=turn.search.standalone,
         )
         live.emit(accepted, *turn.notices, sources(turn))
         if turn.reply is not None:
@@ -265,16 +251,13 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
     def show_place(position: int, seconds: float) -> None:
         live.emit(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
-    unknown = await services.retrieval.unknown_share(turn.question, turn.found, tenant=turn.who.tenant)
-    evidence = answerability.evidence_of_search(turn.found.hits, unknown, turn.language, services.answerability())
+    unknown = await services.retrieval.unknown_share(turn.question, turn.search, tenant=turn.who.tenant)
+    evidence = answerability.evidence_of_search(turn.search.hits, unknown, turn.language, services.answerability())
     if live.output:  # the previous writer was certain
         evidence = Evidence.CERTAIN
     writes = turn.answer is AnswerMode.WRITTEN
     slot = services.admission.slot(
-        place,
-        prompt_tokens=turn.prompt.tokens,
-        answer_tokens=turn.reservation.answer_tokens,
-        on_wait=show_place,
+        place, prompt_tokens=turn.prompt.tokens, answer_tokens=turn.reservation.answer_tokens, on_wait=show_place
     )
     asks_model = evidence is None or (evidence is Evidence.CERTAIN and (writes or answering.model_chooses))
     async with slot if asks_model else nullcontext():
@@ -291,21 +274,19 @@ async def ask_for_evidence(answering: Answering, unknown: float, place: Place) -
     """Return the answerability, by retrieval and one probed token per passage."""
     turn, services = answering.turn, answering.services
     weights, score = services.answerability(), 0.0
-    probes: tuple[float, ...] = ()
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
             yes, _ = await probabilities(answering, place, probe, YES_OR_NO)
-            probes = (*probes, yes)
-            answering.decide(probes=probes)
-            score = answerability.score(turn.found.hits, probes, unknown, turn.language, weights)
-            if answerability.settled(score, weights):
+            answering.decide(probes=(*answering.result.probes, yes))
+            score = answerability.score(turn.search.hits, answering.result.probes, unknown, turn.language, weights)
+            if score >= weights.threshold or not weights.likeliest:  # the other passages would count nothing
                 break
-        span.set_attributes({"probe.yes": probes, "probe.unknown": unknown, "probe.score": score})
+        span.set_attributes({"probe.yes": answering.result.probes, "probe.unknown": unknown, "probe.score": score})
     return answerability.evidence(score, weights)
 
 
 async def probabilities(
-    answering: Answering, place: Place, prompt: Chat, choices: Choices, *, least_mass: float = 0.0
+    answering: Answering, place: Place, prompt: Chat, choices: Choices, least_mass: float = 0.0
 ) -> tuple[float, ...]:
     """Return the model's probability of each choice as the next token, and charge the prompt and the token."""
     shares = await answering.services.models.choice_probabilities(
@@ -333,8 +314,8 @@ async def quote_answer(answering: Answering, place: Place, *, certain: bool) -> 
         chosen = await choose(ranked[:CHOSEN_FROM], answering, place)
     else:
         chosen = ranked[: 2 if asks_two_things(turn.question) or is_close(ranked) else 1]
-    if all(unit.text in turn.shown_before for unit in chosen):  # a follow-up asks for more than the previous answer
-        chosen += tuple(unit for unit in ranked if unit.text not in turn.shown_before)[:1]
+    if all(unit.text in turn.quoted_before for unit in chosen):  # a follow-up asks for more than the previous answer
+        chosen += tuple(unit for unit in ranked if unit.text not in turn.quoted_before)[:1]
     answering.show_quotes(introduced(chosen, turn.prompt_passages, turn.language, certain=certain).events)
 
 
@@ -347,14 +328,11 @@ async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Pla
     numbers = number_choices(len(ranked))
     with tracer.start_as_current_span("choose"):
         try:
-            choices = [
-                await probabilities(answering, place, prompt, numbers, least_mass=LEAST_CHOICE_MASS)
-                for prompt in prompts
-            ]
+            choices = [await probabilities(answering, place, prompt, numbers, LEAST_CHOICE_MASS) for prompt in prompts]
         except (ModelUnavailable, Overloaded, TooLarge) as exc:
             log.warning("choice_skipped", answer_id=turn.answer_id, error=exc.code)
             return ranked[:2]
-    answering.decide(choice=Choice(prompts_json(prompts), choices[0]))
+    answering.decide(choice=Choice(messages_json(*prompts), choices[0]))
     return chosen_units(ranked, choices)
 
 
@@ -423,7 +401,7 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     cached = await services.answer_cache.find(basis(turn, services.versions)) if may_be_cached(turn) else None
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
-    elif cached is not None and services.models.counter.count(cached.text) <= turn.max_answer_tokens:
+    elif cached is not None and services.models.counter.count(cached.text) <= turn.sampling.max_tokens:
         answering.degrade(DegradationLevel.CACHED)
         answering.show([Token(text=cached.text), *cached.citations])
         answering.decide(finish_reason=FinishReason.STOP, grounded=True, cached_answer_id=cached.answer_id)

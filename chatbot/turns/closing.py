@@ -1,8 +1,4 @@
-"""The end of every answer: `finish` settles and records it, and then emits the final event.
-
-It runs once, shielded. The final event comes last, so that a client that reads the history right after it finds the
-answer there.
-"""
+"""The end of every answer: `finish` settles and records it, once and shielded, and then emits the final event."""
 
 import time
 from dataclasses import dataclass
@@ -59,7 +55,8 @@ async def finish(
 ) -> None:
     """Settle, write the history, close the audit record, run the hooks, and then emit the final event.
 
-    Does nothing if another replica writes the answer. `first_token_at` is monotonic time in seconds.
+    A client that reads the history right after the final event finds the answer there. Does nothing if another replica
+    writes the answer. `first_token_at` is monotonic time in seconds.
     """
     with anyio.CancelScope(shield=True):
         if not await live.confirm_ownership(msgspec.msgpack.encode(result)):
@@ -90,7 +87,7 @@ async def remember_answer(ended: EndedAnswer, services: Services) -> None:
     The question was appended before; it is appended again because Redis may have lost it in a failover.
     """
     turn, now = ended.turn, services.now()
-    if turn.kept:
+    if turn.in_history:
         messages = [question_message(turn), answer_message(ended, at=now)]
         append = partial(services.history.append, turn.who.customer_id, turn.conversation_id, messages, now=now)
         await services.deferred.write("history", append)
@@ -131,14 +128,9 @@ def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Servic
 
 def audit_closed(ended: EndedAnswer, *, model_text: str, at: float) -> AuditClosed:
     """Return the closing audit record; `model_text` is the model's answer before the checks."""
-    turn = ended.turn
+    turn, result = ended.turn, ended.result
     return AuditClosed(
-        answer_id=turn.answer_id,
-        tenant=turn.who.tenant,
-        result=ended.result,
-        at=at,
-        text=ended.text,
-        model_text=model_text,
+        answer_id=turn.answer_id, tenant=turn.who.tenant, result=result, at=at, text=ended.text, model_text=model_text
     )
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from uuid import uuid4
 
 import anyio
@@ -17,6 +16,7 @@ from chatbot.conversations import Conversation, HistoryMessage, StoredMessage, p
 from chatbot.errors import IndexUnavailable, NotFound, StoreUnavailable, Unprocessable
 from chatbot.events import NoticeCode
 from chatbot.limits import Caller
+from chatbot.models import Sampling
 from chatbot.notices import notice
 from chatbot.questions import CannedReply, Verdict
 from chatbot.retrieval import SearchResult
@@ -24,7 +24,7 @@ from chatbot.screener import Screening
 from chatbot.services import Services
 from chatbot.streams import AnswerId
 from chatbot.turns.closing import abandon
-from chatbot.turns.state import Question, Turn, is_over, may_not_answer, messages_json, question_message
+from chatbot.turns.state import Question, Turn, messages_json, question_message
 from knowledge.access import Access
 from knowledge.identity import CustomerId, Principal
 from knowledge.passage import language_in
@@ -32,9 +32,6 @@ from knowledge.profiles import AnswerMode
 from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
-
-_CHARACTERS_PER_TOKEN = 20
-"""More than a token of text has: what is read beyond the prompt's window takes the place of messages left out."""
 
 
 async def open_turn(question: Question, who: Principal, services: Services) -> Turn:
@@ -51,7 +48,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     bank = services.banks.of(who.tenant)
     screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
     screened = screening.question
-    branch = branch_of(conversation, question)
+    branch = branch_of(question, conversation.messages)
     repeated = repeatable(
         branch, lambda passage: services.withdrawals.withdrawn(who.tenant, passage.document_id, passage.version)
     )
@@ -71,39 +68,40 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     if canned_reply is None:
         counted = await services.models.counted(prompt.answer, conversation_id=conversation.id)
         prompt = replace(prompt, tokens=counted.tokens)
-    max_answer_tokens = settings.answer_tokens(question.max_answer_tokens)
-    thinking_tokens = settings.thinking_tokens if services.models.think else 0
+    sampling = Sampling(
+        max_tokens=settings.answer_tokens(question.max_answer_tokens),
+        thinking_tokens=settings.thinking_tokens if services.models.think else 0,
+        temperature=settings.again_temperature if question.id else settings.temperature,
+    )
+    most_tokens = sampling.max_tokens + sampling.thinking_tokens
     reservation = await services.ledger.reserve(
         caller,
         prompt_tokens=0 if canned_reply else prompt.tokens,
-        answer_tokens=await services.ledger.expected_answer_tokens(who.tenant, max_answer_tokens + thinking_tokens),
+        answer_tokens=await services.ledger.expected_answer_tokens(who.tenant, most_tokens),
         lease_seconds=settings.longest_answer,
     )
-    asked_at = next((message.at for message in conversation.messages if message.id == question.id), services.now())
     turn = Turn(
         answer_id=AnswerId(uuid4().hex),
         question_id=question.id or uuid4().hex,
         conversation_id=conversation.id,
         parent_id=branch[-1].id if branch else None,
-        asked_at=asked_at,
+        asked_at=next((m.at for m in conversation.messages if m.id == question.id), services.now()),
         who=who,
         screened=screened,
         language=language,
-        found=result,
+        search=result,
         prompt=prompt,
         reply=canned_reply,
         reservation=reservation,
-        max_answer_tokens=max_answer_tokens,
-        thinking_tokens=thinking_tokens,
-        temperature=settings.again_temperature if question.id else settings.temperature,
+        sampling=sampling,
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
         is_first=not earlier and question.id is None,
-        brought=len(screening.earlier),
+        client_messages=len(screening.earlier),
         context=tuple(message.id for message in repeated if message in in_prompt),
         answer=question.answer or settings.answer or AnswerMode.QUOTE,
-        shown_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
+        quoted_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
     )
     try:
         return await record_opening(turn, services)
@@ -119,42 +117,38 @@ async def load_conversation(question: Question, owner: CustomerId, services: Ser
     Of a long conversation only as much is read as fits into the prompt.
 
     Raises:
-        NotFound: the conversation does not exist, or belongs to another customer.
+        NotFound: the conversation or its message does not exist, or belongs to another customer.
         RateLimited, Overloaded: the customer has read too much, or too much is read at once.
     """
     conversation_id, now = question.conversation_id, services.now()
     if conversation_id is None:
         return Conversation.new(services.conversation_ids.new(owner, now=now), now=now)
-    enough = partial(holds_branch, question, characters=_CHARACTERS_PER_TOKEN * services.settings.history_tokens)
+
+    def enough(messages: Sequence[StoredMessage]) -> bool:
+        characters = sum(len(message.text) for message in branch_of(question, messages))
+        return characters >= 20 * services.settings.history_tokens  # more than a token has: some messages are left out
+
     try:
         if services.conversation_ids.may_begin(owner, conversation_id, now=now):  # its first question was not kept
-            return await services.history.load_or_begin(owner, conversation_id, now=now, enough=enough)
-        return await services.history.load(owner, conversation_id, enough=enough)
+            conversation = await services.history.load_or_begin(owner, conversation_id, now=now, enough=enough)
+        else:
+            conversation = await services.history.load(owner, conversation_id, enough=enough)
     except StoreUnavailable:
         return Conversation.new(conversation_id, now=now)
+    # Of a question that is answered again nothing older need be kept, nor of a conversation whose start was not.
+    parent_missing = question.parent_id is not None and not branch_of(question, conversation.messages)
+    if parent_missing and question.id is None and conversation.messages:
+        raise NotFound("the conversation has no such message")
+    return conversation
 
 
-def holds_branch(question: Question, messages: Sequence[StoredMessage], *, characters: int) -> bool:
-    """Return whether the messages contain at least `characters` of the question's branch."""
-    parent_id = question.parent_id or next((m.id for m in reversed(messages) if m.role == "assistant"), None)
-    return sum(len(message.text) for message in path_to(messages, parent_id)) >= characters
-
-
-def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMessage, ...]:
-    """Return the question's branch: the messages up to its parent, or to the newest answer.
+def branch_of(question: Question, messages: Sequence[StoredMessage]) -> tuple[StoredMessage, ...]:
+    """Return the messages up to the question's parent, or to the newest answer.
 
     A question whose answer is still running is not a parent: a question asked during it starts another branch.
-
-    Raises:
-        NotFound: the conversation has no such parent.
     """
-    answers = [message.id for message in conversation.messages if message.role == "assistant"]
-    newest = answers[-1] if answers and question.id is None else None
-    branch = path_to(conversation.messages, question.parent_id or newest)
-    asked_before = question.id is not None or not conversation.messages  # then nothing older need be kept
-    if question.parent_id is not None and not branch and not asked_before:
-        raise NotFound("the conversation has no such message")
-    return branch
+    newest = next((message.id for message in reversed(messages) if message.role == "assistant"), None)
+    return path_to(messages, question.parent_id or (newest if question.id is None else None))
 
 
 async def retrieve(
@@ -163,7 +157,7 @@ async def retrieve(
     """Return the passages that the caller may read, or the canned reply to give instead of an answer."""
     now, withdrawals, screened = services.now(), services.withdrawals, screening.question
     nothing = SearchResult(hits=(), as_of=now)
-    if may_not_answer(withdrawals, who.tenant):
+    if not withdrawals.may_answer(who.tenant):
         return nothing, CannedReply.EMERGENCY
     if screened.verdict is not Verdict.OK:
         return nothing, CannedReply(screened.verdict)
@@ -181,7 +175,7 @@ async def retrieve(
         log.warning("index_unavailable")
         return nothing, CannedReply.UNAVAILABLE
     # The index, or a node that was down, may apply an end later than the withdrawals table.
-    hits = tuple(hit for hit in result.hits if not is_over(hit.passage, withdrawals, now=services.now()))
+    hits = tuple(hit for hit in result.hits if not withdrawals.is_over(hit.passage, now=services.now()))
     result = msgspec.structs.replace(result, hits=hits)
     if answerability.nothing_near(hits, services.answerability()):
         return result, CannedReply.CANNOT_VERIFY
@@ -218,12 +212,12 @@ def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
         sub=turn.who.sub,
         conversation_id=turn.conversation_id,
         question=turn.screened.text,
-        passages=tuple((h.passage.document_id, h.passage.version, h.passage.n) for h in turn.found.hits),
+        passages=tuple((h.passage.document_id, h.passage.version, h.passage.n) for h in turn.search.hits),
         groups=tuple(sorted(turn.who.groups)),
-        as_of=turn.found.as_of,
+        as_of=turn.search.as_of,
         model=versions.model,
         prompt_version=versions.prompt,
-        index_version=turn.found.collection or versions.index,
+        index_version=turn.search.collection or versions.index,
         embedder=versions.embedder,
         sampling=msgspec.json.encode(turn.sampling).decode(),
         grounding=turn.answer,
@@ -231,8 +225,8 @@ def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
         question_id=turn.question_id,
         parent_id=turn.parent_id,
         history=history,
-        brought=min(history, turn.brought),
+        brought=min(history, turn.client_messages),
         canned_reply=turn.reply or "",
-        passage_hashes=tuple(passage_hash(h.passage) for h in turn.found.hits),
+        passage_hashes=tuple(passage_hash(h.passage) for h in turn.search.hits),
         prompts=tuple(map(messages_json, (turn.prompt.answer, *turn.prompt.probes))),
     )

@@ -11,7 +11,6 @@ from typing import Final
 from chatbot.chat import Chat, Message
 from chatbot.prompt import PromptBuilder
 from chatbot.quotes import Candidate, posterior
-from chatbot.turns.state import messages_json
 from knowledge.passage import Language, Passage
 
 CHOSEN_FROM: Final = 3
@@ -47,16 +46,10 @@ def choice_prompts(
     before: Sequence[Message],
     passages: Sequence[Passage],
     language: Language,
-) -> tuple[Chat, Chat]:
+) -> tuple[Chat, ...]:
     """Return the prompts that ask for the number of a unit, in the order of the ranking and in the opposite one."""
     excerpts = [replace(passages[unit.n - 1], text=unit.text[:_LONGEST_EXCERPT]) for unit in ranked]
-    first, second = (
+    return tuple(
         prompts.repair(question, before=before, excerpts=ordered, language=language)
         for ordered in (excerpts, excerpts[::-1])
     )
-    return first, second
-
-
-def prompts_json(prompts: Sequence[Chat]) -> str:
-    """Return the messages of a choice's prompts as the audit hashes them."""
-    return "".join(map(messages_json, prompts))

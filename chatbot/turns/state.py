@@ -30,32 +30,13 @@ from chatbot.streams import AnswerId
 from knowledge.identity import Principal
 from knowledge.passage import Language, Passage
 from knowledge.profiles import AnswerMode
-from knowledge.withdrawals import Withdrawals
-
-
-def may_not_answer(withdrawals: Withdrawals, tenant: str) -> bool:
-    """Return whether an emergency stop holds for the tenant, or the withdrawals were read too long ago to rely on."""
-    return withdrawals.stopped(tenant) or not withdrawals.readable()
-
-
-def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
-    """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
-    return withdrawals.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.has_ended(now)
-
-
-def is_over(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
-    """Return whether a passage may no longer be shown: withdrawn, ended or replaced at `now`."""
-    return withdrawn(passage, withdrawals, now=now) or withdrawals.has_ended(
-        passage.tenant, passage.document_id, passage.version, now=now
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A customer's question and its place in a conversation; `id` is set where the question is answered again.
 
-    `earlier` are the messages that an OpenAI client sent along; no conversation keeps them. `max_answer_tokens` and
-    `answer` are what the caller asks for, if anything.
+    `earlier` are the messages that an OpenAI client sent along; no conversation stores them.
     """
 
     text: str
@@ -69,10 +50,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """An opened turn: everything that was decided before the first byte.
-
-    The names of the fields stand in checkpoints, which a process of another release may read.
-    """
+    """Everything that was decided before the first byte; a checkpoint stores it for a successor."""
 
     answer_id: AnswerId
     question_id: str
@@ -83,51 +61,41 @@ class Turn:
     who: Principal
     screened: ScreenedQuestion
     language: Language
-    found: SearchResult
+    search: SearchResult
     prompt: Prompt
     reply: CannedReply | None
     """The bank's own text that is shown instead of asking the model."""
     reservation: Reservation
-    max_answer_tokens: int
-    temperature: float
+    sampling: Sampling
     notices: tuple[Notice, ...]
     trace_id: str
     opened_at: float
     """Seconds on the monotonic clock of the process that answers."""
     is_first: bool = False
     """Whether no message precedes the question and it is answered for the first time."""
-    brought: int = 0
-    """The number of messages that the client sent along: untrusted, and not kept."""
+    client_messages: int = 0
+    """The number of messages that the client sent along: untrusted, and not stored."""
     context: tuple[str, ...] = ()
     """The ids of the earlier messages in the prompt, without those that the client sent along."""
-    thinking_tokens: int = 0
-    """How many tokens a reasoning model may think, beside the answer; 0 where none is asked."""
     answer: AnswerMode = AnswerMode.QUOTE
     """Whether the answer quotes the bank or is written by the model."""
-    shown_before: tuple[str, ...] = ()
+    quoted_before: tuple[str, ...] = ()
     """The units cited by the previous answer: a follow-up asks for others."""
 
     @property
     def question(self) -> str:
         """The question that search, model and checks are asked: as it is understood alone where that is known."""
-        return self.found.standalone or self.screened.text
+        return self.search.standalone or self.screened.text
 
     @property
-    def sampling(self) -> Sampling:
-        """The sampling parameters of the answer."""
-        return Sampling(
-            max_tokens=self.max_answer_tokens, thinking_tokens=self.thinking_tokens, temperature=self.temperature
-        )
-
-    @property
-    def kept(self) -> bool:
-        """Whether the history has the question; its customer is told where it has not."""
+    def in_history(self) -> bool:
+        """Whether the history has the question; a notice says so where it has not."""
         return all(notice.code is not NoticeCode.HISTORY_UNAVAILABLE for notice in self.notices)
 
     @property
     def prompt_passages(self) -> tuple[Passage, ...]:
         """The passages in the answer's prompt, in the order of their numbers there."""
-        return tuple(hit.passage for hit in self.found.hits[: self.prompt.passages])
+        return tuple(hit.passage for hit in self.search.hits[: self.prompt.passages])
 
 
 def text_of(events: Sequence[Event]) -> str:
@@ -145,19 +113,14 @@ def shown_in(turn: Turn, published: Sequence[Event]) -> tuple[Event, ...]:
     )
 
 
-def checkpoint(turn: Turn) -> bytes:
-    """Return the turn as a successor reads it, as MessagePack."""
-    return msgspec.msgpack.encode(turn)
-
-
-def messages_json(chat: Chat) -> str:
-    """Return the messages of a prompt as the audit hashes them."""
-    return msgspec.json.encode(chat.messages).decode()
+def messages_json(*prompts: Chat) -> str:
+    """Return the messages of prompts as the audit hashes them."""
+    return "".join(msgspec.json.encode(prompt.messages).decode() for prompt in prompts)
 
 
 def sources(turn: Turn) -> Sources:
     """Return the passages of the answer's prompt with their numbers there; none where a canned reply is shown."""
-    hits = turn.found.hits[: turn.prompt.passages] if turn.reply is None else ()
+    hits = turn.search.hits[: turn.prompt.passages] if turn.reply is None else ()
     return Sources(
         items=tuple(
             Source.of(n, hit.passage, effective_from=hit.passage.effective_from, score=round(hit.score, 4))
@@ -202,5 +165,5 @@ def question_message(turn: Turn) -> StoredMessage:
         answered_by=turn.answer_id,
         refused=turn.reply if turn.reply in OF_THE_QUESTION else "",
         context=turn.context,
-        standalone=turn.found.standalone,
+        standalone=turn.search.standalone,
     )

@@ -35,7 +35,7 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
         log.exception("frame_unreadable", answer_id=taken.answer_id)
         live.emit(failed(ChatError()))  # its reservation stays charged, and its audit record open
         return
-    turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.found.as_of))
+    turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.search.as_of))
     if decided := outcome_of(taken):
         await finish(turn, live, decided, services)
         return

@@ -333,7 +333,7 @@ class Recorder:
             )
             probabilities.append(yes)
             score = answerability.score(result.hits, probabilities, unknown, language, weights)
-            if answerability.settled(score, weights):
+            if score >= weights.threshold or not weights.likeliest:
                 return probabilities, score >= weights.threshold
         return probabilities, False
 

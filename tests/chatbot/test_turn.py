@@ -180,7 +180,7 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
     history = History(redis, breaker, HistorySettings())
     breaker.is_late = True
     turn = await open_turn(bank.question(), bank.who, bank.but(history=history))
-    assert turn.kept
+    assert turn.in_history
     await breaker.deliver()
     await remember_answer(EndedAnswer(turn, AnswerResult()), bank.but(history=history))
     kept = await history.load(bank.who.customer_id, turn.conversation_id)
@@ -194,7 +194,7 @@ async def test_a_question_that_was_not_sent_to_redis_is_not_kept_and_its_custome
     with pytest.raises(StoreUnavailable):
         await breaker.call(nowhere.ping)
     turn = await open_turn(bank.question(), bank.who, bank.but(history=History(nowhere, breaker, HistorySettings())))
-    assert not turn.kept
+    assert not turn.in_history
 
 
 async def test_the_model_reads_the_name_of_the_customer_s_bank_and_nothing_of_another(
@@ -212,15 +212,15 @@ async def test_the_model_reads_the_name_of_the_customer_s_bank_and_nothing_of_an
 async def test_no_caller_gets_a_longer_answer_than_the_bank_allows(bank: Bank) -> None:
     services = bank.but(settings=TurnSettings(max_answer_tokens=30, most_answer_tokens=50))
     turn = await open_turn(bank.question(), bank.who, services)
-    assert (turn.max_answer_tokens, turn.reservation.answer_tokens) == (50, 50)
+    assert (turn.sampling.max_tokens, turn.reservation.answer_tokens) == (50, 50)
 
 
 async def test_a_withdrawn_passage_is_not_used_although_the_index_still_finds_it(bank: Bank) -> None:
     before = await open_turn(bank.question(), bank.who, bank.services)
-    assert {hit.passage.document_id for hit in before.found.hits} == {"deposit", "fees"}
+    assert {hit.passage.document_id for hit in before.search.hits} == {"deposit", "fees"}
     await bank.withdraw_deposit()
     after = await open_turn(bank.question(), bank.who, bank.services)
-    assert {hit.passage.document_id for hit in after.found.hits} == {"fees"}
+    assert {hit.passage.document_id for hit in after.search.hits} == {"fees"}
     assert (before.prompt.passages, after.prompt.passages) == (2, 1)
 
 

@@ -25,7 +25,7 @@ from chatbot.conversations import Conversation, Feedback, History
 from chatbot.errors import IndexUnavailable, NotFound, StillRunning
 from chatbot.events import PassageRef
 from chatbot.streams import AnswerId, AnswerLog
-from chatbot.turns import Question, is_over
+from chatbot.turns import Question
 from knowledge.access import Access
 from knowledge.identity import Principal
 from knowledge.index import IndexUnavailable as IndexAway
@@ -78,7 +78,7 @@ async def source(
         passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
     except IndexAway as exc:
         raise IndexUnavailable from exc
-    if passage is None or is_over(passage, services.withdrawals, now=access.as_of):
+    if passage is None or services.withdrawals.is_over(passage, now=access.as_of):
         raise NotFound("the bank has withdrawn this document")
     return SourceText(
         n=n,

@@ -40,7 +40,7 @@ from chatbot.events import (
 from chatbot.reads import Reads
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer, LogOpening, Readers, StartedAnswer
-from chatbot.turns import Question, abandon, answer, checkpoint, open_turn, passage_refs
+from chatbot.turns import Question, abandon, answer, open_turn, passage_refs
 from knowledge.identity import Principal
 from knowledge.passage import language_of
 from knowledge.profiles import AnswerMode
@@ -121,7 +121,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Start
         live = LiveAnswer(turn.answer_id, who)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
             work = partial(answer, turn, place=place, services=services)
-            opening = LogOpening(turn.conversation_id, passage_refs(turn), checkpoint(turn))
+            opening = LogOpening(turn.conversation_id, passage_refs(turn), msgspec.msgpack.encode(turn))
             try:
                 await services.answers.writers.start(live, work, opening)
             except BaseException:

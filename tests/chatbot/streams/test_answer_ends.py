@@ -56,7 +56,7 @@ from chatbot.streams import (
     LogOpening,
 )
 from chatbot.tokens import TokenCounter
-from chatbot.turns import Turn, answer, checkpoint, resume
+from chatbot.turns import Turn, answer, resume
 from evals.sample_bank import sample_banks
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
@@ -87,13 +87,13 @@ class Withdrawals:
     known_for: float = math.inf
     known: bool = True
 
-    def stopped(self, tenant: str) -> bool:  # noqa: ARG002  every tenant answers
-        return False
-
     def readable(self) -> bool:
         return self.known
 
-    def withdrawn(self, *_: object) -> bool:
+    def may_answer(self, tenant: str) -> bool:  # noqa: ARG002  every tenant answers
+        return self.known
+
+    def has_withdrawn(self, *_: object, now: float) -> bool:  # noqa: ARG002
         return False
 
     @contextmanager
@@ -225,7 +225,7 @@ async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | 
     live = LiveAnswer(turn.answer_id, turn.who)
     registry = answers_of(answer_log, tasks, AnswerSettings())
     work = partial(answer, turn, place=services.admission.enter(turn.who), services=services)
-    await registry.writers.start(live, work, LogOpening("c", checkpoint=checkpoint(turn)))
+    await registry.writers.start(live, work, LogOpening("c", checkpoint=msgspec.msgpack.encode(turn)))
     return Asked(registry, turn.who, turn.answer_id)
 
 
@@ -240,7 +240,9 @@ async def taken_over(
 ) -> Asked:
     """Have the turn continued by a process of its own, after what a dead one has logged."""
     turn = turn or asked_turn()
-    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=checkpoint(turn)))
+    await answer_log.open(
+        turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=msgspec.msgpack.encode(turn))
+    )
     await answer_log.append(turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, output=output), epoch=1)
     await answer_log.give_up({turn.answer_id: (turn.who.tenant, 1)})
     registry = answers_of(answer_log, tasks, AnswerSettings())
@@ -359,9 +361,9 @@ async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_mo
 ) -> None:
     turn, bank = asked_turn(), Silent()
     if ends == "a passage":
-        first, *others = turn.found.hits
+        first, *others = turn.search.hits
         ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
-        turn = replace(turn, found=msgspec.structs.replace(turn.found, hits=(ending, *others)))
+        turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=(ending, *others)))
     else:
         bank.withdrawals.known_for = 0.3
     events = await (await ask(bank, answer_log, tasks, turn)).events()
@@ -386,7 +388,9 @@ async def test_a_canned_reply_that_the_log_has_is_said_once(
 async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
     bank, turn = Bank(), asked_turn()
-    await answer_log.open(turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=checkpoint(turn)))
+    await answer_log.open(
+        turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=msgspec.msgpack.encode(turn))
+    )
     decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
     append = log_append(first=1, events=BEGUN, outcome=decided)
     await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
@@ -431,7 +435,7 @@ async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wante
 ) -> None:
     turn = replace(asked_turn(), reply=reply)
     if not quotable:
-        turn = replace(turn, found=msgspec.structs.replace(turn.found, hits=()))
+        turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=()))
     bank = Bank(model=model, withdrawals=Withdrawals(known=readable))
     events = await (await ask(bank, answer_log, tasks, turn)).events()
     assert isinstance(events[-1], Done)
@@ -552,7 +556,7 @@ async def test_no_character_of_thinking_is_shown_kept_or_logged_wherever_it_is_c
     caplog.set_level("DEBUG")
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    turn = replace(asked_turn(), thinking_tokens=100, temperature=0.0)
+    turn = replace(asked_turn(), sampling=Sampling(max_tokens=400, thinking_tokens=100))
     behaviour = Behaviour(thinking=THINKING, sentences=1, template=template, marked=marked, parses=parses, probe=0.99)
     async with serve([behaviour] * 2, tracer=provider.get_tracer("endpoints")) as served:
         thinker = Thinker(served, turn, answer_log, redis, spans, caplog)
