@@ -26,35 +26,24 @@ def choice_probabilities(
     begins any of them, or where they have less probability than `least_mass` together. A token that begins several
     choices (a byte that two Korean syllables share) counts for none.
     """
-    folded = [_folded(spellings) for spellings in choices]
-    masses = [0.0] * len(folded)
+    spellings = [[spelling.lower().encode() for spelling in choice] for choice in choices]
+    masses = [0.0] * len(choices)
     for token, logprob in logprobs:
         text = token.lstrip(b" \n\r\t").lower()
-        matching = [n for n, spellings in enumerate(folded) if _begins(text, spellings)]
+        matching = [n for n, known in enumerate(spellings) if any(_begins(text, spelling) for spelling in known)]
         if len(matching) == 1:
             masses[matching[0]] += math.exp(logprob)
     total = sum(masses)
-    return tuple(mass / total if total > 0 and total >= least_mass else 1 / len(folded) for mass in masses)
+    return tuple(mass / total if total > 0 and total >= least_mass else 1 / len(choices) for mass in masses)
 
 
-def _folded(spellings: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple(spelling.lower().encode() for spelling in spellings)
-
-
-def _begins(token: bytes, spellings: tuple[bytes, ...]) -> bool:
-    """Whether the token is the beginning of a spelling, or a whole spelling that does not go on as another word."""
-    return bool(token) and any(
-        spelling.startswith(token) or (token.startswith(spelling) and _ends_within(token, spelling))
-        for spelling in spellings
-    )
-
-
-def _ends_within(token: bytes, spelling: bytes) -> bool:
-    """Whether the word ends within the token: true of "예.", false of "예금" (a deposit), true of "아니라".
+def _begins(token: bytes, spelling: bytes) -> bool:
+    """Whether the token begins the word, or ends it and no other: "예." does, "예금" (a deposit) and "" do not.
 
     A Korean word of two syllables takes endings (아니+오, 아니+요); one of a single syllable is too short to tell.
     """
+    if not token.startswith(spelling):
+        return bool(token) and spelling.startswith(token)
     following = token[len(spelling) :].decode("utf-8", errors="replace")[:1]
-    return not (following.isalnum() or following == "\N{REPLACEMENT CHARACTER}") or (
-        len(spelling) >= 6 and spelling >= "가".encode()
-    )
+    is_korean_word = len(spelling) >= 6 and spelling >= "가".encode()
+    return is_korean_word or not (following.isalnum() or following == "\N{REPLACEMENT CHARACTER}")
