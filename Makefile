@@ -6,7 +6,6 @@ PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 N ?= 50
 SEED ?= 1
-SHARD ?= 1/1
 MINUTES ?= 30
 # Test files side by side. Those that start two vLLM come before the others: memory for both, and no start beside a test
 # of time.
@@ -14,9 +13,9 @@ WORKERS ?= 4
 # What `make check` runs; `make test CHECKED=1` leaves it out, where a check runs beside it (.ci/run).
 HOUSE_TESTS := tests/test_architecture.py tests/test_docs.py tests/golden
 # Programs in Python without a suffix; ruff's extend-include has the same.
-SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/release_notes scripts/site
+SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/release_digests scripts/release_notes
 
-.PHONY: help setup run test test-fast test-qdrant check fix faults chaos mutants evals gates bench charts pages docs lock samples clean
+.PHONY: help setup run test test-fast test-qdrant check fix faults chaos mutants evals gates bench charts pages docs lock clean
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -60,19 +59,21 @@ fix: ## Format, and fix what lint can fix
 	@.venv/bin/ruff format -q .
 	@.venv/bin/ruff check -q --fix .
 
-faults: setup ## Inject every fault that can be survived, N times each (N=50; SHARD=2/3: a part); goes on where it was broken off
+# A test that is `fresh` leaves what its module set up in another state: each of its rounds has a process of its own.
+faults: setup ## Inject every fault that can be survived, N times each (N=50), and print how often each test passed
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small
-	@$(PY) scripts/faults.py $(N) --shard $(SHARD)
+	@failed=0; $(PY) -m pytest -q -m '(faults or long) and not fresh' --patience 1 --faults $(N) || failed=1; \
+	  for n in $$(seq $(N)); do $(PY) -m pytest -q -m '(faults or long) and fresh' --patience 1 || failed=1; done; exit $$failed
 
 chaos: setup ## Break everything at random for MINUTES=30 under 30 customers (SEED=1), and count what they read that is not kept as they read it
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small
 	@exec $(PY) -m tests.e2e.chaos --minutes $(MINUTES) --seed $(SEED)
 
-mutants: setup ## Change N places of the code at random (SEED=1) and print the changes that no test notices; fails below 90 % noticed; goes on where it was broken off
+mutants: setup ## Change N places of the code at random (SEED=1) and print the changes that no test notices; fails below 90 % noticed
 	@scripts/test_parts
-	@$(PY) -m scripts.mutants $(N) --seed $(SEED)
+	@$(PY) scripts/mutants.py $(N) --seed $(SEED)
 
 evals: setup ## Score retrieval and answers on the golden set with the cpu profile; fails below the gates
 	@.venv/bin/llm-server fetch e5-small cpu
@@ -83,11 +84,9 @@ gates: ## Hold retrieval (real weights) and recorded answers against their gates
 	@.venv/bin/llm-server fetch e5-small
 	@.venv/bin/evals gate
 
-bench: setup ## Measure first token and memory against vLLM asked directly, ingestion beside others', the index by its size, and three times the load
+bench: setup ## Measure first token and memory against vLLM asked directly, and three times the load
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@scripts/peers
-	@failed=0; $(PY) -m evals.performance.bench || failed=$$?; $(PY) -m evals.performance.ingestion .venv/peers/bin/python || failed=$$?; \
-	  $(PY) -m evals.performance.passages || failed=$$?; $(PY) -m evals.performance.floods || failed=$$?; $(PY) -m evals.performance.load && exit $$failed
+	@failed=0; $(PY) -m evals.performance.bench || failed=$$?; $(PY) -m evals.performance.load && exit $$failed
 
 attacks: setup ## Attack the whole product over a model that obeys everything (garak), and both APIs (schemathesis); 1 above a bound
 	@scripts/attack_parts
@@ -103,18 +102,14 @@ pages: ## Write docs/api.md, docs/settings.md and docs/metrics.md from the code
 	@scripts/setup --no-llm
 	@$(PY) -m tests.golden.pages
 
-docs: ## Build the documentation site into .data/docs; a dead link or a page outside its order fails (REPOSITORY_URL: where links to code lead)
+docs: ## Build the documentation site of docs/ into .data/docs; a dead anchor fails
 	@scripts/setup --no-llm
 	@scripts/doc_parts
-	@scripts/site .data/site $(REPOSITORY_URL)
-	@cp .venv/docs/mermaid.min.js .data/site/pages/
-	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .data/site/mkdocs.yml --site-dir $(CURDIR)/.data/docs
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --site-dir .data/docs
+	@cp .venv/docs/mermaid.min.js .data/docs/
 
 lock: ## Compile requirements/*.lock from requirements/*.in
 	@scripts/lock
-
-samples: setup ## Build the sample PDF and DOCX files from their sources
-	@$(PY) scripts/samples/build.py
 
 clean: ## Remove environments and local data (weights in the cache stay)
 	@rm -rf .venv .venv-llm .data

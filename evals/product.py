@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -144,10 +144,8 @@ def _run_model_server(
 
 
 @contextmanager
-def run_product(
-    spec: ProductSpec, model: RunningModel, *, module: str = "chatbot", **settings: str
-) -> Iterator[RunningProduct]:
-    """Run Redis and the chat API (of a module) on the data folder while the block runs; `settings` are its environment.
+def run_product(spec: ProductSpec, model: RunningModel, **settings: str) -> Iterator[RunningProduct]:
+    """Run Redis and the chat API on the data folder while the block runs; `settings` are its environment.
 
     Raises:
         ProductNotStarted: Redis or the chat API did not start.
@@ -156,15 +154,15 @@ def run_product(
     with run_redis(spec.data, spec.environment) as (redis_url, redis_pid):
         signer = LocalSigner(private.read_text("ascii"))
         alone = RunningProduct(url="", redis_url=redis_url, signer=signer, pids={"redis": redis_pid})
-        with run_replica(spec, model, alone, module=module, **settings) as product:
+        with run_replica(spec, model, alone, **settings) as product:
             yield product
 
 
 @contextmanager
 def run_replica(
-    spec: ProductSpec, model: RunningModel, beside: RunningProduct, *, module: str = "chatbot", **settings: str
+    spec: ProductSpec, model: RunningModel, beside: RunningProduct, **settings: str
 ) -> Iterator[RunningProduct]:
-    """Run a chat API (of a module) on the data folder while the block runs, on the Redis of another product.
+    """Run a chat API on the data folder while the block runs, on the Redis of another product.
 
     Raises:
         ProductNotStarted: the chat API did not start.
@@ -186,7 +184,7 @@ def run_replica(
         **({} if "AUTH__JWKS_URL" in settings else {"AUTH__PUBLIC_KEY_FILE": str(public)}),
         **settings,
     }
-    command = [sys.executable, "-m", module, "serve"]
+    command = [sys.executable, "-m", "chatbot", "serve"]
     with run_process(command, log=log, environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers_200(f"{url}/readyz"), process, log=log)
@@ -272,25 +270,12 @@ def free_port() -> int:
 
 def resident_bytes(pid: int) -> int:
     """Return the memory of a process and its descendants; shared pages count once (proportional set size)."""
-    parents = {int(folder.name): _parent(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
-    tree = {pid}
-    while children := {process for process, parent in parents.items() if parent in tree} - tree:
-        tree |= children
-    return sum(_proportional_bytes(Path("/proc", str(process))) for process in tree)
-
-
-def _parent(folder: Path) -> int:
-    """Return the id of a process's parent; 0 for a process that has ended."""
-    try:
-        # The name in parentheses may hold blanks; the parent is the second field after it (proc(5)).
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
-
-
-def _proportional_bytes(folder: Path) -> int:
-    try:
-        lines = (folder / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    total, tree = 0, [pid]
+    for process in tree:  # grows while it is walked
+        folder = Path("/proc", str(process))
+        with suppress(OSError):  # it has ended
+            for task in folder.glob("task/*/children"):
+                tree += map(int, task.read_text().split())
+            lines = (folder / "smaps_rollup").read_text().splitlines()
+            total += next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    return total

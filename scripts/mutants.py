@@ -1,183 +1,153 @@
-"""Change one place of the code at random, again and again, and name the changes that no test notices (`make mutants`).
+"""Change one place of the code at a time, and list the changes that no test notices (`make mutants`).
 
-The code is changed in copies. The tests of a room run once without any change, and record the lines that each of them
-runs; a mutant is killed where one of those that run its lines fails or never ends, twice. The diff of each survivor is
-printed, and the status is 1 where fewer than 90 % are killed. The same seed makes the same mutants. A run that is
-broken off continues where it was, as long as no tracked file has changed.
+usage: scripts/mutants.py N [--seed S]      draw N changes (the same seed draws the same) and try them
+       scripts/mutants.py PATCH...          try kept changes (tests/mutants)
+
+A change is applied to a copy of the checkout, where its room's tests run. Ends with 1 below 90 % noticed.
 """
 
 import argparse
+import ast
+import difflib
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
-
-from scripts.changes import Mutant, mutants_of
-from scripts.faults import tracked_state
-from scripts.trials import Measured, Unfit, killer, measured
 
 ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Files and folders that are mutated, and the tests that have to notice."""
-
-    places: Sequence[str]
-    tests: Sequence[str]
-
-    @property
-    def files(self) -> list[Path]:
-        found = [
-            [place] if place.is_file() else sorted(place.glob("*.py")) for place in map(ROOT.joinpath, self.places)
-        ]
-        return [file.relative_to(ROOT) for files in found for file in files]
-
-
 ROOMS = {
-    "streams": Room(["chatbot/streams"], ["tests/chatbot/streams"]),
-    "limits": Room(["chatbot/limits"], ["tests/chatbot/limits"]),
-    "audit": Room(
-        ["chatbot/audit"], ["tests/chatbot/audit", "tests/chatbot/streams/test_abandoned.py", "tests/test_schema.py"]
-    ),
-    "reads": Room(["chatbot/reads.py"], ["tests/chatbot/test_reads.py", "tests/chatbot/conversations"]),
-    "abandoned": Room(["chatbot/turns/abandoned.py"], ["tests/chatbot/streams/test_abandoned.py"]),
-    "approvals": Room(
-        ["ingest/catalogue/approvals.py", "ingest/catalogue/validity.py"],
-        ["tests/ingest/catalogue", "tests/ingest/test_pipeline.py"],
-    ),
-    "access": Room(["knowledge/access.py"], ["tests/knowledge/test_access.py", "tests/knowledge/index/test_edge.py"]),
+    "chatbot/grounding": ["tests/chatbot/grounding"],
+    "chatbot/limits": ["tests/chatbot/limits"],
+    "chatbot/streams": ["tests/chatbot/streams"],
+    "chatbot/audit": ["tests/chatbot/audit", "tests/test_schema.py"],
+    "knowledge/identity": ["tests/knowledge/identity"],
+    "knowledge/access.py": ["tests/knowledge/test_access.py", "tests/knowledge/index/test_edge.py"],
+    "ingest/catalogue": ["tests/ingest/catalogue", "tests/ingest/test_pipeline.py"],
 }
-WANTED = 0.9
-AT_ONCE = 3
-"""Most tests wait most of the time: three at once keep two cores busy."""
-OPTIONS = ("--faults", "1", "--patience", "4")
-"""Tests are patient, since others run beside them."""
+"""What is changed, and the tests that have to notice."""
+REQUIRED_SHARE = 0.9
+OPPOSITES: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+    ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
+}  # fmt: skip
+DECLARATIONS = (b"@", b"class ")
+UNTESTED = ("log.", "span.", "tracer.", "os.fsync(")  # no test can see their effect
 
 
-class Trials:
-    """Tries mutants, several at once, each once; what came of it is kept in a folder until a tracked file changes."""
-
-    def __init__(self, kept: Path) -> None:
-        state = tracked_state()
-        for former in kept.glob("*"):
-            if former.name != state:
-                shutil.rmtree(former)
-        self._folder = kept / state
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._killers: dict[str, str | None] = self._kept("killers") or {}
-
-    def killers_of(self, chosen: list[tuple[Mutant, str]]) -> Iterator[tuple[Mutant, str | None]]:
-        """Yield each mutant with the test that kills it, or None, as they come.
-
-        Raises:
-            Unfit: the tests of a room fail without any change, or do not import what is changed.
-        """
-        yield from [(mutant, self._killers[mutant.name]) for mutant, _ in chosen if mutant.name in self._killers]
-        left = [(mutant, room) for mutant, room in chosen if mutant.name not in self._killers]
-        with in_processes() as (processes, folder):
-            rooms = [room for room in ROOMS if any(room == its_room for _, its_room in left)]
-            measuring = {self._measured(processes, folder, room): room for room in rooms}
-            trying: dict[Future[str | None], Mutant] = {}
-            waited: set[Future[Any]] = set(measuring)
-            while waited:
-                done, waited = wait(waited, return_when=FIRST_COMPLETED)
-                for future in done:
-                    if future in measuring:
-                        room, found = measuring[future], future.result()
-                        self._keep(room, asdict(found))
-                        of_room = [mutant for mutant, its_room in left if its_room == room]
-                        begun = {processes.submit(killer_in, folder, mutant, found): mutant for mutant in of_room}
-                        trying |= begun
-                        waited |= begun.keys()
-                    else:
-                        self._killers[trying[future].name] = future.result()
-                        self._keep("killers", self._killers)
-                        yield trying[future], future.result()
-
-    def _measured(self, processes: ProcessPoolExecutor, folder: Path, room: str) -> "Future[Measured]":
-        kept = self._kept(room)
-        if kept is None:
-            return processes.submit(measured_in, folder, room)
-        known: Future[Measured] = Future()
-        known.set_result(Measured(**kept))
-        return known
-
-    def _kept(self, name: str) -> Any:
-        file = self._folder / f"{name}.json"
-        return json.loads(file.read_text("utf-8")) if file.exists() else None
-
-    def _keep(self, name: str, value: object) -> None:
-        (self._folder / f"{name}.json").write_text(json.dumps(value, indent=1), "utf-8")
+def changes(source: str) -> Iterator[str]:
+    """Yield the source with one place changed."""
+    lines = source.encode().splitlines(keepends=True)
+    starts = [0, *accumulate(map(len, lines))]
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.expr | ast.stmt) or (replacement := change(node)) is None:
+            continue
+        if not lines[node.lineno - 1].strip().startswith(DECLARATIONS):
+            begin = starts[node.lineno - 1] + node.col_offset
+            end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
+            yield (source.encode()[:begin] + replacement.encode() + source.encode()[end:]).decode()
 
 
-@contextmanager
-def in_processes() -> Iterator[tuple[ProcessPoolExecutor, Path]]:
-    """Yield processes for trials, and a folder for their copies."""
-    # Ctrl-C ends the processes at once, and pytest in their forks as ever.
-    forked = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(AT_ONCE, forked, signal.signal, (signal.SIGINT, signal.SIG_DFL))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, pool as processes:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL is another user
+def change(node: ast.AST) -> str | None:
+    """Return what replaces a node, if it is of a kind that is changed."""
+    match node:
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            return f"({ast.unparse(left)} {OPPOSITES[type(op)]} {ast.unparse(right)})"
+        case ast.BoolOp(op=op, values=values):
+            word = " or " if isinstance(op, ast.And) else " and "
+            return "(" + word.join(f"({ast.unparse(value)})" for value in values) + ")"
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return f"({ast.unparse(operand)})"
+        case ast.Constant(value=bool(value)):
+            return str(not value)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+            return f"({ast.unparse(left)} {'-' if isinstance(op, ast.Add) else '+'} {ast.unparse(right)})"
+        case ast.Expr(value=ast.Call() | ast.Await(value=ast.Call())):
+            return None if ast.unparse(node).removeprefix("await ").startswith(UNTESTED) else "pass"
+    return None
+
+
+def draw(number: int, seed: int, folder: Path) -> list[Path]:
+    """Write so many changes of the rooms as patches, and return their files."""
+    files = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py")) or [ROOT / room]]
+    sources = {str(file.relative_to(ROOT)): file.read_text("utf-8") for file in files}
+    every = [(name, changed) for name, source in sources.items() for changed in changes(source)]
+    dice = random.Random(seed)  # noqa: S311  the same seed draws the same changes
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    patches = []
+    for n, (name, changed) in enumerate(dice.sample(every, min(number, len(every))), 1):
+        before, after = (text.splitlines(keepends=True) for text in (sources[name], changed))
+        patches.append(folder / f"{n:03}-{Path(name).stem}.patch")
+        patches[-1].write_text("".join(difflib.unified_diff(before, after, f"a/{name}", f"b/{name}")), "utf-8")
+    return patches
+
+
+def run_tests(copy: Path, room: str, stem: str, seconds: float | None) -> str:
+    """Run a room's tests, those of the changed module first; return the first failure, empty where there is none."""
+    tests = [str(path.relative_to(copy)) for folder in ROOMS[room] for path in copy.glob(f"{folder}/test_{stem}*.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--patience", "4", *tests, *ROOMS[room]]
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: TID251  the tests' own
+    with subprocess.Popen(  # noqa: S603  our own arguments
+        command, cwd=copy, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
-            yield processes, folder
-        finally:
-            processes.shutdown(cancel_futures=True)
+            output = process.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return "never ends"
+    failed = [line.split(" - ")[0] for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return "" if process.returncode == 0 else (failed or [output[-300:]])[0]
 
 
-def measured_in(folder: Path, room: str) -> Measured:
-    return measured(ROOMS[room].tests, ROOMS[room].files, copy_of_this_process(folder), *OPTIONS)
-
-
-def killer_in(folder: Path, mutant: Mutant, room: Measured) -> str | None:
-    return killer(mutant, room, copy_of_this_process(folder), *OPTIONS)
-
-
-def copy_of_this_process(folder: Path) -> Path:
-    copy = folder / str(os.getpid())
-    if not copy.exists():
-        unneeded = shutil.ignore_patterns(".git", ".venv*", ".data", ".*_cache")
-        shutil.copytree(ROOT, copy, ignore=unneeded, symlinks=True)
-    return copy
+def outcome(patch: str, copy: Path, limits: dict[str, float]) -> str | None:
+    """Return the first failure of a change's room, empty where none fails; None where the patch does not apply."""
+    file = patch.split("\n", 1)[0].removeprefix("--- a/")
+    room = next(room for room in ROOMS if file.startswith(room))
+    if room not in limits:
+        began = time.monotonic()
+        if failure := run_tests(copy, room, Path(file).stem, None):
+            sys.exit(f"{room}: its tests fail without any change: {failure}")
+        limits[room] = 3 * (time.monotonic() - began) + 60
+    before = (copy / file).read_bytes()
+    if subprocess.run(["git", "apply", "-"], cwd=copy, input=patch, text=True, check=False).returncode:  # noqa: S607
+        return None
+    failure = run_tests(copy, room, Path(file).stem, limits[room])
+    (copy / file).write_bytes(before)
+    return failure
 
 
 def main() -> int:
-    """Run so many mutants, and return the exit status."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("number", type=int, help="how many mutants")
-    asked.add_argument("--seed", type=int, default=1)
-    asked.add_argument("--rooms", nargs="*", default=list(ROOMS), choices=list(ROOMS))
-    options = asked.parse_args()
-    dice = random.Random(options.seed)  # noqa: S311  the same seed makes the same mutants
-    known = [
-        (mutant, room) for room in options.rooms for file in ROOMS[room].files for mutant in mutants_of(ROOT, file)
-    ]
-    chosen = dice.sample(known, min(options.number, len(known)))
-    print(f"seed {options.seed}: {len(chosen)} of {len(known)} mutants", flush=True)
-    survivors = 0
-    try:
-        for n, (mutant, test) in enumerate(Trials(ROOT / ".data" / "mutants").killers_of(chosen), 1):
-            print(f"{n}/{len(chosen)} {mutant.name} {f'killed by {test}' if test else 'SURVIVED'}", flush=True)
-            if test is None:
-                survivors += 1
-                print(mutant.diff(ROOT), flush=True)
-    except Unfit as exc:
-        print(exc)
-        return 2
-    share = 1 - survivors / len(chosen) if chosen else 1.0
-    print(f"seed {options.seed}: {len(chosen)} of {len(known)} mutants, {share:.1%} killed")
-    return 0 if share >= WANTED else 1
+    """Try changes, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("changes", nargs="+", help="how many, or the files of patches")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    number, kept = options.changes[0], ROOT / ".data/mutants"
+    patches = draw(int(number), options.seed, kept) if number.isdigit() else [Path(name) for name in options.changes]
+    noticed: dict[str, str | None] = {}
+    limits: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)  # PostgreSQL is another user
+        copy = Path(name) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", ".data", ".*_cache"), symlinks=True)
+        for patch in patches:
+            text = patch.read_text("utf-8")
+            noticed[patch.name] = failure = outcome(text, copy, limits)
+            words = "does not apply" if failure is None else failure or f"NOT NOTICED\n{text}"
+            print(f"{patch.name}: {words}", flush=True)
+            (patch.parent / "noticed.json").write_text(json.dumps(noticed, indent=1) + "\n", "utf-8")
+    tried = [failure for failure in noticed.values() if failure is not None]
+    share = sum(map(bool, tried)) / max(1, len(tried))
+    print(f"{share:.1%} of {len(tried)} noticed, {len(noticed) - len(tried)} do not apply")
+    return 0 if share >= REQUIRED_SHARE else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,7 +86,7 @@ def _repeat_faults(metafunc: pytest.Metafunc) -> None:
 
 LAST = (
     *("streams", "page", "ladder", "faults", "repair", "revocation", "conversations", "limits", "overload", "shadow"),
-    *("chat", "openai", "replay", "start", "scenario", "drift"),
+    *("chat", "openai", "replay", "start", "drift"),
 )
 """The files of `tests/e2e`, the longest first."""
 
@@ -103,6 +104,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _place(file: Path) -> int:
     name = file.stem.removeprefix("test_")
     return LAST.index(name) + 1 if file.parent.name == "e2e" and name in LAST else 0
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """With `--faults`, print how often each test has passed and failed, whatever its parameters."""
+    if config.getoption("--faults") == 1:
+        return
+    runs: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            runs.setdefault(report.nodeid.partition("[")[0], Counter())[outcome] += 1
+    for name, of_test in sorted(runs.items()):
+        failed = of_test["failed"] + of_test["error"]
+        terminalreporter.line(f"{of_test['passed']:4} passed, {failed:3} failed  {name}")
 
 
 @pytest.hookimpl(wrapper=True)

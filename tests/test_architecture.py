@@ -250,7 +250,6 @@ def test_lint_and_types_see_every_program_in_scripts() -> None:
 STDLIB_LOGGERS = {
     "ingest/bulk/batch.py",  # quiets the loggers of Ray
     "ingest/parsing/process.py",  # structlog would make every process that reads 12 MiB larger
-    "evals/formats/formats.py",  # quiets the loggers of other parsers
     "telemetry/logs.py",
 }
 

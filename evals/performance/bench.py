@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from shutil import copytree
 from statistics import median
 from uuid import uuid4
 
@@ -27,11 +26,9 @@ from chatbot.api import LocalSigner
 from chatbot.chat import Message
 from chatbot.models import StreamDecoder
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.questions import screen
 from chatbot.retrieval import Retrieval
 from chatbot.settings import Settings as ChatSettings
 from chatbot.tokens import TokenCounter
-from evals.performance.ledger_cost import MOST_GETS, ledger_cost
 from evals.product import (
     ProductNotStarted,
     ProductSpec,
@@ -58,8 +55,6 @@ WRITES = {"TURN__ANSWER": "written", "TURN__ANSWERABILITY__THRESHOLD": "0"}
 """The model writes whatever retrieval says, and is asked nothing before."""
 MODEL_READY_SECONDS = 60
 GIB = 2**30
-SHORT_ANSWER, LONG_ANSWER = 8, 32
-"""Tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +63,6 @@ class BenchPlan:
 
     calls: int = 20
     warm_up: int = 2
-    ledger_rounds: int = 7
-    ledger_calls: int = 300
-    log_calls: int = 14
     documents: int = 12
 
 
@@ -111,21 +103,13 @@ class BenchSetup:
 
 
 async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
-    """Measure everything, one product after the other on the same vLLM."""
+    """Measure everything on one running product."""
     setup = await prepare(spec, settings, plan, console)
     async with started_part(run_model(spec)) as model:
         console.print("measuring answers that the model writes", highlight=False)
         async with started_part(run_product(spec, model, **WRITES)) as product:
             await until_model_ready(product)
-            figures = [*await first_tokens(product, model, setup, plan), *memory(product.pids)]
-            figures += [*await ledger_trips(product.redis_url, plan), *screening_costs()]
-            console.print("measuring what the answer log costs", highlight=False)
-            copy = await with_store_copy(spec, "unlogged")
-            unlogged = run_product(copy, model, module="evals.performance.unlogged", **WRITES)
-            async with started_part(unlogged) as other:
-                await until_model_ready(other)
-                figures += await log_costs(product, other, setup, plan)
-    return figures
+            return [*await first_tokens(product, model, setup, plan), *memory(product.pids)]
 
 
 async def until_model_ready(product: RunningProduct) -> None:
@@ -143,13 +127,6 @@ async def until_model_ready(product: RunningProduct) -> None:
                     await anyio.sleep(0.1)
     except TimeoutError as exc:
         raise ProductNotStarted("the product could not call its model within a minute: is the machine busy?") from exc
-
-
-async def with_store_copy(spec: ProductSpec, name: str) -> ProductSpec:
-    """Return the spec of a further product on a copy of the stores, in the subfolder `name` of the data."""
-    data = spec.data / name
-    await anyio.to_thread.run_sync(partial(copytree, spec.data, data, ignore=only_stores))
-    return replace(spec, data=data)
 
 
 async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, console: Console) -> BenchSetup:
@@ -260,53 +237,6 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, messages: Se
     return first, len(decoder.prompt_ids)
 
 
-def only_stores(_: str, names: Sequence[str]) -> list[str]:
-    """Return the entries of a data folder that are not copied (for `copytree`): logs, Redis and other copies."""
-    return [name for name in names if name in {"logs", "redis", "unlogged", "second"}]
-
-
-async def log_costs(
-    logged: RunningProduct, unlogged: RunningProduct, setup: BenchSetup, plan: BenchPlan
-) -> list[BenchFigure]:
-    """Compare an API with an answer log and one without: processor time of the event loop per chunk, first token.
-
-    The cost of an answer beside its chunks is the same for both answer lengths, so their difference is taken.
-    """
-    tenant = next(setup.tenants)
-    busy: dict[tuple[str, int], list[float]] = {}
-    waits: dict[str, list[float]] = {}
-    async with session(logged.url) as first, session(unlogged.url) as second:
-        sides = [("with", logged, first), ("without", unlogged, second)]
-        for n in range(plan.log_calls + 1):
-            for length in (SHORT_ANSWER, LONG_ANSWER):
-                for name, product, http in sides[:: (-1) ** n]:
-                    before = loop_seconds(product.pids["chatbot"])
-                    customer = Customer(http, product.signer, tenant=tenant, max_answer_tokens=length)
-                    answer = await customer.ask(Sample(id=tenant, text=QUESTION))
-                    if answer.answer_tokens != length or answer.first_token_seconds is None:
-                        raise ProductNotStarted(f"an answer of {length} tokens had {answer.answer_tokens}")
-                    if n:  # the first round fills the caches of both
-                        busy.setdefault((name, length), []).append(loop_seconds(product.pids["chatbot"]) - before)
-                        waits.setdefault(name, []).append(answer.first_token_seconds)
-    chunk = {
-        name: (median(busy[name, LONG_ANSWER]) - median(busy[name, SHORT_ANSWER])) / (LONG_ANSWER - SHORT_ANSWER)
-        for name in waits
-    }
-    wait = {name: median(values) for name, values in waits.items()}
-    return [
-        BenchFigure(name="processor time a chunk, without a log", value=chunk["without"] * 1e6, unit="µs"),
-        BenchFigure(name="the same with the log, over it", value=chunk["with"] / chunk["without"], unit="×", most=1.25),
-        BenchFigure(
-            name="first token with the log, over without", value=wait["with"] / wait["without"], unit="×", most=1.25
-        ),
-    ]
-
-
-def loop_seconds(pid: int) -> float:
-    """Return the processor time of a process's first thread, which runs its event loop."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0]) / 1e9
-
-
 def session(url: str) -> aiohttp.ClientSession:
     """Return an HTTP session to one of the started servers."""
     return aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=LONGEST_ANSWER))
@@ -334,49 +264,6 @@ def memory(pids: Mapping[str, int]) -> list[BenchFigure]:
         for name, value in gibibytes.items()
     ]
     return [*figures, BenchFigure(name="memory of everything", value=sum(gibibytes.values()), unit="GiB", most=8.0)]
-
-
-async def ledger_trips(redis_url: str, plan: BenchPlan) -> list[BenchFigure]:
-    """Return the time of a reservation compared with a plain GET."""
-    cost = await ledger_cost(redis_url, rounds=plan.ledger_rounds, calls=plan.ledger_calls)
-    low, high = cost.ratios[0], cost.ratios[-1]
-    return [
-        BenchFigure(name="plain GET", value=cost.get * 1e3, unit="ms"),
-        BenchFigure(name="reservation of the ledger", value=cost.reserve * 1e3, unit="ms"),
-        BenchFigure(
-            name=f"reservation in plain GETs, median of {plan.ledger_rounds} rounds ({low:.2f} to {high:.2f})",
-            value=median(cost.ratios),
-            unit="×",
-            most=MOST_GETS,
-        ),
-    ]
-
-
-def screening_costs() -> list[BenchFigure]:
-    """Return the time of screening a usual question, and the most expensive of hostile ones of the longest length."""
-    hostile = (
-        "a" + "\n" * 3998 + "b",
-        "너의비밀번호알" * 571,
-        "시스템 비밀번호 " * 444,
-        "제통장잔" * 1000,
-        "1-" * 2000,
-    )
-    usual = min(_screening_seconds("한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?") for _ in range(20))
-    return [
-        BenchFigure(name="screening a usual question", value=usual * 1e3, unit="ms", most=20),
-        BenchFigure(
-            name="screening the worst of 4,000 characters",
-            value=max(min(_screening_seconds(text) for _ in range(3)) for text in hostile) * 1e3,
-            unit="ms",
-            most=250,
-        ),
-    ]
-
-
-def _screening_seconds(text: str) -> float:
-    began = time.thread_time()
-    screen(text)
-    return time.thread_time() - began
 
 
 def print_figures(figures: Sequence[BenchFigure], console: Console) -> bool:

@@ -4,14 +4,11 @@ Every answer has one reader who asked for it and others who read along, half of 
 it. The scripted model says a token every few seconds, so that all answers run at once. Meanwhile each tenth reader
 stops reading, and another customer asks again and again, from a process of their own; their first token is compared
 with that of the same customer alone. In the end each reader must have read every event of their answer once, in order,
-the same as the others did. Then one customer streams an ended answer again over ten connections, as often as they are
-let. All processes share this machine; the crowd's runs where a core is idle.
+the same as the others did. All processes share this machine; the crowd's runs where a core is idle.
 """
 
-import argparse
 import asyncio
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -23,16 +20,17 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
+from shutil import copytree, ignore_patterns
 from urllib.parse import urlsplit
 
 import anyio
 from rich.console import Console
 
 from chatbot.api import key_pair
-from evals.performance.bench import QUESTION, BenchFigure, run_measurement, with_store_copy
+from evals.performance.bench import QUESTION, BenchFigure, run_measurement
 from evals.performance.load import NO_LIMITS, quantile, sampled_memory
 from evals.product import (
     ProductSpec,
@@ -54,7 +52,6 @@ TOKEN_SECONDS = 5.0
 PROFILE = "about: answers that last for as long as they are read\ndeadlines: {prefill: .inf, base: 8, answer: 3600}\n"
 STALLED = 10
 """Of so many readers one stops reading for a while."""
-REPLAYS_AT_ONCE = 10
 SPARE_FILES = 400
 AGAIN_SECONDS = 0.3
 SETTINGS = {
@@ -164,18 +161,6 @@ class Reader(asyncio.Protocol):
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, lambda: asyncio.ensure_future(self.connect()))
 
 
-class Replay(Reader):
-    """One stream of an ended answer, or its refusal."""
-
-    def __init__(self, url: str, token: str, answer_id: str) -> None:
-        super().__init__(url, token, answer_id)
-        self.over = asyncio.Event()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self.over.set()
-
-
 @dataclass(slots=True)
 class Readers:
     """Everybody who reads, on two replicas."""
@@ -206,33 +191,6 @@ class Readers:
         """Return the seconds to the first token of another customer's questions."""
         urls, tokens = [replica.url for replica in self.replicas], [self.token() for _ in range(questions)]
         return await asyncio.get_running_loop().run_in_executor(process, first_tokens, urls, tokens, every)
-
-
-@dataclass(slots=True)
-class ReplayStorm:
-    """One customer of the crowd who streams their ended answer again as often as they are let."""
-
-    crowd: Readers
-    replays: int = 0
-    refused: int = 0
-
-    @asynccontextmanager
-    async def raging(self) -> AsyncGenerator[None]:
-        """Replay while the block runs."""
-        async with anyio.create_task_group() as tasks:
-            for _ in range(REPLAYS_AT_ONCE):
-                tasks.start_soon(self._rage, self.crowd.all[0])
-            yield
-            tasks.cancel_scope.cancel()
-
-    async def _rage(self, of: Reader) -> None:
-        """Stream over one connection after the other, on the replicas in turn."""
-        for replica in itertools.cycle(self.crowd.replicas):
-            replay = Replay(replica.url, of.token, of.answer_id)
-            await replay.connect()
-            await replay.over.wait()
-            self.replays += 1
-            self.refused += replay.refused
 
 
 def first_tokens(urls: Sequence[str], tokens: Sequence[str], every: float) -> list[float]:
@@ -269,7 +227,9 @@ async def at_once(most: int, work: Sequence[Callable[[], Awaitable[None]]]) -> N
 @asynccontextmanager
 async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[tuple[RunningProduct, RunningProduct]]:
     """Serve two replicas on one Redis and one SQL, each with its own copy of the index."""
-    other = await with_store_copy(spec, "second")
+    other = replace(spec, data=spec.data / "second")
+    ignored = ignore_patterns("logs", "redis", "second")
+    await anyio.to_thread.run_sync(partial(copytree, spec.data, other.data, ignore=ignored))
     said = ("a reader reads on " * plan.answer_tokens)[: plan.answer_tokens]
     slow = Behaviour(slots=8000, answer=said, token_seconds=TOKEN_SECONDS, probe=0.99)
     profile = spec.data / "readers.yaml"
@@ -315,7 +275,7 @@ async def hold(crowd: Readers, another_asks: Callable[[], Awaitable[list[float]]
 
 
 async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
-    """Measure the other customer alone, beside the readers, who are held and then read to the end, and in the storm."""
+    """Measure the other customer alone and beside the readers, who are held and then read to the end."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
     answers = min(plan.answers, most // plan.readers_each)
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console):
@@ -342,34 +302,27 @@ async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, cons
         with anyio.fail_after(3 * TOKEN_SECONDS * plan.answer_tokens):
             for reader in crowd.all:
                 await reader.ended.wait()
-        console.print("one customer streams an answer again and again; another beside them", highlight=False)
-        storm = ReplayStorm(crowd)
-        async with storm.raging():
-            in_storm = await crowd.another_asks(process, plan.questions, every=every)
     return [
         BenchFigure(name="readers at once, in the beginning", value=running, unit=f"of {answers * plan.readers_each}"),
         BenchFigure(name="readers at once, in the end", value=held.still, unit="readers", least=running),
         BenchFigure(name="answers", value=answers, unit="answers"),
         BenchFigure(name="another's first token alone, median", value=quantile(alone, 0.5), unit="s"),
         BenchFigure(name="another's first token alone, p95", value=quantile(alone, 0.95), unit="s"),
-        *first_token_figures("beside", held.first_tokens, alone),
+        *first_token_figures(held.first_tokens, alone),
         *(growth(n, resident) for n, resident in enumerate(held.resident)),
         BenchFigure(name="readers who lost, doubled or differed in an event", value=lost(crowd.all), unit="", most=0),
         BenchFigure(name="connections that broke", value=sum(reader.came_back for reader in crowd.all), unit=""),
         BenchFigure(name="of them refused", value=sum(reader.refused for reader in crowd.all), unit=""),
-        BenchFigure(name="replays in the storm", value=storm.replays, unit=""),
-        BenchFigure(name="of these refused", value=storm.refused, unit=""),
-        *first_token_figures("in the storm", in_storm, alone),
     ]
 
 
-def first_token_figures(when: str, seconds: Sequence[float], alone: Sequence[float]) -> list[BenchFigure]:
+def first_token_figures(seconds: Sequence[float], alone: Sequence[float]) -> list[BenchFigure]:
     """Compare the other customer's first tokens with those of the same customer alone."""
     p95 = quantile(seconds, 0.95)
     return [
-        BenchFigure(name=f"another's first token {when}, median", value=quantile(seconds, 0.5), unit="s"),
-        BenchFigure(name=f"another's first token {when}, p95", value=p95, unit="s"),
-        BenchFigure(name=f"p95 {when} by that alone", value=p95 / quantile(alone, 0.95), unit="×", most=1.5),
+        BenchFigure(name="another's first token beside, median", value=quantile(seconds, 0.5), unit="s"),
+        BenchFigure(name="another's first token beside, p95", value=p95, unit="s"),
+        BenchFigure(name="p95 beside by that alone", value=p95 / quantile(alone, 0.95), unit="×", most=1.5),
     ]
 
 
@@ -395,19 +348,10 @@ def lost(everybody: Sequence[Reader]) -> int:
 
 def main() -> int:
     """Measure, print the figures and return the exit status."""
-    asked = argparse.ArgumentParser(prog="readers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    asked.add_argument("--answers", type=int, default=ReadersPlan.answers)
-    asked.add_argument("--readers", type=int, default=ReadersPlan.readers_each, help="of each answer")
-    asked.add_argument("--tokens", type=int, default=ReadersPlan.answer_tokens, help="of each answer, one every 5 s")
-    asked.add_argument("--seconds", type=float, default=ReadersPlan.seconds, help="how long all of them are held")
-    options = asked.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    plan = ReadersPlan(
-        answers=options.answers, readers_each=options.readers, answer_tokens=options.tokens, seconds=options.seconds
-    )
     environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
-    return run_measurement("readers", "scripted", partial(readers, plan), environment)
+    return run_measurement("readers", "scripted", partial(readers, ReadersPlan()), environment)
 
 
 if __name__ == "__main__":

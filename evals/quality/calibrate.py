@@ -8,7 +8,6 @@ applied to what the model said, so an answer counts as the customer would read i
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from evals.questions import (
     without_documents,
 )
 from evals.scorers import judge_answer
+from knowledge.bank import Bank
 from knowledge.passage import language_of
 
 WEIGHTS = ("bias", "first", "dense", "terms", "unknown", "english")
@@ -143,9 +143,9 @@ class CalibrationResult(msgspec.Struct, frozen=True, kw_only=True):
     bars: Bars
 
 
-def cases_of(recording: Recording, dataset: Dataset, settings: CheckSettings) -> list[Case]:
+def cases_of(recording: Recording, dataset: Dataset, bank: Bank) -> list[Case]:
     """Return the recorded questions of a data set, with what customers would read of them today."""
-    settings = replace(settings, weights=ASKS_ALL)
+    settings = CheckSettings(bank=bank, weights=ASKS_ALL)
     of_dataset = {sample.id: sample for sample in dataset.samples}
     near_misses = {without_documents(sample.id): sample for sample in dataset.samples}
     cases = []
@@ -209,21 +209,18 @@ def features(sample: Sample, recorded: RecordedAnswer) -> tuple[float, ...]:
     )
 
 
-def fit(*corpora: Sequence[Case]) -> AnswerabilityWeights:
-    """Return the weights of a logistic regression; each corpus counts the same, and each side of a corpus too.
+def fit(cases: Sequence[Case]) -> AnswerabilityWeights:
+    """Return the weights of a logistic regression in which answerable and unanswerable questions count the same.
 
     The thresholds are .5 and .1, the likeliest passage counts nothing (docs/decisions/0002-answerability.md).
     """
     rows, answerable, counts = list[tuple[float, ...]](), list[float](), list[float]()
-    for corpus in corpora:
-        asked = [case for case in corpus if case.features]
-        weights = [_NEAR_MISS_WEIGHT if case.near_miss else 1.0 for case in asked]
-        for side in (False, True):
-            whole = sum(weight for case, weight in zip(asked, weights, strict=True) if case.unanswerable is side)
-            of_side = [(c, w) for c, w in zip(asked, weights, strict=True) if c.unanswerable is side]
-            rows += [case.features for case, _ in of_side]
-            answerable += [0.0 if side else 1.0] * len(of_side)
-            counts += [0.5 * weight / whole / len(corpora) for _, weight in of_side]
+    for side in (False, True):
+        of_side = [case for case in cases if case.features and case.unanswerable is side]
+        weights = [_NEAR_MISS_WEIGHT if case.near_miss else 1.0 for case in of_side]
+        rows += [case.features for case in of_side]
+        answerable += [0.0 if side else 1.0] * len(of_side)
+        counts += [0.5 * weight / sum(weights) for weight in weights]
     x, y = np.array(rows), np.array(answerable)
     balance = np.array(counts) * len(y)
     ridge = np.diag([0.0, *[_RIDGE] * (len(WEIGHTS) - 1)])
@@ -234,7 +231,7 @@ def fit(*corpora: Sequence[Case]) -> AnswerabilityWeights:
         curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
         weights_now = weights_now - np.linalg.solve(curvature + 1e-9 * np.eye(len(WEIGHTS)), gradient)
     fitted = dict(zip(WEIGHTS, (round(float(weight), 3) + 0.0 for weight in weights_now), strict=True))
-    nearest = [case.dense for corpus in corpora for case in corpus if case.features and not case.unanswerable]
+    nearest = [case.dense for case in cases if case.features and not case.unanswerable]
     least = round(min(nearest, default=-1.0) - _BELOW_NEAREST, 3)
     return AnswerabilityWeights(threshold=0.5, near=0.1, least_dense=least, likeliest=0.0, **fitted)
 
@@ -349,22 +346,6 @@ def require_of_today(recording: Recording, dataset: Dataset, path: Path) -> None
         )
 
 
-def require_fits(calibration: Calibration, recording: Recording, path: Path) -> None:
-    """Say what was recorded that a calibration was not fitted with.
-
-    Raises:
-        RecordingBroken: it is of another embedder, model or probe.
-    """
-    header = recording.header
-    embedder = header.embedder or calibration.embedder
-    misfit = calibration.misfit(embedder=embedder, model=header.model, probe=load_templates().probe_version)
-    if misfit:
-        raise RecordingBroken(
-            f"{path} does not fit: it was fitted with {calibration.embedder} and {', '.join(calibration.models)}, and "
-            f"the recording is of {misfit}"
-        )
-
-
 def calibrated(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
     """Return the fit of a bank's own questions.
 
@@ -380,27 +361,6 @@ def calibrated(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
     weights = fit(cases).model_copy(update={"threshold": chosen.threshold, "near": near})
     return CalibrationResult(
         weights=weights, chosen=chosen, reason=reason, curve=curve, cases=tuple(cases), scores=tuple(scores), bars=bars
-    )
-
-
-def judged(cases: Sequence[Case], calibration: Calibration, bars: Bars) -> CalibrationResult:
-    """Return what a calibration that was fitted to other questions makes of these, at its own threshold.
-
-    Raises:
-        NotCalibrated: there are too few questions of a kind.
-    """
-    require_enough([case.sample for case in cases if not case.near_miss])
-    weights = calibration.answerability
-    scores = [score(case, weights) if case.dense >= weights.least_dense else 0.0 for case in cases]
-    asked = [(case, value) for case, value in zip(cases, scores, strict=True) if not case.near_miss]
-    return CalibrationResult(
-        weights=weights,
-        chosen=point_at(weights.threshold, asked),
-        reason="it was fitted to other questions",
-        curve=curve_of(cases, scores),
-        cases=tuple(cases),
-        scores=tuple(scores),
-        bars=bars,
     )
 
 

@@ -40,7 +40,8 @@ class Difference:
     def sentence(self) -> str:
         """The finding in words."""
         low, high = self.interval.low, self.interval.high
-        figures = f"{self.b - self.a:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p {p_text(self.p)}"
+        p = "< 0.001" if self.p < 0.001 else f"{self.p:.3f}"
+        figures = f"{self.b - self.a:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p {p}"
         figures += f", {self.questions} questions"
         if not self.is_significant:
             return f"no difference shown ({figures})"
@@ -86,23 +87,10 @@ def difference_of(measure: str, pairs: Sequence[tuple[float, float]], *, seed: i
 
 def verdict(differences: Sequence[Difference]) -> str:
     """Return the result of a comparison in one sentence."""
-    worse = [difference.measure for difference in differences if difference.is_worse]
-    significant = [difference.measure for difference in differences if difference.is_significant]
-    better = [measure for measure in significant if measure not in worse]
-    if not worse and not better:
-        return (
-            f"Nothing shows that the two runs differ: no measure of {len(differences)} changes by more than chance "
-            f"explains (paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
-        )
-    parts = [f"significantly {how} in {', '.join(names)}" for how, names in (("worse", worse), ("better", better))]
-    summary = " and ".join(part for part, names in zip(parts, (worse, better), strict=True) if names)
-    others = len(differences) - len(worse) - len(better)
+    significant = [difference for difference in differences if difference.is_significant]
+    found = [f"significantly {'worse' if one.is_worse else 'better'} in {one.measure}" for one in significant]
+    others = len(differences) - len(significant)
     return (
-        f"B is {summary}; the other {others} measures show no difference "
+        f"B is {', '.join(found) or 'neither better nor worse'}; {others} measures show no difference "
         f"(paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
     )
-
-
-def p_text(p: float) -> str:
-    """Return a p-value as it is reported."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -135,12 +135,12 @@ def dialogue_measures(rows: Sequence[Row], documents: Mapping[str, frozenset[str
 
 
 def _shares(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Measures:
-    waits = score_waits(_answer(row).first_token_seconds for row in rows if not _answer(row).refused)
+    median, _ = score_waits(_answer(row).first_token_seconds for row in rows if not _answer(row).refused)
     return {
         **{judgement: rounded(mean(_judgement(row) is judgement for row in rows)) for judgement in Judgement},
         "refused": rounded(mean(_answer(row).refused for row in rows)),
         "found": rounded(mean(_names(_answer(row).sources, documents[row.id]) for row in rows)),
-        "first_words_seconds_median": rounded(waits.median),
+        "first_words_seconds_median": rounded(median),
     }
 
 

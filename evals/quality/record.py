@@ -155,13 +155,8 @@ def refuse_another(path: Path, header: RecordingHeader) -> None:
         RecordingBroken: the file holds such a recording.
     """
     if path.exists() and (former := header_of(path)) != header:
-        different = [
-            name
-            for name in header.__struct_fields__
-            if former is None or getattr(former, name) != getattr(header, name)
-        ]
         raise RecordingBroken(
-            f"{path} was recorded with another {' and '.join(different)}: move it away, or name another --output"
+            f"{path} was recorded as {former}, not as {header}: move it away, or name another --output"
         )
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: its measures with their gates, and the faults of each answer (pure)."""
+"""The report of a run in Markdown: its measures with their gates, and the worst answers to read (pure)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError, model_validator
 from evals.quality.summary import Measures, Row, Run, ScoredAnswer
 from evals.sample_bank import SAMPLE_BANK
 from evals.scorers import Judgement
+
+WORST = 60
+"""Cases in the report, as many as a person reads; it says how many more there are."""
 
 
 class TaskBroken(Exception):
@@ -114,6 +117,56 @@ def _answer_faults(scored: ScoredAnswer, row: Row) -> Iterator[str]:
         "beside the question": scored.judgement is Judgement.BESIDE,
         "no citation of a right document holds the answer": scored.cites_answer is False,
         f"not answered ({answer.finish_reason})": not row.unanswerable and answer.refused,
-        f"numbers to look at: {', '.join(scored.respelled)}": answered and bool(scored.respelled),
     }
     return (fault for fault, applies in checks.items() if applies)
+
+
+def report(run: Run, gates: Sequence[Gate]) -> str:
+    """Return the measures with their gates, and the questions with a fault, the most serious first."""
+    worst = sorted(((row, listed) for row in run.rows if (listed := faults(row))), key=_severity)
+    rows = [" | ".join((line.measure, line.value, between(line, run), _verdict(line))) for line in lines(run, gates)]
+    cases = [_case(row, listed) for row, listed in worst[:WORST]]
+    if len(worst) > WORST:
+        cases.append(f"{len(worst) - WORST} more are in the run's JSON file.")
+    table = "\n".join(
+        ["| measure | value | 95 % interval | gate |", "|---|---|---|---|", *(f"| {row} |" for row in rows)]
+    )
+    title = f"## {len(worst)} of {len(run.rows)} questions with a fault"
+    return "\n\n".join([f"# {run.dataset}", table, title, *cases]) + "\n"
+
+
+def between(line: GateLine, run: Run) -> str:
+    """Return the interval of a measure as the report shows it; empty where there is none."""
+    interval = run.intervals.get(line.measure)
+    return f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
+
+
+def _verdict(line: GateLine) -> str:
+    return {None: "", True: f"{line.bound} holds", False: f"{line.bound} MISSED"}[line.holds]
+
+
+def _severity(case: tuple[Row, list[str]]) -> tuple[bool, bool, bool, int]:
+    """Sort key: numbers without a source, answers to unanswerable questions, wrong ones, the number of faults."""
+    row, listed = case
+    unfounded = row.judged is not None and bool(row.judged.unfounded)
+    invented = row.judged is not None and row.unanswerable and not row.judged.answer.refused
+    wrong = row.judged is not None and row.judged.judgement is Judgement.WRONG
+    return not unfounded, not invented, not wrong, -len(listed)
+
+
+def _case(row: Row, listed: Sequence[str]) -> str:
+    parts = [f"### {row.id} {row.kind}{' (unanswerable)' if row.unanswerable else ''}", row.question]
+    parts += [f"A right answer holds: {' · '.join(row.answers)}"] if row.answers else []
+    parts.append("\n".join(f"- {fault}" for fault in listed))
+    if row.judged is not None:
+        answer = row.judged.answer
+        parts.append(quoted(answer.text))
+        parts += [f"Cited {citation.document_id}: {citation.quote}" for citation in answer.citations]
+    if row.ranked is not None and row.ranked.documents:
+        parts.append(f"Found, best first: {', '.join(row.ranked.documents[:5])}")
+    return "\n\n".join(parts)
+
+
+def quoted(text: str) -> str:
+    """Return a text as a code block of Markdown, whatever it contains."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -16,7 +16,6 @@ from chatbot.grounding import GroundingStream, quantities, unsupported_quantitie
 from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.quotes import introduced, is_close, rank
 from chatbot.turns import chosen_units
-from evals.quality.answer_checks import checked_answer
 from evals.quality.summary import Measures, Run, summarise
 from evals.questions import CustomerAnswer, Dataset, RecordedAnswer, Recording, Sample, recording_header
 from knowledge.bank import Bank
@@ -131,10 +130,9 @@ class RecordedAnswerCheck:
     def _hits(self) -> list[Hit]:
         """Return the hits of the prompt's passages; the best cosine and terms are of all hits."""
         recorded = self._recorded
-        scores = recorded.scores or [-0.2 * n for n in range(len(self._passages))]  # former recordings have none
         return [
             Hit(passage=passage, score=score, dense=max(recorded.dense), terms=max(recorded.terms))
-            for passage, score in zip(self._passages, scores, strict=False)
+            for passage, score in zip(self._passages, recorded.scores, strict=False)
         ]
 
     def _quoted(self, *, certain: bool) -> CustomerAnswer:
@@ -209,3 +207,11 @@ def _plain(digits: str) -> str:
     """Return one spelling of a number: 1,000 and 1000, 2.5 and 2.50 are equal."""
     whole, _, decimals = digits.replace(",", "").partition(".")
     return f"{whole}.{decimals.rstrip('0')}"
+
+
+def checked_answer(
+    question: str, passages: Sequence[Passage], text: str, *, bank: Bank | None = None
+) -> tuple[GroundingStream, list[Event]]:
+    """Return the checks after all of the text, and the events that they make of it."""
+    checks = GroundingStream(passages, question=question, language=language_of(question), bank=bank)
+    return checks, [*checks.feed(text), *checks.close()]

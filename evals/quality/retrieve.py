@@ -19,17 +19,8 @@ from knowledge.index import Index
 from knowledge.passage import Hit
 
 ZONE = ZoneInfo("Asia/Seoul")
-HALVES: Mapping[str, float] = {"dense": 1.0, "terms": 0.0}
-"""The weights of the dense half with which each half answers alone."""
 DEPTH = 50
 """Passages of a search, so that ten different documents are among them."""
-
-
-class HalfRanking(msgspec.Struct, frozen=True):
-    """The entries that one half of retrieval ranks by itself, best first, and the seconds of its search."""
-
-    documents: tuple[str, ...]
-    seconds: float
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,37 +29,18 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     documents: tuple[str, ...]
     answer_in_top: bool | None
-    best_dense: float
     best_terms: float
-    margin: float
     seconds: float
-    halves: Mapping[str, HalfRanking] = {}
 
 
-async def rank(
-    samples: Sequence[Sample],
-    index: Index,
-    entries: Mapping[str, str],
-    *,
-    halves: Mapping[str, float] = {},
-) -> AsyncGenerator[Ranking]:
-    """Yield the ranking of each question, in order; a follow-up is searched with its history, as in a turn.
-
-    `halves` are further weights of the dense half to search with, by name.
-    """
-    banks = sample_banks()
-    retrieval = Retrieval(index, banks, passages=DEPTH)
-    others = {name: Retrieval(index.weighing(weight), banks, passages=DEPTH) for name, weight in halves.items()}
-    shown = PASSAGES
+async def rank(samples: Sequence[Sample], index: Index, entries: Mapping[str, str]) -> AsyncGenerator[Ranking]:
+    """Yield the ranking of each question, in order; a follow-up is searched with its history, as in a turn."""
+    retrieval = Retrieval(index, sample_banks(), passages=DEPTH)
     for sample in samples:
         as_of = noon(sample.as_of) if sample.as_of else time.time()
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=as_of)
         hits, seconds = await timed_search(retrieval, sample, access)
-        rankings: dict[str, HalfRanking] = {}
-        for name, half in others.items():
-            half_hits, half_seconds = await timed_search(half, sample, access)
-            rankings[name] = HalfRanking(documents_of(half_hits, entries), half_seconds)
-        yield ranking_of(sample, hits, entries, shown=shown, seconds=seconds, halves=rankings)
+        yield ranking_of(sample, hits, entries, shown=PASSAGES, seconds=seconds)
 
 
 async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> tuple[Sequence[Hit], float]:
@@ -102,24 +74,14 @@ def documents_of(hits: Sequence[Hit], entries: Mapping[str, str]) -> tuple[str, 
 
 
 def ranking_of(
-    sample: Sample,
-    hits: Sequence[Hit],
-    entries: Mapping[str, str],
-    *,
-    shown: int,
-    seconds: float,
-    halves: Mapping[str, HalfRanking] = {},
+    sample: Sample, hits: Sequence[Hit], entries: Mapping[str, str], *, shown: int, seconds: float
 ) -> Ranking:
     """Return the ranking of a question; the first `shown` hits are those of a prompt."""
     top = [hit.passage.text for hit in hits[:shown]]
-    scores = [hit.score for hit in hits]
     return Ranking(
         id=sample.id,
         documents=documents_of(hits, entries),
         answer_in_top=any(holds_answer(text, sample.answers) for text in top) if sample.answers else None,
-        best_dense=max((hit.dense for hit in hits), default=0.0),
         best_terms=max((hit.terms for hit in hits), default=0.0),
-        margin=scores[0] - scores[shown] if len(scores) > shown else 0.0,
         seconds=seconds,
-        halves=halves,
     )

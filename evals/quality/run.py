@@ -14,8 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from chatbot.api import LocalSigner
 from evals.product import ProductSpec, run_model, run_product, started_part
 from evals.quality.answer import LONGEST_ANSWER, Customer, history_seed
-from evals.quality.retrieve import HALVES, Ranking, rank
-from evals.quality.server_index import empty_server
+from evals.quality.retrieve import Ranking, rank
 from evals.quality.summary import Run, summarise
 from evals.questions import TENANT, Corpus, CustomerAnswer, Dataset, Sample, load_corpus, throwaway_settings
 from ingest.bulk import open_display
@@ -26,7 +25,7 @@ from ingest.wiring import open_services
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What a run scores: a data set, with the product to start for answers; `halves` ranks by each half alone too."""
+    """What a run scores: a data set, with the product to start for answers."""
 
     dataset: Dataset
     settings: Settings
@@ -34,7 +33,6 @@ class RunSpec:
     answers: bool
     contact: str = ""
     """The bank's telephone number, which needs no citation."""
-    halves: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +44,13 @@ class RunningChatbot:
 
 
 async def evaluate(spec: RunSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
-    """Return the run; the corpus is kept in the folder of `spec.product`, which the caller removes.
-
-    With `QDRANT_URL` the index is on that server, which has to be empty.
-    """
+    """Return the run; the corpus is kept in the folder of `spec.product`, which the caller removes."""
     answers: list[CustomerAnswer] = []
-    async with empty_server(spec.settings):
-        rankings = await rank_in_throwaway_index(spec, console)
-        if spec.answers:
-            async with open_customer(spec.product, chatbot, console) as customer:
-                today = [sample for sample in spec.dataset.samples if sample.as_of is None]
-                answers = await ask_all(today, customer, console)
+    rankings = await rank_in_throwaway_index(spec, console)
+    if spec.answers:
+        async with open_customer(spec.product, chatbot, console) as customer:
+            today = [sample for sample in spec.dataset.samples if sample.as_of is None]
+            answers = await ask_all(today, customer, console)
     return summarise(spec.dataset, rankings, answers, contact=spec.contact)
 
 
@@ -64,11 +58,10 @@ async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranki
     """Load the corpus through the pipeline and rank it for every question; the index is closed on return."""
     samples, rankings = spec.dataset.samples, list[Ranking]()
     data = spec.product.data
-    async with loaded_corpus(spec.dataset, spec.settings, data, console, on_server=True) as (services, corpus):
+    async with loaded_corpus(spec.dataset, spec.settings, data, console) as (services, corpus):
         with progress_bar(console) as progress:
             task = progress.add_task("retrieval", total=len(samples))
-            halves = HALVES if spec.halves else {}
-            async with aclosing(rank(samples, services.index, corpus.entries, halves=halves)) as ranked:
+            async with aclosing(rank(samples, services.index, corpus.entries)) as ranked:
                 async for ranking in ranked:
                     rankings.append(ranking)
                     progress.advance(task)
@@ -77,13 +70,10 @@ async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranki
 
 @asynccontextmanager
 async def loaded_corpus(
-    dataset: Dataset, settings: Settings, data: Path, console: Console, *, on_server: bool = False
+    dataset: Dataset, settings: Settings, data: Path, console: Console
 ) -> AsyncGenerator[tuple[Services, Corpus]]:
-    """Open the services of ingest on stores in the folder `data`, and load the data set's corpus.
-
-    With `on_server` the index is on the Qdrant server of the settings, where one is set.
-    """
-    stores = throwaway_settings(settings, data, on_server=on_server)
+    """Open the services of ingest on stores in the folder `data`, and load the data set's corpus."""
+    stores = throwaway_settings(settings, data)
     async with open_services(stores, works_jobs=False) as services:
         with open_display(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
             corpus = await load_corpus(dataset, Path(folder), services, show)

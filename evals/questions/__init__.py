@@ -1,20 +1,15 @@
-"""Data sets, their corpora, recorded answers, and answers as a customer sees them."""
+"""Data sets, their corpora, recorded answers, made-up sentences, and answers as a customer sees them."""
 
 from evals.questions.answered import CustomerAnswer
-from evals.questions.composed import ComposedIdentifier, composed_identifiers
-from evals.questions.corpus import (
-    TENANT,
-    Corpus,
-    CorpusNotLoaded,
-    corpus_files,
-    document_ids,
-    load_corpus,
-    require_loaded,
-    throwaway_settings,
-)
+from evals.questions.corpus import TENANT, Corpus, CorpusNotLoaded, load_corpus, throwaway_settings
 from evals.questions.dialogue import Dialogue, DialogueTurn, read_dialogues
-from evals.questions.falsified import FalsifiedSentence, falsified
-from evals.questions.held_out import HeldOutIdentifier, held_out_identifiers
+from evals.questions.made import (
+    IDENTIFIER_SETS,
+    MadeIdentifier,
+    read_falsifications,
+    read_honest_questions,
+    read_identifiers,
+)
 from evals.questions.recording import (
     PartialRecording,
     RecordedAnswer,
@@ -22,41 +17,26 @@ from evals.questions.recording import (
     Recording,
     RecordingBroken,
     RecordingHeader,
-    documents_digest,
     header_of,
     read_recording,
     recording_header,
     without_documents,
     write_recording,
 )
-from evals.questions.sample import (
-    HANBIT,
-    CorpusEntry,
-    Dataset,
-    DatasetBroken,
-    HistoryTurn,
-    Sample,
-    read_dataset,
-    read_lines,
-)
-from evals.questions.spellings import SpelledIdentifier, spelled_identifiers, spellings_of
-from evals.questions.tricky import tricky_questions
+from evals.questions.sample import HANBIT, Dataset, DatasetBroken, Sample, read_dataset
 
 __all__ = [
     "HANBIT",
+    "IDENTIFIER_SETS",
     "TENANT",
-    "ComposedIdentifier",
     "Corpus",
-    "CorpusEntry",
     "CorpusNotLoaded",
     "CustomerAnswer",
     "Dataset",
     "DatasetBroken",
     "Dialogue",
     "DialogueTurn",
-    "FalsifiedSentence",
-    "HeldOutIdentifier",
-    "HistoryTurn",
+    "MadeIdentifier",
     "PartialRecording",
     "RecordedAnswer",
     "RecordedPassage",
@@ -64,25 +44,16 @@ __all__ = [
     "RecordingBroken",
     "RecordingHeader",
     "Sample",
-    "SpelledIdentifier",
-    "composed_identifiers",
-    "corpus_files",
-    "document_ids",
-    "documents_digest",
-    "falsified",
     "header_of",
-    "held_out_identifiers",
     "load_corpus",
     "read_dataset",
     "read_dialogues",
-    "read_lines",
+    "read_falsifications",
+    "read_honest_questions",
+    "read_identifiers",
     "read_recording",
     "recording_header",
-    "require_loaded",
-    "spelled_identifiers",
-    "spellings_of",
     "throwaway_settings",
-    "tricky_questions",
     "without_documents",
     "write_recording",
 ]

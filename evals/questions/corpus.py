@@ -36,10 +36,9 @@ class Corpus:
     left_out: int = 0
 
 
-def throwaway_settings(settings: Settings, folder: Path, *, on_server: bool = False) -> Settings:
-    """Return the settings with every store embedded in a folder, but the index `on_server` where one is set."""
-    index = settings.qdrant_url if on_server else None
-    embedded = {"database_url": None, "qdrant_url": index, "blob_url": None, "auth": None}
+def throwaway_settings(settings: Settings, folder: Path) -> Settings:
+    """Return the settings with every store embedded in a folder."""
+    embedded = {"database_url": None, "qdrant_url": None, "blob_url": None, "auth": None}
     return settings.model_copy(update={**embedded, "data_dir": folder})
 
 

@@ -8,29 +8,22 @@ import msgspec
 
 from evals.questions.sample import DatasetBroken, Sample, read_lines
 
+Kind = Literal[
+    "opening", "choice", "comparison", "condition", "correction", "ellipsis", "pronoun", "return", "standalone",
+    "statement", "three_back", "topic_change",
+]  # fmt: skip
+"""How a turn leans on those before it; the data set's README describes each."""
+
 
 class DialogueTurn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a customer says; `whole` says the same so that it is understood alone.
 
-    `kind` is how the turn leans on those before it; the data set's README describes each. A correct answer contains
-    one of `answers`, and each of `documents` holds one. Both are empty where no document answers.
+    A correct answer contains one of `answers`, and each of `documents` holds one. Both are empty where no document
+    answers.
     """
 
     text: str
-    kind: Literal[
-        "opening",
-        "choice",
-        "comparison",
-        "condition",
-        "correction",
-        "ellipsis",
-        "pronoun",
-        "return",
-        "standalone",
-        "statement",
-        "three_back",
-        "topic_change",
-    ]
+    kind: Kind
     whole: str
     answers: tuple[str, ...]
     documents: tuple[str, ...]

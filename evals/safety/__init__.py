@@ -1,6 +1,5 @@
-"""Attacks by other people's tools, screening of labelled questions, masking of made-up identifiers."""
+"""Attacks by other people's tools, masking of made-up identifiers, falsified sentences, honest questions."""
 
-from evals.safety.guarded import is_labelled, run_screening
-from evals.safety.masking import is_hidden, is_masked
+from evals.safety.masking import is_masked
 
-__all__ = ["is_hidden", "is_labelled", "is_masked", "run_screening"]
+__all__ = ["is_masked"]

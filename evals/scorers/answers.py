@@ -1,14 +1,12 @@
-"""Whether a text holds a known answer, and the F1 of the tokens that they share (pure)."""
+"""Whether a text holds a known answer (pure)."""
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from chatbot.grounding import quantities, unsupported_quantities
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
-_TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)*|[가-힣]")
 _ONLY_QUANTITY = re.compile(
     r"[-\d.,%$₩\s]|krw|usd|won|per annum|연 |약 |최대|최고|최소|최저|원|만|억|천|백|년|월|일|개월|회|영업일"
     r"|days?|months?|years?",
@@ -50,24 +48,6 @@ def _states_quantity(text: str, answer: str) -> bool:
     if _ONLY_QUANTITY.sub("", answer) or not quantities(answer):
         return False
     return not unsupported_quantities(answer, [text])
-
-
-def answer_f1(text: str, answers: Sequence[str]) -> float:
-    """Return the best F1 of shared tokens over the answers; Korean is compared by syllables, as in KorQuAD."""
-    return max((_f1(tokens(text), tokens(answer)) for answer in answers), default=0.0)
-
-
-def tokens(text: str) -> Counter[str]:
-    """Return the words, numbers and Korean syllables of a text with their counts."""
-    return Counter(_TOKEN.findall(normalised(text)))
-
-
-def _f1(predicted: Counter[str], expected: Counter[str]) -> float:
-    shared = (predicted & expected).total()
-    if not shared:
-        return 0.0
-    precision, recall = shared / predicted.total(), shared / expected.total()
-    return 2 * precision * recall / (precision + recall)
 
 
 def mean(values: Iterable[float]) -> float | None:

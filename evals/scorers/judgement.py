@@ -5,6 +5,8 @@ says, it does not answer. Fitted and compared with answers that a reader labelle
 """
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +22,6 @@ from chatbot.grounding import (
 )
 from chatbot.quotes import features
 from evals.scorers.answers import holds_answer
-from evals.scorers.turning import turning_words
 
 LONGEST_FACT: Final = 60
 """Characters of a known answer that is a fact (a number, a name); a longer one is a text that states several."""
@@ -33,6 +34,20 @@ _ASKED: Final = 0.3
 _OF_IT: Final = 0.4
 """Share of such a sentence's content that is the question's or the known answer's."""
 
+# Words that say how much, when, who may or whether at all: they weigh little in a sentence and turn its meaning.
+_TURNING: Final = re.compile(
+    r"최대|최소|최고|최저|최장|최단|이상|이하|초과|미만|이전|이후|(?<=[가-힣\d] )[전후]에|[전후](?=까지|부터)"
+    r"|모든|모두|전부|일부|매월|매년|매일|매주|(?<![가-힣\d])[월연](?=\s?[\d%])|반드시|필수|선택|없이|외에|제외|포함"
+    r"|무료|유료|면제|고정|변동|개인|법인|국내|해외|입금|출금|가입|해지|본인|대리인|평일|주말|오전|오후"
+    r"|영업점|창구|(?<![가-힣])앱|전화|인터넷|고객|은행(?=[이은가])|않|없|못|불가|아니|(?<=[가-힣])만[이은을도]?(?=[\s.,]|\Z)"
+    r"|[월화수목금토일]요일|다음|당일|첫|마지막"
+    r"|\b(?:most|least|maximum|minimum|more|less|over|under|above|below|before|after|until|from|all|some|any|always"
+    r"|never|only|without|with|must|may|could|should|once|twice"
+    r"|need|have to|required|not|no|cannot|if|unless|except|per|monthly|yearly|annual"
+    r"|month|year|week|day|daily|weekly|fixed|variable|branch|app|phone|open|close|deposit|withdrawal|free|either|both"
+    r"|bank|customer)\b|n't\b",
+    re.IGNORECASE,
+)
 _SAYS_YES: Final = re.compile(rf"[\s>*_]{{0,8}}(?:{YES})(?=\s{{0,4}}(?:[,.!]|\Z))", re.IGNORECASE)
 _RESTRICTS: Final = re.compile(r"만(?=[\s.,]|\Z)|\b(?:only|just)\b", re.IGNORECASE)
 _FREE: Final = "0원"
@@ -165,3 +180,8 @@ def _denies(text: str) -> bool:
 
 def _statements(text: str) -> list[_Statement]:
     return [_Statement(sentence.text, features(sentence.text)) for sentence in passage_sentences(text)]
+
+
+def turning_words(text: str) -> Counter[str]:
+    """Return the words of a text that turn the meaning of a sentence, with their counts."""
+    return Counter(match[0].lower() for match in _TURNING.finditer(unicodedata.normalize("NFKC", text)))

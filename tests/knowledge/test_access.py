@@ -15,7 +15,6 @@ ROOT = Path(str(knowledge.__file__)).parent.parent
 PACKAGES = ("chatbot", "ingest", "edge", "knowledge", "llm_server", "telemetry", "evals")
 INDEX = ROOT / "knowledge" / "index" / "index.py"
 ENGINES = {ROOT / "knowledge" / "index" / name for name in ("server.py", "edge.py")}
-PEERS = ROOT / "evals" / "performance" / "peers"  # other people's frameworks, in an environment of their own
 READING = {"search", "page", "read"}
 """The methods of an engine that return points."""
 COUNTING = {"unlike", "holds_visible_passages"}
@@ -42,7 +41,6 @@ def test_only_the_adapters_know_an_engine() -> None:
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
         if path not in ENGINES
-        and PEERS not in path.parents
         and re.search(r"^\s*(import|from) (qdrant_client|qdrant_edge)", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     assert elsewhere == []
@@ -54,7 +52,7 @@ def test_nothing_of_the_clients_local_mode_is_left() -> None:
         str(path.relative_to(ROOT))
         for package in (*PACKAGES, "tests", "scripts")
         for path in (ROOT / package).rglob("*.py")
-        if path != Path(__file__) and PEERS not in path.parents and local.search(path.read_text(encoding="utf-8"))
+        if path != Path(__file__) and local.search(path.read_text(encoding="utf-8"))
     ]
     assert found == []
 

@@ -7,7 +7,7 @@ import pytest
 from chatbot.questions.canned_replies import HANDOFFS, CannedReply, canned_reply, handoff
 from chatbot.questions.scope import ExcludedTopic
 from chatbot.questions.screen import Verdict, screen
-from evals.questions import tricky_questions
+from evals.questions import read_honest_questions
 from evals.sample_bank import sample_banks
 from knowledge.passage import LANGUAGES, language_of
 from knowledge.screening import IdentifierKind
@@ -168,7 +168,7 @@ def test_the_handoff_names_the_telephone_of_the_bank() -> None:
 
 
 def test_of_300_honest_questions_whose_words_look_like_an_attack_at_most_one_in_a_hundred_is_refused() -> None:
-    questions = list(tricky_questions())
+    questions = read_honest_questions()
     refused = [question.text for question in questions if screen(question.text).verdict is not Verdict.OK]
     assert len(questions) >= 300
     assert len(refused) <= len(questions) // 100, refused

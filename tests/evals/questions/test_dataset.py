@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +21,6 @@ from evals.scorers import holds_answer
 ROOT = Path(__file__).parents[3]
 DATASET = ROOT / "evals" / "datasets" / "hanbit"
 DOCUMENTS = DATASET / "documents"
-BUILD = ROOT / "scripts" / "samples" / "build.py"
 
 ANSWERABLE_KINDS = {"fact", "table", "condition", "yes_no", "confusable", "version", "multi_turn", "as_of"}
 # What no document of a bank could say: needs no list of words that the documents lack.
@@ -237,18 +234,3 @@ def test_a_history_alternates_and_ends_with_the_assistant(dataset: Dataset) -> N
 
 def test_no_question_is_a_sentence_of_a_document(dataset: Dataset) -> None:
     assert [query.id for query in dataset.queries if any(query.text in text for text in dataset.texts.values())] == []
-
-
-def test_pdf_and_word_files_are_built_from_their_sources_and_a_second_build_changes_nothing(tmp_path: Path) -> None:
-    built = []
-    for name in ("first", "second"):
-        subprocess.run([sys.executable, str(BUILD), "--out", str(tmp_path / name)], check=True, capture_output=True)  # noqa: S603 - our own script
-        built.append({path.relative_to(tmp_path / name): path for path in (tmp_path / name).glob("*/*")})
-    first, second = built
-    assert {path: file.read_bytes() for path, file in first.items()} == {
-        path: file.read_bytes() for path, file in second.items()
-    }
-    committed = {path.relative_to(DOCUMENTS) for path in DOCUMENTS.glob("*/*") if path.suffix in {".pdf", ".docx"}}
-    assert set(first) == committed
-    # By text: an upgrade of reportlab or python-docx may change the bytes around it.
-    assert [str(path) for path in committed if read_text(first[path]) != read_text(DOCUMENTS / path)] == []

@@ -7,12 +7,10 @@ import pytest
 
 from chatbot.events import Citation
 from evals.questions import CustomerAnswer
-from evals.scorers.answers import answer_f1, holds_answer, mean
+from evals.scorers.answers import holds_answer
 from evals.scorers.citations import score_citations
 from evals.scorers.intervals import Interval, share_interval
-from evals.scorers.numbers_shown import check_numbers, values
 from evals.scorers.ranking import score_rankings
-from evals.scorers.refusals import score_refusals
 from evals.scorers.speed import score_waits
 
 
@@ -22,9 +20,7 @@ def test_a_ranking_is_scored_as_trec_eval_does() -> None:
     assert scores.keys() == {"q"}
     dcg = 1 / math.log2(3) + 1 / math.log2(5)
     ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
-    assert scores["q"].ndcg_at_10 == pytest.approx(dcg / ideal)
-    assert scores["q"].recall_at_5 == pytest.approx(2 / 3)
-    assert scores["q"].reciprocal_rank == pytest.approx(1 / 2)
+    assert scores["q"] == pytest.approx({"ndcg@10": dcg / ideal, "recall@5": 2 / 3, "mrr": 1 / 2})
 
 
 @pytest.mark.parametrize(("hits", "low", "high"), [(10, 0.7225, 1.0), (5, 0.2366, 0.7634), (0, 0.0, 0.2775)])
@@ -32,14 +28,9 @@ def test_a_share_has_an_interval_also_where_every_row_is_a_hit(hits: int, low: f
     assert share_interval(hits, 10) == Interval(low=low, high=high)
 
 
-def test_a_share_of_no_rows_is_refused() -> None:
-    with pytest.raises(ValueError, match="no rows"):
-        share_interval(0, 0)
-
-
 def test_a_question_for_which_nothing_was_found_scores_nothing() -> None:
     scores = score_rankings({"q": []}, {"q": {"a": 1}})
-    assert scores["q"].recall_at_5 == 0.0
+    assert scores["q"]["recall@5"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -73,29 +64,6 @@ def test_an_answer_is_found_in_any_spelling(text: str, answer: str) -> None:
 )
 def test_part_of_another_number_or_word_is_no_answer(text: str, answer: str) -> None:
     assert not holds_answer(text, [answer])
-
-
-def test_f1_compares_words_and_korean_syllables() -> None:
-    assert answer_f1("fee 2,000 won", ["2000 won"]) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
-    assert answer_f1("영업점", ["영업점에서"]) == pytest.approx(2 * 1 * (3 / 5) / (1 + 3 / 5))
-    assert answer_f1("nothing alike", ["다른 말", "42"]) == 0.0
-    assert answer_f1("no answers are known", []) == 0.0
-
-
-def test_a_mean_of_nothing_is_none() -> None:
-    assert mean([]) is None
-    assert mean([True, False]) == 0.5
-
-
-def test_refusals_are_scored_in_both_directions() -> None:
-    score = score_refusals([(False, False), (False, False), (False, True), (True, True), (True, False)])
-    assert score.answered == pytest.approx(2 / 3)
-    assert score.precision == pytest.approx(1 / 2)
-    assert score.recall == pytest.approx(1 / 2)
-
-
-def test_without_a_refusal_precision_is_undefined() -> None:
-    assert score_refusals([(False, False)]).precision is None
 
 
 def citing(*documents: str, quote: str = "", cited: Mapping[int, str] | None = None) -> CustomerAnswer:
@@ -137,29 +105,7 @@ def test_a_citation_counts_when_its_document_is_right_and_holds_the_answer(
     assert (score.right, score.holds_answer) == (right, holds)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1억 5,000만원", [150_000_000]),
-        ("10만 원과 3천원", [100_000, 3_000]),
-        ("1. 첫째\n2) 둘째는 7일", [7]),
-        ("KRW 100 million", [100_000_000]),
-        ("２.８０%", [2.8]),
-        ("없음", []),
-    ],
-)
-def test_digits_and_korean_scales_are_read_as_values(text: str, expected: Sequence[float]) -> None:
-    assert [float(value) for _, value in values(text)] == pytest.approx(expected)
-
-
-def test_unfounded_numbers_are_distinguished_from_respelled_numbers() -> None:
-    check = check_numbers("최대 1억원이고 12개월 동안 5회, 7일입니다.", ["한도 100,000,000원", "1년 동안 5회"])
-    assert check.unfounded == ("7일",)
-    assert check.respelled == ("12",)
-
-
 def test_waits_are_a_median_and_a_percentile_within_the_measured_range() -> None:
-    waits = score_waits([None, *range(1, 22)])
-    assert (waits.median, waits.p95) == (11, 20)
-    assert score_waits([2.0]).p95 == 2.0
-    assert score_waits([None]).median is None
+    assert score_waits([None, *range(1, 22)]) == (11, 20)
+    assert score_waits([2.0]) == (2.0, 2.0)
+    assert score_waits([None]) == (None, None)

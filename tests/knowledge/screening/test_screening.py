@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.questions import composed_identifiers, held_out_identifiers, spelled_identifiers, spellings_of
-from evals.safety import is_hidden, is_masked
+from evals.questions import read_identifiers
+from evals.safety import is_masked
 from knowledge.screening.instructions import PATTERNS as INJECTION_PATTERNS
 from knowledge.screening.instructions import Tactic, find_injection
 from knowledge.screening.patterns import LINKED, READ
@@ -261,24 +261,12 @@ def test_numbers_that_identify_no_person_are_kept(text: str) -> None:
     assert mask(text).kinds == ()
 
 
-def test_made_up_identifiers_are_masked_in_every_spelling_and_nothing_of_them_is_left() -> None:
-    sentences = spelled_identifiers(5, seed=7)
-    missed = [(made.kind, made.spelling, made.text) for made in sentences if not is_masked(made)]
-    assert len(missed) <= 0.005 * 5 * sum(
-        len(spellings_of(kind)) for kind in IdentifierKind if kind is not IdentifierKind.SECRET
-    ), missed
-
-
-def test_identifiers_composed_of_any_script_and_link_are_masked() -> None:
-    sentences = [*composed_identifiers(1, seed=11)]
-    missed = [(made.kind, made.digits, made.link, made.text) for made in sentences if not is_hidden(made)]
-    assert len(missed) <= 0.02 * len(sentences), missed
-
-
-def test_identifiers_composed_by_another_hand_are_masked() -> None:
-    messages = [*held_out_identifiers(60, seed=23)]
-    missed = [(made.kind, made.form, made.text) for made in messages if not is_hidden(made)]
-    assert len(missed) <= 0.02 * len(messages), missed
+@pytest.mark.parametrize(("name", "most_missed"), [("spelled", 0.005), ("composed", 0.02), ("held-out", 0.02)])
+def test_nearly_all_made_identifiers_are_masked_and_nothing_of_them_is_left(name: str, most_missed: float) -> None:
+    identifiers = read_identifiers(name)[::4]
+    missed = [(made.kind, made.form, made.text) for made in identifiers if not is_masked(made)]
+    assert len(identifiers) >= 500
+    assert len(missed) <= most_missed * len(identifiers), missed
 
 
 def test_letters_of_hangul_that_are_written_apart_name_a_number_too() -> None:
