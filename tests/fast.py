@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 STARTING = {
     *("subprocess", "multiprocessing", "torch", "transformers", "sentence_transformers", "playwright", "ray"),
     *("redis_server", "scripted_server", "open_embedder", "open_parser", "open_readers", "run_process", "uvicorn"),
-    *("evals.formats", "openai"),
+    "openai",
 }
 """Modules, and names of ours, with which a test starts a process, asks a served product or loads a model."""
 STARTED = {"redis_url", "server", "postgres", "weights", "readers", "product"}

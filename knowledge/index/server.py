@@ -1,7 +1,6 @@
 """A Qdrant server as an engine, through its client's generated API (REST).
 
-The API is documented at https://api.qdrant.tech; `scripts/qdrant_requests` holds every request that this file sends
-against the server's published OpenAPI description.
+The API is documented at https://api.qdrant.tech.
 """
 
 import asyncio
