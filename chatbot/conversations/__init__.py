@@ -13,10 +13,9 @@ from chatbot.conversations.history import (
     repeatable,
     window,
 )
-from chatbot.conversations.ratings import RATINGS, Ratings
+from chatbot.conversations.ratings import Ratings
 
 __all__ = [
-    "RATINGS",
     "AnswerCache",
     "AnswerCacheSettings",
     "Basis",

@@ -8,7 +8,7 @@ from ingest.parsing.chunking import (
     open_tokenizer,
     require_tokenizer,
 )
-from ingest.parsing.parsed import Format, LeftOut, OnPage, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, LeftOut, OnPage, Reason, Unreadable
 from ingest.parsing.preview import LONGEST_SIDE, PagePreview
 from ingest.parsing.process import (
     Answer,
@@ -20,7 +20,6 @@ from ingest.parsing.process import (
     read_as_requested,
     serve,
 )
-from ingest.parsing.read import read_document
 from ingest.parsing.readers import Readers, ReadersBusy, open_readers
 from ingest.parsing.sandbox import Restriction
 
@@ -35,7 +34,6 @@ __all__ = [
     "OnPage",
     "PagePreview",
     "ParseRequest",
-    "Parsed",
     "Parser",
     "ParserSettings",
     "ParserUnavailable",
@@ -49,7 +47,6 @@ __all__ = [
     "open_readers",
     "open_tokenizer",
     "read_as_requested",
-    "read_document",
     "require_tokenizer",
     "serve",
 ]

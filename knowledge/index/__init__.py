@@ -1,12 +1,11 @@
 """The passage index: one filter for every search, dense and sparse halves fused, collections behind an alias."""
 
-from knowledge.index.edge import EXACT_POINTS, optimize_folder
+from knowledge.index.edge import optimize_folder
 from knowledge.index.engine import EmbedderMismatch, IndexInUse, IndexRefused, IndexUnavailable
 from knowledge.index.index import Index, indexed_text, open_index
 from knowledge.index.settings import IndexSettings, QdrantUrl, ServerSettings
 
 __all__ = [
-    "EXACT_POINTS",
     "EmbedderMismatch",
     "Index",
     "IndexInUse",

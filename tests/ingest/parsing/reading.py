@@ -4,7 +4,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ingest.parsing import Parsed, read_document
+from ingest.parsing.parsed import Parsed
+from ingest.parsing.read import read_document
 
 
 def read(folder: Path, made: Any, name: str = "file.bin") -> Parsed:
