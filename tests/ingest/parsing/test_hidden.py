@@ -17,7 +17,8 @@ from openpyxl.styles import Font
 from pptx import Presentation
 from pptx.util import Inches
 
-from ingest.parsing import LeftOut, Parsed, Unreadable
+from ingest.parsing import LeftOut, Unreadable
+from ingest.parsing.parsed import Parsed
 from tests.ingest.parsing.looks import Look, Runs, hancom_x, slides, web_page, word, workbook
 from tests.ingest.parsing.reading import read, saved, text_in, text_of
 from tests.ingest.samples_office import hwpx, with_part, with_shared_strings, xlsx_of

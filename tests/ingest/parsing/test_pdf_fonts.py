@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.parsing import Parsed, ParserSettings, open_parser
+from ingest.parsing import ParserSettings, open_parser
+from ingest.parsing.parsed import Parsed
 from ingest.parsing.process import PROGRAM
 from tests.ingest import samples
 from tests.ingest.parsing.reading import text_of
