@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class CalibrationRefused(Exception):
-    """The file cannot be read, or is no calibration; the message says why."""
+    """The file cannot be read, or is not a calibration; the message says why."""
 
 
 class CalibrationMisfit(Exception):
@@ -48,7 +48,7 @@ def read_calibration(path: Path | None) -> Calibration:
     """Return the calibration of a file, or of this package's (blocking).
 
     Raises:
-        CalibrationRefused: the file cannot be read, or is none.
+        CalibrationRefused: the file cannot be read, or is not a calibration.
     """
     try:
         text = (files("chatbot") / "calibration.yaml" if path is None else path).read_text("utf-8")

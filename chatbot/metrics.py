@@ -88,7 +88,7 @@ class Metrics:
             ["rung"],
         )
         self.takeovers = counter(
-            "chatbot_takeovers", "Answers of a dead or leaving replica that this one went on with or ended", ["why"]
+            "chatbot_takeovers", "Answers of a dead or leaving replica that this one continued or ended", ["why"]
         )
         self.audit_anchored_at = gauge(
             "chatbot_audit_anchored_timestamp_seconds",

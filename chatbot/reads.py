@@ -1,4 +1,4 @@
-"""What customers read of what is kept for them: metered in bytes, one at a time each, few at once in a process.
+"""Limits of reads of stored answers and conversations: metered in bytes, one at a time each, few at once in a process.
 
 Writers and the answers of others share Redis and the event loop with them, and must not wait for a customer who reads
 all that is allowed at once, or asks for a stream again and again. The count is a process's own: it protects the
@@ -120,7 +120,7 @@ class Reads:
             turn.release()
 
     async def _take(self, turn: anyio.Lock) -> None:
-        """Take the customer's turn, and one of the process's; neither where it is cancelled meanwhile."""
+        """Take the customer's turn, and one of the process's; neither where it is cancelled."""
         await turn.acquire()
         try:
             await self._turns.acquire()

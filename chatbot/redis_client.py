@@ -3,7 +3,7 @@
 While it is open every command is refused at once with `StoreUnavailable`, except two probes a second, which have less
 time. Everything in a process that uses Redis shares one breaker, so that only the first command waits. A command may
 also be late by its own weight, or because this process has no connection left for it: a PING over a connection of its
-own tells that from a store that is away.
+own distinguishes that from a store that is away.
 """
 
 import asyncio

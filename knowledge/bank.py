@@ -220,7 +220,7 @@ class Banks:
         return lambda tenant: made.get(tenant, first)
 
     def welcomes(self, tenant: str, host: str) -> bool:
-        """Tell whether people of a tenant may sign in at a host: not where it shows another bank's pages."""
+        """Return whether people of a tenant may sign in at a host: not where it shows another bank's pages."""
         return self._hosts.get(host.lower(), self.of(tenant)) is self.of(tenant)
 
     def of_host(self, host: str) -> Bank:
@@ -297,7 +297,7 @@ def _check_logo(path: Path) -> None:
     """Refuse what no page could show.
 
     Raises:
-        OSError, ValueError: the file is not there, is no picture, or is too large.
+        OSError, ValueError: the file is missing, not a picture, or too large.
     """
     if path.suffix.lower() not in LOGO_TYPES:
         raise ValueError(f"{path.name} is neither .svg nor .png: save it as one of them")

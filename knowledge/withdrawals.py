@@ -1,7 +1,7 @@
 """Withdrawn versions, stopped models and the emergency flag: an SQL table that every process polls once a second.
 
-A poll that finds a change tells the answers that run, which then ask, so it answers from memory. After five seconds
-without a successful poll they are told, too: `readable` is false, and the caller hands over to a person. Every stop and
+A poll that finds a change wakes the running answers, which then ask, so it answers from memory. After five seconds
+without a successful poll it wakes them too: `readable` is false, and the caller hands over to a person. Every stop and
 resumption is recorded with its author, time and reason, in the transaction that makes it.
 
 The row of a withdrawn version is never removed: its points stay for searches of an earlier time, and a restored older
@@ -9,7 +9,7 @@ index does not know that they have ended. A poll reads the stops, counts the row
 instants, and reads these rows when either has changed, whatever clock or late commit it comes from, and once a minute.
 
 Beside them stand the instants at which versions end, be it that another one replaces them: a node of the index that was
-away answers for seconds from before, and would show a version that was replaced meanwhile. Such a row is written once
+away answers for seconds from before, and would show a version that was replaced since. Such a row is written once
 the index has the version's window, so that its successor is found, and removed a week after its instant: a node that
 was away for longer comes back empty.
 """

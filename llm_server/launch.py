@@ -1,7 +1,7 @@
 """Runs vLLM with a profile's arguments, and reports readiness only after a first generation.
 
 vLLM runs in a session of its own; on SIGTERM or SIGINT it gets the profile's time to finish its streams, and a second
-signal kills it. An engine that hangs ends this process too, to be started anew; while it drains, nobody looks. The rest
+signal kills it. An engine that hangs ends this process too, to be restarted; while it drains, nobody looks. The rest
 of its process group is killed by the group's id, so no process survives this one, and on Linux the kernel terminates
 vLLM even when this process is killed.
 """
@@ -262,7 +262,7 @@ async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Ev
         await engine_hangs(http, settings.profile.served_name, every=every, patience=settings.hung_seconds)
     if not stopping.is_set():
         waited = f"no token in {settings.hung_seconds:.0f} s"
-        raise EngineHung(f"vLLM answers and generates nothing: {waited}. It is ended: start it anew.")
+        raise EngineHung(f"vLLM answers and generates nothing: {waited}. It is ended: start it again.")
 
 
 def _session(settings: ServeSettings, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:

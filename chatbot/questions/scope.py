@@ -134,7 +134,7 @@ def excluded_topic(question: str, own_names: Collection[str]) -> ExcludedTopic |
 
 
 def _is_forecast(question: str) -> bool:
-    """Tell whether a sentence asks what a price will do, and not what it does where something happens."""
+    """Return whether a sentence asks what a price will do, and not what it does where something happens."""
     return any(
         (_MOVES_KO.search(part) or (_ENGLISH_PRICE.search(part) and _WILL.search(part)))
         and (_ON_A_MARKET.search(part) or not _ON_A_CONDITION.search(part))

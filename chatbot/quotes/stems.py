@@ -58,7 +58,7 @@ def features(text: str) -> frozenset[str]:
 
 
 def other_letters(text: str) -> frozenset[str]:
-    """Return the runs of letters that are neither Hangul nor Latin without marks: no feature tells what they say."""
+    """Return the runs of letters that are neither Hangul nor Latin without marks: no feature shows their meaning."""
     return frozenset(_OTHER_LETTERS.findall(unicodedata.normalize("NFKC", text).lower()))
 
 

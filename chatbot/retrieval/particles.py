@@ -20,7 +20,7 @@ def with_particle(word: str, particle: str) -> str:
 
 
 def _final_consonant(word: str) -> int:
-    """Return the final consonant of the last syllable that is said, 0 for none."""
+    """Return the final consonant of the last pronounced syllable, 0 for none."""
     said = _LAST_SAID.search(word)
     if said is None:
         return 0

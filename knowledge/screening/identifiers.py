@@ -1,7 +1,7 @@
 """Finds identifiers of persons in Korean or English text in any spelling: normalise (`reading`), match (`patterns`).
 
 A failed checksum never makes a number harmless: newer resident numbers have random last digits. Amounts, dates, rates,
-product codes and the bank's own 1588-0000 numbers are no identifiers.
+product codes and the bank's own 1588-0000 numbers do not count as identifiers.
 """
 
 import re

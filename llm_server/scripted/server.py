@@ -88,7 +88,7 @@ class ScriptedModel:
         self._prompts: deque[tuple[str | None, Sequence[int]]] = deque(maxlen=64)
 
     def tell(self, **changes: object) -> Behaviour:
-        """Change fields of the behaviour; stalled and hung requests go on with it, running ones at its pace."""
+        """Change fields of the behaviour; stalled and hung requests continue with it, running ones at its pace."""
         fields = {**msgspec.structs.asdict(self.behaviour), **changes}
         return self._set_behaviour(msgspec.convert(fields, Behaviour))
 

@@ -19,8 +19,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """How the scripted model behaves; every field may be changed while it runs (`POST /script`).
 
     A fault applies until it is changed, or for the next `times` generations. Tokens are counted from the first one of a
-    request, so a continuation counts anew. `hung` also blocks health checks, like a stopped process; `dead` cuts every
-    connection, like a killed one.
+    request, so a continuation starts at zero. `hung` also blocks health checks, like a stopped process; `dead` cuts
+    every connection, like a killed one.
     """
 
     answer: str | None = None  # otherwise a quotation of the passages that match the question best
