@@ -47,9 +47,10 @@ from edge import bind, listening, wrong_settings
 from evals.redis_program import redis_program
 from ingest.__main__ import USER_FACING_ERRORS as STAFF_CANNOT_SERVE
 from ingest.app import create_app as create_staff
-from ingest.bulk import LoadOrder, find_files, load, open_display
+from ingest.bulk import LoadOrder, LocalFiles, LocalTarget, find_files, load, open_display
 from ingest.catalogue import VersionKey
 from ingest.errors import IngestError
+from ingest.lost_passages import compare_index
 from ingest.maintenance import rebuild
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
@@ -356,21 +357,21 @@ def print_version(key: VersionKey, n: int, of: int, result: str) -> None:
 
 
 async def load_samples(services: StaffServices) -> None:
-    """Load and approve the sample documents; those that an earlier run has loaded and the index holds are skipped.
+    """Load and approve the sample documents; those that an earlier run has loaded are skipped.
 
-    Passages of other documents that the index lost, of a server's that is no longer named, are written again.
+    Passages that the index lost are written again.
 
     Raises:
         CannotRun: a document could not be loaded.
     """
     order = LoadOrder(tenant=TENANT, uploaded_by="make run", approver="demo approver")
-    with open_display(Console(stderr=True)) as show_progress:
-        outcomes = await load(find_files([SAMPLES]), order, services, show_progress)
+    with open_display(Console(stderr=True)) as display:
+        outcomes = await load(LocalFiles(find_files([SAMPLES])), LocalTarget(services, order), display)
     failed = [f"{outcome.file.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
     if failed:
         raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")
-    if (await services.catalogue.index_state()).missing_passages:
-        print_progress("the index lacks other documents' passages: writing them again from the originals")
+    if await compare_index(services):
+        print_progress("the index lacks passages: writing them again from the originals")
         await rebuild(services, print_version)
     print_progress(
         f"{len(outcomes)} documents with {sum(outcome.passages for outcome in outcomes)} passages answer now"

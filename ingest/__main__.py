@@ -4,11 +4,10 @@ import getpass
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -22,19 +21,19 @@ from rich.console import Console
 from edge import PortTaken, bind, listening, wrong_settings
 from ingest.app import create_app
 from ingest.bulk import (
+    ApiRefused,
     BatchStopped,
     LoadOrder,
     LoadOutcome,
+    LocalTarget,
     ManifestError,
-    ProgressDisplay,
     Source,
-    SourceFile,
-    find_files,
+    Target,
     load,
+    open_api,
     open_display,
     open_source,
     print_summary,
-    remote,
 )
 from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, Version, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError, WrongState
@@ -64,9 +63,6 @@ JOBS_A_QUERY = 500
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """Ray sends no usage statistics, and the progress display is ours."""
 
-RunBatch = Callable[[Services, ProgressDisplay], Awaitable[list[LoadOutcome]]]
-
-
 USER_FACING_ERRORS = (
     BatchStopped,
     EmbeddingUnavailable,
@@ -90,6 +86,12 @@ def settings_or_exit() -> Settings:
         raise typer.Exit(2) from exc
 
 
+def _usage(problem: str) -> typer.Exit:
+    """Print what is wrong with an argument or a setting; return the exit to raise."""
+    typer.echo(f"ingest: {problem}", err=True)
+    return typer.Exit(2)
+
+
 def run_or_exit(work: Coroutine[object, object, T]) -> T:
     """Run the work; a known failure becomes one sentence and exit code 1."""
     try:
@@ -97,7 +99,7 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
     except KeyboardInterrupt:
         typer.echo("ingest: interrupted; start the same command again and it goes on where it stopped.", err=True)
         raise typer.Exit(130) from None
-    except (IngestError, remote.ApiRefused) as exc:
+    except (IngestError, ApiRefused) as exc:
         typer.echo(f"ingest: {exc.detail}", err=True)
     except USER_FACING_ERRORS as exc:
         typer.echo(f"ingest: {exc}", err=True)
@@ -108,7 +110,7 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
 
 @app.command("load")
 def load_command(  # noqa: PLR0917 - typer calls it, by name
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders; a folder may hold a documents.yaml.")],
+    paths: Annotated[list[str], typer.Argument(help="Files and folders; a folder may hold a documents.yaml.")],
     approved_by: Annotated[str | None, typer.Option(help="Who approves; without it everything stays a draft.")] = None,
     uploaded_by: Annotated[str | None, typer.Option(help="Who uploads (default: you); never the approver.")] = None,
     tenant: Annotated[str | None, TenantOption] = None,
@@ -120,27 +122,18 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
 ) -> None:
     """Bring documents in; started again after an interruption it goes on where it stopped."""
     settings = settings_or_exit()
-    configure_logs(level="WARNING", log_format="console")
-    uploader = uploaded_by or getpass.getuser()
-    _require_second_person(uploader, approved_by)
-    if url is not None and (token is None or (approved_by is not None and approver_token is None)):
-        needed = "--token" if token is None else "--approver-token: the API takes an approval only from its approver"
-        typer.echo(f"ingest: --url needs {needed}.", err=True)
-        raise typer.Exit(2)
-    console = Console()
-    files = _files(paths)
-    if url is None or token is None:
-        if tenant is None:
-            typer.echo("ingest: name the bank's tenant: --tenant, or TENANT (with --url the token names it).", err=True)
-            raise typer.Exit(2)
-        order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
-        outcomes = run_or_exit(_load(files, order, settings, console))
-    else:
-        api = remote.Api(url=url, token=token, approver_token=approver_token)
-        outcomes = run_or_exit(_load_remotely(files, api, console))
-    print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
-    if any(outcome.reason is not None for outcome in outcomes):
-        raise typer.Exit(1)
+    if url is not None:
+        if token is None or (approved_by is not None and approver_token is None):
+            needed = (
+                "--token" if token is None else "--approver-token: the API takes an approval only from its approver"
+            )
+            raise _usage(f"--url needs {needed}.")
+        _load(paths, open_api(url, token, approver_token), settings)
+        return
+    if tenant is None:
+        raise _usage("name the bank's tenant: --tenant, or TENANT (with --url the token names it).")
+    order = _order(tenant, uploaded_by, approved_by)
+    _load(paths, _local_target(order, settings), settings)
 
 
 @app.command("batch")
@@ -172,73 +165,61 @@ def batch_command(
     Ray is an extra: pip install -r requirements/batch.lock (docs/documents.md).
     """
     settings = settings_or_exit()
-    configure_logs(level="WARNING", log_format="console")
-    uploader = uploaded_by or getpass.getuser()
-    _require_second_person(uploader, approved_by)
+    order = _order(tenant, uploaded_by, approved_by)
     os.environ.update(RAY_QUIET)
     try:
         ray_batch = import_module("ingest.bulk.batch")
     except ModuleNotFoundError as exc:
         if exc.name != "ray":
             raise
-        typer.echo("ingest: `ingest batch` needs Ray: pip install -r requirements/batch.lock", err=True)
-        raise typer.Exit(2) from exc
+        raise _usage("`ingest batch` needs Ray: pip install -r requirements/batch.lock") from exc
+    stages = ray_batch.StageSettings(
+        blobs=settings.blobs,
+        parser=settings.parser,
+        chunking=settings.chunks.chunking(
+            settings.tokenizer_folder, max_tokens=read_model_config(settings.embedder).max_tokens
+        ),
+        embedder=settings.embedder,
+    )
+    cluster = ray_batch.Cluster(address=address, object_store_bytes=object_store_mib * 1024 * 1024)
+    target = partial(ray_batch.RayTarget, cluster=cluster, settings=stages)
+    _load([source], _local_target(order, settings, target), settings)
+
+
+def _order(tenant: str, uploaded_by: str | None, approved_by: str | None) -> LoadOrder:
+    uploader = uploaded_by or getpass.getuser()
+    if approved_by is not None and approved_by.strip().casefold() == uploader.strip().casefold():
+        raise _usage(f"{uploader} uploads, so somebody else has to approve (--approved-by).")
+    return LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
+
+
+@asynccontextmanager
+async def _local_target(
+    order: LoadOrder, settings: Settings, target: Callable[[Services, LoadOrder], Target] = LocalTarget
+) -> AsyncGenerator[Target]:
+    async with open_services(settings, works_jobs=False) as services:
+        yield target(services, order)
+
+
+def _load(places: list[str], target: AbstractAsyncContextManager[Target], settings: Settings) -> None:
+    """Load documents and print what became of them; exit with 1 where one failed."""
+    configure_logs(level="WARNING", log_format="console")
     console = Console()
-    order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
     with ExitStack() as stack:
-        documents = _source(source, stack, settings)
-        cluster = ray_batch.Cluster(address=address, object_store_bytes=object_store_mib * 1024 * 1024)
-        stages = ray_batch.StageSettings(
-            blobs=settings.blobs,
-            parser=settings.parser,
-            chunking=settings.chunks.chunking(
-                settings.tokenizer_folder, max_tokens=read_model_config(settings.embedder).max_tokens
-            ),
-            embedder=settings.embedder,
-        )
-        outcomes = run_or_exit(_batch(partial(ray_batch.batch, documents, order, cluster, stages), settings, console))
+        try:
+            source = stack.enter_context(open_source(places, settings.blob_tls))
+        except ManifestError as exc:
+            raise _usage(str(exc)) from exc
+        outcomes = run_or_exit(_loaded(source, target, console))
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
     if any(outcome.reason is not None for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _source(place: str, stack: ExitStack, settings: Settings) -> Source:
-    try:
-        return stack.enter_context(open_source(place, settings.blob_tls))
-    except ManifestError as exc:
-        typer.echo(f"ingest: {exc}", err=True)
-        raise typer.Exit(2) from exc
-
-
-async def _batch(run_batch: RunBatch, settings: Settings, console: Console) -> list[LoadOutcome]:
-    async with open_services(settings, works_jobs=False) as services:
+async def _loaded(source: Source, target: AbstractAsyncContextManager[Target], console: Console) -> list[LoadOutcome]:
+    async with target as opened:
         with open_display(console) as display:
-            return await run_batch(services, display)
-
-
-def _require_second_person(uploader: str, approver: str | None) -> None:
-    if approver is not None and approver.strip().casefold() == uploader.strip().casefold():
-        typer.echo(f"ingest: {uploader} uploads, so somebody else has to approve (--approved-by).", err=True)
-        raise typer.Exit(2)
-
-
-def _files(paths: list[Path]) -> list[SourceFile]:
-    try:
-        return find_files(paths)
-    except ManifestError as exc:
-        typer.echo(f"ingest: {exc}", err=True)
-        raise typer.Exit(2) from exc
-
-
-async def _load(files: list[SourceFile], order: LoadOrder, settings: Settings, console: Console) -> list[LoadOutcome]:
-    async with open_services(settings, works_jobs=False) as services:
-        with open_display(console) as display:
-            return await load(files, order, services, display)
-
-
-async def _load_remotely(files: list[SourceFile], api: remote.Api, console: Console) -> list[LoadOutcome]:
-    with open_display(console) as display:
-        return await remote.load(files, api, display)
+            return await load(source, opened, display)
 
 
 @app.command()
@@ -248,11 +229,9 @@ def serve(
     """Serve the staff API and index what is uploaded (settings come from the environment)."""
     settings = settings_or_exit()
     if settings.auth is None:
-        typer.echo("ingest: set AUTH__ISSUER and AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE: whose tokens?", err=True)
-        raise typer.Exit(2)
+        raise _usage("set AUTH__ISSUER and AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE: whose tokens?")
     if settings.bank_file is None:
-        typer.echo("ingest: set BANK_FILE: whose name and logo does the page show? (docs/bank.md)", err=True)
-        raise typer.Exit(2)
+        raise _usage("set BANK_FILE: whose name and logo does the page show? (docs/bank.md)")
     _require_queue(settings)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     run_or_exit(_serve(settings, read_banks(settings.bank_file), works_jobs=works))
@@ -277,8 +256,7 @@ async def _work(settings: Settings) -> None:
 
 def _require_queue(settings: Settings) -> None:
     if settings.redis_url is None:
-        typer.echo("ingest: set REDIS_URL: which queue brings uploads to workers?", err=True)
-        raise typer.Exit(2)
+        raise _usage("set REDIS_URL: which queue brings uploads to workers?")
 
 
 async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
@@ -353,8 +331,7 @@ def retry(
 ) -> None:
     """Let jobs that failed, or were given up, be done again; a running worker takes them up within seconds."""
     if bool(job_ids) == all_dead:
-        typer.echo("ingest: name jobs (see `ingest jobs`), or --all-dead.", err=True)
-        raise typer.Exit(2)
+        raise _usage("name jobs (see `ingest jobs`), or --all-dead.")
     run_or_exit(_retry(settings_or_exit(), tenant, job_ids, Console()))
 
 

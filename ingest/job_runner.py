@@ -40,16 +40,9 @@ TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)
 log = structlog.get_logger(__name__)
 
 
-Watch = Callable[[Stage, int, int], None]
-
-
-def unwatched(_stage: Stage, _done: int, _total: int) -> None:
-    """Ignore the progress of a job."""
-
-
-async def run_job(job: Job, services: Services, watch: Watch = unwatched, write: Write | None = None) -> Version | None:
+async def run_job(job: Job, services: Services, write: Write | None = None) -> Version | None:
     """Do a claimed job to its end; None where it is to be tried again later, or its claim is lost."""
-    claim, version = _HeldClaim(job, services.job_claims, services.now, watch), None
+    claim, version = _HeldClaim(job, services.job_claims, services.now), None
     try:
         with first_failure():
             async with anyio.create_task_group() as beside:
@@ -80,11 +73,10 @@ async def _release(job: Job, services: Services) -> None:
 class _HeldClaim:
     """The claim of a job while it is done: renewed, and its progress reported, at most once in REPORT_SECONDS."""
 
-    def __init__(self, job: Job, job_claims: JobClaims, now: Callable[[], float], watch: Watch) -> None:
+    def __init__(self, job: Job, job_claims: JobClaims, now: Callable[[], float]) -> None:
         self._job = job
         self._job_claims = job_claims
         self._now = now
-        self._watch = watch
         self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a machine's own stops while it is suspended
         self._reported = -math.inf
         self._stage: Stage | None = None
@@ -96,7 +88,6 @@ class _HeldClaim:
         Raises:
             ClaimLost: the lease has passed, and another owner has the job.
         """
-        self._watch(stage, done, total)
         now = self._now()
         if stage is not self._stage:
             self._stage, self._stage_began_at = stage, now

@@ -24,8 +24,8 @@ _FOREIGN_DOCUMENTS = 100
 """Documents that the index may hold and SQL does not, beyond which a document's count may not be among the counts."""
 
 
-async def compare_index(services: Services) -> IndexState:
-    """Compare the index with SQL: record, log and count the passages that it lacks.
+async def compare_index(services: Services) -> Mapping[VersionKey, int]:
+    """Compare the index with SQL: record, log and return how many passages it lacks of each version.
 
     Raises:
         IndexUnavailable, CatalogueUnavailable: one of them cannot be asked.
@@ -43,16 +43,7 @@ async def compare_index(services: Services) -> IndexState:
     services.metrics.index_compared.set(state.compared_at)
     if missing:
         log.error("passages_lost", passages=state.missing_passages, versions=len(missing))
-    return state
-
-
-async def lost_versions(services: Services) -> set[VersionKey]:
-    """Return the versions of which the index lacks passages.
-
-    Raises:
-        IndexUnavailable, CatalogueUnavailable: one of them cannot be asked.
-    """
-    return set(await _missing_passages(await services.catalogue.indexed_versions(), services.index))
+    return missing
 
 
 async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) -> dict[VersionKey, int]:

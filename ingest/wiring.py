@@ -109,10 +109,10 @@ async def open_services(
         )
         # Entered last, so left first: no job outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
+        # Before the first search: a crash may have come between the end of a version and the start of the next.
+        with suppress(IndexUnavailable):  # the worker's sweep writes them
+            await write_pending_windows(services)
         if works_jobs and job_broker is not None:
-            # Before the first search: a crash may have come between the end of a version and the start of the next.
-            with suppress(IndexUnavailable):  # the worker's sweep writes them
-                await write_pending_windows(services)
             tasks.start_soon(Worker(services, job_broker).run)
         yield services
         tasks.cancel_scope.cancel()

@@ -15,7 +15,7 @@ from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.job_runner import TRANSIENT, give_up, run_job
 from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, JobClaims, RetryLater
-from ingest.lost_passages import compare_index, lost_versions, restore_versions
+from ingest.lost_passages import compare_index, restore_versions
 from ingest.pipeline import write_pending_windows
 from ingest.services import Services
 from ingest.uploads import Blobs
@@ -135,8 +135,7 @@ class Worker:
         while True:
             begun = services.now()
             try:
-                state = await compare_index(services)
-                lost = frozenset(await lost_versions(services) if state.missing_versions else ())
+                lost = frozenset(await compare_index(services))
                 if lost & lost_before:
                     await restore_versions(lost & lost_before, services, until=begun + COMPARE_SECONDS)
                 lost_before = lost

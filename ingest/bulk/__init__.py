@@ -1,24 +1,28 @@
 """Many documents at once: loading from a shell, through the API, or over a Ray cluster."""
 
-from ingest.bulk import remote
-from ingest.bulk.load import BatchStopped, LoadOrder, LoadOutcome, ProgressDisplay, approve_all, load
+from ingest.bulk.load import ApiRefused, BatchStopped, Target, load
+from ingest.bulk.local import LoadOrder, LocalTarget
 from ingest.bulk.manifest import ManifestError, SourceFile, find_files
-from ingest.bulk.progress import open_display, print_summary
-from ingest.bulk.sources import Source, open_source
+from ingest.bulk.progress import LoadDisplay, LoadOutcome, open_display, print_summary
+from ingest.bulk.remote import open_api
+from ingest.bulk.sources import LocalFiles, Source, open_source
 
 __all__ = [
+    "ApiRefused",
     "BatchStopped",
+    "LoadDisplay",
     "LoadOrder",
     "LoadOutcome",
+    "LocalFiles",
+    "LocalTarget",
     "ManifestError",
-    "ProgressDisplay",
     "Source",
     "SourceFile",
-    "approve_all",
+    "Target",
     "find_files",
     "load",
+    "open_api",
     "open_display",
     "open_source",
     "print_summary",
-    "remote",
 ]

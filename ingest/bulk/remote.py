@@ -1,43 +1,23 @@
-"""`ingest load --url`: as `ingest.bulk.load`, through the API of a process that holds the index."""
+"""The target of `ingest load --url`: the API of a process that holds the index."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import aiohttp
 import anyio
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
-from ingest.bulk.load import LoadOutcome, ProgressDisplay
+from ingest.bulk.load import POLL_SECONDS, ApiRefused, Pending, attempt
+from ingest.bulk.local import key_of
 from ingest.bulk.manifest import SourceFile
-from ingest.catalogue import JobState, Metadata, Stage, State, VersionKey
+from ingest.bulk.progress import LoadOutcome
+from ingest.catalogue import JobState, Metadata, State, VersionKey
 
-_AT_ONCE = 4
-_POLL_SECONDS = 0.3
-_SOON_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 """The time for which a job is polled while the API is away: as long as a restart takes."""
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=120)
-
-
-class ApiRefused(Exception):
-    """The API refuses or does not answer: `code` and a sentence; `retryable` where it may pass by itself."""
-
-    def __init__(self, code: str, detail: str, *, retryable: bool = False) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.retryable = retryable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Api:
-    """A running API and the tokens to use there; without an approver's token everything stays a draft."""
-
-    url: str
-    token: str
-    approver_token: str | None = None
 
 
 class _Received(BaseModel):
@@ -49,9 +29,6 @@ class _Received(BaseModel):
 
 class _Job(BaseModel):
     state: JobState
-    stage: Stage
-    done: int
-    total: int
 
 
 class _Version(BaseModel):
@@ -68,31 +45,106 @@ class _Problem(BaseModel):
     retryable: bool = False
 
 
-async def load(files: Sequence[SourceFile], api: Api, display: ProgressDisplay) -> list[LoadOutcome]:
-    """Load files through an API and return their outcomes, in their order.
+class ApiTarget:
+    """Loads documents through an API; without an approver's token everything stays a draft."""
+
+    at_once = 4
+
+    def __init__(self, http: aiohttp.ClientSession, token: str, approver_token: str | None) -> None:
+        self._http = http
+        self._token = token
+        self.approves = approver_token is not None
+        self._approver_token = approver_token
+
+    async def check(self) -> None:
+        """Return if the API accepts the token.
+
+        Raises:
+            ApiRefused: it does not, or it does not answer.
+        """
+        await self._call("GET", "/v1/documents?limit=1")
+
+    async def receive(self, file: SourceFile) -> LoadOutcome:
+        form = aiohttp.FormData(quote_fields=False)  # else a Korean file name is sent percent-encoded
+        body = await anyio.Path(file.path).read_bytes()
+        form.add_field("file", body, filename=file.path.name, content_type="application/octet-stream")
+        for name, value in _fields(file.metadata, file.document_id):
+            form.add_field(name, value)
+        received = _Received.model_validate_json(await self._call("POST", "/v1/documents", body=form))
+        key = VersionKey(tenant="", document_id=received.document_id, version=received.version)
+        was_there = received.state not in (State.RECEIVED, State.FAILED)
+        return LoadOutcome(file=file, key=key, state=received.state, was_there=was_there, job_id=received.job_id)
+
+    async def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:
+        for file in pending:
+            yield file
+
+    async def index(self, pending: Pending) -> LoadOutcome:
+        """Poll the job until it ends, through PATIENCE_SECONDS without an answer."""
+        answered = anyio.current_time()
+        while True:
+            try:
+                job = _Job.model_validate_json(await self._call("GET", f"/v1/jobs/{pending.outcome.job_id}"))
+                if job.state in (JobState.DONE, JobState.FAILED, JobState.DEAD):
+                    return await self.current(pending.outcome)
+                answered = anyio.current_time()
+            except ApiRefused as exc:
+                if not exc.retryable or anyio.current_time() - answered >= PATIENCE_SECONDS:
+                    raise
+            await anyio.sleep(POLL_SECONDS)
+
+    async def approve(self, drafts: Sequence[LoadOutcome]) -> list[LoadOutcome]:
+        return [await attempt(draft, self._approve(draft)) for draft in drafts]
+
+    async def current(self, outcome: LoadOutcome) -> LoadOutcome:
+        return _outcome(outcome, await self._call("GET", _address(outcome)))
+
+    async def _approve(self, draft: LoadOutcome) -> LoadOutcome:
+        dates = aiohttp.JsonPayload(_dates(draft.file.metadata))
+        answer = await self._call("POST", f"{_address(draft)}/approve", body=dates, token=self._approver_token)
+        return _outcome(draft, answer)
+
+    async def _call(
+        self,
+        method: str,
+        address: str,
+        *,
+        body: aiohttp.FormData | aiohttp.JsonPayload | None = None,
+        token: str | None = None,
+    ) -> bytes:
+        try:
+            headers = {"authorization": f"Bearer {token or self._token}"}
+            # Documents and tokens go to the address that was named and nowhere else.
+            async with self._http.request(
+                method, address, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                answer = await response.read()
+                if response.status < 300:
+                    return answer
+        except ValueError as exc:  # aiohttp.InvalidURL is one too
+            raise ApiRefused("bad_request", "--url or --token holds what no request can carry") from exc
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
+        if response.status < 400:
+            raise ApiRefused("bad_request", "the --url address redirects: name the address of the API itself")
+        try:
+            problem = _Problem.model_validate_json(answer)
+        except ValidationError:  # not the API's own answer: a proxy before it sends 502, 503 or 504 while it is away
+            problem = _Problem(retryable=response.status >= 500)
+        raise ApiRefused(problem.code, problem.detail, retryable=problem.retryable)
+
+
+@asynccontextmanager
+async def open_api(url: str, token: str, approver_token: str | None) -> AsyncGenerator[ApiTarget]:
+    """Open a running API with the uploader's and the approver's tokens.
 
     Raises:
-        ApiRefused: its address is not valid, it cannot be reached at all, or it does not accept the token.
+        ApiRefused: its address is not valid, it cannot be reached, or it does not accept the token.
     """
-    display.begin(len(files))
-    outcomes: dict[int, LoadOutcome] = {}
-    at_once = anyio.CapacityLimiter(_AT_ONCE)
-    async with _session(api.url) as http:
-        await _call(http, "GET", "/v1/documents?limit=1", api.token)
-        received = [await _upload(http, api, file) for file in files]
-        async with anyio.create_task_group() as group:
-
-            async def follow(position: int, outcome: LoadOutcome, job_id: str | None) -> None:
-                async with at_once:
-                    outcomes[position] = await _follow(http, api, outcome, job_id, display) if job_id else outcome
-                    display.end(outcomes[position])
-
-            for position, (outcome, job_id) in enumerate(received):
-                group.start_soon(follow, position, outcome, job_id)
-        indexed = [outcomes[position] for position in range(len(received))]
-        if api.approver_token is None:
-            return indexed
-        return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed, display))
+    async with _session(url) as http:
+        target = ApiTarget(http, token, approver_token)
+        await target.check()
+        yield target
 
 
 def _session(url: str) -> aiohttp.ClientSession:
@@ -101,25 +153,6 @@ def _session(url: str) -> aiohttp.ClientSession:
         if address.scheme in ("http", "https") and address.host and address.user is None:
             return aiohttp.ClientSession(base_url=address, timeout=_TIMEOUT)
     raise ApiRefused("bad_request", "--url is not the address of an API, such as http://127.0.0.1:8001")
-
-
-async def _upload(http: aiohttp.ClientSession, api: Api, file: SourceFile) -> tuple[LoadOutcome, str | None]:
-    """Upload one file; one after the other, because versions are numbered in the order in which they come."""
-    try:
-        body = await anyio.Path(file.path).read_bytes()
-    except OSError as exc:
-        return LoadOutcome(file=file, reason="unreadable_file", detail=exc.strerror), None
-    form = aiohttp.FormData(quote_fields=False)  # else a Korean file name is sent percent-encoded
-    form.add_field("file", body, filename=file.path.name, content_type="application/octet-stream")
-    for name, value in _fields(file.metadata, file.document_id):
-        form.add_field(name, value)
-    try:
-        received = _Received.model_validate_json(await _call(http, "POST", "/v1/documents", api.token, form))
-    except ApiRefused as exc:
-        return LoadOutcome(file=file, reason=exc.code, detail=exc.detail), None
-    key = VersionKey(tenant="", document_id=received.document_id, version=received.version)
-    was_there = received.state not in (State.RECEIVED, State.FAILED)
-    return LoadOutcome(file=file, key=key, state=received.state, was_there=was_there), received.job_id
 
 
 def _dates(metadata: Metadata) -> Mapping[str, str | None]:
@@ -142,67 +175,13 @@ def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]
     return fields + [("readers", reader) for reader in metadata.readers]
 
 
-async def _follow(
-    http: aiohttp.ClientSession, api: Api, outcome: LoadOutcome, job_id: str, display: ProgressDisplay
-) -> LoadOutcome:
-    answered = anyio.current_time()
-    while True:
-        try:
-            job = _Job.model_validate_json(await _call(http, "GET", f"/v1/jobs/{job_id}", api.token))
-            if job.state in (JobState.DONE, JobState.FAILED, JobState.DEAD):
-                return _outcome(outcome, await _version(http, api.token, outcome))
-            answered = anyio.current_time()
-            display.part(outcome.file.name, job.stage, job.done, job.total)
-        except ApiRefused as exc:
-            if not exc.retryable or anyio.current_time() - answered >= PATIENCE_SECONDS:
-                return replace(outcome, reason=exc.code, detail=exc.detail)
-        await anyio.sleep(_POLL_SECONDS)
+def _address(outcome: LoadOutcome) -> str:
+    key = key_of(outcome)
+    return f"/v1/documents/{key.document_id}/versions/{key.version}"
 
 
-async def _approve(
-    http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[LoadOutcome], display: ProgressDisplay
-) -> list[LoadOutcome]:
-    approved: list[LoadOutcome] = []
-    for outcome in outcomes:
-        approved.append(await _approved(http, approver_token, outcome))
-        display.approved(len(approved), len(outcomes))
-    return approved
-
-
-async def _approved(http: aiohttp.ClientSession, approver_token: str, outcome: LoadOutcome) -> LoadOutcome:
-    if outcome.key is None or outcome.state is not State.INDEXED:
-        return outcome
-    address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}/approve"
-    try:
-        answer = await _call(http, "POST", address, approver_token, aiohttp.JsonPayload(_dates(outcome.file.metadata)))
-    except ApiRefused as exc:
-        return replace(outcome, reason=exc.code, detail=exc.detail)
-    return _outcome(outcome, _Version.model_validate_json(answer))
-
-
-async def _wait_until_active(
-    http: aiohttp.ClientSession, api: Api, outcomes: Sequence[LoadOutcome]
-) -> list[LoadOutcome]:
-    """Return when what starts within _SOON_SECONDS is active by the API's own clock."""
-    active: list[LoadOutcome] = []
-    for outcome in outcomes:
-        with anyio.move_on_after(_SOON_SECONDS):
-            while outcome.reason is None and outcome.state is State.APPROVED:
-                outcome = _outcome(outcome, await _version(http, api.token, outcome))  # noqa: PLW2901 - the same file, later
-                if outcome.state is State.APPROVED:
-                    await anyio.sleep(_POLL_SECONDS)
-        active.append(outcome)
-    return active
-
-
-async def _version(http: aiohttp.ClientSession, token: str, outcome: LoadOutcome) -> _Version:
-    if outcome.key is None:
-        raise ApiRefused("not_found", "the API gave no version")
-    address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}"
-    return _Version.model_validate_json(await _call(http, "GET", address, token))
-
-
-def _outcome(outcome: LoadOutcome, version: _Version) -> LoadOutcome:
+def _outcome(outcome: LoadOutcome, answer: bytes) -> LoadOutcome:
+    version = _Version.model_validate_json(answer)
     return replace(
         outcome,
         state=version.state,
@@ -211,30 +190,3 @@ def _outcome(outcome: LoadOutcome, version: _Version) -> LoadOutcome:
         detail=version.detail,
         visible_from=version.visible_from,
     )
-
-
-async def _call(
-    http: aiohttp.ClientSession,
-    method: str,
-    address: str,
-    token: str,
-    body: aiohttp.FormData | aiohttp.JsonPayload | None = None,
-) -> bytes:
-    try:
-        headers = {"authorization": f"Bearer {token}"}
-        # Documents and tokens go to the address that was named and nowhere else.
-        async with http.request(method, address, data=body, headers=headers, allow_redirects=False) as response:
-            answer = await response.read()
-            if response.status < 300:
-                return answer
-    except ValueError as exc:  # aiohttp.InvalidURL is one too
-        raise ApiRefused("bad_request", "--url or --token holds what no request can carry") from exc
-    except (aiohttp.ClientError, TimeoutError) as exc:
-        raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
-    if response.status < 400:
-        raise ApiRefused("bad_request", "the --url address redirects: name the address of the API itself")
-    try:
-        problem = _Problem.model_validate_json(answer)
-    except ValidationError:  # not the API's own answer: a proxy before it sends 502, 503 or 504 while it is away
-        problem = _Problem(retryable=response.status >= 500)
-    raise ApiRefused(problem.code, problem.detail, retryable=problem.retryable)

@@ -1,10 +1,10 @@
-"""The sources of `ingest batch`: a folder of this machine, or a prefix of an S3 bucket.
+"""The sources of a load: files and folders of this machine, or a prefix of an S3 bucket.
 
 A bucket's files are fetched one at a time and not kept; its address and keys come from AWS's own variables, as for
 originals (`ingest.uploads.blobs`).
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import anyio
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.exceptions import FSTimeoutError
 
-from ingest.bulk.manifest import MANIFEST, ManifestError, SourceFile, find_files, in_load_order, manifest_files
+from ingest.bulk.manifest import MANIFEST, SourceFile, find_files, in_load_order, manifest_files
 from ingest.errors import StorageUnavailable
 from knowledge.storage import open_s3
 from knowledge.tls import TlsSettings
@@ -25,7 +25,7 @@ DEADLINE_SECONDS = 60.0
 class Source(Protocol):
     """A place with documents to load."""
 
-    async def files(self) -> list[SourceFile]:
+    async def files(self) -> Sequence[SourceFile]:
         """Return the files to load."""
         ...
 
@@ -34,14 +34,14 @@ class Source(Protocol):
         ...
 
 
-class Folder:
-    """A file or a folder of this machine."""
+class LocalFiles:
+    """Files of this machine."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, files: Sequence[SourceFile]) -> None:
+        self._files = files
 
-    async def files(self) -> list[SourceFile]:
-        return await anyio.to_thread.run_sync(find_files, [self._path])
+    async def files(self) -> Sequence[SourceFile]:
+        return self._files
 
     @asynccontextmanager
     async def on_disk(self, _file: SourceFile) -> AsyncGenerator[None]:
@@ -94,19 +94,17 @@ class Bucket:
 
 
 @contextmanager
-def open_source(place: str, tls: TlsSettings) -> Iterator[Source]:
-    """Open a path or `s3://bucket/prefix`.
+def open_source(places: Sequence[str], tls: TlsSettings) -> Iterator[Source]:
+    """Open files and folders, or one `s3://bucket/prefix`.
 
     Raises:
-        ManifestError: there is no such path.
+        ManifestError: as `find_files`.
     """
-    if not place.startswith("s3://"):
-        if not Path(place).exists():
-            raise ManifestError(f"{place}: there is no such file or folder")
-        yield Folder(Path(place))
+    if len(places) != 1 or not places[0].startswith("s3://"):
+        yield LocalFiles(find_files([Path(place) for place in places]))
         return
-    with TemporaryDirectory(prefix="ingest-batch-") as folder:
-        yield Bucket(place, Path(folder).resolve(), tls)
+    with TemporaryDirectory(prefix="ingest-load-") as folder:
+        yield Bucket(places[0], Path(folder).resolve(), tls)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ import pytest
 from pydantic import SecretStr
 from tokenizers import Tokenizer
 
-from ingest.bulk import LoadOutcome
-from ingest.catalogue import Catalogue, Stage
+from ingest.catalogue import Catalogue
 from ingest.jobs import JobBrokerSettings
 from ingest.parsing import Chunking, Parser, ParserSettings, Readers, open_parser, open_readers
 from ingest.services import Services
@@ -89,18 +88,6 @@ def settings(shared_settings: Settings, tmp_path: Path, database_url: str) -> Se
     delivery = JobBrokerSettings(queue=f"ingest-{uuid4().hex}")
     own = {"data_dir": tmp_path / "data", "database_url": SecretStr(database_url), "delivery": delivery}
     return shared_settings.model_copy(update=own)
-
-
-class NoDisplay:
-    """Shows no progress of a load."""
-
-    def begin(self, documents: int) -> None: ...
-
-    def part(self, name: str, stage: Stage, done: int, total: int) -> None: ...
-
-    def end(self, outcome: LoadOutcome) -> None: ...
-
-    def approved(self, done: int, total: int) -> None: ...
 
 
 NOON = 1_780_023_600.0

@@ -1,9 +1,12 @@
 """Documents through the pipeline, step by step: received, indexed, approved, searched for."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+
+from ingest.bulk import LoadOrder, LoadOutcome, LocalFiles, LocalTarget, SourceFile, load, open_display
 from ingest.catalogue import Metadata, Received, Stage, Version
 from ingest.job_runner import run_job
 from ingest.pipeline import activate
@@ -14,6 +17,7 @@ from knowledge.passage import Passage
 from knowledge.withdrawals import Withdrawals, WithdrawalsSettings
 from tests.ingest import samples
 
+LOAD = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
 REQUEST = UploadRequest(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
 
 
@@ -41,6 +45,11 @@ async def publish(services: Services, data: bytes, **changed: Any) -> Version:
     """Receive a document, index it and have Lee approve it; `changed` are fields of its request."""
     version = await do_job(services, await receive(services, data, replace(REQUEST, **changed)))
     return await activate(version.key, "lee", services)
+
+
+async def load_files(services: Services, files: Sequence[SourceFile], order: LoadOrder = LOAD) -> list[LoadOutcome]:
+    with open_display(Console(quiet=True)) as display:
+        return await load(LocalFiles(files), LocalTarget(services, order), display)
 
 
 async def unfinished_jobs(services: Services) -> int:

@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
-from ingest.bulk import LoadOrder, LoadOutcome, SourceFile, load
 from ingest.catalogue import Version, VersionKey
 from ingest.lost_passages import compare_index, ignore_progress, restore_versions
 from ingest.maintenance import read_status, rebuild, show_status
@@ -31,13 +30,12 @@ from knowledge.terms import Terms
 from run import load_samples
 from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import Loaded, NoDisplay
+from tests.ingest.conftest import Loaded
 from tests.ingest.documents import name_of, publish
 from tests.patience import patient
 from tests.qdrant_server import FakeServer
 
 pytestmark = pytest.mark.anyio
-ORDER = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
 
 
 @asynccontextmanager
@@ -113,7 +111,8 @@ async def test_an_index_that_holds_what_sql_says_lacks_nothing(services: Service
     versions = await three_documents(services)
     clock.now += 60
     with capture_logs() as logs:
-        state = await compare_index(services)
+        assert await compare_index(services) == {}
+    state = await services.catalogue.index_state()
     assert (state.missing_passages, state.missing_versions) == (0, 0)
     assert state.visible_passages == sum(version.passages for version in versions)
     assert (logs, gauge(services)) == ([], "0.0")
@@ -133,7 +132,8 @@ async def test_an_index_that_lost_some_passages_is_logged_counted_and_shown(serv
     await services.index.upsert(more)  # points that SQL does not know hide no loss
     missing = half.passages - 1 + gone.passages
     with capture_logs() as logs:
-        state = await compare_index(services)
+        assert await compare_index(services) == {half.key: half.passages - 1, gone.key: gone.passages}
+    state = await services.catalogue.index_state()
     assert (state.missing_passages, state.missing_versions) == (missing, 2)
     (line,) = logs
     assert (line["event"], line["passages"], line["versions"]) == ("passages_lost", missing, 2)
@@ -151,8 +151,7 @@ async def test_a_version_that_lost_passages_is_found_beside_another_of_its_docum
     clock.now += 60
     second = await publish(services, text("second"), document_id="a")
     await lose(services, second, keep=1)
-    state = await compare_index(services)
-    assert (state.missing_passages, state.missing_versions) == (second.passages - 1, 1)
+    assert await compare_index(services) == {second.key: second.passages - 1}
 
 
 async def test_a_service_whose_index_lost_everything_is_not_ready_until_it_is_rebuilt(
@@ -235,30 +234,6 @@ async def test_passages_that_are_written_again_have_their_window_before_it_is_wr
 
 def by_key(*versions: Version) -> list[tuple[VersionKey, Version]]:
     return [(version.key, version) for version in versions]
-
-
-async def loaded_files(services: Services, folder: Path) -> list[LoadOutcome]:
-    files = []
-    for name in ("a", "b", "c"):
-        (folder / f"{name}.md").write_bytes(text(name))
-        files.append(SourceFile(path=folder / f"{name}.md", name=name))
-    return await load(files, ORDER, services, NoDisplay())
-
-
-async def test_a_load_writes_again_what_the_index_lost_and_touches_nothing_else(
-    services: Services, clock: Clock, tmp_path: Path
-) -> None:
-    before = await loaded_files(services, tmp_path)
-    clock.now += 60
-    versions = [await services.catalogue.version(outcome.key) for outcome in before if outcome.key]
-    lost = await lose(services, versions[0]) + await lose(services, versions[1], keep=1)
-    again = await loaded_files(services, tmp_path)
-    assert [(o.was_there, o.restored, o.reason) for o in again] == [
-        *((True, True, None), (True, True, None), (True, False, None)),
-    ]
-    there = [p for version in versions[:2] for p in await services.index.passages(**name_of(version))]
-    assert there == lost, "with the window that they had"
-    assert gauge(services) == "0.0"
 
 
 async def test_make_run_writes_again_what_the_index_lost_of_its_samples_and_of_others(

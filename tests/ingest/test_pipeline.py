@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from ingest import pipeline
-from ingest.bulk import LoadOrder, LoadOutcome, SourceFile, approve_all, load
+from ingest.bulk import LoadOutcome, LocalTarget, SourceFile
 from ingest.catalogue import (
     DECISIONS,
     ApprovalDecision,
@@ -38,8 +38,9 @@ from knowledge.index import Index
 from knowledge.passage import Passage
 from tests.clock import Clock
 from tests.ingest import samples, samples_office
-from tests.ingest.conftest import NOON, NoDisplay
+from tests.ingest.conftest import NOON
 from tests.ingest.documents import (
+    LOAD,
     REQUEST,
     do_job,
     name_of,
@@ -138,7 +139,7 @@ async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_
         )
         file = SourceFile(path=Path(rate), name=rate)
         outcomes.append(LoadOutcome(file=file, key=version.key, state=version.state))
-    await approve_all(outcomes, "lee", services, NoDisplay())
+    await LocalTarget(services, LOAD).approve(outcomes)
     approved = await services.catalogue.versions("hanbit", "terms")
     assert [version.approved_at for version in approved] == [NOON + 180, NOON + 180]
 
@@ -377,14 +378,6 @@ async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_
     assert await write_pending_windows(services) == 1
     assert await versions_found(services, at=NOON + 5) == {1}
     assert await write_pending_windows(services) == 0
-
-
-async def test_what_a_load_that_was_killed_has_approved_is_shown_by_the_next_load(services: Services) -> None:
-    version = await do_job(services, await receive(services))
-    await services.approvals.approve(version.key, ApprovalDecision(by="lee", at=NOON))  # and kill -9
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
-    assert await load([], order, services, NoDisplay()) == []
-    assert await versions_found(services, at=NOON + 5) == {1}
 
 
 async def test_a_lost_index_is_restored_from_the_catalogue_and_the_originals(services: Services) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingest.__main__ import all_jobs, retry_dead
-from ingest.bulk import LoadOrder, SourceFile, load
+from ingest.bulk import SourceFile
 from ingest.catalogue import JOBS, ApprovalDecision, Job, JobState, State
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
 from ingest.jobs import (
@@ -33,8 +33,7 @@ from knowledge.storage import StoreClock
 from tests.clock import Clock
 from tests.conftest import free_port
 from tests.constants import with_constants
-from tests.ingest.conftest import NoDisplay
-from tests.ingest.documents import receive
+from tests.ingest.documents import load_files, receive
 from tests.ingest.taken_over import PROGRAM as TAKEN_OVER
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -245,8 +244,7 @@ async def test_an_outage_in_a_load_is_the_reason_of_its_file(services: Services,
     (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
     away = Away(services.catalogue, this_process())
     away.before = True
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim")
-    (outcome,) = await load([SourceFile(path=file, name="a")], order, replace(services, job_claims=away), NoDisplay())
+    (outcome,) = await load_files(replace(services, job_claims=away), [SourceFile(path=file, name="a")])
     assert outcome.reason == "unavailable"
 
 

@@ -13,20 +13,17 @@ import pytest
 from rich.console import Console
 
 from ingest import job_runner
-from ingest.bulk import LoadOrder, LoadOutcome, SourceFile, load, print_summary
+from ingest.bulk import LoadOutcome, SourceFile, print_summary
 from ingest.bulk.load import MOST_UNAVAILABLE
-from ingest.bulk.sources import Folder
 from ingest.catalogue import Metadata, State
 from ingest.services import Services
 from knowledge.index import Index, IndexSettings, IndexUnavailable, open_index
 from knowledge.terms import Terms
-from tests.ingest.conftest import Loaded, NoDisplay
+from tests.ingest.conftest import Loaded
+from tests.ingest.documents import LOAD, load_files
 
 pytestmark = pytest.mark.anyio
-STOPPED = (
-    "stopped: a store or the embedder was unavailable for 3 documents in a row; run the same command again to continue"
-)
-ORDER = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
+STOPPED = "stopped: a store or the embedder is unavailable; run the same command again to continue"
 
 
 def files(folder: Path, count: int) -> list[SourceFile]:
@@ -60,7 +57,7 @@ async def test_a_load_stops_after_three_documents_in_a_row_without_the_index_and
     monkeypatch.setattr(job_runner, "FIRST_WAIT_SECONDS", 0.0)
     given, at_once = files(tmp_path, 12), services.settings.model_copy(update={"at_once": 2})
     async with no_index(loaded, terms) as away:
-        outcomes = await load(given, ORDER, replace(services, index=away, settings=at_once), NoDisplay())
+        outcomes = await load_files(replace(services, index=away, settings=at_once), given)
     reasons = [outcome.reason for outcome in outcomes]
     assert reasons.count("unavailable") == MOST_UNAVAILABLE
     assert reasons.count("not_tried") == len(given) - MOST_UNAVAILABLE
@@ -69,33 +66,8 @@ async def test_a_load_stops_after_three_documents_in_a_row_without_the_index_and
     assert STOPPED in printed
     assert re.search(r"not tried\s+│ 9 ", printed)
 
-    again = await load(given, ORDER, services, NoDisplay())
+    again = await load_files(services, given)
     assert {(outcome.state, outcome.reason) for outcome in again} == {(State.APPROVED, None)}
-
-
-async def test_a_load_of_what_was_loaded_stops_too_where_the_index_is_away(
-    services: Services, loaded: Loaded, terms: Terms, tmp_path: Path
-) -> None:
-    given = files(tmp_path, 6)
-    await load(given, ORDER, services, NoDisplay())
-    one = services.settings.model_copy(update={"at_once": 1})
-    async with no_index(loaded, terms) as away:
-        without = replace(services, index=away, settings=one)
-        assert_stopped(await load(given, ORDER, without, NoDisplay()))
-    again = await load(given, ORDER, services, NoDisplay())
-    assert [(outcome.was_there, outcome.restored, outcome.reason) for outcome in again] == [(True, False, None)] * 6
-
-
-async def test_a_batch_of_what_was_loaded_stops_too_where_the_index_is_away(
-    services: Services, loaded: Loaded, terms: Terms, tmp_path: Path
-) -> None:
-    batch = pytest.importorskip("ingest.bulk.batch")
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    await load(files(folder, 6), ORDER, services, NoDisplay())
-    async with no_index(loaded, terms) as away:
-        received = await batch.receive_all(Folder(folder), ORDER, replace(services, index=away), NoDisplay())
-    assert_stopped([file.outcome for file in received])
 
 
 class Failing:
@@ -121,10 +93,10 @@ async def test_approvals_stop_after_three_documents_without_the_index_and_go_on_
     services: Services, tmp_path: Path
 ) -> None:
     given = files(tmp_path, 6)
-    await load(given, replace(ORDER, approver=None), services, NoDisplay())
+    await load_files(services, given, replace(LOAD, approver=None))
     away: Any = Failing(services.index, "passages", times=9)
-    assert_stopped(await load(given, ORDER, replace(services, index=away), NoDisplay()))
-    again = await load(given, ORDER, services, NoDisplay())
+    assert_stopped(await load_files(replace(services, index=away), given))
+    again = await load_files(services, given)
     assert {(outcome.state, outcome.reason) for outcome in again} == {(State.APPROVED, None)}
 
 
@@ -132,8 +104,7 @@ async def test_one_document_that_meets_a_moment_without_the_index_stops_no_other
     services: Services, tmp_path: Path
 ) -> None:
     given = files(tmp_path, 3)
-    await load(given, ORDER, services, NoDisplay())
-    away: Any = Failing(services.index, "counts", "count", times=2)
-    one = services.settings.model_copy(update={"at_once": 1})
-    outcomes = await load(given, ORDER, replace(services, index=away, settings=one), NoDisplay())
+    await load_files(services, given, replace(LOAD, approver=None))
+    away: Any = Failing(services.index, "passages", times=1)
+    outcomes = await load_files(replace(services, index=away), given)
     assert [outcome.reason for outcome in outcomes] == ["unavailable", None, None]

@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from rich.console import Console
 
-from ingest.bulk import remote
-from ingest.bulk.load import LoadOutcome
-from ingest.bulk.manifest import SourceFile
+from ingest.bulk import ApiRefused, LoadOutcome, LocalFiles, SourceFile, load, open_api, open_display, remote
 from ingest.catalogue import JobState, State
-from tests.ingest.conftest import NoDisplay
 
 pytestmark = pytest.mark.anyio
 
@@ -52,8 +50,13 @@ async def loaded(api: Scripted, folder: Path) -> LoadOutcome:
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", api.answer)
     async with TestServer(app) as server:
-        target = remote.Api(url=str(server.make_url("/")), token="t")
-        return (await remote.load([SourceFile(path=file, name="a")], target, NoDisplay()))[0]
+        return await loaded_through(str(server.make_url("/")), file)
+
+
+async def loaded_through(url: str, file: Path) -> LoadOutcome:
+    async with open_api(url, "t", None) as target:
+        with open_display(Console(quiet=True)) as display:
+            return (await load(LocalFiles([SourceFile(path=file, name="a")]), target, display))[0]
 
 
 async def test_a_job_that_is_given_up_ends_the_load_though_the_api_was_away_for_a_while(tmp_path: Path) -> None:
@@ -86,8 +89,9 @@ ODD_URLS += [f"http://{'a' * 300}.example", "http://127.0.0.1:abc", "http://127.
 
 @pytest.mark.parametrize("url", ODD_URLS)
 async def test_an_odd_url_is_one_sentence_that_shows_no_password(url: str) -> None:
-    with pytest.raises(remote.ApiRefused, match="--url") as refused:
-        await remote.load([], remote.Api(url=url, token="t"), NoDisplay())
+    with pytest.raises(ApiRefused, match="--url") as refused:
+        async with open_api(url, "t", None):
+            pass
     assert (refused.value.code, "pw" in refused.value.detail) == ("bad_request", False)
 
 
@@ -109,6 +113,5 @@ async def test_a_redirect_takes_the_document_to_no_other_host(tmp_path: Path, st
         app.router.add_route("*", "/{any:.*}", answer)
     (file := tmp_path / "a.md").write_text("# a", "utf-8")
     async with TestServer(apps[0]) as server, TestServer(apps[1]) as other:
-        target = remote.Api(url=str(server.make_url("/")), token="t")
-        (outcome,) = await remote.load([SourceFile(path=file, name="a")], target, NoDisplay())
+        outcome = await loaded_through(str(server.make_url("/")), file)
     assert (outcome.reason, reached) == ("bad_request", [])

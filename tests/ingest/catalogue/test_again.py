@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.bulk import LoadOrder, SourceFile, load
+from ingest.bulk import SourceFile
 from ingest.catalogue import Metadata, State, Version
 from ingest.errors import DuplicateContent
 from ingest.pipeline import activate
@@ -14,8 +14,7 @@ from ingest.services import Services
 from ingest.uploads import UploadRequest
 from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import NoDisplay
-from tests.ingest.documents import REQUEST, do_job, publish, receive, versions_found
+from tests.ingest.documents import REQUEST, do_job, load_files, publish, receive, versions_found
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -80,9 +79,8 @@ async def test_a_folder_with_the_former_versions_of_a_document_may_be_loaded_oft
     for name, data in (("a.md", A), ("b.md", B)):
         (tmp_path / name).write_bytes(data)
         files.append(SourceFile(path=tmp_path / name, name=name, document_id="terms"))
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
     for _ in range(2):
-        outcomes = await load(files, order, services, NoDisplay())
+        outcomes = await load_files(services, files)
         assert [(outcome.reason, outcome.state) for outcome in outcomes] == [
             (None, State.EXPIRED),
             (None, State.ACTIVE),

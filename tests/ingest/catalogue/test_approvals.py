@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from ingest.bulk import LoadOrder, SourceFile, load
+from ingest.bulk import SourceFile
 from ingest.catalogue.approvals import ApprovalDecision, ChangedWindows
 from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import Dates, Metadata, State, Version, VersionKey
@@ -24,8 +24,8 @@ from knowledge.storage import open_engine
 from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import NOON, NoDisplay
-from tests.ingest.documents import REQUEST, do_job, receive, versions_found
+from tests.ingest.conftest import NOON
+from tests.ingest.documents import REQUEST, do_job, load_files, receive, versions_found
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -246,8 +246,7 @@ async def test_whoever_loads_a_file_approves_the_dates_that_were_given_with_it(
     await services.approvals.set_dates(draft.key, june, by("park", NOON), may_approve=False)
     (tmp_path / "a.md").write_bytes(text)
     files = [SourceFile(path=tmp_path / "a.md", name="a.md", document_id="term-deposit")]
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
-    [outcome] = await load(files, order, services, NoDisplay())
+    [outcome] = await load_files(services, files)
     assert (outcome.reason, outcome.state) == ("dates_changed", State.INDEXED)
 
 

@@ -1,0 +1,112 @@
+"""The target of `ingest load`: the services of this process, which needs no Redis and no worker."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from ingest.bulk.load import POLL_SECONDS, Pending, attempt
+from ingest.bulk.manifest import SourceFile
+from ingest.bulk.progress import LoadOutcome
+from ingest.catalogue import ApprovalDecision, Dates, JobState, State, Version, VersionKey
+from ingest.job_runner import run_job
+from ingest.pipeline import approve, require_harmless
+from ingest.services import Services
+from ingest.uploads import UploadRequest
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOrder:
+    """The tenant for which files are loaded, who uploads them, and who approves them (None: they stay drafts)."""
+
+    tenant: str
+    uploaded_by: str
+    approver: str | None = None
+
+
+class LocalTarget:
+    """Loads documents into the stores and the index of this process."""
+
+    def __init__(self, services: Services, order: LoadOrder) -> None:
+        self.services = services
+        self.at_once = services.settings.at_once
+        self.approves = order.approver is not None
+        self._order = order
+
+    async def receive(self, file: SourceFile) -> LoadOutcome:
+        request = UploadRequest(
+            tenant=self._order.tenant,
+            file_name=file.path.name,
+            metadata=file.metadata,
+            uploaded_by=self._order.uploaded_by,
+            document_id=file.document_id,
+        )
+        received = await self.services.uploads.receive(request, _chunks(file.path))
+        indexed = received.version.state in (State.INDEXED, State.APPROVED)
+        job_id = None if received.job.state is JobState.DONE else received.job.id
+        return self._outcome(LoadOutcome(file=file, was_there=indexed, job_id=job_id), received.version)
+
+    async def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:
+        for file in pending:
+            yield file
+
+    async def index(self, pending: Pending) -> LoadOutcome:
+        """Do the job here, or wait for the worker that has it, until the version is a draft or has failed."""
+        outcome, services = pending.outcome, self.services
+        while True:
+            job = await services.job_claims.claim(outcome.job_id or "", now=services.now())
+            if job is not None:
+                await run_job(job, services, pending.write)
+            outcome = await self.current(outcome)
+            if outcome.state is not State.RECEIVED:
+                return outcome
+            await anyio.sleep(POLL_SECONDS)
+
+    async def approve(self, drafts: Sequence[LoadOutcome]) -> list[LoadOutcome]:
+        """Approve versions of one document at one instant, so that an outdated one never answers."""
+        screened = [await attempt(draft, self._screen(draft)) for draft in drafts]
+        decision = ApprovalDecision(by=self._order.approver or "", at=self.services.now())
+        return [await attempt(draft, self._approve(draft, decision)) if draft.is_draft else draft for draft in screened]
+
+    async def current(self, outcome: LoadOutcome) -> LoadOutcome:
+        return self._outcome(outcome, await self.services.catalogue.version(key_of(outcome)))
+
+    async def _screen(self, draft: LoadOutcome) -> LoadOutcome:
+        await require_harmless(key_of(draft), self.services)
+        return draft
+
+    async def _approve(self, draft: LoadOutcome, decision: ApprovalDecision) -> LoadOutcome:
+        """Approve a draft with the dates that were given with its file: whoever loads it has seen no others."""
+        given = draft.file.metadata
+        seen = Dates(effective_from=given.effective_from, effective_until=given.effective_until)
+        await approve(key_of(draft), decision, self.services, seen)
+        return await self.current(draft)
+
+    def _outcome(self, outcome: LoadOutcome, version: Version) -> LoadOutcome:
+        return LoadOutcome(
+            file=outcome.file,
+            key=version.key,
+            job_id=outcome.job_id,
+            state=version.state_at(self.services.now()),
+            passages=version.passages,
+            was_there=outcome.was_there,
+            reason=version.reason,
+            detail=version.detail,
+            visible_from=version.visible_from,
+        )
+
+
+def key_of(outcome: LoadOutcome) -> VersionKey:
+    """Return the version of a file that was received."""
+    if outcome.key is None:
+        raise ValueError(f"{outcome.file.name} was not received")
+    return outcome.key
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    async with await anyio.open_file(path, "rb") as file:
+        while chunk := await file.read(_CHUNK_BYTES):
+            yield chunk
