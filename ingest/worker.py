@@ -5,20 +5,18 @@ job. Tried three times without success a job is a dead letter, which staff list 
 worker whose embedder did not fill the collection that answers takes no jobs, and releases those it has.
 """
 
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 
 import anyio
 import structlog
 
-from ingest.catalogue import Catalogue, VersionKey
+from ingest.catalogue import VersionKey
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.job_runner import TRANSIENT, give_up, run_job
 from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, JobClaims, RetryLater
 from ingest.lost_passages import compare_index, restore_versions
 from ingest.pipeline import write_pending_windows
 from ingest.services import Services
-from ingest.uploads import Blobs
 from knowledge.index import EmbedderMismatch, IndexUnavailable
 from telemetry.groups import first_failure
 from telemetry.supervision import contained, supervise
@@ -32,12 +30,6 @@ LOOKED_BACK = 500
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
 COMPARE_SECONDS = 60.0
-CLEAN_UP_SECONDS = 3600.0
-"""The time between two looks for what uploads have left, and the age at which an unfinished one counts as such."""
-ORPHAN_SECONDS = 35 * 86400.0
-"""The age at which an original that no version names is removed: older than any backup of SQL that may be restored."""
-ORPHANS_BELIEVED = 100
-ORPHANS_SHARE = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +48,6 @@ class Worker:
                 ("receive", self._receive),
                 ("sweep", self._sweep),
                 ("compare_index", self._compare_index),
-                ("discard_orphans", self._discard_orphans),
             ):
                 tasks.start_soon(supervise, name, work, self._services.metrics.task_failed)
 
@@ -145,15 +136,6 @@ class Worker:
                 log.warning("index_comparison_failed", error=type(exc).__name__)
             await anyio.sleep(max(RECONNECT_SECONDS, begun + COMPARE_SECONDS - services.now()))
 
-    async def _discard_orphans(self) -> None:
-        services = self._services
-        while True:
-            try:
-                await discard_orphans(services.blobs, services.catalogue, now=services.now())
-            except IngestError as exc:
-                log.warning("orphans_not_discarded", error=exc.code)
-            await anyio.sleep(CLEAN_UP_SECONDS)
-
 
 async def look_at_decisions(services: Services, *, after: int | None) -> int:
     """Have windows written again that a late writer may have spoiled before it died; return the last decision seen.
@@ -164,57 +146,6 @@ async def look_at_decisions(services: Services, *, after: int | None) -> int:
     if after is None:
         after = max(0, await catalogue.last_decision() - LOOKED_BACK)
     return await catalogue.unconfirm_windows_decided_again(after=after, until=services.now() - LATE_SECONDS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphans:
-    """Originals that no version names, among so many."""
-
-    digests: frozenset[str]
-    originals: int
-
-    @property
-    def believed(self) -> bool:
-        """Whether they are few enough for the database to be the store's own.
-
-        Else it is another one, or one that is yet to be restored.
-        """
-        return len(self.digests) <= max(ORPHANS_BELIEVED, self.originals * ORPHANS_SHARE)
-
-
-async def find_orphans(blobs: Blobs, catalogue: Catalogue, *, before: float) -> Orphans:
-    """Return the originals that were last written before an instant (Unix seconds) and that no version names.
-
-    Raises:
-        CatalogueUnavailable, StorageUnavailable: as the catalogue and the blob store.
-    """
-    seen, orphans = 0, set[str]()
-    async with aclosing(blobs.stored_before(before)) as batches:
-        async for digests in batches:
-            seen += len(digests)
-            orphans |= set(digests) - await catalogue.known_digests(digests)
-    return Orphans(digests=frozenset(orphans), originals=seen)
-
-
-async def discard_orphans(blobs: Blobs, catalogue: Catalogue, *, now: float) -> int:
-    """Remove originals that no version names, and unfinished ones; return how many originals.
-
-    Where they are a large part of the store nothing is removed. `ingest status` shows them long before.
-
-    Raises:
-        CatalogueUnavailable, StorageUnavailable: as the catalogue and the blob store.
-    """
-    orphans = await find_orphans(blobs, catalogue, before=now - ORPHAN_SECONDS)
-    if not orphans.believed:
-        log.error("orphans_not_believed", orphans=len(orphans.digests), originals=orphans.originals)
-        return 0
-    await blobs.discard_unfinished(now - CLEAN_UP_SECONDS)
-    return sum([await _discard(digest, blobs, catalogue) for digest in orphans.digests])
-
-
-async def _discard(digest: str, blobs: Blobs, catalogue: Catalogue) -> bool:
-    async with catalogue.hold_digest(digest) as is_orphan:
-        return is_orphan and await blobs.discard(digest, older_than=ORPHAN_SECONDS)
 
 
 async def send_pending(job_claims: JobClaims, broker: JobBroker, *, now: float, silent_for: float) -> int:

@@ -332,13 +332,6 @@ class Catalogue:
                 known |= set((await connection.execute(query)).scalars())
         return known
 
-    @asynccontextmanager
-    async def hold_digest(self, digest: str) -> AsyncGenerator[bool]:
-        """Keep uploads from registering a content while the block runs; yield whether no version has it."""
-        async with self.write() as connection:
-            await transaction_lock(connection, f"content {digest}")
-            yield (await connection.execute(select(exists().where(VERSIONS.c.sha256 == digest)))).scalar_one() is False
-
     async def all_versions(self, tenant: str) -> list[Version]:
         """Return every version of a tenant, newest upload first (for `ingest status`)."""
         query = select(VERSIONS).where(VERSIONS.c.tenant == tenant).order_by(VERSIONS.c.uploaded_at.desc())

@@ -9,8 +9,10 @@ from rich.table import Table
 from ingest.catalogue import Catalogue, JobState, State, Version
 from ingest.jobs import JobClaims
 from ingest.uploads import Blobs
-from ingest.worker import CLEAN_UP_SECONDS, ORPHAN_SECONDS, Orphans, find_orphans
 from knowledge.index_state import IndexState
+
+UNDER_WAY_SECONDS = 3600.0
+"""The age from which an original without a version is not an upload that is being received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +25,10 @@ class TenantStatus:
     unwritten_windows: int
     index: IndexState
     """Of all tenants: the last comparison of the index with SQL."""
-    orphans: Orphans
-    """Of all tenants: originals of at least an hour that no version names."""
-    due_orphans: Orphans
-    """Those that are old enough to be removed."""
+    originals: int
+    """Of all tenants: those of at least an hour."""
+    orphans: frozenset[str]
+    """The digests of those that no version names."""
     now: float
 
     @property
@@ -45,16 +47,15 @@ async def read_status(
         StorageUnavailable: the store of originals cannot be asked.
     """
     jobs, oldest = await job_claims.counts(tenant)
-    orphans = await find_orphans(blobs, catalogue, before=now - CLEAN_UP_SECONDS)
-    due = await find_orphans(blobs, catalogue, before=now - ORPHAN_SECONDS) if orphans.digests else orphans
+    originals = await blobs.stored_before(now - UNDER_WAY_SECONDS)
     return TenantStatus(
         versions=tuple(await catalogue.all_versions(tenant)),
         jobs=jobs,
         oldest_waiting=0.0 if oldest is None else max(now - oldest, 0.0),
         unwritten_windows=len(await catalogue.unwritten_windows()),
         index=await catalogue.index_state(),
-        orphans=orphans,
-        due_orphans=due,
+        originals=len(originals),
+        orphans=frozenset(originals) - await catalogue.known_digests(originals),
         now=now,
     )
 
@@ -75,8 +76,12 @@ def show_status(status: TenantStatus, console: Console) -> None:
     if status.unwritten_windows:
         console.print(f"{status.unwritten_windows} decisions have not reached the index yet")
     console.print(index_line(status.index, status.now), soft_wrap=True)
-    if status.orphans.digests:
-        console.print(orphans_line(status.orphans, status.due_orphans), soft_wrap=True)
+    if status.orphans:
+        console.print(
+            f"{len(status.orphans)} of {status.originals} originals belong to no version: many are a sign that SQL and "
+            "BLOB_URL do not belong together",
+            soft_wrap=True,
+        )
     for version in status.failed:
         console.print(f"{version.file_name}: {version.reason}: {version.detail}", markup=False, soft_wrap=True)
 
@@ -90,12 +95,3 @@ def index_line(state: IndexState, now: float) -> str:
         return f"the index lacks nothing ({ago})"
     lacks = f"{state.missing_passages} passages of {state.missing_versions} versions"
     return f"the index lacks {lacks} ({ago}): run `ingest rebuild`"
-
-
-def orphans_line(orphans: Orphans, due: Orphans) -> str:
-    """Return what is to be known of originals that no version names."""
-    found = f"{len(orphans.digests)} of {orphans.originals} originals belong to no version"
-    if not due.believed:
-        return f"{found}; none is removed, they are too many: is this the database of this store?"
-    days = ORPHAN_SECONDS / 86400
-    return f"{found}; {len(due.digests)} of them are older than {days:.0f} days and are removed by a running worker"

@@ -6,11 +6,10 @@ Two stores: a folder, and an S3-compatible bucket. A name appears in either only
 import errno
 import os
 import re
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from shutil import copyfile
@@ -78,45 +77,17 @@ class Blobs(Protocol):
         """
         ...
 
-    async def has(self, digest: str) -> bool:
-        """Tell whether the original is in the store.
+    async def stored_before(self, instant: float) -> list[str]:
+        """Return the digests of originals that were last written before an instant (Unix seconds).
 
         Raises:
             StorageUnavailable: the store cannot be asked.
         """
         ...
 
-    def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
-        """Yield the digests of originals that were last written before an instant (Unix seconds), in batches.
 
-        Raises:
-            StorageUnavailable: the store cannot be asked.
-        """
-        ...
-
-    async def discard(self, digest: str, *, older_than: float) -> bool:
-        """Remove an original that no version names, if it was not written again in the last `older_than` seconds.
-
-        Raises:
-            StorageUnavailable: the store refuses.
-        """
-        ...
-
-    async def discard_unfinished(self, before: float) -> None:
-        """Remove what interrupted uploads have left before an instant (Unix seconds).
-
-        Raises:
-            StorageUnavailable: the store refuses.
-        """
-        ...
-
-
-def _told_to_nobody(_digest: str) -> None:
-    """Tell nobody."""
-
-
-def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = _told_to_nobody) -> Blobs:
-    """Return the store that the settings name; `on_changed` is told the SHA-256 of an original that is another now."""
+def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = lambda _digest: None) -> Blobs:
+    """Return the store that the settings name; `on_changed` is called with the SHA-256 of a changed original."""
     if settings.s3_url is not None:
         return S3Blobs(settings.s3_url, settings, on_changed=on_changed)
     return FolderBlobs(settings.folder or Path("blobs"), most_bytes=settings.most_bytes, on_changed=on_changed)
@@ -164,38 +135,13 @@ class FolderBlobs:
             await _check(path, digest, self._on_changed)
             yield path
 
-    async def has(self, digest: str) -> bool:
-        with _translated():
-            return await anyio.Path(self._path(digest)).exists()
-
-    async def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
-        with _translated():
-            folders = {name for name, _ in await anyio.to_thread.run_sync(_modified, self._folder)}
-        for prefix in sorted(folders.intersection(_PREFIXES)):
-            with _translated():
-                files = await anyio.to_thread.run_sync(_modified, self._folder / prefix)
-            yield [name for name, at in files if at < instant and _is_original(name, prefix)]
-
-    async def discard(self, digest: str, *, older_than: float) -> bool:
-        def move_away_and_check() -> bool:
-            original, aside = self._path(digest), self._folder / "incoming" / uuid4().hex
-            aside.parent.mkdir(exist_ok=True)
-            original.replace(aside)
-            if time.time() - aside.stat().st_mtime < older_than:
-                aside.replace(original)
-                return False
-            aside.unlink()
-            return True
+    async def stored_before(self, instant: float) -> list[str]:
+        def stored() -> list[str]:
+            originals = [path for path in self._folder.glob("??/*") if _is_original(path.name, path.parent.name)]
+            return [path.name for path in originals if path.stat().st_mtime < instant]
 
         with _translated():
-            return await anyio.to_thread.run_sync(move_away_and_check)
-
-    async def discard_unfinished(self, before: float) -> None:
-        incoming = self._folder / "incoming"
-        with _translated():
-            for name, at in await anyio.to_thread.run_sync(_modified, incoming):
-                if at < before:
-                    await anyio.Path(incoming / name).unlink(missing_ok=True)
+            return await anyio.to_thread.run_sync(stored)
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
@@ -236,59 +182,11 @@ class S3Blobs:
             await _check(path, digest, self._on_changed)
             yield path
 
-    async def has(self, digest: str) -> bool:
+    async def stored_before(self, instant: float) -> list[str]:
         with _translated():
-            return bool(await anyio.to_thread.run_sync(self._s3.exists, self._path(digest)))
-
-    async def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
-        pages = self._pages("")
-        while True:
-            with _translated():
-                page = await anyio.to_thread.run_sync(next, pages, None)
-            if page is None:
-                return
-            yield [
-                path[3:] for path, at in page if path[2:3] == "/" and at < instant and _is_original(path[3:], path[:2])
-            ]
-
-    async def discard(self, digest: str, *, older_than: float) -> bool:
-        def check_and_remove() -> bool:
-            at: datetime = self._s3.info(self._path(digest), refresh=True)["LastModified"]
-            if time.time() - at.timestamp() < older_than:
-                return False
-            self._s3.rm_file(self._path(digest))
-            return True
-
-        with _translated():
-            return await anyio.to_thread.run_sync(check_and_remove)
-
-    async def discard_unfinished(self, before: float) -> None:
-        with _translated():
-            await anyio.to_thread.run_sync(self._discard_unfinished, before)
-
-    def _discard_unfinished(self, before: float) -> None:
-        for page in self._pages("incoming/"):
-            for name, at in page:
-                if at < before:
-                    self._s3.rm_file(f"{self._root}/incoming/{name}")
-        bucket, _, prefix = f"{self._root}/incoming/".partition("/")
-        unfinished = self._s3.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
-        for upload in unfinished.get("Uploads", ()):
-            if upload["Initiated"].timestamp() < before:
-                names = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-                self._s3.call_s3("abort_multipart_upload", **names)
-
-    def _pages(self, folder: str) -> Iterator[list[tuple[str, float]]]:
-        """Yield (path, last modified in Unix seconds) of what lies below a folder, in pages of at most 1000."""
-        bucket, _, prefix = f"{self._root}/{folder}".partition("/")
-        more: dict[str, str] = {}
-        while True:
-            page = self._s3.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
-            entries = page.get("Contents", ())
-            yield [(entry["Key"].removeprefix(prefix), entry["LastModified"].timestamp()) for entry in entries]
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            files = await anyio.to_thread.run_sync(partial(self._s3.find, self._root, detail=True))
+        old = [path.split("/")[-2:] for path, info in files.items() if info["LastModified"].timestamp() < instant]
+        return [name for folder, name in old if _is_original(name, folder)]
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"
@@ -325,20 +223,12 @@ async def _check(path: Path, digest: str, on_changed: Callable[[str], None]) -> 
         raise OriginalChanged("the store holds other bytes than those that were handed in: see who writes it")
 
 
-_PREFIXES = tuple(f"{n:02x}" for n in range(256))
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def _is_original(name: str, prefix: str) -> bool:
-    """Tell whether a name in a folder is a digest that belongs there: other files there are not ours to remove."""
+    """Tell whether a name in a folder is a digest that belongs there."""
     return name.startswith(prefix) and _DIGEST.fullmatch(name) is not None
-
-
-def _modified(folder: Path) -> list[tuple[str, float]]:
-    """Return (name, last modified in Unix seconds) of what lies in a folder."""
-    if not folder.is_dir():
-        return []
-    return [(path.name, path.stat().st_mtime) for path in folder.iterdir()]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from ingest.catalogue import Catalogue, Metadata, Received, Upload, is_plain, plain
-from ingest.errors import StorageUnavailable, Unprocessable
+from ingest.errors import Unprocessable
 from ingest.uploads.blobs import Blobs
 
 _NAME = re.compile(r"\w[\w.\-]{0,99}")
@@ -73,10 +73,7 @@ class Uploads:
             uploaded_by=request.uploaded_by,
             again=request.again,
         )
-        received = await self._catalogue.receive(upload, now=self._now())
-        if not await self._blobs.has(blob.sha256):
-            raise StorageUnavailable("an older copy of it was being removed: hand it in again")
-        return received
+        return await self._catalogue.receive(upload, now=self._now())
 
 
 def _check(request: UploadRequest) -> None:

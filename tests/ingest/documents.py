@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -50,6 +51,12 @@ async def publish(services: Services, data: bytes, **changed: Any) -> Version:
 async def load_files(services: Services, files: Sequence[SourceFile], order: LoadOrder = LOAD) -> list[LoadOutcome]:
     with open_display(Console(quiet=True)) as display:
         return await load(LocalFiles(files), LocalTarget(services, order), display)
+
+
+def original_in(folder: Path, digest: str) -> Path:
+    """Return the stored original with a SHA-256."""
+    [original] = folder.rglob(digest)
+    return original
 
 
 async def unfinished_jobs(services: Services) -> int:

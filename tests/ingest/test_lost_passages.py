@@ -31,7 +31,7 @@ from run import load_samples
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import Loaded
-from tests.ingest.documents import name_of, publish
+from tests.ingest.documents import name_of, original_in, publish
 from tests.patience import patient
 from tests.qdrant_server import FakeServer
 
@@ -206,12 +206,14 @@ async def test_a_worker_restores_what_two_comparisons_found_lost(
 
 
 @pytest.mark.services
-async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(services: Services, clock: Clock) -> None:
+async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(
+    services: Services, clock: Clock, tmp_path: Path
+) -> None:
     gone, other, _ = await three_documents(services)
     clock.now += 60
     for version in (gone, other):
         await lose(services, version)
-    await services.blobs.discard(gone.sha256, older_than=0)
+    original_in(tmp_path, gone.sha256).unlink()
     with capture_logs() as logs:
         await restore_versions([gone.key, other.key], services, until=clock.now + 1)
         await restore_versions([gone.key], services, until=clock.now)

@@ -22,7 +22,7 @@ from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from tests.clock import Clock
 from tests.embedding_server import embedding_server
 from tests.ingest import samples
-from tests.ingest.documents import name_of, points_of, publish, receive, versions_found
+from tests.ingest.documents import name_of, original_in, points_of, publish, receive, versions_found
 from tests.tiny_embedder import Renamed
 
 pytestmark = pytest.mark.anyio
@@ -170,10 +170,10 @@ async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_
 
 
 async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(
-    services: Services, finer: Services, clock: Clock
+    services: Services, finer: Services, clock: Clock, tmp_path: Path
 ) -> None:
     version = await shown(services, "old", samples.MARKDOWN)
-    assert await services.blobs.discard(version.sha256, older_than=-1)
+    original_in(tmp_path, version.sha256).unlink()
     clock.now += 60
     assert (await reindex(finer, unprinted)).failed == [version.key]
     assert await versions_found(services, at=clock.now) == {1}

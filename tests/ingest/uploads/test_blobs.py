@@ -4,7 +4,6 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -105,49 +104,13 @@ async def test_what_is_not_there_cannot_be_read(store: Store) -> None:
             pass
 
 
-async def stored(blobs: Blobs, *, before: float) -> list[str]:
-    async with aclosing(blobs.stored_before(before)) as batches:
-        return [name async for batch in batches for name in batch]
-
-
-async def test_originals_are_listed_by_age_and_discarded_unless_they_were_written_again(store: Store) -> None:
+async def test_originals_are_listed_by_age(store: Store) -> None:
     store.lay("ab/notes")
+    store.lay("incoming/left")
     blob = await store.blobs.write(stream(b"x"))
     now = time.time()
-    assert await stored(store.blobs, before=now - 60) == []
-    assert await stored(store.blobs, before=now + 60) == [blob.sha256]
-    assert await store.blobs.has(blob.sha256)
-    assert not await store.blobs.discard(blob.sha256, older_than=60)
-    assert await store.blobs.has(blob.sha256)
-    assert await store.blobs.discard(blob.sha256, older_than=-60)
-    assert not await store.blobs.has(blob.sha256)
-    assert store.names() == ["notes"]
-
-
-async def test_what_interrupted_uploads_have_left_is_discarded_by_age(store: Store) -> None:
-    store.lay("incoming/left")
-    now = time.time()
-    await store.blobs.discard_unfinished(now - 60)
-    assert store.names() == ["left"]
-    await store.blobs.discard_unfinished(now + 60)
-    assert store.names() == []
-    await store.blobs.discard_unfinished(now + 60)
-
-
-@pytest.mark.usefixtures("s3")
-async def test_parts_that_a_dead_process_sent_to_s3_are_discarded() -> None:
-    bucket = f"bank-{uuid4().hex}"
-    files = S3FileSystem(skip_instance_cache=True)
-    files.mkdir(bucket)
-    files.call_s3("create_multipart_upload", Bucket=bucket, Key="originals/incoming/left")
-    files.call_s3("create_multipart_upload", Bucket=bucket, Key="others/left")
-    blobs = open_blobs(BlobSettings(s3_url=f"s3://{bucket}/originals"))
-    left = []
-    for before in (0.0, time.time()):  # moto says of every upload that it began in 2010
-        await blobs.discard_unfinished(before)
-        uploads = files.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
-        left.append(sorted(upload["Key"] for upload in uploads))
-    assert left == [["originals/incoming/left", "others/left"], ["others/left"]]
+    assert await store.blobs.stored_before(now - 60) == []
+    assert await store.blobs.stored_before(now + 60) == [blob.sha256]
 
 
 async def test_a_server_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
