@@ -59,7 +59,6 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
 Tenant = Annotated[str, TenantOption]
-JOBS_A_QUERY = 500
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """Ray sends no usage statistics, and the progress display is ours."""
 
@@ -232,7 +231,8 @@ def serve(
         raise _usage("set AUTH__ISSUER and AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE: whose tokens?")
     if settings.bank_file is None:
         raise _usage("set BANK_FILE: whose name and logo does the page show? (docs/bank.md)")
-    _require_queue(settings)
+    if settings.oidc is not None and settings.redis_url is None:
+        raise _usage("set REDIS_URL: where are the sessions of OIDC__ISSUER kept?")
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     run_or_exit(_serve(settings, read_banks(settings.bank_file), works_jobs=works))
 
@@ -241,7 +241,6 @@ def serve(
 def worker() -> None:
     """Index what is uploaded at other processes' API; as many as wanted (needs a Qdrant server: QDRANT_URL)."""
     settings = settings_or_exit()
-    _require_queue(settings)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     run_or_exit(_work(settings))
 
@@ -252,11 +251,6 @@ async def _work(settings: Settings) -> None:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 typer.echo("ingest worker waits for jobs", err=True)
                 await anext(signals)
-
-
-def _require_queue(settings: Settings) -> None:
-    if settings.redis_url is None:
-        raise _usage("set REDIS_URL: which queue brings uploads to workers?")
 
 
 async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
@@ -320,7 +314,7 @@ def jobs(
 
 async def _jobs(settings: Settings, tenant: str, states: list[JobState]) -> list[tuple[Job, Version]]:
     async with _catalogue(settings) as (catalogue, _job_claims):
-        return [found for state in states for found in await all_jobs(catalogue, tenant, state)]
+        return [found for state in states for found in await catalogue.jobs(tenant, state)]
 
 
 @app.command()
@@ -354,22 +348,12 @@ def _print_queued(job: Job, console: Console) -> None:
 async def retry_dead(catalogue: Catalogue, job_claims: JobClaims, tenant: str, *, now: float) -> tuple[list[Job], int]:
     """Queue a tenant's dead letters again; return them, and how many were passed over, their versions withdrawn."""
     again, passed_over = [], 0
-    for job, _version in await all_jobs(catalogue, tenant, JobState.DEAD):
+    for job, _version in await catalogue.jobs(tenant, JobState.DEAD):
         try:
             again.append(await job_claims.retry(job.id, tenant=tenant, now=now))
         except WrongState:
             passed_over += 1
     return again, passed_over
-
-
-async def all_jobs(
-    catalogue: Catalogue, tenant: str, state: JobState, a_query: int = JOBS_A_QUERY
-) -> list[tuple[Job, Version]]:
-    """Return all of a tenant's jobs in a state with their versions, by id."""
-    found: list[tuple[Job, Version]] = []
-    while page := await catalogue.jobs(tenant, state, limit=a_query, after=found[-1][0].id if found else ""):
-        found += page
-    return found
 
 
 @asynccontextmanager
@@ -385,7 +369,7 @@ async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobC
 
 @app.command("rebuild")
 def rebuild_command() -> None:
-    """Write every version that the index lost again, from SQL and the originals alone, and send the waiting jobs."""
+    """Write every version that the index lost again, from SQL and the originals alone."""
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")
     if not run_or_exit(_rebuild(settings, Console())):
@@ -395,12 +379,7 @@ def rebuild_command() -> None:
 async def _rebuild(settings: Settings, console: Console) -> bool:
     async with open_services(settings, works_jobs=False) as services:
         tally = await rebuild(services, _printing(console))
-        pending = await services.job_claims.pending(now=services.now(), silent_for=0)
-        if pending and services.job_broker is not None:
-            await services.job_broker.send(pending)
-    sent = "sent to the workers" if settings.redis_url is not None else "left to the next worker"
     console.print(f"{tally.written} of {tally.seen} versions written again, {len(tally.failed)} failed.")
-    console.print(f"{len(pending)} waiting jobs {sent}.")
     return not tally.failed
 
 

@@ -19,7 +19,6 @@ IngestError
 └── Unavailable            503 unavailable          a part of the service is away
     ├── CatalogueUnavailable   503 catalogue_unavailable    SQL cannot be asked
     ├── IndexUnavailable       503 index_unavailable        the passage index cannot be asked
-    ├── QueueUnavailable       503 queue_unavailable        Redis cannot bring the job to a worker
     └── StorageUnavailable     503 storage_unavailable      the store of originals cannot be used
 A file that cannot be read is no error of the API: `ingest.parsing.parsed.Unreadable` ends in the version's state.
 """
@@ -120,10 +119,6 @@ class CatalogueUnavailable(Unavailable):
 
 class IndexUnavailable(Unavailable):
     code, title = "index_unavailable", "The passage index cannot be reached right now"
-
-
-class QueueUnavailable(Unavailable):
-    code, title = "queue_unavailable", "The queue of jobs cannot be reached right now"
 
 
 class StorageUnavailable(Unavailable):

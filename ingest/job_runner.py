@@ -3,8 +3,6 @@
 A fault of the file ends its job at once, with the reason. A fault of ours (index, embedder or database away) is tried
 three times, each wait three times as long as the one before; then the job is a dead letter.
 
-A file that takes long is released to all workers, as if it had not been begun, while this one reads such files already.
-
 A worker that stands still for longer than its claim holds finds it lost when it goes on: it checks the claim before
 each write, and what it was writing at that moment is repaired by `write_pending_windows`.
 """
@@ -20,7 +18,7 @@ import structlog
 from ingest.catalogue import Job, Stage, State, Version
 from ingest.errors import IngestError, NotFound, OriginalChanged
 from ingest.jobs import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims
-from ingest.parsing import ReadersBusy, Unreadable
+from ingest.parsing import Unreadable
 from ingest.pipeline import Report, Write, index_version
 from ingest.services import Services
 from knowledge.embedding import EmbeddingUnavailable
@@ -30,8 +28,6 @@ from telemetry.groups import first_failure
 FIRST_WAIT_SECONDS = 2.0
 REPORT_SECONDS = 0.5
 """The shortest time between two reports that are written to a job's row."""
-BUSY_SECONDS = 5.0
-"""The wait before a long file is tried again, here or at another worker."""
 UNAVAILABLE = "unavailable"
 """The reason of a document that a part which was away has failed."""
 TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)
@@ -123,9 +119,6 @@ async def _attempt(job: Job, services: Services, report: Report, write: Write | 
         return await _fail(job, services, reason=exc.reason.value, detail=exc.detail)
     except NotFound:  # deleted while it waited
         await services.job_claims.mark_failed(job, now=services.now())
-        return None
-    except ReadersBusy:
-        await services.job_claims.release(job, after=BUSY_SECONDS, now=services.now())
         return None
     except OriginalChanged as exc:  # no attempt will find other bytes, and nothing may be made from these
         return await _fail(job, services, reason=exc.code, detail=exc.detail)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, PositiveInt
 
 from edge.sign_in import SignIn
 from ingest.catalogue import Approvals, Catalogue
-from ingest.jobs import JobBroker, JobClaims
+from ingest.jobs import JobClaims
 from ingest.metrics import Metrics
 from ingest.parsing import Chunking, Parser, Readers
 from ingest.review import CpuLimiter
@@ -32,7 +32,7 @@ class PipelineSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts that steps, routes and probes use; only the API needs `authenticator`, `ingest load` no `job_broker`.
+    """The parts that steps, routes and probes use; only the API needs `authenticator`.
 
     `previewer` draws pages for reviewers, who so do not wait behind a file that is being indexed. `review_limiter` runs
     one comparison or screening of whole texts at a time, `downloads` bounds the originals that are being downloaded.
@@ -47,7 +47,6 @@ class Services:
     chunking: Chunking
     downloads: Semaphore
     index: Index
-    job_broker: JobBroker | None
     job_claims: JobClaims
     metrics: Metrics
     now: Callable[[], float]

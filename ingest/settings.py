@@ -10,7 +10,6 @@ from pydantic_settings import SettingsConfigDict
 
 from edge import RedisUrl, ServerTlsSettings, refuse_what_is_no_number
 from edge.sign_in import OidcSettings
-from ingest.jobs import JobBrokerSettings
 from ingest.parsing import ChunkSettings, ParserSettings
 from ingest.services import PipelineSettings
 from ingest.uploads import BlobSettings
@@ -28,7 +27,7 @@ READ_SECONDS = 10.0
 
 
 class Settings(EncryptedSettings):
-    """The settings of every command; `serve` also needs BANK_FILE, REDIS_URL, AUTH__ISSUER and the issuer's keys."""
+    """The settings of every command; `serve` also needs BANK_FILE, AUTH__ISSUER and the issuer's keys."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
@@ -74,9 +73,8 @@ class Settings(EncryptedSettings):
         ),
     )
     blob_tls: TlsSettings = TlsSettings()
-    redis_url: RedisUrl | None = Field(None, description="the queue of jobs; the API and its workers need it")
+    redis_url: RedisUrl | None = Field(None, description="the sessions of the sign-in; needed with OIDC__ISSUER")
     redis_tls: TlsSettings = TlsSettings()
-    delivery: JobBrokerSettings = JobBrokerSettings()
     most_upload_bytes: PositiveInt = Field(100 * 1024 * 1024, description="bytes: the largest document")
     auth: AuthSettings | None = None
     oidc: OidcSettings | None = None

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from edge.sign_in import SignIn, open_sign_in
 from ingest.catalogue import Approvals, Catalogue
-from ingest.jobs import JobBroker, JobClaims, this_process
+from ingest.jobs import JobClaims, this_process
 from ingest.metrics import Metrics
 from ingest.parsing import (
     Chunking,
@@ -59,14 +59,14 @@ async def open_services(
     """Open the services; `index`, `engine` and `parser` are given where something else of this process shares them.
 
     With `works_jobs` uploads are indexed by this process while the block runs; without it (`ingest load`) the caller
-    runs the jobs, needs no Redis and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another
+    runs the jobs and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another
     embedder may have filled the collection that answers: for a re-index.
     """
     async with AsyncExitStack() as stack:
         await check_connections(settings.connections)
         chunking = await _chunking(settings)
         if parser is None:
-            parser = await stack.enter_async_context(_start_readers(settings.parser, gives_back=works_jobs))
+            parser = await stack.enter_async_context(_start_readers(settings.parser))
         if engine is None:
             engine = open_engine(settings.database, settings.database_tls)
             stack.push_async_callback(close_engine, engine)
@@ -77,7 +77,6 @@ async def open_services(
         metrics = Metrics()
         metrics.show_walls(await parser.restrictions())
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
-        job_broker = _job_broker(settings)
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
         stack.enter_context(first_failure())
@@ -96,7 +95,6 @@ async def open_services(
             chunking=chunking,
             downloads=anyio.Semaphore(MOST_DOWNLOADS),
             index=index,
-            job_broker=job_broker,
             job_claims=JobClaims(catalogue, this_process()),
             metrics=metrics,
             now=now,
@@ -112,8 +110,8 @@ async def open_services(
         # Before the first search: a crash may have come between the end of a version and the start of the next.
         with suppress(IndexUnavailable):  # the worker's sweep writes them
             await write_pending_windows(services)
-        if works_jobs and job_broker is not None:
-            tasks.start_soon(Worker(services, job_broker).run)
+        if works_jobs:
+            tasks.start_soon(Worker(services).run)
         yield services
         tasks.cancel_scope.cancel()
 
@@ -143,12 +141,6 @@ async def _open_identity(
         yield authenticator, sign_in
 
 
-def _job_broker(settings: Settings) -> JobBroker | None:
-    """Return the queue of uploads; None without Redis, which `ingest load` needs not."""
-    redis_url = settings.redis_url
-    return None if redis_url is None else JobBroker(redis_url, settings.delivery, settings.redis_tls)
-
-
 def _now(clock: Callable[[], float]) -> float:
     """Return the time as the index stores instants: a decision's is the same in both."""
     return instant(clock())
@@ -163,9 +155,9 @@ async def _chunking(settings: Settings) -> Chunking:
 
 
 @asynccontextmanager
-async def _start_readers(settings: ParserSettings, *, gives_back: bool) -> AsyncGenerator[Readers]:
+async def _start_readers(settings: ParserSettings) -> AsyncGenerator[Readers]:
     """Open the readers, the first of which loads its parsers while this process loads its models."""
-    async with open_readers(settings, gives_back=gives_back) as readers:
+    async with open_readers(settings) as readers:
         await readers.start()
         yield readers
 

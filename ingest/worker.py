@@ -1,19 +1,20 @@
-"""The worker: does the jobs that Redis brings, and each few seconds looks in SQL for jobs that nobody works on.
+"""The worker: claims jobs in SQL and does them; repairs what crashes and outages have kept from the index.
 
-It may run inside the API's process or by itself (`ingest worker`), in any number: a claim in SQL decides who does a
-job. Tried three times without success a job is a dead letter, which staff list and retry (`ingest.api.routes.jobs`). A
-worker whose embedder did not fill the collection that answers takes no jobs, and releases those it has.
+It may run inside the API's process or by itself (`ingest worker`), in any number. Tried three times without success a
+job is a dead letter, which staff list and retry (`ingest.api.routes.jobs`). A worker whose embedder did not fill the
+collection that answers takes no jobs, and releases those it has.
 """
 
 from contextlib import suppress
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 
-from ingest.catalogue import VersionKey
-from ingest.errors import IngestError, QueueUnavailable
+from ingest.catalogue import Job, VersionKey
+from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.job_runner import TRANSIENT, give_up, run_job
-from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, JobClaims, RetryLater
+from ingest.jobs import MOST_ATTEMPTS, ClaimLost
 from ingest.lost_passages import compare_index, restore_versions
 from ingest.pipeline import write_pending_windows
 from ingest.services import Services
@@ -22,7 +23,7 @@ from telemetry.groups import first_failure
 from telemetry.supervision import contained, supervise
 
 SWEEP_SECONDS = 5.0
-SILENT_SECONDS = 10.0
+POLL_SECONDS = 0.5
 LATE_SECONDS = 60.0
 """A write to the index that began before a decision has ended so long after it, or its process has."""
 LOOKED_BACK = 500
@@ -35,39 +36,64 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Receives jobs and brings their versions into the index."""
+    """Claims jobs and brings their versions into the index."""
 
-    def __init__(self, services: Services, broker: JobBroker) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._broker = broker
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with anyio.create_task_group() as tasks:
             for name, work in (
-                ("receive", self._receive),
+                ("take_jobs", self._take_jobs),
                 ("sweep", self._sweep),
                 ("compare_index", self._compare_index),
             ):
                 tasks.start_soon(supervise, name, work, self._services.metrics.task_failed)
 
-    async def _receive(self) -> None:
+    async def _take_jobs(self) -> None:
+        """Do jobs, `at_once` side by side, while our embedder is the index's, until cancelled."""
         while True:
             try:
                 await self._services.index.require_current()
                 with first_failure():
-                    async with anyio.create_task_group() as beside:
-                        beside.start_soon(self._require_current_embedder)
-                        await self._broker.receive(self.do_job, at_once=self._services.settings.at_once)
-            except (QueueUnavailable, IndexUnavailable) as exc:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(self._require_current_embedder)
+                        await self._take_each(group)
+            except IndexUnavailable as exc:
                 log.warning("jobs_not_taken", error=type(exc).__name__)
             except EmbedderMismatch as exc:
-                log.error("jobs_left_to_others", detail=str(exc))  # noqa: TRY400  the sentence says it
+                log.error("embedder_mismatch_not_taking_jobs", detail=str(exc))  # noqa: TRY400  the sentence says it
                 await anyio.sleep(SWEEP_SECONDS)
             await anyio.sleep(RECONNECT_SECONDS)
 
+    async def _take_each(self, group: TaskGroup) -> None:
+        places = anyio.Semaphore(self._services.settings.at_once)
+
+        async def do(job: Job) -> None:
+            try:
+                await self.do_job(job)
+            finally:
+                places.release()
+
+        while True:
+            await places.acquire()
+            job = await self._next_job()
+            if job is not None:
+                group.start_soon(do, job)
+            else:
+                places.release()
+                await anyio.sleep(POLL_SECONDS)
+
+    async def _next_job(self) -> Job | None:
+        try:
+            return await self._services.job_claims.claim_next(now=self._services.now())
+        except CatalogueUnavailable as exc:
+            log.warning("jobs_not_taken", error=type(exc).__name__)
+            return None
+
     async def _require_current_embedder(self) -> None:
-        """Check each second that our embedder filled the collection that answers, for ever.
+        """Check each second that our embedder filled the collection that answers, until cancelled.
 
         Raises:
             EmbedderMismatch: another one did; nobody would read what is written here.
@@ -77,42 +103,24 @@ class Worker:
             with suppress(IndexUnavailable):
                 await self._services.index.require_current()
 
-    async def do_job(self, job_id: str) -> None:
-        """Do a delivered job; the next one does not suffer for its failures.
-
-        Raises:
-            RetryLater: another owner has it, it waits for its next attempt, or the database is away.
-        """
-        wait: float | None = SWEEP_SECONDS
+    async def do_job(self, job: Job) -> None:
+        """Do a claimed job; the next one does not suffer for its failures."""
         with contained("job", self._services.metrics.task_failed):
-            wait = await self._attempt(job_id)
-        if wait is not None:
-            raise RetryLater(wait)
-
-    async def _attempt(self, job_id: str) -> float | None:
-        """Do a job that nobody else has; return the seconds until it may be tried again, if it is to be."""
-        job_claims = self._services.job_claims
-        try:
-            job = await job_claims.claim(job_id, now=self._services.now())
-            if job is not None and job.attempts > MOST_ATTEMPTS:
-                await give_up(job, self._services, detail="its worker died each time")
-            elif job is not None:
-                await run_job(job, self._services)
-            return await job_claims.claimable_in(job_id, now=self._services.now())
-        except (IngestError, ClaimLost) as exc:
-            log.warning("job_not_done", job_id=job_id, error=type(exc).__name__)
-            return SWEEP_SECONDS
+            try:
+                if job.attempts > MOST_ATTEMPTS:
+                    await give_up(job, self._services, detail="its worker died each time")
+                else:
+                    await run_job(job, self._services)
+            except (IngestError, ClaimLost) as exc:  # its claim lapses, and it is claimed again
+                log.warning("job_not_done", job_id=job.id, error=type(exc).__name__)
 
     async def _sweep(self) -> None:
-        """Send jobs that nobody works on and write windows that a crash kept from the index, for ever."""
+        """Write windows that a crash or an outage kept from the index, until cancelled."""
         decisions: int | None = None
         while True:
             try:
                 decisions = await look_at_decisions(self._services, after=decisions)
                 await write_pending_windows(self._services)
-                await send_pending(
-                    self._services.job_claims, self._broker, now=self._services.now(), silent_for=SILENT_SECONDS
-                )
             except TRANSIENT as exc:
                 log.warning("sweep_failed", error=type(exc).__name__)
             await anyio.sleep(SWEEP_SECONDS)
@@ -146,15 +154,3 @@ async def look_at_decisions(services: Services, *, after: int | None) -> int:
     if after is None:
         after = max(0, await catalogue.last_decision() - LOOKED_BACK)
     return await catalogue.unconfirm_windows_decided_again(after=after, until=services.now() - LATE_SECONDS)
-
-
-async def send_pending(job_claims: JobClaims, broker: JobBroker, *, now: float, silent_for: float) -> int:
-    """Send the jobs that wait and were not changed for `silent_for` seconds; return how many.
-
-    Raises:
-        CatalogueUnavailable, QueueUnavailable: as the claims and the broker.
-    """
-    jobs = await job_claims.pending(now=now, silent_for=silent_for)
-    if jobs:
-        await broker.send(jobs)
-    return len(jobs)

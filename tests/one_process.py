@@ -29,7 +29,6 @@ from chatbot.wiring import open_services as open_chat
 from edge import bind, listening
 from evals.sample_bank import SAMPLE_BANK
 from ingest.app import create_app as create_staff_app
-from ingest.jobs import JobBrokerSettings
 from ingest.parsing import Readers
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
@@ -177,8 +176,7 @@ async def open_bank(
         "ledger": LedgerSettings(limits=LimitSettings(user=OFTEN)),
     }
     chat_settings = ChatSettings(**{**of_chat, **shared})
-    delivery = JobBrokerSettings(queue=f"ingest-{uuid4().hex}")
-    staff_settings = StaffSettings(**{**shared, "delivery": delivery, **more_of_staff})
+    staff_settings = StaffSettings(**{**shared, **more_of_staff})
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         engine, staff_engine = (

@@ -274,7 +274,9 @@ async def test_both_services_leave_service_while_the_index_is_empty_and_sql_says
         await bank.approve(await bank.hand_in("first"))
         await until_index_is(bank, 200, "ok")
         with anyio.fail_after(patient(10)):
-            while not (await compare_index(bank.staff.app.state.services)).visible_passages:
+            staff = bank.staff.app.state.services
+            while not (await staff.catalogue.index_state()).visible_passages:
+                await compare_index(staff)
                 await anyio.sleep(0.05)
         async with passages_lost(bank):
             await until_index_is(bank, 503, "empty")

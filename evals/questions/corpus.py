@@ -9,7 +9,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from evals.questions.sample import CorpusEntry, Dataset, read_lines
-from ingest.bulk import LoadOrder, LoadOutcome, ProgressDisplay, SourceFile, find_files, load
+from ingest.bulk import LoadDisplay, LoadOrder, LoadOutcome, LocalFiles, LocalTarget, SourceFile, find_files, load
 from ingest.catalogue import Metadata, midnight
 from ingest.errors import Suspicious
 from ingest.services import Services
@@ -42,7 +42,7 @@ def throwaway_settings(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update={**embedded, "data_dir": folder})
 
 
-async def load_corpus(dataset: Dataset, folder: Path, services: Services, show: ProgressDisplay) -> Corpus:
+async def load_corpus(dataset: Dataset, folder: Path, services: Services, display: LoadDisplay) -> Corpus:
     """Load the data set's documents, or its corpus as one text file an entry (written to `folder`), and activate them.
 
     Raises:
@@ -58,7 +58,7 @@ async def load_corpus(dataset: Dataset, folder: Path, services: Services, show: 
         entries = document_ids(corpus)
         files = corpus_files(corpus, entries, folder)
     order = LoadOrder(tenant=TENANT, uploaded_by="evals", approver="evals-approver")
-    outcomes = await load(files, order, services, show)
+    outcomes = await load(LocalFiles(files), LocalTarget(services, order), display)
     left_out = require_loaded(outcomes, may_be_refused=not has_documents)
     await backdate_visibility(outcomes, services.index, zone=services.zone, now=services.now())
     return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes), left_out=left_out)

@@ -199,8 +199,10 @@ class Catalogue:
             raise NotFound("there is no such job")
         return rows.to_job(row)
 
-    async def jobs(self, tenant: str, state: JobState, *, limit: int, after: str = "") -> list[tuple[Job, Version]]:
-        """Return at most `limit` of a tenant's jobs in a state with their versions, by id, past `after`."""
+    async def jobs(
+        self, tenant: str, state: JobState, *, limit: int | None = None, after: str = ""
+    ) -> list[tuple[Job, Version]]:
+        """Return a tenant's jobs in a state with their versions, by id, past `after`, at most `limit`."""
         query = select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.state == state, JOBS.c.id > after)
         async with self.read() as connection:
             jobs = (await connection.execute(query.order_by(JOBS.c.id).limit(limit))).mappings().all()

@@ -1,6 +1,5 @@
-"""Jobs: who has claimed which (SQL is the truth), and the broker that brings their ids to workers (Redis)."""
+"""Jobs: rows in SQL, which workers claim."""
 
-from ingest.jobs.broker import JobBroker, JobBrokerSettings, RetryLater, deliver
 from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims, Owner, this_process
 
 __all__ = [
@@ -8,11 +7,7 @@ __all__ = [
     "MOST_ATTEMPTS",
     "RENEW_SECONDS",
     "ClaimLost",
-    "JobBroker",
-    "JobBrokerSettings",
     "JobClaims",
     "Owner",
-    "RetryLater",
-    "deliver",
     "this_process",
 ]

@@ -1,8 +1,6 @@
 """Claims of jobs in SQL: a claim is an UPDATE that only one process can win, and lapses unless its owner renews it.
 
-The rows are the truth: an accepted upload is a row before its reply is sent, so no crash loses it. Redis
-(`ingest.jobs.broker`) only brings the ids of jobs to workers, and what it loses is sent again. Instants are Unix
-seconds.
+An accepted upload is a row before its reply is sent, so no crash loses it. Instants are Unix seconds.
 """
 
 import os
@@ -19,7 +17,8 @@ from ingest.errors import NotFound, WrongState
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
-MOST_SENT = 500
+MOST_READ = 1000
+"""Unfinished jobs that a worker looks at for the next one, the oldest."""
 MOST_AHEAD_SECONDS = 60.0
 """No claim or wait ends so much later than it was written: the clock was set back since."""
 
@@ -64,15 +63,23 @@ class JobClaims:
         self._catalogue = catalogue
         self._owner = owner
 
+    async def claim_next(self, *, now: float) -> Job | None:
+        """Claim the oldest job that nobody works on; None without one."""
+        columns = (JOBS.c.id, JOBS.c.claimed_by, JOBS.c.claimed_until)
+        query = select(*columns).where(_unfinished()).order_by(JOBS.c.created_at).limit(MOST_READ)
+        async with self._catalogue.read() as connection:
+            unfinished = (await connection.execute(query)).mappings().all()
+        for row in unfinished:
+            if self._is_free(row, now) and (job := await self.claim(row["id"], now=now)) is not None:
+                return job
+        return None
+
     async def claim(self, job_id: str, *, now: float) -> Job | None:
         """Claim a job; None where it is finished, or claimed by another owner that may be alive."""
         query = select(JOBS).where(JOBS.c.id == job_id)
         async with self._catalogue.write() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
-            if row is None or (
-                now < row["claimed_until"] <= now + MOST_AHEAD_SECONDS
-                and not _has_ended(row["claimed_by"], self._owner)
-            ):
+            if row is None or not self._is_free(row, now):
                 return None
             unchanged = (JOBS.c.claimed_until == row["claimed_until"]) & (JOBS.c.updated_at == row["updated_at"])
             claim = {"claimed_by": str(self._owner), "claimed_until": now + LEASE_SECONDS, "updated_at": now}
@@ -86,19 +93,10 @@ class JobClaims:
                 return None
             return rows.to_job((await connection.execute(query)).mappings().one())
 
-    async def claimable_in(self, job_id: str, *, now: float) -> float | None:
-        """Return the seconds until an unfinished job may be claimed; None where it is finished or not there."""
-        query = select(JOBS.c.claimed_until).where(JOBS.c.id == job_id, _unfinished())
-        async with self._catalogue.read() as connection:
-            until = (await connection.execute(query)).scalar_one_or_none()
-        return None if until is None else max(until - now, 0.0) if until <= now + MOST_AHEAD_SECONDS else 0.0
-
-    async def pending(self, *, now: float, silent_for: float) -> list[str]:
-        """Return the ids of jobs that may be claimed and were not changed for `silent_for` seconds, oldest first."""
-        waiting = _past(JOBS.c.claimed_until, now) & _past(JOBS.c.updated_at, now - silent_for)
-        query = select(JOBS.c.id).where(_unfinished(), waiting).order_by(JOBS.c.created_at).limit(MOST_SENT)
-        async with self._catalogue.read() as connection:
-            return list((await connection.execute(query)).scalars().all())
+    def _is_free(self, row: RowMapping, now: float) -> bool:
+        """Return whether a claim has lapsed, or its owner has ended; one that ends later than any may has lapsed."""
+        is_held = now < row["claimed_until"] <= now + MOST_AHEAD_SECONDS
+        return not is_held or _has_ended(row["claimed_by"], self._owner)
 
     async def retry(self, job_id: str, *, tenant: str, now: float) -> Job:
         """Queue a failed job or a dead letter again, from its beginning; an unfinished one stays as it is.
@@ -159,14 +157,14 @@ class JobClaims:
         """Give a job up for another attempt: it may be claimed again after `after` seconds."""
         await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + after, updated_at=now)
 
-    async def release(self, job: Job, *, after: float = 0.0, now: float) -> None:
+    async def release(self, job: Job, *, now: float) -> None:
         """Give a job up as if it had not been begun: without the attempt; one that has ended stays so.
 
         Raises:
             ClaimLost: it has ended, or another owner has it.
         """
         waiting = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
-        waiting |= {"claimed_by": None, "claimed_until": now + after}
+        waiting |= {"claimed_by": None, "claimed_until": now}
         async with self._catalogue.write() as connection:
             running = update(JOBS).where(self._claimed(job), JOBS.c.state == JobState.RUNNING)
             if (await connection.execute(running.values(**waiting, updated_at=now))).rowcount != 1:
@@ -202,11 +200,6 @@ class JobClaims:
     def _claimed(self, job: Job) -> ColumnElement[bool]:
         # By the attempt too: a process that stood still may have claimed the job anew beside the run that it resumes.
         return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
-
-
-def _past(instant: ColumnElement[float], now: float) -> ColumnElement[bool]:
-    """Return the condition that an instant has passed, or was written before the clock was set back."""
-    return (instant <= now) | (instant > now + MOST_AHEAD_SECONDS)
 
 
 def _unfinished() -> ColumnElement[bool]:

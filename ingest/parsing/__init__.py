@@ -20,7 +20,7 @@ from ingest.parsing.process import (
     read_as_requested,
     serve,
 )
-from ingest.parsing.readers import Readers, ReadersBusy, open_readers
+from ingest.parsing.readers import Readers, open_readers
 from ingest.parsing.sandbox import Restriction
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "ParserSettings",
     "ParserUnavailable",
     "Readers",
-    "ReadersBusy",
     "Reason",
     "Restriction",
     "Unreadable",

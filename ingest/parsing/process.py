@@ -56,7 +56,6 @@ class ParserSettings(BaseModel, frozen=True):
     """The limits of reading: memory for a file, seconds for a page (or a file without pages), and for a whole file.
 
     A file of slow pages ends long before a scan that goes on: `slow_seconds`, and `page_seconds` more with each page.
-    `processes` may read at once, all but one of them files that take over `long_seconds` (`ingest.parsing.readers`).
     With `require_walls` no file is read by a process that sees other files, writes any, or reaches anybody.
     """
 
@@ -71,10 +70,9 @@ class ParserSettings(BaseModel, frozen=True):
     page_seconds: ClassVar[float] = 8.0
     # seconds: that the pages of a file may take beyond `page_seconds` each, all together
     slow_seconds: ClassVar[float] = 120.0
-    long_seconds: ClassVar[float] = 5.0  # seconds: after which a file counts as long, and lets the others pass
     processes: PositiveInt = Field(  # not without end, because each may take `memory_bytes`
         default_factory=lambda: min(max(2, len(os.sched_getaffinity(0))), 4),
-        description="files: read at once, all but one of them short; the default is one a core, 2 to 4",
+        description="files: read at once; the default is one a core, 2 to 4",
     )
     require_walls: bool = Field(
         default=False,
@@ -188,36 +186,36 @@ class Parser:
             await self._ready()
         return self._restrictions or ()
 
-    async def parse(self, path: Path, on_page: OnPage = lambda: None) -> Parsed:
-        """Return a file's text; `on_page` is called as each page begins, and ends the reading where it raises.
+    async def parse(self, path: Path) -> Parsed:
+        """Return a file's text.
 
         Raises:
             Unreadable: with the reason.
             ParserUnavailable: as `restrictions`.
         """
-        return (await self._answer(Read, self._request(path), on_page)).parsed
+        return (await self._answer(Read, self._request(path))).parsed
 
-    async def chunk(self, path: Path, chunking: Chunking, on_page: OnPage = lambda: None) -> ChunkedDocument:
-        """Return a file's passages; `on_page` and errors as `parse` has them."""
+    async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
+        """Return a file's passages; errors as `parse` has them."""
         request = msgspec.structs.replace(self._request(path), chunking=chunking)
-        return (await self._answer(Chunked, request, on_page)).document
+        return (await self._answer(Chunked, request)).document
 
     async def preview(self, path: Path, page: int) -> PagePreview:
         """Return a preview of one page of a file, counted from 1; errors as `parse` has them."""
         request = msgspec.structs.replace(self._request(path), page=page)
-        return (await self._answer(Previewed, request, lambda: None)).shown
+        return (await self._answer(Previewed, request)).shown
 
     def _request(self, path: Path) -> ParseRequest:
         limits = self._settings
         self._number += 1
         return ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds)
 
-    async def _answer(self, kind: type[_A], request: ParseRequest, on_page: OnPage) -> _A:
+    async def _answer(self, kind: type[_A], request: ParseRequest) -> _A:
         async with self._one_at_a_time:
             server = await self._ready()
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
-                    answer = await self._ask(server, request, on_page)
+                    answer = await self._ask(server, request)
             except BaseException as exc:  # the next request must not get this one's answer
                 await self.stop()
                 if isinstance(exc, TimeoutError):
@@ -236,7 +234,7 @@ class Parser:
             raise Unreadable(Reason.MALFORMED, _CRASHED)
         return answer
 
-    async def _ask(self, server: Process, request: ParseRequest, on_page: OnPage) -> Answer:
+    async def _ask(self, server: Process, request: ParseRequest) -> Answer:
         if server.stdin is None or server.stdout is None:
             raise ProtocolViolated
         limits = self._settings
@@ -251,7 +249,6 @@ class Parser:
                 break
             if not isinstance(frame, PageBegun):
                 return frame
-            on_page()
         raise ProtocolViolated
 
     async def _ready(self) -> Process:

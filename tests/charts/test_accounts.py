@@ -19,7 +19,6 @@ from redis.exceptions import NoPermissionError
 
 from chatbot import tables
 from ingest import catalogue
-from ingest.jobs import JobBrokerSettings
 from ingest.lost_passages import compare_index
 from ingest.parsing import ParserSettings, open_readers
 from knowledge import withdrawals
@@ -114,7 +113,7 @@ async def bank(tmp_path: Path, redis: RedisServer, weights: Path, database: str)
         )
         with written_log() as lines, listening_to(lines) as told:
             chat = {"redis_url": SecretStr(url_of(redis, "chatbot"))}
-            staff = {"redis_url": SecretStr(url_of(redis, "ingest")), "delivery": JobBrokerSettings()}
+            staff = {"redis_url": SecretStr(url_of(redis, "ingest"))}
             async with open_bank(tmp_path, stores, told.provider, more=chat, more_of_staff=staff) as opened:
                 yield opened
 
@@ -137,9 +136,8 @@ async def test_whatever_both_apis_are_asked_no_command_is_refused(bank: Bank, re
     with Redis.from_url(redis.url) as owner:
         refused = [(entry["username"], entry["object"], entry["context"]) for entry in owner.acl_log()]
         keys = {str(key.decode()) for key in owner.scan_iter()}
-    # The queue's driver asks whether a server knows an option, of a key of no name: a refusal is a no to it.
-    assert [entry for entry in refused if not re.fullmatch("[0-9a-f]{32}", entry[1])] == []
-    assert {key.partition(":")[0] for key in keys} >= {"history", "ledger", "answers", "streaq"}
+    assert refused == []
+    assert {key.partition(":")[0] for key in keys} >= {"history", "ledger", "answers"}
 
 
 @pytest.mark.parametrize(
@@ -174,12 +172,10 @@ def sign_in(redis: RedisServer, service: str) -> Redis:
 @pytest.mark.parametrize(
     ("service", "key"),
     [
-        ("chatbot", "streaq:ingest:task:data:1"),
         ("chatbot", "anything"),
         ("ingest", "history:{hanbit}:kim:conversations"),
         ("ingest", "ledger:{hanbit}:all:window"),
         ("ingest", "{hanbit}:answer:1"),
-        ("ingest", "streaq:other:task:data:1"),
     ],
 )
 def test_a_key_of_another_is_refused(redis: RedisServer, service: str, key: str) -> None:

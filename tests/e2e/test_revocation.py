@@ -82,7 +82,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[B
     with clustered(folder, url, TURN__ANSWER="written") as cluster:
         third, port = folder / "third", free_port()
         shutil.copytree(folder / "first" / "qdrant", third / "qdrant")
-        mine = {"DATA_DIR": str(third), "INGEST_PORT": str(port), "DELIVERY__QUEUE": uuid4().hex}
+        mine = {"DATA_DIR": str(third), "INGEST_PORT": str(port)}
         mine["BLOB_URL"] = f"file://{folder / 'first' / 'blobs'}"
         staff = Server(
             begin=lambda: Forked("ingest.__main__", ["serve"], cluster.environment | mine, folder / "staff.log"),

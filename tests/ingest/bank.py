@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 import httpx2
 import pytest
@@ -35,7 +34,7 @@ def text(document: int, version: int) -> bytes:
 class Bank:
     """The staff API with its worker in one process, over stores of its own."""
 
-    def __init__(self, folder: Path, weights: Path, redis_url: str, **settings: str) -> None:
+    def __init__(self, folder: Path, weights: Path, **settings: str) -> None:
         self.data, self._log, self._port = (
             folder / "data",
             folder / "log",
@@ -46,9 +45,6 @@ class Bank:
             "PATH": "/usr/bin:/bin",
             "WEIGHTS_DIR": str(weights),
             "DATA_DIR": str(self.data),
-            "REDIS_URL": redis_url,
-            "DELIVERY__QUEUE": f"kill-{uuid4().hex}",
-            "DELIVERY__IDLE": "2",
             "INGEST_PORT": str(self._port),
             "BANK_FILE": str(SAMPLE_BANK),
             "PIPELINE__BATCH": "4",

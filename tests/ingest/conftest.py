@@ -7,14 +7,12 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
 from tokenizers import Tokenizer
 
 from ingest.catalogue import Catalogue
-from ingest.jobs import JobBrokerSettings
 from ingest.parsing import Chunking, Parser, ParserSettings, Readers, open_parser, open_readers
 from ingest.services import Services
 from ingest.settings import Settings
@@ -78,15 +76,14 @@ async def _migrate(url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_settings(weights: Path, redis_url: str) -> Settings:
-    return Settings(weights_dir=weights, redis_url=SecretStr(redis_url))
+def shared_settings(weights: Path) -> Settings:
+    return Settings(weights_dir=weights)
 
 
 @pytest.fixture
 def settings(shared_settings: Settings, tmp_path: Path, database_url: str) -> Settings:
     """Settings of the test's own; to read the environment takes as long as a short test."""
-    delivery = JobBrokerSettings(queue=f"ingest-{uuid4().hex}")
-    own = {"data_dir": tmp_path / "data", "database_url": SecretStr(database_url), "delivery": delivery}
+    own = {"data_dir": tmp_path / "data", "database_url": SecretStr(database_url)}
     return shared_settings.model_copy(update=own)
 
 
@@ -168,6 +165,13 @@ async def staff(services: Services, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def bank(weights: Path, redis_url: str, tmp_path: Path) -> Iterator[Bank]:
-    with served(Bank(tmp_path, weights, redis_url)) as bank:
+async def idle_staff(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Staff]:
+    """The API without a worker."""
+    async with open_staff(services, tmp_path_factory.mktemp("keys"), works=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bank(weights: Path, tmp_path: Path) -> Iterator[Bank]:
+    with served(Bank(tmp_path, weights)) as bank:
         yield bank

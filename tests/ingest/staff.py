@@ -76,12 +76,14 @@ def _app(services: Services) -> FastAPI:
 
 
 @asynccontextmanager
-async def open_staff(services: Services, folder: Path, keys: ServiceKeys | None = None) -> AsyncGenerator[Staff]:
-    """Open the API with a worker; the keys that sign tokens lie in `folder`, `keys` are those of machines."""
+async def open_staff(
+    services: Services, folder: Path, keys: ServiceKeys | None = None, *, works: bool = True
+) -> AsyncGenerator[Staff]:
+    """Open the API, with a worker; the keys that sign tokens lie in `folder`, `keys` are those of machines."""
     services, token = with_tokens(services, folder, keys)
     transport = ASGITransport(app=_app(services))
-    assert services.job_broker is not None
     async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
-        group.start_soon(Worker(services, services.job_broker).run)
+        if works:
+            group.start_soon(Worker(services).run)
         yield Staff(http, token)
         group.cancel_scope.cancel()

@@ -182,7 +182,6 @@ def test_an_optimized_folder_holds_the_same_points(weights: Path, folder: Path, 
         (["load", ".", "--uploaded-by", "lee", "--approved-by", "Lee"], "somebody else has to approve"),
         (["load", ".", "--url", "http://127.0.0.1:9"], "--url needs --token"),
         (["serve"], "set AUTH__ISSUER"),
-        (["worker"], "set REDIS_URL"),
         (["retry"], "name jobs"),
     ],
 )
@@ -225,19 +224,16 @@ def test_an_address_that_is_none_is_one_sentence(weights: Path, folder: Path, tm
     assert "Traceback" not in output
 
 
-def test_load_goes_through_the_api_of_a_running_process(
-    weights: Path, folder: Path, tmp_path: Path, redis_url: str
-) -> None:
+def test_load_goes_through_the_api_of_a_running_process(weights: Path, folder: Path, tmp_path: Path) -> None:
     tokens, public = key_and_token(tmp_path)
     port = str(free_port())
-    queue = {"REDIS_URL": redis_url, "DELIVERY__QUEUE": f"ingest-{port}"}
     auth = {
         "AUTH__ISSUER": ISSUER,
         "AUTH__PUBLIC_KEY_FILE": str(public),
         "INGEST_PORT": port,
         "BANK_FILE": str(SAMPLE_BANK),
     }
-    server = command(weights, tmp_path / "data", tmp_path / "log", "serve", variables=auth | queue)
+    server = command(weights, tmp_path / "data", tmp_path / "log", "serve", variables=auth)
     try:
         wait_for_port(int(port))
         through = ["--url", f"http://127.0.0.1:{port}", "--token", tokens("kim", "staff")]

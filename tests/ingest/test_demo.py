@@ -37,7 +37,6 @@ def signing(token: Token, who: Principal) -> tuple[str, int]:
 @pytest.fixture
 async def bank(services: Services, tmp_path: Path) -> AsyncGenerator[Bank]:
     services, token = with_tokens(services, tmp_path)
-    assert services.job_broker is not None
     plain, demo = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
     with plain, demo:
         app = create_app(services, sample_banks(), demo=lambda who: signing(token, who))
@@ -46,7 +45,7 @@ async def bank(services: Services, tmp_path: Path) -> AsyncGenerator[Bank]:
             listening(app, demo),
             anyio.create_task_group() as group,
         ):
-            group.start_soon(Worker(services, services.job_broker).run)
+            group.start_soon(Worker(services).run)
             yield Bank(*(f"http://127.0.0.1:{socket.getsockname()[1]}" for socket in (plain, demo)))
             group.cancel_scope.cancel()
 

@@ -189,10 +189,9 @@ async def test_a_worker_restores_what_two_comparisons_found_lost(
     clock.now += 60
     lost = {version.key: await lose(services, version, keep=keep) for version, keep in ((some, 1), (all_of_it, 0))}
     missing = some.passages - 1 + all_of_it.passages
-    assert services.job_broker is not None
     with capture_logs() as logs:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Worker(services, services.job_broker).run)
+            tasks.start_soon(Worker(services).run)
             with anyio.fail_after(patient(10)):
                 while not any(line["event"] == "version_restored" for line in logs) or gauge(services) != "0.0":
                     await anyio.sleep(0.01)

@@ -46,7 +46,7 @@ def signing_in(
     weights: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory, at: Provider, port: int
 ) -> Iterator[Bank]:
     settings = at.environment("staff", "approver") | {"INGEST_PORT": str(port)}
-    bank = Bank(tmp_path_factory.mktemp("signing-in"), weights, redis_url, **settings)
+    bank = Bank(tmp_path_factory.mktemp("signing-in"), weights, REDIS_URL=redis_url, **settings)
     with served(bank):
         yield bank
 

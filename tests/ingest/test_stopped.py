@@ -57,10 +57,9 @@ def test_a_service_ends_at_once_beside_the_worst_upload_and_the_next_one_does_it
     stage: str,
     ends: tuple[str, str | None],
     weights: Path,
-    redis_url: str,
     tmp_path: Path,
 ) -> None:
-    bank = Bank(tmp_path, weights, redis_url)
+    bank = Bank(tmp_path, weights)
     with served(bank):
         with bank.client() as http:
             upload(http, *shape)

@@ -49,9 +49,9 @@ class Before:
 
 
 @pytest.fixture(scope="module")
-def before(weights: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Before:
+def before(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Before:
     folder = tmp_path_factory.mktemp("before")
-    bank = Bank(folder, weights, redis_url)
+    bank = Bank(folder, weights)
 
     def index(version: int) -> float:
         """Index these versions; return the seconds that it took."""
@@ -86,11 +86,11 @@ def met() -> Iterator[dict[str, list[bool]]]:
 
 
 def test_a_worker_killed_at_a_random_moment_loses_nothing_and_shows_nothing_half(
-    weights: Path, redis_url: str, tmp_path: Path, before: Before, met: dict[str, list[bool]], fault_round: int
+    weights: Path, tmp_path: Path, before: Before, met: dict[str, list[bool]], fault_round: int
 ) -> None:
     chance = random.Random(fault_round)  # noqa: S311  a test's dice
     stage = chance.choice(STAGES)
-    bank = Bank(tmp_path, weights, redis_url)
+    bank = Bank(tmp_path, weights)
     shutil.copytree(before.data, bank.data)
     unfinished = "SELECT stage FROM ingest_jobs WHERE state IN ('queued', 'running')"
 
@@ -119,10 +119,10 @@ def test_a_worker_killed_at_a_random_moment_loses_nothing_and_shows_nothing_half
 
 
 def test_an_approval_killed_before_the_index_was_told_shows_a_whole_version_and_in_the_end_the_new_one(
-    weights: Path, redis_url: str, tmp_path: Path, before: Before, met: dict[str, list[bool]], fault_round: int
+    weights: Path, tmp_path: Path, before: Before, met: dict[str, list[bool]], fault_round: int
 ) -> None:
     chance = random.Random(fault_round)  # noqa: S311  a test's dice
-    bank = Bank(tmp_path, weights, redis_url)
+    bank = Bank(tmp_path, weights)
     shutil.copytree(before.drafts, bank.data)
     approved = "SELECT window_written FROM document_versions WHERE version = 2 AND state = 'approved'"
     with served(bank), ThreadPoolExecutor(1) as beside:

@@ -11,11 +11,10 @@
 
 {{/* Redis' directives for both users, a line each: quoted for a shell that knows their passwords. */}}
 {{- define "bank.redisUsers" -}}
-{{- $queue := get .Values.ingest.settings "DELIVERY__QUEUE" | default "ingest" }}
 {{- range $name, $may := .Files.Get "files/redis-acl.yaml" | fromYaml }}
 --user {{ $name }} on ">$REDIS_{{ upper $name }}_PASSWORD" resetkeys resetchannels -@all
-{{- range $may.keys }} '~{{ replace "QUEUE" $queue . }}'{{ end }}
-{{- range $may.channels }} '&{{ replace "QUEUE" $queue . }}'{{ end }}
+{{- range $may.keys }} '~{{ . }}'{{ end }}
+{{- range $may.channels }} '&{{ . }}'{{ end }}
 {{- range $may.commands }} '+{{ . }}'{{ end }}
 {{- end }}
 {{- end }}

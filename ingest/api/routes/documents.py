@@ -10,7 +10,6 @@ from ingest.api.auth import Approver, Staff
 from ingest.api.dependencies import LARGEST_VERSION, NO_NUL, TheCatalogue, TheClock, TheIndex, TheServices
 from ingest.api.schemas import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
 from ingest.catalogue import ApprovalDecision, Dates, VersionKey
-from ingest.jobs import deliver
 from ingest.pipeline import activate, update_index
 from ingest.services import Services
 from knowledge.identity import Principal
@@ -147,7 +146,6 @@ async def roll_back(document_id: DocumentId, who: Approver, services: TheService
     received, changed = await services.approvals.roll_back(who.tenant, document_id, body.to_version, decision)
     tell(Code.DOCUMENT_ROLLED_BACK, who, received.version.key, services, detail=f"from version {body.to_version}")
     await update_index(received.version.key, changed, services)
-    await deliver(received.job, services.job_broker)
     return ReceivedOut.of(received, services.now())
 
 

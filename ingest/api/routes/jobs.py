@@ -12,7 +12,6 @@ from ingest.api.dependencies import NO_NUL, Clock, TheCatalogue, TheClock, TheSe
 from ingest.api.schemas import JobOut, JobsOut
 from ingest.catalogue import Catalogue, Job, JobState
 from ingest.errors import BadRequest, IngestError
-from ingest.jobs import deliver
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -48,7 +47,6 @@ async def job(job_id: JobId, who: Staff, catalogue: TheCatalogue, now: TheClock)
 async def retry(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
     """Let a failed job or a dead letter be done again from its beginning."""
     queued = await services.job_claims.retry(job_id, tenant=who.tenant, now=services.now())
-    await deliver(queued, services.job_broker)
     return await _progress(queued, services.catalogue, services.now)
 
 

@@ -16,7 +16,6 @@ from ingest.api.routes.documents import tell
 from ingest.api.schemas import ReceivedOut
 from ingest.catalogue import Metadata
 from ingest.errors import Unprocessable
-from ingest.jobs import deliver
 from ingest.uploads import UploadRequest
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity import Principal
@@ -57,7 +56,6 @@ async def upload(request: Request, who: Staff, services: TheServices) -> Receive
     async with aclosing(form.file()) as chunks:
         received = await services.uploads.receive_streamed(partial(_request_of, form, who), chunks)
     tell(Code.DOCUMENT_UPLOADED, who, received.version.key, services, detail=f"sha256:{received.version.sha256}")
-    await deliver(received.job, services.job_broker)
     return ReceivedOut.of(received, services.now())
 
 

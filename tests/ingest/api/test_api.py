@@ -10,7 +10,7 @@ from ingest.services import Services
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import NOON
-from tests.ingest.documents import receive
+from tests.ingest.documents import do_job, receive
 from tests.ingest.staff import Staff
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
@@ -180,21 +180,21 @@ async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff)
 
 
 async def test_a_stream_in_which_nothing_happens_says_that_it_lives(
-    staff: Staff, services: Services, monkeypatch: pytest.MonkeyPatch
+    idle_staff: Staff, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert jobs.HEARTBEAT_SECONDS == 15
     monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.1)
-    job_id = (await receive(services)).job.id  # and no worker is told of it
+    received = await receive(services)
     streams: list[str] = []
 
     async def follow() -> None:
-        streams.append((await staff.http.get(f"/v1/jobs/{job_id}/events", headers=staff.headers())).text)
+        address = f"/v1/jobs/{received.job.id}/events"
+        streams.append((await idle_staff.http.get(address, headers=idle_staff.headers())).text)
 
     async with anyio.create_task_group() as following:
         following.start_soon(follow)
         await anyio.sleep(0.5)
-        assert services.job_broker is not None
-        await services.job_broker.send([job_id])
+        await do_job(services, received)
     assert streams[0].count(": ping") >= 2
 
 
@@ -213,9 +213,9 @@ async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff:
 
 
 async def test_the_seconds_left_are_told_by_what_is_done_and_not_by_what_a_job_has_waited(
-    staff: Staff, services: Services, clock: Clock
+    idle_staff: Staff, services: Services, clock: Clock
 ) -> None:
-    received = await receive(services)  # and no worker is told of it
+    received = await receive(services)
     clock.now += 600
     job = await services.job_claims.claim(received.job.id, now=clock.now)
     assert job is not None
@@ -224,7 +224,7 @@ async def test_the_seconds_left_are_told_by_what_is_done_and_not_by_what_a_job_h
         await services.job_claims.report(
             job, stage=Stage.EMBED, done=done, total=64, began_at=clock.now - 4, now=clock.now
         )
-        told: float | None = (await staff.http.get(f"/v1/jobs/{job.id}", headers=staff.headers())).json()[
+        told: float | None = (await idle_staff.http.get(f"/v1/jobs/{job.id}", headers=idle_staff.headers())).json()[
             "seconds_left"
         ]
         return told
@@ -232,7 +232,7 @@ async def test_the_seconds_left_are_told_by_what_is_done_and_not_by_what_a_job_h
     assert [await seconds_left(done) for done in (0, 16, 64, 16)] == [None, 12, 0, 12]
     await services.job_claims.release(job, now=clock.now)
     clock.now += 600
-    waits = (await staff.http.get(f"/v1/jobs/{job.id}", headers=staff.headers())).json()
+    waits = (await idle_staff.http.get(f"/v1/jobs/{job.id}", headers=idle_staff.headers())).json()
     assert (waits["state"], waits["seconds_left"]) == ("queued", None)
     again = await services.job_claims.claim(received.job.id, now=clock.now)
     assert again is not None

@@ -148,10 +148,8 @@ async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_
 
     await shown(services, "old", samples.MARKDOWN)
     received = await receive(services, samples.MARKDOWN.replace("2.35", "2.75").encode())
-    renewed, broker = of_another_embedder(services), services.job_broker
-    assert broker is not None
-    former = Worker(replace(services, parser=Endless()), broker)  # type: ignore[arg-type]  # a long file
-    await broker.send([received.job.id])
+    renewed = of_another_embedder(services)
+    former = Worker(replace(services, parser=Endless()))  # type: ignore[arg-type]  # a long file
     with capture_logs() as logs:
         async with anyio.create_task_group() as group:
             group.start_soon(former.run)
@@ -159,12 +157,12 @@ async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_
                 await begun.wait()
                 assert await readiness(services) == (200, "ok")
                 await reindex(renewed, unprinted)
-                while not any(line["event"] == "jobs_left_to_others" for line in logs):
+                while not any(line["event"] == "embedder_mismatch_not_taking_jobs" for line in logs):
                     await anyio.sleep(0.01)
             assert await readiness(services) == (503, "former")
             job = await services.catalogue.job("hanbit", received.job.id)
             assert (job.state, job.attempts) == (JobState.QUEUED, 0)
-            await done_by(Worker(renewed, broker), job.id, services)
+            await done_by(Worker(renewed), job.id, services)
             group.cancel_scope.cancel()
     assert await points_of(renewed, received.version) > 0
 
