@@ -331,18 +331,15 @@ def retry(
 
 async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, console: Console) -> None:
     async with _catalogue(settings) as (catalogue, job_claims):
-        for job_id in job_ids or []:
-            _print_queued(await job_claims.retry(job_id, tenant=tenant, now=time.time()), console)
         if job_ids is None:
             again, passed_over = await retry_dead(catalogue, job_claims, tenant, now=time.time())
-            for job in again:
-                _print_queued(job, console)
-            if passed_over:
-                console.print(f"{passed_over} passed over: their versions are withdrawn", markup=False)
-
-
-def _print_queued(job: Job, console: Console) -> None:
-    console.print(f"{job.id}  {job.key}  {job.state}", markup=False)
+        else:
+            again = [await job_claims.retry(job_id, tenant=tenant, now=time.time()) for job_id in job_ids]
+            passed_over = 0
+    for job in again:
+        console.print(f"{job.id}  {job.key}  {job.state}", markup=False)
+    if passed_over:
+        console.print(f"{passed_over} passed over: their versions are withdrawn", markup=False)
 
 
 async def retry_dead(catalogue: Catalogue, job_claims: JobClaims, tenant: str, *, now: float) -> tuple[list[Job], int]:

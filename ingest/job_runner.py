@@ -95,7 +95,7 @@ class _HeldClaim:
         self._until = now + LEASE_SECONDS
 
     async def keep(self) -> None:
-        """Renew the claim every RENEW_SECONDS, for ever.
+        """Renew the claim every RENEW_SECONDS, until cancelled.
 
         Raises:
             ClaimLost: another owner has the job; what runs beside this ends.
@@ -143,8 +143,7 @@ async def _try_later(exc: Exception, job: Job, services: Services) -> Version | 
 
 async def give_up(job: Job, services: Services, *, detail: str) -> Version:
     """Make a job that was tried MOST_ATTEMPTS times a dead letter; it only ends where its version was withdrawn."""
-    await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
-    version = await services.catalogue.mark_failed(job.key, reason=UNAVAILABLE, detail=detail)
+    version = await _mark_version_failed(job, services, reason=UNAVAILABLE, detail=detail)
     if version.state is not State.FAILED:
         await services.job_claims.mark_failed(job, now=services.now())
         return version
@@ -155,9 +154,13 @@ async def give_up(job: Job, services: Services, *, detail: str) -> Version:
 
 
 async def _fail(job: Job, services: Services, *, reason: str, detail: str) -> Version:
-    await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
-    version = await services.catalogue.mark_failed(job.key, reason=reason, detail=detail)
+    version = await _mark_version_failed(job, services, reason=reason, detail=detail)
     await services.job_claims.mark_failed(job, now=services.now())
     services.metrics.documents.labels(outcome=reason).inc()
     log.info("document_failed", document_id=job.key.document_id, version=job.key.version, reason=reason)
     return version
+
+
+async def _mark_version_failed(job: Job, services: Services, *, reason: str, detail: str) -> Version:
+    await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
+    return await services.catalogue.mark_failed(job.key, reason=reason, detail=detail)

@@ -124,4 +124,4 @@ async def write_present_window(version: Version, catalogue: Catalogue, index: In
 
 
 async def ignore_progress(_stage: Stage, _done: int, _total: int) -> None:
-    """Take a report of progress, and do nothing with it."""
+    """Ignore a report of progress."""

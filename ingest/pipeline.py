@@ -37,7 +37,6 @@ from ingest.metrics import Metrics
 from ingest.parsing import ChunkedDocument, LeftOut, Reason, Unreadable
 from ingest.review import passage_findings
 from ingest.services import Services
-from knowledge.access import Access
 from knowledge.index import Index
 from knowledge.passage import Passage
 from telemetry.groups import first_failure
@@ -101,7 +100,7 @@ async def activate(key: VersionKey, approver: str, services: Services, seen: Dat
 
     Raises:
         Suspicious, Unavailable: as `require_harmless`.
-        SecondPersonNeeded, WrongState, Unreadable: as `approve`.
+        SecondPersonNeeded, WrongState: as `approve`.
     """
     await require_harmless(key, services)
     decision = ApprovalDecision(by=approver, at=services.now())  # screening may take a minute
@@ -117,13 +116,11 @@ async def approve(
 
     Raises:
         SecondPersonNeeded, WrongState: as `ingest.catalogue.Approvals.approve`.
-        Unreadable: the index does not give it back.
     """
     with services.metrics.timed(Stage.ACTIVATE):
         changed = await services.approvals.approve(key, decision, seen=seen)
         await update_index(key, changed, services)
         version = await services.catalogue.version(key)
-        await _require_readable(version, services.index)
     services.metrics.documents.labels(outcome="approved").inc()
     return version
 
@@ -271,14 +268,14 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
 
     Raises:
         Suspicious: a passage instructs the model, or is not certainly what its page shows.
-        Unavailable: too many documents are reviewed at this moment, or the index has lost this one.
+        Unavailable: too many reviews are in progress, or the index lacks its passages.
     """
     version = await services.catalogue.version(key)
     if version.state is not State.INDEXED or version.approved_by is not None:
         return
     stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
     if not stored:
-        raise Unavailable("the index gives back none of its passages at this moment")
+        raise Unavailable("the index has none of its passages: try again when it has been restored")
     findings = await services.review_limiter.run(lambda check: passage_findings(stored, check))
     blocking = next((finding for finding in findings if finding.blocks), None)
     if blocking is not None:
@@ -286,21 +283,6 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
             f"passage {blocking.n} says {blocking.excerpt!r} ({blocking.name}): reject this version and load a text"
             " without it"
         )
-
-
-async def _require_readable(version: Version, index: Index) -> None:
-    """Read the version's first passage as one of its readers would when it begins.
-
-    By its name, not by a search: where many documents begin alike, a search may find the others.
-    """
-    at = version.visible_from
-    if at is None or (version.visible_until is not None and version.visible_until <= at):
-        return  # replaced before it ever showed
-    key, readers = version.key, frozenset(version.metadata.readers)
-    access = Access(tenant=key.tenant, groups=readers, as_of=at)
-    first = await index.passage(document_id=key.document_id, version=key.version, n=1, access=access)
-    if readers and first is None:
-        raise Unreadable(Reason.NOT_INDEXED, "its first passage cannot be read")
 
 
 def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:

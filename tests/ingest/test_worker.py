@@ -120,7 +120,8 @@ async def test_the_job_of_a_document_that_was_deleted_is_no_dead_letter(
         await do_next(services)
         assert (await services.job_claims.backlog()).dead == 1
     await services.approvals.delete(key.tenant, key.document_id, ApprovalDecision(by="lee", at=clock.now))
-    await do_next(services)
+    if not is_dead_before:
+        await do_next(services)
     assert (await services.job_claims.backlog()).dead == 0
     assert (await services.catalogue.job(key.tenant, received.job.id)).state is JobState.FAILED
 
