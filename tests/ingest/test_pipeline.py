@@ -15,7 +15,6 @@ from ingest import pipeline
 from ingest.bulk import LoadOutcome, LocalTarget, SourceFile
 from ingest.catalogue import (
     DECISIONS,
-    ApprovalDecision,
     IndexingResult,
     JobState,
     Metadata,
@@ -27,7 +26,6 @@ from ingest.catalogue import (
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
 from ingest.job_runner import run_job
 from ingest.jobs import LEASE_SECONDS, JobClaims, Owner
-from ingest.lost_passages import restore
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, write_pending_windows
 from ingest.review import Check, CpuLimiter, PassageFinding
@@ -43,7 +41,6 @@ from tests.ingest.documents import (
     LOAD,
     REQUEST,
     do_job,
-    name_of,
     passages_of,
     receive,
     unfinished_jobs,
@@ -165,14 +162,6 @@ async def test_while_others_look_at_documents_an_approval_waits_its_turn(
             await activate(version.key, "lee", replace(services, review_limiter=limiter))
         ended.set()
     assert (await services.catalogue.version(version.key)).state is State.INDEXED
-
-
-async def test_a_version_can_be_approved_where_many_documents_begin_like_it(services: Services, clock: Clock) -> None:
-    version = await do_job(services, await receive(services, samples.MARKDOWN.encode() + b"\n\nmore"))
-    first = (await passages_of(services, version))[0]
-    alike = replace(first, text=first.text[:120], visible_from=clock.now - 60)
-    await services.index.upsert([replace(alike, document_id=f"alike-{n}") for n in range(120)])
-    assert (await activate(version.key, "lee", services)).state is State.APPROVED
 
 
 @pytest.mark.both_databases
@@ -368,23 +357,3 @@ async def test_a_draft_that_the_index_holds_otherwise_than_it_was_written_is_non
     with pytest.raises(Unreadable, match=reason) as refused:
         await pipeline.write_draft(received.version, services, report)
     assert refused.value.reason is Reason.NOT_INDEXED
-
-
-@pytest.mark.both_databases
-async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_start(services: Services) -> None:
-    version = await do_job(services, await receive(services))
-    await services.approvals.approve(version.key, ApprovalDecision(by="lee", at=NOON))
-    assert await versions_found(services, at=NOON + 5) == set()
-    assert await write_pending_windows(services) == 1
-    assert await versions_found(services, at=NOON + 5) == {1}
-    assert await write_pending_windows(services) == 0
-
-
-async def test_a_lost_index_is_restored_from_the_catalogue_and_the_originals(services: Services) -> None:
-    version = await do_job(services, await receive(services))
-    await activate(version.key, "lee", services)
-    before = await passages_of(services, version)
-    await services.index.delete(**name_of(version))
-    assert await restore(version.key, services) is True
-    assert await passages_of(services, version) == before
-    assert await restore(version.key, services) is False

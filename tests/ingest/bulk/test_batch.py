@@ -1,11 +1,9 @@
 """`ingest batch` on a Ray of its own: the same points as `ingest load`, nothing done twice, nothing left behind."""
 
 import json
-import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import pytest
 from s3fs import S3FileSystem
 
 from tests.ingest import samples, samples_office
-from tests.ingest.commands import command
 from tests.ingest.commands import run as run_command
 from tests.ingest.points import points_in
 from tests.s3 import served_s3
@@ -21,7 +18,6 @@ from tests.s3 import served_s3
 pytestmark = [pytest.mark.services]
 
 WITHIN_SECONDS = 900.0
-MANY = 40
 
 
 @pytest.fixture(scope="module")
@@ -108,69 +104,11 @@ def left_out_in(data: Path) -> dict[str, dict[str, int]]:
         return {file: json.loads(left_out) for file, left_out in rows}
 
 
-def jobs_done(data: Path) -> set[tuple[object, ...]]:
-    """Return the jobs that are done, with when and at which attempt; none while the database is not there."""
-    try:
-        with closing(sqlite3.connect(f"file:{data / 'bank.db'}?mode=ro", uri=True, timeout=10)) as database:
-            done = "SELECT id, attempts, updated_at FROM ingest_jobs WHERE state = 'done'"
-            return set(database.execute(done).fetchall())
-    except sqlite3.OperationalError:
-        return set()
-
-
 def until(is_so: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + WITHIN_SECONDS
     while not is_so():
         assert time.monotonic() < deadline, what
         time.sleep(0.001)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3000)  # Ray starts twice
-def test_a_killed_batch_that_is_started_again_does_what_is_left_and_makes_the_same_points(
-    weights: Path, tmp_path: Path
-) -> None:
-    folder, plain, spread, before = tmp_path / "many", tmp_path / "plain", tmp_path / "spread", processes_of_ray()
-    folder.mkdir()
-    for n in range(MANY):
-        (folder / f"{n:02}.md").write_text(samples.MARKDOWN.replace("2.35", f"3.{n:02}"), "utf-8")
-    people, one_by_one = ("--uploaded-by", "kim", "--approved-by", "lee"), {"PIPELINE__AT_ONCE": "1"}
-    assert run(weights, plain, "load", str(folder), *people)[0] == 0
-    arguments = ["batch", str(folder), *people, "--object-store-mib", "80"]
-    killed = command(weights, spread, tmp_path / "log", *arguments, variables=one_by_one)
-    until(lambda: bool(jobs_done(spread)) or killed.poll() is not None, "no document is ever done")
-    assert killed.poll() is None, (tmp_path / "log").read_text("utf-8")
-    killed.send_signal(signal.SIGKILL)
-    killed.wait(30)
-    done = jobs_done(spread)
-    assert 0 < len(done) < MANY, "the kill met a batch that was over"
-    until(lambda: processes_of_ray() <= before, "Ray outlives the batch that started it")
-    status, output = run(weights, spread, *arguments)
-    assert status == 0, output
-    # One more where the kill came between the draft and the end of its job.
-    assert output.count("was there") - len(done) in {0, 1}, output
-    again = jobs_done(spread)
-    assert done <= again, "what was done is done again"
-    assert len(again) == MANY
-    assert points_in(spread) == points_in(plain)
-
-
-def test_help_teaches(weights: Path, tmp_path: Path) -> None:
-    status, output = run(weights, tmp_path, "batch", "--help")
-    assert status == 0
-    for hint in ("s3://", "--approved-by", "--address", "skipped", "BLOB_URL", "requirements/batch.lock"):
-        assert hint in output
-
-
-def test_the_approver_is_never_the_uploader(weights: Path, tmp_path: Path) -> None:
-    status, output = run(weights, tmp_path, "batch", "x", "--uploaded-by", "kim", "--approved-by", "Kim")
-    assert (status, "somebody else" in output) == (2, True)
-
-
-def test_a_place_that_is_not_there_is_one_sentence(weights: Path, tmp_path: Path) -> None:
-    status, output = run(weights, tmp_path / "data", "batch", str(tmp_path / "nowhere"))
-    assert status == 2
-    assert "there is no such file or folder" in output
 
 
 def test_a_ray_that_does_not_start_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
