@@ -9,6 +9,7 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient
 from structlog.testing import capture_logs
 
+from chatbot.retrieval import Retrieval
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
 from ingest.catalogue import JobState, Version, VersionKey
@@ -16,6 +17,7 @@ from ingest.maintenance.rebuild import rebuild, reindex
 from ingest.parsing import Chunking
 from ingest.services import Services
 from ingest.worker import Worker
+from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from tests.clock import Clock
 from tests.embedding_server import embedding_server
@@ -70,6 +72,25 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
     assert await points_of(services, old) > coarse
     assert await points_of(services, during[0]) > 0
     assert (await services.catalogue.version(old.key)).passages == await points_of(services, old)
+
+
+async def test_a_search_says_in_which_collection_it_looked(services: Services, finer: Services, clock: Clock) -> None:
+    await shown(services, "old", samples.MARKDOWN)
+    clock.now += 60
+    retrieval = Retrieval(services.index, sample_banks())
+    everybody = Access(tenant="hanbit", groups=frozenset({EVERY_CUSTOMER}), as_of=clock.now)
+    nobody = replace(everybody, groups=frozenset())
+
+    async def looked_in() -> list[str]:
+        searches = [
+            await retrieval.search("정기예금 금리", earlier=(), access=access) for access in (everybody, nobody)
+        ]
+        assert [bool(search.hits) for search in searches] == [True, False]
+        return [search.collection for search in searches]
+
+    assert await looked_in() == ["kb-1", "kb-1"]
+    await reindex(finer, unprinted)
+    assert await looked_in() == ["kb-2", "kb-2"]
 
 
 def of_another_embedder(services: Services) -> Services:
