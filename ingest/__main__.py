@@ -72,11 +72,11 @@ USER_FACING_ERRORS = (
     TlsRefused,
     WeightsMissing,
 )
-"""The errors whose message says what to do."""
+"""Errors whose message is shown as it is."""
 
 
 def settings_or_exit() -> Settings:
-    """Return the settings, or exit with one line for each wrong value that says what to set."""
+    """Return the settings, or exit with one line for each invalid value."""
     try:
         return Settings()
     except (ValidationError, SettingsError) as exc:

@@ -51,7 +51,7 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # an empty name is no document, and not the list of all
+        redirect_slashes=False,  # an empty name is not a document, and not the list of all
         middleware=[
             Middleware(DeclaredLength, most_bytes=most_bytes),
             Middleware(RequestBodyLimitMiddleware, max_body_size=most_bytes),

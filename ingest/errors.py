@@ -20,14 +20,14 @@ IngestError
     ├── CatalogueUnavailable   503 catalogue_unavailable    SQL cannot be asked
     ├── IndexUnavailable       503 index_unavailable        the passage index cannot be asked
     └── StorageUnavailable     503 storage_unavailable      the store of originals cannot be used
-A file that cannot be read is no error of the API: `ingest.parsing.parsed.Unreadable` ends in the version's state.
+An unreadable file is not an error of the API: `ingest.parsing.parsed.Unreadable` ends in the version's state.
 """
 
 from typing import ClassVar
 
 
 class IngestError(Exception):
-    """A failure that a member of staff is told about."""
+    """A failure with a message for staff."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500

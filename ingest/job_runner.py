@@ -47,7 +47,7 @@ async def run_job(job: Job, services: Services, write: Write | None = None) -> V
                 beside.cancel_scope.cancel()
     except ClaimLost:
         log.warning("claim_lost", job_id=job.id)
-        # A write that was under way hid its passages again, and they may have been approved meanwhile.
+        # A write that was under way hid its passages again, and they may have been approved since.
         await services.catalogue.unconfirm_window(job.key)
         return None
     except anyio.get_cancelled_exc_class():

@@ -1,4 +1,4 @@
-"""Passages that SQL says the index holds and that it lost: found, recorded and counted, and written again.
+"""Passages of the catalogue that the index lost: found, counted, and written again.
 
 An index whose volume is lost is made again, empty, and answers every search. One request a tenant counts the points of
 each document; the versions of a document with too few are counted one by one.
@@ -49,7 +49,7 @@ async def compare_index(services: Services) -> Mapping[VersionKey, int]:
 async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) -> dict[VersionKey, int]:
     """Return how many passages the index lacks of each version that is not whole.
 
-    More points than SQL says are no loss: a version that is being indexed has them.
+    More points than the catalogue counts are not a loss: a version that is being indexed has them.
     """
     tenants = defaultdict[str, dict[str, list[IndexedVersion]]](lambda: defaultdict(list))
     for version in versions:

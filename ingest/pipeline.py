@@ -112,7 +112,7 @@ async def approve(
 ) -> Version:
     """Approve a draft that was screened; the decision is recent, so that the index is written before the version shows.
 
-    `seen` are the dates that the approver was shown, None where nobody says.
+    `seen` are the dates that the approver was shown, if known.
 
     Raises:
         SecondPersonNeeded, WrongState: as `ingest.catalogue.Approvals.approve`.
@@ -215,9 +215,9 @@ async def write_windows(document: VersionKey, windows: Sequence[Window], service
 
 
 async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, index: Index) -> None:
-    """Write a version's window and first day, until the index has what the catalogue says.
+    """Write a version's window and first day, until the index and the catalogue agree.
 
-    Another decision may come meanwhile.
+    Another decision may come between.
     """
     while True:
         metadata = (await catalogue.version(key)).metadata

@@ -96,7 +96,7 @@ class Worker:
         """Check each second that our embedder filled the collection that answers, until cancelled.
 
         Raises:
-            EmbedderMismatch: another one did; nobody would read what is written here.
+            EmbedderMismatch: another one did; no reader would find what is written here.
         """
         while True:
             await anyio.sleep(EMBEDDER_CHECK_SECONDS)
@@ -128,7 +128,7 @@ class Worker:
     async def _compare_index(self) -> None:
         """Compare the index with SQL at the start and every minute, and restore what it lacked twice, until cancelled.
 
-        Once proves no loss: a version may be written at this moment, or a node of a cluster may lag behind.
+        One comparison proves no loss: a version may be being written, or a node of a cluster may lag behind.
         """
         services, lost_before = self._services, frozenset[VersionKey]()
         while True:

@@ -1,6 +1,6 @@
 """What runs in Ray's processes: reading on CPU workers, embedding in actors.
 
-A row is a passage. A document that could not be read, or that holds none, is one row without a passage, which says why.
+A row is a passage. An unreadable document is one row without a passage, with the reason.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageRow:
-    """A passage (JSON) of the batch's document number `document`, which has `of`; or none, and why the file failed.
+    """A passage (JSON) of the batch's document number `document`, which has `of`; or the reason why the file failed.
 
     `left_out` (JSON) is the document's.
     """

@@ -79,7 +79,7 @@ class LocalTarget:
         return draft
 
     async def _approve(self, draft: LoadOutcome, decision: ApprovalDecision) -> LoadOutcome:
-        """Approve a draft with the dates that were given with its file: whoever loads it has seen no others."""
+        """Approve a draft with the dates that were given with its file: the approver has seen no others."""
         given = draft.file.metadata
         seen = Dates(effective_from=given.effective_from, effective_until=given.effective_until)
         await approve(key_of(draft), decision, self.services, seen)

@@ -78,7 +78,7 @@ def in_load_order(files: Iterable[SourceFile]) -> list[SourceFile]:
 
 def _files_of_path(path: Path) -> Iterator[SourceFile]:
     if not path.exists():
-        raise ManifestError(f"{path}: there is no such file or folder")
+        raise ManifestError(f"{path}: no such file or folder")
     if path.is_file():
         yield SourceFile(path=path.resolve(), name=path.name)
     elif (path / MANIFEST).is_file():

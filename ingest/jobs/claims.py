@@ -45,7 +45,7 @@ class Backlog:
 
 
 class ClaimLost(Exception):
-    """A job is no longer ours: the claim lapsed, and another owner has taken it."""
+    """The claim of a job lapsed, and another owner has it."""
 
 
 def this_process() -> Owner:
@@ -54,9 +54,9 @@ def this_process() -> Owner:
 
 
 class JobClaims:
-    """Claims, renews and ends jobs for one owner; lists those that nobody works on.
+    """Claims, renews and ends jobs for one owner.
 
-    Every change of a claimed job raises ClaimLost where the claim is no longer the one that was made.
+    A change of a claimed job raises ClaimLost where its claim has lapsed.
     """
 
     def __init__(self, catalogue: Catalogue, owner: Owner) -> None:
@@ -64,7 +64,7 @@ class JobClaims:
         self._owner = owner
 
     async def claim_next(self, *, now: float) -> Job | None:
-        """Claim the oldest job that nobody works on; None without one."""
+        """Claim the oldest free job; None without one."""
         columns = (JOBS.c.id, JOBS.c.claimed_by, JOBS.c.claimed_until)
         query = select(*columns).where(_unfinished()).order_by(JOBS.c.created_at).limit(MOST_READ)
         async with self._catalogue.read() as connection:
@@ -102,7 +102,7 @@ class JobClaims:
         """Queue a failed job or a dead letter again, from its beginning; an unfinished one stays as it is.
 
         Raises:
-            NotFound: there is no such job.
+            NotFound: the tenant has no such job.
             WrongState: it is done, or its version was withdrawn.
         """
         async with self._catalogue.write() as connection:
@@ -114,7 +114,7 @@ class JobClaims:
             failed = records.update_version(job.key).where(VERSIONS.c.state == State.FAILED)
             reset = await connection.execute(failed.values(state=State.RECEIVED, reason=None, detail=None))
             if not reset.rowcount:
-                raise WrongState("its version is no longer wanted")
+                raise WrongState("its version was withdrawn")
             await connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**rows.requeued(now)))
             return rows.to_job(await self._of_tenant(connection, tenant, job_id))
 
@@ -122,7 +122,7 @@ class JobClaims:
         query = select(JOBS).where(JOBS.c.id == job_id, JOBS.c.tenant == tenant)
         row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
-            raise NotFound("there is no such job")
+            raise NotFound("job not found")
         return row
 
     async def report(self, job: Job, *, stage: Stage, done: int, total: int, began_at: float, now: float) -> None:
@@ -198,7 +198,7 @@ class JobClaims:
                 raise ClaimLost
 
     def _claimed(self, job: Job) -> ColumnElement[bool]:
-        # By the attempt too: a process that stood still may have claimed the job anew beside the run that it resumes.
+        # By the attempt too: a process that stood still may have claimed the job again beside the run that it resumes.
         return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
 
 

@@ -33,7 +33,7 @@ class Tally:
 
 
 async def rebuild(services: Services, report: ReportVersion) -> Tally:
-    """Write every version again that the index does not hold as the catalogue says.
+    """Restore every version that differs between the index and the catalogue.
 
     Raises:
         IndexUnavailable, CatalogueUnavailable: start again.
@@ -52,9 +52,9 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
     """
     filled = await services.index.beside()
     done: Written = {}
-    write = partial(_write_anew, services=services, filled=filled, done=done)
+    write = partial(_rewrite, services=services, filled=filled, done=done)
     tally = await _each(services.catalogue, write, report)
-    # What was uploaded meanwhile.
+    # Versions uploaded since.
     while not tally.failed and (missed := await _each(services.catalogue, write, report)).written:
         tally.written += missed.written
     if tally.failed:
@@ -67,8 +67,8 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
     return tally
 
 
-async def _write_anew(key: VersionKey, services: Services, filled: Index, done: Written) -> bool:
-    """Chunk and embed one version anew and write it into `filled`; return whether it had to be written."""
+async def _rewrite(key: VersionKey, services: Services, filled: Index, done: Written) -> bool:
+    """Chunk and embed one version again, into `filled`; return whether it had to be written."""
     version = await services.catalogue.version(key)
     written = False
     as_it_is = key, version.approved_by is not None

@@ -1,4 +1,4 @@
-"""`ingest status`: versions and jobs by state, the oldest unfinished job, failures, and originals that nobody names."""
+"""`ingest status`: versions and jobs by state, the oldest unfinished job, failures, and originals without a version."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -153,7 +153,7 @@ def _section_for(value: float, sections: Sequence[_Section]) -> int | None:
 
 @lru_cache(maxsize=256)
 def _pattern(section: _Section) -> _Pattern | str | None:
-    """Return how a section writes a number, or its words where it shows none; None for what is no decimal number."""
+    """Return how a section writes a number, or its words where it shows no digits; None for dates and exponents."""
     words, codes = section.words, section.codes
     match = _DIGITS.search(codes)
     if match is None:
@@ -176,7 +176,7 @@ def _pattern(section: _Section) -> _Pattern | str | None:
 
 
 def _filled(pattern: _Pattern, digits: str) -> str:
-    """Write whole digits into their places from the right; those for which there is none stand before the first."""
+    """Write whole digits into their places from the right; further digits stand before the first."""
     if "," in pattern.places:
         return f"{int(digits):,}"
     left = list(digits)

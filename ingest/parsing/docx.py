@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import Office, local
 from ingest.parsing.docx_hidden import Styles, as_transitional, remove_hidden, remove_hidden_drawings
-from ingest.parsing.docx_plain import say_plainly
+from ingest.parsing.docx_plain import normalise_for_mammoth
 from ingest.parsing.html import to_text
 from ingest.parsing.parsed import Format, LeftOut, Parsed, one_page
 from ingest.parsing.text import first_heading
@@ -47,7 +47,7 @@ def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
                 element[:] = [child for child in element if local(child) not in _LOOKS]
         else:
             left_out[LeftOut.ELEMENT] += remove_hidden_drawings(root)
-            say_plainly(root)
+            normalise_for_mammoth(root)
             left_out += remove_hidden(root, styles)
         parts[name] = ElementTree.tostring(root, "utf-8")
     return replace(office, parts=parts), left_out

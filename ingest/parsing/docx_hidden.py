@@ -114,7 +114,7 @@ def _runs(root: Element) -> Iterator[tuple[Element | None, Element]]:
 
 
 def _raise(run: Element, position: Element | None) -> None:
-    """Write into a run itself that it is raised, as its style says."""
+    """Mark a run as raised where its style is."""
     if _value(position) != "superscript":
         return
     own = run.find(_LETTERS)

@@ -27,7 +27,7 @@ _AROUND: Final = {
 """Signs around the parts of a formula, which are set above, below or smaller there."""
 
 
-def say_plainly(root: Element) -> None:
+def normalise_for_mammoth(root: Element) -> None:
     """Write a part of a Word file with the elements that mammoth knows."""
     _take_text_boxes(root)
     for element in reversed(list(root.iter())):  # from the innermost on

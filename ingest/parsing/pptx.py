@@ -157,7 +157,7 @@ def _labels(plot: _BasePlot) -> dict[int, str]:
 
 
 def _on_axis(text: str, number_format: str) -> str:
-    """Return a number as it is shown, a date as in all documents; what is none stays as it is."""
+    """Return a number as it is shown, a date as in all documents; other text unchanged."""
     try:
         number = float(text)
         return shown(from_excel(number) if is_date_format(number_format) else number, number_format)

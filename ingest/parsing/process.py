@@ -252,7 +252,7 @@ class Parser:
         raise ProtocolViolated
 
     async def _ready(self) -> Process:
-        """Return the process, started and greeted; its start is no part of a file's time, nor a file's fault."""
+        """Return the process, started and greeted; its start does not count as a file's time."""
         try:
             server = await self._started()
             if self._greeted is not server:

@@ -1,4 +1,4 @@
-"""The sandbox of a process that reads a file: it sees that file and its own libraries, and reaches nobody.
+"""The sandbox of a process that reads a file: access to that file and its libraries, no network, no other process.
 
 All of it comes from the kernel and needs no privilege, and holds for root as well; a container may forbid parts: a
 restriction that is refused is left out, and `enter_sandbox` returns those in force; `available_restrictions` tries it
@@ -60,7 +60,7 @@ def missing_restrictions(in_force: Collection[Restriction]) -> list[Restriction]
 
 
 def are_sufficient(in_force: Collection[Restriction]) -> bool:
-    """Tell whether a process under these restrictions sees its document only, writes nothing and reaches nobody."""
+    """Tell whether a process under these restrictions reads only its document, writes nothing and has no network."""
     return all(restriction in in_force for restriction in _REQUIRED)
 
 
@@ -78,7 +78,7 @@ class _Beneath(ctypes.Structure):
 
 
 def enter_sandbox(document: Path | None = None) -> tuple[Restriction, ...]:
-    """Give up all but a document for good, in this process and its children; only in a process of one thread."""
+    """Enter the sandbox, irrevocably, with the children of this process; it must have one thread."""
     return tuple(_restricted(document))
 
 
@@ -145,7 +145,7 @@ def libraries() -> tuple[Path, ...]:
 
 
 def _packages() -> Iterator[tuple[str, str]]:
-    """Yield the loaded packages with the file of each; a module without a folder of its own is none."""
+    """Yield the loaded packages with the file of each."""
     for name, module in [*sys.modules.items()]:
         if hasattr(module, "__path__") and isinstance(file := getattr(module, "__file__", None), str):
             yield name, file

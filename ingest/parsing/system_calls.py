@@ -77,7 +77,7 @@ def refused_calls() -> Mapping[str, int]:
 
 
 def refuse_calls() -> bool:
-    """Put the filter on this thread and its children for good; return whether the kernel took it."""
+    """Install the filter for this thread and its children; return whether the kernel accepted it."""
     if platform.machine() not in _ARCHITECTURES:
         return False
     code = program_for(platform.machine())

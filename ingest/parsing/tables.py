@@ -114,7 +114,7 @@ def _columns(cells: Iterable[Merged]) -> set[int]:
 
 
 def _has_values(grid: Sequence[Row], at: int, reached: Container[int]) -> bool:
-    """Tell whether a row has a figure of a form that stands below it as well, or below which there is none."""
+    """Tell whether a row has a figure of a form that stands below it as well, or above a column without figures."""
     for column, cell in enumerate(grid[at]):
         form = _form(cell)
         forms = [_form(line[column]) for line in grid[at + 1 :]]
@@ -124,7 +124,7 @@ def _has_values(grid: Sequence[Row], at: int, reached: Container[int]) -> bool:
 
 
 def _form(cell: str) -> str:
-    """Return what figures of one kind have in common: "5,100원" and "300원" are both "0원"; a year is no figure."""
+    """Return what figures of one kind have in common: "5,100원" and "300원" are both "0원"; a year does not count."""
     return _NUMBER.sub(FIGURE, _YEAR.sub("Y", cell)) if len(cell) < LONGEST_FIGURE else ""
 
 

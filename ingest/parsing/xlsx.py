@@ -102,7 +102,7 @@ def _require_one_reading(office: Office) -> None:
 
 
 def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[ReadOnlyCell]]]:
-    """Yield the rows that a sheet's part has, with what is said of the letters of each cell."""
+    """Yield the rows that a sheet's part has, with the fonts of each cell's letters."""
     book = sheet.parent
     # `sheet.rows` forgets how single letters of a cell's own text look.
     parser = WorkSheetParser(

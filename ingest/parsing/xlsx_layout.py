@@ -39,7 +39,7 @@ class Layout:
 
     @classmethod
     def of(cls, part: bytes) -> "Layout":
-        """Return the layout that a sheet's part says; the table of texts says none."""
+        """Parse the layout of a sheet; that of the table of texts is empty."""
         layout = cls()
         parser = ElementTree.XMLParser(target=layout)  # noqa: S314  `archive` has refused every part with an entity
         parser.feed(part)
@@ -49,7 +49,7 @@ class Layout:
         return layout
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Take what an element says as it begins."""
+        """Handle the start of an element."""
         name = tag.removeprefix(_MAIN) if tag.startswith(_MAIN) else ""  # that of another kind means nothing here
         self._open.append(name)
         if name == "row":
@@ -59,17 +59,17 @@ class Layout:
         elif name == "si" and self._open != _STRING_AT:
             raise Unreadable(Reason.MALFORMED, "a text of a workbook stands outside of their table")
         elif self._open[-2:-1] == ["row"] and name not in {"c", "extLst"}:
-            raise Unreadable(Reason.MALFORMED, "a row of a sheet holds what is no cell")
+            raise Unreadable(Reason.MALFORMED, "a row of a sheet holds something other than cells")
         else:
             self._take(name, attributes)
 
     def data(self, text: str) -> None:
-        """Take the text of a cell's value, which has one where it is stored."""
+        """Handle the text of a cell's value."""
         if self._open[-1:] == ["v"] and text.strip() and self._cell in self.formulas:
             self.formulas[self._cell] = (self._row, True)
 
     def end(self, _tag: str) -> None:
-        """Leave an element."""
+        """Handle the end of an element."""
         name = self._open.pop()
         if name == "f" and self._open[-1:] == ["c"]:
             self.formulas[self._cell] = (self._row, False)
@@ -77,7 +77,7 @@ class Layout:
             self.formulas[self._cell] = (self._row, True)
 
     def close(self) -> None:
-        """Nothing is left to do at the end of the part."""
+        """End the part (the parser calls it)."""
 
     def unstored(self, *, is_stale: bool) -> list[str]:
         """Return the names of visible cells whose formula has no stored value; with `is_stale` none is one."""

@@ -10,7 +10,7 @@ from ingest.errors import Unavailable
 
 T = TypeVar("T")
 Check = Callable[[], None]
-"""Called by work in a thread, every second at least; raises where nobody waits for its result."""
+"""Called by work in a thread, every second at least; raises where the caller has left."""
 
 REVIEW_SECONDS = 60.0
 """The deadline of a review: 30 s for a page, the rest for the reviews before it."""

@@ -163,7 +163,7 @@ def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["load", "nowhere"], "there is no such file or folder"),
+        (["load", "nowhere"], "no such file or folder"),
         (["load", ".", "--uploaded-by", "lee", "--approved-by", "Lee"], "somebody else has to approve"),
         (["load", ".", "--url", "http://127.0.0.1:9"], "--url needs --token"),
         (["serve"], "set AUTH__ISSUER"),
