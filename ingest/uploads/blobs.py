@@ -1,25 +1,26 @@
 """The blob store of original bytes, named by their SHA-256: the same file twice is stored once.
 
-Two stores: a folder, and an S3-compatible bucket. A name appears in either only when all its bytes are there.
+The store is a folder or an S3-compatible bucket (fsspec). A name appears there only when all its bytes are there.
 """
 
 import errno
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
-from shutil import copyfile
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import anyio
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
+from fsspec import AbstractFileSystem
 from fsspec.exceptions import FSTimeoutError
+from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from ingest.errors import OriginalChanged, StorageFull, StorageUnavailable, TooLarge
@@ -54,10 +55,28 @@ class Blob:
     size: int
 
 
-class Blobs(Protocol):
-    """A store of originals, each of at most `most_bytes`."""
+def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = lambda _digest: None) -> "Blobs":
+    """Return the store that the settings name; `on_changed` is called with the SHA-256 of a changed original."""
+    if settings.s3_url is not None:
+        files, root = open_s3(settings.deadline, settings.tls), settings.s3_url.removeprefix("s3://").rstrip("/")
+    else:
+        files, root = _Folder(auto_mkdir=True), str((settings.folder or Path("blobs")).absolute())
+    return Blobs(files, root, most_bytes=settings.most_bytes, on_changed=on_changed)
 
-    most_bytes: int
+
+class Blobs:
+    """A store of originals, each of at most `most_bytes`: a folder, or a bucket or a prefix of one.
+
+    A blob is written below `incoming` and moved to its name when it is complete.
+    """
+
+    def __init__(
+        self, files: AbstractFileSystem, root: str, *, most_bytes: int, on_changed: Callable[[str], None]
+    ) -> None:
+        self._files = files
+        self._root = root
+        self._on_changed = on_changed
+        self.most_bytes = most_bytes
 
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
         """Store a stream of bytes.
@@ -66,16 +85,37 @@ class Blobs(Protocol):
             TooLarge: longer than the limit; nothing is kept.
             StorageFull, StorageUnavailable: the store refuses.
         """
-        ...
+        measure, unfinished = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
+        with _translated():
+            file = await anyio.to_thread.run_sync(self._files.open, unfinished, "wb", _PART_BYTES)
+            try:
+                async for chunk in chunks:
+                    measure.feed(chunk)
+                    await anyio.to_thread.run_sync(file.write, chunk)
+                await anyio.to_thread.run_sync(_complete, file)
+                blob = measure.blob()
+                await anyio.to_thread.run_sync(self._files.mv, unfinished, self._path(blob.sha256))
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(_abandon, file, self._files, unfinished)
+                raise
+        return blob
 
-    def on_disk(self, digest: str) -> AbstractAsyncContextManager[Path]:
+    @asynccontextmanager
+    async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
         """Yield the path of a copy of an original, valid while the block runs; its bytes have this SHA-256.
 
         Raises:
             StorageUnavailable: it cannot be read.
             OriginalChanged: the store holds other bytes under this digest.
         """
-        ...
+        # A copy, so that nobody changes the bytes between the check and the reading.
+        async with anyio.TemporaryDirectory() as folder:
+            path = Path(folder) / digest
+            with _translated():
+                await anyio.to_thread.run_sync(self._files.get_file, self._path(digest), str(path))
+            await _check(path, digest, self._on_changed)
+            yield path
 
     async def stored_before(self, instant: float) -> list[str]:
         """Return the digests of originals that were last written before an instant (Unix seconds).
@@ -83,113 +123,25 @@ class Blobs(Protocol):
         Raises:
             StorageUnavailable: the store cannot be asked.
         """
-        ...
-
-
-def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = lambda _digest: None) -> Blobs:
-    """Return the store that the settings name; `on_changed` is called with the SHA-256 of a changed original."""
-    if settings.s3_url is not None:
-        return S3Blobs(settings.s3_url, settings, on_changed=on_changed)
-    return FolderBlobs(settings.folder or Path("blobs"), most_bytes=settings.most_bytes, on_changed=on_changed)
-
-
-class FolderBlobs:
-    """A folder of originals; a blob is written under `incoming` and moved to its name when it is complete."""
-
-    def __init__(self, folder: Path, *, most_bytes: int, on_changed: Callable[[str], None]) -> None:
-        self._folder = folder
-        self._on_changed = on_changed
-        self.most_bytes = most_bytes
-
-    async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
-        unfinished = self._folder / "incoming" / uuid4().hex
-        try:
-            with _translated():
-                return await self._write(chunks, unfinished)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_remove, unfinished)
-
-    async def _write(self, chunks: AsyncIterator[bytes], unfinished: Path) -> Blob:
-        measure = _Measure(self.most_bytes)
-        await anyio.Path(unfinished.parent).mkdir(parents=True, exist_ok=True)
-        async with await anyio.open_file(unfinished, "xb") as file:
-            async for chunk in chunks:
-                measure.feed(chunk)
-                await file.write(chunk)
-            await file.flush()
-            await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
-        blob = measure.blob()
-        original = self._path(blob.sha256)
-        await anyio.Path(original.parent).mkdir(parents=True, exist_ok=True)
-        await anyio.Path(unfinished).replace(original)
-        return blob
-
-    @asynccontextmanager
-    async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
-        # A copy, so that nobody changes the bytes between the check and the reading.
-        async with anyio.TemporaryDirectory() as folder:
-            path = Path(folder) / digest
-            with _translated():
-                await anyio.to_thread.run_sync(copyfile, self._path(digest), path)
-            await _check(path, digest, self._on_changed)
-            yield path
-
-    async def stored_before(self, instant: float) -> list[str]:
-        def stored() -> list[str]:
-            originals = [path for path in self._folder.glob("??/*") if _is_original(path.name, path.parent.name)]
-            return [path.name for path in originals if path.stat().st_mtime < instant]
-
         with _translated():
-            return await anyio.to_thread.run_sync(stored)
-
-    def _path(self, digest: str) -> Path:
-        return self._folder / digest[:2] / digest
-
-
-class S3Blobs:
-    """A bucket, or a prefix of one; a blob is written as a multipart upload and moved to its name when complete."""
-
-    def __init__(self, url: str, settings: BlobSettings, *, on_changed: Callable[[str], None]) -> None:
-        self._on_changed = on_changed
-        self._root = url.removeprefix("s3://").rstrip("/")
-        self.most_bytes = settings.most_bytes
-        self._s3 = open_s3(settings.deadline, settings.tls)
-
-    async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
-        measure, unfinished = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
-        with _translated():
-            file = await anyio.to_thread.run_sync(self._s3.open, unfinished, "wb", _PART_BYTES)
-            try:
-                async for chunk in chunks:
-                    measure.feed(chunk)
-                    await anyio.to_thread.run_sync(file.write, chunk)
-                await anyio.to_thread.run_sync(file.close)
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(_abandon, file)
-                raise
-            blob = measure.blob()
-            await anyio.to_thread.run_sync(self._s3.mv, unfinished, self._path(blob.sha256))
-        return blob
-
-    @asynccontextmanager
-    async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
-        async with anyio.TemporaryDirectory() as folder:
-            path = Path(folder) / digest
-            with _translated():
-                await anyio.to_thread.run_sync(self._s3.get_file, self._path(digest), str(path))
-            await _check(path, digest, self._on_changed)
-            yield path
-
-    async def stored_before(self, instant: float) -> list[str]:
-        with _translated():
-            files = await anyio.to_thread.run_sync(partial(self._s3.find, self._root, detail=True))
-        old = [path.split("/")[-2:] for path, info in files.items() if info["LastModified"].timestamp() < instant]
+            files = await anyio.to_thread.run_sync(partial(self._files.find, self._root, detail=True))
+        old = [path.split("/")[-2:] for path, info in files.items() if _written_at(info) < instant]
         return [name for folder, name in old if _is_original(name, folder)]
 
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"
+
+
+class _Folder(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A folder of this machine, in which a file is moved at once, never copied."""
+
+    def mv(self, path1: str, path2: str, **_options: object) -> None:
+        self.makedirs(self._parent(path2), exist_ok=True)
+        os.replace(path1, path2)
+
+
+def _written_at(info: Mapping[str, Any]) -> float:
+    return float(info["mtime"]) if "mtime" in info else float(info["LastModified"].timestamp())
 
 
 class _Measure:
@@ -243,18 +195,23 @@ def _translated() -> Iterator[None]:
         raise StorageUnavailable from exc
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:  # a folder that has become read-only: no name leads to what is left in it
-        return
+def _complete(file: Any) -> None:
+    """Close a file, whose bytes then outlive a power cut."""
+    if isinstance(file, LocalFileOpener):
+        file.flush()
+        os.fsync(file.fileno())
+    file.close()
 
 
-def _abandon(file: Any) -> None:
-    """Abort a multipart upload; a store that is away keeps its parts, which no name leads to."""
-    try:
-        file.discard()
-    except (OSError, BotoCoreError, ClientError, FSTimeoutError):
-        return
-    finally:
+def _abandon(file: Any, files: AbstractFileSystem, path: str) -> None:
+    """Remove an unfinished file; a store that is away, or read-only, keeps it under a name that nothing leads to."""
+    unavailable = (OSError, BotoCoreError, ClientError, FSTimeoutError)
+    if isinstance(file, LocalFileOpener):
+        with suppress(OSError):  # the rest of its bytes has no room either
+            file.close()
+    elif not file.closed:
+        with suppress(*unavailable):
+            file.discard()
         file.closed = True  # else its finalizer tries to store the rest
+    with suppress(*unavailable):
+        files.rm_file(path)
