@@ -1,6 +1,6 @@
 """Uploads: the original bytes in a blob store (folder or S3), and the first step of the pipeline that fills it."""
 
-from ingest.uploads.blobs import Blob, Blobs, BlobSettings, open_blobs
+from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs
 from ingest.uploads.receive import UploadRequest, Uploads
 
-__all__ = ["Blob", "BlobSettings", "Blobs", "UploadRequest", "Uploads", "open_blobs"]
+__all__ = ["BlobSettings", "Blobs", "UploadRequest", "Uploads", "open_blobs"]
