@@ -84,13 +84,6 @@ class Settings(EncryptedSettings):
     chunks: ChunkSettings = ChunkSettings()
     parser: ParserSettings = ParserSettings()
     pipeline: PipelineSettings = PipelineSettings()
-    embed_workers: PositiveInt | None = Field(
-        None,
-        description=(
-            "threads: that embed passages side by side, each but the first 110 MB; without it one where jobs are "
-            "worked, else every core, at most 4"
-        ),
-    )
     traces: TraceSettings = TraceSettings()
     traces_tls: TlsSettings = TlsSettings()
 

@@ -43,7 +43,7 @@ from telemetry.siem import open_siem
 MOST_DOWNLOADS = 4
 """Originals that staff download at once, each a copy on the disk."""
 MOST_EMBED_WORKERS = 4
-"""Threads that share one model; each further one takes 110 MB."""
+"""Threads that embed where nothing else needs the machine; each further one takes 110 MB."""
 
 
 @asynccontextmanager
@@ -59,8 +59,8 @@ async def open_services(
     """Open the services; `index`, `engine` and `parser` are given where something else of this process shares them.
 
     With `works_jobs` uploads are indexed by this process while the block runs; without it (`ingest load`) the caller
-    runs the jobs and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another
-    embedder may have filled the collection that answers: for a re-index.
+    runs the jobs and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another embedder may have
+    filled the collection that answers: for a re-index.
     """
     async with AsyncExitStack() as stack:
         await check_connections(settings.connections)
@@ -164,7 +164,7 @@ async def _start_readers(settings: ParserSettings) -> AsyncGenerator[Readers]:
 
 @asynccontextmanager
 async def _open_passage_index(settings: Settings, *, works_jobs: bool, any_embedder: bool) -> AsyncGenerator[Index]:
-    workers = settings.embed_workers or (1 if works_jobs else embed_workers())
+    workers = 1 if works_jobs else min(len(os.sched_getaffinity(0)), MOST_EMBED_WORKERS)
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder.model_copy(update={"workers": workers})) as embedder,
@@ -177,8 +177,3 @@ async def _open_passage_index(settings: Settings, *, works_jobs: bool, any_embed
         ) as index,
     ):
         yield index
-
-
-def embed_workers() -> int:
-    """Return how many passages may be encoded side by side where nothing else needs the machine."""
-    return min(len(os.sched_getaffinity(0)), MOST_EMBED_WORKERS)

@@ -4,7 +4,7 @@ Every write that decides something about a document first updates the document's
 writes queue at that row, as they do on SQLite at the one write lock.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from hashlib import sha256
 from itertools import takewhile
@@ -39,7 +39,6 @@ from knowledge.write_probe import WriteProbe
 
 TRANSACTION_SECONDS = 10.0
 TURN_SECONDS = 10.0
-_MOST_DIGESTS_PER_QUERY = 500
 _MOST_DECISIONS = 500
 
 
@@ -324,15 +323,10 @@ class Catalogue:
             for row in found
         ]
 
-    async def known_digests(self, digests: Sequence[str]) -> set[str]:
-        """Return which of these SHA-256 digests are the content of some version."""
-        known: set[str] = set()
-        for start in range(0, len(digests), _MOST_DIGESTS_PER_QUERY):
-            batch = digests[start : start + _MOST_DIGESTS_PER_QUERY]
-            async with self.read() as connection:
-                query = select(VERSIONS.c.sha256).where(VERSIONS.c.sha256.in_(batch))
-                known |= set((await connection.execute(query)).scalars())
-        return known
+    async def digests(self) -> set[str]:
+        """Return the SHA-256 of every version's content."""
+        async with self.read() as connection:
+            return set((await connection.execute(select(VERSIONS.c.sha256).distinct())).scalars())
 
     async def all_versions(self, tenant: str) -> list[Version]:
         """Return every version of a tenant, newest upload first (for `ingest status`)."""

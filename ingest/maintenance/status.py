@@ -55,7 +55,7 @@ async def read_status(
         unwritten_windows=len(await catalogue.unwritten_windows()),
         index=await catalogue.index_state(),
         originals=len(originals),
-        orphans=frozenset(originals) - await catalogue.known_digests(originals),
+        orphans=frozenset(originals) - await catalogue.digests(),
         now=now,
     )
 

@@ -174,15 +174,6 @@ def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_g
     assert [window.version for window in windows_of_late(versions, 4, now=NOON + 90)] == [2, 4]
 
 
-def test_a_version_whose_last_day_is_over_cannot_be_approved() -> None:
-    with pytest.raises(WrongState):
-        approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=NOON)
-    over = midnight(date(2026, 5, 29), SEOUL)
-    with pytest.raises(WrongState):
-        approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=over - NOTICE_SECONDS)
-    assert approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=over - NOTICE_SECONDS - 1)[1].visible_until == over
-
-
 days = st.one_of(st.none(), st.dates(date(2026, 5, 1), date(2026, 8, 1)))
 
 
