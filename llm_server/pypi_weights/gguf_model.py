@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_server.bpe import QWEN_SPLIT, SMOLLM_SPLIT, AddedToken, Bpe
-from llm_server.pypi_weights.gguf_file import GgufFile, GgufTensor, MetadataValue, open_gguf
+from llm_server.pypi_weights.gguf_file import GgufFile, GgufTensor, open_gguf
 from llm_server.pypi_weights.tensors import Arrays, Floats, TensorEntry, tensor_file, to_bf16, to_int8
 
 Target = Literal["int8", "bf16"]
@@ -37,54 +37,6 @@ LAYER_NAMES = {
 }
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 SPLITS = {"qwen2": (QWEN_SPLIT, True), "smollm": (SMOLLM_SPLIT, False)}
-
-
-class UnknownGguf(Exception):
-    """The file has an unsupported architecture or tensor."""
-
-
-class GgufMetadata:
-    """The file's metadata by type; every method raises UnknownGguf for a value that is missing or of another type."""
-
-    def __init__(self, values: Mapping[str, MetadataValue]) -> None:
-        self._values = values
-        self.architecture = self.text("general.architecture")
-        if self.architecture not in ARCHITECTURES:
-            raise UnknownGguf(f"The GGUF file holds a {self.architecture} model, which is not known here.")
-
-    def text(self, name: str) -> str:
-        """Return a string."""
-        return str(self._value(name))
-
-    def number(self, name: str) -> int:
-        """Return an integer."""
-        value = self._value(name)
-        if not isinstance(value, int):
-            raise UnknownGguf(f"The GGUF file's {name} is no whole number.")
-        return value
-
-    def real(self, name: str) -> float:
-        """Return a float, as its shortest decimal (1e-06, not 9.99999997e-07)."""
-        value = self._value(name)
-        if not isinstance(value, int | float):
-            raise UnknownGguf(f"The GGUF file's {name} is no number.")
-        return float(str(np.float32(value)))
-
-    def items(self, name: str) -> list[int] | list[float] | list[str]:
-        """Return a list."""
-        value = self._value(name)
-        if not isinstance(value, list):
-            raise UnknownGguf(f"The GGUF file's {name} is no list.")
-        return value
-
-    def own(self, name: str) -> str:
-        """Return the full name of a value of this architecture."""
-        return f"{self.architecture}.{name}"
-
-    def _value(self, name: str) -> MetadataValue:
-        if name not in self._values:
-            raise UnknownGguf(f"The GGUF file does not say its {name}.")
-        return self._values[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +71,19 @@ class SourceTensor:
 def unpack_gguf(
     path: Path, folder: Path, *, target: Target, threads: int = 2, report: Callable[[float], None] = lambda _: None
 ) -> None:
-    """Write weights, configuration and tokenizer into `folder`, which exists; `report` gets the share done, 0 to 1.
-
-    Raises:
-        NotAGgufFile: the file is damaged, or not a GGUF file.
-        UnknownGguf: the file has an unsupported architecture or tensor.
-    """
+    """Write weights, configuration and tokenizer into `folder`, which exists; `report` gets the share done, 0 to 1."""
     file = open_gguf(path)
-    metadata = GgufMetadata(file.metadata)
-    sources = list(_sources(file, metadata))
+    metadata = file.metadata
+    sources = list(_sources(file))
     _write_weights(folder / "model.safetensors", sources, target=target, threads=threads, report=report)
     _write_json(folder / "config.json", _config(metadata, sources, target))
-    end_tokens = [metadata.number("tokenizer.ggml.eos_token_id"), metadata.number("tokenizer.ggml.padding_token_id")]
+    end_tokens = [metadata["tokenizer.ggml.eos_token_id"], metadata["tokenizer.ggml.padding_token_id"]]
     # No sampling defaults: vLLM would apply them to requests that name none.
     _write_json(folder / "generation_config.json", {"eos_token_id": sorted(set(end_tokens), reverse=True)})
     tokenizer(metadata).write(folder)
 
 
-def _sources(file: GgufFile, metadata: GgufMetadata) -> Iterator[SourceTensor]:
+def _sources(file: GgufFile) -> Iterator[SourceTensor]:
     tensors = dict(file.tensors)
     # The pinned models tie input and output embeddings; a file may hold both, the output's with a higher precision.
     embeddings = tensors.pop("output.weight", None) or tensors["token_embd.weight"]
@@ -146,18 +93,15 @@ def _sources(file: GgufFile, metadata: GgufMetadata) -> Iterator[SourceTensor]:
     tensors.pop("rope_freqs.weight", None)
     for name, tensor in tensors.items():
         _, layer, part, kind = name.split(".")
-        if part not in LAYER_NAMES:
-            raise UnknownGguf(f"The GGUF file holds a tensor {name}, which is not known here.")
-        yield SourceTensor(
-            f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}", tensor, _row_order(part, tensor, metadata)
-        )
+        order = _row_order(part, tensor, file.metadata)
+        yield SourceTensor(f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}", tensor, order)
 
 
-def _row_order(part: str, tensor: GgufTensor, metadata: GgufMetadata) -> NDArray[np.intp] | None:
+def _row_order(part: str, tensor: GgufTensor, metadata: Mapping[str, Any]) -> NDArray[np.intp] | None:
     """Return the row order of transformers: llama.cpp interleaves the rotary halves of Llama's query and key."""
-    if metadata.architecture != "llama" or part not in {"attn_q", "attn_k"}:
+    if metadata["general.architecture"] != "llama" or part not in {"attn_q", "attn_k"}:
         return None
-    heads = metadata.number(metadata.own("attention.head_count" if part == "attn_q" else "attention.head_count_kv"))
+    heads = metadata[f"llama.attention.head_count{'' if part == 'attn_q' else '_kv'}"]
     rows = tensor.shape[0]
     return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(rows)
 
@@ -191,30 +135,37 @@ def _write_tensor(source: SourceTensor, arrays: Arrays) -> int:
     return out.nbytes + (0 if scales is None else scales.nbytes)
 
 
-def _config(metadata: GgufMetadata, sources: list[SourceTensor], target: Target) -> dict[str, object]:
-    theta = metadata.real(metadata.own("rope.freq_base"))
+def _config(metadata: Mapping[str, Any], sources: list[SourceTensor], target: Target) -> dict[str, object]:
+    architecture = metadata["general.architecture"]
+    own = {name.removeprefix(f"{architecture}."): value for name, value in metadata.items()}
+    theta = _shortest(own["rope.freq_base"])
     config: dict[str, object] = {
-        "architectures": [ARCHITECTURES[metadata.architecture]],
-        "model_type": metadata.architecture,
-        "hidden_size": metadata.number(metadata.own("embedding_length")),
-        "intermediate_size": metadata.number(metadata.own("feed_forward_length")),
-        "num_hidden_layers": metadata.number(metadata.own("block_count")),
-        "num_attention_heads": metadata.number(metadata.own("attention.head_count")),
-        "num_key_value_heads": metadata.number(metadata.own("attention.head_count_kv")),
-        "max_position_embeddings": metadata.number(metadata.own("context_length")),
-        "rms_norm_eps": metadata.real(metadata.own("attention.layer_norm_rms_epsilon")),
+        "architectures": [ARCHITECTURES[architecture]],
+        "model_type": architecture,
+        "hidden_size": own["embedding_length"],
+        "intermediate_size": own["feed_forward_length"],
+        "num_hidden_layers": own["block_count"],
+        "num_attention_heads": own["attention.head_count"],
+        "num_key_value_heads": own["attention.head_count_kv"],
+        "max_position_embeddings": own["context_length"],
+        "rms_norm_eps": _shortest(own["attention.layer_norm_rms_epsilon"]),
         "rope_theta": theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "hidden_act": "silu",
         "vocab_size": sources[0].shape[0],
         "tie_word_embeddings": True,
-        "bos_token_id": metadata.number("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata.number("tokenizer.ggml.eos_token_id"),
+        "bos_token_id": own["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": own["tokenizer.ggml.eos_token_id"],
         "dtype": "bfloat16",
         # The layout of that release; for a folder without a version transformers warns of a broken Mistral tokenizer.
         "transformers_version": "4.57.0",
     }
     return config | ({"quantization_config": _quantization()} if target == "int8" else {})
+
+
+def _shortest(value: float) -> float:
+    """Return a float32 as its shortest decimal: 1e-06, not 9.99999997e-07."""
+    return float(str(np.float32(value)))
 
 
 def _quantization() -> dict[str, object]:
@@ -233,11 +184,11 @@ def _quantization() -> dict[str, object]:
     }
 
 
-def tokenizer(metadata: GgufMetadata) -> Bpe:
+def tokenizer(metadata: Mapping[str, Any]) -> Bpe:
     """Return the file's tokenizer, without the placeholders that pad the vocabulary."""
-    tokens = [str(token) for token in metadata.items("tokenizer.ggml.tokens")]
-    kinds = metadata.items("tokenizer.ggml.token_type")
-    split, nfc = SPLITS[metadata.text("tokenizer.ggml.pre")]
+    tokens = metadata["tokenizer.ggml.tokens"]
+    kinds = metadata["tokenizer.ggml.token_type"]
+    split, nfc = SPLITS[metadata["tokenizer.ggml.pre"]]
     added = [
         AddedToken(n, token, special=kind == CONTROL)
         for n, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
@@ -248,20 +199,15 @@ def tokenizer(metadata: GgufMetadata) -> Bpe:
     inside = [token.id for token in added if token.id < plain[-1]]
     return Bpe(
         vocabulary={tokens[n]: n for n in sorted([*plain, *inside])},
-        merges=[_pair(str(merge)) for merge in metadata.items("tokenizer.ggml.merges")],
+        merges=[(left, right) for left, right in map(str.split, metadata["tokenizer.ggml.merges"])],
         added=added,
         split=split,
         nfc=nfc,
-        chat_template=metadata.text("tokenizer.chat_template"),
-        eos=tokens[metadata.number("tokenizer.ggml.eos_token_id")],
-        pad=tokens[metadata.number("tokenizer.ggml.padding_token_id")],
-        max_length=metadata.number(metadata.own("context_length")),
+        chat_template=metadata["tokenizer.chat_template"],
+        eos=tokens[metadata["tokenizer.ggml.eos_token_id"]],
+        pad=tokens[metadata["tokenizer.ggml.padding_token_id"]],
+        max_length=metadata[f"{metadata['general.architecture']}.context_length"],
     )
-
-
-def _pair(merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    return left, right
 
 
 def _write_json(path: Path, value: object) -> None:

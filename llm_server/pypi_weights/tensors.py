@@ -55,7 +55,7 @@ def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
     with path.open("w+b") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         # Reserving the space fails here with ENOSPC, and not later as a bus error in the mapping.
-        _reserve(file.fileno(), start + at)
+        os.posix_fallocate(file.fileno(), 0, start + at)
         mapped = mmap.mmap(file.fileno(), start + at)
         arrays: Arrays = {}
         for entry in entries:
@@ -64,10 +64,6 @@ def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
             start += entry.bytes
         yield arrays
         mapped.flush()
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    os.posix_fallocate(descriptor, 0, size)
 
 
 def to_bf16(values: Floats) -> NDArray[np.uint16]:

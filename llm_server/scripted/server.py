@@ -7,7 +7,6 @@ its running, waiting and former generations. The rest is vLLM's: /v1/completions
 """
 
 import asyncio
-import math
 import signal
 import ssl
 import time
@@ -197,7 +196,7 @@ class ScriptedModel:
             ("num_requests_running", "gauge", stats.running),
             ("num_requests_waiting", "gauge", stats.waiting),
             ("generation_tokens_total", "counter", self._tokens_generated),
-            ("kv_cache_usage_perc", "gauge", self.behaviour.cache_used),
+            ("kv_cache_usage_perc", "gauge", 0.0),
         )
         return web.Response(
             text="".join(f"# TYPE vllm:{n} {kind}\nvllm:{n}{labels} {value}\n" for n, kind, value in values)
@@ -260,9 +259,7 @@ class ScriptedModel:
         self, request: web.Request, generation_request: GenerationRequest, behaviour: Behaviour
     ) -> web.StreamResponse:
         """Answer the word by which a client finds out what a server can do: at once, without faults, uncounted."""
-        behaviour = msgspec.structs.replace(
-            behaviour.without_faults(), first_token_seconds=0.0, token_seconds=0.0, prefill_tokens_per_second=math.inf
-        )
+        behaviour = msgspec.structs.replace(behaviour.without_faults(), first_token_seconds=0.0, token_seconds=0.0)
         unseen = SeenGeneration(
             path=request.path, prompt_tokens=0, cache_salt=None, priority=0, traceparent=None, top_logprobs=None
         )
@@ -333,8 +330,7 @@ class ScriptedModel:
         self, http_request: web.Request, request: GenerationRequest, behaviour: Behaviour
     ) -> AsyncGenerator[GeneratedToken]:
         """Yield the answer at the scripted pace, with the scripted faults."""
-        prefill = len(request.prompt_ids) / behaviour.prefill_tokens_per_second
-        pause = behaviour.first_token_seconds + prefill
+        pause = behaviour.first_token_seconds
         answer = generate(
             request.prompt_ids,
             behaviour,

@@ -1,6 +1,5 @@
 """Generates the scripted model's answer to one request, token by token. Pure but for the cached tokenizer."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -33,12 +32,10 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     probe: float | None = None  # P(yes) of the answerability probe; otherwise by overlap with the passages
     chooses: tuple[float, ...] = ()  # P of each number, from 1 on, where one token is asked for
     first_token_seconds: float = 0.0
-    prefill_tokens_per_second: float = math.inf
     token_seconds: float = 0.0
     slots: int = 256
     queue: int | None = None  # generations allowed to wait for a slot; more are refused with 503, as vLLM does
     max_model_len: int = 32_768
-    cache_used: float = 0.0  # the KV cache usage of its metrics
     plain: bool = False  # chat completions and nothing of vLLM's, as a hosted model has it
     keeps_ids: bool = False  # it sends no token ids
     fail_status: int | None = None
