@@ -24,27 +24,19 @@ def security_headers(*, image_sources: str) -> tuple[Header, ...]:
     )
 
 
-async def _no_more(_: Scope, __: Message) -> Sequence[Header]:
-    return ()
-
-
-def add_response_headers(app: FastAPI, headers: Sequence[Header], *, more: MoreHeaders = _no_more) -> None:
+def add_response_headers(app: FastAPI, headers: Sequence[Header], *, more: MoreHeaders | None = None) -> None:
     """Add the headers to every response of the application, and `no-store` where a response says nothing of caches.
 
     Outside all middleware: the reply to an error that nothing has handled is made outside an application's own.
     """
     inner = app.build_middleware_stack
-
-    def with_headers() -> ASGIApp:
-        return ResponseHeaders(inner(), headers=headers, more=more)
-
-    app.build_middleware_stack = with_headers  # type: ignore[method-assign]  # what Starlette itself calls once
+    app.build_middleware_stack = lambda: ResponseHeaders(inner(), headers=headers, more=more)  # type: ignore[method-assign]  # what Starlette itself calls once
 
 
 class ResponseHeaders:
     """Adds the same headers to every response, and more to each (pure ASGI: streams pass untouched)."""
 
-    def __init__(self, app: ASGIApp, *, headers: Sequence[Header], more: MoreHeaders) -> None:
+    def __init__(self, app: ASGIApp, *, headers: Sequence[Header], more: MoreHeaders | None) -> None:
         self._app = app
         self._headers = tuple(headers)
         self._more = more
@@ -55,7 +47,7 @@ class ResponseHeaders:
                 own = message["headers"]
                 cached = any(name.lower() == b"cache-control" for name, _ in own)
                 # What customers and staff read is theirs: no cache on the way or on the disk may keep it.
-                more = await self._more(scope, message)
+                more = await self._more(scope, message) if self._more else ()
                 message["headers"] = [*own, *more, *self._headers, *([] if cached else [_NO_STORE])]
             await send(message)
 

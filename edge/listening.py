@@ -60,10 +60,7 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
 
 
 def configured(
-    app: FastAPI,
-    *,
-    limits: ConnectionLimits | None = None,
-    tls: ssl.SSLContext | None = None,
+    app: FastAPI, *, limits: ConnectionLimits | None = None, tls: ssl.SSLContext | None = None
 ) -> uvicorn.Config:
     """Return how every server of ours serves: connections within the limits, with five seconds to end at its end.
 

@@ -39,24 +39,22 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, 
 
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        return Response(
-            page_of(index, _bank(request), demo=demo, sign_in=sign_in), headers=_NO_CACHE, media_type="text/html"
-        )
+        return _fresh(page_of(index, _bank(request), demo=demo, sign_in=sign_in), "text/html")
 
     @app.get("/web/bank.js", include_in_schema=False)
     async def script(request: Request) -> Response:
-        return Response(script_of(_bank(request)), headers=_NO_CACHE, media_type="text/javascript")
+        return _fresh(script_of(_bank(request)), "text/javascript")
 
     @app.get("/web/bank.css", include_in_schema=False)
     async def style(request: Request) -> Response:
-        return Response(style_of(_bank(request)), headers=_NO_CACHE, media_type="text/css")
+        return _fresh(style_of(_bank(request)), "text/css")
 
     @app.get("/web/logo", include_in_schema=False)
     async def logo(request: Request) -> Response:
         picture = _bank(request).logo_file
         if picture is None:
             return FileResponse(neutral, headers=_NO_CACHE)
-        return Response(picture.content, headers=_NO_CACHE, media_type=picture.media_type)
+        return _fresh(picture.content, picture.media_type)
 
     def _bank(request: Request) -> Bank:
         return banks.of_host(request.headers.get("host", "").partition(":")[0])
@@ -65,11 +63,14 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, 
     app.mount("/web", _FreshFiles(directory=web, packages=[("edge", "web")]), name="web")
 
 
+def _fresh(content: str | bytes, media_type: str) -> Response:
+    return Response(content, headers=_NO_CACHE, media_type=media_type)
+
+
 def page_of(index: str, bank: Bank, *, demo: bool, sign_in: bool) -> str:
     """Return the page with the bank's Korean name and its telephone number, as it is before any script runs."""
-    values = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dialled(bank.telephone)}
-    values |= {"demo": "offered" if demo else "", "sign_in": "offered" if sign_in else ""}
-    for name, value in values.items():
+    own = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dialled(bank.telephone)}
+    for name, value in {**own, "demo": "offered" * demo, "sign_in": "offered" * sign_in}.items():
         index = index.replace(f"{{{{{name}}}}}", escape(value))
     return index
 

@@ -32,13 +32,12 @@ def problem_json(problem: ProblemDocument, headers: Mapping[str, str] | None = N
 
 def allowed_methods(request: Request) -> dict[str, str]:
     """Return the `Allow` header of a 405: every method of the address (Starlette names its first route's)."""
-    scopes = ({**request.scope, "method": method} for method in _METHODS)
-    methods = [
-        scope["method"]
-        for scope in scopes
-        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
-    ]
-    return {"Allow": ", ".join(methods)}
+
+    def is_served(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return {"Allow": ", ".join(filter(is_served, _METHODS))}
 
 
 def invalid_fields(exc: RequestValidationError) -> str:

@@ -41,11 +41,6 @@ def set_cookie(request: Request, response: Response, name: str, value: str, *, s
     )
 
 
-def delete_cookie(request: Request, response: Response, name: str) -> None:
-    """Take a cookie back."""
-    set_cookie(request, response, name, "", seconds=0)
-
-
 def refuse_cross_site(request: Request) -> None:
     """Refuse a call that another site may have caused; one that changes something has to show that it is ours.
 

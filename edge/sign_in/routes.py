@@ -5,10 +5,9 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
-from msgspec.structs import replace
 
 from edge.problems import ProblemDocument, problem_json
-from edge.sign_in.cookies import cookie, delete_cookie, host_of, origin_of, refuse_cross_site, set_cookie
+from edge.sign_in.cookies import cookie, host_of, origin_of, refuse_cross_site, set_cookie
 from edge.sign_in.errors import CrossSite, SignInRefused, SignInUnavailable
 from edge.sign_in.sign_in import BEGUN_SECONDS, CALLBACK, SignIn, log
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
@@ -74,7 +73,7 @@ class _Routes:
             session_id, place = ended
             response = RedirectResponse(f"/#{place}" if place else "/", 303)
             set_cookie(request, response, SESSION, session_id)
-            delete_cookie(request, response, _BEGUN)  # what is refused may be another tab's
+            set_cookie(request, response, _BEGUN, "", seconds=0)  # what is refused may be another tab's
         return response
 
     async def tell(self, request: Request) -> Response:
@@ -98,7 +97,7 @@ class _Routes:
             response = _refusal(exc)
         else:
             response = JSONResponse({"go_to": url})
-        delete_cookie(request, response, SESSION)
+        set_cookie(request, response, SESSION, "", seconds=0)
         return response
 
     async def end(self, request: Request) -> Response:
@@ -130,14 +129,11 @@ def _to_page(outcome: str) -> Response:
 
 def _refusal(exc: CrossSite | SignInUnavailable | KeysUnavailable) -> Response:
     """Return the problem document of a refusal, with the codes of both APIs."""
-    document = ProblemDocument(
-        title="Signing in is not possible now",
-        status=503,
-        code="unavailable",
-        detail=str(exc),
-        retryable=True,
-        trace_id=current_trace_id(),
-    )
+    title, status, code = "Signing in is not possible now", 503, "unavailable"
     if isinstance(exc, CrossSite):
-        document = replace(document, title="This is not allowed", status=403, code="forbidden", retryable=False)
-    return problem_json(document, {"retry-after": "5"} if document.retryable else None)
+        title, status, code = "This is not allowed", 403, "forbidden"
+    retryable = status == 503
+    document = ProblemDocument(
+        title=title, status=status, code=code, detail=str(exc), retryable=retryable, trace_id=current_trace_id()
+    )
+    return problem_json(document, {"retry-after": "5"} if retryable else None)

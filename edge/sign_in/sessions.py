@@ -133,16 +133,18 @@ class Sessions:
 
     async def claim(self, session_id: str, seconds: float) -> bool:
         """Let one request of all replicas renew a session's token; a claim that is not given back ends by itself."""
-        return bool(await _in_time(self._redis.set(self._claim(session_id), _RENEWING, nx=True, px=_ms(seconds))))
+        return bool(
+            await _in_time(self._redis.set(self._key("renewing", session_id), _RENEWING, nx=True, px=_ms(seconds)))
+        )
 
     async def give_back(self, session_id: str, *, away_for: float = 0.0) -> None:
         """End a claim: at once, or in a while in which nobody asks a provider that is away."""
-        claim = self._claim(session_id)
+        claim = self._key("renewing", session_id)
         await _in_time(self._redis.set(claim, _AWAY, px=_ms(away_for)) if away_for else self._redis.delete(claim))
 
     async def is_being_renewed(self, session_id: str) -> bool:
         """Tell whether some request renews the session's token now."""
-        return bool(await _in_time(self._redis.get(self._claim(session_id))) == _RENEWING)
+        return bool(await _in_time(self._redis.get(self._key("renewing", session_id))) == _RENEWING)
 
     async def is_done(self, token_id: str) -> bool:
         """Tell whether a logout token was sent before, and its sessions have ended."""
@@ -154,9 +156,6 @@ class Sessions:
 
     def _sealed(self, session_id: str, session: Session) -> bytes:
         return self._seal.close(msgspec.json.encode(session), by=session_id)
-
-    def _claim(self, session_id: str) -> str:
-        return self._key("renewing", session_id)
 
     def _key(self, kind: str, name: str) -> str:
         return f"oidc:{kind}:{hashlib.sha256(f'{self._realm} {name}'.encode()).hexdigest()}"
