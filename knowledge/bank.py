@@ -149,7 +149,6 @@ class Bank(_Part):
     questions: Questions = Questions(ko=(), en=())
     refusals: Mapping[ReplyName, Reply] = {}
     glossary: tuple[tuple[Short, ...], ...] = ()
-    empty_words: tuple[Short, ...] = ()
     hosts: tuple[Short, ...] = ()
     """The names of hosts at which the pages are this bank's."""
 
@@ -157,11 +156,6 @@ class Bank(_Part):
     def own_names(self) -> tuple[str, ...]:
         """The bank's names: no topic of a question, and no other bank's."""
         return (self.names.ko, self.names.en)
-
-    @cached_property
-    def own_words(self) -> frozenset[str]:
-        """The words that claim nothing when an answer says them: those of the names, and the empty ones."""
-        return frozenset((self.names.ko, *self.names.en.split(), *self.empty_words))
 
     @cached_property
     def synonyms(self) -> Glossary:

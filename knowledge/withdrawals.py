@@ -254,15 +254,13 @@ class Withdrawals:
             async with self._engine.connect() as connection:
                 stopped = (await connection.execute(stops)).all()
                 rows, total = (await connection.execute(count)).one()
-                if (rows, total) != self._counted or self._is_full_read_due():
+                is_whole_due = self._clock() - self._versions_read_at > self._settings.whole_every
+                if (rows, total) != self._counted or is_whole_due:
                     await self._read_versions(connection)
                     self._counted = rows, total
         self._stops = frozenset((kind, name) for kind, name in stopped)
         self._read_at = self._clock()
         self._tell()
-
-    def _is_full_read_due(self) -> bool:
-        return self._clock() - self._versions_read_at > self._settings.whole_every
 
     async def _read_versions(self, connection: AsyncConnection) -> None:
         columns = (WITHDRAWN.c.kind, WITHDRAWN.c.tenant, WITHDRAWN.c.name, WITHDRAWN.c.at)
@@ -308,26 +306,26 @@ async def write_withdrawal(
     connection: AsyncConnection, tenant: str, document_id: str, version: int, *, reason: str, at: float
 ) -> None:
     """Withdraw a version in the caller's transaction, together with the change that decides it."""
-    name = f"{document_id}@{version}"
-    row = {"kind": _VERSION, "tenant": tenant, "name": name, "reason": reason[:_LONGEST_REASON], "at": at}
-    await connection.execute(delete(WITHDRAWN).where(_is_row(_VERSION, tenant, name)))
-    await connection.execute(insert(WITHDRAWN).values(row))
+    await _write_row(connection, _VERSION, tenant, f"{document_id}@{version}", reason[:_LONGEST_REASON], at)
 
 
 async def write_end(
     connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends_at: float
 ) -> None:
     """Write when a version ends in the transaction that records that the index has its window."""
-    name = f"{document_id}@{version}"
-    row = {"kind": _ENDS, "tenant": tenant, "name": name, "reason": "", "at": ends_at}
-    await connection.execute(delete(WITHDRAWN).where(_is_row(_ENDS, tenant, name)))
-    await connection.execute(insert(WITHDRAWN).values(row))
+    await _write_row(connection, _ENDS, tenant, f"{document_id}@{version}", "", ends_at)
 
 
 async def remove_end(connection: AsyncConnection, tenant: str, document_id: str, version: int, *, now: float) -> None:
     """Remove a version's end in the transaction that gives it another window, and every end of a week ago."""
     over = (WITHDRAWN.c.kind == _ENDS) & (WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS)
     await connection.execute(delete(WITHDRAWN).where(_is_row(_ENDS, tenant, f"{document_id}@{version}") | over))
+
+
+async def _write_row(connection: AsyncConnection, kind: str, tenant: str, name: str, reason: str, at: float) -> None:
+    row = {"kind": kind, "tenant": tenant, "name": name, "reason": reason, "at": at}
+    await connection.execute(delete(WITHDRAWN).where(_is_row(kind, tenant, name)))
+    await connection.execute(insert(WITHDRAWN).values(row))
 
 
 def _is_row(kind: str, tenant: str, name: str) -> ColumnElement[bool]:

@@ -25,7 +25,6 @@ DAWN: dict[str, Any] = {
         "debt": {"ko": "채무상담소(02-333-4444)", "en": "the debt office (02-333-4444)"},
     },
     "glossary": [["모으기통장", "샘물 정기예금"]],
-    "empty_words": ["새벽"],
     "hosts": ["chat.dawn.example"],
 }
 DUSK = {

@@ -1,16 +1,15 @@
 """The embedding model in OpenVINO's format, converted once and cached beside the weights.
 
 A folder in `openvino/` with the graph, its weights and the tokenizer, named by a digest of what it was made from: other
-weights or settings of the model have another folder. It appears by a rename, so it is always complete.
+weights or settings of the model have another folder. It appears by a rename, so it is always complete;
+of processes that convert at once the first one's stays.
 """
 
-import fcntl
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,25 +41,8 @@ def cached_model(folder: Path) -> Path:
     cached = folder / FOLDER / _digest(folder)
     if not cached.exists():
         cached.parent.mkdir(exist_ok=True)
-        with _one_at_a_time(cached.parent):
-            if not cached.exists():
-                _convert_into(cached, folder)
+        _convert_into(cached, folder)
     return cached
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Have processes that would convert the same weights wait for the first of them, which takes seconds of each core.
-
-    Where the file system has no locks, each converts.
-    """
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def _convert_into(cached: Path, folder: Path) -> None:

@@ -56,7 +56,6 @@ _ENGLISH_RUN: Final = re.compile(
     r"(?![A-Za-z])",
     re.IGNORECASE,
 )
-_ENGLISH_NUMBER: Final = 8  # so many words in a text are a number, also those that stand alone
 # A letter that stands for a digit it looks like, among digits: O1O, l23.
 _LOOK_ALIKE: Final = re.compile(r"(?<![A-Za-z가-힣ㄱ-ㅎ\d])(?=[oOlIㅇ]{0,19}\d)[\doOlIㅇ]{3,20}(?![A-Za-zㄱ-ㅎ\d])")
 _LETTERS: Final = str.maketrans("oOlIㅇ", "00110")
@@ -104,7 +103,7 @@ def readings(text: str) -> tuple[Reading, Reading]:
     """Return the text with its figures normalised, and this with words as digits and single digits joined."""
     places = range(len(text) + 1)
     plain = Reading(text, (*places[:-1],), (*places[1:],)).sub(_CHARACTER, lambda match: _folded(match.group()))
-    least = 1 if len(_ENGLISH_WORD.findall(plain.text)) >= _ENGLISH_NUMBER else 2
+    least = 1 if len(_ENGLISH_WORD.findall(plain.text)) >= 8 else 2  # so many are a number, also each by itself
     said = plain.sub(_ENGLISH_RUN, lambda run: _english_digits(run.group(), least))
     said = said.sub(_DAY, lambda day: f"{day.group()[:-1]}日").sub(_SPOKEN, _spoken_digits)
     said = said.sub(_LOOK_ALIKE, lambda run: run.group().translate(_LETTERS))

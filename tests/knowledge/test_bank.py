@@ -27,10 +27,6 @@ def test_a_host_shows_one_bank_and_any_other_host_the_first(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
-def test_the_words_of_the_names_claim_nothing(tmp_path: Path) -> None:
-    assert read_banks(write_bank(tmp_path)).first.own_words == {"새벽은행", "Dawn", "Bank", "새벽"}
-
-
 def test_a_text_is_filled_with_the_name_and_the_helplines(tmp_path: Path) -> None:
     bank = read_banks(write_bank(tmp_path)).first
     assert bank.filled("{bank}: {crisis}, {emergency}", "en") == "Dawn Bank: the Heartline 02-111-2222, 119"

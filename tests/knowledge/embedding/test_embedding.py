@@ -38,11 +38,6 @@ async def test_passages_come_back_in_the_order_they_were_given(embedder: Embedde
         assert cosine(alone, vector) > 0.99
 
 
-async def test_nothing_to_embed_is_no_vectors(embedder: Embedder) -> None:
-    assert await embedder.embed_queries([]) == []
-    assert await embedder.embed_passages([]) == []
-
-
 async def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(EmbedderMissing, match="llm-server fetch e5-small"):
         async with open_embedder(EmbedderSettings(folder=tmp_path / "e5-small")):

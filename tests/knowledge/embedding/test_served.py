@@ -171,15 +171,6 @@ async def test_what_may_pass_is_tried_again(status: int, kind: str) -> None:
         assert server.asked == 3
 
 
-async def test_a_failed_test_takes_its_server_along() -> None:
-    """Every test of a worker runs in one event loop: one that stays there leaves the next of its number deaf."""
-    with pytest.raises(ExceptionGroup):
-        async with embedding_server(constant):
-            raise ValueError("a test that fails")
-    async with embedding_server(constant) as server, open_embedder(settings(server, passage_timeout=1)):
-        assert server.asked == 1
-
-
 @pytest.mark.faults
 async def test_passages_wait_for_a_server_that_is_busy_for_a_while_and_its_breaker_stays_closed() -> None:
     async with embedding_server(constant) as server, open_embedder(settings(server, passage_timeout=60)) as embedder:
