@@ -46,17 +46,6 @@ def test_only_the_adapters_know_an_engine() -> None:
     assert elsewhere == []
 
 
-def test_nothing_of_the_clients_local_mode_is_left() -> None:
-    local = re.compile(r"qdrant_client\.local|QdrantClient\([^)]*(path=|:memory:)")
-    found = [
-        str(path.relative_to(ROOT))
-        for package in (*PACKAGES, "tests", "scripts")
-        for path in (ROOT / package).rglob("*.py")
-        if path != Path(__file__) and local.search(path.read_text(encoding="utf-8"))
-    ]
-    assert found == []
-
-
 def test_the_filter_is_built_in_one_place() -> None:
     defined = [
         path

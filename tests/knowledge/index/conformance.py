@@ -242,22 +242,6 @@ class EngineConformance:
         assert rare == pytest.approx({point_id(n): 2 * math.log(1 + 8.5 / 2.5) for n in (3, 4)}, rel=1e-4)
         assert everywhere == pytest.approx({point_id(n): 2 * math.log(1 + 8.5 / 32.5) for n in (3, 4)}, rel=1e-4)
 
-    async def test_terms_weigh_by_their_idf_in_the_whole_collection(
-        self, engine: Engine, name: str, shards: int
-    ) -> None:
-        # Term 7 is in 2 of 10 points, term 9 in all: BM25's IDF = ln(1 + (N - n + 0.5) / (n + 0.5)).
-        points = [point(n, terms={9: 1.0, **({7: 2.0} if n in (3, 4) else {})}, tenant="hanbit") for n in range(9)]
-        await engine.upsert(name, [*points, point(9, terms={9: 1.0}, tenant="other")])
-        rare, common, both = await engine.search(name, [holding(7), holding(9), holding(7, 9)])
-        if shards > 1:  # each counts its own points
-            assert set(rare) == {point_id(3), point_id(4)}
-            assert len({round(score, 5) for score in common.values()}) <= shards
-            return
-        idf = {term: math.log(1 + (10 - n + 0.5) / (n + 0.5)) for term, n in ((7, 2), (9, 10))}
-        assert rare == pytest.approx({point_id(n): 2 * idf[7] for n in (3, 4)}, rel=1e-4)
-        assert common == pytest.approx({point_id(n): idf[9] for n in range(9)}, rel=1e-4)
-        assert both[point_id(3)] == pytest.approx(2 * idf[7] + idf[9], rel=1e-4)
-
     async def test_the_highest_and_the_lowest_term_are_found(self, engine: Engine, name: str) -> None:
         await engine.upsert(
             name, [point(1, terms={0: 1.0, 2**32 - 1: 0.5}), point(2, terms={}), point(3, terms={5: 1e-3})]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowledge.index.fusion import FusionSettings, balanced, fuse
+from knowledge.index.fusion import balanced, fuse
 
 SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 500).map(lambda tenth: tenth / 10), max_size=8)
 
@@ -34,19 +34,6 @@ def test_what_a_full_half_did_not_name_gets_its_lowest_score_and_not_zero() -> N
     assert by_id["c"].terms is None
     exhausted = fuse({"a": 0.9, "b": 0.8, "c": 0.7}, {"a": 10.0, "b": 9.0}, weight=0.5, candidates=3)
     assert next(one for one in exhausted if one.point_id == "c").terms == 0.0
-
-
-def test_without_terms_the_dense_half_decides() -> None:
-    assert order({"a": 0.7, "b": 0.9, "c": 0.8}, {}) == "bca"
-
-
-def test_nothing_found_is_nothing_fused() -> None:
-    assert fuse({}, {}, weight=0.5, candidates=10) == []
-
-
-@pytest.mark.parametrize(("language", "weight"), [("ko", 0.45), ("en", 0.65)])
-def test_the_dense_half_counts_less_in_korean(language: str, weight: float) -> None:
-    assert FusionSettings().dense_weight(language) == weight  # type: ignore[arg-type]  # the parameters are literals
 
 
 @given(SCORES, SCORES)

@@ -283,10 +283,6 @@ def test_every_kind_found_is_named_once_in_order() -> None:
     assert masked.text == "[phone number], [phone number], [e-mail], [resident number]"
 
 
-def test_the_language_can_be_named() -> None:
-    assert mask("010-1234-5678", "ko").text == "[전화번호]"
-
-
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=80))
 def test_identifiers_lie_in_the_text_without_overlap(text: str) -> None:
@@ -392,10 +388,6 @@ def test_active_fetching_or_invisible_markup_is_hidden(text: str) -> None:
 @pytest.mark.parametrize(("tactic", "text"), ATTACKS)
 def test_an_attack_is_recognised(tactic: Tactic, text: str) -> None:
     assert tactic in {finding.tactic for finding in find_injection(text)}
-
-
-@pytest.mark.parametrize("text", [text for _, text in ATTACKS])
-def test_an_attack_is_recognised_inside_an_honest_question(text: str) -> None:
     assert find_injection(f"정기예금 금리가 궁금합니다.\n{text}\n감사합니다.")
 
 

@@ -107,20 +107,10 @@ def test_a_synonym_weighs_by_language_and_the_questions_own_terms_weigh_one() ->
     assert sorted(terms.query("fee", others="charge").values) == [1.0, 1.0]
 
 
-def test_a_passage_in_korean_is_typical_at_another_length() -> None:
-    terms = Terms(TermSettings(typical_terms_ko=1))
-    assert terms.passage("수수료").values == (1.0,)
-
-
 def test_threads_share_one_instance(terms: Terms) -> None:
     texts = [f"정기예금 {n}번째 transferring fees of account {n}" for n in range(60)]
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(terms.passage, texts)) == [terms.passage(text) for text in texts]
-
-
-def test_a_process_loads_kiwi_once(terms: Terms) -> None:
-    assert Terms()._kiwi is terms._kiwi
-    assert Terms()._lock is terms._lock, "Kiwi is not documented as thread-safe"
 
 
 @settings(deadline=None)
