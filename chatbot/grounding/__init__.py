@@ -1,7 +1,8 @@
 """Checks of what a model writes: numbers, names and polarity are those of a passage's unit. No clock, no I/O."""
 
-from chatbot.grounding.negation import YES, Polarity
+from chatbot.grounding.negation import YES, has_negation, same_polarity
 from chatbot.grounding.numbers import quantities, unsupported_quantities
+from chatbot.grounding.plain_text import plain_text
 from chatbot.grounding.quantity import Quantity
 from chatbot.grounding.sentences import passage_sentences
 from chatbot.grounding.stream import CHECKS_VERSION, GroundingStream
@@ -10,9 +11,11 @@ __all__ = [
     "CHECKS_VERSION",
     "YES",
     "GroundingStream",
-    "Polarity",
     "Quantity",
+    "has_negation",
     "passage_sentences",
+    "plain_text",
     "quantities",
+    "same_polarity",
     "unsupported_quantities",
 ]

@@ -105,26 +105,13 @@ _CODES: Final = re.compile(
 )
 
 
-class Taken:
-    """Which characters of a text belong to a quantity already."""
-
-    def __init__(self, text: str) -> None:
-        self._characters = bytearray(len(text))
-
-    def take(self, start: int, end: int) -> None:
-        self._characters[start:end] = b"\1" * (end - start)
-
-    def is_free(self, start: int, end: int) -> bool:
-        return self._characters.find(b"\1", start, end) < 0
-
-
 def composite_quantities(text: str) -> Iterator[Quantity]:
     """Yield dates, quarters, times, telephone numbers and codes; where two overlap, only that of the earlier kind."""
-    taken = Taken(text)
+    taken = bytearray(len(text))
     for reader in (_phones, _quarters, _dates, _times, _codes):
         for quantity in reader(text):
-            if taken.is_free(quantity.start, quantity.end):
-                taken.take(quantity.start, quantity.end)
+            if not any(taken[quantity.start : quantity.end]):
+                taken[quantity.start : quantity.end] = b"\1" * (quantity.end - quantity.start)
                 yield quantity
 
 
@@ -202,15 +189,10 @@ def _minutes(parts: dict[str, str | None]) -> tuple[int, ...]:
     if hour > 24 or minute > 59:
         return ()
     half = parts.get("half") or (parts.get("am") or "")[:1].lower()
-    if half:
-        hour = _hour_of_day(half, hour)
+    if half and hour == 12:
+        hour = 12 if half in _NOONS else 0
+    elif half:
+        hour += 12 * (hour in _AFTER_NOON.get(half, ()))
     elif parts.get("min") is None and 1 <= hour <= 12:
         return (hour * 60 + minute, (hour + 12) % 24 * 60 + minute)
     return (hour % 24 * 60 + minute,)
-
-
-def _hour_of_day(half: str, hour: int) -> int:
-    """Return the hour on a clock of 24 hours; of 밤 (12시, 1시) and 낮 (11시, 12시) it tells the half of the day."""
-    if hour == 12:
-        return 12 if half in _NOONS else 0
-    return hour + 12 if hour in _AFTER_NOON.get(half, ()) else hour

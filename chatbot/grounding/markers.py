@@ -1,18 +1,16 @@
 """Removes a model's own citation markers from a stream: [1], [1, 2], 【3】, (문서 1), [문장 2], (source: 1). No I/O.
 
-The model's markers are not trusted; the product attaches its own citations. A marker is removed with the blanks before
-it, so that no double blank stays, and text that may still grow into a marker is held back, so that the size of the
-feeds changes nothing.
+The product attaches its own citations. A marker is removed with the blanks before it, and text that may still grow into
+a marker is held back, so that the size of the feeds changes nothing.
 """
 
 import re
 from typing import Final
 
-_NAMES: Final = (
-    "문서", "문장", "출처", "참고", "참조", "자료", "근거", "인용", "구절", "source", "sources", "document",
-    "documents", "doc", "docs", "passage", "passages", "sentence", "ref", "refs", "reference", "references",
-    "citation", "cite", "see",
-)  # fmt: skip
+_NAMES: Final = tuple(
+    """문서 문장 출처 참고 참조 자료 근거 인용 구절 source sources document documents doc docs passage passages sentence
+    ref refs reference references citation cite see""".split()  # noqa: SIM905  # a word list reads best as prose
+)
 _NAME: Final = "|".join(sorted(_NAMES, key=len, reverse=True))
 _LIST: Final = rf"\^?\d{{1,2}}(?:\s?(?:[,、·;~-]|and|및)\s?(?:(?:{_NAME})\s?)?\d{{1,2}})*"
 _MARKER: Final = re.compile(

@@ -1,7 +1,6 @@
 """Whether a sentence affirms or denies: 가능합니다 and 불가합니다 share nearly all their words. No I/O."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 _NEGATION: Final = re.compile(
@@ -17,19 +16,19 @@ _NEGATED_VERB: Final = re.compile(r"\b(?:can|could|may|is|are|do|does|will|must|
 _ONE_CLAUSE: Final = 160
 
 
-@dataclass(frozen=True, slots=True)
-class Polarity:
-    """`has_negation`: a negative word stands anywhere in the sentence; `is_denial`: the sentence as a whole denies."""
+def has_negation(sentence: str) -> bool:
+    """Return whether a negative word stands anywhere in a sentence."""
+    return _NEGATION.search(sentence) is not None
 
-    has_negation: bool
-    is_denial: bool
 
-    @classmethod
-    def of(cls, sentence: str) -> "Polarity":
-        has_negation = _NEGATION.search(sentence) is not None
-        is_short = len(sentence) <= _ONE_CLAUSE
-        main_clause = _FINAL_NEGATION.search(sentence) or (is_short and _NEGATED_VERB.search(sentence))
-        return cls(has_negation, has_negation and bool(main_clause))
+def same_polarity(one: str, other: str) -> bool:
+    """Return whether two sentences deny alike: both have a negative word or neither, and both deny or neither."""
+    return has_negation(one) == has_negation(other) and _is_denial(one) == _is_denial(other)
+
+
+def _is_denial(sentence: str) -> bool:
+    negated_verb = len(sentence) <= _ONE_CLAUSE and _NEGATED_VERB.search(sentence)
+    return has_negation(sentence) and bool(_FINAL_NEGATION.search(sentence) or negated_verb)
 
 
 YES: Final = "네|예|그렇습니다|맞습니다|yes|sure|certainly"
@@ -46,5 +45,5 @@ def says_yes_or_no(sentence: str) -> bool:
 
 def may_begin_yes_or_no(text: str) -> bool:
     """Return whether the beginning of a sentence may become a yes or no."""
-    begun = text.strip(" \n\t*_").lower()
-    return any(word.startswith(begun) for word in _WORDS)
+    beginning = text.strip(" \n\t*_").lower()
+    return any(word.startswith(beginning) for word in _WORDS)

@@ -1,25 +1,18 @@
 """The exact check of numbers: every amount, rate, date, period and count of a claim must stand in a source. No I/O.
 
-`quantities` reads a text, `unsupported_quantities` compares a claim with its sources. Values are compared as Decimals
-after normalisation: 1천만원 is KRW 10 million and 연 2.50% is 2.5 percent, while 0.5% is not 0.5%p and 3회 is not 3명.
-12개월 and 1년 are equal; 365일 and 1년 are not. The sign is ignored (a table's -0.3%p is the text's "0.3%p 인하").
-Not quantities: list ordinals at the start of a line, citation markers, "one" and 한 without a unit of money or time.
-A bare number in a table has the unit that its column, its row or a caption (단위: 만원) names. A bare number with a
-currency's code or a noun beside it (IDR 2,000, 5 decades) has a unit that is not read: no number with another unit
-supports it, but one in a counter of anything (10명 of "10 customers") supports the noun's.
+Values are compared as Decimals after normalisation: 1천만원 is KRW 10 million and 12개월 is 1년, while 0.5% is not
+0.5%p, nor 3회 3명, nor 365일 1년. The sign is ignored: a table's -0.3%p is the text's "0.3%p 인하".
 """
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from operator import attrgetter, itemgetter
-from typing import Any, Final
+from typing import Final
 
-from chatbot.grounding.dates import Taken, composite_quantities
+from chatbot.grounding.dates import composite_quantities
 from chatbot.grounding.numerals import Number, numbers_in
-from chatbot.grounding.plain_text import PlainText
+from chatbot.grounding.plain_text import plain_text
 from chatbot.grounding.quantity import (
     BUSINESS_DAYS,
     CURRENCIES,
@@ -56,6 +49,7 @@ _BY_BUSINESS_DAYS: Final = re.compile(
 )
 _OF_BUSINESS_DAYS: Final = re.compile(r"[ ]?(?:이내|내|안|정도)?[ ]?[(（]영업일(?:[ ]?기준)?[)）]")
 _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
+_CAPTION: Final = re.compile(r"(?:단위|[Uu]nits?)\s{0,3}[:：][^\n)]*")
 _YEARS: Final = range(1900, 2101)
 _MEASURES: Final = frozenset({*CURRENCIES, PERCENT, POINTS, MONTHS, DAYS, SECONDS})
 # A quantity of one is also supported by a word for it: 1일 한도 by 하루, 1회 by 회당 or "each".
@@ -76,34 +70,25 @@ _ZERO_IN_WORDS: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class QuantifiedText:
-    """A source's text with its quantities, which are read once for all claims."""
+    """A source's plain text, and what its quantities state, which is read once for all claims."""
 
     text: str
-    quantities: tuple[Quantity, ...]
-    stated: frozenset[Statement] = field(init=False)
-
-    def __post_init__(self) -> None:
-        stated = frozenset(statement for quantity in self.quantities for statement in quantity.supported())
-        object.__setattr__(self, "stated", stated)
+    stated: frozenset[Statement]
 
     @classmethod
     def read(cls, text: str) -> "QuantifiedText":
-        return cls(text, quantities(text))
-
-    def within(self, start: int, end: int) -> tuple[Quantity, ...]:
-        """Return the quantities that begin in [start, end)."""
-        first, last = (bisect_left(self.quantities, offset, key=attrgetter("start")) for offset in (start, end))
-        return self.quantities[first:last]
+        stated = (statement for quantity in quantities(text) for statement in quantity.supported())
+        return cls(plain_text(text), frozenset(stated))
 
     def supports(self, claimed: Quantity) -> bool:
         """Whether the claimed quantity stands in the text, in numbers or, of zero and one, in words."""
         if not self.stated.isdisjoint(claimed.needed()):
             return True
-        if not claimed.may_be_in_words:
+        if not claimed.readings or len(claimed.numbers) != 1 or claimed.numbers[0] > 1:
             return False
         reading = claimed.readings[0]
         words = _ONE_IN_WORDS.get((reading.unit, reading.value)) if claimed.numbers[0] else _ZERO_IN_WORDS
-        return words is not None and words.search(PlainText.of(self.text).text) is not None
+        return words is not None and words.search(self.text) is not None
 
 
 def unsupported_quantities(claim: str, sources: Sequence[str]) -> tuple[Quantity, ...]:
@@ -117,31 +102,19 @@ def unsupported_by(claimed: Iterable[Quantity], sources: Sequence[QuantifiedText
 
 
 def quantities(text: str) -> tuple[Quantity, ...]:
-    """Return the quantities of a text, from left to right."""
-    plain = PlainText.of(text)
-    read = _quantities(plain.text)
-    return tuple(_as_written(quantity, plain) for quantity in read) if plain.spans else tuple(read)
-
-
-def _as_written(quantity: Quantity, plain: PlainText) -> Quantity:
-    start, end = plain.written(quantity.start, quantity.end)
-    return replace(quantity, start=start, end=end)
-
-
-def _quantities(plain: str) -> Iterable[Quantity]:
-    """Return the quantities of a plain text, from left to right."""
-    taken = Taken(plain)
-    for pattern in (_ORDINAL, _MARKER):
-        for match in pattern.finditer(plain):
-            taken.take(*match.span())
-    result = [quantity for quantity in composite_quantities(plain) if taken.is_free(quantity.start, quantity.end)]
-    for quantity in result:
-        taken.take(quantity.start, quantity.end)
+    """Return the quantities of a text, from left to right; their offsets are those of its plain text."""
+    plain = plain_text(text)
+    taken = bytearray(len(plain))
+    for match in (*_ORDINAL.finditer(plain), *_MARKER.finditer(plain)):
+        taken[match.start() : match.end()] = b"\1" * len(match.group())
+    result = [one for one in composite_quantities(plain) if not any(taken[one.start : one.end])]
+    for one in result:
+        taken[one.start : one.end] = b"\1" * (one.end - one.start)
     for number in numbers_in(plain):
-        if taken.is_free(number.start, number.end):
+        if not any(taken[number.start : number.end]):
             result.extend(_with_unit(plain, number))
     result.sort(key=lambda quantity: quantity.start)
-    return _with_table_units(plain, _with_shared_units(plain, _with_compounds(plain, result)))
+    return tuple(_with_table_units(plain, _with_shared_units(plain, _with_compounds(plain, result))))
 
 
 def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
@@ -155,7 +128,8 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
         unit, end = trailing
     elif leading is not None:
         unit, start = leading
-    if unit is not None and unit.names == (DAYS, DATE) and _are_business_days(text, start, end):
+    is_business = _BY_BUSINESS_DAYS.search(text, max(0, start - 24), start) or _OF_BUSINESS_DAYS.match(text, end)
+    if unit is not None and unit.names == (DAYS, DATE) and is_business:  # 영업일 기준 3일, 3일(영업일 기준)
         unit = Unit((BUSINESS_DAYS,))
     if _is_no_quantity(text, number, unit):
         return
@@ -165,12 +139,6 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
     code, noun = ("", "") if unit else unread_unit(text, start, end)
     is_age = unit is None and may_be_age(text, start, end)
     yield Quantity(text[start:end], start, end, _readings(value, unit), (value,), code, noun, is_age)
-
-
-def _are_business_days(text: str, start: int, end: int) -> bool:
-    """Whether days at [start, end) are said to be business days: 영업일 기준 3일, 3일(영업일 기준)."""
-    before = _BY_BUSINESS_DAYS.search(text, max(0, start - 24), start)
-    return before is not None or _OF_BUSINESS_DAYS.match(text, end) is not None
 
 
 def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
@@ -185,18 +153,17 @@ def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
 
 
 def _readings(value: Decimal, unit: Unit | None) -> tuple[Reading, ...]:
+    """Return the readings of a number in each meaning of its unit: 25일 is a period or a day of the month."""
     if unit is None:
         return ()
     first, *others = unit.names
-    return (Reading(first, value * unit.factor), *(other for name in others for other in _other_reading(value, name)))
-
-
-def _other_reading(value: Decimal, name: str) -> Iterator[Reading]:
-    """Yield the reading of a number in another meaning of its unit: 25일 is a period or a day of the month."""
-    if name != DATE:
-        yield Reading(name, value)
-    elif value == int(value) and 1 <= value <= 31:
-        yield Reading(DATE, PartialDate(day=int(value)))
+    readings = [Reading(first, value * unit.factor)]
+    for name in others:
+        if name != DATE:
+            readings.append(Reading(name, value))
+        elif value == int(value) and 1 <= value <= 31:
+            readings.append(Reading(DATE, PartialDate(day=int(value))))
+    return tuple(readings)
 
 
 def _with_compounds(text: str, separate: Iterable[Quantity]) -> list[Quantity]:
@@ -268,7 +235,7 @@ def _borrowed(bare: Quantity, neighbour: Quantity) -> tuple[Reading, ...]:
     readings += [
         replace(reading, value=value) for reading in neighbour.readings[1:] if isinstance(reading.value, Decimal)
     ]
-    scale = _scale(neighbour)
+    scale = next((number.scale for number in numbers_in(neighbour.text)), Decimal(1))
     if scale > 1 and value < scale:
         readings.append(Reading(model.unit, value * factor * scale))  # 1~3천만원
     return tuple(readings)
@@ -283,57 +250,35 @@ def _borrowed_date(value: Decimal, model: PartialDate) -> tuple[Reading, ...]:
     return (Reading(DATE, PartialDate(month=number)),) if number <= 12 else ()
 
 
-def _scale(quantity: Quantity) -> Decimal:
-    return next((number.scale for number in numbers_in(quantity.text)), Decimal(1))
-
-
 def _with_table_units(text: str, separate: list[Quantity]) -> list[Quantity]:
-    """Give the bare numbers of a table the unit that a heading or a caption before them names."""
+    """Give the bare numbers of a table the unit that its column, its row or the last caption before them names."""
     if "|" not in text and "단위" not in text and "nit" not in text:
         return separate
-    units = _TableUnits(text)
+    captions = [(match.start(), heading_unit(match.group())) for match in _CAPTION.finditer(text)]
+    rows = list(_rows(text))
+
+    def unit_at(at: int) -> Unit | None:
+        captioned = next((unit for start, unit in reversed(captions) if unit and start < at), None)
+        for start, row, heading in rows:
+            if start <= at < start + len(row):
+                column = row.count("|", 0, at - start)
+                of_column = heading_unit(heading[column]) if column < len(heading) else None
+                return of_column or heading_unit(row.split("|")[1]) or captioned
+        return captioned
+
     return [
-        quantity
-        if quantity.readings
-        else replace(quantity, readings=_readings(quantity.numbers[0], units.at(quantity)))
+        replace(quantity, readings=quantity.readings or _readings(quantity.numbers[0], unit_at(quantity.start)))
         for quantity in separate
     ]
 
 
-class _TableUnits:
-    """The units that the columns, rows and captions of a text's tables name."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._captions = [
-            (match.start(), unit)
-            for match in re.finditer(r"(?:단위|[Uu]nits?)\s{0,3}[:：][^\n)]*", text)
-            if (unit := heading_unit(match.group()))
-        ]
-        self._rows: list[tuple[int, int, list[str]]] = []
-        heading: list[str] = []
-        at = 0
-        for line in text.splitlines(keepends=True):
-            is_row = line.lstrip().startswith("|")
-            heading = (heading or line.split("|")) if is_row else []
-            if is_row and heading != line.split("|"):
-                self._rows.append((at, at + len(line), heading))
-            at += len(line)
-
-    def at(self, quantity: Quantity) -> Unit | None:
-        """Return the unit of the bare number: of its column, of its row, or of the last caption before it."""
-        row = bisect_right(self._rows, quantity.start, key=_start) - 1
-        if row >= 0 and quantity.start < self._rows[row][1]:
-            start, end, heading = self._rows[row]
-            column = self._text.count("|", start, quantity.start)
-            label = self._text[start:end].split("|")[1]
-            column_unit = heading_unit(heading[column]) if column < len(heading) else None
-            return column_unit or heading_unit(label) or self._captioned(quantity)
-        return self._captioned(quantity)
-
-    def _captioned(self, quantity: Quantity) -> Unit | None:
-        before = bisect_left(self._captions, quantity.start, key=_start)
-        return self._captions[before - 1][1] if before else None
-
-
-_start: Final[Callable[[tuple[Any, ...]], int]] = itemgetter(0)
+def _rows(text: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield the start of each row of a table below its heading, the row, and the heading's cells."""
+    heading: list[str] = []
+    at = 0
+    for line in text.splitlines(keepends=True):
+        cells = line.split("|") if line.lstrip().startswith("|") else []
+        heading = (heading or cells) if cells else []
+        if heading != cells:
+            yield at, line, heading
+        at += len(line)

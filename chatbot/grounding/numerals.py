@@ -1,7 +1,4 @@
-"""Numbers in Korean and English text, with their values: 1천만, 5억 3천만, 10 million, two hundred. No I/O.
-
-Only the number itself is read; `numbers` finds the unit. Offsets are those of the given text.
-"""
+"""Numbers in Korean and English text, without their units: 1천만, 5억 3천만, 10 million, two hundred. No I/O."""
 
 import re
 from collections.abc import Iterator
@@ -108,10 +105,9 @@ _LEADING_DIGITS = re.compile(_DIGITS)
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number at [start, end) of a text.
+    """A number at [start, end) of a text; `scale` is the factor of a single mantissa (10^8 in 3억), otherwise 1.
 
-    `scale` is the factor of a single mantissa (10^8 in 3억), otherwise 1. `in_words`: it has no digits.
-    `counts_days`: it is a word for a number of days, like 하루.
+    `in_words`: it has no digits. `counts_days`: it is a word for a number of days, like 하루.
     """
 
     start: int

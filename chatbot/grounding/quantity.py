@@ -76,11 +76,10 @@ Statement = Decimal | tuple[str, Decimal | PartialDate | str] | tuple[Decimal, .
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with its unit, at [start, end) of a text.
+    """A number with its unit, at [start, end) of a text; `numbers` are the numbers as written.
 
-    `readings` is empty for a bare number; `numbers` are the numbers as written. A bare one may
-    have a unit that is not read: `code` is a currency's (CHF 2,000), `noun` a word behind it (5 decades)
-    or `MONTHS` where it counts what is paid each month; else empty.
+    `readings` is empty for a bare number, which may have a unit that is not read: `code` is a currency's (CHF 2,000),
+    `noun` a word behind it (5 decades) or `MONTHS` where it counts what is paid each month.
     `may_be_age`: it stands where English says an age without a unit (aged 19, over 65).
     """
 
@@ -97,15 +96,6 @@ class Quantity:
     def kinds(self) -> frozenset[str]:
         """Its possible units; an empty one of a bare number."""
         return frozenset(reading.unit for reading in self.readings) or frozenset({""})
-
-    @property
-    def may_be_in_words(self) -> bool:
-        """Whether it is zero or one of something."""
-        return bool(self.readings) and len(self.numbers) == 1 and self.numbers[0] <= 1
-
-    def is_same_kind(self, other: "Quantity") -> bool:
-        """Whether both have a unit in common, or both have none."""
-        return not self.kinds.isdisjoint(other.kinds)
 
     def supported(self) -> Iterator[Statement]:
         """Yield what a source with this quantity states."""

@@ -1,28 +1,23 @@
 """Where sentences end, in Korean and English, in a stream (`feed`, `close`) and in a passage. No I/O.
 
-The pieces concatenate to the input: what separates two sentences leads the second, so that leaving a sentence out
-leaves no gap. A boundary is decided only when the text so far decides it, so that the size of the feeds never changes
-the pieces. Where a full stop is ambiguous (an ordinal, a date) the sentence goes on: two sentences judged as one are
-judged more strictly, half a number is not.
+The pieces concatenate to the input, and the size of the feeds never changes them. Where a full stop is ambiguous (an
+ordinal, a date) the sentence goes on: two sentences judged as one are judged more strictly, half a number is not.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 # Instead of the offset of a boundary:
 _UNDECIDED: Final = -1
 _NO_BOUNDARY: Final = 0
 
-_CANDIDATE = re.compile(r"[.!?…。！？\n]")
-_RUN = re.compile(r"[.!?…。！？]+")
+_MARK = re.compile(r"[.!?…。！？]+|\n")
 _CLOSERS = re.compile(r"[\"'”’)\]}」』》〉】*_`]*")
 _OPENERS = "\"'“‘([{「『《〈【*-•"
 # Syllables that end Korean sentences: only after these a full stop ends one without a space.
 _ENDINGS = frozenset("다요까죠음함됨임오네라")
 _OUTLINE = re.compile(r"\s{0,8}[가나다라마바사아자차카타파하]")
-_DATE = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?")
-_DATE_END = re.compile(_DATE.pattern + r"\Z")
+_DATE_END = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?\Z")
 _SHORT = re.compile(r"(?<![\d.,:%-])\d{1,2}\Z")
 _WHOLE = re.compile(r"(?<![\d.,-])\d{3,4}\Z")
 _WORD = re.compile(r"[A-Za-z][A-Za-z.]{0,40}\Z")
@@ -46,14 +41,14 @@ class SentenceSplitter:
     def feed(self, text: str, *, final: bool = False) -> list[str]:
         self.pending += text
         pieces: list[str] = []
-        while (mark := _CANDIDATE.search(self.pending, self._scan_from)) is not None:
+        while (mark := _MARK.search(self.pending, self._scan_from)) is not None:
             at = mark.start()
-            end = _boundary(self.pending, at, final=final)
+            end = _boundary(self.pending, mark, final=final)
             if end == _UNDECIDED:
                 self._scan_from, self.settled = at, at + 1
                 return pieces
             if end == _NO_BOUNDARY:
-                self._scan_from = _past(self.pending, at)
+                self._scan_from = mark.end()
                 continue
             pieces.append(self.pending[:end])
             self.pending, self._scan_from = self.pending[end:], 0
@@ -73,24 +68,14 @@ def split_sentences(text: str) -> list[str]:
     return [*splitter.feed(text), *splitter.close()]
 
 
-@dataclass(frozen=True, slots=True)
-class PassageSentence:
-    """A sentence of a passage: `text` are the passage's characters from `start` on, without outer white space."""
-
-    text: str
-    start: int
-
-
-def passage_sentences(text: str) -> list[PassageSentence]:
+def passage_sentences(text: str) -> list[str]:
     """Return the sentences of a passage; a line that a PDF wrapped in mid-sentence continues in the next."""
-    sentences: list[PassageSentence] = []
+    sentences: list[str] = []
     at = 0
     for piece in split_sentences(_unwrap(text)):
-        original = text[at : at + len(piece)]
-        if stripped := original.strip():
-            sentences.append(PassageSentence(stripped, at + original.index(stripped)))
+        sentences.append(text[at : at + len(piece)].strip())
         at += len(piece)
-    return sentences
+    return [sentence for sentence in sentences if sentence]
 
 
 _WRAP = re.compile(r"(?<=[^\s|:.!?…。])[ \t]*(\n)(?=[^\s|#>*\-•·○●◦▪∙※→▶►▷☞■□◆◇◈★☆✓✔①-⑳\d<\[])")
@@ -107,34 +92,41 @@ def _unwrap(text: str) -> str:
     return "".join(characters)
 
 
-def _past(text: str, at: int) -> int:
-    run = _RUN.match(text, at)
-    return run.end() if run else at + 1
-
-
-def _boundary(text: str, at: int, *, final: bool) -> int:
-    """Return the offset at which the sentence with the mark at `at` ends, `_NO_BOUNDARY` or `_UNDECIDED`."""
+def _boundary(text: str, mark: re.Match[str], *, final: bool) -> int:
+    """Return the offset at which the sentence with this mark ends, `_NO_BOUNDARY` or `_UNDECIDED`."""
+    at = mark.start()
     if text[at] == "\n":
         return at if text[:at].strip() else _NO_BOUNDARY
-    after_run = _past(text, at)
-    closers = _CLOSERS.match(text, after_run)
-    end = closers.end() if closers else after_run
+    closers = _CLOSERS.match(text, mark.end())
+    end = closers.end() if closers else mark.end()
     if end == len(text):
         return end if final else _UNDECIDED
     if text[end] == "\n":
         return end
-    if text[at:after_run] == ".":
+    if mark.group() == ".":
         return _after_stop(text, at, end, final=final)
     return _by_what_follows(text, at, end)
 
 
 def _after_stop(text: str, at: int, end: int, *, final: bool) -> int:
     before = text[at - 1] if at else " "
-    if before.isdigit():
-        return _after_number(text, at, end, final=final)
-    if before.isascii() and before.isalpha():
-        return _after_latin(text, at, end, final=final)
-    return _NO_BOUNDARY if _OUTLINE.fullmatch(text[:at]) else _by_what_follows(text, at, end)
+    is_number, is_word = before.isdigit(), before.isascii() and before.isalpha()
+    if not is_number and not is_word:
+        return _NO_BOUNDARY if _OUTLINE.fullmatch(text[:at]) else _by_what_follows(text, at, end)
+    if not text[end].isspace():
+        return _NO_BOUNDARY
+    if is_word:
+        match = _WORD.search(text, max(0, at - 12), at)
+        word = match.group().lower() if match else ""
+        if word in _NEVER_LAST or (len(word) == 1 and word != "i"):
+            return _NO_BOUNDARY
+        if word not in _MAY_BE_LAST:
+            return end
+    following = next((char for char in text[end:] if char == "\n" or not char.isspace()), "\n" if final else "")
+    if not following:
+        return _UNDECIDED
+    goes_on = _number_goes_on(text, at, following) if is_number else following.islower() or following.isdigit()
+    return _NO_BOUNDARY if goes_on and following != "\n" else end
 
 
 def _by_what_follows(text: str, at: int, end: int) -> int:
@@ -145,41 +137,10 @@ def _by_what_follows(text: str, at: int, end: int) -> int:
     return end if starts and at and text[at - 1] in _ENDINGS else _NO_BOUNDARY
 
 
-def _next_mark(text: str, end: int) -> str:
-    """Return the next character that is no blank, a line break included; an empty string where the text ends."""
-    for char in text[end:]:
-        if char == "\n" or not char.isspace():
-            return char
-    return ""
-
-
-def _after_number(text: str, at: int, end: int, *, final: bool) -> int:
-    if not text[end].isspace():
-        return _NO_BOUNDARY
-    following = _next_mark(text, end) or ("\n" if final else "")
-    if not following:
-        return _UNDECIDED
-    if following == "\n":
-        return end
+def _number_goes_on(text: str, at: int, following: str) -> bool:
+    """Return whether a number before the stop at `at` is an ordinal or a part of a date."""
     if _DATE_END.search(text, max(0, at - 16), at):
-        return end if following.isascii() and following.isupper() else _NO_BOUNDARY
+        return not (following.isascii() and following.isupper())
     if _SHORT.search(text, max(0, at - 4), at):
-        return _NO_BOUNDARY
-    if following.isdigit() and _WHOLE.search(text, max(0, at - 6), at):
-        return _NO_BOUNDARY
-    return end
-
-
-def _after_latin(text: str, at: int, end: int, *, final: bool) -> int:
-    if not text[end].isspace():
-        return _NO_BOUNDARY
-    match = _WORD.search(text, max(0, at - 12), at)
-    word = match.group().lower() if match else ""
-    if word in _NEVER_LAST or (len(word) == 1 and word != "i"):
-        return _NO_BOUNDARY
-    if word not in _MAY_BE_LAST:
-        return end
-    following = _next_mark(text, end) or ("\n" if final else "")
-    if not following:
-        return _UNDECIDED
-    return end if following == "\n" or not (following.islower() or following.isdigit()) else _NO_BOUNDARY
+        return True
+    return following.isdigit() and _WHOLE.search(text, max(0, at - 6), at) is not None

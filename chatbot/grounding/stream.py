@@ -1,10 +1,9 @@
-"""Checks an answer that a model writes, while it streams; a sentence that fails is replaced by its unit.
+"""Checks an answer that a model writes, while it streams; a sentence that fails is replaced by its unit. No I/O.
 
 Text flows by whole words, the last one of a sentence once that is checked. Numbers, names and links are held back until
 they are complete, and shown only where a unit states them. At its end a sentence must agree with one unit of the
 passages (`CheckedUnit.supports`); otherwise it breaks off and the unit is quoted. So is a sentence that begins with yes
-or no: what passages say tells no yes to a question. The same text gives the same answer and citations whatever the size
-of the feeds. No I/O: text in, events out.
+or no: what passages say tells no yes to a question. The size of the feeds changes neither text nor citations.
 """
 
 import re
@@ -17,9 +16,9 @@ from chatbot.grounding.links import first_unknown_link
 from chatbot.grounding.markers import MarkerFilter
 from chatbot.grounding.negation import may_begin_yes_or_no, says_yes_or_no
 from chatbot.grounding.sentences import SentenceSplitter
-from chatbot.grounding.support import CheckedUnit, checked_units, names_of_others
+from chatbot.grounding.support import CheckedUnit, checked_units
 from chatbot.notices import notice
-from chatbot.quotes import features
+from chatbot.quotes import citation, features
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage
 
@@ -59,41 +58,27 @@ class GroundingStream:
     ) -> None:
         self._sources = tuple(sources)
         self._units = checked_units(sources, question=question, contact=bank.telephone if bank else "")
+        self._names = frozenset[str]().union(*(unit.others for unit in self._units))
         self._texts = tuple(f"{passage.heading}\n{passage.text}" for passage in sources)
         self._language = language
         self._markers, self._sentences = MarkerFilter(), SentenceSplitter()
-        self._shown: list[str] = []
-        self._length = 0  # of the shown text
         self._flowed = 0  # how many characters of the present sentence are shown
         self._ends: list[int] = []  # of the feeds that are not shown whole, counted from where the sentence begins
         self._checked = 0  # how many characters of the present sentence hold no unchecked number
         self._cut: int | None = None  # where the present sentence breaks off
         self._stating: list[CheckedUnit] = []  # the units that state all numbers of the present sentence so far
         self._quoted: list[CheckedUnit] = []
-        self._cited: list[int] = []
-        self._claims = 0
+        self.text = ""
+        """The answer as shown so far: the concatenation of all `token` texts."""
+        self.cited: tuple[int, ...] = ()
+        """The numbers of the sources cited so far, in order of first use."""
         self.withheld = 0
         """How many sentences were replaced by a unit, or broken off."""
 
     @property
-    def text(self) -> str:
-        """The answer as shown so far: the concatenation of all `token` texts."""
-        return "".join(self._shown)
-
-    @property
     def grounded(self) -> bool:
         """Whether every sentence that was shown agrees with a cited unit."""
-        return self._claims > 0 and self.withheld == 0
-
-    @property
-    def cited(self) -> tuple[int, ...]:
-        """The numbers of the sources cited so far, in order of first use."""
-        return tuple(self._cited)
-
-    @property
-    def withheld_whole(self) -> bool:
-        """Whether there was an answer and nothing of it is shown."""
-        return self.withheld > 0 and not self.text.strip()
+        return bool(self.cited) and self.withheld == 0
 
     def feed(self, text: str) -> list[Event]:
         """Return the events that are certain now."""
@@ -113,14 +98,13 @@ class GroundingStream:
     def _finish(self, piece: str) -> list[Event]:
         """Show the rest of a sentence with its citation, or break it off and quote its unit."""
         safe = self._safe_length(piece, complete=True)
-        start = self._length - self._flowed + len(piece) - len(piece.lstrip())
+        start = len(self.text) - self._flowed + len(piece) - len(piece.lstrip())
         supporting = [unit for unit in self._units if safe == len(piece) and unit.supports(piece)]
         if not any(map(str.isalnum, piece)):
             events = self._flow(piece, len(piece))
         elif supporting:
-            self._claims += 1
             events = self._flow(piece, safe)
-            events.append(self._cite(_nearest(supporting, piece), start, self._length))
+            events.append(self._cite(_nearest(supporting, piece), start, len(self.text)))
         else:
             events = self._flow(piece, min(safe, _length_before_end(piece)))
             stating = self._stating if self._flowed else []
@@ -138,24 +122,16 @@ class GroundingStream:
         if unit is None or unit in self._quoted:
             return events
         self._quoted.append(unit)
-        events += self._show("\n\n" if self._length else "")
-        start = self._length
+        events += self._show("\n\n" if self.text else "")
+        start = len(self.text)
         events += self._show(unit.text)
-        return [*events, self._cite(unit, start, self._length), *self._show("\n\n")]
+        return [*events, self._cite(unit, start, len(self.text)), *self._show("\n\n")]
 
     def _cite(self, unit: CheckedUnit, start: int, end: int) -> Citation:
         passage = self._sources[unit.n - 1]
-        if unit.n not in self._cited:
-            self._cited.append(unit.n)
-        return Citation(
-            n=unit.n,
-            start=start,
-            end=end,
-            document_id=passage.document_id,
-            version=passage.version,
-            page=passage.page,
-            quote=unit.text,
-        )
+        if unit.n not in self.cited:
+            self.cited += (unit.n,)
+        return citation(unit.n, passage, unit.text, start, end)
 
     def _flow(self, sentence: str, length: int) -> list[Event]:
         """Show the sentence up to a length, as far as it is not shown yet, in the pieces that the model generated."""
@@ -167,8 +143,7 @@ class GroundingStream:
     def _show(self, text: str) -> list[Event]:
         if not text:
             return []
-        self._shown.append(text)
-        self._length += len(text)
+        self.text += text
         return [Token(text=text)]
 
     def _safe_length(self, sentence: str, *, complete: bool) -> int:
@@ -178,7 +153,8 @@ class GroundingStream:
         elif not complete and may_begin_yes_or_no(sentence):
             return 0
         while self._cut is None:
-            begin = self._held_from(sentence)
+            words = _WORD.finditer(sentence, self._checked)
+            begin = next((word.start() for word in words if self._is_held(word.group())), None)
             if begin is None:
                 return len(sentence) if complete else _length_before_end(sentence)
             end = self._complete_at(sentence, begin) or (len(sentence) if complete else None)
@@ -189,12 +165,9 @@ class GroundingStream:
             self._checked = end
         return self._cut
 
-    def _held_from(self, sentence: str) -> int | None:
-        """Return where the next word begins that has to be checked first."""
-        others = names_of_others(self._units)
-        words = (word for word in _WORD.finditer(sentence, self._checked))
-        held = (word for word in words if _HELD.search(word.group()) or features(word.group()) & others)
-        return next((word.start() for word in held), None)
+    def _is_held(self, word: str) -> bool:
+        """Return whether a word has to be checked before it is shown."""
+        return bool(_HELD.search(word) or features(word) & self._names)
 
     def _complete_at(self, sentence: str, begin: int) -> int | None:
         """Return where what begins at `begin` cannot grow any more; None before that."""

@@ -5,11 +5,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Final
 
-from chatbot.grounding.negation import Polarity
+from chatbot.grounding.negation import same_polarity
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
+from chatbot.grounding.plain_text import plain_text
 from chatbot.grounding.quantity import CURRENCIES, PERCENT, Quantity
 from chatbot.grounding.sentences import passage_sentences
 from chatbot.quotes import features, pieces_of
@@ -27,7 +27,7 @@ MOST_NUMBERS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class CheckedUnit:
-    """A unit of source `n`, read for comparison; `others` are words that name only other sources."""
+    """A unit of source `n`: `others` are words that name only other sources, `contact` may be named beside any unit."""
 
     n: int
     text: str
@@ -35,6 +35,10 @@ class CheckedUnit:
     others: frozenset[str]
     quantified: QuantifiedText
     contact: QuantifiedText
+    rows: tuple[str, ...]
+    sentences: tuple[str, ...]
+    prose: tuple[str, ...]
+    outside_rows: QuantifiedText
     weights: dict[str, float] = field(compare=False)
 
     def share(self, sentence: str) -> float:
@@ -48,25 +52,20 @@ class CheckedUnit:
         if self.share(sentence) < _SUPPORTED or not self.states(sentence):
             return False
         wanted = features(sentence)
-        nearest = max(_sentences(self.text), key=lambda other: len(features(other) & wanted), default="")
-        return Polarity.of(sentence) == Polarity.of(nearest)
+        nearest = max(self.sentences, key=lambda other: len(features(other) & wanted), default="")
+        return same_polarity(sentence, nearest)
 
     def states(self, sentence: str) -> bool:
         """Return whether the unit states every number of a sentence, in the row that it names, and its product."""
-        claimed = list(quantities(sentence))
+        claimed = unsupported_by(quantities(sentence), [self.contact])
         if len(claimed) > MOST_NUMBERS or features(sentence) & self.others:
             return False
-        claimed = [quantity for quantity in claimed if unsupported_by([quantity], [self.contact])]
-        if unsupported_by(claimed, [self.quantified]):
+        if unsupported_by(claimed, [self.quantified]) or not all(self.names(one, sentence) for one in claimed):
             return False
-        if not all(self.names(quantity, sentence) for quantity in claimed):
-            return False
-        rows = _rows(self.text)
-        if not rows or not claimed:
+        if not self.rows or not claimed:
             return True
-        named = _named(rows, sentence)
-        stated = [QuantifiedText.read("\n".join([rows[0], *named])), QuantifiedText.read(_outside(self.text))]
-        return not unsupported_by(claimed, stated)
+        named = QuantifiedText.read("\n".join([self.rows[0], *_named(self.rows, sentence)]))
+        return not unsupported_by(claimed, [named, self.outside_rows])
 
     def names(self, claimed: Quantity, sentence: str) -> bool:
         """Return whether a sentence names an amount of the unit's prose as the unit does: "a cable charge of 8,000".
@@ -76,11 +75,11 @@ class CheckedUnit:
         if claimed.kinds.isdisjoint(_AMOUNTS):
             return True
         wanted, places = features(sentence), 0
-        for stated in _sentences(_outside(self.text)):
+        for stated in self.prose:
             for quantity in quantities(stated):
                 if quantity.supports(claimed):
                     places += 1
-                    words = features(" ".join(_WORD.findall(stated[: quantity.start])[-_NAME_WORDS:]))
+                    words = features(" ".join(_WORD.findall(plain_text(stated)[: quantity.start])[-_NAME_WORDS:]))
                     weight = {word: self.weights.get(word, 1.0) for word in words}
                     if 2 * math.fsum(weight[word] for word in words & wanted) > math.fsum(weight.values()) or not words:
                         return True
@@ -99,6 +98,9 @@ def checked_units(sources: Sequence[Passage], *, question: str, contact: str) ->
     for n, text in read:
         passage = sources[n - 1]
         others = frozenset[str]().union(*(name for m, name in enumerate(names, 1) if m != n))
+        lines = text.splitlines()
+        rows = tuple(line for line in lines if line.lstrip().startswith("|"))
+        prose = "\n".join(line for line in lines if line not in rows)
         heading = f"{passage.heading}\n{passage.effective_from.isoformat() if passage.effective_from else ''}"
         units.append(
             CheckedUnit(
@@ -108,28 +110,14 @@ def checked_units(sources: Sequence[Passage], *, question: str, contact: str) ->
                 others=others - everything[n - 1] - asked,
                 quantified=QuantifiedText.read(f"{heading}\n{text}"),
                 contact=telephone,
+                rows=rows,
+                sentences=tuple(passage_sentences(text)),
+                prose=tuple(passage_sentences(prose)),
+                outside_rows=QuantifiedText.read(prose),
                 weights=weights,
             )
         )
     return tuple(units)
-
-
-def names_of_others(units: Sequence[CheckedUnit]) -> frozenset[str]:
-    """Return the words that name a source which is not that of every unit."""
-    return frozenset[str]().union(*(unit.others for unit in units))
-
-
-@cache
-def _sentences(text: str) -> tuple[str, ...]:
-    return tuple(sentence.text for sentence in passage_sentences(text))
-
-
-def _rows(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.lstrip().startswith("|")]
-
-
-def _outside(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("|"))
 
 
 def _named(rows: Sequence[str], sentence: str) -> list[str]:

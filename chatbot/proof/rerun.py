@@ -58,8 +58,7 @@ async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
     except msgspec.MsgspecError:
         return [*findings, ReplayFinding("model", ReplayStanding.UNKNOWN, "the row is older than sampling parameters")]
     text, checks = await rerun_answer(rerun, sampling)
-    findings += answer_findings(rerun, text, quoted_texts(rerun) if checks.withheld_whole else [checks.text])
-    return [*findings, await rerun_choice(rerun)] if closed.repair else findings
+    return [*findings, *answer_findings(rerun, text, [checks.text])]
 
 
 async def rerun_probes(rerun: Rerun) -> ReplayFinding:

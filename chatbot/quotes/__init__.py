@@ -1,6 +1,6 @@
 """The bank's own words: the units of passages, ranked against a question, and the answer that quotes them. No I/O."""
 
-from chatbot.quotes.answer import NOT_CERTAIN, introduced
+from chatbot.quotes.answer import NOT_CERTAIN, citation, introduced
 from chatbot.quotes.ranking import Candidate, asks_two_things, is_close, posterior, rank
 from chatbot.quotes.stems import content_words, features
 from chatbot.quotes.units import nearest_unit, pieces_of
@@ -9,6 +9,7 @@ __all__ = [
     "NOT_CERTAIN",
     "Candidate",
     "asks_two_things",
+    "citation",
     "content_words",
     "features",
     "introduced",

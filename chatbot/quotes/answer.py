@@ -39,17 +39,18 @@ def introduced(
         piece = f"\n\n{candidate.text}"
         events.append(Token(text=piece if events else text + piece))
         text += piece
-        events.append(_citation(candidate, sources[candidate.n - 1], start))
+        events.append(citation(candidate.n, sources[candidate.n - 1], candidate.text, start, len(text)))
     return QuotedAnswer(tuple(events), text)
 
 
-def _citation(candidate: Candidate, passage: Passage, start: int) -> Citation:
+def citation(n: int, passage: Passage, quote: str, start: int, end: int) -> Citation:
+    """Return the citation of an answer's stretch [start, end), which a quote of source `n` states."""
     return Citation(
-        n=candidate.n,
+        n=n,
         start=start,
-        end=start + len(candidate.text),
+        end=end,
         document_id=passage.document_id,
         version=passage.version,
         page=passage.page,
-        quote=candidate.text,
+        quote=quote,
     )

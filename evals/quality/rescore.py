@@ -12,7 +12,7 @@ from chatbot import answerability
 from chatbot.answerability import AnswerabilityWeights, Evidence
 from chatbot.calibration import read_calibration
 from chatbot.events import Citation, Event, Notice
-from chatbot.grounding import GroundingStream, quantities, unsupported_quantities
+from chatbot.grounding import GroundingStream, plain_text, quantities, unsupported_quantities
 from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.quotes import introduced, is_close, rank
 from chatbot.turns import chosen_units
@@ -102,7 +102,7 @@ class RecordedAnswerCheck:
 
     def altered_numbers_shown(self) -> Iterator[bool]:
         """Yield for each altered number whether the checks show it."""
-        text = self._recorded.said or ""
+        text = plain_text(self._recorded.said or "")
         for start, end, wrong in list(self._altered_numbers(text))[:MOST_ALTERED]:
             checks, _ = self._checked(text[:start] + wrong + text[end:])
             yield re.search(rf"(?<![\d.,]){re.escape(wrong)}(?!\d|[.,]\d)", checks.text) is not None
@@ -150,7 +150,7 @@ class RecordedAnswerCheck:
         return checked_answer(self._question, self._passages, text, bank=self._bank)
 
     def _altered_numbers(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """Yield the offsets of a quantity's digits, and other digits of the same form that no source states."""
+        """Yield the offsets of a quantity's digits in a plain text, and digits of their form that no source states."""
         sources = list(self._sources())
         stated = {_plain(digits) for source in sources for digits in _DIGITS.findall(source)}
         for quantity in quantities(text):

@@ -14,10 +14,11 @@ from typing import Final
 
 from chatbot.grounding import (
     YES,
-    Polarity,
     Quantity,
+    has_negation,
     passage_sentences,
     quantities,
+    same_polarity,
     unsupported_quantities,
 )
 from chatbot.quotes import features
@@ -130,7 +131,7 @@ def _turns(said: _Statement, known: _Statement, question: str) -> bool:
     """Whether a statement has another number, another polarity, or a turning word with or in place of something."""
     if unsupported_quantities(said.text, [known.text, question]):
         return True
-    if Polarity.of(said.text) != Polarity.of(known.text) and not (_denies(said.text) and _denies(question)):
+    if not same_polarity(said.text, known.text) and not (has_negation(said.text) and has_negation(question)):
         return True
     turning, known_turning = turning_words(said.text), turning_words(known.text)
     is_changed = bool(known_turning - turning) or bool(said.content - known.content - features(question))
@@ -160,7 +161,7 @@ def _is_other_amount(said: str, question: str, known: str) -> bool:
 
 def _is_same_kind(one: Quantity, other: Quantity) -> bool:
     units, others = ({reading.unit for reading in quantity.readings} for quantity in (one, other))
-    return one.is_same_kind(other) or any(units & kind and others & kind for kind in _KINDS)
+    return not one.kinds.isdisjoint(other.kinds) or any(units & kind and others & kind for kind in _KINDS)
 
 
 def _is_free(text: str) -> bool:
@@ -169,17 +170,13 @@ def _is_free(text: str) -> bool:
 
 def _is_yes_to_no(said: str, known: str) -> bool:
     """Whether a sentence says yes where the known answer denies or restricts."""
-    if not _SAYS_YES.match(said) or _SAYS_YES.match(known) or _denies(said):
+    if not _SAYS_YES.match(said) or _SAYS_YES.match(known) or has_negation(said):
         return False
-    return _denies(known) or _RESTRICTS.search(known) is not None
-
-
-def _denies(text: str) -> bool:
-    return Polarity.of(text).has_negation
+    return has_negation(known) or _RESTRICTS.search(known) is not None
 
 
 def _statements(text: str) -> list[_Statement]:
-    return [_Statement(sentence.text, features(sentence.text)) for sentence in passage_sentences(text)]
+    return [_Statement(sentence, features(sentence)) for sentence in passage_sentences(text)]
 
 
 def turning_words(text: str) -> Counter[str]:

@@ -86,31 +86,16 @@ INVENTED = "가입 고객 전원에게 해외여행 상품권을 증정합니다
 ENGLISH = "The replacement fee is KRW 2,000."
 SENTENCES = st.sampled_from(
     [
-        GOOD,
-        WRONG_RATE,
-        INVENTED,
-        ENGLISH,
-        "네.",
-        "네, 가능합니다.",
-        "안녕하세요.",
-        "최소 가입금액은 1백만원입니다 [1].",
+        GOOD, WRONG_RATE, INVENTED, ENGLISH,
+        "네.", "네, 가능합니다.", "안녕하세요.", "최소 가입금액은 1백만원입니다 [1].",
         "타행 이체 수수료는 건당 500원입니다[2].",
-        "- 모바일 이체 수수료 면제 (문서 2)\n",
-        "\n\n",
-        "1. 만 19세 이상 가입\n",
-        "| 12개월 | 3.0 |\n",
+        "- 모바일 이체 수수료 면제 (문서 2)\n", "\n\n", "1. 만 19세 이상 가입\n", "| 12개월 | 3.0 |\n",
         "2026. 1. 1. 부터 3~5영업일 걸립니다.",
-        "영업점은 오후 9시에 닫고 매월 3일에 쉽니다.",
-        "It takes five to seven days",
-        "두 번 하루 5천만 원까지",
-        "연 2.",
-        "5%",
-        "문의: 1599-0000.",
-        "https://example.com 에서 확인하세요.",
-        "[",
-        "…",
+        "영업점은 오후 9시에 닫고 매월 3일에 쉽니다.", "It takes five to seven days", "두 번 하루 5천만 원까지",
+        "연 2.", "5%",
+        "문의: 1599-0000.", "https://example.com 에서 확인하세요.", "[", "…",
     ]
-)
+)  # fmt: skip
 ANSWERS = st.lists(st.tuples(SENTENCES, st.sampled_from([" ", "", "  "])), max_size=8).map(
     lambda parts: "".join(part for pair in parts for part in pair)
 )

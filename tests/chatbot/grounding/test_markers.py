@@ -40,26 +40,7 @@ def test_the_models_own_markers_are_removed(written: str, shown: str) -> None:
     assert "".join(markers.feed(char) for char in written) + markers.close() == shown
 
 
-MARKER_PARTS = [
-    "[",
-    "]",
-    "(",
-    ")",
-    "1",
-    "12",
-    ", ",
-    " ",
-    "문서",
-    "문",
-    "sour",
-    "source",
-    ":",
-    "\n",
-    "a",
-    "【2】",
-    "[1]",
-    "^",
-]
+MARKER_PARTS = [*"[]():a^", "1", "12", ", ", " ", "\n", "문서", "문", "sour", "source", "【2】", "[1]"]
 
 
 @settings(deadline=None)

@@ -1,13 +1,15 @@
 import unicodedata
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_quantities
+from chatbot.grounding.numbers import quantities, unsupported_quantities
+from chatbot.grounding.plain_text import plain_text
 from chatbot.grounding.units import heading_unit
 
 MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October"]
@@ -93,14 +95,31 @@ PERCENT = st.decimals("0.01", "99.99", places=2)
 DAYS = st.dates(date(2000, 1, 1), date(2099, 12, 31))
 
 
+@pytest.mark.parametrize(
+    ("values", "spellings", "other"),
+    [
+        (AMOUNTS, WON, lambda amount: amount + 1),
+        (PERCENT, RATES, lambda rate: rate + Decimal("0.01")),
+        (PERCENT, POINTS, lambda points: points + Decimal("0.01")),
+        (DAYS, DATES, lambda day: day + timedelta(days=1)),
+        (st.integers(1, 480), PERIODS, lambda months: months + 1),
+    ],
+    ids=["amounts", "rates", "points", "dates", "periods"],
+)
 @settings(deadline=None)
-@given(AMOUNTS, st.sampled_from(WON), st.sampled_from(WON), AROUND, AROUND)
-def test_an_amount_is_found_equal_in_any_spelling(
-    amount: int, spelling: Callable[[int], str], other_spelling: Callable[[int], str], claim: str, source: str
+@given(data=st.data(), claim=AROUND, source=AROUND)
+def test_a_value_is_equal_to_itself_alone_in_any_spelling(
+    values: st.SearchStrategy[Any],
+    spellings: list[Callable[[Any], str]],
+    other: Callable[[Any], Any],
+    data: st.DataObject,
+    claim: str,
+    source: str,
 ) -> None:
-    assert not unsupported_quantities(claim.format(spelling(amount)), [source.format(other_spelling(amount))])
-    assert unsupported_quantities(claim.format(spelling(amount)), [source.format(other_spelling(amount + 1))])
-    assert len(quantities(claim.format(spelling(amount)))) == 1
+    value, spelling, other_spelling = data.draw(st.tuples(values, *[st.sampled_from(spellings)] * 2))
+    assert not unsupported_quantities(claim.format(spelling(value)), [source.format(other_spelling(value))])
+    assert unsupported_quantities(claim.format(spelling(value)), [source.format(other_spelling(other(value)))])
+    assert len(quantities(claim.format(spelling(value)))) == 1
 
 
 @settings(deadline=None)
@@ -110,46 +129,73 @@ def test_thousands_of_ten_thousands_are_read(tens: int, other_spelling: Callable
 
 
 @settings(deadline=None)
-@given(PERCENT, st.sampled_from(RATES), st.sampled_from(RATES), AROUND, AROUND)
-def test_a_rate_is_found_equal_in_any_spelling(
-    rate: Decimal, spelling: Callable[[Decimal], str], other_spelling: Callable[[Decimal], str], claim: str, source: str
+@given(PERCENT, st.sampled_from(RATES), st.sampled_from(POINTS))
+def test_percentage_points_are_not_percent(
+    rate: Decimal, percent: Callable[[Decimal], str], points: Callable[[Decimal], str]
 ) -> None:
-    assert not unsupported_quantities(claim.format(spelling(rate)), [source.format(other_spelling(rate))])
-    assert unsupported_quantities(claim.format(spelling(rate)), [source.format(other_spelling(rate + Decimal("0.01")))])
+    assert unsupported_quantities(percent(rate), [points(rate)])
+    assert unsupported_quantities(points(rate), [percent(rate)])
 
 
-@settings(deadline=None)
-@given(PERCENT, st.sampled_from(RATES), st.sampled_from(POINTS), st.sampled_from(POINTS))
-def test_percentage_points_are_no_percent(
-    rate: Decimal,
-    percent: Callable[[Decimal], str],
-    spelling: Callable[[Decimal], str],
-    other_spelling: Callable[[Decimal], str],
-) -> None:
-    assert not unsupported_quantities(spelling(rate), [other_spelling(rate)])
-    assert unsupported_quantities(percent(rate), [spelling(rate)])
-    assert unsupported_quantities(spelling(rate), [percent(rate)])
-
-
-@settings(deadline=None)
-@given(DAYS, st.sampled_from(DATES), st.sampled_from(DATES), AROUND, AROUND)
-def test_a_date_is_found_equal_in_any_spelling(
-    day: date, spelling: Callable[[date], str], other_spelling: Callable[[date], str], claim: str, source: str
-) -> None:
-    assert not unsupported_quantities(claim.format(spelling(day)), [source.format(other_spelling(day))])
-    tomorrow = date.fromordinal(day.toordinal() + 1)
-    assert unsupported_quantities(claim.format(spelling(day)), [source.format(other_spelling(tomorrow))])
-
-
-@settings(deadline=None)
-@given(st.integers(1, 480), st.sampled_from(PERIODS), st.sampled_from(PERIODS), AROUND, AROUND)
-def test_a_period_is_found_equal_in_any_spelling(
-    months: int, spelling: Callable[[int], str], other_spelling: Callable[[int], str], claim: str, source: str
-) -> None:
-    assert not unsupported_quantities(claim.format(spelling(months)), [source.format(other_spelling(months))])
-    assert unsupported_quantities(claim.format(spelling(months)), [source.format(other_spelling(months + 1))])
-
-
+EQUAL = (
+    ("1천만원", "10,000,000원", "1,000만원", "KRW 10 million"),
+    ("5억 3천만 원", "530,000,000원"),
+    ("오백만 원", "5백만원", "500만원"),
+    ("500천원", "50만원", "오십만 원"),
+    ("two hundred and fifty thousand won", "25만원"),
+    ("$5,000", "미화 5천 달러", "USD 5,000", "5,000 dollars"),
+    ("1년 6개월", "18개월"),
+    ("한 달", "1개월"),
+    ("two weeks", "14일"),
+    (
+        "3 business days",
+        "3영업일",
+        "영업일 기준 3일",
+        "3일 이내(영업일 기준)",
+        "3일(영업일 기준)",
+        "영업일 기준으로 최대 3일",
+    ),
+    ("영업일 기준 2~3일", "2 to 3 business days"),
+    ("3~5영업일", "3 to 5 business days", "영업일 기준 3일에서 5일"),
+    ("10 working days", "10 bank working days", "10 working banking days", "10영업일"),
+    ("1시간 30분", "90 minutes"),
+    ("오전 9시", "09:00", "9 a.m.", "9 A.M.", "9:00 am"),
+    ("오후 6시 30분", "18:30"),
+    ("5:30 p.m.", "17시 30분"),
+    ("12:00 p.m.", "정오", "낮 12시"),
+    ("4:00 PM", "16:00", "오후 4시", "4 PM"),
+    ("12:00 AM", "자정", "저녁 12시", "밤 12시"),
+    ("밤 0시 30분", "00:30"),
+    ("밤 1시", "새벽 1시"),
+    ("밤 11시 30분", "23:30"),
+    ("밤 23시 50분", "오후 11시 50분"),
+    ("낮 11시", "오전 11시"),
+    ("낮 1시", "13:00"),
+    ("세 가지", "3가지"),
+    ("three times", "3회", "3 times", "3회의 연체"),
+    ("twenty-five people", "25명"),
+    ("보증인 3명", "보증인 3명의 동의"),
+    ("14일", "2주의 유예 기간"),
+    ("만 19세", "19 years old"),
+    ("100만~500만원", "1,000,000원에서 5,000,000원"),
+    ("6, 12 and 24 months", "6개월, 12개월, 24개월"),
+    ("KRW 10,000 to 50,000", "1만원부터 5만원까지"),
+    ("2.5~3.0%", "2.5% 이상 3% 이하"),
+    ("+82-2-1234-5678", "02-1234-5678"),
+    ("0.3%p 우대", "-0.3%p"),
+    ("HB-100", "상품코드 HB100"),
+    ("2026년 1분기", "Q1 2026", "the first quarter of 2026", "1Q26", "1Q 2026", "2026년 1/4분기", "'26년 1분기"),
+    ("연 2회", "paid twice a year", "twice a year", "연 두 차례"),
+    ("FY2026", "fiscal 2026", "FY 2026", "FY26", "FY'26", "2026년"),
+    ("5 full months", "5 months"),
+    ("3 calendar months", "3개월", "3 full calendar months", "3 months"),
+    ("5할", "50%"),
+    ("5‰", "0.5%"),
+    ("50 €", "50유로"),
+    ("5,000₩", "5,000원"),
+    ("IDR 2,000", "2,000 IDR"),
+)
+"""Spellings of one value: each supports every other."""
 SPELLED = (
     ("1년 반", "18개월", "one and a half years", "a year and a half", "1½ years", "1 year and a half", "십팔 개월"),
     ("반년", "6개월", "half a year", "육 개월"),
@@ -190,164 +236,36 @@ RATE_HEADS = ("Rate (% p.a.)", "Rate (%, p. a.)", "Rate (% per year)", "Rate (% 
 @pytest.mark.parametrize(
     ("claim", "source"),
     [
-        ("1천만원", "10,000,000원"),
-        ("1,000만원", "KRW 10 million"),
-        ("5억 3천만 원", "530,000,000원"),
-        ("오백만 원", "5백만원"),
-        ("이억 오천만 원", "250,000,000 won"),
-        ("500천원", "50만원"),
-        ("two hundred and fifty thousand won", "25만원"),
-        ("$5,000", "미화 5천 달러"),
-        ("USD 5,000", "5,000 dollars"),
-        ("1년", "12 months"),
-        ("18개월", "1년 6개월"),
-        ("한 달", "1개월"),
-        ("two weeks", "14일"),
-        ("하루", "1일"),
-        ("3 business days", "3영업일"),
-        ("1시간 30분", "90 minutes"),
-        ("오전 9시", "09:00"),
-        ("9 a.m.", "오전 9시"),
-        ("오후 6시 30분", "18:30"),
-        ("5:30 p.m.", "17시 30분"),
-        ("12:00 p.m.", "정오"),
-        ("4:00 PM", "16:00"),
-        ("오후 4시", "4 PM"),
-        ("12:00 AM", "자정"),
-        ("9 A.M.", "9:00 am"),
-        ("저녁 12시", "자정"),
-        ("3주의사항을 확인", "제3 주의사항"),
-        ("제3회의실", "3 회의실"),
-        ("낮 12시", "정오"),
-        ("밤 12시", "자정"),
-        ("밤 0시 30분", "00:30"),
-        ("밤 1시", "새벽 1시"),
-        ("밤 11시 30분", "23:30"),
-        ("밤 23시 50분", "오후 11시 50분"),
-        ("낮 11시", "오전 11시"),
-        ("낮 1시", "13:00"),
-        ("9시", "09:00"),
-        ("오전 9시", "영업시간은 9~16시입니다"),
-        ("두 번", "2회"),
-        ("세 가지", "3가지"),
-        ("three times", "3회"),
-        ("twenty-five people", "25명"),
-        ("보증인 3명", "보증인 3명의 동의"),
-        ("14일", "2주의 유예 기간"),
-        ("3 times", "3회의 연체"),
-        ("만 19세", "19 years old"),
-        ("16-digit", "16자리"),
-        ("3장", "three cards"),
-        ("2026년 1월", "2026. 1. 5."),
-        ("2026년", "2026-01-05"),
-        ("in 2026", "2026년 1월 1일"),
-        ("January", "1월 5일"),
-        ("매월 25일", "the 25th of each month"),
-        ("3~5영업일", "3 to 5 business days"),
-        ("100만~500만원", "1,000,000원에서 5,000,000원"),
-        ("6, 12 and 24 months", "6개월, 12개월, 24개월"),
-        ("1~3천만원", "10,000,000원 ~ 30,000,000원"),
-        ("KRW 10,000 to 50,000", "1만원부터 5만원까지"),
-        ("2.5~3.0%", "2.5% 이상 3% 이하"),
-        ("+82-2-1234-5678", "02-1234-5678"),
-        ("1588-0000", "대표번호 15880000"),
-        ("0.3%p 우대", "-0.3%p"),
-        ("HB-100", "상품코드 HB100"),
-        ("제12조", "12조"),
-        ("1일 한도", "하루 한도"),
-        ("1회", "건당 500원"),
-        ("1 transaction", "건당 500원"),
-        ("0원", "수수료 무료"),
-        ("0%", "이자가 없습니다"),
-        ("KRW 0", "no transfer fee"),
+        ("이억 오천만 원", "250,000,000 won"), ("1년", "12 months"), ("하루", "1일"), ("제3회의실", "3 회의실"),
+        ("오전 9시", "영업시간은 9~16시입니다"), ("두 번", "2회"), ("16-digit", "16자리"), ("3장", "three cards"),
+        ("2026년 1월", "2026. 1. 5."), ("January", "1월 5일"), ("매월 25일", "the 25th of each month"),
+        ("1~3천만원", "10,000,000원 ~ 30,000,000원"), ("1588-0000", "대표번호 15880000"), ("제12조", "12조"),
+        ("1일 한도", "하루 한도"), ("1회", "건당 500원"), ("0원", "수수료 무료"), ("KRW 0", "no transfer fee"),
         ("12", "12개월"),
-        ("2.50", "연 2.5%"),
-        ("가능합니다", ""),
+        ("2.50", "연 2.5%"), ("가능합니다", ""),
         *((a, b) for a in A_YEAR for b in A_YEAR),
         *((a, f"| Term | {head} |\n|---|---|\n| A | 4.5 |") for a in A_YEAR for head in RATE_HEADS),
         ("0.5%p", "a cut of 0.5%p. A customer"),
-        *[(a, b) for same in (*FOREIGN, *SPELLED) for a in same for b in same],
-        *[(a, b) for same in SHORT for a in same for b in same],
-        ("19 years old or over", "aged 19 or over"),
-        ("만 65세 이상", "customers over 65 pay no fee"),
-        ("the age of 14", "만 14세"),
-        ("1577-0009", "☎ 02)1577-0009"),
-        ("만 14세", "from the age of 14"),
-        ("5 full months", "5 months"),
-        ("5할", "50%"),
-        ("5‰", "0.5%"),
-        ("50 €", "50유로"),
-        ("5,000₩", "5,000원"),
-        ("IDR 2,000", "2,000 IDR"),
-        ("between $5 and $10", "$5, $10"),
-        ("costs 5 and$41", "5 and USD 41"),
-        ("Tier 3 customers", "tier 3 members"),
-        ("3 lounges", "| lounges | 3 |"),
-        ("customers under 14 need a parent", "만 14세 미만"),
-        ("in 2026 customers", "2026년"),
-        ("2026년 수수료", "In 2026, the fee"),
-        ("2026년 1분기", "Q1 2026"),
-        ("2026년 1분기", "the first quarter of 2026"),
-        ("2026년 1분기", "1Q26"),
-        ("1Q 2026", "2026년 1/4분기"),
-        ("3영업일", "영업일 기준 3일"),
-        ("영업일 기준 2~3일", "2 to 3 business days"),
-        ("영업일 기준 3일", "3일 이내(영업일 기준)"),
-        ("3영업일", "3일(영업일 기준)"),
-        ("3영업일", "영업일 기준으로 최대 3일"),
-        ("3~5영업일", "영업일 기준 3일에서 5일"),
-        ("KRW 2026.10", "KRW 2,026.10"),
-        ("1950.10원", "1,950.10원"),
-        ("2010.05포인트", "2,010.05포인트"),
-        ("$2000.10", "$2,000.10"),
-        ("'26년 1분기", "2026년 1분기"),
-        ("1분기", "- Q1: 3.2%\n- Q2: 3.4%"),
-        ("만 65세", "65 and over"),
-        ("under 19 or 65 or older", "만 65세 이상, 19세 미만"),
-        ("2026년 7월", "(2026.07~2027.06)"),
-        ("26년 7월", "July 2026"),
-        ("연 2회", "paid twice a year"),
-        ("twice a year", "연 두 차례"),
-        ("2026년 수수료", "for fiscal 2026"),
+        *[(a, b) for same in (*EQUAL, *FOREIGN, *SPELLED, *SHORT) for a in same for b in same if a != b],
+        ("19 years old or over", "aged 19 or over"), ("만 65세 이상", "customers over 65 pay no fee"),
+        ("between $5 and $10", "$5, $10"), ("Tier 3 customers", "tier 3 members"), ("3 lounges", "| lounges | 3 |"),
+        ("2026년 수수료", "In 2026, the fee"), ("KRW 2026.10", "KRW 2,026.10"), ("2010.05포인트", "2,010.05포인트"),
+        ("1분기", "- Q1: 3.2%\n- Q2: 3.4%"), ("만 65세", "65 and over"),
+        ("under 19 or 65 or older", "만 65세 이상, 19세 미만"), ("2026년 7월", "(2026.07~2027.06)"),
         ("2026년 수수료", "| 구분 | 2026 | 2025 |\n| 수수료 | 10 | 9 |"),
-        ("2026년 수수료", "(단위: 백만원)\n| 구분 | 2026 | 2025 |\n| 수수료 | 10 | 9 |"),
-        ("2026년 예산", "2026회계연도 예산"),
-        ("FY2026", "fiscal 2026"),
-        ("FY 2026", "2026년"),
-        ("FY26", "FY2026"),
-        ("in 2026", "FY'26"),
-        ("June 16, 2026", "Issued June 16 , 2026"),
-        ("16 June 2026", "16 June , 2026"),
-        ("500 이상", "500원 이상"),
-        ("12는 기본입니다", "12개월"),
-        ("10 customers", "10명"),
-        ("5 employees", "5인"),
-        ("2 guarantors", "2 persons"),
-        ("10 transfers", "10회"),
-        ("3 free ATM withdrawals a month", "free 3 times a month"),
-        ("3 ATM withdrawals", "3회"),
-        ("1,000 shares", "1,000주"),
-        ("12 instalments", "12회"),
-        ("36 monthly instalments", "36개월"),
-        ("36 equal monthly payments", "36회"),
-        ("12 monthly repayments", "12 repayments"),
-        ("3 calendar months", "3개월"),
-        ("3 full calendar months", "3 months"),
-        ("10 working banking days", "10영업일"),
-        ("10 working days", "10 bank working days"),
-        ("10만여 명", "10만 명"),
-        ("30여 개", "약 30개"),
-        ("DSR 40 이하", "DSR은 40 이하"),
-        ("KCB 700 이상", "KCB 점수 700 이상"),
-        ("ISA 2,000 한도", "ISA 한도 2,000"),
-        ("TOP 10", "상위 10"),
+        ("2026년 수수료", "(단위: 백만원)\n| 구분 | 2026 | 2025 |\n| 수수료 | 10 | 9 |"), ("in 2026", "FY'26"),
+        ("June 16, 2026", "Issued June 16 , 2026"), ("500 이상", "500원 이상"), ("10 customers", "10명"),
+        ("2 guarantors", "2 persons"), ("10 transfers", "10회"),
+        ("3 free ATM withdrawals a month", "free 3 times a month"), ("1,000 shares", "1,000주"),
+        ("12 instalments", "12회"), ("36 monthly instalments", "36개월"), ("10만여 명", "10만 명"),
+        ("DSR 40 이하", "DSR은 40 이하"), ("KCB 700 이상", "KCB 점수 700 이상"), ("TOP 10", "상위 10"),
         *[
             (f"KCB 점수가 700 {bound}{ending}", f"KCB 700 {bound}인 고객")
             for bound in ("이상", "이하", "미만", "초과", "이내", "정도")
             for ending in ("이어야 합니다", "이라면", "입니다", "이었습니다")
         ],
     ],
-)
+)  # fmt: skip
 def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
     assert not unsupported_quantities(claim, ["다른 문서입니다.", source])
 
@@ -355,104 +273,30 @@ def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("claim", "source"),
     [
-        ("100만원", "1억원"),
-        ("1천만원", "1천원"),
-        ("10 million won", "10 million dollars"),
-        ("3회", "3명"),
-        ("3%", "3%p"),
-        ("3%", "3"),
-        ("0.5% p.a.", "0.5%p"),
+        ("100만원", "1억원"), ("3회", "3명"), ("3%", "3%p"), ("0.5% p.a.", "0.5%p"),
         *[(of[0], other) for of in SPELLED for others in SPELLED if others != of for other in others[:2]],
-        ("1년 반", "1년"),
-        ("one and a half years", "1 year"),
-        ("오후 아홉 시", "오후 4시"),
-        ("1/4분기", "4분기"),
-        (".5%", "5%"),
-        ("500.", "5일"),
-        ("5.", "500원"),
-        ("300)", "5일"),
-        ("The answer follows.\n300. That is all.", "5일"),
-        ("KRW 10k", "10원"),
-        ("KRW 10k", "KRW 10"),
-        ("10 million won", "a 10m road"),
-        ("만 65세", "over 65 days"),
-        ("5월", "you may"),
-        ("1588 1234", "1588-1235"),
-        ("CHF 2,000", "KRW 2,000"),
-        ("2,000 baht", "KRW 2,000"),
-        ("IDR 2,000", "KRW 2,000"),
-        ("2,000 rubles", "2,000원"),
-        ("500루블입니다", "500원"),
-        ("500฿", "500원"),
-        ("500 호주달러", "500달러"),
-        ("USD 100", "HK$100"),
-        ("R$100", "$100"),
-        ("5 full months", "5 days"),
-        ("3 decades", "3 years"),
-        ("3 decades", "3 weeks"),
+        ("1년 반", "1년"), ("1/4분기", "4분기"), ("500.", "5일"), ("The answer follows.\n300. That is all.", "5일"),
+        ("KRW 10k", "10원"), ("10 million won", "a 10m road"), ("만 65세", "over 65 days"), ("5월", "you may"),
+        ("1588 1234", "1588-1235"), ("CHF 2,000", "KRW 2,000"), ("2,000 rubles", "2,000원"), ("500฿", "500원"),
+        ("500 호주달러", "500달러"), ("R$100", "$100"), ("5 full months", "5 days"), ("3 decades", "3 years"),
         *[(f"{code} 2,000", "KRW 2,000") for code in ("TRY", "CNH", "VND", "XAF")],
-        ("2,000 PLN", "2,000원"),
-        ("10명", "10 customers"),
-        ("36 monthly instalments", "36년"),
-        ("3 monthly withdrawals", "3개월"),
-        ("10 working days", "10 calendar days"),
-        ("KRW 100,000 monthly payments", "100,000개월"),
-        ("USD 10m", "an ATM 10m away"),
-        ("5할", "5%"),
-        ("5‰", "5%"),
-        ("0.5%p", "0.5% p.a."),
-        ("3원", "수수료 3"),
-        ("1년", "365일"),
-        ("5일", "5영업일"),
-        ("30분", "30초"),
+        ("10명", "10 customers"), ("3 monthly withdrawals", "3개월"), ("10 working days", "10 calendar days"),
+        ("KRW 100,000 monthly payments", "100,000개월"), ("USD 10m", "an ATM 10m away"), ("5할", "5%"),
+        ("0.5%p", "0.5% p.a."), ("3원", "수수료 3"), ("1년", "365일"), ("5일", "5영업일"), ("30분", "30초"),
         ("오전 9시", "오후 9시"),
-        ("closes at 4:00 PM", "closes at 4:00 AM"),
-        ("4 PM", "4 AM"),
-        ("저녁 12시", "정오"),
-        ("밤 12시", "낮 12시"),
-        ("밤 2시", "오후 2시"),
-        ("낮 11시", "밤 11시"),
+        ("closes at 4:00 PM", "closes at 4:00 AM"), ("저녁 12시", "정오"), ("밤 12시", "낮 12시"),
         ("보증인 3명의 동의", "3개월"),
-        ("2주의 유예 기간", "2회"),
-        ("3회의 연체", "3주"),
-        ("2026년 1월 1일", "2026년 1월"),
-        ("2026년", "2,026 of them"),
-        ("Q1", "Q2"),
-        ("1Q26", "1Q25"),
+        ("2주의 유예 기간", "2회"), ("2026년 1월 1일", "2026년 1월"), ("2026년", "2,026 of them"), ("Q1", "Q2"),
         ("1분기", "Q1a"),
-        ("1분기", "### Q1. 한도는 얼마인가요?\n300만원입니다."),
-        ("Q1A2", "Q1B2"),
-        ("KB1Q26", "KB2Q26, 1"),
-        ("2026년 1월", "'26년 1분기"),
-        ("2010.05원", "2010년 5월"),
-        ("$2010.05", "2010년 5월"),
-        ("3영업일", "3일"),
-        ("영업일 기준 3일", "3일"),
-        ("3일", "영업일 기준 3일"),
-        ("만 65세", "65 or more branches"),
-        ("2회", "twice the fee"),
-        ("2026년 7월", "2026.75"),
-        ("2026년", "CHF 2026"),
-        ("2026년 3월", "in 2026"),
-        ("FY2026", "fiscal 2025"),
-        ("FY26", "26 branches"),
-        ("2026년 1월 1일", "1월 1일"),
-        ("25 days", "매월 25일"),
-        ("12", "120개월"),
-        ("2.5", "12.5%"),
-        ("1588-0000", "1588-0001"),
-        ("HB-100", "HB-1000"),
-        ("3장", "3%"),
-        ("2일", "하루"),
-        ("1 month", "a yearly income of KRW 24,000,000"),
-        ("1년", "매월 납입"),
-        ("1초", "시간당"),
-        ("10만원", "1. 예금\n10. 적금"),
+        ("1분기", "### Q1. 한도는 얼마인가요?\n300만원입니다."), ("Q1A2", "Q1B2"), ("KB1Q26", "KB2Q26, 1"),
+        ("2010.05원", "2010년 5월"), ("3영업일", "3일"), ("3일", "영업일 기준 3일"), ("만 65세", "65 or more branches"),
+        ("2회", "twice the fee"), ("2026년 7월", "2026.75"), ("2026년", "CHF 2026"), ("FY26", "26 branches"),
+        ("25 days", "매월 25일"), ("12", "120개월"), ("HB-100", "HB-1000"), ("3장", "3%"), ("2일", "하루"),
+        ("1 month", "a yearly income of KRW 24,000,000"), ("1초", "시간당"), ("10만원", "1. 예금\n10. 적금"),
         ("3", "[3] 문서"),
         ("만원", "(단위: 만원)"),
-        ("1만원", "금액(만원)"),
     ],
-)
+)  # fmt: skip
 def test_another_value_or_unit_does_not(claim: str, source: str) -> None:
     assert unsupported_quantities(claim, [source])
 
@@ -460,35 +304,15 @@ def test_another_value_or_unit_does_not(claim: str, source: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "1. 예금",
-        "  12) 적금",
-        "- 3. 대출",
-        "## 2. 안내",
-        "**1.** 첫째",
-        "(1) 하나",
-        "문서에 있습니다[1].",
+        "1. 예금", "  12) 적금", "- 3. 대출", "## 2. 안내", "**1.** 첫째", "(1) 하나", "문서에 있습니다[1].",
         "있습니다 【2】",
-        "다시 한 번 확인하세요",
-        "one of our branches",
-        "첫 번째",
-        "두 번째 방법",
-        "세금과 이자",
-        "한도 조회",
-        "네, 그렇습니다",
-        "이 원칙",
-        "일반 고객",
-        "천만에요",
-        "no one",
-        "이 건은 구분하여 사회에 알립니다",
-        "열차와 열매, 백인과 만주, 만세",
-        "한시 상품",
-        "한 시기에",
-        "반기별, 절반, 반복",
-        "오분의 일",
-        "a hundred ways, half of it",
-        "만 원칙",
+        "다시 한 번 확인하세요", "one of our branches", "첫 번째", "두 번째 방법", "세금과 이자", "한도 조회",
+        "네, 그렇습니다", "이 원칙", "일반 고객",
+        "천만에요", "no one", "이 건은 구분하여 사회에 알립니다", "열차와 열매, 백인과 만주, 만세", "한시 상품",
+        "한 시기에", "반기별, 절반, 반복", "오분의 일",
+        "a hundred ways, half of it", "만 원칙",
     ],
-)
+)  # fmt: skip
 def test_what_is_no_claim_has_no_quantity(text: str) -> None:
     assert texts(text) == []
 
@@ -538,20 +362,8 @@ def test_each_of_many_rows_has_its_own_tables_units_and_each_heading_is_read_onc
     assert heading_unit.cache_info().misses < 20
 
 
-def test_the_quantities_of_a_part_of_a_text_are_those_that_begin_in_it() -> None:
-    read = QuantifiedText.read("1원, 2원, 3원, 4원")
-    assert [q.text for q in read.within(4, 12)] == ["2원", "3원"]
-    assert read.within(0, 100) == read.quantities
-    assert read.within(5, 8) == ()
-
-
 def test_every_missing_quantity_is_named() -> None:
     assert [q.text for q in unsupported_quantities("연 2.5%, 3회, 500원", ["연 2.5%"])] == ["3회", "500원"]
-
-
-def test_offsets_are_those_of_the_text() -> None:
-    text = "최대 ５００만원, 연 2.5%."
-    assert [text[q.start : q.end] for q in quantities(text)] == ["５００만원", "2.5%"]
 
 
 ENCODINGS: list[Callable[[str], str]] = [
@@ -591,22 +403,15 @@ def test_a_number_is_read_alike_in_every_encoding(text: str, different: str, enc
     assert unsupported_quantities(encoded(different), [text])
 
 
-@pytest.mark.parametrize("encoded", ENCODINGS)
-def test_offsets_are_those_of_the_text_as_it_is_encoded(encoded: Callable[[str], str]) -> None:
-    pieces = ["수수료는 ", "500원", "이고, 금리는 ", "2.5%", "이며, a ", "15-month", " term, 기한은 ", "5 days", "."]
-    written = [*map(encoded, pieces)]
-    text = "".join(written)
-    read = [text[quantity.start : quantity.end].strip("\u00ad\u200b¹⁰⁾") for quantity in quantities(text)]
-    assert read == [piece.strip("\u00ad\u200b¹⁰⁾") for piece in written[1::2]]
-
-
 def test_a_raised_figure_behind_a_letter_is_its_exponent() -> None:
     assert texts("85m²의 집") == ["85"]
 
 
 @settings(deadline=None)
 @given(st.text(max_size=80), st.sampled_from(ENCODINGS))
-def test_any_text_can_be_read(text: str, encoded: Callable[[str], str]) -> None:
-    text = encoded(text)
-    for quantity in quantities(text):
-        assert 0 <= quantity.start < quantity.end <= len(text)
+def test_any_text_can_be_read_and_its_offsets_are_those_of_its_plain_text(
+    text: str, encoded: Callable[[str], str]
+) -> None:
+    plain = plain_text(encoded(text))
+    for quantity in quantities(encoded(text)):
+        assert plain[quantity.start : quantity.end] == quantity.text != ""
