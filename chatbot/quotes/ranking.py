@@ -22,7 +22,7 @@ _SAME_LANGUAGE: Final = 0.8
 _INTRODUCES: Final = -1.0
 _LONGEST_OPENING: Final = 250
 """Characters of a document's first passage that only introduces the document."""
-_CLOSE: Final = 0.6
+_CLOSE: Final = 0.8
 """Lead of the first passage below which the ranking alone does not decide."""
 _PRIOR: Final = 1.0
 """Natural logarithms of odds for one unit of the ranking's score."""

@@ -18,8 +18,8 @@ from tests.e2e.events import text_of
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 BANK = Path(__file__).parents[2] / "evals/datasets/hanbit"
-LEAST_RIGHT = 18
-"""Of 20 turns; the target is 19."""
+LEAST_RIGHT = 19
+"""Of 20 turns."""
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterat
     folder = tmp_path_factory.mktemp("newcomer")
     with scripted_model(folder) as endpoints:
         endpoints |= {"LLM_PROFILE": "cpu", "TURN__ANSWER": "quote"}
+        endpoints |= {"PASSAGE_TOKENS": "4000"}  # the scripted model's tokens are bytes, three a Korean syllable
         with served(folder, redis_url, endpoints, BANK / "documents") as running:
             yield running
 
