@@ -110,12 +110,13 @@ class KeyReused(Unprocessable):
 class RateLimited(ChatError):
     """The caller's own limit; `scope` and `dimension` name which, `retry_after` is the true wait in seconds.
 
-    `limits` is what the caller has left, where it is known.
+    Without one nobody knows the wait: a slot is free when a running answer ends. `limits` is what the caller has left,
+    where it is known.
     """
 
     code, status, title, retryable = "rate_limited", 429, "Too many requests or tokens", True
 
-    def __init__(self, *, scope: str, dimension: str, retry_after: float, limits: Limits | None = None) -> None:
+    def __init__(self, *, scope: str, dimension: str, retry_after: float | None, limits: Limits | None = None) -> None:
         super().__init__(f"The {scope}'s limit of {dimension} is used up", retry_after=retry_after)
         self.scope = scope
         self.dimension = dimension

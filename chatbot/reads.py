@@ -51,8 +51,8 @@ class _Customer:
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-def too_much(dimension: ReadDimension, *, retry_after: float) -> RateLimited:
-    """Return the refusal of a customer who reads too much; `retry_after` is in seconds."""
+def too_much(dimension: ReadDimension, *, retry_after: float | None) -> RateLimited:
+    """Return the refusal of a customer who reads too much; `retry_after` is in seconds, None where nobody knows."""
     return RateLimited(scope="user", dimension=dimension, retry_after=retry_after)
 
 

@@ -47,7 +47,7 @@ class AdmissionSettings(BaseModel, frozen=True):
     queue: int = Field(64, ge=1, description="answers: the most that may wait, of one priority and those before it")
     tenant_share: float = Field(0.5, gt=0, le=1, description="ratio: the most of the queue that one tenant may hold")
     first_token_target: float = Field(10.0, gt=0, description="seconds: an answer that would start later is refused")
-    longest_retry: float = Field(300.0, ge=1, description="seconds: the longest Retry-After")
+    longest_retry: ClassVar[float] = 300.0  # seconds: the longest Retry-After; a later estimate says nothing
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="each tenant's share of the slots, as JSON; 1 where none is set"
     )

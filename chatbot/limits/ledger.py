@@ -38,7 +38,7 @@ from chatbot.limits.limits import (
     day_at,
     tightest,
 )
-from chatbot.limits.outage_quota import ChargedScope, OutageQuota, QuotaClaim
+from chatbot.limits.outage_quota import ChargedScope, OutageQuota
 from chatbot.redis_client import RedisBreaker
 from knowledge.identity import Principal
 
@@ -105,7 +105,7 @@ class Uses(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """The scope and dimension that stay full for longest, and for how many microseconds."""
+    """The scope and dimension that stay full for longest, and for how many microseconds; 0 where nobody knows."""
 
     scope: Scope
     dimension: Dimension
@@ -187,13 +187,10 @@ class Ledger:
         """
         tokens = prompt_tokens + answer_tokens
         self._refuse_what_never_fits(caller, tokens)
-        now = self._monotonic()
-        claim = QuotaClaim(
-            id=uuid.uuid4().hex, scopes=self._scopes(caller), tokens=tokens, now=now, until=now + lease_seconds
-        )
+        reservation_id, scopes = uuid.uuid4().hex, self._scopes(caller)
         reservation = partial(
             Reservation,
-            id=claim.id,
+            id=reservation_id,
             caller=caller,
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
@@ -202,44 +199,45 @@ class Ledger:
         # Shielded: after a cancellation it is unknown whether Redis executed the command.
         with anyio.CancelScope(shield=True):
             try:
-                return reservation(limits=await self._reserve_in_redis(caller, claim, lease_seconds))
+                return reservation(limits=await self._reserve_in_redis(caller, reservation_id, tokens, lease_seconds))
             except StoreUnavailable as exc:
                 may_be_executed = exc.may_be_executed
         try:
-            return reservation(limits=self._reserve_quota(claim), local=True)
+            return reservation(limits=self._take_quota(scopes, reservation_id, tokens), local=True)
         except ChatError:
             if may_be_executed:
-                refused = reservation(limits=self._quota_limits(claim.scopes), local=True)
+                refused = reservation(limits=self._quota_limits(scopes), local=True)
                 self._deferred.defer(DeferredWrite("settlement", partial(self.settle, refused, Usage())))
             raise
 
-    async def _reserve_in_redis(self, caller: Caller, claim: QuotaClaim, lease_seconds: float) -> Limits:
+    async def _reserve_in_redis(self, caller: Caller, reservation_id: str, tokens: int, lease_seconds: float) -> Limits:
         args = {
-            "id": claim.id,
-            "tokens": claim.tokens,
+            "id": reservation_id,
+            "tokens": tokens,
             "lease": round(lease_seconds * MICRO),
             "keep_seconds": keep_seconds(lease_seconds),
             "days": await self._days(caller.tenant),
             "limits": self._limits_by_scope(caller),
         }
-        reply = await self._run(self._reserve, caller, claim.id, args)
-        if reply.refusal is not None:
+        reply = await self._run(self._reserve, caller, reservation_id, args)
+        if (refusal := reply.refusal) is not None:
             raise RateLimited(
-                scope=reply.refusal.scope,
-                dimension=reply.refusal.dimension,
-                retry_after=reply.refusal.wait / MICRO,
+                scope=refusal.scope,
+                dimension=refusal.dimension,
+                # When a running answer ends is unknown.
+                retry_after=None if refusal.dimension == "concurrent" else refusal.wait / MICRO,
                 limits=self._limits_left(caller, reply),
             )
-        self._outage_quota.record(claim)
+        self._outage_quota.record(self._scopes(caller), reservation_id, tokens, now=self._monotonic())
         return self._limits_after_charge(caller, reply)
 
-    def _reserve_quota(self, claim: QuotaClaim) -> Limits:
+    def _take_quota(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int) -> Limits:
         try:
-            self._outage_quota.reserve(claim)
+            self._outage_quota.take(scopes, reservation_id, tokens, now=self._monotonic())
         except RateLimited as exc:
-            exc.limits = self._quota_limits(claim.scopes)
+            exc.limits = self._quota_limits(scopes)
             raise
-        return self._quota_limits(claim.scopes)
+        return self._quota_limits(scopes)
 
     async def extend(self, reservation: Reservation, *, more_tokens: int) -> Reservation | None:
         """Return the reservation with `more_tokens` for the answer; None where the limits refuse them."""
@@ -267,13 +265,14 @@ class Ledger:
         reply = await self._run_on(self._extend, reservation, args)
         if reply is None:
             return None
-        self._outage_quota.record_extension(reservation.id, more_tokens)
+        self._outage_quota.record(self._scopes(caller), reservation.id, more_tokens, now=self._monotonic())
         return self._limits_after_charge(caller, reply)
 
     def _extend_quota(self, reservation: Reservation, more_tokens: int) -> Limits | None:
-        scopes = self._scopes(reservation.caller)
-        extended = self._outage_quota.extend(scopes, reservation.id, more=more_tokens, now=self._monotonic())
-        return self._quota_limits(scopes) if extended else None
+        try:
+            return self._take_quota(self._scopes(reservation.caller), reservation.id, more_tokens)
+        except (StoreUnavailable, RateLimited):
+            return None
 
     async def settle(self, reservation: Reservation, usage: Usage) -> Limits | None:
         """Charge what was used instead of what was reserved, once; None when it was settled before.
@@ -286,7 +285,7 @@ class Ledger:
         """
         caller = reservation.caller
         charge = self._plan_of(caller.tenant).charge(usage)
-        self._outage_quota.settle(self._scopes(caller), reservation.id, charge)
+        self._outage_quota.settle(self._scopes(caller), reservation.id, charge, now=self._monotonic())
         args = {
             "id": reservation.id,
             "charge": charge,

@@ -1,18 +1,18 @@
-"""The quota of one replica while Redis is away: its share of the rates and of the day's remainder that it last saw.
+"""The tokens that one replica may spend while Redis is away: its share of the minute and of the day's remainder.
 
-Pure bookkeeping on monotonic time, in seconds. The replica's own last minute counts, also what it reserved through
-Redis, so that an outage never opens a second, full window beside the first.
+Pure bookkeeping on monotonic time, in seconds. What the replica reserved through Redis fills its buckets too, so an
+outage never adds a full share to the minute before it. Requests and slots are not counted: each request takes tokens.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from chatbot.errors import RateLimited, StoreUnavailable
-from chatbot.limits.limits import Limit, Scope, Use
+from chatbot.limits.limits import BUCKET_SPAN, Limit, Scope, Use
 
-WINDOW_SECONDS = 60.0
 MOST_SCOPES = 50_000
+MOST_RESERVATIONS = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,35 +24,22 @@ class ChargedScope:
     limit: Limit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuotaClaim:
-    """What one reservation takes of each of its scopes: tokens, a request, and a slot until `until`."""
-
-    id: str
-    scopes: Sequence[ChargedScope]
-    tokens: int
-    now: float
-    until: float
-
-
 @dataclass(slots=True)
-class Spent:
-    """The tokens of one reservation, spent at one time."""
+class Bucket:
+    """A leaking bucket: half of a share fits, and the other half leaks in 60 s, so no 60 s see more than the share."""
 
-    at: float
-    tokens: int
-
-
-@dataclass(slots=True)
-class QuotaSpending:
-    """What this replica has spent of one scope."""
-
-    recent: deque[Spent] = field(default_factory=deque)
-    leases: dict[str, float] = field(default_factory=dict)
+    level: float = 0.0
+    at: float = 0.0
     left_today: int | None = None
     """The day's remainder that Redis last reported."""
     spent_since: int = 0
     """Tokens spent without Redis since then."""
+
+    def add(self, tokens: float, share: int, now: float) -> None:
+        """Charge tokens, or give them back; after a full share it takes 60 s until something fits again."""
+        leaked = (now - self.at) * share / 120
+        self.level = min(max(0.0, max(0.0, self.level - leaked) + tokens), share)
+        self.at = now
 
 
 class OutageQuota:
@@ -62,154 +49,91 @@ class OutageQuota:
         self._replicas = replicas
         self._seconds = seconds
         self._away_since: float | None = None
-        self._spendings: OrderedDict[str, QuotaSpending] = OrderedDict()
-        self._open: dict[str, Spent] = {}
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._reserved: OrderedDict[str, int] = OrderedDict()
+        """The tokens of reservations that are not settled."""
 
     def end_outage(self) -> None:
         """Note that Redis takes charges."""
         self._away_since = None
 
-    def record(self, claim: QuotaClaim) -> None:
-        """Record a reservation that was admitted, by Redis or by `reserve`."""
-        spent = Spent(claim.now, claim.tokens)
-        self._open[claim.id] = spent
-        for charged in claim.scopes:
-            spending = self._spending(charged, claim.now)
-            spending.recent.append(spent)
-            spending.leases[claim.id] = claim.until
-
-    def record_extension(self, reservation_id: str, more: int) -> None:
-        """Record tokens that Redis has added to a reservation of this replica."""
-        if (spent := self._open.get(reservation_id)) is not None:
-            spent.tokens += more
-
     def note_remainder(self, charged: ChargedScope, left_today: int, *, now: float) -> None:
         """Note the day's remainder that Redis reports."""
-        spending = self._spending(charged, now)
-        spending.left_today = left_today
-        spending.spent_since = 0
+        bucket = self._bucket(charged, now)
+        bucket.left_today, bucket.spent_since = left_today, 0
 
-    def reserve(self, claim: QuotaClaim) -> None:
-        """Admit on this replica's share, or record nothing.
+    def record(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int, *, now: float) -> None:
+        """Record the tokens of a reservation, or of its extension, that Redis or `take` has admitted."""
+        self._reserved[reservation_id] = self._reserved.get(reservation_id, 0) + tokens
+        if len(self._reserved) > MOST_RESERVATIONS:  # of answers that another replica settles
+            self._reserved.popitem(last=False)
+        self._add(scopes, tokens, now)
+
+    def take(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int, *, now: float) -> None:
+        """Admit a reservation, or its extension, on this replica's share, or record nothing.
 
         Raises:
             StoreUnavailable: Redis is away for too long, or the share never has this much, or not today.
             RateLimited: the share is used up for now.
         """
-        self._check_time(claim.now)
-        refusals = [
-            refused
-            for charged in claim.scopes
-            for refused in self._refusals(charged, self._spending(charged, claim.now), claim)
-        ]
-        if refusals:
-            raise max(refusals, key=lambda refused: refused.retry_after or 0.0)
-        self.record(claim)
-        for charged in claim.scopes:
-            self._spending(charged, claim.now).spent_since += claim.tokens
-
-    def extend(self, scopes: Sequence[ChargedScope], reservation_id: str, *, more: int, now: float) -> bool:
-        """Add tokens to a reservation of this replica; False, and nothing recorded, where its share has no room."""
-        spent = self._open.get(reservation_id)
-        try:
-            self._check_time(now)
-        except StoreUnavailable:
-            return False
-        if spent is None or not all(self._has_room(charged, more, now) for charged in scopes):
-            return False
-        for charged in scopes:
-            self._spending(charged, now).spent_since += more
-        spent.tokens += more
-        return True
-
-    def settle(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int) -> None:
-        """Charge `tokens` instead of what was reserved; a second call changes nothing."""
-        spent = self._open.pop(reservation_id, None)
-        if spent is None:
-            return
-        for charged in scopes:
-            spending = self._spendings.get(charged.key)
-            if spending is not None:
-                spending.leases.pop(reservation_id, None)
-                spending.spent_since = max(0, spending.spent_since + tokens - spent.tokens)
-        spent.tokens = tokens
-
-    def use(self, charged: ChargedScope, *, now: float) -> Use:
-        """Return this replica's use of its share of a scope."""
-        spending = self._spending(charged, now)
-        newest = int(spending.recent[-1].at) if spending.recent else 0
-        return Use(
-            tokens=sum(spent.tokens for spent in spending.recent),
-            newest_tokens=newest,
-            requests=len(spending.recent),
-            newest_request=newest,
-            slots=len(spending.leases),
-            today=charged.limit.share(self._replicas).tokens_per_day - self._left_today(charged, spending),
-        )
-
-    def _check_time(self, now: float) -> None:
-        if self._away_since is None:
-            self._away_since = now
+        self._away_since = now if self._away_since is None else self._away_since
         if now - self._away_since >= self._seconds:
             raise StoreUnavailable
+        refusals = [refusal for charged in scopes for refusal in self._refusal(charged, tokens, now)]
+        if refusals:
+            raise max(refusals, key=lambda refusal: refusal.retry_after or 0.0)
+        self.record(scopes, reservation_id, tokens, now=now)
+        for charged in scopes:
+            self._bucket(charged, now).spent_since += tokens
 
-    def _has_room(self, charged: ChargedScope, tokens: int, now: float) -> bool:
-        spending = self._spending(charged, now)
-        spent = sum(entry.tokens for entry in spending.recent)
-        rate = charged.limit.tokens_per_minute // self._replicas
-        return spent + tokens <= rate and tokens <= self._left_today(charged, spending)
+    def settle(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int, *, now: float) -> None:
+        """Charge `tokens` instead of what was reserved; a second call changes nothing."""
+        reserved = self._reserved.pop(reservation_id, None)
+        if reserved is None:
+            return
+        self._add(scopes, tokens - reserved, now)
+        for charged in scopes:
+            bucket = self._bucket(charged, now)
+            bucket.spent_since = max(0, bucket.spent_since + tokens - reserved)
 
-    def _left_today(self, charged: ChargedScope, spending: QuotaSpending) -> int:
-        unseen = charged.limit.tokens_per_minute
-        remainder = unseen if spending.left_today is None else spending.left_today
-        return remainder // self._replicas - spending.spent_since
+    def use(self, charged: ChargedScope, *, now: float) -> Use:
+        """Return the use of this replica's share of a scope; tokens that do not fit now count as used."""
+        bucket, share = self._bucket(charged, now), charged.limit.share(self._replicas)
+        empty_in = bucket.level * 120 / share.tokens_per_minute
+        return Use(
+            tokens=round(bucket.level + share.tokens_per_minute / 2),
+            newest_tokens=int(now + empty_in) - BUCKET_SPAN if bucket.level else 0,
+            requests=0,
+            newest_request=0,
+            slots=0,
+            today=share.tokens_per_day - self._left_today(charged, bucket),
+        )
 
-    def _refusals(self, charged: ChargedScope, spending: QuotaSpending, claim: QuotaClaim) -> list[RateLimited]:
-        tokens = charged.limit.tokens_per_minute // self._replicas
-        requests = charged.limit.requests_per_minute // self._replicas
-        if claim.tokens > tokens or requests == 0 or claim.tokens > self._left_today(charged, spending):
+    def _refusal(self, charged: ChargedScope, tokens: int, now: float) -> list[RateLimited]:
+        bucket, share = self._bucket(charged, now), self._share(charged)
+        if tokens > share / 2 or tokens > self._left_today(charged, bucket):
             raise StoreUnavailable
-        waits = {
-            "tokens_per_minute": tokens_wait(spending.recent, claim, tokens),
-            "requests_per_minute": requests_wait(spending.recent, claim, requests),
-            "concurrent": slot_wait(spending.leases, claim, max(1, charged.limit.concurrent // self._replicas)),
-        }
-        return [
-            RateLimited(scope=charged.scope, dimension=dimension, retry_after=wait)
-            for dimension, wait in waits.items()
-            if wait > 0
-        ]
+        excess = bucket.level + tokens - share / 2
+        wait = excess * 120 / share
+        return [RateLimited(scope=charged.scope, dimension="tokens_per_minute", retry_after=wait)] if wait > 0 else []
 
-    def _spending(self, charged: ChargedScope, now: float) -> QuotaSpending:
-        spending = self._spendings.setdefault(charged.key, QuotaSpending())
-        self._spendings.move_to_end(charged.key)
-        while spending.recent and spending.recent[0].at + WINDOW_SECONDS <= now:
-            spending.recent.popleft()
-        for reservation_id in [r for r, until in spending.leases.items() if until <= now]:
-            del spending.leases[reservation_id]
-            self._open.pop(reservation_id, None)
-        if len(self._spendings) > MOST_SCOPES:
-            self._spendings.popitem(last=False)
-        return spending
+    def _share(self, charged: ChargedScope) -> int:
+        return max(1, charged.limit.tokens_per_minute // self._replicas)
 
+    def _left_today(self, charged: ChargedScope, bucket: Bucket) -> int:
+        """Return the day's tokens of this replica; an unknown remainder counts as a minute's."""
+        remainder = charged.limit.tokens_per_minute if bucket.left_today is None else bucket.left_today
+        return remainder // self._replicas - bucket.spent_since
 
-def tokens_wait(recent: deque[Spent], claim: QuotaClaim, most: int) -> float:
-    """Return the seconds until enough of the oldest tokens are a minute old."""
-    excess = sum(spent.tokens for spent in recent) + claim.tokens - most
-    if excess <= 0:
-        return 0.0
-    for spent in recent:
-        excess -= spent.tokens
-        if excess <= 0:
-            return spent.at + WINDOW_SECONDS - claim.now
-    return WINDOW_SECONDS
+    def _add(self, scopes: Sequence[ChargedScope], tokens: int, now: float) -> None:
+        for charged in scopes:
+            self._bucket(charged, now).add(tokens, self._share(charged), now)
 
-
-def requests_wait(recent: deque[Spent], claim: QuotaClaim, most: int) -> float:
-    """Return the seconds until there are fewer than `most` requests in the minute."""
-    return recent[len(recent) - most].at + WINDOW_SECONDS - claim.now if len(recent) >= most else 0.0
-
-
-def slot_wait(leases: dict[str, float], claim: QuotaClaim, most: int) -> float:
-    """Return the seconds until fewer than `most` leases run, if none of them is settled before."""
-    return sorted(leases.values())[len(leases) - most] - claim.now if len(leases) >= most else 0.0
+    def _bucket(self, charged: ChargedScope, now: float) -> Bucket:
+        """Return the scope's bucket as of now."""
+        bucket = self._buckets.setdefault(charged.key, Bucket(at=now))
+        self._buckets.move_to_end(charged.key)
+        if len(self._buckets) > MOST_SCOPES:
+            self._buckets.popitem(last=False)
+        bucket.add(0, self._share(charged), now)
+        return bucket

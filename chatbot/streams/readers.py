@@ -6,7 +6,7 @@ from contextlib import aclosing, contextmanager
 
 import structlog
 
-from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, Overloaded, StoreUnavailable, failed
+from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable, failed
 from chatbot.reads import too_much
 from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.log import AnswerId, LogEntry, entry_of
@@ -20,7 +20,6 @@ _CUT_OFF = (
     "지금은 이 답변을 이어서 보여 드릴 수 없습니다. 잠시 뒤에 다시 열어 주세요. "
     "This answer cannot be shown further right now: please open it again in a moment."
 )
-_RETRY_READERS_SECONDS = 5
 _TERMS = 2
 """For how many terms of a lease after Redis was away an answer that is not there may only be forgotten."""
 
@@ -120,20 +119,14 @@ class Readers:
                     yield entry_of(entry.n + len(read) + 1, failed(LogLost(), handoff=self._cut_off(who)))
                     return
 
-    def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:
-        """Reject a reader if there are too many; `answer_id` is None for an answer not started yet.
+    def check_readers(self, who: Principal) -> None:
+        """Reject a reader whose customer has too many here; connections bound all of them (`edge`).
 
         Raises:
-            RateLimited: of the answer, or of this customer.
-            Overloaded: of this process.
+            RateLimited: too many open streams of this customer.
         """
-        settings, readers = self._parts.settings, self._writers.readers
-        of_answer = 0 if answer_id is None else readers[answer_id]
-        of_customer = self._of_customer[who.customer_id]
-        if of_answer >= settings.readers_of_answer or of_customer >= settings.readers_of_customer:
-            raise too_much("readers", retry_after=_RETRY_READERS_SECONDS)
-        if readers.total() >= settings.readers:
-            raise Overloaded("too many answers are read here", retry_after=_RETRY_READERS_SECONDS)
+        if self._of_customer[who.customer_id] >= self._parts.settings.readers_of_customer:
+            raise too_much("readers", retry_after=None)
 
     @contextmanager
     def reading(self, who: Principal, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
@@ -141,10 +134,10 @@ class Readers:
 
         Raises:
             NotFound: the answer belongs to another customer.
-            RateLimited, Overloaded: there are too many readers (`check_readers`).
+            RateLimited: there are too many readers (`check_readers`).
         """
         self._writers.find(who, answer_id)
-        self.check_readers(who, answer_id)
+        self.check_readers(who)
         customer = who.customer_id
         self._of_customer[customer] += 1
         self._writers.reader_came(answer_id)

@@ -74,10 +74,11 @@ class Takeover:
     async def _end_orphans(self) -> None:
         while True:
             await anyio.sleep(self._parts.settings.sweep_every)
-            if not self._trusts_lapsed_leases(self._parts.settings.orphaned_after):
+            grace = self._parts.settings.grace
+            if not self._trusts_lapsed_leases(grace):
                 continue
             with suppress(StoreUnavailable):
-                for tenant, answer_id in await self._log.orphans(lapsed_for=self._parts.settings.orphaned_after):
+                for tenant, answer_id in await self._log.orphans(lapsed_for=grace):
                     with contained("orphan", self._parts.on_failure):
                         await self.take_over(tenant, answer_id, "orphan")
 

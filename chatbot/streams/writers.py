@@ -16,7 +16,7 @@ import anyio
 import msgspec
 import structlog
 from anyio.abc import TaskGroup
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field
 
 from chatbot.deferred import DeferredWrite, DeferredWrites
 from chatbot.errors import ChatError, Draining, NotFound, StoreUnavailable, failed
@@ -40,19 +40,16 @@ _NOT_LOGGED = Notice(
 class AnswerSettings(BaseModel, frozen=True):
     """When an answer without readers or without its process ends, and how many read."""
 
-    grace: float = Field(10.0, description="seconds: until an answer that nobody reads is abandoned")
+    grace: float = Field(
+        10.0, description="seconds: until an answer that nobody reads is abandoned, also where its process has died"
+    )
     kept: ClassVar[int] = 1000  # answers: how many that have ended without a log stay in memory
     # seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed
     heartbeat: ClassVar[float] = 0.25
-    sweep_every: float = Field(5.0, description="seconds: between two sweeps for answers whose process died")
-    orphaned_after: float = Field(
-        10.0, description="seconds: until such an answer, which nobody reads, is ended by another replica"
-    )
+    sweep_every: ClassVar[float] = 1.0  # seconds: between two sweeps for answers whose process died
     # seconds: how long those who read an answer that another replica writes wait for Redis before an `error`
     patience: ClassVar[float] = 10.0
-    readers_of_answer: PositiveInt = Field(32, description="readers: open streams of one answer in a process; then 429")
-    readers_of_customer: ClassVar[int] = 200  # readers: open streams of one customer; then 429
-    readers: PositiveInt = Field(10_000, description="readers: open streams of a process; then 503")
+    readers_of_customer: ClassVar[int] = 200  # readers: open streams of one customer in a process; then 429
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

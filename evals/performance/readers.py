@@ -61,7 +61,6 @@ SETTINGS = {
     "TURN__PROBES": "false",
     "ADMISSION__SLOTS": "4000",
     "ADMISSION__FIRST_TOKEN_TARGET": "600",  # questions are to be answered, however busy this machine is
-    "ANSWERS__READERS": "12000",
 }
 
 

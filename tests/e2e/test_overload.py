@@ -34,7 +34,6 @@ def small(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[
         "ADMISSION__FIRST_TOKEN_TARGET": "100",
         "TURN__ANSWER": "written",
         "TURN__ANSWERABILITY__THRESHOLD": "0",
-        "ADMISSION__LONGEST_RETRY": "2",
     }
     with scripted_model(folder) as model, served(folder, redis_url, model, **settings) as running:
         yield running

@@ -49,8 +49,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
     settings = {
         "TURN__ANSWER": "written",
         "ANSWERS__GRACE": str(GRACE),
-        "ANSWERS__ORPHANED_AFTER": str(GRACE),
-        "ANSWERS__SWEEP_EVERY": "1",
         "DRAIN_SECONDS": "0.5",
         "REFUSE_SECONDS": "3",  # HAProxy looks every 0.3 s, and waits 2 s for an answer
         "ADMISSION__SLOTS": "64",  # one replica takes all the streams while the other restarts

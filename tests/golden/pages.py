@@ -334,8 +334,8 @@ This page says in words what a client may rely on. It is written from the code b
 (`ANSWER_LOG__KEEP`), on any replica, also where the process that wrote the answer has died. `retry:` says how long an EventSource waits.
 At the end of a finished stream: 204, so that an EventSource stops. Beyond the log: 409 `log_lost`. With the id of another answer: 400 `foreign_event_id`.
 Answers belong to their tenant and subject: anybody else reads 404.
-Open streams are bounded by answer, by customer and by process (`ANSWERS__READERS_OF_ANSWER`, `…_OF_CUSTOMER`, `ANSWERS__READERS`), and what is streamed again counts
-as read (`READS__BYTES_PER_MINUTE`): 429 with the dimension `readers` or `bytes_read_per_minute`, or 503 `overloaded`, before the first byte.
+A customer has at most 200 open streams on a replica, and what is streamed again counts as read (`READS__BYTES_PER_MINUTE`): 429 with the dimension `readers` or
+`bytes_read_per_minute`, before the first byte.
 
 ## Leaving
 

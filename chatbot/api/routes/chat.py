@@ -320,7 +320,7 @@ async def events(
     """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts as read."""
     readers, name = services.answers.readers, AnswerId(answer_id)
     on_sent = await repeated(who, services.reads)
-    readers.check_readers(who, name)
+    readers.check_readers(who)
     after, finished = await readers.resume_position(who, name, last_event_id)
     if finished:
         return Response(status_code=204)

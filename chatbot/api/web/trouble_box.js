@@ -17,9 +17,7 @@ export function troubleView(error, { retry, startOver }) {
   return box;
 }
 
-function waitOf({ dimension, retryAfter = null, retry_after_ms: milliseconds }) {
-  // Another answer of the same customer may end at any moment: what the server names is only the latest time.
-  if (dimension === "concurrent") return null;
+function waitOf({ retryAfter = null, retry_after_ms: milliseconds }) {
   return milliseconds ? milliseconds / 1000 : retryAfter;
 }
 

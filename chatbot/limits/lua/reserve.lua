@@ -1,5 +1,5 @@
 -- Reserves tokens, a request and a slot in all scopes, or writes nothing. Returns the state, and of a refusal its scope,
--- dimension and wait (µs): those that stay full for longest.
+-- dimension and wait (µs): those that stay full for longest. When a slot is free nobody knows: its wait is 0.
 -- Arguments: id, tokens, lease (µs), keep_seconds, days, limits (of each scope, by dimension).
 
 local day = day_of(args.days)
@@ -14,7 +14,7 @@ end
 
 local refusal
 local function weigh(scope, dimension, wait)
-  if wait > (refusal and refusal.wait or 0) then
+  if not refusal or wait > refusal.wait then
     refusal = { scope = scope, dimension = dimension, wait = wait }
   end
 end
@@ -22,9 +22,16 @@ for _, name in ipairs(SCOPES) do
   local scope, limit = scopes[name], args.limits[name]
   local window = scope.window
   local tokens_wait = window_wait(window, "t", window.tokens, args.tokens, limit.tokens_per_minute)
-  weigh(name, "tokens_per_minute", tokens_wait)
-  weigh(name, "requests_per_minute", window_wait(window, "r", window.requests, 1, limit.requests_per_minute))
-  weigh(name, "concurrent", slot_wait(scope, limit.concurrent))
+  local requests_wait = window_wait(window, "r", window.requests, 1, limit.requests_per_minute)
+  if scope.leases >= limit.concurrent then
+    weigh(name, "concurrent", 0)
+  end
+  if tokens_wait > 0 then
+    weigh(name, "tokens_per_minute", tokens_wait)
+  end
+  if requests_wait > 0 then
+    weigh(name, "requests_per_minute", requests_wait)
+  end
   if scope.spent + args.tokens > limit.tokens_per_day then
     weigh(name, "tokens_per_day", day.ends - now)
   end

@@ -147,16 +147,6 @@ local function read_scopes(day)
   return scopes
 end
 
--- Microseconds until one slot is free, were nobody to settle before the lease runs out.
-local function slot_wait(scope, limit)
-  if scope.leases < limit then
-    return 0
-  end
-  local from = "(" .. string.format("%.0f", now)
-  local last = redis.call("ZRANGEBYSCORE", scope.leases_key, from, "+inf", "WITHSCORES", "LIMIT", scope.leases - limit, 1)
-  return tonumber(last[2]) - now
-end
-
 -- Of the days before `day` the last two stay: what is spent of every day never expires, and each would stay for good.
 local DAYS_BEFORE = 2
 

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.deferred import DeferredSettings, DeferredWrites
-from chatbot.errors import ChatError, NotFound, Overloaded, RateLimited, StoreUnavailable
+from chatbot.errors import ChatError, NotFound, RateLimited, StoreUnavailable
 from chatbot.events import Failed, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams.answers import Answers
@@ -413,31 +413,20 @@ async def _nobody_resumes(_live: LiveAnswer, _taken: object) -> None:
     pytest.fail("an answer was taken over")
 
 
-async def test_readers_of_an_answer_of_a_customer_and_of_a_process_are_bounded(
-    answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
-    settings = with_constants(AnswerSettings(readers_of_answer=2, readers=4), readers_of_customer=3)
-    registry, lee, kim = answers_of(answer_log, tasks, settings), customer(), customer()
+async def test_the_readers_of_a_customer_are_bounded(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    settings = with_constants(AnswerSettings(), readers_of_customer=2)
+    readers, lee, kim = answers_of(answer_log, tasks, settings).readers, customer(), customer()
     mine, beside, theirs = new_answer(lee), new_answer(lee), new_answer(kim)
-    with registry.readers.reading(lee, mine.answer_id), registry.readers.reading(lee, mine.answer_id):
-        with pytest.raises(RateLimited) as refused, registry.readers.reading(lee, mine.answer_id):
-            pytest.fail("a third reader of one answer")
-        assert refused.value.dimension == "readers"
-        with registry.readers.reading(lee, beside.answer_id):
-            with pytest.raises(RateLimited), registry.readers.reading(lee, beside.answer_id):
-                pytest.fail("a fourth reader of one customer")
+    with readers.reading(lee, mine.answer_id):
+        with readers.reading(lee, beside.answer_id):
+            with pytest.raises(RateLimited) as refused, readers.reading(lee, mine.answer_id):
+                pytest.fail("a third reader of one customer")
+            assert (refused.value.dimension, refused.value.retry_after) == ("readers", None)
             with pytest.raises(RateLimited):
-                registry.readers.check_readers(lee)
-            with (
-                registry.readers.reading(kim, theirs.answer_id),
-                pytest.raises(Overloaded),
-                registry.readers.reading(kim, theirs.answer_id),
-            ):
-                pytest.fail("a fifth reader of the process")
-        with registry.readers.reading(lee, beside.answer_id), pytest.raises(RateLimited):
-            registry.readers.check_readers(lee)  # who has left has freed one place, and those who read on keep theirs
-    with registry.readers.reading(lee, mine.answer_id), registry.readers.reading(lee, mine.answer_id):
-        registry.readers.check_readers(lee)
+                readers.check_readers(lee)
+            with readers.reading(kim, theirs.answer_id):
+                pass
+        readers.check_readers(lee)
 
 
 async def _calls(redis: Redis, command: str) -> int:

@@ -48,9 +48,9 @@ from tests.patience import patient
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 WORDS = [f"word{n} " for n in range(12)]
-QUICK = with_constants(AnswerSettings(grace=0.4, sweep_every=0.05, orphaned_after=0.2), heartbeat=0.05)
+QUICK = with_constants(AnswerSettings(grace=0.4), sweep_every=0.05, heartbeat=0.05)
 # On a busy machine a reader may be away for longer than that between two visits.
-NEVER_ENDED = QUICK.model_copy(update={"grace": 60.0, "orphaned_after": 60.0})
+NEVER_ENDED = QUICK.model_copy(update={"grace": 60.0})
 LEASE = 0.4
 LOG = with_constants(AnswerLogSettings(), lease=LEASE)
 
@@ -378,7 +378,7 @@ async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Cal
 async def test_a_cancel_ends_the_answer_of_a_dead_replica(
     answer_log: AnswerLog, replica: Callable[..., Replica]
 ) -> None:
-    who, other = customer(), replica(AnswerSettings(sweep_every=60))
+    who, other = customer(), replica(with_constants(AnswerSettings(), sweep_every=60))
     answer_id = await half_said(answer_log, who)
     assert await other.registry.takeover.cancel(who, answer_id)
     with anyio.fail_after(patient(5)):

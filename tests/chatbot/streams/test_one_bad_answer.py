@@ -179,7 +179,11 @@ async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(
 
 async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
     # The heartbeat is slower than the sweep, as after an outage that outlasted the lease.
-    settings, taken, go_on = with_constants(AnswerSettings(sweep_every=0.01), heartbeat=60), list[str](), anyio.Event()
+    settings, taken, go_on = (
+        with_constants(AnswerSettings(), sweep_every=0.01, heartbeat=60),
+        list[str](),
+        anyio.Event(),
+    )
     registry = answers_of(answer_log, tasks, settings, on_taken=taken.append)
 
     async def wait(live: LiveAnswer) -> None:
