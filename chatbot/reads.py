@@ -1,14 +1,12 @@
-"""Limits of reads of stored answers and conversations: metered in bytes, one at a time each, few at once in a process.
+"""Read limits of each customer: bytes a minute, one conversation at a time, few at once in a process.
 
-Writers and the answers of others share Redis and the event loop with them, and must not wait for a customer who reads
-all that is allowed at once, or asks for a stream again and again. The count is a process's own: it protects the
-process.
+They protect the process: writers and the answers of others share Redis and the event loop with its readers.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -44,7 +42,7 @@ class ReadSettings(BaseModel, frozen=True):
 
 @dataclass(slots=True)
 class _Customer:
-    """What a customer has read: bytes that leave evenly within a minute, counted at a time of the monotonic clock."""
+    """Bytes that a customer has read as of a time of the monotonic clock; they leave evenly within a minute."""
 
     spent: float = 0.0
     at: float = 0.0
@@ -57,7 +55,7 @@ def too_much(dimension: ReadDimension, *, retry_after: float | None) -> RateLimi
 
 
 class Reads:
-    """Gives customers their turns to read, and counts what they read."""
+    """Limits what customers read."""
 
     def __init__(self, settings: ReadSettings | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` returns monotonic seconds."""
@@ -107,26 +105,15 @@ class Reads:
             Overloaded: the turn did not come in time.
         """
         turn = self._now(customer).turn
-        try:
-            with anyio.fail_after(self._settings.wait):
-                await self._take(turn)
-        except TimeoutError:
-            raise Overloaded("too much is read at once", retry_after=1) from None
-        try:
+        async with AsyncExitStack() as held:
+            try:
+                with anyio.fail_after(self._settings.wait):
+                    await held.enter_async_context(turn)
+                    await held.enter_async_context(self._turns)
+            except TimeoutError:
+                raise Overloaded("too much is read at once", retry_after=1) from None
             self.check(customer)
             yield
-        finally:
-            self._turns.release()
-            turn.release()
-
-    async def _take(self, turn: anyio.Lock) -> None:
-        """Take the customer's turn, and one of the process's; neither where it is cancelled."""
-        await turn.acquire()
-        try:
-            await self._turns.acquire()
-        except BaseException:
-            turn.release()
-            raise
 
     def _now(self, customer: CustomerId) -> _Customer:
         """Return the customer's count as of now."""

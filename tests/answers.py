@@ -8,7 +8,7 @@ from anyio.abc import TaskGroup
 
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.events import Done, Event, FinishReason, Token, Usage
-from chatbot.streams import AnswerLog, AnswerParts, Answers, AnswerSettings
+from chatbot.streams import AnswerId, AnswerLog, AnswerParts, Answers, AnswerSettings
 from knowledge.identity import Principal
 from telemetry.supervision import OnFailure, uncounted
 from tests.constants import with_constants
@@ -27,6 +27,12 @@ def done(reason: FinishReason = FinishReason.STOP, *, usage: Usage | None = None
 def text_of(events: Iterable[Event]) -> str:
     """Return the answer's text."""
     return "".join(event.text for event in events if isinstance(event, Token))
+
+
+async def length_of(log: AnswerLog, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
+    """Return how many events a log holds, and whether it has ended."""
+    events, lease_left = await log.touch(who, answer_id, "")
+    return events, lease_left is None
 
 
 def answers_of(

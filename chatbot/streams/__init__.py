@@ -4,11 +4,10 @@ An event is in the log before it is on the wire; the holder of the answer's leas
 (docs/decisions/0005-leases-and-epochs.md).
 """
 
-from chatbot.streams.answers import Answers
 from chatbot.streams.idempotency import IdempotencyKeys, IdempotencySettings, StartedAnswer
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, TakenOver, open_answer_log
-from chatbot.streams.readers import Readers
+from chatbot.streams.readers import Answers, Readers
 from chatbot.streams.writers import AnswerParts, AnswerSettings
 
 __all__ = [

@@ -4,7 +4,7 @@ The stage says whether this process still writes the answer, the log's state how
 """
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Literal
 
 Stage = Literal["writing", "broken", "finishing", "ended", "elsewhere"]
 """`broken`: a part could not be written, so it was dropped and the answer ends in an error; `finishing`: this process
@@ -14,8 +14,7 @@ StageEvent = Literal["confirm", "fail", "end", "leave"]
 """`confirm`: the log has how the answer ends; `fail`: it cannot be written as it is; `end`: its last event is
 published; `leave`: this process stops writing it."""
 LogState = Literal["whole", "behind", "deleted"]
-"""`behind`: it lacks published events; `deleted`: by the customer."""
-LogEvent = Literal["append", "miss", "delete"]
+"""`behind`: it lacks published events; `deleted`: by the customer, which is final."""
 
 STAGES: Mapping[Stage, Mapping[StageEvent, Stage]] = {
     "writing": {"confirm": "finishing", "fail": "broken", "end": "ended", "leave": "elsewhere"},
@@ -25,26 +24,18 @@ STAGES: Mapping[Stage, Mapping[StageEvent, Stage]] = {
     "ended": {"confirm": "ended", "leave": "elsewhere"},
     "elsewhere": {"confirm": "elsewhere", "leave": "elsewhere"},
 }
-LOG_STATES: Mapping[LogState, Mapping[LogEvent, LogState]] = {
-    "whole": {"append": "whole", "miss": "behind", "delete": "deleted"},
-    "behind": {"append": "whole", "miss": "behind", "delete": "deleted"},
-    # The reply to an append may arrive after the heartbeat reported the deletion.
-    "deleted": {"append": "deleted", "miss": "deleted", "delete": "deleted"},
-}
-State = TypeVar("State", bound=str)
-StateEvent = TypeVar("StateEvent", bound=str)
 
 
 class IllegalEvent(Exception):
-    """An event that is illegal in this state: a bug, which ends this answer alone."""
+    """An event that is illegal in this stage: a bug, which ends this answer alone."""
 
 
-def state_after(table: Mapping[State, Mapping[StateEvent, State]], state: State, event: StateEvent) -> State:
-    """Return the state after an event.
+def stage_after(stage: Stage, event: StageEvent) -> Stage:
+    """Return the stage after an event.
 
     Raises:
         IllegalEvent: the table has no such transition.
     """
-    if event not in table[state]:
-        raise IllegalEvent(f"{event} in state {state}")
-    return table[state][event]
+    if event not in STAGES[stage]:
+        raise IllegalEvent(f"{event} in stage {stage}")
+    return STAGES[stage][event]

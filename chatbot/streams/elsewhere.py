@@ -1,10 +1,10 @@
 """Follow answers that other replicas write, with one poll of the logs shared by all readers.
 
-At least once a second, one command checks that the writers are alive.
+Once a second one command marks the answers as read and checks that they are still there. `Takeover` continues those
+whose writers died.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator
 
 import anyio
 
@@ -17,11 +17,9 @@ from telemetry.supervision import contained
 
 POLL_SECONDS = 0.05
 _CHECK_SECONDS = 1.0
-"""Between two checks of all writers, at most; a mark "read" counts for longer (`chatbot.streams.log`)."""
+"""Between two checks; a mark "read" counts for longer (`chatbot.streams.log`)."""
 _SOON_SECONDS = 0.25
-"""Until the next check where a lease has lapsed, or Redis cannot be asked."""
-TakeOver = Callable[[str, AnswerId], Awaitable[bool]]
-"""Takes over an answer of a tenant whose writer's lease has lapsed; returns whether this process writes it now."""
+"""Until the next check where an answer has just ended, or Redis cannot be asked."""
 
 
 class SharedRead(Feed):
@@ -32,8 +30,6 @@ class SharedRead(Feed):
         self.who = who
         self.followers = 0
         self.was_there = False
-        self.is_taken_over = False
-        """Whether its takeover is under way."""
         self._failing_since: float | None = None
 
     def heal(self) -> None:
@@ -51,10 +47,9 @@ class SharedRead(Feed):
 class ReadsElsewhere:
     """The shared reads of answers that other replicas write."""
 
-    def __init__(self, parts: AnswerParts, take_over: TakeOver) -> None:
+    def __init__(self, parts: AnswerParts) -> None:
         self._parts = parts
         self._log = parts.log
-        self._take_over = take_over
         self._reads: dict[AnswerId, SharedRead] = {}
         self._polling = False
         self._check_at = 0.0
@@ -62,6 +57,15 @@ class ReadsElsewhere:
     def __len__(self) -> int:
         """Return the number of shared reads."""
         return len(self._reads)
+
+    def __contains__(self, answer_id: AnswerId) -> bool:
+        """Return whether an answer is read here from its log."""
+        return answer_id in self._reads
+
+    def end(self, answer_id: AnswerId) -> None:
+        """End the read of an answer that this process writes from now on; its followers read it from memory."""
+        if (read := self._reads.get(answer_id)) is not None:
+            self._end(answer_id, read)
 
     async def follow(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`, until the last one or until this process writes the answer.
@@ -118,7 +122,7 @@ class ReadsElsewhere:
         progress: dict[AnswerId, AnswerProgress] = {}
         try:
             if now >= self._check_at:
-                self._check_at = now + min(_CHECK_SECONDS, self._log.lease_seconds / 2)
+                self._check_at = now + _CHECK_SECONDS
                 progress = await self._log.touch_all({answer_id: read.who for answer_id, read in reads.items()}, "read")
             new = await self._log.read_all(
                 {answer_id: (read.who.tenant, len(read.entries)) for answer_id, read in reads.items()}
@@ -135,10 +139,10 @@ class ReadsElsewhere:
                 reads[answer_id].close()
         for answer_id, checked in progress.items():
             if not reads[answer_id].closed:
-                self._judge(answer_id, reads[answer_id], checked, has_new=answer_id in new)
+                self._judge(reads[answer_id], checked, has_new=answer_id in new)
 
-    def _judge(self, answer_id: AnswerId, read: SharedRead, progress: AnswerProgress, *, has_new: bool) -> None:
-        """Close a read whose log is lost or complete; take the answer over if its writer is dead."""
+    def _judge(self, read: SharedRead, progress: AnswerProgress, *, has_new: bool) -> None:
+        """Close a read whose log is lost."""
         if progress.events is None:
             # A log that Redis lost in a failover is restored by its writer.
             waits = read.was_there and not progress.deleted
@@ -146,22 +150,7 @@ class ReadsElsewhere:
             return
         read.was_there = True
         read.heal()
-        left = progress.lease_left
-        if left is None and not has_new:
+        if progress.lease_left is None and not has_new:
             read.close(LogLost(f"the log ends at event {progress.events}"))
-            return
-        soon = _SOON_SECONDS if left is None or left <= 0 else left
-        self._check_at = min(self._check_at, anyio.current_time() + soon)
-        if left is not None and left <= 0 and not read.is_taken_over:
-            read.is_taken_over = True
-            self._parts.tasks.start_soon(self._succeed, answer_id, read)
-
-    async def _succeed(self, answer_id: AnswerId, read: SharedRead) -> None:
-        """Take over the answer of a dead writer; its followers then read it from memory."""
-        with contained("reader", self._parts.on_failure):
-            with suppress(StoreUnavailable):
-                if await self._take_over(read.who.tenant, answer_id):
-                    self._end(answer_id, read)
-            read.is_taken_over = False
-            return
-        self._end(answer_id, read, ChatError())
+        elif progress.lease_left is None:
+            self._check_at = min(self._check_at, anyio.current_time() + _SOON_SECONDS)

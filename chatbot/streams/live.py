@@ -1,14 +1,12 @@
 """One answer that this process writes: its pending, published and unlogged events."""
 
 import asyncio
-import math
-import time
 from collections.abc import Sequence
 
 import anyio
 
 from chatbot.events import Event
-from chatbot.streams.answer_state import LOG_STATES, STAGES, LogEvent, LogState, Stage, StageEvent, state_after
+from chatbot.streams.answer_state import LogState, Stage, StageEvent, stage_after
 from chatbot.streams.feed import Feed
 from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening, entry_of
 from chatbot.streams.resume import Diverged, RepetitionCheck
@@ -48,11 +46,11 @@ class LiveAnswer(Feed):
         """How many of the published events the log has for certain."""
         self._repetition = RepetitionCheck(logged) if logged else None
         self._logged_output = len(output)
-        self._appended_at = -math.inf
         self._pending: list[Event] = []
         """Emitted events that are not yet published."""
-        self._waiting: list[anyio.Event] = []
-        self._in_flight: list[anyio.Event] = []
+        self._appended = anyio.Event()
+        """Set when the next batch is logged, or dropped."""
+        self._in_flight = anyio.Event()
         self._emitted = anyio.Event()
         self._abandonment: asyncio.TimerHandle | None = None
 
@@ -60,11 +58,12 @@ class LiveAnswer(Feed):
 
     def move(self, event: StageEvent) -> None:
         """Go to the stage after an event."""
-        self.stage = state_after(STAGES, self.stage, event)
+        self.stage = stage_after(self.stage, event)
 
-    def note_log(self, event: LogEvent) -> None:
-        """Note what happened to the log."""
-        self.log = state_after(LOG_STATES, self.log, event)
+    def note_log(self, log: LogState) -> None:
+        """Note the state of the log, unless it is deleted: the reply to an append may arrive after that report."""
+        if self.log != "deleted":
+            self.log = log
 
     @property
     def ended(self) -> bool:
@@ -140,10 +139,8 @@ class LiveAnswer(Feed):
         """
         self.outcome = outcome
         if self.is_written_here:
-            appended = anyio.Event()
-            self._waiting.append(appended)
             self._emitted.set()
-            await appended.wait()
+            await self._appended.wait()
         self.move("confirm")
         return self.stage != "elsewhere"  # how this process ends its part is not how the answer ends
 
@@ -153,8 +150,7 @@ class LiveAnswer(Feed):
         """Wait for pending events; return their entries."""
         await self._emitted.wait()
         self._emitted = anyio.Event()
-        self._in_flight += self._waiting
-        self._waiting.clear()
+        self._in_flight, self._appended = self._appended, anyio.Event()
         return [entry_of(n, event) for n, event in enumerate(self._pending, len(self.entries) + 1)]
 
     def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
@@ -169,7 +165,7 @@ class LiveAnswer(Feed):
 
     def log_lost(self) -> None:
         """Note that Redis has lost the log, or a part of it: the next append has everything."""
-        self.note_log("miss")
+        self.note_log("behind")
         self.logged = self._logged_output = 0
 
     def append_again(self) -> None:
@@ -178,15 +174,10 @@ class LiveAnswer(Feed):
 
     def mark_appended(self, appended: LogAppend) -> None:
         """Note that the log has this, which renewed the writer's lease."""
-        self.note_log("append")
-        self._appended_at = time.monotonic()
+        self.note_log("whole")
         if appended.entries:
             self.logged = appended.entries[-1].n
         self._logged_output = appended.output_before + len(appended.output)
-
-    def appended_within(self, seconds: float) -> bool:
-        """Return whether the last append was less than so many seconds ago."""
-        return time.monotonic() - self._appended_at < seconds
 
     def drop_unpublished(self) -> None:
         """Discard unpublished events and unlogged model output."""
@@ -204,16 +195,14 @@ class LiveAnswer(Feed):
         self.add(batch)
         if not self.is_written_here:
             self.close()
-        for appended in self._in_flight:
-            appended.set()
-        self._in_flight.clear()
+        self._in_flight.set()
 
     def stop_writing(self) -> None:
         """Stop: another replica writes the answer, and settles and records it."""
         self.move("leave")
         self.scope.cancel()
         self.cancel_abandonment()
-        self._in_flight += self._waiting
+        self._appended.set()
         self._emitted.set()
         self.publish()
 

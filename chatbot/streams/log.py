@@ -38,8 +38,8 @@ _MOST_ENTRIES = 500
 """How many events of an answer one poll reads: more than most answers have."""
 _MOST_LOGS = 100
 """How many logs one command reads."""
-_MOST_ORPHANS = 100
-"""How many orphans one sweep takes."""
+_MOST_LAPSED = 1000
+"""How many answers without a writer are listed at once, the longest without one first."""
 
 # What redis-py gives when it decodes nothing.
 _Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -121,21 +121,18 @@ class AnswerProgress(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenOver:
-    """An answer that was taken over, as its log has it; `checkpoint` and `outcome` are read by `chatbot.turns`.
+    """An answer that was taken over, as its log has it; checkpoint and `outcome` are read by `chatbot.turns`.
 
     There is an outcome where the writer before had decided how the answer ends, and may have settled and recorded it.
     """
 
     answer_id: AnswerId
-    tenant: str
     sub: str
-    conversation_id: str
     epoch: int
-    checkpoint: bytes
+    opening: LogOpening
     cancelled: bool
     output: bytes
     events: tuple[Event, ...]
-    passages: tuple[PassageRef, ...] = ()
     outcome: bytes = b""
 
 
@@ -224,25 +221,22 @@ class AnswerLog:
             args += [entry.n, entry.event.name, entry.data]
         return WriterStanding(await self._run(self._append, _script_keys(tenant, answer_id), args))
 
-    async def renew(self, writers: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, WriterStanding]:
-        """Renew the leases of answers, each of a tenant and written by an epoch; return the writers' standings."""
-        return await self._set_leases(writers, self._lease_ms)
-
-    async def give_up(self, writers: Mapping[AnswerId, tuple[str, int]]) -> None:
-        """Let the leases lapse now, so that another replica may take the answers over at once."""
-        await self._set_leases(writers, 0)
-
-    async def _set_leases(
-        self, writers: Mapping[AnswerId, tuple[str, int]], lease_ms: int
+    async def renew(
+        self, writers: Mapping[AnswerId, tuple[str, int]], *, lease_ms: int | None = None
     ) -> dict[AnswerId, WriterStanding]:
+        """Renew the leases of answers, each of a tenant and written by an epoch; return the writers' standings."""
         named = {
-            "lease_ms": lease_ms,
+            "lease_ms": self._lease_ms if lease_ms is None else lease_ms,
             "reader_ms": round(_READ_MARK_SECONDS * 1000),
             "epochs": [epoch for _, epoch in writers.values()],
         }
         keys = [_OPEN, *(answer_key(tenant, answer_id) for answer_id, (tenant, _) in writers.items())]
         standings = await self._run(self._renew, keys, [msgspec.msgpack.encode(named)])
         return dict(zip(writers, map(WriterStanding, standings), strict=True))
+
+    async def give_up(self, writers: Mapping[AnswerId, tuple[str, int]]) -> None:
+        """Let the leases lapse now, so that another replica may take the answers over at once."""
+        await self.renew(writers, lease_ms=0)
 
     async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
         """Take an answer over, as its next epoch; None where its writer's lease holds or it has ended."""
@@ -253,14 +247,13 @@ class AnswerLog:
         epoch, sub, conversation, checkpoint, cancelled, passages, outcome, output, entries = reply
         return TakenOver(
             answer_id=answer_id,
-            tenant=tenant,
             sub=sub.decode(),
-            conversation_id=conversation.decode(),
             epoch=epoch,
-            checkpoint=checkpoint,
+            opening=LogOpening(
+                conversation.decode(), msgspec.json.decode(passages, type=tuple[PassageRef, ...]), checkpoint
+            ),
             cancelled=bool(cancelled),
             outcome=outcome,
-            passages=msgspec.json.decode(passages, type=tuple[PassageRef, ...]),
             output=output,
             events=tuple(_event(dict(zip(pairs[::2], pairs[1::2], strict=True))) for _, pairs in entries),
         )
@@ -304,21 +297,13 @@ class AnswerLog:
         reply = await self._run(self._touch, keys, [msgspec.msgpack.encode(named)])
         return dict(zip(customers, msgspec.msgpack.decode(reply, type=list[AnswerProgress]), strict=True))
 
-    async def length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
-        """Return how many events the log holds and whether the last one ends the answer.
-
-        Raises:
-            NotFound: no such answer, or another customer's.
-        """
-        events, lease_left = await self.touch(who, answer_id, "")
-        return events, lease_left is None
-
-    async def orphans(self, *, lapsed_for: float) -> list[tuple[str, AnswerId]]:
-        """Return the (tenant, answer) whose writers' leases lapsed at least `lapsed_for` seconds ago."""
+    async def lapsed(self) -> list[tuple[str, AnswerId, float]]:
+        """Return the tenant and id of answers whose writers' leases have lapsed, and for how many seconds."""
         seconds, micros = await self._breaker.call(self._redis.time)
-        before_ms = seconds * 1000 + micros // 1000 - round(lapsed_for * 1000)
-        lapsed = partial(self._redis.zrangebyscore, _OPEN, "-inf", before_ms, start=0, num=_MOST_ORPHANS)
-        return [_named_by(key.decode()) for key in cast("list[bytes]", await self._breaker.call(lapsed))]
+        now_ms = seconds * 1000 + micros // 1000
+        lapsed = partial(self._redis.zrangebyscore, _OPEN, "-inf", now_ms, start=0, num=_MOST_LAPSED, withscores=True)
+        stored = cast("list[tuple[bytes, float]]", await self._breaker.call(lapsed))
+        return [(*_named_by(key.decode()), (now_ms - lease_end) / 1000) for key, lease_end in stored]
 
     async def running(self, tenants: Mapping[AnswerId, str]) -> set[AnswerId]:
         """Return which of the answers, each of a tenant, have not ended."""

@@ -1,8 +1,9 @@
 """Connections that read answers: from memory if this process writes them, else from the log; bounded."""
 
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 
 import structlog
 
@@ -10,6 +11,7 @@ from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFoun
 from chatbot.reads import too_much
 from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.log import AnswerId, LogEntry, entry_of
+from chatbot.streams.takeover import Takeover, TakeoverReason
 from chatbot.streams.writers import AnswerParts, Writers
 from knowledge.identity import CustomerId, Principal
 from telemetry.supervision import contained
@@ -41,7 +43,7 @@ class Readers:
             NotFound: no such answer, or another customer's.
             ForeignEventId: `last_event_id` is another answer's.
             LogLost: it lies beyond the log.
-            StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
+            StoreUnavailable: this process does not hold the answer, and Redis cannot be asked or came back just now.
             Draining: this process ends soon and does not run the answer.
         """
         after = _number_of(last_event_id, answer_id)
@@ -51,24 +53,16 @@ class Readers:
         elif self._writers.draining:
             raise Draining(retry_after=1)
         else:
-            length, ended = await self._length(who, answer_id)
+            try:
+                length, lease_left = await self._log.touch(who, answer_id, "")
+            except NotFound:
+                if self._log.back_for < _TERMS * self._log.lease_seconds:  # Redis may have forgotten it
+                    raise StoreUnavailable(retry_after=1) from None
+                raise
+            ended = lease_left is None
         if after > length:
             raise LogLost(f"the log ends at event {length}")
         return after, ended and after == length
-
-    async def _length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
-        """Return how many events a log holds, and whether it has ended.
-
-        Raises:
-            NotFound: no such answer, or another customer's.
-            StoreUnavailable: Redis cannot be asked, or came back just now and may have forgotten the answer.
-        """
-        try:
-            return await self._log.length(who, answer_id)
-        except NotFound:
-            if self._log.back_for < _TERMS * self._log.lease_seconds:
-                raise StoreUnavailable(retry_after=1) from None
-            raise
 
     async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`: from memory while this process writes the answer, else from the log.
@@ -152,6 +146,31 @@ class Readers:
     def end_all(self) -> None:
         """End every read of another replica's answer: this process is stopping."""
         self._elsewhere.end_all()
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What this process does for answers."""
+
+    writers: Writers
+    takeover: Takeover
+    readers: Readers
+
+    @classmethod
+    def of(cls, parts: AnswerParts, *, on_taken: Callable[[TakeoverReason], None] = lambda _: None) -> "Answers":
+        """Return the answers of a process."""
+        writers = Writers(parts)
+        reads = ReadsElsewhere(parts)
+        return cls(writers, Takeover(parts, writers, reads, on_taken=on_taken), Readers(parts, writers, reads))
+
+    async def hand_over(self) -> None:
+        """Leave every answer of this process to the others, readers and writers.
+
+        Raises:
+            StoreUnavailable: the leases could not be given up; they lapse by themselves.
+        """
+        self.readers.end_all()
+        await self.writers.hand_over()
 
 
 def _number_of(last_event_id: str | None, answer_id: AnswerId) -> int:

@@ -1,8 +1,8 @@
 """Leases and takeover: this process renews what it writes, and continues or ends what a dead replica wrote.
 
-Every writer holds a lease, renewed by a heartbeat whose reply also reports cancels and readers on other replicas. A
-reader of an answer whose lease has lapsed takes the answer over and continues it in this process; a sweep ends those
-without readers. `docs/decisions/0005-leases-and-epochs.md` says what a successor may assume.
+Every writer holds a lease, renewed by a heartbeat whose reply also reports cancels and readers on other replicas. An
+answer whose lease has lapsed is continued by a process that has readers of it, ended by one that was asked to cancel
+it, and by any other after the grace. `docs/decisions/0005-leases-and-epochs.md` says what a successor may assume.
 """
 
 import math
@@ -15,8 +15,9 @@ import anyio
 import structlog
 
 from chatbot.errors import StoreUnavailable
+from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, LogOpening, TakenOver
+from chatbot.streams.log import AnswerId, TakenOver
 from chatbot.streams.writers import AnswerParts, Writers
 from knowledge.identity import Principal
 from telemetry.supervision import contained, supervise
@@ -35,52 +36,60 @@ class Takeover:
     """Renews the leases of this process, and takes over answers whose leases have lapsed."""
 
     def __init__(
-        self, parts: AnswerParts, writers: Writers, *, on_taken: Callable[[TakeoverReason], None] = lambda _: None
+        self,
+        parts: AnswerParts,
+        writers: Writers,
+        reads: ReadsElsewhere,
+        *,
+        on_taken: Callable[[TakeoverReason], None] = lambda _: None,
     ) -> None:
         self._parts = parts
         self._log = parts.log
         self._writers = writers
+        self._reads = reads
         self._on_taken = on_taken
         self._resume: Resume | None = None
         self._no_renewal_at = -math.inf
+        self._to_cancel: set[AnswerId] = set()
 
     async def maintain_leases(self, resume: Resume) -> None:
         """Renew this process's leases and end the orphans of dead replicas, until cancelled."""
         self._resume = resume
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervise, "renewals", self._renew_leases, self._parts.on_failure)
-            tasks.start_soon(supervise, "orphans", self._end_orphans, self._parts.on_failure)
+            tasks.start_soon(supervise, "takeovers", self._take_over_lapsed, self._parts.on_failure)
 
     async def _renew_leases(self) -> None:
         while True:
-            await self._ask_store()
-            if leases := self._writers.leases_to_renew():
-                with suppress(StoreUnavailable):
-                    for answer_id, standing in (await self._log.renew(leases)).items():
-                        self._writers.apply_renewal(answer_id, standing)
+            try:
+                self._parts.deferred.store_seen(lost_writes=await self._log.has_forgotten())
+            except StoreUnavailable:  # nobody can renew
+                self._no_renewal_at = anyio.current_time()
+            with suppress(StoreUnavailable):
+                await self._writers.renew_leases()
             slept_at = anyio.current_time()
             await anyio.sleep(self._parts.settings.heartbeat)
             if anyio.current_time() - slept_at > self._log.lease_seconds:
                 self._no_renewal_at = anyio.current_time()
-            self._writers.complete_logs()
 
-    async def _ask_store(self) -> None:
-        """Check Redis for lost writes; the check also records when Redis was unavailable."""
-        try:
-            self._parts.deferred.store_seen(lost_writes=await self._log.has_forgotten())
-        except StoreUnavailable:
-            self._no_renewal_at = anyio.current_time()
-
-    async def _end_orphans(self) -> None:
+    async def _take_over_lapsed(self) -> None:
         while True:
-            await anyio.sleep(self._parts.settings.sweep_every)
-            grace = self._parts.settings.grace
-            if not self._trusts_lapsed_leases(grace):
-                continue
+            await anyio.sleep(self._parts.settings.heartbeat)
             with suppress(StoreUnavailable):
-                for tenant, answer_id in await self._log.orphans(lapsed_for=grace):
-                    with contained("orphan", self._parts.on_failure):
-                        await self.take_over(tenant, answer_id, "orphan")
+                for tenant, answer_id, lapsed_for in await self._log.lapsed():
+                    reason = self._reason_for(answer_id, lapsed_for)
+                    if reason is not None:
+                        with contained("takeover", self._parts.on_failure):
+                            await self.take_over(tenant, answer_id, reason)
+
+    def _reason_for(self, answer_id: AnswerId, lapsed_for: float) -> TakeoverReason | None:
+        """Return why this process takes over an answer whose lease lapsed so many seconds ago; None: it does not."""
+        if answer_id in self._to_cancel:
+            return "cancel"
+        if answer_id in self._reads:
+            return "reader"
+        grace = self._parts.settings.grace
+        return "orphan" if lapsed_for >= grace and self._trusts_lapsed_leases(grace) else None
 
     def _trusts_lapsed_leases(self, seconds: float) -> bool:
         """Return whether a lease that has lapsed means a dead writer: Redis was there, and we were, for so long.
@@ -106,6 +115,7 @@ class Takeover:
                 return False
             log.warning("answer_taken_over", answer_id=answer_id, why=reason, epoch=taken.epoch)
             self._on_taken(reason)
+            self._to_cancel.discard(answer_id)
             live = LiveAnswer(
                 answer_id,
                 Principal(tenant=tenant, sub=taken.sub, roles=frozenset(), groups=frozenset()),
@@ -113,10 +123,11 @@ class Takeover:
                 logged=taken.events,
                 output=taken.output,
             )
-            live.opening = LogOpening(taken.conversation_id, taken.passages, taken.checkpoint)
+            live.opening = taken.opening
             live.abandoned = reason == "orphan" and not (taken.cancelled or taken.outcome)
             marked = replace(taken, cancelled=taken.cancelled or reason == "orphan")
             writers.run(live, lambda live: resume(live, marked))
+            self._reads.end(answer_id)
         return True
 
     async def cancel(self, who: Principal, answer_id: AnswerId) -> bool:
@@ -132,11 +143,5 @@ class Takeover:
             return not live.ended
         _, left = await self._log.touch(who, answer_id, "cancelled")
         if left is not None:
-            self._parts.tasks.start_soon(self._end_if_lapsed, who.tenant, answer_id, left)
+            self._to_cancel.add(answer_id)
         return left is not None
-
-    async def _end_if_lapsed(self, tenant: str, answer_id: AnswerId, lease_left: float) -> None:
-        """End a cancelled answer whose writer is dead, once its lease has lapsed; else the sweep does."""
-        await anyio.sleep(max(0.0, lease_left))
-        with contained("cancel", self._parts.on_failure), suppress(StoreUnavailable):
-            await self.take_over(tenant, answer_id, "cancel")

@@ -46,7 +46,6 @@ class AnswerSettings(BaseModel, frozen=True):
     kept: ClassVar[int] = 1000  # answers: how many that have ended without a log stay in memory
     # seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed
     heartbeat: ClassVar[float] = 0.25
-    sweep_every: ClassVar[float] = 1.0  # seconds: between two sweeps for answers whose process died
     # seconds: how long those who read an answer that another replica writes wait for Redis before an `error`
     patience: ClassVar[float] = 10.0
     readers_of_customer: ClassVar[int] = 200  # readers: open streams of one customer in a process; then 429
@@ -133,7 +132,7 @@ class Writers:
         try:
             await self._log.open(live.who, live.answer_id, opening, epoch=live.epoch)
         except StoreUnavailable:
-            live.note_log("miss")
+            live.note_log("behind")
         self.run(live, work)
 
     def run(self, live: LiveAnswer, work: Work) -> None:
@@ -193,7 +192,7 @@ class Writers:
     def _break(self, live: LiveAnswer) -> None:
         """End an answer that cannot be encoded: discard its unpublished events and emit an error."""
         if live.stage == "broken":  # its end cannot be written either
-            live.note_log("miss")
+            live.note_log("behind")
             live.publish([entry_of(len(live.entries) + 1, self._unfinished(live))])
             return
         had_end = live.last_emitted
@@ -212,7 +211,7 @@ class Writers:
                 if await self._log.open(live.who, live.answer_id, live.opening, epoch=live.epoch):
                     appended, standing = await self._send(live, batch)
         except StoreUnavailable:
-            live.note_log("miss")
+            live.note_log("behind")
             return
         if standing in (WriterStanding.OWNED, WriterStanding.CANCELLED):
             live.mark_appended(appended)
@@ -231,7 +230,7 @@ class Writers:
             case WriterStanding.CANCELLED:
                 live.scope.cancel()
             case WriterStanding.DELETED:
-                live.note_log("delete")
+                live.note_log("deleted")
                 live.scope.cancel()
             case WriterStanding.BEHIND:
                 if live.logged:  # otherwise it began while Redis was away, and nothing was there to be lost
@@ -269,28 +268,22 @@ class Writers:
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
-    def leases_to_renew(self) -> dict[AnswerId, tuple[str, int]]:
-        """Return tenant and epoch of the answers that this process writes, or whose end it has still to log."""
+    async def renew_leases(self) -> None:
+        """Renew the leases of what this process writes, or still has to log; append what logs lack.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
         running = [live for live in self._running.values() if live.log != "deleted" and live.stage != "elsewhere"]
-        ended = [live for live in self._kept.values() if live.owes_log]
-        return {
-            live.answer_id: (live.who.tenant, live.epoch) for live in (*running, *ended) if not self._just_renewed(live)
-        }
-
-    def _just_renewed(self, live: LiveAnswer) -> bool:
-        """Return whether an append made the heartbeat superfluous: it only does not report readers elsewhere."""
-        return bool(self.readers[live.answer_id]) and live.appended_within(self._parts.settings.heartbeat)
-
-    def apply_renewal(self, answer_id: AnswerId, standing: WriterStanding) -> None:
-        """Apply the reply to a lease renewal."""
-        if (live := self._running.get(answer_id)) is not None:
-            self.apply_standing(live, standing)
-
-    def complete_logs(self) -> None:
-        """Append what logs lack, also for answers without new events."""
-        for live in self._running.values():
+        for live in running:
             if live.owes_log:
                 live.append_again()
+        held = [*running, *(live for live in self._kept.values() if live.owes_log)]
+        if held:
+            leases = {live.answer_id: (live.who.tenant, live.epoch) for live in held}
+            for answer_id, standing in (await self._log.renew(leases)).items():
+                if (still := self._running.get(answer_id)) is not None:
+                    self.apply_standing(still, standing)
 
     # --- readers come and leave --------------------------------------------------------------------------------------
 

@@ -67,7 +67,8 @@ class AbandonedOpenings:
         seen, self._seen = self._seen, {}  # after a failed look anew: who lives may not have been able to close either
         older_than = self._now() - self._after
         rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
-        abandoned = await self._without_writer(rows)
+        running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
+        abandoned = [row for row in rows if row.answer_id not in running]
         now = self._monotonic()
         self._seen = {row.answer_id: seen.get(row.answer_id, now) for row in abandoned}
         due = [row for row in abandoned if now - self._seen[row.answer_id] >= _AGAIN_SECONDS]
@@ -77,10 +78,6 @@ class AbandonedOpenings:
             )
             log.warning("audit_opening_closed", answer_id=row.answer_id)
         return len(due)
-
-    async def _without_writer(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
-        running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
-        return [row for row in rows if row.answer_id not in running]
 
 
 def closing(row: AuditRow, events: Sequence[Event], *, at: float) -> AuditClosed:

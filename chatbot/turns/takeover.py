@@ -30,7 +30,7 @@ _MOST_WRITERS = 5
 async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
     """Continue the answer where its log ends, or end it."""
     try:
-        turn = msgspec.msgpack.decode(taken.checkpoint, type=Turn)
+        turn = msgspec.msgpack.decode(taken.opening.checkpoint, type=Turn)
     except msgspec.MsgspecError:
         log.exception("frame_unreadable", answer_id=taken.answer_id)
         live.emit(failed(ChatError()))  # its reservation stays charged, and its audit record open

@@ -62,14 +62,6 @@ async def test_the_oldest_are_lost_where_too_many_wait_and_are_counted() -> None
     assert store.taken == [2, 3, 4]
 
 
-async def test_a_write_that_waited_too_long_is_lost() -> None:
-    lost: list[WriteKind] = []
-    writes, store = DeferredWrites(with_constants(DeferredSettings(), keep=1e-09), on_lost=lost.append), Store()
-    await writes.write("history", lambda: store.take(1))
-    await writes.retry()
-    assert (writes.waiting, lost) == (0, ["history"])
-
-
 async def test_a_write_that_fails_by_a_bug_keeps_no_other_from_being_done() -> None:
     lost, failures = list[WriteKind](), list[str]()
     writes = DeferredWrites(DeferredSettings(), on_lost=lost.append, on_failure=failures.append)

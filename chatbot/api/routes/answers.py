@@ -118,8 +118,8 @@ async def conversation_with(
     try:
         return await history.containing(who.customer_id, answer_id)
     except NotFound:
-        _, ended = await answer_log.length(who, answer_id)
-        if not ended:
+        _, lease_left = await answer_log.touch(who, answer_id, "")
+        if lease_left is not None:
             raise StillRunning(retry_after=1) from None
         raise
 

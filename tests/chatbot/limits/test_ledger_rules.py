@@ -53,6 +53,10 @@ class Part:
     """The clock was set back since: the minute keeps it as it is."""
 
 
+UNKNOWN = 1
+"""Less than any known wait in microseconds."""
+
+
 @dataclass
 class Books:
     """What one scope has spent."""
@@ -78,7 +82,7 @@ class Books:
         return sum(until > now for until in self.leases.values())
 
     def waits(self, tokens: int, now: int, day: str, day_ends: int) -> list[int]:
-        """For each dimension, the microseconds until `tokens` more would fit."""
+        """For each dimension, the microseconds until `tokens` more would fit; of a slot nobody knows."""
         ordered = sorted(self.live(now // MICRO), key=lambda part: part.second)
         spent = [(part.second, part.tokens) for part in ordered]
         asked = [(part.second, part.requests) for part in ordered]
@@ -86,7 +90,7 @@ class Books:
         return [
             until_it_fits(spent, tokens, self.limit.tokens_per_minute, now),
             until_it_fits(asked, 1, self.limit.requests_per_minute, now),
-            until_a_slot(sorted(until for until in self.leases.values() if until > now), self.limit.concurrent, now),
+            UNKNOWN if self.slots(now) >= self.limit.concurrent else 0,
             day_ends - now if full else 0,
         ]
 
@@ -122,10 +126,6 @@ def until_it_fits(spent: list[tuple[int, int]], amount: int, limit: int, now: in
         if excess <= 0:
             return (second + SPAN) * MICRO - now
     return 0
-
-
-def until_a_slot(ends: list[int], limit: int, now: int) -> int:
-    return ends[len(ends) - limit] - now if len(ends) >= limit else 0
 
 
 # --- the machine -----------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def check(self, refusal: RateLimited, waits: list[list[int]]) -> None:
         longest = max(wait for each in waits for wait in each)
         assert longest > 0, "what fits is admitted"
-        assert refusal.retry_after == longest / MICRO, "the wait of a refusal is true"
+        assert refusal.retry_after == (None if longest == UNKNOWN else longest / MICRO), "the wait is true"
         scopes: tuple[str, ...] = SCOPES
         assert waits[scopes.index(refusal.scope)][get_args(Dimension).index(refusal.dimension)] == longest
 

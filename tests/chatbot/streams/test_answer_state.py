@@ -4,16 +4,7 @@ from typing import get_args
 
 import pytest
 
-from chatbot.streams.answer_state import (
-    LOG_STATES,
-    STAGES,
-    IllegalEvent,
-    LogEvent,
-    LogState,
-    Stage,
-    StageEvent,
-    state_after,
-)
+from chatbot.streams.answer_state import STAGES, IllegalEvent, Stage, StageEvent, stage_after
 
 ILLEGAL = {("ended", "end"), ("ended", "fail"), ("elsewhere", "end"), ("elsewhere", "fail")}
 
@@ -23,15 +14,9 @@ ILLEGAL = {("ended", "end"), ("ended", "fail"), ("elsewhere", "end"), ("elsewher
 def test_every_event_leads_to_a_stage_or_is_illegal(stage: Stage, event: StageEvent) -> None:
     if (stage, event) in ILLEGAL:
         with pytest.raises(IllegalEvent):
-            state_after(STAGES, stage, event)
+            stage_after(stage, event)
     else:
-        assert state_after(STAGES, stage, event) in get_args(Stage)
-
-
-@pytest.mark.parametrize("event", get_args(LogEvent))
-@pytest.mark.parametrize("log", get_args(LogState))
-def test_every_event_leads_to_a_state_of_the_log(log: LogState, event: LogEvent) -> None:
-    assert state_after(LOG_STATES, log, event) in get_args(LogState)
+        assert stage_after(stage, event) in get_args(Stage)
 
 
 def reachable(first: str, table: dict[str, dict[str, str]]) -> set[str]:
@@ -42,11 +27,9 @@ def reachable(first: str, table: dict[str, dict[str, str]]) -> set[str]:
     return found
 
 
-def test_every_state_is_reached_and_none_is_left_out_of_the_tables() -> None:
+def test_every_state_is_reached_and_none_is_left_out_of_the_table() -> None:
     stages = {str(stage): {str(e): str(s) for e, s in events.items()} for stage, events in STAGES.items()}
-    logs = {str(log): {str(e): str(s) for e, s in events.items()} for log, events in LOG_STATES.items()}
     assert reachable("writing", stages) == set(get_args(Stage))
-    assert reachable("whole", logs) == set(get_args(LogState))
 
 
 def test_what_left_this_process_or_ended_is_never_written_here_again() -> None:

@@ -12,16 +12,15 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
-from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import ChatError, NotFound, RateLimited, StoreUnavailable
 from chatbot.events import Failed, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
-from chatbot.streams.answers import Answers
-from chatbot.streams.elsewhere import POLL_SECONDS, ReadsElsewhere
+from chatbot.streams.elsewhere import POLL_SECONDS
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry, LogOpening, open_answer_log
 from chatbot.streams.pipelined_connection import open_pipelined_connection
-from chatbot.streams.writers import AnswerParts, AnswerSettings
+from chatbot.streams.readers import Answers
+from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.conftest import PATIENT
@@ -174,7 +173,7 @@ async def test_one_command_a_second_asks_for_twenty_writers_and_one_that_fails_i
             counted.touched.clear()
             await anyio.sleep(4)  # two terms of a lease
             assert 3 <= counted.touched[20] <= 6
-            assert (await redis.info("stats"))["total_connections_received"] == opened
+            assert (await redis.info("stats"))["total_connections_received"] <= opened + 2, "none for each answer"
             silent.speak.go_on.set()
     assert silent.read == ["one two three"] * 20
 
@@ -294,28 +293,22 @@ async def test_an_answer_that_was_never_there_is_not_waited_for(answer_log: Answ
     assert entry.event.code == NotFound.code
 
 
-async def test_a_read_that_fails_for_an_unknown_reason_ends_for_all_who_follow(
-    answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
+class LogThatCannotBeRead(AnswerLog):
+    """Raises a bug."""
+
+    async def read_all(self, logs: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, list[LogEntry]]:
+        raise KeyError(logs)
+
+
+async def test_a_read_that_fails_for_an_unknown_reason_ends_for_all_who_follow(redis: Redis, tasks: TaskGroup) -> None:
     failures: list[str] = []
-
-    async def broken(tenant: str, answer_id: AnswerId) -> bool:
-        raise KeyError(answer_id, tenant)
-
-    parts = AnswerParts(
-        log=answer_log,
-        tasks=tasks,
-        settings=with_constants(AnswerSettings(), patience=1),
-        deferred=DeferredWrites(DeferredSettings()),
-        on_failure=failures.append,
-    )
-    reads = ReadsElsewhere(parts, broken)
-    live = new_answer(customer())
-    await answer_log.open(live.who, live.answer_id, LogOpening("c"))
-    await answer_log.give_up({live.answer_id: (live.who.tenant, 1)})
-    with anyio.fail_after(patient(5)), pytest.raises(ChatError):
-        await anext(reads.follow(live.who, live.answer_id, 0))
-    assert failures == ["reader"]
+    async with open_pipelined_connection(redis, slow_after=20) as pipelined:
+        log = LogThatCannotBeRead(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        other, live = answers_of(log, tasks, AnswerSettings(), on_failure=failures.append), new_answer(customer())
+        with anyio.fail_after(patient(5)):
+            [entry] = await read_all(other, live)
+    assert isinstance(entry.event, Failed)
+    assert (entry.n, entry.event.code, failures) == (0, ChatError.code, ["reader"])
 
 
 async def test_an_ended_answer_that_is_longer_than_one_read_is_read_whole(

@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 from chatbot.deferred import DeferredSettings, DeferredWrites, WriteKind
 from chatbot.events import Event, Failed, Notice, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
-from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
     AnswerId,
@@ -25,8 +24,9 @@ from chatbot.streams.log import (
     WriterStanding,
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
+from chatbot.streams.readers import Answers
 from chatbot.streams.writers import AnswerSettings
-from tests.answers import answers_of, customer, done, text_of
+from tests.answers import answers_of, customer, done, length_of, text_of
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 from tests.constants import with_constants
@@ -296,7 +296,7 @@ async def test_a_successor_brings_back_what_redis_forgot_with_its_takeover(
     await answer_log.give_up({answer_id: (who.tenant, 1)})
 
     async def resume(live: LiveAnswer, taken: TakenOver) -> None:
-        assert (taken.epoch, taken.checkpoint) == (2, b"the turn")
+        assert (taken.epoch, taken.opening.checkpoint) == (2, b"the turn")
         await speak(live)
 
     tasks.start_soon(registry.takeover.maintain_leases, resume)
@@ -318,7 +318,7 @@ async def test_a_successor_brings_back_what_redis_forgot_with_its_takeover(
     with anyio.fail_after(10):
         await registry.writers.drained()
     assert await redis.hget(key, "epoch") == b"2"
-    assert await answer_log.length(who, answer_id) == (len(WORDS) + 1, True)
+    assert await length_of(answer_log, who, answer_id) == (len(WORDS) + 1, True)
 
 
 async def test_an_answer_that_its_customer_deletes_is_cancelled_and_leaves_memory(
@@ -352,7 +352,7 @@ async def test_an_append_that_does_not_follow_changes_nothing(answer_log: Answer
         log_append(first=2, events=[Token(text="two")], output_before=2, output=b"3"),
     ):
         assert await answer_log.append(tenant, answer_id, gap, epoch=1) is WriterStanding.BEHIND
-        assert await answer_log.length(live.who, answer_id) == (1, False)
+        assert await length_of(answer_log, live.who, answer_id) == (1, False)
 
 
 async def test_opening_twice_changes_nothing_and_takes_nothing_back(answer_log: AnswerLog) -> None:
@@ -361,7 +361,7 @@ async def test_opening_twice_changes_nothing_and_takes_nothing_back(answer_log: 
     for _ in range(2):
         await answer_log.open(live.who, answer_id, LogOpening("c"))
         await answer_log.append(tenant, answer_id, log_append(first=1, events=[Token(text="one")]), epoch=1)
-    assert await answer_log.length(live.who, answer_id) == (1, False)
+    assert await length_of(answer_log, live.who, answer_id) == (1, False)
     await answer_log.give_up({answer_id: (tenant, 1)})
     assert await answer_log.take_over(tenant, answer_id) is not None
     assert not await answer_log.open(live.who, answer_id, LogOpening("c"))

@@ -32,7 +32,7 @@ from chatbot.streams import (
     open_answer_log,
 )
 from knowledge.identity import CustomerId, Principal
-from tests.answers import answers_of, customer, done, text_of
+from tests.answers import answers_of, customer, done, length_of, text_of
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 from tests.patience import patient
 
@@ -144,7 +144,7 @@ class Asked:
         """Return whether the log, the history and the bill say what was read."""
         try:
             conversation = await self.process.history.load(self.owner, self.conversation_id)
-            length = await self.process.log.length(self.who, self.answer_id)
+            length = await length_of(self.process.log, self.who, self.answer_id)
             _, user, _ = await self.process.ledger.spending(self.reservation.caller)
         except (NotFound, StoreUnavailable):
             return False

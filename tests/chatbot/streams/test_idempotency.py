@@ -24,7 +24,6 @@ from chatbot.errors import (
 )
 from chatbot.events import Event, FinishReason, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
-from chatbot.streams.answers import Answers
 from chatbot.streams.idempotency import IdempotencyKeys, IdempotencySettings, StartedAnswer
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
@@ -37,6 +36,7 @@ from chatbot.streams.log import (
     open_answer_log,
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection
+from chatbot.streams.readers import Answers
 from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done

@@ -20,7 +20,6 @@ from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import Draining, NotFound, StoreUnavailable
 from chatbot.events import Done, Failed, FinishReason, Token
 from chatbot.redis_client import RedisBreaker
-from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
     AnswerId,
@@ -35,10 +34,11 @@ from chatbot.streams.log import (
     open_answer_log,
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
+from chatbot.streams.readers import Answers
 from chatbot.streams.takeover import TakeoverReason
 from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
-from tests.answers import answers_of, customer, done, text_of
+from tests.answers import answers_of, customer, done, length_of, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import RedisServer
@@ -48,7 +48,7 @@ from tests.patience import patient
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 WORDS = [f"word{n} " for n in range(12)]
-QUICK = with_constants(AnswerSettings(grace=0.4), sweep_every=0.05, heartbeat=0.05)
+QUICK = with_constants(AnswerSettings(grace=0.4), heartbeat=0.05)
 # On a busy machine a reader may be away for longer than that between two visits.
 NEVER_ENDED = QUICK.model_copy(update={"grace": 60.0})
 LEASE = 0.4
@@ -143,7 +143,12 @@ async def test_only_a_lapsed_lease_may_be_taken_and_all_that_a_successor_needs_c
     await answer_log.give_up({answer_id: (who.tenant, 1)})
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
-    assert (taken.epoch, taken.sub, taken.conversation_id, taken.checkpoint) == (2, who.sub, "c", b"the turn")
+    assert (taken.epoch, taken.sub, taken.opening.conversation_id, taken.opening.checkpoint) == (
+        2,
+        who.sub,
+        "c",
+        b"the turn",
+    )
     assert taken.output == bytes(range(4))
     assert taken.events == tuple(Token(text=word) for word in WORDS[:4])
     assert not taken.cancelled
@@ -158,8 +163,10 @@ async def test_a_lease_is_over_by_the_millisecond_of_the_stores_time(answer_log:
             await anyio.sleep(0.01)
     await answer_log.give_up({answer_id: (who.tenant, 1)})
     await anyio.sleep(0.002)
-    assert (who.tenant, answer_id) in await answer_log.orphans(lapsed_for=0)
-    assert (who.tenant, answer_id) not in await answer_log.orphans(lapsed_for=60)
+    [seconds] = [
+        lapsed for tenant, name, lapsed in await answer_log.lapsed() if (tenant, name) == (who.tenant, answer_id)
+    ]
+    assert 0 < seconds < 60
 
 
 async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_successor(
@@ -171,7 +178,7 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
     await answer_log.renew({answer_id: (who.tenant, 1)})
     await answer_log.give_up({answer_id: (who.tenant, 1)})
     assert await answer_log.take_over(who.tenant, answer_id) is None
-    assert await answer_log.length(who, answer_id) == (5, True)
+    assert await length_of(answer_log, who, answer_id) == (5, True)
     assert await redis.hget(f"{{{who.tenant}}}:answer:{answer_id}", "frame") is None
     assert not await redis.exists(f"{{{who.tenant}}}:answer:{answer_id}:output")
 
@@ -188,7 +195,7 @@ async def test_a_command_that_arrives_after_the_end_of_its_answer_opens_it_to_no
     else:
         events = [Token(text=WORDS[3])]
         await answer_log.append(who.tenant, answer_id, log_append(first=4, events=events, output_before=3), epoch=1)
-    assert await answer_log.length(who, answer_id) == (5, True)
+    assert await length_of(answer_log, who, answer_id) == (5, True)
     assert await answer_log.running({answer_id: who.tenant}) == set()
 
 
@@ -283,7 +290,7 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
             await frozen.registry.writers.drained()
     assert text_of(entry.event for entry in entries) == "".join(WORDS)
     assert (frozen.finished, other.finished) == ([], [live.answer_id])
-    assert await answer_log.length(who, live.answer_id) == (len(WORDS) + 1, True)
+    assert await length_of(answer_log, who, live.answer_id) == (len(WORDS) + 1, True)
 
 
 @dataclass
@@ -378,7 +385,7 @@ async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Cal
 async def test_a_cancel_ends_the_answer_of_a_dead_replica(
     answer_log: AnswerLog, replica: Callable[..., Replica]
 ) -> None:
-    who, other = customer(), replica(with_constants(AnswerSettings(), sweep_every=60))
+    who, other = customer(), replica()
     answer_id = await half_said(answer_log, who)
     assert await other.registry.takeover.cancel(who, answer_id)
     with anyio.fail_after(patient(5)):
@@ -396,7 +403,7 @@ async def test_an_orphan_that_nobody_asks_for_is_ended_once(
     who, replicas = customer(), [replica(), replica()]
     answer_id = await half_said(answer_log, who)
     with anyio.fail_after(5):
-        while not (await answer_log.length(who, answer_id))[1]:
+        while not (await length_of(answer_log, who, answer_id))[1]:
             await anyio.sleep(0.02)
     assert len(replicas[0].finished + replicas[1].finished) == 1
     assert "orphan" in replicas[0].taken + replicas[1].taken
@@ -557,7 +564,7 @@ async def test_a_process_that_has_handed_over_begins_no_answer(
     with pytest.raises(Draining):
         await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
     with pytest.raises(NotFound):
-        await answer_log.length(live.who, live.answer_id)
+        await length_of(answer_log, live.who, live.answer_id)
     await writer.registry.writers.drained()
 
 
@@ -648,7 +655,7 @@ async def test_a_lease_that_lapsed_while_redis_took_no_writes_is_no_sign_of_a_de
     async with Redis(port=server.port) as redis, open_pipelined_connection(redis, slow_after=20) as pipelined:
         log = Refused(redis, RedisBreaker(PATIENT), with_constants(AnswerLogSettings(), lease=1.0), pipelined=pipelined)
         log.refused = anyio.Event()
-        writer, other = (Replica(answers_of(log, tasks, QUICK.model_copy(update={"sweep_every": 60}))) for _ in "12")
+        writer, other = (Replica(answers_of(log, tasks, NEVER_ENDED)) for _ in "12")
         live = new_answer(customer())
         await writer.registry.writers.start(live, writer.speak, LogOpening("c"))
         await log.give_up({live.answer_id: (live.who.tenant, live.epoch)})
@@ -759,5 +766,5 @@ async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_n
     assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
     assert text_of(entry.event for entry in seen) == "".join(WORDS)
     with suppress(NotFound):
-        assert await answer_log.length(who, answer_id) == (len(WORDS) + 1, True)
+        assert await length_of(answer_log, who, answer_id) == (len(WORDS) + 1, True)
     assert len(replicas[0].finished + replicas[1].finished) == 1

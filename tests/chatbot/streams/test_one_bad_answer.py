@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 from chatbot.errors import ChatError, StoreUnavailable
 from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, to_json
 from chatbot.redis_client import RedisBreaker
-from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
     AnswerId,
@@ -27,8 +26,9 @@ from chatbot.streams.log import (
     answer_key,
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
+from chatbot.streams.readers import Answers
 from chatbot.streams.writers import AnswerSettings
-from tests.answers import answers_of, customer, done, text_of
+from tests.answers import answers_of, customer, done, length_of, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.constants import with_constants
@@ -178,13 +178,8 @@ async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(
 
 
 async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
-    # The heartbeat is slower than the sweep, as after an outage that outlasted the lease.
-    settings, taken, go_on = (
-        with_constants(AnswerSettings(), sweep_every=0.01, heartbeat=60),
-        list[str](),
-        anyio.Event(),
-    )
-    registry = answers_of(answer_log, tasks, settings, on_taken=taken.append)
+    taken, go_on = list[str](), anyio.Event()
+    registry = answers_of(answer_log, tasks, AnswerSettings(), on_taken=taken.append)
 
     async def wait(live: LiveAnswer) -> None:
         live.emit(Token(text="one "))
@@ -197,12 +192,14 @@ async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, 
     live, dead = new_answer(customer()), new_answer(customer())
     await registry.writers.start(live, wait, LogOpening("c"))
     await answer_log.open(dead.who, dead.answer_id, LogOpening("c"))
-    for answer in (live, dead):
-        await redis.zadd("answers:open", {answer_key(answer.who.tenant, answer.answer_id): 1})
+    await redis.zadd("answers:open", {answer_key(dead.who.tenant, dead.answer_id): 1})
     tasks.start_soon(registry.takeover.maintain_leases, resume)
     with anyio.fail_after(10):
-        while not (await answer_log.length(dead.who, dead.answer_id))[1]:  # a sweep has come by
+        while not (await length_of(answer_log, dead.who, dead.answer_id))[1]:
             await anyio.sleep(0.01)
+    # As after an outage that outlasted the lease.
+    await redis.zadd("answers:open", {answer_key(live.who.tenant, live.answer_id): 1})
+    assert not await registry.takeover.take_over(live.who.tenant, live.answer_id, "orphan")
     go_on.set()
     assert (await read_all(registry, live))[-1] == done()
     assert taken == ["orphan"]

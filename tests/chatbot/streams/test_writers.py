@@ -14,13 +14,13 @@ from structlog.testing import capture_logs
 from chatbot.errors import ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import Done, FinishReason, Notice, Token, Usage, to_json
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from chatbot.streams.answers import Answers
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry, LogOpening, WriterStanding
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
+from chatbot.streams.readers import Answers
 from chatbot.streams.writers import AnswerSettings
 from knowledge.identity import Principal
-from tests.answers import answers_of, customer, done, text_of
+from tests.answers import answers_of, customer, done, length_of, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.constants import with_constants
@@ -297,7 +297,7 @@ async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, 
     await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "epoch", "2")
     late = await answer_log.append(who.tenant, answer_id, log_append(first=2, events=[Token(text="late")]), epoch=1)
     assert late is WriterStanding.REPLACED
-    assert await answer_log.length(who, answer_id) == (1, False)
+    assert await length_of(answer_log, who, answer_id) == (1, False)
 
 
 async def test_a_forgotten_answer_is_gone(answer_log: AnswerLog, tasks: TaskGroup) -> None:
