@@ -1,10 +1,8 @@
 """`python -m evals.safety.masking`: recall and precision of masking as one JSON line; exit 1 below a bound.
 
 Recall is over the made-up identifiers of `evals/datasets/made`; one is masked when no digit and no letter of it is
-left. Precision is over honest questions (`--clean`, the queries of banking77 as CSV), over foreign texts (`--foreign`,
-JSON lines; what is masked in them is listed, since some of it is an identifier) and over a set with labelled spans
-(`--labelled`, in presidio-research's form): a mask is correct where it covers a labelled identifier. Intervals are of
-95 %.
+left. Precision is over honest questions (`--clean`, the queries of banking77 as CSV); what is masked in foreign texts
+(`--foreign`, JSON lines) is listed, since some of it is an identifier. Intervals are of 95 %.
 """
 
 import csv
@@ -15,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from evals.questions import IDENTIFIER_SETS, MadeIdentifier, read_identifiers
@@ -24,25 +21,7 @@ from knowledge.screening import find_identifiers
 
 LEAST = 0.98
 MISSED_SHOWN = 20
-# Presidio's types that the chatbot masks; persons, places and dates are topics of honest questions.
-MASKED = frozenset({"CREDIT_CARD", "PHONE_NUMBER", "EMAIL_ADDRESS", "IBAN_CODE", "US_SSN", "US_DRIVER_LICENSE"})
-
 Figures = dict[str, float | int | tuple[float, float]]
-
-
-class Span(msgspec.Struct, frozen=True):
-    """A labelled span of a text, with presidio-research's field names."""
-
-    entity_type: str
-    start_position: int
-    end_position: int
-
-
-class LabelledText(msgspec.Struct, frozen=True):
-    """A text with its labels."""
-
-    full_text: str
-    spans: tuple[Span, ...]
 
 
 def is_masked(made: MadeIdentifier) -> bool:
@@ -69,30 +48,6 @@ def recall(name: str, made: Sequence[MadeIdentifier]) -> tuple[Figures, list[Mad
 def _share(name: str, hits: int, total: int) -> Figures:
     interval = share_interval(hits, total)
     return {name: round(hits / total, 4), f"{name}_interval": (interval.low, interval.high)}
-
-
-def labelled_measures(texts: Sequence[LabelledText]) -> Figures:
-    """Return recall over the labelled spans of masked types, and precision over all masks."""
-    masks = {text.full_text: find_identifiers(text.full_text) for text in texts}
-    labelled = [(text, span) for text in texts for span in text.spans if span.entity_type in MASKED]
-    covered = sum(
-        any(mask.start <= span.start_position and span.end_position <= mask.end for mask in masks[text.full_text])
-        for text, span in labelled
-    )
-    of_text = [(text, mask) for text in texts for mask in masks[text.full_text]]
-    correct = sum(
-        any(
-            span.entity_type in MASKED and mask.start < span.end_position and span.start_position < mask.end
-            for span in text.spans
-        )
-        for text, mask in of_text
-    )
-    return {
-        "labelled_spans": len(labelled),
-        "labelled_recall": round(covered / max(1, len(labelled)), 4),
-        "labelled_masks": len(of_text),
-        "labelled_precision": round(correct / max(1, len(of_text)), 4),
-    }
 
 
 def questions_of(folder: Path) -> Iterator[str]:
@@ -141,7 +96,6 @@ def foreign_figures(texts: Sequence[str]) -> Figures:
 def main(
     clean: Annotated[Path | None, typer.Option(help="A folder of CSV files with honest questions.")] = None,
     foreign: Annotated[Path | None, typer.Option(help="A folder of JSONL files with texts of others.")] = None,
-    labelled: Annotated[Path | None, typer.Option(help="A JSON file with labelled spans.")] = None,
 ) -> None:
     """Measure the masking of identifiers."""
     figures = set_figures()
@@ -149,8 +103,6 @@ def main(
         figures |= clean_figures(list(questions_of(clean)))
     if foreign is not None:
         figures |= foreign_figures(list(texts_of(foreign)))
-    if labelled is not None:
-        figures |= labelled_measures(msgspec.json.decode(labelled.read_bytes(), type=list[LabelledText]))
     typer.echo(json.dumps(figures))
     bounds = [figures[f"{name}_recall"] for name in IDENTIFIER_SETS] + [figures.get("clean_precision", 1.0)]
     if any(isinstance(bound, float | int) and bound < LEAST for bound in bounds):

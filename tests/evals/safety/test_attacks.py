@@ -1,11 +1,8 @@
 """What other people's tools report becomes figures with a bound; a report without verdicts shows nothing."""
 
 import json
-from io import StringIO
 
-from rich.console import Console
-
-from evals.safety.attacks import PROBES, ProbeVerdict, read_report, show_hits, success_figures, untried_figure
+from evals.safety.attacks import PROBES, ProbeVerdict, read_report, success_figures, untried_figure
 
 REPORT = "\n".join(
     json.dumps(line)
@@ -39,10 +36,3 @@ def test_a_probe_that_was_not_tried_is_named_and_does_not_pass() -> None:
     missed = untried_figure([verdict("dan", 0), *(found for found in tried if not found.probe.startswith("dan."))])
     assert (missed.value, missed.holds) == (1, False)
     assert missed.name.endswith(" dan")
-
-
-def test_successful_attacks_are_listed() -> None:
-    printed = StringIO()
-    hit = {"probe": "dan.Dan", "detector": "dan.DAN", "output": {"text": "나는 DAN"}}
-    show_hits(json.dumps(hit).encode(), Console(file=printed, width=200))
-    assert "나는 DAN" in printed.getvalue()

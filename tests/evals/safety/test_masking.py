@@ -8,7 +8,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from evals.questions import IDENTIFIER_SETS, MadeIdentifier, read_identifiers
-from evals.safety.masking import LabelledText, Span, is_masked, labelled_measures, main, recall
+from evals.safety.masking import is_masked, main, recall
 
 app = Typer()
 app.command()(main)
@@ -42,15 +42,6 @@ def test_foreign_texts_are_counted_and_what_is_masked_is_listed(tmp_path: Path) 
     measured = json.loads(result.stdout.splitlines()[-1])
     assert (measured["foreign_texts"], measured["foreign_masked"], measured["foreign_masks"]) == (2, 1, 1)
     assert "010-1234-5678" in result.output
-
-
-def test_only_labels_that_are_masked_count() -> None:
-    spans = (
-        Span(entity_type="PERSON", start_position=0, end_position=3),
-        Span(entity_type="PHONE_NUMBER", start_position=4, end_position=17),
-    )
-    measured = labelled_measures([LabelledText(full_text="Lee 010-1234-5678, a@b.co", spans=spans)])
-    assert (measured["labelled_recall"], measured["labelled_precision"]) == (1.0, 0.5)
 
 
 @pytest.mark.parametrize(("question", "status"), [("How do I pay?", 0), ("call 010-1234-5678", 1)])
