@@ -14,7 +14,6 @@ import anyio
 from pydantic import BaseModel, Field, PositiveInt
 
 from chatbot.errors import Overloaded, RateLimited
-from knowledge.identity import CustomerId
 
 ReadDimension = Literal["bytes_read_per_minute", "readers"]
 """The limits on reading, beside those of `chatbot.limits`; `readers` are open streams."""
@@ -61,14 +60,14 @@ class Reads:
         """`clock` returns monotonic seconds."""
         self._settings = settings or ReadSettings()
         self._clock = clock
-        self._customers: OrderedDict[CustomerId, _Customer] = OrderedDict()
+        self._customers: OrderedDict[tuple[str, str], _Customer] = OrderedDict()
         self._turns = anyio.Semaphore(self._settings.at_once)
 
     def __len__(self) -> int:
         """Return how many customers are remembered."""
         return len(self._customers)
 
-    def check(self, customer: CustomerId) -> None:
+    def check(self, customer: tuple[str, str]) -> None:
         """Refuse a customer who has read too much.
 
         Raises:
@@ -79,7 +78,7 @@ class Reads:
             wait = (surplus + 1) * _MINUTE / self._settings.bytes_per_minute
             raise too_much("bytes_read_per_minute", retry_after=wait)
 
-    async def begin_stream(self, customer: CustomerId) -> None:
+    async def begin_stream(self, customer: tuple[str, str]) -> None:
         """Count a stream that is sent again; a customer who has read too much waits for a second before the refusal.
 
         Raises:
@@ -92,12 +91,12 @@ class Reads:
             self.check(customer)
         self.count(customer, self._settings.bytes_per_minute // _STREAMS)
 
-    def count(self, customer: CustomerId, size: int) -> None:
+    def count(self, customer: tuple[str, str], size: int) -> None:
         """Count bytes that the customer has read."""
         self._now(customer).spent += size
 
     @asynccontextmanager
-    async def turn(self, customer: CustomerId) -> AsyncGenerator[None]:
+    async def turn(self, customer: tuple[str, str]) -> AsyncGenerator[None]:
         """Wait for the customer's turn to read, and hold it while the block runs.
 
         Raises:
@@ -115,7 +114,7 @@ class Reads:
             self.check(customer)
             yield
 
-    def _now(self, customer: CustomerId) -> _Customer:
+    def _now(self, customer: tuple[str, str]) -> _Customer:
         """Return the customer's count as of now."""
         now = self._clock()
         known = self._customers.setdefault(customer, _Customer(at=now))

@@ -26,7 +26,7 @@ from chatbot.errors import BadRequest, NotFound
 from chatbot.events import Citation, Notice, PassageRef, RelatedPassage, Source
 from chatbot.reads import Reads
 from chatbot.redis_client import RedisBreaker
-from knowledge.identity import CustomerId
+from knowledge.identity import Principal
 
 log = structlog.get_logger(__name__)
 
@@ -187,7 +187,7 @@ class History:
         self._rate = redis.register_script((folder / "history_rate.lua").read_text("utf-8"))
         self._delete = redis.register_script((folder / "history_delete.lua").read_text("utf-8"))
 
-    async def page(self, owner: CustomerId, conversation_id: str, *, cursor: str | None = None) -> ConversationPage:
+    async def page(self, owner: Principal, conversation_id: str, *, cursor: str | None = None) -> ConversationPage:
         """Return the newest messages of a conversation, or those before `cursor`.
 
         Pages may overlap where messages were added meanwhile: a message's id tells, and the newest page has its latest.
@@ -209,7 +209,7 @@ class History:
 
     async def load(
         self,
-        owner: CustomerId,
+        owner: Principal,
         conversation_id: str,
         *,
         enough: Enough = no_part_is_enough,
@@ -228,7 +228,7 @@ class History:
 
     async def load_or_begin(
         self,
-        owner: CustomerId,
+        owner: Principal,
         conversation_id: str,
         *,
         now: float,
@@ -246,7 +246,7 @@ class History:
             raise NotFound("there is no such conversation")
         return conversation or Conversation.new(conversation_id, now=now)
 
-    async def _load(self, owner: CustomerId, conversation_id: str, enough: Enough) -> tuple[Conversation | None, bool]:
+    async def _load(self, owner: Principal, conversation_id: str, enough: Enough) -> tuple[Conversation | None, bool]:
         """Return the conversation, and where there is none, whether it was deleted lately."""
         messages: tuple[StoredMessage, ...] = ()
         before: int | None = None
@@ -260,7 +260,7 @@ class History:
         rated = with_feedback(messages, await self._feedback(owner, conversation_id, messages))
         return Conversation(conversation_id, part.title, part.created_at, part.updated_at, rated), False
 
-    async def _part(self, owner: CustomerId, conversation_id: str, before: int | None) -> "Part | Absent":
+    async def _part(self, owner: Principal, conversation_id: str, before: int | None) -> "Part | Absent":
         """Read messages before an index, or the newest, in the customer's turn; they count as read."""
         named = {
             "before": -1 if before is None else before,
@@ -268,10 +268,10 @@ class History:
             "most_bytes": self._settings.page_bytes,
         }
         keys, args = Keys(owner, conversation_id), [msgspec.msgpack.encode(named)]
-        async with nullcontext() if self._reads is None else self._reads.turn(owner):
+        async with nullcontext() if self._reads is None else self._reads.turn(owner.customer_id):
             reply = await self._breaker.call(lambda: self._page(keys=keys.all, args=args))
             if self._reads is not None:
-                self._reads.count(owner, sum(len(data) for data in reply[4:]))
+                self._reads.count(owner.customer_id, sum(len(data) for data in reply[4:]))
         if len(reply) == 1:
             return Absent(deleted=bool(reply[0]))
         title, created_at, updated_at, first, *stored = reply
@@ -279,7 +279,7 @@ class History:
         return Part(title.decode(), float(created_at), float(updated_at), first, messages)
 
     async def _feedback(
-        self, owner: CustomerId, conversation_id: str, messages: Sequence[StoredMessage]
+        self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage]
     ) -> dict[str, Feedback]:
         """Return the feedback on those of the messages that have some, by their ids."""
         answers = [message.id for message in messages if message.answer_id is not None]
@@ -290,7 +290,7 @@ class History:
         pairs = zip(answers, stored, strict=True)
         return {answer_id: msgspec.json.decode(data, type=Feedback) for answer_id, data in pairs if data}
 
-    async def containing(self, owner: CustomerId, answer_id: str) -> Conversation:
+    async def containing(self, owner: Principal, answer_id: str) -> Conversation:
         """Return the conversation that an answer belongs to, at least from the answer's question on.
 
         Raises:
@@ -304,7 +304,7 @@ class History:
             raise NotFound("answer not found")
         return await self.load(owner, conversation_id.decode(), enough=partial(holds, answer_id))
 
-    async def rate(self, owner: CustomerId, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
+    async def rate(self, owner: Principal, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
         """Keep the feedback on an answer, in place of an earlier one.
 
         Raises:
@@ -317,7 +317,7 @@ class History:
             raise NotFound("answer not found")
 
     async def append(
-        self, owner: CustomerId, conversation_id: str, messages: Sequence[StoredMessage], *, now: float
+        self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage], *, now: float
     ) -> bool:
         """Append messages; a question creates its conversation unless that was deleted, an answer never does.
 
@@ -340,7 +340,7 @@ class History:
         args = [msgspec.msgpack.encode(named), *(msgspec.json.encode(message) for message in messages)]
         return bool(await self._breaker.call(lambda: self._append(keys=keys.all, args=args)))
 
-    async def list(self, owner: CustomerId, *, limit: int, cursor: str | None = None) -> Page:
+    async def list(self, owner: Principal, *, limit: int, cursor: str | None = None) -> Page:
         """Return the owner's conversations from `cursor` on, the last changed first.
 
         Raises:
@@ -357,7 +357,7 @@ class History:
         more = len(listed) > limit
         return Page(summaries, make_cursor(listed[limit - 1].id, listed[limit - 1].changed) if more else None)
 
-    async def delete(self, owner: CustomerId, conversation_id: str) -> None:
+    async def delete(self, owner: Principal, conversation_id: str) -> None:
         """Remove every trace of a conversation; only its id is remembered for a while, as deleted.
 
         Raises:
@@ -375,17 +375,17 @@ class History:
             raise NotFound("there is no such conversation")
 
 
-def owner_prefix(owner: CustomerId) -> str:
+def owner_prefix(owner: Principal) -> str:
     """Return the prefix of an owner's keys; quoted, so that no name can imitate another's key."""
     return f"history:{{{quote(owner.tenant, safe='')}}}:{quote(owner.sub, safe='')}"
 
 
-def conversations_key(owner: CustomerId) -> str:
+def conversations_key(owner: Principal) -> str:
     """Return the key of an owner's conversations."""
     return f"{owner_prefix(owner)}:conversations"
 
 
-def answer_key(owner: CustomerId, answer_id: str) -> str:
+def answer_key(owner: Principal, answer_id: str) -> str:
     """Return the key that names an answer's conversation."""
     return f"{owner_prefix(owner)}:answer:{answer_id}"
 
@@ -393,7 +393,7 @@ def answer_key(owner: CustomerId, answer_id: str) -> str:
 class Keys:
     """The keys of one conversation; `all` in the order of the scripts' KEYS."""
 
-    def __init__(self, owner: CustomerId, conversation_id: str) -> None:
+    def __init__(self, owner: Principal, conversation_id: str) -> None:
         self.owner = owner_prefix(owner)
         self.conversation = f"{self.owner}:conversation:{conversation_id}"
         self.messages = f"{self.owner}:messages:{conversation_id}"
@@ -412,18 +412,18 @@ class ConversationIds:
         self._key = key.encode()
         self._begin_within = begin_within
 
-    def new(self, owner: CustomerId, *, now: float) -> str:
+    def new(self, owner: Principal, *, now: float) -> str:
         """Return a new id."""
         stamp = f"{int(now) & 0xFFFFFFFF:08x}{secrets.token_hex(5)}"
         return stamp + self._mac(owner, stamp)
 
-    def may_begin(self, owner: CustomerId, conversation_id: str, *, now: float) -> bool:
+    def may_begin(self, owner: Principal, conversation_id: str, *, now: float) -> bool:
         """Return whether the id was issued to this owner less than `begin_within` seconds ago."""
         stamp, mac = conversation_id[:18], conversation_id[18:]
         issued = hmac.compare_digest(mac.encode(), self._mac(owner, stamp).encode())
         return issued and now - int(stamp[:8], 16) < self._begin_within
 
-    def _mac(self, owner: CustomerId, stamp: str) -> str:
+    def _mac(self, owner: Principal, stamp: str) -> str:
         # As JSON: no choice of tenant and sub can be read as another owner's.
         signed = msgspec.json.encode(["conversation", owner.tenant, owner.sub, stamp])
         return hmac.digest(self._key, signed, "sha256").hex()[:14]

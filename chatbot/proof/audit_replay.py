@@ -20,7 +20,7 @@ from chatbot.questions import Verdict, screen
 from chatbot.turns import messages_json
 from knowledge.access import Access
 from knowledge.bank import Bank
-from knowledge.identity import CustomerId
+from knowledge.identity import Principal
 from knowledge.index import Index
 from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import Language, Passage, language_in
@@ -122,7 +122,7 @@ async def conversation_of(opened: Opened, history: History) -> Conversation | No
         StoreUnavailable: Redis cannot be asked.
     """
     try:
-        return await history.load(CustomerId(opened.tenant, opened.sub), opened.conversation_id)
+        return await history.load(Principal(tenant=opened.tenant, sub=opened.sub), opened.conversation_id)
     except NotFound:
         return None
 

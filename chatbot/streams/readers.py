@@ -13,7 +13,7 @@ from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.log import AnswerId, LogEntry, entry_of
 from chatbot.streams.takeover import Takeover, TakeoverReason
 from chatbot.streams.writers import AnswerParts, Writers
-from knowledge.identity import CustomerId, Principal
+from knowledge.identity import Principal
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class Readers:
         self._log = parts.log
         self._writers = writers
         self._elsewhere = elsewhere
-        self._of_customer: Counter[CustomerId] = Counter()
+        self._of_customer: Counter[tuple[str, str]] = Counter()
 
     async def resume_position(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
         """Return the number of the last event received, and whether it ended the answer.

@@ -89,7 +89,7 @@ async def remember_answer(ended: EndedAnswer, services: Services) -> None:
     turn, now = ended.turn, services.now()
     if turn.in_history:
         messages = [question_message(turn), answer_message(ended, at=now)]
-        append = partial(services.history.append, turn.who.customer_id, turn.conversation_id, messages, now=now)
+        append = partial(services.history.append, turn.who, turn.conversation_id, messages, now=now)
         await services.deferred.write("history", append)
 
 

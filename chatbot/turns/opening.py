@@ -26,7 +26,7 @@ from chatbot.streams import AnswerId
 from chatbot.turns.closing import abandon
 from chatbot.turns.state import Question, Turn, messages_json, question_message
 from knowledge.access import Access
-from knowledge.identity import CustomerId, Principal
+from knowledge.identity import Principal
 from knowledge.passage import language_in
 from knowledge.profiles import AnswerMode
 from telemetry.setup import current_trace_id
@@ -44,7 +44,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     services.ledger.count_request(caller)
     if question.answer is not None and not services.chooses_answer:
         raise Unprocessable("answer: TURN__ANSWER or the model's profile decides it here")
-    conversation = await load_conversation(question, who.customer_id, services)
+    conversation = await load_conversation(question, who, services)
     bank = services.banks.of(who.tenant)
     screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
     screened = screening.question
@@ -111,7 +111,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         raise
 
 
-async def load_conversation(question: Question, owner: CustomerId, services: Services) -> Conversation:
+async def load_conversation(question: Question, who: Principal, services: Services) -> Conversation:
     """Return the conversation that the question continues, or a new one; without Redis an empty one.
 
     Of a long conversation only as much is read as fits into the prompt.
@@ -122,17 +122,17 @@ async def load_conversation(question: Question, owner: CustomerId, services: Ser
     """
     conversation_id, now = question.conversation_id, services.now()
     if conversation_id is None:
-        return Conversation.new(services.conversation_ids.new(owner, now=now), now=now)
+        return Conversation.new(services.conversation_ids.new(who, now=now), now=now)
 
     def enough(messages: Sequence[StoredMessage]) -> bool:
         characters = sum(len(message.text) for message in branch_of(question, messages))
         return characters >= 20 * services.settings.history_tokens  # more than a token has: some messages are left out
 
     try:
-        if services.conversation_ids.may_begin(owner, conversation_id, now=now):  # its first question was not kept
-            conversation = await services.history.load_or_begin(owner, conversation_id, now=now, enough=enough)
+        if services.conversation_ids.may_begin(who, conversation_id, now=now):  # its first question was not kept
+            conversation = await services.history.load_or_begin(who, conversation_id, now=now, enough=enough)
         else:
-            conversation = await services.history.load(owner, conversation_id, enough=enough)
+            conversation = await services.history.load(who, conversation_id, enough=enough)
     except StoreUnavailable:
         return Conversation.new(conversation_id, now=now)
     # Of a question that is answered again nothing older need be kept, nor of a conversation whose start was not.
@@ -190,12 +190,12 @@ async def record_opening(turn: Turn, services: Services) -> Turn:
     Raises:
         AuditUnavailable: the record could not be stored; the question is rejected.
     """
-    now, owner = services.now(), turn.who.customer_id
+    now = services.now()
     await services.audit.open(audit_opened(turn, services.versions, at=now))
     # Shielded: once the history may have the question, its answer is given.
     with anyio.CancelScope(shield=True):
         try:
-            await services.history.append(owner, turn.conversation_id, [question_message(turn)], now=now)
+            await services.history.append(turn.who, turn.conversation_id, [question_message(turn)], now=now)
         except StoreUnavailable as exc:
             log.warning("history_unavailable", answer_id=turn.answer_id)
             if not exc.may_be_executed:  # otherwise `remember_answer` appends the question, if need be, with its answer

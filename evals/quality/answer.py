@@ -16,14 +16,14 @@ from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Related, Sources, Token, from_json
 from chatbot.redis_client import RedisBreaker, RedisSettings
 from evals.questions import CustomerAnswer, Dialogue, Sample
-from knowledge.identity import CustomerId, Principal
+from knowledge.identity import Principal
 
 LONGEST_ANSWER = 600.0
 """Seconds."""
 MOST_ATTEMPTS = 20
 """Times that a question is asked while the product says to come back later."""
 
-HistorySeed = Callable[[CustomerId, Sample], Awaitable[str]]
+HistorySeed = Callable[[Principal, Sample], Awaitable[str]]
 """Writes the conversation before a question and returns its id."""
 
 
@@ -89,10 +89,10 @@ class Customer:
         cited = await self._cited_texts(stream, headers)
         return customer_answer(sample_id, stream.events, cited, stream.first_token, stream.seconds)
 
-    def _new_owner(self) -> CustomerId:
-        return CustomerId(self._tenant, f"evals-{uuid4().hex[:12]}")
+    def _new_owner(self) -> Principal:
+        return Principal(tenant=self._tenant, sub=f"evals-{uuid4().hex[:12]}")
 
-    async def _conversation_before(self, sample: Sample, owner: CustomerId, headers: Mapping[str, str]) -> str | None:
+    async def _conversation_before(self, sample: Sample, owner: Principal, headers: Mapping[str, str]) -> str | None:
         if not sample.history:
             return None
         if self._seed is not None:
@@ -137,7 +137,7 @@ class Customer:
                     texts[n] = "\n".join(filter(None, (passage.title, passage.section, passage.text)))
         return texts
 
-    def _headers(self, owner: CustomerId) -> dict[str, str]:
+    def _headers(self, owner: Principal) -> dict[str, str]:
         roles = frozenset({"customer", "evals"})
         principal = Principal(tenant=owner.tenant, sub=owner.sub, roles=roles, groups=frozenset())
         return {"authorization": f"Bearer {self._signer.token(principal)[0]}"}
@@ -219,7 +219,7 @@ def history_seed(redis: Redis) -> HistorySeed:
     settings = RedisSettings()
     history = History(redis, RedisBreaker(settings.breaker), HistorySettings())
 
-    async def seed(owner: CustomerId, sample: Sample) -> str:
+    async def seed(owner: Principal, sample: Sample) -> str:
         conversation, now, parent = uuid4().hex, time.time(), None
         for turn in sample.history:
             message = StoredMessage(id=uuid4().hex, parent_id=parent, role=turn.role, text=turn.text, at=now)

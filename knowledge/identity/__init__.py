@@ -2,7 +2,7 @@
 
 from knowledge.identity.errors import KeysUnavailable, TokenRefused
 from knowledge.identity.issuers import AuthSettings
-from knowledge.identity.principal import DEMO_TENANT, MACHINE, ROLES, CustomerId, Principal, Role
+from knowledge.identity.principal import DEMO_TENANT, MACHINE, ROLES, Principal, Role
 from knowledge.identity.tokens import Authenticator, KeyFile, open_authenticator
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "ROLES",
     "AuthSettings",
     "Authenticator",
-    "CustomerId",
     "KeyFile",
     "KeysUnavailable",
     "Principal",

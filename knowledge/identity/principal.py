@@ -15,27 +15,19 @@ DEMO_TENANT: Final = "demo"
 """The tenant of `make run`'s sample bank."""
 
 
-@dataclass(frozen=True, slots=True)
-class CustomerId:
-    """Whose conversations and answers they are: all that a store needs to know of a caller."""
-
-    tenant: str
-    sub: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """The bearer of a valid token; one with any known role belongs to the group of every customer."""
 
     tenant: str
     sub: str
-    roles: frozenset[str]
-    groups: frozenset[str]
+    roles: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
     @property
-    def customer_id(self) -> CustomerId:
-        """The caller without roles and groups."""
-        return CustomerId(self.tenant, self.sub)
+    def customer_id(self) -> tuple[str, str]:
+        """The tenant and subject, by which stores and counters know the caller."""
+        return self.tenant, self.sub
 
     @property
     def is_machine(self) -> bool:

@@ -5,12 +5,11 @@ import pytest
 
 from chatbot.errors import Overloaded, RateLimited
 from chatbot.reads import Reads, ReadSettings
-from knowledge.identity import CustomerId
 from tests.clock import Clock
 from tests.constants import with_constants
 
 pytestmark = pytest.mark.anyio
-LEE, KIM, PARK = (CustomerId("hanbit", name) for name in ("lee", "kim", "park"))
+LEE, KIM, PARK = (("hanbit", name) for name in ("lee", "kim", "park"))
 SETTINGS = with_constants(ReadSettings(bytes_per_minute=600), at_once=2, wait=0.05)
 
 
@@ -88,7 +87,7 @@ async def test_a_customer_has_one_turn_and_leaves_the_others_to_others() -> None
 async def test_customers_are_remembered_within_a_bound() -> None:
     reads = Reads(SETTINGS)
     for n in range(10_050):
-        reads.count(CustomerId("hanbit", f"customer-{n}"), 1)
+        reads.count(("hanbit", f"customer-{n}"), 1)
     assert len(reads) == 10_000
 
 
@@ -97,7 +96,7 @@ async def test_who_reads_on_is_remembered_and_who_read_first_is_forgotten() -> N
     reads.count(LEE, 600)
     reads.count(KIM, 600)
     for n in range(9_999):
-        reads.count(CustomerId("hanbit", f"customer-{n}"), 1)
+        reads.count(("hanbit", f"customer-{n}"), 1)
         with pytest.raises(RateLimited):
             reads.check(LEE)
     reads.check(KIM)  # forgotten: there are more customers than are remembered

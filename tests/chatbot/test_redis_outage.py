@@ -20,7 +20,7 @@ from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis, watch_eviction
 from chatbot.streams import AnswerLogSettings, open_answer_log
-from knowledge.identity import CustomerId
+from knowledge.identity import Principal
 from tests.conftest import RedisServer
 from tests.constants import with_constants
 from tests.log_and_spans import written_log
@@ -54,7 +54,7 @@ async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
     hung = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
     opened = anyio.current_time()
     with pytest.raises(StoreUnavailable):
-        await History(client, breaker, HistorySettings()).load(CustomerId(who.tenant, who.sub), "c1")
+        await History(client, breaker, HistorySettings()).load(Principal(tenant=who.tenant, sub=who.sub), "c1")
     local = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
     at_once = anyio.current_time()
     server.signal(signal.SIGCONT)
@@ -106,7 +106,7 @@ async def test_a_process_without_a_connection_left_does_not_take_redis_for_away(
 
 async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_master(client: Redis) -> None:
     breaker = RedisBreaker(SETTINGS.breaker)
-    history, owner = History(client, breaker, HistorySettings()), CustomerId(uuid.uuid4().hex, "lee")
+    history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     question = StoredMessage(id="q1", parent_id=None, role="user", text="예금 금리는?", at=100.0)
     await history.append(owner, "c1", [question], now=100)
     before = await client.client_id()
@@ -130,7 +130,7 @@ async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_ma
 @pytest.mark.faults
 async def test_a_full_redis_refuses_writes_and_reads_on_and_one_that_would_evict_is_told(client: Redis) -> None:
     breaker, told = RedisBreaker(SETTINGS.breaker), list[bool]()
-    history, owner = History(client, breaker, HistorySettings()), CustomerId(uuid.uuid4().hex, "lee")
+    history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)
     await history.append(owner, "c1", [question], now=1.0)
     used = (await client.info("memory"))["used_memory"]
@@ -185,7 +185,7 @@ async def test_with_a_full_disk_redis_refuses_writes_reads_on_and_heals_and_lose
     server: RedisServer, client: Redis
 ) -> None:
     breaker = RedisBreaker(SETTINGS.breaker)
-    history, owner = History(client, breaker, HistorySettings()), CustomerId(uuid.uuid4().hex, "lee")
+    history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     acknowledged: list[str] = []
 
     async def written(n: int) -> bool:
@@ -225,7 +225,7 @@ async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_se
 ) -> None:
     breaker = RedisBreaker(SETTINGS.breaker)
     ledger, who = Ledger(client, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings())), someone()
-    history, owner = History(client, breaker, HistorySettings()), CustomerId(who.tenant, who.sub)
+    history, owner = History(client, breaker, HistorySettings()), Principal(tenant=who.tenant, sub=who.sub)
     reservation = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
     question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)
     await history.append(owner, "c1", [question], now=1.0)

@@ -31,7 +31,7 @@ from chatbot.tokens import TokenCounter
 from chatbot.turns import EndedAnswer, Question, Turn, open_turn, remember_answer
 from evals.sample_bank import sample_banks
 from knowledge.bank import read_banks
-from knowledge.identity import CustomerId, Principal
+from knowledge.identity import Principal
 from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals, load_withdrawals, write_end
 from tests.answers import customer
@@ -183,7 +183,7 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
     assert turn.in_history
     await breaker.deliver()
     await remember_answer(EndedAnswer(turn, AnswerResult()), bank.but(history=history))
-    kept = await history.load(bank.who.customer_id, turn.conversation_id)
+    kept = await history.load(bank.who, turn.conversation_id)
     assert [(message.role, message.text) for message in kept.messages] == [("user", QUESTION), ("assistant", "")]
 
 
@@ -225,7 +225,7 @@ async def test_a_withdrawn_passage_is_not_used_although_the_index_still_finds_it
 
 
 async def test_an_answer_from_a_passage_that_is_withdrawn_is_in_no_later_prompt(bank: Bank) -> None:
-    owner = CustomerId(TENANT, bank.who.sub)
+    owner = Principal(tenant=TENANT, sub=bank.who.sub)
     conversation_id = bank.services.conversation_ids.new(owner, now=NOW)
     passage = PassageRef(document_id=DEPOSIT.document_id, version=DEPOSIT.version, n=DEPOSIT.n)
     asked = StoredMessage(id="q0", parent_id=None, role="user", text="예금 이자는요?", at=NOW - 9, refused="")

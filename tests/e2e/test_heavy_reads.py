@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from knowledge.identity import CustomerId
+from knowledge.identity import Principal
 from tests.e2e.conftest import KOREAN, TENANT, Product, new_customer
 from tests.e2e.events import end_of, notice_codes
 from tests.e2e.metrics import total
@@ -34,7 +34,7 @@ async def long_conversation(redis: Redis, who: str) -> str:
         answer = StoredMessage(
             id=parent, parent_id=question.id, role="assistant", text="나" * CHARACTERS, at=float(n), answer_id=parent
         )
-        await history.append(CustomerId(TENANT, who), name, [question, answer], now=time.time())
+        await history.append(Principal(tenant=TENANT, sub=who), name, [question, answer], now=time.time())
     return name
 
 

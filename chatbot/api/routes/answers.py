@@ -116,7 +116,7 @@ async def conversation_with(
         NotFound: the answer does not exist, or belongs to another customer.
     """
     try:
-        return await history.containing(who.customer_id, answer_id)
+        return await history.containing(who, answer_id)
     except NotFound:
         _, lease_left = await answer_log.touch(who, answer_id, "")
         if lease_left is not None:
@@ -167,7 +167,7 @@ async def feedback(answer_id: Id, rating: Rating, who: TheCaller, services: TheS
         comment=mask(rating.comment).text,
         at=services.now(),
     )
-    await services.history.rate(who.customer_id, conversation.id, answer_id, given)
+    await services.history.rate(who, conversation.id, answer_id, given)
     await services.ratings.write(who.tenant, conversation.id, answer_id, given)
     services.metrics.feedback.labels(given.rating).inc()
     return Response(msgspec.json.encode(given), media_type="application/json")

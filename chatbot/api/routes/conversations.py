@@ -20,7 +20,7 @@ async def conversations(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """List conversations, the last changed first."""
-    page = await history.list(who.customer_id, limit=limit, cursor=cursor)
+    page = await history.list(who, limit=limit, cursor=cursor)
     return _json({"items": page.conversations, "next_cursor": page.next_cursor})
 
 
@@ -32,13 +32,13 @@ async def conversation(
     cursor: Annotated[str | None, Query(max_length=20)] = None,
 ) -> Response:
     """Return a conversation with its newest messages; `next_cursor` leads to those before them."""
-    return _json(await history.page(who.customer_id, conversation_id, cursor=cursor))
+    return _json(await history.page(who, conversation_id, cursor=cursor))
 
 
 @router.get("/conversations/{conversation_id}/export", response_model=None)
 async def export(conversation_id: Id, who: TheCaller, history: TheHistory) -> Response:
     """Return a conversation as a file to keep."""
-    response = _json(await history.load(who.customer_id, conversation_id))
+    response = _json(await history.load(who, conversation_id))
     response.headers["content-disposition"] = f'attachment; filename="conversation-{conversation_id}.json"'
     return response
 
@@ -46,7 +46,7 @@ async def export(conversation_id: Id, who: TheCaller, history: TheHistory) -> Re
 @router.delete("/conversations/{conversation_id}", status_code=204)
 async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> None:
     """Remove every trace of a conversation but its audit records."""
-    owner = who.customer_id
+    owner = who
     messages = (await services.history.load(owner, conversation_id)).messages
     # An answer that still runs is among them: its writer finds its log gone and ends.
     answers = list({answer_id for m in messages for answer_id in (m.answer_id, m.answered_by) if answer_id})

@@ -90,7 +90,7 @@ async def test_a_drain_waits_for_a_question_that_waits_for_another_with_its_key_
         StoredMessage(id="q1", parent_id=None, role="user", text="What?", at=1.0),
         StoredMessage(id="a1", parent_id="q1", role="assistant", text="That.", at=1.0, answer_id="a1"),
     ]
-    await services.history.append(who.customer_id, "c1", messages, now=time.time())
+    await services.history.append(who, "c1", messages, now=time.time())
 
     async def begin_slowly() -> StartedAnswer:
         began.set()

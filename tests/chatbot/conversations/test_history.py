@@ -22,7 +22,7 @@ from chatbot.errors import BadRequest, NotFound, RateLimited, StoreUnavailable
 from chatbot.events import Citation, FinishReason, Notice, NoticeCode, PassageRef, Source
 from chatbot.reads import Reads, ReadSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from knowledge.identity import CustomerId
+from knowledge.identity import Principal
 from tests.chatbot.conftest import PATIENT
 from tests.constants import settings_with
 
@@ -37,8 +37,8 @@ def history(redis: Redis) -> History:
 
 
 @pytest.fixture
-def lee() -> CustomerId:
-    return CustomerId(uuid.uuid4().hex, "lee")
+def lee() -> Principal:
+    return Principal(tenant=uuid.uuid4().hex, sub="lee")
 
 
 def question(text: str = "예금 금리는?", *, parent: str | None = None, name: str = "q1") -> StoredMessage:
@@ -78,31 +78,31 @@ def answer(name: str, *, to: str) -> StoredMessage:
     return StoredMessage(id=name, parent_id=to, role="assistant", text="…", at=101.0, answer_id=name)
 
 
-async def stored(redis: Redis, owner: CustomerId, conversation_id: str) -> list[str]:
+async def stored(redis: Redis, owner: Principal, conversation_id: str) -> list[str]:
     """Return the ids of the messages that are written of a conversation."""
     key = f"history:{{{owner.tenant}}}:{owner.sub}:messages:{conversation_id}"
     return [msgspec.json.decode(message)["id"] for message in await redis.lrange(key, 0, -1)]
 
 
-async def keys_of(redis: Redis, owner: CustomerId) -> set[bytes]:
+async def keys_of(redis: Redis, owner: Principal) -> set[bytes]:
     return {key async for key in redis.scan_iter(match=f"*{owner.tenant}*")}
 
 
 @pytest.mark.anyio
 class TestHistory:
-    async def test_what_is_appended_is_loaded(self, history: History, lee: CustomerId) -> None:
+    async def test_what_is_appended_is_loaded(self, history: History, lee: Principal) -> None:
         assert await history.append(lee, "c1", [question()], now=100.25)
         assert await history.append(lee, "c1", [ANSWER], now=101.5)
         assert await history.load(lee, "c1") == Conversation("c1", "예금 금리는?", 100.25, 101.5, (question(), ANSWER))
 
-    async def test_an_answer_that_is_appended_again_stays_as_it_was(self, history: History, lee: CustomerId) -> None:
+    async def test_an_answer_that_is_appended_again_stays_as_it_was(self, history: History, lee: Principal) -> None:
         await history.append(lee, "c1", [question(), ANSWER], now=1)
         again = msgspec.structs.replace(ANSWER, text="…", finish_reason="cancelled")
         assert await history.append(lee, "c1", [again], now=2)
         assert (await history.load(lee, "c1")).messages == (question(), ANSWER)
 
     async def test_a_message_that_a_later_release_wrote_is_read_without_what_is_unknown(
-        self, history: History, redis: Redis, lee: CustomerId
+        self, history: History, redis: Redis, lee: Principal
     ) -> None:
         await history.append(lee, "c", [question(), ANSWER], now=100)
         later = msgspec.json.encode(ANSWER).replace(b'"withheld"', b'"of a later release"')
@@ -113,7 +113,7 @@ class TestHistory:
         assert loaded.messages == (question(), msgspec.structs.replace(ANSWER, notices=()))
 
     async def test_pages_hold_so_many_bytes_and_lead_to_the_first_message_also_while_messages_are_added(
-        self, redis: Redis, lee: CustomerId
+        self, redis: Redis, lee: Principal
     ) -> None:
         history = history_of(redis, page_bytes=1000, most_messages=12)
         for n in range(12):
@@ -130,9 +130,9 @@ class TestHistory:
         with pytest.raises(BadRequest):
             await history.page(lee, "c", cursor="-1")
         with pytest.raises(NotFound):
-            await history.page(CustomerId(lee.tenant, "kim"), "c")
+            await history.page(Principal(tenant=lee.tenant, sub="kim"), "c")
 
-    async def test_of_a_long_conversation_no_more_is_read_than_is_enough(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_of_a_long_conversation_no_more_is_read_than_is_enough(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis, page_messages=3)
         for n in range(10):
             await history.append(lee, "c", [question(name=f"q{n}")], now=n)
@@ -140,7 +140,7 @@ class TestHistory:
         assert [message.id for message in part.messages] == [f"q{n}" for n in range(4, 10)]
         assert len((await history.load(lee, "c")).messages) == 10
 
-    async def test_an_answer_is_found_with_its_question_however_far_back(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_an_answer_is_found_with_its_question_however_far_back(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis, page_messages=2)
         await history.append(lee, "c", [question(), ANSWER], now=1)
         await history.rate(lee, "c", "a1", UP)
@@ -150,7 +150,7 @@ class TestHistory:
         assert found.message("a1").feedback == UP
         assert found.message("q1") == question()
 
-    async def test_what_is_read_counts_and_too_much_is_refused(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_what_is_read_counts_and_too_much_is_refused(self, redis: Redis, lee: Principal) -> None:
         reads = Reads(ReadSettings(bytes_per_minute=300))
         history = History(redis, RedisBreaker(PATIENT), HistorySettings(), reads=reads)
         await history.append(lee, "c", [question("가" * 100)], now=1)
@@ -159,24 +159,24 @@ class TestHistory:
             await history.load(lee, "c")
 
     @pytest.mark.parametrize("other", ["sub", "tenant"])
-    async def test_somebody_elses_conversation_is_not_found(
-        self, history: History, lee: CustomerId, other: str
-    ) -> None:
+    async def test_somebody_elses_conversation_is_not_found(self, history: History, lee: Principal, other: str) -> None:
         await history.append(lee, "c1", [question()], now=1)
-        kim = CustomerId(lee.tenant, "kim") if other == "sub" else CustomerId(uuid.uuid4().hex, "lee")
+        kim = (
+            Principal(tenant=lee.tenant, sub="kim") if other == "sub" else Principal(tenant=uuid.uuid4().hex, sub="lee")
+        )
         for call in (history.load, history.delete):
             with pytest.raises(NotFound):
                 await call(kim, "c1")
         assert (await history.list(kim, limit=10)).conversations == ()
         assert (await history.load(lee, "c1")).messages == (question(),)
 
-    async def test_names_cannot_imitate_another_owners_keys(self, history: History, lee: CustomerId) -> None:
+    async def test_names_cannot_imitate_another_owners_keys(self, history: History, lee: Principal) -> None:
         await history.append(lee, "c1", [question()], now=1)
         for sub, name in (("lee:conversation", "c1"), ("lee}", "c1"), ("*", "c1"), ("lee", "c1:messages")):
             with pytest.raises(NotFound):
-                await history.load(CustomerId(lee.tenant, sub), name)
+                await history.load(Principal(tenant=lee.tenant, sub=sub), name)
 
-    async def test_deleting_leaves_only_that_the_id_was_deleted(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_deleting_leaves_only_that_the_id_was_deleted(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis, begin_within=500)
         await history.append(lee, "c1", [question(), ANSWER], now=1)
         await history.rate(lee, "c1", "a1", UP)
@@ -189,7 +189,7 @@ class TestHistory:
             await history.delete(lee, "c1")
 
     async def test_an_answer_to_a_deleted_conversation_does_not_bring_it_back(
-        self, history: History, redis: Redis, lee: CustomerId
+        self, history: History, redis: Redis, lee: Principal
     ) -> None:
         await history.append(lee, "c1", [question()], now=1)
         await history.delete(lee, "c1")
@@ -200,7 +200,7 @@ class TestHistory:
             await history.load_or_begin(lee, "c1", now=3)
 
     async def test_an_answer_whose_conversation_redis_forgot_brings_it_back_with_its_question(
-        self, history: History, redis: Redis, lee: CustomerId
+        self, history: History, redis: Redis, lee: Principal
     ) -> None:
         asked = msgspec.structs.replace(question(), answered_by="a1")
         await history.append(lee, "c1", [asked], now=1)
@@ -212,7 +212,7 @@ class TestHistory:
         assert not await history.append(lee, "c1", [asked, ANSWER], now=3), "forgotten is not deleted"
 
     async def test_a_question_is_written_once_for_each_of_its_answers(
-        self, history: History, redis: Redis, lee: CustomerId
+        self, history: History, redis: Redis, lee: Principal
     ) -> None:
         asked = msgspec.structs.replace(question(), answered_by="a1")
         await history.append(lee, "c1", [asked], now=1)
@@ -222,19 +222,19 @@ class TestHistory:
         assert await stored(redis, lee, "c1") == ["q1", "q2", "q1", "a1"]
 
     async def test_a_question_begins_a_conversation_that_redis_never_heard_of(
-        self, history: History, lee: CustomerId
+        self, history: History, lee: Principal
     ) -> None:
         assert (await history.load_or_begin(lee, "c1", now=1)).messages == ()
         assert not await history.append(lee, "c1", [ANSWER], now=1)
         assert await history.append(lee, "c1", [question(parent="an answer that was not kept")], now=2)
         assert [m.id for m in (await history.load_or_begin(lee, "c1", now=3)).messages] == ["q1"]
 
-    async def test_a_message_that_was_written_twice_is_read_once(self, history: History, lee: CustomerId) -> None:
+    async def test_a_message_that_was_written_twice_is_read_once(self, history: History, lee: Principal) -> None:
         await history.append(lee, "c1", [question()], now=1)
         await history.append(lee, "c1", [question()], now=1)
         assert (await history.load(lee, "c1")).messages == (question(),)
 
-    async def test_the_latest_feedback_stands_with_its_answer(self, history: History, lee: CustomerId) -> None:
+    async def test_the_latest_feedback_stands_with_its_answer(self, history: History, lee: Principal) -> None:
         await history.append(lee, "c1", [question(), ANSWER], now=1)
         for latest in (UP, DOWN):
             await history.rate(lee, "c1", "a1", latest)
@@ -242,11 +242,11 @@ class TestHistory:
             assert asked.feedback is None
             assert answered.feedback == latest
 
-    async def test_feedback_needs_an_answer_of_ones_own(self, history: History, redis: Redis, lee: CustomerId) -> None:
+    async def test_feedback_needs_an_answer_of_ones_own(self, history: History, redis: Redis, lee: Principal) -> None:
         await history.append(lee, "c1", [question(), ANSWER], now=1)
         before = await keys_of(redis, lee)
         for owner, conversation, name in (
-            (CustomerId(lee.tenant, "kim"), "c1", "a1"),
+            (Principal(tenant=lee.tenant, sub="kim"), "c1", "a1"),
             (lee, "c2", "a1"),
             (lee, "c1", "a2"),
             (lee, "c1", "q1"),
@@ -255,10 +255,10 @@ class TestHistory:
                 await history.rate(owner, conversation, name, UP)
         assert await keys_of(redis, lee) == before
 
-    async def test_an_answer_leads_to_its_conversation(self, history: History, lee: CustomerId) -> None:
+    async def test_an_answer_leads_to_its_conversation(self, history: History, lee: Principal) -> None:
         await history.append(lee, "c1", [question(), ANSWER], now=1)
         assert (await history.containing(lee, "a1")).message("a1") == ANSWER
-        for owner, name in ((CustomerId(lee.tenant, "kim"), "a1"), (lee, "a2"), (lee, "q1")):
+        for owner, name in ((Principal(tenant=lee.tenant, sub="kim"), "a1"), (lee, "a2"), (lee, "q1")):
             with pytest.raises(NotFound):
                 await history.containing(owner, name)
         await history.delete(lee, "c1")
@@ -266,7 +266,7 @@ class TestHistory:
             await history.containing(lee, "a1")
 
     async def test_an_answer_is_found_for_as_long_as_its_conversation_goes_on(
-        self, redis: Redis, lee: CustomerId
+        self, redis: Redis, lee: Principal
     ) -> None:
         history = history_of(redis, keep_seconds=500)
         await history.append(lee, "c1", [question(), ANSWER], now=1)
@@ -275,7 +275,7 @@ class TestHistory:
         await history.append(lee, "c1", [question(name="q2", parent="a1")], now=2)
         assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
 
-    async def test_answers_that_are_no_longer_kept_leave_nothing_behind(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_answers_that_are_no_longer_kept_leave_nothing_behind(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis, most_messages=2, most_conversations=1)
         for n in range(3):
             await history.append(lee, "c1", [question(name=f"q{n}"), answer(f"a{n}", to=f"q{n}")], now=n)
@@ -283,7 +283,7 @@ class TestHistory:
         await history.append(lee, "c2", [question()], now=9)
         assert not [key for key in await keys_of(redis, lee) if b":answer" in key]
 
-    async def test_the_list_has_the_last_changed_first_and_pages(self, history: History, lee: CustomerId) -> None:
+    async def test_the_list_has_the_last_changed_first_and_pages(self, history: History, lee: Principal) -> None:
         for n in range(7):
             await history.append(lee, f"c{n}", [question(f"질문 {n}")], now=n + 0.1)
         await history.append(lee, "c2", [question("이어서", parent="q1", name="q2")], now=10)
@@ -299,7 +299,7 @@ class TestHistory:
         assert (first.title, first.created_at, first.updated_at) == ("질문 2", 2.1, 10)
 
     async def test_a_page_goes_on_where_it_was_though_its_last_entry_changed_or_went(
-        self, history: History, lee: CustomerId
+        self, history: History, lee: Principal
     ) -> None:
         for n in range(6):
             await history.append(lee, f"c{n}", [question()], now=n)
@@ -312,29 +312,29 @@ class TestHistory:
 
     @pytest.mark.parametrize("cursor", ["", "%%", "bm9uZQ==", "bmFuIGM=", "MV8wIGM=", "é", "AA"])
     async def test_a_cursor_that_no_list_gave_is_a_bad_request(
-        self, history: History, lee: CustomerId, cursor: str
+        self, history: History, lee: Principal, cursor: str
     ) -> None:
         with pytest.raises(BadRequest):
             await history.list(lee, limit=3, cursor=cursor)
 
-    async def test_the_newest_messages_are_kept(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_the_newest_messages_are_kept(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis, most_messages=3)
         await history.append(lee, "c1", [question(name=f"q{n}") for n in range(5)], now=1)
         assert [m.id for m in (await history.load(lee, "c1")).messages] == ["q2", "q3", "q4"]
 
-    async def test_the_last_changed_conversations_are_kept(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_the_last_changed_conversations_are_kept(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis, most_conversations=2)
         for n in range(4):
             await history.append(lee, f"c{n}", [question()], now=n)
         assert [s.id for s in (await history.list(lee, limit=10)).conversations] == ["c3", "c2"]
         assert len(await keys_of(redis, lee)) == 5
 
-    async def test_everything_is_forgotten_after_a_while(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_everything_is_forgotten_after_a_while(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis, keep_seconds=500)
         await history.append(lee, "c1", [question()], now=1)
         assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
 
-    async def test_an_expired_conversation_is_not_listed(self, redis: Redis, lee: CustomerId) -> None:
+    async def test_an_expired_conversation_is_not_listed(self, redis: Redis, lee: Principal) -> None:
         history = history_of(redis)
         for n in range(3):
             await history.append(lee, f"c{n}", [question()], now=n)
@@ -345,13 +345,13 @@ class TestHistory:
         assert [s.id for s in page.conversations] == ["c1"]
         assert [s.id for s in (await history.list(lee, limit=1, cursor=page.next_cursor)).conversations] == ["c0"]
 
-    async def test_titles_are_one_short_line(self, history: History, lee: CustomerId) -> None:
+    async def test_titles_are_one_short_line(self, history: History, lee: Principal) -> None:
         await history.append(lee, "c1", [question("한 줄\n두 줄 " + "가" * 100)], now=1)
         title = (await history.load(lee, "c1")).title
         assert title.startswith("한 줄 두 줄 가")
         assert len(title) == 60
 
-    async def test_without_redis_it_is_unavailable(self, nowhere: Redis, lee: CustomerId) -> None:
+    async def test_without_redis_it_is_unavailable(self, nowhere: Redis, lee: Principal) -> None:
         history = History(nowhere, RedisBreaker(RedisBreakerSettings()), HistorySettings())
         with pytest.raises(StoreUnavailable):
             await history.load(lee, "c1")
@@ -364,7 +364,7 @@ class TestHistory:
 
 
 def test_an_id_may_begin_a_conversation_lately_and_for_its_owner_only() -> None:
-    ids, lee = ConversationIds("a key", begin_within=100), CustomerId("bank", "lee")
+    ids, lee = ConversationIds("a key", begin_within=100), Principal(tenant="bank", sub="lee")
     given = ids.new(lee, now=1000.9)
     assert len(given) == 32
     assert int(given, 16)
@@ -372,10 +372,10 @@ def test_an_id_may_begin_a_conversation_lately_and_for_its_owner_only() -> None:
     assert ids.may_begin(lee, given, now=1099)
     assert not ids.may_begin(lee, given, now=1100)
     for other in (
-        CustomerId("bank", "kim"),
-        CustomerId("bank2", "lee"),
-        CustomerId("bank2lee", ""),
-        CustomerId("", "bank2lee"),
+        Principal(tenant="bank", sub="kim"),
+        Principal(tenant="bank2", sub="lee"),
+        Principal(tenant="bank2lee", sub=""),
+        Principal(tenant="", sub="bank2lee"),
     ):
         assert not ids.may_begin(other, given, now=1001)
     later = f"{2000:08x}{given[8:]}"

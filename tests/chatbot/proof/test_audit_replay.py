@@ -27,7 +27,7 @@ from chatbot.turns import messages_json
 from evals.sample_bank import sample_banks
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.bank import Banks, Names
-from knowledge.identity import CustomerId
+from knowledge.identity import Principal
 from knowledge.index import Index
 from tests.audit import SETTINGS
 from tests.chatbot.conftest import PATIENT
@@ -47,7 +47,7 @@ class Answered:
 
     context: ReplayContext
     engine: AsyncEngine
-    owner: CustomerId
+    owner: Principal
     conversation_id: str
     prompt: Prompt
 
@@ -68,7 +68,7 @@ def builder() -> PromptBuilder:
     return PromptBuilder(load_templates(), TokenCounter(), passage_tokens=1000)
 
 
-def opening(prompt: Prompt, owner: CustomerId, conversation_id: str) -> AuditOpened:
+def opening(prompt: Prompt, owner: Principal, conversation_id: str) -> AuditOpened:
     return AuditOpened(
         answer_id="a1", tenant=TENANT, sub=owner.sub, conversation_id=conversation_id, question=QUESTION,
         passages=(("deposit", 2, 3), ("fees", 1, 0)), groups=(EVERY_CUSTOMER,), as_of=NOW, model="qwen",
@@ -91,7 +91,7 @@ CLOSED = AuditClosed(
 @asynccontextmanager
 async def answer(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGenerator[Answered]:
     """Keep and audit an answer."""
-    owner, conversation_id = CustomerId(TENANT, uuid4().hex), uuid4().hex
+    owner, conversation_id = Principal(tenant=TENANT, sub=uuid4().hex), uuid4().hex
     history = History(redis, RedisBreaker(PATIENT), HistorySettings())
     messages = [
         StoredMessage(id="q0", parent_id=None, role="user", text=BEFORE[0], at=NOW - 9),

@@ -31,7 +31,7 @@ from chatbot.streams import (
     TakenOver,
     open_answer_log,
 )
-from knowledge.identity import CustomerId, Principal
+from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done, length_of, text_of
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 from tests.patience import patient
@@ -102,8 +102,8 @@ class Asked:
     reservation: Reservation
 
     @property
-    def owner(self) -> CustomerId:
-        return self.who.customer_id
+    def owner(self) -> Principal:
+        return self.who
 
     def messages(self) -> list[StoredMessage]:
         question = StoredMessage(
