@@ -24,7 +24,7 @@ from chatbot.errors import ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
 from chatbot.proof import Replayed, replay, replay_remotely, report
 from chatbot.retrieval import RerankerRefused
-from chatbot.settings import Settings
+from chatbot.settings import AuditCommandSettings, CommandSettings, Settings
 from chatbot.tables import SCHEMA
 from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening, wrong_settings
@@ -45,6 +45,7 @@ from telemetry.setup import tracing
 from telemetry.siem import Siem, open_siem
 
 T = TypeVar("T")
+S = TypeVar("S", bound=CommandSettings)
 
 CANNOT_SERVE = (
     BankRefused,
@@ -67,11 +68,11 @@ keys_app = typer.Typer(no_args_is_help=True, help="The keys of machines.")
 app.add_typer(keys_app, name="keys")
 
 
-def settings_or_exit() -> Settings:
+def settings_or_exit(of: type[S]) -> S:
     """Return the settings, or end with one line a missing value that says what to set; log warnings to stderr."""
     configure_logs(level="WARNING", log_format="console")
     try:
-        return Settings()
+        return of()
     except (ValidationError, SettingsError) as exc:
         for line in wrong_settings(exc, os.environ):
             typer.echo(f"chatbot: {line}", err=True)
@@ -82,7 +83,7 @@ def settings_or_exit() -> Settings:
 @app.command()
 def serve() -> None:
     """Serve the chat API (settings come from the environment; see docs/settings.md)."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(Settings)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     errors: list[BaseException] = []
     try:
@@ -123,7 +124,7 @@ async def _serve(settings: Settings) -> None:
 @app.command()
 def migrate() -> None:
     """Bring the SQL tables to this release's shape; `serve` does it by itself, where it may change tables."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(CommandSettings)
     try:
         revisions = asyncio.run(
             migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA, tls=settings.database_tls)
@@ -229,7 +230,7 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `lis
     typer.echo(line_of(revoked))
 
 
-def open_siem_of(settings: Settings) -> AbstractContextManager[Siem]:
+def open_siem_of(settings: CommandSettings) -> AbstractContextManager[Siem]:
     """Open what records the security events of a command."""
     return open_siem("chatbot", settings.traces, tls=settings.traces_tls.context())
 
@@ -253,7 +254,7 @@ def line_of(key: ServiceKey) -> str:
 
 def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
     """Return what `use` returns, or exit with one line that says what was not done."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(CommandSettings)
 
     async def opened() -> T:
         engine = open_engine(settings.database, settings.database_tls)
@@ -275,7 +276,7 @@ def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
 
 
 def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | None, by: str, reason: str) -> None:
-    settings = settings_or_exit()
+    settings = settings_or_exit(CommandSettings)
     change = StopChange(action=action, model=model, tenant=tenant, by=by, reason=reason, at=time.time())
     try:
         typer.echo(asyncio.run(_changed(settings, change)))
@@ -287,7 +288,7 @@ def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | 
         raise typer.Exit(1) from exc
 
 
-async def _changed(settings: Settings, change: StopChange) -> str:
+async def _changed(settings: CommandSettings, change: StopChange) -> str:
     engine = open_engine(settings.database, settings.database_tls)
     try:
         withdrawals = await load_withdrawals(engine)
@@ -335,7 +336,7 @@ def replay_answer(
         if url is not None:
             replayed = asyncio.run(replay_remotely(answer_id, url=url, token=token, question=given, ask_model=model))
         else:
-            replayed = asyncio.run(_replay(settings_or_exit(), answer_id, given, ask_model=model))
+            replayed = asyncio.run(_replay(settings_or_exit(Settings), answer_id, given, ask_model=model))
     except NotFound as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
@@ -360,7 +361,7 @@ def verify(
     open_minutes: Annotated[float, typer.Option(help="An answer that is open for longer than this is a problem.")] = 15,
 ) -> None:
     """Look for rows that were edited, removed, reordered or never closed, by the anchors too; exit 1 if there are."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(AuditCommandSettings)
     problems = with_audit(
         settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60, settings=settings)
     )
@@ -375,7 +376,7 @@ def verify(
 @audit_app.command()
 def anchor() -> None:
     """Write today's anchor now, unless it is there (every chatbot does it by itself, daily)."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(AuditCommandSettings)
     if settings.anchors is None:
         typer.echo("chatbot: set AUDIT_ANCHORS to file:///folder or s3://bucket/prefix", err=True)
         raise typer.Exit(2)
@@ -386,7 +387,7 @@ def anchor() -> None:
 @audit_app.command()
 def prune(by: By) -> None:
     """Remove the rows that are older than AUDIT_KEPT_DAYS; what is kept verifies as before."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(AuditCommandSettings)
     since = settings.audit_kept_since(time.time())
     if since == 0:
         typer.echo("chatbot: set AUDIT_KEPT_DAYS: for how long are audit rows kept?", err=True)
@@ -395,14 +396,16 @@ def prune(by: By) -> None:
     typer.echo(f"{removed} rows removed")
 
 
-async def _prune(audit: Audit, anchors: Anchors | None, *, since: float, by: str, settings: Settings) -> int:
+async def _prune(
+    audit: Audit, anchors: Anchors | None, *, since: float, by: str, settings: AuditCommandSettings
+) -> int:
     removed = await (anchors or audit).prune(before=since)
     with open_siem_of(settings) as siem:
         siem.tell(Code.AUDIT_PRUNED, by=by, about="chatbot_audit", detail=f"{removed} rows")
     return removed
 
 
-def with_audit(settings: Settings, use: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
+def with_audit(settings: AuditCommandSettings, use: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
     """Return what `use` returns, or exit with one line that says what cannot be reached."""
 
     async def opened() -> T:
@@ -422,7 +425,7 @@ def with_audit(settings: Settings, use: Callable[[Audit, Anchors | None], Awaita
 
 
 async def _verify(
-    audit: Audit, anchors: Anchors | None, *, unclosed_before: float, settings: Settings
+    audit: Audit, anchors: Anchors | None, *, unclosed_before: float, settings: AuditCommandSettings
 ) -> list[ChainProblem]:
     problems = await (anchors or audit).verify(
         unclosed_before=unclosed_before, since=settings.audit_kept_since(time.time())

@@ -61,6 +61,7 @@ class FinishReason(StrEnum):
 DocumentId = Annotated[str, Meta(description="the document, as in its address at the documents API")]
 DocumentVersion = Annotated[int, Meta(description="the document's version, from 1")]
 Page = Annotated[int | None, Meta(description="the page of the original, from 1; null where it has none")]
+Link = Annotated[str | None, Meta(description="the bank's public page about the document; null where it has none")]
 TraceId = Annotated[str, Meta(description="what operators find this request by")]
 
 
@@ -102,6 +103,7 @@ class _NumberedPassage(msgspec.Struct, frozen=True, kw_only=True):
     title: Annotated[str, Meta(description="the document's title")]
     section: Annotated[str, Meta(description="the headings above the passage, joined by ` > `")]
     page: Page
+    link: Link = None
 
     @classmethod
     def of(cls, n: int, passage: Passage, **others: Any) -> Self:
@@ -113,6 +115,7 @@ class _NumberedPassage(msgspec.Struct, frozen=True, kw_only=True):
             title=passage.title,
             section=passage.section,
             page=passage.page,
+            link=passage.link,
             **others,
         )
 
@@ -171,6 +174,7 @@ class Citation(Event, frozen=True, kw_only=True):
     document_id: DocumentId
     version: DocumentVersion
     page: Page
+    link: Link = None
     quote: Annotated[str, Meta(description="the words of the passage that state it")]
 
 

@@ -45,44 +45,14 @@ from telemetry.setup import TraceSettings
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-class Settings(EncryptedSettings):
-    """Everything an operator may decide; what has no default must be set."""
+class CommandSettings(EncryptedSettings):
+    """The settings of the commands that change SQL and serve nothing: `stop`, `resume` and `keys`."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
     )
 
-    host: str = Field("127.0.0.1", description="where the chat API listens")
-    port: int = Field(8000, ge=1, le=65535, description="port: of the chat API")
     data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
-    weights_dir: Path = Field(
-        Path("~/.cache/bank-chatbot/weights"),
-        description="the folder of model weights, with the embedder's unless another place is named",
-    )
-    embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
-    bank_file: BankFile = Field(
-        description=(
-            "a YAML file with what is the bank's own: names, telephone, logo, colours, texts, helplines, glossary "
-            "(docs/bank.md); `make run` names the sample bank's"
-        )
-    )
-    redis_url: RedisUrl = Field(description="history, answer logs, token ledger; `make run` starts one")
-    redis_tls: TlsSettings = TlsSettings()
-    ledger_cluster_url: RedisUrl | None = Field(
-        None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
-    )
-    ledger_cluster_tls: TlsSettings = TlsSettings()
-    qdrant_url: QdrantUrl | None = Field(
-        None,
-        description=(
-            "a Qdrant server, 1.19 to 1.21, at port 6333 unless the URL names another (`https://host:443`); without it "
-            "the index is embedded in the data folder (one process)"
-        ),
-    )
-    qdrant_api_key: SecretStr | None = Field(
-        None, description="the server's key; the chat API reads only, so a read key will do"
-    )
-    qdrant: ServerSettings = ServerSettings()
     database_url: DatabaseUrl | None = Field(
         None,
         description=(
@@ -123,13 +93,56 @@ class Settings(EncryptedSettings):
             'with `{"enable_thinking": false}`'
         ),
     )
-    calibration_file: Path | None = Field(
-        None,
-        description=(
-            "a YAML file of fitted values with the embedder, the models and the probe that they were fitted with; "
-            "without it that of `make run`'s model"
-        ),
-    )
+    service_keys: ServiceKeySettings = ServiceKeySettings()
+    traces: TraceSettings = TraceSettings()
+    traces_tls: TlsSettings = TlsSettings()
+
+    @model_validator(mode="after")
+    def _numbers_are_numbers(self) -> Self:
+        refuse_what_is_no_number(self)
+        return self
+
+    @property
+    def models(self) -> ModelSettings:
+        """The endpoints: MODELS_FILE, or LLM_URLS.
+
+        Raises:
+            ModelsMisconfigured: neither is set, or one of the LLM_URLS is none.
+        """
+        if self.models_file is not None:
+            return ModelSettings(models_file=self.models_file, tls=self.tls)
+        try:
+            return ModelSettings.model_validate(
+                {
+                    "llm_urls": self.llm_urls or (),
+                    "llm_model": self.llm_model,
+                    "llm_tokenizer": self.llm_tokenizer,
+                    "llm_profile": self.llm_profile,
+                    "llm_api_key": self.llm_api_key,
+                    "llm_tls": self.llm_tls,
+                    "llm_chat_template_kwargs": self.llm_chat_template_kwargs,
+                }
+            )
+        except ValidationError as exc:
+            raise ModelsMisconfigured("; ".join(wrong_settings(exc, {}))) from exc
+
+    @property
+    def database(self) -> str:
+        """The SQL database: SQLite in the data folder unless DATABASE_URL is set."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'bank.db'}"
+
+    def _connections(self) -> Iterator[Connection]:
+        """Yield those whose URLs stand here."""
+        yield database_connection(self.database, self.database_tls)
+        collector = str(self.traces.otlp_endpoint or "")
+        yield Connection(part="the trace collector", url=collector, setting="TRACES_TLS", tls=self.traces_tls)
+
+
+class AuditCommandSettings(CommandSettings):
+    """The settings of the commands that check the audit trail."""
+
     audit_key: SecretStr = Field(
         min_length=16, description="the secret that chains the audit rows; `make run` makes one"
     )
@@ -146,6 +159,64 @@ class Settings(EncryptedSettings):
         None,
         ge=1,
         description="days: for how long audit rows are kept; `chatbot audit prune` removes older ones, without it none",
+    )
+
+    @property
+    def audit(self) -> AuditSettings:
+        """The audit trail's secret."""
+        return AuditSettings(key=self.audit_key)
+
+    def audit_kept_since(self, now: float) -> float:
+        """Return the instant (Unix seconds) before which audit rows may be gone; 0 where they are kept for ever."""
+        return 0.0 if self.audit_kept_days is None else now - self.audit_kept_days * 86_400
+
+    @property
+    def anchors(self) -> str | None:
+        """The URL of the audit's anchors: beside the default SQLite unless AUDIT_ANCHORS is set."""
+        if self.audit_anchors is None and self.database_url is None:
+            return (self.data_dir.resolve() / "anchors").as_uri()
+        return self.audit_anchors
+
+
+class Settings(AuditCommandSettings):
+    """Everything an operator may decide; what has no default must be set."""
+
+    host: str = Field("127.0.0.1", description="where the chat API listens")
+    port: int = Field(8000, ge=1, le=65535, description="port: of the chat API")
+    weights_dir: Path = Field(
+        Path("~/.cache/bank-chatbot/weights"),
+        description="the folder of model weights, with the embedder's unless another place is named",
+    )
+    embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
+    bank_file: BankFile = Field(
+        description=(
+            "a YAML file with what is the bank's own: names, telephone, logo, colours, texts, helplines, glossary "
+            "(docs/bank.md); `make run` names the sample bank's"
+        )
+    )
+    redis_url: RedisUrl = Field(description="history, answer logs, token ledger; `make run` starts one")
+    redis_tls: TlsSettings = TlsSettings()
+    ledger_cluster_url: RedisUrl | None = Field(
+        None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
+    )
+    ledger_cluster_tls: TlsSettings = TlsSettings()
+    qdrant_url: QdrantUrl | None = Field(
+        None,
+        description=(
+            "a Qdrant server, 1.19 to 1.21, at port 6333 unless the URL names another (`https://host:443`); without it "
+            "the index is embedded in the data folder (one process)"
+        ),
+    )
+    qdrant_api_key: SecretStr | None = Field(
+        None, description="the server's key; the chat API reads only, so a read key will do"
+    )
+    qdrant: ServerSettings = ServerSettings()
+    calibration_file: Path | None = Field(
+        None,
+        description=(
+            "a YAML file of fitted values with the embedder, the models and the probe that they were fitted with; "
+            "without it that of `make run`'s model"
+        ),
     )
     auth: AuthSettings
     oidc: OidcSettings | None = None
@@ -187,20 +258,12 @@ class Settings(EncryptedSettings):
     reads: ReadSettings = ReadSettings()
     redis: RedisSettings = RedisSettings()
     reranker: RerankerSettings = RerankerSettings()
-    service_keys: ServiceKeySettings = ServiceKeySettings()
-    traces: TraceSettings = TraceSettings()
-    traces_tls: TlsSettings = TlsSettings()
     passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
 
     @field_validator("embedder")
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
-
-    @model_validator(mode="after")
-    def _numbers_are_numbers(self) -> Self:
-        refuse_what_is_no_number(self)
-        return self
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:
@@ -223,30 +286,6 @@ class Settings(EncryptedSettings):
                 raise ValueError(f"{exc} (LEDGER__PLANS_FILE names it)") from exc
         return self
 
-    @property
-    def models(self) -> ModelSettings:
-        """The endpoints: MODELS_FILE, or LLM_URLS.
-
-        Raises:
-            ModelsMisconfigured: neither is set, or one of the LLM_URLS is none.
-        """
-        if self.models_file is not None:
-            return ModelSettings(models_file=self.models_file, tls=self.tls)
-        try:
-            return ModelSettings.model_validate(
-                {
-                    "llm_urls": self.llm_urls or (),
-                    "llm_model": self.llm_model,
-                    "llm_tokenizer": self.llm_tokenizer,
-                    "llm_profile": self.llm_profile,
-                    "llm_api_key": self.llm_api_key,
-                    "llm_tls": self.llm_tls,
-                    "llm_chat_template_kwargs": self.llm_chat_template_kwargs,
-                }
-            )
-        except ValidationError as exc:
-            raise ModelsMisconfigured("; ".join(wrong_settings(exc, {}))) from exc
-
     def connections(self) -> Iterator[Connection]:
         """Yield how every part is reached (blocking).
 
@@ -264,7 +303,7 @@ class Settings(EncryptedSettings):
 
     def _connections(self) -> Iterator[Connection]:
         """Yield those whose URLs stand here."""
-        yield database_connection(self.database, self.database_tls)
+        yield from super()._connections()
         cluster = self.ledger_cluster_url
         for part, url, setting, tls in (
             ("Redis", self.redis_url.get_secret_value(), "REDIS_TLS", self.redis_tls),
@@ -283,33 +322,9 @@ class Settings(EncryptedSettings):
                 "OIDC__TLS",
                 self.oidc.tls if self.oidc else SYSTEM_TLS,
             ),
-            ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
             *(("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls) for one in self.auth.every_issuer()),
         ):
             yield Connection(part=part, url=str(url or ""), setting=setting, tls=tls)
-
-    @property
-    def audit(self) -> AuditSettings:
-        """The audit trail's secret."""
-        return AuditSettings(key=self.audit_key)
-
-    def audit_kept_since(self, now: float) -> float:
-        """Return the instant (Unix seconds) before which audit rows may be gone; 0 where they are kept for ever."""
-        return 0.0 if self.audit_kept_days is None else now - self.audit_kept_days * 86_400
-
-    @property
-    def anchors(self) -> str | None:
-        """The URL of the audit's anchors: beside the default SQLite unless AUDIT_ANCHORS is set."""
-        if self.audit_anchors is None and self.database_url is None:
-            return (self.data_dir.resolve() / "anchors").as_uri()
-        return self.audit_anchors
-
-    @property
-    def database(self) -> str:
-        """The SQL database: SQLite in the data folder unless DATABASE_URL is set."""
-        if self.database_url is not None:
-            return self.database_url.get_secret_value()
-        return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'bank.db'}"
 
     @property
     def index(self) -> IndexSettings:

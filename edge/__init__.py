@@ -7,12 +7,14 @@ from edge.bearer import bearer_token
 from edge.certificates import ServerTlsSettings
 from edge.headers import Header, MoreHeaders, add_response_headers, security_headers
 from edge.listening import PortTaken, bind, configured, listening
+from edge.openapi import Api
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
 from edge.wrong_settings import RedisUrl, refuse_what_is_no_number, wrong_settings
 
 __all__ = [
     "PROBLEM_JSON",
+    "Api",
     "Header",
     "MoreHeaders",
     "PortTaken",

@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edge import add_response_headers, security_headers, serve_page
+from edge import Api, add_response_headers, security_headers, serve_page
 from edge.sign_in import sign_in_router
 from ingest.api import ROUTERS, SignToken, demo_router, install_problems, problem
 from ingest.errors import TooLarge
@@ -46,7 +46,7 @@ def create_app(
     Jobs are done where the services were opened (`ingest.wiring`).
     """
     most_bytes = services.blobs.most_bytes + _FORM_BYTES
-    app = FastAPI(
+    app = Api(
         title=f"{banks.first.names.en} documents",
         version="1",
         docs_url=None,

@@ -19,8 +19,8 @@ from ingest.catalogue import (
     ApprovalDecision,
     Catalogue,
     ChangedWindows,
-    Dates,
     IndexingResult,
+    Seen,
     Stage,
     State,
     Version,
@@ -95,7 +95,7 @@ def indexing_result(file_format: str, passages: Sequence[Passage], left_out: Map
     )
 
 
-async def activate(key: VersionKey, approver: str, services: Services, seen: Dates | None = None) -> Version:
+async def activate(key: VersionKey, approver: str, services: Services, seen: Seen | None = None) -> Version:
     """Approve a draft: from its start on it answers, and the version before it no longer does.
 
     Raises:
@@ -107,12 +107,10 @@ async def activate(key: VersionKey, approver: str, services: Services, seen: Dat
     return await approve(key, decision, services, seen)
 
 
-async def approve(
-    key: VersionKey, decision: ApprovalDecision, services: Services, seen: Dates | None = None
-) -> Version:
+async def approve(key: VersionKey, decision: ApprovalDecision, services: Services, seen: Seen | None = None) -> Version:
     """Approve a draft that was screened; the decision is recent, so that the index is written before the version shows.
 
-    `seen` are the dates that the approver was shown, if known.
+    `seen` is what the approver was shown, if known.
 
     Raises:
         SecondPersonNeeded, WrongState: as `ingest.catalogue.Approvals.approve`.
@@ -305,6 +303,7 @@ def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
             text=chunk.text,
             language=language,
             product=metadata.product,
+            link=metadata.link,
             readers=metadata.readers,
             effective_from=metadata.effective_from,
             visible_from=version.visible_from,

@@ -25,6 +25,7 @@ class Passage:
 
     `visible_from` and `visible_until` are Unix seconds and form a half-open interval; without `visible_from` the
     version is a draft, which no search finds. `readers` are group names; an empty tuple matches no caller.
+    `link` is the address of the bank's public page about the document.
     """
 
     tenant: str
@@ -38,6 +39,7 @@ class Passage:
     language: Language
     product: str | None
     readers: tuple[str, ...]
+    link: str | None = None
     effective_from: date | None = None  # the index stores no difference between a null and a missing field
     visible_from: float | None = None
     visible_until: float | None = None

@@ -37,6 +37,8 @@ class Code(StrEnum):
     VERSION_REJECTED = "version_rejected"
     VERSION_EXPIRED = "version_expired"
     VERSION_DATED = "version_dated"
+    VERSION_TITLED = "version_titled"
+    VERSION_DISMISSED = "version_dismissed"
     DOCUMENT_ROLLED_BACK = "document_rolled_back"
     DOCUMENT_DELETED = "document_deleted"
     ORIGINAL_DOWNLOADED = "original_downloaded"
@@ -70,6 +72,10 @@ KINDS: Final[dict[Code, _Kind]] = {
     Code.VERSION_REJECTED: _Kind(Class.ENTITY_MANAGEMENT, _DELETE, _INFORMATIONAL, "A draft was rejected", _VERSION),
     Code.VERSION_EXPIRED: _Kind(Class.ENTITY_MANAGEMENT, _DEACTIVATE, _LOW, "A version was withdrawn", _VERSION),
     Code.VERSION_DATED: _Kind(Class.ENTITY_MANAGEMENT, _UPDATE, _LOW, "A version's dates were changed", _VERSION),
+    Code.VERSION_TITLED: _Kind(Class.ENTITY_MANAGEMENT, _UPDATE, _LOW, "A version's title was changed", _VERSION),
+    Code.VERSION_DISMISSED: _Kind(
+        Class.ENTITY_MANAGEMENT, _DELETE, _INFORMATIONAL, "A failed version was dismissed", _VERSION
+    ),
     Code.DOCUMENT_ROLLED_BACK: _Kind(Class.ENTITY_MANAGEMENT, _UPDATE, _MEDIUM, "A version was brought back", _VERSION),
     Code.DOCUMENT_DELETED: _Kind(Class.ENTITY_MANAGEMENT, _DELETE, _MEDIUM, "A document was withdrawn", _DOCUMENT),
     Code.ORIGINAL_DOWNLOADED: _Kind(

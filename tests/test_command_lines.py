@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -59,3 +60,22 @@ def test_a_token_of_an_unknown_role_is_refused() -> None:
     result = CliRunner().invoke(PROGRAMS["chatbot"], ["token", "--role", "boss"])
     assert result.exit_code == 2
     assert "there is no role boss" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["stop", "--by", "lee", "--reason", "a test"], {}),
+        (["keys", "list"], {}),
+        (["audit", "verify"], {"AUDIT_KEY": "k" * 32}),
+    ],
+)
+def test_a_command_requires_only_the_settings_that_it_uses(
+    arguments: list[str], settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AUDIT_KEY", "AUTH__ISSUER", "BANK_FILE", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    env = {"DATA_DIR": str(tmp_path), **settings}
+    for command in (["migrate"], arguments):
+        result = CliRunner().invoke(PROGRAMS["chatbot"], command, env=env)
+        assert result.exit_code == 0, result.output

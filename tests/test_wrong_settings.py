@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import typer
@@ -15,7 +16,10 @@ from ingest.__main__ import settings_or_exit as staff_settings
 from ingest.settings import Settings as StaffSettings
 from tests.golden.contracts import settings_of
 
-SERVICES: dict[str, Callable[[], ChatSettings | StaffSettings]] = {"chatbot": chat_settings, "ingest": staff_settings}
+SERVICES: dict[str, Callable[[], ChatSettings | StaffSettings]] = {
+    "chatbot": partial(chat_settings, ChatSettings),
+    "ingest": staff_settings,
+}
 KINDS: dict[str, type[ChatSettings | StaffSettings]] = {"chatbot": ChatSettings, "ingest": StaffSettings}
 BOTH = [
     ("DATABASE_URL", ""),

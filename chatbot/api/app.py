@@ -21,7 +21,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.limits import Caller, Ledger
 from chatbot.models import Models
 from chatbot.services import Services
-from edge import Header, MoreHeaders, add_response_headers, security_headers, serve_page
+from edge import Api, Header, MoreHeaders, add_response_headers, security_headers, serve_page
 from edge.sign_in import sign_in_router
 from knowledge.identity import DEMO_TENANT
 
@@ -96,7 +96,7 @@ def create_app(
 
     With an `admin_port` the calls of admins are on that port only.
     """
-    app = FastAPI(
+    app = Api(
         title=f"{services.banks.first.names.en} chatbot",
         version="1",
         docs_url=None,

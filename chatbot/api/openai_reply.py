@@ -2,8 +2,9 @@
 
 The id is the answer's own, so that `/v1/answers/{id}/…` takes it. Citations are `url_citation` annotations:
 `start_index` and `end_index` are the offsets of the cited sentence (code points, the end not included), `url` is the
-path of the passage at this API. A passage that may help in place of an answer (`related`) is one too, for no sentence:
-both offsets are the end of the text. Events without a counterpart in the format (queued, sources, notice) are left out.
+bank's public page about the document, or the path of the passage at this API. A passage that may help in place of an
+answer (`related`) is one too, for no sentence: both offsets are the end of the text. Events without a counterpart in
+the format (queued, sources, notice) are left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -205,16 +206,16 @@ class Annotations:
         self._titles = {source.n: source.title for source in sources}
 
     def of(self, citation: Citation) -> Annotation:
-        """Return the annotation, with the title of the source and its path at this API."""
+        """Return the annotation, with the title of the source."""
         title = self._titles.get(citation.n, citation.document_id)
-        return self._annotation(citation.n, title, citation.start, citation.end)
+        return self._annotation(citation, title, citation.start, citation.end)
 
     def related(self, passage: RelatedPassage, *, at: int) -> Annotation:
         """Return the annotation of a passage that may help, at the end of the text."""
-        return self._annotation(passage.n, passage.title, at, at)
+        return self._annotation(passage, passage.title, at, at)
 
-    def _annotation(self, n: int, title: str, start: int, end: int) -> Annotation:
-        url = f"/v1/answers/{self._answer_id}/sources/{n}"
+    def _annotation(self, cited: Citation | RelatedPassage, title: str, start: int, end: int) -> Annotation:
+        url = cited.link or f"/v1/answers/{self._answer_id}/sources/{cited.n}"
         return Annotation(url_citation=UrlCitation(start_index=start, end_index=end, title=title, url=url))
 
 

@@ -52,5 +52,6 @@ def citation(n: int, passage: Passage, quote: str, start: int, end: int) -> Cita
         document_id=passage.document_id,
         version=passage.version,
         page=passage.page,
+        link=passage.link,
         quote=quote,
     )

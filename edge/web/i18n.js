@@ -42,7 +42,7 @@ export function bankNow() {
 
 /**
  * Return the text `key`, of "one|many" the form for the value `count`, with `{name}` filled in, `{bank}` and `{phone}`
- * with the bank's own. Values may be `{day}`, `{date}`, `{at}`, `{moment}`, `{seconds}`, `{bytes}` or `{said}`.
+ * with the bank's own. Values may be `{day}`, `{date}`, `{at}`, `{moment}`, `{seconds}`, `{bytes}` or `{said, values}`.
  */
 export function t(key, values = {}) {
   const forms = TEXTS[language][key] ?? key;
@@ -108,7 +108,7 @@ function shown(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return value.toLocaleString(language);
   if (typeof value !== "object") return String(value);
-  if ("said" in value) return t(value.said);
+  if ("said" in value) return t(value.said, value.values);
   if ("seconds" in value) return duration(value.seconds);
   if ("bytes" in value) return size(value.bytes);
   if ("day" in value) return formatted(value.day, { dateStyle: "long", timeZone: "UTC" });

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from ingest.catalogue import DocumentSummary, Job, Received, State, Version
+from ingest.catalogue import DecisionRecord, DocumentSummary, Job, Received, State, Version
 from ingest.parsing import LeftOut
 from ingest.review import Change, FindingKind, PassageFinding
 from knowledge.passage import Hit, Language, Passage
@@ -37,6 +37,7 @@ class VersionOut(BaseModel):
     detail: str | None
     title: str | None
     product: str | None
+    link: str | None
     language: Language | None
     readers: list[str]
     file_name: str
@@ -65,6 +66,7 @@ class VersionOut(BaseModel):
             detail=version.detail,
             title=metadata.title,
             product=metadata.product,
+            link=metadata.link,
             language=metadata.language,
             readers=list(metadata.readers),
             file_name=version.file_name,
@@ -82,6 +84,34 @@ class VersionOut(BaseModel):
             visible_from=version.visible_from,
             visible_until=version.visible_until,
         )
+
+
+class EventOut(BaseModel):
+    """What somebody did with a version, and when; `detail` is their reason, or the new title or days."""
+
+    event: str
+    by: str
+    at: float
+    detail: str | None
+
+
+class HistoryOut(BaseModel):
+    """What was done with a version, oldest first: `uploaded`, and the decisions about it."""
+
+    events: list[EventOut]
+
+    @classmethod
+    def of(cls, version: Version, decisions: Sequence[DecisionRecord]) -> Self:
+        uploaded = EventOut(event="uploaded", by=version.uploaded_by, at=version.uploaded_at, detail=None)
+        decided = [EventOut(event=d.decision, by=d.by, at=d.at, detail=d.detail) for d in decisions]
+        return cls(events=[uploaded, *decided])
+
+
+class CountsOut(BaseModel):
+    """How many versions of a bank wait for somebody."""
+
+    drafts: int
+    failed: int
 
 
 class DocumentOut(BaseModel):

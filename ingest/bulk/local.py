@@ -9,7 +9,7 @@ import anyio
 from ingest.bulk.load import POLL_SECONDS, Pending, attempt
 from ingest.bulk.manifest import SourceFile
 from ingest.bulk.progress import LoadOutcome
-from ingest.catalogue import ApprovalDecision, Dates, JobState, State, Version, VersionKey
+from ingest.catalogue import ApprovalDecision, JobState, Seen, State, Version, VersionKey
 from ingest.job_runner import run_job
 from ingest.pipeline import approve, require_harmless
 from ingest.services import Services
@@ -81,7 +81,7 @@ class LocalTarget:
     async def _approve(self, draft: LoadOutcome, decision: ApprovalDecision) -> LoadOutcome:
         """Approve a draft with the dates that were given with its file: the approver has seen no others."""
         given = draft.file.metadata
-        seen = Dates(effective_from=given.effective_from, effective_until=given.effective_until)
+        seen = Seen(effective_from=given.effective_from, effective_until=given.effective_until)
         await approve(key_of(draft), decision, self.services, seen)
         return await self.current(draft)
 

@@ -29,6 +29,7 @@ class ManifestEntry(BaseModel):
     document_id: str | None = None
     title: str | None = None
     product: str | None = None
+    link: str | None = None
     language: Language | None = None
     readers: list[str] = Field(default=[EVERY_CUSTOMER], min_length=1)
     effective_from: date | None = None
@@ -104,6 +105,7 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
             metadata=Metadata(
                 title=entry.title,
                 product=entry.product,
+                link=entry.link,
                 language=entry.language,
                 readers=tuple(dict.fromkeys(entry.readers)),
                 effective_from=entry.effective_from,

@@ -167,6 +167,7 @@ def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]
     values: Mapping[str, str | None] = {
         "title": metadata.title,
         "product": metadata.product,
+        "link": metadata.link,
         "language": metadata.language,
         **_dates(metadata),
         "document_id": document_id,

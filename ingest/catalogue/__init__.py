@@ -3,11 +3,13 @@
 from ingest.catalogue import records, rows
 from ingest.catalogue.approvals import ApprovalDecision, Approvals, ChangedWindows
 from ingest.catalogue.catalogue import Catalogue
-from ingest.catalogue.plain_text import is_plain, plain
+from ingest.catalogue.listing import Listing, Order
+from ingest.catalogue.plain_text import is_line, is_plain, plain
 from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.validity import known_to_index, midnight, replaced_by_unknown, starts_too_soon
 from ingest.catalogue.versions import (
     Dates,
+    DecisionRecord,
     DocumentSummary,
     IndexedVersion,
     IndexingResult,
@@ -15,6 +17,7 @@ from ingest.catalogue.versions import (
     JobState,
     Metadata,
     Received,
+    Seen,
     Stage,
     State,
     Upload,
@@ -34,13 +37,17 @@ __all__ = [
     "Catalogue",
     "ChangedWindows",
     "Dates",
+    "DecisionRecord",
     "DocumentSummary",
     "IndexedVersion",
     "IndexingResult",
     "Job",
     "JobState",
+    "Listing",
     "Metadata",
+    "Order",
     "Received",
+    "Seen",
     "Stage",
     "State",
     "Upload",
@@ -48,6 +55,7 @@ __all__ = [
     "VersionKey",
     "Window",
     "WindowWritten",
+    "is_line",
     "is_plain",
     "known_to_index",
     "midnight",

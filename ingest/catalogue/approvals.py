@@ -22,6 +22,7 @@ from ingest.catalogue.versions import (
     JobState,
     Metadata,
     Received,
+    Seen,
     State,
     Upload,
     Version,
@@ -58,18 +59,16 @@ class Approvals:
         self._catalogue = catalogue
         self._zone = zone
 
-    async def approve(
-        self, key: VersionKey, decision: ApprovalDecision, *, seen: Dates | None = None
-    ) -> ChangedWindows:
+    async def approve(self, key: VersionKey, decision: ApprovalDecision, *, seen: Seen | None = None) -> ChangedWindows:
         """Approve a version; the version before it ends where it begins.
 
-        An approved version stays as it is; its windows that the index does not have yet are returned again. `seen` are
-        the dates that the approver was shown, None where nobody says.
+        An approved version stays as it is; its windows that the index does not have yet are returned again. `seen` is
+        what the approver was shown, None where nobody says.
 
         Raises:
             NotFound: there is no such version.
-            DatesChanged: it has other dates than were seen.
-            SecondPersonNeeded: the approver has uploaded it, or set its dates.
+            DatesChanged: it has other dates, or another title, than were seen.
+            SecondPersonNeeded: the approver has uploaded it, or set its dates or its title.
             WrongState: the version is no draft, or comes too late (`ingest.catalogue.validity`).
         """
         async with self._locked(key, decision.at) as (connection, versions):
@@ -79,9 +78,10 @@ class Approvals:
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             await _require_second_person(connection, version, decision.by)
-            _require_dates(version.metadata, seen)
+            _require_as_seen(version.metadata, seen)
             if version.approved_by is None:  # else it is brought back, and its dates were an approver's to set
-                await _require_dates_of_another(connection, key, decision.by)
+                for kind in (Decision.DATED, Decision.TITLED):
+                    await _require_another(connection, key, kind, decision.by)
             others = _without(versions, key)
             windows = validity.windows_for_approval(version, others, now=decision.at, zone=self._zone)
             await _write_windows(connection, key, windows, versions, now=decision.at)
@@ -135,8 +135,53 @@ class Approvals:
                 )
             )
             await _write_windows(connection, key, windows, versions, now=decision.at)
-            await _record(connection, key, Decision.DATED, decision, windows[-1] if windows else None)
+            days = f"{dates.effective_from or ''}/{dates.effective_until or ''}"
+            dated = replace(decision, reason=days)
+            await _record(connection, key, Decision.DATED, dated, windows[-1] if windows else None)
             return ChangedWindows(windows=validity.in_writing_order(windows, versions))
+
+    async def set_title(self, key: VersionKey, title: str, decision: ApprovalDecision) -> Received:
+        """Give a draft another title, with which its job indexes it again; of an approved version make such a draft.
+
+        Raises:
+            NotFound: there is no such version.
+            WrongState: it is neither a draft nor approved, or has that title already.
+        """
+        titled = replace(decision, reason=title)
+        async with self._locked(key, decision.at) as (connection, versions):
+            version = _version_in(versions, key)
+            if version.metadata.title == title:
+                raise WrongState("this version has that title already")
+            if version.state is State.APPROVED:
+                retitled = replace(version, metadata=replace(version.metadata, title=title))
+                received = await _receive_again(connection, retitled, decision.at)
+                await _record(connection, received.version.key, Decision.TITLED, titled, None)
+                return received
+            if version.state is not State.INDEXED or version.approved_by is not None:
+                raise WrongState(
+                    f"only a draft or an approved version can get a title; this version is {version.state}"
+                )
+            draft = {"title": title, "state": State.RECEIVED}
+            await connection.execute(records.update_version(key).values(**draft))
+            await connection.execute(rows.update_job(key).values(**rows.requeued(decision.at)))
+            await _record(connection, key, Decision.TITLED, titled, None)
+            version = await records.read_version(connection, key)
+            return Received(version=version, job=await records.read_job(connection, key))
+
+    async def dismiss(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
+        """Withdraw a version that could not be indexed. Dismissing again changes nothing.
+
+        Raises:
+            NotFound: there is no such version.
+            WrongState: it has not failed.
+        """
+        async with self._locked(key, decision.at) as (connection, versions):
+            version = _version_in(versions, key)
+            if version.state is State.FAILED:
+                await _withdraw(connection, version, Decision.DISMISSED, decision)
+            elif version.reason != Decision.DISMISSED:
+                raise WrongState(f"only a failed version can be dismissed; this version is {version.state}")
+            return ChangedWindows(dropped=(key,))
 
     async def expire(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
         """End an approved version now; one that has ended already stays as it is.
@@ -197,7 +242,11 @@ class Approvals:
             await _write_windows(connection, key, windows, versions, now=decision.at)
             for version in current:
                 await _withdraw(connection, version, Decision.ROLLED_BACK, decision)
-            received = await _receive_again(connection, old, decision)
+            received = await _receive_again(connection, old, decision.at)
+            # Its title may be one that indexing found: the fingerprint is that of the metadata at the upload.
+            approval = {"fingerprint": old.fingerprint, "approved_by": decision.by, "approved_at": decision.at}
+            await connection.execute(records.update_version(received.version.key).values(**approval))
+            await _record(connection, received.version.key, Decision.RESTORED, decision, None)
             return received, ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def postpone_late_start(self, key: VersionKey, *, now: float) -> list[Window]:
@@ -271,30 +320,34 @@ async def _require_approver(connection: AsyncConnection, version: Version, calle
     await _require_second_person(connection, version, caller)
 
 
-async def _require_dates_of_another(connection: AsyncConnection, key: VersionKey, approver: str) -> None:
-    """Refuse an approver who set the draft's dates last: they are part of what a second person looks at."""
+async def _require_another(connection: AsyncConnection, key: VersionKey, kind: Decision, approver: str) -> None:
+    """Refuse an approver who set the draft's dates or title last: a second person looks at these too."""
     of_version = rows.of_version(DECISIONS, key)
-    dated = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == Decision.DATED)
-    last = (await connection.execute(dated.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
+    by = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == kind)
+    last = (await connection.execute(by.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
     if last is not None and _is_same_person(await person_behind(connection, key.tenant, last), approver):
-        raise SecondPersonNeeded("whoever set its dates cannot approve a version: a second person has to look")
+        what = "dates" if kind is Decision.DATED else "title"
+        raise SecondPersonNeeded(f"whoever set its {what} cannot approve a version: a second person has to look")
 
 
-def _require_dates(metadata: Metadata, seen: Dates | None) -> None:
-    present = Dates(effective_from=metadata.effective_from, effective_until=metadata.effective_until)
-    if seen not in (None, present):
-        first, last = present.effective_from or "its approval", present.effective_until or "further notice"
+def _require_as_seen(metadata: Metadata, seen: Seen | None) -> None:
+    if seen is None:
+        return
+    if (seen.effective_from, seen.effective_until) != (metadata.effective_from, metadata.effective_until):
+        first, last = metadata.effective_from or "its approval", metadata.effective_until or "further notice"
         raise DatesChanged(f"its dates were changed after you looked: from {first} until {last}")
+    if seen.title not in (None, metadata.title):
+        raise DatesChanged(f"its title was changed after you looked: {metadata.title}")
 
 
 def _is_same_person(one: str, other: str) -> bool:
     return one.strip().casefold() == other.strip().casefold()
 
 
-async def _receive_again(connection: AsyncConnection, old: Version, decision: ApprovalDecision) -> Received:
-    """Add a version with an earlier one's bytes and metadata, already approved."""
+async def _receive_again(connection: AsyncConnection, old: Version, now: float) -> Received:
+    """Add a version with an earlier one's bytes and metadata."""
     tenant, document_id = old.key.tenant, old.key.document_id
-    number = await records.next_version(connection, tenant, document_id, decision.at)
+    number = await records.next_version(connection, tenant, document_id, now)
     new = replace(old.key, version=number)
     upload = Upload(
         tenant=tenant,
@@ -306,10 +359,7 @@ async def _receive_again(connection: AsyncConnection, old: Version, decision: Ap
         uploaded_by=old.uploaded_by,
     )
     holder = await records.version_of_content(connection, tenant, old.sha256)
-    await records.add_version(connection, new, upload, instead_of=holder, now=decision.at)
-    # Its title may be one that indexing found: the fingerprint is that of the metadata at the upload.
-    approval = {"fingerprint": old.fingerprint, "approved_by": decision.by, "approved_at": decision.at}
-    await connection.execute(records.update_version(new).values(**approval))
+    await records.add_version(connection, new, upload, instead_of=holder, now=now)
     version = await records.read_version(connection, new)
     return Received(version=version, job=await records.read_job(connection, new))
 
@@ -357,5 +407,5 @@ async def _revoke(connection: AsyncConnection, version: Version, kind: Decision,
 async def _record(
     connection: AsyncConnection, key: VersionKey, kind: Decision, decision: ApprovalDecision, window: Window | None
 ) -> None:
-    row = rows.new_decision(key, kind, decision.by, decision.at)
+    row = rows.new_decision(key, kind, decision.by, decision.at, decision.reason)
     await connection.execute(insert(DECISIONS).values(**row, **(rows.window_columns(window) if window else {})))

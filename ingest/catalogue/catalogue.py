@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from hashlib import sha256
 from itertools import takewhile
+from operator import eq
 
 import anyio
 from sqlalchemy import ColumnElement, exists, func, select, tuple_, update
@@ -16,8 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stamina import AsyncRetryingCaller
 
 from ingest.catalogue import records, rows
-from ingest.catalogue.tables import DECISIONS, DOCUMENTS, JOBS, SCHEMA, VERSIONS
+from ingest.catalogue.listing import Listing, documents_query
+from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.versions import (
+    Decision,
+    DecisionRecord,
     DocumentSummary,
     IndexedVersion,
     IndexingResult,
@@ -31,7 +35,7 @@ from ingest.catalogue.versions import (
     Window,
     WindowWritten,
 )
-from ingest.errors import CatalogueUnavailable, DuplicateContent, NotFound
+from ingest.errors import CatalogueUnavailable, DuplicateContent, NotFound, Unprocessable
 from knowledge import withdrawals
 from knowledge.index_state import IndexState, read_index_state, write_index_state
 from knowledge.storage import UNAVAILABLE, migrate, transaction_lock
@@ -158,23 +162,44 @@ class Catalogue:
             raise NotFound("there is no such document")
         return versions
 
-    async def documents(self, tenant: str, *, limit: int, after: str = "") -> list[DocumentSummary]:
-        """Return at most `limit` of a tenant's documents in the order of their ids, those greater than `after`."""
-        query = (
-            select(VERSIONS, DOCUMENTS.c.latest)
-            .join(
-                DOCUMENTS,
-                (DOCUMENTS.c.tenant == VERSIONS.c.tenant)
-                & (DOCUMENTS.c.document_id == VERSIONS.c.document_id)
-                & (DOCUMENTS.c.latest == VERSIONS.c.version),
-            )
-            .where(VERSIONS.c.tenant == tenant, VERSIONS.c.document_id > after)
-            .order_by(VERSIONS.c.document_id)
-            .limit(limit)
-        )
+    async def documents(
+        self, tenant: str, listing: Listing, *, limit: int, now: float, after: str = ""
+    ) -> list[DocumentSummary]:
+        """Return at most `limit` of a tenant's documents, in the listing's order, those behind the document `after`.
+
+        Raises:
+            Unprocessable: there is no document `after`.
+        """
+        any_document = documents_query(tenant, Listing(order=listing.order), now=now)
+        documents = documents_query(tenant, listing, now=now).subquery()
+        order = (documents.c.place, documents.c.document_id)
+        query = select(documents).order_by(*order).limit(limit)
         async with self.read() as connection:
-            documents = (await connection.execute(query)).mappings().all()
-        return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in documents]
+            if after:
+                last = (
+                    (await connection.execute(any_document.where(VERSIONS.c.document_id == after))).mappings().first()
+                )
+                if last is None:
+                    raise Unprocessable("cursor: no document has such an id")
+                query = query.where(tuple_(*order) > (last["place"], after))
+            found = (await connection.execute(query)).mappings().all()
+        return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in found]
+
+    async def decisions(self, key: VersionKey) -> list[DecisionRecord]:
+        """Return the decisions about a version, oldest first."""
+        query = select(DECISIONS).where(rows.of_version(DECISIONS, key)).order_by(DECISIONS.c.id)
+        async with self.read() as connection:
+            found = (await connection.execute(query)).all()
+        return [
+            DecisionRecord(decision=Decision(row.decision), by=row.decided_by, at=row.decided_at, detail=row.detail)
+            for row in found
+        ]
+
+    async def counts(self, tenant: str) -> dict[State, int]:
+        """Return how many versions of a tenant are in each stored state."""
+        query = select(VERSIONS.c.state, func.count()).where(VERSIONS.c.tenant == tenant).group_by(VERSIONS.c.state)
+        async with self.read() as connection:
+            return {State(state): count for state, count in await connection.execute(query)}
 
     async def in_state(self, tenant: str, state: State, *, limit: int, after: tuple[str, int]) -> list[Version]:
         """Return at most `limit` of a tenant's versions in a stored state, by (document, version), past `after`."""
@@ -201,8 +226,13 @@ class Catalogue:
     async def jobs(
         self, tenant: str, state: JobState, *, limit: int | None = None, after: str = ""
     ) -> list[tuple[Job, Version]]:
-        """Return a tenant's jobs in a state with their versions, by id, past `after`, at most `limit`."""
-        query = select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.state == state, JOBS.c.id > after)
+        """Return a tenant's jobs in a state with their versions, by id, past `after`, at most `limit`.
+
+        Jobs of withdrawn versions are left out: nothing is left to do about them.
+        """
+        names = (tuple_(table.c.tenant, table.c.document_id, table.c.version) for table in (JOBS, VERSIONS))
+        query = select(JOBS).join(VERSIONS, eq(*names)).where(VERSIONS.c.state != State.WITHDRAWN)
+        query = query.where(JOBS.c.tenant == tenant, JOBS.c.state == state, JOBS.c.id > after)
         async with self.read() as connection:
             jobs = (await connection.execute(query.order_by(JOBS.c.id).limit(limit))).mappings().all()
             return [(job, await records.read_version(connection, job.key)) for job in map(rows.to_job, jobs)]

@@ -12,6 +12,11 @@ def is_plain(text: str) -> bool:
     return not any(unicodedata.category(char) in _ODD for char in text)
 
 
+def is_line(text: str) -> bool:
+    """Return whether a text can be a title or a product: 1 to 300 characters on one line."""
+    return bool(text.strip()) and len(text) <= 300 and is_plain(text)
+
+
 def plain(text: str) -> str:
     """Return the text without the characters that are not plain."""
     return "".join(char for char in text if unicodedata.category(char) not in _ODD)

@@ -35,6 +35,7 @@ def to_version(row: RowMapping) -> Version:
         metadata=Metadata(
             title=row["title"],
             product=row["product"],
+            link=row["link"],
             language=row["language"],
             readers=tuple(row["readers"]),
             effective_from=row["effective_from"],
@@ -70,6 +71,7 @@ def new_version(key: VersionKey, upload: Upload, now: float) -> Values:
         "fingerprint": metadata.fingerprint,
         "title": metadata.title,
         "product": metadata.product,
+        "link": metadata.link,
         "language": metadata.language,
         "readers": list(metadata.readers),
         "effective_from": metadata.effective_from,
@@ -129,7 +131,7 @@ def window_columns(window: Window) -> Values:
     return {"visible_from": window.visible_from, "visible_until": window.visible_until}
 
 
-def new_decision(key: VersionKey, decision: Decision, by: str, at: float) -> Values:
+def new_decision(key: VersionKey, decision: Decision, by: str, at: float, detail: str) -> Values:
     """Return the row of a decision (`document_decisions`)."""
     return {
         "tenant": key.tenant,
@@ -138,4 +140,5 @@ def new_decision(key: VersionKey, decision: Decision, by: str, at: float) -> Val
         "decision": decision,
         "decided_by": by,
         "decided_at": at,
+        "detail": detail or None,
     }

@@ -42,6 +42,7 @@ VERSIONS = Table(
     Column("fingerprint", String(64), nullable=False),
     Column("title", Text),
     Column("product", Text),
+    Column("link", Text),
     Column("language", String(8)),
     Column("readers", JSON, nullable=False),
     Column("effective_from", Date),
@@ -95,7 +96,7 @@ JOBS = Table(
 )
 
 DECISIONS = Table(
-    # Who decided what and when: rows are only ever added.
+    # Who decided what and when: rows are only ever added. `detail` is the reason, or the new title or days.
     "document_decisions",
     METADATA,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
@@ -105,6 +106,7 @@ DECISIONS = Table(
     Column("decision", String(16), nullable=False),
     Column("decided_by", String(200), nullable=False),
     Column("decided_at", Double, nullable=False),
+    Column("detail", Text),
     Column("visible_from", Double),
     Column("visible_until", Double),
 )

@@ -41,8 +41,10 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
     if approved.metadata.effective_until is not None:
         last = _end_of_last_day(approved.metadata, zone)
         if last <= start:
-            over = f"its last day, {approved.metadata.effective_until}, would be over before it is shown"
-            raise WrongState(f"{over}: change a draft's dates, or upload the file of a former version again")
+            raise WrongState(
+                f"its last day, {approved.metadata.effective_until}, would be over before it is shown: change a "
+                "draft's dates, or upload the file of a former version again"
+            )
     shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
     decided = _decided_at(approved, now)
     due = max(decided + NOTICE_SECONDS, first)

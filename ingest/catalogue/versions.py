@@ -52,7 +52,10 @@ class Decision(StrEnum):
     DATED = "dated"
     EXPIRED = "expired"
     ROLLED_BACK = "rolled_back"
+    RESTORED = "restored"
     DELETED = "deleted"
+    TITLED = "titled"
+    DISMISSED = "dismissed"
 
 
 class Stage(StrEnum):
@@ -68,10 +71,14 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """A document's metadata, given by staff; both dates are days in the bank's zone, `effective_until` included."""
+    """A document's metadata, given by staff; both dates are days in the bank's zone, `effective_until` included.
+
+    `link` is the address of the bank's public page about it.
+    """
 
     title: str | None = None
     product: str | None = None
+    link: str | None = None
     language: Language | None = None
     readers: tuple[str, ...] = (EVERY_CUSTOMER,)
     effective_from: date | None = None
@@ -83,6 +90,7 @@ class Metadata:
         fields = [
             self.title,
             self.product,
+            self.link,
             self.language,
             sorted(self.readers),
             self.effective_from.isoformat() if self.effective_from else None,
@@ -97,6 +105,13 @@ class Dates:
 
     effective_from: date | None
     effective_until: date | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen(Dates):
+    """The dates and the title that an approver was shown; without a title any is accepted."""
+
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +240,16 @@ class Received:
 
     version: Version
     job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """A decision about a version: who made it, when (Unix seconds), and the reason, or the new title or days."""
+
+    decision: Decision
+    by: str
+    at: float
+    detail: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ingest.catalogue import Catalogue, Metadata, Received, Upload, is_plain, plain
+from ingest.catalogue import Catalogue, Metadata, Received, Upload, is_line, is_plain, plain
 from ingest.errors import Unprocessable
 from ingest.uploads.blobs import Blobs
 
 _NAME = re.compile(r"\w[\w.\-]{0,99}")
 _GROUP = re.compile(r"[^\s{}/]{1,100}")
+_LINK = re.compile(r"https://[\w\-]+(\.[\w\-]+)+(:\d{1,5})?([/?#][^\s\"<>\\]*)?")
+_MOST_LINK = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Uploads:
         """Receive a document; when this returns, the bytes and the job outlive any crash.
 
         Raises:
-            Unprocessable: the name, a reader group or the dates are not valid.
+            Unprocessable: the name, a reader group, the link or the dates are not valid.
             DuplicateContent: the tenant has the same bytes with other metadata.
             TooLarge, StorageFull, StorageUnavailable, CatalogueUnavailable: as the blob store and the catalogue.
         """
@@ -82,8 +84,11 @@ def _check(request: UploadRequest) -> None:
     if not all(_GROUP.fullmatch(reader) and is_plain(reader) for reader in request.metadata.readers):
         raise Unprocessable("readers: names of groups without spaces")
     for name, value in (("title", request.metadata.title), ("product", request.metadata.product)):
-        if value is not None and (not value.strip() or len(value) > 300 or not is_plain(value)):
+        if value is not None and not is_line(value):
             raise Unprocessable(f"{name}: 1 to 300 characters on one line")
+    link = request.metadata.link
+    if link is not None and not (len(link) <= _MOST_LINK and is_plain(link) and _LINK.fullmatch(link)):
+        raise Unprocessable(f"link: a public address that begins with https://, at most {_MOST_LINK} characters")
     begin, end = request.metadata.effective_from, request.metadata.effective_until
     if begin is not None and end is not None and end < begin:
         raise Unprocessable("effective_until lies before effective_from")

@@ -221,7 +221,8 @@ async def assert_accessible(page: Page) -> None:
     """Assert that axe finds nothing."""
     await page.evaluate(AXE.read_text("utf-8"))
     found = "async () => (await axe.run()).violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])"
-    assert await page.evaluate(found) == []
+    violations = await page.evaluate(found)
+    assert violations == [], violations
 
 
 async def assert_readable(page: Page, *, least: int = 10) -> None:

@@ -85,6 +85,8 @@ async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passag
     await expect(panel).to_be_visible()
     await expect(panel.locator("h2")).to_contain_text("샘물 정기예금")
     await expect(panel.locator("dl")).to_contain_text("금리와 기간")
+    public = panel.get_by_role("link", name="은행 홈페이지에서 보기 (새 창)")
+    await expect(public).to_have_attribute("href", "https://www.saemmul.example/deposits")
     await expect(panel.locator(".passage-text")).to_contain_text(SENTENCES[0])
     await expect(panel.locator("mark").first).to_be_visible()
     assert "3.1%" in "".join(await panel.locator("mark").all_text_contents())

@@ -52,6 +52,7 @@ from ingest.catalogue import Stage
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.settings import Settings as StaffSettings
 from knowledge.passage import LANGUAGES
+from tests.golden.clients import JAVASCRIPT, PYTHON
 from tests.golden.contracts import descendants, described_instruments
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -350,6 +351,22 @@ An answer that failed with `retryable: true`, or was stopped because its client 
 An answer that is joined counts against what a customer reads, as a stream that is sent again does.
 A refusal does not bind the key.
 
+## A client
+
+Two programs that ask, print the answer as it comes, and read on after a cut; they end with a line of JSON that says how the answer ended and
+from which sources. They need nothing but Python 3.11, or Node 20. A test runs them as they stand here.
+
+```
+python3 client.py http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost?"
+node client.mjs http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost?"
+```
+
+```python
+{python}```
+
+```javascript
+{javascript}```
+
 ## With an OpenAI client
 
 `POST /v1/chat/completions` and `GET /v1/models[/{{id}}]` give any OpenAI client the same answers, with citations as `annotations`.
@@ -405,6 +422,7 @@ EXAMPLES: Mapping[str, Event] = {
                     title="Overseas remittance",
                     section="Fees",
                     page=None,
+                    link="https://www.hanbit.example/remittance",
                     effective_from=None,
                     score=0.91,
                 ),
@@ -418,6 +436,7 @@ EXAMPLES: Mapping[str, Event] = {
             document_id="overseas-remittance",
             version=1,
             page=None,
+            link="https://www.hanbit.example/remittance",
             quote="A transfer of up to USD 5,000 costs KRW 10,000.",
         ),
         Related(
@@ -429,6 +448,7 @@ EXAMPLES: Mapping[str, Event] = {
                     title="Overseas remittance",
                     section="Fees",
                     page=None,
+                    link="https://www.hanbit.example/remittance",
                     quote="A transfer of up to USD 5,000 costs KRW 10,000.",
                 ),
             )
@@ -469,6 +489,8 @@ def api_page() -> str:
     """Return `docs/api.md`."""
     return API.format(
         command=COMMAND,
+        python=PYTHON,
+        javascript=JAVASCRIPT,
         events="\n\n".join(
             event_section(n, name, _ITEMS.get(name, kind)) for n, (name, kind) in enumerate(EVENTS.items(), start=1)
         ),

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
-from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
+from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_accessible, assert_readable, launched
 from tests.ingest import samples
 from tests.ingest.bank import Bank
 
@@ -60,12 +60,22 @@ async def browser() -> AsyncGenerator[Browser]:
 
 @asynccontextmanager
 async def opened(
-    browser: Browser, bank: Bank, *, width: int = 1280, language: str = "ko-KR", provoked: tuple[str, ...] = ()
+    browser: Browser,
+    bank: Bank,
+    *,
+    width: int = 1280,
+    language: str = "ko-KR",
+    dark: bool = False,
+    provoked: tuple[str, ...] = (),
 ) -> AsyncGenerator[Page]:
     """Open the page; afterwards nothing but what was provoked may have been in the console."""
     phone = width < 500
     context = await browser.new_context(
-        viewport={"width": width, "height": 800}, locale=language, has_touch=phone, is_mobile=phone
+        viewport={"width": width, "height": 800},
+        locale=language,
+        has_touch=phone,
+        is_mobile=phone,
+        color_scheme="dark" if dark else "light",
     )
     context.set_default_timeout(WAIT)
     await context.add_init_script(WATCH)
@@ -122,7 +132,7 @@ async def approve_all(page: Page) -> None:
         await expect(approve).to_have_text("승인 (kim님이 올림)")
         await expect(approve).to_be_enabled()
         await approve.click()
-        await expect(page.locator("#decision-said")).to_contain_text("승인했습니다")
+        await expect(page.locator("#view-said")).to_contain_text("승인했습니다")
 
 
 async def read_to_the_end(page: Page) -> None:
@@ -150,9 +160,11 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
 
         await look_at_the_queue(page)
         await reject_draft(page)
+        await dismiss_what_was_not_received(page, bank)
         await look_at_another_while_one_is_approved(page)
         await approve_all(page)
         document = await change_dates(page)
+        await search_documents(page)
 
         await enter(page, bank, "kim", "staff")
         await upload_second_version(page, document)
@@ -163,10 +175,13 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
         await ask_for_groups_and_days(page)
         await try_failed_job_again(page)
         await try_dead_letter_again(page, bank)
+        await change_title(page, document)
         await end_and_delete(page, document)
-    async with opened(browser, bank, width=390, language="en-US") as phone:
+        await look_everywhere(page, document)
+    async with opened(browser, bank, width=390, language="en-US", dark=True) as phone:
         await enter(phone, bank, "park", "approver")
         await look_everywhere(phone, document)
+        assert not re.search("[가-힣]", await phone.locator("nav#views").inner_text())
 
 
 async def upload_four(page: Page) -> None:
@@ -263,6 +278,7 @@ async def look_at_another_while_one_is_approved(page: Page) -> None:
     asked = asyncio.Queue[Route]()
     await page.route("**/approve", asked.put_nowait)
     queue = await visit(page, "#/queue")
+    await expect(queue.locator(".cards > li")).to_have_count(2)
     places = [await link.get_attribute("href") or "" for link in await queue.locator(".cards > li a").all()]
     await page.route("**/findings", asked.put_nowait, times=1)
     await visit(page, places[1])
@@ -305,15 +321,16 @@ async def reject_draft(page: Page) -> None:
     await queue.locator(".cards > li", has_text="지난 행사").locator("a").click()
     reject = page.locator("#decision").get_by_role("button", name="반려")
     await reject.click()
-    await expect(page.locator("#confirm-text")).to_contain_text("이 판을 반려할까요? 초안의 구절이 지워집니다. (판 1)")
+    await expect(page.locator("#confirm-text")).to_have_text("‘지난 행사’ 판 1: 반려할까요? 초안의 구절이 지워집니다.")
     await page.keyboard.press("Escape")  # no
     await expect(page.locator("#approve")).to_be_visible()
     await reject.click()
     await page.locator("#confirm-reason").fill("끝난 행사")
     await page.keyboard.press("Enter")
-    await expect(page.locator("#decision-said")).to_have_text("반려했습니다.")
-    await expect(page.locator("#decision")).to_be_hidden()
-    await expect(page.locator("#review-facts")).to_contain_text("끝난 행사")
+    await expect(page.locator("#view-said")).to_have_text("‘지난 행사’ 판 1: 반려했습니다.")
+    await expect(page.locator("#review h2")).to_be_focused()  # of the next draft
+    await expect(page.locator("#review-title")).not_to_contain_text("지난 행사")
+    await expect(page.locator("nav [data-count=drafts]")).to_have_text("2")
     queue = await visit(page, "#/queue")
     await expect(queue.locator(".cards > li")).to_have_count(2)
 
@@ -330,6 +347,68 @@ async def change_dates(page: Page) -> str:
     await expect(card.locator("dl")).to_contain_text("2099. 12. 31.")
     place: str = await page.evaluate("location.hash")
     return place
+
+
+async def dismiss_what_was_not_received(page: Page, bank: Bank) -> None:
+    await enter(page, bank, "kim", "staff")
+    await page.locator("#title").fill("제목")
+    await drop(page, {"one.md": b"", "two.md": b""})
+    await expect(page.locator("#upload-problem")).to_contain_text("파일을 하나만")
+    await expect(page.locator("#files > li")).to_have_count(0)
+    await page.locator("#title").fill("")
+    await page.route("**/v1/documents", lambda route: route.fulfill(status=500), times=1)
+    await drop(page, {"refused.md": b"x", "locked-too.pdf": LOCKED + b" "})
+    await page.get_by_role("button", name="refused.md 지우기").press("Enter")
+    await page.get_by_role("button", name="locked-too.pdf 지우기").press("Enter")
+    await expect(page.locator("#files > li")).to_have_count(0)
+    await expect(page.locator("#upload-title")).to_be_focused()
+    jobs = await visit(page, "#/jobs")
+    await expect(jobs.locator(".cards > li", has_text="locked.pdf")).to_contain_text("암호가 있어야 열리는 PDF입니다")
+    await expect(jobs.locator(".cards > li", has_text="locked-too.pdf")).to_have_count(0)
+    await enter(page, bank, "lee", "approver")
+    await expect(page.locator("#queue h2")).to_be_focused()
+
+
+async def search_documents(page: Page) -> None:
+    documents = await visit(page, "#/documents")
+    cards = documents.locator(".cards > li")
+    await documents.get_by_label("제목, 상품, 파일 이름으로 찾기").fill("상품설명서")
+    await expect(documents.locator(".note")).to_have_text("문서 1건")
+    await expect(cards).to_contain_text("정기예금 상품설명서")
+    await documents.get_by_label("최신 판의 상태").select_option("failed")
+    await expect(documents.locator(".note")).to_have_text("해당하는 문서가 없습니다.")
+    await documents.get_by_label("제목, 상품, 파일 이름으로 찾기").fill("")
+    await expect(cards.filter(has_text="locked.pdf")).to_have_count(1)
+    await documents.get_by_label("최신 판의 상태").select_option("")
+    await documents.get_by_label("순서").select_option("title")
+    await expect(cards.filter(has_text="정기예금 안내")).to_have_count(1)
+    titles = await cards.locator("h3").all_inner_texts()
+    assert titles == sorted(titles)
+
+
+async def change_title(page: Page, document: str) -> None:
+    await visit(page, document)
+    third = page.locator("#versions > li[data-version='3']")
+    await third.get_by_role("button", name="제목 바꾸기").press("Enter")
+    await third.get_by_label("제목", exact=False).fill("정기예금 새 안내")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#document-files > li")).to_have_attribute("data-state", "done")
+    fourth = page.locator("#versions > li[data-version='4']")
+    await expect(fourth.locator(".badge")).to_have_attribute("data-state", "indexed")
+    await expect(page.locator("#document-title")).to_have_text("정기예금 새 안내")
+    await visit(page, "#/upload")
+
+
+async def read_the_history(page: Page) -> None:
+    for version, parts in (
+        (2, ("올림", "kim", "다른 판으로 되돌려 거둠", "lee", "잘못된 금리")),
+        (3, ("되돌려 다시 씀", "잘못된 금리", "승인", "종료", "금리가 바뀜")),
+        (4, ("제목 바꿈", "lee", "정기예금 새 안내")),
+    ):
+        card = page.locator(f"#versions > li[data-version='{version}']")
+        await card.locator("summary").press("Enter")
+        for part in parts:
+            await expect(card.locator(".history")).to_contain_text(part)
 
 
 async def upload_second_version(page: Page, document: str) -> None:
@@ -378,7 +457,8 @@ async def roll_back(page: Page, document: str) -> None:
     await page.locator("#confirm-reason").fill("잘못된 금리")
     await page.keyboard.press("Enter")
     await expect(page.locator("#versions > li")).to_have_count(3)
-    await expect(page.locator("#document-files > li")).to_have_attribute("data-state", "done")
+    await expect(page.locator("#document-files > li")).to_have_attribute("data-state", "back")
+    await expect(page.locator("#document-files .said")).to_have_text("되돌렸습니다. 이 판이 답변에 쓰입니다.")
     third = page.locator("#versions > li[data-version='3'] .badge")
     await expect(third).to_have_attribute("data-state", re.compile("approved|active"))
     await expect(page.locator("#versions > li[data-version='2']")).to_contain_text("다른 판으로 되돌림")
@@ -431,9 +511,11 @@ async def end_and_delete(page: Page, document: str) -> None:
     await visit(page, document)
     third = page.locator("#versions > li[data-version='3']")
     await third.get_by_role("button", name="지금 종료").click()
+    await page.locator("#confirm-reason").fill("금리가 바뀜")
     await page.locator("#confirm-yes").click()
     await expect(third.locator(".badge")).to_have_attribute("data-state", "expired")
     await expect(third.locator("h3")).to_be_focused()
+    await read_the_history(page)
     documents = await visit(page, "#/documents")
     await documents.get_by_role("link", name="정기예금 상품설명서").click()
     await page.get_by_role("button", name="문서 삭제").focus()
@@ -446,15 +528,16 @@ async def end_and_delete(page: Page, document: str) -> None:
 
 
 async def look_everywhere(page: Page, document: str) -> None:
-    await page.keyboard.press("Tab")  # from the view's heading on
-    assert await page.evaluate("document.activeElement.id") == "readers"
     review = document.replace("#/document/", "#/review/") + "/1"
     for place in ("#/upload", "#/queue", "#/documents", document, review, "#/jobs", "#/test"):
         section = await visit(page, place)
-        await expect(section.get_by_text("Loading…")).to_have_count(0)
+        await expect(section.get_by_text(re.compile("Loading…|불러오는 중…"))).to_have_count(0)
         await assert_fits(page)
-        assert not re.search("[가-힣]", await page.locator("nav#views").inner_text())
+        await assert_accessible(page)
     await assert_readable(page)
+    await visit(page, "#/upload")
+    await page.keyboard.press("Tab")  # from the view's heading on
+    assert await page.evaluate("document.activeElement.id") == "readers"
 
 
 async def test_a_long_document_comes_in_pages_and_what_has_not_been_on_the_screen_is_counted(
@@ -485,4 +568,4 @@ async def test_a_long_document_comes_in_pages_and_what_has_not_been_on_the_scree
         await expect(passages).to_have_count(count)
         assert count // 2 < await unseen() < at_first, "all that lies between has not been on the screen"
         await approve.click()
-        await expect(page.locator("#decision-said")).to_contain_text("승인했습니다")
+        await expect(page.locator("#view-said")).to_contain_text("승인했습니다")

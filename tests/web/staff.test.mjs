@@ -192,10 +192,10 @@ test("the approve button is for a second person with the role, once the text was
 
 test("a version offers what its state and the caller allow", () => {
   const of = (state, me, visible = 1) => offered(me, { ...VERSION, state, visible_from: visible }).join();
-  assert.equal(of("indexed", PARK, null), "review,dates");
-  assert.equal(of("active", PARK), "review");
-  assert.equal(of("active", LEE), "review,dates,expire");
-  assert.equal(of("active", KIM), "review,expire");
+  assert.equal(of("indexed", PARK, null), "review,title,dates");
+  assert.equal(of("active", PARK), "review,title");
+  assert.equal(of("active", LEE), "review,title,dates,expire");
+  assert.equal(of("active", KIM), "review,title,expire");
   assert.equal(of("expired", LEE), "review,roll_back");
   assert.equal(of("expired", KIM), "review");
   assert.equal(of("withdrawn", LEE), "roll_back");
@@ -218,6 +218,6 @@ test("every text that the page names exists, and every text is used", () => {
   const wire = new Set(["api.js", "staff_api.js", "intake.js", "trouble.js"]); // they hold names of the server's, too
   const spoken = sources.filter((name) => name.endsWith(".js") && !wire.has(name)).map((name) => readFileSync(new URL(name, WEB), "utf8"));
   for (const [, key] of spoken.join("\n").matchAll(/"([a-z]+(?:_[a-z0-9]+)+)"/g)) assert.ok(known(key), key);
-  const built = /^(state|reason|trouble|finding|file|place|left_out)_/; // put together from what the server says
+  const built = /^(state|reason|trouble|finding|file|place|left_out|event)_/; // put together from what the server says
   for (const key of Object.keys(TEXTS.ko)) if (!built.test(key)) assert.match(code, new RegExp(`"${key}"`), key);
 });

@@ -45,6 +45,7 @@ class SourceText(BaseModel):
     title: str
     section: str
     page: int | None
+    link: str | None
     effective_from: date | None
     text: str
 
@@ -87,6 +88,7 @@ async def source(
         title=passage.title,
         section=passage.section,
         page=passage.page,
+        link=passage.link,
         effective_from=passage.effective_from,
         text=passage.text,
     )

@@ -114,8 +114,11 @@ function facts(passage) {
   if (passage.page) add("passage_page", el("dd", {}, String(passage.page)));
   if (passage.effective_from) add("passage_from", sayMoment(el("dd"), { day: passage.effective_from }));
   add("passage_version", say(el("dd"), "passage_version_n", { n: passage.version }));
+  if (passage.link) add("passage_link", el("dd", {}, publicPage(passage.link)));
   return list;
 }
+
+const publicPage = (link) => say(el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }), "passage_link_open");
 
 function quoted(quote) {
   return el("figure", {}, say(el("figcaption", { class: "muted" }), "passage_quote"), el("blockquote", { lang: languageOf(quote) }, quote));

@@ -8,8 +8,17 @@ from pydantic import BaseModel, Field
 
 from ingest.api.auth import Approver, Staff
 from ingest.api.dependencies import LARGEST_VERSION, NO_NUL, TheCatalogue, TheClock, TheIndex, TheServices
-from ingest.api.schemas import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
-from ingest.catalogue import ApprovalDecision, Dates, VersionKey
+from ingest.api.schemas import (
+    DocumentOut,
+    DocumentsOut,
+    HistoryOut,
+    PassageOut,
+    PassagesOut,
+    ReceivedOut,
+    VersionOut,
+    VersionsOut,
+)
+from ingest.catalogue import ApprovalDecision, Listing, Order, Seen, State, VersionKey
 from ingest.pipeline import activate, update_index
 from ingest.services import Services
 from knowledge.identity import Principal
@@ -27,11 +36,12 @@ class Why(BaseModel):
     reason: str = Field("", max_length=400, pattern=NO_NUL)
 
 
-class Seen(BaseModel):
-    """The dates that were shown to who approves: with others the approval is refused; with none of them it is not."""
+class SeenIn(BaseModel):
+    """The dates and the title that the approver was shown: if they have changed, the approval is refused."""
 
     effective_from: date | None = None
     effective_until: date | None = None
+    title: str | None = Field(None, max_length=300)
 
 
 class RollBack(Why):
@@ -40,16 +50,24 @@ class RollBack(Why):
     to_version: int = Field(ge=1, le=LARGEST_VERSION)
 
 
+async def listing_of(
+    q: Annotated[str, Query(max_length=300, pattern=NO_NUL)] = "", state: State | None = None, sort: Order = Order.ID
+) -> Listing:
+    """Return which documents are wanted, and in which order."""
+    return Listing(words=q, state=state, order=sort)
+
+
 @router.get("")
 async def documents(
     who: Staff,
     catalogue: TheCatalogue,
     now: TheClock,
+    listing: Annotated[Listing, Depends(listing_of)],
     cursor: Annotated[str, Query(max_length=100, pattern=NO_NUL)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DocumentsOut:
-    """List documents by id."""
-    summaries = await catalogue.documents(who.tenant, limit=limit + 1, after=cursor)
+    """List documents by their latest versions: those with every word of `q` in title, product, file name or id."""
+    summaries = await catalogue.documents(who.tenant, listing, limit=limit + 1, now=now(), after=cursor)
     page = [DocumentOut.of(summary, now()) for summary in summaries[:limit]]
     return DocumentsOut(documents=page, next=page[-1].document_id if len(summaries) > limit else None)
 
@@ -99,14 +117,21 @@ async def passages(
     return PassagesOut(passages=listed, next=cursor + limit if cursor + limit < last else None)
 
 
+@router.get("/{document_id}/versions/{version}/history")
+async def history(key: Annotated[VersionKey, Depends(named_version)], catalogue: TheCatalogue) -> HistoryOut:
+    """Return who uploaded a version, and who decided what about it, oldest first."""
+    version = await catalogue.version(key)
+    return HistoryOut.of(version, await catalogue.decisions(key))
+
+
 @router.post("/{document_id}/versions/{version}/approve")
 async def approve(
-    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Seen | None = None
+    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: SeenIn | None = None
 ) -> VersionOut:
     """Let a draft answer from its effective date on, at the earliest in two seconds; never by its uploader."""
     seen = None
     if body is not None and body.model_fields_set:
-        seen = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
+        seen = Seen(effective_from=body.effective_from, effective_until=body.effective_until, title=body.title)
     approved = await activate(key, who.sub, services, seen)
     tell(Code.VERSION_APPROVED, who, key, services)
     return VersionOut.of(approved, services.now())

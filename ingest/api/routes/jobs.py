@@ -9,9 +9,12 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ingest.api.auth import Staff
 from ingest.api.dependencies import NO_NUL, Clock, TheCatalogue, TheClock, TheServices
+from ingest.api.routes.documents import tell
 from ingest.api.schemas import JobOut, JobsOut
-from ingest.catalogue import Catalogue, Job, JobState
+from ingest.catalogue import ApprovalDecision, Catalogue, Job, JobState
 from ingest.errors import BadRequest, IngestError
+from ingest.pipeline import update_index
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -31,7 +34,7 @@ async def jobs(
     cursor: Annotated[str, Query(max_length=64, pattern=NO_NUL)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobsOut:
-    """List jobs in a state by id: without one the dead letters, tried often enough and waiting for somebody."""
+    """List jobs in a state by id, but those of withdrawn versions; without `state` the dead letters."""
     in_state = await catalogue.jobs(who.tenant, state, limit=limit + 1, after=cursor)
     page = [JobOut.of(job, version, now()) for job, version in in_state[:limit]]
     return JobsOut(jobs=page, next=page[-1].job_id if len(in_state) > limit else None)
@@ -48,6 +51,16 @@ async def retry(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
     """Let a failed job or a dead letter be done again from its beginning."""
     queued = await services.job_claims.retry(job_id, tenant=who.tenant, now=services.now())
     return await _progress(queued, services.catalogue, services.now)
+
+
+@router.post("/{job_id}/dismiss")
+async def dismiss(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
+    """Dismiss a job that failed: its version is withdrawn, and the same file can be uploaded again."""
+    job = await services.catalogue.job(who.tenant, job_id)
+    changed = await services.approvals.dismiss(job.key, ApprovalDecision(by=who.sub, at=services.now()))
+    tell(Code.VERSION_DISMISSED, who, job.key, services)
+    await update_index(job.key, changed, services)
+    return await _progress(job, services.catalogue, services.now)
 
 
 @router.get("/{job_id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})

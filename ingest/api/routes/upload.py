@@ -26,13 +26,14 @@ router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 
 class UploadFields(BaseModel):
-    """What comes with a file; without `readers` every customer reads it.
+    """What comes with a file; without `readers` every customer reads it. `link` is the bank's public page about it.
 
     With `again` the bytes of a version that is over become a new version, a draft; without it they are what they were.
     """
 
     title: str | None = Field(None, max_length=300)
     product: str | None = Field(None, max_length=300)
+    link: str | None = Field(None, max_length=2000)
     language: Language | None = None
     readers: list[str] = Field(default=[], max_length=100)
     effective_from: date | None = None
@@ -78,6 +79,7 @@ def _request_of(form: Form, who: Principal) -> UploadRequest:
         metadata=Metadata(
             title=fields.title,
             product=fields.product,
+            link=fields.link,
             language=fields.language,
             readers=tuple(dict.fromkeys(fields.readers)) or (EVERY_CUSTOMER,),
             effective_from=fields.effective_from,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from ingest.api.auth import Staff
 from ingest.api.dependencies import LARGEST_VERSION, TheCatalogue, TheClock
-from ingest.api.schemas import StateOut, VersionOut
+from ingest.api.schemas import CountsOut, StateOut, VersionOut
 from ingest.catalogue import State
 from ingest.errors import Unprocessable
 
@@ -38,3 +38,10 @@ async def versions(
     page = [VersionOut.of(listed, now()) for listed in in_state[:limit]]
     last = page[-1] if len(in_state) > limit else None
     return StateOut(versions=page, next=f"{last.document_id}/{last.version}" if last else None)
+
+
+@router.get("/counts")
+async def counts(who: Staff, catalogue: TheCatalogue) -> CountsOut:
+    """Return how many drafts wait for approval, and how many versions could not be indexed."""
+    counted = await catalogue.counts(who.tenant)
+    return CountsOut(drafts=counted.get(State.INDEXED, 0), failed=counted.get(State.FAILED, 0))

@@ -3,6 +3,7 @@
 import { Announcer } from "./announcer.js";
 import { TokenNeeded } from "./api.js";
 import { wireConfirm } from "./confirm.js";
+import { isApprover } from "./decisions.js";
 import { DocumentView } from "./document_view.js";
 import { DocumentsView } from "./documents_view.js";
 import { byId, el } from "./dom.js";
@@ -16,15 +17,19 @@ import { TestView } from "./test_view.js";
 import { troubleLine } from "./trouble_line.js";
 import { UploadView } from "./upload_view.js";
 
-const FIRST = "upload";
 const atProvider = signsInAtProvider();
 
-/** What every view may use; `onTokenNeeded` asks for a token where an error says that this person's is missing. */
+/**
+ * What every view may use; `onTokenNeeded` asks for a token where an error says that this person's is missing, `count`
+ * shows in the tabs how much waits now, and the next view that is opened shows what is in `said`.
+ */
 const page = {
   api: new Api(),
   announcer: new Announcer(byId("announcements")),
   me: null,
   lanes: null,
+  said: [],
+  count,
   onTokenNeeded: (error) => error instanceof TokenNeeded && error.signIn === page.api.signIn && page.me !== null && signOut(error),
 };
 const upload = new UploadView(page);
@@ -113,7 +118,10 @@ function signOut(error) {
   page.me = null;
   page.api.useToken(null);
   if (error) upload.pause(error);
-  else upload.clear();
+  else {
+    upload.clear();
+    history.replaceState(null, "", location.pathname); // who enters next begins with what is theirs to do
+  }
   for (const view of Object.values(views)) if (view !== upload) view.clear?.();
   for (const section of document.querySelectorAll("main > section")) section.hidden = true;
   inside(false);
@@ -138,8 +146,10 @@ async function open() {
   if (page.me === null) return;
   const mine = ++opened;
   const [name, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const shown = name in views ? name : FIRST;
+  const shown = name in views ? name : isApprover(page.me) ? "queue" : "upload";
   byId("view-problem").replaceChildren();
+  byId("view-said").replaceChildren(...page.said.splice(0));
+  void count();
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== shown;
   for (const link of document.querySelectorAll("#views a")) {
     if (link.dataset.view === shown) link.setAttribute("aria-current", "page");
@@ -153,6 +163,11 @@ async function open() {
     if (mine === opened) byId("view-problem").replaceChildren(troubleLine(error));
     page.onTokenNeeded(error);
   }
+}
+
+async function count() {
+  const counts = await page.api.counts().catch(() => ({})); // the view says what is wrong
+  for (const place of document.querySelectorAll("[data-count]")) place.textContent = counts[place.dataset.count] || "";
 }
 
 function chooseLanguage(language) {

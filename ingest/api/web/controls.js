@@ -1,5 +1,6 @@
 // Small pieces that every view is made of.
 
+import { detailOf } from "./details.js";
 import { el } from "./dom.js";
 import { say, t } from "./i18n.js";
 import { reasonKey } from "./progress.js";
@@ -32,6 +33,16 @@ export const badge = (state) => say(el("span", { class: "badge", "data-state": s
 /** Return the title of a version, or of its file where it has none yet. */
 export const titleOf = (version) => version.title ?? version.file_name;
 
+/** Return what a message about a version names it by. */
+export const named = (version) => ({ title: titleOf(version), version: version.version });
+
+/** Remove the row of a list; the focus goes on with its neighbour, or to the view's heading. */
+export function removeRow(row) {
+  const next = (row.nextElementSibling ?? row.previousElementSibling)?.querySelector("button, a") ?? row.closest("section").querySelector("h2");
+  row.remove();
+  next.focus();
+}
+
 /** Return the facts of a version. */
 export function factsOf(version) {
   const day = (date) => (date ? { date } : { said: "date_open" });
@@ -39,6 +50,8 @@ export function factsOf(version) {
   const wasNever = version.visible_from === null || version.visible_until === version.visible_from;
   return facts([
     ["fact_why", version.reason && { key: reasonKey(version.reason, knows), detail: version.detail }],
+    ["fact_product", version.product],
+    ["fact_link", version.link && { href: version.link }],
     ["fact_file", version.file_name],
     ["fact_uploaded", who(version.uploaded_by, version.uploaded_at)],
     ["fact_approved", version.approved_by && who(version.approved_by, version.approved_at)],
@@ -54,9 +67,13 @@ const who = (name, at) => ({ key: "who_when", values: { who: name, when: { at } 
 
 function described(value) {
   if (typeof value === "string") return el("dd", {}, value);
+  if (value.href) return el("dd", {}, el("a", { href: value.href, target: "_blank", rel: "noopener noreferrer" }, value.href));
   const said = say(el("span"), value.key, value.values ?? {});
-  return el("dd", {}, said, value.detail ? el("span", { class: "muted detail" }, value.detail) : null);
+  return el("dd", {}, said, detailView(value.detail));
 }
+
+/** Return a server's explanation, or somebody's reason, as an element; null without one. */
+export const detailView = (detail) => (detail ? say(el("span", { class: "muted detail" }), "detail", { detail: detailOf(detail) }) : null);
 
 /** Return the names in a field that separates them by commas. */
 export const namesIn = (text) => text.split(",").map((name) => name.trim()).filter(Boolean);

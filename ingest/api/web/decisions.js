@@ -21,6 +21,7 @@ export function offered(me, version) {
   const mine = samePerson(me.sub, version.uploaded_by);
   const offers = [];
   if (open || state === "expired") offers.push("review");
+  if (open) offers.push("title");
   if (open || state === "received") if (!inForce || (isApprover(me) && !mine)) offers.push("dates");
   if (inForce && isApprover(me)) offers.push("expire");
   if (!inForce && version.visible_from !== null && isApprover(me) && !mine) offers.push("roll_back");

@@ -1,6 +1,6 @@
 // One document: its versions, newest first, and what can be done with each.
 
-import { badge, button, factsOf, field, link, titleOf } from "./controls.js";
+import { badge, button, detailView, factsOf, field, link, named, titleOf } from "./controls.js";
 import { askToConfirm } from "./confirm.js";
 import { isApprover, offered } from "./decisions.js";
 import { byId, el } from "./dom.js";
@@ -29,6 +29,7 @@ export class DocumentView {
   async show(documentId) {
     if (documentId !== this.#id) this.clear();
     this.#id = documentId;
+    byId("versions").replaceChildren(); // nobody begins with a card that is about to be renewed
     byId("document-title").textContent ||= documentId; // the focus is there already
     byId("document-delete").hidden = !isApprover(this.#page.me);
     await this.#refresh();
@@ -51,6 +52,7 @@ export class DocumentView {
     byId("document-title").textContent = titleOf(latest);
     byId("document-id").textContent = this.#id;
     say(byId("new-version-text"), "document_new_version_text", { version: latest.version });
+    byId("new-link").defaultValue = latest.link ?? "";
     byId("versions").replaceChildren(...this.#versions.map((version) => this.#card(version)));
     byId("new-version").hidden = false;
   }
@@ -61,14 +63,37 @@ export class DocumentView {
     const title = el("h3", { tabindex: "-1" }, say(el("span"), "version_n", values), " ", badge(version.state));
     const below = el("div", { class: "below" });
     const actions = el("p", { class: "actions" });
-    const card = el("li", { class: "card", "data-version": number }, title, factsOf(version), actions, below);
+    const card = el("li", { class: "card", "data-version": number }, title, factsOf(version), this.#history(version), actions, below);
     const offers = new Set(offered(this.#page.me, version));
     const place = `#/review/${encodeURIComponent(this.#id)}/${number}`;
     if (offers.has("review")) actions.append(link("review", place));
+    if (offers.has("title")) actions.append(button("title_change", () => below.replaceChildren(this.#titleForm(version, below))));
     if (offers.has("dates")) actions.append(button("dates", () => below.replaceChildren(this.#datesForm(version, below))));
     if (offers.has("expire")) actions.append(button("expire", () => void this.#expire(version, below), { look: "danger" }));
     if (offers.has("roll_back")) actions.append(button("roll_back", () => void this.#rollBack(version, below)));
     return card;
+  }
+
+  /** Return what was done with a version, by whom and why; it is asked for when somebody opens it. */
+  #history({ version }) {
+    const place = el("ol", { class: "history" });
+    const asked = async () => place.replaceChildren(...(await this.#page.api.history(this.#id, version)).map(eventRow));
+    const toggled = ({ target }) => target.open && void this.#tried(place, asked);
+    return el("details", { ontoggle: toggled }, say(el("summary"), "history"), place);
+  }
+
+  #titleForm(version, below) {
+    const form = el("form", { class: "fields" }, field("title", "title", { value: titleOf(version), maxlength: 300, required: true }), say(el("button", { class: "primary" }), "title_save"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.#setTitle(version, form.elements.title.value.trim(), below);
+    });
+    return form;
+  }
+
+  async #setTitle({ version }, title, below) {
+    const received = await this.#change(below, () => this.#page.api.setTitle(this.#id, version, title), "title_changed");
+    if (received) await this.#follow(received, title);
   }
 
   #datesForm(version, below) {
@@ -85,40 +110,42 @@ export class DocumentView {
     return form;
   }
 
-  async #expire({ version }, below) {
-    const reason = await askToConfirm("confirm_expire", { version });
+  async #expire(one, below) {
+    const { version } = one;
+    const reason = await askToConfirm("confirm_expire", named(one));
     if (reason !== null) await this.#change(below, () => this.#page.api.expire(this.#id, version, reason), "expired");
   }
 
-  async #rollBack({ version }, below) {
-    const reason = await askToConfirm("confirm_roll_back", { version });
+  async #rollBack(one, below) {
+    const { version } = one;
+    const reason = await askToConfirm("confirm_roll_back", named(one));
     if (reason === null) return;
     const received = await this.#change(below, () => this.#page.api.rollBack(this.#id, version, reason), "rolled_back");
-    if (received) await this.#follow(received);
+    if (received) await this.#follow(received, titleOf(one), "back");
   }
 
-  /** Show how far the version is that a rollback made, until it answers. */
-  async #follow({ job_id: jobId, version }) {
+  /** Show how far the job of a version is; its `end` is shown as that of `done`. */
+  async #follow({ job_id: jobId, version }, title, end = "done") {
     const { api, announcer, lanes } = this.#page;
     const id = this.#id;
-    const row = new UploadRow(`${id} v${version}`, null, announcer);
+    const row = new UploadRow(t("version_of", { title, version }), null, announcer);
     byId("document-files").replaceChildren(row.element);
-    await this.#tried(byId("document-files"), () => watch(jobId, { api, following: lanes.following, tell: (step) => row.show(step) }));
+    await this.#tried(byId("document-files"), () => watch(jobId, { api, following: lanes.following, tell: (step) => row.show(step.state === "done" ? { ...step, state: end } : step) }));
     if (id === this.#id) await this.#refresh();
   }
 
   async #delete() {
-    const reason = await askToConfirm("confirm_delete", { name: this.#id });
+    const reason = await askToConfirm("confirm_delete", { title: titleOf(this.#versions[0]) });
     if (reason !== null) await this.#change(byId("document-files"), () => this.#page.api.remove(this.#id, reason), "deleted");
   }
 
   async #newVersion() {
     const form = byId("new-version");
-    const { file, effective_from: from, effective_until: until } = form.elements;
+    const { file, link: page, effective_from: from, effective_until: until } = form.elements;
     const { title, product, language, readers } = this.#versions[0];
     const dates = { effective_from: from.value, effective_until: until.value };
     const id = this.#id;
-    const fields = { document_id: id, title, product, language, readers, ...dates };
+    const fields = { document_id: id, title, product, language, readers, link: page.value.trim(), ...dates };
     const [sent] = file.files;
     const job = await this.#upload(sent, fields, byId("document-files"));
     if (!job || id !== this.#id) return;
@@ -150,4 +177,14 @@ export class DocumentView {
       return null;
     }
   }
+}
+
+function eventRow({ event, by, at, detail }) {
+  const when = say(el("span", { class: "muted" }), "who_when", { who: by, when: { at } });
+  return el("li", {}, say(el("strong"), `event_${event}`), " ", when, event === "dated" ? daysView(detail) : detailView(detail));
+}
+
+function daysView(days) {
+  const [from, until] = days.split("/").map((day) => (day ? { date: day } : { said: "date_open" }));
+  return say(el("span", { class: "muted detail" }), "dates_of", { from, until });
 }

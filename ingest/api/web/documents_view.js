@@ -1,28 +1,48 @@
-// All documents with the state of their latest version.
+// All documents with the state of their latest version: searched, filtered, and in an order.
 
 import { badge, titleOf } from "./controls.js";
 import { byId, el } from "./dom.js";
-import { say } from "./i18n.js";
+import { say, sayMoment } from "./i18n.js";
 import { PagedList } from "./list_view.js";
+
+const TYPING_MS = 300;
 
 export class DocumentsView {
   #list;
+  #form = byId("documents-search");
+  #typing;
 
   constructor({ api, onTokenNeeded }) {
     const load = async (cursor) => {
-      const { documents, next } = await api.documents(cursor);
+      const { documents, next } = await api.documents(Object.fromEntries(new FormData(this.#form)), cursor);
       return { items: documents, next };
     };
-    this.#list = new PagedList(byId("documents"), { load, row, empty: "documents_empty", failed: onTokenNeeded });
+    this.#list = new PagedList(byId("documents"), { load, row, empty: "documents_empty", shown: "documents_shown", failed: onTokenNeeded });
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.show();
+    });
+    this.#form.addEventListener("input", () => {
+      clearTimeout(this.#typing);
+      this.#typing = setTimeout(() => void this.show(), TYPING_MS);
+    });
   }
 
   show() {
+    clearTimeout(this.#typing);
     return this.#list.show();
+  }
+
+  clear() {
+    clearTimeout(this.#typing);
+    this.#form.reset();
   }
 }
 
 function row({ document_id: id, latest }) {
   const open = el("a", { href: `#/document/${encodeURIComponent(id)}` }, titleOf(latest));
-  const version = say(el("span", { class: "muted" }), "version_n", { version: latest.version });
-  return el("li", { class: "card" }, el("h3", {}, open), el("p", { class: "line" }, badge(latest.state), version, el("span", { class: "muted" }, id)));
+  const version = say(el("span"), "version_n", { version: latest.version });
+  const uploaded = sayMoment(el("span"), { at: latest.uploaded_at });
+  const line = el("p", { class: "line muted" }, badge(latest.state), latest.product ?? "", version, uploaded, id);
+  return el("li", { class: "card" }, el("h3", {}, open), line);
 }

@@ -1,6 +1,6 @@
 // Jobs that did not end well: dead letters, which wait for somebody, and files that could not be read.
 
-import { button } from "./controls.js";
+import { button, detailView, removeRow } from "./controls.js";
 import { byId, el } from "./dom.js";
 import { has, say, t } from "./i18n.js";
 import { watch } from "./intake.js";
@@ -39,10 +39,24 @@ export class JobsView {
   #row(job) {
     const name = job.file_name;
     const why = job.state === "dead" ? "job_dead" : reasonKey(job.reason, has);
-    const said = el("div", {}, say(el("p", { class: "problem" }), why), job.detail ? el("p", { class: "muted detail" }, job.detail) : "");
+    const said = el("div", {}, say(el("p", { class: "problem" }), why), detailView(job.detail));
     const row = el("li", { class: "card" }, el("h3", {}, name), said);
-    row.append(button("job_again", () => void this.#again(job, name, row), { values: { name } }));
+    const again = button("job_again", () => void this.#again(job, name, row), { values: { name } });
+    const dismiss = button("dismiss", () => void this.#dismiss(job, row), { values: { name } });
+    row.append(el("p", { class: "actions" }, again, dismiss));
     return row;
+  }
+
+  async #dismiss(job, row) {
+    try {
+      await this.#page.api.dismiss(job.job_id);
+      this.#page.announcer.announce(t("dismissed", { name: job.file_name }));
+      removeRow(row);
+      void this.#page.count();
+    } catch (error) {
+      row.append(troubleLine(error));
+      this.#page.onTokenNeeded(error);
+    }
   }
 
   async #again(job, name, row) {

@@ -11,17 +11,22 @@ export class PagedList {
   #load;
   #row;
   #empty;
+  #shown;
   #failed;
   #latest = 0;
 
-  /** `load(cursor)` returns `{items, next}`; `row(item)` an element; `empty` is said where there is nothing; `failed` hears errors. */
-  constructor(section, { load, row, empty, failed }) {
+  /**
+   * `load(cursor)` returns `{items, next}`; `row(item)` an element; `empty` is said where there is nothing, and `shown`,
+   * where given, of how many items there are; `failed` hears errors.
+   */
+  constructor(section, { load, row, empty, shown = null, failed }) {
     this.#list = section.querySelector("ul.cards");
     this.#more = section.querySelector("button.more");
     this.#note = section.querySelector(".note");
     this.#load = load;
     this.#row = row;
     this.#empty = empty;
+    this.#shown = shown;
     this.#failed = failed;
   }
 
@@ -39,7 +44,9 @@ export class PagedList {
       const { items, next } = await this.#load(cursor);
       if (mine !== this.#latest) return; // asked anew meanwhile
       this.#list.append(...items.map((item) => this.#row(item)));
-      this.#note.replaceChildren(...(this.#list.children.length ? [] : [say(el("p", { class: "muted" }), this.#empty)]));
+      const count = this.#list.children.length;
+      const said = count ? this.#shown : this.#empty;
+      this.#note.replaceChildren(...(said ? [say(el("p", { class: "muted" }), said, { count })] : []));
       this.#more.hidden = next === null;
       this.#more.onclick = () => void this.#page(next);
     } catch (error) {

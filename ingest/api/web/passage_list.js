@@ -2,12 +2,11 @@
 // and images beside the pictures of their pages. Counts which have been on the screen.
 
 import { el } from "./dom.js";
-import { say, t } from "./i18n.js";
+import { say } from "./i18n.js";
 import { Lanes } from "./lanes.js";
 import { renderPassage } from "./render.js";
 import { utf16Offset } from "./text.js";
-import { troubleOf } from "./trouble.js";
-import { troubleLine } from "./trouble_line.js";
+import { troubleLine, troubleSaid } from "./trouble_line.js";
 
 const DRAWN = ["pdf", "png", "jpeg", "tiff"];
 const PLACES = { xlsx: "place_sheet", pptx: "place_slide", ...Object.fromEntries(DRAWN.map((format) => [format, "place_page"])) };
@@ -169,7 +168,7 @@ export class PassageList {
       end: utf16Offset(text, end),
       removed: removed.replace(/^\|\s*|\s*\|$/g, ""), // of a table's row
     }));
-    const heading = say(el("h5"), "passage_n", { n });
+    const heading = say(el(PLACES[this.#shown.format] ? "h5" : "h4"), "passage_n", { n }); // below that of its page
     const body = el("div", { class: "passage-text", lang: language }, ...renderPassage(text, marks, "ins"));
     const end = el("span");
     item.replaceChildren(heading, el("p", { class: "muted" }, section), body, end);
@@ -223,8 +222,8 @@ export class PassageList {
       this.#addLastPages();
     } catch (error) {
       if (signal.aborted) return;
-      const { key, values } = troubleOf(error);
-      frame.replaceChildren(say(el("p", { class: "muted" }), "page_missing", { why: t(key, values) }));
+      const { key, values } = troubleSaid(error);
+      frame.replaceChildren(say(el("p", { class: "muted" }), "page_missing", { why: { said: key, values } }));
     } finally {
       frame.removeAttribute("aria-busy");
     }

@@ -7,7 +7,7 @@ export function progressOf(step) {
   if (step.state === "sending") return { key: "file_sending", values: { part: Math.floor(step.part * 100) }, part: step.part };
   if (step.state === "running") return stageOf(step.job);
   if (step.state === "there") return { key: "file_there", values: { version: step.received.version }, part: 1 };
-  const part = { waiting: 0, accepted: null, done: 1, failed: 1 }[step.state];
+  const part = { waiting: 0, accepted: null, done: 1, back: 1, failed: 1 }[step.state];
   return { key: `file_${step.state}`, values: {}, part };
 }
 

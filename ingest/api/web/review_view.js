@@ -1,6 +1,6 @@
 // A version before its approval: its passages as customers will be shown them, what screening found, and what changed.
 
-import { badge, factsOf, titleOf } from "./controls.js";
+import { badge, factsOf, named, titleOf } from "./controls.js";
 import { changesView } from "./changes_view.js";
 import { askToConfirm } from "./confirm.js";
 import { approval, isApprover } from "./decisions.js";
@@ -115,13 +115,14 @@ export class ReviewView {
   }
 
   #approve() {
-    return this.#change(() => this.#page.api.approve(this.#version), (changed) => ["approved", { at: { at: changed.visible_from } }]);
+    const said = (changed) => ["approved", { ...named(changed), at: { at: changed.visible_from } }];
+    return this.#change(() => this.#page.api.approve(this.#version), said);
   }
 
   async #reject() {
     const { document_id: id, version } = this.#version;
-    const reason = await askToConfirm("confirm_reject", { version });
-    if (reason !== null) await this.#change(() => this.#page.api.reject(id, version, reason), () => ["rejected", {}]);
+    const reason = await askToConfirm("confirm_reject", named(this.#version));
+    if (reason !== null) await this.#change(() => this.#page.api.reject(id, version, reason), (changed) => ["rejected", named(changed)]);
   }
 
   async #change(ask, saidOf) {
@@ -131,16 +132,25 @@ export class ReviewView {
       const changed = await ask();
       const [key, values] = saidOf(changed);
       this.#page.announcer.announce(t(key, values));
-      if (version !== this.#version) return; // another one is shown by now
-      Object.assign(version, changed); // the same object: what still loads is of this version
-      said.replaceChildren(say(el("p", { class: "good" }), key, values));
-      this.#head();
-      byId("review-title").focus();
+      const next = await this.#next(version).catch(() => "#/queue"); // which says what is wrong
+      if (version !== this.#version) return void this.#page.count(); // another one is shown by now
+      this.#page.said.push(say(el("p", { class: "good" }), key, values));
+      location.hash = next;
     } catch (error) {
       (version === this.#version ? said : byId("view-problem")).replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
       if (error.status === 409) await this.#lookAgain(version); // somebody has decided, or changed its dates
     }
+  }
+
+  /** Return the place of the draft behind `version` that this person may approve, or of the list where there is none. */
+  async #next({ document_id: id, version }) {
+    for (const after of [`${id}/${version}`, ""]) {
+      const { versions } = await this.#page.api.inState("indexed", after);
+      const draft = versions.find((one) => approval(this.#page.me, one, { screened: true }).allowed);
+      if (draft) return `#/review/${encodeURIComponent(draft.document_id)}/${draft.version}`;
+    }
+    return "#/queue";
   }
 
   /** Show the facts of the version as they are by now. */

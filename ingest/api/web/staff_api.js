@@ -32,8 +32,13 @@ export class Api {
     return this.#get("/v1/me");
   }
 
-  documents(cursor = "") {
-    return this.#get(`/v1/documents?cursor=${encodeURIComponent(cursor)}`);
+  documents({ words: q, state, sort }, cursor = "") {
+    return this.#get(`/v1/documents?${new URLSearchParams({ q, sort, cursor, ...(state && { state }) })}`);
+  }
+
+  /** Return how many `drafts` wait for approval, and how many versions have `failed`. */
+  counts() {
+    return this.#get("/v1/versions/counts");
   }
 
   inState(state, cursor = "") {
@@ -75,9 +80,13 @@ export class Api {
     return (await this.#request(`${versionAt(documentId, version)}/original`, { signal })).blob();
   }
 
-  /** Approve a version as it was shown: with other dates by now it is refused (`dates_changed`). */
-  approve({ document_id: documentId, version, effective_from, effective_until }) {
-    return this.#send("POST", `${versionAt(documentId, version)}/approve`, { effective_from, effective_until });
+  async history(documentId, version) {
+    return (await this.#get(`${versionAt(documentId, version)}/history`)).events;
+  }
+
+  /** Approve a version as it was shown: with other dates or another title by now it is refused (`dates_changed`). */
+  approve({ document_id: documentId, version, effective_from, effective_until, title }) {
+    return this.#send("POST", `${versionAt(documentId, version)}/approve`, { effective_from, effective_until, title });
   }
 
   reject(documentId, version, reason) {
@@ -90,6 +99,10 @@ export class Api {
 
   setDates(documentId, version, dates) {
     return this.#send("PUT", `${versionAt(documentId, version)}/dates`, dates);
+  }
+
+  setTitle(documentId, version, title) {
+    return this.#send("PUT", `${versionAt(documentId, version)}/title`, { title });
   }
 
   rollBack(documentId, toVersion, reason) {
@@ -106,6 +119,10 @@ export class Api {
 
   retry(jobId) {
     return this.#send("POST", `/v1/jobs/${jobId}/retry`);
+  }
+
+  dismiss(jobId) {
+    return this.#send("POST", `/v1/jobs/${jobId}/dismiss`);
   }
 
   /** Open the stream of a job's steps behind `lastEventId`. */

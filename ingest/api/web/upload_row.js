@@ -1,6 +1,6 @@
 // One file's row: its name, how far it is, why it failed, and what can be done next.
 
-import { button, link } from "./controls.js";
+import { button, detailView, link } from "./controls.js";
 import { el } from "./dom.js";
 import { has, say, t } from "./i18n.js";
 import { progressOf, reasonKey } from "./progress.js";
@@ -8,13 +8,16 @@ import { troubleLine } from "./trouble_line.js";
 
 export class UploadRow {
   #announcer;
+  #dismiss;
   #name;
   #bar;
   #said;
   #below = el("div", { class: "below" });
 
-  constructor(name, bytes, announcer) {
+  /** `dismiss(job)`, where given, removes the row of a file that failed; `job` is null where it was not received. */
+  constructor(name, bytes, announcer, dismiss = null) {
     this.#name = name;
+    this.#dismiss = dismiss;
     this.#announcer = announcer;
     this.#bar = say(el("progress", { max: "1" }), "file_progress", { name }, "i18nLabel");
     this.#said = el("p", { class: "said" });
@@ -38,7 +41,7 @@ export class UploadRow {
     this.element.dataset.state = "failed";
     this.#bar.value = 1;
     say(this.#said, "file_failed");
-    this.#below.replaceChildren(troubleLine(error), button("retry", again));
+    this.#below.replaceChildren(troubleLine(error), button("retry", again), ...this.#dismissal(null));
   }
 
   /** Say that somebody gave the file up. */
@@ -46,12 +49,20 @@ export class UploadRow {
     this.element.dataset.state = "failed";
     this.#bar.value = 0;
     say(this.#said, "given_up");
-    this.#below.replaceChildren();
+    this.#below.replaceChildren(...this.#dismissal(null));
+  }
+
+  #dismissal(job) {
+    return this.#dismiss ? [button("dismiss", () => void this.#dismiss(job), { values: { name: this.#name }, look: "plain" })] : [];
   }
 
   #next({ state, received, job }, giveUp) {
     if (state === "waiting") return giveUp ? [button("give_up", giveUp, { values: { name: this.#name }, look: "plain" })] : [];
     if (state === "sending") return null;
+    if (state === "back") {
+      this.#announcer.announce(t("file_back"));
+      return [];
+    }
     if (state === "done" || state === "there") {
       this.#announcer.announce(t("heard_done", { name: this.#name }));
       return [link("file_review", `#/review/${encodeURIComponent(received.document_id)}/${received.version}`, { name: this.#name })];
@@ -59,6 +70,6 @@ export class UploadRow {
     if (state !== "failed") return [];
     const why = reasonKey(job.reason, has);
     this.#announcer.announce(t("heard_failed", { name: this.#name, why: t(why) }));
-    return [say(el("p", { class: "problem" }), why), job.detail ? el("p", { class: "muted detail" }, job.detail) : ""];
+    return [say(el("p", { class: "problem" }), why), detailView(job.detail) ?? "", ...this.#dismissal(job)];
   }
 }

@@ -1,10 +1,12 @@
 // Many files at once: dropped or chosen, sent a few at a time, each followed in a row of its own.
 
-import { namesIn } from "./controls.js";
-import { byId } from "./dom.js";
+import { namesIn, removeRow } from "./controls.js";
+import { byId, el } from "./dom.js";
 import { takeDrops } from "./drop.js";
+import { say, t } from "./i18n.js";
 import { takeIn } from "./intake.js";
 import { Lanes } from "./lanes.js";
+import { troubleLine } from "./trouble_line.js";
 import { UploadRow } from "./upload_row.js";
 
 // A browser has six connections to a server (HTTP/1.1): one stays free for what somebody does meanwhile.
@@ -38,6 +40,7 @@ export class UploadView {
   /** Forget the files of who was here and what they filled in; nothing more of them is sent. */
   clear() {
     byId("upload-fields").reset();
+    byId("upload-problem").replaceChildren();
     for (const controller of this.#unfinished.keys()) controller.abort();
     this.#rows.replaceChildren();
     byId("files-title").hidden = true;
@@ -45,20 +48,24 @@ export class UploadView {
 
   #take(files) {
     const fields = this.#fields();
+    const isForOne = files.length > 1 && (fields.title || fields.link);
+    const refusal = say(el("p", { class: "problem", role: "alert" }), "upload_one_only");
+    byId("upload-problem").replaceChildren(...(isForOne ? [refusal] : []));
+    if (isForOne) return;
+    for (const name of ["title", "link"]) byId(name).value = ""; // of this file, and not of the next
     for (const file of files) void this.send(file, fields, this.#rows);
     byId("files-title").hidden = false;
   }
 
   #fields() {
-    const { readers, product, effective_from: from, effective_until: until } = byId("upload-fields").elements;
-    const said = { product: product.value.trim(), effective_from: from.value, effective_until: until.value };
-    return { readers: namesIn(readers.value), ...said };
+    const { readers, ...filled } = Object.fromEntries([...new FormData(byId("upload-fields"))].map(([name, value]) => [name, value.trim()]));
+    return { readers: namesIn(readers), ...filled };
   }
 
   /** Send one file with a row in `list`; return its job, or null where it was refused. */
   async send(file, fields, list) {
     const { api, announcer } = this.#page;
-    const row = new UploadRow(file.name, file.size, announcer);
+    const row = new UploadRow(file.name, file.size, announcer, (job) => this.#dismiss(row, file.name, job));
     list.append(row.element);
     const controller = new AbortController();
     const giveUp = () => controller.abort();
@@ -78,6 +85,19 @@ export class UploadView {
       return null;
     } finally {
       this.#unfinished.delete(controller);
+      void this.#page.count();
+    }
+  }
+
+  async #dismiss(row, name, job) {
+    try {
+      if (job !== null) await this.#page.api.dismiss(job.job_id);
+      this.#page.announcer.announce(t("dismissed", { name }));
+      removeRow(row.element);
+      void this.#page.count();
+    } catch (error) {
+      row.element.append(troubleLine(error));
+      this.#page.onTokenNeeded(error);
     }
   }
 

@@ -65,6 +65,13 @@ def test_a_source_that_was_not_listed_is_named_by_its_document() -> None:
     assert annotation.url_citation.url == f"/v1/answers/{'a' * 32}/sources/7"
 
 
+def test_a_citation_of_a_document_with_a_public_page_has_its_address() -> None:
+    cited = msgspec.structs.replace(CITATION, link="https://www.hanbit.example/fees")
+    whole = completion([ACCEPTED, Token(text="It"), cited, done(usage=USAGE)], created=1)
+    assert isinstance(whole, Completion)
+    assert whole.choices[0].message.annotations[0].url_citation.url == "https://www.hanbit.example/fees"
+
+
 def test_what_may_help_is_annotated_at_the_end_of_the_text_in_both_ways() -> None:
     passage = RelatedPassage(n=2, document_id="d", version=1, title="Fees", section="", page=None, quote="A fee.")
     found = Sources(items=())

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from ingest.bulk import SourceFile
 from ingest.catalogue.approvals import ApprovalDecision, ChangedWindows
 from ingest.catalogue.tables import DECISIONS
-from ingest.catalogue.versions import Dates, Metadata, State, Version, VersionKey
+from ingest.catalogue.versions import Dates, Metadata, Seen, State, Version, VersionKey
 from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
 from ingest.maintenance import rebuild
 from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
@@ -155,7 +155,8 @@ async def test_a_rollback_ends_the_present_text_at_once_and_brings_the_old_one_b
     gone = await services.catalogue.version(second.key)
     assert (gone.state, gone.reason, gone.detail) == (State.WITHDRAWN, "rolled_back", "typo")
     assert await decided(services) == [
-        (1, "approved", "lee"), (2, "approved", "lee"), (2, "rolled_back", "park"), (3, "approved", "park"),
+        (1, "approved", "lee"), (2, "approved", "lee"), (2, "rolled_back", "park"), (3, "restored", "park"),
+        (3, "approved", "park"),
     ]  # fmt: skip
     same_bytes = await receive(services, samples.MARKDOWN.encode(), TERMS)
     assert same_bytes.version.key == third.key
@@ -226,9 +227,9 @@ async def test_a_rollback_ends_what_was_approved_a_moment_ago(services: Services
 
 
 async def test_dates_that_changed_between_the_look_and_the_approval_refuse_it(services: Services) -> None:
-    seen = Dates(effective_from=date(2026, 6, 1), effective_until=None)
+    seen = Seen(effective_from=date(2026, 6, 1), effective_until=None)
     draft = await indexed(services, "2.35", effective_from=date(2026, 6, 1))
-    cleared = Dates(effective_from=None, effective_until=None)
+    cleared = Seen(effective_from=None, effective_until=None)
     await services.approvals.set_dates(draft.key, cleared, by("kim", NOON), may_approve=False)
     with pytest.raises(DatesChanged, match="from its approval until further notice"):
         await activate(draft.key, "lee", services, seen)

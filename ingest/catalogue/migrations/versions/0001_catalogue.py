@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("decision", sa.String(16), nullable=False),
         sa.Column("decided_by", sa.String(200), nullable=False),
         sa.Column("decided_at", sa.Double, nullable=False),
+        sa.Column("detail", sa.Text),
         sa.Column("visible_from", sa.Double),
         sa.Column("visible_until", sa.Double),
     )
@@ -50,6 +51,7 @@ def _document_versions() -> None:
         sa.Column("fingerprint", sa.String(64), nullable=False),
         sa.Column("title", sa.Text),
         sa.Column("product", sa.Text),
+        sa.Column("link", sa.Text),
         sa.Column("language", sa.String(8)),
         sa.Column("readers", sa.JSON, nullable=False),
         sa.Column("effective_from", sa.Date),

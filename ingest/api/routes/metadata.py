@@ -1,20 +1,21 @@
-"""The first and last day of a version, changed without a new upload."""
+"""The days and the title of a version, changed without a new upload."""
 
 from datetime import date
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from ingest.api.auth import Staff, may_approve
-from ingest.api.dependencies import TheServices
+from ingest.api.dependencies import NO_NUL, TheServices
 from ingest.api.routes.documents import named_version, tell
-from ingest.api.schemas import VersionOut
-from ingest.catalogue import ApprovalDecision, Dates, VersionKey
+from ingest.api.schemas import ReceivedOut, VersionOut
+from ingest.catalogue import ApprovalDecision, Dates, VersionKey, is_line
+from ingest.errors import Unprocessable
 from ingest.pipeline import update_index
 from telemetry.ocsf import Code
 
-router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}/dates", tags=["documents"])
+router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}", tags=["documents"])
 
 
 class DatesIn(BaseModel):
@@ -30,7 +31,13 @@ class DatesIn(BaseModel):
         return self
 
 
-@router.put("")
+class TitleIn(BaseModel):
+    """A document's title, as customers are shown it with each passage."""
+
+    title: str = Field(max_length=300, pattern=NO_NUL)
+
+
+@router.put("/dates")
 async def set_dates(
     key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: DatesIn
 ) -> VersionOut:
@@ -41,3 +48,16 @@ async def set_dates(
     tell(Code.VERSION_DATED, who, key, services)
     await update_index(key, changed, services)
     return VersionOut.of(await services.catalogue.version(key), decision.at)
+
+
+@router.put("/title", status_code=202)
+async def set_title(
+    key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: TitleIn
+) -> ReceivedOut:
+    """Change a title: a draft is indexed again with it; of an approved version a draft with it becomes the next one."""
+    if not is_line(body.title):
+        raise Unprocessable("title: 1 to 300 characters on one line")
+    decision = ApprovalDecision(by=who.sub, at=services.now())
+    received = await services.approvals.set_title(key, body.title, decision)
+    tell(Code.VERSION_TITLED, who, received.version.key, services)
+    return ReceivedOut.of(received, decision.at)

@@ -1,0 +1,18 @@
+"""The OpenAPI description of a service: what each route does, in the sentence of its docstring."""
+
+import re
+from typing import Any
+
+from fastapi import FastAPI
+
+
+class Api(FastAPI):
+    """An application whose OpenAPI summaries are the first sentences of its routes' docstrings, not their names."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description; calling it again changes nothing."""
+        described = super().openapi()
+        for operations in described["paths"].values():
+            for operation in operations.values():
+                operation["summary"] = re.split(r"(?<=\.)\s", operation["description"])[0]
+        return described

@@ -1,0 +1,109 @@
+// What the server explains in English, in Korean on the Korean page. A test compares the sentences with the server's.
+
+import { has } from "./i18n.js";
+import { TEXTS } from "./texts.js";
+
+export const KOREAN = {
+  // why a version cannot be decided about so
+  "a later version is already in force: bring the old text back as a new version instead": "뒤의 판이 이미 시행 중입니다. 옛 글은 새 판으로 되돌리세요",
+  "its last day, {a}, would be over before it is shown: change a draft's dates, or upload the file of a former version again": "보이기 전에 종료일({a})이 지납니다. 초안이면 날짜를 바꾸고, 지난 판이면 파일을 다시 올리세요",
+  "a version that is {a} has no dates to change": "상태가 {a}인 판은 날짜를 바꿀 수 없습니다",
+  "it has begun: its first day stays what it was": "이미 시행되어 시행일은 바꿀 수 없습니다",
+  "it is over: upload its file again with the new dates, or roll back to it": "이미 종료되었습니다. 새 날짜로 파일을 다시 올리거나 이 판으로 되돌리세요",
+  "its last day, {a}, is over: expire it instead": "종료일({a})이 지났습니다. 지금 종료하세요",
+  "its version was withdrawn": "이미 거둔 판입니다",
+  "only a draft or an approved version can get a title; this version is {a}": "초안이나 승인된 판만 제목을 바꿀 수 있습니다. 이 판의 상태: {a}",
+  "only a failed version can be dismissed; this version is {a}": "실패한 판만 지울 수 있습니다. 이 판의 상태: {a}",
+  "only a version that was approved once can be brought back": "승인된 적이 있는 판으로만 되돌릴 수 있습니다",
+  "only an approved version can expire; this version is {a}": "승인된 판만 종료할 수 있습니다. 이 판의 상태: {a}",
+  "only an indexed draft can be approved; this version is {a}": "초안만 승인할 수 있습니다. 이 판의 상태: {a}",
+  "only an indexed draft can be rejected; this version is {a}": "초안만 반려할 수 있습니다. 이 판의 상태: {a}",
+  "passage {a} says {b} ({c}): reject this version and load a text without it": "구절 {a}: {b}. 이 판을 반려하고 그 문구를 뺀 글을 올리세요",
+  "the job is done": "이미 끝난 작업입니다",
+  "this version has that title already": "이미 그 제목입니다",
+  "this version is in force: expire what is to come after it instead": "시행 중인 판입니다. 뒤에 시작할 판을 종료하세요",
+  "version {a} has no passages in the index; it is {b}": "판 {a}의 구절이 색인에 없습니다. 이 판의 상태: {b}",
+  // which field is wrong
+  "document_id: letters, digits, '.', '-' and '_', at most 100": "문서 번호는 글자, 숫자, ‘.’, ‘-’, ‘_’ 100자까지입니다",
+  "effective_until lies before effective_from": "종료일이 시행일보다 앞섭니다",
+  "link: a public address that begins with https://, at most {a} characters": "은행 홈페이지 주소는 https://로 시작하는 공개 주소여야 합니다. {a}자까지입니다",
+  "readers: names of groups without spaces": "그룹 이름에는 빈칸을 쓸 수 없습니다",
+  "title: 1 to 300 characters on one line": "제목은 한 줄로 300자까지입니다",
+  "{a}: 1 to 300 characters on one line": "제목과 상품은 한 줄로 300자까지입니다",
+  // why a file cannot be read
+  "Outlook's .msg files are not supported: save the message as .eml": "Outlook의 .msg 파일은 지원하지 않습니다. .eml로 저장하세요",
+  "RTF and PostScript files are not supported": "RTF와 PostScript 파일은 지원하지 않습니다",
+  "XML that is not a web page is not supported": "웹 문서가 아닌 XML은 지원하지 않습니다",
+  "a cell of the table never ends": "표의 칸이 끝나지 않습니다",
+  "a page of the PDF is damaged": "PDF의 한 쪽이 손상되었습니다",
+  "a part of the archive is damaged, or holds more than it declares": "파일 일부가 손상되었거나 적힌 크기보다 큽니다",
+  "a picture of more than {a} million dots": "그림이 {a}백만 화소를 넘습니다",
+  "a row of a sheet holds something other than cells": "시트의 행에 칸이 아닌 것이 있습니다",
+  "a row stands outside of its sheet's cells": "시트의 칸 밖에 행이 있습니다",
+  "a text of a workbook stands outside of their table": "통합 문서의 글이 글 목록 밖에 있습니다",
+  "archives are not supported: upload the files inside one by one": "압축 파일은 지원하지 않습니다. 안의 파일을 하나씩 올리세요",
+  "it has more than {a} parts": "{a}개가 넘는 부분으로 나뉘어 있습니다",
+  "it has pages that are pictures, and tesseract is not installed: {a}": "그림으로 된 쪽이 있으나 서버에 문자 인식 프로그램(tesseract)이 없습니다",
+  "it has pages that are pictures, and tesseract lacks a language: {a}": "그림으로 된 쪽이 있으나 서버의 문자 인식 프로그램(tesseract)에 언어가 빠져 있습니다",
+  "it is a distribution copy (배포용): upload the original": "배포용 문서입니다. 원본을 올리세요",
+  "its merged cells cover more than a million cells": "병합한 칸이 백만 칸을 넘습니다",
+  "its pages are blank, or pictures in which no text was recognised": "빈 쪽이거나 글자를 알아볼 수 없는 그림입니다",
+  "its shapes are nested deeper than in any presentation": "도형이 지나치게 여러 겹으로 들어 있습니다",
+  "its worker died each time": "처리하던 프로그램이 매번 멈추었습니다",
+  "more than a million rows": "백만 행을 넘습니다",
+  "more than {a} million characters": "{a}백만 자를 넘습니다",
+  "more than {a} pages": "{a}쪽을 넘습니다",
+  "more than {a} passages: split the document": "구절이 {a}개를 넘습니다. 문서를 나누세요",
+  "no text could be read from it": "읽을 글이 없습니다",
+  "old Office formats (.doc, .xls, .ppt) are not supported: save as .docx": "옛 오피스 형식(.doc, .xls, .ppt)은 지원하지 않습니다. .docx로 저장하세요",
+  "only pages of PDFs and images are drawn: download the original": "PDF와 그림만 쪽을 보여 줍니다. 원본을 내려받으세요",
+  "reading took over {a} s for a page, {b} s on average, or {c} s for the file": "읽는 시간이 한 쪽 {a}초, 평균 {b}초, 파일 전체 {c}초 가운데 하나를 넘었습니다",
+  "recognising the characters of a page took too much time or memory": "한 쪽의 글자를 알아보는 데 시간이나 메모리가 너무 많이 듭니다",
+  "the PDF is damaged": "PDF가 손상되었습니다",
+  "the PDF opens only with a password": "암호가 있어야 열리는 PDF입니다",
+  "the Subject has more than {a} characters": "메일 제목이 {a}자를 넘습니다",
+  "the archive does not say which part is its workbook, its texts or its styles": "파일에 통합 문서, 글, 서식이 어디에 있는지 적혀 있지 않습니다",
+  "the archive holds two parts of one name: which of them is shown is not known": "파일 안에 이름이 같은 부분이 둘 있어 어느 쪽이 보이는지 알 수 없습니다",
+  "the archive is damaged": "파일이 손상되었습니다",
+  "the archive is packed far more tightly than a document ever is": "문서로 보기 어려울 만큼 압축되어 있습니다",
+  "the archive is protected by a password": "암호가 걸린 파일입니다",
+  "the archive unpacks to more than 200 MiB or 5,000 parts": "압축을 풀면 200 MiB나 5,000개를 넘습니다",
+  "the bytes are neither a supported format nor text in a known encoding": "지원하는 형식도, 알 수 있는 인코딩의 글도 아닙니다",
+  "the document carries macros: save it without them": "매크로가 들어 있습니다. 매크로 없이 저장하세요",
+  "the document declares entities, which an office document never does": "오피스 문서에 쓰이지 않는 개체 선언이 있습니다",
+  "the document inside the archive is damaged": "파일 안의 문서가 손상되었습니다",
+  "the document is damaged": "문서가 손상되었습니다",
+  "the document is protected by a password": "암호가 걸린 문서입니다",
+  "the document is protected by a password or a certificate": "암호나 인증서로 보호된 문서입니다",
+  "the document unpacks to more than 200 MiB": "압축을 풀면 200 MiB를 넘습니다",
+  "the document's header is damaged": "문서의 머리 부분이 손상되었습니다",
+  "the file is empty": "빈 파일입니다",
+  "the file is of a kind that may carry macros: save it without them": "매크로를 담을 수 있는 형식입니다. 매크로 없는 형식으로 저장하세요",
+  "the file's container is damaged": "파일의 틀이 손상되었습니다",
+  "the index does not give back {a} of {b} passages": "색인이 구절 {b}개 가운데 {a}개를 돌려주지 않습니다",
+  "the index holds {a} of {b} passages": "색인에 구절 {b}개 가운데 {a}개가 있습니다",
+  "the message is damaged": "메일이 손상되었습니다",
+  "the message is encrypted": "암호화된 메일입니다",
+  "the picture is damaged": "그림이 손상되었습니다",
+  "the program that reads it crashed": "읽는 프로그램이 멈추었습니다",
+  "the store holds other bytes than those that were handed in: see who writes it": "저장소의 파일이 올린 파일과 다릅니다. 누가 저장소에 쓰는지 확인하세요",
+  "the text is stored as symbols that no font maps to letters": "글이 글자를 알 수 없는 기호로 저장되어 있습니다",
+};
+
+Object.assign(TEXTS.ko, KOREAN); // `t` shows a key that has no text as it is: so does English, whose keys are its sentences
+
+const SENTENCES = Object.keys(KOREAN).map((key) => {
+  const literal = key.split(/\{\w\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  return { key, pattern: new RegExp(`^${literal.join("(.*?)")}$`, "s") };
+});
+
+/** Return an explanation as a value of a text (`i18n.js`): with its Korean where it is one of the server's sentences. */
+export function detailOf(sentence) {
+  for (const { key, pattern } of SENTENCES) {
+    const found = pattern.exec(sentence ?? "");
+    if (found) return { said: key, values: Object.fromEntries(found.slice(1).map((value, n) => ["abc"[n], valueOf(value)])) };
+  }
+  return sentence;
+}
+
+const valueOf = (value) => (has(`state_${value}`) ? { said: `state_${value}` } : value);

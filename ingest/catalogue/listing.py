@@ -1,0 +1,72 @@
+"""The query for a page of documents: those that match, in the order that was asked for."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, func, or_, select
+
+from ingest.catalogue.tables import DOCUMENTS, VERSIONS
+from ingest.catalogue.versions import State
+
+
+class Order(StrEnum):
+    """The order of a list of documents: by a value of the latest version, those with the same value by id."""
+
+    ID = "id"
+    TITLE = "title"
+    PRODUCT = "product"
+    STATE = "state"
+    NEWEST = "newest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Documents whose latest version has each word in its title, product, file name or id, and is in a state."""
+
+    words: str = ""
+    state: State | None = None
+    order: Order = Order.ID
+
+
+def documents_query(tenant: str, listing: Listing, *, now: float) -> Select[Any]:
+    """Return the query for the latest versions of a tenant's documents, with `latest` and the value `place`."""
+    latest = (
+        (DOCUMENTS.c.tenant == VERSIONS.c.tenant)
+        & (DOCUMENTS.c.document_id == VERSIONS.c.document_id)
+        & (DOCUMENTS.c.latest == VERSIONS.c.version)
+    )
+    query = select(VERSIONS, DOCUMENTS.c.latest, _place(listing.order, now).label("place"))
+    query = query.join(DOCUMENTS, latest).where(VERSIONS.c.tenant == tenant)
+    for word in listing.words.lower().split():
+        columns = (VERSIONS.c.title, VERSIONS.c.product, VERSIONS.c.file_name, VERSIONS.c.document_id)
+        query = query.where(or_(*(func.lower(column).contains(word, autoescape=True) for column in columns)))
+    if listing.state is not None:
+        query = query.where(_state(now) == listing.state)
+    return query
+
+
+def _place(order: Order, now: float) -> ColumnElement[Any]:
+    """Return the value by which documents are ordered, ascending."""
+    match order:
+        case Order.ID:
+            return VERSIONS.c.document_id
+        case Order.TITLE:
+            return func.lower(func.coalesce(VERSIONS.c.title, VERSIONS.c.file_name))
+        case Order.PRODUCT:
+            return func.lower(func.coalesce(VERSIONS.c.product, ""))
+        case Order.STATE:
+            return case({state: n for n, state in enumerate(State)}, value=_state(now))
+        case Order.NEWEST:
+            return -VERSIONS.c.uploaded_at
+
+
+def _state(now: float) -> ColumnElement[str]:
+    """Return the state at `now`, as `Version.state_at`."""
+    begins, ends = VERSIONS.c.visible_from, VERSIONS.c.visible_until
+    return case(
+        (VERSIONS.c.state != State.APPROVED, VERSIONS.c.state),
+        ((ends <= now) | (ends <= begins), State.EXPIRED),
+        (begins <= now, State.ACTIVE),
+        else_=State.APPROVED,
+    )
