@@ -3,13 +3,13 @@
 ChatError
 ├── BadRequest            400 bad_request         the request cannot be understood
 │   ├── ForeignEventId    400 foreign_event_id    `Last-Event-ID` belongs to another answer
-│   └── Unsupported       400 unsupported         an OpenAI request for what is not served here; `param` names the field
+│   └── Unsupported       400 unsupported         an OpenAI feature that is not supported; `param` names the field
 ├── Unauthenticated       401 unauthenticated     no token, an expired one, a wrong signature
 ├── Forbidden             403 forbidden           the caller's role may not do that
 ├── NotFound              404 not_found           it does not exist, or belongs to another customer
-│   └── ModelNotFound     404 model_not_found     no model of that name answers here
-├── MethodNotAllowed      405 method_not_allowed  the address does not take that method; `Allow` names those it takes
-├── LogLost               409 log_lost            the answer log no longer reaches back that far
+│   └── ModelNotFound     404 model_not_found     no model has that name
+├── MethodNotAllowed      405 method_not_allowed  the method is not allowed; `Allow` lists the others
+├── LogLost               409 log_lost            the event log ends before that event
 ├── StillRunning          409 still_running       the answer has not ended yet
 ├── TooLarge              413 too_large           larger than the limit will ever allow
 ├── Unprocessable         422 invalid_request     a field is missing or out of range
@@ -17,10 +17,10 @@ ChatError
 ├── RateLimited           429 rate_limited        the caller's own limit; `scope` and `dimension` name it
 └── Unavailable           503 unavailable         a part of the service is away
     ├── Overloaded        503 overloaded          no capacity left; `Retry-After` says when
-    ├── IndexUnavailable  503 index_unavailable   the passage index cannot be asked
+    ├── IndexUnavailable  503 index_unavailable   the passage index is unavailable
     ├── ModelUnavailable  503 model_unavailable   no model endpoint answers
-    ├── StoreUnavailable  503 store_unavailable   Redis, or the table of ratings, cannot be asked
-    ├── AuditUnavailable  503 audit_unavailable   an answer, a stop or a key cannot be recorded in SQL, so there is none
+    ├── StoreUnavailable  503 store_unavailable   Redis, or the table of ratings, is unavailable
+    ├── AuditUnavailable  503 audit_unavailable   SQL cannot record an answer, a stop or a key
     └── Draining          503 draining            this replica is shutting down
 Anything else is `internal` (500): a bug, logged with its trace id.
 """
@@ -88,7 +88,7 @@ class MethodNotAllowed(ChatError):
 
 
 class LogLost(ChatError):
-    code, status, title = "log_lost", 409, "The answer's log no longer reaches back that far"
+    code, status, title = "log_lost", 409, "The event log ends before that event"
 
 
 class StillRunning(ChatError):

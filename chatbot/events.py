@@ -1,4 +1,4 @@
-"""The vocabulary of an answer's stream: what the answer log keeps and the customer reads (docs/api.md).
+"""The vocabulary of an answer's stream: the entries of the event log, as customers read them (docs/api.md).
 
 `token* citation*` flow between `accepted` and exactly one `done` or `error`; offsets are Unicode code points of the
 answer, which is the concatenation of all `token` texts.
@@ -20,7 +20,7 @@ class NoticeCode(StrEnum):
     DEGRADED = "degraded"
     """a cached answer, quotes or a hand-off stand in for an answer, or its stream cannot be resumed"""
     MASKED = "masked"
-    """personal data in the question was masked before use"""
+    """personal data in the question was masked"""
     WITHHELD = "withheld"
     """sentences that the sources do not state were withheld"""
     HISTORY_UNAVAILABLE = "history_unavailable"
@@ -28,9 +28,9 @@ class NoticeCode(StrEnum):
     MODEL_SWITCHED = "model_switched"
     """another endpoint, or the smaller model, continues the answer"""
     THINKING = "thinking"
-    """the model thinks before it answers: progress, which no message of the history keeps"""
+    """the model thinks before it answers; not kept in the history"""
     NOT_RESUMABLE = "not_resumable"
-    """the answer cannot be continued if the model breaks off: progress, which no message of the history keeps"""
+    """the answer cannot be continued if the model breaks off; not kept in the history"""
 
 
 PROGRESS = frozenset({NoticeCode.THINKING, NoticeCode.NOT_RESUMABLE})
@@ -45,7 +45,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """the answer is complete"""
     LENGTH = "length"
-    """it reached the number of tokens that was asked for"""
+    """it reached the requested number of tokens"""
     BUDGET = "budget"
     """the caller's limits allow no more tokens"""
     REFUSED = "refused"
@@ -62,7 +62,7 @@ DocumentId = Annotated[str, Meta(description="the document, as in its address at
 DocumentVersion = Annotated[int, Meta(description="the document's version, from 1")]
 Page = Annotated[int | None, Meta(description="the page of the original, from 1; null where it has none")]
 Link = Annotated[str | None, Meta(description="the bank's public page about the document; null where it has none")]
-TraceId = Annotated[str, Meta(description="what operators find this request by")]
+TraceId = Annotated[str, Meta(description="the trace of this request, for operators")]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,9 +83,7 @@ class Accepted(Event, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="the served model that is asked")]
     prompt_version: Annotated[str, Meta(description="the version of the prompt's texts")]
     trace_id: TraceId
-    understood_as: Annotated[
-        str, Meta(description="the question as it is understood alone; empty where it is asked as it stands")
-    ] = ""
+    understood_as: Annotated[str, Meta(description="the question rewritten to stand alone; empty if unchanged")] = ""
 
 
 class Queued(Event, frozen=True, kw_only=True):
@@ -93,7 +91,7 @@ class Queued(Event, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "queued"
     position: Annotated[int, Meta(description="answers: the place in the queue, from 1")]
-    estimated_wait_ms: Annotated[int, Meta(description="ms: until the slot, as far as can be told")]
+    estimated_wait_ms: Annotated[int, Meta(description="ms: the estimated time until the slot")]
 
 
 class _NumberedPassage(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,24 +150,24 @@ class Token(Event, frozen=True, kw_only=True):
 
 
 class RelatedPassage(_NumberedPassage, frozen=True, kw_only=True):
-    """A passage that may help where there is no answer."""
+    """A passage near a question that was not answered."""
 
-    quote: Annotated[str, Meta(description="the words of the passage that are nearest to the question")]
+    quote: Annotated[str, Meta(description="the words of the passage nearest to the question")]
 
 
 class Related(Event, frozen=True, kw_only=True):
-    """What may help where the question was not answered, nearest first: a bare JSON list; no claim, never grounded."""
+    """Passages near a question that was not answered, nearest first: a bare JSON list, never part of the answer."""
 
     name: ClassVar[str] = "related"
     items: tuple[RelatedPassage, ...]
 
 
 class Citation(Event, frozen=True, kw_only=True):
-    """A stretch of the answer stands in a source."""
+    """A range of the answer, and the source that states it."""
 
     name: ClassVar[str] = "citation"
     n: Annotated[int, Meta(description="the source's number")]
-    start: Annotated[int, Meta(description="characters: where the stretch begins in the answer")]
+    start: Annotated[int, Meta(description="characters: where the range begins in the answer")]
     end: Annotated[int, Meta(description="characters: where it ends, exclusive")]
     document_id: DocumentId
     version: DocumentVersion
@@ -207,10 +205,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     limit_tokens: Annotated[int, Meta(description="tokens: the limit of a minute")]
     remaining_tokens: Annotated[int, Meta(description="tokens: left of it")]
-    reset_tokens: Annotated[float, Meta(description="seconds: until all of them are there again")]
+    reset_tokens: Annotated[float, Meta(description="seconds: until all of them are available again")]
     limit_requests: Annotated[int, Meta(description="requests: the limit of a minute")]
     remaining_requests: Annotated[int, Meta(description="requests: left of it")]
-    reset_requests: Annotated[float, Meta(description="seconds: until all of them are there again")]
+    reset_requests: Annotated[float, Meta(description="seconds: until all of them are available again")]
     remaining_slots: Annotated[int, Meta(description="answers: how many more may run at once")]
     remaining_today: Annotated[int, Meta(description="tokens: left until midnight in the bank's zone")]
 
@@ -221,13 +219,11 @@ class Done(Event, frozen=True, kw_only=True):
     name: ClassVar[str] = "done"
     ends: ClassVar[bool] = True
     finish_reason: Annotated[FinishReason, Meta(description="why it has ended")]
-    usage: Annotated[Usage, Meta(description="what it cost")]
-    grounded: Annotated[bool, Meta(description="whether the answer consists of the documents' own words")]
+    usage: Annotated[Usage, Meta(description="the tokens used")]
+    grounded: Annotated[bool, Meta(description="whether cited passages state every claim shown")]
     quoted: Annotated[bool, Meta(description="whether the answer quotes the documents")] = False
     written: Annotated[bool, Meta(description="whether a model wrote the answer, with every sentence checked")] = False
-    limits: Annotated[
-        Limits | None, Meta(description="what the caller has left; null where the ledger cannot be asked")
-    ]
+    limits: Annotated[Limits | None, Meta(description="what the caller has left; null if the ledger is unavailable")]
 
 
 class Failed(Event, frozen=True, kw_only=True):
@@ -235,11 +231,11 @@ class Failed(Event, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "error"
     ends: ClassVar[bool] = True
-    code: Annotated[str, Meta(description="the code, as of an error before the first byte")]
-    status: Annotated[int, Meta(description="the status that goes with it")]
+    code: Annotated[str, Meta(description="the code of the error")]
+    status: Annotated[int, Meta(description="the HTTP status of the code")]
     title: Annotated[str, Meta(description="the code in words, in English")]
     retryable: Annotated[bool, Meta(description="whether the same question may succeed later")]
-    retry_after_ms: Annotated[int | None, Meta(description="ms: how long to wait before that; null where nobody knows")]
+    retry_after_ms: Annotated[int | None, Meta(description="ms: how long to wait before a retry; null if unknown")]
     trace_id: TraceId
     handoff: Annotated[str, Meta(description="where to find a person, in the customer's language")]
 

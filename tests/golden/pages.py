@@ -308,53 +308,50 @@ def lowered(text: str) -> str:
 
 API = """# Events and errors
 
-Routes, parameters and bodies are in `/openapi.json` of each port, and so is the stream, as `itemSchema` of `text/event-stream`.
-This page says in words what a client may rely on. It is written from the code by `{command}`.
+What a client may rely on. Routes, parameters, bodies and the stream's schema (`itemSchema` of `text/event-stream`) are in `/openapi.json` of each port. `{command}` writes this page from the code.
 
-## What holds for every stream
+## Streams
 
 `POST /v1/chat`, `POST /v1/answers/{{id}}/regenerate` and `GET /v1/answers/{{id}}/events` send server-sent events whose `data:` is JSON.
 
-- **Refused before, told after.** What can be refused is an HTTP status with a problem document. After the first byte a failure is an `error` event
-  with the code and status that it would have had.
-- **Order.** `accepted` is first, then `sources`, with any `notice` that is due by then between them. Then `queued`, any number of times, before the
-  first `token`. A `citation` comes after the tokens that it covers; `notice` may come at any time. Exactly one `done` or `error` is last.
-- **An `error` without `id:`** is the connection's and not the answer's: the answer may go on, and is read on behind the last event (Redis was away for too long
-  for a replica that does not write the answer). A connection that closes without either is resumed in the same way: its replica is leaving.
+- **Refusals.** A refusal is an HTTP status with a problem document. After the first byte a failure is an `error` event with the code and status that it would have had.
+- **Order.** `accepted`, then any `notice`, then `sources`. Then `queued`, any number of times, before the first `token`. A `citation` follows the tokens that it covers. A `notice` may come at any time. Exactly one
+  `done` or `error` is last.
 - **Numbers.** `id:` is `<answer_id>.<n>`, n = 1, 2, 3, … without gaps.
-- **Durable.** An event is in the log before it is sent, so what a client has seen can be read again. Where Redis is away the stream goes on, cannot be
-  resumed elsewhere, and a `notice` says so.
-- **Alive.** A comment line comes every 15 s at the latest, from the first moment on, also before the model answers.
-- **Offsets** are Unicode code points of the answer, which is all `token` texts joined.
-- **Quoted or written.** `done` says whether the documents' own words were shown (`quoted`) or a model's checked ones (`written`): `TURN__ANSWER`.
-- **Newer servers.** A client passes over events, fields, codes and reasons that it does not know; `done` and `error` end a stream whatever they hold.
+- **An `error` without `id:`** concerns the connection, not the answer: Redis was down too long for a replica that does not write the answer. Resume after the last event. Do the same if a connection closes without a last
+  event: its replica is shutting down.
+- **Durability.** An event is in the event log before it is sent. If Redis is down, the stream continues with a `notice` and cannot be resumed elsewhere.
+- **Heartbeat.** A comment line comes at least every 15 s, also before the first token.
+- **Offsets** are Unicode code points of the answer, which is the concatenation of all `token` texts.
+- **Newer servers.** Ignore unknown events, fields, codes and reasons. `done` and `error` always end a stream.
 
-## Resuming
+## Resume
 
-`GET /v1/answers/{{id}}/events` with `Last-Event-ID` goes on after that event, without it from the first one: while the answer runs and for an hour after its end
-(`ANSWER_LOG__KEEP`), on any replica, also where the process that wrote the answer has died. `retry:` says how long an EventSource waits.
-At the end of a finished stream: 204, so that an EventSource stops. Beyond the log: 409 `log_lost`. With the id of another answer: 400 `foreign_event_id`.
-Answers belong to their tenant and subject: anybody else reads 404.
-A customer has at most 200 open streams on a replica, and what is streamed again counts as read (`READS__BYTES_PER_MINUTE`): 429 with the dimension `readers` or
-`bytes_read_per_minute`, before the first byte.
+`GET /v1/answers/{{id}}/events` continues after the event of `Last-Event-ID`, without it from the first event, on any replica, until an hour after the answer's end (`ANSWER_LOG__KEEP`). `retry:` is the delay of an EventSource.
 
-## Leaving
+| situation | status |
+|---|---|
+| the stream has been read to its end | 204, so that an EventSource stops |
+| `Last-Event-ID` lies beyond the log | 409 `log_lost` |
+| `Last-Event-ID` belongs to another answer | 400 `foreign_event_id` |
+| the answer belongs to another tenant or subject | 404 |
+| 200 streams of the customer are open on the replica | 429, dimension `readers` |
+| the customer has read too much (`READS__BYTES_PER_MINUTE`) | 429, dimension `bytes_read_per_minute` |
 
-A lost connection settles nothing. An answer that nobody reads is abandoned after 10 s (`ANSWERS__GRACE`): the model is left, the answer ends `cancelled`, what was
-shown is charged, and it can be read again for the hour. `POST /v1/answers/{{id}}/cancel` ends it at once, on whichever replica it runs.
-A call without stream, and one of the OpenAI-compatible route, cannot be resumed: when its client leaves, the model stops within half a second.
+## Disconnect and cancel
 
-## Asking twice
+An answer without readers is abandoned after 10 s (`ANSWERS__GRACE`): it ends as `cancelled`, and the tokens used are charged. It can be read for the hour. `POST /v1/answers/{{id}}/cancel` ends it on any replica.
+A call without a stream, and one of the OpenAI-compatible route, cannot be resumed: the model stops within half a second of the disconnect.
 
-The same `Idempotency-Key` with the same body joins the same answer, for as long as its log is kept; with another body: 422 `idempotency_key_reused`.
-An answer that failed with `retryable: true`, or was stopped because its client left, holds its key no longer: the next request begins another.
-An answer that is joined counts against what a customer reads, as a stream that is sent again does.
-A refusal does not bind the key.
+## Idempotency
+
+A request with the same `Idempotency-Key` and body joins the same answer while its log is kept, and counts as a read. Another body is a 422 `idempotency_key_reused`. A refusal does not bind the key. An answer that failed with
+`retryable: true`, or was stopped after its client left, releases the key.
 
 ## A client
 
-Two programs that ask, print the answer as it comes, and read on after a cut; they end with a line of JSON that says how the answer ended and
-from which sources. They need nothing but Python 3.11, or Node 20. A test runs them as they stand here.
+Two programs that ask, print the answer as it arrives and resume after a disconnect. Their last line is JSON with the outcome and the sources.
+They need only Python 3.11 or Node 20. A test runs them.
 
 ```
 python3 client.py http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost?"
@@ -367,12 +364,10 @@ node client.mjs http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost
 ```javascript
 {javascript}```
 
-## With an OpenAI client
+## OpenAI clients
 
-`POST /v1/chat/completions` and `GET /v1/models[/{{id}}]` give any OpenAI client the same answers, with citations as `annotations`.
-Earlier `user` and `assistant` messages are context for a follow-up and are not kept. `system` and `developer` messages,
-tools, images and `n` above 1 are refused with 400; `temperature` and other sampling parameters are ignored. Such a call
-cannot be resumed: when the client leaves, the model stops.
+`POST /v1/chat/completions` and `GET /v1/models[/{{id}}]` give the same answers, with citations as `annotations`. Earlier `user` and `assistant` messages are context and are not stored. `system` and `developer` messages,
+tools, images and `n` above 1 are refused with 400. `temperature` and other sampling parameters are ignored.
 
 ## Events of an answer
 
@@ -389,10 +384,9 @@ cannot be resumed: when the client leaves, the model stops.
 ## Errors of the chat API
 
 An error before the first byte is a problem document (RFC 9457, `application/problem+json`) with `code`, `status`, `title`, `detail`, `retryable` and `trace_id`.
-From 500 on `handoff` says where to find a person, in the language of the question, else of `Accept-Language`, else in both.
-`Retry-After` is sent where waiting helps, and is the true wait.
-Every reply to a caller has `x-ratelimit-limit-…`, `-remaining-…` and `-reset-…` for `tokens` and `requests`.
-Under `/v1/chat/completions` and `/v1/models` the same codes come in OpenAI's format.
+From 500 on, `handoff` says how to reach a person, in the language of the question, else of `Accept-Language`, else in both. `Retry-After` is the true wait.
+Every reply to an authenticated caller has `x-ratelimit-limit-…`, `-remaining-…` and `-reset-…` for `tokens` and `requests`.
+`/v1/chat/completions` and `/v1/models` return the same codes in OpenAI's format.
 
 {chat_errors}
 
@@ -505,7 +499,7 @@ def event_section(n: int, name: str, kind: type[msgspec.Struct]) -> str:
     """Return what an event is, its fields, and the lines of an example."""
     example = f"id: {_ANSWER}.{n}\nevent: {name}\ndata: {to_json(EXAMPLES[name]).decode()}"
     what = inspect.getdoc(EVENTS[name])
-    fields = table(("field", "type", "unit", "what"), field_rows(kind, ""))
+    fields = table(("field", "type", "what"), field_rows(kind, ""))
     return f"### `{name}`\n\n{what}\n\n{fields}\n\n```\n{example}\n```"
 
 
@@ -517,7 +511,7 @@ def field_rows(kind: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, .
         unit, meaning = unit_and_meaning(next(said, None) or "")
         kinds = [kind for kind in alternatives(field.type) if kind is not type(None)]
         null = ", null" if type(None) in alternatives(field.type) else ""
-        yield f"`{name}`", json_type(kinds[0]) + null, unit, meaning
+        yield f"`{name}`", json_type(kinds[0]) + (f" ({unit})" if unit else "") + null, meaning
         if inspect.isclass(kinds[0]) and issubclass(kinds[0], msgspec.Struct):
             yield from field_rows(kinds[0], f"{name}.")
 
