@@ -73,7 +73,7 @@ class FittedWeights:
         misfit = self._calibration.misfit(embedder=embedder, model=model, probe=probe)
         if misfit and misfit != self._told:
             log.warning(
-                "calibration_does_not_fit",
+                "calibration_mismatch",
                 sentence=(
                     f"The fitted values are of {self._calibration.embedder} and "
                     f"{', '.join(self._calibration.models)}, not of {misfit}: the model's own word decides what is "

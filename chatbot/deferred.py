@@ -99,13 +99,13 @@ class DeferredWrites:
     def defer(self, deferred: DeferredWrite) -> None:
         """Queue a write and retry it until its store accepts it."""
         self._waiting[deferred] = None
-        log.warning("write_deferred", kind=deferred.kind, waiting=self.waiting)
+        log.warning("redis_write_deferred", kind=deferred.kind, waiting=self.waiting)
         if self.waiting > self._settings.most:
             self._lose(next(iter(self._waiting)))
 
     def _lose(self, deferred: DeferredWrite) -> None:
         self._waiting.pop(deferred, None)
-        log.error("write_lost", kind=deferred.kind)
+        log.error("redis_write_lost", kind=deferred.kind)
         self._on_lost(deferred.kind)
         deferred.lost()
 

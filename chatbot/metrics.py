@@ -69,8 +69,10 @@ class Metrics:
         self.queue_wait = histogram(
             "chatbot_queue_wait_seconds", "From ready for a model slot to having one", ["priority"]
         )
-        self.turned_away = counter(
-            "chatbot_turned_away", "Questions for which there was no place; 503 `overloaded`", ["priority", "why"]
+        self.rejected = counter(
+            "chatbot_rejected_questions",
+            "Questions for which there was no place; 503 `overloaded`",
+            ["priority", "reason"],
         )
         self.model_calls = counter("chatbot_model_calls", "Calls to model endpoints", ["group", "kind", "outcome"])
         self.model_first_token = histogram(
@@ -83,12 +85,12 @@ class Metrics:
             "chatbot_shadow_answers", "What a model on trial said, as the checks judged it", ["verdict"]
         )
         self.degraded = counter(
-            "chatbot_ladder",
+            "chatbot_degraded_answers",
             "Answers that the conversation's own endpoint did not give, by how far down the ladder they went",
             ["rung"],
         )
         self.takeovers = counter(
-            "chatbot_takeovers", "Answers of a dead or leaving replica that this one continued or ended", ["why"]
+            "chatbot_takeovers", "Answers of a dead or leaving replica that this one continued or ended", ["reason"]
         )
         self.audit_anchored_at = gauge(
             "chatbot_audit_anchored_timestamp_seconds",
@@ -121,10 +123,11 @@ class Metrics:
             ["kind"],
         )
         self.evicting = gauge(
-            "chatbot_redis_evicts", "1 where a full Redis would remove conversations and reservations (not noeviction)"
+            "chatbot_redis_eviction_enabled",
+            "1 where a full Redis would remove conversations and reservations (not noeviction)",
         )
         self.forgotten = counter(
-            "chatbot_forgotten_reservations",
+            "chatbot_lost_reservations",
             "Reservations that Redis forgot in a failover and that were charged again",
         )
 
@@ -151,7 +154,7 @@ class Metrics:
         for kind in get_args(WriteKind):
             self.lost.labels(kind)
         for priority, reason in product(priorities, get_args(RejectionReason)):
-            self.turned_away.labels(str(priority), reason)
+            self.rejected.labels(str(priority), reason)
 
     def turn_finished(self, turn: TurnFinished) -> None:
         """Observe the end of an answer (a hook)."""
@@ -177,11 +180,11 @@ class Metrics:
             case Started(priority=priority, waited_seconds=seconds):
                 self.queue_wait.labels(str(priority)).observe(seconds)
             case Rejected(priority=priority, reason=reason):
-                self.turned_away.labels(str(priority), reason).inc()
+                self.rejected.labels(str(priority), reason).inc()
 
-    def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:
+    def answer_taken(self, reason: Literal["reader", "cancel", "orphan"]) -> None:
         """Count an answer that was taken over from a dead replica (a hook)."""
-        self.takeovers.labels(why).inc()
+        self.takeovers.labels(reason).inc()
 
     def task_failed(self, task: str) -> None:
         """Count a failure of a background task or of an answer that nothing of its own expected (a hook)."""

@@ -104,14 +104,14 @@ class RedisBreaker:
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
             if await self._answers():
                 self._close()
-                log.warning("redis_command_failed_alone", error=type(exc).__name__)
+                log.warning("redis_command_failed", error=type(exc).__name__)
             else:
                 self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:
             # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
             self._close()
-            log.warning("redis_refused_command", error=type(exc).__name__, detail=_detail(exc))
+            log.warning("redis_command_rejected", error=type(exc).__name__, detail=_detail(exc))
             raise StoreUnavailable from exc
         if self._next_probe is not None:
             self._close()
@@ -148,13 +148,13 @@ class RedisBreaker:
 
     def _open(self, exc: BaseException) -> None:
         if self._next_probe is None:
-            log.warning("redis_away", error=type(exc).__name__)
+            log.warning("redis_unavailable", error=type(exc).__name__)
             self._away_at = self._clock()
         self._next_probe = self._clock() + self._settings.probe_every
 
     def _close(self) -> None:
         if self._next_probe is not None:
-            log.info("redis_back")
+            log.info("redis_recovered")
             self._back_at = self._clock()
         self._next_probe = None
 
@@ -182,7 +182,7 @@ async def watch_eviction(redis: Redis, breaker: RedisBreaker, on_policy: Callabl
             policy = str(memory.get("maxmemory_policy", "noeviction"))
             on_policy(policy != "noeviction")
             if policy != "noeviction":
-                log.error("redis_evicts", policy=policy, mend="set its maxmemory-policy to noeviction")
+                log.error("redis_eviction_enabled", policy=policy, advice="set its maxmemory-policy to noeviction")
             wait = CHECK_SECONDS
         await asyncio.sleep(wait)
 

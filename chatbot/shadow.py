@@ -74,7 +74,7 @@ class Shadow:
                         text = "".join([part.text async for part in parts if isinstance(part, Delta)])
                     self._hook(_verdict(text, checks))
             except (Unavailable, TooLarge) as exc:
-                log.warning("shadow_failed", error=type(exc).__name__)
+                log.warning("shadow_answer_failed", error=type(exc).__name__)
                 self._hook("failed")
 
         async def ask_alone() -> None:

@@ -91,7 +91,7 @@ async def _reload(
             log.info("certificate_loaded", file=str(cert_file))
         except OSError as exc:  # ssl.SSLError is one
             told = now
-            log.warning("certificate_not_loaded", file=str(cert_file), reason=tls_reason(exc) or exc.strerror)
+            log.warning("certificate_load_failed", file=str(cert_file), reason=tls_reason(exc) or exc.strerror)
 
 
 def _written(settings: ServerTlsSettings) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ async def run_job(job: Job, services: Services, write: Write | None = None) -> V
                 version = await _attempt(job, services, claim.report, write)
                 beside.cancel_scope.cancel()
     except ClaimLost:
-        log.warning("claim_lost", job_id=job.id)
+        log.warning("job_claim_lost", job_id=job.id)
         # A write that was under way hid its passages again, and they may have been approved since.
         await services.catalogue.unconfirm_window(job.key)
         return None

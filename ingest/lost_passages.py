@@ -96,7 +96,7 @@ async def restore_versions(keys: Iterable[VersionKey], services: Services, *, un
             if await restore(key, services):
                 log.info("version_restored", **name)
         except (Unreadable, OriginalChanged, StorageUnavailable, NotFound) as exc:
-            log.error("version_not_restored", detail=exc.detail, **name)  # noqa: TRY400  the sentence says it
+            log.error("version_restore_failed", detail=exc.detail, **name)  # noqa: TRY400  the sentence says it
 
 
 async def restore(key: VersionKey, services: Services) -> bool:

@@ -58,10 +58,10 @@ class Metrics:
             ["task"],
             registry=self.registry,
         )
-        self.parser_walls = Gauge(
-            "ingest_parser_walls",
+        self.parser_layers = Gauge(
+            "ingest_parser_sandbox_layers",
             "1 where the process that reads files has given that up, 0 where the kernel or the container refused",
-            ["wall"],
+            ["layer"],
             registry=self.registry,
         )
         for stage in Stage:
@@ -70,7 +70,7 @@ class Metrics:
     def show_walls(self, in_force: Container[Restriction]) -> None:
         """Show which walls stand around the process that reads files."""
         for restriction in Restriction:
-            self.parser_walls.labels(wall=restriction.name.lower()).set(restriction in in_force)
+            self.parser_layers.labels(layer=restriction.name.lower()).set(restriction in in_force)
 
     def task_failed(self, task: str) -> None:
         """Count a failure of a background task (a hook)."""

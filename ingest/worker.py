@@ -61,7 +61,7 @@ class Worker:
                         group.start_soon(self._require_current_embedder)
                         await self._take_each(group)
             except IndexUnavailable as exc:
-                log.warning("jobs_not_taken", error=type(exc).__name__)
+                log.warning("job_claim_failed", error=type(exc).__name__)
             except EmbedderMismatch as exc:
                 log.error("embedder_mismatch_not_taking_jobs", detail=str(exc))  # noqa: TRY400  the sentence says it
                 await anyio.sleep(SWEEP_SECONDS)
@@ -89,7 +89,7 @@ class Worker:
         try:
             return await self._services.job_claims.claim_next(now=self._services.now())
         except CatalogueUnavailable as exc:
-            log.warning("jobs_not_taken", error=type(exc).__name__)
+            log.warning("job_claim_failed", error=type(exc).__name__)
             return None
 
     async def _require_current_embedder(self) -> None:
@@ -112,7 +112,7 @@ class Worker:
                 else:
                     await run_job(job, self._services)
             except (IngestError, ClaimLost) as exc:  # its claim lapses, and it is claimed again
-                log.warning("job_not_done", job_id=job.id, error=type(exc).__name__)
+                log.warning("job_update_failed", job_id=job.id, error=type(exc).__name__)
 
     async def _sweep(self) -> None:
         """Write windows that a crash or an outage kept from the index, until cancelled."""
@@ -122,7 +122,7 @@ class Worker:
                 decisions = await look_at_decisions(self._services, after=decisions)
                 await write_pending_windows(self._services)
             except TRANSIENT as exc:
-                log.warning("sweep_failed", error=type(exc).__name__)
+                log.warning("validity_window_sync_failed", error=type(exc).__name__)
             await anyio.sleep(SWEEP_SECONDS)
 
     async def _compare_index(self) -> None:
@@ -139,7 +139,7 @@ class Worker:
                     await restore_versions(lost & lost_before, services, until=begun + COMPARE_SECONDS)
                 lost_before = lost
             except EmbedderMismatch as exc:
-                log.error("passages_not_restored", detail=str(exc))  # noqa: TRY400  the sentence says it
+                log.error("passage_restore_failed", detail=str(exc))  # noqa: TRY400  the sentence says it
             except TRANSIENT as exc:
                 log.warning("index_comparison_failed", error=type(exc).__name__)
             await anyio.sleep(max(RECONNECT_SECONDS, begun + COMPARE_SECONDS - services.now()))

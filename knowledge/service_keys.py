@@ -170,7 +170,7 @@ class ServiceKeys:
                     raise KeyRefused(f"{MOST_OF_TENANT} keys are in force: revoke one first")
                 await connection.execute(insert(KEYS).values(row | times))
                 made = (await connection.execute(select(KEYS).where(KEYS.c.id == key_id))).one()
-        log.warning("service_key_made", key=key_id, by=new.made_by, tenant=new.tenant, roles=sorted(new.roles))
+        log.warning("service_key_created", key=key_id, by=new.made_by, tenant=new.tenant, roles=sorted(new.roles))
         await self.read()
         return _key_of(made), text
 

@@ -175,7 +175,7 @@ class Withdrawals:
             async with self._engine.begin() as connection:
                 await write_withdrawal(connection, tenant, document_id, version, reason=reason, at=at)
         except IntegrityError:
-            log.info("already_withdrawn")  # another process was first
+            log.info("document_already_withdrawn")  # another process was first
         await self.read()
 
     @contextmanager

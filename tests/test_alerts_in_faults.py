@@ -216,21 +216,21 @@ FAULTS = {
     "SQLite is locked": Fault(away=sqlite_locked, raises={"AuditUnavailable", *BUDGET}),
     "Redis is killed": Fault(
         away=redis_killed_in_an_answer,
-        raises={"TokenLedgerDegraded", "RedisTakesNoWrites", *BUDGET},
+        raises={"TokenLedgerDegraded", "RedisWritesFail", *BUDGET},
         constants=SOON,
         seen=partial(positive, "chatbot_deferred_writes"),
     ),
     "Redis stays away": Fault(
         away=redis_killed_in_an_answer,
-        raises={"TokenLedgerDegraded", "ChatbotLosesEnds", *BUDGET},
+        raises={"TokenLedgerDegraded", "ChatbotWritesLost", *BUDGET},
         constants=LOSES_SOON,
         seen=partial(positive, "chatbot_lost_writes_total"),
     ),
     "Redis evicts": Fault(
         away=begun_with_it,
-        raises={"RedisEvicts"},
+        raises={"RedisEvictionEnabled"},
         redis_policy="allkeys-lru",
-        seen=partial(positive, "chatbot_redis_evicts"),
+        seen=partial(positive, "chatbot_redis_eviction_enabled"),
     ),
     "the anchors' store is away": Fault(
         away=begun_with_it,

@@ -132,8 +132,8 @@ def the_model(**fails: object) -> Fault:
 
 # The model fails so seldom, but in the end, that it goes on to be asked.
 FAULTS = {
-    "Redis is killed": Fault(away=redis_is_killed, told="redis_away", answering=True),
-    "SQLite is locked": Fault(away=sqlite_is_locked, told="audit_rows_not_written", answering=True),
+    "Redis is killed": Fault(away=redis_is_killed, told="redis_unavailable", answering=True),
+    "SQLite is locked": Fault(away=sqlite_is_locked, told="audit_write_failed", answering=True),
     "the index is lost": Fault(away=the_folder_of_the_index_is_lost, told="index_unavailable", answering=True),
     "the model talks nonsense": the_model(garble_after=2, times=4),
     "the model fails": the_model(fail_status=500, times=2),
@@ -174,7 +174,9 @@ async def test_nothing_that_was_written_is_told_while_a_server_of_a_store_fails(
             async with open_bank(tmp_path, servers, told.provider) as bank:
                 for name, fault in {
                     "Qdrant fails": Fault(away=partial(qdrant_fails, qdrant), told="job_attempt_failed"),
-                    "PostgreSQL is killed": Fault(away=partial(postgres_is_killed, postgres), told="audit_rows_not"),
+                    "PostgreSQL is killed": Fault(
+                        away=partial(postgres_is_killed, postgres), told="audit_write_failed"
+                    ),
                 }.items():
                     problems += await problems_during(name, fault, await used(bank, name), bank, told)
     finally:

@@ -74,7 +74,7 @@ async def test_what_a_later_release_has_migrated_is_left_as_it_is(engine: AsyncE
         await connection.execute(text("UPDATE ingest_schema SET version_num = '9999'"))
     with capture_logs() as logs:
         await migrate(engine, *SCHEMAS)
-    assert [log["revision"] for log in logs if log["event"] == "schema_is_newer"] == ["9999"]
+    assert [log["revision"] for log in logs if log["event"] == "schema_newer_than_release"] == ["9999"]
     assert await revision(engine, catalogue.SCHEMA) == "9999"
 
 

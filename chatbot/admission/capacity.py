@@ -119,7 +119,9 @@ class Capacity:
                 tasks.start_soon(self._read_load, member, loads)
         if members and bool(loads) is not self._reported:
             self._reported = bool(loads)
-            log.warning("capacity_told" if loads else "capacity_untold", slots=self._settings.slots)
+            log.warning(
+                "endpoint_metrics_available" if loads else "endpoint_metrics_unavailable", slots=self._settings.slots
+            )
         self._calm = self._calm + 1 if loads and not any(load.waiting for load in loads) else 0
         self._admission.slots = slots_after(
             self._admission.slots,

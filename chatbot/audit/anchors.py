@@ -205,7 +205,7 @@ class Anchors:
                 name = await self.anchor()
                 on_anchored((await self.read()).at or _NEVER)
             except (AnchorsUnavailable, AuditUnavailable) as exc:
-                log.warning("audit_not_anchored", error=str(exc))
+                log.warning("audit_anchoring_failed", error=str(exc))
             else:
                 if name is not None:
                     log.info("audit_anchored", anchor=name)

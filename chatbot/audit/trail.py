@@ -270,7 +270,7 @@ class Audit:
                 with anyio.fail_after(self._settings.deadline):
                     await self._insert_unless_written(batch)
             except UNAVAILABLE as exc:
-                log.warning("audit_rows_not_written", rows=len(batch), error=type(exc).__name__)
+                log.warning("audit_write_failed", rows=len(batch), error=type(exc).__name__)
                 self._writer, self._sequence, self._head = new_chain()
                 self._put_off(batch, exc)
             else:

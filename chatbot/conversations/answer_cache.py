@@ -96,4 +96,4 @@ class AnswerCache:
         try:
             await self._breaker.call(partial(self._redis.set, basis.key, encoded, ex=self._settings.keep_seconds))
         except StoreUnavailable:
-            log.warning("answer_not_cached", answer_id=answer.answer_id)
+            log.warning("answer_caching_failed", answer_id=answer.answer_id)

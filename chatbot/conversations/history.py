@@ -488,7 +488,7 @@ def _message(data: bytes) -> StoredMessage | None:
             known = {name: value for name, value in msgspec.json.decode(data).items() if name != "notices"}
             return msgspec.convert(known, StoredMessage)
     except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
-        log.error("message_unreadable")  # noqa: TRY400  its text is a customer's
+        log.error("history_message_unreadable")  # noqa: TRY400  its text is a customer's
         return None
 
 

@@ -356,7 +356,7 @@ class Ledger:
             return None
         reply = self._decoded(encoded)
         if reply.forgotten and not reservation.local:
-            log.warning("reservation_forgotten", reservation=reservation.id)
+            log.warning("reservation_lost", reservation=reservation.id)
             self._on_forgotten()
         return reply
 

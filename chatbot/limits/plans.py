@@ -102,10 +102,10 @@ class Plans:
         try:
             self._book = await anyio.to_thread.run_sync(read_plans, file, self._settings)
         except PlansRefused as exc:
-            log.error("plans_refused", reason=str(exc))  # noqa: TRY400 - the message says all that a trace would
+            log.error("limit_plans_rejected", reason=str(exc))  # noqa: TRY400 - the message says all that a trace would
             self._on_read(PlansRead(accepted=False))
         else:
-            log.info("plans_read", file=str(file), tenants=len(self._book.tenants))
+            log.info("limit_plans_loaded", file=str(file), tenants=len(self._book.tenants))
             self._on_read(PlansRead(accepted=True))
 
     async def watch(self, file: Path) -> None:

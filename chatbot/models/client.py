@@ -175,7 +175,7 @@ class Models:
                 answer.resume()
         usage, models = answer.usage(), tuple(answer.models)
         if answer.thinks:
-            log.warning("thinking_not_closed", models=models)
+            log.warning("thinking_end_missing", models=models)
         yield ModelDone(answer.finish_reason, usage, models, bool(attempts.failures), answer.unpaid_tokens)
 
     async def _generate(

@@ -68,7 +68,7 @@ class FollowedName:
             with anyio.fail_after(_RESOLVE_SECONDS):
                 addresses = await resolve(self.host)
         except OSError as exc:  # TimeoutError is one
-            log.warning("model_name_not_resolved", host=self.host, error=str(exc) or type(exc).__name__)
+            log.warning("model_host_resolution_failed", host=self.host, error=str(exc) or type(exc).__name__)
             return [], []
         gone = [self.members.pop(address) for address in self.members.keys() - addresses]
         new = {address: self.member_at(address) for address in sorted(addresses - self.members.keys())}
@@ -129,7 +129,7 @@ class HealthChecks:
                 await anyio.sleep(every)
                 new, gone = await name.update(resolve)
                 for member in gone:
-                    log.info("model_endpoint_gone", endpoint=member.endpoint.name)
+                    log.info("model_endpoint_removed", endpoint=member.endpoint.name)
                     self._pool.remove(member)
                 for member in new:
                     tasks.start_soon(self._check_and_join, name, member)
@@ -145,7 +145,7 @@ class HealthChecks:
         if not member.checked:
             member.breaker.trip()
         if member in name.members.values():  # otherwise it went while it was checked
-            log.info("model_endpoint_found", endpoint=member.endpoint.name)
+            log.info("model_endpoint_added", endpoint=member.endpoint.name)
             self._pool.add(member)
 
     async def _check(self, member: Member) -> EndpointFailed | None:
@@ -153,7 +153,7 @@ class HealthChecks:
         try:
             await self._pool.check(member, seconds=_DETECTION_SECONDS)
         except EndpointFailed as exc:
-            log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
+            log.warning("model_endpoint_check_failed", endpoint=member.endpoint.name, error=str(exc))
             member.breaker.trip()
             return exc
         return None

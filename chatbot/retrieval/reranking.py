@@ -92,7 +92,7 @@ class Reranker:
         try:
             scores = await self.scores(question, [indexed_text(hit.passage) for hit in hits])
         except EndpointFailed as exc:
-            log.warning("not_reranked", error=str(exc))
+            log.warning("reranking_failed", error=str(exc))
             return list(hits)
         finally:
             self._waiting -= 1

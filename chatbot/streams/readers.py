@@ -109,7 +109,7 @@ class Readers:
                 if not read:
                     yield entry
                 elif entry.event != read.popleft().event:
-                    log.warning("reader_cut_off", n=entry.n)
+                    log.warning("reader_disconnected_log_diverged", n=entry.n)
                     yield entry_of(entry.n + len(read) + 1, failed(LogLost(), handoff=self._cut_off(who)))
                     return
 

@@ -113,7 +113,7 @@ class Takeover:
             taken = await self._log.take_over(tenant, answer_id)
             if taken is None:
                 return False
-            log.warning("answer_taken_over", answer_id=answer_id, why=reason, epoch=taken.epoch)
+            log.warning("answer_taken_over", answer_id=answer_id, reason=reason, epoch=taken.epoch)
             self._on_taken(reason)
             self._to_cancel.discard(answer_id)
             live = LiveAnswer(

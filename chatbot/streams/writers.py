@@ -234,7 +234,7 @@ class Writers:
                 live.scope.cancel()
             case WriterStanding.BEHIND:
                 if live.logged:  # otherwise it began while Redis was away, and nothing was there to be lost
-                    log.warning("log_lost", answer_id=live.answer_id)
+                    log.warning("event_log_lost", answer_id=live.answer_id)
                 live.log_lost()
             case WriterStanding.READ_ELSEWHERE if not self.readers[live.answer_id]:
                 live.abandon_after(self._parts.settings.grace)
@@ -341,5 +341,5 @@ def _with_warning(live: LiveAnswer, batch: list[LogEntry]) -> list[LogEntry]:
     """Return the batch with the warning behind it: Redis may have taken the batch, under the numbers that were sent."""
     if any(entry.event == _NOT_LOGGED for entry in live.entries):
         return batch
-    log.warning("answer_not_logged", answer_id=live.answer_id)
+    log.warning("event_log_write_failed", answer_id=live.answer_id)
     return [*batch, entry_of(len(live.entries) + len(batch) + 1, _NOT_LOGGED)]

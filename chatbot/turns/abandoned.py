@@ -76,7 +76,7 @@ class AbandonedOpenings:
             await self._audit.close(
                 closing(row, await self._log.all_events(row.tenant, AnswerId(row.answer_id)), at=self._now())
             )
-            log.warning("audit_opening_closed", answer_id=row.answer_id)
+            log.warning("orphaned_audit_record_closed", answer_id=row.answer_id)
         return len(due)
 
 

@@ -330,7 +330,7 @@ async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Pla
         try:
             choices = [await probabilities(answering, place, prompt, numbers, LEAST_CHOICE_MASS) for prompt in prompts]
         except (ModelUnavailable, Overloaded, TooLarge) as exc:
-            log.warning("choice_skipped", answer_id=turn.answer_id, error=exc.code)
+            log.warning("quote_choice_skipped", answer_id=turn.answer_id, error=exc.code)
             return ranked[:2]
     answering.decide(choice=Choice(messages_json(*prompts), choices[0]))
     return chosen_units(ranked, choices)

@@ -70,7 +70,7 @@ async def finish(
         await keep_for_later(ended, services)
         await close_audit(ended, read_output(live.output).text, services)
     if scope.cancelled_caught:
-        log.error("finish_timed_out", answer_id=turn.answer_id)
+        log.error("answer_recording_timed_out", answer_id=turn.answer_id)
     run_hooks(ended, first_token_at, services)
     live.emit(last_event(ended, limits, services))
 
@@ -107,7 +107,7 @@ async def close_audit(ended: EndedAnswer, model_text: str, services: Services) -
     try:
         await services.audit.close(audit_closed(ended, model_text=model_text, at=services.now()))
     except AuditUnavailable:
-        log.exception("audit_not_closed", answer_id=ended.turn.answer_id)
+        log.exception("audit_record_close_failed", answer_id=ended.turn.answer_id)
 
 
 def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Services) -> None:

@@ -32,7 +32,7 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
     try:
         turn = msgspec.msgpack.decode(taken.opening.checkpoint, type=Turn)
     except msgspec.MsgspecError:
-        log.exception("frame_unreadable", answer_id=taken.answer_id)
+        log.exception("checkpoint_unreadable", answer_id=taken.answer_id)
         live.emit(failed(ChatError()))  # its reservation stays charged, and its audit record open
         return
     turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.search.as_of))
@@ -42,7 +42,7 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
     answering = Answering.of(turn, live, services)
     revoked = turn.reply is None and answering.revoked()
     if any(isinstance(event, Unknown) for event in taken.events):  # of another release: nobody here can go on after it
-        log.error("log_unreadable", answer_id=taken.answer_id)
+        log.error("event_log_unreadable", answer_id=taken.answer_id)
         await end(answering, cancelled=False)
     elif taken.cancelled or taken.epoch > _MOST_WRITERS or revoked:
         await end(answering, cancelled=taken.cancelled)
@@ -55,7 +55,7 @@ def outcome_of(taken: TakenOver) -> AnswerResult | None:
     try:
         return msgspec.msgpack.decode(taken.outcome, type=AnswerResult) if taken.outcome else None
     except msgspec.MsgspecError:
-        log.exception("outcome_unreadable", answer_id=taken.answer_id)
+        log.exception("answer_outcome_unreadable", answer_id=taken.answer_id)
         return None
 
 

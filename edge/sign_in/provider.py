@@ -97,7 +97,7 @@ class Provider:
             return
         self._is_away, self._asked_at = found.issuer != self._settings.issuer, self._clock()
         if self._is_away:
-            log.error("provider_names_another_issuer", issuer=self._settings.issuer)
+            log.error("identity_provider_issuer_mismatch", issuer=self._settings.issuer)
         else:
             self._metadata = found
 
@@ -186,10 +186,10 @@ class Provider:
             if str(exc.error) in refusals:
                 raise GrantRefused from exc
             # A secret that was changed, a client that was removed: nobody's session ends of that.
-            log.error("provider_refused_client", error=str(exc.error)[:100])  # noqa: TRY400  the code says it all
+            log.error("identity_provider_rejected_client", error=str(exc.error)[:100])  # noqa: TRY400  the code says it all
             raise SignInUnavailable("the identity provider does not accept this client") from exc
         except (httpx2.HTTPError, TimeoutError, OSError, ValueError, msgspec.DecodeError) as exc:
-            log.warning("provider_away", error=type(exc).__name__)
+            log.warning("identity_provider_unavailable", error=type(exc).__name__)
             raise SignInUnavailable("the identity provider cannot be asked") from exc
 
 

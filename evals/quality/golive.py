@@ -116,7 +116,7 @@ def _use(calibration: Calibration, result: CalibrationResult) -> Iterator[str]:
     yield (
         "Set `CALIBRATION_FILE` to the file beside this page. It holds for "
         f"{', '.join(calibration.models)} with {calibration.embedder} and the probe `{calibration.probe}`; with others "
-        "the log says `calibration_does_not_fit`, and the model's own word decides. Another model, embedder or prompt, "
+        "the log says `calibration_mismatch`, and the model's own word decides. Another model, embedder or prompt, "
         "or other documents: calibrate again."
     )
     yield ", ".join(f"{name} {value:g}" for name, value in result.weights.model_dump().items())

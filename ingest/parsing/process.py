@@ -275,7 +275,7 @@ class Parser:
             raise ProtocolViolated
         missing = "; ".join(missing_restrictions(greeting.taken))
         if missing and greeting.taken != self._restrictions:
-            log.warning("parser_walls_missing: %s", missing)
+            log.warning("parser_sandbox_layers_missing: %s", missing)
         if self._settings.require_walls and not are_sufficient(greeting.taken):
             raise ParserUnavailable(f"PARSER__REQUIRE_WALLS is set, and the kernel or the container refuses: {missing}")
         self._greeted, self._restrictions = server, greeting.taken

@@ -149,7 +149,7 @@ class Jwks:
             async with get as response:
                 keys = key_set(await read_at_most(response, _MOST_KEY_SET_BYTES))
         except (aiohttp.ClientError, TimeoutError, KeySetRefused) as exc:
-            log.warning("key_set_not_fetched", url=self._url, error=f"{type(exc).__name__}: {exc}"[:200])
+            log.warning("key_set_fetch_failed", url=self._url, error=f"{type(exc).__name__}: {exc}"[:200])
         else:
             self._keys = keys
             self._fetched_at = self._clock()
@@ -293,7 +293,7 @@ class Authenticator:
         if leaves_groups_out(claims, issuer) and issuer.issuer not in self._told_of_groups:
             self._told_of_groups.add(issuer.issuer)  # once is enough: every further token says the same
             log.warning(
-                "groups_left_out",
+                "token_groups_missing",
                 issuer=issuer.issuer,
                 advice="somebody is in more groups than the provider puts into a token, so they have none here: let it "
                 "send only groups assigned to the application (Entra ID: groupMembershipClaims ApplicationGroup), or "

@@ -366,7 +366,9 @@ class EdgeEngine:
         # Terms are always indexed, and counted as well.
         with_graph = info.indexed_vectors_count - info.points_count
         if info.points_count > EXACT_POINTS and with_graph < 0.8 * info.points_count:
-            log.warning("index_unoptimized", collection=collection, points=info.points_count, command="ingest optimize")
+            log.warning(
+                "index_optimization_missing", collection=collection, points=info.points_count, command="ingest optimize"
+            )
 
     def _create(self, collection: str, vectors: Vectors) -> None:
         if collection in self._collections:
@@ -416,7 +418,7 @@ class EdgeEngine:
                     _translated(collection.close)
                 except IndexUnavailable as exc:
                     # The write-ahead log holds what was acknowledged.
-                    log.warning("index_not_flushed", collection=name, error=str(exc))
+                    log.warning("index_flush_failed", collection=name, error=str(exc))
             self._collections.clear()
         finally:
             if self._lock is not None:

@@ -328,7 +328,9 @@ class ServerEngine:
         fewest = min(copies.values(), default=0)
         if fewest < replicas:
             advice = "give the server as many nodes, then run `ingest reindex`, or set QDRANT__REPLICAS to the copies"
-            log.warning("replicas_lost", collection=collection, copies=fewest, configured=replicas, advice=advice)
+            log.warning(
+                "index_replicas_missing", collection=collection, copies=fewest, configured=replicas, advice=advice
+            )
 
     def _described(self, vectors: Vectors) -> models.CreateCollection:
         settings = self._settings

@@ -95,7 +95,7 @@ def _is_behind(connection: Connection, schema: Schema) -> bool:
     present = _revision(connection, schema)
     known = _steps(schema.package)
     if present is not None and present not in known:
-        log.warning("schema_is_newer", owner=schema.owner, revision=present, known=known[0])
+        log.warning("schema_newer_than_release", owner=schema.owner, revision=present, known=known[0])
     return present is None or present in known[1:]
 
 

@@ -64,7 +64,7 @@ class StoreClock:
             try:
                 await self.sync()
             except UNAVAILABLE as exc:
-                log.warning("clock_not_synced", error=type(exc).__name__)
+                log.warning("store_clock_sync_failed", error=type(exc).__name__)
 
 
 @asynccontextmanager

@@ -49,7 +49,7 @@ VALUES_OF: dict[str, set[str]] = {
     "group": set(get_args(Group)),
     "grounded": {"true", "false"},
     "priority": {"0", "10", "20"},
-    "why": REASONS | {"reader", "cancel", "orphan"},
+    "reason": REASONS | {"reader", "cancel", "orphan"},
     "rating": {"up", "down"},
     "le": {"5.0"},
 }

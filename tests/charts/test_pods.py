@@ -217,10 +217,12 @@ def test_a_sleeping_pool_is_woken_by_the_metrics_of_the_gateway() -> None:
     assert scaler["spec"]["minReplicaCount"] == 0
     queries = [trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]]
     assert "chatbot_queued_answers" in queries[0]
-    assert "chatbot_turned_away_total" in queries[0]
+    assert "chatbot_rejected_questions_total" in queries[0]
     assert "vllm" not in queries[0]
     # Without an endpoint no question queues or is turned away: answers come from the rungs that need no model.
-    (ladder,) = [selector for selector in selectors_of(queries[0]) if selector.metric == "chatbot_ladder_total"]
+    (ladder,) = [
+        selector for selector in selectors_of(queries[0]) if selector.metric == "chatbot_degraded_answers_total"
+    ]
     assert ("rung", "=~", "cached|quoted|handoff") in ladder.matchers
     assert scaler["spec"]["cooldownPeriod"] > 180
 

@@ -168,7 +168,7 @@ async def test_what_a_refused_command_was_given_is_not_logged(client: Redis, lin
             await breaker.call(command)
         log.error("store_unavailable", exc_info=refused.value)
     told = lines.getvalue()
-    assert told.count("redis_refused_command") == 3
+    assert told.count("redis_command_rejected") == 3
     assert "unknown command 'NOTHING'" in told, "what was the matter stays"
     assert told.count("command not allowed when used memory") == 2
     assert canary not in told

@@ -98,7 +98,7 @@ async def counted(cluster: Cluster, rung: str) -> AsyncGenerator[None]:
     """Assert that the block adds one answer at this degradation level and none at another, within a second."""
 
     async def counts() -> tuple[float, float]:
-        name = "chatbot_ladder_total"
+        name = "chatbot_degraded_answers_total"
         return await cluster.counted(name, rung=rung), await cluster.counted(name)
 
     await until(cluster.at_rest)

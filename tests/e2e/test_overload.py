@@ -109,7 +109,7 @@ async def test_waiting_is_told_in_order_and_beyond_the_bound_is_a_refusal_with_a
         assert (refusal.status_code, refusal.json()["code"]) == (503, "overloaded")
         assert refusal.headers["content-type"] == "application/problem+json"
         assert int(refusal.headers["retry-after"]) >= 1
-        assert await total(small.url, "chatbot_turned_away_total", priority="0", why="full") == 1
+        assert await total(small.url, "chatbot_rejected_questions_total", priority="0", reason="full") == 1
         assert not any(asked.over for asked in (first, second, third))
         await small.restore()
         await until(lambda: all(asked.over for asked in (first, second, third, batch)), 30)
@@ -119,7 +119,7 @@ async def test_waiting_is_told_in_order_and_beyond_the_bound_is_a_refusal_with_a
 
 async def test_a_customer_of_the_evals_comes_back_when_the_product_says_so(small: Product) -> None:
     await small.tell(stall_after=0)
-    before = await total(small.url, "chatbot_turned_away_total", priority="20", why="full")
+    before = await total(small.url, "chatbot_rejected_questions_total", priority="20", reason="full")
     async with customers(small) as ask, aiohttp.ClientSession(small.url) as http:
         first = ask("first", "customer")
         await until(lambda: first.named("sources"), 10)
@@ -134,7 +134,7 @@ async def test_a_customer_of_the_evals_comes_back_when_the_product_says_so(small
 
 
 async def turned_away_after(product: Product, before: float) -> bool:
-    return await total(product.url, "chatbot_turned_away_total", priority="20", why="full") > before
+    return await total(product.url, "chatbot_rejected_questions_total", priority="20", reason="full") > before
 
 
 async def test_whoever_cancels_while_queued_gives_the_place_back_at_once(small: Product) -> None:

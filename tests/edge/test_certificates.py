@@ -243,7 +243,7 @@ async def test_of_files_that_do_not_belong_together_nothing_is_shown(
         shutil.copytree(shown, first, dirs_exist_ok=True)
         shutil.copy(second / "server.pem", shown / "server.pem")
         with anyio.fail_after(patient(2 * LOOK_SECONDS)):
-            while "certificate_not_loaded" not in lines.getvalue():
+            while "certificate_load_failed" not in lines.getvalue():
                 await anyio.sleep(0.02)
         assert await seen_by(port, first) == serial_of(first)
         shutil.copy(second / "server.key", shown / "server.key")

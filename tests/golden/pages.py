@@ -239,12 +239,12 @@ whether a customer who left has freed the model |
 LABEL_VALUES: Mapping[str, str] = {
     "bin": "as the reference names them",
     "chatbot_answers_total outcome": f"{code([*FinishReason, QUOTED])}, `error_<code>`",
-    "chatbot_ladder_total rung": code(DegradationLevel),
+    "chatbot_degraded_answers_total rung": code(DegradationLevel),
     "chatbot_lost_writes_total kind": code(get_args(WriteKind)),
     "chatbot_model_calls_total outcome": "`ok`, `left`, or what went wrong",
-    "chatbot_takeovers_total why": "`reader`, `cancel`, `orphan`",
+    "chatbot_takeovers_total reason": "`reader`, `cancel`, `orphan`",
     "chatbot_tokens_total kind": "`prompt`, `cached`, `answer`, `thinking`, `unpaid`",
-    "chatbot_turned_away_total why": "`late`, `full`, `share`",
+    "chatbot_rejected_questions_total reason": "`late`, `full`, `share`",
     "code": "of [the errors](api.md)",
     "dimension": code([*Limit.model_fields, *get_args(ReadDimension)]),
     "feature": "`language`, `topic`, `nearness`, `direction_1` to `direction_3`, `meaning`, `terms`, `outcome`",
@@ -260,19 +260,19 @@ LABEL_VALUES: Mapping[str, str] = {
     "stage": code(Stage),
     "task": "[which](runbooks/targets-down.md)",
     "verdict": "`grounded`, `withheld`, `uncited`, `failed`",
-    "wall": "`network`, `tcp`, `writes`, `bytes`, `reads`, `calls`",
+    "layer": "`network`, `tcp`, `writes`, `bytes`, `reads`, `calls`",
 }
 """What a label may be: of one metric, else of every metric that has the label."""
 RUNBOOKS: Mapping[str, str] = {
     "chatbot_audit_anchored_timestamp_seconds": "runbooks/audit.md",
     "chatbot_drift_questions_total": "runbooks/drift.md",
-    "chatbot_ladder_total": "runbooks/models-down.md",
+    "chatbot_degraded_answers_total": "runbooks/models-down.md",
     "chatbot_plans_outdated": "runbooks/limits.md",
-    "chatbot_turned_away_total": "runbooks/overload.md",
+    "chatbot_rejected_questions_total": "runbooks/overload.md",
     "ingest_dead_jobs": "runbooks/documents.md",
     "ingest_index_compared_timestamp_seconds": "runbooks/store-unavailable.md",
     "ingest_missing_passages": "runbooks/store-unavailable.md",
-    "ingest_parser_walls": "formats.md",
+    "ingest_parser_sandbox_layers": "formats.md",
 }
 
 

@@ -217,7 +217,7 @@ async def test_a_version_whose_original_is_gone_stays_lost_and_stops_no_other(
         await restore_versions([gone.key, other.key], services, until=clock.now + 1)
         await restore_versions([gone.key], services, until=clock.now)
     assert sorted((line["event"], line["document_id"]) for line in logs) == [
-        ("version_not_restored", "a"),
+        ("version_restore_failed", "a"),
         ("version_restored", "b"),
     ]
 

@@ -120,8 +120,8 @@ class Simulation:
         """Those of them that have started."""
         self._queue: deque[float] = deque()
         self._without_slot: dict[str, deque[float]] = {
-            "chatbot_turned_away_total": deque(),
-            "chatbot_ladder_total": deque(),
+            "chatbot_rejected_questions_total": deque(),
+            "chatbot_degraded_answers_total": deque(),
         }
         """The times, in the last minute, of questions that neither a slot nor the queue counts, by their metric."""
         self._placeholder_ready_at = [0.0] * timings.placeholders
@@ -150,11 +150,11 @@ class Simulation:
     def _ask(self, now: float) -> None:
         self._schedule(now + self._random.expovariate(self._rate(now)), self._ask)
         if not self._ready:
-            self._without_slot["chatbot_ladder_total"].append(now)
+            self._without_slot["chatbot_degraded_answers_total"].append(now)
             self.result.without_model.append(now)
             return
         if len(self._queue) > self._target_seconds * len(self._ready) / self._busy_seconds:
-            self._without_slot["chatbot_turned_away_total"].append(now)
+            self._without_slot["chatbot_rejected_questions_total"].append(now)
             self.result.turned_away.append(now)
             return
         self._queue.append(now)

@@ -264,7 +264,7 @@ def test_a_pool_that_sleeps_is_woken_by_the_first_question() -> None:
     assert woken_at - first <= 2 * SYNC_SECONDS
     assert max(result.without_model) <= woken_at + timings.node_seconds + timings.load_seconds
     assert len(result.first_tokens) > 100
-    without_ladder = replace(policy, metrics=policy.metrics - {"chatbot_ladder_total"})
+    without_ladder = replace(policy, metrics=policy.metrics - {"chatbot_degraded_answers_total"})
     result = Simulation(profile, without_ladder, timings, lambda _: 0.1, target_seconds=target, seed=3).run(HOUR)
     assert result.sizes == [(0.0, 0)], "the simulation sees the difference"
 

@@ -46,4 +46,4 @@ async def test_a_question_that_no_model_can_answer_is_counted_by_the_scaler_s_qu
     async with without_model.client() as http:
         events = await without_model.ask(http, "정기예금 기본 금리는 얼마인가요?")
     assert events[-1].name == "done"
-    assert sum(await samples_of(without_model, counters["chatbot_ladder_total"])) == 1
+    assert sum(await samples_of(without_model, counters["chatbot_degraded_answers_total"])) == 1

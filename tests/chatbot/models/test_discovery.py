@@ -133,7 +133,7 @@ async def test_a_name_that_cannot_be_asked_changes_nothing_and_one_without_addre
         with capture_logs() as logs:
             names.addresses = OSError("no server answers")
             await names.asked_twice()
-        assert {entry["event"] for entry in logs} == {"model_name_not_resolved"}
+        assert {entry["event"] for entry in logs} == {"model_host_resolution_failed"}
         assert (await ask(Served(models, servers))).text == "예."
         names.are()
         await until_members(models)

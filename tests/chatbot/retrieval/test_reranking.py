@@ -131,7 +131,7 @@ async def test_a_broken_reply_keeps_the_order_and_is_logged(reply: Any) -> None:
         server.reply = reply()
         with capture_logs() as logs:
             assert await reranker.order(QUESTION, HITS) == HITS
-        assert [entry["event"] for entry in logs] == ["not_reranked"]
+        assert [entry["event"] for entry in logs] == ["reranking_failed"]
 
 
 @pytest.mark.faults
@@ -162,7 +162,7 @@ async def test_an_endpoint_that_refuses_the_key_stops_the_boot_and_one_that_is_a
         async with open_reranker(away) as reranker:
             assert reranker is not None
             assert await reranker.order(QUESTION, HITS) == HITS
-    assert [entry["event"] for entry in logs] == ["reranker_unavailable", "not_reranked"]
+    assert [entry["event"] for entry in logs] == ["reranker_unavailable", "reranking_failed"]
 
 
 async def test_it_is_reached_by_tls_with_the_banks_authority(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def test_an_answer_that_began_while_redis_was_away_is_logged_later_and_not
         await redis.delete(*[key async for key in redis.scan_iter(match=f"*{live.answer_id}*")])
         with capture_logs() as logs:
             await registry.writers.append(live)
-        assert [line["event"] for line in logs] == ["log_lost"]
+        assert [line["event"] for line in logs] == ["event_log_lost"]
 
 
 async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog, tasks: TaskGroup) -> None:

@@ -181,7 +181,7 @@ async def test_a_missing_restriction_is_said_once_a_parser(tmp_path: Path, caplo
         assert await parser.restrictions() == (BYTES, Restriction.NETWORK)
         await parser.stop()
         await parser.parse(file)
-    assert caplog.messages == [f"parser_walls_missing: {WRITES}; {READS}; {CALLS}"]
+    assert caplog.messages == [f"parser_sandbox_layers_missing: {WRITES}; {READS}; {CALLS}"]
 
 
 @pytest.mark.anyio

@@ -169,7 +169,7 @@ async def test_groups_that_entra_leaves_out_give_no_role_and_the_log_says_once_w
             kim = await authenticator.verify(ENTRA.token(**overage))
             assert (kim.roles, kim.groups) == (frozenset(), frozenset())
         assert (await authenticator.verify(ENTRA.token())).roles == {"staff"}
-    (line,) = [line for line in lines if line["event"] == "groups_left_out"]
+    (line,) = [line for line in lines if line["event"] == "token_groups_missing"]
     assert line["issuer"] == ENTRA.issuer
     assert "ApplicationGroup" in line["advice"]
     assert "AUTH__ROLES_CLAIM" in line["advice"]

@@ -199,7 +199,7 @@ async def test_a_large_collection_that_was_not_optimized_is_named_at_the_start(
         async with opened(tmp_path):
             pass
     warned = [(entry["event"], entry["points"], entry["command"]) for entry in logs]
-    assert warned == [("index_unoptimized", 20, "ingest optimize")]
+    assert warned == [("index_optimization_missing", 20, "ingest optimize")]
 
 
 async def test_searches_are_answered_while_a_long_write_runs(tmp_path: Path) -> None:

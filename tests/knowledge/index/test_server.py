@@ -142,7 +142,12 @@ async def test_fewer_copies_than_are_configured_are_logged_at_the_start(
         async with open_index(settings, embedder, terms):
             pass
     (line,) = logs
-    assert (line["event"], line["collection"], line["copies"], line["configured"]) == ("replicas_lost", "kb-1", 1, 3)
+    assert (line["event"], line["collection"], line["copies"], line["configured"]) == (
+        "index_replicas_missing",
+        "kb-1",
+        1,
+        3,
+    )
     assert "ingest reindex" in line["advice"]
 
 
