@@ -447,7 +447,7 @@ async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack
     os.environ.setdefault("ADMISSION__SLOTS", "4")
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
     # Beside the model a reply of Redis may take longer than production's 0.2 s, and the answer would lose its log.
-    os.environ.setdefault("REDIS__BREAKER__SLOW_AFTER", "2")
+    os.environ.setdefault("REDIS__SLOW_AFTER", "2")
     return process
 
 

@@ -48,11 +48,6 @@ class _Customer:
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-def too_much(dimension: ReadDimension, *, retry_after: float | None) -> RateLimited:
-    """Return the refusal of a customer who reads too much; `retry_after` is in seconds, None where nobody knows."""
-    return RateLimited(scope="user", dimension=dimension, retry_after=retry_after)
-
-
 class Reads:
     """Limits what customers read."""
 
@@ -63,10 +58,6 @@ class Reads:
         self._customers: OrderedDict[tuple[str, str], _Customer] = OrderedDict()
         self._turns = anyio.Semaphore(self._settings.at_once)
 
-    def __len__(self) -> int:
-        """Return how many customers are remembered."""
-        return len(self._customers)
-
     def check(self, customer: tuple[str, str]) -> None:
         """Refuse a customer who has read too much.
 
@@ -76,7 +67,7 @@ class Reads:
         surplus = self._now(customer).spent - self._settings.bytes_per_minute
         if surplus >= 0:
             wait = (surplus + 1) * _MINUTE / self._settings.bytes_per_minute
-            raise too_much("bytes_read_per_minute", retry_after=wait)
+            raise RateLimited(scope="user", dimension="bytes_read_per_minute", retry_after=wait)
 
     async def begin_stream(self, customer: tuple[str, str]) -> None:
         """Count a stream that is sent again; a customer who has read too much waits for a second before the refusal.

@@ -32,9 +32,8 @@ log = structlog.get_logger(__name__)
 LATE_SECONDS = 0.02
 """An event loop that runs a timer later than this was too busy to read replies."""
 GRACE_SECONDS = 0.05
-CHECK_SECONDS = 3600.0
+CHECK_SECONDS = 60.0
 """Between two checks of how Redis is configured."""
-RETRY_SECONDS = 5.0
 MAX_CONNECTIONS = 64
 """Of one process to one Redis."""
 DEMOTED = (ReadOnlyError, ClusterDownError)
@@ -133,11 +132,7 @@ class RedisBreaker:
         return True
 
     def _probe(self, due: float) -> float:
-        """Let a command through as a probe that is due at `due`; return its deadline in seconds.
-
-        Raises:
-            StoreUnavailable: it is not due yet.
-        """
+        """Let a command through as a probe and return its deadline; raise `StoreUnavailable` before `due`."""
         now = self._clock()
         if now < due:
             raise StoreUnavailable(may_be_executed=False)
@@ -171,20 +166,18 @@ def _detail(exc: RedisError) -> str:
 
 
 async def watch_eviction(redis: Redis, breaker: RedisBreaker, on_policy: Callable[[bool], None]) -> None:
-    """Check every hour whether a full Redis would evict keys instead of refusing writes, until cancelled.
+    """Check every minute whether a full Redis would evict keys instead of refusing writes, until cancelled.
 
     Conversations, reservations and logs would silently go.
     """
     while True:
-        wait = RETRY_SECONDS
         with suppress(StoreUnavailable):
             memory = await breaker.call(lambda: redis.info("memory"))
             policy = str(memory.get("maxmemory_policy", "noeviction"))
             on_policy(policy != "noeviction")
             if policy != "noeviction":
                 log.error("redis_eviction_enabled", policy=policy, advice="set its maxmemory-policy to noeviction")
-            wait = CHECK_SECONDS
-        await asyncio.sleep(wait)
+        await asyncio.sleep(CHECK_SECONDS)
 
 
 async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
@@ -208,12 +201,6 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
             return await command()
         finally:
             timer.cancel()
-
-
-class RedisSettings(BaseModel, frozen=True):
-    """A process's connections to Redis; the deadline of a command is the breaker's."""
-
-    breaker: RedisBreakerSettings = RedisBreakerSettings()
 
 
 def _options(url: str, tls: TlsSettings) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from chatbot.drift import DriftSettings
 from chatbot.limits import LedgerSettings, PlansRefused, read_plans
 from chatbot.models import ModelSettings, ModelsMisconfigured, ProfileName
 from chatbot.reads import ReadSettings
-from chatbot.redis_client import RedisSettings
+from chatbot.redis_client import RedisBreakerSettings
 from chatbot.retrieval import RerankerSettings
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerSettings, IdempotencySettings
@@ -256,7 +256,7 @@ class Settings(AuditCommandSettings):
     idempotency: IdempotencySettings = IdempotencySettings()
     ledger: LedgerSettings = LedgerSettings()
     reads: ReadSettings = ReadSettings()
-    redis: RedisSettings = RedisSettings()
+    redis: RedisBreakerSettings = RedisBreakerSettings()
     reranker: RerankerSettings = RerankerSettings()
     passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
 

@@ -116,9 +116,9 @@ async def open_services(
                     settings=settings.answers,
                     deferred=deferred,
                     on_failure=metrics.task_failed,
+                    on_taken=metrics.answer_taken,
                     person=banks.each(person_of),
-                ),
-                on_taken=metrics.answer_taken,
+                )
             ),
             answer_log=answer_log,
             audit=audit,
@@ -218,7 +218,7 @@ async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailu
 async def open_breaker(settings: Settings) -> AsyncGenerator[RedisBreaker]:
     """Open the breaker before Redis, with a connection of its own to tell a late command from a store that is away."""
     async with open_redis(settings.redis_url.get_secret_value(), settings.redis_tls, max_connections=1) as pinging:
-        yield RedisBreaker(settings.redis.breaker, ping=pinging.ping)
+        yield RedisBreaker(settings.redis, ping=pinging.ping)
 
 
 @asynccontextmanager
@@ -262,7 +262,7 @@ async def open_ledger(
             yield ledger(redis, breaker)
             return
         async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.ledger_cluster_tls) as cluster:
-            yield ledger(cluster, RedisBreaker(settings.redis.breaker))
+            yield ledger(cluster, RedisBreaker(settings.redis))
 
 
 async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> DriftWatch:
@@ -318,7 +318,7 @@ async def open_replay_context(
         models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
         yield ReplayContext(
             audit=Audit(engine, settings.audit),
-            history=History(redis, RedisBreaker(settings.redis.breaker), settings.history),
+            history=History(redis, RedisBreaker(settings.redis), settings.history),
             index=index,
             prompts=prompt_builder(settings, models.counter if models else TokenCounter()),
             banks=await anyio.to_thread.run_sync(read_banks, settings.bank_file),

@@ -50,6 +50,12 @@ def answers_of(
         deferred = DeferredWrites(with_constants(DeferredSettings(), every=0.05), on_failure=on_failure)
         tasks.start_soon(deferred.retry_forever)
     parts = AnswerParts(
-        log=log, tasks=tasks, settings=settings, deferred=deferred, on_failure=on_failure, person=person
+        log=log,
+        tasks=tasks,
+        settings=settings,
+        deferred=deferred,
+        on_failure=on_failure,
+        on_taken=on_taken,
+        person=person,
     )
-    return Answers.of(parts, on_taken=on_taken)
+    return Answers.of(parts)

@@ -4,6 +4,7 @@ Once a second one command marks the answers as read and checks that they are sti
 whose writers died.
 """
 
+import math
 from collections.abc import AsyncGenerator
 
 import anyio
@@ -18,8 +19,6 @@ from telemetry.supervision import contained
 POLL_SECONDS = 0.05
 _CHECK_SECONDS = 1.0
 """Between two checks; a mark "read" counts for longer (`chatbot.streams.log`)."""
-_SOON_SECONDS = 0.25
-"""Until the next check where an answer has just ended, or Redis cannot be asked."""
 
 
 class SharedRead(Feed):
@@ -30,16 +29,16 @@ class SharedRead(Feed):
         self.who = who
         self.followers = 0
         self.was_there = False
-        self._failing_since: float | None = None
+        self._failing_since = math.inf
 
     def heal(self) -> None:
         """Note that the answer could be read."""
-        self._failing_since = None
+        self._failing_since = math.inf
 
     def fail(self, error: ChatError, *, patience: float) -> None:
         """Close with an error that has lasted for longer than `patience` seconds."""
         now = anyio.current_time()
-        self._failing_since = now if self._failing_since is None else self._failing_since
+        self._failing_since = min(self._failing_since, now)
         if now - self._failing_since >= patience:
             self.close(error)
 
@@ -54,18 +53,14 @@ class ReadsElsewhere:
         self._polling = False
         self._check_at = 0.0
 
-    def __len__(self) -> int:
-        """Return the number of shared reads."""
-        return len(self._reads)
-
     def __contains__(self, answer_id: AnswerId) -> bool:
         """Return whether an answer is read here from its log."""
         return answer_id in self._reads
 
-    def end(self, answer_id: AnswerId) -> None:
-        """End the read of an answer that this process writes from now on; its followers read it from memory."""
-        if (read := self._reads.get(answer_id)) is not None:
-            self._end(answer_id, read)
+    def end(self, answer_id: AnswerId, error: ChatError | None = None) -> None:
+        """End the read of an answer; its followers continue from memory if this process writes it now."""
+        if (read := self._reads.pop(answer_id, None)) is not None:
+            read.close(error)
 
     async def follow(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`, until the last one or until this process writes the answer.
@@ -90,18 +85,13 @@ class ReadsElsewhere:
                 yield entry
         finally:
             read.followers -= 1
-            if not read.followers:
-                self._end(answer_id, read)
-
-    def _end(self, answer_id: AnswerId, read: SharedRead, error: ChatError | None = None) -> None:
-        read.close(error)
-        if self._reads.get(answer_id) is read:
-            del self._reads[answer_id]
+            if not read.followers and self._reads.get(answer_id) is read:
+                self.end(answer_id)
 
     def end_all(self, error: ChatError | None = None) -> None:
         """End every read: this process is stopping, or polling failed."""
-        for answer_id, read in tuple(self._reads.items()):
-            self._end(answer_id, read, error)
+        for answer_id in tuple(self._reads):
+            self.end(answer_id, error)
 
     async def _poll(self) -> None:
         """Poll the logs while there are shared reads."""
@@ -128,7 +118,6 @@ class ReadsElsewhere:
                 {answer_id: (read.who.tenant, len(read.entries)) for answer_id, read in reads.items()}
             )
         except StoreUnavailable as exc:
-            self._check_at = now + _SOON_SECONDS
             for read in reads.values():
                 read.fail(exc, patience=self._parts.settings.patience)
             return
@@ -152,5 +141,3 @@ class ReadsElsewhere:
         read.heal()
         if progress.lease_left is None and not has_new:
             read.close(LogLost(f"the log ends at event {progress.events}"))
-        elif progress.lease_left is None:
-            self._check_at = min(self._check_at, anyio.current_time() + _SOON_SECONDS)

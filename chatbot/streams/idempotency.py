@@ -87,8 +87,7 @@ class IdempotencyKeys:
         """Of the requests of this process with one key, one at a time asks Redis and starts the answer."""
         self._unwritten: dict[str, KeyClaim] = {}
         """The keys that are bound in this process and not yet in Redis."""
-        script = (files("chatbot.streams") / "lua" / "claim.lua").read_text("utf-8")
-        self._script = redis.register_script(script)
+        self._script = redis.register_script((files("chatbot.streams") / "lua" / "claim.lua").read_text("utf-8"))
 
     async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> StartedAnswer:
         """Return what `begin` returns, or the answer that the key is bound to.
@@ -168,21 +167,13 @@ class IdempotencyKeys:
         return started
 
     async def _end_claim(self, request: KeyRequest, bound: KeyClaim | None) -> None:
-        """Bind the key whether or not Redis has its claim, or remove the claim; a key of another answer stays so.
-
-        Raises:
-            StoreUnavailable: Redis is away.
-        """
+        """Bind the key whether or not Redis has its claim, or remove the claim; a key of another answer stays so."""
         await self._replace(request, bound, keep_seconds=_KEEP_SECONDS)
         if bound is not None:
             self._unwritten.pop(request.key, None)
 
     async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
-        """Replace the key's value where it is free or the request's own; otherwise return the value that stands there.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Replace the key's value where it is free or the request's own; otherwise return the standing value."""
         named = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
         args = [
             msgspec.msgpack.encode(named),

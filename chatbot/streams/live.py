@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import anyio
 
 from chatbot.events import Event
-from chatbot.streams.answer_state import LogState, Stage, StageEvent, stage_after
+from chatbot.streams.answer_state import STAGES, LogState, Stage, StageEvent
 from chatbot.streams.feed import Feed
 from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening, entry_of
 from chatbot.streams.resume import Diverged, RepetitionCheck
@@ -26,13 +26,7 @@ class LiveAnswer(Feed):
     """What makes its log where Redis never had it, or has lost it."""
 
     def __init__(
-        self,
-        answer_id: AnswerId,
-        who: Principal,
-        *,
-        epoch: int = 1,
-        logged: Sequence[Event] = (),
-        output: bytes = b"",
+        self, answer_id: AnswerId, who: Principal, *, epoch: int = 1, logged: Sequence[Event] = (), output: bytes = b""
     ) -> None:
         """`logged` are the events of its previous writer, `output` is that writer's model output."""
         super().__init__([entry_of(n, event) for n, event in enumerate(logged, 1)])
@@ -44,7 +38,7 @@ class LiveAnswer(Feed):
         """The model's output, as its frames are encoded."""
         self.logged = len(logged)
         """How many of the published events the log has for certain."""
-        self._repetition = RepetitionCheck(logged) if logged else None
+        self._repetition = RepetitionCheck(logged)
         self._logged_output = len(output)
         self._pending: list[Event] = []
         """Emitted events that are not yet published."""
@@ -58,7 +52,7 @@ class LiveAnswer(Feed):
 
     def move(self, event: StageEvent) -> None:
         """Go to the stage after an event."""
-        self.stage = stage_after(self.stage, event)
+        self.stage = STAGES[self.stage][event]
 
     def note_log(self, log: LogState) -> None:
         """Note the state of the log, unless it is deleted: the reply to an append may arrive after that report."""
@@ -81,11 +75,6 @@ class LiveAnswer(Feed):
         return self.log == "behind" and self.stage != "elsewhere"
 
     @property
-    def last_emitted(self) -> bool:
-        """Whether the final event was emitted."""
-        return self.ended or any(event.ends for event in self._pending)
-
-    @property
     def published(self) -> list[Event]:
         """The events that every connection may see."""
         return [entry.event for entry in self.entries]
@@ -101,7 +90,7 @@ class LiveAnswer(Feed):
             Diverged: the log has other events of the previous writer.
         """
         self.output += output
-        new = list(events) if self._repetition is None else self._repetition.new_events(events)
+        new = self._repetition.new_events(events)
         self._pending += new
         if events:
             self._emitted.set()
@@ -109,14 +98,14 @@ class LiveAnswer(Feed):
 
     def end_with(self, last: Event) -> None:
         """Emit the final event, unless one was emitted."""
-        if not self.last_emitted:
+        if not any(event.ends for event in self._pending):
             self.stop_repeating()
             self.emit(last)
 
     @property
     def repeats(self) -> bool:
         """Whether logged events of the previous writer are still to be repeated."""
-        return self._repetition is not None and not self._repetition.complete
+        return not self._repetition.complete
 
     def check_repeated(self) -> None:
         """Check, after the last event, that all logged events were repeated.
@@ -129,7 +118,7 @@ class LiveAnswer(Feed):
 
     def stop_repeating(self) -> None:
         """Treat every further event as new, even if the log has it."""
-        self._repetition = None
+        self._repetition = RepetitionCheck(())
 
     async def confirm_ownership(self, outcome: bytes = b"") -> bool:
         """Wait until the log has all events and `outcome`; return whether this process still writes the answer.
@@ -179,14 +168,6 @@ class LiveAnswer(Feed):
             self.logged = appended.entries[-1].n
         self._logged_output = appended.output_before + len(appended.output)
 
-    def drop_unpublished(self) -> None:
-        """Discard unpublished events and unlogged model output."""
-        self.move("fail")
-        self.outcome = b""
-        self._pending.clear()
-        del self.output[self._logged_output :]
-        self.publish()
-
     def publish(self, batch: Sequence[LogEntry] = (), *, emitted: int = 0) -> None:
         """Publish entries to all connections; the first `emitted` pending events are done."""
         del self._pending[:emitted]
@@ -196,6 +177,14 @@ class LiveAnswer(Feed):
         if not self.is_written_here:
             self.close()
         self._in_flight.set()
+
+    def fail(self, last: Event) -> None:
+        """End an answer that cannot be written: cancel its work, and publish `last` in place of what is not logged."""
+        del self.output[self._logged_output :]
+        self.note_log("behind")
+        self.scope.cancel()
+        self._appended.set()
+        self.publish([entry_of(len(self.entries) + 1, last)])
 
     def stop_writing(self) -> None:
         """Stop: another replica writes the answer, and settles and records it."""

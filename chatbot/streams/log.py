@@ -184,12 +184,11 @@ class AnswerLog:
         that was confirmed is lost.
         """
         self._beats += 1
-        beat, confirmed = self._beats, self._confirmed_beat
-        beats = partial(self._beat, keys=[self._beat_key], args=[beat, _BEAT_KEEP_SECONDS])
-        before, run = await self._breaker.call(beats)
-        is_another = self._server_run not in (None, run)
-        self._confirmed_beat, self._server_run = beat, run
-        return is_another or before < confirmed
+        beat = partial(self._beat, keys=[self._beat_key], args=[self._beats, _BEAT_KEEP_SECONDS])
+        before, run = await self._breaker.call(beat)
+        has_forgotten = before < self._confirmed_beat or self._server_run not in (None, run)
+        self._confirmed_beat, self._server_run = self._beats, run
+        return has_forgotten
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -260,8 +259,6 @@ class AnswerLog:
 
     async def forget(self, tenant: str, answer_ids: Sequence[str]) -> None:
         """Remove the logs of a conversation that its customer deletes."""
-        if not answer_ids:
-            return
         async with self._redis.pipeline(transaction=False) as pipe:
             for answer_id in answer_ids:
                 key = answer_key(tenant, answer_id)

@@ -59,14 +59,11 @@ class PipelinedConnection:
                 await self._any_due.wait()
                 self._any_due.clear()
                 calls, self._due = [call for call in self._due if not call[1].done()], []
-                error = "no reply in time"
                 try:
                     await in_time(lambda: _exchange(connection, calls), self._slow_after)  # noqa: B023  awaited here
                     continue
-                except TimeoutError:
-                    pass
                 except (RedisError, OSError) as exc:
-                    error = str(exc)
+                    error = str(exc) or "no reply in time"
                 await connection.disconnect(nowait=True)
                 for _, reply in calls:
                     if not reply.done():
@@ -78,8 +75,7 @@ class PipelinedConnection:
 async def _exchange(connection: Any, calls: Sequence[_Call]) -> None:
     """Send commands and read their replies, also those whose callers were cancelled.
 
-    Raises:
-        RedisError: the connection broke, or leads to no master.
+    Raises `RedisError` where the connection broke or leads to a replica.
     """
     await connection.send_packed_command(connection.pack_commands(command for command, _ in calls))
     for _, reply in calls:

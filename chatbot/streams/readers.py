@@ -1,17 +1,16 @@
 """Connections that read answers: from memory if this process writes them, else from the log; bounded."""
 
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable, failed
-from chatbot.reads import too_much
+from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, RateLimited, StoreUnavailable, failed
 from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.log import AnswerId, LogEntry, entry_of
-from chatbot.streams.takeover import Takeover, TakeoverReason
+from chatbot.streams.takeover import OUTAGE_TERMS, Takeover
 from chatbot.streams.writers import AnswerParts, Writers
 from knowledge.identity import Principal
 from telemetry.supervision import contained
@@ -22,8 +21,6 @@ _CUT_OFF = (
     "지금은 이 답변을 이어서 보여 드릴 수 없습니다. 잠시 뒤에 다시 열어 주세요. "
     "This answer cannot be shown further right now: please open it again in a moment."
 )
-_TERMS = 2
-"""For how many terms of a lease after Redis was away an answer that is not there may only be forgotten."""
 
 
 class Readers:
@@ -56,7 +53,7 @@ class Readers:
             try:
                 length, lease_left = await self._log.touch(who, answer_id, "")
             except NotFound:
-                if self._log.back_for < _TERMS * self._log.lease_seconds:  # Redis may have forgotten it
+                if self._log.back_for < OUTAGE_TERMS * self._log.lease_seconds:  # Redis may have forgotten it
                     raise StoreUnavailable(retry_after=1) from None
                 raise
             ended = lease_left is None
@@ -120,7 +117,7 @@ class Readers:
             RateLimited: too many open streams of this customer.
         """
         if self._of_customer[who.customer_id] >= self._parts.settings.readers_of_customer:
-            raise too_much("readers", retry_after=None)
+            raise RateLimited(scope="user", dimension="readers", retry_after=None)
 
     @contextmanager
     def reading(self, who: Principal, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
@@ -157,11 +154,11 @@ class Answers:
     readers: Readers
 
     @classmethod
-    def of(cls, parts: AnswerParts, *, on_taken: Callable[[TakeoverReason], None] = lambda _: None) -> "Answers":
+    def of(cls, parts: AnswerParts) -> "Answers":
         """Return the answers of a process."""
         writers = Writers(parts)
         reads = ReadsElsewhere(parts)
-        return cls(writers, Takeover(parts, writers, reads, on_taken=on_taken), Readers(parts, writers, reads))
+        return cls(writers, Takeover(parts, writers, reads), Readers(parts, writers, reads))
 
     async def hand_over(self) -> None:
         """Leave every answer of this process to the others, readers and writers.
@@ -174,11 +171,7 @@ class Answers:
 
 
 def _number_of(last_event_id: str | None, answer_id: AnswerId) -> int:
-    """Return n of `<answer_id>.<n>`, or 0 without an id.
-
-    Raises:
-        ForeignEventId: it is not of this answer.
-    """
+    """Return n of `<answer_id>.<n>`, or 0 without an id; raise `ForeignEventId` for an id of another answer."""
     if not last_event_id:
         return 0
     owner, _, n = last_event_id.rpartition(".")

@@ -32,8 +32,6 @@ class RepetitionCheck:
         Raises:
             Diverged: the log continues differently.
         """
-        if self.complete:
-            return list(events)
         new: list[Event] = []
         for event in events:
             if self.complete or about_the_writer(event) or event.ends:

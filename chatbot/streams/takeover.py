@@ -9,7 +9,6 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
 
 import anyio
 import structlog
@@ -18,36 +17,27 @@ from chatbot.errors import StoreUnavailable
 from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, TakenOver
-from chatbot.streams.writers import AnswerParts, Writers
+from chatbot.streams.writers import AnswerParts, TakeoverReason, Writers
 from knowledge.identity import Principal
 from telemetry.supervision import contained, supervise
 
 log = structlog.get_logger(__name__)
 
-_TERMS = 2
+OUTAGE_TERMS = 2
 """For how many terms of a lease Redis must have been back before a lapsed one counts: a writer may need two probes."""
 
 Resume = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
 """Continues an answer that was taken over, or ends it where it is marked cancelled."""
-TakeoverReason = Literal["reader", "cancel", "orphan"]
 
 
 class Takeover:
     """Renews the leases of this process, and takes over answers whose leases have lapsed."""
 
-    def __init__(
-        self,
-        parts: AnswerParts,
-        writers: Writers,
-        reads: ReadsElsewhere,
-        *,
-        on_taken: Callable[[TakeoverReason], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, parts: AnswerParts, writers: Writers, reads: ReadsElsewhere) -> None:
         self._parts = parts
         self._log = parts.log
         self._writers = writers
         self._reads = reads
-        self._on_taken = on_taken
         self._resume: Resume | None = None
         self._no_renewal_at = -math.inf
         self._to_cancel: set[AnswerId] = set()
@@ -107,22 +97,17 @@ class Takeover:
         resume, writers = self._resume, self._writers
         if resume is None or writers.draining or answer_id in writers:
             return False  # a lease of our own that has lapsed is renewed by the next append
-        if not self._trusts_lapsed_leases(_TERMS * self._log.lease_seconds):
+        if not self._trusts_lapsed_leases(OUTAGE_TERMS * self._log.lease_seconds):
             return False
         with anyio.CancelScope(shield=True):  # what was taken over is run
             taken = await self._log.take_over(tenant, answer_id)
             if taken is None:
                 return False
             log.warning("answer_taken_over", answer_id=answer_id, reason=reason, epoch=taken.epoch)
-            self._on_taken(reason)
+            self._parts.on_taken(reason)
             self._to_cancel.discard(answer_id)
-            live = LiveAnswer(
-                answer_id,
-                Principal(tenant=tenant, sub=taken.sub, roles=frozenset(), groups=frozenset()),
-                epoch=taken.epoch,
-                logged=taken.events,
-                output=taken.output,
-            )
+            who = Principal(tenant=tenant, sub=taken.sub)
+            live = LiveAnswer(answer_id, who, epoch=taken.epoch, logged=taken.events, output=taken.output)
             live.opening = taken.opening
             live.abandoned = reason == "orphan" and not (taken.cancelled or taken.outcome)
             marked = replace(taken, cancelled=taken.cancelled or reason == "orphan")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import anyio
 import msgspec
@@ -35,6 +35,7 @@ _NOT_LOGGED = Notice(
     code=NoticeCode.DEGRADED,
     text="연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed.",
 )
+TakeoverReason = Literal["reader", "cancel", "orphan"]
 
 
 class AnswerSettings(BaseModel, frozen=True):
@@ -60,6 +61,7 @@ class AnswerParts:
     settings: AnswerSettings
     deferred: DeferredWrites
     on_failure: OnFailure = uncounted
+    on_taken: Callable[[TakeoverReason], None] = lambda _: None
     person: Callable[[str], str] = lambda _: ""
     """Returns the sentence that names the person of a tenant's bank to turn to, in each language."""
 
@@ -158,12 +160,10 @@ class Writers:
 
     async def _write(self, live: LiveAnswer) -> None:
         try:
-            while live.is_written_here:
-                with contained("writer", self._parts.on_failure):
-                    await self._log_and_publish(live)
-                    break
-                if live.is_written_here:
-                    self._break(live)
+            with contained("writer", self._parts.on_failure):
+                await self._log_and_publish(live)
+            if live.is_written_here:
+                live.fail(self._unfinished(live))
         finally:
             if live.is_written_here:  # cancelled with the process: who waits for the log, shielded, must not hang
                 live.stop_writing()
@@ -185,21 +185,13 @@ class Writers:
                 await self.append(live, batch)
             if not live.is_written_here:
                 return
-            if live.log == "behind" and not any(entry.event.ends or entry.event == _NOT_LOGGED for entry in batch):
-                batch = _with_warning(live, batch)
+            if live.log == "behind" and not any(
+                entry.event.ends or entry.event == _NOT_LOGGED for entry in [*live.entries, *batch]
+            ):
+                log.warning("event_log_write_failed", answer_id=live.answer_id)
+                # Behind the batch: Redis may have taken that, under the numbers that were sent.
+                batch.append(entry_of(len(live.entries) + emitted + 1, _NOT_LOGGED))
             live.publish(batch, emitted=emitted)
-
-    def _break(self, live: LiveAnswer) -> None:
-        """End an answer that cannot be encoded: discard its unpublished events and emit an error."""
-        if live.stage == "broken":  # its end cannot be written either
-            live.note_log("behind")
-            live.publish([entry_of(len(live.entries) + 1, self._unfinished(live))])
-            return
-        had_end = live.last_emitted
-        live.drop_unpublished()
-        live.scope.cancel()
-        if had_end:  # else its work puts one
-            live.end_with(self._unfinished(live))
 
     async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
         """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
@@ -252,11 +244,7 @@ class Writers:
         self._kept.pop(live.answer_id, None)
 
     async def _log_end(self, live: LiveAnswer) -> None:
-        """Log the end of an answer; log it again if Redis may have lost it.
-
-        Raises:
-            StoreUnavailable: Redis does not take it now.
-        """
+        """Log the end of an answer, again if Redis may have lost it; raise `StoreUnavailable` to be called again."""
         if live.log == "whole":
             live.log_lost()
             self._keep(live)
@@ -318,11 +306,7 @@ class Writers:
         await self._parts.deferred.drained()
 
     async def hand_over(self) -> None:
-        """Stop writing every answer and give up its lease; an answer that only this process has is cancelled.
-
-        Raises:
-            StoreUnavailable: the leases could not be given up; they lapse by themselves.
-        """
+        """Stop writing every answer and give up its lease; an answer that only this process has is cancelled."""
         self.handed_over = True
         given_up: dict[AnswerId, tuple[str, int]] = {}
         for live in self._running.values():
@@ -335,11 +319,3 @@ class Writers:
             await self._changed.wait()
         if given_up:
             await self._log.give_up(given_up)
-
-
-def _with_warning(live: LiveAnswer, batch: list[LogEntry]) -> list[LogEntry]:
-    """Return the batch with the warning behind it: Redis may have taken the batch, under the numbers that were sent."""
-    if any(entry.event == _NOT_LOGGED for entry in live.entries):
-        return batch
-    log.warning("event_log_write_failed", answer_id=live.answer_id)
-    return [*batch, entry_of(len(live.entries) + len(batch) + 1, _NOT_LOGGED)]

@@ -61,7 +61,7 @@ async def finish(
     with anyio.CancelScope(shield=True):
         if not await live.confirm_ownership(msgspec.msgpack.encode(result)):
             return
-        if live.stage == "broken":
+        if live.ended:  # in an error, since something of it could not be written
             result = msgspec.structs.replace(result, error=ChatError.code, retry_after=None, grounded=False)
         ended = EndedAnswer(turn, result, shown_in(turn, live.published))
         limits = await settle(ended, services)

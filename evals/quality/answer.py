@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from chatbot.api import LocalSigner
 from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Related, Sources, Token, from_json
-from chatbot.redis_client import RedisBreaker, RedisSettings
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from evals.questions import CustomerAnswer, Dialogue, Sample
 from knowledge.identity import Principal
 
@@ -216,8 +216,7 @@ def _pause_before_retry(events: Sequence[Event]) -> float | None:
 
 def history_seed(redis: Redis) -> HistorySeed:
     """Return a seed that writes the history into the product's Redis: earlier answers cost no model call."""
-    settings = RedisSettings()
-    history = History(redis, RedisBreaker(settings.breaker), HistorySettings())
+    history = History(redis, RedisBreaker(RedisBreakerSettings()), HistorySettings())
 
     async def seed(owner: Principal, sample: Sample) -> str:
         conversation, now, parent = uuid4().hex, time.time(), None

@@ -18,7 +18,7 @@ from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis, watch_eviction
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis, watch_eviction
 from chatbot.streams import AnswerLogSettings, open_answer_log
 from knowledge.identity import Principal
 from tests.conftest import RedisServer
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 log = structlog.get_logger(__name__)
 
 # The product's deadlines, but a probe with almost every command: the time between probes is not measured here.
-SETTINGS = RedisSettings(breaker=with_constants(RedisBreakerSettings(), probe_every=0.05))
+SETTINGS = with_constants(RedisBreakerSettings(), probe_every=0.05)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ async def test_a_process_without_a_connection_left_does_not_take_redis_for_away(
 
 
 async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_master(client: Redis) -> None:
-    breaker = RedisBreaker(SETTINGS.breaker)
+    breaker = RedisBreaker(SETTINGS)
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     question = StoredMessage(id="q1", parent_id=None, role="user", text="예금 금리는?", at=100.0)
     await history.append(owner, "c1", [question], now=100)
@@ -114,7 +114,7 @@ async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_ma
     with pytest.raises(StoreUnavailable):
         await history.append(owner, "c2", [question], now=100)
     assert breaker.is_open
-    async with open_answer_log(client, RedisBreaker(SETTINGS.breaker), AnswerLogSettings()) as answer_log:
+    async with open_answer_log(client, RedisBreaker(SETTINGS), AnswerLogSettings()) as answer_log:
         with pytest.raises(StoreUnavailable):
             await answer_log.ping()
         assert answer_log.back_for == 0
@@ -129,7 +129,7 @@ async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_ma
 
 @pytest.mark.faults
 async def test_a_full_redis_refuses_writes_and_reads_on_and_one_that_would_evict_is_told(client: Redis) -> None:
-    breaker, told = RedisBreaker(SETTINGS.breaker), list[bool]()
+    breaker, told = RedisBreaker(SETTINGS), list[bool]()
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)
     await history.append(owner, "c1", [question], now=1.0)
@@ -154,7 +154,7 @@ def lines() -> Iterator[io.StringIO]:
 
 
 async def test_what_a_refused_command_was_given_is_not_logged(client: Redis, lines: io.StringIO) -> None:
-    breaker, canary = RedisBreaker(SETTINGS.breaker), "hong 880101-1234567"
+    breaker, canary = RedisBreaker(SETTINGS), "hong 880101-1234567"
 
     async def pipelined() -> None:
         async with client.pipeline(transaction=False) as pipe:
@@ -184,7 +184,7 @@ def let_files_grow_to(server: RedisServer, size: int) -> None:
 async def test_with_a_full_disk_redis_refuses_writes_reads_on_and_heals_and_loses_nothing(
     server: RedisServer, client: Redis
 ) -> None:
-    breaker = RedisBreaker(SETTINGS.breaker)
+    breaker = RedisBreaker(SETTINGS)
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     acknowledged: list[str] = []
 
@@ -223,7 +223,7 @@ async def test_with_a_full_disk_redis_refuses_writes_reads_on_and_heals_and_lose
 async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_settled_is_lost(
     server: RedisServer, client: Redis
 ) -> None:
-    breaker = RedisBreaker(SETTINGS.breaker)
+    breaker = RedisBreaker(SETTINGS)
     ledger, who = Ledger(client, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings())), someone()
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=who.tenant, sub=who.sub)
     reservation = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)

@@ -55,6 +55,7 @@ from chatbot.streams import (
     LiveAnswer,
     LogOpening,
 )
+from chatbot.streams.log import LogAppend, WriterStanding
 from chatbot.tokens import TokenCounter
 from chatbot.turns import Turn, answer, resume
 from evals.sample_bank import sample_banks
@@ -249,6 +250,26 @@ async def taken_over(
     tasks.start_soon(registry.takeover.maintain_leases, partial(resume, services=bank.services()))
     await anyio.wait_all_tasks_blocked()
     return Asked(registry, turn.who, turn.answer_id)
+
+
+async def test_an_answer_that_cannot_be_written_is_recorded_with_the_error_that_was_read(
+    answer_log: AnswerLog, tasks: TaskGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, append = Bank(), answer_log.append
+
+    async def append_no_text(tenant: str, answer_id: AnswerId, lacking: LogAppend, *, epoch: int) -> WriterStanding:
+        if any(isinstance(entry.event, Token) for entry in lacking.entries):
+            raise KeyError(answer_id)
+        return await append(tenant, answer_id, lacking, epoch=epoch)
+
+    monkeypatch.setattr(answer_log, "append", append_no_text)
+    events = await (await ask(bank, answer_log, tasks)).events()
+    with anyio.fail_after(patient(5)):
+        while not bank.finished:
+            await anyio.sleep(0.01)
+    assert isinstance(events[-1], Failed)
+    assert [(closed.result.error, closed.text) for closed in bank.closed] == [(events[-1].code, text_of(events))]
+    assert len(bank.settled) == len(bank.finished) == 1
 
 
 async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:

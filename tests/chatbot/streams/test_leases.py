@@ -35,8 +35,7 @@ from chatbot.streams.log import (
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.readers import Answers
-from chatbot.streams.takeover import TakeoverReason
-from chatbot.streams.writers import AnswerSettings
+from chatbot.streams.writers import AnswerSettings, TakeoverReason
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done, length_of, text_of
 from tests.chatbot.conftest import PATIENT
