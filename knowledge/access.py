@@ -1,4 +1,4 @@
-"""Access of a search: tenant, groups and instant, which `knowledge.index` turns into its filter."""
+"""The access scope of a search: tenant, groups and instant. `knowledge.index` turns it into a filter."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ EVERY_CUSTOMER = "customers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """A tenant, the caller's groups and an instant in Unix seconds; without groups nothing can be read."""
+    """A tenant, the caller's groups and an instant in Unix seconds; without groups no passage is readable."""
 
     tenant: str
     groups: frozenset[str]

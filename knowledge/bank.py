@@ -1,6 +1,6 @@
-"""What is the bank's own: names, telephone, logo, colours, texts, helplines, glossary (`BANK_FILE`, docs/bank.md).
+"""The bank's branding: names, telephone, logo, colours, texts, helplines, glossary (`BANK_FILE`, docs/bank.md).
 
-The file describes one bank; where one installation serves several, a tenant's entry replaces whole keys of it.
+The file describes one bank. If an installation serves several, each tenant's entry overrides whole top-level keys.
 """
 
 import re
@@ -21,11 +21,11 @@ MOST_FILE_BYTES: Final = 1024 * 1024
 MOST_LOGO_BYTES: Final = 256 * 1024
 LOGO_TYPES: Final[Mapping[str, str]] = {".svg": "image/svg+xml", ".png": "image/png"}
 LEAST_CONTRAST: Final = 4.5
-"""Of text on its ground (WCAG 2.2, 1.4.3)."""
+"""The minimum contrast ratio of text on its background (WCAG 2.2, 1.4.3)."""
 MOST_QUESTIONS: Final = 6
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}|[{}]")
-# On which both pages write in the brand's colour.
+# The backgrounds of text in the brand's colour, on both pages.
 _GROUNDS: Final[Mapping[str, str]] = {"light": "#eaf0f8", "dark": "#1e2a3b"}
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
@@ -38,7 +38,7 @@ ReplyName = Literal[
 
 
 class BankRefused(Exception):
-    """The file describes no bank; the message names the file, the key and what to do."""
+    """The bank file is invalid; the message names the file, the key and the remedy."""
 
 
 class _Part(BaseModel, frozen=True, extra="forbid"):
@@ -46,7 +46,7 @@ class _Part(BaseModel, frozen=True, extra="forbid"):
 
 
 def _only(*names: str) -> AfterValidator:
-    """Return the check that a text has no placeholder but these."""
+    """Return a validator that rejects every placeholder except `names`."""
 
     def checked(text: str) -> str:
         for found in _PLACEHOLDER.finditer(text):
@@ -77,28 +77,28 @@ _Reply = Annotated[Text, _only("bank", "crisis", "emergency", "debt")]
 
 
 class Opening(_Part):
-    """What the customers' page says first."""
+    """The greeting at the top of the customers' page."""
 
     ko: _Opening
     en: _Opening
 
 
 class Reply(_Part):
-    """A text that a customer reads instead of an answer; the sentence that names a person follows it."""
+    """A canned reply in place of an answer; the sentence about how to reach a person follows it."""
 
     ko: _Reply
     en: _Reply
 
 
 class Questions(_Part):
-    """What a customer might ask, offered on the page."""
+    """Sample questions on the customers' page."""
 
     ko: tuple[Text, ...] = Field(max_length=MOST_QUESTIONS)
     en: tuple[Text, ...] = Field(max_length=MOST_QUESTIONS)
 
 
 class Helplines(_Part):
-    """Whom a customer in distress should call."""
+    """The helplines for customers in distress."""
 
     crisis: Words
     emergency: Short
@@ -106,7 +106,7 @@ class Helplines(_Part):
 
 
 class Palette(_Part):
-    """The brand's colours on a light, or on a dark, ground."""
+    """The brand's colours for one colour scheme, light or dark."""
 
     brand: Colour
     brand_strong: Colour
@@ -114,12 +114,12 @@ class Palette(_Part):
     accent: Colour
 
     def css(self) -> str:
-        """Return them as custom properties of CSS."""
+        """Return the colours as CSS custom properties."""
         return "".join(f"--{name.replace('_', '-')}:{value};" for name, value in self)
 
 
 class Colours(_Part):
-    """The colours of both pages; those that no bank has chosen are nobody's."""
+    """The colours of both pages; the defaults are neutral."""
 
     light: Palette = Palette(brand="#2f4858", brand_strong="#1d2f3a", on_brand="#ffffff", accent="#d9b44a")
     dark: Palette = Palette(brand="#9fc3d6", brand_strong="#c3dcea", on_brand="#0b1a22", accent="#d9b44a")
@@ -150,21 +150,21 @@ class Bank(_Part):
     refusals: Mapping[ReplyName, Reply] = {}
     glossary: tuple[tuple[Short, ...], ...] = ()
     hosts: tuple[Short, ...] = ()
-    """The names of hosts at which the pages are this bank's."""
+    """The host names that serve this bank's pages."""
 
     @property
     def own_names(self) -> tuple[str, ...]:
-        """The bank's names: no topic of a question, and no other bank's."""
+        """The bank's names, which count neither as a topic of a question nor as another bank."""
         return (self.names.ko, self.names.en)
 
     @cached_property
     def synonyms(self) -> Glossary:
-        """The glossary, to search by."""
+        """The glossary, compiled for searches."""
         return Glossary(self.glossary)
 
     @cached_property
     def logo_file(self) -> "Logo | None":
-        """The logo; None where the page has its own neutral one."""
+        """The logo; None to use the page's neutral default."""
         return None if self.logo is None else Logo(self.logo.read_bytes(), LOGO_TYPES[self.logo.suffix.lower()])
 
     def name(self, language: Language) -> str:
@@ -172,7 +172,7 @@ class Bank(_Part):
         return self.names.ko if language == "ko" else self.names.en
 
     def filled(self, text: str, language: Language) -> str:
-        """Return a text of the bank, or of the product, with the bank's name, telephone and helplines."""
+        """Fill in the bank's name, telephone and helplines in a text."""
         helplines = self.helplines
         return text.format(
             bank=self.name(language),
@@ -184,7 +184,7 @@ class Bank(_Part):
 
 
 class Logo:
-    """The bytes of a picture and their media type."""
+    """A picture's bytes and media type."""
 
     def __init__(self, content: bytes, media_type: str) -> None:
         self.content = content
@@ -192,7 +192,7 @@ class Logo:
 
 
 class Banks:
-    """The bank of each tenant, and of each host; who is neither has the first one."""
+    """Maps tenants and hosts to banks; unlisted tenants and hosts get the first bank."""
 
     def __init__(self, first: Bank, tenants: Mapping[str, Bank] = {}) -> None:
         self.first = first
@@ -209,16 +209,16 @@ class Banks:
         return self._tenants.get(tenant, self.first)
 
     def each(self, make: Callable[[Bank], T]) -> Callable[[str], T]:
-        """Return what gives a tenant the part that is made of its bank, once for each bank."""
+        """Call `make` once per bank, and return a lookup of the results by tenant."""
         first, made = make(self.first), {tenant: make(bank) for tenant, bank in self._tenants.items()}
         return lambda tenant: made.get(tenant, first)
 
     def welcomes(self, tenant: str, host: str) -> bool:
-        """Return whether people of a tenant may sign in at a host: not where it shows another bank's pages."""
+        """Return whether a tenant's people may sign in at a host; False if the host shows another bank's pages."""
         return self._hosts.get(host.lower(), self.of(tenant)) is self.of(tenant)
 
     def of_host(self, host: str) -> Bank:
-        """Return the bank whose pages are at a host, whatever its port."""
+        """Return the bank whose pages a host serves; `host` has no port."""
         return self._hosts.get(host.lower(), self.first)
 
 
@@ -226,7 +226,7 @@ def read_banks(path: Path) -> Banks:
     """Read a `BANK_FILE`.
 
     Raises:
-        BankRefused: it cannot be read, or describes no bank.
+        BankRefused: the file cannot be read or is invalid.
     """
     try:
         with path.open("rb") as file:
@@ -242,7 +242,7 @@ def read_banks(path: Path) -> Banks:
     if not isinstance(tenants, dict) or not all(isinstance(entry, dict) for entry in tenants.values()):
         raise BankRefused(f"{path}: tenants: write below each tenant the keys that differ from the first bank's")
     first = _bank(path, described)
-    # A host shows one bank: those of the first are not a tenant's too.
+    # A host shows one bank, so tenants don't inherit the first bank's hosts.
     shared = {key: value for key, value in described.items() if key != "hosts"}
     banks = {str(name): _bank(path, shared | entry, f"tenants.{name}.") for name, entry in tenants.items()}
     hosts = [host.lower() for bank in (first, *banks.values()) for host in bank.hosts]
@@ -260,11 +260,11 @@ def _readable(path: Path) -> Path:
 
 
 BankFile = Annotated[Path, AfterValidator(_readable)]
-"""A setting that names a `BANK_FILE`, which is read once to say what is wrong with it before anything starts."""
+"""A setting with the path of a `BANK_FILE`; validation reads the file, so that errors show before anything starts."""
 
 
 def _bank(path: Path, described: Mapping[str, Any], where: str = "") -> Bank:
-    """Return a bank, whose logo lies where the file says, beside it unless the path is absolute."""
+    """Return the validated bank, with a relative logo path resolved against the bank file's folder."""
     try:
         bank = Bank.model_validate(described)
         if bank.logo is not None:
@@ -288,10 +288,11 @@ def _said(error: Mapping[str, Any]) -> str:
 
 
 def _check_logo(path: Path) -> None:
-    """Refuse what no page could show.
+    """Check the logo's file type and size.
 
     Raises:
-        OSError, ValueError: the file is missing, not a picture, or too large.
+        OSError: the file is missing.
+        ValueError: the file is not a picture or is too large.
     """
     if path.suffix.lower() not in LOGO_TYPES:
         raise ValueError(f"{path.name} is neither .svg nor .png: save it as one of them")
@@ -300,7 +301,7 @@ def _check_logo(path: Path) -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours (`#rrggbb`), from 1 to 21 (WCAG 2.2)."""
+    """Return the contrast ratio of two colours (`#rrggbb`), from 1 to 21 (WCAG 2.2)."""
     lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 

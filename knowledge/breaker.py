@@ -1,12 +1,12 @@
 """The circuit breaker of one endpoint: closed, open, half open with exactly one probe (Nygard, "Release It!", 2007).
 
-Calls pass only while it is closed; one probe at a time decides when it closes again, and each failed one doubles the
-time until the next.
+Calls pass only while it is closed. One probe at a time decides when it closes again; each failed probe doubles the time
+until the next.
 
-Own code: the libraries that were tried let 50 of 50 concurrent calls through when half open.
+This is our own code because the libraries we tried let 50 of 50 concurrent calls through when half open.
 
-Every call takes a `Permit` and returns it with its result, which counts only in the state that it was permitted in: a
-call that began before the breaker opened cannot close it.
+Every call acquires a `Permit` and records its result with it. A result counts only if the breaker has not changed state
+since: a call that began before the breaker opened cannot close it.
 """
 
 import time
@@ -32,14 +32,14 @@ class CallResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Permission for one call; `period` numbers the state it was given in, `probe` decides whether a breaker closes."""
+    """Permission for one call; `period` counts state changes, and a `probe` result opens or closes the breaker."""
 
     period: int
     probe: bool
 
 
 class BreakerSettings(BaseModel, frozen=True):
-    """When an endpoint is no longer called, and when it is tried again."""
+    """The thresholds for opening a breaker, and the times between probes."""
 
     window: int = Field(10, ge=1, description="how many of the latest calls are looked at")
     least: int = Field(5, ge=1, description="below this many calls nothing is concluded")
@@ -50,7 +50,7 @@ class BreakerSettings(BaseModel, frozen=True):
 
 
 class Breaker:
-    """Counts the results of calls; it never waits and calls nothing."""
+    """Counts the results of calls; it neither waits nor makes calls."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Breaker:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        """`jitter` gives the part of each wait that is kept, so that many breakers do not probe at once."""
+        """`jitter` returns a factor for each wait, so that many breakers do not probe at once."""
         self._settings = settings
         self._clock = clock
         self._jitter = jitter
@@ -71,7 +71,7 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """The state now; half open while a probe is out."""
+        """The current state; half open while a probe is running."""
         return self._state
 
     @property
@@ -86,7 +86,7 @@ class Breaker:
 
     @property
     def due_since(self) -> float:
-        """The time of the clock from which on a probe is due."""
+        """The clock's time from which a probe is due."""
         return self._open_until
 
     @property
@@ -99,7 +99,7 @@ class Breaker:
         return Permit(self._period, probe=False) if self.available else None
 
     def probe(self) -> Permit | None:
-        """Return the permit for the one probe of an open breaker, or None where none is due."""
+        """Return the permit for the one probe of an open breaker, or None if no probe is due."""
         if not self.due:
             return None
         self._enter(BreakerState.HALF_OPEN)
@@ -123,13 +123,13 @@ class Breaker:
             self.trip()
 
     def abandon(self, permit: Permit) -> None:
-        """Take a permit back without a result, as when the client left; after a probe the next call probes."""
+        """Release a permit without a result, for instance when the client left; an abandoned probe is due again now."""
         if permit.probe and permit.period == self._period:
             self._enter(BreakerState.OPEN)
             self._open_until = self._clock()
 
     def trip(self) -> None:
-        """Open now, as when the endpoint does not answer at boot."""
+        """Open now, for instance when the endpoint does not answer at boot."""
         self._enter(BreakerState.OPEN)
 
     def _enter(self, state: BreakerState) -> None:

@@ -1,4 +1,4 @@
-"""What all our commands have: `--version`, and the exit codes in each help."""
+"""Options shared by all our commands: `--version`, `--json`, `--tenant`, and the exit codes in each help text."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -16,7 +16,7 @@ def print_json(value: object) -> None:
 
 
 def complete(app: typer.Typer, exit_codes: str) -> None:
-    """Give an app `--version`, and its help and that of each of its commands the exit codes."""
+    """Add `--version` to an app, and the exit codes to its help and to the help of each of its commands."""
 
     def options(
         context: typer.Context,

@@ -1,16 +1,13 @@
-"""Hangul in one spelling: a syllable may come as one character, or (NFD, as macOS writes names) as two or three jamo.
-
-Pure.
-"""
+"""Composes Hangul: a syllable is one character or, in NFD (as in macOS file names), two or three jamo (pure)."""
 
 import re
 import unicodedata
 from typing import Final
 
-# Composed run by run: NFC of a whole text is quadratic in a run of combining marks, and jamo are none.
+# Compose each run by itself: NFC is quadratic in a run of combining marks, and jamo are not combining marks.
 _JAMO: Final = re.compile(r"[가-힣]?[\u1100-\u11ff]+")
 
 
 def composed(text: str) -> str:
-    """Return the text with each Hangul syllable as one character; all else is unchanged."""
+    """Return the text with each Hangul syllable as one character and all other text unchanged."""
     return _JAMO.sub(lambda jamo: unicodedata.normalize("NFC", jamo.group()), text)

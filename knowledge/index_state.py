@@ -1,7 +1,7 @@
 """The last comparison of the passage index with SQL, in one row; `ingest` writes it and every readiness probe reads it.
 
-Only `ingest` knows the documents. An index that was lost with its disk looks like one that never had any, so a probe
-compares it with this row.
+Only `ingest` knows the documents. An index lost with its disk looks like a new, empty one, so readiness probes compare
+the index with this row.
 """
 
 from dataclasses import asdict, dataclass
@@ -24,14 +24,14 @@ STATE = Table(
 
 
 class IndexEmpty(Exception):
-    """The index holds no passage that customers could ever read, though SQL says there are some."""
+    """The index is empty, although SQL records passages that customers can read or could once read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexState:
-    """The last comparison of the index with SQL, at `compared_at` (Unix seconds; 0: there was none).
+    """The last comparison of the index with SQL, at `compared_at` (Unix seconds; 0: never).
 
-    `visible_passages` counts what customers can read or could read once: such passages never leave the index.
+    `visible_passages` counts passages that customers can read or could once read; these never leave the index.
     """
 
     visible_passages: int
@@ -52,11 +52,11 @@ async def write_index_state(connection: AsyncConnection, state: IndexState) -> N
 
 
 async def require_passages(index: Index, state: IndexState, *, now: float) -> None:
-    """Check that the index holds passages where it should; `now` is in Unix seconds.
+    """Check that the index is not empty if SQL records visible passages; `now` is in Unix seconds.
 
     Raises:
-        IndexEmpty: it holds none.
-        IndexUnavailable: it does not answer.
+        IndexEmpty: the index has no visible passages.
+        IndexUnavailable: the index does not answer.
     """
     if state.visible_passages and not await index.holds_visible_passages(now):
         raise IndexEmpty("the index is empty: run `ingest rebuild`")

@@ -1,15 +1,15 @@
-"""The connection to a model's server over HTTP, shared by answers, embeddings and reranking: address, TLS, errors.
+"""The HTTP connection to a model's server, shared by answers, embeddings and reranking: address, TLS, errors.
 
 EndpointFailed             the call failed; `outcome` is a closed set for metrics
-├── EndpointAway           it cannot be asked now
+├── EndpointAway           it is not available now
 │   ├── Unreachable        unreachable   no connection
-│   ├── QueueFull          busy          it works, but its queue is full
+│   ├── QueueFull          busy          it is healthy, but its queue is full
 │   ├── DeadlineExceeded   slow          a deadline passed; `phase` says which
 │   └── ReplyBroken        broken        an error status, a cut connection, undecodable bytes, an aborted answer
-└── EndpointRefused        it refuses us or the request; asking again does not help
+└── EndpointRefused        it rejects us or the request; a retry does not help
     ├── RequestRejected    refused       our request is at fault; `body` is the beginning of the server's reply
     ├── WrongModel         unfit         it serves another model, or has no such route
-    └── AccessDenied       unfit         it refuses our key or certificate, or we do not trust its certificate
+    └── AccessDenied       unfit         it rejects our key or certificate, or we do not trust its certificate
 """
 
 import asyncio
@@ -31,18 +31,18 @@ Phase = Literal["first token", "between tokens", "whole answer", "reply"]
 
 # Three connection attempts that time out must leave time for the hand-off within 2 s.
 CONNECT_SECONDS = 0.6
-# Over the internet, TLS included: a lost packet is sent again after a second.
+# Over the internet, TLS included: a lost packet is retransmitted after a second.
 REMOTE_CONNECT_SECONDS = 2.5
-# uvicorn, and so vLLM, closes an idle connection after 5 s: ours are kept for less, or a call would meet a closed one.
+# uvicorn, and so vLLM, closes idle connections after 5 s. Drop ours earlier, so that no call uses a closed one.
 KEEP_ALIVE_SECONDS = 4.0
 MOST_REPLY_BYTES = 64 * 2**20
-# How much of a server's explanation of a refusal is read, and how long it is waited for.
+# Limits for reading the body of an error response.
 _LONGEST_REFUSAL_BYTES = 8192
 _REFUSAL_SECONDS = 1.0
-# vLLM's admission control, Ollama and OpenAI answer 503 with these words; any other 503 (a proxy's, a broken engine's,
-# that of a server that loads its model) is a failure.
+# vLLM's admission control, Ollama and OpenAI answer 503 with these words. Any other 503 is a failure: from a proxy, a
+# broken engine, or a server that is still loading its model.
 _BUSY_WORDS = (b"on a different instance", b"server busy", b"overloaded")
-# OpenAI's reasoning models refuse `logprobs` with a 403 of this type.
+# OpenAI's reasoning models reject `logprobs` with a 403 of this type.
 _BAD_REQUEST = b"invalid_request_error"
 
 RESULTS: Final[Mapping[str, CallResult | None]] = {
@@ -56,7 +56,7 @@ RESULTS: Final[Mapping[str, CallResult | None]] = {
     "broken": CallResult.FAILED,
     "unfit": CallResult.FAILED,
 }
-"""What an outcome counts for a breaker; None where it says nothing about the server."""
+"""The breaker's result for each outcome; None if the outcome does not reflect the server's health."""
 
 
 class EndpointFailed(Exception):
@@ -66,7 +66,7 @@ class EndpointFailed(Exception):
 
 
 class EndpointAway(EndpointFailed):
-    """It cannot be asked now."""
+    """The endpoint is not available now."""
 
 
 class Unreachable(EndpointAway):
@@ -90,7 +90,7 @@ class ReplyBroken(EndpointAway):
 
 
 class EndpointRefused(EndpointFailed):
-    """It refuses us or the request; asking again does not help."""
+    """The endpoint rejects us or the request; a retry does not help."""
 
 
 class RequestRejected(EndpointRefused):
@@ -111,7 +111,7 @@ class AccessDenied(EndpointRefused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What an endpoint is given with every request: headers (with its key), our TLS, and fields of its own."""
+    """The parts of every request to an endpoint: headers (with its key), our TLS, and extra body fields."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls: ssl.SSLContext | None = None
@@ -149,7 +149,7 @@ class Connection:
     async def send(
         self, method: Literal["GET", "POST"], path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> aiohttp.ClientResponse:
-        """Send a request to a path below the address, or to the address itself."""
+        """Send a request to a path below the address, or to the address itself if `path` is empty."""
         at = self._at.joinpath(path.removeprefix("/")).with_query(self._at.query) if path else self._at
         return await self._http.request(
             method,
@@ -176,10 +176,10 @@ class Connection:
         until: float,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Return the body of a reply that is not a stream, due at the event loop's time `until`.
+        """Return the body of a non-streamed reply, with a deadline at the event loop's time `until`.
 
         Raises:
-            EndpointFailed: a subclass says why.
+            EndpointFailed: always one of its subclasses.
         """
         async with self.deadline("reply", until), await self.send(method, path, body, headers) as response:
             await self.check_status(response)
@@ -198,21 +198,21 @@ class Connection:
                 raise self.timed_out(phase) from exc
 
     def timed_out(self, phase: Phase) -> EndpointFailed:
-        """Return the failure that the end of a wait means."""
+        """Return the exception for an expired deadline."""
         return DeadlineExceeded(phase, self.name)
 
     async def check_status(self, response: aiohttp.ClientResponse) -> None:
-        """Raise the meaning of a status other than 200."""
+        """Raise the exception for a status other than 200."""
         if response.status == 200:
             return
         beginning = await _beginning(response)
         response.close()
-        # A firewall in front of it refuses a question by a page; a wrong key is refused at the first call, a GET.
+        # A 403 with an HTML page to a POST is a firewall that blocks a question: a wrong key fails the first GET.
         by_firewall = response.status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
         raise self.failure(response.status, beginning, by_firewall=by_firewall)
 
     def failure(self, status: int, beginning: bytes, *, by_firewall: bool = False) -> EndpointFailed:
-        """Return the meaning of a status, with the beginning of the reply."""
+        """Return the exception for a status and the beginning of its body."""
         if status == 429 and b"insufficient_quota" in beginning:
             return AccessDenied(f"{self.name}: its quota is used up")
         if status in (429, 529) or (status == 503 and any(words in beginning for words in _BUSY_WORDS)):
@@ -228,7 +228,7 @@ class Connection:
         return ReplyBroken(f"{self.name}: status {status}")
 
     def rejected(self, status: int, beginning: bytes, *, by_firewall: bool) -> EndpointRefused:  # noqa: ARG002
-        """Return the meaning of a refused request."""
+        """Return the exception for a rejected request."""
         return RequestRejected(
             f"{self.name}: it refused the request ({status}): {self._remedies.address}", body=beginning
         )
@@ -237,7 +237,7 @@ class Connection:
         """Return the body of a reply.
 
         Raises:
-            ReplyBroken: it is longer than any such reply.
+            ReplyBroken: it exceeds `MOST_REPLY_BYTES`.
         """
         body = bytearray()
         async for data in response.content.iter_any():
@@ -258,7 +258,7 @@ class Connection:
         except (aiohttp.ClientError, OSError, RecursionError) as exc:
             if reason := tls_reason(exc):
                 raise self._no_tls(reason) from exc
-            # Only its class: a parser's message quotes what it could not parse, which may be a customer's answer.
+            # Only the class: a parser's message quotes its input, which may be a customer's answer.
             hint = " (a server that wants a client certificate does this, too)" if self.url.scheme == "https" else ""
             raise ReplyBroken(f"{self.name}: {type(exc).__name__}{hint}") from exc
 
@@ -268,19 +268,19 @@ class Connection:
 
 @asynccontextmanager
 async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
-    """Open the session of connections to model servers; their number is limited by admission, their time by calls."""
+    """Open the HTTP session for model servers; admission limits the connections, and each call sets its own timeout."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
-        # A gateway that compresses a stream keeps its tokens back until the end.
+        # A gateway that compresses a stream buffers its tokens until the end.
         headers={"Accept-Encoding": "identity"},
     ) as http:
         yield http
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Return the beginning of a refusal's body, as far as it comes."""
+    """Return the beginning of an error response's body, as much as arrives in time."""
     beginning = b""
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_REFUSAL_SECONDS):
@@ -294,7 +294,7 @@ class _Error(msgspec.Struct):
 
 
 class _ErrorReply(msgspec.Struct):
-    """OpenAI's and vLLM's shape, and what TEI and Cohere write beside it."""
+    """An error reply: `error` is of OpenAI and vLLM, `message` of TEI and Cohere."""
 
     error: _Error | str = ""
     message: str = ""
@@ -305,7 +305,7 @@ _ERRORS = msgspec.json.Decoder(_ErrorReply)
 
 
 def reason_in(reply: bytes) -> str:
-    """Return a server's explanation of an unknown model or route, as one short line behind a colon, or nothing."""
+    """Return a server's error message as one short line after ": ", or an empty string."""
     try:
         decoded = _ERRORS.decode(reply)
     except (msgspec.MsgspecError, UnicodeDecodeError):

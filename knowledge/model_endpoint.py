@@ -1,6 +1,6 @@
-"""A model behind HTTP that answers JSON with JSON (embeddings, reranking): its settings, retries and breaker.
+"""The client of a JSON model endpoint (embeddings, reranking): settings, retries and circuit breaker.
 
-Its errors are those of `model_connection.py`.
+`model_connection.py` defines its errors.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from knowledge.tls import TlsSettings
 
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 2.5
-"""Between two attempts: each wait may be twice as long as the one before, and is at least half as long as it may be."""
+"""The limits of the wait between attempts: its upper bound doubles each time, and jitter takes off up to a half."""
 _JITTER = random.SystemRandom()
 _VERSION = re.compile(r"v\d+")
 
 
 class ModelEndpointSettings(TlsSettings, frozen=True):
-    """Where a model is served, and with which credentials it is asked."""
+    """The address of a model's server and the credentials for it."""
 
     url: AnyHttpUrl | None = Field(None, description="the address of a server with the model")
     model: str | None = Field(None, description="the model's name there")
@@ -57,7 +57,7 @@ class ModelEndpointSettings(TlsSettings, frozen=True):
 
 
 class ModelEndpoint:
-    """One address of a model's server; `setting` begins the names of the settings that a refusal mentions."""
+    """One address of a model's server; `setting` is the prefix of the setting names in error messages."""
 
     def __init__(
         self, http: aiohttp.ClientSession, url: URL, *, setting: str, access: Access, breaker: Breaker
@@ -72,14 +72,14 @@ class ModelEndpoint:
 
     @property
     def name(self) -> str:
-        """Its address."""
+        """The server's host, port and path."""
         return self._connection.name
 
     async def ask(self, body: Mapping[str, object], *, within_seconds: float, most_attempts: int) -> bytes:
-        """Return the reply's body; a call that found it away is repeated, at most so often, within the deadline.
+        """Return the reply's body; retry while the endpoint is away, up to `most_attempts` within the deadline.
 
         Raises:
-            EndpointAway, EndpointRefused: the last attempt failed; where the deadline cut it short, the one before.
+            EndpointAway, EndpointRefused: the error of the last attempt that the deadline did not cut short.
         """
         now = asyncio.get_running_loop().time
         deadline, wait = now() + within_seconds, FIRST_WAIT_SECONDS
@@ -98,10 +98,10 @@ class ModelEndpoint:
         raise ValueError("most_attempts is below 1")
 
     async def _permitted(self, body: Mapping[str, object], deadline: float) -> bytes:
-        """Ask once where the breaker permits it, and record how that ended.
+        """Call once if the breaker permits it, and record the outcome.
 
         Raises:
-            EndpointAway, EndpointRefused: it failed.
+            EndpointAway, EndpointRefused: the call failed, or the breaker is open.
         """
         permit = self._breaker.permit() or self._breaker.probe()
         if permit is None:
@@ -126,7 +126,7 @@ class ModelEndpoint:
 async def open_model_endpoint(
     settings: ModelEndpointSettings, url: URL, *, setting: str
 ) -> AsyncGenerator[ModelEndpoint]:
-    """Open the connections to a model's server at `url`; nothing is asked yet.
+    """Open a client for a model's server at `url`, without sending a request.
 
     Raises:
         EndpointRefused: the key or the TLS files cannot be read.
@@ -143,9 +143,9 @@ async def open_model_endpoint(
 
 
 def call_address(server: URL, call: str) -> URL:
-    """Return where a server's call (`v1/embeddings`) is: most name theirs with `/v1`, some with the call itself.
+    """Return the URL of a call (`v1/embeddings`) on a server whose address may end with `/v1` or with the call.
 
-    One that ends with the call's name alone is the call where it has a query (Azure); else it may be a prefix.
+    An address that ends with the call's name but without a version is the call itself only if it has a query (Azure).
     """
     path, name = server.path.rstrip("/"), call.rpartition("/")[2]
     before, _, last = path.rpartition("/")

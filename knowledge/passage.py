@@ -1,4 +1,4 @@
-"""A passage: the piece of a document that is embedded, retrieved, put into prompts and quoted to customers."""
+"""A passage: a piece of a document, the unit that is embedded, retrieved, added to prompts and quoted to customers."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
 UNSTORED = "⟦수식의 값이 파일에 없음: "
-"""Begins a mark that ends with `⟧`: a workbook's file has no values for the named cells, and none is approved."""
+"""Starts a mark that ends with `⟧`: the workbook has no stored values for these cells, so it cannot be approved."""
 MARK = re.compile(f"{re.escape(UNSTORED)}[^⟦⟧]{{1,80}}⟧")
 
 _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
@@ -24,8 +24,8 @@ class Passage:
     """One passage of one version of a document.
 
     `visible_from` and `visible_until` are Unix seconds and form a half-open interval; without `visible_from` the
-    version is a draft, which no search finds. `readers` are group names; an empty tuple matches no caller.
-    `link` is the address of the bank's public page about the document.
+    version is a draft, which no search returns. `readers` are group names; an empty tuple matches no caller.
+    `link` is the URL of the bank's public page about the document.
     """
 
     tenant: str
@@ -40,13 +40,13 @@ class Passage:
     product: str | None
     readers: tuple[str, ...]
     link: str | None = None
-    effective_from: date | None = None  # the index stores no difference between a null and a missing field
+    effective_from: date | None = None  # the index does not distinguish null from a missing field
     visible_from: float | None = None
     visible_until: float | None = None
 
     @property
     def heading(self) -> str:
-        """Return title and section, without a section's own repetition of the title."""
+        """Return title and section; a section that starts with the title does not repeat it."""
         below = self.section.removeprefix(self.title).removeprefix(" > ")
         return f"{self.title} > {below}" if below else self.title
 
@@ -56,7 +56,7 @@ class Passage:
 
     @property
     def point_id(self) -> str:
-        """Return the UUIDv5 of (tenant, document, version, n): writing a passage twice changes nothing."""
+        """Return the UUIDv5 of (tenant, document, version, n), which makes writes idempotent."""
         return str(uuid5(_POINTS, f"{self.tenant}/{self.document_id}/{self.version}/{self.n}"))
 
 
@@ -64,9 +64,9 @@ class Passage:
 class Hit:
     """A passage found for a question.
 
-    `score` is the fused score that orders hits; `dense` is the cosine similarity in [-1, 1] and `terms` the BM25 score
-    divided by that of the collection's rarest term, which makes it comparable between collections of any size (0 where
-    no term matches). Answerability is computed from the two.
+    `score` is the fused score that orders hits; `dense` is the cosine similarity in [-1, 1]. `terms` is the BM25 score
+    divided by that of the collection's rarest term, so that it compares across collections of any size (0 if no term
+    matches). Answerability is computed from `dense` and `terms`.
     """
 
     passage: Passage
@@ -74,13 +74,13 @@ class Hit:
     dense: float
     terms: float
     collection: str = ""
-    """The searched collection; a re-index may switch to another at any moment."""
+    """The searched collection; a re-index may switch to another at any time."""
 
 
 def instant(seconds: float) -> float:
-    """Return Unix seconds in whole microseconds: what the engine stores and compares without a rounding of its own.
+    """Round Unix seconds to microseconds, which the engine stores and compares exactly.
 
-    Its JSON parser may change the last bit of a longer number, and a version would not be visible at its very instant.
+    Its JSON parser may change the last bit of a longer number, so that a version would not be visible at its instant.
     """
     return round(seconds, 6)
 
@@ -96,9 +96,9 @@ _MOST_WORDS_UNDECIDED = 3
 
 
 def language_in(questions: Iterable[str]) -> Language:
-    """Return the language of the last of a conversation's questions; they are oldest first.
+    """Return the language of a conversation's last question; `questions` are oldest first.
 
-    A few words without Hangul ("IRP?", "USD 500", "ok") are in the language of the question before.
+    A few words without Hangul ("IRP?", "USD 500", "ok") take the language of the previous question.
     """
     language: Language | None = None
     for question in questions:

@@ -1,4 +1,4 @@
-"""The coverage of a question's topics by a passage, literally or by a synonym (pure)."""
+"""Measures how many of a question's topics a passage names, literally or by a synonym (pure)."""
 
 from collections.abc import Collection, Sequence
 
@@ -9,7 +9,7 @@ from knowledge.terms import Terms
 
 
 class Coverage:
-    """Compares a question's topics with passages; `own_names`, those of the bank, do not count as topics."""
+    """Compares a question's topics with passages; the bank's `own_names` do not count as topics."""
 
     def __init__(self, terms: Terms, glossary: Glossary, own_names: Collection[str]) -> None:
         self._terms = terms
@@ -17,7 +17,7 @@ class Coverage:
         self._own = frozenset(topic for name in own_names for topic in terms.topics(name))
 
     def unknown_share(self, question: str, passages: Sequence[Passage]) -> float:
-        """Return the share in [0, 1] of the question's topics that the passage with the best coverage does not name."""
+        """Return the share in [0, 1] of the question's topics that are missing from the best-covering passage."""
         topics = [topic for topic in self._terms.topics(question) if topic not in self._own]
         if not topics or not passages:
             return float(bool(topics))

@@ -1,8 +1,8 @@
-"""Service keys: how machines sign in. Made by a person, shown once, kept as a hash, gone everywhere within 5 s.
+"""Service keys authenticate machines. A person creates a key, sees it once, and can revoke it everywhere within 5 s.
 
-A key is `bck_<id>_<secret>`, with 256 random bits, so its SHA-256 tells nothing of it. Every process of both services
-polls the keys in force once a second and judges a caller's from memory: a key that nobody made costs it no query. What
-it read more than five seconds ago is believed no longer, and so no key is (docs/decisions/0031-service-keys.md).
+A key is `bck_<id>_<secret>` with 256 random bits, so its stored SHA-256 does not reveal it. Every process of both
+services polls the active keys once a second and verifies callers in memory, so forged keys cause no queries. If the
+last read is more than five seconds old, every key is rejected (docs/decisions/0031-service-keys.md).
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from telemetry.supervision import OnFailure, supervise, uncounted
 log = structlog.get_logger(__name__)
 
 KEY_ROLES: Final = ROLES - {"approver"}
-"""The roles that a key may have: a version is approved by a person."""
+"""The roles that a key may have; approving a version takes a person."""
 MOST_OF_TENANT = 100
-"""Keys in force: every process holds them, and reads them each second."""
+"""The most active keys of a tenant; every process holds all keys and reads them each second."""
 MOST_LISTED = 1000
 POLL_SECONDS = 1.0
 DEADLINE_SECONDS = 2.0
@@ -59,20 +59,20 @@ _SHAPE: Final = re.compile(r"bck_([0-9a-f]{16})_[0-9a-f]{64}")
 
 
 class KeyRefused(Exception):
-    """No such key is made; the message says why."""
+    """The requested key is not allowed; the message says why."""
 
 
 class ServiceKeySettings(BaseModel, frozen=True):
-    """How long keys are good for."""
+    """The validity of keys."""
 
     longest_days: PositiveInt = Field(90, description="days: the longest that a service key is good for")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """What a key is to be: `name` says which machine has it; `made_by` is a person, as `tenant/subject`.
+    """A request for a key: `name` identifies the machine; `made_by` is a person, as `tenant/subject`.
 
-    Without `days` it is good for as long as any may be.
+    Without `days` the key gets the longest validity allowed.
     """
 
     tenant: str
@@ -84,7 +84,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceKey:
-    """A key without its secret; times are in Unix seconds, `last_used_at` is true to a minute."""
+    """A key without its secret; times are in Unix seconds, and `last_used_at` is accurate to a minute."""
 
     id: str
     tenant: str
@@ -106,7 +106,7 @@ class _InForce:
 
 
 class ServiceKeys:
-    """The keys in force as this process last read them, and the table of all."""
+    """The table of keys, with a cache of the active ones."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class ServiceKeys:
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`now` tells Unix seconds; `clock` is monotonic."""
+        """`now` returns Unix seconds; `clock` is monotonic."""
         self._engine = engine
         self._longest_days = settings.longest_days
         self._now = now
@@ -127,11 +127,11 @@ class ServiceKeys:
         self._written: dict[str, float] = {}
 
     def principal(self, key: str) -> Principal:
-        """Return whom a key stands for.
+        """Return the principal for a key.
 
         Raises:
-            TokenRefused: it is none, or not in force.
-            KeysUnavailable: the keys were read too long ago, so that it may be revoked.
+            TokenRefused: the key is malformed, unknown, expired or revoked.
+            KeysUnavailable: the last read is too old, so revocations may be missing.
         """
         shape = _SHAPE.fullmatch(key)
         if shape is None:
@@ -146,10 +146,10 @@ class ServiceKeys:
         return known.principal
 
     async def make(self, new: NewKey) -> tuple[ServiceKey, str]:
-        """Make a key; return it with its text, which nobody can read again.
+        """Create a key; return it with its text, which is not stored.
 
         Raises:
-            KeyRefused: a key has no such role, is good for less long, or the tenant has enough of them.
+            KeyRefused: a role or the validity is not allowed, or the tenant has too many active keys.
             UNAVAILABLE: the table cannot be written.
         """
         days = self._longest_days if new.days is None else new.days
@@ -175,9 +175,9 @@ class ServiceKeys:
         return _key_of(made), text
 
     async def revoke(self, key_id: str, *, by: str, tenant: str | None = None) -> ServiceKey | None:
-        """Revoke a key, within 5 s on every replica; one that is revoked stays as it is.
+        """Revoke a key on every replica within 5 s; an already revoked key is unchanged.
 
-        With a `tenant` only one of its own. Returns None where there is no such key.
+        With `tenant`, only that tenant's keys match. Returns None if no key matches.
 
         Raises:
             UNAVAILABLE: the table cannot be written.
@@ -194,7 +194,7 @@ class ServiceKeys:
         return _key_of(row) if row is not None else None
 
     async def all(self, *, tenant: str | None = None) -> tuple[ServiceKey, ...]:
-        """Return every key that was made, the newest first; with a `tenant` its own.
+        """Return all keys, newest first, revoked and expired ones included; with `tenant`, only that tenant's.
 
         Raises:
             UNAVAILABLE: the table cannot be read.
@@ -207,12 +207,12 @@ class ServiceKeys:
                 return tuple(_key_of(row) for row in (await connection.execute(newest)).all())
 
     async def read(self) -> None:
-        """Read the keys in force.
+        """Read the active keys.
 
         Raises:
             UNAVAILABLE: the table cannot be read.
         """
-        began = self._clock()  # what is revoked while the table is read counts as not read
+        began = self._clock()  # the read may miss revocations from this time on
         columns = (KEYS.c.id, KEYS.c.digest, KEYS.c.tenant, KEYS.c.roles, KEYS.c.expires_at)
         with anyio.fail_after(DEADLINE_SECONDS):
             async with self._engine.connect() as connection:
@@ -224,7 +224,7 @@ class ServiceKeys:
         self._read_at = began
 
     async def write_uses(self) -> None:
-        """Write when keys were used, of each at most once a minute.
+        """Write the keys' times of use, at most once a minute per key.
 
         Raises:
             UNAVAILABLE: the table cannot be written.
@@ -242,10 +242,10 @@ class ServiceKeys:
         self._used = {key: at for key, at in self._used.items() if due.get(key) != at and key in self._keys}
 
     async def watch(self) -> None:
-        """Read the keys, and write which were used, until cancelled."""
+        """Read the keys and write their times of use until cancelled."""
         while True:
             try:
-                # aiosqlite may never return from a connection that is cancelled while it opens; the deadline applies.
+                # aiosqlite may hang if cancelled while it opens a connection; the deadlines still apply.
                 with anyio.CancelScope(shield=True):
                     await self.read()
                     await self.write_uses()
@@ -273,9 +273,9 @@ def _key_of(row: Row[Any]) -> ServiceKey:
 
 
 async def person_behind(connection: AsyncConnection, tenant: str, subject: str) -> str:
-    """Return the subject of who made the key that a subject stands for, in the caller's transaction.
+    """Return the subject of the person who created a service key, in the caller's transaction.
 
-    Whoever is no machine stands for themselves.
+    A subject that is not a service key is returned as it is.
     """
     if not subject.startswith(MACHINE):
         return subject
@@ -287,7 +287,7 @@ async def person_behind(connection: AsyncConnection, tenant: str, subject: str) 
 async def load_service_keys(
     engine: AsyncEngine, settings: ServiceKeySettings | None = None, *, now: Callable[[], float]
 ) -> ServiceKeys:
-    """Create the table where it is missing, and return the keys in force now, without polling.
+    """Migrate the tables, and return the service keys after one read, without polling.
 
     Raises:
         UNAVAILABLE: the table cannot be read.
@@ -306,7 +306,7 @@ async def open_service_keys(
     now: Callable[[], float],
     on_failure: OnFailure = uncounted,
 ) -> AsyncGenerator[ServiceKeys]:
-    """Create the table where it is missing, read the keys in force, and poll them while the block runs."""
+    """Migrate the tables, read the active keys, and poll them while the block runs."""
     keys = await load_service_keys(engine, settings, now=now)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervise, "service_keys", keys.watch, on_failure)

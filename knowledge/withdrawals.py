@@ -1,17 +1,17 @@
 """Withdrawn versions, stopped models and the emergency flag: an SQL table that every process polls once a second.
 
-A poll that finds a change wakes the running answers, which then ask, so it answers from memory. After five seconds
-without a successful poll it wakes them too: `readable` is false, and the caller hands over to a person. Every stop and
-resumption is recorded with its author, time and reason, in the transaction that makes it.
+Checks read memory, and a poll that finds a change notifies the running answers, which check again. They are also
+notified after five seconds without a successful poll: `readable` is false, and the caller hands over to a person. Every
+stop and resumption is recorded with its author, time and reason, in the same transaction.
 
-The row of a withdrawn version is never removed: its points stay for searches of an earlier time, and a restored older
-index does not know that they have ended. A poll reads the stops, counts the rows of versions and adds up their
-instants, and reads these rows when either has changed, whatever clock or late commit it comes from, and once a minute.
+The row of a withdrawn version is permanent: its points stay in the index for searches of an earlier time, and an index
+restored from a backup does not know that they have ended. A poll reads the stops, the number of version rows and the
+sum of their instants; it reads the rows themselves if either changed, and once a minute. This needs no clock.
 
-Beside them stand the instants at which versions end, be it that another one replaces them: a node of the index that was
-away answers for seconds from before, and would show a version that was replaced since. Such a row is written once
-the index has the version's window, so that its successor is found, and removed a week after its instant: a node that
-was away for longer comes back empty.
+The table also holds the instants at which versions end or are replaced, because an index node that rejoins serves stale
+data for some seconds and could return a replaced version. Such a row is written once the index has the version's
+window, so that its successor can be found, and removed a week after its instant: a node that was away for longer
+rejoins empty.
 """
 
 import math
@@ -49,7 +49,7 @@ from telemetry.supervision import OnFailure, contained, supervise, uncounted
 log = structlog.get_logger(__name__)
 
 _LONGEST_AUTHOR, _LONGEST_REASON = 310, 400
-"""Characters; the longest author is a token's tenant and subject (`knowledge.identity`)."""
+"""In characters; the longest author is a token's tenant and subject (`knowledge.identity`)."""
 
 METADATA = MetaData()
 SCHEMA = Schema(owner="knowledge", package="knowledge.storage", tables=METADATA)
@@ -77,13 +77,13 @@ _VERSION: Final = "version"
 _ENDS: Final = "ends"
 _STOP: Final = "stop"
 _MODEL: Final = "model"
-_TENANT: Final = "tenant"  # a kind of its own: an earlier release would read a stop with a tenant as one of everybody
+_TENANT: Final = "tenant"  # a separate kind: an earlier release would apply a `stop` row with a tenant to everybody
 _EVERYONE: Final = ""
 _ENDS_KEPT_SECONDS: Final = 7 * 86400.0
 
 
 class WithdrawalsSettings(BaseModel, frozen=True):
-    """Seconds between polls and between reads of the whole table, of a poll at most, and until `readable` is false."""
+    """In seconds: the polling interval, the interval of full reads, a poll's deadline, and how long a poll is valid."""
 
     every: PositiveFloat = 1.0
     whole_every: PositiveFloat = 60.0
@@ -93,7 +93,7 @@ class WithdrawalsSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopChange:
-    """A stop or resumption of one model, of one tenant's answers, or of all (neither is set); `at` is Unix seconds."""
+    """A stop or resumption of a model, of a tenant's answers, or (if neither is set) of all; `at` is Unix seconds."""
 
     action: Literal["stop", "resume"]
     model: str | None = None
@@ -104,12 +104,12 @@ class StopChange:
 
 
 def what_changed(*, model: str | None, tenant: str | None) -> str:
-    """Return what a change stops or resumes, in a word: a model, a tenant, or everything."""
+    """Return the target of a change: `model:<name>`, `tenant:<name>` or `everything`."""
     return f"model:{model}" if model else f"tenant:{tenant}" if tenant else "everything"
 
 
 class Withdrawals:
-    """The withdrawals as this process last read them."""
+    """The table of withdrawals, with a cache of its rows."""
 
     def __init__(
         self, engine: AsyncEngine, settings: WithdrawalsSettings, *, clock: Callable[[], float] = time.monotonic
@@ -121,23 +121,23 @@ class Withdrawals:
         self._versions: frozenset[tuple[str, str]] = frozenset()
         self._ends: dict[tuple[str, str], float] = {}
         self._counted: tuple[int, int] = (0, 0)
-        """Of versions and ends, at the poll that read them last: how many rows, and the sum of their milliseconds."""
+        """Version and end rows at their last read: the count, and the sum of their instants in milliseconds."""
         self._read_at = float("-inf")
         self._versions_read_at = float("-inf")
         self._told = (False, self._stops, self._versions)
-        """What the listeners have last heard of: `readable`, the stops and the versions."""
+        """The state at the last notification: `readable`, the stops and the versions."""
         self._listeners: list[Callable[[], None]] = []
 
     def withdrawn(self, tenant: str, document_id: str, version: int) -> bool:
-        """Return whether this version may no longer answer."""
+        """Return whether this version is withdrawn."""
         return (tenant, f"{document_id}@{version}") in self._versions
 
     def has_ended(self, tenant: str, document_id: str, version: int, *, now: float) -> bool:
-        """Return whether this version has ended by `now` (Unix seconds), whatever a stale node of the index says."""
+        """Return whether SQL records that this version ended by `now` (Unix seconds); the index may be stale."""
         return self._ends.get((tenant, f"{document_id}@{version}"), math.inf) <= now
 
     def has_withdrawn(self, passage: Passage, *, now: float) -> bool:
-        """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
+        """Return whether a found passage is withdrawn or no longer visible at `now` (Unix seconds)."""
         return self.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.has_ended(now)
 
     def is_over(self, passage: Passage, *, now: float) -> bool:
@@ -146,15 +146,15 @@ class Withdrawals:
         return has_ended or self.has_withdrawn(passage, now=now)
 
     def may_answer(self, tenant: str) -> bool:
-        """Return whether no emergency stop holds for the tenant, and the last poll is recent enough to rely on."""
+        """Return whether the tenant is not stopped and the last successful poll is still valid."""
         return self.readable() and not self.stopped(tenant)
 
     def stopped(self, tenant: str | None = None) -> bool:
-        """Return whether the emergency flag of everybody is set, or that of this tenant."""
+        """Return whether the global emergency flag or this tenant's is set."""
         return (_STOP, _EVERYONE) in self._stops or (_TENANT, tenant) in self._stops
 
     def stopped_tenants(self) -> frozenset[str]:
-        """Return the tenants that are stopped by themselves."""
+        """Return the tenants with an emergency flag of their own."""
         return frozenset(name for kind, name in self._stops if kind == _TENANT)
 
     def stopped_models(self) -> frozenset[str]:
@@ -162,15 +162,15 @@ class Withdrawals:
         return frozenset(name for kind, name in self._stops if kind == _MODEL)
 
     def readable(self) -> bool:
-        """Return whether the last successful poll is recent enough to rely on."""
+        """Return whether the last successful poll is still valid."""
         return self.readable_for() >= 0
 
     def readable_for(self) -> float:
-        """Return for how many seconds the last successful poll may still be relied on; negative where it is too old."""
+        """Return the seconds for which the last successful poll remains valid; negative if it is too old."""
         return self._read_at + self._settings.known_for - self._clock()
 
     async def withdraw(self, tenant: str, document_id: str, version: int, *, reason: str, at: float) -> None:
-        """Withdraw a version, within seconds on every replica; `at` is Unix seconds."""
+        """Withdraw a version on every replica within seconds; `at` is Unix seconds."""
         try:
             async with self._engine.begin() as connection:
                 await write_withdrawal(connection, tenant, document_id, version, reason=reason, at=at)
@@ -180,7 +180,7 @@ class Withdrawals:
 
     @contextmanager
     def notifying(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` whenever what is withdrawn or stopped has changed, or `readable`, while the block runs."""
+        """Call `listener` whenever the withdrawals, the stops or `readable` change, while the block runs."""
         self._listeners.append(listener)
         try:
             yield
@@ -188,10 +188,10 @@ class Withdrawals:
             self._listeners.remove(listener)
 
     async def change(self, change: StopChange) -> None:
-        """Stop or resume all answers, a tenant's or a model's, within seconds on every replica; record the change.
+        """Stop or resume all answers, a tenant's or a model's, on every replica within seconds; record the change.
 
         Raises:
-            ValueError: the author or the reason is empty or too long, or both a model and a tenant are named.
+            ValueError: the author or the reason is empty or too long, or both a model and a tenant are set.
         """
         if not change.by.strip() or not change.reason.strip():
             raise ValueError("say who stops or resumes, and why")
@@ -217,7 +217,7 @@ class Withdrawals:
         await self.read()
 
     async def changes(self, *, limit: int, tenant: str | None = None) -> tuple[StopChange, ...]:
-        """Return the latest stops and resumptions, newest first; with a `tenant` those of that one alone.
+        """Return the latest stops and resumptions, newest first; with `tenant`, only that tenant's.
 
         Raises:
             UNAVAILABLE: the table cannot be read.
@@ -244,10 +244,10 @@ class Withdrawals:
         """Poll the table now.
 
         Raises:
-            UNAVAILABLE: it cannot be read.
+            UNAVAILABLE: the table cannot be read.
         """
         stops = select(WITHDRAWN.c.kind, WITHDRAWN.c.name).where(WITHDRAWN.c.kind.in_((_STOP, _MODEL, _TENANT)))
-        # Whole numbers: a sum of doubles differs with the order in which PostgreSQL reads the rows.
+        # Integers: a sum of doubles depends on the order in which PostgreSQL reads the rows.
         instants = func.coalesce(func.sum(cast(WITHDRAWN.c.at * 1000, BigInteger)), 0)
         count = select(func.count(), instants).where(WITHDRAWN.c.kind.in_((_VERSION, _ENDS)))
         with anyio.fail_after(self._settings.deadline):
@@ -270,14 +270,14 @@ class Withdrawals:
         self._versions_read_at = self._clock()
 
     def _tell(self) -> None:
-        """Call the listeners where something has changed since all of them heard of it."""
+        """Call the listeners if the state has changed since the last complete notification."""
         known = (self.readable(), self._stops, self._versions)
         if known == self._told:
             return
         heard = 0
         listeners = tuple(self._listeners)
         for listener in listeners:
-            with contained("listener"):  # the others hear of it all the same
+            with contained("listener"):  # a failing listener doesn't stop the others
                 listener()
                 heard += 1
         if heard == len(listeners):
@@ -287,7 +287,7 @@ class Withdrawals:
         """Poll the table until cancelled."""
         while True:
             try:
-                # aiosqlite may never return from a connection that is cancelled while it opens; the deadline applies.
+                # aiosqlite may hang if cancelled while it opens a connection; the deadline still applies.
                 with anyio.CancelScope(shield=True):
                     await self.read()
             except UNAVAILABLE as exc:
@@ -295,7 +295,7 @@ class Withdrawals:
             await anyio.sleep(self._settings.every)
 
     async def watch_age(self) -> None:
-        """Tell the listeners as soon as the last successful poll is too old, until cancelled."""
+        """Notify the listeners as soon as the last successful poll is too old, until cancelled."""
         while True:
             self._tell()
             left = self.readable_for()
@@ -305,19 +305,19 @@ class Withdrawals:
 async def write_withdrawal(
     connection: AsyncConnection, tenant: str, document_id: str, version: int, *, reason: str, at: float
 ) -> None:
-    """Withdraw a version in the caller's transaction, together with the change that decides it."""
+    """Withdraw a version in the caller's transaction."""
     await _write_row(connection, _VERSION, tenant, f"{document_id}@{version}", reason[:_LONGEST_REASON], at)
 
 
 async def write_end(
     connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends_at: float
 ) -> None:
-    """Write when a version ends in the transaction that records that the index has its window."""
+    """Write a version's end in the caller's transaction, which also records that the index has the version's window."""
     await _write_row(connection, _ENDS, tenant, f"{document_id}@{version}", "", ends_at)
 
 
 async def remove_end(connection: AsyncConnection, tenant: str, document_id: str, version: int, *, now: float) -> None:
-    """Remove a version's end in the transaction that gives it another window, and every end of a week ago."""
+    """Remove a version's end in the caller's transaction, which changes its window, and all ends over a week old."""
     over = (WITHDRAWN.c.kind == _ENDS) & (WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS)
     await connection.execute(delete(WITHDRAWN).where(_is_row(_ENDS, tenant, f"{document_id}@{version}") | over))
 
@@ -333,7 +333,7 @@ def _is_row(kind: str, tenant: str, name: str) -> ColumnElement[bool]:
 
 
 async def load_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | None = None) -> Withdrawals:
-    """Create the tables where they are missing, and return the withdrawals of now, without polling.
+    """Migrate the tables, and return the withdrawals after one read, without polling.
 
     Raises:
         UNAVAILABLE: the tables cannot be read.
@@ -348,7 +348,7 @@ async def load_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | 
 async def open_withdrawals(
     engine: AsyncEngine, settings: WithdrawalsSettings | None = None, *, on_failure: OnFailure = uncounted
 ) -> AsyncGenerator[Withdrawals]:
-    """Create the tables where they are missing, read them, and poll them while the block runs."""
+    """Migrate the tables, read them, and poll them while the block runs."""
     withdrawals = await load_withdrawals(engine, settings)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervise, "withdrawals", withdrawals.watch, on_failure)

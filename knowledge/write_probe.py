@@ -1,6 +1,6 @@
-"""A probe of the SQL database by a write: both services need a database that accepts writes.
+"""Probes the SQL database with a write, because both services need one that accepts writes.
 
-Only a commit notices a full disk, so a row is inserted and deleted in one transaction, which no reader sees.
+Only a commit detects a full disk, so the probe inserts and deletes a row in one transaction, invisible to readers.
 """
 
 import time
@@ -19,7 +19,7 @@ EVERY_SECONDS = 1.0
 
 
 class WriteProbe:
-    """Writes at most once a second; between two writes the last outcome holds."""
+    """Writes at most once a second; calls in between repeat the last outcome."""
 
     def __init__(self, engine: AsyncEngine, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
@@ -32,7 +32,7 @@ class WriteProbe:
         """Return if the database accepted the last write.
 
         Raises:
-            UNAVAILABLE: it did not.
+            UNAVAILABLE: the last write failed.
         """
         async with self._turn:
             if self._written_at is None or self._clock() - self._written_at >= EVERY_SECONDS:
@@ -47,7 +47,7 @@ class WriteProbe:
 
     async def _write(self) -> None:
         row = {"kind": "probe", "tenant": "", "name": uuid4().hex, "reason": "", "at": 0.0}
-        # Shielded: cancelled inside a call, an aiosqlite connection would keep the write lock.
+        # Shielded: an aiosqlite connection that is cancelled inside a call would keep the write lock.
         with anyio.fail_after(DEADLINE_SECONDS, shield=True):
             async with impatient_transaction(self._engine) as connection:
                 await connection.execute(insert(WITHDRAWN).values(row))

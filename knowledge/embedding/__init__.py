@@ -1,4 +1,4 @@
-"""Dense vectors of passages and questions: a model in process, micro-batched, on a CPU by OpenVINO; or an endpoint."""
+"""Dense vectors of passages and questions, from an endpoint or from a model in this process (OpenVINO on a CPU)."""
 
 from knowledge.embedding.embedding import Embedder, open_embedder
 from knowledge.embedding.encoder import read_tokenizer

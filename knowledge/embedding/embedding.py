@@ -23,11 +23,11 @@ from knowledge.embedding.served import open_served
 from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
 
 BATCH_BYTES = 2_000
-"""Of passages that a CPU embeds together, a tenth of a second: a question that comes meanwhile waits for them."""
+"""The most text in a batch of passages: it takes a CPU 0.1 s, during which questions wait."""
 
 
 class Embedder(Protocol):
-    """Returns vectors that are compared by cosine; a collection records the `name` of its embedder."""
+    """Computes vectors for cosine similarity; a collection records the `name` of its embedder."""
 
     @property
     def name(self) -> str: ...
@@ -39,15 +39,15 @@ class Embedder(Protocol):
         """Return one vector for each question, in order."""
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each passage, in order; questions that arrive meanwhile go first."""
+        """Return one vector for each passage, in order; questions that arrive in between go first."""
 
 
 @asynccontextmanager
 async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
-    """Open the embedder of the settings and warm it up.
+    """Open the configured embedder and warm it up.
 
     Raises:
-        EmbeddingUnavailable: it cannot be loaded or reached.
+        EmbeddingUnavailable: the embedder cannot be loaded or reached.
     """
     if settings.url is not None:
         async with open_served(settings) as served:
@@ -66,7 +66,7 @@ async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Texts to encode together; those of a query are urgent."""
+    """Texts to encode together; questions are urgent."""
 
     texts: list[str]
     urgent: bool
@@ -75,16 +75,16 @@ class _Job:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        # In bytes: Korean and English tokens have about the same number of bytes, not of characters.
+        # In bytes: Korean and English tokens have about the same length in bytes, but not in characters.
         self.size = sum(len(text.encode()) for text in self.texts)
 
 
 class LocalEmbedder:
     """A sentence-transformers model in one or several worker threads.
 
-    Questions that arrive within the window are encoded together and go before passages. The event loop takes no lock: a
-    job goes through a SimpleQueue, its result comes back as a future, and a cancelled job is skipped. At most
-    `passage_window` passages wait in the workers; a batch holds passages of similar length, of any document.
+    Questions that arrive within the window are encoded together and before passages. The event loop acquires no lock:
+    it submits a job through a SimpleQueue and awaits a future; workers skip cancelled jobs. At most `passage_window`
+    passages wait in the workers; a batch contains passages of similar length, from any documents.
     """
 
     def __init__(self, folder: Path, settings: EmbedderSettings, config: ModelConfig) -> None:
@@ -98,10 +98,10 @@ class LocalEmbedder:
         self._passage_slots = asyncio.Semaphore(settings.passage_window)
 
     async def start(self) -> None:
-        """Load the model, converted for OpenVINO where it is not yet, and let every worker encode a first text.
+        """Load the model, convert it for OpenVINO if necessary, and warm up every worker.
 
         Raises:
-            EmbedderMissing: the folder holds no model, or it cannot be loaded.
+            EmbedderMissing: the folder contains no model, or the model cannot be loaded.
         """
         if not (self._folder / "modules.json").is_file():
             raise EmbedderMissing(
@@ -128,7 +128,7 @@ class LocalEmbedder:
             self._waiting_requests -= 1
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each passage, in order; questions that arrive meanwhile go first."""
+        """Return one vector for each passage, in order; questions that arrive in between go first."""
         prefixed = [self._config.passage_prefix + text for text in texts]
         shortest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         try:
@@ -139,7 +139,7 @@ class LocalEmbedder:
         return [tasks[i].result() for i in range(len(texts))]
 
     async def aclose(self) -> None:
-        """Stop the workers after their present batches; waiting jobs fail with EmbeddingUnavailable."""
+        """Stop the workers after their current batches; waiting jobs fail with EmbeddingUnavailable."""
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:
@@ -174,7 +174,7 @@ class _Worker:
         self._thread: Thread | None = None
 
     def start(self, load: LoadEncode) -> Future[int]:
-        """Start the thread; the future gets the number of dimensions when the model is loaded and warm."""
+        """Start the thread; the future resolves to the number of dimensions when the model is loaded and warm."""
         ready: Future[int] = Future()
         self._thread = Thread(target=self._run, args=(load, ready), name="embedder", daemon=True)
         self._thread.start()
@@ -191,12 +191,12 @@ class _Worker:
         self._inbox.put(job)
 
     def stop(self) -> None:
-        """Take no more jobs; called in the thread of `submit`, so that no job follows the end mark."""
+        """Accept no more jobs; call it in the thread of `submit`, so that no job follows the end mark."""
         self._closing = True
         self._inbox.put(None)
 
     def join(self) -> None:
-        """Return when the thread has ended."""
+        """Wait for the thread to end."""
         if self._thread is not None:
             self._thread.join()
 
@@ -204,7 +204,7 @@ class _Worker:
         try:
             encode = load()
             dimensions = len(encode(["warm up"])[0])
-        except Exception as exc:  # noqa: BLE001  the thread's edge: `start` raises it
+        except Exception as exc:  # noqa: BLE001  the thread's boundary: `start` raises it
             ready.set_exception(exc)
             return
         ready.set_result(dimensions)
@@ -215,7 +215,7 @@ class _Worker:
                 job.result.set_exception(EmbeddingUnavailable("the embedder is closed"))
 
     def _next_batch(self) -> list[_Job]:
-        """Return the next batch of jobs, or nothing when the embedder closes."""
+        """Return the next batch of jobs, or an empty list when the embedder closes."""
         while not self._ended and self._receive(None if not (self._queries or self._passages) else 0.0):
             pass
         if self._ended:
@@ -233,7 +233,7 @@ class _Worker:
         return jobs
 
     def _next_passages(self) -> list[_Job]:
-        """Take the passage that has waited longest with those of similar length: padding costs as much as text."""
+        """Return the oldest passage with others of similar length, because padding costs as much as text."""
         oldest = self._passages[0]
         similar = [job for job in self._passages if abs(job.size - oldest.size) <= self._settings.padding]
         alike = nsmallest(self._settings.passage_batch, similar, key=lambda job: abs(job.size - oldest.size))
@@ -247,7 +247,7 @@ class _Worker:
         return sum(len(job.texts) for job in self._queries)
 
     def _receive(self, timeout: float | None) -> bool:
-        """Move one job from the inbox into its queue; return whether one came within `timeout` seconds."""
+        """Move one job from the inbox to its queue; return False if none arrives within `timeout` seconds."""
         try:
             job = self._inbox.get(block=timeout != 0.0, timeout=timeout)
         except Empty:
@@ -263,7 +263,7 @@ class _Worker:
             return
         try:
             vectors = iter(encode([text for job in jobs for text in job.texts]))
-        except Exception as exc:  # noqa: BLE001  the worker's loop: the jobs fail, the thread goes on
+        except Exception as exc:  # noqa: BLE001  the worker's loop: the jobs fail, the thread continues
             for job in jobs:
                 failure = EmbeddingUnavailable(f"the embedder failed: {type(exc).__name__}")
                 failure.__cause__ = exc
@@ -274,6 +274,6 @@ class _Worker:
 
 
 def _loader(folder: Path, settings: EmbedderSettings) -> LoadEncode:
-    """Return the function by which each worker, in its thread, gets its `encode`."""
+    """Return the function that each worker calls in its thread to get its `encode`."""
     batch = max(settings.query_batch, settings.passage_batch)
     return openvino_encoder(folder, settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch)

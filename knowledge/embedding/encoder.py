@@ -1,4 +1,4 @@
-"""Vectors by OpenVINO on a CPU: reads a converted model (`openvino_cache`) and needs neither torch nor transformers."""
+"""Computes vectors with OpenVINO on a CPU from a converted model (`openvino_cache`), without torch or transformers."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,14 +14,14 @@ from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER, converted_model
 DType = Literal["bfloat16", "float32"]
 Vectors = list[list[float]]
 Encode = Callable[[list[str]], Vectors]
-"""Returns one vector of length 1 for each text, in order; for one thread."""
+"""Returns one vector of length 1 for each text, in order; not thread-safe."""
 LoadEncode = Callable[[], Encode]
 """Returns the `Encode` of the calling thread."""
 _DEVICE = "CPU"
 
 
 def openvino_encoder(folder: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:
-    """Read the converted model of the weights in a folder, which is converted here where nobody has done so.
+    """Load the converted model of the weights in a folder; convert them first if necessary.
 
     Raises:
         NotConverted: the weights cannot be converted.
@@ -32,10 +32,10 @@ def openvino_encoder(folder: Path, dtype: DType, *, workers: int, threads: int, 
 
 
 def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:
-    """Compile the model for concurrent worker threads, each with so many OpenVINO threads; `batch` texts at a time.
+    """Compile the model for concurrent `workers`, each with `threads` OpenVINO threads and `batch` texts at a time.
 
-    The workers share the compiled model and the tokenizer, which are only read; each has an inference request of its
-    own. What is read stays when the folder goes.
+    The workers share the compiled model and the tokenizer, which are read-only; each has its own inference request.
+    The folder may be deleted afterwards.
 
     Raises:
         OSError, RuntimeError: the converted model cannot be read or compiled.
@@ -46,8 +46,8 @@ def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int,
         "NUM_STREAMS": workers,
         "INFERENCE_NUM_THREADS": workers * threads,
         "ENABLE_CPU_PINNING": False,  # vLLM and this service use the cores too
-        # Kernels are compiled for each shape (batch, length), 0.7 MB each; by default OpenVINO keeps thousands. A kept
-        # kernel saves 2 ms.
+        # OpenVINO compiles a kernel of 0.7 MB for each shape (batch, length), and by default caches thousands of them.
+        # A cached kernel saves 2 ms.
         "CPU_RUNTIME_CACHE_CAPACITY": 64,
     }
     tokenizer = read_tokenizer(converted)
@@ -78,14 +78,14 @@ def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int,
 
 @cache
 def read_tokenizer(converted: Path) -> Tokenizer:
-    """Return the tokenizer of a converted model's folder; 250,000 words take a second."""
+    """Return the tokenizer of a converted model; a vocabulary of 250,000 takes a second to load."""
     return Tokenizer.from_file(str(converted / TOKENIZER))
 
 
 def _precision(dtype: DType, capabilities: Sequence[str]) -> str:
-    """Return OpenVINO's name of what to compute in on a device with these capabilities: float32 where bfloat16 is none.
+    """Return OpenVINO's name for the precision: float32 if the device lacks bfloat16.
 
-    Where AVX-512 has no bfloat16 (Intel before Cooper Lake, and Ice Lake), OpenVINO emulates it when asked for it: 14
-    to 35 times as slow as float32.
+    On CPUs whose AVX-512 lacks bfloat16 (Intel before Cooper Lake, and Ice Lake), OpenVINO would emulate it, 14 to 35
+    times slower than float32.
     """
     return "bf16" if dtype == "bfloat16" and "BF16" in capabilities else "f32"

@@ -1,8 +1,8 @@
-"""Why a text has no vector.
+"""Errors of embedding.
 
 EmbeddingUnavailable        the text cannot be embedded now
-├── EmbedderMissing         the weights are missing, or hold no model
-├── EmbedderRefused         the endpoint lets nobody in, or embeds with another model than it should
+├── EmbedderMissing         the weights are missing or are not a model
+├── EmbedderRefused         the endpoint denies access, or does not embed with the configured model
 └── EmbedderBusy            the queue is full
 """
 
@@ -12,11 +12,11 @@ class EmbeddingUnavailable(Exception):
 
 
 class EmbedderMissing(EmbeddingUnavailable):
-    """The weights are missing, or hold no model."""
+    """The weights are missing or are not a model."""
 
 
 class EmbedderRefused(EmbeddingUnavailable):
-    """The endpoint lets nobody in, or embeds with another model than it should; asking again does not help."""
+    """The endpoint denies access, or does not embed with the configured model; a retry does not help."""
 
 
 class EmbedderBusy(EmbeddingUnavailable):

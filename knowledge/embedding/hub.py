@@ -1,9 +1,9 @@
-"""A model's folder, fetched whole: from a hub at a pinned commit, or a copy of such a folder from a bucket.
+"""Downloads a model's folder: from a hub at a pinned commit, or a copy of such a folder from a bucket.
 
-A hub names its files by digests: weights of this kind by SHA-256 (Git LFS), small files by Git's own SHA-1 of a blob.
-A bucket is any address that sends files over HTTPS; it holds the folder as it was fetched, and the copy's list of files
-(`fetched.json`) is pinned by its SHA-256. Only safetensors: other weights are programs. Each is fetched once: a folder
-with that list is complete, and without it the files that are there are kept. A proxy is taken from the environment.
+A hub identifies files by digests: weights by SHA-256 (Git LFS), small files by Git's SHA-1 of the blob. A bucket is any
+HTTPS address with a copy of a downloaded folder, whose list of files (`fetched.json`) is pinned by its SHA-256. Only
+safetensors are loaded, because other weight formats can run code. A folder with the list is complete and not fetched
+again; without it, complete files are kept. The proxy is configured by the environment.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from knowledge.embedding.settings import EmbedderSettings, hub_folder
 STAMP = "fetched.json"
 WANTED = (".json", ".safetensors", ".txt", ".model")
 NOT_WANTED = frozenset({"onnx", "openvino"})
-"""Folders with the model in other formats."""
+"""Folders that contain the model in other formats."""
 MOST_FILES = 200
 MOST_BYTES = 40 * 2**30
 MOST_LIST_BYTES = 2**20
 LIST_SECONDS = 30.0
 STALLED_SECONDS = 60.0
-"""A download without a byte for so long has failed."""
+"""A download fails after this long without a byte."""
 
 
 class _Lfs(msgspec.Struct):
@@ -46,12 +46,12 @@ class _Entry(msgspec.Struct):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of its bytes, or Git's SHA-1."""
+        """The file's SHA-256, or Git's SHA-1 of the blob."""
         return self.oid if self.lfs is None else self.lfs.oid
 
 
 class _Fetched(msgspec.Struct):
-    """The list of a complete folder: digests and bytes of its files."""
+    """The list of a complete folder: digests and sizes (bytes) of its files."""
 
     model: str
     revision: str
@@ -60,10 +60,10 @@ class _Fetched(msgspec.Struct):
 
 
 async def fetch_model(settings: EmbedderSettings) -> None:
-    """Fetch the hub's model of the settings into their folder, unless it is there or none is named.
+    """Download the configured hub model into its folder, unless it is already there or none is configured.
 
     Raises:
-        EmbedderMissing: the hub cannot be asked, or sends other bytes than it names.
+        EmbedderMissing: the download fails, or a file does not match its digest.
     """
     folder = settings.folder
     if settings.revision is None or settings.model is None or folder is None or (folder / STAMP).is_file():
@@ -81,10 +81,10 @@ async def fetch_model(settings: EmbedderSettings) -> None:
 
 
 async def fetch_copy(url: URL, sha256: str, weights: Path) -> Path:
-    """Fetch the copy of a hub's model from a bucket; return its folder below `weights`, which the hub's model has, too.
+    """Download a copy of a hub's model from a bucket; return its folder below `weights`, the same as for the hub.
 
     Raises:
-        EmbedderMissing: the bucket cannot be asked, or sends other bytes than the digest, or its list, names.
+        EmbedderMissing: the download fails, or a file does not match its digest.
     """
     async with (
         _translated(f"{url} cannot be fetched"),
@@ -133,16 +133,16 @@ async def _small(http: aiohttp.ClientSession, address: URL) -> bytes:
 
 
 async def _listed(http: aiohttp.ClientSession, tree: URL) -> list[_Entry]:
-    """Return the files of a commit that a model is read from."""
+    """Return a commit's files that the model needs."""
     entries = msgspec.json.decode(await _small(http, tree.with_query(recursive="true")), type=list[_Entry])
     return _checked([entry for entry in entries if entry.type == "file"], tree)
 
 
 def _checked(entries: Sequence[_Entry], source: URL) -> list[_Entry]:
-    """Return the files that a model is read from.
+    """Return the files that the model needs.
 
     Raises:
-        EmbedderMissing: there are no weights among them, or too many bytes.
+        EmbedderMissing: there are no safetensors among them, or they are too many or too large.
     """
     wanted = [entry for entry in entries if _is_wanted(PurePosixPath(entry.path))]
     if not any(entry.path.endswith(".safetensors") for entry in wanted):
@@ -163,7 +163,7 @@ async def _fetch_all(http: aiohttp.ClientSession, source: URL, files: Sequence[_
 
 
 async def _fetch(http: aiohttp.ClientSession, address: URL, entry: _Entry, path: Path) -> None:
-    """Fetch one file, unless it is there whole."""
+    """Download one file, unless it already exists with the right digest."""
     if await anyio.to_thread.run_sync(_is_whole, path, entry):
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""What a model says of itself in the files of its sentence-transformers folder: its prefixes and its longest text.
+"""A model's prefixes and length limit, read from the files of its sentence-transformers folder.
 
-Pooling, normalisation and dense layers are not read here: sentence-transformers' own modules are run, or converted.
+Pooling, normalisation and dense layers are not read here: sentence-transformers' own modules are run or converted.
 """
 
 import re
@@ -17,14 +17,14 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _E5 = re.compile(r"(?:^|[-_/])e5(?:[-_@]|$)")
 _QUERY_PROMPTS = ("query",)
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
-"""The names that sentence-transformers looks for in a model's prompts, in its order."""
+"""The prompt names that sentence-transformers looks up, in its order."""
 _NO_LIMIT = 10**6
-"""A `model_max_length` above this is a tokenizer's way to say that it has none."""
+"""A tokenizer's `model_max_length` above this means that it has no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What stands before a question and a passage, and the most tokens that a text may have (None: not known)."""
+    """The prefixes of questions and passages, and the most tokens of a text (None: unknown)."""
 
     query_prefix: str
     passage_prefix: str
@@ -46,10 +46,11 @@ class _Pooling(msgspec.Struct):
 
 
 def read_model_config(settings: EmbedderSettings) -> ModelConfig:
-    """Return what the settings say, else the files of the folder (blocking), else what e5 models are known to need.
+    """Return the configuration from the settings, else from the folder's files (blocking), else the e5 defaults.
 
     Raises:
-        EmbedderMissing: a file is no JSON, or the model pools in a way that only an endpoint can.
+        EmbedderMissing: a file is not valid JSON, or the model excludes its prompt from pooling, which only an
+            endpoint supports.
     """
     folder = settings.folder or settings.tokenizer
     prompts = {} if folder is None else _read(folder / "config_sentence_transformers.json", _Config).prompts

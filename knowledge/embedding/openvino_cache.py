@@ -1,8 +1,8 @@
 """The embedding model in OpenVINO's format, converted once and cached beside the weights.
 
-A folder in `openvino/` with the graph, its weights and the tokenizer, named by a digest of what it was made from: other
-weights or settings of the model have another folder. It appears by a rename, so it is always complete;
-of processes that convert at once the first one's stays.
+A folder in `openvino/` contains the graph, its weights and the tokenizer. Its name is a digest of the source files, so
+changed weights or settings get another folder. It is created by a rename, so it is always complete; if several
+processes convert at once, the first one's folder stays.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 
 FOLDER = "openvino"
 FORMAT = b"2"
-"""Of what the conversion writes; a change of it makes new folders."""
+"""The version of the conversion's output; a change of it makes new folders."""
 GRAPH = "model.xml"
 TOKENIZER = "tokenizer.json"
 CONVERSION_TIMEOUT = 300.0
-"""Seconds; a conversion takes ten."""
+"""In seconds; a conversion takes about ten."""
 SOURCES = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model")
-"""What sentence-transformers reads of a model's folder: settings, weights, vocabularies."""
+"""The files that sentence-transformers reads from a model's folder: settings, weights, vocabularies."""
 WEIGHTS = (".safetensors", ".bin")
 
 
@@ -32,7 +32,7 @@ class NotConverted(Exception):
 
 
 def cached_model(folder: Path) -> Path:
-    """Return the folder of the converted model of the weights in `folder`; convert them where there is none.
+    """Return the folder of the converted model of the weights in `folder`; convert them if necessary.
 
     Raises:
         NotConverted: the weights cannot be converted.
@@ -51,13 +51,13 @@ def _convert_into(cached: Path, folder: Path) -> None:
         try:
             converted.rename(cached)
         except OSError:
-            if not cached.exists():  # else somebody else was as quick
+            if not cached.exists():  # else another process was faster
                 raise
 
 
 @contextmanager
 def converted_model(folder: Path) -> Iterator[Path]:
-    """Yield the folder of the converted model; a temporary one where that of the weights cannot be written.
+    """Yield the folder of the converted model; a temporary one if the weights' folder is not writable.
 
     Raises:
         NotConverted: the weights cannot be converted.
@@ -86,7 +86,7 @@ def _digest(folder: Path) -> str:
 
 @lru_cache(maxsize=100)
 def _file_digest(file: Path, _written: tuple[int, int, int]) -> bytes:
-    """Return a file's SHA-256, read once while its inode, size and time of writing stay: weights take half a second."""
+    """Return a file's SHA-256, cached by inode, size and modification time, because weights take half a second."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").digest()
 

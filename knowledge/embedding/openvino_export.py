@@ -1,8 +1,8 @@
-"""Converts a sentence-transformers model to OpenVINO's format: the whole of it, from token ids to vectors of length 1.
+"""Converts a whole sentence-transformers model, from token ids to vectors of length 1, to OpenVINO's format.
 
     python -m knowledge.embedding.openvino_export WEIGHTS FOLDER
 
-A program of its own: tracing and conversion leave 700 MB allocated in their process, and torch stays out of it.
+It runs in a separate process, because tracing and conversion leave 700 MB allocated, and to keep torch out of services.
 """
 
 import sys
@@ -25,12 +25,12 @@ CHECKED = [
     "정기예금을 중도에 해지하면 약정 이율 대신 중도해지 이율이 적용됩니다. " * 4,
     "A transfer to another bank costs 500 won at a branch. " * 200,
 ]
-"""From one token to more than a model reads; in one batch nearly all of the first is padding."""
+"""From one token to more than a model's limit; in one batch, nearly all of the first is padding."""
 LEAST_COSINE = 0.9999
 
 
 class _Vectors(torch.nn.Module):
-    """The modules of a sentence-transformers model in a row, and what `normalize_embeddings` adds."""
+    """All modules of a sentence-transformers model, with the normalisation of `normalize_embeddings`."""
 
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class _Vectors(torch.nn.Module):
 
 
 def convert(weights: str, folder: str) -> None:
-    """Write the graph, its weights as float16 (which loses nothing relevant of bfloat16) and the tokenizer.
+    """Write the graph, its weights as float16 (with no relevant loss against bfloat16) and the tokenizer.
 
     Raises:
-        ValueError: the graph computes other vectors than sentence-transformers.
+        ValueError: the graph's vectors differ from those of sentence-transformers.
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # publishes no types
     model = SentenceTransformer(
@@ -60,7 +60,7 @@ def convert(weights: str, folder: str) -> None:
 
 
 def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
-    """Write the tokenizer with the length at which it cuts a text and the way it pads a batch."""
+    """Write the tokenizer with its truncation length and padding."""
     theirs = model.tokenizer
     tokenizer = theirs.backend_tokenizer
     tokenizer.enable_truncation(model.max_seq_length, direction=theirs.truncation_side)
@@ -69,7 +69,7 @@ def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
 
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
-    """Compare the vectors of what was written, as services read it, with those of sentence-transformers."""
+    """Load the written model as services do, and compare its vectors with those of sentence-transformers."""
     encode = read_converted(folder, "float32", workers=1, threads=1, batch=len(CHECKED))()
     ours = np.array(encode(CHECKED))
     theirs = model.encode(

@@ -18,13 +18,13 @@ from knowledge.model_connection import EndpointFailed, EndpointRefused
 from knowledge.model_endpoint import ModelEndpoint, call_address, open_model_endpoint
 
 Cut = Callable[[str], str]
-"""Returns the beginning of a text that the model reads."""
+"""Truncates a text to the model's limit."""
 
 SETTING = "EMBEDDER"
 QUERY_ATTEMPTS = 2
 PASSAGE_ATTEMPTS = 8
 ENDS = 2
-"""Tokens that mark a text's beginning and end, for which the served tokenizer needs room."""
+"""The tokens that the server adds at a text's beginning and end."""
 
 
 class _Embedding(msgspec.Struct):
@@ -42,12 +42,12 @@ _REPLIES = msgspec.json.Decoder(_EmbeddingsReply)
 
 @asynccontextmanager
 async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmbedder"]:
-    """Open the endpoint of the settings and embed a first text there.
+    """Open the configured endpoint and embed a first text there.
 
     Raises:
-        EmbedderRefused: it lets nobody in, or embeds with another model than the settings say.
+        EmbedderRefused: the endpoint denies access, or does not embed with the configured model.
         EmbedderMissing: the folder of the tokenizer cannot be read.
-        EmbeddingUnavailable: it does not answer.
+        EmbeddingUnavailable: the endpoint does not answer.
     """
     config = await asyncio.to_thread(read_model_config, settings)
     cut = await asyncio.to_thread(_open_cut, settings, config)
@@ -58,7 +58,7 @@ async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmb
 
 
 class EndpointEmbedder:
-    """Bounded requests to an endpoint, which batches questions by itself; passages go in batches of ours."""
+    """Sends a limited number of requests to an endpoint, which batches questions itself; passages are batched here."""
 
     def __init__(
         self, endpoint: ModelEndpoint, settings: EmbedderSettings, config: ModelConfig, cut: Cut, *, dimensions: int
@@ -74,7 +74,7 @@ class EndpointEmbedder:
 
     @classmethod
     async def connect(cls, endpoint: ModelEndpoint, settings: EmbedderSettings, config: ModelConfig, cut: Cut) -> Self:
-        """Return the embedder, with the number of dimensions of a first vector.
+        """Embed a first text, and return the embedder with the number of dimensions of its vector.
 
         Raises:
             EmbeddingUnavailable: as `open_served`.
@@ -129,7 +129,7 @@ class EndpointEmbedder:
             reply = _REPLIES.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise EmbeddingUnavailable(f"{self._endpoint.name}: a reply that cannot be read") from exc
-        # A server of one model may answer whatever is asked for; some add the release to a name.
+        # A single-model server may ignore the requested name; some append a release to it.
         if reply.model and not reply.model.startswith(self.name):
             raise EmbedderRefused(
                 f"{self._endpoint.name} embeds with {reply.model}, not with {self.name}: set EMBEDDER__MODEL"
@@ -155,10 +155,10 @@ class EndpointEmbedder:
 
 
 def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
-    """Return what cuts texts to the model's longest one, by its own tokenizer; nothing is cut where that is not known.
+    """Return a function that truncates texts with the model's tokenizer; without tokenizer or limit it does nothing.
 
     Raises:
-        EmbedderMissing: the folder holds no tokenizer.
+        EmbedderMissing: the tokenizer cannot be read.
     """
     if settings.tokenizer is None or config.max_tokens is None:
         return lambda text: text
@@ -179,7 +179,7 @@ def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Translate the failures of an endpoint."""
+    """Translate the errors of an endpoint."""
     try:
         yield
     except EndpointRefused as exc:

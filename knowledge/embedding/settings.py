@@ -1,4 +1,4 @@
-"""Which embedder: a sentence-transformers folder, a model of a hub at a pinned commit, or an endpoint."""
+"""Selects the embedder: a sentence-transformers folder, a model of a hub at a pinned commit, or an endpoint."""
 
 from pathlib import Path
 from typing import ClassVar, Self
@@ -9,21 +9,21 @@ from knowledge.embedding.encoder import DType
 from knowledge.model_endpoint import ModelEndpointSettings
 
 DEFAULT_FOLDER = "e5-small"
-"""Below the folder of weights, where nothing else is named: what `llm-server fetch e5-small` makes."""
+"""The default, below the folder of weights, as created by `llm-server fetch e5-small`."""
 
 
 def hub_name(model: str, revision: str) -> str:
-    """Return what a hub's model at a commit is called."""
+    """Return our name for a hub's model at a commit."""
     return f"{model}@{revision[:12]}"
 
 
 def hub_folder(model: str, revision: str) -> str:
-    """Return the name of its folder below that of all weights."""
+    """Return the folder name of a hub's model at a commit, below the folder of weights."""
     return hub_name(model, revision).replace("/", "--")
 
 
 class EmbedderSettings(ModelEndpointSettings, frozen=True):
-    """One place: a `folder`, a `model` of a hub at a `revision`, or the `url` of an endpoint that serves a `model`.
+    """The embedder: a `folder`, a hub's `model` at a `revision`, or the `url` of an endpoint that serves a `model`.
 
     A core with bfloat16 embeds 3,700 tokens a second, and a short query in 9 ms; a CPU without it computes in float32.
     """
@@ -60,28 +60,28 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     passage_prefix: str | None = Field(
         None, description="before a passage; without it as the model's own configuration says"
     )
-    query_timeout: ClassVar[float] = 2.0  # seconds: the deadline of a question at an endpoint
-    # seconds: the deadline of a batch of passages at an endpoint, with its further attempts
+    query_timeout: ClassVar[float] = 2.0  # seconds; an endpoint's deadline for a question
+    # seconds; an endpoint's deadline for a batch of passages, retries included
     passage_timeout: ClassVar[float] = 30.0
-    requests: ClassVar[int] = 4  # requests: with passages that an endpoint has at once
-    request_passages: ClassVar[int] = 32  # passages: of one request to an endpoint
+    requests: ClassVar[int] = 4  # max concurrent passage requests per endpoint
+    request_passages: ClassVar[int] = 32  # max passages per request to an endpoint
     # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each barrier waits for a
     # time slice.
-    threads: ClassVar[int] = 1  # threads: of each worker
+    threads: ClassVar[int] = 1  # OpenVINO threads per worker
     dtype: DType = Field("bfloat16", description="what a folder's model computes in, where the machine can")
-    # seconds: questions that arrive within so long are embedded together in this process
+    # seconds; questions that arrive within this window are embedded together in this process
     window: ClassVar[float] = 0.002
-    query_batch: ClassVar[int] = 16  # questions: of one batch in this process
-    # Of long ones a CPU takes fewer (`BATCH_BYTES`), so that waiting questions have it soon.
-    passage_batch: ClassVar[int] = 8  # passages: of one batch in this process
-    # Of all callers: a batch takes those of similar length.
-    passage_window: ClassVar[int] = 256  # passages: that wait in this process's workers
-    # bytes: by which texts of one batch may differ; the overhead of a call equals about so much text
+    query_batch: ClassVar[int] = 16  # max questions per batch in this process
+    # Long passages are limited further by `BATCH_BYTES`, to keep the wait of questions short.
+    passage_batch: ClassVar[int] = 8  # max passages per batch in this process
+    # Shared by all callers, so that a batch finds passages of similar length.
+    passage_window: ClassVar[int] = 256  # max passages waiting in this process's workers
+    # bytes; the max difference in length within a batch, about the amount of text that costs as much as a call
     padding: ClassVar[int] = 96
-    queue: ClassVar[int] = 256  # requests: with questions that wait; one more is refused at once
-    # They share one model, 440 MB, and each further one takes 110 MB. Two workers encode
-    # twice as much as one, two threads of one worker do not.
-    workers: ClassVar[int] = 1  # threads: that embed side by side in this process
+    queue: ClassVar[int] = 256  # max waiting requests with questions; further ones are rejected at once
+    # Workers share one model of 440 MB, and each further one takes 110 MB. Two workers double the throughput, two
+    # threads of one worker do not.
+    workers: ClassVar[int] = 1  # concurrent worker threads in this process
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -97,13 +97,13 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
 
     @property
     def name(self) -> str:
-        """What a collection records, and nothing that has other vectors may be called."""
+        """The name that a collection records; embedders with different vectors must have different names."""
         if self.revision is not None:
             return hub_name(self.model or "", self.revision)
         return self.model or ("" if self.folder is None else self.folder.name)
 
     def below(self, weights: Path) -> "EmbedderSettings":
-        """Return the same settings with a folder below the one of all weights, where it is neither named nor needed."""
+        """Return the settings with the folder set below `weights`, unless a folder or an endpoint is configured."""
         if self.folder is not None or self.url is not None:
             return self
         name = DEFAULT_FOLDER if self.revision is None else hub_folder(self.model or "", self.revision)

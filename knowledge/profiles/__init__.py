@@ -1,8 +1,8 @@
-"""Profiles: a file about a model on a kind of machine, of which who serves it and who asks it each read a part.
+"""Profiles: files about a model on a kind of machine, read by the model's server and by its client.
 
-Those of this package have names; anybody's is named by its path, which ends with .yaml. `llm_server/profile.py` reads
-what vLLM needs, the chat API the `deadlines` and `answer`. `hosted` and `scripted` have nothing else: others serve
-these.
+Profiles in this package are selected by name, others by a path that ends with .yaml. `llm_server/profile.py` reads the
+fields for vLLM, the chat API reads `deadlines` and `answer`. `hosted` and `scripted` have only the latter two, because
+their models are served elsewhere.
 """
 
 from enum import StrEnum
@@ -30,31 +30,31 @@ _Positive = Annotated[float, Field(gt=0)]
 
 
 class UnknownProfile(Exception):
-    """There is no such profile, or its file is invalid; the message names the choices or the field."""
+    """The profile does not exist or is invalid; the message names the choices or the field."""
 
 
 class AnswerMode(StrEnum):
-    """Whose words an answer consists of: small models copy well, large ones write well (docs/decisions/0029)."""
+    """How answers are worded: small models copy well, large ones write well (docs/decisions/0029)."""
 
     QUOTE = "quote"
-    """the bank's own; a model chooses where the best units are close"""
+    """quotes the bank's text; the model chooses if the best units score closely"""
     WRITTEN = "written"
-    """the model's own, where the checks let them pass"""
+    """uses the model's text if it passes the checks"""
 
 
 class Deadlines(BaseModel, frozen=True, extra="forbid"):
-    """The deadlines of a call, which follow from the speed of the endpoint's hardware; all but `prefill` in seconds."""
+    """The deadlines of a call, based on the endpoint's hardware speed; all but `prefill` are in seconds."""
 
     prefill: _Positive
-    """Prompt tokens that the endpoint reads per second: of one uncached prompt, rather low than high."""
+    """The endpoint's prefill speed in tokens per second for one uncached prompt; err on the low side."""
     answer: _Positive
-    """For a whole answer."""
+    """The deadline of a whole answer."""
     between_tokens: _Positive = 10.0
     base: _Positive = 2.0
-    """For the first token of an empty prompt."""
+    """The deadline of the first token for an empty prompt."""
 
     def first_token(self, prompt_tokens: int) -> float:
-        """Return the seconds allowed until the first token."""
+        """Return the deadline of the first token, in seconds."""
         return self.base + 3 * prompt_tokens / self.prefill
 
     def slow_first_token(self, prompt_tokens: int) -> float:
@@ -63,10 +63,10 @@ class Deadlines(BaseModel, frozen=True, extra="forbid"):
 
 
 def profile_path(name: str) -> Path:
-    """Return the file of a profile's name, or the path that it is.
+    """Return the path of a profile's file; a name that ends with .yaml is already a path.
 
     Raises:
-        UnknownProfile: there is no profile of that name.
+        UnknownProfile: no profile has that name.
     """
     if name.endswith(".yaml"):
         return Path(name)
@@ -82,7 +82,7 @@ def profile_fields(path: Path) -> dict[str, object]:
     """Return the fields of a profile's file (blocking).
 
     Raises:
-        UnknownProfile: it cannot be read, or is not a YAML mapping.
+        UnknownProfile: the file cannot be read or is not a YAML mapping.
     """
     try:
         fields = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
@@ -99,7 +99,7 @@ def read_deadlines(name: str) -> Deadlines:
     """Return the deadlines of a profile (blocking).
 
     Raises:
-        UnknownProfile: there is no such profile, or it has none.
+        UnknownProfile: the profile does not exist, or its deadlines are missing or invalid.
     """
     path = profile_path(name)
     fields = profile_fields(path)
@@ -112,10 +112,10 @@ def read_deadlines(name: str) -> Deadlines:
 
 
 def read_answer_mode(name: str) -> AnswerMode:
-    """Return the `answer` of a profile (blocking): `quote` unless it says otherwise.
+    """Return the `answer` mode of a profile (blocking); the default is `quote`.
 
     Raises:
-        UnknownProfile: there is no such profile, or it names another way.
+        UnknownProfile: the profile does not exist, or its `answer` is not a valid mode.
     """
     path = profile_path(name)
     try:
@@ -125,6 +125,6 @@ def read_answer_mode(name: str) -> AnswerMode:
 
 
 def first_reason(exc: ValidationError) -> str:
-    """Return the first field that is wrong, and why."""
+    """Return the first invalid field and its error message."""
     error = exc.errors()[0]
     return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"

@@ -1,7 +1,4 @@
-"""Screening of questions and passages: identifiers of persons are masked, instructions to the model are reported.
-
-Pure.
-"""
+"""Screening of questions and passages: masks personal identifiers, reports instructions to the model (pure)."""
 
 from knowledge.screening.instructions import ScreeningFinding, Tactic, find_injection, normalised, one_spaced
 from knowledge.screening.screening import IdentifierKind, find_identifiers, mask

@@ -1,7 +1,7 @@
-"""Finds identifiers of persons in Korean or English text in any spelling: normalise (`reading`), match (`patterns`).
+"""Finds personal identifiers in Korean or English text in any spelling: normalise (`reading`), match (`patterns`).
 
-A failed checksum never makes a number harmless: newer resident numbers have random last digits. Amounts, dates, rates,
-product codes and the bank's own 1588-0000 numbers do not count as identifiers.
+A failed checksum does not make a number harmless: newer resident numbers have random last digits. Amounts, dates,
+rates, product codes and the bank's own 1588-0000 numbers do not count as identifiers.
 """
 
 import re
@@ -22,30 +22,30 @@ class Identifier:
     end: int
 
 
-# Without a digit in any spelling and a sign of an address nothing is searched.
+# A text without a digit in any spelling or a sign of an e-mail address is not searched.
 _MAY_HOLD_ONE: Final = re.compile(
     r"\d|[^\x00-\x7f\uac00-\ud7a3]|@|&\w|[공영일이삼사오육륙칠팔구][ ]?[공영일이삼사오육륙칠팔구]|골뱅이|앳"
     r"|\bat\b|_at_|\(at|\[at|\{at|<at|zero|one|two|three|four|five|six|seven|eight|nine",
     re.IGNORECASE,
 )
-# 앞 6자리, the last 7 digits: how many, not which. 1) and 2) number a list.
+# Counts of digits (앞 6자리, "the last 7 digits") and list numbers such as 1) and 2).
 _COUNT: Final = re.compile(
     r"(?<!\d)\d{1,2}[ \t]?(?=자리|글자|digits?\b|numbers?\b)|(?<=first |front )\d{1,2}(?!\d)"
     r"|(?<=last |back )\d{1,2}(?!\d)|^[ \t]{0,4}[1-9][).](?=[ \t])",
     re.IGNORECASE | re.MULTILINE,
 )
-# 67890 만 is no number of ten thousands behind the rest of an account: only few digits are counted.
+# Only up to four digits count as a quantity: 67890 만 may end an account number.
 _COUNTED: Final = r"(?:[만억천주개건명회호분초년월일점좌장석조위](?![가-힣])|shares?\b)"
 _HARMLESS: Final = re.compile(
     r"(?<![\d,.])\d{1,3}(?:,\d{3}){1,6}(?!,?\d)|(?<![\d.,-])(?!0\d)\d{1,4}\.\d{1,4}(?![\d-]|\.\d)"  # 1,000 and 2.5
     # the banks' own numbers
     r"|(?<!\d)(?<!\d[-./~· ])(?<!\d [-/] )(?:1[5-9]\d\d/){0,5}1[5-9]\d\d-\d{4}(?!-?\d)|(?<!\d)080-\d{3}-\d{4}(?!\d)"
     rf"|(?<!\d)\d{{1,20}}[ \t]?{MONEY}|(?<![\d-])\d{{1,4}}[ \t]?{_COUNTED}"
-    # days, times, years and round numbers in a row
+    # dates, times, series of years and of round numbers
     r"|(?<!\d)(?<!\d[.-])(?:(?:19|20)\d\d|'?\d\d(?=\.))[ ]?[-./년][ ]?\d{1,2}[ ]?[-./월][ ]?\d{1,2}(?!-?\d)"
     r"|(?<![\d:])[0-2]?\d:[0-5]\d(?::[0-5]\d)?(?![\d:])"
     r"|(?<!\d)(?:(?:19|20)\d\d[ ,.]{1,2}){2,9}(?:19|20)\d\d(?!\d)|(?<!\d)(?:\d\d00[ ,.]{1,2}){3,9}\d\d00(?!\d)"
-    # approvals, IP addresses, bytes in binary, digests
+    # approval numbers, IP addresses, binary bytes, digests
     r"|제[ ]?\d{4}(?:-\d{1,6}){1,3}|(?<![\d-])\d{4}(?:-\d{1,6}){1,3}[ ]?호(?![가-힣])"
     r"|(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?=\d)|(?![\d.]))){4}|(?<!\d)(?:[01]{8}[ ]?){2,9}(?!\d)"
     r"|(?<![A-Za-z0-9])(?=(?:\d{0,40}[A-Za-z]){2})[A-Za-z0-9]{20,128}",
@@ -59,7 +59,7 @@ _LINK: Final = re.compile(
     rf"|(?=[^\d{BLANKED_OUT}]{{0,40}}{_HALF})[^\d{BLANKED_OUT}]{{1,44}})(?=\d)",
     re.IGNORECASE,
 )
-# The same words between all groups, whatever they are.
+# Groups of digits with the same arbitrary words between all of them.
 _ALIKE: Final = re.compile(
     rf"(?<!\d)\d{{1,8}}(?P<gap>[^\d{BLANKED_OUT}\n~-]{{2,24}})\d{{1,8}}(?:(?P=gap)\d{{1,8}}){{1,4}}(?!\d)"
 )
@@ -71,7 +71,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
         return ()
     found = [identifier for reading in readings(text) for identifier in _found(text, reading)]
     merged: list[Identifier] = []
-    # Of two that overlap the longer names the kind, of two as long the first of the tables, and both are masked.
+    # Overlapping identifiers merge into one with the kind of the longer; on a tie, of the first in the tables.
     for one in sorted(found, key=lambda identifier: identifier.start):
         if merged and one.start < merged[-1].end:
             last = merged.pop()
@@ -89,12 +89,12 @@ def _found(text: str, reading: Reading) -> Iterator[Identifier]:
                 if check(kind, match):
                     first, behind = match.span("hit" if "hit" in pattern.groupindex else 0)
                     start, end = searched.starts[first], searched.ends[behind - 1]
-                    # (02-123-4567) keeps its brackets, 02)123-4567 has none to keep.
+                    # (02-123-4567) keeps its brackets; the bracket of (02)123-4567 belongs to the number.
                     yield Identifier(kind, start + (text[start] == "(" and ")" not in text[start:end]), end)
 
 
 def _linked(reading: Reading) -> Reading:
-    """Return the reading without what is harmless, and with one character for each link."""
+    """Blank out harmless numbers, and replace each link between digits by one character."""
     bare = reading.sub(_COUNT, lambda match: " " * len(match.group()))
     bare = bare.sub(_HARMLESS, lambda match: BLANKED_OUT * len(match.group()))
     linked = bare.sub(_LINK, lambda link: _LINKS.get(str(link.lastgroup), "~"))

@@ -1,9 +1,9 @@
 """Finds instructions to the model in questions and passages, in Korean and English (pure).
 
-A dozen patterns match what such a text must do: set instructions aside, ask for the prompt, give a role, forge a turn,
-steer the answer's form, hide markup. They are matched on the text as a model reads it and on one undoing of each usual
-disguise. Words that no pattern knows are harmless by structure: no text that is not the bank's own keeps a marker of
-the prompt, and an answer shows what passages say (docs/threats.md).
+A dozen patterns match the usual tactics: override instructions, ask for the prompt, assign a role, forge a turn, steer
+the answer's form, hide markup. They run on the text as a model reads it, and again with each usual disguise undone.
+Attacks that no pattern matches are contained by design: prompt markers are removed from all text that is not the
+bank's own, and an answer shows the text of passages (docs/threats.md).
 """
 
 import base64
@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 
 class Tactic(StrEnum):
-    """How a text tries to instruct the model; `markup` alone is harmless in a guide."""
+    """The way in which a text tries to instruct the model; `markup` alone is harmless in a guide."""
 
     OVERRIDE = "override"
     EXTRACTION = "extraction"
@@ -34,10 +34,10 @@ class Tactic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScreeningFinding:
-    """A tactic and the excerpt that shows it.
+    """A tactic and the matching excerpt.
 
-    `blocks`: it instructs the model, openly or in disguise, as a bank's own text never does, so that no document with
-    it may be approved. Other findings may stand in one.
+    `blocks`: a document with this finding cannot be approved, because a bank's own text never instructs the model.
+    Documents with other findings can be approved.
     """
 
     tactic: Tactic
@@ -60,7 +60,7 @@ _EN_PROMPT: Final = (
 _KO_RULES: Final = r"(?:지시|지침|명령|규칙|프롬프트|제약|제한|가이드라인)"
 _KO_DROP: Final = r"(?:무시|잊|따르지 ?(?:마|말)|어기|벗어나|개의치)"
 _KO_SHOW: Final = r"(?:보여|알려|출력|공개|말해|뭐|무엇|그대로|복사|번역|나열|요약)"
-# Repeats are bounded, so that the work of a search is linear in the text.
+# Repetitions are bounded, so that a search is linear in the length of the text.
 PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
     (tactic, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
     for tactic, pattern in (
@@ -118,7 +118,7 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
          r"|meta|base)\b"
          r"[^>\n]{0,200}>?|<[a-z][^>\n]{0,200}\b(?:hidden\b|style\s?=|on[a-z]{3,20}\s?=)|<!--[^\n]{0,200}"
          r"|!\[[^\]\n]{0,100}\]\(\s?<?(?:[a-z][a-z0-9+.-]{0,30}:|//|\\\\)|\bjavascript:"),
-        # It fetches nothing, runs nothing and hides nothing.
+        # Such markup cannot fetch, run or hide anything.
         (Tactic.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|!\[[^\]\n]{0,100}\]\(|\{\{[^}\n]{0,100}\}\}|\$\{[^}\n]{0,100}\}"),
     )
 )  # fmt: skip
@@ -126,9 +126,9 @@ _DISGUISED: Final = tuple(pair for pair in PATTERNS if pair[0] in (Tactic.OVERRI
 
 _BLANKS: Final = re.compile(r"[^\S\n]+")
 _LINE_BREAKS: Final = re.compile(r" ?\n[ \n]*")
-# Two Arabic phrases in one character each, which fold into eighteen and eight: a short text would become a long one.
+# Two Arabic ligatures that NFKC expands to eighteen and eight characters, which would make a short text a long one.
 _LONG_FORMS: Final = dict.fromkeys(map(ord, "\ufdfa\ufdfb"), " ")
-# Format characters within a word, of a changed direction, and tags: no reader sees them.
+# Invisible characters: format characters within a word, changes of direction, and tags.
 _UNSEEN: Final = re.compile(
     r"(?<=[^\W_])[\u200b-\u200d\u2060\ufeff\u00ad]+(?=[^\W_])|[\u202a-\u202e\u2066-\u2069]|[\U000e0000-\U000e007f]"
 )
@@ -151,20 +151,20 @@ _FINALS: Final = dict(zip("ᄀᄁᄂᄃᄅᄆᄇᄉᄊᄋᄌᄎᄏᄐᄑᄒ", "�
 
 
 def normalised(text: str) -> str:
-    """Return the text as a model would read it: compatibility forms folded, invisible characters gone."""
+    """Return the text as a model would read it: compatibility forms folded, invisible characters removed."""
     return one_spaced(_folded(text))
 
 
 def one_spaced(text: str) -> str:
-    """Return the text with one blank for each run of blanks, and one line feed for each run that has one.
+    """Collapse each run of whitespace to one line feed if it contains one, else to one blank.
 
-    Patterns are matched on such a text: between two words they allow for one blank, not for any number.
+    Patterns need such a text: they allow for a single blank between words.
     """
     return _LINE_BREAKS.sub("\n", _BLANKS.sub(" ", text))
 
 
 def find_injection(text: str) -> tuple[ScreeningFinding, ...]:
-    """Return the tactics in a question or a passage, each with an excerpt; none in honest text."""
+    """Return the tactics in a question or a passage, each with an excerpt."""
     folded = _folded(text)
     plain = one_spaced(folded)
     findings = [*_match(plain, PATTERNS), *_encoded(plain)]
@@ -188,7 +188,7 @@ def _match(plain: str, patterns: tuple[tuple[Tactic, re.Pattern[str]], ...]) -> 
 
 
 def _encoded(plain: str) -> Iterator[ScreeningFinding]:
-    """Find text in Base64, Base32 or hexadecimal, which no honest question holds; it blocks if it hides an order."""
+    """Find text in Base64, Base32 or hexadecimal; a finding blocks if the decoded text has a blocking finding."""
     for run in _ENCODED.finditer(plain):
         for decode in (bytes.fromhex, _from_base32, _from_base64):
             if text := _decoded(run.group(), decode):
@@ -221,7 +221,7 @@ def _unescaped(text: str) -> str:
 
 
 def _syllables_closed(text: str) -> str:
-    """Compose syllables of Hangul whose letters were written one by one; NFKC gives them no final consonant."""
+    """Compose Hangul syllables that were typed as single letters, where NFKC leaves the final consonant separate."""
     return _OPEN_SYLLABLE.sub(lambda pair: unicodedata.normalize("NFC", pair[1] + _FINALS.get(pair[2], pair[2])), text)
 
 

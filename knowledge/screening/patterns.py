@@ -1,9 +1,9 @@
-"""The table of identifiers: kind, pattern and what else must hold.
+"""The tables of identifiers: kind, pattern and an additional check.
 
-Patterns of `READ` are matched on a reading of the text, those of `LINKED` on the reading in which amounts, dates and
-counts are blanked out, and whatever stands between two groups of digits is one character: a blank, a hyphen, `.` for
-another firm mark, `~` for a weaker link (a line break, "dash", the name of another half). A weak link needs the kind's
-name nearby, or a check digit. `hit` is the part to mask.
+Patterns of `READ` match a reading of the text. Patterns of `LINKED` match a reading with amounts, dates and counts
+blanked out, and with one character for the text between two groups of digits: a blank, a hyphen, `.` for another firm
+mark, or `~` for a weak link (a line break, "dash", the name of the other half). A weak link needs the kind's name
+nearby, or a check digit. The group `hit`, if any, is the part to mask.
 """
 
 import re
@@ -23,7 +23,7 @@ class IdentifierKind(StrEnum):
     DRIVER_LICENCE = "driver_licence"
     BUSINESS_NUMBER = "business_number"
     EMAIL = "email"
-    SECRET = "secret"  # noqa: S105  # the name of a kind, not one
+    SECRET = "secret"  # noqa: S105  # the name of a kind, not a secret
 
 
 _K: Final = IdentifierKind
@@ -40,8 +40,8 @@ _NAMES: Final[dict[IdentifierKind, re.Pattern[str]]] = {
         r"|(?:은행|뱅크|금고|우체국|농협|수협|신협|신한|우리|하나|국민|기업|카카오|토스|제일)[ :]{0,2}(?=\d)",
     }.items()
 }
-_NAME_BEFORE, _NAME_AFTER = 60, 20  # characters in which a name counts
-# A security card has numbered cells of four digits, of which two are asked for; one name is enough for several cells.
+_NAME_BEFORE, _NAME_AFTER = 60, 20  # characters around a match that are searched for the kind's name
+# A security card has numbered cells of four digits, and a check asks for two; one name covers several cells.
 _SECURITY_CARD: Final = re.compile(r"(?:보안|시크릿|안전)[ ]?카드|security[ ]?card", re.IGNORECASE)
 _CELL_BEFORE, _CELL_AFTER = 150, 40  # characters
 
@@ -61,7 +61,7 @@ def _of_security_card(_kind: IdentifierKind, match: re.Match[str]) -> bool:
 
 
 def _luhn(_kind: IdentifierKind, match: re.Match[str]) -> bool:
-    """Return whether digits pass the check of a card number (Luhn, ISO/IEC 7812-1)."""
+    """Return whether the digits pass the check of card numbers (Luhn, ISO/IEC 7812-1)."""
     digits = re.sub(r"\D", "", match.group())
     doubled = [int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(digits))]
     return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
@@ -79,7 +79,7 @@ def _iban(_kind: IdentifierKind, match: re.Match[str]) -> bool:
     return is_valid and len(re.sub(r"\D", "", written)) >= 10
 
 
-# What may stand before and behind; between groups of one number: a firm link, any, and a few other words too.
+# Building blocks: the surroundings of a number, and the links between its groups (firm, any, or with a few words).
 BLANKED_OUT: Final = "§"
 MONEY: Final = r"(?:[만억천조]{0,2}원(?![래금하])|달러|퍼센트|%|won\b|usd\b|krw\b|dollars?\b)"
 MARK: Final = r"(?:[^\w\s%$₩€£]|_)"
@@ -102,7 +102,7 @@ _REGION: Final = (
 )
 _PLACE: Final = r"0(?:2|[3-6][1-5]|70|50\d)"
 
-# Addresses whose signs are said: lee (at) bank (dot) com, hong 골뱅이 네이버 점 컴.
+# Spelled-out addresses: lee (at) bank (dot) com, hong 골뱅이 네이버 점 컴.
 _DOT_SAID: Final = (
     r"[ \t]{0,2}(?:[(\[{<][ ]?(?:dot|닷|점|쩜|\.)[ ]?[)\]}>]|[-_*~/|]dot[-_*~/|]|점|쩜|닷)[ \t]{0,2}"
     r"|[ \t]{1,2}dot[ \t]{1,2}"
@@ -116,10 +116,10 @@ _AT: Final = (
     rf"(?:[ \t\n]{{0,2}}(?:{_AT_SAID}|@),?[ \t\n]{{0,2}}"
     r"|[ \t]{1,2}at[ \t]{1,2}(?!(?:the|a|an|my|your|this|that|our)\b))"
 )
-# Each label is taken whole, so that there is one way to read a row of them.
+# Possessive, so that a series of labels matches in only one way.
 _LABEL: Final = r"[A-Za-z0-9]{1,31}+"
 _LOCAL: Final = rf"(?<![A-Za-z0-9]){_LABEL}(?:(?:{_DOT}|[_+-]|[ ]?(?:언더바|대시)[ ]?){_LABEL}){{0,5}}"
-# With "at" between blanks these tell an address ("lee at gmail.com") from a sentence ("I bank at chase.com").
+# Signs that "at" between blanks is part of an address ("lee at gmail.com"), not of a sentence ("I bank at chase.com").
 _SIGN: Final = re.compile(
     rf"{_AT_SAID}|@|{_DOT_SAID}|\b(?:gmail|naver|hanmail|daum|kakao|nate|outlook|hotmail|yahoo|icloud)\b", re.IGNORECASE
 )
@@ -131,7 +131,7 @@ def _signed(_kind: IdentifierKind, match: re.Match[str]) -> bool:
     return _SIGN.search(match.group()) is not None or _MAIL.search(before) is not None
 
 
-# Secrets that nothing but their name tells.
+# Secrets that only the nearby name reveals.
 _CODE_NAME: Final = (
     r"(?:\botp|오티피|일회용[ ]?(?:비밀[ ]?)?번호|인증[ ]?(?:번호|코드|숫자)|(?:확인|승인|보안|접속)[ ]?코드"
     r"|보안[ ]?카드|시크릿[ ]?카드|(?:비밀|암호|핀)[ ]?번호|비번|패스워드|암호|\bpin|\bcvc2?|\bcvv2?|\bcid\b"
@@ -141,14 +141,14 @@ _CODE_NAME: Final = (
 )
 _PLACES: Final = r"(?:앞|뒤|뒷|맨앞|맨뒤|첫)?[ ]?(?:\d|한|두|세|네|여섯)[ ]?(?:자리|글자|digits?)"
 _IS: Final = r"[ \t\n]{0,2}(?:는|은|가|이|를|:|=|is|are|was|->|→|>|\(|\[|\"|')?[ \t\n]{0,2}[(\[<{\"']?[ ]?"
-# Where it was read, and that it came.
+# The source of a code, and words for its arrival.
 _SOURCE: Final = (
     r"(?:[ ]?(?:생성기|발생기|토큰|기기|앱|화면|문자|메시지|카톡|sms|text|app|token|device|phone|screen|message)"
     r"(?:에서|에|으로|로)?|[ ]?(?:방금|지금|아까|받은|뜬|온|나온)|[ ](?:from|on|in|by|via)(?:[ ](?:the|my|an?))?){0,3}"
 )
 _OF_SECRET: Final = rf"(?:[ ]?(?:생성기|발생기|숫자|번호|코드|code|numbers?|no\.?))?{_SOURCE}(?:[ ]?{_PLACES})?{_IS}"
 _BETWEEN: Final = rf"(?:[ \t\n]{{0,2}}(?:{MARK}){{1,3}}[ \t\n]{{0,2}}|[ \t\n]{{1,2}}|{WORDS})"
-# What is counted is no secret: 4자리, 3회, 6 digits.
+# Counts are not secrets: 4자리, 3회, 6 digits.
 _NO_COUNT: Final = (
     r"(?!\d|[ ]?(?:자리|회|번(?![이입인으])|일(?![이입인])|년|월|개|원|분|초|시|장|차|명|건|칸|가지|만|천|억|%|급"
     r"|등급|세대|층|글자|digits?|times|minutes?|mins?\b|seconds?|hours?|days?|attempts?|codes?\b|characters?|x\b))"
@@ -160,7 +160,7 @@ def _table(*rows: tuple[IdentifierKind, str, _Check]) -> tuple[tuple[IdentifierK
 
 
 def _run(least: int, most: int) -> str:
-    """Return a pattern of so many digits, wherever they are cut."""
+    """Return a pattern of `least` to `most` digits, grouped in any way."""
     return rf"\d(?:{_ANY}?\d){{{least - 1},{most - 1}}}"
 
 
@@ -170,7 +170,7 @@ READ: Final = _table(
      r"[A-Za-z0-9\-]{1,63}(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]{1,63}){0,8}\.[A-Za-z]{2,24}", _always),
     (_K.EMAIL, rf"{_LOCAL}{_AT}(?:[A-Za-z][A-Za-z0-9-]{{0,30}}+|[가-힣]{{2,6}}?)(?:{_DOT}{_LABEL}){{0,4}}"
      rf"(?:{_DOT}(?:[A-Za-z]{{2,24}}|컴|넷|씨오|케이알|코리아))", _signed),
-    # 골뱅이 behind Latin letters is an @, whatever follows; elsewhere it is a dish.
+    # After Latin letters, 골뱅이 means @; elsewhere it is a dish.
     (_K.EMAIL, rf"{_LOCAL}[ ]?골뱅이[ ]?(?:[A-Za-z0-9-]{{1,31}}+|[가-힣]{{2,6}}?)(?=[ 로으에입이가\n.,]|\Z)", _always),
     (_K.EMAIL, r"(?<![A-Za-z0-9])(?:[A-Za-z0-9._+-][ \t]){2,64}+@(?:[ \t][A-Za-z0-9.-]){4,64}(?![A-Za-z0-9])", _always),
     (_K.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _iban),
@@ -186,13 +186,13 @@ READ: Final = _table(
      rf"(?:이|가|은|는|,|:|[ ]is)?(?:{_SOURCE},?[ ](?:it[ ]is|it's))?[ ]?"
      rf"(?:제|내|이게|저의|요거|my|the)?[ ]?(?:제[ ]?)?{_CODE_NAME}(?:[ ]?(?:번호|코드|숫자|code|number))?"
      rf"(?:예요|이에요|입니다|인데|이야|야|[.!\n]|\Z)", _always),
-    # A password of letters and digits: of six or more where the text says that it is one, else of eight or more; no
-    # device, release or error code.
+    # A password of letters and digits: six or more after the word "password", else eight or more; not a device, release
+    # or error code.
     (_K.SECRET, r"(?:(?:비밀|암호)[ ]?번호|비번|패스워드|암호|\bpassword|\bpasscode|\bpasswd|\bpw)"
      r"(?:[ \t\n]{0,2}(?:는요?|은요?|가|이|를|:|=|\b(?:is|was)\b:?|->|→)[ \t\n]{0,2}[\"'(\[<]?(?P<said>)|[ \t\n]{1,2})"
      r"(?!https?:)(?=[!-~]{0,40}[A-Za-z])(?=[!-~]{0,40}\d)(?P<hit>(?(said)[!-~]{6,400}+|[!-~]{8,400}+))"
      r"(?![ ]?(?:에서|오류|에러))", _always),
-    # Two digits are a secret where they are said to be the first or last of one.
+    # Two digits are secret if the text calls them the first or last of a code.
     (_K.SECRET, r"(?:비밀[ ]?번호|비번|\bcvc|\bcvv|뒷[ ]?면)[^\n.?!]{0,24}?"
      r"(?:앞|뒤|뒷|맨앞|맨뒤|첫)[ ]?(?:[ ]?면)?[ ]?(?:\d|한|두|세|네)[ ]?(?:자리|글자|digits?)"
      rf"{_IS}(?P<hit>(?<!\d)\d{{2,4}}){_NO_COUNT}", _always),
@@ -241,7 +241,7 @@ LINKED: Final = _table(
     (_K.ACCOUNT, r"(?<![\d-])(?!19|20|0\d{1,3}-\d{3,4}-\d{3,4}(?!-)|1[5-9]\d\d-|0?80-)(?=(?:-?\d){10,16}(?![\d-]))"
      r"\d{3,6}-\d{2,6}-\d{2,8}(?:-\d{1,4})?", _always),
     (_K.ACCOUNT, rf"(?<![\d,.]){_run(10, 16)}{_END}", _named),
-    # So many digits identify something, whatever words stand around them.
+    # This many digits identify something in any context.
     (_K.ACCOUNT, rf"{_BEFORE}\d{{11,19}}{_END}", _always),
     (_K.ACCOUNT, r"(?<!\d)(?<!\d )\d(?: \d){9}(?! ?\d)", _always),
 )  # fmt: skip

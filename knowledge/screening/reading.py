@@ -1,8 +1,8 @@
-"""Normalises the digits of a text, and maps each character back to where it stood.
+"""Normalises the digits of a text, and maps each character back to its original position.
 
-Decimal digits of every script, circled, raised and escaped ones (HTML, URL, JSON) become ASCII digits; invisible
-characters (categories Cf, Mn, Me) are removed. Words are ambiguous (이 is two, and a particle), so that a text has two
-readings: as it stands, and with words as digits and single digits joined.
+Decimal digits of every script become ASCII digits, also circled, superscript and escaped ones (HTML, URL, JSON).
+Invisible characters (categories Cf, Mn, Me) are removed. Number words are ambiguous (이 means two, but is also a
+particle), so a text has two readings: as written, and with number words as digits and single digits joined.
 """
 
 import json
@@ -17,10 +17,10 @@ from typing import Final
 from urllib.parse import unquote
 
 _FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but nothing is drawn
-_DASHES: Final = frozenset("−ㅡー⁃∼〜～")  # beside all of category Pd
+_DASHES: Final = frozenset("−ㅡー⁃∼〜～")  # in addition to category Pd
 _LINE_BREAKS: Final = frozenset("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
-# An escape, a syllable in NFD, or another character than those of Korean and English text, with its marks; of % only
-# what no rate is followed by.
+# An escape, a syllable in NFD, or a character outside Korean and English text, with its marks. URL escapes are limited
+# to those that cannot be a percentage with text after it.
 _MARKS: Final = "\u0300-\u036f\u20d0-\u20ff\ufe00-\ufe0f"
 _CHARACTER: Final = re.compile(
     r"(?:&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});|%(?:2[0DEFdef]|40|0[ADad])|%3\d(?=%)|(?<=%3\d)%3\d"
@@ -33,16 +33,16 @@ _WORDS: Final = {
     **dict(zip("壹貳參肆伍陸柒捌玖", "123456789", strict=True)), "壱": "1", "弐": "2", "参": "3", "貮": "2", "叁": "3",
 }  # fmt: skip
 _WORD: Final = "".join(_WORDS)
-# The 일 of a day is none of its digits.
+# The 일 after a day of the month is not the digit one.
 _DAY: Final = re.compile(rf"(?<=월)(?:[ ]?[\d{_WORD}]){{1,2}}[ ]?일")
-# Eight or more digit words, with the words between them, are a number. A shorter run of words or of words and figures
-# is one too; a single word only where it stands alone.
+# Eight or more digit words are a number, even with other words between them; so is a shorter run of digit words and
+# figures. A single digit word counts only if it stands alone.
 _SPOKEN: Final = re.compile(
     rf"[{_WORD}](?:(?:[ \t]{{0,2}}(?:-|다시|대시|에)?[ \t]{{0,2}})[{_WORD}]){{7,}}"
     rf"|(?<![가-힣\d])[{_WORD}](?![{_WORD}가-힣\d])|(?:(?<![가-힣])|(?<=[년월다시에고]))[\d{_WORD}]{{2,20}}"
     rf"|[\d{_WORD}]{{4,20}}"
 )
-# The last word is no digit: 이에요, 482913이 제 번호예요.
+# Endings whose first syllable is not a digit: 이에요, 482913이 제 번호예요.
 _ENDING: Final = re.compile(
     r"이(?=에[요여]|[고예라며니야지면란요])|일(?=[때까])|영(?=업)|사(?=용)|(?<=\d)이(?=[ ][가-힣])"
 )
@@ -56,15 +56,16 @@ _ENGLISH_RUN: Final = re.compile(
     r"(?![A-Za-z])",
     re.IGNORECASE,
 )
-# A letter that stands for a digit it looks like, among digits: O1O, l23.
+# Letters that look like digits, among digits: O1O, l23.
 _LOOK_ALIKE: Final = re.compile(r"(?<![A-Za-z가-힣ㄱ-ㅎ\d])(?=[oOlIㅇ]{0,19}\d)[\doOlIㅇ]{3,20}(?![A-Za-zㄱ-ㅎ\d])")
 _LETTERS: Final = str.maketrans("oOlIㅇ", "00110")
-# A day with a birth number behind it (88년 1월 5일생, 88. 1. 5.): a month or a day of one digit gets its zero.
+# A birth date (88년 1월 5일생, 88. 1. 5.) before the seven other digits of a resident number; one-digit months and days
+# are zero-padded.
 _BORN: Final = re.compile(
     r"(?<![\d.-])(?P<year>(?:19|20)?\d\d)[ ]?[년./ -][ ]?(?P<month>0?[1-9]|1[0-2])[ ]?[월./ -][ ]?"
     r"(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)[ ]?[일日.]?[ ]?생?(?=[^\d]{0,12}\d{7}(?!\d))"
 )
-# Digits one by one, with blanks between them; or five and more with the same mark.
+# Single digits with blanks between them, or five and more with the same separator.
 _APART: Final = re.compile(
     r"(?<!\d)\d(?P<gap>[ \t]{1,2}|\n{1,2}|[ \t]?(?:[^\w\s%$₩€£]|_)[ \t\n]?)\d(?:(?P=gap)\d){3,30}(?!\d)"
     r"|(?<!\d)\d(?:[ \t]\d){1,30}(?!\d)"
@@ -80,7 +81,7 @@ class Reading:
     ends: tuple[int, ...]
 
     def sub(self, pattern: re.Pattern[str], rewrite: Callable[[re.Match[str]], str]) -> "Reading":
-        """Rewrite each match; in another length than its own each character stands for all of it."""
+        """Rewrite each match; if the length changes, each new character maps to the whole match."""
         text: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -100,10 +101,10 @@ class Reading:
 
 
 def readings(text: str) -> tuple[Reading, Reading]:
-    """Return the text with its figures normalised, and this with words as digits and single digits joined."""
+    """Return the text with normalised figures, and a second reading with words as digits and single digits joined."""
     places = range(len(text) + 1)
     plain = Reading(text, (*places[:-1],), (*places[1:],)).sub(_CHARACTER, lambda match: _folded(match.group()))
-    least = 1 if len(_ENGLISH_WORD.findall(plain.text)) >= 8 else 2  # so many are a number, also each by itself
+    least = 1 if len(_ENGLISH_WORD.findall(plain.text)) >= 8 else 2  # with eight or more words, each alone counts too
     said = plain.sub(_ENGLISH_RUN, lambda run: _english_digits(run.group(), least))
     said = said.sub(_DAY, lambda day: f"{day.group()[:-1]}日").sub(_SPOKEN, _spoken_digits)
     said = said.sub(_LOOK_ALIKE, lambda run: run.group().translate(_LETTERS))
@@ -127,10 +128,10 @@ def _folded(char: str) -> str:
         return "-"
     value = unicodedata.digit(char, None)
     if value is None and category == "No" and unicodedata.numeric(char, -1.0) in range(10):
-        value = int(unicodedata.numeric(char))  # a circled sans-serif zero, and scripts that also have signs for tens
+        value = int(unicodedata.numeric(char))  # a circled sans-serif zero, and scripts with separate signs for tens
     if value is not None:
         return str(value)
-    # ½, ㎡ and the like are no digits of an identifier.
+    # ½, ㎡ and the like are not digits of an identifier.
     folded = unicodedata.normalize("NFKC", char)
     return " " if category == "Zs" else "-" if folded in _DASHES else folded
 
@@ -148,5 +149,5 @@ def _english_digits(run: str, least: int) -> str:
 def _joined(apart: re.Match[str]) -> str:
     digits = re.sub(r"\D", "", apart.group())
     steps = sum(abs(int(a) - int(b)) == 1 for a, b in pairwise(digits))
-    # 5, 4, 3, 2: the marks of an axis, or items
+    # Mostly consecutive digits (5, 4, 3, 2) are labels of an axis or list items.
     return digits if not (apart["gap"] or "").strip(" \t") or steps * 2 < len(digits) else apart.group()

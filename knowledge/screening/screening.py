@@ -1,7 +1,7 @@
-"""Masks identifiers of persons, and gathers what screening offers.
+"""Masks personal identifiers, and re-exports the screening functions (pure).
 
-Pure. `mask` runs before anything of a question is stored, logged or sent; `find_injection` runs on questions (chatbot)
-and on passages at ingestion, where its findings are shown to the approver.
+`mask` runs before any part of a question is stored, logged or sent; `find_injection` runs on questions (chatbot) and
+on passages at ingestion, where the approver sees its findings.
 """
 
 from dataclasses import dataclass
@@ -51,14 +51,14 @@ LABELS: Final[dict[Language, dict[IdentifierKind, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A text without its identifiers, and their kinds, without repetition, in order of appearance."""
+    """A masked text, and the distinct kinds of its identifiers in order of appearance."""
 
     text: str
     kinds: tuple[IdentifierKind, ...]
 
 
 def mask(text: str, language: Language | None = None) -> Masked:
-    """Replace each identifier by the name of its kind in the text's language; other text is unchanged."""
+    """Replace each identifier by a label in `language` (default: the text's); other text is unchanged."""
     identifiers = find_identifiers(text)
     starts = [0, *(identifier.end for identifier in identifiers)]
     ends = [*(identifier.start for identifier in identifiers), len(text)]

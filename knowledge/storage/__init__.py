@@ -1,4 +1,4 @@
-"""SQL and buckets: engines for SQLite and PostgreSQL, locks, the migrations of every package's tables, and S3."""
+"""Storage: engines for SQLite and PostgreSQL, locks, migrations of every package's tables, a database clock, and S3."""
 
 from knowledge.storage.database import (
     UNAVAILABLE,

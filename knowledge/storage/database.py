@@ -1,4 +1,4 @@
-"""The SQL engine that catalogue, audit and withdrawals share, and a lock between their processes."""
+"""The SQL engine shared by catalogue, audit and withdrawals, and a lock between processes."""
 
 import functools
 import sqlite3
@@ -24,16 +24,16 @@ LOCK_SECONDS = 1.0
 UNAVAILABLE: Final = (
     SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError,
 )  # fmt: skip
-"""The exceptions of the SQL drivers; SQLAlchemy wraps all but those of asyncpg while it connects."""
+"""The exceptions of the SQL drivers; SQLAlchemy wraps all except asyncpg's while it connects."""
 
 
 def speaks_tls(url: URL) -> bool:
-    """Return whether a PostgreSQL's URL asks for an encrypted, verified connection: `?ssl=verify-full`."""
+    """Return whether a PostgreSQL URL requires an encrypted, verified connection (`?ssl=verify-full`)."""
     return url.query.get("ssl") == "verify-full"
 
 
 def _of_a_database(url: SecretStr) -> SecretStr:
-    """Refuse what SQLAlchemy, or the driver that is installed, does not read."""
+    """Reject URLs that SQLAlchemy or the installed drivers don't support."""
     begins = "begin with postgresql+asyncpg://, as postgresql+asyncpg://user:password@host/name"
     try:
         where = make_url(url.get_secret_value())
@@ -50,23 +50,23 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_a_database)]
 
 
 def database_connection(url: str, tls: TlsSettings) -> Connection:
-    """Return how the database is reached."""
+    """Return the database's address and TLS settings; the address is empty unless TLS is required."""
     where = make_url(url)
     address = f"postgresql://{where.host}:{where.port or 5432}" if speaks_tls(where) else ""
     return Connection(part="the database", url=address, setting="DATABASE_TLS", tls=tls)
 
 
 def open_engine(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncEngine:
-    """Return an engine; a SQLite file is put in WAL mode, so that readers and one writer do not wait for each other.
+    """Return an engine; SQLite uses WAL mode, so that readers and a writer do not block each other.
 
-    A PostgreSQL server has 5 s to accept a connection, and a connection that it has closed (a failover, a restart) is
-    replaced before use. Where the URL asks for `verify-full`, `tls` says whom we trust.
+    A PostgreSQL server has 5 s to accept a connection, and connections that it closed (a failover, a restart) are
+    replaced before use. If the URL requires `verify-full`, `tls` has the trusted authorities.
     """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {} if is_sqlite else {"pool_pre_ping": True, "connect_args": {"timeout": CONNECT_SECONDS}}
     if speaks_tls(make_url(url)):
         options["connect_args"]["ssl"] = tls.context()
-    # The parameters of a statement that failed are customers' and staff's: they would stand in its message, so in logs.
+    # Statement parameters are data of customers and staff; in an error's message they would reach the logs.
     engine = create_async_engine(url, hide_parameters=True, **options)
     if is_sqlite:
         if engine.url.database:
@@ -77,15 +77,15 @@ def open_engine(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncEngine:
 
 
 async def close_engine(engine: AsyncEngine) -> None:
-    """Close an engine's connections; those of a server that stands still and says no goodbye are left after 5 s."""
+    """Close an engine's connections; abandon those of an unresponsive server after 5 s."""
     with anyio.move_on_after(CLOSE_SECONDS, shield=True):
         await engine.dispose()
 
 
 async def transaction_lock(connection: AsyncConnection, name: str) -> None:
-    """Hold the lock `name` until the transaction ends: an advisory lock of PostgreSQL, SQLite's write lock.
+    """Acquire the lock `name` until the transaction ends: a PostgreSQL advisory lock, or SQLite's write lock.
 
-    Called before the transaction's first write.
+    Call it before the transaction's first write.
     """
     if connection.dialect.name == "sqlite":
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -96,7 +96,7 @@ async def transaction_lock(connection: AsyncConnection, name: str) -> None:
 
 @asynccontextmanager
 async def impatient_transaction(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
-    """Run a transaction that waits 1 s at most for SQLite's write lock; others of its connection wait for 5 s."""
+    """Run a transaction that waits at most 1 s for SQLite's write lock, instead of the usual 5 s."""
     async with engine.begin() as connection:
         if engine.dialect.name != "sqlite":
             yield connection
@@ -111,22 +111,22 @@ async def impatient_transaction(engine: AsyncEngine) -> AsyncGenerator[AsyncConn
 
 
 def _stop_once(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    """Have a second stop of a connection wait for the first one.
+    """Make a second stop of a connection await the first one.
 
-    SQLAlchemy stops a connection again whose closing was cancelled. aiosqlite's thread (0.22.1) ends with the first
-    stop and answers no other, so that its task would never end, nor the process.
+    SQLAlchemy stops a connection again if its closing was cancelled. aiosqlite's thread (0.22.1) ends with the first
+    stop and never answers a second, so the task and the process would hang.
     """
     driver = connection.driver_connection
     driver.stop = functools.cache(driver.stop)
 
 
 def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy gives no type
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy does not type
     cursor.execute("PRAGMA busy_timeout=5000")
     try:
         cursor.execute("PRAGMA journal_mode=WAL")
     except sqlite3.OperationalError as exc:
         if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
-        # Another process is switching, for which SQLite does not always wait; the mode is a property of the file.
+        # Another process is switching the mode, for which SQLite does not always wait. The mode belongs to the file.
     cursor.close()

@@ -1,9 +1,9 @@
 """Migrates SQL tables to this release's schema (alembic).
 
-A package that owns tables has its steps in its own `migrations/versions`, and its revision in a table of its own: two
-services share a database without needing each other's release. One process migrates at a time and the others wait for
-it; without missing steps no lock is taken. A step only ever adds, so a database that a later release has migrated is
-left as it is (docs/install.md).
+Each package that owns tables has its migrations in `migrations/versions` and its revision in a separate table, so that
+two services can share a database without depending on each other's release. One process migrates at a time and the
+others wait for it; without pending migrations no lock is acquired. Migrations only add, so a database migrated by a
+later release is left unchanged (docs/install.md).
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from knowledge.tls import SYSTEM_TLS, TlsSettings
 log = structlog.get_logger(__name__)
 
 _MIGRATION_LOCK_TIMEOUT = "60s"
-"""For another process that migrates."""
+"""The wait for another process's migration."""
 _TABLE_LOCK_TIMEOUT = "5s"
-"""For a table in use: later queries wait behind the step, so it gives up soon and is tried again."""
+"""The wait for a table in use; short, because later queries queue behind the migration, which can be retried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +35,17 @@ class Schema:
 
     owner: str
     package: str
-    """The package whose `migrations/versions` holds the steps."""
+    """The package whose `migrations/versions` contains the migrations."""
     tables: MetaData
 
     @property
     def version_table(self) -> str:
-        """The table that holds the revision of these tables."""
+        """The table that stores the revision of these tables."""
         return f"{self.owner}_schema"
 
 
 async def migrate(engine: AsyncEngine, *schemas: Schema) -> None:
-    """Take the steps that the database lacks, all of an owner's steps in one transaction.
+    """Run the pending migrations, all of one owner in one transaction.
 
     Raises:
         UNAVAILABLE: the database cannot be reached, or a table is locked for too long.
@@ -64,7 +64,7 @@ async def migrate(engine: AsyncEngine, *schemas: Schema) -> None:
 
 
 async def revision(engine: AsyncEngine, schema: Schema) -> str | None:
-    """Return the last step that the database has taken for these tables.
+    """Return the database's revision of these tables.
 
     Raises:
         UNAVAILABLE: the database cannot be reached.
@@ -74,7 +74,7 @@ async def revision(engine: AsyncEngine, schema: Schema) -> str | None:
 
 
 async def migrate_database(url: str, *schemas: Schema, tls: TlsSettings = SYSTEM_TLS) -> dict[str, str | None]:
-    """Migrate a database from a command; return each owner's revision.
+    """Migrate a database by URL; return each owner's revision.
 
     Raises:
         UNAVAILABLE: the database cannot be reached, or a table is locked for too long.
@@ -101,7 +101,7 @@ def _is_behind(connection: Connection, schema: Schema) -> bool:
 
 def _upgrade(connection: Connection, schema: Schema) -> None:
     if not _is_behind(connection, schema):
-        return  # the process that held the lock before has migrated
+        return  # another process migrated while this one waited for the lock
     config = _config(schema.package)
     config.attributes.update(connection=connection, version_table=schema.version_table)
     command.upgrade(config, "head")
@@ -110,7 +110,7 @@ def _upgrade(connection: Connection, schema: Schema) -> None:
 
 @cache
 def _steps(package: str) -> tuple[str, ...]:
-    """Return the package's revisions, the latest first."""
+    """Return the package's revisions, latest first."""
     return tuple(step.revision for step in ScriptDirectory.from_config(_config(package)).walk_revisions())
 
 

@@ -1,4 +1,4 @@
-"""S3-compatible stores: how they are reached; address and keys are AWS's own variables (AWS_ENDPOINT_URL, …)."""
+"""The client of S3-compatible stores; address and keys come from AWS's own variables (AWS_ENDPOINT_URL, …)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from knowledge.tls import TlsSettings
 
 
 def open_s3(seconds: float, tls: TlsSettings, **options: Any) -> S3FileSystem:
-    """Return a client whose calls have `seconds` for each of their attempts; `options` are the driver's own."""
+    """Return a client with a timeout of `seconds` per attempt; `options` are passed to s3fs."""
     config: dict[str, Any] = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"max_attempts": 2}}
     if tls.cert_file is not None:
         config["client_cert"] = (str(tls.cert_file), str(tls.key_file)) if tls.key_file else str(tls.cert_file)
@@ -18,5 +18,5 @@ def open_s3(seconds: float, tls: TlsSettings, **options: Any) -> S3FileSystem:
 
 
 def s3_address() -> str:
-    """Return the URL at which buckets are asked for (blocking)."""
+    """Return the store's endpoint URL (blocking)."""
     return str(botocore.session.get_session().create_client("s3").meta.endpoint_url)

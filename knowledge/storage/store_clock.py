@@ -1,7 +1,7 @@
-"""The time of the SQL database: processes whose own clocks differ agree on it.
+"""The time of the SQL database, shared by processes whose machine clocks differ.
 
-SQLite runs in the process, so its time is the machine's. PostgreSQL's is asked for now and then and carried on by the
-monotonic clock between, which no step of the machine's clock moves.
+SQLite runs in the process, so its time is the machine's. PostgreSQL's time is queried periodically and extrapolated by
+the monotonic clock, which is immune to steps of the machine's clock.
 """
 
 import time
@@ -23,7 +23,7 @@ DEADLINE_SECONDS = 5.0
 
 
 class StoreClock:
-    """Tells the database's time, in Unix seconds; before the first `sync` the machine's."""
+    """Returns the database's time in Unix seconds; before the first `sync`, the machine's."""
 
     def __init__(
         self,
@@ -36,17 +36,17 @@ class StoreClock:
         self._machine = machine
         self._monotonic = monotonic
         self._offset: float | None = None
-        """The database's time less the monotonic clock's."""
+        """The database's time minus the monotonic clock's."""
 
     def now(self) -> float:
-        """Return the time."""
+        """Return the time in Unix seconds."""
         return self._machine() if self._offset is None else self._monotonic() + self._offset
 
     async def sync(self) -> None:
-        """Ask the database for its time.
+        """Query the database's time.
 
         Raises:
-            UNAVAILABLE: it cannot be asked.
+            UNAVAILABLE: the query fails.
         """
         if self._engine.dialect.name != "postgresql":
             return
@@ -58,7 +58,7 @@ class StoreClock:
         self._offset = float(told) - (asked + answered) / 2
 
     async def keep_synced(self) -> None:
-        """Ask again and again, for ever; while the database is away its last time is carried on."""
+        """Sync periodically until cancelled; while the database is away, extrapolate from the last sync."""
         while True:
             await anyio.sleep(SYNC_SECONDS)
             try:
@@ -69,10 +69,10 @@ class StoreClock:
 
 @asynccontextmanager
 async def open_clock(engine: AsyncEngine, on_failure: OnFailure) -> AsyncGenerator[Callable[[], float]]:
-    """Yield what tells the database's time, which is asked for while the block runs.
+    """Yield a function that returns the database's time, and sync it while the block runs.
 
     Raises:
-        UNAVAILABLE: the database cannot be asked at the beginning.
+        UNAVAILABLE: the first sync fails.
     """
     clock = StoreClock(engine)
     await clock.sync()

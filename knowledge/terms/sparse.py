@@ -1,10 +1,10 @@
-"""Sparse vectors of BM25 term weights, the lexical half of the search, which finds names, numbers and product terms.
+"""Sparse vectors of BM25 term weights: the lexical half of the search, for names, numbers and product terms.
 
-Korean terms are Kiwi morphemes (a particle never hides a noun, a compound is found by its parts), English terms are
-Snowball stems, numbers are kept whole without their thousands separators. A term's index is a hash of its text, so
-that no vocabulary has to be stored or shared. Passages carry BM25 term frequencies; the collection multiplies by IDF.
-Two neighbouring terms of an English text are a term too, a pair: "credit card" is not just any credit and any card.
-So are two neighbouring nouns of a Korean one, joined, so that a compound is found however it is spaced or split.
+Korean terms are Kiwi morphemes (a particle never hides a noun, and a compound matches by its parts), English terms are
+Snowball stems, and numbers are kept whole without thousands separators. A term's index is a hash of its text, so no
+vocabulary has to be stored or shared. Passages carry BM25 term frequencies; the collection multiplies them by IDF.
+Two neighbouring terms of an English text form another term, a pair: "credit card" means more than credit and card.
+Two neighbouring Korean nouns form one too, joined, so that a compound matches in any spacing or split.
 """
 
 import re
@@ -29,7 +29,7 @@ _HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3\u3400-\u9fff]")
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
 _DIGITS = re.compile(r"\d")
 
-# Words of most English sentences, which would only lengthen a passage.
+# Common English words, which would only make a passage count as longer.
 _STOPWORD_LIST = (
     "a an the and or of to in on at by for from with as is are was were be been being am do does did done has have had "
     "having i me my we us our you your he him his she her it its they them their this that these those there here what "
@@ -39,9 +39,9 @@ _STOPWORD_LIST = (
 _STOPWORDS = frozenset(_STOPWORD_LIST.split())
 
 _NOUN_TAGS = frozenset({"NNG", "NNP"})
-# What compounds are made of: nouns, numerals, roots, Hanja, and the prefixes and suffixes of nouns.
+# The parts of compounds: nouns, numerals, roots, Hanja, and the prefixes and suffixes of nouns.
 _COMPOUND_TAGS = frozenset({"NNG", "NNP", "NNB", "NR", "XR", "SH", "XPN", "XSN"})
-# Words of questions and of the customer's everyday life, which are no topic of a bank.
+# Words of questions and of everyday life, which are not banking topics.
 _GENERIC_WORDS = (
     "얼마 며칠 경우 정도 무엇 가능 방법 질문 안내 이유 문제 도움 확인 사용 이용 필요 생각 마음 사람 오늘 어제 "
     "내일 지금 요즘 이번 지난달 다음 처음 나중 아침 저녁 주말 우리 저희 거기 여기 때문 동안 이후 이전 엄마 아빠 "
@@ -58,7 +58,7 @@ _GENERIC_WORDS = (
 
 
 class TermSettings(BaseModel, frozen=True):
-    """BM25's constants, with a typical passage length in terms: the mean of a growing corpus is not fixed.
+    """BM25's constants; a typical passage length, in terms, replaces the mean, which changes as a corpus grows.
 
     `_en` applies to texts without Hangul, which have fewer terms for their length
     (docs/decisions/0001-fusion-of-scores.md).
@@ -71,17 +71,17 @@ class TermSettings(BaseModel, frozen=True):
     typical_terms_en: PositiveFloat = 60.0
     pair_ko: PositiveFloat = 0.3
     pair_en: PositiveFloat = 0.5
-    """The weight of a pair of a Korean question, and of an English one, against 1 for a term."""
+    """The weight of a pair in a Korean and in an English question; a term has weight 1."""
     before: PositiveFloat = 0.7
-    """The weight of a term that only the questions before have, against 1 for a term of the question."""
+    """The weight of a term that occurs only in earlier questions; the question's own terms have weight 1."""
     synonym_ko: PositiveFloat = 0.5
     synonym_en: PositiveFloat = 1.0
-    """The weight of a synonym of a Korean question, and of an English one, against 1 for a term of the question."""
+    """The weight of a synonym in a Korean and in an English question; the question's own terms have weight 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparseTerms:
-    """A sparse vector: distinct term hashes in rising order, each with its weight."""
+    """A sparse vector: distinct term hashes in ascending order, each with its weight."""
 
     indices: tuple[int, ...]
     values: tuple[float, ...]
@@ -89,7 +89,7 @@ class SparseTerms:
 
 @dataclass(frozen=True, slots=True)
 class Morpheme:
-    """A morpheme with its part of speech in the Sejong tag set, and its place in the text."""
+    """A morpheme with its part of speech in the Sejong tag set, and its offsets in the text."""
 
     form: str
     tag: str
@@ -99,7 +99,7 @@ class Morpheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """The terms of a text in order, repeated as often as they occur: words, and pairs of neighbours."""
+    """The words and pairs of a text in order, with repetitions."""
 
     words: list[str]
     pairs: list[str]
@@ -107,7 +107,7 @@ class _Read:
 
 
 class Terms:
-    """Turns text into sparse vectors; one instance serves every thread, and all of a process share one Kiwi."""
+    """Turns text into sparse vectors; thread-safe, and all instances of a process share one Kiwi."""
 
     def __init__(self, settings: TermSettings | None = None) -> None:
         self._settings = settings or TermSettings()
@@ -116,17 +116,17 @@ class Terms:
         self._generic = frozenset(form for word in _GENERIC_WORDS.split() for form in (word, self._stem(word)))
 
     def words(self, text: str) -> list[str]:
-        """Return the terms of a text in order, repeated as often as they occur."""
+        """Return the terms of a text in order, with repetitions and without pairs."""
         return self._read(text).words
 
     def morphemes(self, text: str) -> list[Morpheme]:
-        """Return the Korean morphemes of a text in order; forms are in lower case, places count its characters."""
+        """Return the Korean morphemes of a text in order; forms are in lower case, offsets count characters."""
         with self._lock:
             tokens = self._tokens(text)
         return [Morpheme(t.form.lower(), _kind(t), t.start, t.start + t.len) for t in tokens]
 
     def topics(self, text: str) -> list[str]:
-        """Return the topics of a text, without repetition: Korean nouns, and English words of three or more letters."""
+        """Return the distinct topics of a text: Korean nouns, and stems of English words of three or more letters."""
         plain = normalize("NFKC", text).lower()
         with self._lock:
             words = (match.group() for match in _WORD.finditer(plain))
@@ -137,7 +137,7 @@ class Terms:
         return [word for word in dict.fromkeys(topics) if word not in self._generic]
 
     def passage(self, text: str) -> SparseTerms:
-        """Return BM25's term frequencies: saturated, and lower in a passage of more than the typical length."""
+        """Return BM25's term frequencies: saturated, and lower in a passage longer than typical."""
         read, s = self._read(text), self._settings
         b, typical = (s.b_ko, s.typical_terms_ko) if read.is_korean else (s.b_en, s.typical_terms_en)
         length = s.k1 * (1 - b + b * len(read.words) / typical)
@@ -145,11 +145,11 @@ class Terms:
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
-        """Return the terms of a question, with those of `others`, its synonyms, and of `before`, those before it.
+        """Return the terms of a question, of its synonyms (`others`) and of the earlier questions (`before`).
 
-        A term that only those have weighs less (`TermSettings`). All terms of a Korean question weigh less by one
-        factor, so that its words and pairs together weigh what its words would alone: their best score, by which
-        answerability is decided, stays on its scale.
+        Terms of the latter two weigh less (`TermSettings`). A Korean question's weights are scaled by one factor, so
+        that its words and pairs have the total weight of its words alone. This keeps the best score, which decides
+        answerability, on its scale.
         """
         asked, s = self._read(text), self._settings
         own = self._question_weights(asked)
@@ -179,7 +179,7 @@ class Terms:
         return str(self._stem(word))
 
     def _tokens(self, text: str) -> list[Token]:
-        # For a list Kiwi works in its own thread and others run meanwhile; for a bare string it holds the GIL.
+        # Given a list, Kiwi works in its own thread and releases the GIL; given a string, it holds the GIL.
         tokens: list[Token] = next(iter(self._kiwi.tokenize([text])))
         return tokens
 
@@ -188,22 +188,22 @@ class Terms:
 def morphology() -> Kiwi:
     """Return the Kiwi of this process, which takes half a second to load.
 
-    It starts its thread at its first text; until then a process that has it can be forked.
+    It starts its thread with its first text; until then the process can be forked.
     """
     # One worker: Kiwi's own pool would compete with the embedder for the same cores. Without its dictionaries of
-    # names Kiwi takes 250 MB less, loads in 0.9 instead of 3 s, and splits compounds, which finds them by their
+    # names Kiwi takes 250 MB less, loads in 0.9 s instead of 3 s, and splits compounds, so that they match by their
     # parts: nDCG of the terms alone is .939 either way on ko_autorag_docs, .976 against .973 on the other set.
     return Kiwi(num_workers=1, load_default_dict=False, load_typo_dict=False, load_multi_dict=False)
 
 
 @cache
 def _loaded() -> tuple[Kiwi, Lock]:
-    """Return the Kiwi of this process and the lock of all that is shared.
+    """Return the Kiwi of this process and the lock for Kiwi and the stemmer.
 
     Snowball's stemmer keeps the word in its own state, and Kiwi is not documented as thread-safe.
     """
     kiwi = morphology()
-    # Its tables are built at the first text, for 0.4 s in which no other thread runs.
+    # Build its tables now: the first text blocks all threads for 0.4 s.
     next(iter(kiwi.tokenize(["예금"])))
     return kiwi, Lock()
 
@@ -214,7 +214,7 @@ def _kind(token: Token) -> str:
 
 
 def _noun_pairs(tokens: Iterable[Token]) -> Iterator[str]:
-    """Yield each two neighbouring nouns, with at most a space or the end of a line between them, as one term."""
+    """Yield each pair of neighbouring nouns, at most one character apart, as one term."""
     for left, right in pairwise(tokens):
         is_near = right.start - left.end <= 1
         if is_near and _kind(left) in _COMPOUND_TAGS and _kind(right) in _COMPOUND_TAGS:
@@ -232,5 +232,5 @@ def _vector(weights: Iterable[tuple[str, float]]) -> SparseTerms:
 
 @lru_cache(maxsize=100_000)
 def _index(term: str) -> int:
-    """Return 32 bits of a keyless hash: the same in every process and release, unlike `hash()`."""
+    """Return 32 bits of a keyless hash, which is stable across processes and releases, unlike `hash()`."""
     return int.from_bytes(blake2b(term.encode(), digest_size=4).digest(), "big")

@@ -1,4 +1,4 @@
-"""TLS of every connection to another part: its settings, and at the start one sentence on what is wrong with it."""
+"""TLS of every connection to another component: its settings, and a check at startup that explains failures."""
 
 from knowledge.tls.connections import Connection, EncryptedSettings, TlsRefused, check_connections
 from knowledge.tls.settings import SYSTEM_TLS, TlsFiles, TlsSettings, load_certificate, tls_reason

@@ -1,7 +1,7 @@
-"""Whether each encrypted connection can be made: looked at once, at the start, before anything is opened.
+"""Checks once, at startup, that a TLS handshake succeeds with every component that has an encrypted connection.
 
-A part that is away is no reason against a start, and none here. One that answers, and with which there is no TLS, will
-not mend itself: a certificate of another authority or for another name, plain text, a file of ours that is none.
+A component that is away does not prevent a start. A TLS failure with one that answers does, because it is permanent: a
+certificate of another authority or for another name, plain text, or an invalid file of ours.
 """
 
 import socket
@@ -21,24 +21,24 @@ from knowledge.tls.settings import TlsFiles, TlsSettings
 _SECONDS = 2.0
 _ALL_SECONDS = 5.0
 _ALERT_SECONDS = 0.2
-"""A server of TLS 1.3 refuses a client's certificate after the handshake."""
+"""The wait for an alert: a TLS 1.3 server rejects a client's certificate after the handshake."""
 _PORTS = {"https": 443, "rediss": 6379, "postgresql": 5432}
 _POSTGRES_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
-"""SSLRequest: the answer is S or N."""
+"""PostgreSQL's SSLRequest; the answer is S or N."""
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 _PLAIN_TEXT = "it speaks plain text: let it speak TLS, or let its URL ask for none"
 _NO_SUCH_ISSUER = frozenset({2, 18, 19, 20, 21})
 _OTHER_NAME = frozenset({62, 64})
-"""OpenSSL's X509_V_ERR_… of the last two: unknown issuers and self-signed ones; a host or an address that differs."""
+"""X509_V_ERR_… codes of OpenSSL: unknown or self-signed issuers above; here a mismatched host or address."""
 
 
 class TlsRefused(Exception):
-    """There is no TLS with a part; the message has a sentence for each that says which, why and what to set."""
+    """TLS failed; the message has a sentence per component with the cause and the setting to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """How a part is reached; `setting` begins the names of its TLS settings (`REDIS_TLS`), or says where they stand."""
+    """The connection to a component; `setting` is its TLS settings' prefix (`REDIS_TLS`) or says where they are."""
 
     part: str
     url: str
@@ -47,18 +47,18 @@ class Connection:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether its URL says so."""
+        """Whether the URL's scheme requires TLS."""
         return urlsplit(self.url).scheme in _PORTS
 
     def named(self, field: str) -> str:
-        """Return what an operator calls a field of its settings."""
+        """Return the operator's name for a field of the TLS settings."""
         return f"{self.setting}__{field.upper()}" if self.setting.isupper() else f"`{field}` of {self.setting}"
 
     def refuse_unused(self, default: TlsFiles) -> None:
-        """Refuse files of its own where its URL asks for plain text.
+        """Reject TLS files that are set for this connection while its URL uses plain text.
 
         Raises:
-            ValueError: it does.
+            ValueError: a file is set, but the URL uses plain text.
         """
         for field in TlsFiles.model_fields:
             own = getattr(self.tls, field)
@@ -68,13 +68,13 @@ class Connection:
 
 @runtime_checkable
 class _Encrypted(Protocol):
-    """What takes the files of all connections where it has none of its own."""
+    """Settings that inherit the default TLS files."""
 
     def over(self, default: TlsFiles) -> Self: ...
 
 
 class EncryptedSettings(BaseSettings):
-    """The settings of a service that reaches other parts: each connection has its files, or those of all (`tls`)."""
+    """The settings of a service; each connection has its own TLS files or inherits those in `tls`."""
 
     tls: TlsFiles = TlsFiles()
 
@@ -90,17 +90,17 @@ class EncryptedSettings(BaseSettings):
         return self
 
     def _connections(self) -> Iterator[Connection]:
-        """Yield the connections whose URLs stand in the settings themselves."""
+        """Yield the connections whose URLs are in these settings."""
         raise NotImplementedError
 
 
 async def check_connections(connections: Callable[[], Iterable[Connection]]) -> None:
-    """Try every encrypted connection, all at once, within seconds.
+    """Try every encrypted connection concurrently, within 5 s.
 
     `connections` may block.
 
     Raises:
-        TlsRefused: a part answers and there is no TLS with it.
+        TlsRefused: a component answers, but TLS fails.
     """
     all_of_them = await anyio.to_thread.run_sync(lambda: [*connections()])
     sentences: dict[int, str] = {}
@@ -109,7 +109,7 @@ async def check_connections(connections: Callable[[], Iterable[Connection]]) -> 
         if sentence := await anyio.to_thread.run_sync(_wrong_with, connection, abandon_on_cancel=True):
             sentences[place] = sentence
 
-    with anyio.move_on_after(_ALL_SECONDS):  # a name server that is away takes longer
+    with anyio.move_on_after(_ALL_SECONDS):  # DNS timeouts take longer
         async with anyio.create_task_group() as tasks:
             for place, connection in enumerate(all_of_them):
                 if connection.is_encrypted:
@@ -119,7 +119,7 @@ async def check_connections(connections: Callable[[], Iterable[Connection]]) -> 
 
 
 def _wrong_with(connection: Connection) -> str:
-    """Return the sentence that says why there is no TLS with a part; empty where there is, or where it is away."""
+    """Return a sentence about why TLS fails; empty if it succeeds or the component is away."""
     parts = urlsplit(connection.url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     begins = f"no TLS with {connection.part} ({host}:{port}): "
@@ -149,7 +149,7 @@ def _wrong_with(connection: Connection) -> str:
 
 
 def _answers_in_plain_text(host: str, port: int) -> bool:
-    """Return whether a Redis is there that waits for the end of a line, and so says nothing of a handshake."""
+    """Return whether a plain-text Redis listens: it ignores a handshake, because it waits for the end of a line."""
     with suppress(OSError), socket.create_connection((host, port), timeout=_SECONDS) as wire:
         wire.sendall(b"PING\r\n")
         return wire.recv(1) in (b"+", b"-")

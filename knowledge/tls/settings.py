@@ -1,4 +1,4 @@
-"""The settings of a connection's TLS: one shape for every connection to another part."""
+"""The TLS settings shared by every connection to another component."""
 
 import ssl
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 
 class TlsFiles(BaseModel, frozen=True):
-    """Files in PEM format; without `ca_file` the system's authorities are trusted."""
+    """TLS files in PEM format; without `ca_file` the system's authorities are trusted."""
 
     ca_file: Path | None = Field(
         None, description="the authorities that are trusted, a file in PEM format; without it the system's"
@@ -51,10 +51,10 @@ class TlsFiles(BaseModel, frozen=True):
 
 
 class TlsSettings(TlsFiles, frozen=True):
-    """How one connection is encrypted, where its URL says that it is; the server's certificate is always checked."""
+    """The TLS settings of a connection whose URL requires TLS; the server's certificate is always verified."""
 
     def over(self, default: TlsFiles) -> Self:
-        """Return these settings with the files of `default` in place of those that are not set."""
+        """Return these settings with missing files taken from `default`."""
         files: dict[str, Path | None] = {"ca_file": self.ca_file or default.ca_file}
         if self.cert_file is None:
             files |= {"cert_file": default.cert_file, "key_file": default.key_file}
@@ -64,7 +64,7 @@ class TlsSettings(TlsFiles, frozen=True):
         """Return the client's TLS context (blocking): TLS 1.2 or later.
 
         Raises:
-            ssl.SSLError, OSError: a file cannot be read, or is not in PEM format.
+            ssl.SSLError, OSError: a file cannot be read or is not in PEM format.
         """
         context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -73,7 +73,7 @@ class TlsSettings(TlsFiles, frozen=True):
         return context
 
     def redis_options(self, url: str) -> dict[str, Any]:
-        """Return redis-py's options for a `rediss://`; it trusts the system's authorities beside the file's."""
+        """Return redis-py's options for a `rediss://` URL; it trusts the system's authorities as well as the file's."""
         if not url.startswith("rediss:"):
             return {}
         return {
@@ -87,20 +87,20 @@ class TlsSettings(TlsFiles, frozen=True):
 
 
 SYSTEM_TLS: Final = TlsSettings()
-"""The system's authorities, and no certificate of ours."""
+"""The system's authorities and no client certificate."""
 
 
 def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
-    """Have a context show a certificate from now on (blocking); OpenSSL asks nobody for a password.
+    """Load a certificate into a context (blocking); an encrypted key fails instead of prompting for a password.
 
     Raises:
-        ssl.SSLError, OSError: they are no certificate with its key, or cannot be read.
+        ssl.SSLError, OSError: the files cannot be read or are not a certificate with its key.
     """
     context.load_cert_chain(cert_file, key_file, password="")
 
 
 def tls_reason(exc: BaseException) -> str:
-    """Return why there is no TLS, in OpenSSL's words; empty where that is not what has failed."""
+    """Return OpenSSL's reason for a TLS failure; empty for any other exception."""
     for cause in (getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__, exc):
         if isinstance(cause, ssl.SSLError):
             return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__

@@ -1,4 +1,4 @@
-"""Alembic's environment of every owner's migrations, run in the transaction that `knowledge.storage` has opened."""
+"""Alembic's environment for every owner's migrations, run in the transaction that `knowledge.storage` opened."""
 
 from alembic import context
 

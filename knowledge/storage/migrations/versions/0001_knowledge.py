@@ -1,4 +1,4 @@
-"""Withdrawals, the log of stops, service keys, and the last comparison of the index with SQL."""
+"""Creates the tables of withdrawals, stop changes, service keys, and the last comparison of the index with SQL."""
 
 import sqlalchemy as sa
 from alembic import op
