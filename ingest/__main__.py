@@ -1,4 +1,4 @@
-"""The `ingest` command: load documents, serve the staff API, show the catalogue, rebuild or renew the index."""
+"""Load documents, serve the staff API, show the catalogue, and rebuild or renew the index."""
 
 import getpass
 import os
@@ -60,7 +60,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=F
 
 Tenant = Annotated[str, TenantOption]
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-"""Ray sends no usage statistics, and the progress display is ours."""
+"""Ray would send usage statistics and draw its own progress bars."""
 
 USER_FACING_ERRORS = (
     BatchStopped,
@@ -72,11 +72,11 @@ USER_FACING_ERRORS = (
     TlsRefused,
     WeightsMissing,
 )
-"""Errors whose message is shown as it is."""
+"""Errors whose message is printed as is."""
 
 
 def settings_or_exit() -> Settings:
-    """Return the settings, or exit with one line for each invalid value."""
+    """Return the settings, or exit after printing one line per invalid value."""
     try:
         return Settings()
     except (ValidationError, SettingsError) as exc:
@@ -86,13 +86,13 @@ def settings_or_exit() -> Settings:
 
 
 def _usage(problem: str) -> typer.Exit:
-    """Print what is wrong with an argument or a setting; return the exit to raise."""
+    """Print a usage error; return the exit for the caller to raise."""
     typer.echo(f"ingest: {problem}", err=True)
     return typer.Exit(2)
 
 
 def run_or_exit(work: Coroutine[object, object, T]) -> T:
-    """Run the work; a known failure becomes one sentence and exit code 1."""
+    """Run the work; a known failure prints one sentence and exits with code 1."""
     try:
         return uvloop.run(work)
     except KeyboardInterrupt:
@@ -119,7 +119,7 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
         str | None, typer.Option(envvar="INGEST_APPROVER_TOKEN", help="With --url: the approver's token.")
     ] = None,
 ) -> None:
-    """Bring documents in; started again after an interruption it goes on where it stopped."""
+    """Load documents; to continue after an interruption, run the same command again."""
     settings = settings_or_exit()
     if url is not None:
         if token is None or (approved_by is not None and approver_token is None):
@@ -150,17 +150,17 @@ def batch_command(
         int, typer.Option(min=80, help="Without --address: memory for passages on their way, in MiB.")
     ] = 256,
 ) -> None:
-    """Bring many documents in with Ray: read and embed on all cores, the same index as `ingest load` makes.
+    """Load many documents with Ray: read and embed on all cores, into the same index as `ingest load`.
 
-    Without --address it starts Ray on this machine and ends it again. What is done is skipped: after an interruption
-    start the same command again. A file that fails is listed with its reason, and the exit code is 1.
+    Without --address, Ray runs on this machine for this command only. Finished documents are skipped: after an
+    interruption, run the same command again. Failed files are listed with the reason, and the exit code is 1.
 
     \b
     ingest batch ./documents --tenant T --approved-by lee        this machine
     ingest batch s3://bank/circulars --tenant T --address auto   a cluster, from one of its nodes
 
-    A cluster's nodes need the same package, the weights in the same place (WEIGHTS_DIR), and an original's store that
-    all of them reach (BLOB_URL=s3://…). Address and keys of S3 come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ….
+    All nodes of a cluster need the same package, the weights in the same place (WEIGHTS_DIR) and access to the store
+    of originals (BLOB_URL=s3://…). S3's address and keys come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ….
     Ray is an extra: pip install -r requirements/batch.lock (docs/documents.md).
     """
     settings = settings_or_exit()
@@ -201,7 +201,7 @@ async def _local_target(
 
 
 def _load(places: list[str], target: AbstractAsyncContextManager[Target], settings: Settings) -> None:
-    """Load documents and print what became of them; exit with 1 where one failed."""
+    """Load documents and print the outcomes; exit with code 1 if one failed."""
     configure_logs(level="WARNING", log_format="console")
     console = Console()
     with ExitStack() as stack:
@@ -225,7 +225,7 @@ async def _loaded(source: Source, target: AbstractAsyncContextManager[Target], c
 def serve(
     works: Annotated[bool, typer.Option("--worker/--no-worker", help="Also do the jobs, in this process.")] = True,
 ) -> None:
-    """Serve the staff API and index what is uploaded (settings come from the environment)."""
+    """Serve the staff API and index uploads (settings come from the environment)."""
     settings = settings_or_exit()
     if settings.auth is None:
         raise _usage("set AUTH__ISSUER and AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE: whose tokens?")
@@ -239,7 +239,7 @@ def serve(
 
 @app.command()
 def worker() -> None:
-    """Index what is uploaded at other processes' API; as many as wanted (needs a Qdrant server: QDRANT_URL)."""
+    """Index uploads to other processes' API; run any number of workers (needs a Qdrant server: QDRANT_URL)."""
     settings = settings_or_exit()
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     run_or_exit(_work(settings))
@@ -260,7 +260,7 @@ async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
         provider = stack.enter_context(tracing("ingest", settings.traces, tls=settings.traces_tls.context()))
         services = await stack.enter_async_context(open_services(settings, works_jobs=works_jobs))
         staff = create_app(services, banks, tracer_provider=provider)
-        # uvicorn raises a signal again once it has closed, which ends the process before its jobs are released.
+        # After its shutdown uvicorn raises the signal again, which would end the process before its jobs are released.
         signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
         await stack.enter_async_context(listening(staff, bound, certificate=settings.server_tls))
         where = f"{settings.server_tls.scheme}://{settings.ingest_host}:{settings.ingest_port}"
@@ -270,7 +270,7 @@ async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the SQL tables to this release's shape; the other commands do it by themselves, where they may."""
+    """Migrate the SQL tables to this release; the other commands do so automatically if they have the rights."""
     for owner, revision in run_or_exit(_migrate(settings_or_exit())).items():
         typer.echo(f"{owner} {revision}")
 
@@ -284,7 +284,7 @@ async def _migrate(settings: Settings) -> dict[str, str | None]:
 
 @app.command()
 def status(tenant: Tenant, as_json: AsJson = False) -> None:
-    """Show versions and jobs by state, how far the work is behind, why some failed, and originals of no version."""
+    """Show versions and jobs by state, the backlog, reasons of failures, and originals without a version."""
     found = run_or_exit(_status(settings_or_exit(), tenant))
     if as_json:
         print_json(found)
@@ -303,7 +303,7 @@ def jobs(
     state: Annotated[list[JobState], typer.Option(help="Jobs in which state.")] = [JobState.FAILED, JobState.DEAD],
     as_json: AsJson = False,
 ) -> None:
-    """List jobs: without --state those that failed and the dead letters, which were tried three times."""
+    """List jobs; by default the failed ones and the dead letters (given up after three attempts)."""
     found = run_or_exit(_jobs(settings_or_exit(), tenant, state))
     if as_json:
         print_json([{"job": job, "version": version} for job, version in found])
@@ -323,7 +323,7 @@ def retry(
     job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs; with --all-dead every dead letter.")] = None,
     all_dead: Annotated[bool, typer.Option("--all-dead", help="Every dead letter.")] = False,
 ) -> None:
-    """Let jobs that failed, or were given up, be done again; a running worker takes them up within seconds."""
+    """Queue failed jobs or dead letters again; a running worker starts them within seconds."""
     if bool(job_ids) == all_dead:
         raise _usage("name jobs (see `ingest jobs`), or --all-dead.")
     run_or_exit(_retry(settings_or_exit(), tenant, job_ids, Console()))
@@ -343,7 +343,7 @@ async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, con
 
 
 async def retry_dead(catalogue: Catalogue, job_claims: JobClaims, tenant: str, *, now: float) -> tuple[list[Job], int]:
-    """Queue a tenant's dead letters again; return them, and how many were passed over, their versions withdrawn."""
+    """Queue a tenant's dead letters again; return them, and the number skipped because their versions are withdrawn."""
     again, passed_over = [], 0
     for job, _version in await catalogue.jobs(tenant, JobState.DEAD):
         try:
@@ -366,7 +366,7 @@ async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobC
 
 @app.command("rebuild")
 def rebuild_command() -> None:
-    """Write every version that the index lost again, from SQL and the originals alone."""
+    """Restore all versions that the index has lost, from SQL and the originals alone."""
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")
     if not run_or_exit(_rebuild(settings, Console())):
@@ -382,7 +382,7 @@ async def _rebuild(settings: Settings, console: Console) -> bool:
 
 @app.command("reindex")
 def reindex_command() -> None:
-    """Fill a new collection with the present embedder and cutting beside the one that answers, then let it answer."""
+    """Fill a new collection with the current embedder and chunking beside the live one, then switch to it."""
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")
     if not run_or_exit(_reindex(settings, Console())):
@@ -400,9 +400,9 @@ async def _reindex(settings: Settings, console: Console) -> bool:
 
 @app.command("optimize")
 def optimize_command() -> None:
-    """Build the graphs by which an embedded index of more than 20,000 passages is searched; stop its service first.
+    """Build the search graphs of an embedded index of more than 20,000 passages; stop its service first.
 
-    Takes 5 to 30 s for 30,000 passages. A Qdrant server does this by itself.
+    Takes 5 to 30 s for 30,000 passages. A Qdrant server builds them automatically.
     """
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")

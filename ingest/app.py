@@ -1,4 +1,4 @@
-"""The staff API as an ASGI application over services that its caller has opened."""
+"""The staff API as an ASGI application; its caller opens the services."""
 
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
@@ -15,11 +15,11 @@ from ingest.services import Services
 from knowledge.bank import Banks
 from knowledge.identity import DEMO_TENANT
 
-_FORM_BYTES = 1024 * 1024  # of a form beside its file
+_FORM_BYTES = 1024 * 1024  # per form, in addition to its file
 
 
 class DeclaredLength:
-    """Refuses a body whose Content-Length is too large, before any of it is read."""
+    """Reject a body whose Content-Length is too large before reading it."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app = app
@@ -41,9 +41,9 @@ def create_app(
     demo: SignToken | None = None,
     demo_tenant: str = DEMO_TENANT,
 ) -> FastAPI:
-    """Return the application, with the page of these banks; `demo` adds the demo sign-in.
+    """Return the application with the given banks' page; `demo` adds the demo sign-in.
 
-    Jobs are done where the services were opened (`ingest.wiring`).
+    Jobs run where the services were opened (`ingest.wiring`).
     """
     most_bytes = services.blobs.most_bytes + _FORM_BYTES
     app = Api(
@@ -51,7 +51,7 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # an empty name is not a document, and not the list of all
+        redirect_slashes=False,  # an empty name must not redirect to the list
         middleware=[
             Middleware(DeclaredLength, most_bytes=most_bytes),
             Middleware(RequestBodyLimitMiddleware, max_body_size=most_bytes),

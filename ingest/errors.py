@@ -1,26 +1,26 @@
-"""What can go wrong on the staff side, as one tree; each class carries the `code`, `status` and `retryable` staff see.
+"""The staff API's errors as one tree; each class has the `code`, `status` and `retryable` that staff see.
 
 IngestError
-├── BadRequest             400 bad_request          the request cannot be understood
-├── Unauthenticated        401 unauthenticated      no token, or one that is not accepted
-├── Forbidden              403 forbidden            this role may not do that
-│   └── SecondPersonNeeded     403 second_person        another person than the uploader has to decide
+├── BadRequest             400 bad_request          the request is malformed
+├── Unauthenticated        401 unauthenticated      the token is missing or not accepted
+├── Forbidden              403 forbidden            the role does not allow this
+│   └── SecondPersonNeeded     403 second_person        somebody other than the uploader must decide
 ├── NotFound               404 not_found            it does not exist, or belongs to another tenant
-├── MethodNotAllowed       405 method_not_allowed   the address does not take that method
-├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
-├── WrongState             409 wrong_state          the version is not in a state that allows it
-│   ├── Suspicious             409 suspicious           a passage instructs the model: no approval lets it answer
-│   └── DatesChanged           409 dates_changed        its dates are not those that the approver has seen
-├── OriginalChanged        409 original_changed     the store holds other bytes than were handed in and approved
-├── CannotShow             422 cannot_show          a page of the original cannot be drawn or read
-├── TooLarge               413 too_large            the upload is larger than the limit
+├── MethodNotAllowed       405 method_not_allowed   the path does not support the method
+├── DuplicateContent       409 duplicate_content    the same bytes exist with other metadata; names the document
+├── WrongState             409 wrong_state          the version's state does not allow this
+│   ├── Suspicious             409 suspicious           a passage instructs the model, so it can't be approved
+│   └── DatesChanged           409 dates_changed        its dates changed since the approver saw them
+├── OriginalChanged        409 original_changed     the stored bytes differ from the uploaded ones
+├── CannotShow             422 cannot_show          a page of the original cannot be rendered or read
+├── TooLarge               413 too_large            the upload exceeds the size limit
 ├── Unprocessable          422 invalid_request      a field is missing or out of range
-├── StorageFull            507 storage_full         no room for the original's bytes
-└── Unavailable            503 unavailable          a part of the service is away
-    ├── CatalogueUnavailable   503 catalogue_unavailable    SQL cannot be asked
-    ├── IndexUnavailable       503 index_unavailable        the passage index cannot be asked
-    └── StorageUnavailable     503 storage_unavailable      the store of originals cannot be used
-An unreadable file is not an error of the API: `ingest.parsing.parsed.Unreadable` ends in the version's state.
+├── StorageFull            507 storage_full         no space for the original
+└── Unavailable            503 unavailable          part of the service is unavailable
+    ├── CatalogueUnavailable   503 catalogue_unavailable    SQL is unavailable
+    ├── IndexUnavailable       503 index_unavailable        the passage index is unavailable
+    └── StorageUnavailable     503 storage_unavailable      the store of originals is unavailable
+An unreadable file is not an API error: `ingest.parsing.parsed.Unreadable` sets the version's state.
 """
 
 from typing import ClassVar
@@ -64,7 +64,7 @@ class MethodNotAllowed(IngestError):
 
 
 class DuplicateContent(IngestError):
-    """The same bytes are there already with other metadata, as `document_id`, `version`."""
+    """The same bytes already exist with other metadata, as `version` of `document_id`."""
 
     code, status, title = "duplicate_content", 409, "These bytes are already there with other metadata"
 
@@ -100,7 +100,7 @@ class CannotShow(IngestError):
 
 
 class OriginalChanged(IngestError):
-    """An original's bytes are not those that were handed in and approved: somebody else writes the store."""
+    """The stored bytes of an original differ from the uploaded, approved ones: another program writes to the store."""
 
     code, status, title = "original_changed", 409, "The original is not what was handed in"
 

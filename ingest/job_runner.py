@@ -1,10 +1,11 @@
-"""Does one claimed job to its end: keeps the claim, reports progress, has transient failures tried again.
+"""Run one claimed job to its end: keep the claim, report progress, retry transient failures.
 
-A fault of the file ends its job at once, with the reason. A fault of ours (index, embedder or database away) is tried
-three times, each wait three times as long as the one before; then the job is a dead letter.
+A fault of the file fails the job at once, with the reason. A fault on our side (index, embedder or database
+unavailable) is retried up to three attempts, each wait three times the previous one; then the job becomes a dead
+letter.
 
-A worker that stands still for longer than its claim holds finds it lost when it goes on: it checks the claim before
-each write, and what it was writing at that moment is repaired by `write_pending_windows`.
+A worker that was suspended for longer than its lease checks the claim before each write and finds it lost; the write in
+progress at that time is repaired by `write_pending_windows`.
 """
 
 import math
@@ -27,17 +28,17 @@ from telemetry.groups import first_failure
 
 FIRST_WAIT_SECONDS = 2.0
 REPORT_SECONDS = 0.5
-"""The shortest time between two reports that are written to a job's row."""
+"""The minimum time between progress reports written to a job's row."""
 UNAVAILABLE = "unavailable"
-"""The reason of a document that a part which was away has failed."""
+"""Failure reason of a document whose job failed because a dependency was unavailable."""
 TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)
-"""Failures that may pass by themselves: the job is tried again."""
+"""Failures that may be temporary, so the job is retried."""
 
 log = structlog.get_logger(__name__)
 
 
 async def run_job(job: Job, services: Services, write: Write | None = None) -> Version | None:
-    """Do a claimed job to its end; None where it is to be tried again later, or its claim is lost."""
+    """Run a claimed job to its end; return None if it will be retried later or its claim is lost."""
     claim, version = _HeldClaim(job, services.job_claims, services.now), None
     try:
         with first_failure():
@@ -47,19 +48,19 @@ async def run_job(job: Job, services: Services, write: Write | None = None) -> V
                 beside.cancel_scope.cancel()
     except ClaimLost:
         log.warning("job_claim_lost", job_id=job.id)
-        # A write that was under way hid its passages again, and they may have been approved since.
+        # A write in progress hid its passages again, and the version may have been approved since.
         await services.catalogue.unconfirm_window(job.key)
         return None
     except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True):  # as long as a transaction may take, and its turn before it
+        with anyio.CancelScope(shield=True):  # limited by the time of a transaction and the wait for it
             await _release(job, services)
         raise
     return version
 
 
 async def _release(job: Job, services: Services) -> None:
-    """Release a job to other workers at once, because this process ends."""
-    with suppress(IngestError):  # the database is away: the claim lapses by itself
+    """Release a job to other workers at once, because this process is ending."""
+    with suppress(IngestError):  # the database is unavailable; the claim expires by itself
         try:
             await services.job_claims.release(job, now=services.now())
         except ClaimLost:
@@ -67,13 +68,13 @@ async def _release(job: Job, services: Services) -> None:
 
 
 class _HeldClaim:
-    """The claim of a job while it is done: renewed, and its progress reported, at most once in REPORT_SECONDS."""
+    """The claim of a running job: renewed regularly; progress is written at most every REPORT_SECONDS."""
 
     def __init__(self, job: Job, job_claims: JobClaims, now: Callable[[], float]) -> None:
         self._job = job
         self._job_claims = job_claims
         self._now = now
-        self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a machine's own stops while it is suspended
+        self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a monotonic clock stops during suspend
         self._reported = -math.inf
         self._stage: Stage | None = None
         self._stage_began_at = self._until
@@ -82,7 +83,7 @@ class _HeldClaim:
         """Report the progress of the job.
 
         Raises:
-            ClaimLost: the lease has passed, and another owner has the job.
+            ClaimLost: the lease expired, and another owner has the job.
         """
         now = self._now()
         if stage is not self._stage:
@@ -98,7 +99,7 @@ class _HeldClaim:
         """Renew the claim every RENEW_SECONDS, until cancelled.
 
         Raises:
-            ClaimLost: another owner has the job; what runs beside this ends.
+            ClaimLost: another owner has the job; this cancels the concurrent work.
         """
         while True:
             await anyio.sleep(RENEW_SECONDS)
@@ -106,7 +107,7 @@ class _HeldClaim:
             try:
                 await self._job_claims.renew(self._job, now=now)
             except IngestError:
-                continue  # the next renewal, or the job's own writes, will show it
+                continue  # the next renewal or the job's own writes will fail too
             self._until = now + LEASE_SECONDS
 
 
@@ -117,15 +118,15 @@ async def _attempt(job: Job, services: Services, report: Report, write: Write | 
         raise
     except Unreadable as exc:
         return await _fail(job, services, reason=exc.reason.value, detail=exc.detail)
-    except NotFound:  # deleted while it waited
+    except NotFound:  # deleted while queued
         await services.job_claims.mark_failed(job, now=services.now())
         return None
-    except OriginalChanged as exc:  # no attempt will find other bytes, and nothing may be made from these
+    except OriginalChanged as exc:  # retrying would find the same wrong bytes, and they must not be indexed
         return await _fail(job, services, reason=exc.code, detail=exc.detail)
     except TRANSIENT as exc:
         log.warning("job_attempt_failed", job_id=job.id, attempt=job.attempts, error=type(exc).__name__)
         return await _try_later(exc, job, services)
-    except Exception as exc:  # the edge of a job: the next one must not suffer for this one
+    except Exception as exc:  # the edge of a job: a failure must not affect the next job
         log.exception("job_crashed", job_id=job.id, attempt=job.attempts)
         return await _try_later(exc, job, services)
     await services.job_claims.mark_done(job, now=services.now())
@@ -142,7 +143,7 @@ async def _try_later(exc: Exception, job: Job, services: Services) -> Version | 
 
 
 async def give_up(job: Job, services: Services, *, detail: str) -> Version:
-    """Make a job that was tried MOST_ATTEMPTS times a dead letter; it only ends where its version was withdrawn."""
+    """Turn a job into a dead letter after MOST_ATTEMPTS; if its version was withdrawn, only fail the job."""
     version = await _mark_version_failed(job, services, reason=UNAVAILABLE, detail=detail)
     if version.state is not State.FAILED:
         await services.job_claims.mark_failed(job, now=services.now())
@@ -162,5 +163,5 @@ async def _fail(job: Job, services: Services, *, reason: str, detail: str) -> Ve
 
 
 async def _mark_version_failed(job: Job, services: Services, *, reason: str, detail: str) -> Version:
-    await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
+    await services.job_claims.renew(job, now=services.now())  # prevents failing the draft of another owner
     return await services.catalogue.mark_failed(job.key, reason=reason, detail=detail)

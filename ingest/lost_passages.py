@@ -1,7 +1,7 @@
-"""Passages of the catalogue that the index lost: found, counted, and written again.
+"""Find, count and restore passages that the catalogue has and the index has lost.
 
-An index whose volume is lost is made again, empty, and answers every search. One request a tenant counts the points of
-each document; the versions of a document with too few are counted one by one.
+An index that loses its volume restarts empty and still answers searches. One request per tenant counts the points of
+each document; only documents with too few points have their versions counted one by one.
 """
 
 import random
@@ -21,14 +21,14 @@ from knowledge.index_state import IndexState
 log = structlog.get_logger(__name__)
 
 _FOREIGN_DOCUMENTS = 100
-"""Documents that the index may hold and SQL does not, beyond which a document's count may not be among the counts."""
+"""Documents expected in the index but not in SQL; with more, a document may be missing from the counts."""
 
 
 async def compare_index(services: Services) -> Mapping[VersionKey, int]:
-    """Compare the index with SQL: record, log and return how many passages it lacks of each version.
+    """Compare the index with SQL; record, log and return the number of missing passages per version.
 
     Raises:
-        IndexUnavailable, CatalogueUnavailable: one of them cannot be asked.
+        IndexUnavailable, CatalogueUnavailable: one of them cannot be reached.
     """
     versions, now = await services.catalogue.indexed_versions(), services.now()
     missing = await _missing_passages(versions, services.index)
@@ -47,9 +47,9 @@ async def compare_index(services: Services) -> Mapping[VersionKey, int]:
 
 
 async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) -> dict[VersionKey, int]:
-    """Return how many passages the index lacks of each version that is not whole.
+    """Return the number of missing passages of each incomplete version.
 
-    More points than the catalogue counts are not a loss: a version that is being indexed has them.
+    Extra points are ignored: they belong to versions that are being indexed.
     """
     tenants = defaultdict[str, dict[str, list[IndexedVersion]]](lambda: defaultdict(list))
     for version in versions:
@@ -66,7 +66,7 @@ async def _missing_passages(versions: Sequence[IndexedVersion], index: Index) ->
 
 
 async def _missing_of(versions: Sequence[IndexedVersion], index: Index | None) -> Mapping[VersionKey, int]:
-    """Return the versions of a document that lack passages; without an index all do."""
+    """Return the versions of a document that lack passages; all of them if `index` is None."""
     missing = {}
     for version in versions:
         name = {"tenant": version.key.tenant, "document_id": version.key.document_id}
@@ -77,13 +77,13 @@ async def _missing_of(versions: Sequence[IndexedVersion], index: Index | None) -
 
 
 async def restore_versions(keys: Iterable[VersionKey], services: Services, *, until: float) -> None:
-    """Restore versions one after the other; start none at or after `until`, compared with `services.now()`.
+    """Restore versions one by one until `until` (as of `services.now()`), after which none is started.
 
-    Workers take them in different orders and count a version's points before they write, so they share the work.
+    Each worker uses a random order and counts a version's points before writing, so workers share the work.
 
     Raises:
         EmbedderMismatch: another embedder filled the index.
-        IndexUnavailable, CatalogueUnavailable: one of them cannot be asked.
+        IndexUnavailable, CatalogueUnavailable: one of them cannot be reached.
     """
     await services.index.require_current()
     shuffled = list(keys)
@@ -96,16 +96,16 @@ async def restore_versions(keys: Iterable[VersionKey], services: Services, *, un
             if await restore(key, services):
                 log.info("version_restored", **name)
         except (Unreadable, OriginalChanged, StorageUnavailable, NotFound) as exc:
-            log.error("version_restore_failed", detail=exc.detail, **name)  # noqa: TRY400  the sentence says it
+            log.error("version_restore_failed", detail=exc.detail, **name)  # noqa: TRY400  the detail is enough
 
 
 async def restore(key: VersionKey, services: Services) -> bool:
-    """Bring one version back into an index that lost it; return whether it had to be written.
+    """Restore one version that the index has lost; return whether it had to be written.
 
     Raises:
         Unreadable: its original can no longer be read.
-        StorageUnavailable: its original is gone.
-        OriginalChanged: its original has other bytes than were approved.
+        StorageUnavailable: its original is missing.
+        OriginalChanged: its original's bytes differ from the approved ones.
     """
     version = await services.catalogue.version(key)
     count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
@@ -118,10 +118,10 @@ async def restore(key: VersionKey, services: Services) -> bool:
 
 
 async def write_present_window(version: Version, catalogue: Catalogue, index: Index) -> None:
-    """Write the window that the catalogue has of a version, if it has one."""
+    """Write a version's window from the catalogue to the index, if it has one."""
     if version.window is not None:
         await write_window(version.key, version.window, catalogue, index)
 
 
 async def ignore_progress(_stage: Stage, _done: int, _total: int) -> None:
-    """Ignore a report of progress."""
+    """Discard a progress report."""

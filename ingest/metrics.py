@@ -1,4 +1,4 @@
-"""Every instrument of the staff side, in one table; label values are closed sets."""
+"""All metrics of the staff side in one table; label values are closed sets."""
 
 from collections.abc import Container
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class Metrics:
-    """Instruments in a registry of their own, so that two services can live in one process."""
+    """Metrics in a separate registry, so that two services can run in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -68,7 +68,7 @@ class Metrics:
             self.stage_seconds.labels(stage=stage.value)
 
     def show_walls(self, in_force: Container[Restriction]) -> None:
-        """Show which walls stand around the process that reads files."""
+        """Set the gauge of each restriction on the process that reads files."""
         for restriction in Restriction:
             self.parser_layers.labels(layer=restriction.name.lower()).set(restriction in in_force)
 
@@ -77,5 +77,5 @@ class Metrics:
         self.task_failures.labels(task=task).inc()
 
     def timed(self, stage: Stage) -> AbstractContextManager[object]:
-        """Observe the seconds that a stage takes inside the block, however it ends."""
+        """Observe the duration of the block in seconds, even if it raises."""
         return self.stage_seconds.labels(stage=stage.value).time()

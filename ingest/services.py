@@ -1,4 +1,4 @@
-"""The parts that the staff side uses, opened once by `ingest.wiring`."""
+"""The components of the staff side, opened once by `ingest.wiring`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from telemetry.siem import Siem
 
 
 class PipelineSettings(BaseModel, frozen=True):
-    """The bank's time zone, documents under way at once, and passages of one document embedded in one batch.
+    """The bank's time zone, the number of documents in progress, and the embedding batch size per document.
 
-    Most documents have few passages, and the embedder works best on dozens: so many documents at once.
+    Most documents have few passages, and the embedder is fastest with dozens, hence many documents at once.
     """
 
     zone: str = Field("Asia/Seoul", description="the bank's time zone: when a document's dates begin and end")
@@ -32,11 +32,11 @@ class PipelineSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts that steps, routes and probes use; only the API needs `authenticator`.
+    """The components that steps, routes and probes use; only the API needs `authenticator`.
 
-    `previewer` draws pages for reviewers, who so do not wait behind a file that is being indexed. `review_limiter` runs
-    one comparison or screening of whole texts at a time, `downloads` bounds the originals that are being downloaded.
-    `now` returns Unix seconds.
+    `previewer` renders pages for reviewers without waiting for indexing. `review_limiter` runs one comparison or
+    screening of whole texts at a time, `downloads` limits concurrent downloads of originals. `now` returns Unix
+    seconds.
     """
 
     settings: PipelineSettings
@@ -59,5 +59,5 @@ class Services:
 
     @property
     def zone(self) -> ZoneInfo:
-        """Where the bank's days begin."""
+        """The time zone that determines when the bank's days begin."""
         return ZoneInfo(self.settings.zone)

@@ -1,4 +1,4 @@
-"""The staff side's settings: each part's own model, composed; read from the environment once, in `__main__`."""
+"""The staff side's settings, composed of each part's model; `__main__` reads the environment once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from telemetry.logs import LogLevel
 from telemetry.setup import TraceSettings
 
 READ_SECONDS = 10.0
-"""Deadline of a read of the index: no customer waits for it, and a busy disk is no reason to fail a document."""
+"""Deadline of an index read: no customer is waiting, and a busy disk should not fail a document."""
 
 
 class Settings(EncryptedSettings):
@@ -118,20 +118,20 @@ class Settings(EncryptedSettings):
 
     @property
     def blobs(self) -> BlobSettings:
-        """The store of originals: BLOB_URL, else a folder in the data folder."""
+        """The store of originals: BLOB_URL, or else a folder in the data folder."""
         if self.blob_url is not None and urlsplit(self.blob_url).scheme == "s3":
             return BlobSettings(s3_url=self.blob_url, most_bytes=self.most_upload_bytes, tls=self.blob_tls)
         folder = Path(unquote(urlsplit(self.blob_url).path)) if self.blob_url else self.data_dir / "blobs"
         return BlobSettings(folder=folder, most_bytes=self.most_upload_bytes)
 
     def connections(self) -> Iterator[Connection]:
-        """Yield how every part is reached (blocking)."""
+        """Yield the connection to every dependency (blocking)."""
         yield from self._connections()
         if self.blobs.s3_url is not None:
             yield Connection(part="the originals' bucket", url=s3_address(), setting="BLOB_TLS", tls=self.blob_tls)
 
     def _connections(self) -> Iterator[Connection]:
-        """Yield those whose URLs stand here."""
+        """Yield the connections whose URLs are in these settings."""
         redis = self.redis_url.get_secret_value() if self.redis_url else ""
         yield database_connection(self.database, self.database_tls)
         for part, url, setting, tls in (
@@ -163,6 +163,6 @@ class Settings(EncryptedSettings):
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The folder of the embedder's tokenizer, which the chunker counts with."""
+        """The folder of the embedder's tokenizer, which the chunker uses to count tokens."""
         embedder = self.embedder
         return embedder.folder or embedder.tokenizer or self.weights_dir.expanduser() / DEFAULT_FOLDER

@@ -1,4 +1,4 @@
-"""Opens the parts of the staff side, in order, in one exit stack, and yields the frozen `Services`."""
+"""Open the components of the staff side in order, in one exit stack, and yield the frozen `Services`."""
 
 import os
 from collections.abc import AsyncGenerator, Callable
@@ -41,9 +41,9 @@ from telemetry.ocsf import Code
 from telemetry.siem import open_siem
 
 MOST_DOWNLOADS = 4
-"""Originals that staff download at once, each a copy on the disk."""
+"""Concurrent downloads of originals by staff; each needs a copy on disk."""
 MOST_EMBED_WORKERS = 4
-"""Threads that embed where nothing else needs the machine; each further one takes 110 MB."""
+"""Embedding threads when the machine has no other work; each additional one takes 110 MB."""
 
 
 @asynccontextmanager
@@ -56,11 +56,11 @@ async def open_services(
     works_jobs: bool = True,
     any_embedder: bool = False,
 ) -> AsyncGenerator[Services]:
-    """Open the services; `index`, `engine` and `parser` are given where something else of this process shares them.
+    """Open the services; pass `index`, `engine` and `parser` if the process shares them with other services.
 
-    With `works_jobs` uploads are indexed by this process while the block runs; without it (`ingest load`) the caller
-    runs the jobs and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another embedder may have
-    filled the collection that answers: for a re-index.
+    With `works_jobs` this process also indexes uploads while the block runs; without it (`ingest load`) the caller runs
+    the jobs and embeds on up to MOST_EMBED_WORKERS cores. `any_embedder` skips the check that this embedder filled the
+    live collection (for a re-index).
     """
     async with AsyncExitStack() as stack:
         await check_connections(settings.connections)
@@ -105,10 +105,10 @@ async def open_services(
             sign_in=sign_in,
             uploads=Uploads(blobs, catalogue, now=now),
         )
-        # Entered last, so left first: no job outlives what it uses.
+        # Entered last and so exited first: jobs must end before the components they use.
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        # Before the first search: a crash may have come between the end of a version and the start of the next.
-        with suppress(IndexUnavailable):  # the worker's sweep writes them
+        # Before the first search, because a crash may have left a version ended and its successor not started.
+        with suppress(IndexUnavailable):  # the worker's sweep retries it
             await write_pending_windows(services)
         if works_jobs:
             tasks.start_soon(Worker(services).run)
@@ -120,9 +120,9 @@ async def open_services(
 async def _open_identity(
     settings: Settings, engine: AsyncEngine, now: Callable[[], float], metrics: Metrics
 ) -> AsyncGenerator[tuple[Authenticator | None, SignIn | None]]:
-    """Yield what knows people by their tokens and machines by their keys, and the sessions of who signs in.
+    """Yield the authenticator of tokens and service keys, and the sign-in sessions.
 
-    None where no issuer is set, and no sessions where anything is missing that `serve` asks for.
+    Both are None without an issuer; the sessions are None if another setting that `serve` requires is missing.
     """
     if settings.auth is None:
         yield None, None
@@ -142,12 +142,12 @@ async def _open_identity(
 
 
 def _now(clock: Callable[[], float]) -> float:
-    """Return the time as the index stores instants: a decision's is the same in both."""
+    """Return the current time, rounded as the index stores it, so that SQL and the index have equal instants."""
     return instant(clock())
 
 
 async def _chunking(settings: Settings) -> Chunking:
-    """Return how documents are cut: counted by the embedder's tokenizer, to what the embedder reads."""
+    """Return the chunking: token counts by the embedder's tokenizer, and its maximum length."""
     await fetch_model(settings.embedder)
     await anyio.to_thread.run_sync(require_tokenizer, settings.tokenizer_folder)
     config = await anyio.to_thread.run_sync(read_model_config, settings.embedder)
@@ -156,7 +156,7 @@ async def _chunking(settings: Settings) -> Chunking:
 
 @asynccontextmanager
 async def _start_readers(settings: ParserSettings) -> AsyncGenerator[Readers]:
-    """Open the readers, the first of which loads its parsers while this process loads its models."""
+    """Open the readers and start the first one, which loads its parsers while this process loads its models."""
     async with open_readers(settings) as readers:
         await readers.start()
         yield readers

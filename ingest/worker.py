@@ -1,8 +1,8 @@
-"""The worker: claims jobs in SQL and does them; repairs what crashes and outages have kept from the index.
+"""The worker: claims jobs in SQL and runs them; repairs index writes that crashes or outages prevented.
 
-It may run inside the API's process or by itself (`ingest worker`), in any number. Tried three times without success a
-job is a dead letter, which staff list and retry (`ingest.api.routes.jobs`). A worker whose embedder did not fill the
-collection that answers takes no jobs, and releases those it has.
+Any number of workers can run, inside the API's process or separately (`ingest worker`). After three failed attempts a
+job becomes a dead letter, which staff list and retry (`ingest.api.routes.jobs`). A worker whose embedder did not fill
+the live collection takes no jobs and releases those it has.
 """
 
 from contextlib import suppress
@@ -25,9 +25,9 @@ from telemetry.supervision import contained, supervise
 SWEEP_SECONDS = 5.0
 POLL_SECONDS = 0.5
 LATE_SECONDS = 60.0
-"""A write to the index that began before a decision has ended so long after it, or its process has."""
+"""After this time, an index write that began before a decision has finished, or its process has ended."""
 LOOKED_BACK = 500
-"""How many decisions before its start a worker looks at."""
+"""Number of decisions before its start that a worker checks."""
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
 COMPARE_SECONDS = 60.0
@@ -36,13 +36,13 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Claims jobs and brings their versions into the index."""
+    """Claim jobs and index their versions."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run until cancelled."""
         async with anyio.create_task_group() as tasks:
             for name, work in (
                 ("take_jobs", self._take_jobs),
@@ -52,7 +52,7 @@ class Worker:
                 tasks.start_soon(supervise, name, work, self._services.metrics.task_failed)
 
     async def _take_jobs(self) -> None:
-        """Do jobs, `at_once` side by side, while our embedder is the index's, until cancelled."""
+        """Run up to `at_once` jobs concurrently while our embedder is the index's, until cancelled."""
         while True:
             try:
                 await self._services.index.require_current()
@@ -63,7 +63,7 @@ class Worker:
             except IndexUnavailable as exc:
                 log.warning("job_claim_failed", error=type(exc).__name__)
             except EmbedderMismatch as exc:
-                log.error("embedder_mismatch_not_taking_jobs", detail=str(exc))  # noqa: TRY400  the sentence says it
+                log.error("embedder_mismatch_not_taking_jobs", detail=str(exc))  # noqa: TRY400  the detail is enough
                 await anyio.sleep(SWEEP_SECONDS)
             await anyio.sleep(RECONNECT_SECONDS)
 
@@ -93,10 +93,10 @@ class Worker:
             return None
 
     async def _require_current_embedder(self) -> None:
-        """Check each second that our embedder filled the collection that answers, until cancelled.
+        """Check every second that our embedder filled the live collection, until cancelled.
 
         Raises:
-            EmbedderMismatch: another one did; no reader would find what is written here.
+            EmbedderMismatch: another embedder did, so searches would not find what this worker writes.
         """
         while True:
             await anyio.sleep(EMBEDDER_CHECK_SECONDS)
@@ -104,18 +104,18 @@ class Worker:
                 await self._services.index.require_current()
 
     async def do_job(self, job: Job) -> None:
-        """Do a claimed job; the next one does not suffer for its failures."""
+        """Run a claimed job; contain its failures so that they don't affect the next one."""
         with contained("job", self._services.metrics.task_failed):
             try:
                 if job.attempts > MOST_ATTEMPTS:
                     await give_up(job, self._services, detail="its worker died each time")
                 else:
                     await run_job(job, self._services)
-            except (IngestError, ClaimLost) as exc:  # its claim lapses, and it is claimed again
+            except (IngestError, ClaimLost) as exc:  # the claim expires, and the job is claimed again
                 log.warning("job_update_failed", job_id=job.id, error=type(exc).__name__)
 
     async def _sweep(self) -> None:
-        """Write windows that a crash or an outage kept from the index, until cancelled."""
+        """Write windows that a crash or outage kept from the index, until cancelled."""
         decisions: int | None = None
         while True:
             try:
@@ -126,9 +126,9 @@ class Worker:
             await anyio.sleep(SWEEP_SECONDS)
 
     async def _compare_index(self) -> None:
-        """Compare the index with SQL at the start and every minute, and restore what it lacked twice, until cancelled.
+        """Compare the index with SQL now and every minute, and restore versions missing twice in a row.
 
-        One comparison proves no loss: a version may be being written, or a node of a cluster may lag behind.
+        A single mismatch is not a loss: a version may be being written, or a cluster node may lag behind.
         """
         services, lost_before = self._services, frozenset[VersionKey]()
         while True:
@@ -139,16 +139,16 @@ class Worker:
                     await restore_versions(lost & lost_before, services, until=begun + COMPARE_SECONDS)
                 lost_before = lost
             except EmbedderMismatch as exc:
-                log.error("passage_restore_failed", detail=str(exc))  # noqa: TRY400  the sentence says it
+                log.error("passage_restore_failed", detail=str(exc))  # noqa: TRY400  the detail is enough
             except TRANSIENT as exc:
                 log.warning("index_comparison_failed", error=type(exc).__name__)
             await anyio.sleep(max(RECONNECT_SECONDS, begun + COMPARE_SECONDS - services.now()))
 
 
 async def look_at_decisions(services: Services, *, after: int | None) -> int:
-    """Have windows written again that a late writer may have spoiled before it died; return the last decision seen.
+    """Queue windows for rewriting that a late writer may have overwritten; return the last decision seen.
 
-    `after` is the last one that was seen before (None: none was yet).
+    `after` is the last decision already seen, None at the start.
     """
     catalogue = services.catalogue
     if after is None:

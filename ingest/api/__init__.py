@@ -1,4 +1,4 @@
-"""The documents API: routes, authentication, uploads as multipart, problem documents, the staff page."""
+"""The documents API: routes, authentication, multipart uploads, problem documents, and the staff page."""
 
 from ingest.api.multipart import MOST_FIELD_BYTES, MOST_FIELDS, Form
 from ingest.api.problems import install_problems, problem

@@ -1,4 +1,4 @@
-"""Authentication of the staff API: a route's parameter of type `Staff` or `Approver` is the authenticated caller."""
+"""Authentication of the staff API: route parameters of type `Staff` or `Approver` are the authenticated caller."""
 
 from typing import Annotated
 
@@ -14,12 +14,12 @@ from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 async def authenticate(
     request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn, siem: TheSiem
 ) -> Principal:
-    """Return the caller, by the request's token, or by its session where it has no token.
+    """Return the caller by the request's token, or by its session if it has no token.
 
     Raises:
-        Unauthenticated: neither, or one that is not accepted.
+        Unauthenticated: the token or session is missing or not accepted.
         Forbidden: the call with a session is not from our own page.
-        Unavailable: the identity provider, or the store of sessions, is away.
+        Unavailable: the identity provider or the session store is unavailable.
     """
     is_tried = False
     try:
@@ -32,7 +32,7 @@ async def authenticate(
             raise Unavailable("no identity provider is set")
         return await authenticator.verify(token)
     except TokenRefused as exc:
-        if is_tried:  # who sends nothing has tried nothing
+        if is_tried:  # a request without credentials is not a failed attempt
             siem.refused(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
@@ -42,10 +42,10 @@ async def authenticate(
 
 
 async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if staff.
+    """Return the caller if they are staff.
 
     Raises:
-        Forbidden: neither staff nor approver.
+        Forbidden: they are neither staff nor approver.
     """
     if not principal.roles & {"staff", "approver", "admin"}:
         raise Forbidden("only staff work with documents")
@@ -53,10 +53,10 @@ async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) 
 
 
 async def require_approver(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if an approver.
+    """Return the caller if they are an approver.
 
     Raises:
-        Forbidden: not an approver.
+        Forbidden: they are not an approver.
     """
     if not may_approve(principal):
         raise Forbidden("only approvers may approve a version")
@@ -64,7 +64,7 @@ async def require_approver(principal: Annotated[Principal, Depends(authenticate)
 
 
 def may_approve(principal: Principal) -> bool:
-    """Tell whether a principal may approve versions that others have uploaded: a person may, no service key."""
+    """Return whether a principal may approve other people's uploads; a service key never may."""
     return bool(principal.roles & {"approver", "admin"}) and not principal.is_machine
 
 

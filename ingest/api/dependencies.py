@@ -1,4 +1,4 @@
-"""What a route takes from the application that serves it: single parts where two are enough, else all services."""
+"""Dependencies of routes: all services, or a single one for a route that needs only one or two."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar, cast
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 Clock = Callable[[], float]
 NO_NUL = r"^[^\x00]*$"
-"""The pattern of a text that PostgreSQL can store."""
+"""Matches text without NUL, which PostgreSQL cannot store."""
 LARGEST_VERSION = 2**31 - 1
-"""The largest integer that PostgreSQL can store."""
+"""The largest value of a PostgreSQL integer column."""
 
 
 async def services_of(request: Request) -> Services:
@@ -30,9 +30,9 @@ TheServices = Annotated[Services, Depends(services_of)]
 
 
 def part(of: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
-    """Return the dependency that gives a route one part of the services."""
+    """Return a dependency that provides one of the services."""
 
-    async def dependency(services: TheServices) -> T:  # async: FastAPI runs any other in a thread
+    async def dependency(services: TheServices) -> T:  # async because FastAPI runs other dependencies in a thread
         return of(services)
 
     return dependency

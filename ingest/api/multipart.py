@@ -1,6 +1,6 @@
-"""A multipart form (RFC 7578) as it arrives: its one file as a stream, its fields when the form has ended.
+"""A streamed multipart form (RFC 7578): its single file as a stream, and its fields once the form has ended.
 
-python-multipart parses. Nothing is spooled to the disk, and no more of the file is in memory than one read of the body.
+Parsed by python-multipart. Nothing is written to disk, and only one read of the body is in memory.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -18,12 +18,12 @@ FILE = "file"
 MOST_FIELDS = 200
 MOST_FIELD_BYTES = 16 * 1024
 SILENT_SECONDS = 60.0
-"""The longest pause between two reads of the body."""
+"""The maximum pause between two reads of the body."""
 
 
 @dataclass(slots=True)
 class _Part:
-    """A part of the form, as far as it has arrived: its Content-Disposition, then a field's value or a file's name."""
+    """A partially received part: its Content-Disposition, and a field's value or a file's name."""
 
     disposition: bytearray = field(default_factory=bytearray)
     name: str = ""
@@ -45,10 +45,10 @@ class Form:
         self._parser = self._parser_of(content_type)
 
     async def file(self) -> AsyncGenerator[bytes]:
-        """Yield the file's bytes; afterwards the form has ended, and `fields` and `file_name` are complete.
+        """Yield the file's bytes; afterwards `fields` and `file_name` are complete.
 
         Raises:
-            BadRequest: it is no form, it breaks off, or its fields are too many or too long.
+            BadRequest: the form is malformed or incomplete, or its fields are too many or too long.
         """
         while chunk := await self._next():
             try:
@@ -83,7 +83,7 @@ class Form:
             raise BadRequest("the form's boundary is too long") from exc
 
     async def _next(self) -> bytes:
-        """Return the next bytes of the body, none at its end."""
+        """Return the next bytes of the body, or b"" at its end."""
         try:
             with anyio.fail_after(SILENT_SECONDS):
                 while (chunk := await anext(self._body, None)) == b"":

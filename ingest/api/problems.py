@@ -1,4 +1,4 @@
-"""Refusals as RFC 9457 problem documents with a stable `code`."""
+"""Errors as RFC 9457 problem documents with a stable `code`."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -28,7 +28,7 @@ from telemetry.setup import current_trace_id
 
 RETRY_AFTER_SECONDS = 5
 _OURS: Final[Mapping[int, type[IngestError]]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
-"""What the framework refuses by itself, by its status; any other refusal is of a broken request."""
+"""Errors for the framework's own rejections, by status; any other one is a BadRequest."""
 
 _DOCUMENTED: Final = {
     PROBLEM_JSON: {
@@ -47,7 +47,7 @@ _DOCUMENTED: Final = {
 
 
 class Problem(ProblemDocument, frozen=True, kw_only=True):
-    """A problem document (RFC 9457); of a duplicate, which version has the same bytes."""
+    """A problem document (RFC 9457); for a duplicate, it names the version with the same bytes."""
 
     document_id: str | UnsetType = UNSET
     version: int | UnsetType = UNSET
@@ -57,7 +57,7 @@ log = structlog.get_logger(__name__)
 
 
 def problem(exc: IngestError, more: Mapping[str, str] | None = None) -> Response:
-    """Return the error as `application/problem+json`, with `more` headers."""
+    """Return the error as `application/problem+json`, with the headers in `more`."""
     duplicate = exc if isinstance(exc, DuplicateContent) else None
     body = Problem(
         title=exc.title,
@@ -78,7 +78,7 @@ def problem(exc: IngestError, more: Mapping[str, str] | None = None) -> Response
 
 
 def install_problems(app: FastAPI) -> None:
-    """Make every refusal of the application a problem document; routes that are included later say so in OpenAPI."""
+    """Return every error as a problem document; routes included later document this in OpenAPI."""
     app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
 
     @app.exception_handler(IngestError)
@@ -111,7 +111,7 @@ def install_problems(app: FastAPI) -> None:
 
 
 def _plain_problem(request: Request, exc: HTTPException) -> Response:
-    """Return what the framework refuses by itself: unknown addresses, methods, bodies that are too large or broken."""
+    """Return the framework's own rejections (unknown path or method, oversized or malformed body) as problems."""
     ours = _OURS.get(exc.status_code, BadRequest if exc.status_code < 500 else IngestError)
     allowed = allowed_methods(request) if exc.status_code == 405 else {}
     return problem(ours(), {**(exc.headers or {}), **allowed})

@@ -1,4 +1,4 @@
-"""The bodies of the staff API's replies: pydantic models, made from the catalogue's values."""
+"""The reply bodies of the staff API: pydantic models, built from the catalogue's values."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -28,7 +28,7 @@ class ReceivedOut(BaseModel):
 
 
 class VersionOut(BaseModel):
-    """A version of a document; `left_out` counts the pieces that its file hides, by kind."""
+    """A version of a document; `left_out` counts the text pieces hidden in its file, by kind."""
 
     document_id: str
     version: int
@@ -87,7 +87,7 @@ class VersionOut(BaseModel):
 
 
 class EventOut(BaseModel):
-    """What somebody did with a version, and when; `detail` is their reason, or the new title or days."""
+    """An action on a version, its author and time; `detail` is the reason, or the new title or dates."""
 
     event: str
     by: str
@@ -96,7 +96,7 @@ class EventOut(BaseModel):
 
 
 class HistoryOut(BaseModel):
-    """What was done with a version, oldest first: `uploaded`, and the decisions about it."""
+    """The history of a version, oldest first: `uploaded`, and the decisions about it."""
 
     events: list[EventOut]
 
@@ -108,7 +108,7 @@ class HistoryOut(BaseModel):
 
 
 class CountsOut(BaseModel):
-    """How many versions of a bank wait for somebody."""
+    """The number of versions in a tenant that need attention."""
 
     drafts: int
     failed: int
@@ -186,9 +186,9 @@ class PassagesOut(BaseModel):
 
 
 class FindingOut(BaseModel):
-    """Words of a passage: an identifier of a person, an instruction to the model, or cells without values.
+    """A finding in a passage: a personal identifier, an instruction to the model, or cells without values.
 
-    While it says what `blocks`, a version cannot be approved.
+    A finding that `blocks` prevents the version's approval.
     """
 
     n: int
@@ -200,7 +200,7 @@ class FindingOut(BaseModel):
 
 
 class FindingsOut(BaseModel):
-    """What screening found in so many passages; `more` where it found more than are listed."""
+    """The findings in `passages` passages; `more` if some are not listed."""
 
     passages: int
     findings: list[FindingOut]
@@ -216,7 +216,7 @@ class FindingsOut(BaseModel):
 
 
 class ChangeOut(BaseModel):
-    """A stretch of passage `n`, in code points, that replaces the text `removed`; one of the two may be empty."""
+    """Code points `start` to `end` of passage `n`, which replace `removed`; either text may be empty."""
 
     n: int
     start: int
@@ -225,9 +225,9 @@ class ChangeOut(BaseModel):
 
 
 class ChangesOut(BaseModel):
-    """The changes since version `against`; `more` where there are more than are listed.
+    """The changes since version `against`; `more` if some are not listed.
 
-    Without `against` no earlier version was approved.
+    `against` is null if no earlier version was approved.
     """
 
     against: int | None
@@ -241,7 +241,7 @@ class ChangesOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """How far a job is."""
+    """The progress of a job."""
 
     job_id: str
     document_id: str
@@ -282,7 +282,7 @@ class JobsOut(BaseModel):
 
 
 class MeOut(BaseModel):
-    """Who calls, what they may do, and where the bank's days begin."""
+    """The caller, their roles, and the bank's time zone."""
 
     sub: str
     tenant: str
@@ -291,7 +291,7 @@ class MeOut(BaseModel):
 
 
 class HitOut(BaseModel):
-    """A passage that a search found."""
+    """A passage found by a search."""
 
     score: float
     dense: float
@@ -304,7 +304,7 @@ class HitOut(BaseModel):
 
 
 class SearchOut(BaseModel):
-    """What a customer of these groups would have found at an instant."""
+    """The passages that a customer of these groups would have found at an instant."""
 
     as_of: float
     as_groups: list[str]

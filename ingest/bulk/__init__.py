@@ -1,4 +1,4 @@
-"""Many documents at once: loading from a shell, through the API, or over a Ray cluster."""
+"""Bulk loading: from a shell, through the API, or with a Ray cluster."""
 
 from ingest.bulk.load import ApiRefused, BatchStopped, Target, load
 from ingest.bulk.local import LoadOrder, LocalTarget

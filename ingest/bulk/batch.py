@@ -1,9 +1,9 @@
-"""The target of `ingest batch`: reading and embedding on a Ray cluster, the same points as `ingest load` writes.
+"""The target of `ingest batch`: reads and embeds on a Ray cluster, and writes the same points as `ingest load`.
 
     receive ──▶ Ray: read (CPU workers) ──▶ embed (actors) ──▶ here: upsert → verify
 
-Ray only computes. Claims, writes and decisions stay in this process, as of `ingest.bulk.local`: so a second run skips
-what is done, and a worker may take a job at the same time. docs/decisions/0013-batch.md says why.
+Ray only computes. Claims, writes and decisions stay in this process, as in `ingest.bulk.local`, so a second run skips
+finished documents and a worker may take jobs at the same time (docs/decisions/0013-batch.md).
 """
 
 import logging
@@ -37,14 +37,14 @@ PASSAGES_A_BATCH = 64
 
 
 class Cluster(BaseModel, frozen=True):
-    """An existing cluster's address; without one this machine, with so many bytes of memory for rows under way."""
+    """A Ray cluster's address, or None for this machine with an object store of this size in bytes."""
 
     address: str | None = None
     object_store_bytes: PositiveInt = 256 * 1024 * 1024
 
 
 class RayTarget(LocalTarget):
-    """Loads documents into the stores of this process, read and embedded on a Ray cluster."""
+    """Load documents into this process's stores, reading and embedding on a Ray cluster."""
 
     def __init__(self, services: Services, order: LoadOrder, cluster: Cluster, settings: StageSettings) -> None:
         super().__init__(services, order)
@@ -52,10 +52,10 @@ class RayTarget(LocalTarget):
         self._settings = settings
 
     async def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:
-        """Yield each file when its passages are embedded.
+        """Yield each file once its passages are embedded.
 
         Raises:
-            BatchStopped: Ray does not start, or loses what it needs.
+            BatchStopped: Ray doesn't start, or fails.
         """
         if not pending:
             return
@@ -65,7 +65,7 @@ class RayTarget(LocalTarget):
             batches = iter(
                 embedded_passages(versions, self._settings).iter_batches(batch_size=None, batch_format="numpy")
             )
-            # The thread is abandoned when we are cancelled: it ends when Ray does.
+            # If cancelled, the thread is abandoned; it ends when Ray does.
             while (rows := await anyio.to_thread.run_sync(next, batches, None, abandon_on_cancel=True)) is not None:
                 for document in assembler.feed(rows):
                     yield replace(pending[document.number], write=partial(write_embedded, document))
@@ -73,17 +73,17 @@ class RayTarget(LocalTarget):
 
 @contextmanager
 def connected(cluster: Cluster) -> Generator[None]:
-    """Connect to Ray while the block runs; a Ray that was started for it ends with it.
+    """Connect to Ray while the block runs; a Ray started for the block stops with it.
 
     Raises:
-        BatchStopped: Ray does not start, or the cluster does not answer.
+        BatchStopped: Ray doesn't start, or the cluster doesn't answer.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
         stack.callback(ray.shutdown)
         try:
             _connect(cluster, folder)
-        except Exception as exc:  # nothing narrower: that is what Ray raises where a node is too slow to start
+        except Exception as exc:  # Ray raises a plain Exception if a node starts too slowly
             cause = str(exc).strip().partition("\n")[0] or type(exc).__name__
             failure = (
                 f"the Ray cluster at {cluster.address} does not answer" if cluster.address else "Ray does not start"
@@ -101,7 +101,7 @@ def _connect(cluster: Cluster, folder: str) -> None:
         return
     ray.init(
         address="local",
-        num_cpus=max(2, len(os.sched_getaffinity(0))),  # a reader and an embedder at least
+        num_cpus=max(2, len(os.sched_getaffinity(0))),  # at least one reader and one embedder
         object_store_memory=cluster.object_store_bytes,
         include_dashboard=False,
         logging_level=logging.ERROR,
@@ -111,7 +111,7 @@ def _connect(cluster: Cluster, folder: str) -> None:
 
 
 def embedded_passages(versions: Sequence[Version], settings: StageSettings) -> ray.data.Dataset:
-    """Return a lazy data set of all versions' passages with their vectors (rows of `PassageRow` and `vector`)."""
+    """Return a lazy data set of all versions' passages and vectors (rows of `PassageRow` and `vector`)."""
     rows = [{"document": n, "version": msgspec.json.encode(version)} for n, version in enumerate(versions)]
     most_workers = max(1, int(ray.cluster_resources()["CPU"]) - 1)
     read = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).flat_map(
@@ -132,7 +132,7 @@ def embedded_passages(versions: Sequence[Version], settings: StageSettings) -> r
 
 @dataclass(slots=True)
 class Document:
-    """A document of Ray: a row of it, and its passages with their vectors, as far as they have come."""
+    """A document returned by Ray: one of its rows, and the passages and vectors received so far."""
 
     row: PassageRow
     passages: dict[int, tuple[Passage, Sequence[float]]] = field(default_factory=dict)
@@ -151,13 +151,13 @@ class Document:
 
 
 class DocumentAssembler:
-    """Assembles documents from their passages, which come back in any order."""
+    """Assemble documents from passages that arrive in any order."""
 
     def __init__(self) -> None:
         self._incomplete: dict[int, Document] = {}
 
     def feed(self, rows: Columns) -> Iterator[Document]:
-        """Take rows of `PassageRow`; yield the documents that are complete now."""
+        """Add rows of `PassageRow`; yield the documents that are now complete."""
         for n in range(len(rows["document"])):
             row = PassageRow(
                 document=int(rows["document"][n]),
@@ -177,12 +177,12 @@ class DocumentAssembler:
 
 
 async def write_embedded(document: Document, version: Version, services: Services, report: Report) -> IndexingResult:
-    """Go from embedded passages to verified points in the index that no customer sees yet.
+    """Write embedded passages to the index and verify them; customers can't see them yet.
 
     Raises:
-        Unreadable: the file could not become passages.
+        Unreadable: the file could not be turned into passages.
         StorageUnavailable: its original could not be read.
-        OriginalChanged: its original has other bytes than were handed in.
+        OriginalChanged: its original's bytes differ from the uploaded ones.
     """
     row = document.row
     for error in (StorageUnavailable, OriginalChanged):
@@ -207,7 +207,7 @@ async def _batches(document: Document, size: int) -> AsyncGenerator[EmbeddedBatc
 
 @contextmanager
 def _translated() -> Generator[None]:
-    """Turn what ends the work of Ray into BatchStopped."""
+    """Raise BatchStopped for errors that end Ray's work."""
     try:
         yield
     except (RayError, ConnectionError) as exc:

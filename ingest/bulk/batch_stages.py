@@ -1,6 +1,6 @@
-"""What runs in Ray's processes: reading on CPU workers, embedding in actors.
+"""The stages that run in Ray's processes: reading on CPU workers, embedding in actors.
 
-A row is a passage. An unreadable document is one row without a passage, with the reason.
+Each row is a passage. An unreadable document is a single row with the reason instead of a passage.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from knowledge.index import indexed_text
 from knowledge.passage import Passage
 
 Row = dict[str, Any]
-"""Ray's own type of a row: the names are those of `PassageRow`."""
+"""Ray's row type; the keys are the fields of `PassageRow`."""
 Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageRow:
-    """A passage (JSON) of the batch's document number `document`, which has `of`; or the reason why the file failed.
+    """A passage (JSON) of document number `document`, which has `of` passages; or the reason why the file failed.
 
-    `left_out` (JSON) is the document's.
+    `left_out` (JSON) applies to the whole document.
     """
 
     document: int
@@ -45,7 +45,7 @@ class PassageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSettings:
-    """The settings of Ray's processes: the store of originals, the parser, how to cut, and the embedder."""
+    """The settings of Ray's processes: the store of originals, the parser, the chunking, and the embedder."""
 
     blobs: BlobSettings
     parser: ParserSettings
@@ -54,7 +54,7 @@ class StageSettings:
 
 
 class Read:
-    """Parses and chunks documents; each Ray worker has a parser process of its own."""
+    """Parse and chunk documents; each Ray worker has its own parser process."""
 
     def __init__(self, settings: StageSettings) -> None:
         self._blobs = open_blobs(settings.blobs)
@@ -63,7 +63,7 @@ class Read:
         self._loop = asyncio.Runner()
 
     def __call__(self, row: Row) -> Iterator[Row]:
-        """Yield a row for every passage of a document."""
+        """Yield one row per passage of a document."""
         number = int(row["document"])
         for passage_row in self._loop.run(self._rows(number, msgspec.json.decode(row["version"], type=Version))):
             yield {name: getattr(passage_row, name) for name in PassageRow.__dataclass_fields__}
@@ -88,17 +88,17 @@ class Read:
 
 
 class Embed:
-    """Adds the dense vectors of a batch of passages; the model stays loaded between batches."""
+    """Add dense vectors to batches of passages; the model stays loaded between batches."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
         self._loop = asyncio.Runner()
-        # Open as long as the actor lives: Ray ends the process, and with it the model's thread.
+        # Stays open for the actor's lifetime; Ray ends the process together with the model's thread.
         self._stack = AsyncExitStack()
         self._embedder = self._loop.run(self._stack.enter_async_context(open_embedder(settings)))
         self._decode = msgspec.json.Decoder(Passage).decode
 
     def __call__(self, rows: Columns) -> Columns:
-        """Return the batch with a column `vector` (float32, rows × dimensions); a row without a passage has zeros."""
+        """Return the batch with a `vector` column (float32, rows × dimensions), zero for rows without a passage."""
         stored = [bytes(passage) for passage in rows["passage"]]
         texts = {n: indexed_text(self._decode(passage)) for n, passage in enumerate(stored) if passage}
         embedded = self._loop.run(self._embedder.embed_passages(list(texts.values())))

@@ -1,7 +1,7 @@
-"""Loading many documents: receive each file, index them side by side, approve them, wait until they answer.
+"""Load many documents: receive the files, index them concurrently, approve them, and wait until they are active.
 
-Three targets share it: this process (`ingest.bulk.local`), this process with Ray (`ingest.bulk.batch`) and the API of a
-running process (`ingest.bulk.remote`). Started again after Ctrl-C or kill -9, a load goes on with what is missing.
+There are three targets: this process (`ingest.bulk.local`), this process with Ray (`ingest.bulk.batch`) and the API of
+a running process (`ingest.bulk.remote`). After Ctrl-C or kill -9, a new run continues with what is missing.
 """
 
 import time
@@ -27,19 +27,19 @@ from knowledge.index import IndexUnavailable
 from telemetry.groups import first_failure
 
 MOST_UNAVAILABLE = 3
-"""Documents in a row that a part which is away has failed: a load stops then."""
+"""A load stops after this many consecutive documents fail because a dependency is unavailable."""
 SOON_SECONDS = 10.0
-"""A load waits for versions that begin to answer within so many seconds."""
+"""A load waits for versions that become active within this time."""
 POLL_SECONDS = 0.2
 _CLOCKS_DIFFER_SECONDS = 1.0
 
 
 class BatchStopped(Exception):
-    """`ingest batch` lost its Ray cluster; started again it goes on where it stopped."""
+    """`ingest batch` lost its Ray cluster; running it again continues where it stopped."""
 
 
 class ApiRefused(Exception):
-    """The API refuses or does not answer: `code` and a sentence; `retryable` where it may pass by itself."""
+    """The API refused or didn't answer: `code`, a message, and `retryable` if the failure may be temporary."""
 
     def __init__(self, code: str, detail: str, *, retryable: bool = False) -> None:
         super().__init__(detail)
@@ -50,9 +50,9 @@ class ApiRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A received file, by its position in the list, whose job has not ended.
+    """A received file, by its position in the list, whose job is unfinished.
 
-    `write` writes its passages where they are embedded already.
+    `write` writes its passages if they are already embedded.
     """
 
     position: int
@@ -61,15 +61,15 @@ class Pending:
 
 
 class Target(Protocol):
-    """What documents are loaded into. Its methods raise what `attempt` knows."""
+    """The destination of a load; its methods raise the errors that `attempt` handles."""
 
     at_once: int
-    """How many documents are indexed side by side."""
+    """Number of documents indexed concurrently."""
     approves: bool
-    """Whether drafts are approved: else they wait for somebody else."""
+    """Whether drafts are approved; otherwise they wait for an approver."""
 
     async def receive(self, file: SourceFile) -> LoadOutcome:
-        """Receive a file; its `job_id` is that of the job that is left to do."""
+        """Receive a file; the outcome's `job_id` is the unfinished job, if there is one."""
         ...
 
     def prepare(self, pending: Sequence[Pending]) -> AsyncGenerator[Pending]:
@@ -77,7 +77,7 @@ class Target(Protocol):
         ...
 
     async def index(self, pending: Pending) -> LoadOutcome:
-        """Return how far a file came when its job has ended."""
+        """Return a file's outcome once its job has ended."""
         ...
 
     async def approve(self, drafts: Sequence[LoadOutcome]) -> list[LoadOutcome]:
@@ -85,12 +85,12 @@ class Target(Protocol):
         ...
 
     async def current(self, outcome: LoadOutcome) -> LoadOutcome:
-        """Return an outcome with the version's present state."""
+        """Return the outcome with the version's current state."""
         ...
 
 
 async def load(source: Source, target: Target, display: LoadDisplay) -> list[LoadOutcome]:
-    """Load files and return their outcomes, in their order; a file that fails stops no other, an outage does."""
+    """Load files and return their outcomes in order; a failed file doesn't stop the load, an outage does."""
     files = await source.files()
     display.begin(len(files))
     run = _Load(files, source, target, display)
@@ -102,7 +102,7 @@ async def load(source: Source, target: Target, display: LoadDisplay) -> list[Loa
 
 
 async def attempt(outcome: LoadOutcome, step: Awaitable[LoadOutcome]) -> LoadOutcome:
-    """Return what a step returns, or the outcome with the reason for which it failed."""
+    """Return the step's result, or the outcome with the reason for its failure."""
     try:
         return await step
     except (Unavailable, IndexUnavailable, EmbeddingUnavailable) as exc:
@@ -116,7 +116,7 @@ async def attempt(outcome: LoadOutcome, step: Awaitable[LoadOutcome]) -> LoadOut
 
 
 class _Load:
-    """One load: its outcomes so far, and whether an outage has ended it."""
+    """One load: its outcomes so far, and whether an outage has stopped it."""
 
     def __init__(self, files: Sequence[SourceFile], source: Source, target: Target, display: LoadDisplay) -> None:
         self.outcomes = [LoadOutcome.not_tried(file) for file in files]
@@ -127,7 +127,7 @@ class _Load:
         self._unavailable_in_a_row = 0
 
     async def receive(self) -> list[Pending]:
-        """Receive every file, in order, because the versions of a document are numbered as they come."""
+        """Receive the files in order, because a document's versions are numbered as they arrive."""
         pending: list[Pending] = []
         for position, file in enumerate(self._files):
             if self._is_stopped:
@@ -144,7 +144,7 @@ class _Load:
             return await self._target.receive(file)
 
     async def index(self, pending: Sequence[Pending]) -> None:
-        """Index the received files as they become ready, several at once."""
+        """Index received files as they become ready, several at once."""
         if self._is_stopped:
             return
         send, receive = anyio.create_memory_object_stream[Pending]()
@@ -165,7 +165,7 @@ class _Load:
                     scope.cancel()
 
     async def approve(self) -> None:
-        """Approve the drafts, document by document."""
+        """Approve the drafts, one document at a time."""
         drafts = [(n, outcome) for n, outcome in enumerate(self.outcomes) if outcome.is_draft]
         self._display.begin_approvals(len(drafts))
         for _, group in groupby(drafts, key=lambda draft: draft[1].key and draft[1].key.document_id):
@@ -180,7 +180,7 @@ class _Load:
             self._display.approved(len(of_document))
 
     async def wait_until_active(self) -> None:
-        """Return when the versions that begin within SOON_SECONDS are active."""
+        """Wait until versions that start within SOON_SECONDS are active."""
         begun = time.time()
         soon = {n: o.visible_from for n, o in enumerate(self.outcomes) if _begins_within(o, begun + SOON_SECONDS)}
         latest = max([begun, *filter(None, soon.values())])

@@ -1,4 +1,4 @@
-"""The target of `ingest load`: the services of this process, which needs no Redis and no worker."""
+"""The target of `ingest load`: the services of this process, without Redis or a worker."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOrder:
-    """The tenant for which files are loaded, who uploads them, and who approves them (None: they stay drafts)."""
+    """The tenant, uploader and approver of a load (no approver: the files stay drafts)."""
 
     tenant: str
     uploaded_by: str
@@ -28,7 +28,7 @@ class LoadOrder:
 
 
 class LocalTarget:
-    """Loads documents into the stores and the index of this process."""
+    """Load documents into the stores and the index of this process."""
 
     def __init__(self, services: Services, order: LoadOrder) -> None:
         self.services = services
@@ -54,7 +54,7 @@ class LocalTarget:
             yield file
 
     async def index(self, pending: Pending) -> LoadOutcome:
-        """Do the job here, or wait for the worker that has it, until the version is a draft or has failed."""
+        """Run the job, or wait for the worker that has claimed it, until the version is a draft or has failed."""
         outcome, services = pending.outcome, self.services
         while True:
             job = await services.job_claims.claim(outcome.job_id or "", now=services.now())
@@ -66,7 +66,7 @@ class LocalTarget:
             await anyio.sleep(POLL_SECONDS)
 
     async def approve(self, drafts: Sequence[LoadOutcome]) -> list[LoadOutcome]:
-        """Approve versions of one document at one instant, so that an outdated one never answers."""
+        """Approve versions of one document at the same instant, so that an outdated one never answers."""
         screened = [await attempt(draft, self._screen(draft)) for draft in drafts]
         decision = ApprovalDecision(by=self._order.approver or "", at=self.services.now())
         return [await attempt(draft, self._approve(draft, decision)) if draft.is_draft else draft for draft in screened]
@@ -79,7 +79,7 @@ class LocalTarget:
         return draft
 
     async def _approve(self, draft: LoadOutcome, decision: ApprovalDecision) -> LoadOutcome:
-        """Approve a draft with the dates that were given with its file: the approver has seen no others."""
+        """Approve a draft with the dates given with its file, the only ones the approver has seen."""
         given = draft.file.metadata
         seen = Seen(effective_from=given.effective_from, effective_until=given.effective_until)
         await approve(key_of(draft), decision, self.services, seen)
@@ -100,7 +100,7 @@ class LocalTarget:
 
 
 def key_of(outcome: LoadOutcome) -> VersionKey:
-    """Return the version of a file that was received."""
+    """Return the version of a received file."""
     if outcome.key is None:
         raise ValueError(f"{outcome.file.name} was not received")
     return outcome.key

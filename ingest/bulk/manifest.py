@@ -1,4 +1,4 @@
-"""The files that `ingest load` is given: single ones, folders, and folders with a manifest `documents.yaml`."""
+"""The files passed to `ingest load`: single files, folders, and folders with a manifest `documents.yaml`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ _NO_METADATA = Metadata()
 
 
 class ManifestError(Exception):
-    """A manifest that cannot be used; the message says where and why."""
+    """A manifest is invalid; the message contains the place and the reason."""
 
 
 class ManifestEntry(BaseModel):
-    """One file of a manifest."""
+    """One file in a manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +37,7 @@ class ManifestEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The file `documents.yaml`."""
+    """The content of `documents.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +46,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file to load, with its metadata; `name` is its path within the folder that is loaded."""
+    """A file to load, with its metadata; `name` is its path relative to the loaded folder."""
 
     path: Path
     name: str
@@ -55,18 +55,18 @@ class SourceFile:
 
 
 def find_files(paths: Sequence[Path]) -> list[SourceFile]:
-    """Return the files of all paths; versions of one document in the order of their effective dates.
+    """Return the files of all paths, with the versions of a document ordered by effective date.
 
-    Of a folder with a manifest only the manifest's files are returned, of others every file but hidden ones.
+    A folder with a manifest yields the manifest's files, any other folder all files except hidden ones.
 
     Raises:
-        ManifestError: see its message.
+        ManifestError: a path or manifest is invalid.
     """
     return in_load_order(file for path in paths for file in _files_of_path(path))
 
 
 def in_load_order(files: Iterable[SourceFile]) -> list[SourceFile]:
-    """Return each file once, versions of one document together in the order of their effective dates."""
+    """Return each file once, with the versions of a document together and ordered by effective date."""
     by_path = {file.path: file for file in files}
     order: dict[str, int] = {}
     for file in by_path.values():
@@ -92,10 +92,10 @@ def _files_of_path(path: Path) -> Iterator[SourceFile]:
 
 
 def manifest_files(folder: Path) -> Iterator[SourceFile]:
-    """Yield the files that a folder's manifest names, whether they exist or not.
+    """Yield the files listed in a folder's manifest, whether they exist or not.
 
     Raises:
-        ManifestError: see its message.
+        ManifestError: the manifest is invalid.
     """
     for entry in _read(folder / MANIFEST).documents:
         yield SourceFile(
@@ -115,10 +115,10 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
 
 
 def _inside(folder: Path, name: str, *, of: Path) -> Path:
-    """Return the path of a file of a folder, without symbolic links.
+    """Return the path of a file in a folder, with symbolic links resolved.
 
     Raises:
-        ManifestError: it lies outside the folder.
+        ManifestError: it is outside the folder.
     """
     file = (folder / name).resolve()
     if not file.is_relative_to(folder.resolve()):

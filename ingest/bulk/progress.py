@@ -1,4 +1,4 @@
-"""The output of a load: a line for each document, a progress bar on a terminal, and a table at the end."""
+"""The output of a load: one line per document, a progress bar on a terminal, and a summary table."""
 
 import time
 from collections import Counter
@@ -16,12 +16,12 @@ from ingest.bulk.manifest import SourceFile
 from ingest.catalogue import State, VersionKey
 
 NOT_TRIED = "not_tried"
-"""The reason of a document that a load which stopped has left."""
+"""The reason of a document that was not tried because the load stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOutcome:
-    """How far a file came; `was_there`: an earlier run has indexed it; `reason`: why it is not in the wanted state."""
+    """The progress of a file; `was_there`: an earlier run indexed it; `reason`: why it failed or was not tried."""
 
     file: SourceFile
     key: VersionKey | None = None
@@ -35,12 +35,12 @@ class LoadOutcome:
 
     @classmethod
     def not_tried(cls, file: SourceFile) -> "LoadOutcome":
-        """Return the outcome of a file that a load which stopped has left."""
+        """Return the outcome of a file that was not tried because the load stopped."""
         return cls(file=file, reason=NOT_TRIED)
 
     @property
     def is_draft(self) -> bool:
-        """Whether it waits for approval."""
+        """Whether it is waiting for approval."""
         return self.state is State.INDEXED and self.reason is None
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class LoadOutcome:
 
 
 class LoadDisplay:
-    """Writes a line for each document, and below them a bar on a terminal."""
+    """Print one line per document, and a progress bar below them on a terminal."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console = console
@@ -63,7 +63,7 @@ class LoadDisplay:
         self._approving = progress.add_task("approving", total=None, visible=False)
 
     def begin(self, documents: int) -> None:
-        """Show how many files are to be loaded."""
+        """Show the number of files to load."""
         self._documents, self._begun = documents, time.monotonic()
         self._progress.update(self._loading, total=documents)
         self._print(f"loading {documents} documents")
@@ -77,11 +77,11 @@ class LoadDisplay:
         self._print(f"[{self._done}/{self._documents}] {outcome} ({rate:.1f} passages/s)")
 
     def begin_approvals(self, documents: int) -> None:
-        """Show how many drafts are to be approved."""
+        """Show the number of drafts to approve."""
         self._progress.update(self._approving, total=documents, visible=True)
 
     def approved(self, documents: int) -> None:
-        """Show that the approval of so many more is decided."""
+        """Show that this many more approvals are decided."""
         self._progress.advance(self._approving, documents)
 
     def _print(self, line: str) -> None:
@@ -97,7 +97,7 @@ def open_display(console: Console) -> Generator[LoadDisplay]:
 
 
 def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneInfo) -> None:
-    """Print the documents and passages by state, and each document that failed with its reason."""
+    """Print the documents and passages by state, and each failed document with its reason."""
     documents, passages = Counter[str](), Counter[str]()
     for outcome in outcomes:
         state = str(outcome.state) if outcome.reason is None and outcome.state else "failed"

@@ -1,4 +1,4 @@
-"""The target of `ingest load --url`: the API of a process that holds the index."""
+"""The target of `ingest load --url`: the API of the process that has the index open."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +16,7 @@ from ingest.bulk.progress import LoadOutcome
 from ingest.catalogue import JobState, Metadata, State, VersionKey
 
 PATIENCE_SECONDS = 60.0
-"""The time for which a job is polled while the API is away: as long as a restart takes."""
+"""How long a job is polled while the API is unavailable; covers a restart."""
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=120)
 
 
@@ -46,7 +46,7 @@ class _Problem(BaseModel):
 
 
 class ApiTarget:
-    """Loads documents through an API; without an approver's token everything stays a draft."""
+    """Load documents through an API; without an approver's token, they stay drafts."""
 
     at_once = 4
 
@@ -57,15 +57,15 @@ class ApiTarget:
         self._approver_token = approver_token
 
     async def check(self) -> None:
-        """Return if the API accepts the token.
+        """Check that the API accepts the token.
 
         Raises:
-            ApiRefused: it does not, or it does not answer.
+            ApiRefused: it doesn't accept it, or doesn't answer.
         """
         await self._call("GET", "/v1/documents?limit=1")
 
     async def receive(self, file: SourceFile) -> LoadOutcome:
-        form = aiohttp.FormData(quote_fields=False)  # else a Korean file name is sent percent-encoded
+        form = aiohttp.FormData(quote_fields=False)  # otherwise a Korean file name is sent percent-encoded
         body = await anyio.Path(file.path).read_bytes()
         form.add_field("file", body, filename=file.path.name, content_type="application/octet-stream")
         for name, value in _fields(file.metadata, file.document_id):
@@ -80,7 +80,7 @@ class ApiTarget:
             yield file
 
     async def index(self, pending: Pending) -> LoadOutcome:
-        """Poll the job until it ends, through PATIENCE_SECONDS without an answer."""
+        """Poll the job until it ends; tolerate PATIENCE_SECONDS without an answer."""
         answered = anyio.current_time()
         while True:
             try:
@@ -114,14 +114,14 @@ class ApiTarget:
     ) -> bytes:
         try:
             headers = {"authorization": f"Bearer {token or self._token}"}
-            # Documents and tokens go to the address that was named and nowhere else.
+            # Documents and tokens must not follow a redirect to another address.
             async with self._http.request(
                 method, address, data=body, headers=headers, allow_redirects=False
             ) as response:
                 answer = await response.read()
                 if response.status < 300:
                     return answer
-        except ValueError as exc:  # aiohttp.InvalidURL is one too
+        except ValueError as exc:  # includes aiohttp.InvalidURL
             raise ApiRefused("bad_request", "--url or --token holds what no request can carry") from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
@@ -129,7 +129,7 @@ class ApiTarget:
             raise ApiRefused("bad_request", "the --url address redirects: name the address of the API itself")
         try:
             problem = _Problem.model_validate_json(answer)
-        except ValidationError:  # not the API's own answer: a proxy before it sends 502, 503 or 504 while it is away
+        except ValidationError:  # not the API's own answer: a proxy sends 502, 503 or 504 while the API is unavailable
             problem = _Problem(retryable=response.status >= 500)
         raise ApiRefused(problem.code, problem.detail, retryable=problem.retryable)
 
@@ -139,7 +139,7 @@ async def open_api(url: str, token: str, approver_token: str | None) -> AsyncGen
     """Open a running API with the uploader's and the approver's tokens.
 
     Raises:
-        ApiRefused: its address is not valid, it cannot be reached, or it does not accept the token.
+        ApiRefused: its URL is invalid, it can't be reached, or it doesn't accept the token.
     """
     async with _session(url) as http:
         target = ApiTarget(http, token, approver_token)

@@ -1,7 +1,7 @@
-"""The sources of a load: files and folders of this machine, or a prefix of an S3 bucket.
+"""The sources of a load: local files and folders, or a prefix of an S3 bucket.
 
-A bucket's files are fetched one at a time and not kept; its address and keys come from AWS's own variables, as for
-originals (`ingest.uploads.blobs`).
+A bucket's files are fetched one at a time and deleted afterwards; its address and keys come from the AWS variables, as
+for originals (`ingest.uploads.blobs`).
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -30,12 +30,12 @@ class Source(Protocol):
         ...
 
     def on_disk(self, file: SourceFile) -> AbstractAsyncContextManager[None]:
-        """Have a file at its path on this machine's disk while the block runs."""
+        """Keep a file at its path on the local disk while the block runs."""
         ...
 
 
 class LocalFiles:
-    """Files of this machine."""
+    """Local files."""
 
     def __init__(self, files: Sequence[SourceFile]) -> None:
         self._files = files
@@ -49,7 +49,7 @@ class LocalFiles:
 
 
 class Bucket:
-    """The objects under `s3://bucket/prefix`; one is fetched into `folder` while it is received."""
+    """The objects below `s3://bucket/prefix`; each is fetched into `folder` while it is received."""
 
     def __init__(self, url: str, folder: Path, tls: TlsSettings) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
@@ -57,10 +57,10 @@ class Bucket:
         self._s3 = open_s3(DEADLINE_SECONDS, tls)
 
     async def files(self) -> list[SourceFile]:
-        """Return the files that its manifest names, or else every file but hidden ones.
+        """Return the files listed in its manifest, or else all files except hidden ones.
 
         Raises:
-            ManifestError: see its message.
+            ManifestError: the manifest is invalid.
             StorageUnavailable: the bucket cannot be listed, or does not exist.
         """
         with _translated():
@@ -74,7 +74,7 @@ class Bucket:
 
     @asynccontextmanager
     async def on_disk(self, file: SourceFile) -> AsyncGenerator[None]:
-        """Have a file at its path on this machine's disk while the block runs.
+        """Keep a file at its path on the local disk while the block runs.
 
         Raises:
             StorageUnavailable: it cannot be fetched.
@@ -95,7 +95,7 @@ class Bucket:
 
 @contextmanager
 def open_source(places: Sequence[str], tls: TlsSettings) -> Iterator[Source]:
-    """Open files and folders, or one `s3://bucket/prefix`.
+    """Open local files and folders, or one `s3://bucket/prefix`.
 
     Raises:
         ManifestError: as `find_files`.

@@ -1,4 +1,4 @@
-"""Jobs: rows in SQL that index one version each, and the claims by which workers take them."""
+"""Jobs: SQL rows that each index one version, and the claims by which workers take them."""
 
 from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims, Owner, this_process
 

@@ -1,6 +1,6 @@
-"""Claims of jobs in SQL: a claim is an UPDATE that only one process can win, and lapses unless its owner renews it.
+"""Claim jobs in SQL with an UPDATE that only one process can win; a claim expires unless its owner renews it.
 
-An accepted upload is a row before its reply is sent, so no crash loses it. Instants are Unix seconds.
+An accepted upload has a row before its reply is sent, so a crash cannot lose it. Instants are Unix seconds.
 """
 
 import os
@@ -18,14 +18,14 @@ LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
 MOST_READ = 1000
-"""Unfinished jobs that a worker looks at for the next one, the oldest."""
+"""Number of oldest unfinished jobs that a worker considers for its next one."""
 MOST_AHEAD_SECONDS = 60.0
-"""No claim or wait ends so much later than it was written: the clock was set back since."""
+"""Maximum time ahead of any claim or wait; a later end means that the clock was set back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The holder of a claim: host, process id, and a random name of its start, since process ids come again."""
+    """The holder of a claim: host, process id, and a random id of its start, since process ids are reused."""
 
     host: str
     process: int
@@ -37,7 +37,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """The counts of unfinished jobs and of dead letters, and the instant since which the oldest one waits."""
+    """The number of unfinished jobs and of dead letters, and the creation time of the oldest unfinished job."""
 
     waiting: int
     since: float | None
@@ -45,18 +45,18 @@ class Backlog:
 
 
 class ClaimLost(Exception):
-    """The claim of a job lapsed, and another owner has it."""
+    """The claim of a job expired, and another owner has it."""
 
 
 def this_process() -> Owner:
-    """Return an owner that no other process, earlier or later, has the name of."""
+    """Return a unique owner for this process."""
     return Owner(host=socket.gethostname().replace("/", "-"), process=os.getpid(), start=uuid4().hex[:8])
 
 
 class JobClaims:
-    """Claims, renews and ends jobs for one owner.
+    """Claim, renew and end jobs for one owner.
 
-    A change of a claimed job raises ClaimLost where its claim has lapsed.
+    Every change of a claimed job raises ClaimLost if the claim was lost.
     """
 
     def __init__(self, catalogue: Catalogue, owner: Owner) -> None:
@@ -64,7 +64,7 @@ class JobClaims:
         self._owner = owner
 
     async def claim_next(self, *, now: float) -> Job | None:
-        """Claim the oldest free job; None without one."""
+        """Claim the oldest free job; None if there is none."""
         columns = (JOBS.c.id, JOBS.c.claimed_by, JOBS.c.claimed_until)
         query = select(*columns).where(_unfinished()).order_by(JOBS.c.created_at).limit(MOST_READ)
         async with self._catalogue.read() as connection:
@@ -75,7 +75,7 @@ class JobClaims:
         return None
 
     async def claim(self, job_id: str, *, now: float) -> Job | None:
-        """Claim a job; None where it is finished, or claimed by another owner that may be alive."""
+        """Claim a job; None if it is finished or claimed by another owner that may be alive."""
         query = select(JOBS).where(JOBS.c.id == job_id)
         async with self._catalogue.write() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
@@ -94,12 +94,12 @@ class JobClaims:
             return rows.to_job((await connection.execute(query)).mappings().one())
 
     def _is_free(self, row: RowMapping, now: float) -> bool:
-        """Return whether a claim has lapsed, or its owner has ended; one that ends later than any may has lapsed."""
+        """Return whether a claim has expired or its owner has ended; an impossibly late expiry counts as expired."""
         is_held = now < row["claimed_until"] <= now + MOST_AHEAD_SECONDS
         return not is_held or _has_ended(row["claimed_by"], self._owner)
 
     async def retry(self, job_id: str, *, tenant: str, now: float) -> Job:
-        """Queue a failed job or a dead letter again, from its beginning; an unfinished one stays as it is.
+        """Queue a failed job or a dead letter again, from the start; an unfinished one is unchanged.
 
         Raises:
             NotFound: the tenant has no such job.
@@ -126,7 +126,7 @@ class JobClaims:
         return row
 
     async def report(self, job: Job, *, stage: Stage, done: int, total: int, began_at: float, now: float) -> None:
-        """Record the progress of a claimed job in a stage that it began then, and renew the claim."""
+        """Record the progress of a claimed job in the stage that began at `began_at`, and renew the claim."""
         progress = {
             "stage": stage,
             "done": done,
@@ -138,30 +138,30 @@ class JobClaims:
         await self._change(job, **progress)
 
     async def renew(self, job: Job, *, now: float) -> None:
-        """Renew the claim of a job, without progress."""
+        """Renew a job's claim without changing its progress."""
         await self._change(job, claimed_until=now + LEASE_SECONDS)
 
     async def mark_done(self, job: Job, *, now: float) -> None:
-        """End a job that was done."""
+        """End a job successfully."""
         await self._change(job, state=JobState.DONE, claimed_until=0.0, updated_at=now)
 
     async def mark_failed(self, job: Job, *, now: float) -> None:
-        """End a job that cannot be done; its version has the reason."""
+        """End a job that cannot succeed; its version has the reason."""
         await self._change(job, state=JobState.FAILED, claimed_until=0.0, updated_at=now)
 
     async def mark_dead(self, job: Job, *, now: float) -> None:
-        """End a job that was tried MOST_ATTEMPTS times: a dead letter, until staff retry it."""
+        """Make a job a dead letter after MOST_ATTEMPTS attempts; staff can retry it."""
         await self._change(job, state=JobState.DEAD, claimed_until=0.0, updated_at=now)
 
     async def requeue(self, job: Job, *, after: float, now: float) -> None:
-        """Give a job up for another attempt: it may be claimed again after `after` seconds."""
+        """Release a job for another attempt, which may be claimed after `after` seconds."""
         await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + after, updated_at=now)
 
     async def release(self, job: Job, *, now: float) -> None:
-        """Give a job up as if it had not been begun: without the attempt; one that has ended stays so.
+        """Release a job without counting the attempt; a finished job is unchanged.
 
         Raises:
-            ClaimLost: it has ended, or another owner has it.
+            ClaimLost: it is finished, or another owner has it.
         """
         waiting = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
         waiting |= {"claimed_by": None, "claimed_until": now}
@@ -171,7 +171,7 @@ class JobClaims:
                 raise ClaimLost
 
     async def backlog(self) -> Backlog:
-        """Return the backlog of all tenants; no dead letter is the job of a version that was withdrawn."""
+        """Return the backlog of all tenants; dead letters of withdrawn versions are not counted."""
         waiting = select(func.count(), func.min(JOBS.c.created_at)).where(_unfinished())
         of_failed = exists().where(
             *(VERSIONS.c[name] == JOBS.c[name] for name in ("tenant", "document_id", "version")),
@@ -183,7 +183,7 @@ class JobClaims:
             return Backlog(waiting=count, since=since, dead=(await connection.execute(dead)).scalar_one())
 
     async def counts(self, tenant: str) -> tuple[dict[JobState, int], float | None]:
-        """Return a tenant's jobs by state, and the instant at which the oldest unfinished one was made."""
+        """Return a tenant's jobs by state, and the creation time of its oldest unfinished job."""
         of_tenant = JOBS.c.tenant == tenant
         by_state = select(JOBS.c.state, func.count()).where(of_tenant).group_by(JOBS.c.state)
         oldest = select(func.min(JOBS.c.created_at)).where(of_tenant, _unfinished())
@@ -198,7 +198,7 @@ class JobClaims:
                 raise ClaimLost
 
     def _claimed(self, job: Job) -> ColumnElement[bool]:
-        # By the attempt too: a process that stood still may have claimed the job again beside the run that it resumes.
+        # Includes the attempt, because a suspended process may have reclaimed the job for a second run.
         return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
 
 
@@ -207,7 +207,7 @@ def _unfinished() -> ColumnElement[bool]:
 
 
 def _has_ended(claimed_by: str | None, this: Owner) -> bool:
-    """Return whether a claim's owner was a process of this host that has ended: its lease need not be waited for."""
+    """Return whether a claim's owner was a process of this host that has ended, so its lease can be ignored."""
     if claimed_by is None or claimed_by.count("/") != 2:
         return False
     host, process, start = claimed_by.split("/")

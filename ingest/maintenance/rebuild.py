@@ -1,8 +1,8 @@
-"""Restores an index, or fills a new one, from the catalogue and the originals alone.
+"""Restore an index, or fill a new one, from the catalogue and the originals alone.
 
-`rebuild` writes again what the index lost. `reindex` fills the next collection with this process's embedder and chunker
-while everybody reads the present one and writes to both, and switches the alias when nothing is missing; stopped and
-started again it goes on where it was.
+`rebuild` restores what the index lost. `reindex` fills the next collection with this process's embedder and chunker
+while all services read the current one and write to both, then switches the alias when nothing is missing. If
+interrupted, it continues when run again.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,14 +18,14 @@ from ingest.services import Services
 from knowledge.index import Index
 
 ReportVersion = Callable[[VersionKey, int, int, str], None]
-"""Called after each version with its key, its number, of how many, and what was done."""
+"""Called after each version with its key, its number, the total, and the result."""
 Written = dict[tuple[VersionKey, bool], int]
-"""How many passages were written of each version, and whether it was approved: a draft may have marks."""
+"""Number of passages written per version and whether it was approved, since a draft may have screening marks."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a run: versions seen and written, and which failed."""
+    """The counts of a run, and the versions that failed."""
 
     seen: int = 0
     written: int = 0
@@ -36,7 +36,7 @@ async def rebuild(services: Services, report: ReportVersion) -> Tally:
     """Restore every version that differs between the index and the catalogue.
 
     Raises:
-        IndexUnavailable, CatalogueUnavailable: start again.
+        IndexUnavailable, CatalogueUnavailable: run it again.
     """
     tally = await _each(services.catalogue, partial(restore, services=services), report)
     await compare_index(services)
@@ -44,23 +44,23 @@ async def rebuild(services: Services, report: ReportVersion) -> Tally:
 
 
 async def reindex(services: Services, report: ReportVersion) -> Tally:
-    """Fill the next collection and let everybody read it; where a version fails, everybody stays with the present one.
+    """Fill the next collection and switch all services to it; if a version fails, they keep the current one.
 
     Raises:
-        EmbedderMismatch: another embedder has begun to fill it.
-        IndexUnavailable, CatalogueUnavailable: start again.
+        EmbedderMismatch: another embedder has started to fill it.
+        IndexUnavailable, CatalogueUnavailable: run it again.
     """
     filled = await services.index.beside()
     done: Written = {}
     write = partial(_rewrite, services=services, filled=filled, done=done)
     tally = await _each(services.catalogue, write, report)
-    # Versions uploaded since.
+    # Versions uploaded during the run.
     while not tally.failed and (missed := await _each(services.catalogue, write, report)).written:
         tally.written += missed.written
     if tally.failed:
         return tally
     await services.index.switch_to(filled)
-    await _each(services.catalogue, write, report)  # versions whose writing began before the next collection was there
+    await _each(services.catalogue, write, report)  # versions whose writing began before the next collection existed
     for (key, _), passages in done.items():
         await services.catalogue.set_passage_count(key, passages)
     await compare_index(services)
@@ -68,7 +68,7 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
 
 
 async def _rewrite(key: VersionKey, services: Services, filled: Index, done: Written) -> bool:
-    """Chunk and embed one version again, into `filled`; return whether it had to be written."""
+    """Chunk and embed one version into `filled`; return whether it had to be written."""
     version = await services.catalogue.version(key)
     written = False
     as_it_is = key, version.approved_by is not None

@@ -12,12 +12,12 @@ from ingest.uploads import Blobs
 from knowledge.index_state import IndexState
 
 UNDER_WAY_SECONDS = 3600.0
-"""The age from which an original without a version is not an upload that is being received."""
+"""Originals younger than this may belong to an upload in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantStatus:
-    """A tenant's versions and jobs at `now` (Unix seconds); `oldest_waiting` is an age in seconds, 0 without a job."""
+    """A tenant's versions and jobs at `now` (Unix seconds); `oldest_waiting` is an age in seconds (0: no job waits)."""
 
     versions: tuple[Version, ...]
     jobs: dict[JobState, int]
@@ -26,9 +26,9 @@ class TenantStatus:
     index: IndexState
     """Of all tenants: the last comparison of the index with SQL."""
     originals: int
-    """Of all tenants: those of at least an hour."""
+    """Of all tenants: the number of originals at least one hour old."""
     orphans: frozenset[str]
-    """The digests of those that no version names."""
+    """The digests of originals without a version."""
     now: float
 
     @property
@@ -43,8 +43,8 @@ async def read_status(
     """Return a tenant's status.
 
     Raises:
-        CatalogueUnavailable: the database cannot be asked.
-        StorageUnavailable: the store of originals cannot be asked.
+        CatalogueUnavailable: the database cannot be reached.
+        StorageUnavailable: the store of originals cannot be reached.
     """
     jobs, oldest = await job_claims.counts(tenant)
     originals = await blobs.stored_before(now - UNDER_WAY_SECONDS)
@@ -87,7 +87,7 @@ def show_status(status: TenantStatus, console: Console) -> None:
 
 
 def index_line(state: IndexState, now: float) -> str:
-    """Return what the index lacked when it was last compared with SQL."""
+    """Return a line with the result of the last comparison of the index with SQL."""
     if not state.compared_at:
         return "the index has not been compared with SQL yet: a running worker does so each minute"
     ago = f"compared with SQL {max(now - state.compared_at, 0):.0f} s ago"

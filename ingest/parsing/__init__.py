@@ -1,4 +1,4 @@
-"""From a file to passages: one module a format, run in a sandboxed process, and the chunker."""
+"""Turn a file into passages: one module per format, run in a sandboxed process, and the chunker."""
 
 from ingest.parsing.chunking import (
     ChunkedDocument,

@@ -1,7 +1,7 @@
-"""Office files are archives of XML: their format, and their XML parts, checked.
+"""Identify and unpack Office files (ZIP archives of XML parts), with size and content checks.
 
-Nothing is unpacked before the declared sizes are checked, no part is unpacked beyond its declared size (one that holds
-more fails its checksum there), and only XML is unpacked.
+Declared sizes are checked before anything is unpacked. Only XML parts are unpacked, never beyond their declared size (a
+part with more data fails its checksum).
 """
 
 import re
@@ -19,9 +19,9 @@ from ingest.parsing.parsed import Format, Reason, Unreadable
 
 MOST_UNPACKED = 200 * 1024 * 1024
 MOST_PARTS = 5000
-MOST_RATIO = 200  # XML packs about 10 to 1; a bomb packs 1000 to 1
+MOST_RATIO = 200  # XML compresses about 10:1, a zip bomb 1000:1
 
-# Titles that editors write by themselves.
+# Default titles written by office programs.
 _EDITORS_TITLES = {"word document", "powerpoint presentation", "powerpoint 프레젠테이션", "제목 없음", "untitled"}
 _TITLE = re.compile(rb"<dc:title>([^<]{1,500})</dc:title>")
 _DTD = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
@@ -32,7 +32,7 @@ _KINDS = ((Format.DOCX, "word/"), (Format.XLSX, "xl/"), (Format.PPTX, "ppt/"), (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
-    """An office file's format, its XML parts by name, and the names of the parts that were left packed."""
+    """An office file's format, its XML parts by name, and the names of its other parts, which are not unpacked."""
 
     format: Format
     parts: Mapping[str, bytes]
@@ -40,13 +40,13 @@ class Office:
 
     @property
     def title(self) -> str | None:
-        """The title in the file's properties, where its author gave one."""
+        """The title in the file's properties, or None if it is empty or an editor's default."""
         match = _TITLE.search(self.parts.get("docProps/core.xml", b""))
         text = unescape(match.group(1).decode("utf-8", "replace")).strip() if match else ""
         return None if not text or text.lower() in _EDITORS_TITLES else text
 
     def links(self, name: str, kind: str = "") -> dict[str, str]:
-        """Return the parts that a part is linked to, by the links' names; only those of a kind, where one is given."""
+        """Return a part's internal relationships as {relationship id: part name}, optionally only those of one kind."""
         folder, _, file = name.rpartition("/")
         links = self.root(join(folder, "_rels", f"{file}.rels"))
         return {
@@ -56,11 +56,11 @@ class Office:
         }
 
     def root(self, name: str) -> Element:
-        """Return a part's outermost element; one without any inside for a part that is missing."""
+        """Return a part's root element; an empty element if the part is missing."""
         return ElementTree.fromstring(self.parts.get(name, b"<none/>"))  # noqa: S314  `unpack` refuses entities
 
     def packed_again(self) -> BytesIO:
-        """Return the file with every part that is not XML empty: the target of every link exists, and is blank."""
+        """Return the archive with every non-XML part emptied, so that each link still has a target."""
         packed = BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
             for name, data in self.parts.items():
@@ -72,17 +72,17 @@ class Office:
 
 
 def local(element: Element) -> str:
-    """Return the name of an element without its namespace; nothing for a comment."""
+    """Return an element's name without its namespace; "" for a comment."""
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def has_text(element: Element) -> bool:
-    """Tell whether an element holds text of an office file, deleted text too."""
+    """Return whether an element contains text, including deleted text."""
     return any((one.text or "").strip() for one in element.iter() if local(one) in {"t", "delText"})
 
 
 def unpack(path: Path) -> Office:
-    """Return an office file's parts."""
+    """Read an office file's parts; raise Unreadable if it is damaged, encrypted, hostile or too large."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -127,6 +127,6 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
             data = part.read()
     except (zipfile.BadZipFile, EOFError, ValueError) as exc:
         raise Unreadable(Reason.MALFORMED, "a part of the archive is damaged, or holds more than it declares") from exc
-    if _DTD.search(data) or _DTD.search(data.replace(b"\x00", b"")):  # the second for UTF-16
+    if _DTD.search(data) or _DTD.search(data.replace(b"\x00", b"")):  # also matches UTF-16
         raise Unreadable(Reason.HOSTILE, "the document declares entities, which an office document never does")
     return data

@@ -1,4 +1,4 @@
-"""Spreadsheet values as their cells show them: 0.0235 under the number format 0.00% is "2.35%"."""
+"""Format spreadsheet values as their cells show them: 0.0235 with the number format 0.00% is "2.35%"."""
 
 import operator
 import re
@@ -11,13 +11,13 @@ from math import isfinite
 
 Value = str | int | float | bool | date | datetime | time | timedelta | None
 
-# Words as they are written (`!` escapes a letter in Korean workbooks, as `\` does everywhere), and padding.
+# Literal text (quoted or escaped with `\`; Korean workbooks also escape with `!`) and padding.
 _WORDS = re.compile(r'"([^"]*+)"?|[\\!](.?)|[_*].?', re.DOTALL)
 _BRACKETS = re.compile(r"\[(?![hms]++\])(?:\$([^\[\]-]*+))?[^\[\]]*+\]", re.IGNORECASE)
 _NO_CODE = re.compile(f"{_WORDS.pattern}|{_BRACKETS.pattern}", re.DOTALL | re.IGNORECASE)
-# Whole digits (words may stand between them), thousands left out, decimals, thousands left out.
+# Whole digits (with literal text between them), thousands commas, decimals, thousands commas.
 _DIGITS = re.compile(r"([#0?](?:[^.]*[#0?])?)(,*)(?:\.([#0?]*)(,*))?|General|@", re.IGNORECASE)
-_DATE = re.compile(r"[a-z]", re.IGNORECASE)  # of a section without digits: other letters are quoted or escaped
+_DATE = re.compile(r"[a-z]", re.IGNORECASE)  # in a section without digits; any other letter is quoted or escaped
 _SCIENTIFIC = re.compile(r"[eE][+-]|/")
 _CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)(-?\d{1,15}(?:\.\d{1,15})?)\]")
 _COMPARED = {
@@ -25,12 +25,12 @@ _COMPARED = {
 }  # fmt: skip
 _SIGNS = frozenset("-\N{MINUS SIGN}△▲▽▼")
 MOST_DECIMALS = 15
-_EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # digits of the largest number that a cell holds, and its decimals
+_EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # enough for the largest number in a cell, plus decimals
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A section of a number format: its condition, its words, and its codes: as long, with NUL for words."""
+    """One section of a number format: its condition, literal text, and codes, with NUL in place of literal text."""
 
     condition: re.Match[str] | None
     words: str
@@ -39,10 +39,10 @@ class _Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pattern:
-    """How a section writes a number: text before and after, and how the digits between them are written.
+    """How a section formats a number: literal text before and after, and the layout of the digits.
 
-    `places` has a `#`, `0` or `?` for each whole digit, `words` the text at the same offsets; without places the number
-    is written as it is. The value is shifted by `power` of ten, and has `least` to `most` decimals.
+    `places` has a `#`, `0` or `?` for each whole digit and `words` the literal text at the same offsets; without places
+    the number is written unformatted. The value is scaled by 10 ** `power` and has `least` to `most` decimals.
     """
 
     before: str
@@ -55,7 +55,7 @@ class _Pattern:
 
 
 def shown(value: Value, number_format: str) -> str:
-    """Return the value as its cell shows it; dates are ISO, for every reader and search to agree on."""
+    """Return a value as its cell shows it; dates are always ISO, so that documents and searches agree."""
     if value is None:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -70,7 +70,7 @@ def shown(value: Value, number_format: str) -> str:
 
 
 def says_weekday(number_format: str) -> bool:
-    """Tell whether a format writes a number as the Korean name of a day (`aaa`, `aaaa`)."""
+    """Return whether a format shows a number as a Korean weekday (`aaa`, `aaaa`)."""
     return any("aaa" in section.codes.lower() for section in _sections(number_format))
 
 
@@ -86,13 +86,13 @@ def _number(value: float, number_format: str) -> str:
         return _general(value)
     text, is_negative = _general(abs(value)), value < 0
     if pattern.places:
-        # Fifteen digits and halves away from zero, as spreadsheets round: of 3.125 binary numbers make 3.12.
+        # Spreadsheets round to 15 digits, halves away from zero; binary floats would round 3.125 to 3.12.
         amount = Decimal(f"{value:.15g}").scaleb(pattern.power, _EXACT)
         rounded = amount.quantize(Decimal(1).scaleb(-pattern.most), context=_EXACT)
         whole, _, decimals = f"{abs(rounded):f}".partition(".")
         decimals = decimals[: pattern.least] + decimals[pattern.least :].rstrip("0")
         text, is_negative = _filled(pattern, whole) + (f".{decimals}" if decimals else ""), rounded < 0
-    # A section that positive numbers do not have shows the sign itself; where it does not, a number keeps its own.
+    # A section used only for negative numbers shows the sign itself; otherwise add "-".
     is_signed = _has_sign(pattern) and _section_for(abs(value), sections) != at
     return f"{'-' if is_negative and not is_signed else ''}{pattern.before}{text}{pattern.after}"
 
@@ -107,7 +107,7 @@ def _has_sign(pattern: _Pattern) -> bool:
 
 
 def _hides(value: Value, number_format: str) -> bool:
-    """Tell whether a format shows nothing of a text, which has the fourth section, of a date, or of any value."""
+    """Return whether a format displays this text, date or other value as empty."""
     sections = _sections(number_format)
     at = 3 if isinstance(value, str) else 0
     if len(sections) == 1 or any(section.condition for section in sections):
@@ -117,9 +117,9 @@ def _hides(value: Value, number_format: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _sections(number_format: str) -> tuple[_Section, ...]:
-    if not _BRACKETS.sub("", number_format):  # a colour alone
+    if not _BRACKETS.sub("", number_format):  # only a colour
         return _sections("General")
-    outline = _WORDS.sub(lambda words: "\0" * len(words[0]), number_format)  # they may hold any code
+    outline = _WORDS.sub(lambda words: "\0" * len(words[0]), number_format)  # literal text may contain ";" or codes
     sections, at = [], 0
     for section in outline.split(";"):
         end = at + len(section)
@@ -131,14 +131,15 @@ def _sections(number_format: str) -> tuple[_Section, ...]:
 
 
 def _written(match: re.Match[str]) -> str:
-    """Return what is shown of words, padding or brackets."""
+    """Return the visible text of a literal, padding or bracket match."""
     return next(filter(None, match.groups()), "")
 
 
 def _section_for(value: float, sections: Sequence[_Section]) -> int | None:
-    """Return the place of a number's section: the first whose condition holds; none, where none does.
+    """Return the index of the section for a number: the first whose condition holds, or None.
 
-    Without conditions the second is for negative numbers, the third for 0; a last one with `@` is for texts.
+    Without conditions, the second section is for negative numbers and the third for 0; a last section with `@` is for
+    text.
     """
     if not any(section.condition for section in sections):
         at = 1 if value < 0 else 2 if value == 0 else 0
@@ -153,7 +154,7 @@ def _section_for(value: float, sections: Sequence[_Section]) -> int | None:
 
 @lru_cache(maxsize=256)
 def _pattern(section: _Section) -> _Pattern | str | None:
-    """Return how a section writes a number, or its words where it shows no digits; None for dates and exponents."""
+    """Return a section's number pattern, its literal text if it shows no digits, or None for dates and exponents."""
     words, codes = section.words, section.codes
     match = _DIGITS.search(codes)
     if match is None:
@@ -176,7 +177,7 @@ def _pattern(section: _Section) -> _Pattern | str | None:
 
 
 def _filled(pattern: _Pattern, digits: str) -> str:
-    """Write whole digits into their places from the right; further digits stand before the first."""
+    """Fill whole digits into their places from the right; extra digits precede the first place."""
     if "," in pattern.places:
         return f"{int(digits):,}"
     left = list(digits)

@@ -1,7 +1,7 @@
-"""A parsed document into passages of about 300 tokens: sections stay together, tables keep their header row. Pure.
+"""Cut a parsed document into passages of about 300 tokens; sections stay together, tables keep their header. Pure.
 
-Lengths are counted with the embedder's own tokenizer. The work is linear in the text, whatever its shape: the splitter,
-which is quadratic in what it gets, gets at most LONGEST_PROSE characters at once.
+Lengths are counted with the embedder's tokenizer. The splitter is quadratic in its input, so it gets at most
+LONGEST_PROSE characters at a time; the total work is linear in the length of the text.
 """
 
 import re
@@ -22,12 +22,12 @@ from tokenizers import Tokenizer
 from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable
 from knowledge.passage import Language, language_of
 
-MOST_PASSAGES = 5_000  # of a document: what screening reads within the deadline of a review
-LONGEST_PROSE = 8_000  # characters that the splitter gets at once
-LONGEST_LINE = 1_000  # characters of a line that can tell what block it begins
-LONGEST_HEADING = 200  # characters of a heading as a section's name
-LONGEST_TITLE = 300  # characters: every passage is embedded with it
-CHARACTERS_A_TOKEN = 8  # more of them are counted as further tokens: an unknown word of any length is one token
+MOST_PASSAGES = 5_000  # per document; screening handles this many within a review's deadline
+LONGEST_PROSE = 8_000  # characters passed to the splitter at once
+LONGEST_LINE = 1_000  # characters of a line used to detect its block type
+LONGEST_HEADING = 200  # characters of a heading in a section name
+LONGEST_TITLE = 300  # characters: the title is embedded with every passage
+CHARACTERS_A_TOKEN = 8  # beyond this ratio, count by length: an unknown word of any length is one token
 
 _LETTER = re.compile(r"\w")
 _MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")
@@ -37,11 +37,11 @@ _RETURN = re.compile(r"\r\n?")
 
 
 class WeightsMissing(Exception):
-    """The embedder's folder is missing; the message says how to fetch it."""
+    """The embedder's folder is missing; the message contains the command that fetches it."""
 
 
 class ChunkSettings(BaseModel, frozen=True):
-    """The length of passages."""
+    """Passage length."""
 
     tokens: PositiveInt = Field(
         300,
@@ -50,17 +50,17 @@ class ChunkSettings(BaseModel, frozen=True):
             "reads, where that is less"
         ),
     )
-    enough: ClassVar[int] = 40  # tokens: a section shorter than this is joined with the next
+    enough: ClassVar[int] = 40  # tokens: shorter sections are merged with the next one
 
     def chunking(self, tokenizer: Path, *, max_tokens: int | None) -> "Chunking":
-        """Return how to cut for an embedder that reads so many tokens: a quarter is left to title and section."""
+        """Return the chunking for an embedder's maximum input; a quarter is reserved for the title and section."""
         tokens = self.tokens if max_tokens is None else max(1, min(self.tokens, max_tokens * 3 // 4))
         return Chunking(str(tokenizer), tokens, self.enough)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A passage's text, its headings ("Fees > Transfers"), and the page where it begins (counted from 1)."""
+    """A passage's text, section path ("Fees > Transfers") and first page (counted from 1)."""
 
     text: str
     section: str
@@ -69,7 +69,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkedDocument:
-    """A document's passages, one at least, with its title and language, and the left-out pieces (`Parsed`)."""
+    """A document's passages (at least one), title, language and left-out counts (`Parsed`)."""
 
     format: Format
     title: str | None
@@ -79,7 +79,7 @@ class ChunkedDocument:
 
 
 class Chunking(msgspec.Struct, frozen=True):
-    """How a file is cut: the folder of the tokenizer that counts, and the lengths of `ChunkSettings`."""
+    """How to cut a file: the folder of the tokenizer, and the lengths from `ChunkSettings`."""
 
     tokenizer: str
     tokens: int = 300
@@ -88,7 +88,7 @@ class Chunking(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Section:
-    """A heading with the text up to the next heading, or several joined ones; offsets are in code points."""
+    """A heading and the text up to the next heading, or several such sections merged; offsets are in code points."""
 
     start: int
     end: int
@@ -110,11 +110,11 @@ class _Heading:
 
 
 class Chunker:
-    """Cuts documents, in one thread."""
+    """Cut documents into passages; not thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer, chunking: Chunking) -> None:
-        # Without truncation: with it, no text would count as longer than the model takes. The splitters share this
-        # tokenizer: a copy for each would take another 285 MB, since the vocabulary has 250,000 pieces.
+        # Truncation would cap every count at the model's maximum. The splitters share this tokenizer because each copy
+        # would take 285 MB (its vocabulary has 250,000 pieces).
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -127,18 +127,18 @@ class Chunker:
         self._markdown = MarkdownIt("commonmark").enable("table").disable("inline")
 
     def count(self, text: str) -> int:
-        """Return the number of the text's tokens, without the two that mark its ends; a long text is not encoded."""
+        """Return the number of tokens without the two end markers; a text that is clearly too long is estimated."""
         least = len(text) // CHARACTERS_A_TOKEN
         return least if least > self._most else max(least, len(self._tokenizer.encode(text, add_special_tokens=False)))
 
     def _count_within(self, piece: str) -> int:
-        """Count the tokens of a piece of the prose that is being split, which is encoded once."""
+        """Count the tokens of a piece of the current prose, which is encoded only once."""
         at = self._prose_text.index(piece)
         first = max(bisect_right(self._token_starts, at) - 1, 0)
         return max(len(piece) // CHARACTERS_A_TOKEN, bisect_left(self._token_starts, at + len(piece)) - first)
 
     def split(self, parsed: Parsed) -> list[Chunk]:
-        """Return the document's passages in order; none is empty."""
+        """Return the document's non-empty passages in order."""
         text, page_starts = _joined(parsed)
         headings, tables = self._outline(text)
         chunks: list[Chunk] = []
@@ -170,7 +170,7 @@ class Chunker:
         return headings, tables
 
     def _sections(self, text: str, headings: Sequence[_Heading]) -> list[_Section]:
-        """Return the sections in order, small ones joined with the next unless that one has a higher heading."""
+        """Return the sections in order; merge a small one with the next unless the next has a higher heading."""
         merged: list[_Section] = []
         for section in self._single_sections(text, headings):
             if merged and self._is_joined(merged[-1], section):
@@ -200,7 +200,7 @@ class Chunker:
         return small and section.level >= before.level and before.tokens + section.tokens <= self._most
 
     def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
-        """Yield (offset, piece): a table stays whole or is cut between rows, all else is cut by the splitter."""
+        """Yield (offset, piece): tables are kept whole or cut between rows; other text is cut by the splitter."""
         first, after = (bisect_left(tables, (place, 0)) for place in (section.start, section.end))
         inside = tables[first:after]
         if inside and self.count(text[section.start : section.end]) <= self._most:
@@ -213,7 +213,7 @@ class Chunker:
                 yield from before
                 yield from self._rows(rows, table)
             else:
-                # The text that leads up to a table says what it is about: it stays with the table where both fit.
+                # The text before a table introduces it; keep both in one passage if they fit.
                 leads = bool(before) and self.count(text[before[-1][0] : end]) <= self._most
                 start = before.pop()[0] if leads else table
                 yield from before
@@ -226,7 +226,7 @@ class Chunker:
             yield start + offset, piece
 
     def _rows(self, table: str, start: int) -> Iterator[tuple[int, str]]:
-        """Yield (offset, rows): groups of a table's rows, each under the table's header."""
+        """Yield (offset, rows): groups of rows, each with the table's header."""
         header, rule, *rows = table.split("\n")
         head = f"{header}\n{rule}"
         names = _cells(header)
@@ -250,21 +250,21 @@ class Chunker:
             yield group_start, "\n".join([head, *group])
 
     def _long_row(self, names: Sequence[str], row: str) -> Iterator[str]:
-        """Yield a row that is too long for a passage as "column: cell", cut like prose, each under its first cell."""
+        """Yield a row that exceeds a passage as "column: cell" lines, cut like prose; pieces repeat the first cell."""
         cells = _cells(row)
         fields = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
         if not fields:
             return
         has_label = len(fields) > 1 and bool(cells[0]) and self.count(fields[0]) <= self._most // 4
         label = f"{fields[0]}\n\n" if has_label else ""
-        splitter = self._labelled_splitter if has_label else self._splitter  # a label takes a quarter at most
+        splitter = self._labelled_splitter if has_label else self._splitter  # the label takes at most a quarter
         whole = "\n\n".join(fields[1:] if has_label else fields)
         for _, piece in _whole_figures(self._split(whole, splitter)):
             if piece:
                 yield label + piece
 
     def _split(self, text: str, splitter: MarkdownSplitter) -> Iterator[tuple[int, str]]:
-        """Yield (offset, piece): what the splitter makes of each LONGEST_PROSE characters."""
+        """Yield (offset, piece), splitting at most LONGEST_PROSE characters at a time."""
         start = 0
         while start < len(text):
             self._prose_text = prose = text[start : _cut_of(text, start)]
@@ -274,7 +274,7 @@ class Chunker:
             start += len(prose)
 
     def _without_lone_headings(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Put a passage of headings alone in front of the next one: by itself it would be found and answer nothing."""
+        """Prepend a passage of headings only to the next one; alone it would match a query without answering it."""
         kept: list[Chunk] = []
         waiting = ""
         for chunk in chunks:
@@ -290,7 +290,7 @@ class Chunker:
 
 
 def require_tokenizer(folder: Path) -> Path:
-    """Return the file of the tokenizer in an embedder's folder; WeightsMissing, where it is missing."""
+    """Return the tokenizer file in an embedder's folder; raise WeightsMissing if it is missing."""
     file = folder / "tokenizer.json"
     if not file.exists():
         raise WeightsMissing(
@@ -302,18 +302,18 @@ def require_tokenizer(folder: Path) -> Path:
 
 @cache
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer of an embedder's folder, which stays as it is."""
+    """Load the tokenizer of an embedder's folder; callers must not modify it."""
     return Tokenizer.from_file(str(require_tokenizer(folder)))
 
 
 @cache
 def open_chunker(chunking: Chunking) -> Chunker:
-    """Open the chunker of a request, once for all files of a process; it takes a second and 280 MB."""
+    """Open a chunker once per process and `chunking`; it takes one second and 280 MB."""
     return Chunker(open_tokenizer(Path(chunking.tokenizer)), chunking)
 
 
 def chunk_document(parsed: Parsed, chunker: Chunker) -> ChunkedDocument:
-    """Cut a document into passages."""
+    """Cut a document into passages; raise Unreadable if it has no text."""
     chunks = chunker.split(parsed)
     if not chunks:
         raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
@@ -327,19 +327,19 @@ def chunk_document(parsed: Parsed, chunker: Chunker) -> ChunkedDocument:
 
 
 def shortened(name: str, most: int) -> str:
-    """Return a name with an ellipsis in place of what is beyond `most` characters."""
+    """Return a name cut to `most` characters, with an ellipsis if it was longer."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _block_mark(line: str) -> str:
-    """Return what determines a line's block type: of a table's row, only whether it is the rule below a header."""
+    """Return the part of a line that determines its block type; for a table row, only whether it is the header rule."""
     if not line.startswith("|"):
         return line[:LONGEST_LINE]
     return "|x|" if line.strip(" \t|:-") else "|-|"
 
 
 def _cut_of(text: str, start: int) -> int:
-    """Return where LONGEST_PROSE characters end: behind a paragraph, a line or a word of their second half."""
+    """Return the end of the next LONGEST_PROSE characters, after a paragraph, line or word in their second half."""
     middle, end = start + LONGEST_PROSE // 2, start + LONGEST_PROSE
     if end >= len(text):
         return len(text)
@@ -348,7 +348,7 @@ def _cut_of(text: str, start: int) -> int:
 
 
 def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield (offset, piece): a figure that is cut, in words without a blank, begins the next piece, before its unit."""
+    """Yield (offset, piece); a figure cut from its unit ("300만" | "원") moves to the next piece."""
     held = ""
     for (offset, cut), (next_offset, following) in pairwise([*pieces, (-1, "")]):
         piece, at = held + cut, offset - len(held)
@@ -358,7 +358,7 @@ def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str
 
 
 def _joined_sections(before: _Section, section: _Section) -> _Section:
-    """Return two sections as one, under the headings that they have in common, where both have text."""
+    """Merge two sections; the path is their common headings if both have text."""
     if not before.has_body:
         path = section.path
     else:
@@ -369,13 +369,13 @@ def _joined_sections(before: _Section, section: _Section) -> _Section:
 
 
 def _joined(parsed: Parsed) -> tuple[str, list[int]]:
-    """Return all pages as one text, so that a section may run over a page's end, and the offset of each page."""
+    """Return all pages as one text, so that a section can span pages, and the offset of each page."""
     starts: list[int] = []
     parts: list[str] = []
     length = 0
     for page in parsed.pages:
         starts.append(length)
-        # CommonMark counts a lone return as the end of a line too.
+        # CommonMark also treats a lone carriage return as a line ending.
         parts.append(_RETURN.sub("\n", page.markdown) + "\n\n")
         length += len(parts[-1])
     return "".join(parts), starts

@@ -1,4 +1,4 @@
-"""Delimited text (CSV, with commas, semicolons, tabs or bars): recognised by the regularity of its rows."""
+"""Parse delimited text (CSV with commas, semicolons, tabs or bars), detected by the regularity of its rows."""
 
 import csv
 import re
@@ -12,23 +12,23 @@ from ingest.parsing.tables import title_rows, to_markdown
 from ingest.parsing.text import begins_markdown, first_heading
 
 MOST_ROWS = 1_000_000
-REGULAR = 0.95  # of the rows with more than one cell that must have the commonest number of cells
-PROSE = 60  # characters of an average cell: longer ones are sentences with commas in them
-_DELIMITERS = ("\t", ";", "|", ",")  # the first where several are as regular, with as many cells
+REGULAR = 0.95  # share of the multi-cell rows that must have the most common number of cells
+PROSE = 60  # average characters per cell above which the text is prose that contains commas
+_DELIMITERS = ("\t", ";", "|", ",")  # in order of preference when equally regular
 _SAMPLE = 200  # lines
 _IN_NUMBER = re.compile(r"\d,\d{3}(?!\d)")
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s")
 
 
 def delimiter_of(text: str) -> str | None:
-    """Return the delimiter of the cells, None where the text is no table."""
+    """Return the cell delimiter, or None if the text is not a table."""
     sample = text[:200_000].split("\n", _SAMPLE)[:_SAMPLE]
     regular = {delimiter: rows for delimiter in _DELIMITERS if (rows := _regular_rows(sample, delimiter))}
     return max(regular, key=regular.__getitem__, default=None)
 
 
 def parse_delimited(text: str, delimiter: str) -> Parsed:
-    """Return the rows as one table, after the lines above it."""
+    """Return the rows as one table below the lines that precede it."""
     try:
         rows = [row for row in csv.reader(StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(row)]
     except csv.Error as exc:
@@ -42,7 +42,7 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
 
 
 def _regular_rows(lines: Sequence[str], delimiter: str) -> tuple[int, int] | None:
-    """Return how many rows have as many cells as most, and how many cells; None where the lines are no rows."""
+    """Return (number of regular rows, cells per row), or None if the lines are not rows of a table."""
     try:
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
     except csv.Error:
@@ -59,9 +59,9 @@ def _regular_rows(lines: Sequence[str], delimiter: str) -> tuple[int, int] | Non
 
 
 def _is_markdown(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
-    """Tell whether a row begins as only one of Markdown does; a heading alone on the first line may be a title.
+    """Return whether a row starts with Markdown syntax; a lone heading on the first line may be the table's title.
 
-    Between tabs a number's sign is the name of a column.
+    In tab-separated text, "#" may be a column name.
     """
     is_title = sum(map(bool, rows[0])) == 1 and rows[0][0].startswith("#")
     checked = [row for row in rows[is_title:] if len(row) == 1 or delimiter != "\t"]
@@ -72,8 +72,8 @@ def _is_prose(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
     cells = [cell for row in rows for cell in row]
     if sum(map(len, cells)) > PROSE * len(cells):
         return True
-    # "Dear Sir, thank you" on two lines is no table: there, a space follows the commas. In a table it may follow those
-    # before some columns.
+    # "Dear Sir, thank you" on two lines is not a table: prose has a space after each comma. A table may have one before
+    # some of its columns.
     later = [(at, cell.startswith(" ")) for row in rows for at, cell in enumerate(row[1:]) if cell]
     spaced = sum(is_spaced for _, is_spaced in later)
     is_by_column = len(set(later)) == len(dict(later)) and spaced < len(later)
@@ -81,5 +81,5 @@ def _is_prose(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
 
 
 def _cuts_number(row: Sequence[str]) -> bool:
-    """Tell whether a comma between two cells may be one of a number, as in "10,000"."""
+    """Return whether a comma between two cells may be part of a number, as in "10,000"."""
     return any(_IN_NUMBER.match(f"{left[-1:]},{right[:4]}") for left, right in pairwise(row))

@@ -1,4 +1,4 @@
-"""Removes and counts what a Word file marks as hidden: hidden letters and rows, deleted revisions. Pure."""
+"""Remove and count content that a Word file marks as hidden: text, rows, deleted revisions. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,24 +13,24 @@ _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _STRICT: Final = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 _OFF: Final = frozenset({"0", "false", "off"})
 _DRAWING: Final = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
-_MOST_BASES: Final = 12  # styles that one style is based on, in a row
+_MOST_BASES: Final = 12  # maximum length of a chain of base styles
 _LETTERS: Final = f"{_W}rPr"
 
 Properties = Mapping[str, Element]
-"""The properties of letters by their names."""
+"""Run properties by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Styles:
-    """The letters' properties of a Word file's styles, with those of the styles that each is based on."""
+    """The run properties of each style of a Word file, including those inherited from base styles."""
 
     named: Mapping[str, Properties] = field(default_factory=dict)
     usual: str = ""
-    """The style of a paragraph that names none."""
+    """The default paragraph style."""
 
     @classmethod
     def of(cls, root: Element) -> "Styles":
-        """Return the styles of a part of styles."""
+        """Parse a styles part."""
         found = {str(style.get(f"{_W}styleId")): style for style in root.iter(f"{_W}style")}
         usual = (
             name
@@ -40,13 +40,13 @@ class Styles:
         return cls({name: _with_base(style, found) for name, style in found.items()}, next(usual, ""))
 
     def of_paragraph(self, paragraph: Element | None) -> Properties:
-        """Return what the style of a paragraph gives its letters."""
+        """Return the run properties from a paragraph's style."""
         name = _style_of(paragraph, "pPr", "pStyle")
         return self.named.get(name if name in self.named else self.usual, {})
 
 
 def as_transitional(root: Element) -> Element:
-    """Return a part with the names of Word's own files for those of the strict standard, which say the same."""
+    """Rename the elements of the strict standard to the equivalent transitional names, which Word itself writes."""
     for element in root.iter():
         if isinstance(element.tag, str) and element.tag.startswith(_STRICT):
             element.tag = element.tag.replace(_STRICT, _W)
@@ -55,7 +55,7 @@ def as_transitional(root: Element) -> Element:
 
 
 def remove_hidden_drawings(root: Element) -> int:
-    """Remove the drawings that are marked as hidden; return how many have text."""
+    """Remove drawings marked as hidden; return the number that contain text."""
     count, waiting = 0, [root]
     while waiting:
         parent = waiting.pop()
@@ -70,9 +70,9 @@ def remove_hidden_drawings(root: Element) -> int:
 
 
 def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
-    """Remove the hidden text of a part; return the number of its paragraphs, rows and revisions."""
+    """Remove a part's hidden text; return the number of hidden paragraphs, rows and revisions."""
     left_out = Counter({LeftOut.ROW: _remove_rows(root, "hidden"), LeftOut.DELETED: _remove_rows(root, "del")})
-    for name in ("del", "moveFrom"):  # mammoth leaves them out
+    for name in ("del", "moveFrom"):  # mammoth drops them itself
         left_out[LeftOut.DELETED] += sum(map(has_text, root.iter(f"{_W}{name}")))
     left_out[LeftOut.COMMENT] += sum(map(has_text, root.iter(f"{_W}comment")))
     paragraphs = set()
@@ -92,7 +92,7 @@ def remove_hidden(root: Element, styles: Styles) -> Counter[LeftOut]:
 
 
 def _remove_rows(root: Element, mark: str) -> int:
-    """Remove the rows of tables that bear a mark; return how many have text."""
+    """Remove table rows that have a mark; return the number that contain text."""
     count = 0
     for table in root.iter(f"{_W}tbl"):
         for row in [row for row in table if _is_on(row.find(f"{_W}trPr/{_W}{mark}"))]:
@@ -102,7 +102,7 @@ def _remove_rows(root: Element, mark: str) -> int:
 
 
 def _runs(root: Element) -> Iterator[tuple[Element | None, Element]]:
-    """Yield each run with the paragraph in which it stands."""
+    """Yield each run with its paragraph."""
     waiting: list[tuple[Element | None, Element]] = [(None, root)]
     while waiting:
         paragraph, element = waiting.pop()
@@ -114,7 +114,7 @@ def _runs(root: Element) -> Iterator[tuple[Element | None, Element]]:
 
 
 def _raise(run: Element, position: Element | None) -> None:
-    """Mark a run as raised where its style is."""
+    """Mark a run as superscript if its style is."""
     if _value(position) != "superscript":
         return
     own = run.find(_LETTERS)
@@ -127,7 +127,7 @@ def _raise(run: Element, position: Element | None) -> None:
 def _with_base(style: Element, styles: Mapping[str, Element]) -> Properties:
     merged: dict[str, Element] = {}
     next_style: Element | None = style
-    for _ in range(_MOST_BASES):  # a circle of styles has an end too
+    for _ in range(_MOST_BASES):  # bounded because base styles may form a cycle
         if next_style is None:
             break
         merged = {**_properties(next_style.find(_LETTERS)), **merged}

@@ -1,8 +1,8 @@
-"""Rewrites the constructs of a Word file that mammoth drops or sets under another column. Pure.
+"""Rewrite Word constructs that mammoth drops or puts in the wrong column. Pure.
 
-Runs stand freely in their paragraph: whatever else is around them (fields, directions of writing) mammoth takes for
-nothing. Formulas are written in one line; a return is a line's end, a place for text a tab. Signs of fonts have their
-codes in capitals. A row that begins some columns later gets an empty cell there.
+mammoth ignores unknown elements around runs (fields, text direction), so they are unwrapped. A formula becomes one
+line, a carriage return a line break, an alignment tab a tab. Symbol codes are upper-cased. A row that starts at a later
+column gets an empty cell for the skipped ones.
 """
 
 import re
@@ -18,19 +18,19 @@ _LETTER: Final = re.compile(r"(?!D[89A-F]|0)[0-9A-F]{4}|0[1-9A-F][0-9A-F]{2}")
 _M: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _STRICT_M: Final = "{http://purl.oclc.org/ooxml/officeDocument/math}"
 _HOLDERS: Final = frozenset(f"{_W}{name}" for name in ("p", "r", "hyperlink", "sdtContent", "del", "moveFrom"))
-"""What mammoth reads, or leaves out, by what it means."""
+"""Elements that mammoth reads or deliberately omits."""
 _RENAMED: Final = {f"{_W}cr": f"{_W}br", f"{_W}ptab": f"{_W}tab"}
 _AROUND: Final = {
     "num": ("(", ")"), "den": ("/(", ")"), "sup": ("^(", ")"), "sub": ("_(", ")"), "rad": ("√(", ")"), "d": ("(", ")"),
     "fName": ("", " "), "mr": ("", " "), "eqArr": ("", " "),
 }  # fmt: skip
-"""Signs around the parts of a formula, which are set above, below or smaller there."""
+"""Signs written around the parts of a formula, which the file sets above, below or smaller."""
 
 
 def normalise_for_mammoth(root: Element) -> None:
-    """Write a part of a Word file with the elements that mammoth knows."""
+    """Rewrite a part with elements that mammoth supports."""
     _take_text_boxes(root)
-    for element in reversed(list(root.iter())):  # from the innermost on
+    for element in reversed(list(root.iter())):  # innermost first
         children = list(element)
         if element.tag in _RENAMED:
             element.tag = _RENAMED[element.tag]
@@ -43,7 +43,7 @@ def normalise_for_mammoth(root: Element) -> None:
 
 
 def _take_text_boxes(root: Element) -> None:
-    """Write text boxes as mammoth knows them: it reads what stands there for older programs, not what is shown."""
+    """Rewrite text boxes for mammoth, which reads the fallback for older programs instead of the visible box."""
     for parent in list(root.iter()):
         for at, child in enumerate(parent):
             shown = child.find("{*}Choice") if local(child) == "AlternateContent" else child
@@ -57,7 +57,7 @@ def _take_text_boxes(root: Element) -> None:
 
 
 def _write_sign(sign: Element) -> None:
-    """Write a sign's code as mammoth knows it; one that is a letter in every font becomes text."""
+    """Upper-case a symbol's code for mammoth; replace a symbol that is the same letter in every font by text."""
     code = sign.get(f"{_W}char", "").upper()
     sign.set(f"{_W}char", code)
     if _LETTER.fullmatch(code) and not 0xE000 <= int(code, 16) <= 0xF8FF:
@@ -65,7 +65,7 @@ def _write_sign(sign: Element) -> None:
 
 
 def _is_loose(element: Element) -> bool:
-    """Tell whether an element is a formula, or nothing but something around runs."""
+    """Return whether an element is a formula, or only a wrapper around runs."""
     if element.tag in {f"{_M}oMath", f"{_STRICT_M}oMath"}:
         return True
     is_known = element.tag in _HOLDERS or not str(element.tag).startswith((_W, _M, _STRICT_M))
@@ -79,7 +79,7 @@ def _loosened(element: Element) -> list[Element]:
 
 
 def _line(part: Element) -> Iterator[Element]:
-    """Yield a part of a formula as runs, each with what its own letters look like."""
+    """Yield a part of a formula as runs that keep their own formatting."""
     if local(part) == "r":
         yield _run("".join(text.text or "" for text in part if local(text) == "t"), part.find(f"{_W}rPr"))
         return
@@ -104,7 +104,7 @@ def _run(text: str, properties: Element | None = None) -> Element:
 
 
 def _fill(row: Element) -> None:
-    """Put a cell where a row has none for its first columns."""
+    """Insert an empty cell for the columns that a row skips at its start."""
     before = row.find(f"{_W}trPr/{_W}gridBefore")
     count = "" if before is None else before.get(f"{_W}val", "")
     first = next((at for at, child in enumerate(row) if child.tag in {f"{_W}tc", f"{_W}sdt"}), None)

@@ -1,4 +1,4 @@
-"""HTML to Markdown: without scripts, styles and navigation; with headings, lists and tables, their spans filled in."""
+"""HTML to Markdown: drops scripts, styles and navigation; keeps headings, lists and tables, with spans filled in."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ _DROPPED = ["script", "style", "noscript", "template", "nav", "iframe", "object"
 _DROPPED += ["button", "input", "select", "textarea", "head", "link", "meta"]
 _XML_PROLOGUE = re.compile(r"\A\s*<\?xml[^>]*>")
 _BLANK_LINES = re.compile(r"\n{3,}")
-# Blocks that markdownify takes for words of a line.
+# Block elements that markdownify treats as inline.
 _BLOCKS = ["address", "aside", "center", "details", "dialog", "dir", "fieldset", "figure", "footer", "form", "header"]
 _BLOCKS += ["hgroup", "legend", "main", "menu", "optgroup", "option", "search", "summary"]
 _APART = re.compile(
@@ -42,7 +42,7 @@ MOST_SPANNED = 200
 
 
 def parse_html(text: str) -> Parsed:
-    """Return a page's content; the title is its <title>, else its first heading."""
+    """Return a page's content; the title is its <title>, or else its first heading."""
     soup = BeautifulSoup(_XML_PROLOGUE.sub("", text), "lxml")
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
     hidden = _remove_hidden(soup)
@@ -51,7 +51,7 @@ def parse_html(text: str) -> Parsed:
 
 
 def _remove_hidden(soup: BeautifulSoup) -> int:
-    """Remove the elements that are not displayed by their attribute or their own style; return how many have text."""
+    """Remove elements hidden by attribute or inline style; return the number that contain text."""
     count = 0
     for tag in [*soup(hidden=True), *soup(style=_NOT_DISPLAYED)]:
         if not tag.decomposed:
@@ -61,7 +61,7 @@ def _remove_hidden(soup: BeautifulSoup) -> int:
 
 
 def to_text(soup: BeautifulSoup) -> str:
-    """Return the soup as Markdown with pipe tables; the soup is changed on the way."""
+    """Return the soup as Markdown with pipe tables; modifies the soup."""
     _strip(soup)
     tables = dict(_take_tables(soup))
     converter = MarkdownConverter(
@@ -91,7 +91,7 @@ def _strip(soup: BeautifulSoup) -> None:
 
 
 def _strike(tag: Tag) -> None:
-    """Mark struck words as Markdown does, in a table too."""
+    """Mark struck text with ~~, in tables too."""
     tag.name = "span" if tag.name in {"del", "s", "strike"} else tag.name
     if tag.get_text(strip=True) and tag.find(_BREAKS) is None:
         tag.insert(0, "~~")
@@ -104,7 +104,7 @@ def _is_raised(tag: Tag) -> bool:
 
 
 def _raise(tag: Tag) -> None:
-    """Write a raised mark so that no figure takes it for its own; a cell of which all is raised stays."""
+    """Write a superscript so that it can't be read as part of the figure before it, unless it fills its cell."""
     text = tag.get_text()
     before = tag.find_previous(string=True) if text.strip() else None
     written = raised(text, str(before or ""))
@@ -120,13 +120,13 @@ def _fills_cell(tag: Tag) -> bool:
 
 
 def _join_figures(soup: BeautifulSoup) -> None:
-    """Take emphasis away that begins or ends within a figure, which its marks would tear apart."""
+    """Remove emphasis that starts or ends inside a figure, whose digits the Markdown marks would separate."""
     for before, after in pairwise(soup.find_all(string=True)):
         if _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
             between = _between(before, after)
             if not any(map(_is_block, between)):
                 for tag in [tag for tag in between if tag.name in _EMPHASIS]:
-                    tag.name = "span"  # taken out of the tree, each would be looked for among all beside it
+                    tag.name = "span"  # renaming is faster than removing it, which searches its siblings
 
 
 def _is_block(tag: Tag) -> bool:
@@ -134,7 +134,7 @@ def _is_block(tag: Tag) -> bool:
 
 
 def _between(before: NavigableString, after: NavigableString) -> list[Tag]:
-    """Return the elements that end after a text, or begin before the next one."""
+    """Return the elements that end after the first text or start before the second."""
     around = {id(tag) for tag in after.parents}
     ended = [tag for tag in before.parents if id(tag) not in around]
     begun = takewhile(lambda one: one is not before, after.previous_elements)
@@ -142,7 +142,7 @@ def _between(before: NavigableString, after: NavigableString) -> list[Tag]:
 
 
 def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
-    """Replace each table of data by a mark and yield (mark, Markdown); tables that only lay out a page become divs."""
+    """Replace each data table with a placeholder and yield (placeholder, Markdown); turn layout tables into divs."""
     for table in soup.find_all("table"):
         rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
         if table.find("table") or all(len(_cells(row)) < 2 for row in rows):
@@ -164,16 +164,16 @@ def _cells(row: Tag) -> list[Tag]:
 
 
 def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
-    """Return the cells with spans filled in, and the number of header rows."""
+    """Return the cells, with spans filled in, and the number of header rows."""
     grid: list[list[str]] = []
     merged: list[Merged] = []
-    hanging: dict[int, tuple[int, str]] = {}  # column → (rows still covered, text)
+    hanging: dict[int, tuple[int, str]] = {}  # column → (remaining rows, text)
     for row in rows:
         line: list[str] = []
         for cell in _cells(row):
             _fill(line, hanging)
             text = _words(cell)
-            # 0: all rows of its group that are left
+            # 0: to the end of its row group
             down = len(row.find_next_siblings("tr")) + 1 if cell.get("rowspan") == "0" else _span(cell, "rowspan")
             across = _span(cell, "colspan")
             if down > 1 or across > 1:
@@ -191,14 +191,14 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
 
 
 def _words(tag: Tag) -> str:
-    """Return the words in an element: what its texts say is parted, but for a figure of which letters have a look."""
+    """Return an element's text, separating its text nodes by spaces unless they belong to one figure."""
     texts = tag.find_all(string=True)
     parted = ((after if _is_figure(before, after) else f" {after}") for before, after in pairwise(texts))
     return " ".join("".join([*texts[:1], *parted]).split())
 
 
 def _is_figure(before: NavigableString, after: NavigableString) -> bool:
-    """Tell whether a figure goes on from one text to the next, as no element between them may be a block."""
+    """Return whether two adjacent texts belong to one figure, with only inline elements between them."""
     if not _IN_FIGURE.fullmatch(before[-1:] + after[:1]):
         return False
     return all(tag.name in _INLINE and not _is_block(tag) for tag in _between(before, after))

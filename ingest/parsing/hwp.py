@@ -1,7 +1,7 @@
-"""HWP 5 and HWPX, documents of the Korean word processor Hangul, to Markdown by unhwp; merged cells are filled in.
+"""HWP 5 and HWPX (Hancom's Korean word processor Hangul) to Markdown by unhwp; merged cells are filled in.
 
-An HWP 5 file is an OLE container of deflated streams: each is inflated once with a limit before unhwp reads the file.
-A distribution copy (배포용) encrypts its text for Hancom's own viewer; its plain text is a placeholder sentence.
+An HWP 5 file is an OLE container of deflated streams; each is inflated once, up to a limit, before unhwp reads the
+file. A distribution copy (배포용) encrypts its text for Hancom's viewer; its plain text is a placeholder sentence.
 """
 
 import re
@@ -47,7 +47,7 @@ _KINDS = {
 
 
 def parse_ole(path: Path) -> Parsed:
-    """Return an HWP 5 document."""
+    """Parse an HWP 5 document; raise Unreadable for other OLE files."""
     data = path.read_bytes()
     if _ENCRYPTED_PACKAGE in data:
         raise Unreadable(Reason.ENCRYPTED, "the document is protected by a password")
@@ -66,13 +66,13 @@ def parse_ole(path: Path) -> Parsed:
 
 
 def parse_hwpx(office: Office) -> Parsed:
-    """Return an HWPX document."""
+    """Parse an HWPX document."""
     shown, left_out = _shown(office)
     return replace(_parsed(Format.HWPX, shown.packed_again().getvalue(), office.title), left_out=+left_out)
 
 
 def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
-    """Return the document without its memos, hidden explanations and deleted text, and how many it has of them."""
+    """Return the document without memos, hidden comments and deleted text, and the number of each."""
     parts, left_out = dict(office.parts), Counter[LeftOut]()
     for name in office.parts:
         if name.lower().startswith("contents/") and local(root := office.root(name)) == "sec":
@@ -85,7 +85,7 @@ def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
 
 
 def _remove_deleted(root: Element) -> int:
-    """Remove what stands between the two ends of a tracked deletion; return how many deletions have text."""
+    """Remove the text of tracked deletions; return the number that contain text."""
     ended = {one.get("Id") for one in root.iter() if local(one) == "deleteEnd"}
     open_ones: set[str | None] = set()
     deleted: set[str | None] = set()
@@ -124,7 +124,7 @@ def _check_streams(container: olefile.OleFileIO) -> None:
 
 
 def _inflated(data: bytes, most: int) -> int:
-    """Return the size of an inflated stream in bytes, counted until it exceeds `most`."""
+    """Return the inflated size of a stream in bytes; stops once it exceeds `most`."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     total = 0
     try:
@@ -132,7 +132,7 @@ def _inflated(data: bytes, most: int) -> int:
             total += len(inflater.decompress(data, 1024 * 1024))
             data = inflater.unconsumed_tail
     except zlib.error:
-        return max(total, len(data))  # stored as it is
+        return max(total, len(data))  # not compressed
     return total
 
 
@@ -161,7 +161,7 @@ def _tidied(rendered: str) -> str:
 
 
 def _joined(bold: re.Match[str]) -> str:
-    """Return letters without the marks of their boldness where these would tear a figure apart."""
+    """Drop bold marks that would split a figure."""
     inner, text = bold[1], bold.string
     borders = text[bold.start() - 1 : bold.start()] + inner[0], inner[-1] + text[bold.end() : bold.end() + 1]
     return inner if any(map(_IN_FIGURE.fullmatch, borders)) else bold[0]

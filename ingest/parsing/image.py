@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF to Markdown: their characters are recognised as those of a scanned page."""
+"""PNG, JPEG and TIFF to Markdown by character recognition, like a scanned page."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,21 +11,21 @@ from ingest.parsing.ocr import DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detec
 from ingest.parsing.parsed import MOST_PAGES, Format, OnPage, Reason, Unreadable
 from ingest.parsing.pdf_layout import Line
 
-MOST_DECODED = 50_000_000  # dots of a picture: an A3 page at 600 dots an inch
-MOST_ENLARGED = 2.0  # times, to the dots of a page at 300 an inch
-SIDE_FOR_ORIENTATION = 1754  # dots: an A4 page at 150 an inch
+MOST_DECODED = 50_000_000  # pixels: an A3 page at 600 dpi
+MOST_ENLARGED = 2.0  # times, at most to a page at 300 dpi
+SIDE_FOR_ORIENTATION = 1754  # pixels: an A4 page at 150 dpi
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": Format.PNG, b"\xff\xd8\xff": Format.JPEG, b"II*\x00": Format.TIFF, b"MM\x00*": Format.TIFF,
 }  # fmt: skip
 
 
 def image_format(head: bytes) -> Format | None:
-    """Return the format of a picture by the first bytes of its file; None for other files."""
+    """Return an image's format from the first bytes of its file; None for other files."""
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def lines_of_image(path: Path, on_page: OnPage) -> Iterator[list[Line]]:
-    """Yield the recognised lines of each picture of a file: a TIFF may have several."""
+    """Yield the recognised lines of each image in a file (a TIFF may have several)."""
     with _opened(path) as image:
         for number in range(_page_count(image)):
             on_page()
@@ -33,7 +33,7 @@ def lines_of_image(path: Path, on_page: OnPage) -> Iterator[list[Line]]:
 
 
 def preview_image(path: Path, number: int, longest_side: int) -> tuple[int, bytes | None]:
-    """Return the number of pictures in a file, and one of them as a PNG; None where it has no such page."""
+    """Return the number of images in a file and image `number` as a PNG, or None if it doesn't exist."""
     with _opened(path) as image:
         count = _page_count(image)
         if not 1 <= number <= count:
@@ -45,7 +45,7 @@ def preview_image(path: Path, number: int, longest_side: int) -> tuple[int, byte
 
 
 def _page_count(image: Image.Image) -> int:
-    """Return the number of pictures in a file."""
+    """Return the number of images in a file; raise Unreadable above MOST_PAGES."""
     count = int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
     if count > MOST_PAGES:
         raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_PAGES} pages")
@@ -62,7 +62,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _page(image: Image.Image, number: int) -> Image.Image:
-    """Return a picture of a file on white ground."""
+    """Return one image of a file on a white background."""
     image.seek(number)
     if image.width * image.height > MOST_DECODED:
         raise Unreadable(Reason.TOO_LARGE, f"a picture of more than {MOST_DECODED // 1_000_000} million dots")

@@ -1,6 +1,6 @@
-"""E-mail (RFC 5322) to Markdown: the subject as heading, sender, date and body; attachments are named only.
+"""E-mail (RFC 5322) to Markdown: subject as heading, sender, date and body; attachments are only listed.
 
-Attachments are not read: each is a document of its own, with its own approval and dates, and is uploaded by itself.
+An attachment is a separate document with its own approval and dates, so it must be uploaded separately.
 """
 
 import re
@@ -16,7 +16,7 @@ from ingest.parsing.parsed import Format, LeftOut, Parsed, Reason, Unreadable, o
 from ingest.parsing.text import decode
 
 MOST_PARTS = 1000
-LONGEST_SUBJECT = 10_000  # characters: a mail that hides a document in a header is refused
+LONGEST_SUBJECT = 10_000  # characters: a longer one hides a document in a header
 _HEADER = re.compile(rb"\A(?:[A-Za-z-]{2,40}:[ \t][^\n]*+\n(?:[ \t][^\n]*+\n)*+){2,}")
 _FIELDS = re.compile(
     rb"^(received|mime-version|message-id|return-path|delivered-to):[ \t]"
@@ -28,13 +28,13 @@ _ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pk
 
 
 def is_mail(head: bytes) -> bool:
-    """Return whether bytes begin with a message's header: a field that only e-mail has, or a sender and one more."""
+    """Return whether the bytes start with mail headers: a mail-only field, or a sender and one other field."""
     match = _HEADER.match(head)
     return match is not None and _FIELDS.search(match.group()) is not None
 
 
 def parse_mail(data: bytes) -> Parsed:
-    """Return a message."""
+    """Parse a message; raise Unreadable if it is damaged, encrypted or has too many parts."""
     try:
         message = message_from_bytes(data, policy=policy.default)
         parts = list(_parts(message))
@@ -49,7 +49,7 @@ def parse_mail(data: bytes) -> Parsed:
 
 
 def _parts(message: MIMEPart) -> Iterator[MIMEPart]:
-    """Yield the parts of the message itself; a message attached to it is one part."""
+    """Yield the message's own parts; an attached message is one part."""
     waiting = [message]
     seen = 0
     while waiting:
@@ -81,13 +81,13 @@ def _head(message: MIMEPart, title: str) -> Iterator[str]:
 
 def _header(message: MIMEPart, name: str) -> str:
     raw = next((str(value) for field, value in message.raw_items() if field.lower() == name.lower()), "")
-    if any("\udc80" <= c <= "\udcff" for c in raw):  # bytes that no encoding was declared for
+    if any("\udc80" <= c <= "\udcff" for c in raw):  # bytes without a declared encoding
         return " ".join(decode(raw.encode("utf-8", "surrogateescape")).split())
     return " ".join(str(message.get(name, "")).split())
 
 
 def _body(message: MIMEPart, parts: list[MIMEPart]) -> tuple[str, Mapping[LeftOut, int]]:
-    """Return the HTML body with the number of its hidden pieces; plain text, where that has twice as many letters."""
+    """Return the HTML body and its left-out counts; the plain text instead if it has over twice as many letters."""
     bodies = [part for part in parts if not _is_attached(part) and part.get_content_maintype() == "text"]
     parsed = [parse_html(_text(p)) for p in bodies if p.get_content_subtype() == "html"]
     pages = [one.pages[0].markdown for one in parsed]
@@ -108,7 +108,7 @@ def _text(part: MIMEPart) -> str:
         return ""
     charset = (part.get_content_charset() or "").lower()
     try:
-        # The code page that Korean mail really uses is wider than the one it declares.
+        # Korean mail declares EUC-KR and uses its superset cp949.
         return data.decode("cp949" if charset in _KOREAN else charset or "ascii").replace("\r\n", "\n")
     except (LookupError, UnicodeDecodeError):
         return decode(data)

@@ -1,7 +1,6 @@
-"""Character recognition of page pictures by tesseract (Korean and English), a child process with limits of its own.
+"""Recognise the characters of page pictures (Korean, English) with tesseract, a child process with its own limits.
 
-Picture and words go through pipes, so nothing is written to the disk; pytesseract does the same through files in a
-temporary folder, which the sandboxed process may not write.
+Input and output go through pipes: pytesseract would use temporary files, which the sandbox forbids.
 """
 
 import csv
@@ -18,29 +17,29 @@ from statistics import median
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.parsing.pdf_layout import Line
 
-# Measured on pages of Korean bank documents (letters found, words found): kor .99 to 1.00, .93 to .98; kor+eng .96 to
-# .99, .89 to .96. Pages in Latin script: kor .02, kor+eng .99.
+# Measured on pages of Korean bank documents (share of letters recognised, of words): kor .99 to 1.00, .93 to .98;
+# kor+eng .96 to .99, .89 to .96. Letters on pages in Latin script: kor .02, kor+eng .99.
 LANGUAGES = {"Korean": "kor", "Hangul": "kor", "Han": "kor", "Japanese": "kor"}
 OTHER_LANGUAGES = "kor+eng"
 INSTALL = "install it (Debian, Ubuntu: apt-get install tesseract-ocr tesseract-ocr-kor)"
-# One column of text of varied sizes. The automatic layout (1, 3) takes ruled tables for pictures and loses half a page.
+# One column of text of varied sizes. Automatic layout (1, 3) treats ruled tables as pictures and loses half a page.
 LAYOUT = "4"
 DPI = 300
-ORIENTATION_DPI = 150  # is enough to detect how a page is turned
-MOST_PIXELS = 9_000_000  # an A4 page at 300 dots an inch
+ORIENTATION_DPI = 150  # enough to detect the orientation
+MOST_PIXELS = 9_000_000  # an A4 page at 300 dpi
 CPU_SECONDS = 28  # a page takes 1 to 5 s
 MEMORY_BYTES = 512 * 1024 * 1024
 LEAST_CONFIDENCE = 30.0  # of 100: below it tesseract reads letters into pictures
 MOST_BLANK = 100  # characters between two words
-LEAST_TURN_CONFIDENCE = 2.0  # of tesseract in an orientation: right ones have 7 to 40
-HEADING = 1.5  # times the page's usual height of a line
+LEAST_TURN_CONFIDENCE = 2.0  # tesseract's confidence in an orientation; correct ones score 7 to 40
+HEADING = 1.5  # times the page's median line height
 
 _FIELDS = ("level", "page", "block", "par", "line", "word", "left", "top", "width", "height", "confidence", "text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A page as a portable pixmap (P6), with its dots an inch and its height in dots."""
+    """A page as a portable pixmap (P6), its resolution in dpi and its height in pixels."""
 
     pixmap: bytes
     dpi: float
@@ -49,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Word:
-    """A recognised word: its box in dots from the top left corner; `spaced`: a space stands before it."""
+    """A recognised word; its box is in pixels from the top left corner, and `spaced` means that a space precedes it."""
 
     line: tuple[int, int, int]
     left: int
@@ -63,14 +62,14 @@ class _Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageOrientation:
-    """The degrees by which a page must be turned clockwise to be upright, and the models that read its script."""
+    """The clockwise rotation in degrees that makes a page upright, and the tesseract languages for its script."""
 
     turn: int
     languages: str
 
 
 def detect_orientation(picture: Picture) -> PageOrientation:
-    """Return the orientation of a page and the models for its script; upright where it has too little text."""
+    """Detect a page's orientation and script; upright if it has too little text."""
     fields = dict(line.split(": ", 1) for line in _tesseract(picture, "--psm", "0").splitlines() if ": " in line)
     languages = LANGUAGES.get(fields.get("Script", ""), OTHER_LANGUAGES)
     confident = float(fields.get("Orientation confidence", "0")) >= LEAST_TURN_CONFIDENCE
@@ -78,7 +77,7 @@ def detect_orientation(picture: Picture) -> PageOrientation:
 
 
 def recognise(picture: Picture, languages: str, *, seconds: int = CPU_SECONDS) -> list[Line]:
-    """Return the lines of text in an upright picture, in order; boxes and heights are in points, as in a PDF."""
+    """Return the lines of an upright picture in order; boxes and heights are in points, as in a PDF."""
     output = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt", seconds=seconds)
     return _lines(list(_words(output)), picture)
 
@@ -97,22 +96,22 @@ def _tesseract(picture: Picture, *options: str, seconds: int = CPU_SECONDS) -> s
             capture_output=True,
             check=False,
             env={"OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"},
-            preexec_fn=partial(_limit, seconds),  # the process that forks has one thread
+            preexec_fn=partial(_limit, seconds),  # safe: the forking process has one thread
         )
     if done.returncode < 0:
         raise Unreadable(Reason.TOO_SLOW, "recognising the characters of a page took too much time or memory")
-    if b"Failed loading language" in done.stderr:  # it goes on without one of several
+    if b"Failed loading language" in done.stderr:  # with several languages tesseract continues without the missing one
         raise Unreadable(
             Reason.EMPTY_TEXT, f"it has pages that are pictures, and tesseract lacks a language: {INSTALL}"
         )
-    if done.returncode > 0:  # a picture it cannot take is a page without text
+    if done.returncode > 0:  # a picture that tesseract can't read counts as a page without text
         return ""
     return done.stdout.decode("utf-8", "replace")
 
 
 @contextmanager
 def _memory_lent_to_child() -> Generator[None]:
-    """Lower this process's memory limit by the child's: together they keep to one limit."""
+    """Lower this process's memory limit by the child's, so that both together stay within it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         yield
@@ -130,7 +129,7 @@ def _limit(seconds: int) -> None:
 
 
 def _words(output: str) -> Iterator[_Word]:
-    """Yield the words of tesseract's table, in Korean syllables; the text after it has the spaces before them."""
+    """Yield the words of tesseract's TSV in Korean syllables; its text output shows which have a space before them."""
     lines = output.split("\n")
     rows = next((i for i, line in enumerate(lines) if line.count("\t") != len(_FIELDS) - 1), len(lines))
     text = "\n".join(lines[rows:])
@@ -164,9 +163,9 @@ def _lines(words: Sequence[_Word], picture: Picture) -> list[Line]:
 
 
 def _line(words: Sequence[_Word], usual_height: float, picture: Picture) -> Line:
-    points = 72 / picture.dpi  # a dot
+    points = 72 / picture.dpi  # points per pixel
     height = median(word.bottom - word.top for word in words)
-    # Letters with and without tails differ in height: only a much taller line is a heading.
+    # Letters with and without tails differ in height, so only a much taller line is a heading.
     size = height if height >= HEADING * usual_height else usual_height
     return Line(
         text="".join(f" {word.text}" if word.spaced else word.text for word in words).strip(),

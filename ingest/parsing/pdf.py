@@ -1,9 +1,9 @@
 """PDF to Markdown: text and ruled tables by pdfium, headings by font size, page numbers kept.
 
-A page with a text layer is read from it. A page that only draws its text (a scan, letters as outlines, a font that maps
-to no characters) is rendered and its characters are recognised (`ingest.parsing.ocr`). Of a page
-whose pictures cover half of it beside a few lines, which may be stamped on a scan, the pictures are recognised without
-these lines, and what they show is added.
+A page with a text layer is read from it. A page that only draws its text (a scan, outlined letters, a font without a
+character map) is rendered and its characters are recognised (`ingest.parsing.ocr`). If pictures cover half of a page
+that has only a few lines of text, the text may be stamped on a scan: the pictures are then recognised without these
+lines and the result is added.
 """
 
 import re
@@ -42,14 +42,14 @@ from ingest.parsing.pdf_letters import (
 )
 from ingest.parsing.pdf_tables import tables_on_page
 
-SAMPLED = 64  # letters that show how a page's text is turned
-LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
-SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
-STAMPED_SHARE = 0.5  # the same beside a few lines of text
-MOST_STAMPED = 200  # letters of these lines: a source, a header, a box of approvals
-STAMPED_SECONDS = 10  # of a processor, for pictures that may show no text at all
-MOST_VAIN = 5  # pages of a file whose pictures are looked at for nothing: they are its ground
-OUTLINES = 30  # drawn paths that may be letters
+SAMPLED = 64  # letters sampled to detect a page's rotation
+LEAST_LETTERS = 16  # fewer are a stamp or page number rather than the page's text
+SCAN_SHARE = 0.2  # of a page that pictures must cover to count as a scan
+STAMPED_SHARE = 0.5  # the same for a page with a few lines of text
+MOST_STAMPED = 200  # letters on such a page: a source, a header, an approval box
+STAMPED_SECONDS = 10  # of CPU time, since these pictures may contain no text
+MOST_VAIN = 5  # pages per file whose pictures add no text; further ones are treated as backgrounds
+OUTLINES = 30  # drawn paths that suggest outlined letters
 
 _FILE_NAME = re.compile(
     r"\A(microsoft word|untitled|document\d*\Z)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)\Z", re.IGNORECASE
@@ -57,8 +57,8 @@ _FILE_NAME = re.compile(
 
 
 def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
-    """Return a PDF's pages."""
-    # Neither a letter's box nor a picture to recognise depends on the machine's fonts: pdfium falls back to its own.
+    """Parse a PDF; raise Unreadable if it is damaged, encrypted or too long."""
+    # Without system fonts pdfium falls back to its own, so letter boxes and pictures are the same on every machine.
     pdfium_c.FPDF_SetSystemFontInfo(None)
     document = open_pdf(path)
     try:
@@ -78,12 +78,12 @@ def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
 
 
 def is_pdf(head: bytes) -> bool:
-    """Tell whether the first bytes of a file are those of a PDF."""
+    """Return whether a file's first bytes are those of a PDF."""
     return b"%PDF-" in head[:1024]
 
 
 def open_pdf(path: Path) -> pypdfium2.PdfDocument:
-    """Open a PDF."""
+    """Open a PDF; raise Unreadable if it is encrypted or damaged."""
     try:
         return pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as exc:
@@ -94,21 +94,21 @@ def open_pdf(path: Path) -> pypdfium2.PdfDocument:
 
 @dataclass(frozen=True, slots=True)
 class ReadPage:
-    """The blocks of a page, and the number of its left-out pieces."""
+    """A page's blocks and its left-out counts."""
 
     blocks: list[Block]
     left_out: Counter[LeftOut] = field(default_factory=Counter)
     is_vain: bool = False
-    """Whether its pictures were recognised beside its text, and show no more than it says."""
+    """Whether its pictures were recognised and added no text."""
 
 
 def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
-    """Return the document of pages that were read, without what their headers and footers repeat."""
+    """Assemble pages into a document, removing repeated headers and footers."""
     pages = [page.blocks for page in read]
     lines = [block for page in pages for block in page if isinstance(block, Line)]
     tables = sum(isinstance(block, Table) for page in pages for block in page)
     letters = sum(c.isalnum() for line in lines for c in line.text)
-    # A scan often has a stray stamp or page number as its only text: that is not the document.
+    # A scan's only text is often a stray stamp or page number, which is not the document.
     if not tables and letters < 4 * len(pages):
         raise Unreadable(Reason.EMPTY_TEXT, "its pages are blank, or pictures in which no text was recognised")
     running = running_lines(pages)
@@ -133,12 +133,12 @@ def assemble(kind: Format, read: Sequence[ReadPage], title: str) -> Parsed:
 
 
 def _as_drawn(document: pypdfium2.PdfDocument, index: int) -> pypdfium2.PdfPage:
-    """Return a page to which what its form fields and notes draw belongs as all else does."""
+    """Return a page with its form fields and annotations flattened into its content."""
     page = document[index]
     if pdfium_c.FPDFPage_Flatten(page, pdfium_c.FLAT_NORMALDISPLAY) != pdfium_c.FLATTEN_SUCCESS:
         return page
     page.close()
-    return document[index]  # reads the page again
+    return document[index]  # reload the flattened page
 
 
 def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) -> ReadPage:
@@ -155,7 +155,7 @@ def _page(document: pypdfium2.PdfDocument, index: int, *, may_be_stamped: bool) 
         text.close()
         lines = [block for block in blocks if isinstance(block, Line)]
         if not found_tables and (readable := _readable(lines)) < LEAST_LETTERS and _draws(page, lines):
-            # Of a font that is not in the file the text is certain, and its picture is not.
+            # Without its embedded font, the text layer is reliable and the rendered page is not.
             keeps_text = readable > 0 and has_unembedded_fonts(page)
             blocks = [*lines, *_below(page)] if keeps_text else [*_recognised(page)] or blocks
         elif may_be_stamped and count < MOST_STAMPED and _covered(page) >= STAMPED_SHARE:
@@ -173,7 +173,7 @@ def _recognised(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Lin
 
 
 def _below(page: pypdfium2.PdfPage, seconds: int = CPU_SECONDS) -> list[Line]:
-    """Return what a page shows without its text, which is read from the file and not from a picture of it."""
+    """Recognise the page without its text layer, which is read from the file instead."""
     hide_text(page)
     return _recognised(page, seconds)
 
@@ -188,7 +188,7 @@ def _below_in_time(page: pypdfium2.PdfPage) -> list[Line]:
 
 
 def _turn(text: pypdfium2.PdfTextPage) -> int:
-    """Return the degrees by which the page must be turned clockwise for most of its letters to stand upright."""
+    """Return the clockwise rotation in degrees that makes most of the page's letters upright."""
     count = text.count_chars()
     sampled = range(0, count, max(count // SAMPLED, 1))
     angles = [pdfium_c.FPDFText_GetCharAngle(text, i) for i in sampled if pdfium_c.FPDFText_IsGenerated(text, i) == 0]
@@ -198,7 +198,7 @@ def _turn(text: pypdfium2.PdfTextPage) -> int:
 
 
 def _readable(lines: Sequence[Line]) -> int:
-    """Count the letters and digits of the text layer; 0 where characters without a meaning outnumber them."""
+    """Count the letters and digits of the text layer; 0 if unmapped characters outnumber them."""
     text = "".join(line.text for line in lines)
     letters = sum(c.isalnum() for c in text)
     strange = sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in text)
@@ -206,14 +206,14 @@ def _readable(lines: Sequence[Line]) -> int:
 
 
 def _draws(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
-    """Tell whether a page draws what may be text: pictures, many paths, or characters without a meaning."""
+    """Return whether a page may draw text: as pictures, many paths, or unmapped characters."""
     paths = islice(page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_PATH], max_depth=3), OUTLINES)
     is_scan = _covered(page) >= SCAN_SHARE
     return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or sum(1 for _ in paths) == OUTLINES
 
 
 def _covered(page: pypdfium2.PdfPage) -> float:
-    """Return the sum of a page's pictures as a share of the page."""
+    """Return the total area of a page's pictures as a share of the page."""
     width, height = page.get_size()
     sheet: float = max(width * height, 1.0)
     covered = 0.0
@@ -226,7 +226,7 @@ def _covered(page: pypdfium2.PdfPage) -> float:
 def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
     width, height = page.get_size()
     scale = min(dpi / 72, (MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
-    # In colour: tesseract finds letters on a coloured ground, which a grey picture has lost.
+    # In colour: tesseract misses letters on a coloured background in a grey picture.
     bitmap = page.render(scale=scale, rotation=turn, rev_byteorder=True, force_bitmap_format=pdfium_c.FPDFBitmap_BGR)
     try:
         rows = memoryview(bitmap.buffer).cast("B")
@@ -240,9 +240,9 @@ def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
 def _blocks(
     text: str, written: Sequence[PlacedLetter], letters: Sequence[PlacedLetter], tables: Sequence[Table]
 ) -> Iterator[Block]:
-    """Yield the page's lines without the letters of its tables, each of which comes where its first letter stands.
+    """Yield the page's lines and tables; a table takes the place of its first letter, and its letters are in no line.
 
-    `letters` are those of `written` with raised ones in raised characters; hidden ones become blanks.
+    `letters` is `written` with superscripts replaced by superscript characters; hidden letters become spaces.
     """
     pairs = zip(written, letters, strict=True)
     shown = {(one.index, one.letter): " " if one.hidden else letter.letter for one, letter in pairs}
@@ -262,7 +262,7 @@ def _blocks(
 
 
 def _parts(start: int, raw: str, homes: Mapping[int, Table]) -> Iterator[tuple[Table | None, int, str]]:
-    """Yield the parts of a line that are in one table, or in none, and where they start."""
+    """Yield (table or None, start, text) for each part of a line inside or outside a table."""
     home, begin = None, 0
     for i, c in enumerate(raw):
         if not c.isspace() and (other := homes.get(start + i)) is not home:
@@ -272,7 +272,7 @@ def _parts(start: int, raw: str, homes: Mapping[int, Table]) -> Iterator[tuple[T
 
 
 def _line(boxes: Mapping[int, Box], start: int, raw: str) -> Iterator[Line]:
-    # U+FFFE stands where pdfium saw a hyphen that only breaks a word.
+    # pdfium writes U+FFFE for a hyphen that breaks a word at a line's end.
     text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
     if not text.strip():
         return

@@ -1,4 +1,4 @@
-"""Lines with boxes and sizes to Markdown: headings, lines that repeat on pages, paragraphs."""
+"""Lines with boxes and sizes to Markdown: headings, repeated headers and footers, paragraphs."""
 
 import re
 from collections import Counter
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-# A number that may be a page's: it stands alone, or before a word for pages.
+# A possible page number: alone, or before a word for "page".
 _PAGE_NUMBER = re.compile(r"(?<!\w)(?<!\d[.,])\d{1,5}(?=\s?(?:쪽|페이지|p\b)|(?!\w|[.,]\d|\s?[%％‰]))")
 _APART_BEFORE = re.compile(r"(?:[|｜]|\bpage)\s?\Z", re.IGNORECASE)
 _APART_AFTER = re.compile(r"\s?(?:[|｜]|쪽|페이지)")
-_LONGEST = 200  # characters of a line that may have the page's number
+_LONGEST = 200  # characters of a line that may contain the page number
 _AMOUNT = re.compile(r"\d\s?(?:[%％‰]|[십백천만억조]*+원)|[₩￦$€£¥]\s?\d")
 _BULLET = re.compile(r"^([-•·●○◦▪■□◆◇▶▷※☞*]|\(?\d{1,2}[.)]|[①-⑳가-하][.)]?)\s")
 _NUMBERED = re.compile(r"^\(?\d{1,2}[.)]\s")
 _SENTENCE_END = re.compile(r"[.!?。:;,]$")
 _MARKUP = re.compile(r"^(#{1,6}\s|\|)")
-LARGER = 1.2  # times the body's line height that a heading has at least
+LARGER = 1.2  # times the body's line height: the minimum for a heading
 SAME_EDGE = 3.0  # points
-MARGIN = 0.25  # of a page's height that may be left below its text
+MARGIN = 0.25  # share of the page height that may stay empty below its text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A line of text with its box in PDF points from the bottom left.
 
-    `size_step` is its height in points, rounded to halves; `spaced_end`: a space stands at its end.
+    `size_step` is its height in points, rounded to halves; `spaced_end` means that it ends with a space.
     """
 
     text: str
@@ -56,13 +56,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upright:
-    """A page turned clockwise by `turn` degrees until its text stands upright; the sheet: its box before that."""
+    """A page rotated clockwise by `turn` degrees to make its text upright; `sheet` is its box before the rotation."""
 
     turn: int
     sheet: tuple[float, float, float, float]
 
     def box(self, left: float, bottom: float, right: float, top: float) -> Box:
-        """Return a box of the page as it is on the turned page."""
+        """Convert a box to the coordinates of the rotated page."""
         x0, y0, x1, y1 = self.sheet
         if self.turn == 90:
             return Box(bottom - y0, x1 - right, top - y0, x1 - left)
@@ -75,9 +75,9 @@ class Upright:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as Markdown, with the boxes of its cells and the number of rows that its header row joins.
+    """A table as Markdown, with its cell boxes and the number of rows merged into its header.
 
-    `letters`: the places of its letters in the page's text.
+    `letters` holds the indices of its letters in the page's text.
     """
 
     markdown: str
@@ -90,9 +90,10 @@ class Table:
         return max((cell.top for cell in self.cells), default=0.0)
 
     def goes_on_in(self, other: "Table", top: float) -> bool:
-        """Tell whether another table, first on the next page, has the same columns and no header of its own.
+        """Return whether `other`, the first block of the next page, continues this table.
 
-        Where its first row had room below this one, on pages whose text begins at `top`, it is a table of its own.
+        It does if its columns match, it has no header, and its first row did not fit below this table (text starts at
+        `top`).
         """
         end = min((cell.bottom for cell in self.cells), default=0.0)
         row = max((cell.top - cell.bottom for cell in other.cells if other.top - cell.top < SAME_EDGE), default=0.0)
@@ -104,7 +105,7 @@ class Table:
         return alike and other.header_rows == 1 and head != next_head and head.count(" | ") == next_head.count(" | ")
 
     def followed_by(self, other: "Table") -> "Table":
-        """Return the other table with this one's header; the row that stood as its header becomes its first row."""
+        """Return the continuation with this table's header; its apparent header becomes its first row."""
         head, rule, *_ = self.markdown.split("\n")
         first, _, *rest = other.markdown.split("\n")
         return Table(markdown="\n".join([head, rule, first, *rest]), cells=other.cells)
@@ -114,11 +115,11 @@ Block = Line | Table
 
 
 def running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]:
-    """Return the headers and footers of each page with what each has in common with those of other pages.
+    """Return each page's headers and footers, with the text they share with those of other pages.
 
-    They are first or last lines that stand, but for the page's number, on most of at least three pages. A line with an
-    amount is none, nor is one without that number that goes on into the page's text: on pages of one form each has the
-    rate and the terms of its own product there.
+    These are first or last lines that, apart from the page number, are the same on most of at least three pages. A line
+    with an amount is excluded, and so is an unnumbered line that continues into the page's text: pages of one form have
+    product-specific rates and terms there.
     """
     if len(pages) < 3:
         return [{} for _ in pages]
@@ -129,10 +130,10 @@ def running_lines(pages: Sequence[Sequence[Block]]) -> list[Mapping[Block, str]]
 
 
 def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
-    """Return the first and last lines of a page, each as it is and with its numbers counted from the page's.
+    """Return a page's first and last lines, each as is and with numbers replaced by their offset from the page number.
 
-    Those at the top are counted so only where they have no words, or where a number is set apart as a page's is:
-    "Product 2" may be what the page is about.
+    In top lines, numbers are replaced only if the line has no words or the number is set apart like a page number:
+    "Product 2" may be the page's subject.
     """
     lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
     found: dict[Block, list[str]] = {}
@@ -148,14 +149,14 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
 
 
 def _counted(text: str, number: int, *, all_of_them: bool) -> Iterator[str]:
-    """Yield a line for each number that may be a page's, or that a sign or a word for pages says to be one."""
+    """Yield the line once per candidate page number; without `all_of_them`, only if a sign or word marks it as one."""
     for match in _PAGE_NUMBER.finditer(text) if len(text) <= _LONGEST else ():
         if all_of_them or _APART_BEFORE.search(text[: match.start()]) or _APART_AFTER.match(text, match.end()):
             yield f"{text[: match.start()]}\0{int(match[0]) - number}{text[match.end() :]}"
 
 
 def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
-    """Leave out headers and footers after the first page of each; a page without other text keeps them."""
+    """Keep each header and footer only on its first page; a page without other text keeps them."""
     seen: set[str] = set()
     kept: list[list[Block]] = []
     for page, own in zip(pages, running, strict=True):
@@ -166,7 +167,7 @@ def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[
 
 
 def with_headers(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
-    """Give a table that continues one of the page before the header of that one."""
+    """Give a table that continues from the previous page that table's header."""
     done: list[list[Block]] = []
     last: Block | None = None
     top = max((block.top for page in pages for block in page), default=0.0)
@@ -182,7 +183,7 @@ def with_headers(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Blo
 
 
 def heading_sizes(lines: Sequence[Line]) -> tuple[float, ...]:
-    """Return the line heights that mark headings, largest first (at most three levels)."""
+    """Return the line heights of headings, largest first."""
     letters: Counter[float] = Counter()
     for line in lines:
         letters[line.size_step] += len(line.text)
@@ -227,7 +228,7 @@ def _level(line: Line, sizes: Sequence[float]) -> int:
 
 
 def _follows(before: Line, line: Line) -> bool:
-    """Tell whether a line continues the paragraph of the line before."""
+    """Return whether a line continues the paragraph of the previous line."""
     height = max(before.top - before.bottom, 1.0)
     gap = before.bottom - line.top
     same_size = abs(before.size_step - line.size_step) <= 1.0
@@ -237,7 +238,7 @@ def _follows(before: Line, line: Line) -> bool:
 def _joined(lines: Sequence[Line], *, spaces_kept: bool) -> str:
     text = lines[0].text
     for before, line in pairwise(lines):
-        # Korean lines break words anywhere; where the page keeps spaces at line ends, a missing one is a broken word.
+        # Korean lines break inside words. If the page keeps spaces at line ends, a missing space means a broken word.
         hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
         broken = spaces_kept and not before.spaced_end and hangul and len(before.text) >= 20
         text += line.text if broken else f" {line.text}"

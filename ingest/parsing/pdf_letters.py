@@ -1,4 +1,4 @@
-"""The letters of a PDF page: their places, their boxes, which of them are raised, and which the file hides."""
+"""The letters of a PDF page: their positions, boxes, superscripts and hidden text."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,21 +12,21 @@ from ingest.parsing.parsed import LeftOut
 from ingest.parsing.pdf_layout import Box, Upright
 from ingest.parsing.raised import raised
 
-_SMALLEST = 1.5  # points, of the longer side of a letter's box
-_DEEPEST = 15  # forms within forms
-_MOST_DRAWN = 100_000  # letters of a page that are looked at
+_SMALLEST = 1.5  # points: the longer side of a letter's box
+_DEEPEST = 15  # nested forms
+_MOST_DRAWN = 100_000  # letters checked per page
 _ANY_SIZE = 12.0  # points
 _MARKS: Final = frozenset("0123456789()[]")
-# Of the height of the letter that it stands behind; word processors take 0.58 to 0.65, raised by a third.
+# Relative to the height of the preceding letter; word processors use 0.58 to 0.65, raised by a third.
 _TALLEST: Final = 0.8
 _LOWEST: Final = 0.25
-_TextObject = Any  # ctypes has no name for it
-_Font = Any  # nor for this
+_TextObject = Any  # untyped in ctypes
+_Font = Any  # also untyped
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedLetter:
-    """A letter as pdfium reads it: its place in the page's text, and its box, as tall as its line, upright."""
+    """A letter: its index in the page's text, and its upright box, as tall as its line."""
 
     index: int
     letter: str
@@ -35,7 +35,7 @@ class PlacedLetter:
 
 
 def remove_replacements(page: pypdfium2.PdfPage) -> None:
-    """Remove from a page the words that its file has in place of its letters (`ActualText`): no page shows them."""
+    """Remove the replacement text (`ActualText`) of a page's letters, which a viewer never shows."""
     for drawn in _text_objects(page):
         marks = [pdfium_c.FPDFPageObj_GetMark(drawn, at) for at in range(pdfium_c.FPDFPageObj_CountMarks(drawn))]
         for mark in marks:
@@ -50,12 +50,12 @@ def hide_text(page: pypdfium2.PdfPage) -> None:
 
 
 def has_unembedded_fonts(page: pypdfium2.PdfPage) -> bool:
-    """Return whether a picture of a page may lack letters of its text, since their font is not in the file."""
+    """Return whether the page uses fonts that are not embedded, so that a rendering may lack letters."""
     return any(_is_unembedded(pdfium_c.FPDFTextObj_GetFont(drawn)) for drawn in _text_objects(page))
 
 
 def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
-    """Return whether letters of a page have no picture: their font is not in the file, and no font here has them."""
+    """Return whether some letters cannot be drawn: their font is not embedded and no installed font has them."""
     text = page.get_textpage()
     for index in range(min(text.count_chars(), _MOST_DRAWN)):
         drawn, letter = pdfium_c.FPDFText_GetTextObject(text, index), pdfium_c.FPDFText_GetUnicode(text, index)
@@ -67,11 +67,11 @@ def has_undrawable_letters(page: pypdfium2.PdfPage) -> bool:
 
 
 def placed_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, upright: Upright) -> Iterator[PlacedLetter]:
-    """Yield the letters of a page without its blanks."""
-    # Not `get_bbox`, which is of the turned page: letters have their places on the unturned one.
+    """Yield the non-blank letters of a page."""
+    # Not `get_bbox`: it is rotated with the page, and letter positions are not.
     media, crop = page.get_mediabox(), page.get_cropbox()
     left, bottom, right, top = *map(max, media[:2], crop[:2]), *map(min, media[2:], crop[2:])
-    has_invisible = any(map(_is_invisible, _text_objects(page)))  # of most pages none, and a letter costs two calls
+    has_invisible = any(map(_is_invisible, _text_objects(page)))  # rare; checking each letter takes two calls
     for index in range(text.count_chars()):
         letter = chr(pdfium_c.FPDFText_GetUnicode(text, index))
         if letter <= " " or letter.isspace():
@@ -88,7 +88,7 @@ def placed_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, upright
 
 
 def hidden_words(letters: Sequence[PlacedLetter]) -> Counter[LeftOut]:
-    """Count the hidden words of a page: rows of hidden letters between blanks."""
+    """Count a page's hidden words, that is, runs of adjacent hidden letters."""
     words: Counter[LeftOut] = Counter()
     end = -1
     for letter in letters:
@@ -107,12 +107,12 @@ def _is_unembedded(font: _Font) -> bool:
 
 
 def _is_invisible(drawn: _TextObject) -> bool:
-    # The handle is null for a hyphen that pdfium adds to a broken word.
+    # The handle is null for a hyphen that pdfium inserts into a broken word.
     return bool(drawn and pdfium_c.FPDFTextObj_GetTextRenderMode(drawn) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE)
 
 
 def with_raised(letters: Iterable[PlacedLetter]) -> Iterator[PlacedLetter]:
-    """Yield a page's letters in their order, raised digits and brackets directly behind others as such characters."""
+    """Yield a page's letters in order; raised digits and brackets after a letter become superscript characters."""
     base: PlacedLetter | None = None
     end = -1
     for letter in letters:

@@ -16,23 +16,23 @@ from ingest.parsing.pdf_letters import PlacedLetter
 from ingest.parsing.tables import to_markdown
 
 MOST_CELLS: Final = 5000
-MOST_RULES: Final = 50_000  # of a page; one with more is a drawing
+MOST_RULES: Final = 50_000  # per page; more means a drawing
 COVERED: Final = 0.8  # share of its frame that a table's cells must cover
-_DEEPEST: Final = 15  # forms within forms
-_SAME_EDGE: Final = 2.0  # points: rules drawn twice
-_SAME_END: Final = 3.0  # points: what pdfplumber takes for one place
-_STRAIGHT: Final = 0.5  # points that a rule may lean
+_DEEPEST: Final = 15  # nested forms
+_SAME_EDGE: Final = 2.0  # points: a rule drawn twice
+_SAME_END: Final = 3.0  # points: pdfplumber's tolerance for joining rules
+_STRAIGHT: Final = 0.5  # points of slant allowed in a rule
 _SHORTEST: Final = 1.0  # point
-_NEXT: Final = 0.3  # of a letter's height: letters of a word stand closer
+_NEXT: Final = 0.3  # of a letter's height: maximum gap between letters of a word
 
 Edge = dict[str, Any]
-"""A rule as pdfplumber's functions take it: y grows downwards from 0 at the page's foot."""
+"""A rule as pdfplumber expects it; y grows downwards from 0 at the bottom of the page."""
 _Cell = tuple[float, float, float, float]  # left, top, right, bottom
 _Point = tuple[float, float]
 
 
 def tables_on_page(page: pypdfium2.PdfPage, upright: Upright, letters: Sequence[PlacedLetter]) -> list[Table]:
-    """Return the tables of at least two rows and two columns of an upright page; hidden letters are in no cell."""
+    """Return an upright page's tables of at least two rows and columns, without hidden letters."""
     edges = list(_edges_of(page, upright))
     seen = [letter for letter in letters if not letter.hidden]
     drawn = [cells for cells in _drawn(edges) if len(cells) <= MOST_CELLS]
@@ -41,7 +41,7 @@ def tables_on_page(page: pypdfium2.PdfPage, upright: Upright, letters: Sequence[
 
 
 def _edges_of(page: pypdfium2.PdfPage, upright: Upright) -> Iterator[Edge]:
-    """Yield the straight rules of a page, whatever they are part of."""
+    """Yield the straight horizontal and vertical rules of a page, from any kind of path."""
     for number, (start, end) in enumerate(_segments(page)):
         if number == MOST_RULES:
             return
@@ -61,7 +61,7 @@ def _edge(orientation: str, x0: float, top: float, x1: float, bottom: float) -> 
 
 
 def _segments(page: pypdfium2.PdfPage) -> Iterator[tuple[_Point, _Point]]:
-    """Yield the straight parts of a page's drawn paths."""
+    """Yield the straight segments of a page's painted paths."""
     waiting = [(page, pdfium_c.FPDFPage_CountObjects, pdfium_c.FPDFPage_GetObject, pypdfium2.PdfMatrix(), 0)]
     while waiting:
         holder, count, at, outer, depth = waiting.pop()
@@ -106,7 +106,7 @@ def _matrix_of(drawn: Any, outer: pypdfium2.PdfMatrix) -> pypdfium2.PdfMatrix:
 
 
 def _drawn(edges: Sequence[Edge]) -> list[list[_Cell]]:
-    """Return the cells of each ruled table, of which those without borders at their sides are closed there."""
+    """Return the cells of each ruled table; tables without side borders are closed there."""
     merged = _merged(edges)
     tables = _cells_of(merged)
     sides = [side for cells in tables for side in _open_sides(cells, merged)]
@@ -124,7 +124,7 @@ def _cells_of(edges: list[Edge]) -> list[list[_Cell]]:
 
 
 def _open_sides(cells: Sequence[_Cell], edges: Sequence[Edge]) -> Iterator[Edge]:
-    """Yield borders where rules of a table end together, at its cells or beyond them, and none is drawn."""
+    """Yield the missing side borders of a table, where several horizontal rules end at the same x."""
     left, top, right, bottom = _frame(cells)
     across = [
         edge for edge in edges
@@ -141,7 +141,7 @@ def _open_sides(cells: Sequence[_Cell], edges: Sequence[Edge]) -> Iterator[Edge]
 
 
 def _reaches(edge: Mapping[str, Any], x: float, first: float, last: float) -> bool:
-    """Return whether an upright rule is a border at `x` from one height to another."""
+    """Return whether an edge is a vertical border at `x` from `first` to `last`."""
     is_there = edge["orientation"] == "v" and abs(edge["x0"] - x) <= _SAME_END
     return is_there and bool(edge["top"] <= first + _SAME_END and edge["bottom"] >= last - _SAME_END)
 
@@ -152,7 +152,7 @@ def _frame(cells: Sequence[_Cell]) -> _Cell:
 
 
 def _innermost(tables: list[Table]) -> list[Table]:
-    """Leave out tables that only frame others: flattened into a cell, the inner table would lose its columns."""
+    """Drop tables that only frame others: flattened into a cell, the inner table would lose its columns."""
     return [outer for outer in tables if not any(_frames(outer, inner) for inner in tables if inner is not outer)]
 
 
@@ -171,7 +171,7 @@ def _table(drawn: Sequence[_Cell], letters: Sequence[PlacedLetter]) -> Table | N
     cells = tuple(Box(left=c[0], bottom=-c[3], right=c[2], top=-c[1]) for c in drawn)
     left, top, right, bottom = _frame(drawn)
     if sum(cell.area for cell in cells) < COVERED * (right - left) * (bottom - top):
-        return None  # a frame whose right half is open: as text, its labels still precede their values
+        return None  # a frame that is open on the right: as plain text, labels still precede their values
     held = _letters_within(cells, letters)
     if sum(map(bool, held)) < 2:
         return None
@@ -185,7 +185,7 @@ def _table(drawn: Sequence[_Cell], letters: Sequence[PlacedLetter]) -> Table | N
 
 
 def _letters_within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> list[list[PlacedLetter]]:
-    """Return the letters of each cell, those whose middles lie in it; each is in one cell at most."""
+    """Return the letters of each cell, by their midpoints; a letter is in at most one cell."""
     x = np.array([(one.box.left + one.box.right) / 2 for one in letters])
     y = np.array([(one.box.bottom + one.box.top) / 2 for one in letters])
     free = np.ones(len(letters), bool)
@@ -198,7 +198,7 @@ def _letters_within(cells: Sequence[Box], letters: Sequence[PlacedLetter]) -> li
 
 
 def _text(letters: Sequence[PlacedLetter]) -> str:
-    """Return letters with a blank where the page's text has one, or other letters, between two of them."""
+    """Join letters, with a space between those that are not adjacent in the page's text."""
     parts = [one.letter for one in letters[:1]]
     for before, after in pairwise(letters):
         parts.append(after.letter if after.index == before.index + 1 else f" {after.letter}")
@@ -206,7 +206,7 @@ def _text(letters: Sequence[PlacedLetter]) -> str:
 
 
 def _breaks_lines(within: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
-    """Return whether a table's border cuts a word, or lines of two rows: what labels these stands outside of it."""
+    """Return whether the border cuts a word, or lines of several rows (whose labels would be outside the table)."""
     held = {letter.index for letter in within}
     cuts = [
         (a, b) for a, b in pairwise(letters) if (a.index in held) != (b.index in held) and _on_one_line(a.box, b.box)
@@ -230,7 +230,7 @@ def _adjoin(pair: tuple[PlacedLetter, PlacedLetter]) -> bool:
 def _filled(
     cells: Sequence[_Cell], texts: Sequence[str], columns: list[float], rows: list[float]
 ) -> tuple[list[list[str]], list[tuple[int, int]]]:
-    """Return the grid with merged cells filled in, and (rows, columns) that each cell of the first row spans."""
+    """Return the grid with merged cells filled in, and the (rows, columns) span of each cell in the first row."""
     grid = [[""] * len(columns) for _ in rows]
     head_spans: list[tuple[int, int]] = []
     for cell, text in zip(cells, texts, strict=True):
@@ -244,7 +244,7 @@ def _filled(
 
 
 def _header_rows(spans: list[tuple[int, int]], rows: int) -> int:
-    """Return the number of header rows: where a head spans columns, as many as its tallest neighbour covers."""
+    """Return the number of header rows: the height of the tallest first-row cell if any spans columns, or else 1."""
     tallest = max((down for down, _ in spans), default=1)
     spanning = any(across > 1 for _, across in spans)
     return tallest if spanning and tallest <= 3 and tallest < rows else 1

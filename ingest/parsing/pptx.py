@@ -1,4 +1,4 @@
-"""PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the numbers of charts."""
+"""PPTX to Markdown: one page per slide, under its title; text from top to bottom, tables, and chart data."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from ingest.parsing.parsed import Format, LeftOut, OnPage, Page, Parsed, Reason,
 from ingest.parsing.raised import run_text
 from ingest.parsing.tables import Merged, header_rows, to_markdown
 
-MOST_NESTED = 20  # groups within groups
+MOST_NESTED = 20  # nested groups
 
 
 def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
@@ -57,7 +57,7 @@ def _comments(slide: Slide) -> int:
 
 
 def _remove_hidden(slide: Slide) -> int:
-    """Remove the shapes that are marked as hidden; return how many have text."""
+    """Remove shapes marked as hidden; return the number that contain text."""
     count = 0
     tree = slide.shapes.element
     for own in list(tree.iter("{*}cNvPr")):
@@ -69,7 +69,7 @@ def _remove_hidden(slide: Slide) -> int:
 
 
 def _mark_runs(slide: Slide) -> None:
-    """Mark the raised and the struck letters of a slide."""
+    """Mark superscript and struck text on a slide."""
     for run in slide.shapes.element.iter("{*}r", "{*}fld"):
         text, before = run.find("{*}t"), run.getprevious()
         if text is not None:
@@ -86,7 +86,7 @@ def _slide(slide: Slide) -> Iterator[str]:
 
 
 def _shapes(shapes: Iterable[BaseShape], depth: int = 0) -> Iterator[BaseShape]:
-    """Yield shapes from top to bottom and left to right, those of a group together."""
+    """Yield shapes from top to bottom and left to right; a group's shapes stay together."""
     if depth > MOST_NESTED:
         raise Unreadable(Reason.HOSTILE, "its shapes are nested deeper than in any presentation")
     for shape in sorted(shapes, key=lambda shape: (shape.top or 0, shape.left or 0)):
@@ -127,14 +127,14 @@ def _table(table: Table) -> str:
 
 
 def _chart(chart: Chart) -> str:
-    """Return the numbers a chart draws, as a table under its title."""
+    """Return a chart's data as a table under its title."""
     parts = [chart.chart_title.text_frame.text] if chart.has_title and chart.chart_title.has_text_frame else []
     for plot in chart.plots:
         if any(series._element.find("{*}xVal") is not None for series in plot.series):  # noqa: SLF001  as below
             parts += [_points(series) for series in plot.series]
             continue
         labels = _labels(plot)
-        # python-pptx has no other way to the number format of a series.
+        # python-pptx doesn't expose a series' number format.
         formats = [_number_format(series._element) for series in plot.series]  # noqa: SLF001
         columns = [
             [shown(value, form) for value in series.values] for series, form in zip(plot.series, formats, strict=True)
@@ -148,7 +148,7 @@ def _chart(chart: Chart) -> str:
 
 
 def _labels(plot: _BasePlot) -> dict[int, str]:
-    """Return what stands below the values of a plot, by their places: some may have no label."""
+    """Return a plot's category labels by index; some values may have none."""
     levels = plot.categories.levels
     paths = zip(levels[0] if levels else plot.categories, plot.categories.flattened_labels, strict=True)
     labels = {label.idx: " / ".join(filter(None, path)) for label, path in paths}
@@ -157,7 +157,7 @@ def _labels(plot: _BasePlot) -> dict[int, str]:
 
 
 def _on_axis(text: str, number_format: str) -> str:
-    """Return a number as it is shown, a date as in all documents; other text unchanged."""
+    """Format a numeric label as shown, dates as ISO; return other text unchanged."""
     try:
         number = float(text)
         return shown(from_excel(number) if is_date_format(number_format) else number, number_format)
@@ -166,7 +166,7 @@ def _on_axis(text: str, number_format: str) -> str:
 
 
 def _points(series: _BaseSeries) -> str:
-    """Return the points of a series that has a place across for each, and the sizes of its bubbles."""
+    """Return the points of an XY or bubble series as a table."""
     element = series._element  # noqa: SLF001  as above
     across, up, sizes = (
         {int(point.get("idx", "0")): point.findtext("{*}v", "") for point in element.iterfind(f"{{*}}{name}//{{*}}pt")}

@@ -1,4 +1,4 @@
-"""Pictures of the pages of PDFs and images, for reviewers."""
+"""Pictures of PDF and image pages, for reviewers."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,14 +11,14 @@ from ingest.parsing.parsed import Reason, Unreadable
 from ingest.parsing.pdf import is_pdf, open_pdf
 from ingest.parsing.pdf_letters import has_undrawable_letters
 
-LONGEST_SIDE = 1600  # dots: letters of 8 points on an A4 page can be read
+LONGEST_SIDE = 1600  # pixels: 8 pt text on an A4 page is legible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagePreview:
-    """The picture of a page and the number of pages; without a picture the file has no such page.
+    """A page's picture and the number of pages; `picture` is None if the file has no such page.
 
-    `is_incomplete`: the picture lacks letters whose font is neither embedded in the file nor installed.
+    `is_incomplete`: the picture lacks letters whose font is neither embedded nor installed.
     """
 
     pages: int
@@ -27,7 +27,7 @@ class PagePreview:
 
 
 def preview_page(path: Path, number: int) -> PagePreview:
-    """Return the picture of a page, counted from 1."""
+    """Render a page, counted from 1, of a PDF or image; raise Unreadable for other formats."""
     with path.open("rb") as file:
         head = file.read(1024)
     if image_format(head):

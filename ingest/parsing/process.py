@@ -1,14 +1,14 @@
-"""Reads files, to their passages, in a process of its own with limits, so that no file can take the service down.
+"""Read files into passages in separate, limited processes, so that no file can take the service down.
 
-`python -m ingest.parsing` is a fork server: it loads the parsers once, and forks for every request on its stdin. The
-fork sets its limits (memory, CPU seconds), enters the sandbox, reads the file and ends, so one file can leave nothing
-behind for the next. Where a format has pages, each has the limits of a page. `Parser` is the client: it keeps the wall
-clock, and kills the whole process group when a page or the file takes too long or the caller is cancelled.
+`python -m ingest.parsing` is a fork server: it loads the parsers once and forks for each request on stdin. The fork
+sets its limits (memory, CPU seconds), enters the sandbox, reads the file and exits, so a file cannot affect the next
+one. In formats with pages, time limits apply per page. `Parser` is the client: it enforces wall-clock limits and kills
+the whole process group on a timeout or when the caller is cancelled.
 
-A frame on the fork server's stdout is the request's number and a length in hexadecimal, a newline, that many bytes of
-JSON. The first, numbered 0, names the restrictions that the kernel grants the forks. A fork holds neither end of that
-conversation, only a pipe to the fork server: a newline for each page that begins, then its answer. A fork that a file
-has taken over can lie about that file only, since the fork server numbers its answers.
+A frame on the server's stdout is the request number and a length in hexadecimal, a newline, and that many bytes of
+JSON. Frame 0 lists the restrictions that the kernel grants to forks. A fork has no access to this channel, only to a
+pipe to the server: one newline per page begun, then its answer. A fork that a file has taken over can only forge the
+answer for that file, because the server numbers the answers.
 """
 
 import logging
@@ -40,37 +40,38 @@ from ingest.parsing.sandbox import (
     missing_restrictions,
 )
 
-log = logging.getLogger(__name__)  # not structlog, which would make every process that reads 12 MiB larger
+log = logging.getLogger(__name__)  # not structlog, which would cost each reading process 12 MiB
 
 MOST_OUTPUT = 64 * 1024 * 1024  # bytes of a frame
 MOST_FRAMES = 100_000  # pages, and the answer
 START_SECONDS = 60.0
-NICENESS = 5  # questions of the same machine go first
-_GREETING = 0  # its number; requests count from 1
+NICENESS = 5  # chat requests on the same machine go first
+_GREETING = 0  # request number of the greeting; requests count from 1
 _MOST_HEADER = 32  # bytes
-_PAGE = b"\n"  # no JSON that we encode begins so
-_RESERVE_BYTES = 2 * 1024 * 1024  # for the answer that says that memory ran out
+_PAGE = b"\n"  # our JSON never starts with a newline
+_RESERVE_BYTES = 2 * 1024 * 1024  # freed to report that memory ran out
 
 
 class ParserSettings(BaseModel, frozen=True):
-    """The limits of reading: memory for a file, seconds for a page (or a file without pages), and for a whole file.
+    """Limits on reading: memory per file; time per page (or per file without pages) and per file.
 
-    A file of slow pages ends long before a scan that goes on: `slow_seconds`, and `page_seconds` more with each page.
-    With `require_walls` no file is read by a process that sees other files, writes any, or reaches anybody.
+    All pages together may take `page_seconds` each plus `slow_seconds`, so that a file of slow pages ends long before a
+    long scan. With `require_walls`, a file is read only in a process that cannot see other files, write files or reach
+    the network.
     """
 
     memory_bytes: PositiveInt = Field(
         1024 * 1024 * 1024,
         description="bytes: the memory of the process that reads one file; its parsers and tokenizer take 300 MB of it",
     )
-    cpu_seconds: ClassVar[int] = 28  # seconds: of a processor for a page, or for a file without pages
-    wall_seconds: ClassVar[float] = 30.0  # seconds: for a page, or for a file without pages
-    most_wall_seconds: ClassVar[float] = 900.0  # seconds: for a whole file; the default is a scan of about 200 pages
-    # seconds: for a page on average; a page of a scan takes 1 to 5 on a core of its own
+    cpu_seconds: ClassVar[int] = 28  # seconds of CPU time per page, or per file without pages
+    wall_seconds: ClassVar[float] = 30.0  # seconds per page, or per file without pages
+    most_wall_seconds: ClassVar[float] = 900.0  # seconds per file; the default allows a scan of about 200 pages
+    # seconds per page on average; a scanned page takes 1 to 5 on a core of its own
     page_seconds: ClassVar[float] = 8.0
-    # seconds: that the pages of a file may take beyond `page_seconds` each, all together
+    # seconds that all pages together may exceed `page_seconds` each
     slow_seconds: ClassVar[float] = 120.0
-    processes: PositiveInt = Field(  # not without end, because each may take `memory_bytes`
+    processes: PositiveInt = Field(  # bounded because each may take `memory_bytes`
         default_factory=lambda: min(max(2, len(os.sched_getaffinity(0))), 4),
         description="files: read at once; the default is one a core, 2 to 4",
     )
@@ -80,7 +81,7 @@ class ParserSettings(BaseModel, frozen=True):
     )
 
     def of_one_page(self) -> "ParserSettings":
-        """Return the limits for a preview of one page: the whole file has the time of a page."""
+        """Return the limits for previewing one page: the time of one page for the whole file."""
         return self.model_copy(update={"most_wall_seconds": self.wall_seconds})
 
 
@@ -104,7 +105,7 @@ class Chunked(msgspec.Struct, frozen=True, tag="chunked"):
 
 
 class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
-    """A file of which one page was drawn, or read."""
+    """A preview of one page of a file."""
 
     shown: PagePreview
 
@@ -112,7 +113,7 @@ class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
 class ParseRequest(msgspec.Struct, frozen=True):
     """A file to read and the limits of its fork.
 
-    With `chunking` its passages are wanted, with a `page` a preview of that page, else its text.
+    The answer is the file's passages with `chunking`, a preview with `page`, or else its text.
     """
 
     number: int
@@ -124,7 +125,7 @@ class ParseRequest(msgspec.Struct, frozen=True):
 
 
 class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
-    """The file goes on with another page, which has the time of a page."""
+    """The file's next page has begun, with its own time limit."""
 
 
 class Restrictions(msgspec.Struct, frozen=True, tag="walls"):
@@ -140,17 +141,17 @@ ReadFile = Callable[[ParseRequest, OnPage], Answer]
 
 
 class ProtocolViolated(Exception):
-    """The fork server sent no frame, or one for another request."""
+    """The fork server sent a malformed frame, or a frame for another request."""
 
 
 class ParserUnavailable(Exception):
-    """The fork server does not start, or not with the required restrictions; the message says what to do."""
+    """The fork server doesn't start, or lacks required restrictions; the message contains the remedy."""
 
 
 PROGRAM = (sys.executable, "-m", "ingest.parsing")
 _CRASHED = "the program that reads it crashed"
 
-# A service's environment holds its secrets; a fork needs to find tesseract and nothing else.
+# A service's environment contains secrets; a fork only needs to find tesseract.
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -160,7 +161,7 @@ _ENVIRONMENT = {
 
 
 class Parser:
-    """The client of one fork server: reads one file at a time, others wait."""
+    """The client of one fork server; reads one file at a time, other callers wait."""
 
     def __init__(self, settings: ParserSettings, program: Sequence[str] = PROGRAM) -> None:
         self._settings = settings
@@ -172,15 +173,15 @@ class Parser:
         self._server: Process | None = None
 
     async def start(self) -> int:
-        """Start the process before the first file; return its id, which is its session's and group's too."""
+        """Start the process before the first file; return its process id, also its session and process group id."""
         async with self._one_at_a_time:
             return (await self._started()).pid
 
     async def restrictions(self) -> tuple[Restriction, ...]:
-        """Return the restrictions of the process that reads a file.
+        """Return the restrictions on the reading process.
 
         Raises:
-            ParserUnavailable: it does not start, or required restrictions are missing.
+            ParserUnavailable: it doesn't start, or required restrictions are missing.
         """
         async with self._one_at_a_time:
             await self._ready()
@@ -196,12 +197,12 @@ class Parser:
         return (await self._answer(Read, self._request(path))).parsed
 
     async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
-        """Return a file's passages; errors as `parse` has them."""
+        """Return a file's passages; raises the same errors as `parse`."""
         request = msgspec.structs.replace(self._request(path), chunking=chunking)
         return (await self._answer(Chunked, request)).document
 
     async def preview(self, path: Path, page: int) -> PagePreview:
-        """Return a preview of one page of a file, counted from 1; errors as `parse` has them."""
+        """Preview one page of a file, counted from 1; raises the same errors as `parse`."""
         request = msgspec.structs.replace(self._request(path), page=page)
         return (await self._answer(Previewed, request)).shown
 
@@ -216,7 +217,7 @@ class Parser:
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
                     answer = await self._ask(server, request)
-            except BaseException as exc:  # the next request must not get this one's answer
+            except BaseException as exc:  # otherwise the next request would get this one's answer
                 await self.stop()
                 if isinstance(exc, TimeoutError):
                     limits = self._settings
@@ -252,7 +253,7 @@ class Parser:
         raise ProtocolViolated
 
     async def _ready(self) -> Process:
-        """Return the process, started and greeted; its start does not count as a file's time."""
+        """Return the server, started and greeted; its start-up doesn't count towards a file's time limit."""
         try:
             server = await self._started()
             if self._greeted is not server:
@@ -284,7 +285,7 @@ class Parser:
         if self._server is not None and self._server.returncode is None:
             return self._server
         await self.stop()
-        # A start takes milliseconds. Cancelled halfway, anyio would leave a process that nothing waits for.
+        # Starting takes milliseconds; if cancelled halfway, anyio would leave a process that is never waited for.
         with anyio.CancelScope(shield=True):
             self._server = server = await anyio.open_process(
                 self._program, stderr=None, start_new_session=True, env=_ENVIRONMENT
@@ -292,13 +293,13 @@ class Parser:
         return server
 
     async def stop(self) -> None:
-        """Kill the fork server and its fork; nothing may be being started or read."""
+        """Kill the fork server and its fork; call only while no start or read is in progress."""
         server, self._server = self._server, None
         if server is None:
             return
         with anyio.CancelScope(shield=True):
             if server.returncode is None:
-                with suppress(ProcessLookupError):  # it has ended, and the loop has not noticed yet
+                with suppress(ProcessLookupError):  # already exited, but the event loop hasn't noticed
                     os.killpg(server.pid, signal.SIGKILL)
             await server.aclose()
 
@@ -320,24 +321,24 @@ async def _received(frames: BufferedByteReceiveStream, number: int) -> Frame:
         if answered != number or not 0 <= length <= MOST_OUTPUT:
             raise ProtocolViolated
         frame: Frame = msgspec.json.decode(await frames.receive_exactly(length), type=Frame)
-    # An undecodable answer is a ValueError of some kind, one nested too deep a RecursionError.
+    # An undecodable answer raises a ValueError, one nested too deep a RecursionError.
     except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, ValueError, RecursionError) as exc:
         raise ProtocolViolated from exc
     return frame
 
 
 def serve(read_file: ReadFile) -> None:
-    """Be the fork server: answer requests until stdin ends (the client is gone), each in a fork."""
+    """Run the fork server: answer each request in a fork until stdin closes (the client is gone)."""
     os.nice(NICENESS)
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a parser prints must not end up between the frames
-    # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
+    os.dup2(2, 1)  # keep parsers' prints out of the frames
+    # pdfminer warns about unusual fonts with parts of the text, and document text must not be logged.
     logging.disable(logging.CRITICAL)
     _send(out, _GREETING, msgspec.json.encode(Restrictions(available_restrictions())))
     for line in sys.stdin.buffer:
         request = msgspec.json.decode(line, type=ParseRequest)
         if request.chunking is not None:
-            open_chunker(request.chunking)  # once: all later forks have it
+            open_chunker(request.chunking)  # loaded once, shared by all later forks
         for frame in _forked(request, read_file, out.fileno()):
             _send(out, request.number, frame)
 
@@ -348,7 +349,7 @@ def _send(out: BinaryIO, number: int, frame: bytes) -> None:
 
 
 def _forked(request: ParseRequest, read_file: ReadFile, out: int) -> Iterator[bytes]:
-    """Read a file in a fork; yield the frames that it has sent, or one in its place where it died."""
+    """Read a file in a fork; yield its frames, or a Refused if it died."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -370,7 +371,7 @@ def _forked(request: ParseRequest, read_file: ReadFile, out: int) -> Iterator[by
 
 
 def _close_the_conversation(out: int) -> None:
-    """Keep this fork from answering in the fork server's place, and from reading its next request."""
+    """Close the fork's stdin and stdout channel, so that it can't answer for the server or read its requests."""
     os.close(out)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
@@ -411,7 +412,7 @@ def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> N
 
 
 def read_as_requested(request: ParseRequest, on_page: OnPage) -> Answer:
-    """Read a file, to its text or its passages, or preview one page of it."""
+    """Read a file as text or passages, or preview one of its pages, as the request asks."""
     path = Path(request.path)
     if request.page is not None:
         return Previewed(preview_page(path, request.page))
@@ -429,7 +430,7 @@ def _limit(request: ParseRequest) -> None:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """Allow so many seconds from now on."""
+    """Allow this many more CPU seconds."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime) + seconds, hard))

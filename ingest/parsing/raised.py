@@ -1,4 +1,4 @@
-"""Raised marks, as of footnotes and powers, in characters that no figure before them can take for its own. Pure."""
+"""Write superscripts (footnotes, powers) in characters that can't be read as part of the preceding figure. Pure."""
 
 import re
 from typing import Final
@@ -13,10 +13,10 @@ _BEFORE_DECIMALS: Final = re.compile(r"\d\.")
 
 
 def raised(text: str, before: str = "") -> str:
-    """Return a raised mark as it stands directly behind what it belongs to: `¹⁾` for 1), `[a]` for a, `[주1]` for 주1).
+    """Return a superscript as it should follow its text: `¹⁾` for 1), `[a]` for a, `[주1]` for 주1).
 
-    Other raised text is as it is written: a unit (원, %p), an ending (th), words, a figure or the decimals of the one
-    that the text before it begins.
+    Other raised text is unchanged: a unit (원, %p), an ending (th), words, a figure, or the decimals of a figure that
+    `before` starts.
     """
     inner = text.strip()
     if inner.isdecimal() and _BEFORE_DECIMALS.fullmatch(before[-2:]):
@@ -27,7 +27,7 @@ def raised(text: str, before: str = "") -> str:
 
 
 def run_text(run: Element, before: str) -> str:
-    """Return the text of a drawing's run: raised letters in raised characters, struck ones marked as Markdown does."""
+    """Return a drawing run's text with superscripts in superscript characters and struck text between ~~."""
     own, text = run.find("{*}rPr"), run.findtext("{*}t", "")
     if own is None or not text:
         return text

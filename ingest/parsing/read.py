@@ -1,4 +1,4 @@
-"""A file's bytes to `Parsed`: the format is judged by content, never by name. Runs in the sandboxed process."""
+"""A file's bytes to `Parsed`; the format is detected from content, never from the name. Runs in the sandbox."""
 
 import re
 from pathlib import Path
@@ -34,16 +34,16 @@ _BROKEN = (
     BadZipFile, InvalidFileException, PythonPptxError, ExpatError, SyntaxError, LookupError, ValueError, TypeError,
     AttributeError, OSError, ArithmeticError, NotImplementedError,
 )  # fmt: skip
-"""What the libraries raise for archives whose parts do not fit together."""
+"""Library exceptions for archives with inconsistent parts."""
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 
 def whole_file_budget() -> None:
-    """Give no page a time of its own: the whole file shares one budget."""
+    """Ignore page starts: the whole file shares one time limit."""
 
 
 def read_document(path: Path, on_page: OnPage = whole_file_budget) -> Parsed:
-    """Return the document in a file; `on_page` is called before each page that may take a page's time.
+    """Parse a file; `on_page` is called before each page that gets its own time limit.
 
     Raises:
         Unreadable: with the reason.
@@ -107,7 +107,7 @@ def _parse_text(text: str) -> Parsed:
 
 
 def is_html(start: str) -> bool:
-    """Tell whether text is a web page or a fragment of one, rather than Markdown that uses a tag or two."""
+    """Return whether text is a web page or fragment, rather than Markdown with a few tags."""
     if _PAGE.match(start):
         return True
     return start.startswith("<") and _HTML.match(start) is not None and len(_TAGS.findall(start)) >= 4

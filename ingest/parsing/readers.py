@@ -1,4 +1,4 @@
-"""Several processes that read files (`ingest.parsing.process`), so that a long scan holds up no short file."""
+"""A pool of file-reading processes (`ingest.parsing.process`), so that a long scan doesn't block short files."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -12,10 +12,10 @@ from ingest.parsing.sandbox import Restriction
 
 
 class Readers:
-    """Reads as many files at once as there are processes; others wait."""
+    """Read as many files at once as there are processes; other callers wait."""
 
     def __init__(self, settings: ParserSettings, program: Sequence[str]) -> None:
-        # The last is used first: the others start when they are needed.
+        # The last one is used first, so the others start only when needed.
         self._idle = [Parser(settings, program) for _ in range(settings.processes)]
         self._places = anyio.Semaphore(settings.processes)
 
@@ -24,11 +24,11 @@ class Readers:
         return await self._idle[-1].start()
 
     async def restrictions(self) -> tuple[Restriction, ...]:
-        """Return the restrictions of a process that reads a file, as `Parser.restrictions` does."""
+        """Return the restrictions on a reading process, as `Parser.restrictions` does."""
         return await self._idle[-1].restrictions()
 
     async def chunk(self, path: Path, chunking: Chunking) -> ChunkedDocument:
-        """Return the passages of an original.
+        """Return a file's passages.
 
         Raises:
             Unreadable: with the reason.
@@ -41,14 +41,14 @@ class Readers:
                 self._idle.append(parser)
 
     async def stop(self) -> None:
-        """Kill the processes; nothing may be being read."""
+        """Kill the processes; call only while no read is in progress."""
         for parser in self._idle:
             await parser.stop()
 
 
 @asynccontextmanager
 async def open_readers(settings: ParserSettings, program: Sequence[str] = PROGRAM) -> AsyncGenerator[Readers]:
-    """Open the readers."""
+    """Open a pool of readers."""
     readers = Readers(settings, program)
     try:
         yield readers

@@ -1,8 +1,8 @@
-"""The sandbox of a process that reads a file: access to that file and its libraries, no network, no other process.
+"""Sandbox a file-reading process: it can access that file and its libraries, but no network and no other process.
 
-All of it comes from the kernel and needs no privilege, and holds for root as well; a container may forbid parts: a
-restriction that is refused is left out, and `enter_sandbox` returns those in force; `available_restrictions` tries it
-out beforehand. Resource limits (memory, CPU seconds) are set beside it and are never refused.
+Every restriction comes from the kernel, needs no privilege and applies to root too. A container may forbid some of
+them: those are skipped, `enter_sandbox` returns the ones in force, and `available_restrictions` tests them beforehand.
+Resource limits (memory, CPU seconds) are set separately and are never refused.
 """
 
 import ctypes
@@ -17,20 +17,20 @@ from typing import Final
 
 from ingest.parsing.system_calls import refuse_calls
 
-# Linux: clone(2), prctl(2), landlock_create_ruleset(2). Landlock's calls have the same numbers on every architecture.
+# Linux: clone(2), prctl(2), landlock_create_ruleset(2). Landlock's call numbers are the same on every architecture.
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 _LANDLOCK_CREATE_RULESET_VERSION, _LANDLOCK_RULE_PATH_BENEATH = 1, 1
 _EXECUTE, _READ_FILE, _READ_FOLDER = 1 << 0, 1 << 2, 1 << 3
 _READS = _EXECUTE | _READ_FILE | _READ_FOLDER
-# write, remove folder and file, make of every kind (bits 4 to 12); from version 2 on move, from 3 on truncate
+# write, remove (folder, file), create any kind of file (bits 4 to 12); version 2 adds move, 3 adds truncate
 _WRITES = (1 << 1) | sum(1 << bit for bit in range(4, 13))
 _MOVE, _TRUNCATE = 1 << 13, 1 << 14
-_TCP = 0b11  # bind and connect, from version 4 on
-_SCOPES = 0b11  # abstract Unix sockets and signals out of the sandbox, from version 6 on
+_TCP = 0b11  # bind and connect, since version 4
+_SCOPES = 0b11  # abstract Unix sockets and signals out of the sandbox, since version 6
 
-# What an interpreter, the parsers and tesseract read beside their own folders, where it is there.
+# Paths that Python, the parsers and tesseract read besides their own folders, if present.
 _SYSTEM: Final = (
     "/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
     "/etc/fonts", "/etc/localtime", "/etc/alternatives", "/etc/mime.types", "/dev/null", "/dev/zero", "/dev/urandom",
@@ -39,7 +39,7 @@ _SYSTEM: Final = (
 
 
 class Restriction(StrEnum):
-    """What a process in the sandbox can no longer do, and by which means."""
+    """A restriction on a sandboxed process, and the mechanism that enforces it."""
 
     NETWORK = "no network: a namespace of its own without interfaces"
     TCP = "no TCP: Landlock"
@@ -53,14 +53,14 @@ _REQUIRED: Final = (Restriction.BYTES, Restriction.WRITES, Restriction.READS, Re
 
 
 def missing_restrictions(in_force: Collection[Restriction]) -> list[Restriction]:
-    """Return the restrictions that were refused; what keeps from the network is not missed where another does."""
+    """Return the refused restrictions; network ones are omitted if another one in force blocks the network."""
     kept_off = bool({Restriction.CALLS, Restriction.NETWORK} & {*in_force})
     spared = {Restriction.NETWORK, Restriction.TCP} if kept_off else set()
     return [r for r in Restriction if r not in in_force and r not in spared]
 
 
 def are_sufficient(in_force: Collection[Restriction]) -> bool:
-    """Tell whether a process under these restrictions reads only its document, writes nothing and has no network."""
+    """Return whether a process so restricted can read only its document, cannot write and has no network."""
     return all(restriction in in_force for restriction in _REQUIRED)
 
 
@@ -78,12 +78,12 @@ class _Beneath(ctypes.Structure):
 
 
 def enter_sandbox(document: Path | None = None) -> tuple[Restriction, ...]:
-    """Enter the sandbox, irrevocably, with the children of this process; it must have one thread."""
+    """Irrevocably enter the sandbox with all future children; this process must have only one thread."""
     return tuple(_restricted(document))
 
 
 def available_restrictions() -> tuple[Restriction, ...]:
-    """Return what `enter_sandbox` would return here, tried in a fork; only in a process of one thread."""
+    """Return what `enter_sandbox` would return, tested in a fork; call only from a process with one thread."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -102,7 +102,7 @@ def _restricted(document: Path | None) -> Iterator[Restriction]:
     kernel = ctypes.CDLL(None, use_errno=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     yield Restriction.BYTES
-    # As root without a user namespace, in which root could no longer read other owners' files.
+    # Without a user namespace if root: inside one, root couldn't read other owners' files.
     if kernel.unshare(_CLONE_NEWNET) == 0 or kernel.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
         yield Restriction.NETWORK
     yield from _landlocked(kernel, document)
@@ -134,9 +134,9 @@ def _landlocked(kernel: ctypes.CDLL, document: Path | None) -> Iterator[Restrict
 
 
 def libraries() -> tuple[Path, ...]:
-    """Return the files and folders that are there and that reading any document may need.
+    """Return the existing files and folders that reading any document may need.
 
-    Of a folder of sources that is on the path only the packages: data and keys may lie beside them.
+    Of a source folder on the path, only its packages: data and keys may lie beside them.
     """
     installed = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     packages = {Path(file).resolve().parent for name, file in _packages() if "." not in name}
@@ -145,14 +145,14 @@ def libraries() -> tuple[Path, ...]:
 
 
 def _packages() -> Iterator[tuple[str, str]]:
-    """Yield the loaded packages with the file of each."""
+    """Yield the loaded packages with their files."""
     for name, module in [*sys.modules.items()]:
         if hasattr(module, "__path__") and isinstance(file := getattr(module, "__file__", None), str):
             yield name, file
 
 
 def _may_read(kernel: ctypes.CDLL, rules: int, path: Path) -> bool:
-    """Allow reading of a file, or of all beneath a folder; what this user does not reach needs no rule."""
+    """Allow reading a file or a whole folder; a path that this user can't reach needs no rule."""
     with suppress(FileNotFoundError, PermissionError):
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:

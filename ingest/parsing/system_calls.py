@@ -1,8 +1,8 @@
-"""A seccomp filter that a process puts on itself: no sockets, no signals, no look into other processes, no mounts.
+"""A seccomp filter for the current process: no sockets, signals, access to other processes, or mounts.
 
-A list of what is refused, not of what is allowed: interpreters, parsers and tesseract of each distribution call
-something else, and files are walled in by Landlock (`sandbox`). The filter is a classic BPF program (seccomp(2)) over
-the number of the call and its arguments; a call by another architecture's or by x32's numbers is refused too.
+It is a deny list because interpreters, parsers and tesseract make different calls on each distribution; files are
+protected by Landlock (`sandbox`). The filter is a classic BPF program (seccomp(2)) over the call's number and
+arguments; calls through another architecture or x32 are refused too.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000, 0x80000000  # the low 16 bits o
 _LOAD, _EQUALS, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; the low half comes first
 _X32 = 0x40000000
-# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: a new namespace would give back what was given up.
+# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: a new namespace would restore dropped rights.
 _NAMESPACES: Final = 0x7E020000
 
 _TABLE: Final = """
@@ -42,12 +42,12 @@ _TABLE: Final = """
     process_madvise 440 440  mount_setattr 442 442  process_mrelease 448 448
 """
 _REFUSED: Final = re.findall(r"(\w+) (\d+) (\d+|-)", _TABLE)
-"""The calls with their numbers on x86_64 and on aarch64, which has no ports."""
+"""The refused calls with their numbers on x86_64 and aarch64 ("-": absent there)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Architecture:
-    """Its audit number, the calls that it refuses by number, and those of which arguments are looked at."""
+    """An architecture's audit number, its refused calls, and the calls whose arguments are checked."""
 
     number: int
     refused: Mapping[str, int]
@@ -61,7 +61,7 @@ _ARCHITECTURES: Final = {
         0xC00000B7, {name: int(arm) for name, _, arm in _REFUSED if arm != "-"}, clone=220, prlimit64=261
     ),
 }
-_CLONE3: Final = 435  # its flags are in memory that a filter cannot see: "not there" makes the C library use clone
+_CLONE3: Final = 435  # a filter can't read its flags (in memory); ENOSYS makes the C library fall back to clone
 
 
 class _Program(ctypes.Structure):
@@ -71,7 +71,7 @@ class _Program(ctypes.Structure):
 
 
 def refused_calls() -> Mapping[str, int]:
-    """Return the numbers of the calls that are refused on this machine, whatever their arguments; none if unknown."""
+    """Return the unconditionally refused calls of this machine by number; empty if its architecture is unknown."""
     architecture = _ARCHITECTURES.get(platform.machine())
     return architecture.refused if architecture else {}
 
@@ -89,12 +89,12 @@ def refuse_calls() -> bool:
 
 
 def program_for(machine: str) -> bytes:
-    """Return the filter for a machine by the name that `uname` gives it; a KeyError if it is unknown."""
+    """Return the filter for a machine name from `uname`; raise KeyError if it is unknown."""
     return b"".join(_instructions(_ARCHITECTURES[machine]))
 
 
 def _instructions(architecture: _Architecture) -> Iterator[bytes]:
-    """Yield the program's instructions, `struct sock_filter` each: code, jump if true, jump if false, operand."""
+    """Yield the program's instructions (`struct sock_filter`: code, jump if true, jump if false, operand)."""
 
     def step(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return pack("<HBBI", code, if_true, if_false, operand)
@@ -108,7 +108,7 @@ def _instructions(architecture: _Architecture) -> Iterator[bytes]:
     for number in architecture.refused.values():
         yield from (step(_EQUALS, number, 0, 1), refuse)
     yield from (step(_EQUALS, _CLONE3, 0, 1), step(_RETURN, _REFUSE | errno.ENOSYS))
-    # clone makes no namespace; prlimit64 is about the caller itself, which is 0.
+    # clone may not create a namespace; prlimit64 may only target the caller itself (0).
     yield from (step(_EQUALS, architecture.clone, 0, 3), step(_LOAD, _FIRST_ARGUMENT))
     yield from (step(_ANY_BIT, _NAMESPACES, 0, 1), refuse)
     yield step(_LOAD, _NUMBER)

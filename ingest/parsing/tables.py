@@ -1,4 +1,4 @@
-"""Tables as Markdown (pipe tables): one header row, one line for each row, without spans and line breaks."""
+"""Write tables as Markdown pipe tables: one header row, one line per row, without spans and line breaks."""
 
 import re
 from collections.abc import Container, Iterable, Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 Row = Sequence[str]
 MOST_HEADER_ROWS = 3
-MOST_COMPARED = 100  # rows below a header that tell whether it is one
+MOST_COMPARED = 100  # rows below a possible header that are compared with it
 FIGURE = "0"
-LONGEST_FIGURE = 200  # characters of a cell: a longer one is prose
+LONGEST_FIGURE = 200  # characters of a cell; a longer one is prose
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)(?:[./-]\d{1,2}(?!\d)){0,2}")
 _NUMBER = re.compile(r"\d[\d.,]*")
 _UNIT = re.compile(r"\d[\d.,]*+\s?([^\W\d_]+|[^\w\s]|)")
@@ -17,7 +17,7 @@ _TERM = re.compile(r"(?:19|20)\d\d(?!\d)|(?<![\d.,])\d[\d.,]*+\s?[^\W\d_]")
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A cell that covers several rows or columns of a table: where it begins, from 0, and how many it covers."""
+    """A cell that spans rows or columns: its position, from 0, and the number it covers."""
 
     row: int
     column: int
@@ -25,14 +25,14 @@ class Merged:
     across: int
 
     def is_within(self, other: "Merged") -> bool:
-        """Tell whether another cell covers all of its columns."""
+        """Return whether another cell covers all of its columns."""
         return other.column <= self.column and self.column + self.across <= other.column + other.across
 
 
 def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, filled: bool = False) -> str:
-    """Return the rows as a pipe table, several header rows joined cell by cell into one; "" without any content.
+    """Return the rows as a pipe table, with header rows joined cell by cell; "" if all cells are empty.
 
-    With `filled`, merged cells were filled in: of neighbouring columns that are then equal, one is kept.
+    `filled` means that merged cells were filled in: equal neighbouring columns are reduced to one.
     """
     cells = [[_cell(text) for text in row] for row in rows]
     cells = [row for row in cells if any(row)]
@@ -52,11 +52,11 @@ def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, filled: bool = Fal
 
 
 def header_rows(grid: Sequence[Row], merged: Sequence[Merged], *, known: int = 1) -> int:
-    """Return how many first rows are the header, at least `known`; `grid` has its merged cells filled in.
+    """Return the number of header rows, at least `known`; `grid` has its merged cells filled in.
 
-    Below a head that spans columns a row is one more where another head reaches into it and it has no figures of data;
-    where it is empty but for the columns spanned; or where it names figures that stand below it, and no column beside
-    them has a name already. In doubt a row is one of data.
+    A row below a spanning header cell is another header row in three cases: another header cell extends into it and it
+    has no data figures; only the spanned columns have text; or it names the figures below, and no column beside them
+    already has a name. In doubt, it is data.
     """
     width = max(map(len, grid), default=0)
     first = [[*row, *[""] * (width - len(row))] for row in grid[: MOST_HEADER_ROWS + MOST_COMPARED]]
@@ -67,10 +67,10 @@ def header_rows(grid: Sequence[Row], merged: Sequence[Merged], *, known: int = 1
 
 
 def names(row: Row, below: Sequence[Row], columns: Iterable[int], *, by_words: bool) -> bool:
-    """Tell whether a row names figures: each cell differs in its unit from those below, in a column of one form.
+    """Return whether a row names figures: no cell shares a unit with the cells below it, in a column of one form.
 
-    A label of data may stand there as well as a name: words suffice with `by_words`, else it takes terms or years
-    ("6개월", "2025"). All rows are as long.
+    Since a data label may look like a name, words count only with `by_words`; otherwise terms or years are required
+    ("6개월", "2025"). All rows must have the same length.
     """
     named = []
     for column in columns:
@@ -98,14 +98,14 @@ def _is_header(grid: Sequence[Row], at: int, merged: Sequence[Merged]) -> bool:
 
 
 def _parts(heads: Sequence[Merged], grid: Sequence[Row], at: int) -> bool:
-    """Tell whether a row names the columns that the heads right above it span."""
+    """Return whether a row names the columns spanned by the header cells directly above."""
     row, columns = grid[at], _columns(heads)
     beside = [(grid[at - 1][column], row[column]) for column in range(len(row)) if column not in columns]
     if any(name and cell for name, cell in beside) or len({row[column] for column in columns}) < 2:
         return False
     if any(name for name, _ in beside) and not any(cell for _, cell in beside):
         return not _has_values(grid, at, set())
-    is_title = len(heads) == 1 and not beside  # of the whole table: what is below it may be data
+    is_title = len(heads) == 1 and not beside  # of the whole table, so the row below it may be data
     return names(row, grid[at + 1 :], columns, by_words=not is_title and not any(cell for _, cell in beside))
 
 
@@ -114,7 +114,7 @@ def _columns(cells: Iterable[Merged]) -> set[int]:
 
 
 def _has_values(grid: Sequence[Row], at: int, reached: Container[int]) -> bool:
-    """Tell whether a row has a figure of a form that stands below it as well, or above a column without figures."""
+    """Return whether a row has a figure that also occurs below in its form, or whose column has no other figures."""
     for column, cell in enumerate(grid[at]):
         form = _form(cell)
         forms = [_form(line[column]) for line in grid[at + 1 :]]
@@ -124,17 +124,17 @@ def _has_values(grid: Sequence[Row], at: int, reached: Container[int]) -> bool:
 
 
 def _form(cell: str) -> str:
-    """Return what figures of one kind have in common: "5,100원" and "300원" are both "0원"; a year does not count."""
+    """Return the pattern of a figure: "5,100원" and "300원" are both "0원"; years don't count."""
     return _NUMBER.sub(FIGURE, _YEAR.sub("Y", cell)) if len(cell) < LONGEST_FIGURE else ""
 
 
 def _units(cell: str) -> set[str]:
-    """Return what follows the numbers of a cell: of "최고 3.0%" and "3.5%" it is the same, of "6개월" another."""
+    """Return the text after each number: the same for "최고 3.0%" and "3.5%", different for "6개월"."""
     return set(_UNIT.findall(_YEAR.sub("Y", cell))) if len(cell) < LONGEST_FIGURE else set()
 
 
 def title_rows(rows: Sequence[Row]) -> int:
-    """Return the number of first rows that are titles: with one filled cell, where later rows have several."""
+    """Return the number of title rows at the top: rows with one filled cell, if later rows have several."""
     filled = [sum(map(bool, row)) for row in rows]
     if max(filled, default=0) < 2:
         return len(rows)

@@ -1,4 +1,4 @@
-"""Bytes to text (byte order marks, UTF-8, UTF-16 without a mark, Korean code pages, Windows-1252), and Markdown."""
+"""Decode bytes (byte order marks, UTF-8, UTF-16, Korean code pages, Windows-1252), and parse text and Markdown."""
 
 import re
 
@@ -20,7 +20,7 @@ _FIRST_HEADING = re.compile(r"^ {0,3}#{1,2}[ \t]++(\S.*)$", re.MULTILINE)
 
 
 def decode(data: bytes) -> str:
-    """Return the text of bytes in any encoding that Korean and English offices write."""
+    """Decode bytes in any encoding common in Korean and English offices; raise Unreadable if none fits."""
     for encoding in _candidates(data):
         try:
             text = data.decode(encoding)
@@ -36,17 +36,17 @@ def _candidates(data: bytes) -> list[str]:
         if data.startswith(mark):
             return [encoding]
     head = data[:4096]
-    if b"\x00" in head:  # UTF-16 without its mark: half of Latin text is zeros, on one side
+    if b"\x00" in head:  # UTF-16 without a byte order mark: in Latin text every other byte is zero
         return ["utf-16-le", "utf-16-be"] if head[1::2].count(0) >= head[0::2].count(0) else ["utf-16-be", "utf-16-le"]
     declared = _META_CHARSET.search(head)
     named = [declared.group(1).decode("ascii")] if declared else []
     korean = ["euc-kr", "cp949"] if _mostly_hangul(data) else []
-    # What a page declares comes after UTF-8, because valid UTF-8 with Hangul is never anything else by accident.
+    # UTF-8 precedes the declared encoding, because text with Hangul is never valid UTF-8 by accident.
     return ["utf-8", *named, *korean, "cp1252"]
 
 
 def _mostly_hangul(data: bytes) -> bool:
-    # Lines of a drawn table and ㎡ are in each code page.
+    # Box-drawing characters and ㎡ exist in every code page.
     foreign = [c for c in data.decode("cp949", errors="replace") if ord(c) > 127 and (c.isalpha() or c == "\ufffd")]
     return sum("가" <= c <= "힣" for c in foreign) * 2 > len(foreign)
 
@@ -57,21 +57,21 @@ def _is_text(text: str) -> bool:
 
 
 def parse_text(text: str) -> Parsed:
-    """Return plain text as one page, or as Markdown where it is written as Markdown."""
+    """Return plain text as one page; its format is Markdown if it contains Markdown syntax."""
     is_markdown = _MARKDOWN.search(text) is not None
     plain = without_pictures(_CONTROL.sub("", text).replace("\f", "\n\n"))
     return one_page(Format.MARKDOWN if is_markdown else Format.TEXT, plain.strip(), None)
 
 
 def begins_markdown(text: str) -> bool:
-    """Tell whether text begins with a line that only Markdown has: a heading, the rule of a table, a fence."""
+    """Return whether text starts with a line unique to Markdown: a heading, a table's rule, a fence."""
     return _MARKDOWN.match(text) is not None
 
 
 def without_pictures(text: str) -> str:
-    """Return text with the description of each Markdown picture in its place, without its address.
+    """Replace each Markdown picture with its description, without its address.
 
-    A program that renders an answer as Markdown would fetch the picture, and so reveal who asked.
+    A client that renders the answer as Markdown would fetch the picture, which reveals who asked.
     """
     return "\n".join(_line_without_pictures(line) for line in text.split("\n")) if "](" in text else text
 
@@ -89,7 +89,7 @@ def _line_without_pictures(line: str) -> str:
 
 
 def parse_markdown(text: str) -> Parsed:
-    """Return Markdown without its front matter; the title is the front matter's, else the first heading."""
+    """Return Markdown without its front matter; the title is the front matter's, or else the first heading."""
     front_matter = _FRONT_MATTER.match(text)
     title = _front_title(front_matter.group(1)) if front_matter else None
     body = without_pictures(_COMMENT.sub("", text[front_matter.end() :] if front_matter else text))
@@ -105,7 +105,7 @@ def first_heading(markdown: str) -> str | None:
 def _front_title(block: str) -> str | None:
     try:
         fields = yaml.safe_load(block)
-    except yaml.YAMLError:  # a rule line that only looks like front matter
+    except yaml.YAMLError:  # a horizontal rule that looks like front matter
         return None
     title = fields.get("title") if isinstance(fields, dict) else None
     return str(title) if title else None

@@ -1,4 +1,4 @@
-"""XLSX to Markdown: a sheet is a page, each block of rows between blank ones a table, merged cells filled in."""
+"""XLSX to Markdown: one page per sheet, one table per block of non-blank rows, merged cells filled in."""
 
 import warnings
 from bisect import bisect_left, bisect_right
@@ -25,24 +25,24 @@ from ingest.parsing.tables import MOST_COMPARED, MOST_HEADER_ROWS, Merged, heade
 from ingest.parsing.xlsx_layout import Layout, text_boxes
 from knowledge.passage import UNSTORED
 
-MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
+MOST_FILLED = 1_000_000  # cells that a sheet's merged ranges may cover
 Range = tuple[int, int, int, int]  # first column, row, last column, row
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _BOOKS = {XLSM, XLSX, XLTM, XLTX}
-_SHOWN, _LONGEST = 6, 10  # cells in a mark, characters of the name of one
+_SHOWN, _LONGEST = 6, 10  # cells listed in a mark, characters of each cell's name
 
 
 def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
     """Return a workbook's visible sheets, each under its name."""
     left_out = Counter[LeftOut]()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # openpyxl warns with pieces of the content
+        warnings.simplefilter("ignore")  # openpyxl's warnings contain document text
         pages = list(_pages(office, on_page, left_out))
     return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages), left_out=+left_out)
 
 
 def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Iterator[Page]:
-    # Row by row: a whole workbook in memory takes fifty times its file.
+    # Row by row: loading the whole workbook takes fifty times its file size.
     _require_one_reading(office)
     reader = _Reader(office.packed_again(), read_only=True, data_only=True, keep_links=False, rich_text=True)
     reader.read()
@@ -66,14 +66,14 @@ def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Itera
 
 
 class _Reader(ExcelReader):  # type: ignore[misc]  # openpyxl has no types
-    """Passes over sheets that are a chart alone: they have no cells, and openpyxl fails at them in this mode."""
+    """Skip chart-only sheets, on which openpyxl fails in read-only mode."""
 
     def read_chartsheet(self, sheet: object, rel: object) -> None:
         """Do nothing."""
 
 
 def _is_stale(office: Office) -> bool:
-    """Tell whether the workbook asks to be calculated by who opens it; openpyxl takes every one to do so."""
+    """Return whether the workbook asks to be recalculated on opening; openpyxl assumes that every one does."""
     books = map(office.root, office.links("", "/officeDocument").values())
     return any(
         one.get("fullCalcOnLoad", "0") not in {"0", "false"} for book in books for one in book.iterfind("{*}calcPr")
@@ -81,12 +81,12 @@ def _is_stale(office: Office) -> bool:
 
 
 def _mark(cells: Sequence[str]) -> str:
-    """Return the mark of cells whose values are left to who opens the file, with the first of them."""
+    """Return the marker for cells whose values are not stored in the file, with the first few names."""
     return f"{UNSTORED}{', '.join(cell[:_LONGEST] for cell in cells[:_SHOWN])}⟧\n\n" if cells else ""
 
 
 def _require_one_reading(office: Office) -> None:
-    """Refuse a file that is another workbook to openpyxl, which goes by kinds and names, than to who goes by links."""
+    """Refuse a file that openpyxl (by content type and name) and other programs (by links) would read differently."""
     types = office.root("[Content_Types].xml")
     kinds = [(kind.get("ContentType", ""), kind.get("PartName", "").lstrip("/")) for kind in types]
     books = {part for kind, part in kinds if kind in _BOOKS} - {""} or {"xl/workbook.xml"}
@@ -102,12 +102,12 @@ def _require_one_reading(office: Office) -> None:
 
 
 def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[ReadOnlyCell]]]:
-    """Yield the rows that a sheet's part has, with the fonts of each cell's letters."""
+    """Yield a sheet's rows with per-letter fonts."""
     book = sheet.parent
-    # `sheet.rows` forgets how single letters of a cell's own text look.
+    # `sheet.rows` loses the formatting of single letters in inline text.
     parser = WorkSheetParser(
         BytesIO(part),
-        sheet._shared_strings,  # noqa: SLF001  openpyxl has no other way to them
+        sheet._shared_strings,  # noqa: SLF001  not exposed by openpyxl
         data_only=True,
         epoch=book.epoch,
         date_formats=_date_styles(book),
@@ -119,7 +119,7 @@ def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[Re
 
 
 def _date_styles(book: Workbook) -> set[int]:
-    """Return the numbers of the styles whose numbers are dates: openpyxl does not know all of them."""
+    """Return the style numbers that format numbers as dates, including those that openpyxl misses."""
     codes = book._number_formats  # noqa: SLF001  as above
     weekdays = {at for at, code in enumerate(codes, start=BUILTIN_FORMATS_MAX_SIZE) if says_weekday(code)}
     found = {at for at, style in enumerate(book._cell_styles) if style.numFmtId in weekdays}  # noqa: SLF001  as above
@@ -138,13 +138,13 @@ def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], left_out: Counter[
     for at, row in part:
         texts = {cell.column: text for cell in row if (text := _text(cell))}
         characters += sum(map(len, texts.values()))
-        if characters > MOST_CHARACTERS:  # a long text that many cells share takes no room in the file
+        if characters > MOST_CHARACTERS:  # a long text shared by many cells takes little room in the file
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
-        if at <= last:  # which of two rows with one number is shown is not known
+        if at <= last:  # duplicate row number: unclear which one is shown
             continue
         rows |= {between: {} for between in range(last + 1, at)}
         rows[at] = texts
-        # Under the number format ;;; a cell shows nothing, whatever it holds.
+        # The number format ;;; hides any value.
         left_out[LeftOut.TEXT] += sum(bool(cell.value) and cell.column not in texts for cell in row)
         last = at
     return rows
@@ -169,7 +169,7 @@ def _struck(text: str, font: Font | InlineFont | None) -> str:
 
 
 def _sheet(name: str, rows: Cells, layout: Layout, boxes: Sequence[tuple[bool, str]]) -> str:
-    """Return a sheet with the texts of its boxes, those that begin above its cells before these."""
+    """Return a sheet with its text boxes; boxes that start above its cells precede them."""
     merged = _fill(rows, layout.merged)
     blocks: list[list[int]] = []
     for block in _blocks(rows, layout):
@@ -191,7 +191,7 @@ def _hidden(rows: Cells, layout: Layout) -> Counter[LeftOut]:
 
 
 def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
-    """Yield the numbers of the rows between blank ones; what is hidden parts nothing."""
+    """Yield the row numbers of each block between blank rows; hidden rows and columns don't separate blocks."""
     block: list[int] = []
     for at in [*(at for at in sorted(rows) if at not in layout.hidden_rows), 0]:
         if at and any(column not in layout.hidden_columns for column in rows[at]):
@@ -202,9 +202,9 @@ def _blocks(rows: Cells, layout: Layout) -> Iterator[list[int]]:
 
 
 def _is_header_of(head: Sequence[Mapping[int, str]], body: Sequence[Mapping[int, str]], layout: Layout) -> bool:
-    """Tell whether a block is one row, below its titles, that names the figures of the block after it.
+    """Return whether a block is a single row, below any titles, that names the figures of the next block.
 
-    Words do so where the rows of several figures have labels: a line of two cells may be a note of its own.
+    Words count as names only if the figures' rows have labels: a line of two cells may be a note.
     """
     columns, grid = _grid([*head, *body[:MOST_COMPARED]], layout)
     above = grid[: len(head)]
@@ -240,7 +240,7 @@ def _block(block: Sequence[int], rows: Cells, merged: Mapping[int, Sequence[Rang
 
 
 def _fill(rows: Cells, merged: Sequence[Range]) -> dict[int, list[Range]]:
-    """Write each merged cell's text into all cells it covers; return the ranges by the row where each begins."""
+    """Fill each merged cell's text into all cells it covers; return the ranges by their first row."""
     widest = max((max(row, default=0) for row in rows.values()), default=0)
     deepest = max(rows, default=0)
     found: dict[int, list[Range]] = {}

@@ -1,4 +1,4 @@
-"""What openpyxl omits of a sheet: hidden rows and columns, merged ranges, formulas, text boxes. Pure."""
+"""Parse what openpyxl omits from a sheet: hidden rows and columns, merged ranges, formulas, text boxes. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ _STRING_AT: Final = ["sst", "si"]
 
 @dataclass(slots=True)
 class Layout:
-    """Rows and columns count from 1. It takes a part's elements as a parser of XML comes to them.
+    """A sheet's layout, collected as the target of an XML parser; rows and columns count from 1.
 
-    openpyxl reads rows, cells and texts wherever they stand, in an extension too, where no program shows them.
+    Raises Unreadable for rows, cells or texts in places (such as extensions) that openpyxl reads and no program shows.
     """
 
     hidden_rows: set[int] = field(default_factory=set)
@@ -31,7 +31,7 @@ class Layout:
     sized_columns: set[int] = field(default_factory=set)
     shows_usual_columns: bool = True
     merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
-    formulas: dict[str, tuple[int, bool]] = field(default_factory=dict)  # by cell: its row, whether a value is stored
+    formulas: dict[str, tuple[int, bool]] = field(default_factory=dict)  # cell name → (row, whether a value is stored)
     _open: list[str] = field(default_factory=list)
     _row: int = 0
     _cell: str = ""
@@ -39,7 +39,7 @@ class Layout:
 
     @classmethod
     def of(cls, part: bytes) -> "Layout":
-        """Parse the layout of a sheet; that of the table of texts is empty."""
+        """Parse the layout of a sheet; for the shared strings part it is empty."""
         layout = cls()
         parser = ElementTree.XMLParser(target=layout)  # noqa: S314  `archive` has refused every part with an entity
         parser.feed(part)
@@ -50,7 +50,7 @@ class Layout:
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Handle the start of an element."""
-        name = tag.removeprefix(_MAIN) if tag.startswith(_MAIN) else ""  # that of another kind means nothing here
+        name = tag.removeprefix(_MAIN) if tag.startswith(_MAIN) else ""  # elements of other namespaces are ignored
         self._open.append(name)
         if name == "row":
             self._take_row(attributes)
@@ -64,7 +64,7 @@ class Layout:
             self._take(name, attributes)
 
     def data(self, text: str) -> None:
-        """Handle the text of a cell's value."""
+        """Record that the current formula has a stored value."""
         if self._open[-1:] == ["v"] and text.strip() and self._cell in self.formulas:
             self.formulas[self._cell] = (self._row, True)
 
@@ -73,14 +73,14 @@ class Layout:
         name = self._open.pop()
         if name == "f" and self._open[-1:] == ["c"]:
             self.formulas[self._cell] = (self._row, False)
-        elif name == "v" and self._kind == "str" and self._cell in self.formulas:  # an empty text
+        elif name == "v" and self._kind == "str" and self._cell in self.formulas:  # an empty string
             self.formulas[self._cell] = (self._row, True)
 
     def close(self) -> None:
-        """End the part (the parser calls it)."""
+        """Do nothing; required by the parser."""
 
     def unstored(self, *, is_stale: bool) -> list[str]:
-        """Return the names of visible cells whose formula has no stored value; with `is_stale` none is one."""
+        """Return the visible cells whose formula has no stored value; with `is_stale`, all formula cells."""
         return [
             name
             for name, (row, has_value) in self.formulas.items()
@@ -125,7 +125,7 @@ def _is_zero(attributes: Mapping[str, str], name: str) -> bool:
 
 
 def text_boxes(office: Office, sheet: str) -> tuple[list[tuple[int, str]], int]:
-    """Return the texts of a sheet's shapes from the top, each with its first row from 1, and how many are hidden."""
+    """Return a sheet's visible shape texts from the top, as (first row from 1, text), and the number of hidden ones."""
     found, hidden = [], 0
     for name in office.links(sheet, "/drawing").values():
         for anchor in office.root(name):
@@ -138,7 +138,7 @@ def text_boxes(office: Office, sheet: str) -> tuple[list[tuple[int, str]], int]:
 
 
 def _shapes(element: Element, *, is_hidden: bool = False) -> Iterator[tuple[Element, bool]]:
-    """Yield the shapes of an anchor, and whether they or the groups around them are marked as hidden."""
+    """Yield an anchor's shapes and whether they, or a group around them, are marked as hidden."""
     for child in element:
         if local(child) == "Fallback":  # the same shape for older programs
             continue

@@ -1,4 +1,4 @@
-"""The review of a version before its approval: screening findings and changes, computed one at a time."""
+"""The review of a version before approval: screening findings and changes, computed one at a time."""
 
 from ingest.review.changes import Change, changes
 from ingest.review.cpu_limiter import REVIEW_SECONDS, Check, CpuLimiter

@@ -1,4 +1,4 @@
-"""A limit on reviews of whole texts, each of which keeps a core busy for seconds: one at a time in a process."""
+"""Run reviews of whole texts, each using a CPU core for seconds, one at a time per process."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,21 +10,21 @@ from ingest.errors import Unavailable
 
 T = TypeVar("T")
 Check = Callable[[], None]
-"""Called by work in a thread, every second at least; raises where the caller has left."""
+"""Called at least every second by work in a thread; raises if the caller was cancelled."""
 
 REVIEW_SECONDS = 60.0
-"""The deadline of a review: 30 s for a page, the rest for the reviews before it."""
+"""The deadline of a review: 30 s for a page, the rest for the reviews queued before it."""
 
 
 class CpuLimiter:
-    """Runs CPU-bound work in a thread, one call at a time."""
+    """Run CPU-bound work in a thread, one call at a time."""
 
     def __init__(self, *, seconds: float = REVIEW_SECONDS) -> None:
         self._seconds = seconds
         self._limiter = anyio.CapacityLimiter(1)
 
     async def run(self, work: Callable[[Check], T]) -> T:
-        """Return what `work` returns; it ends at its next check after the deadline or a cancellation.
+        """Return the result of `work`, which ends at its next check after the deadline or a cancellation.
 
         Raises:
             Unavailable: it did not end within the deadline, which includes the wait for its turn.

@@ -1,6 +1,6 @@
-"""Findings in passages, for approvers: identifiers, orders to the model, formulas without values. Pure.
+"""Findings in passages, for approvers: personal identifiers, instructions to the model, formulas without values. Pure.
 
-Computed at every review, by the detectors of that day, so that nothing personal is stored a second time
+Computed for each review with the current detectors, so that personal data is not stored a second time
 (docs/decisions/0016-staff-page.md).
 """
 
@@ -14,12 +14,12 @@ from knowledge.passage import MARK, Passage
 from knowledge.screening import IdentifierKind, Tactic, find_identifiers, find_injection
 
 FindingKind = Literal["identifier", "instruction", "unstored"]
-_MOST_CACHED = 4096  # passages of about 1 KB
+_MOST_CACHED = 4096  # passages of about 1 KB each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageFinding:
-    """Words of passage `n`: an identifier of a person, an instruction to the model, or formulas.
+    """A finding in passage `n`: a personal identifier, an instruction to the model, or formulas.
 
     `unstored`: formulas of a workbook that have no stored values.
     """
@@ -30,16 +30,16 @@ class PassageFinding:
     name: IdentifierKind | Tactic | Literal["unstored"]
     excerpt: str
     blocks: bool
-    """Whether it blocks the approval of the version: the detector decides."""
+    """Whether it blocks the version's approval, as decided by the detector."""
 
 
 def passage_findings(passages: Sequence[Passage], check: Check = lambda: None) -> list[PassageFinding]:
-    """Return the findings in the passages' order; takes about 7 ms for a passage that is not cached."""
+    """Return the findings in passage order; takes about 7 ms per uncached passage."""
     return [finding for passage in passages for finding in _of_passage(passage, check)]
 
 
 def _of_passage(passage: Passage, check: Check) -> Iterator[PassageFinding]:
-    """Find in all of a passage that reaches a prompt: its title, its section and its text."""
+    """Yield the findings in the parts of a passage that reach a prompt: title, section and text."""
     check()
     n, page = passage.n, passage.page
     for name, excerpt, blocks in dict.fromkeys((*_detected(passage.heading), *_detected(passage.text))):

@@ -1,6 +1,6 @@
-"""The blob store of original bytes, named by their SHA-256: the same file twice is stored once.
+"""The blob store of original bytes by SHA-256, so that identical files are stored once.
 
-The store is a folder or an S3-compatible bucket (fsspec). A name appears there only when all its bytes are there.
+The store is a folder or an S3-compatible bucket (fsspec). A name appears only once all its bytes are stored.
 """
 
 import errno
@@ -30,14 +30,14 @@ from knowledge.tls import TlsSettings
 log = structlog.get_logger(__name__)
 
 _PART_BYTES = 8 * 1024 * 1024
-"""Of a multipart upload to S3; the bytes of one part are held in memory."""
+"""The size of a multipart upload's part to S3; one part is held in memory."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BlobSettings(BaseModel, frozen=True):
-    """The store of originals (a folder, or `s3://bucket/prefix`), the limit of their size, S3's deadline in seconds.
+    """The store of originals (a folder, or `s3://bucket/prefix`), the maximum size, and S3's deadline in seconds.
 
-    An S3 store's address and keys come from AWS's own variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
+    S3's address and keys come from the AWS variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
     """
 
     folder: Path | None = None
@@ -56,7 +56,7 @@ class Blob:
 
 
 def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = lambda _digest: None) -> "Blobs":
-    """Return the store that the settings name; `on_changed` is called with the SHA-256 of a changed original."""
+    """Open the configured store; `on_changed` is called with the SHA-256 of an original whose bytes have changed."""
     if settings.s3_url is not None:
         files, root = open_s3(settings.deadline, settings.tls), settings.s3_url.removeprefix("s3://").rstrip("/")
     else:
@@ -65,9 +65,9 @@ def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = la
 
 
 class Blobs:
-    """A store of originals, each of at most `most_bytes`: a folder, or a bucket or a prefix of one.
+    """A store of originals of at most `most_bytes` each: a folder, a bucket or a prefix in a bucket.
 
-    A blob is written below `incoming` and moved to its name when it is complete.
+    A blob is written below `incoming` and moved to its name once complete.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Blobs:
         """Store a stream of bytes.
 
         Raises:
-            TooLarge: longer than the limit; nothing is kept.
-            StorageFull, StorageUnavailable: the store refuses.
+            TooLarge: it exceeds the limit; nothing is stored.
+            StorageFull, StorageUnavailable: the store is full or unavailable.
         """
         measure, unfinished = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
         with _translated():
@@ -103,13 +103,13 @@ class Blobs:
 
     @asynccontextmanager
     async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
-        """Yield the path of a copy of an original, valid while the block runs; its bytes have this SHA-256.
+        """Yield the path of a verified copy of an original, valid inside the block.
 
         Raises:
             StorageUnavailable: it cannot be read.
-            OriginalChanged: the store holds other bytes under this digest.
+            OriginalChanged: the stored bytes do not match the digest.
         """
-        # A copy, so that nobody changes the bytes between the check and the reading.
+        # A copy, so that the bytes can't change between the check and the read.
         async with anyio.TemporaryDirectory() as folder:
             path = Path(folder) / digest
             with _translated():
@@ -118,10 +118,10 @@ class Blobs:
             yield path
 
     async def stored_before(self, instant: float) -> list[str]:
-        """Return the digests of originals that were last written before an instant (Unix seconds).
+        """Return the digests of originals last written before an instant (Unix seconds).
 
         Raises:
-            StorageUnavailable: the store cannot be asked.
+            StorageUnavailable: the store cannot be reached.
         """
         with _translated():
             files = await anyio.to_thread.run_sync(partial(self._files.find, self._root, detail=True))
@@ -133,7 +133,7 @@ class Blobs:
 
 
 class _Folder(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A folder of this machine, in which a file is moved at once, never copied."""
+    """A local folder in which a move is a rename, never a copy."""
 
     def mv(self, path1: str, path2: str, **_options: object) -> None:
         self.makedirs(self._parent(path2), exist_ok=True)
@@ -145,7 +145,7 @@ def _written_at(info: Mapping[str, Any]) -> float:
 
 
 class _Measure:
-    """The size and the SHA-256 of bytes that are fed to it; more than `most_bytes` raise TooLarge."""
+    """The size and SHA-256 of the bytes fed to it; raises TooLarge above `most_bytes`."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -163,7 +163,7 @@ class _Measure:
 
 
 async def _check(path: Path, digest: str, on_changed: Callable[[str], None]) -> None:
-    """Compare a file's SHA-256 with the digest under which it was approved."""
+    """Raise OriginalChanged unless a file's SHA-256 is the approved digest."""
 
     def measured() -> str:
         with path.open("rb") as file:
@@ -179,7 +179,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def _is_original(name: str, prefix: str) -> bool:
-    """Tell whether a name in a folder is a digest that belongs there."""
+    """Return whether a file name is a digest stored in its folder."""
     return name.startswith(prefix) and _DIGEST.fullmatch(name) is not None
 
 
@@ -196,7 +196,7 @@ def _translated() -> Iterator[None]:
 
 
 def _complete(file: Any) -> None:
-    """Close a file, whose bytes then outlive a power cut."""
+    """Close a file after flushing it to disk, so that it survives a power failure."""
     if isinstance(file, LocalFileOpener):
         file.flush()
         os.fsync(file.fileno())
@@ -204,14 +204,14 @@ def _complete(file: Any) -> None:
 
 
 def _abandon(file: Any, files: AbstractFileSystem, path: str) -> None:
-    """Remove an unfinished file; a store that is away, or read-only, keeps it under a name that nothing leads to."""
+    """Remove an unfinished file; an unavailable store keeps it under a name that is never referenced."""
     unavailable = (OSError, BotoCoreError, ClientError, FSTimeoutError)
     if isinstance(file, LocalFileOpener):
-        with suppress(OSError):  # the rest of its bytes has no room either
+        with suppress(OSError):  # flushing the rest fails too if the disk is full
             file.close()
     elif not file.closed:
         with suppress(*unavailable):
             file.discard()
-        file.closed = True  # else its finalizer tries to store the rest
+        file.closed = True  # prevents its finalizer from storing the rest
     with suppress(*unavailable):
         files.rm_file(path)

@@ -1,4 +1,4 @@
-"""The first step: an upload's bytes into the blob store, its row and its job into the catalogue."""
+"""The first pipeline step: write an upload's bytes to the blob store, and its row and job to the catalogue."""
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -18,9 +18,9 @@ _MOST_LINK = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRequest:
-    """An upload apart from its bytes: the file's name, the metadata, and who uploads for which tenant.
+    """An upload's metadata: file name, document metadata, uploader and tenant.
 
-    `again`: as of `ingest.catalogue.Upload`.
+    `again`: see `ingest.catalogue.Upload`.
     """
 
     tenant: str
@@ -32,7 +32,7 @@ class UploadRequest:
 
 
 class Uploads:
-    """Receives documents: the bytes into the blob store, the row and the job into the catalogue."""
+    """Receive documents: bytes into the blob store, row and job into the catalogue."""
 
     def __init__(self, blobs: Blobs, catalogue: Catalogue, *, now: Callable[[], float]) -> None:
         self._blobs = blobs
@@ -40,21 +40,21 @@ class Uploads:
         self._now = now
 
     async def receive(self, request: UploadRequest, chunks: AsyncIterator[bytes]) -> Received:
-        """Receive a document; when this returns, the bytes and the job outlive any crash.
+        """Receive a document; on return, its bytes and job survive any crash.
 
         Raises:
-            Unprocessable: the name, a reader group, the link or the dates are not valid.
+            Unprocessable: the name, a reader group, the link or the dates are invalid.
             DuplicateContent: the tenant has the same bytes with other metadata.
-            TooLarge, StorageFull, StorageUnavailable, CatalogueUnavailable: as the blob store and the catalogue.
+            TooLarge, StorageFull, StorageUnavailable, CatalogueUnavailable: from the blob store and the catalogue.
         """
         _check(request)
         return await self.receive_streamed(lambda: request, chunks)
 
     async def receive_streamed(self, request_of: Callable[[], UploadRequest], chunks: AsyncIterator[bytes]) -> Received:
-        """Receive a document whose request is known only after its bytes; an invalid one leaves no bytes.
+        """Receive a document whose request is known only after its bytes; for an invalid request no bytes are stored.
 
         Raises:
-            As `receive`, and what `request_of` raises.
+            As `receive`, and any error of `request_of`.
         """
 
         async def checked() -> AsyncGenerator[bytes]:

@@ -1,4 +1,4 @@
-"""The addresses of the documents API, a module each."""
+"""The routes of the documents API, one module per group."""
 
 from ingest.api.routes import documents, jobs, me, metadata, probes, review, search, upload, versions
 

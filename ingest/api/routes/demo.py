@@ -1,4 +1,4 @@
-"""The demo sign-in of `make run` for staff: it asks for no secret, so it exists only on loopback."""
+"""The staff demo sign-in of `make run`; it requires no secret, so it exists only on loopback."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,24 +9,24 @@ from pydantic import BaseModel
 from knowledge.identity import Principal
 
 SignToken = Callable[[Principal], tuple[str, int]]
-"""Signs a token for somebody; returns it and when it ends (Unix seconds)."""
+"""Sign a token for a principal; return it and its expiry (Unix seconds)."""
 
 
 class DemoLogin(BaseModel):
-    """Who to be: the one who uploads or the one who approves, two people, since nobody approves their own upload."""
+    """The demo role: uploader or approver. They are two people, because an uploader can't approve their own upload."""
 
     role: Literal["staff", "approver"]
 
 
 class DemoToken(BaseModel):
-    """A token of staff and when it ends (Unix seconds)."""
+    """A staff token and its expiry (Unix seconds)."""
 
     token: str
     expires_at: int
 
 
 def demo_router(sign: SignToken, *, tenant: str) -> APIRouter:
-    """Return the route that gives a token of staff to every caller."""
+    """Return the route that issues a staff token to any caller."""
     router = APIRouter(tags=["demo"])
 
     @router.post("/demo/login")

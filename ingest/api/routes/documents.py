@@ -1,4 +1,4 @@
-"""Documents: lists, passages as they would be cited, and a second person's decisions about them."""
+"""Documents: lists, passages as they would be cited, and decisions by a second person."""
 
 from datetime import date
 from typing import Annotated
@@ -31,13 +31,13 @@ VersionNumber = Annotated[int, Path(ge=1, le=LARGEST_VERSION)]
 
 
 class Why(BaseModel):
-    """Why somebody decides so; kept with the decision."""
+    """The reason for a decision, stored with it."""
 
     reason: str = Field("", max_length=400, pattern=NO_NUL)
 
 
 class SeenIn(BaseModel):
-    """The dates and the title that the approver was shown: if they have changed, the approval is refused."""
+    """The dates and title shown to the approver; the approval is refused if they have changed."""
 
     effective_from: date | None = None
     effective_until: date | None = None
@@ -45,7 +45,7 @@ class SeenIn(BaseModel):
 
 
 class RollBack(Why):
-    """The version whose text is to answer again."""
+    """The version whose text should answer again."""
 
     to_version: int = Field(ge=1, le=LARGEST_VERSION)
 
@@ -53,7 +53,7 @@ class RollBack(Why):
 async def listing_of(
     q: Annotated[str, Query(max_length=300, pattern=NO_NUL)] = "", state: State | None = None, sort: Order = Order.ID
 ) -> Listing:
-    """Return which documents are wanted, and in which order."""
+    """Return the filter and order of a list of documents."""
     return Listing(words=q, state=state, order=sort)
 
 
@@ -66,7 +66,7 @@ async def documents(
     cursor: Annotated[str, Query(max_length=100, pattern=NO_NUL)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DocumentsOut:
-    """List documents by their latest versions: those with every word of `q` in title, product, file name or id."""
+    """List documents by their latest version; `q`: every word must occur in the title, product, file name or id."""
     summaries = await catalogue.documents(who.tenant, listing, limit=limit + 1, now=now(), after=cursor)
     page = [DocumentOut.of(summary, now()) for summary in summaries[:limit]]
     return DocumentsOut(documents=page, next=page[-1].document_id if len(summaries) > limit else None)
@@ -88,7 +88,7 @@ async def versions_of(document_id: DocumentId, who: Staff, catalogue: TheCatalog
 
 
 async def named_version(document_id: DocumentId, version: VersionNumber, who: Staff) -> VersionKey:
-    """Return the version that the address names, of the caller's tenant."""
+    """Return the version in the path, for the caller's tenant."""
     return VersionKey(tenant=who.tenant, document_id=document_id, version=version)
 
 
@@ -96,7 +96,7 @@ async def named_version(document_id: DocumentId, version: VersionNumber, who: St
 async def version(
     key: Annotated[VersionKey, Depends(named_version)], catalogue: TheCatalogue, now: TheClock
 ) -> VersionOut:
-    """Return one version with its state now."""
+    """Return a version with its current state."""
     return VersionOut.of(await catalogue.version(key), now())
 
 
@@ -108,7 +108,7 @@ async def passages(
     cursor: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PassagesOut:
-    """List a version's passages as they would be cited, drafts too."""
+    """List a version's passages as they would be cited, including drafts."""
     last = (await catalogue.version(key)).passages
     page = await index.passages(
         tenant=key.tenant, document_id=key.document_id, version=key.version, after=cursor, most=limit
@@ -119,7 +119,7 @@ async def passages(
 
 @router.get("/{document_id}/versions/{version}/history")
 async def history(key: Annotated[VersionKey, Depends(named_version)], catalogue: TheCatalogue) -> HistoryOut:
-    """Return who uploaded a version, and who decided what about it, oldest first."""
+    """Return a version's upload and the decisions about it, oldest first."""
     version = await catalogue.version(key)
     return HistoryOut.of(version, await catalogue.decisions(key))
 
@@ -128,7 +128,7 @@ async def history(key: Annotated[VersionKey, Depends(named_version)], catalogue:
 async def approve(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: SeenIn | None = None
 ) -> VersionOut:
-    """Let a draft answer from its effective date on, at the earliest in two seconds; never by its uploader."""
+    """Approve a draft, which answers from its effective date, at least two seconds later; its uploader may not."""
     seen = None
     if body is not None and body.model_fields_set:
         seen = Seen(effective_from=body.effective_from, effective_until=body.effective_until, title=body.title)
@@ -141,7 +141,7 @@ async def approve(
 async def reject(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
 ) -> VersionOut:
-    """Withdraw a draft before anybody could read it."""
+    """Withdraw a draft that customers have never seen."""
     decision = _decision(who, services.now(), body)
     rejected = await services.approvals.reject(key, decision)
     tell(Code.VERSION_REJECTED, who, key, services)
@@ -153,7 +153,7 @@ async def reject(
 async def expire(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
 ) -> VersionOut:
-    """Let an approved version answer no more, everywhere, within seconds."""
+    """Stop an approved version from answering, everywhere, within seconds."""
     decision = _decision(who, services.now(), body)
     expired = await services.approvals.expire(key, decision)
     tell(Code.VERSION_EXPIRED, who, key, services)
@@ -163,9 +163,9 @@ async def expire(
 
 @router.post("/{document_id}/rollback", status_code=202)
 async def roll_back(document_id: DocumentId, who: Approver, services: TheServices, body: RollBack) -> ReceivedOut:
-    """Withdraw what answers now and bring an earlier version back as a new one, which answers once it is indexed.
+    """Withdraw the active version and restore an earlier one as a new version, which answers once it is indexed.
 
-    A version that is approved for a later day still begins on that day.
+    A version approved for a later date still starts on that date.
     """
     decision = _decision(who, services.now(), body)
     received, changed = await services.approvals.roll_back(who.tenant, document_id, body.to_version, decision)
@@ -176,7 +176,7 @@ async def roll_back(document_id: DocumentId, who: Approver, services: TheService
 
 @router.delete("/{document_id}")
 async def delete(document_id: DocumentId, who: Approver, services: TheServices, body: Why | None = None) -> VersionsOut:
-    """Withdraw all versions of a document, everywhere, within seconds; the catalogue keeps what they were."""
+    """Withdraw all versions of a document, everywhere, within seconds; the catalogue keeps their records."""
     decision = _decision(who, services.now(), body)
     changed = await services.approvals.delete(who.tenant, document_id, decision)
     services.siem.tell(Code.DOCUMENT_DELETED, tenant=who.tenant, by=who.sub, about=document_id)
@@ -185,7 +185,7 @@ async def delete(document_id: DocumentId, who: Approver, services: TheServices, 
 
 
 def tell(code: Code, who: Principal, key: VersionKey, services: Services, *, detail: str = "") -> None:
-    """Tell the bank's SIEM what somebody did with a version."""
+    """Report an action on a version to the bank's SIEM."""
     services.siem.tell(code, tenant=key.tenant, by=who.sub, about=f"{key.document_id}/{key.version}", detail=detail)
 
 

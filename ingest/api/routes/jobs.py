@@ -1,4 +1,4 @@
-"""Jobs: the progress of an upload, as one reply or as a stream; dead letters, and how to retry a job."""
+"""Jobs: the progress of an upload as a single reply or a stream, dead letters, and retries."""
 
 from collections.abc import AsyncGenerator
 from typing import Annotated
@@ -34,7 +34,7 @@ async def jobs(
     cursor: Annotated[str, Query(max_length=64, pattern=NO_NUL)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobsOut:
-    """List jobs in a state by id, but those of withdrawn versions; without `state` the dead letters."""
+    """List jobs in a state by id, by default dead letters; jobs of withdrawn versions are omitted."""
     in_state = await catalogue.jobs(who.tenant, state, limit=limit + 1, after=cursor)
     page = [JobOut.of(job, version, now()) for job, version in in_state[:limit]]
     return JobsOut(jobs=page, next=page[-1].job_id if len(in_state) > limit else None)
@@ -42,20 +42,20 @@ async def jobs(
 
 @router.get("/{job_id}")
 async def job(job_id: JobId, who: Staff, catalogue: TheCatalogue, now: TheClock) -> JobOut:
-    """Return a job of the caller's tenant, with the reason where it failed."""
+    """Return a job of the caller's tenant, with the reason if it failed."""
     return await _progress(await catalogue.job(who.tenant, job_id), catalogue, now)
 
 
 @router.post("/{job_id}/retry", status_code=202)
 async def retry(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
-    """Let a failed job or a dead letter be done again from its beginning."""
+    """Restart a failed job or a dead letter from the beginning."""
     queued = await services.job_claims.retry(job_id, tenant=who.tenant, now=services.now())
     return await _progress(queued, services.catalogue, services.now)
 
 
 @router.post("/{job_id}/dismiss")
 async def dismiss(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
-    """Dismiss a job that failed: its version is withdrawn, and the same file can be uploaded again."""
+    """Dismiss a failed job: its version is withdrawn, and the same file can be uploaded again."""
     job = await services.catalogue.job(who.tenant, job_id)
     changed = await services.approvals.dismiss(job.key, ApprovalDecision(by=who.sub, at=services.now()))
     tell(Code.VERSION_DISMISSED, who, job.key, services)
@@ -71,9 +71,9 @@ async def events(
     now: TheClock,
     last_event_id: Annotated[str, Header(max_length=200)] = "",
 ) -> Response:
-    """Tell each step of a job as `progress`, and its end once: `done`, or `error` with the reason.
+    """Stream each step of a job as a `progress` event, then one `done`, or `error` with the reason.
 
-    An id names a step: after `Last-Event-ID` only later steps are told; 204 says that there will be none.
+    The event id identifies a step: with `Last-Event-ID` only later steps are sent, or 204 if there are none.
     """
     job = await catalogue.job(who.tenant, job_id)
     if last_event_id and not last_event_id.startswith(f"{job_id}."):
@@ -85,14 +85,14 @@ async def events(
 
 
 async def _follow(job: Job, catalogue: Catalogue, now: Clock, *, after: str) -> AsyncGenerator[ServerSentEvent]:
-    """Yield an event for each change of a job, without the step `after`, until the job ends."""
+    """Yield an event for each change of a job until it ends, without the step `after`."""
     sent = await _progress(job, catalogue, now) if _step_of(job) == after else None
     while True:
         try:
             job = await catalogue.job(job.key.tenant, job.id)
             progress = await _progress(job, catalogue, now)
         except IngestError:
-            await anyio.sleep(POLL_SECONDS)  # the database is away: the heartbeat goes on, and so does this
+            await anyio.sleep(POLL_SECONDS)  # the database is unavailable; heartbeats continue, so keep polling
             continue
         if sent is None or progress.model_copy(update={"seconds_left": sent.seconds_left}) != sent:
             sent = progress

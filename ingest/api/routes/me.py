@@ -1,4 +1,4 @@
-"""The caller: a page asks what its user may do before it offers it."""
+"""The caller's own identity, from which a page decides which actions it offers."""
 
 from fastapi import APIRouter
 
@@ -11,5 +11,5 @@ router = APIRouter(prefix="/v1/me", tags=["me"])
 
 @router.get("")
 async def me(who: Staff, settings: TheSettings) -> MeOut:
-    """Return the caller as the token names them, and the bank's time zone."""
+    """Return the caller as named in the token, and the bank's time zone."""
     return MeOut(sub=who.sub, tenant=who.tenant, roles=sorted(who.roles), zone=settings.zone)

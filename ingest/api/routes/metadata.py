@@ -1,4 +1,4 @@
-"""The days and the title of a version, changed without a new upload."""
+"""Change the dates and title of a version without a new upload."""
 
 from datetime import date
 from typing import Annotated, Self
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}", tags
 
 
 class DatesIn(BaseModel):
-    """A version's first and last day, both included; without one it begins with its approval, or never ends."""
+    """A version's first and last day, inclusive; null means from its approval, and without end."""
 
     effective_from: date | None
     effective_until: date | None
@@ -32,7 +32,7 @@ class DatesIn(BaseModel):
 
 
 class TitleIn(BaseModel):
-    """A document's title, as customers are shown it with each passage."""
+    """A document's title, shown to customers with each passage."""
 
     title: str = Field(max_length=300, pattern=NO_NUL)
 
@@ -41,7 +41,7 @@ class TitleIn(BaseModel):
 async def set_dates(
     key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: DatesIn
 ) -> VersionOut:
-    """Change a version's dates: a draft's by anybody of staff, an approved one's by an approver."""
+    """Change a version's dates: any staff for a draft, an approver for an approved version."""
     decision = ApprovalDecision(by=who.sub, at=services.now())
     dates = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
     changed = await services.approvals.set_dates(key, dates, decision, may_approve=may_approve(who))
@@ -54,7 +54,7 @@ async def set_dates(
 async def set_title(
     key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: TitleIn
 ) -> ReceivedOut:
-    """Change a title: a draft is indexed again with it; of an approved version a draft with it becomes the next one."""
+    """Change a title: a draft is indexed again with it; for an approved version, a new draft is created."""
     if not is_line(body.title):
         raise Unprocessable("title: 1 to 300 characters on one line")
     decision = ApprovalDecision(by=who.sub, at=services.now())

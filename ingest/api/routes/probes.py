@@ -1,8 +1,8 @@
 """Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
 
-An index without a passage, where the catalogue says that customers could read some, is not ready: it was lost.
-A process whose embedder no longer is that of the collection that answers is not ready: restart it with the new one. An
-embedder that is away is told and takes nobody out of service: documents are taken in, and their jobs wait.
+Not ready: an index without passages although the catalogue has visible ones (the index was lost), or an embedder other
+than the live collection's (restart the process with the new one). An unavailable embedder is reported and does not
+affect readiness: documents are received, and their jobs wait.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,13 +27,13 @@ _DEADLINE_SECONDS = 2.0
 
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """Say that the event loop turns."""
+    """Report that the event loop is running."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", response_model=None)
 async def readyz(catalogue: TheCatalogue, index: TheIndex, services: TheServices) -> JSONResponse:
-    """Say whether documents can be taken in here, and what is missing."""
+    """Report whether this process can receive documents, and the state of each dependency."""
     pings: dict[str, Callable[[], Awaitable[None]]] = {
         "catalogue": catalogue.ping,
         "index": partial(_ping_index, index, services),
@@ -69,7 +69,7 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
 
 @router.get("/metrics")
 async def metrics(services: TheServices) -> Response:
-    """Return Prometheus' text format."""
+    """Return the metrics in Prometheus' text format."""
     backlog = await services.job_claims.backlog()
     services.metrics.jobs.set(backlog.waiting)
     services.metrics.dead_jobs.set(backlog.dead)

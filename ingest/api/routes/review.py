@@ -1,4 +1,4 @@
-"""The review before a decision: pages of a PDF, screening findings, changes, and the original to download."""
+"""The review before a decision: page pictures, screening findings, changes, and the original as a download."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
@@ -32,7 +32,7 @@ MOST_CHANGES = 2_000
 
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
-    Format.MARKDOWN: "text/markdown",  # without a charset, which nobody has stored
+    Format.MARKDOWN: "text/markdown",  # without a charset, because none is stored
     Format.TEXT: "text/plain",
     Format.HTML: "text/html",
     Format.PDF: "application/pdf",
@@ -62,7 +62,7 @@ Key = Annotated[VersionKey, Depends(named_version)]
     },
 )
 async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, le=1_000_000)]) -> Response:
-    """Return the picture of a page of a PDF or an image."""
+    """Return a picture of a page of a PDF or an image."""
     version = await services.catalogue.version(key)
     preview = await _preview(version.sha256, page, services.blobs, services.previewer)
     if preview.picture is None:
@@ -75,7 +75,7 @@ async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, 
 
 @router.get("/findings")
 async def findings(key: Key, services: TheServices) -> FindingsOut:
-    """Return what screening finds in a version's passages: identifiers of persons, instructions to the model."""
+    """Return the screening findings in a version's passages: personal identifiers, instructions to the model."""
     passages = await _passages(key, services.catalogue, services.index)
     all_findings = await services.review_limiter.run(lambda check: passage_findings(passages, check))
     return FindingsOut.of(all_findings[:MOST_FINDINGS], passages=len(passages), more=len(all_findings) > MOST_FINDINGS)
@@ -83,7 +83,7 @@ async def findings(key: Key, services: TheServices) -> FindingsOut:
 
 @router.get("/changes", name="changes")
 async def changes_of(key: Key, services: TheServices) -> ChangesOut:
-    """Return the changes of a version's passages since the last version before it that was approved."""
+    """Return the changes of a version's passages since the previous approved version."""
     new = await _passages(key, services.catalogue, services.index)
     for earlier in reversed(await services.catalogue.versions(key.tenant, key.document_id)):
         if earlier.key.version < key.version and earlier.visible_from is not None:
@@ -97,7 +97,7 @@ async def changes_of(key: Key, services: TheServices) -> ChangesOut:
 
 
 class _Download(FileResponse):
-    """A file whose client has DOWNLOAD_SECONDS to take it; the connection of a slower one is cut."""
+    """A file that the client must download within DOWNLOAD_SECONDS; after that the connection is closed."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with anyio.move_on_after(DOWNLOAD_SECONDS):
@@ -105,10 +105,10 @@ class _Download(FileResponse):
 
 
 async def original_on_disk(key: Key, services: TheServices) -> AsyncGenerator[tuple[Version, FilePath]]:
-    """Yield a version and a copy of its original, until the response was sent.
+    """Yield a version and a copy of its original until the response is sent.
 
     Raises:
-        Unavailable: as many originals are being downloaded as may be, or the store takes too long.
+        Unavailable: too many downloads are in progress, or the store takes too long.
     """
     version = await services.catalogue.version(key)
     async with AsyncExitStack() as stack:
@@ -131,7 +131,7 @@ async def original(
     services: TheServices,
     found: Annotated[tuple[Version, FilePath], Depends(original_on_disk)],
 ) -> Response:
-    """Return the original as it was uploaded, to be saved: no browser shows it or runs what it holds."""
+    """Return the uploaded original as an attachment, which no browser displays or runs."""
     version, path = found
     tell(Code.ORIGINAL_DOWNLOADED, who, key, services, detail=f"sha256:{version.sha256}")
     headers = {

@@ -1,4 +1,4 @@
-"""The test search: the passages that a customer of a group would have found at an instant."""
+"""The test search: passages that a customer in a given group would have found at a given time."""
 
 from datetime import datetime
 from typing import Annotated
@@ -25,7 +25,7 @@ async def search(
     as_of: Annotated[datetime | None, Query(description="a date, or a time; default: now")] = None,
     as_group: Annotated[list[Group] | None, Query(max_length=20, description="may be repeated")] = None,
 ) -> SearchOut:
-    """Search as a customer of these groups would have at `as_of` (a time without a zone is the bank's).
+    """Search as a customer of these groups at `as_of` (without a zone: in the bank's time zone).
 
     Every customer also belongs to the group of all customers.
     """

@@ -1,4 +1,4 @@
-"""Uploads: a form whose file goes to the store of originals as it arrives."""
+"""Uploads: a form whose file is streamed to the store of originals."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -26,9 +26,9 @@ router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 
 class UploadFields(BaseModel):
-    """What comes with a file; without `readers` every customer reads it. `link` is the bank's public page about it.
+    """An upload's metadata; without `readers` every customer may read it; `link` is the bank's public page about it.
 
-    With `again` the bytes of a version that is over become a new version, a draft; without it they are what they were.
+    With `again`, the bytes of an ended version become a new draft; without it, the upload returns that version.
     """
 
     title: str | None = Field(None, max_length=300)
@@ -43,7 +43,7 @@ class UploadFields(BaseModel):
 
 
 def _described() -> dict[str, Any]:
-    """Return the form's OpenAPI description: the route itself only sees a stream."""
+    """Return the form's OpenAPI description, because the route only has a stream."""
     schema = UploadFields.model_json_schema()
     schema["properties"][FILE] = {"type": "string", "contentMediaType": "application/octet-stream"}
     schema["required"] = [FILE]
@@ -52,7 +52,7 @@ def _described() -> dict[str, Any]:
 
 @router.post("", status_code=202, openapi_extra=_described())
 async def upload(request: Request, who: Staff, services: TheServices) -> ReceivedOut:
-    """Take a document in; its job indexes it as a draft. The same bytes and metadata give the same ids again."""
+    """Receive a document, which a job indexes as a draft; the same bytes and metadata return the same ids."""
     form = Form(request.headers.get("content-type", ""), request.stream())
     async with aclosing(form.file()) as chunks:
         received = await services.uploads.receive_streamed(partial(_request_of, form, who), chunks)
@@ -61,10 +61,10 @@ async def upload(request: Request, who: Staff, services: TheServices) -> Receive
 
 
 def _request_of(form: Form, who: Principal) -> UploadRequest:
-    """Return the request in the fields of a form that has ended.
+    """Return the request in the fields of a completed form.
 
     Raises:
-        Unprocessable: there is no file, or a field is not valid.
+        Unprocessable: the file is missing, or a field is invalid.
     """
     if form.file_name is None:
         raise Unprocessable(f"{FILE}: Field required")
@@ -92,6 +92,6 @@ def _request_of(form: Form, who: Principal) -> UploadRequest:
 
 
 def _values(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
-    """Return the fields by name: a page's empty input counts as absent, but an empty reader is invalid."""
+    """Return the fields by name; a page's empty input counts as absent, but an empty reader is invalid."""
     values: dict[str, str | list[str]] = {name: value for name, value in fields if value and name != "readers"}
     return values | {"readers": [value for name, value in fields if name == "readers"]}

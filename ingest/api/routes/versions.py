@@ -1,4 +1,4 @@
-"""Versions of any document in one state: what waits for approval, what failed."""
+"""Versions of all documents by state, such as those waiting for approval or failed."""
 
 from typing import Annotated
 
@@ -24,9 +24,9 @@ async def versions(
     cursor: Annotated[str, Query(pattern=r"^([\w.\-]{1,100}/\d{1,10})?$")] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> StateOut:
-    """List the versions in a stored state by document: without one the drafts, which wait for a second person.
+    """List the versions in a stored state, by document; by default the drafts, which wait for approval.
 
-    Active and expired follow from the clock: they are among the approved ones.
+    Active and expired are derived from the time: such versions are listed as approved.
     """
     if state in _BY_THE_CLOCK:
         raise Unprocessable("state: active and expired versions are among the approved ones")
@@ -42,6 +42,6 @@ async def versions(
 
 @router.get("/counts")
 async def counts(who: Staff, catalogue: TheCatalogue) -> CountsOut:
-    """Return how many drafts wait for approval, and how many versions could not be indexed."""
+    """Return the number of drafts waiting for approval and of versions that could not be indexed."""
     counted = await catalogue.counts(who.tenant)
     return CountsOut(drafts=counted.get(State.INDEXED, 0), failed=counted.get(State.FAILED, 0))
