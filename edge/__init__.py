@@ -1,6 +1,6 @@
-"""What both services do at HTTP, once: headers, bearer tokens, problem documents, pages and listening.
+"""The HTTP layer shared by both services: headers, bearer tokens, problem documents, pages and listening.
 
-Neither service's routes, settings or errors are known here; each translates into its own error tree.
+It does not depend on either service's routes, settings or errors; each service translates into its own error tree.
 """
 
 from edge.bearer import bearer_token

@@ -9,7 +9,7 @@ def bearer_token(headers: Headers) -> str:
     """Return the token of the `Authorization` header.
 
     Raises:
-        TokenRefused: there is none.
+        TokenRefused: the header has no bearer token.
     """
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:

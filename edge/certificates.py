@@ -1,6 +1,6 @@
-"""The certificate that a service shows, and whether it wants its clients'; a renewed one is shown without a restart.
+"""A service's server certificate and client-certificate check; a renewed certificate is loaded without a restart.
 
-Open connections keep the certificate that they have seen.
+Open connections keep the certificate from their handshake.
 """
 
 import ssl
@@ -23,7 +23,7 @@ LOOK_SECONDS = 2.0
 
 
 class ServerTlsSettings(BaseModel, frozen=True):
-    """What a service shows; without a certificate it speaks plain text."""
+    """A service's certificate and its clients' authorities; without a certificate it serves plain text."""
 
     cert_file: Path | None = Field(
         None, description="the certificate that the service shows, a file in PEM format, looked at every 2 s"
@@ -45,7 +45,7 @@ class ServerTlsSettings(BaseModel, frozen=True):
 
     @property
     def scheme(self) -> str:
-        """How its URLs begin."""
+        """The scheme of the service's URLs."""
         return "http" if self.cert_file is None else "https"
 
 
@@ -54,7 +54,7 @@ PLAIN_TEXT = ServerTlsSettings()
 
 @asynccontextmanager
 async def shown_certificate(settings: ServerTlsSettings) -> AsyncGenerator[ssl.SSLContext | None]:
-    """Yield a listener's context, into which a changed certificate is loaded while the block runs; None without one."""
+    """Yield a listener's TLS context, and reload changed certificates while the block runs; None without TLS."""
     if settings.cert_file is None:
         yield None
         return
@@ -75,7 +75,7 @@ async def shown_certificate(settings: ServerTlsSettings) -> AsyncGenerator[ssl.S
 async def _reload(
     context: ssl.SSLContext, settings: ServerTlsSettings, cert_file: Path, written: tuple[int, ...]
 ) -> None:
-    """Load the certificate when its files have changed; an unusable one is logged once, and the former one stays."""
+    """Load the certificate when its files change; an unusable one is logged once, and the previous one stays."""
     told: tuple[int, ...] = ()
     while True:
         await anyio.sleep(LOOK_SECONDS)
@@ -83,18 +83,20 @@ async def _reload(
             now = await anyio.to_thread.run_sync(_written, settings)
             if now in (written, told):
                 continue
-            # First into another context: of a certificate and a key that do not belong together one would stay.
+            # Test in another context first: loading a mismatched certificate and key would replace one of the two.
             trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             await anyio.to_thread.run_sync(load_certificate, trial, cert_file, settings.key_file)
-            load_certificate(context, cert_file, settings.key_file)  # here: no other thread makes a connection now
+            load_certificate(
+                context, cert_file, settings.key_file
+            )  # in the event loop, so no handshake runs concurrently
             written = now
             log.info("certificate_loaded", file=str(cert_file))
-        except OSError as exc:  # ssl.SSLError is one
+        except OSError as exc:  # includes ssl.SSLError
             told = now
             log.warning("certificate_load_failed", file=str(cert_file), reason=tls_reason(exc) or exc.strerror)
 
 
 def _written(settings: ServerTlsSettings) -> tuple[int, ...]:
-    """Return the times and sizes that differ when the files do (blocking)."""
+    """Return modification times, inodes and sizes, which change with the files (blocking)."""
     states = [path.stat() for path in (settings.cert_file, settings.key_file) if path is not None]
     return tuple(number for state in states for number in (state.st_mtime_ns, state.st_ino, state.st_size))

@@ -1,11 +1,11 @@
-"""Limits of each connection before anybody has shown a token: bytes and seconds of a request's head, a body that stands
-still, a reply that nobody takes, requests that wait for their turn, and the number of connections.
+"""Limits of each connection, before authentication: bytes and seconds of a request's head, a stalled body, a reply that
+the client does not read, pipelined requests, and the number of connections.
 
-uvicorn has none of these: a head of any length would be held in memory, for as long as its sender likes. Nor does it
-count a connection whose TLS handshake does not end: here it is one of all from its first byte, and the handshake's time
-is a part of the head's.
+uvicorn has none of these: it would buffer a head of any length for as long as the sender likes. Nor does it count
+connections whose TLS handshake is unfinished; here they count from the start, and the handshake's time is part of the
+head's.
 
-A request that asks for another protocol (`Upgrade: h2c`, as Java's client does) is answered as if it did not, which RFC
+A request for a protocol upgrade (`Upgrade: h2c`, as Java's client sends) is answered without the upgrade, which RFC
 9110, 7.8 permits; uvicorn would lose its content.
 """
 
@@ -25,20 +25,20 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-_MOST_CONNECTIONS: Final = 12_000  # more than one process has readers
-_MOST_FILES: Final = 65_536  # connections, and for each answer one to its model and one to Redis, with room
+_MOST_CONNECTIONS: Final = 12_000  # more than the readers of one process
+_MOST_FILES: Final = 65_536  # client connections, and per answer one to its model and one to Redis, with room to spare
 _SHARE_OF_FILES: Final = 0.75
 _PIECE_BYTES: Final = 16 * 1024
 _HEAD_PIECE_BYTES: Final = 512
-# A body in chunks of a byte has five bytes of framing for each; trailers count as a head does.
+# A body in chunks of one byte has five bytes of framing per byte; trailers count like a head.
 _FRAMING: Final = 8
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s
 
 
 def allow_files() -> None:
-    """Let this process open as many files as it may allow itself: many machines give it 1,024 to begin with.
+    """Raise this process's limit of open files as far as allowed; many machines start with 1,024.
 
-    Customers' connections would leave too few of those for the models and Redis.
+    With those, customers' connections would leave too few for the models and Redis.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, _MOST_FILES) if hard > 0 else _MOST_FILES
@@ -47,17 +47,17 @@ def allow_files() -> None:
 
 
 def most_connections() -> int:
-    """Return how many connections a process may hold: most of its files, the rest is for stores and models."""
+    """Return the most client connections of a process; the remaining files are for stores and models."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(_MOST_CONNECTIONS, int(soft * _SHARE_OF_FILES)) if soft > 0 else _MOST_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """The most bytes of a head, the seconds that it may take, and those in which a body must bring `body_bytes`.
+    """Limits of a connection: bytes and seconds of a head; a body must deliver `body_bytes` every `body_seconds`.
 
-    A reply of which nothing is taken in `reply_seconds` is given up, and after `stalled_seconds` already where another
-    connection needs its room. Where more than `pipelined` requests wait for their turn, nothing behind them is read.
+    A reply is dropped if the client reads nothing for `reply_seconds`, or for `stalled_seconds` if another connection
+    needs the slot. When more than `pipelined` requests are waiting, nothing further is read.
     """
 
     head_bytes: int = 32 * 1024
@@ -75,7 +75,7 @@ Handshake = Coroutine[object, None, asyncio.Transport | None]
 
 @types.coroutine
 def _continued(begun: Handshake, waits_for: object) -> Generator[object, None, asyncio.Transport | None]:
-    """Await a coroutine that was begun by hand and waits for something."""
+    """Await the rest of a coroutine whose first step has already run and returned `waits_for`."""
     while True:
         yield waits_for
         try:
@@ -86,7 +86,7 @@ def _continued(begun: Handshake, waits_for: object) -> Generator[object, None, a
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """uvicorn's connection, closed where its client keeps it open without a request."""
+    """uvicorn's connection with `ConnectionLimits`."""
 
     def __init__(self, *args: Any, limits: ConnectionLimits, tls: ssl.SSLContext | None = None, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -107,37 +107,37 @@ class LimitedConnection(HttpToolsProtocol):
 
     @property
     def waits(self) -> bool:
-        """Whether the client has no request here, so that nobody answers it now, and it is not being closed."""
+        """Whether the connection is idle: no request in progress, and not closing."""
         answered = self.cycle is None or self.cycle.response_complete
-        # One that is closing is still among the connections: of many that come at once each must close another.
+        # Closing connections are still in the set; without this check, many new ones would all close the same one.
         return self._in_head and answered and not self.transport.is_closing()
 
     @property
     def _stands(self) -> bool:
-        """Whether what was sent waits for the client to take it, so that nothing is written."""
+        """Whether writing is blocked until the client reads."""
         is_full = self.flow is not None and self.flow.write_paused
         return is_full or (self.transport.is_closing() and self._untaken > 0)
 
     @property
     def stalled_for(self) -> float:
-        """For how many seconds the client has taken nothing of what waits for it; 0 where nothing waits."""
+        """The seconds since the client last read from a blocked reply; 0 if writing is not blocked."""
         return self.loop.time() - self._taken_at if self._reply_timer is not None and self._stands else 0.0
 
     @property
     def _untaken(self) -> int:
-        """How many bytes wait here for the client; a close of TLS waits for what the wire below still has."""
+        """The bytes buffered in this process for the client, in the TLS layer and in the TCP transport below."""
         try:
             above = 0 if self._wire is self.transport else self.transport.get_write_buffer_size()
-        except AttributeError:  # asyncio's TLS transport drops its buffer when it is closed a second time
+        except AttributeError:  # asyncio's TLS transport drops its buffer on a second close
             above = 0
         return above + self._wire.get_write_buffer_size()
 
     def _unacknowledged(self) -> int:
-        """Return how many bytes the client has not taken, with those in the kernel, which has megabytes for each."""
+        """Return the bytes that the client has not acknowledged, the kernel's buffer (up to megabytes) included."""
         in_kernel = fcntl.ioctl(self._wire.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
         return self._untaken + int.from_bytes(in_kernel, sys.byteorder)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         self._wire = transport
         if self._tls is None:
             super().connection_made(transport)
@@ -145,7 +145,7 @@ class LimitedConnection(HttpToolsProtocol):
             transport.pause_reading()
             self.transport = transport
             self.connections.add(self)
-            # Begun here: a task begins after uvloop's first read, whose bytes would be no longer the handshake's.
+            # Run the first step here: a task would start after uvloop's first read, and the handshake would miss it.
             handshake = self.loop.start_tls(
                 transport, self, self._tls, server_side=True, ssl_handshake_timeout=self._limits.head_seconds
             )
@@ -155,10 +155,10 @@ class LimitedConnection(HttpToolsProtocol):
             self._make_room()
 
     async def _shake_hands(self, plain: asyncio.Transport, handshake: Handshake, waits_for: object) -> None:
-        """Encrypt the connection, and let the request begin that may have come with the end of the handshake."""
+        """Complete the TLS handshake, then process data that arrived with its end."""
         try:
             encrypted = await _continued(handshake, waits_for)
-        except (OSError, RuntimeError):  # no TLS, none in time, a certificate that is not let in; closed meanwhile
+        except (OSError, RuntimeError):  # not TLS, timed out, client certificate rejected, or already closed
             encrypted = None
         self._handshake = None
         if encrypted is None or encrypted.is_closing():
@@ -183,7 +183,7 @@ class LimitedConnection(HttpToolsProtocol):
         while start < len(data):
             if self._is_deaf or self.transport.is_closing():
                 return
-            # A head in small pieces: of one that begins behind another request, no more than a piece is not counted.
+            # Small pieces for a head: if it starts after another request in a piece, at most that piece isn't counted.
             piece = data[start : start + (_HEAD_PIECE_BYTES if self._in_head else _PIECE_BYTES)]
             if self._in_head and self._fed + len(piece) > self._limits.head_bytes:
                 self.refuse(b"431 Request Header Fields Too Large")
@@ -198,15 +198,15 @@ class LimitedConnection(HttpToolsProtocol):
                 self._turn_deaf()
 
     def _turn_deaf(self) -> None:
-        """Read nothing more; what has come whole is answered, whatever time it takes, and the connection closed."""
+        """Stop reading; answer the complete requests without a time limit, then close the connection."""
         self._stop_timer()
-        if not self._in_head:  # the last has come in part
+        if not self._in_head:  # the last request is incomplete
             self.pipeline.popleft()
             self.cycle = self.pipeline[0][0]
         self._is_deaf, self.cycle.keep_alive = True, False
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser; a request that asks for another protocol is read again as one that does not."""
+        """Feed the parser; parse a request for a protocol upgrade again without its `Upgrade` header."""
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -264,7 +264,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._watch_reply()
 
     def _watch_reply(self) -> None:
-        """Look now and then whether the client takes anything of what waits for it."""
+        """Check periodically whether the client reads the buffered reply."""
         self._stop_watch()
         if self._untaken:
             self._unacked, self._taken_at = self._unacknowledged(), self.loop.time()
@@ -275,7 +275,7 @@ class LimitedConnection(HttpToolsProtocol):
         if not self._stands:
             return
         unacked, now = self._unacknowledged(), self.loop.time()
-        if unacked < self._unacked:  # while it stands, nothing is added
+        if unacked < self._unacked:  # while blocked, nothing is added
             self._unacked, self._taken_at = unacked, now
         if now - self._taken_at >= self._limits.reply_seconds:
             self.break_off()
@@ -293,13 +293,13 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _check_body(self) -> None:
         arrived, self._body_before = self._body - self._body_before, self._body
-        if arrived < self._limits.body_bytes and not self.flow.read_paused:  # paused: it waits for us
+        if arrived < self._limits.body_bytes and not self.flow.read_paused:  # if paused, the client waits for us
             self.refuse(b"408 Request Timeout")
         else:
             self._timer = self.loop.call_later(self._limits.body_seconds, self._check_body)
 
     def _make_room(self) -> None:
-        """Close the oldest connection without a request; else one whose reply nobody takes, or this one."""
+        """Close the oldest idle connection; else the longest-stalled one, or this one."""
         ours = [other for other in self.connections if isinstance(other, LimitedConnection)]
         if waiting := [other for other in ours if other.waits and other is not self]:
             min(waiting, key=lambda other: other.opened_at).refuse(b"503 Service Unavailable")
@@ -311,7 +311,7 @@ class LimitedConnection(HttpToolsProtocol):
             self.refuse(b"503 Service Unavailable")
 
     def refuse(self, status: bytes) -> None:
-        """Close the connection, with this status where no reply has begun."""
+        """Close the connection, and send `status` first if no response has started."""
         self._stop_timer()
         if self._handshake is not None:
             self.transport.abort()
@@ -323,7 +323,7 @@ class LimitedConnection(HttpToolsProtocol):
         self.transport.close()
 
     def break_off(self) -> None:
-        """Close the connection with a reset: the kernel would keep what its client does not take for minutes."""
+        """Close the connection with a reset, because the kernel would keep unread data for minutes."""
         self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._wire.abort()
 

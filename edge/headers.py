@@ -1,4 +1,4 @@
-"""Security headers of every response: pages, JSON, streams and the reply to a bug."""
+"""Security headers of every response: pages, JSON, streams and internal errors."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -7,12 +7,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Header = tuple[bytes, bytes]
 MoreHeaders = Callable[[Scope, Message], Awaitable[Sequence[Header]]]
-"""Returns the headers that one response is to have besides, by its scope and its start."""
+"""Returns additional headers for one response, given its scope and its start message."""
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
 
 def security_headers(*, image_sources: str) -> tuple[Header, ...]:
-    """Return a strict Content Security Policy, with `image_sources` beside 'self' for images, and its companions."""
+    """Return a strict Content Security Policy, with `image_sources` besides 'self', and related security headers."""
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' {image_sources}; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -25,16 +25,16 @@ def security_headers(*, image_sources: str) -> tuple[Header, ...]:
 
 
 def add_response_headers(app: FastAPI, headers: Sequence[Header], *, more: MoreHeaders | None = None) -> None:
-    """Add the headers to every response of the application, and `no-store` where a response says nothing of caches.
+    """Add the headers to every response of the application, and `no-store` if a response has no `cache-control`.
 
-    Outside all middleware: the reply to an error that nothing has handled is made outside an application's own.
+    This wraps all middleware, because Starlette creates the response to an unhandled error outside the app's own.
     """
     inner = app.build_middleware_stack
-    app.build_middleware_stack = lambda: ResponseHeaders(inner(), headers=headers, more=more)  # type: ignore[method-assign]  # what Starlette itself calls once
+    app.build_middleware_stack = lambda: ResponseHeaders(inner(), headers=headers, more=more)  # type: ignore[method-assign]  # Starlette calls it once
 
 
 class ResponseHeaders:
-    """Adds the same headers to every response, and more to each (pure ASGI: streams pass untouched)."""
+    """Adds fixed headers and the headers of `more` to every response (pure ASGI, so streams are not buffered)."""
 
     def __init__(self, app: ASGIApp, *, headers: Sequence[Header], more: MoreHeaders | None) -> None:
         self._app = app
@@ -46,11 +46,11 @@ class ResponseHeaders:
             if message["type"] == "http.response.start":
                 own = message["headers"]
                 cached = any(name.lower() == b"cache-control" for name, _ in own)
-                # What customers and staff read is theirs: no cache on the way or on the disk may keep it.
+                # Responses are private to customers and staff: no proxy or disk cache may store them.
                 more = await self._more(scope, message) if self._more else ()
                 message["headers"] = [*own, *more, *self._headers, *([] if cached else [_NO_STORE])]
             await send(message)
 
         if scope["type"] == "http":
-            scope.setdefault("state", {})  # what a route notes of its request is seen here
+            scope.setdefault("state", {})  # shared with the routes, which set values on it
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -1,7 +1,7 @@
-"""Listening: a socket that is bound before anything else is started, and a server that runs while a block does.
+"""Listening: a socket that is bound before anything else starts, and a server that runs while a block runs.
 
-uvicorn's own signal handling closes the listener first; this server keeps it open while answers drain, so that a
-probe can see `draining` and a load balancer goes elsewhere.
+uvicorn's own signal handling closes the listener first. This server keeps it open while answers drain, so that a probe
+sees `draining` and a load balancer routes elsewhere.
 """
 
 import errno
@@ -22,13 +22,13 @@ from edge.connection_limits import ConnectionLimits, LimitedConnection, allow_fi
 _OPEN_CONNECTIONS_SECONDS = 5
 _BACKLOG = 2048
 _GC_THRESHOLDS = (50_000, 10, 10)
-"""Net new objects before the youngest generation is collected, and how many collections of one go before the next older
-one is collected too. With 5,000 open streams a collection walks what their readers wait on, 50,000 objects in 50 ms,
-at whatever threshold; a full one takes 1.4 s. With CPython's own thresholds there is a full one every 12 s."""
+"""The thresholds of `gc.set_threshold`. With 5,000 open streams, each collection visits the 50,000 objects that their
+readers wait on, in 50 ms at any threshold; a full collection takes 1.4 s. CPython's default thresholds cause a full
+collection every 12 s."""
 
 
 class PortTaken(Exception):
-    """The address cannot be bound; the message names it and says what to do."""
+    """The address cannot be bound; the message names it and the remedy."""
 
 
 class _Server(uvicorn.Server):
@@ -41,15 +41,15 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
     """Return a socket bound to the address.
 
     Raises:
-        PortTaken: something else listens there, or the address is not this machine's.
+        PortTaken: the port is in use, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named: of a socket without one asyncio does not switch Nagle's delay off, 40 ms a reply.
+    # The explicit protocol makes asyncio disable Nagle's algorithm, which would delay each reply by 40 ms.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
-        # SO_REUSEADDR lets a second bind succeed until one socket listens; listening now makes the port ours.
+        # SO_REUSEADDR lets a second bind succeed until one socket listens, so listen now to claim the port.
         bound.listen(_BACKLOG)
     except OSError as exc:
         bound.close()
@@ -62,9 +62,9 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
 def configured(
     app: FastAPI, *, limits: ConnectionLimits | None = None, tls: ssl.SSLContext | None = None
 ) -> uvicorn.Config:
-    """Return how every server of ours serves: connections within the limits, with five seconds to end at its end.
+    """Return the configuration of our servers: limited connections, which get five seconds to finish at shutdown.
 
-    TLS is the connections' own matter: uvicorn's own would begin before there is one to limit.
+    `LimitedConnection` does TLS itself, because uvicorn's handshake would start before the limits apply.
     """
     limits = limits or ConnectionLimits(connections=most_connections())
     return uvicorn.Config(
@@ -74,7 +74,7 @@ def configured(
         lifespan="off",
         loop="uvloop",
         http=partial(LimitedConnection, limits=limits, tls=tls),  # type: ignore[arg-type]  # uvicorn only calls it
-        ws="none",  # else whatever package is installed speaks WebSocket, and takes a tenth of a second to be imported
+        ws="none",  # else uvicorn imports an installed WebSocket package, which takes 0.1 s
         timeout_graceful_shutdown=_OPEN_CONNECTIONS_SECONDS,
         server_header=False,
     )
@@ -88,12 +88,12 @@ async def listening(
     limits: ConnectionLimits | None = None,
     certificate: ServerTlsSettings = PLAIN_TEXT,
 ) -> AsyncGenerator[None]:
-    """Serve the application on the socket while the block runs; each connection within the limits, encrypted with one.
+    """Serve the application on the socket while the block runs, with limited connections and TLS if configured.
 
-    However the block ends, what is being answered has five seconds to end, and no connection is left open.
+    When the block ends, running requests have five seconds to finish; then all connections are closed.
     """
     allow_files()
-    # Objects opened at the start stay: to search them for garbage would stop every answer for half a second at a time.
+    # Objects created at startup are permanent; collecting them would pause every answer for half a second at a time.
     gc.collect()
     gc.freeze()
     thresholds = gc.get_threshold()
@@ -109,5 +109,5 @@ async def listening(
 
 
 async def _serve_to_its_end(server: uvicorn.Server, bound: socket.socket) -> None:
-    with anyio.CancelScope(shield=True):  # cancelled, uvicorn closes nothing, and its socket accepts on
+    with anyio.CancelScope(shield=True):  # if cancelled, uvicorn closes nothing and its socket keeps accepting
         await server.serve([bound])

@@ -1,4 +1,4 @@
-"""The OpenAPI description of a service: what each route does, in the sentence of its docstring."""
+"""The OpenAPI description of a service, with each route's summary from its docstring."""
 
 import re
 from typing import Any
@@ -7,10 +7,10 @@ from fastapi import FastAPI
 
 
 class Api(FastAPI):
-    """An application whose OpenAPI summaries are the first sentences of its routes' docstrings, not their names."""
+    """An application whose OpenAPI summaries are the first sentences of its routes' docstrings."""
 
     def openapi(self) -> dict[str, Any]:
-        """Return the description; calling it again changes nothing."""
+        """Return the description; repeated calls return the same."""
         described = super().openapi()
         for operations in described["paths"].values():
             for operation in operations.values():

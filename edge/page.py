@@ -1,4 +1,4 @@
-"""A service's page: its own files, those of `edge/web`, which both services share, and what is the bank's own."""
+"""Serves a service's page: its own files, the shared files in `edge/web`, and the bank's branding."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _NO_CACHE = {"cache-control": "no-cache"}
 
 
 class _FreshFiles(StaticFiles):
-    """Files that a browser revalidates each time, so that it never mixes modules of two releases."""
+    """Static files that a browser revalidates on each use, so that it never mixes modules of two releases."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
@@ -30,8 +30,8 @@ class _FreshFiles(StaticFiles):
 def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, sign_in: bool = False) -> None:
     """Serve the folder `web` of `package` below `/web`, and its `index.html` at `/`, as the page of the host's bank.
 
-    A page with `{{demo}}` learns there whether a demo sign-in is offered, and with `{{sign_in}}` whether the
-    identity provider's is.
+    `{{demo}}` in the page becomes "offered" if the demo sign-in is available, and `{{sign_in}}` if the identity
+    provider's is; otherwise they become empty.
     """
     web = Path(str(files(package) / "web"))
     neutral = Path(str(files("edge") / "web" / "icon.svg"))
@@ -59,7 +59,7 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, 
     def _bank(request: Request) -> Bank:
         return banks.of_host(request.headers.get("host", "").partition(":")[0])
 
-    # After the routes: it takes every other path below /web.
+    # Mounted after the routes, because it matches every other path below /web.
     app.mount("/web", _FreshFiles(directory=web, packages=[("edge", "web")]), name="web")
 
 
@@ -68,7 +68,7 @@ def _fresh(content: str | bytes, media_type: str) -> Response:
 
 
 def page_of(index: str, bank: Bank, *, demo: bool, sign_in: bool) -> str:
-    """Return the page with the bank's Korean name and its telephone number, as it is before any script runs."""
+    """Fill in the page's placeholders: the bank's Korean name, its telephone number, and the ways to sign in."""
     own = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dialled(bank.telephone)}
     for name, value in {**own, "demo": "offered" * demo, "sign_in": "offered" * sign_in}.items():
         index = index.replace(f"{{{{{name}}}}}", escape(value))
@@ -76,12 +76,12 @@ def page_of(index: str, bank: Bank, *, demo: bool, sign_in: bool) -> str:
 
 
 def dialled(telephone: str) -> str:
-    """Return a telephone number as a `tel:` address has it."""
+    """Return a telephone number in the format of a `tel:` URL."""
     return "".join(character for character in telephone if character in "+0123456789")
 
 
 def script_of(bank: Bank) -> str:
-    """Return the module `bank.js`: what the pages' scripts show of the bank."""
+    """Return the module `bank.js`: the bank's data for the pages' scripts."""
     own = bank.model_dump(mode="json", include={"names", "telephone", "opening", "questions", "helplines"})
     return f"export const BANK = {json.dumps(own, ensure_ascii=False)};\n"
 

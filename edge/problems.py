@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the fields that both services share, and the refusals of the framework."""
+"""Problem documents (RFC 9457): the fields shared by both services, and details for the framework's own errors."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,7 +14,7 @@ _MOST_FIELDS = 5
 
 
 class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of every refusal; `code` is stable, `retryable` says whether the same request may succeed later."""
+    """The fields of every error response; `code` is stable, `retryable`: the same request may succeed later."""
 
     type: str = "about:blank"
     title: str
@@ -31,7 +31,7 @@ def problem_json(problem: ProblemDocument, headers: Mapping[str, str] | None = N
 
 
 def allowed_methods(request: Request) -> dict[str, str]:
-    """Return the `Allow` header of a 405: every method of the address (Starlette names its first route's)."""
+    """Return the `Allow` header of a 405 with all methods of the path; Starlette lists only the first route's."""
 
     def is_served(method: str) -> bool:
         scope = {**request.scope, "method": method}
@@ -41,7 +41,7 @@ def allowed_methods(request: Request) -> dict[str, str]:
 
 
 def invalid_fields(exc: RequestValidationError) -> str:
-    """Return which fields are invalid and why; never their values, which may be a customer's text."""
+    """Return the invalid fields and the reasons, without values, which may be a customer's text."""
     return "; ".join(
         f"{'.'.join(map(str, error['loc'][1:])) or 'body'}: {error['msg']}" for error in exc.errors()[:_MOST_FIELDS]
     )

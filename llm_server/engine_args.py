@@ -1,4 +1,4 @@
-"""Whether the pinned vLLM accepts the arguments of a profile, by its own parser; no model is loaded."""
+"""Checks a profile's arguments with vLLM's own parser, without loading a model."""
 
 import json
 import subprocess
@@ -8,14 +8,14 @@ from llm_server.launch import CannotServe, ServeSettings, command
 from llm_server.profile import Profile
 
 _SECONDS = 300.0
-"""Importing vLLM takes 20 s of two cores, and more on a busy machine."""
+"""Importing vLLM takes 20 s on two cores, and more on a busy machine."""
 PARSER = """
 try:
     from vllm.entrypoints.common.cli_args import make_arg_parser, validate_parsed_serve_args
 except ModuleNotFoundError:  # of 0.32, which the CPU build still is
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 """
-"""Imports vLLM's own parser of the arguments of `vllm serve`, of either release that is pinned."""
+"""Imports vLLM's parser of `vllm serve` arguments, from either of the two pinned releases."""
 _PARSE = f"""
 import json, sys
 {PARSER}
@@ -26,10 +26,10 @@ validate_parsed_serve_args(args)
 
 
 def check_engine_args(profile: Profile, python: Path) -> None:
-    """Check that the vLLM of an interpreter accepts the profile's arguments.
+    """Check that an interpreter's vLLM accepts the profile's arguments.
 
     Raises:
-        CannotServe: it does not, and the message has its words; or there is no vLLM.
+        CannotServe: vLLM rejects them, with its message, or the interpreter has no vLLM.
     """
     model = profile.hub.name if profile.hub else profile.name
     arguments = command(ServeSettings(profile=profile, model=model, python=python, log_file=None))

@@ -1,9 +1,9 @@
 """Runs vLLM with a profile's arguments, and reports readiness only after a first generation.
 
-vLLM runs in a session of its own; on SIGTERM or SIGINT it gets the profile's time to finish its streams, and a second
-signal kills it. An engine that hangs ends this process too, to be restarted; while it drains, nobody looks. The rest
-of its process group is killed by the group's id, so no process survives this one, and on Linux the kernel terminates
-vLLM even when this process is killed.
+vLLM runs in its own session. On SIGTERM or SIGINT it gets the profile's time to finish its streams; a second signal
+kills it. If the engine hangs, this process exits to be restarted; during the drain, hangs are ignored. vLLM's remaining
+process group is killed at the end, so that no process survives this one; on Linux the kernel terminates vLLM even if
+this process is killed.
 """
 
 import asyncio
@@ -28,36 +28,36 @@ from llm_server.profile import Profile, Task
 from llm_server.watchdog import engine_hangs
 
 PR_SET_PDEATHSIG = 1
-# How often the engine's tokens are counted.
+# The interval of reading the engine's token count.
 _WATCH_SECONDS = 10.0
-_LINES_READ = 200  # of the log of a vLLM that ended: its last
+_LINES_READ = 200  # the last lines of the log, read after vLLM has exited
 WARM_UP_PROMPT = (
     "은행은 예금, 대출, 카드 상품을 안내합니다. The bank explains deposits, loans and cards to its customers. " * 12
 )
 
 
 class CannotServe(Exception):
-    """vLLM cannot be run; the message is one sentence that says what to do."""
+    """vLLM cannot run; the message is one sentence with the remedy."""
 
 
 class PortTaken(CannotServe):
-    """Another process listens on the port."""
+    """The port cannot be used, for instance because another process listens on it."""
 
 
 class VllmEnded(CannotServe):
-    """vLLM ended by itself; the message has its last error and names its log."""
+    """vLLM exited by itself; the message has its last error and names its log."""
 
 
 class EngineHung(CannotServe):
-    """vLLM answers, and its engine generates nothing."""
+    """vLLM responds, but its engine generates no tokens."""
 
 
 class NotReady(CannotServe):
-    """vLLM did not generate in time, or refused to."""
+    """vLLM did not complete the warm-up in time, or rejected it."""
 
 
 class ServeSettings(BaseModel):
-    """The settings of `serve`; `model` is a folder or a hub name, without a `log_file` vLLM inherits our output."""
+    """The settings of `serve`; `model` is a folder or a hub name; without `log_file`, vLLM inherits our output."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -76,9 +76,9 @@ class ServeSettings(BaseModel):
 
     @property
     def hung_seconds(self) -> float:
-        """Seconds without a token, where one was asked for, after which the engine counts as hung; 0: never.
+        """The seconds without a requested token after which the engine counts as hung; 0: never.
 
-        By the profile a minute and three times what the longest prompt takes, since no token comes while it is read.
+        The default is a minute plus three times the prefill time of the longest prompt, which yields no tokens.
         """
         if self.hung_after is not None:
             return self.hung_after
@@ -86,14 +86,14 @@ class ServeSettings(BaseModel):
 
     @property
     def url(self) -> str:
-        """The address of the server on this machine."""
+        """The server's URL on this machine."""
         scheme = "http" if self.ssl_certfile is None else "https"
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 class WarmUpResult(msgspec.Struct, frozen=True):
-    """Seconds until vLLM was healthy and of the warm-up generation, and the tokens that it generated."""
+    """The seconds until vLLM was healthy, the seconds of the warm-up generation, and its number of tokens."""
 
     start_seconds: float
     generation_seconds: float
@@ -101,10 +101,10 @@ class WarmUpResult(msgspec.Struct, frozen=True):
 
 
 async def serve(settings: ServeSettings, on_ready: Callable[[WarmUpResult], None]) -> None:
-    """Run vLLM until a signal; `on_ready` is called once, after the warm-up generation.
+    """Run vLLM until a signal; call `on_ready` once, after the warm-up generation.
 
     Raises:
-        CannotServe: vLLM cannot start, or it ended by itself.
+        CannotServe: vLLM cannot start, exits by itself, or hangs.
     """
     check_port(settings.host, settings.port)
     began = time.monotonic()
@@ -137,12 +137,12 @@ def command(settings: ServeSettings) -> list[str]:
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:
-    """Return the environment of vLLM: the caller's, without telemetry, and on a CPU bound to all cores."""
+    """Return vLLM's environment: the caller's, with telemetry off, and on a CPU bound to all cores."""
     fixed = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if settings.profile.device == "cpu":
         # vLLM's default reserves a core for its front end, which on two cores halves the speed.
         fixed["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
-        # A GPU in the machine must not change what a CPU profile does.
+        # A GPU in the machine must not affect a CPU profile.
         fixed["CUDA_VISIBLE_DEVICES"] = ""
         # Compiling needs a C++ compiler and saves 0.1 ms of the 80 ms that a token takes (two cores).
         fixed["TORCH_COMPILE_DISABLE"] = "1"
@@ -152,10 +152,10 @@ def environment(settings: ServeSettings) -> dict[str, str]:
 
 
 def check_port(host: str, port: int) -> None:
-    """Check that the port is free: vLLM itself would fail only after loading the model.
+    """Check that the port is free, because vLLM itself would fail only after loading the model.
 
     Raises:
-        PortTaken: it is not.
+        PortTaken: the port cannot be used.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -169,7 +169,7 @@ def check_port(host: str, port: int) -> None:
 
 @asynccontextmanager
 async def _vllm_process(settings: ServeSettings) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run vLLM while the block runs; the rest of its process group is killed then."""
+    """Run vLLM while the block runs, then kill its remaining process group."""
     with _open_log(settings.log_file) as log:
         process = await asyncio.create_subprocess_exec(
             *command(settings),
@@ -204,7 +204,7 @@ def _terminate_with_parent() -> None:
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
-        # Its session has the process's id, so this reaches the process and its children only.
+        # The process leads its own session, so this kills only the process and its children.
         os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -215,12 +215,12 @@ async def _forward_signals(
     stopping: anyio.Event,
     grace: float,
 ) -> None:
-    """Forward the first signal; kill vLLM at the second, after `grace` seconds, or at once while it is not ready."""
+    """Forward the first signal; kill vLLM at the second, after `grace` seconds, or at once if it is not ready yet."""
     await anext(signals)
     stopping.set()
-    # While it loads, vLLM ignores SIGTERM, and there is nothing to finish.
+    # While loading, vLLM ignores SIGTERM and has nothing to finish.
     if ready.is_set():
-        # Only vLLM's front end gets the signal: it lets its engine finish the streams within --shutdown-timeout.
+        # Signal only vLLM's front end, which lets its engine finish the streams within --shutdown-timeout.
         process.terminate()
         with anyio.move_on_after(grace):
             await anext(signals)
@@ -230,10 +230,10 @@ async def _forward_signals(
 async def _warm_up(
     settings: ServeSettings, began: float, ready: anyio.Event, on_ready: Callable[[WarmUpResult], None]
 ) -> None:
-    """Wait until the server is healthy, let it generate once, and report.
+    """Wait until the server is healthy, warm it up, and call `on_ready`.
 
     Raises:
-        NotReady: it did not generate in time, or refused to.
+        NotReady: the warm-up does not complete in time, or vLLM rejects it.
     """
     timeout = aiohttp.ClientTimeout(total=settings.start_seconds)
     try:
@@ -251,10 +251,10 @@ async def _warm_up(
 
 
 async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Event) -> None:
-    """Watch the engine from its first generation on.
+    """Watch the engine after the warm-up.
 
     Raises:
-        EngineHung: it generates nothing, and no signal has told it to end.
+        EngineHung: the engine generates nothing, and no stop signal has arrived.
     """
     await ready.wait()
     every = min(_WATCH_SECONDS, settings.hung_seconds / 2)
@@ -266,7 +266,7 @@ async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Ev
 
 
 def _session(settings: ServeSettings, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:
-    """Return a client of our own child, over loopback: its certificate is for others' names."""
+    """Return a client for our child process, without verification: its certificate is not for loopback."""
     connector = aiohttp.TCPConnector(ssl=False)
     return aiohttp.ClientSession(settings.url, connector=connector, timeout=timeout or aiohttp.ClientTimeout(total=300))
 
@@ -288,12 +288,12 @@ class _CompletionReply(msgspec.Struct, frozen=True):
 
 
 async def _generate(http: aiohttp.ClientSession, model: str) -> int:
-    """Generate once, so that kernels, caches and the tokenizer are warm, and return the number of tokens.
+    """Generate once to warm up kernels, caches and the tokenizer; return the number of tokens.
 
-    With log probabilities, as in the answerability probe: on a GPU vLLM compiles a kernel at the first such request.
+    It requests log probabilities, as the answerability probe does, because on a GPU vLLM compiles a kernel for them.
 
     Raises:
-        NotReady: vLLM refuses.
+        NotReady: vLLM rejects the request.
     """
     body = {"model": model, "prompt": WARM_UP_PROMPT, "max_tokens": 16, "temperature": 0}
     body |= {"ignore_eos": True, "logprobs": 1}
@@ -302,20 +302,20 @@ async def _generate(http: aiohttp.ClientSession, model: str) -> int:
 
 
 async def _embed(http: aiohttp.ClientSession, model: str) -> int:
-    """Embed a text, and return that no tokens were generated.
+    """Embed a text; return 0, the number of generated tokens.
 
     Raises:
-        NotReady: vLLM refuses.
+        NotReady: vLLM rejects the request.
     """
     await _asked(http, "/v1/embeddings", {"model": model, "input": [WARM_UP_PROMPT]})
     return 0
 
 
 async def _score(http: aiohttp.ClientSession, model: str) -> int:
-    """Score a text for a question, and return that no tokens were generated.
+    """Score a text for a question; return 0, the number of generated tokens.
 
     Raises:
-        NotReady: vLLM refuses.
+        NotReady: vLLM rejects the request.
     """
     await _asked(http, "/v1/rerank", {"model": model, "query": "예금", "documents": [WARM_UP_PROMPT]})
     return 0

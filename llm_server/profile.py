@@ -1,8 +1,8 @@
 """Profiles: a model for a kind of machine, with its vLLM arguments and measured speeds.
 
-One YAML file each in `knowledge/profiles/`, or anybody's own, named by its path. Every field of `Engine` is a flag of
-`vllm serve` of the pinned release, written with underscores; `engine_args` are any other flags of it. A test parses all
-profiles of ours with vLLM's own parser, and `llm-server plan` anybody's (`engine_args.py`).
+A profile is a YAML file in `knowledge/profiles/`, or any other file given by its path. Every field of `Engine` is a
+`vllm serve` flag of the pinned release, written with underscores; `engine_args` has other flags. A test parses our
+profiles with vLLM's own parser, and `llm-server plan` parses all others (`engine_args.py`).
 """
 
 import json
@@ -36,13 +36,13 @@ class HubModel(_Strict):
 
 
 class Engine(_Strict):
-    """Flags of `vllm serve`; all others have vLLM's defaults. Timeouts are seconds."""
+    """Flags of `vllm serve`; all others keep vLLM's defaults. Timeouts are in seconds."""
 
     dtype: Literal["auto", "bfloat16"] = "auto"
     max_model_len: Positive
     max_num_seqs: Positive
     max_num_batched_tokens: Positive
-    # Waiting and running together; more are refused with 503 at once instead of queueing without end.
+    # Waiting and running together; further requests are rejected with 503 at once, so that the queue is bounded.
     max_num_queued_reqs: Positive
     tensor_parallel_size: Positive = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -55,12 +55,12 @@ class Engine(_Strict):
     shutdown_timeout: Positive
     enable_prompt_tokens_details: bool = True
     enable_request_id_headers: bool = True
-    # Every request names its sampling; a model's own defaults (a repetition penalty, say) would change it.
+    # Every request sets its sampling; a model's own defaults (e.g. a repetition penalty) would change it.
     generation_config: Literal["auto", "vllm"] = "vllm"
     sse_keep_alive_interval: Positive = 10
-    # The chat API asks it which texts are special tokens.
+    # The chat API reads the special tokens from it.
     enable_tokenizer_info_endpoint: bool = True
-    # Of a model that thinks: it sends the thinking apart.
+    # For a reasoning model: separates the thinking from the answer.
     reasoning_parser: str | None = None
     disable_uvicorn_access_log: bool = True
 
@@ -70,7 +70,7 @@ class Engine(_Strict):
 
 
 def as_arguments(flags: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Yield flags of `vllm serve`, written with underscores, as command-line arguments; mappings go as JSON."""
+    """Yield `vllm serve` flags, written with underscores, as command-line arguments, with mappings as JSON."""
     for name, value in flags.items():
         flag = name.replace("_", "-")
         match value:
@@ -90,7 +90,7 @@ _SET_BY_SERVE = frozenset({"model", "host", "port", "served_model_name", "revisi
 
 
 class Speeds(_Strict):
-    """Tokens per second of one replica; `measured` names the machine, or says that it is an estimate."""
+    """Tokens per second of one replica; `measured` names the machine or says that the figures are estimates."""
 
     prefill: Annotated[float, Field(gt=0)]
     one_stream: Annotated[float, Field(gt=0)]
@@ -100,7 +100,7 @@ class Speeds(_Strict):
 
 
 class Memory(_Strict):
-    """Bytes of the weights, of one token of context, and of all contexts."""
+    """Memory in bytes: the weights, one token of context, and all contexts."""
 
     weights: Positive
     kv_per_token: Positive
@@ -108,7 +108,7 @@ class Memory(_Strict):
 
 
 Task = Literal["generate", "embed", "score"]
-"""What a model is served for: answers, or the vectors (`EMBEDDER__URL`) or scores (`RERANKER__URL`) of retrieval."""
+"""A model's task: answers, or the vectors (`EMBEDDER__URL`) or scores (`RERANKER__URL`) of retrieval."""
 
 
 class Profile(_Strict):
@@ -130,7 +130,7 @@ class Profile(_Strict):
     memory: Memory
 
     def model_post_init(self, _: object) -> None:
-        """Refuse a profile that names no model, or two, or an argument at two places, or answers without deadlines."""
+        """Reject a profile without exactly one model, with duplicate flags, or that answers without deadlines."""
         if (self.weights is None) == (self.hub is None):
             raise ValueError("name either `weights` (brought by llm-server fetch) or a `hub` model")
         if self.task == "generate" and self.deadlines is None:
@@ -139,21 +139,21 @@ class Profile(_Strict):
             raise ValueError(f"`engine_args` cannot set {', '.join(twice)}: `engine` or `llm-server serve` does")
 
     def arguments(self) -> Iterator[str]:
-        """Yield the arguments of `vllm serve` that the profile decides."""
+        """Yield the profile's arguments of `vllm serve`."""
         yield from self.engine.arguments()
         yield from as_arguments(self.engine_args)
 
 
 def profile_names() -> list[str]:
-    """Return the names of all profiles of ours that vLLM serves, sorted."""
+    """Return the sorted names of our profiles for vLLM."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml") if "\nengine:" in path.read_text("utf-8"))
 
 
 def load_profile(name: str) -> Profile:
-    """Return the profile of that name, or of the file whose path that is.
+    """Load a profile by its name, or by the path of a .yaml file.
 
     Raises:
-        UnknownProfile: there is none, or its file is invalid, or not for vLLM.
+        UnknownProfile: the profile does not exist, is invalid, or is not for vLLM.
     """
     path = profile_path(name)
     try:

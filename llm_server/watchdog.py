@@ -1,7 +1,7 @@
-"""Tells a hung engine from one that is busy or idle: a hung one still has a front end that answers `/health`.
+"""Detects a hung engine, whose front end still answers `/health`, and distinguishes it from a busy or idle one.
 
-vLLM counts the tokens that it generates. While the count rises, the engine works. Where it rests, nobody asks, or a
-long prompt is read, or the engine hangs: then one token is asked for, which a hung engine never gives.
+vLLM counts the tokens that it generates. While the count rises, the engine works. If it stops, the engine is idle,
+reads a long prompt, or hangs; a request for one token decides, because a hung engine never answers it.
 """
 
 import aiohttp
@@ -13,9 +13,9 @@ _METRICS_SECONDS = 5.0
 
 
 async def engine_hangs(http: aiohttp.ClientSession, model: str, *, every: float, patience: float) -> None:
-    """Return when the engine has generated nothing for `patience` seconds although a token was asked for.
+    """Return once the engine has generated nothing for `patience` seconds after a request for a token.
 
-    The count is read every `every` seconds; `http` leads to the server.
+    The count is read every `every` seconds; `http` has the server's base URL.
     """
     before: float | None = None
     while True:
@@ -31,7 +31,7 @@ async def engine_hangs(http: aiohttp.ClientSession, model: str, *, every: float,
 
 
 async def _progress(http: aiohttp.ClientSession, model: str, before: float | None, every: float) -> None:
-    """Return when the server has answered a request for one token, or has generated one for somebody else."""
+    """Return once the server has answered a request for one token, or generated one for another request."""
 
     async def ask() -> None:
         body = {"model": model, "prompt": "1", "max_tokens": 1}
@@ -56,7 +56,7 @@ async def _progress(http: aiohttp.ClientSession, model: str, before: float | Non
 
 
 async def _tokens(http: aiohttp.ClientSession) -> float | None:
-    """Return the tokens that all engines of the server have generated; None where it does not tell."""
+    """Return the total tokens that the server's engines have generated; None if its metrics are unavailable."""
     try:
         with anyio.fail_after(_METRICS_SECONDS):
             async with http.get("/metrics") as reply:

@@ -1,4 +1,4 @@
-"""The exceptions inside exception groups, for messages to persons."""
+"""Flattens exception groups, for error messages."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""JSON logs, one object a line, with the ids of the current trace and span; the standard library's loggers included."""
+"""JSON logs, one object per line with the current trace and span ids, also for the standard library's loggers."""
 
 import logging
 import sys
@@ -20,7 +20,7 @@ def _level(name: str) -> str:
 
 
 LogLevel = Annotated[str, AfterValidator(_level)]
-"""The name of a level, in capitals or not."""
+"""The name of a level, in any case."""
 LogFormat = Literal["json", "console"]
 OUR_PACKAGES = ("chatbot", "edge", "evals", "ingest", "knowledge", "llm_server", "telemetry")
 
@@ -62,12 +62,12 @@ def configure_logs(*, level: str = "INFO", log_format: LogFormat = "json") -> No
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # Drivers log statements with their parameters, and bodies, at DEBUG: only our own code may be so talkative.
+    # At DEBUG, drivers log statement parameters and bodies, so only our own packages may use that level.
     logging.getLogger().setLevel(max(logging.INFO, logging.getLogger().level))
     for package in OUR_PACKAGES:
         logging.getLogger(package).setLevel(level)
-    # A line for each request to Qdrant and to the sign-in provider.
+    # At INFO, these log a line per request to Qdrant and to the sign-in provider.
     for client in ("httpx", "httpx2"):
         logging.getLogger(client).setLevel(logging.WARNING)
-    # uvicorn's access log has paths only, but the proxy logs requests.
+    # uvicorn's access log is redundant: the proxy logs requests.
     logging.getLogger("uvicorn.access").disabled = True

@@ -1,7 +1,7 @@
 """Security events in the Open Cybersecurity Schema Framework (OCSF 1.6.0, https://schema.ocsf.io/1.6.0).
 
-An event says who did what to which thing, by ids, in our own words. It has no place for a text that somebody wrote:
-questions, answers, reasons, titles and names of files stay in SQL (docs/identity.md).
+An event identifies the actor and the object by ids, and describes the action in fixed words. It contains no text that a
+person wrote: questions, answers, reasons, titles and file names stay in SQL (docs/identity.md).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ VERSION: Final = "1.6.0"
 
 
 class Class(IntEnum):
-    """The classes of OCSF that are used, by their `class_uid`."""
+    """The OCSF classes in use, with their `class_uid`."""
 
     DETECTION_FINDING = 2004
     ACCOUNT_CHANGE = 3001
@@ -22,7 +22,7 @@ class Class(IntEnum):
 
 
 class Code(StrEnum):
-    """What can happen (`metadata.event_code`)."""
+    """The kinds of security events (`metadata.event_code`)."""
 
     SIGN_IN_REFUSED = "sign_in_refused"
     KEY_MADE = "key_made"
@@ -92,7 +92,7 @@ KINDS: Final[dict[Code, _Kind]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityEvent:
-    """What happened `at` (Unix seconds): `by` is a subject, `about` the id of a thing, `detail` words of our own."""
+    """An event `at` Unix seconds: `by` is the acting subject, `about` the object's id, `detail` a fixed text."""
 
     code: Code
     at: float
@@ -136,7 +136,7 @@ def _metadata(event: SecurityEvent, service: str) -> dict[str, Any]:
 
 def _about(event: SecurityEvent, kind: _Kind, service: str) -> dict[str, Any]:
     match kind.of:
-        case Class.AUTHENTICATION:  # what was refused says nothing that could be believed
+        case Class.AUTHENTICATION:  # a rejected token's claims cannot be trusted
             return {"user": {"uid": "unknown"}, "service": {"name": service}}
         case Class.ACCOUNT_CHANGE:
             return {"user": {"uid": event.about, "type_id": 4}}  # a service

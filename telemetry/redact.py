@@ -1,4 +1,4 @@
-"""Removes what customers wrote from log lines and spans: fields, attributes of requests, messages of exceptions."""
+"""Removes customers' text from log lines and spans: content fields, request attributes, exception messages."""
 
 import os
 import traceback
@@ -26,10 +26,10 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def stack_of(exc_info: ExcInfo) -> str:
-    """Return the types and the lines of code of an exception and of those behind it (for structlog's renderer).
+    """Return the types and tracebacks of an exception and its causes, without messages (for structlog's renderer).
 
-    Their messages may repeat what could not be read or written: a question, a row's values. Of the operating system's
-    errors the kernel's own words stay.
+    Messages may quote input such as a question or a row's values. For operating system errors, the kernel's error text
+    is included.
     """
     return "\n".join(_described(exc_info[1], set()))
 
@@ -51,7 +51,7 @@ def _described(exc: BaseException, seen: set[int]) -> Iterator[str]:
 
 
 def drop_quoted_exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Keep one line of what another's logger says beside an exception: asyncio repeats its message behind it."""
+    """Keep the first line of third-party log messages with an exception: asyncio appends the exception's message."""
     if "exc_info" in event and not event.get("_from_structlog", True):
         event["event"] = str(event["event"]).partition("\n")[0]
     return event
@@ -67,13 +67,13 @@ REQUEST_ATTRIBUTES = frozenset(
         "url.scheme",
     }
 )
-"""What no caller writes: a path, a query, a Host and an unknown method hold what somebody typed."""
+"""Attributes that callers cannot choose freely, unlike a path, a query, a Host or an unknown method."""
 _OF_EXCEPTIONS = frozenset({"exception.message", "exception.stacktrace"})
-"""An exception's message may repeat what it could not read; its type stays, and the log has its lines of code."""
+"""An exception's message may quote its input; its type stays in the span, and its traceback is in the log."""
 
 
 class ContentFreeExporter(SpanExporter):
-    """Exports spans without the attributes that hold what customers wrote."""
+    """Exports spans without attributes that contain customers' text."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -89,7 +89,7 @@ class ContentFreeExporter(SpanExporter):
 
 
 def without_content(span: ReadableSpan) -> ReadableSpan:
-    """Return the span without content: in its attributes, its events, its status and what the caller's trace says."""
+    """Remove content from a span's attributes, events and status, and from the caller's trace state."""
     attributes = span.attributes or {}
     if span.kind is SpanKind.SERVER:
         attributes = {key: value for key, value in attributes.items() if key in REQUEST_ATTRIBUTES}
@@ -110,7 +110,7 @@ def without_content(span: ReadableSpan) -> ReadableSpan:
 
 
 def _without_state(context: SpanContext | None) -> SpanContext | None:
-    """Return the context without the `tracestate` that a caller sends."""
+    """Return the context without the caller's `tracestate`."""
     if context is None:
         return None
     return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)

@@ -1,4 +1,4 @@
-"""Traces: the process's tracer provider, which exports over OTLP/HTTP where an endpoint is set."""
+"""Traces: the process's tracer provider, which exports over OTLP/HTTP if an endpoint is set."""
 
 import ssl
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from pydantic import BaseModel, Field
-from requests import PreparedRequest, Session  # noqa: TID251  what the exporter speaks with
+from requests import PreparedRequest, Session  # noqa: TID251  the exporter's HTTP client
 from requests.adapters import HTTPAdapter  # noqa: TID251  as above
 
 from telemetry.redact import ContentFreeExporter
 
 
 class TraceSettings(BaseModel, frozen=True):
-    """The OTLP endpoint and the seconds of an export; without an endpoint spans are made, for the logs, and dropped."""
+    """The OTLP endpoint and export timeout; without an endpoint, spans exist only for their ids in the logs."""
 
     otlp_endpoint: str | None = Field(
         None,
@@ -27,11 +27,11 @@ class TraceSettings(BaseModel, frozen=True):
             "made, for the logs, and dropped"
         ),
     )
-    export_timeout: ClassVar[float] = 5.0  # seconds: the deadline of an export
+    export_timeout: ClassVar[float] = 5.0  # seconds; the deadline of an export
 
 
 class _TlsAdapter(HTTPAdapter):
-    """Has every connection made with one TLS context, in place of what requests makes of its files."""
+    """Uses one TLS context for every connection, instead of the one that requests builds from its options."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
@@ -48,9 +48,9 @@ class _TlsAdapter(HTTPAdapter):
 
 
 def otlp_session(tls: ssl.SSLContext | None) -> Session:
-    """Return what an OTLP exporter speaks with."""
+    """Return the HTTP session of an OTLP exporter."""
     session = Session()
-    session.max_redirects = 0  # what is exported goes to the configured address and nowhere else
+    session.max_redirects = 0  # data is exported only to the configured address
     if tls is not None:
         session.mount("https://", _TlsAdapter(tls))
     return session
@@ -79,7 +79,7 @@ def tracing(
 
 
 def current_trace_id() -> str:
-    """Return the 32 hex digits of the current trace, all zeros outside one."""
+    """Return the current trace id as 32 hex digits, all zeros outside a trace."""
     return f"{trace.get_current_span().get_span_context().trace_id:032x}"
 
 

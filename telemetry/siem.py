@@ -1,6 +1,6 @@
-"""Security events for the bank's SIEM: each is a line of the log, and a log record over OTLP where spans are exported.
+"""Security events for the bank's SIEM: each is a log line, and an OTLP log record if an OTLP endpoint is set.
 
-An event that cannot be exported is dropped: the log has it, and SQL what happened.
+An event that cannot be exported is dropped: it is still in the log, and the change itself is in SQL.
 """
 
 import json
@@ -22,12 +22,12 @@ from telemetry.setup import TraceSettings, otlp_session
 log = structlog.get_logger(__name__)
 
 REFUSALS_SECONDS = 1.0
-"""The time between two events of refused sign-ins for the same reason; the later one has their number."""
+"""The minimum time between two events of refused sign-ins with the same reason; the later one has the count."""
 _MOST_REASONS = 50
 
 
 class Siem:
-    """Records what happened; it never waits and never fails."""
+    """Records security events without blocking or raising."""
 
     def __init__(
         self, service: str, provider: LoggerProvider | None = None, *, now: Callable[[], float] = time.time
@@ -37,12 +37,12 @@ class Siem:
         self._logger = None if provider is None else provider.get_logger(__name__)
         self._now = now
         self._refusals: dict[str, tuple[float, int]] = {}
-        """Of each reason when its last event was recorded, and the refusals since then."""
+        """By reason: the time of the last event, and the refusals since then."""
 
     def tell(
         self, code: Code, *, tenant: str = "", by: str = "", about: str = "", detail: str = "", count: int = 1
     ) -> None:
-        """Record that something has happened now (`telemetry.ocsf.SecurityEvent`)."""
+        """Record an event at the current time (`telemetry.ocsf.SecurityEvent`)."""
         event = SecurityEvent(code=code, at=self._now(), tenant=tenant, by=by, about=about, detail=detail, count=count)
         ocsf = as_ocsf(event, self._service)
         log.info("security_event", ocsf=ocsf)
@@ -58,7 +58,7 @@ class Siem:
             )
 
     def refused(self, why: str) -> None:
-        """Record a sign-in that was refused: at most one event a second and reason."""
+        """Record a refused sign-in, with at most one event per second and reason."""
         if why not in self._refusals and len(self._refusals) >= _MOST_REASONS:
             why = "for another reason"
         recorded_at, since = self._refusals.get(why, (float("-inf"), 0))
@@ -69,7 +69,7 @@ class Siem:
             self.tell(Code.SIGN_IN_REFUSED, detail=why, count=since + 1)
 
     def close(self) -> None:
-        """Record the refusals since the last events."""
+        """Record the refusals that have not been reported yet."""
         for why, (_, since) in self._refusals.items():
             if since:
                 self.tell(Code.SIGN_IN_REFUSED, detail=why, count=since)
@@ -84,7 +84,7 @@ def open_siem(
     tls: ssl.SSLContext | None = None,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Siem]:
-    """Record security events while the block runs; what waits is exported on the way out, within the export's time."""
+    """Record security events while the block runs; export pending ones at its end, within the export timeout."""
     provider = None
     if settings.otlp_endpoint:
         provider = LoggerProvider(resource=Resource.create({"service.name": service}))

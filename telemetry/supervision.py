@@ -1,4 +1,4 @@
-"""Where failures end: a task that must not end is started again, and one of many equal pieces of work ends alone."""
+"""Contains failures: restarts permanent tasks, and isolates independent pieces of work from each other."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,10 +12,10 @@ log = structlog.get_logger(__name__)
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""A task that ran for so long without failing begins with the first wait again."""
+"""A task that ran this long without failing is next restarted after the first wait."""
 
 OnFailure = Callable[[str], None]
-"""Counts a failure of the task of this name."""
+"""Counts a failure of the named task."""
 
 
 def uncounted(_name: str) -> None:
@@ -24,7 +24,7 @@ def uncounted(_name: str) -> None:
 
 @contextmanager
 def contained(name: str, on_failure: OnFailure = uncounted) -> Iterator[None]:
-    """Leave the block at an exception, which is logged and counted: what comes after it must not suffer for it."""
+    """Suppress, log and count an exception of the block, so that the code after it still runs."""
     try:
         yield
     except Exception:
@@ -33,7 +33,7 @@ def contained(name: str, on_failure: OnFailure = uncounted) -> Iterator[None]:
 
 
 async def supervise(name: str, work: Callable[[], Awaitable[None]], on_failure: OnFailure = uncounted) -> None:
-    """Run `work` until it returns or this task is cancelled; after an exception again, and later each time."""
+    """Run `work` until it returns or this task is cancelled; restart it after an exception, with a growing wait."""
     wait = FIRST_WAIT_SECONDS
     while True:
         began = time.monotonic()

@@ -1,6 +1,6 @@
-"""Signing in at the bank's OpenID Connect provider: sessions on the server, an opaque cookie in the browser.
+"""Sign-in at the bank's OpenID Connect provider: sessions on the server, an opaque cookie in the browser.
 
-The tokens of a session are verified, and give the same rights, as bearer tokens (docs/sign-in.md).
+A session's tokens are verified like bearer tokens and grant the same rights (docs/sign-in.md).
 """
 
 from edge.sign_in.errors import CrossSite, SignInUnavailable

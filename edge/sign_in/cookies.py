@@ -1,4 +1,4 @@
-"""The cookies of a sign-in: their names, and which calls may be made with them."""
+"""The cookies of sign-in: their names, and the check that a call with them comes from our own page."""
 
 import re
 from typing import Final
@@ -12,22 +12,22 @@ _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
 def host_of(request: Request) -> str:
-    """Return the host that the browser has asked, with its port where it is no usual one."""
+    """Return the request's host, with a port unless it is the scheme's default."""
     return request.headers.get("host", "").lower()
 
 
 def origin_of(request: Request) -> str:
-    """Return the page's origin: https, whatever a proxy speaks with us, but for plain HTTP on this machine."""
+    """Return the page's origin: https even behind a plain-text proxy, except for plain HTTP on loopback."""
     host = host_of(request)
     is_plain = request.scope["scheme"] == "http" and _LOOPBACK.fullmatch(host)
     return f"http{'' if is_plain else 's'}://{host}"
 
 
 def cookie(request: Request, name: str) -> str:
-    """Return the value of one of our cookies, empty where the browser sends none.
+    """Return the value of one of our cookies, empty if the browser sends none.
 
-    Its name is compared byte by byte. Starlette takes more off a name than browsers do, so that a neighbour's
-    `\\xa0__Host-session` with a Domain, which Chromium takes, would be ours.
+    Names are compared byte by byte. Starlette strips more characters than browsers do, so it would accept a
+    sibling domain's `\\xa0__Host-session`, which Chromium allows to be set with a Domain, as ours.
     """
     ours = f"{_named(request, name)}="
     sent = (each.strip(" \t") for header in request.headers.getlist("cookie") for each in header.split(";"))
@@ -35,17 +35,17 @@ def cookie(request: Request, name: str) -> str:
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
-    """Give the browser a cookie that no script reads, for as long as it runs, or for `seconds`."""
+    """Set an HttpOnly cookie that lasts for `seconds`, or for the browser's session without them."""
     response.set_cookie(
         _named(request, name), value, max_age=seconds, secure=_is_secure(request), httponly=True, samesite="lax"
     )
 
 
 def refuse_cross_site(request: Request) -> None:
-    """Refuse a call that another site may have caused; one that changes something has to show that it is ours.
+    """Reject a call that may come from another site; unsafe methods must prove that they come from our page.
 
     Raises:
-        CrossSite: it may be another site's.
+        CrossSite: the call may come from another site.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     is_ours = origin in (None, origin_of(request)) and site in (None, "same-origin", "none")
@@ -58,5 +58,5 @@ def _is_secure(request: Request) -> bool:
 
 
 def _named(request: Request, name: str) -> str:
-    """Return the whole name; without TLS a browser takes no `__Host-`, and a host's ports share their cookies."""
+    """Return a cookie's full name; without TLS browsers reject `__Host-`, and a host's ports share cookies."""
     return f"__Host-{name}" if _is_secure(request) else f"{name}-{host_of(request).rpartition(':')[2]}"

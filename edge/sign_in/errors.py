@@ -1,24 +1,24 @@
-"""Why nobody is signed in by a session.
+"""Errors of sign-in and sessions.
 
 SignInError
-├── SignInRefused      what came back is not the end of this browser's sign-in, or not for here
+├── SignInRefused      the provider's reply does not match this browser's sign-in, or its tokens are not accepted
 ├── CrossSite          a call with the session's cookie that is not from our own page
-└── SignInUnavailable  the identity provider, or the store of sessions, cannot be asked
-A session that is over, or was never there, is a `TokenRefused` as an unaccepted token is.
+└── SignInUnavailable  the identity provider or the session store is unavailable
+An expired or unknown session raises `TokenRefused`, like an invalid token.
 """
 
 
 class SignInError(Exception):
-    """A session cannot be used or begun."""
+    """A session cannot be used or created."""
 
 
 class SignInRefused(SignInError):
-    """The sign-in ends here; the message says why, for the log."""
+    """The sign-in failed; the message, for the log, says why."""
 
 
 class CrossSite(SignInError):
-    """A call with a cookie that another site may have caused."""
+    """A call with a session cookie that may come from another site."""
 
 
 class SignInUnavailable(SignInError):
-    """A part that sessions need is away."""
+    """The identity provider or the session store is unavailable."""

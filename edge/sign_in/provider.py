@@ -1,6 +1,6 @@
-"""The OpenID Connect provider, by Authlib: its metadata, the authorization code with PKCE (S256), and refreshing.
+"""The client of the OpenID Connect provider (Authlib): metadata, authorization code with PKCE (S256), and refresh.
 
-The tokens that it gives are verified where every token is (`knowledge.identity`).
+Its tokens are verified by `knowledge.identity`, like all tokens.
 """
 
 import base64
@@ -23,25 +23,24 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _FRESH_SECONDS = 1.0
-"""So old may metadata be where somebody is sent to the provider: a browser should not find it away.
-
-So often it is asked for them, there or away.
+"""The maximum age of metadata when a browser is redirected, so that it doesn't reach a provider that is down; also the
+minimum time between two requests for metadata.
 """
 _MOST_CODES = 8
-"""Exchanged at a time: whoever asks for a sign-in may send codes that are none."""
+"""The most concurrent code exchanges, because unauthenticated clients can send invalid codes."""
 _OF_TOKENS = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required", "access_denied"})
-"""Entra ID says `interaction_required` where a second factor is asked for by now, Auth0 `access_denied` of who is
-locked out: they have to sign in again, and nothing else helps."""
+"""Errors after which the person must sign in again. Entra ID sends `interaction_required` when it requires a second
+factor, Auth0 sends `access_denied` for a locked account."""
 _OF_CODES = _OF_TOKENS | {"invalid_request"}
-"""A code is what somebody's browser sends, so that a malformed one is no fault of the client."""
+"""The browser sends the code, so a malformed one does not indicate a misconfigured client."""
 
 
 class GrantRefused(Exception):
-    """The provider does not accept a code, or a refresh token: it was used, is over, or was revoked."""
+    """The provider rejects a code or a refresh token: it is used, expired or revoked."""
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """What the provider publishes of itself (OpenID Connect Discovery 1.0)."""
+    """The provider's metadata (OpenID Connect Discovery 1.0)."""
 
     issuer: str
     authorization_endpoint: str
@@ -59,7 +58,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider:
-    """Asks the provider, within a deadline; every call raises SignInUnavailable where it is away."""
+    """Calls the provider within a deadline; every call raises SignInUnavailable if it is unavailable."""
 
     def __init__(
         self, settings: OidcSettings, tls: ssl.SSLContext, *, clock: Callable[[], float] = time.monotonic
@@ -74,7 +73,7 @@ class Provider:
         self._codes = anyio.CapacityLimiter(_MOST_CODES)
 
     async def metadata(self, *, fresh: bool = False) -> Metadata:
-        """Return the metadata, `fresh` as the provider gives it now; one caller asks for all."""
+        """Return the metadata, at most `_FRESH_SECONDS` old if `fresh`; concurrent callers share one request."""
         if self._metadata is None or fresh:
             async with self._asking:
                 if self._clock() - self._asked_at > _FRESH_SECONDS:
@@ -102,7 +101,7 @@ class Provider:
             self._metadata = found
 
     async def authorization_url(self, *, state: str, nonce: str, verifier: str, redirect_uri: str) -> str:
-        """Return where somebody signs in."""
+        """Return the URL of the provider's sign-in page."""
         metadata = await self.metadata(fresh=True)
         url, _ = self._client(redirect_uri).create_authorization_url(
             metadata.authorization_endpoint,
@@ -114,7 +113,7 @@ class Provider:
         return str(url)
 
     async def tokens_for(self, code: str, *, verifier: str, redirect_uri: str) -> Tokens:
-        """Return the tokens for a code.
+        """Exchange a code for tokens.
 
         Raises:
             GrantRefused: the code is not accepted.
@@ -134,20 +133,20 @@ class Provider:
             self._codes.release()
 
     async def renewed(self, refresh_token: str) -> Tokens:
-        """Return new tokens, with the refresh token to use next.
+        """Exchange a refresh token for new tokens, including the next refresh token if the provider rotates them.
 
         Raises:
             GrantRefused: the refresh token is not accepted.
         """
 
         async def renew(client: AsyncOAuth2Client) -> Tokens:
-            endpoint = (await self.metadata()).token_endpoint  # within the one deadline
+            endpoint = (await self.metadata()).token_endpoint  # shares the deadline
             return _tokens(await client.refresh_token(endpoint, refresh_token=refresh_token))
 
         return await self._ask(renew)
 
     def end_session_url(self, id_token: str | None, *, back_to: str) -> str | None:
-        """Return where to sign out at the provider (RP-Initiated Logout 1.0); None where it offers none."""
+        """Return the provider's sign-out URL (RP-Initiated Logout 1.0); None if the provider has none."""
         endpoint = self._metadata.end_session_endpoint if self._metadata is not None else None
         if endpoint is None:
             return None
@@ -156,9 +155,9 @@ class Provider:
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
 
     def _client(self, redirect_uri: str | None = None) -> AsyncOAuth2Client:
-        """Return a client of one use: Authlib's keeps the tokens that it got last."""
+        """Return a single-use client, because Authlib's client keeps the last tokens."""
         given = self._settings.client_secret
-        secret = given.get_secret_value() if given is not None else ""  # the chart gives a public client an empty one
+        secret = given.get_secret_value() if given is not None else ""  # empty for a public client in the chart
         return AsyncOAuth2Client(
             client_id=self._settings.client_id,
             client_secret=secret or None,
@@ -177,7 +176,7 @@ class Provider:
         *,
         refusals: frozenset[str] = _OF_TOKENS,
     ) -> T:
-        """Return what `ask` returns, and translate what goes wrong; `refusals` are errors of the grant alone."""
+        """Run `ask` and translate its errors; the OAuth errors in `refusals` concern only the grant."""
         try:
             with anyio.fail_after(self._settings.timeout):
                 async with self._client(redirect_uri) as client:
@@ -185,8 +184,8 @@ class Provider:
         except OAuthError as exc:
             if str(exc.error) in refusals:
                 raise GrantRefused from exc
-            # A secret that was changed, a client that was removed: nobody's session ends of that.
-            log.error("identity_provider_rejected_client", error=str(exc.error)[:100])  # noqa: TRY400  the code says it all
+            # A changed secret or a removed client must not end anyone's session.
+            log.error("identity_provider_rejected_client", error=str(exc.error)[:100])  # noqa: TRY400  the error code suffices
             raise SignInUnavailable("the identity provider does not accept this client") from exc
         except (httpx2.HTTPError, TimeoutError, OSError, ValueError, msgspec.DecodeError) as exc:
             log.warning("identity_provider_unavailable", error=type(exc).__name__)
@@ -196,7 +195,7 @@ class Provider:
 def _basic(
     client: Any, _method: str, uri: str, headers: MutableMapping[str, str], body: str
 ) -> tuple[str, MutableMapping[str, str], str]:
-    """Show the client's secret as RFC 6749, 2.3.1 says: Authlib's own way escapes neither a `:` nor a `+`."""
+    """Add the client's credentials as in RFC 6749, 2.3.1; Authlib's own method escapes neither `:` nor `+`."""
     shown = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
     headers["Authorization"] = f"Basic {base64.b64encode(shown.encode()).decode()}"
     return uri, headers, body

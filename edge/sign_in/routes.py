@@ -1,4 +1,4 @@
-"""The addresses of signing in and out, for a page, and for the provider that ends a session."""
+"""The routes of sign-in and sign-out, for the page and for the provider's back-channel logout."""
 
 from typing import Final
 from urllib.parse import parse_qs
@@ -16,19 +16,19 @@ from telemetry.setup import current_trace_id
 SESSION: Final = "session"
 _BEGUN: Final = "sign-in"
 _MOST_BYTES: Final = 32 * 1024
-"""Of a logout token."""
+"""The most bytes of a logout request."""
 
 
 def is_by_session(request: Request) -> bool:
-    """Tell whether a request comes with a session and without a token; of both, the token counts."""
+    """Return whether a request has a session cookie and no token; a token takes precedence."""
     return "authorization" not in request.headers and bool(cookie(request, SESSION))
 
 
 async def principal_of_session(request: Request, sign_in: SignIn) -> Principal:
-    """Return who calls with the session's cookie.
+    """Return the principal of the request's session.
 
     Raises:
-        CrossSite: another site may have caused the call.
+        CrossSite: the call may come from another site.
         TokenRefused, SignInUnavailable, KeysUnavailable: as `SignIn.principal`.
     """
     refuse_cross_site(request)
@@ -36,7 +36,7 @@ async def principal_of_session(request: Request, sign_in: SignIn) -> Principal:
 
 
 def sign_in_router(sign_in: SignIn) -> APIRouter:
-    """Return the routes; none is part of the API that others program against."""
+    """Return the routes, which are not part of the public API."""
     routes = _Routes(sign_in)
     router = APIRouter(include_in_schema=False)
     router.add_api_route("/oidc/sign-in", routes.begin, methods=["GET"])
@@ -73,11 +73,13 @@ class _Routes:
             session_id, place = ended
             response = RedirectResponse(f"/#{place}" if place else "/", 303)
             set_cookie(request, response, SESSION, session_id)
-            set_cookie(request, response, _BEGUN, "", seconds=0)  # what is refused may be another tab's
+            set_cookie(
+                request, response, _BEGUN, "", seconds=0
+            )  # only on success: a rejected reply may belong to another tab
         return response
 
     async def tell(self, request: Request) -> Response:
-        """Tell the page who is signed in; the token is renewed, so that a page that opens knows that it may work."""
+        """Return the signed-in person to the page; verify the session first, renewing its token if due."""
         try:
             await principal_of_session(request, self._sign_in)
             session = await self._sign_in.session(cookie(request, SESSION), host_of(request))
@@ -128,7 +130,7 @@ def _to_page(outcome: str) -> Response:
 
 
 def _refusal(exc: CrossSite | SignInUnavailable | KeysUnavailable) -> Response:
-    """Return the problem document of a refusal, with the codes of both APIs."""
+    """Return the problem document for an error, with the same codes as both APIs."""
     title, status, code = "Signing in is not possible now", 503, "unavailable"
     if isinstance(exc, CrossSite):
         title, status, code = "This is not allowed", 403, "forbidden"

@@ -1,8 +1,8 @@
 """Sessions in Redis, for all replicas: encrypted records under the hash of an id that only the browser has.
 
-A record's key is derived from the secret setting and from that id, so neither Redis nor the setting alone gives a token
-away. An index of each subject's and each provider session's keys lets a logout token end them. What is lost with Redis
-is that people are signed in.
+A record's encryption key is derived from the secret setting and from that id, so neither Redis nor the setting alone
+reveals a token. An index of each subject's and each provider session's keys lets a logout token end them. If Redis
+loses its data, people have to sign in again.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 STORE_SECONDS = 2.0
-"""The deadline of a command."""
+"""The deadline of a Redis command."""
 MOST_OF_PERSON = 100
-"""Sessions: of one more the oldest ends."""
+"""The most sessions of a person; a further one ends the oldest."""
 _NONCE_BYTES = 12
 _RENEWING, _AWAY = b"renewing", b"away"
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody who is signed in at one host; times in Unix seconds."""
+    """A person's session at one host; times in Unix seconds."""
 
     host: str
     tenant: str
@@ -49,18 +49,18 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seal:
-    """Encrypts with keys derived from one secret: AES-256-GCM, by HKDF-SHA256."""
+    """Encrypts (AES-256-GCM) with keys derived from one secret (HKDF-SHA256)."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
     def close(self, content: bytes, *, by: str) -> bytes:
-        """Return the content encrypted, for whoever knows `by` too."""
+        """Encrypt the content; decryption needs `by` as well as the secret."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._cipher(by).encrypt(nonce, content, None)
 
     def open(self, sealed: bytes, *, by: str) -> bytes | None:
-        """Return the content; None where it was sealed by another secret, or changed."""
+        """Decrypt the content; return None if the secret or `by` differs or the data was changed."""
         try:
             return self._cipher(by).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
         except (InvalidTag, ValueError):
@@ -71,9 +71,9 @@ class Seal:
 
 
 class Sessions:
-    """The store of sessions; `realm` tells apart what one Redis holds for several providers and clients.
+    """The session store; `realm` separates the providers and clients that share one Redis.
 
-    Every call raises SignInUnavailable where Redis cannot be asked.
+    Every call raises SignInUnavailable if Redis is unavailable.
     """
 
     def __init__(self, redis: Redis, seal: Seal, *, realm: str, idle: float, now: Callable[[], float]) -> None:
@@ -84,7 +84,7 @@ class Sessions:
         self._now = now
 
     async def create(self, session: Session, whose: Iterable[str]) -> str:
-        """Keep a session and return its id; `whose` are the names by which `end_all` finds it."""
+        """Store a session and return its id; `whose` are the names by which `end_all` finds it."""
         session_id = secrets.token_urlsafe(32)
         key = self._key("session", session_id)
         lasts = session.ends - self._now()
@@ -103,7 +103,7 @@ class Sessions:
         return session_id
 
     async def read(self, session_id: str) -> Session | None:
-        """Return a session, which then lasts for the idle time again; None where it is over."""
+        """Return a session and restart its idle time; None if it has ended."""
         key = self._key("session", session_id)
         sealed = await _in_time(self._redis.getex(key, px=_ms(self._idle)))
         content = self._seal.open(sealed, by=session_id) if isinstance(sealed, bytes) else None
@@ -111,16 +111,16 @@ class Sessions:
         return session if session is not None and session.ends > self._now() else None
 
     async def renew(self, session_id: str, session: Session) -> None:
-        """Replace a session, unless it was ended meanwhile."""
+        """Replace a session unless it has ended."""
         sealed = self._sealed(session_id, session)
         await _in_time(self._redis.set(self._key("session", session_id), sealed, xx=True, keepttl=True))
 
     async def end(self, session_id: str) -> None:
-        """End a session, on every replica."""
+        """End a session on every replica."""
         await _in_time(self._redis.delete(self._key("session", session_id)))
 
     async def end_all(self, whose: str) -> int:
-        """End every session of a subject, or of a session at the provider; return how many there were."""
+        """End every session of a subject or of a provider session; return their number."""
         index = self._key("of", whose)
         keys = await _in_time(self._redis.zrange(index, 0, -1))
         if not keys:
@@ -132,26 +132,26 @@ class Sessions:
         return int(ended)
 
     async def claim(self, session_id: str, seconds: float) -> bool:
-        """Let one request of all replicas renew a session's token; a claim that is not given back ends by itself."""
+        """Acquire the right to renew a session's token, across all replicas; it expires after `seconds`."""
         return bool(
             await _in_time(self._redis.set(self._key("renewing", session_id), _RENEWING, nx=True, px=_ms(seconds)))
         )
 
     async def give_back(self, session_id: str, *, away_for: float = 0.0) -> None:
-        """End a claim: at once, or in a while in which nobody asks a provider that is away."""
+        """Release a claim now, or after `away_for` seconds, to pause calls to an unavailable provider."""
         claim = self._key("renewing", session_id)
         await _in_time(self._redis.set(claim, _AWAY, px=_ms(away_for)) if away_for else self._redis.delete(claim))
 
     async def is_being_renewed(self, session_id: str) -> bool:
-        """Tell whether some request renews the session's token now."""
+        """Return whether a request is renewing the session's token now."""
         return bool(await _in_time(self._redis.get(self._key("renewing", session_id))) == _RENEWING)
 
     async def is_done(self, token_id: str) -> bool:
-        """Tell whether a logout token was sent before, and its sessions have ended."""
+        """Return whether a logout token has already been processed."""
         return bool(await _in_time(self._redis.exists(self._key("logout", token_id))))
 
     async def set_done(self, token_id: str, seconds: float) -> None:
-        """Remember a logout token whose sessions have ended."""
+        """Remember a processed logout token for `seconds`."""
         await _in_time(self._redis.set(self._key("logout", token_id), b"", px=_ms(seconds)))
 
     def _sealed(self, session_id: str, session: Session) -> bytes:
@@ -166,10 +166,10 @@ def _ms(seconds: float) -> int:
 
 
 async def _in_time(command: Awaitable[T]) -> T:
-    """Await a command.
+    """Await a Redis command, within `STORE_SECONDS`.
 
     Raises:
-        SignInUnavailable: Redis cannot be asked.
+        SignInUnavailable: Redis is unavailable.
     """
     try:
         with anyio.fail_after(STORE_SECONDS):

@@ -1,4 +1,4 @@
-"""Where people sign in, and how long they stay so."""
+"""The settings of sign-in: the provider, and the lifetime of sessions."""
 
 from typing import ClassVar
 
@@ -27,20 +27,20 @@ class OidcSettings(BaseModel, frozen=True):
     )
     idle: PositiveFloat = Field(1800.0, description="seconds: after which a session that is not used ends")
     longest: PositiveFloat = Field(43200.0, description="seconds: after which every session ends")
-    renew_before: ClassVar[float] = 30.0  # seconds: before its end an access token is renewed
-    grace: ClassVar[float] = 600.0  # seconds: how long a session works on with its old token while the provider is away
-    timeout: ClassVar[float] = 5.0  # seconds: the deadline of a call to the provider
+    renew_before: ClassVar[float] = 30.0  # seconds before its expiry at which an access token is renewed
+    grace: ClassVar[float] = 600.0  # seconds that an expired access token stays valid while the provider is away
+    timeout: ClassVar[float] = 5.0  # seconds; the deadline of a call to the provider
     tls: TlsSettings = TlsSettings()
 
     def over(self, default: TlsFiles) -> "OidcSettings":
-        """Return these settings with the TLS files of `default` in place of those that are not set."""
+        """Return these settings with missing TLS files taken from `default`."""
         return self.model_copy(update={"tls": self.tls.over(default)})
 
     def check_issuer(self, auth: AuthSettings | None) -> None:
-        """Refuse a provider whose tokens no call would accept, or whose ID tokens every call would.
+        """Reject a provider whose access tokens the API would not accept, or whose ID tokens it would.
 
         Raises:
-            ValueError: it is none of the issuers, or the API's audience is this client.
+            ValueError: the provider is not an accepted issuer, or the API's audience is this client.
         """
         issuers = {each.issuer: each for each in auth.every_issuer()} if auth is not None else {}
         known = list(issuers)

@@ -1,7 +1,7 @@
-"""Signing in at the provider, and the session that a browser has from then on.
+"""Sign-in at the provider, and the browser's session afterwards.
 
-What a sign-in that is under way has to remember (state, nonce, PKCE verifier) is sealed into a cookie of that browser:
-who is not signed in writes nothing here. The tokens stay in the session; the browser has its id.
+The state of a pending sign-in (state, nonce, PKCE verifier) is sealed into a cookie of the browser, so unauthenticated
+clients write nothing to the store. Tokens stay in the session; the browser has only its id.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ log = structlog.get_logger(__name__)
 
 CALLBACK: Final = "/oidc/callback"
 BEGUN_SECONDS: Final = 600.0
-"""How long somebody may take to sign in at the provider."""
+"""The time limit of a sign-in at the provider."""
 _AWAY_SECONDS = 5.0
-"""Between two requests of one session to a provider that is away."""
+"""The pause between one session's calls to a provider that is away."""
 _LOOK_SECONDS = 0.05
 _LOGOUT_SECONDS = 300.0
-"""How old a logout token may be; each is taken once."""
+"""The maximum age of a logout token; each is accepted once."""
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 _ERROR = re.compile(r"[a-z_]{1,40}")
 _PLACE = re.compile(r"[\w/.~:=%-]{0,200}", re.ASCII)
@@ -44,7 +44,7 @@ _BY = "sign-in under way"
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """A sign-in that is under way in one browser: what its end must fit to."""
+    """A pending sign-in of one browser, which the provider's reply must match."""
 
     origin: str
     state: str
@@ -55,7 +55,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignIn:
-    """Signs people in, and says who a session is."""
+    """Signs people in, and resolves sessions to principals."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class SignIn:
         *,
         now: Callable[[], float],
     ) -> None:
-        """`now` tells the time in Unix seconds."""
+        """`now` returns Unix seconds."""
         self._settings = settings
         self._provider = provider
         self._seal = Seal(settings.session_key.get_secret_value())
@@ -78,7 +78,7 @@ class SignIn:
         self._now = now
 
     async def begin(self, origin: str, place: str) -> tuple[str, str]:
-        """Return where somebody signs in, and what their browser keeps until then; `place` is where the page goes on.
+        """Return the provider's sign-in URL and the cookie of the pending sign-in; `place` is the page's fragment.
 
         Raises:
             SignInUnavailable: the provider is away.
@@ -97,11 +97,11 @@ class SignIn:
         return url, self._seal.close(msgspec.json.encode(begun), by=_BY).hex()
 
     async def complete(self, origin: str, kept: str, reply: Mapping[str, str], *, former: str) -> tuple[str, str]:
-        """Return the id of a new session, and the place where the page goes on; the `former` session ends.
+        """End the `former` session, create a new one, and return its id and the page's fragment.
 
         Raises:
-            SignInRefused: this is not the end of the sign-in that this browser has begun, or not for here.
-            SignInUnavailable: the provider or the store of sessions is away.
+            SignInRefused: the reply does not match this browser's pending sign-in, or its tokens are not accepted.
+            SignInUnavailable: the provider or the session store is away.
         """
         begun = self._begun(origin, kept)
         await self._check_reply(begun, reply)
@@ -119,11 +119,11 @@ class SignIn:
         return await self._sessions.create(session, whose), begun.place
 
     async def principal(self, session_id: str, host: str) -> Principal:
-        """Return who a session is; its access token is renewed before it ends.
+        """Return the principal of a session, and renew its access token shortly before it expires.
 
         Raises:
-            TokenRefused: the session is over, or another host's.
-            SignInUnavailable: the store of sessions is away, or the provider for longer than the grace.
+            TokenRefused: the session has ended or belongs to another host.
+            SignInUnavailable: the session store is away, or the provider for longer than the grace period.
             KeysUnavailable: the provider's keys cannot be fetched.
         """
         session = await self.session(session_id, host)
@@ -140,8 +140,8 @@ class SignIn:
         """Return a session.
 
         Raises:
-            TokenRefused: it is over, or another host's.
-            SignInUnavailable: the store of sessions is away.
+            TokenRefused: the session has ended or belongs to another host.
+            SignInUnavailable: the session store is away.
         """
         session = await self._sessions.read(session_id)
         if session is None or session.host != host:
@@ -149,17 +149,18 @@ class SignIn:
         return session
 
     def person(self, session: Session) -> str:
-        """Return what tells a person from all others (names do not), and nobody can read who it is."""
+        """Return a pseudonymous id that is unique to the person, unlike a name."""
         whose = msgspec.json.encode(["person", self._settings.issuer, session.tenant, session.sub])
         return hmac.new(self._settings.session_key.get_secret_value().encode(), whose, hashlib.sha256).hexdigest()[:16]
 
     async def leave(self, session_id: str, origin: str, host: str) -> str:
-        """End a session; return where it is ended at the provider, or the page where the provider offers no such place.
+        """End a session; return the provider's sign-out URL, or the page's URL if the provider has none.
 
-        One that is over here may go on at the provider, where the next person at this browser would be signed in by it.
+        This also applies to a session that has already ended here: at the provider it may still be active and would
+        sign in the next person at this browser.
 
         Raises:
-            SignInUnavailable: the store of sessions is away.
+            SignInUnavailable: the session store is away.
         """
         if not session_id:
             return f"{origin}/"
@@ -174,11 +175,11 @@ class SignIn:
         return self._provider.end_session_url(id_token, back_to=f"{origin}/") or f"{origin}/"
 
     async def end_by(self, logout_token: str) -> int:
-        """End the sessions that a logout token names (Back-Channel Logout 1.0); return how many there were.
+        """End the sessions that a logout token names (Back-Channel Logout 1.0); return their number.
 
         Raises:
-            TokenRefused: it is no valid logout token, or was sent before.
-            SignInUnavailable, KeysUnavailable: the store of sessions, or the provider's keys, cannot be asked.
+            TokenRefused: the token is invalid, too old, or already processed.
+            SignInUnavailable, KeysUnavailable: the session store or the provider's keys are unavailable.
         """
         claims = await self._claims(logout_token)
         events, sid, sub, token_id = (claims.get(name) for name in ("events", "sid", "sub", "jti"))
@@ -191,7 +192,9 @@ class SignIn:
             raise TokenRefused("the logout token is old, or was sent before")
         whose = [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]
         ended = sum([await self._sessions.end_all(each) for each in whose])
-        await self._sessions.set_done(token_id, 2 * _LOGOUT_SECONDS)  # not before: what failed is sent again
+        await self._sessions.set_done(
+            token_id, 2 * _LOGOUT_SECONDS
+        )  # last, so that the provider can retry after a failure
         return ended
 
     def _begun(self, origin: str, kept: str) -> Begun:
@@ -215,7 +218,7 @@ class SignIn:
             raise SignInRefused(f"the provider gave no code: {error if _ERROR.fullmatch(error) else '?'}")
 
     async def _session(self, begun: Begun, tokens: Tokens) -> tuple[Session, list[str]]:
-        """Return the session for tokens that are verified here, and the names by which the provider may end it."""
+        """Verify the tokens; return the session and the names by which the provider can end it."""
         claims = await self._claims(tokens.id_token or "")
         nonce = claims.get("nonce")
         if not (isinstance(nonce, str) and secrets.compare_digest(nonce.encode(), begun.nonce.encode())):
@@ -240,11 +243,11 @@ class SignIn:
             ends=self._now() + self._settings.longest,
         )
         sid, sub = claims.get("sid"), claims.get("sub")
-        # Where the ID token names no session at the provider, the end of one of this person's ends all these.
+        # Sessions whose ID token has no `sid` end with any provider session of this person.
         return session, [f"sub:{sub}", f"sid:{sid}" if sid else f"only sub:{sub}"]
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
-        """Return the claims of a token that the provider has signed for this client."""
+        """Verify a token that the provider issued to this client, and return its claims."""
         ours = self._settings.client_id
         claims = await self._authenticator.claims(token, issuer=self._settings.issuer, audience=ours)
         if claims.get("azp", ours if claims["aud"] in (ours, [ours]) else None) != ours:
@@ -252,7 +255,7 @@ class SignIn:
         return claims
 
     async def _is_access_token(self, token: str) -> bool:
-        """Tell whether the API takes a token; an ID token leaves the server when somebody signs out."""
+        """Return whether the API accepts a token; it must reject ID tokens, which sign-out exposes to the browser."""
         try:
             await self._authenticator.verify(token)
         except TokenRefused:
@@ -260,14 +263,14 @@ class SignIn:
         return True
 
     async def _renewed(self, session_id: str, session: Session) -> Session:
-        """Return a session with a new access token; while the provider is away, with the old one.
+        """Return the session with a new access token, or with the old one while the provider is away.
 
-        One request of all replicas asks the provider: a refresh token that rotates may be used once.
+        Only one request across all replicas calls the provider, because a rotating refresh token can be used once.
         """
-        seconds = self._settings.timeout + 4 * STORE_SECONDS  # the claim itself, reading, writing, and one to spare
+        seconds = self._settings.timeout + 4 * STORE_SECONDS  # claim, read, write, and one spare
         if not await self._sessions.claim(session_id, seconds):
             return await self._as_others_renew(session_id, session, within=seconds)
-        with anyio.CancelScope(shield=True):  # what the provider has given must be kept: it gives it once
+        with anyio.CancelScope(shield=True):  # the new tokens must be stored: the provider issues them once
             session = await self._renew(session_id, session.host)
         return session
 
@@ -296,12 +299,12 @@ class SignIn:
         return session
 
     def _renew_at(self, access_token: str) -> float:
-        """Return when a token is renewed: a token that is short of life at once is used for the half of it."""
+        """Return a token's renewal time: `renew_before` its expiry, but not before half of its remaining lifetime."""
         ends = _end_of(access_token)
         return ends - min(self._settings.renew_before, max(0.0, ends - self._now()) / 2)
 
     async def _as_others_renew(self, session_id: str, session: Session, *, within: float) -> Session:
-        """Return the session with its old token while that is good, else wait for the request that renews it."""
+        """Return the session with its old token while that is valid; else wait for the request that renews it."""
         if session.token_ends > self._now():
             return session
         with anyio.move_on_after(within):
@@ -316,7 +319,7 @@ class SignIn:
 
 
 def _end_of(access_token: str) -> float:
-    """Return when a token that was given for a session ends; who uses it verifies it."""
+    """Return a session token's expiry without verifying the token, which each use does."""
     try:
         return float(jwt.decode(access_token, options={"verify_signature": False})["exp"])
     except (jwt.PyJWTError, KeyError, TypeError, ValueError) as exc:
@@ -333,7 +336,7 @@ async def open_sign_in(
     now: Callable[[], float],
     redis_tls: TlsSettings = SYSTEM_TLS,
 ) -> AsyncGenerator[SignIn]:
-    """Open what signs people in, with connections of its own to Redis."""
+    """Open the sign-in with its own connections to Redis."""
     tls = await anyio.to_thread.run_sync(settings.tls.context)
     pool = BlockingConnectionPool.from_url(
         redis_url, max_connections=32, timeout=1, socket_connect_timeout=1, **redis_tls.redis_options(redis_url)

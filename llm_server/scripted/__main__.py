@@ -1,4 +1,4 @@
-"""`python -m llm_server.scripted`: the scripted model server as a process of its own."""
+"""`python -m llm_server.scripted`: the scripted model server as a separate process."""
 
 import typer
 

@@ -1,7 +1,7 @@
-"""The answers of the scripted model: the sentences of the prompt's passages that overlap most with the question. Pure.
+"""The scripted model's answers: the sentences of the prompt's passages that overlap most with the question (pure).
 
-It reads any ChatML prompt: the question follows the last `질문:`/`Question:` (or stands in `<question>`), else it is
-the last line of the last user turn; the passages are the text before it in that turn, else the system turn.
+It accepts any ChatML prompt. The question follows the last `질문:`/`Question:` or is in `<question>`, else it is the
+last line of the last user turn. The passages are the text before it in that turn, else the system turn.
 """
 
 import re
@@ -33,14 +33,14 @@ _KOREAN_STOP = ("얼마", "무엇", "어떻게", "어디", "언제", "있", "되
 
 @dataclass(frozen=True, slots=True)
 class PromptParts:
-    """The question of a prompt and the text of its passages."""
+    """A prompt's question and the text of its passages."""
 
     question: str
     passages: str
 
 
 def read_prompt(prompt: str) -> PromptParts:
-    """Return the parts of a prompt, which may be ChatML or bare text."""
+    """Return the parts of a prompt in ChatML or plain text."""
     turns = _TURN.findall(prompt) or [("user", prompt)]
     users = [text for role, text in turns if role == "user"]
     last_turn = users[-1] if users else prompt
@@ -53,7 +53,7 @@ def read_prompt(prompt: str) -> PromptParts:
 
 
 def obedient_answer(prompt: str) -> str:
-    """Return the answer of a model that obeys every input: the last user turn, the question before the passages."""
+    """Return the answer of a model that obeys every input: the last user turn, with the question first."""
     users = [text for role, text in _TURN.findall(prompt) or [("user", prompt)] if role == "user"]
     turn = users[-1] if users else prompt
     passages_end = max((mark.end() for mark in _CLOSING_MARK.finditer(turn)), default=0)
@@ -61,12 +61,12 @@ def obedient_answer(prompt: str) -> str:
 
 
 def quoted_answer(prompt: str, *, sentences: int = 2) -> str:
-    """Return the sentences of the passages that best match the question, or a refusal when none does."""
+    """Return the sentences of the passages that best match the question, or a refusal if none matches."""
     parts = read_prompt(prompt)
     terms = _terms(parts.question)
     ranked = sorted(
         (
-            # A heading or a row of a table has the words of the question and is seldom an answer by itself.
+            # A heading or a table row often has the question's words, but is rarely an answer by itself.
             (_overlap(terms, sentence) * (1.0 if sentence.endswith((".", "!", "。")) else 0.6), -n, sentence)
             for n, sentence in enumerate(_sentences(parts.passages))
         ),
@@ -79,7 +79,7 @@ def quoted_answer(prompt: str, *, sentences: int = 2) -> str:
 
 
 def answer_probability(prompt: str) -> float:
-    """Return the probability that the passages answer the question, from the best share of its terms in a sentence."""
+    """Return the probability that the passages answer the question, from its best term overlap with a sentence."""
     parts = read_prompt(prompt)
     terms = _terms(parts.question)
     best = max((_overlap(terms, sentence) for sentence in _sentences(parts.passages)), default=0.0)
@@ -88,7 +88,7 @@ def answer_probability(prompt: str) -> float:
 
 def _sentences(text: str) -> Iterator[str]:
     for piece in _SENTENCE.split(text):
-        # Markers and headings are no sentences.
+        # Skip markers and headings.
         if piece.lstrip().startswith(("<", "#")) and not piece.endswith((".", "!", "|", ">")):
             continue
         sentence = _MARKUP.sub("", piece).strip()
@@ -101,7 +101,7 @@ def _overlap(terms: frozenset[str], sentence: str) -> float:
 
 
 def _terms(text: str) -> frozenset[str]:
-    """Return English words cut to five letters and pairs of Korean syllables, as simple stems."""
+    """Return simple stems: English words cut to five letters, and pairs of Korean syllables."""
     terms: set[str] = set()
     for word in _WORD.findall(text.lower()):
         if "가" <= word[0] <= "힣":

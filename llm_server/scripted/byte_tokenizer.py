@@ -1,7 +1,7 @@
 """The scripted model's byte-level BPE tokenizer, generated in code with the layout of Qwen's files.
 
-All 256 bytes, every Hangul syllable, pairs of small letters and the four words of the answerability probe are tokens,
-so that prompts have about as many tokens as with a real model, and rarer characters arrive byte by byte.
+All 256 bytes, every Hangul syllable, pairs of lowercase letters and the four words of the answerability probe are
+tokens, so that prompts have about as many tokens as with a real model, and rarer characters arrive byte by byte.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,9 +14,9 @@ from llm_server.bpe import QWEN_SPLIT, AddedToken, Bpe
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MARKERS = ("<think>", "</think>")
-"""Around what a scripted reasoning model thinks: added tokens that decoded answers show, as Qwen3's are."""
+"""The markers around a scripted model's thinking: added tokens that, like Qwen3's, appear in decoded answers."""
 NO_THINKING = "<think>\n\n</think>\n\n"
-"""The beginning of an answer without thinking."""
+"""The prefix of an answer without thinking."""
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
 
 
 Template = Literal["plain", "switched", "opening"]
-"""Templates by what they do about thinking: nothing, as Qwen3's (`enable_thinking: false`), as DeepSeek R1's."""
+"""Chat templates by their handling of thinking: none, like Qwen3's (`enable_thinking: false`), like DeepSeek R1's."""
 TEMPLATES: Mapping[Template, str] = {
     "plain": CHAT_TEMPLATE,
     "switched": CHAT_TEMPLATE
@@ -37,7 +37,7 @@ TEMPLATES: Mapping[Template, str] = {
 
 
 def write_tokenizer(folder: Path, *, template: Template = "plain", marked: bool = False) -> Path:
-    """Write the tokenizer's files into `folder` and return it; `marked`: the markers of thinking are tokens."""
+    """Write the tokenizer's files into `folder` and return it; if `marked`, the markers of thinking are tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     byte_tokenizer(template=template, marked=marked).write(folder)
     return folder
@@ -45,7 +45,7 @@ def write_tokenizer(folder: Path, *, template: Template = "plain", marked: bool 
 
 @cache
 def byte_tokenizer(*, template: Template = "plain", marked: bool = False) -> Bpe:
-    """Return the tokenizer; ids grow in the order of merges, as BPE ranks do, and the markers of thinking are last."""
+    """Return the tokenizer; ids follow the order of merges, like BPE ranks, and the markers of thinking are last."""
     letters = byte_letters()
     vocabulary = {letters[byte]: n for n, byte in enumerate(sorted(range(256), key=lambda b: ord(letters[b])))}
     merges = [("".join(letters[b] for b in left), "".join(letters[b] for b in right)) for left, right in _merges()]
@@ -68,7 +68,7 @@ def byte_tokenizer(*, template: Template = "plain", marked: bool = False) -> Bpe
 
 
 def byte_letters() -> dict[int, str]:
-    """Return the printable letter of each byte in byte-level BPE (GPT-2's table)."""
+    """Return the printable character for each byte in byte-level BPE (GPT-2's table)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(hidden)}

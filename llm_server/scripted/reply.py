@@ -1,4 +1,4 @@
-"""Encodes the scripted server's answers as chunks and bodies with the fields of vLLM 0.32. Pure."""
+"""Encodes the scripted server's answers as chunks and bodies with the fields of vLLM 0.32 (pure)."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ UNSET = msgspec.UNSET
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """A request of either route: the prompt, the limits of the answer, and the form of the reply."""
+    """A request to either route: the prompt, the answer's limits, and the reply's format."""
 
     chat: bool
     prompt_ids: Sequence[int]
@@ -47,11 +47,11 @@ class GenerationRequest:
 
 
 def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> GenerationRequest:
-    """Return the request.
+    """Decode the request.
 
     Raises:
         msgspec.MsgspecError: the body is invalid for the route.
-        ValueError: prompt and answer do not fit into the context of the model.
+        ValueError: prompt and answer do not fit into the model's context.
     """
     request: ChatCompletionRequest | CompletionRequest
     max_model_len, thinks = behaviour.max_model_len, True
@@ -98,7 +98,7 @@ def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> Gen
 
 
 class ReplyEncoder:
-    """Encodes tokens as the reply: `opening`, `feed` and `closing` for a stream, `feed` and `whole` without one."""
+    """Encodes tokens as a reply: with `opening`, `feed` and `closing` if streamed, else with `feed` and `whole`."""
 
     def __init__(self, request: GenerationRequest, *, model: str, cached_tokens: int, now: int) -> None:
         self._request = request
@@ -110,14 +110,14 @@ class ReplyEncoder:
         self._thinks = request.begins_inside and request.parses
 
     def opening(self) -> bytes:
-        """Return the chunk that opens a chat stream with the role and the prompt's ids; completions have none."""
+        """Return the first chunk of a chat stream, with the role and the prompt's ids; empty for completions."""
         if not self._request.chat:
             return b""
         ids = list(self._request.prompt_ids) if self._request.token_ids else UNSET
         return self._chunk([Choice(delta=ChatMessage("", "assistant"))], prompt_token_ids=ids)
 
     def feed(self, token: GeneratedToken) -> bytes:
-        """Return the chunk of one token."""
+        """Return the chunk for one token."""
         self._tokens.append(token)
         choice = Choice(
             text=UNSET if self._request.chat else token.text,
@@ -130,7 +130,7 @@ class ReplyEncoder:
         return self._chunk([choice])
 
     def _delta(self, text: str) -> ChatMessage:
-        """Return a piece of a chat; the thinking apart, without its markers, where the server parses it."""
+        """Return a chat delta; if the server parses thinking, put it in `reasoning`, without markers."""
         if not self._request.parses:
             return ChatMessage(text)
         before, marker, after = text.partition(MARKERS[self._thinks])
@@ -140,14 +140,14 @@ class ReplyEncoder:
         return ChatMessage(reasoning=before) if self._thinks else ChatMessage(before)
 
     def closing(self) -> bytes:
-        """Return the usage chunk, where asked for, and the end mark."""
+        """Return the usage chunk, if requested, and the end mark."""
         usage = b""
         if self._request.usage:
             usage = _data(self._reply([], usage=self._usage(details=True)))
         return usage + b"data: [DONE]\n\n"
 
     def whole(self) -> bytes:
-        """Return the body of a reply that is not streamed."""
+        """Return the body of a non-streamed reply."""
         text = "".join(token.text for token in self._tokens)
         choice = Choice(
             text=UNSET if self._request.chat else text,

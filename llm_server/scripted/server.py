@@ -1,9 +1,9 @@
-"""An HTTP server with vLLM's API and a scripted behaviour: slow, stalled, failing, dying after k tokens.
+"""An HTTP server with vLLM's API and scripted behaviour: slow, stalled, failing, dying after k tokens.
 
 `python -m llm_server.scripted --port P [--script FILE]`, or in tests `async with scripted_server(behaviour) as server`.
 `POST /script` changes single fields of its `Behaviour` at run time, `DELETE /script` restores it; `GET /stats` returns
-its running, waiting and former generations. The rest is vLLM's: /v1/completions, /v1/chat/completions, /v1/models,
-/tokenize, /health, /metrics.
+its running, waiting and past generations. The other routes are vLLM's: /v1/completions, /v1/chat/completions,
+/v1/models, /tokenize, /health, /metrics.
 """
 
 import asyncio
@@ -35,18 +35,18 @@ from llm_server.scripted.wire import (
 )
 
 GREETING = "hello"
-"""The word by which the product finds out at the start what a server can do."""
+"""The message with which the product probes a server's capabilities at startup."""
 PLAIN_FIELDS = {
     *("model", "messages", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "max_tokens"),
     *("max_completion_tokens", "logprobs", "top_logprobs", "reasoning_effort"),
 }
-"""OpenAI's own fields of a chat completion, as far as anybody sends them here."""
+"""The standard OpenAI fields of a chat completion that clients send here."""
 
 __all__ = ["Behaviour", "ScriptedModel", "SeenGeneration", "Stats", "scripted_server", "write_tokenizer"]
 
 
 class SeenGeneration(msgspec.Struct, kw_only=True):
-    """One generation that the server received; `ended` is running, stop, length, left, cut or failed."""
+    """A received generation request; `ended` is running, stop, length, left, cut or failed."""
 
     path: str
     prompt_tokens: int
@@ -59,7 +59,7 @@ class SeenGeneration(msgspec.Struct, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """The running and waiting generations, all that started, and the last hundred, oldest first."""
+    """The numbers of running, waiting and started generations, and the last hundred, oldest first."""
 
     running: int
     waiting: int
@@ -87,7 +87,7 @@ class ScriptedModel:
         self._prompts: deque[tuple[str | None, Sequence[int]]] = deque(maxlen=64)
 
     def tell(self, **changes: object) -> Behaviour:
-        """Change fields of the behaviour; stalled and hung requests continue with it, running ones at its pace."""
+        """Change fields of the behaviour; stalled and hung requests continue, and running ones adopt its pace."""
         fields = {**msgspec.structs.asdict(self.behaviour), **changes}
         return self._set_behaviour(msgspec.convert(fields, Behaviour))
 
@@ -96,7 +96,7 @@ class ScriptedModel:
         return self._set_behaviour(self._initial)
 
     def stats(self) -> Stats:
-        """Return the generations that run, wait and were received."""
+        """Return the current statistics."""
         return Stats(
             running=self._slots.borrowed_tokens,
             waiting=self._waiting,
@@ -105,13 +105,13 @@ class ScriptedModel:
         )
 
     async def until(self, condition: Callable[[Stats], bool]) -> Stats:
-        """Return the first statistics that meet `condition`, checked whenever a generation starts, waits or ends."""
+        """Wait for statistics that meet `condition`, checked whenever a generation starts, waits or ends."""
         while not condition(stats := self.stats()):
             await self._stats_changed.wait()
         return stats
 
     def app(self) -> web.Application:
-        """Return the server's routes."""
+        """Return the application with the server's routes."""
         app = web.Application(middlewares=[self._availability], client_max_size=16 * 2**20)
         app.add_routes(
             [
@@ -250,7 +250,7 @@ class ScriptedModel:
         full = behaviour.queue is not None and busy and self._waiting >= behaviour.queue
         if full or behaviour.fail_status is not None:
             generation.ended = "failed"
-            said = f"scripted failure of: {decode(generation_request.prompt_ids)}"  # as servers repeat what they refuse
+            said = f"scripted failure of: {decode(generation_request.prompt_ids)}"  # as servers quote rejected input
             return _error(behaviour.fail_status or 503, said, retry_after=behaviour.retry_after)
         async with self._slot(request, generation):
             return await self._answer(request, generation_request, behaviour, generation)
@@ -258,7 +258,7 @@ class ScriptedModel:
     async def _greet(
         self, request: web.Request, generation_request: GenerationRequest, behaviour: Behaviour
     ) -> web.StreamResponse:
-        """Answer the word by which a client finds out what a server can do: at once, without faults, uncounted."""
+        """Answer a capability probe (`GREETING`) at once, without faults, and without counting it."""
         behaviour = msgspec.structs.replace(behaviour.without_faults(), first_token_seconds=0.0, token_seconds=0.0)
         unseen = SeenGeneration(
             path=request.path, prompt_tokens=0, cache_salt=None, priority=0, traceparent=None, top_logprobs=None
@@ -267,9 +267,9 @@ class ScriptedModel:
 
     @asynccontextmanager
     async def _slot(self, request: web.Request, generation: SeenGeneration) -> AsyncGenerator[None]:
-        """Wait for a slot and hold it; a generation that ends without a reason was left by its client.
+        """Acquire a slot while the block runs; a generation that is then still running was left by its client.
 
-        As in vLLM, whose engine counts what waits after it has scheduled, nothing waits while a slot is free.
+        As in vLLM, which counts waiting requests after scheduling, none is waiting while a slot is free.
         """
         transport = request.transport
         try:
@@ -313,7 +313,7 @@ class ScriptedModel:
                 self._tokens_generated += 1
                 chunk = encoder.feed(token)
                 if request.stream:
-                    # A chunk that is no JSON, as from a broken proxy, and repeats the prompt.
+                    # Invalid JSON that quotes the prompt, as from a broken proxy.
                     garbled = behaviour.garble_after == generation.answer_tokens - 1
                     await response.write(_no_json(request) if garbled else chunk)
                 generation.ended = token.finish_reason or generation.ended
@@ -351,7 +351,7 @@ class ScriptedModel:
             yield token
 
     def _cached_tokens(self, request: GenerationRequest) -> int:
-        """Return how much of the prompt a prefix cache with vLLM's blocks of 16 would hold, and remember the prompt."""
+        """Return the number of prompt tokens in a prefix cache with vLLM's blocks of 16, and add the prompt to it."""
         best, prompt_ids = 0, request.prompt_ids
         for salt, ids in self._prompts:
             if salt == request.cache_salt:
@@ -382,7 +382,7 @@ def _error(status: int, message: str, *, retry_after: int | None = None) -> web.
 
 
 def _refusal_of_plain(path: str, body: bytes) -> web.Response | None:
-    """Return what a server without vLLM's routes and fields answers where it is asked for them."""
+    """Return the error of a server without vLLM's routes and fields; None if the request needs none of them."""
     if path == "/v1/models":
         return None
     if path != "/v1/chat/completions":
@@ -401,9 +401,9 @@ async def scripted_server(
     api_key: str | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[ScriptedModel]:
-    """Serve a scripted model on an address of loopback while the context is open; port 0 takes a free one."""
+    """Serve a scripted model while the block runs; port 0 selects a free port."""
     model = ScriptedModel(behaviour or Behaviour(), name=name, api_key=api_key)
-    # handler_cancellation: a client that leaves frees its slot at once, as with vLLM.
+    # handler_cancellation: a client that disconnects frees its slot at once, as with vLLM.
     runner = web.AppRunner(model.app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:

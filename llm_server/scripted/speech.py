@@ -1,4 +1,4 @@
-"""Generates the scripted model's answer to one request, token by token. Pure but for the cached tokenizer."""
+"""Generates the scripted model's answer to one request, token by token (pure, except for the cached tokenizer)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,34 +15,34 @@ START, END = "<|im_start|>", "<|im_end|>"
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
-    """How the scripted model behaves; every field may be changed while it runs (`POST /script`).
+    """The scripted model's behaviour; every field can be changed while it runs (`POST /script`).
 
-    A fault applies until it is changed, or for the next `times` generations. Tokens are counted from the first one of a
-    request, so a continuation starts at zero. `hung` also blocks health checks, like a stopped process; `dead` cuts
-    every connection, like a killed one.
+    A fault applies until it is changed, or for the next `times` generations. Token counts start at zero for each
+    request, continuations included. `hung` also blocks health checks, like a stopped process; `dead` cuts every
+    connection, like a killed one.
     """
 
-    answer: str | None = None  # otherwise a quotation of the passages that match the question best
+    answer: str | None = None  # None: quotes the passages that best match the question
     obeys: bool = False  # yes to every probe, and the last user turn as the answer
-    sentences: int = 2  # of a quotation
-    thinking: str = ""  # what precedes the answer, markers included, unless the prompt ends with a closed block
-    marked: bool = True  # whether markers are tokens of their own
-    parses: bool = True  # chat completions have the thinking apart, as vLLM with a `--reasoning-parser`
-    template: Template = "plain"  # of chats
-    probe: float | None = None  # P(yes) of the answerability probe; otherwise by overlap with the passages
-    chooses: tuple[float, ...] = ()  # P of each number, from 1 on, where one token is asked for
+    sentences: int = 2  # the most sentences of a quotation
+    thinking: str = ""  # text before the answer, markers included, unless the prompt ends with a closed block
+    marked: bool = True  # whether the markers of thinking are single tokens
+    parses: bool = True  # chat completions separate the thinking, like vLLM with `--reasoning-parser`
+    template: Template = "plain"  # the chat template
+    probe: float | None = None  # P(yes) of the answerability probe; None: by overlap with the passages
+    chooses: tuple[float, ...] = ()  # P of each number, from 1, in a reply of one token
     first_token_seconds: float = 0.0
     token_seconds: float = 0.0
     slots: int = 256
-    queue: int | None = None  # generations allowed to wait for a slot; more are refused with 503, as vLLM does
+    queue: int | None = None  # generations that may wait for a slot; further ones get a 503, as in vLLM
     max_model_len: int = 32_768
-    plain: bool = False  # chat completions and nothing of vLLM's, as a hosted model has it
-    keeps_ids: bool = False  # it sends no token ids
+    plain: bool = False  # only chat completions without vLLM's extensions, like a hosted model
+    keeps_ids: bool = False  # sends no token ids
     fail_status: int | None = None
     retry_after: int | None = None
     stall_after: int | None = None
     drop_after: int | None = None
-    garble_after: int | None = None  # a chunk that is no JSON
+    garble_after: int | None = None  # sends a chunk of invalid JSON
     die_after: int | None = None
     dead: bool = False
     hung: bool = False
@@ -63,7 +63,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class GeneratedToken:
-    """One token of an answer: its text (empty while a character is incomplete) and the likeliest tokens."""
+    """One token of an answer, with its text (empty while a character is incomplete) and the most likely tokens."""
 
     token: int
     text: str
@@ -73,12 +73,12 @@ class GeneratedToken:
 
 @cache
 def tokenizer(*, marked: bool = True) -> Tokenizer:
-    """Return the scripted model's tokenizer, the one of `write_tokenizer`."""
+    """Return the scripted model's tokenizer, the same as `write_tokenizer` writes."""
     return Tokenizer.from_str(byte_tokenizer(marked=marked).to_json())
 
 
 def encode(text: str, *, marked: bool = True) -> list[int]:
-    """Return the token ids of `text`, in which ChatML's markers, and if `marked` those of thinking, are tokens."""
+    """Return the token ids of `text`; ChatML markers, and if `marked` those of thinking, are single tokens."""
     ids: list[int] = tokenizer(marked=marked).encode(text, add_special_tokens=False).ids
     return ids
 
@@ -97,7 +97,7 @@ def render(
     template: Template = "plain",
     thinks: bool = True,
 ) -> str:
-    """Return the ChatML prompt of a chat, exactly as the folder's chat template renders it."""
+    """Return the ChatML prompt of a chat, exactly as the chat template renders it."""
     text = "".join(f"{START}{turn.role}\n{turn.content}{END}\n" for turn in turns)
     if continue_final_message:
         return text.removesuffix(f"{END}\n")
@@ -110,7 +110,7 @@ def render(
 def generate(
     prompt_ids: Sequence[int], behaviour: Behaviour, *, max_tokens: int, stop: Sequence[str], probing: bool
 ) -> Iterator[GeneratedToken]:
-    """Yield the answer to a prompt, after the part in its assistant turn, at most `max_tokens` tokens."""
+    """Yield at most `max_tokens` tokens of the answer, after the part in the prompt's assistant turn."""
     prompt = decode(prompt_ids)
     begun = _begun_answer(prompt_ids)
     thinks = bool(behaviour.thinking) and decode(begun)[: len(NO_THINKING)] != NO_THINKING
@@ -123,7 +123,7 @@ def generate(
     ids = encode(before + text[:end], marked=behaviour.marked)
     if ids[: len(begun)] == begun:
         rest = ids[len(begun) :]
-    else:  # by another model, or without the thinking
+    else:  # the prefix is from another model, or lacks the thinking
         said = decode(begun).rpartition(MARKERS[1])[2].lstrip()
         rest = encode(text[len(said) : end]) if said and text.startswith(said) else ids
     yield from _tokens([*rest, *encode(END)], max_tokens)
@@ -136,7 +136,7 @@ def _answer_text(prompt: str, behaviour: Behaviour) -> str:
 
 
 def _begun_answer(prompt_ids: Sequence[int]) -> list[int]:
-    """Return the ids of the answer in the assistant turn at the end of a ChatML prompt."""
+    """Return the token ids in the unfinished assistant turn at the end of a ChatML prompt."""
     header = encode(f"{START}assistant\n")
     for at in range(len(prompt_ids) - len(header), -1, -1):
         if prompt_ids[at] == header[0]:
@@ -159,13 +159,13 @@ def _tokens(ids: Sequence[int], max_tokens: int) -> Iterator[GeneratedToken]:
 
 
 def _thinking_probe() -> GeneratedToken:
-    """Return the token of a reasoning model that was not told to answer at once: it begins to think."""
+    """Return the probe's token from a reasoning model with thinking enabled: the start of its thinking."""
     marker = MARKERS[0]
     return GeneratedToken(token=encode(marker)[0], text=marker, finish_reason="length", probabilities={marker: 0.99})
 
 
 def _probe(prompt: str, behaviour: Behaviour) -> GeneratedToken:
-    """Return the token of a probe: yes or no in the question's language, or a number."""
+    """Return the token of a probe: yes or no in the question's language, with the probabilities of numbers."""
     yes = 1.0 if behaviour.obeys else answer_probability(prompt) if behaviour.probe is None else behaviour.probe
     korean = any("가" <= letter <= "힣" for letter in read_prompt(prompt).question)
     word = (YES if yes >= 0.5 else NO)[0 if korean else 1]

@@ -1,4 +1,4 @@
-"""The messages of the scripted server: the part of vLLM's OpenAI-compatible API that the product uses."""
+"""The scripted server's messages: the part of vLLM's OpenAI-compatible API that the product uses."""
 
 from typing import Annotated
 
@@ -102,7 +102,7 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
-    """A chat message, or in a stream the `delta` of one."""
+    """A chat message, or its `delta` in a stream."""
 
     content: str | msgspec.UnsetType = msgspec.UNSET
     role: str | None = None
@@ -153,7 +153,7 @@ class TokenizeReply(msgspec.Struct, frozen=True):
 
 
 def probe_candidates(yes: float) -> dict[str, float]:
-    """Return the probability of each word of the answerability probe, where that of yes is `yes`."""
+    """Return the probability of each word of the answerability probe, with `yes` for all affirmative words."""
     shares = (0.9, 0.1)
     probabilities = {word: yes * share for word, share in zip(YES, shares, strict=True)}
     return probabilities | {word: (1 - yes) * share for word, share in zip(NO, shares, strict=True)}
