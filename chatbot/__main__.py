@@ -69,7 +69,7 @@ app.add_typer(keys_app, name="keys")
 
 
 def settings_or_exit(of: type[S]) -> S:
-    """Return the settings, or end with one line a missing value that says what to set; log warnings to stderr."""
+    """Read the settings, or print one line for each invalid value and exit with 2; log warnings to stderr."""
     configure_logs(level="WARNING", log_format="console")
     try:
         return of()
@@ -123,7 +123,7 @@ async def _serve(settings: Settings) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the SQL tables to this release's shape; `serve` does it by itself, where it may change tables."""
+    """Migrate the SQL tables to this release; `serve` also does it if its database user may change tables."""
     settings = settings_or_exit(CommandSettings)
     try:
         revisions = asyncio.run(
@@ -137,7 +137,7 @@ def migrate() -> None:
 
 
 def known_roles(roles: list[str]) -> list[str]:
-    """Return the roles, or refuse one that does not exist."""
+    """Return the roles, or raise BadParameter for an unknown role."""
     if unknown := set(roles) - ROLES:
         raise typer.BadParameter(f"there is no role {min(unknown)}: choose from {', '.join(sorted(ROLES))}")
     return roles
@@ -168,7 +168,7 @@ Reason = Annotated[str, typer.Option(help="Why.")]
 
 @app.command()
 def stop(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> None:
-    """Stop every answer on every replica within seconds, or a tenant's, or all that one model says."""
+    """Stop all answers on all replicas within seconds, or only those of one tenant or one model."""
     _change("stop", model, tenant, by, reason)
 
 
@@ -186,7 +186,7 @@ def create_key(
     role: Annotated[list[str], typer.Option(help=f"A role: {', '.join(sorted(KEY_ROLES))}.")] = ["service"],
     days: Annotated[int | None, typer.Option(help="How long it is good for; without it as long as any may be.")] = None,
 ) -> None:
-    """Make a key and print it: it is shown this once."""
+    """Make a key and print it; it is not shown again."""
     new = NewKey(tenant=tenant, name=name, roles=frozenset(role), made_by=by, days=days)
 
     async def make(keys: ServiceKeys, siem: Siem) -> tuple[ServiceKey, str]:
@@ -204,7 +204,7 @@ def list_keys(
     tenant: Annotated[str | None, typer.Option(help="Only the keys of this tenant.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the keys that were made, the newest first, those that are over too."""
+    """List all keys, newest first, including expired and revoked keys."""
     found = with_keys(lambda keys, _siem: keys.all(tenant=tenant))
     if as_json:
         print_json(list(found))
@@ -215,7 +215,7 @@ def list_keys(
 
 @keys_app.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `list` shows it.")], by: By) -> None:
-    """Revoke a key: within 5 s no replica takes it."""
+    """Revoke a key; all replicas reject it within 5 s."""
 
     async def revoke(keys: ServiceKeys, siem: Siem) -> ServiceKey | None:
         revoked = await keys.revoke(key_id, by=by)
@@ -231,17 +231,17 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `lis
 
 
 def open_siem_of(settings: CommandSettings) -> AbstractContextManager[Siem]:
-    """Open what records the security events of a command."""
+    """Open the recorder of a command's security events."""
     return open_siem("chatbot", settings.traces, tls=settings.traces_tls.context())
 
 
 def roles_of(key: ServiceKey) -> str:
-    """Return what the SIEM is told of a key's roles."""
+    """Return the detail of a SIEM event that names a key's roles."""
     return f"roles: {', '.join(sorted(key.roles))}"
 
 
 def line_of(key: ServiceKey) -> str:
-    """Return a line that says everything of a key but its secret."""
+    """Format a key as one line, without its secret."""
 
     def day(at: float | None) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ") if at is not None else "never"
@@ -253,7 +253,7 @@ def line_of(key: ServiceKey) -> str:
 
 
 def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
-    """Return what `use` returns, or exit with one line that says what was not done."""
+    """Call `use` and return its result, or print why it failed and exit."""
     settings = settings_or_exit(CommandSettings)
 
     async def opened() -> T:
@@ -330,7 +330,7 @@ def replay_answer(
     ] = None,
     token: Annotated[str, typer.Option(help="An admin's token for --url.")] = "",
 ) -> None:
-    """Rebuild an answer's passages, prompt and checks; exit 1 where something is not what its audit rows say."""
+    """Rebuild an answer's passages, prompt and checks; exit with 1 if they differ from its audit rows."""
     given = question.read().strip() if question else None
     try:
         if url is not None:
@@ -360,7 +360,7 @@ async def _replay(settings: Settings, answer_id: str, question: str | None, *, a
 def verify(
     open_minutes: Annotated[float, typer.Option(help="An answer that is open for longer than this is a problem.")] = 15,
 ) -> None:
-    """Look for rows that were edited, removed, reordered or never closed, by the anchors too; exit 1 if there are."""
+    """Check the chain and its anchors for rows that were edited, removed, reordered or never closed; exit 1 if any."""
     settings = settings_or_exit(AuditCommandSettings)
     problems = with_audit(
         settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60, settings=settings)
@@ -375,7 +375,7 @@ def verify(
 
 @audit_app.command()
 def anchor() -> None:
-    """Write today's anchor now, unless it is there (every chatbot does it by itself, daily)."""
+    """Write today's anchor now, unless it exists (each chatbot also does it daily)."""
     settings = settings_or_exit(AuditCommandSettings)
     if settings.anchors is None:
         typer.echo("chatbot: set AUDIT_ANCHORS to file:///folder or s3://bucket/prefix", err=True)
@@ -386,7 +386,7 @@ def anchor() -> None:
 
 @audit_app.command()
 def prune(by: By) -> None:
-    """Remove the rows that are older than AUDIT_KEPT_DAYS; what is kept verifies as before."""
+    """Remove the rows older than AUDIT_KEPT_DAYS; the chain of the other rows stays valid."""
     settings = settings_or_exit(AuditCommandSettings)
     since = settings.audit_kept_since(time.time())
     if since == 0:
@@ -406,7 +406,7 @@ async def _prune(
 
 
 def with_audit(settings: AuditCommandSettings, use: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
-    """Return what `use` returns, or exit with one line that says what cannot be reached."""
+    """Call `use` and return its result, or print which store is unavailable and exit."""
 
     async def opened() -> T:
         engine = open_engine(settings.database, settings.database_tls)

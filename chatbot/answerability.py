@@ -1,6 +1,6 @@
-"""Whether passages hold the answer to a question: a logistic regression over retrieval and the model's "yes" (pure).
+"""Estimate whether passages answer a question: a logistic regression over search scores and the model's "yes" (pure).
 
-Its weights hold for the embedder, model and probe that they were fitted with (`calibration.py`,
+Its weights are valid only for the embedder, model and probe that they were fitted with (`calibration.py`,
 docs/decisions/0002-answerability.md).
 """
 
@@ -15,13 +15,13 @@ from knowledge.passage import Hit, Language
 _CLIP = 1e-4
 """Probabilities are clipped to [1e-4, 1 - 1e-4] before their log-odds are taken."""
 _UNDECIDED: Mapping[Language, float] = {"ko": 0.5, "en": 0.16}
-"""The probability of "yes" of a model that has no opinion; it says yes less readily in English."""
+"""The probability of "yes" from a model without an opinion: lower in English."""
 _SURE = 0.99
-"""The probability of "yes" that hardly any probe exceeds."""
+"""A probability of "yes" that very few probes exceed."""
 
 
 class Evidence(StrEnum):
-    """What the passages are worth as an answer to a question."""
+    """How likely the passages are to hold the answer."""
 
     CERTAIN = "certain"
     NEAR = "near"
@@ -29,7 +29,7 @@ class Evidence(StrEnum):
 
 
 class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
-    """The fitted values; what each means stands in `AnswerabilitySettings`."""
+    """The fitted weights and thresholds; `AnswerabilitySettings` describes the thresholds."""
 
     threshold: float
     near: float
@@ -46,12 +46,12 @@ class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
 MODELS_WORD = AnswerabilityWeights(
     threshold=0.5, near=0.1, least_dense=-1, bias=0, first=1, likeliest=0, dense=0, terms=0, unknown=-4, english=0
 )
-"""Where nothing was fitted with what is served: a question is answered if the model itself says rather yes than no, the
-less readily the more of its topics even the passage with most of them lacks."""
+"""The weights for services without a fitted calibration: answer when the model's "yes" is more likely than its "no".
+Each topic of the question that the best passage lacks makes an answer less likely."""
 
 
 class AnswerabilitySettings(BaseModel, frozen=True):
-    """Values of an operator's own in place of the calibration's; those that are not set are the calibration's."""
+    """The operator's overrides of the calibration's thresholds; an unset value keeps the calibration's."""
 
     threshold: float | None = Field(
         None, description="ratio: how probable it must be that the passages hold the answer"
@@ -64,12 +64,12 @@ class AnswerabilitySettings(BaseModel, frozen=True):
     )
 
     def over(self, weights: AnswerabilityWeights) -> AnswerabilityWeights:
-        """Return the weights with the values that are set here."""
+        """Return the weights with these overrides applied."""
         return weights.model_copy(update=self.model_dump(exclude_none=True))
 
 
 def nothing_near(hits: Sequence[Hit], weights: AnswerabilityWeights) -> bool:
-    """Return whether no passage is near enough to the question to hold its answer."""
+    """Return whether every passage is too far from the question to hold its answer."""
     return not hits or max(hit.dense for hit in hits) < weights.least_dense
 
 
@@ -82,19 +82,19 @@ def score(
 ) -> float:
     """Return the probability in [0, 1] that the passages hold the answer.
 
-    `probabilities` are the model's of "yes" to the passages probed so far, at least one, in their order; `unknown` is
-    the share in [0, 1] of the question's topics that even the passage with most of them lacks.
+    `probabilities` are those of "yes" for the passages probed so far, at least one, in order. `unknown` is the share
+    in [0, 1] of the question's topics that are missing from the passage that has most of them.
     """
     z = weights.bias + weights.first * log_odds(probabilities[0])
     z += weights.likeliest * log_odds(max(probabilities))
     z += weights.dense * nearness(max(hit.dense for hit in hits))
     z += weights.terms * math.log1p(max(hit.terms for hit in hits))
     z += weights.unknown * unknown + weights.english * (language == "en")
-    return (1 + math.tanh(z / 2)) / 2  # the logistic function, without its overflow
+    return (1 + math.tanh(z / 2)) / 2  # the logistic function, without overflow
 
 
 def evidence(score: float, weights: AnswerabilityWeights) -> Evidence:
-    """Return what a score makes of the passages."""
+    """Return the evidence level of a score."""
     if score >= weights.threshold:
         return Evidence.CERTAIN
     return Evidence.NEAR if score >= weights.near else Evidence.NONE
@@ -103,8 +103,8 @@ def evidence(score: float, weights: AnswerabilityWeights) -> Evidence:
 def evidence_of_search(
     hits: Sequence[Hit], unknown: float, language: Language, weights: AnswerabilityWeights
 ) -> Evidence | None:
-    """Return what the passages are worth by the search alone; None where the model's word decides."""
-    if not hits or weights.dense == weights.terms == 0:  # nothing was fitted with what is served
+    """Return the evidence level if the search alone decides it, or None if the model must be asked."""
+    if not hits or weights.dense == weights.terms == 0:  # the weights were not fitted
         return None
     if score(hits, [_UNDECIDED[language]], unknown, language, weights) >= weights.threshold:
         return Evidence.CERTAIN
@@ -112,7 +112,7 @@ def evidence_of_search(
 
 
 def nearness(cosine: float) -> float:
-    """Return a cosine on a scale of its own: 0 at .85, 1 at .90 (e5's cosines lie between .78 and .95)."""
+    """Rescale a cosine: .85 becomes 0 and .90 becomes 1 (e5's cosines lie between .78 and .95)."""
     return 20 * (cosine - 0.85)
 
 

@@ -1,8 +1,7 @@
-"""Fitted values and what they were fitted with: an embedder, models (by their served names) and the texts of the probe.
+"""Fitted weights, with the embedder, the models (by served name) and the probe's version that they were fitted with.
 
-A cosine of .85 is near for one embedder and far for another, and models differ in how readily they say yes. So values
-that were fitted with others than are served are not used: the model's own word decides (`MODELS_WORD`), and the log
-says why.
+A cosine of .85 is near for one embedder and far for another, and models differ in how readily they say yes. Weights
+that were fitted with another embedder, model or probe are not used: `MODELS_WORD` applies, and a warning is logged.
 """
 
 from importlib.resources import files
@@ -19,15 +18,15 @@ log = structlog.get_logger(__name__)
 
 
 class CalibrationRefused(Exception):
-    """The file cannot be read, or is not a calibration; the message says why."""
+    """The file cannot be read or is not a valid calibration; the message says why."""
 
 
 class CalibrationMisfit(Exception):
-    """The fitted values are not those of what is served; the message names it."""
+    """The weights were fitted with another embedder, model or probe; the message names the served one."""
 
 
 class Calibration(BaseModel, frozen=True, extra="forbid"):
-    """A file of fitted values."""
+    """A calibration file."""
 
     embedder: str
     models: tuple[str, ...] = Field(min_length=1)
@@ -35,20 +34,20 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
     answerability: AnswerabilityWeights
 
     def misfit(self, *, embedder: str, model: str, probe: str) -> str:
-        """Return in words what is served that this was not fitted with; empty where it fits."""
+        """Name the served embedder, model and probe that this was not fitted with; empty if it fits all three."""
         served = {
             f"the embedder {embedder}": embedder == self.embedder,
-            f"the model {model}": model in (*self.models, UNKNOWN_MODEL),  # no endpoint has told its name: none answers
+            f"the model {model}": model in (*self.models, UNKNOWN_MODEL),  # no endpoint is up
             f"the probe {probe}": probe == self.probe,
         }
         return " and ".join(name for name, fits in served.items() if not fits)
 
 
 def read_calibration(path: Path | None) -> Calibration:
-    """Return the calibration of a file, or of this package's (blocking).
+    """Read a calibration file, by default this package's (blocking).
 
     Raises:
-        CalibrationRefused: the file cannot be read, or is not a calibration.
+        CalibrationRefused: the file cannot be read or is not a valid calibration.
     """
     try:
         text = (files("chatbot") / "calibration.yaml" if path is None else path).read_text("utf-8")
@@ -61,7 +60,7 @@ def read_calibration(path: Path | None) -> Calibration:
 
 
 class FittedWeights:
-    """The weights that hold for what is served; an operator's own values stand in either case."""
+    """Selects the weights for the served embedder, model and probe; the operator's overrides always apply."""
 
     def __init__(self, calibration: Calibration, own: AnswerabilitySettings) -> None:
         self._calibration = calibration
@@ -69,7 +68,7 @@ class FittedWeights:
         self._told = ""
 
     def of(self, *, embedder: str, model: str, probe: str) -> AnswerabilityWeights:
-        """Return the weights for an embedder, a model and a probe; a misfit is logged when it begins."""
+        """Return the weights for an embedder, a model and a probe; log each new misfit once."""
         misfit = self._calibration.misfit(embedder=embedder, model=model, probe=probe)
         if misfit and misfit != self._told:
             log.warning(
@@ -84,6 +83,6 @@ class FittedWeights:
         return self._safe if misfit else self._fitted
 
     async def require_fit(self) -> None:
-        """Raise CalibrationMisfit where the model's own word decides in place of the fitted values."""
+        """Raise CalibrationMisfit if the fitted weights are not in use."""
         if self._told:
             raise CalibrationMisfit(self._told)

@@ -1,4 +1,4 @@
-"""A chat as it is sent to a model (pure)."""
+"""The messages of a prompt (pure)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """The messages of one prompt; `tokens` is their count, or an estimate.
+    """The messages of one prompt; `tokens` is their count or an estimate of it.
 
-    `thinks`: a reasoning model may think before it answers.
+    `thinks` allows a reasoning model to think before it answers.
     """
 
     messages: Sequence[Message]
@@ -29,6 +29,6 @@ class Chat:
 
 
 def alternating(messages: Iterable[Message]) -> list[Message]:
-    """Join consecutive messages of one role: many chat templates reject them otherwise."""
+    """Join consecutive messages of one role, because many chat templates reject them."""
     runs = groupby(messages, key=lambda message: message.role)
     return [Message(role, "\n\n".join(message.content for message in run)) for role, run in runs]

@@ -1,11 +1,11 @@
-"""Writes at the end of an answer: those that a store did not take are kept in memory and retried until it takes them.
+"""Writes at the end of an answer: a write that fails is kept in memory and retried until its store accepts it.
 
-What a customer has read to its end is settled and in the history although Redis stalls just then. Such a write may be
-sent any number of times: a reservation is settled once, and an answer is once in its conversation. At most `most` of
-them wait; one that is given up is counted as lost. A process that ends waits for them within its drain.
+A finished answer is therefore settled and added to the history although Redis stalls at its end. These writes are
+idempotent: each reservation is settled once, and each answer is added once to its conversation. At most `most` writes
+wait; a write that is given up is counted as lost. A stopping process waits for them within its drain.
 
-A store that fails over loses what it took last: the writes of the last `again` seconds are remembered, and repeated
-when it is seen to have lost something.
+A failover may lose recent writes. The writes of the last `again` seconds are remembered, and repeated after data loss
+is detected.
 """
 
 import time
@@ -23,23 +23,23 @@ from telemetry.supervision import OnFailure, contained, uncounted
 
 T = TypeVar("T")
 WriteKind = Literal["settlement", "history", "key", "log"]
-"""`key`: an Idempotency-Key is bound or freed, `log`: the last events of an answer."""
+"""`key`: bind or free an Idempotency-Key; `log`: append the last events of an answer."""
 log = structlog.get_logger(__name__)
 
 
 class DeferredSettings(BaseModel, frozen=True):
-    """How many writes wait, and how often they are tried."""
+    """The queue's size and its retry interval."""
 
-    # writes: how many settlements and messages of ended answers wait for Redis in a process
+    # writes: the maximum number that wait in a process
     most: ClassVar[int] = 10_000
-    every: ClassVar[float] = 0.5  # seconds: between two rounds of retries
-    # seconds: how recent a write is that is repeated where Redis has lost its last moments
+    every: ClassVar[float] = 0.5  # seconds: the retry interval
+    # seconds: the maximum age of a completed write that is repeated after data loss
     again: ClassVar[float] = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeferredWrite:
-    """A write that waits, or was done; `lost` is called if it is given up."""
+    """A waiting or completed write; `lost` is called if it is given up."""
 
     kind: WriteKind
     write: Callable[[], Awaitable[object]]
@@ -47,7 +47,7 @@ class DeferredWrite:
 
 
 class DeferredWrites:
-    """Does writes now where that is possible, and later otherwise."""
+    """Runs writes now if their store is available, and later otherwise."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class DeferredWrites:
 
     @property
     def waiting(self) -> int:
-        """How many writes wait."""
+        """The number of waiting writes."""
         return len(self._waiting)
 
     async def write(self, kind: WriteKind, write: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what the write returns; None where its store is away, and it is kept, or where it fails by a bug."""
+        """Return the write's result, or None if its store is unavailable (it is retried) or it raised a bug's error."""
         deferred = DeferredWrite(kind, write)
         with contained(kind, self._on_failure):
             try:
@@ -83,11 +83,11 @@ class DeferredWrites:
         return None
 
     def note_done(self, done: DeferredWrite) -> None:
-        """Remember a completed write, to be repeated where its store loses it within `again` seconds."""
+        """Remember a completed write, so that it can be repeated if the store loses it within `again` seconds."""
         self._done.append((time.monotonic(), done))
 
     def store_seen(self, *, lost_writes: bool) -> None:
-        """Note that the store answers; repeat the last writes where it has lost some."""
+        """Record that the store answers; queue the last writes again if it has lost some."""
         if lost_writes:
             log.warning("redis_data_loss_detected", writes=len(self._done))
             self._waiting |= {done: None for _, done in self._done}
@@ -110,13 +110,13 @@ class DeferredWrites:
         deferred.lost()
 
     async def retry_forever(self) -> None:
-        """Retry what waits until cancelled."""
+        """Retry the waiting writes until cancelled."""
         while True:
             await anyio.sleep(self._settings.every)
             await self.retry()
 
     async def retry(self) -> None:
-        """Try everything that waits once, in order; of a kind whose store is still away only the first."""
+        """Try each waiting write once, in order; skip the rest of a kind whose store is unavailable."""
         away: set[WriteKind] = set()
         for deferred in tuple(self._waiting):
             if deferred.kind not in away and not await self._try(deferred):
@@ -126,7 +126,7 @@ class DeferredWrites:
             self._none_waits = anyio.Event()
 
     async def _try(self, deferred: DeferredWrite) -> bool:
-        """Try a write; return whether its store is there."""
+        """Try a write; return whether its store is available."""
         with contained(deferred.kind, self._on_failure):
             try:
                 await deferred.write()
@@ -139,11 +139,11 @@ class DeferredWrites:
         return True
 
     async def drained(self) -> None:
-        """Return when nothing waits."""
+        """Return when no write waits."""
         while self._waiting:
             await self._none_waits.wait()
 
     def give_up(self) -> None:
-        """Count everything that still waits as lost: this process ends."""
+        """Count all waiting writes as lost, because this process ends."""
         while self._waiting:
             self._lose(next(iter(self._waiting)))

@@ -1,6 +1,6 @@
-"""The vocabulary of an answer's stream: the entries of the event log, as customers read them (docs/api.md).
+"""The events of an answer's stream, as stored in the answer log and sent to the customer (docs/api.md).
 
-`token* citation*` flow between `accepted` and exactly one `done` or `error`; offsets are Unicode code points of the
+`token* citation*` stand between `accepted` and exactly one `done` or `error`. Offsets count Unicode code points of the
 answer, which is the concatenation of all `token` texts.
 """
 
@@ -15,7 +15,7 @@ from knowledge.passage import Passage
 
 
 class NoticeCode(StrEnum):
-    """What a notice is about."""
+    """The subject of a notice."""
 
     DEGRADED = "degraded"
     """a cached answer, quotes or a hand-off stand in for an answer, or its stream cannot be resumed"""
@@ -24,7 +24,7 @@ class NoticeCode(StrEnum):
     WITHHELD = "withheld"
     """sentences that the sources do not state were withheld"""
     HISTORY_UNAVAILABLE = "history_unavailable"
-    """earlier messages cannot be read, and this one is not kept"""
+    """earlier messages cannot be read, and this one is not stored"""
     MODEL_SWITCHED = "model_switched"
     """another endpoint, or the smaller model, continues the answer"""
     THINKING = "thinking"
@@ -34,9 +34,9 @@ class NoticeCode(StrEnum):
 
 
 PROGRESS = frozenset({NoticeCode.THINKING, NoticeCode.NOT_RESUMABLE})
-"""How the answer is made: told once, of no interest once it is whole, and kept in no message of the history."""
+"""Notices about an answer in progress: emitted once, and not stored in the history."""
 ABOUT_THE_WRITER = PROGRESS | {NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED}
-"""Notices about the process that writes an answer: its successor need not repeat them. It must repeat every other."""
+"""Notices about the process that writes an answer; its successor repeats all other notices, but not these."""
 
 
 class FinishReason(StrEnum):
@@ -53,7 +53,7 @@ class FinishReason(StrEnum):
     WITHHELD = "withheld"
     """no sentence passed the checks"""
     CANCELLED = "cancelled"
-    """the customer cancelled it, or nobody read it any more"""
+    """the customer cancelled the answer, or all readers left"""
     HANDOFF = "handoff"
     """no model answers, or the emergency stop is on: a person takes over"""
 
@@ -66,11 +66,11 @@ TraceId = Annotated[str, Meta(description="the trace of this request, for operat
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of a stream; `name` is the SSE event name and the fields are its JSON data."""
+    """An event of a stream: `name` is the SSE event name, and the fields are its JSON data."""
 
     name: ClassVar[str]
     ends: ClassVar[bool] = False
-    """Whether it ends its stream."""
+    """Whether the event ends its stream."""
 
 
 class Accepted(Event, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ class Accepted(Event, frozen=True, kw_only=True):
 
 
 class Queued(Event, frozen=True, kw_only=True):
-    """It waits for a model slot; sent again when the position changes."""
+    """The answer waits for a model slot; sent again when the position changes."""
 
     name: ClassVar[str] = "queued"
     position: Annotated[int, Meta(description="answers: the place in the queue, from 1")]
@@ -105,7 +105,7 @@ class _NumberedPassage(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, n: int, passage: Passage, **others: Any) -> Self:
-        """Return it for a passage; `others` are the fields that the passage does not have."""
+        """Build it from a passage; `others` are the remaining fields."""
         return cls(
             n=n,
             document_id=passage.document_id,
@@ -119,7 +119,7 @@ class _NumberedPassage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(_NumberedPassage, frozen=True, kw_only=True):
-    """A passage that was found."""
+    """A passage in the search result."""
 
     effective_from: Annotated[date | None, Meta(description="the day from which the document applies, YYYY-MM-DD")]
     score: Annotated[
@@ -128,7 +128,7 @@ class Source(_NumberedPassage, frozen=True, kw_only=True):
 
 
 class PassageRef(msgspec.Struct, frozen=True, kw_only=True):
-    """Which passage stands behind a source's number."""
+    """The passage of a source's number."""
 
     document_id: str
     version: int
@@ -136,7 +136,7 @@ class PassageRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sources(Event, frozen=True, kw_only=True):
-    """The passages that were found, best first: a bare JSON list of sources."""
+    """The search result, best passage first: a bare JSON list of sources."""
 
     name: ClassVar[str] = "sources"
     items: tuple[Source, ...]
@@ -201,7 +201,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller has left: tokens and requests in the sliding minute, slots, and tokens today."""
+    """The caller's remaining limits: tokens and requests of the sliding minute, slots, and tokens of the day."""
 
     limit_tokens: Annotated[int, Meta(description="tokens: the limit of a minute")]
     remaining_tokens: Annotated[int, Meta(description="tokens: left of it")]
@@ -241,14 +241,14 @@ class Failed(Event, frozen=True, kw_only=True):
 
 
 class Unknown(Event, frozen=True, kw_only=True):
-    """An event that another release has written: readers pass it on as it is, and nobody here acts on it."""
+    """An event of another release: readers forward it unchanged, and this release ignores it."""
 
     name: str  # type: ignore[misc]  # each has its own
     data: bytes
 
     @property
-    def ends(self) -> bool:  # type: ignore[override]  # by its name, whatever else is said in it
-        """Whether it ends its stream."""
+    def ends(self) -> bool:  # type: ignore[override]  # decided by its name
+        """Whether the event ends its stream."""
         return self.name in _LAST
 
 
@@ -261,16 +261,16 @@ _LAST = frozenset(kind.name for kind in EVENTS.values() if kind.ends)
 
 
 def to_json(event: Event) -> bytes:
-    """Return the event's `data:` line."""
+    """Encode the event's JSON, which follows `data:` in SSE."""
     if isinstance(event, Unknown):
         return event.data
     return msgspec.json.encode(event.items if isinstance(event, Sources | Related) else event)
 
 
 def from_json(name: str, data: bytes) -> Event:
-    """Return the event that `to_json` wrote; fields that this release does not know are passed over.
+    """Decode an event that `to_json` encoded; unknown fields are ignored.
 
-    An event of another name, or with a value that this release does not know, is an `Unknown`.
+    An event with an unknown name or value becomes an `Unknown`.
     """
     try:
         if kind := LISTS.get(name):

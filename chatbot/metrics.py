@@ -1,4 +1,4 @@
-"""Every Prometheus instrument of the chat API; the other parts report frozen records to the hooks here.
+"""The Prometheus instruments of the chat API; other modules report frozen records to these hooks.
 
 Labels are closed sets: finish reasons and error codes, languages, scopes. `docs/metrics.md` lists them all.
 """
@@ -29,12 +29,12 @@ _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
 
 
 def our_failures() -> list[type[ChatError]]:
-    """Return the errors that are our fault, not the caller's."""
+    """Return the server errors (5xx)."""
     return [error for error in errors_under(ChatError) if error.status >= 500]
 
 
 class Metrics:
-    """The instruments, on a registry of their own: one process may run two applications."""
+    """The instruments, on their own registry, because one process may run two applications."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -144,7 +144,7 @@ class Metrics:
         return counter, gauge, histogram
 
     def begin_at_zero(self, priorities: Iterable[int]) -> None:
-        """Create the labelled counters that scalers and alerts ask the rate of: one that begins at 1 has no rate."""
+        """Create the labelled counters of scalers and alerts at 0, because a counter that starts at 1 has no rate."""
         for error in our_failures():
             self.refused.labels(error.code)
             for language in get_args(Language):
@@ -157,7 +157,7 @@ class Metrics:
             self.rejected.labels(str(priority), reason)
 
     def turn_finished(self, turn: TurnFinished) -> None:
-        """Observe the end of an answer (a hook)."""
+        """Observe a finished answer (a hook)."""
         result, usage = turn.result, turn.result.usage
         self.answers.labels(result.label, turn.language, str(result.grounded).lower()).inc()
         self.answer.labels(turn.language).observe(turn.seconds)
@@ -183,15 +183,15 @@ class Metrics:
                 self.rejected.labels(str(priority), reason).inc()
 
     def answer_taken(self, reason: Literal["reader", "cancel", "orphan"]) -> None:
-        """Count an answer that was taken over from a dead replica (a hook)."""
+        """Count a takeover of an answer from another replica (a hook)."""
         self.takeovers.labels(reason).inc()
 
     def task_failed(self, task: str) -> None:
-        """Count a failure of a background task or of an answer that nothing of its own expected (a hook)."""
+        """Count an unexpected error of a background task or an answer (a hook)."""
         self.task_failures.labels(task).inc()
 
     def write_lost(self, kind: WriteKind) -> None:
-        """Count a settlement or a message that was given up (a hook)."""
+        """Count a write that was given up (a hook)."""
         self.lost.labels(kind).inc()
 
     def redis_evicts(self, evicts: bool) -> None:  # noqa: FBT001  a hook
@@ -199,31 +199,31 @@ class Metrics:
         self.evicting.set(evicts)
 
     def reservation_forgotten(self) -> None:
-        """Count a reservation that Redis had forgotten (a hook)."""
+        """Count a reservation that Redis lost (a hook)."""
         self.forgotten.inc()
 
     def audit_anchored(self, at: float) -> None:
-        """Record when the audit's heads were anchored last, in Unix seconds (a hook)."""
+        """Record the time of the last anchor of the audit's heads, in Unix seconds (a hook)."""
         self.audit_anchored_at.set(at)
 
     def drift_reference(self, reference: Reference) -> None:
-        """Show the shares that later questions are compared with, and a counter for each bin."""
+        """Export the reference's shares, and create a counter for each bin."""
         for feature, binned in reference.features.items():
             for name, share in binned.shares.items():
                 self.drift_share.labels(reference.id, feature, name).set(max(share, FLOOR))
                 self.drift_questions.labels(reference.id, feature, name)
 
     def drift_counted(self, reference_id: str, counts: Counted[Bin]) -> None:
-        """Add questions to their bins (a hook)."""
+        """Add questions to the counters of their bins (a hook)."""
         for (feature, name), count in counts.items():
             self.drift_questions.labels(reference_id, feature, name).inc(count)
 
     def shadowed(self, verdict: Literal["grounded", "withheld", "uncited", "failed"]) -> None:
-        """Count the verdict on an answer of a model on trial (a hook)."""
+        """Count the verdict on a shadow model's answer (a hook)."""
         self.shadow.labels(verdict).inc()
 
     def plans_read(self, read: PlansRead) -> None:
-        """Record whether the plans in force are those of the file (a hook)."""
+        """Record whether the last read plans file was accepted (a hook)."""
         self.plans_outdated.set(0 if read.accepted else 1)
 
     def model_called(self, call: ModelCall) -> None:

@@ -9,7 +9,7 @@ from knowledge.passage import Language
 
 
 class DegradationLevel(StrEnum):
-    """What answers when the conversation's own endpoint cannot, best first (docs/decisions/0006-ladder.md)."""
+    """The substitutes for an answer of the conversation's own endpoint, best first (docs/decisions/0006-ladder.md)."""
 
     REPLICA = "replica"
     FALLBACK = "fallback"
@@ -42,7 +42,7 @@ TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
         "en": "If this answer breaks off while it is written, it cannot be continued. Please ask again then.",
     },
 }
-"""The text of each code that has one."""
+"""The texts of the codes with a fixed text."""
 _LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str]]]] = {
     DegradationLevel.REPLICA: (
         NoticeCode.MODEL_SWITCHED,
@@ -82,11 +82,11 @@ _LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str
 
 
 def notice(code: NoticeCode, language: Language) -> Notice:
-    """Return the notice of a code that has one text."""
+    """Return the notice of a code in `TEXTS`."""
     return Notice(code=code, text=TEXTS[code][language])
 
 
 def degradation_notice(level: DegradationLevel, language: Language) -> Notice:
-    """Return the notice that says what answers."""
+    """Return the notice of a degradation level."""
     code, texts = _LEVELS[level]
     return Notice(code=code, text=texts[language])

@@ -1,10 +1,9 @@
-"""The prompt of a turn, built from the files in `prompts/`: system, history, passages, question, in that order.
+"""Build a turn's prompts from the files in `prompts/`: system, history, passages, question, in that order.
 
-The order keeps prefixes stable for vLLM's prefix cache. A probe ("is the answer in this passage?") is asked of each of
-the first passages by itself: a small model judges one passage far better than five. System, history and passage come
-first, so customers who ask about the same passage share its prefill. Passages are data: they stand between markers
-that no text in the prompt can forge, neither theirs, nor their titles', nor the customer's; so do the numbered excerpts
-of the prompt that repairs a withheld answer. Every text that is not the bank's own passes through `as_data`.
+The order keeps prefixes stable for vLLM's prefix cache: customers who ask about the same passage share its prefill.
+A probe asks "is the answer in this passage?" about one passage, because a small model judges one far better than five.
+Passages are untrusted data. They stand between markers that no title, passage or question can forge, because every text
+that the bank did not write passes through `as_data`. The numbered excerpts of a repair prompt are escaped too.
 """
 
 import hashlib
@@ -17,30 +16,29 @@ from chatbot.tokens import TokenCounter
 from knowledge.passage import Language, Passage
 
 PROBED = 3
-"""Passages that a probe is made for, the most that may be asked: they hold the answer to 94 % of questions."""
+"""The maximum number of probed passages: the first three hold the answer to 94 % of questions."""
 
 _OF_PROBES = ("system.", "question.", "probe.")
-_ANGLES = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")  # the wide ones too: a small model reads them alike
+_ANGLES = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")  # full-width ones too: a small model reads them alike
 _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """The messages of the answer's prompt and of the probe of each of the first passages.
+    """The messages of the answer's prompt and of one probe for each of the first passages.
 
-    The messages `before` the last one are those of every prompt. The field names stand in checkpoints
-    (`chatbot.turns`).
+    All of these prompts share the messages in `before`. Checkpoints (`chatbot.turns`) store the field names.
     """
 
     before: tuple[Message, ...]
     answer_text: str
     probe_texts: tuple[str, ...]
     passages: int
-    """How many passages fit into the answer's prompt."""
+    """The number of passages in the answer's prompt."""
     tokens: int
-    """The tokens of the answer's prompt; an estimate until a server has counted them."""
+    """The token count of the answer's prompt; an estimate until a server has counted it."""
     probe_tokens: int
-    """Those of the longest probe, estimated."""
+    """The estimated token count of the longest probe."""
 
     @property
     def answer(self) -> Chat:
@@ -58,14 +56,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """The texts of `prompts/`, by file name without its ending; `version` changes when any of them does."""
+    """The texts of `prompts/` by file name without extension; `version` is a hash of all of them."""
 
     texts: Mapping[str, str]
     version: str
 
     @property
     def probe_version(self) -> str:
-        """The version of those texts that a probe consists of."""
+        """A hash of the texts that probes use."""
         return _version({name: text for name, text in self.texts.items() if name.startswith(_OF_PROBES)})
 
 
@@ -84,7 +82,7 @@ def _version(texts: Mapping[str, str]) -> str:
 
 
 class PromptBuilder:
-    """Builds prompts that fit: passages are taken in order while they fit `passage_tokens`, at least one always."""
+    """Builds prompts with the first passages that fit into `passage_tokens`, and always at least one passage."""
 
     def __init__(self, templates: Templates, counter: TokenCounter, *, passage_tokens: int) -> None:
         self._templates = templates
@@ -110,7 +108,7 @@ class PromptBuilder:
         passages: Sequence[Passage],
         language: Language,
     ) -> Prompt:
-        """Return the prompt of a question to the bank of this name: history oldest first, passages best first."""
+        """Return the prompt of a question; `bank` is the bank's name, history is oldest first, passages best first."""
         marked = self._fitting([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
         system = Message("system", self._text("system", language).format(bank=bank))
         before = (system, *(Message(message.role, as_data(message.content)) for message in history))
@@ -134,9 +132,9 @@ class PromptBuilder:
     def repair(
         self, question: str, *, before: Sequence[Message], excerpts: Sequence[Passage], language: Language
     ) -> Chat:
-        """Return the prompt that asks for the number, from 1, of the excerpt that states the answer.
+        """Return the prompt that asks for the number (from 1) of the excerpt that states the answer.
 
-        `before` are the messages before the last one of the answer's prompt; an excerpt is a passage cut to one quote.
+        `before` is that of the answer's `Prompt`; an excerpt is a passage cut to one quote.
         """
         numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
         content = self._last_message("repair", question, [numbered], language)
@@ -163,15 +161,15 @@ class PromptBuilder:
 
 
 def mark(passage: Passage, n: int, language: Language) -> str:
-    """Return the passage as the model sees it: numbered, titled, dated, and unable to close its own marker."""
+    """Return the passage as the model sees it: numbered, titled, dated and escaped."""
     name = _MARKS[language]
     return f"<{name} {n}> {_titled(passage)}\n{as_data(passage.text)}\n</{name} {n}>"
 
 
 def number(excerpt: Passage, n: int) -> str:
-    """Return the excerpt as the model sees it: numbered, titled, dated, and unable to begin another excerpt.
+    """Return the excerpt as the model sees it: numbered, titled, dated, and with its own brackets replaced.
 
-    With the markers of passages the small model prefers the first place even more (docs/decisions/0002).
+    With passage markers the small model would prefer the first excerpt even more (docs/decisions/0002).
     """
     body = f"{_titled(excerpt)}\n{as_data(excerpt.text)}".replace("[", "(").replace("]", ")")
     return f"[{n}] {body}"
@@ -179,10 +177,10 @@ def number(excerpt: Passage, n: int) -> str:
 
 def _titled(passage: Passage) -> str:
     dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
-    # Between title and section stands a ">" of ours, which closes nothing by itself.
+    # The ">" between title and section is ours; a ">" alone closes no marker.
     return f"{' '.join(as_data(passage.heading).split()).replace(' › ', ' > ')}{dated}"
 
 
 def as_data(text: str) -> str:
-    """Return a text that is not the bank's own as it may stand in a prompt: unable to open or close a marker."""
+    """Escape an untrusted text so that it cannot open or close a marker in a prompt."""
     return text.translate(_ANGLES)

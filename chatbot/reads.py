@@ -1,6 +1,6 @@
-"""Read limits of each customer: bytes a minute, one conversation at a time, few at once in a process.
+"""Read limits of each customer: bytes per minute, and one conversation at a time; a process reads only a few at once.
 
-They protect the process: writers and the answers of others share Redis and the event loop with its readers.
+The limits protect the process, because running answers share Redis and the event loop with the readers.
 """
 
 import time
@@ -16,17 +16,17 @@ from pydantic import BaseModel, Field, PositiveInt
 from chatbot.errors import Overloaded, RateLimited
 
 ReadDimension = Literal["bytes_read_per_minute", "readers"]
-"""The limits on reading, beside those of `chatbot.limits`; `readers` are open streams."""
+"""The read limits, in addition to those of `chatbot.limits`; `readers` are open streams."""
 _MOST_CUSTOMERS = 10_000
 _MINUTE = 60.0
 _STREAMS = 256
-"""How many repeated streams a minute's bytes suffice for, however short they are: each costs time of its own."""
+"""The maximum number of repeated streams per minute: even a short stream costs processor time."""
 _REFUSAL_SECONDS = 1.0
-"""How long the refusal of a repeated stream takes: who asks again at once would cost as much as one who is served."""
+"""The delay before a repeated stream is refused: a client that retries at once would cost as much as a served one."""
 
 
 class ReadSettings(BaseModel, frozen=True):
-    """How much a customer reads, and how many read at once."""
+    """Read limits per customer and per process."""
 
     bytes_per_minute: PositiveInt = Field(
         16 * 1024 * 1024,
@@ -35,13 +35,13 @@ class ReadSettings(BaseModel, frozen=True):
             "each repeated stream counts a 256th of them beside its own"
         ),
     )
-    at_once: ClassVar[int] = 4  # reads: of conversations at once in a process; a customer has one
-    wait: ClassVar[float] = 2.0  # seconds: how long a read waits for its turn; then 503
+    at_once: ClassVar[int] = 4  # reads: of conversations at once in a process; one per customer
+    wait: ClassVar[float] = 2.0  # seconds: the maximum wait of a read; then 503
 
 
 @dataclass(slots=True)
 class _Customer:
-    """Bytes that a customer has read as of a time of the monotonic clock; they leave evenly within a minute."""
+    """A leaky bucket of read bytes as of the monotonic time `at`; a full bucket drains in a minute."""
 
     spent: float = 0.0
     at: float = 0.0
@@ -49,7 +49,7 @@ class _Customer:
 
 
 class Reads:
-    """Limits what customers read."""
+    """Enforces the read limits."""
 
     def __init__(self, settings: ReadSettings | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` returns monotonic seconds."""
@@ -59,10 +59,10 @@ class Reads:
         self._turns = anyio.Semaphore(self._settings.at_once)
 
     def check(self, customer: tuple[str, str]) -> None:
-        """Refuse a customer who has read too much.
+        """Refuse a customer who has used up the limit.
 
         Raises:
-            RateLimited: more than a minute's bytes were read; `retry_after` is when the next byte is free.
+            RateLimited: the limit is used up; `retry_after` is the time until the next byte is free.
         """
         surplus = self._now(customer).spent - self._settings.bytes_per_minute
         if surplus >= 0:
@@ -70,7 +70,7 @@ class Reads:
             raise RateLimited(scope="user", dimension="bytes_read_per_minute", retry_after=wait)
 
     async def begin_stream(self, customer: tuple[str, str]) -> None:
-        """Count a stream that is sent again; a customer who has read too much waits for a second before the refusal.
+        """Count a repeated stream; delay the refusal of a customer over the limit by a second.
 
         Raises:
             RateLimited: as `check`.
@@ -88,11 +88,11 @@ class Reads:
 
     @asynccontextmanager
     async def turn(self, customer: tuple[str, str]) -> AsyncGenerator[None]:
-        """Wait for the customer's turn to read, and hold it while the block runs.
+        """Wait for the customer's turn to read, and hold it during the block.
 
         Raises:
-            RateLimited: the customer has read too much.
-            Overloaded: the turn did not come in time.
+            RateLimited: the customer is over the limit.
+            Overloaded: no turn became free in time.
         """
         turn = self._now(customer).turn
         async with AsyncExitStack() as held:

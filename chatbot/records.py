@@ -1,4 +1,4 @@
-"""What happened: how an answer ended, and the records for hooks, without any text of a customer's."""
+"""Records of finished answers and searches for hooks, without any customer text."""
 
 from array import array
 from dataclasses import dataclass
@@ -11,57 +11,57 @@ from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from knowledge.passage import Language
 
 QUOTED: Final = "quoted"
-"""The label of an answer that quotes the passages since no model answers, and names a person."""
+"""The label of a hand-off that quotes passages because no model answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The prompts that asked the model to choose a unit, and what it said to the first of them."""
+    """The first prompt that asked the model to choose a quotable unit, and the model's choice."""
 
     prompt: str
-    """Its messages as JSON."""
+    """The messages of that prompt as JSON."""
     shares: tuple[float, ...]
 
 
 class AnswerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an answer ended: decided once, kept by its log for a successor, and embedded by whatever records it.
+    """How an answer ended: decided once, stored in the answer log for a successor, and embedded in other records.
 
-    The names of the fields are read by processes of other releases.
+    Processes of other releases read the field names.
     """
 
     finish_reason: FinishReason = FinishReason.CANCELLED
-    """Without meaning where there is an error."""
+    """Meaningless if `error` is set."""
     usage: Usage = Usage()
     grounded: bool = False
     quoted: bool = False
-    """Whether the passages' own words are shown instead of the model's."""
+    """Whether passages are quoted in place of the model's words."""
     error: str = ""
-    """The code of the error that it ended in."""
+    """The code of the error that ended the answer."""
     retry_after: float | None = None
     missing: str = ""
-    """The code of what was away where the customer is handed to a person for it."""
+    """The error code of the unavailable store or model that caused a hand-off."""
     withheld: int = 0
     """The number of sentences that failed the checks."""
     models: tuple[str, ...] = ()
-    """The models that generated some of it."""
+    """The models that generated parts of the answer."""
     degradation_level: DegradationLevel | None = None
-    """None where the conversation's own endpoint answered."""
+    """None if the conversation's own endpoint answered."""
     cached_answer_id: str = ""
-    """The answer whose text is shown again, where no model could answer."""
+    """The cached answer that was shown because no model could answer."""
     probes: tuple[float, ...] = ()
-    """The model's probability of "yes" to each probe that was asked, in order."""
+    """The model's probability of "yes" for each probe, in order."""
     choice: Choice | None = None
     unpaid_tokens: int = 0
-    """Tokens that a model generated beyond what was allowed, or that were lost with it: nobody pays for them."""
+    """Generated tokens that are not charged: beyond the allowance, or lost with a model."""
 
     def degraded_to(self, level: DegradationLevel) -> "AnswerResult":
-        """Return the result at a degradation level, unless a lower one was reached before."""
+        """Return the result with this degradation level, unless it already has a worse one."""
         reached = self.degradation_level or level
         return msgspec.structs.replace(self, degradation_level=max(reached, level, key=DEGRADATION_LEVELS.index))
 
     @property
     def label(self) -> str:
-        """How the answer ended, as it is counted: a hand-off for want of a store or a model is an error of ours."""
+        """The outcome's metric label; a hand-off without a quote counts as the error that caused it."""
         if self.error or (self.missing and not self.quoted):
             return f"error_{self.error or self.missing}"
         return QUOTED if self.missing else self.finish_reason.value
@@ -69,7 +69,7 @@ class AnswerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFinished:
-    """An answer has ended; seconds count from the moment its turn was opened."""
+    """An answer has ended; seconds count from the opening of its turn."""
 
     result: AnswerResult
     language: Language
@@ -77,12 +77,15 @@ class TurnFinished:
     first_token_seconds: float | None
     citations: int
     related: bool
-    """Whether passages that may help were shown in place of an answer."""
+    """Whether related passages were shown in place of an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchFinished:
-    """A search has ended: the question's vector and the dense and term score of its best passage, 0 without one."""
+    """A search has ended.
+
+    `vector` is the question's; `meaning` and `terms` are the best passage's dense and term scores, 0 without a passage.
+    """
 
     vector: "array[float]"
     language: Language

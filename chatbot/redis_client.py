@@ -1,9 +1,9 @@
-"""Clients of Redis, and the circuit breaker before them: opened by a late command, a broken connection or a replica.
+"""Redis clients and their circuit breaker, which opens on a late command, a broken connection or a demoted master.
 
-While it is open every command is refused at once with `StoreUnavailable`, except two probes a second, which have less
-time. Everything in a process that uses Redis shares one breaker, so that only the first command waits. A command may
-also be late by its own weight, or because this process has no connection left for it: a PING over a connection of its
-own distinguishes that from a store that is away.
+An open breaker rejects each command at once with `StoreUnavailable`, except two probes per second with a shorter
+deadline. All users of Redis in a process share one breaker, so that only the first command waits. A command may also be
+late because it is slow or the pool is exhausted; a PING over a dedicated connection distinguishes that from an
+unavailable Redis.
 """
 
 import asyncio
@@ -30,28 +30,28 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 LATE_SECONDS = 0.02
-"""An event loop that runs a timer later than this was too busy to read replies."""
+"""A timer that fires later than this shows that the event loop was too busy to read replies."""
 GRACE_SECONDS = 0.05
 CHECK_SECONDS = 60.0
-"""Between two checks of how Redis is configured."""
+"""The interval of the checks of Redis's configuration."""
 MAX_CONNECTIONS = 64
-"""Of one process to one Redis."""
+"""The pool size of one process for one Redis."""
 DEMOTED = (ReadOnlyError, ClusterDownError)
-"""The errors of a Redis that is no longer a master: its connections are closed, and others may lead to the master."""
+"""Errors of a demoted master: its connections are closed, because a new one may reach the new master."""
 
 
 class RedisBreakerSettings(BaseModel, frozen=True):
-    """When Redis counts as away, and how its return is noticed."""
+    """When Redis counts as unavailable, and how often it is probed."""
 
     slow_after: PositiveFloat = Field(
         0.2, description="seconds: the deadline of a command; one that misses it opens the breaker"
     )
     probe_timeout: ClassVar[float] = 0.05  # seconds: the deadline of a probe while the breaker is open
-    probe_every: ClassVar[float] = 0.5  # seconds: between two probes
+    probe_every: ClassVar[float] = 0.5  # seconds: the probe interval
 
 
 class RedisBreaker:
-    """Runs commands against a deadline; while it is open it refuses them."""
+    """Runs commands with a deadline; rejects them while it is open."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class RedisBreaker:
         clock: Callable[[], float] = time.monotonic,
         ping: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`ping` asks Redis whether it answers, over a connection that nothing else uses."""
+        """`ping` sends a PING over a dedicated connection."""
         self._settings = settings
         self._clock = clock
         self._ping = ping
@@ -70,29 +70,29 @@ class RedisBreaker:
 
     @property
     def slow_after(self) -> float:
-        """The deadline of a command, in seconds."""
+        """The deadline of a command in seconds."""
         return self._settings.slow_after
 
     @property
     def away_for(self) -> float:
-        """For how many seconds commands have been refused; 0 where they are let through."""
+        """Seconds since the breaker opened; 0 while it is closed."""
         return self._clock() - self._away_at if self.is_open else 0.0
 
     @property
     def back_for(self) -> float:
-        """For how many seconds commands have been let through again; infinite where Redis was never away."""
+        """Seconds since the breaker closed; 0 while it is open, infinite if it never opened."""
         return 0.0 if self.is_open else self._clock() - self._back_at
 
     @property
     def is_open(self) -> bool:
-        """Whether commands are refused now."""
+        """Whether commands are rejected."""
         return self._next_probe is not None
 
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
         """Await `command()` within the deadline.
 
         Raises:
-            StoreUnavailable: the breaker is open, or the command was late, lost its connection or was refused by Redis.
+            StoreUnavailable: the breaker is open, the command was late or lost its connection, or Redis rejected it.
         """
         deadline = self._settings.slow_after if self._next_probe is None else self._probe(self._next_probe)
         try:
@@ -108,7 +108,7 @@ class RedisBreaker:
                 self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:
-            # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
+            # Redis is available, but out of memory, its disk is full (MISCONF), or a script failed.
             self._close()
             log.warning("redis_command_rejected", error=type(exc).__name__, detail=_detail(exc))
             raise StoreUnavailable from exc
@@ -117,7 +117,7 @@ class RedisBreaker:
         return reply
 
     async def _answers(self) -> bool:
-        """Return whether Redis answers a PING now; commands that fail together share one."""
+        """Return whether Redis answers a PING now; concurrent failures share one PING."""
         if self._ping is None:
             return False
         if self._pinging is None or self._pinging.done():
@@ -132,12 +132,12 @@ class RedisBreaker:
         return True
 
     def _probe(self, due: float) -> float:
-        """Let a command through as a probe and return its deadline; raise `StoreUnavailable` before `due`."""
+        """Allow a command as a probe and return its deadline in seconds; raise `StoreUnavailable` before `due`."""
         now = self._clock()
         if now < due:
             raise StoreUnavailable(may_be_executed=False)
-        # Set before the first await, so that commands that arrive meanwhile are no second probe; if the probe is
-        # cancelled, the next one comes a period later.
+        # Set before the first await, so that no concurrent command becomes a second probe. If the probe is cancelled,
+        # the next one is due after the usual interval.
         self._next_probe = now + self._settings.probe_every
         return self._settings.probe_timeout
 
@@ -155,9 +155,9 @@ class RedisBreaker:
 
 
 def _detail(exc: RedisError) -> str:
-    """Return Redis's message without the command's arguments, which are a customer's.
+    """Return Redis's error message without the command's arguments, which contain customer data.
 
-    redis-py puts a command of a pipeline before it; Redis puts an unknown command's arguments behind it.
+    redis-py prepends the command of a pipeline; Redis appends the arguments of an unknown command.
     """
     message = str(exc)
     if message.startswith("Command # "):
@@ -166,9 +166,9 @@ def _detail(exc: RedisError) -> str:
 
 
 async def watch_eviction(redis: Redis, breaker: RedisBreaker, on_policy: Callable[[bool], None]) -> None:
-    """Check every minute whether a full Redis would evict keys instead of refusing writes, until cancelled.
+    """Check every minute, until cancelled, whether a full Redis would evict keys instead of rejecting writes.
 
-    Conversations, reservations and logs would silently go.
+    Eviction would silently remove conversations, reservations and logs.
     """
     while True:
         with suppress(StoreUnavailable):
@@ -181,12 +181,12 @@ async def watch_eviction(redis: Redis, breaker: RedisBreaker, on_policy: Callabl
 
 
 async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Await `command()` for at most `seconds`, and a grace where the event loop itself is late.
+    """Await `command()` for at most `seconds`, plus a grace period if the event loop itself is late.
 
-    The reply may then lie unread in the socket, and a busy process would take a healthy Redis for away.
+    A late loop may have left the reply unread in the socket; without grace a busy process would suspect Redis.
 
     Raises:
-        TimeoutError: no reply in time.
+        TimeoutError: the command missed its deadline.
     """
     loop = asyncio.get_running_loop()
     due = loop.time() + seconds
@@ -205,7 +205,7 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
 
 def _options(url: str, tls: TlsSettings) -> dict[str, Any]:
     return {
-        "socket_timeout": None,  # the breaker's deadline is shorter, and redis-py's own costs a task a command
+        "socket_timeout": None,  # the breaker's deadline is shorter, and redis-py's timeout costs a task per command
         "socket_connect_timeout": 2,
         "retry": Retry(NoBackoff(), 1),
         **tls.redis_options(url),
@@ -214,7 +214,7 @@ def _options(url: str, tls: TlsSettings) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_cluster(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncGenerator[RedisCluster]:
-    """Open a client of the Redis Cluster that the node at `url` belongs to; a node that returns is found again."""
+    """Open a client of the Redis Cluster of the node at `url`; it discovers nodes that return."""
     client = RedisCluster.from_url(url, max_connections=MAX_CONNECTIONS, **_options(url, tls))
     try:
         yield client
@@ -226,12 +226,12 @@ async def open_cluster(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncGenerato
 async def open_redis(
     url: str, tls: TlsSettings = SYSTEM_TLS, *, max_connections: int = MAX_CONNECTIONS
 ) -> AsyncGenerator[Redis]:
-    """Open a client: its pool makes commands wait in a burst, and retries once, at once, over a stale connection."""
+    """Open a client; its pool queues commands in a burst and retries once, at once, after a stale connection."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
         timeout=5,
-        retry_on_error=[*DEMOTED],  # by another connection
+        retry_on_error=[*DEMOTED],  # over another connection
         **_options(url, tls),
     )
     client = Redis.from_pool(pool)

@@ -1,7 +1,7 @@
-"""Screens a question and what its client sent along in a thread, within a time limit.
+"""Screen a question and the client's earlier messages in a thread, within a deadline.
 
-Screening takes processor time in proportion to the text (a few milliseconds, tens for the longest and most hostile). In
-the event loop it would delay every other answer, and the probes.
+Screening takes processor time in proportion to the text: a few milliseconds, tens for the longest and most hostile. In
+the event loop it would delay the other answers and the readiness probes.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,12 +23,12 @@ from chatbot.questions import (
 )
 
 SCREENING_SECONDS = 3.0
-"""The deadline of a screening, which includes the wait for those before it."""
+"""The deadline of a screening, including its wait for earlier screenings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Screening:
-    """A screened question, the topic for which it is not answered, and the earlier messages that may be used."""
+    """A screened question, its topic if that one is not answered, and the usable earlier messages."""
 
     question: ScreenedQuestion
     topic: ExcludedTopic | SmallTalk | None
@@ -36,17 +36,17 @@ class Screening:
 
 
 class Screener:
-    """Screens one question at a time: threads beside each other would only take turns."""
+    """Screens one question at a time: parallel threads would only share the interpreter lock."""
 
     def __init__(self, *, seconds: float = SCREENING_SECONDS) -> None:
         self._seconds = seconds
         self._limiter = anyio.CapacityLimiter(1)
 
     async def screen(self, question: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
-        """Return what screening finds; `own_names` are those of the customer's bank.
+        """Screen a question; `own_names` are the names of the customer's bank.
 
         Raises:
-            Overloaded: it did not end within the deadline.
+            Overloaded: the screening missed its deadline.
         """
         try:
             with anyio.fail_after(self._seconds):

@@ -1,4 +1,4 @@
-"""The parts that an answer uses, opened once by `wiring.py`: a frozen list, so that `turns` sees no driver."""
+"""The services that an answer uses, opened once by `wiring.py`, so that `turns` depends on no driver."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from telemetry.siem import Siem
 
 
 class TurnSettings(BaseModel, frozen=True):
-    """How answers are made: what is checked, their length in tokens, and their time in seconds."""
+    """Whose words an answer consists of, its length in tokens, and its deadlines in seconds."""
 
     answer: AnswerMode | None = Field(
         None,
@@ -44,7 +44,7 @@ class TurnSettings(BaseModel, frozen=True):
     )
     answerability: AnswerabilitySettings = AnswerabilitySettings()
     temperature: float = Field(0.0, description="ratio: the sampling temperature of a first answer")
-    again_temperature: ClassVar[float] = 0.4  # ratio: of another answer to a question; at 0 the model repeats itself
+    again_temperature: ClassVar[float] = 0.4  # ratio: for a regenerated answer; at 0 the model repeats itself
     max_answer_tokens: int = Field(400, description="tokens: the longest answer where the caller names no length")
     most_answer_tokens: int = Field(
         2000, description="tokens: the longest answer that a caller gets, whatever length it asks for"
@@ -56,7 +56,7 @@ class TurnSettings(BaseModel, frozen=True):
             "and the customer is led to a person"
         ),
     )
-    extension_tokens: ClassVar[int] = 128  # tokens: reserved at once when an answer outgrows its reservation
+    extension_tokens: ClassVar[int] = 128  # tokens: each extension of a reservation that an answer has used up
     history_tokens: ClassVar[int] = 500  # tokens: earlier messages in the prompt
     longest_answer: float = Field(
         600.0, description="seconds: the term of an answer's slot, and of its stream after SIGTERM"
@@ -64,17 +64,17 @@ class TurnSettings(BaseModel, frozen=True):
     finish_timeout: ClassVar[float] = 5.0  # seconds: the deadline of recording an answer's end
 
     def answer_tokens(self, asked: int | None) -> int:
-        """Return how many tokens an answer may have, whose caller asks for so many, or (None) for no number."""
+        """Return the token limit of an answer; `asked` is the caller's limit, or None."""
         return self.max_answer_tokens if asked is None else min(asked, self.most_answer_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a turn, a route or a probe may use."""
+    """The services of turns, routes and readiness probes."""
 
     settings: TurnSettings
     chooses_answer: bool
-    """Whether callers may choose whose words an answer consists of: on `make run` alone."""
+    """Whether callers may choose quoted or written answers: only with `make run`."""
     authenticator: Authenticator
     admission: Admission
     answer_cache: AnswerCache
@@ -102,18 +102,18 @@ class Services:
     sign_in: SignIn | None
     withdrawals: Withdrawals
     answerability: Callable[[], AnswerabilityWeights]
-    """Returns the weights that hold for what is served now."""
+    """Returns the weights for the served embedder, model and probe."""
     cache_salt: Callable[[str], str]
-    """Returns a tenant's salt of vLLM's prefix cache: unguessable, so that no tenant can probe what another asked."""
+    """Returns a tenant's salt for vLLM's prefix cache: unguessable, so no tenant can probe another's questions."""
     now: Callable[[], float]
     """Returns Unix seconds."""
     pings: Mapping[str, Callable[[], Awaitable[None]]]
-    """The readiness probe of each part, by its name in `/readyz`."""
+    """The readiness probe of each dependency by its name in `/readyz`."""
     on_turn_finished: tuple[Callable[[TurnFinished], None], ...]
 
     @property
     def versions(self) -> Versions:
-        """The versions of what makes an answer now."""
+        """The versions of the model, prompt, index and embedder in use."""
         return Versions(
             model=self.models.model,
             prompt=self.prompts.version,

@@ -1,4 +1,4 @@
-"""The chat API's settings, composed of each part's own model; read from the environment once, in `__main__`.
+"""The chat API's settings, composed of the other modules' settings; read from the environment once, in `__main__`.
 
 Nested values use two underscores: `TURN__ANSWER=written`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
 """
@@ -104,10 +104,10 @@ class CommandSettings(EncryptedSettings):
 
     @property
     def models(self) -> ModelSettings:
-        """The endpoints: MODELS_FILE, or LLM_URLS.
+        """The model endpoints from MODELS_FILE or LLM_URLS.
 
         Raises:
-            ModelsMisconfigured: neither is set, or one of the LLM_URLS is none.
+            ModelsMisconfigured: neither is set, or LLM_URLS has an invalid URL.
         """
         if self.models_file is not None:
             return ModelSettings(models_file=self.models_file, tls=self.tls)
@@ -134,7 +134,7 @@ class CommandSettings(EncryptedSettings):
         return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'bank.db'}"
 
     def _connections(self) -> Iterator[Connection]:
-        """Yield those whose URLs stand here."""
+        """Yield the connections whose URLs are in these settings."""
         yield database_connection(self.database, self.database_tls)
         collector = str(self.traces.otlp_endpoint or "")
         yield Connection(part="the trace collector", url=collector, setting="TRACES_TLS", tls=self.traces_tls)
@@ -167,19 +167,19 @@ class AuditCommandSettings(CommandSettings):
         return AuditSettings(key=self.audit_key)
 
     def audit_kept_since(self, now: float) -> float:
-        """Return the instant (Unix seconds) before which audit rows may be gone; 0 where they are kept for ever."""
+        """Return the time (Unix seconds) before which audit rows may be pruned; 0 if they are kept permanently."""
         return 0.0 if self.audit_kept_days is None else now - self.audit_kept_days * 86_400
 
     @property
     def anchors(self) -> str | None:
-        """The URL of the audit's anchors: beside the default SQLite unless AUDIT_ANCHORS is set."""
+        """The URL of the audit's anchors; with the default SQLite, a folder beside it unless AUDIT_ANCHORS is set."""
         if self.audit_anchors is None and self.database_url is None:
             return (self.data_dir.resolve() / "anchors").as_uri()
         return self.audit_anchors
 
 
 class Settings(AuditCommandSettings):
-    """Everything an operator may decide; what has no default must be set."""
+    """All settings of the chat API; a setting without a default is required."""
 
     host: str = Field("127.0.0.1", description="where the chat API listens")
     port: int = Field(8000, ge=1, le=65535, description="port: of the chat API")
@@ -287,7 +287,7 @@ class Settings(AuditCommandSettings):
         return self
 
     def connections(self) -> Iterator[Connection]:
-        """Yield how every part is reached (blocking).
+        """Yield the connection to each dependency (blocking).
 
         Raises:
             ModelsMisconfigured: the MODELS_FILE cannot be read.
@@ -302,7 +302,7 @@ class Settings(AuditCommandSettings):
             yield Connection(part="the anchors' bucket", url=s3_address(), setting="AUDIT_ANCHORS_TLS", tls=tls)
 
     def _connections(self) -> Iterator[Connection]:
-        """Yield those whose URLs stand here."""
+        """Yield the connections whose URLs are in these settings."""
         yield from super()._connections()
         cluster = self.ledger_cluster_url
         for part, url, setting, tls in (
@@ -328,17 +328,17 @@ class Settings(AuditCommandSettings):
 
     @property
     def index(self) -> IndexSettings:
-        """The passage index: embedded in the data folder unless QDRANT_URL is set."""
+        """The passage index, embedded in the data folder unless QDRANT_URL is set."""
         if self.qdrant_url is not None:
             return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key, server=self.qdrant)
         return IndexSettings(path=self.data_dir / "qdrant")
 
 
 def check_demo_host(host: str) -> None:
-    """Allow the demo login on this machine's own address only.
+    """Allow the demo login only on a loopback address.
 
     Raises:
-        ValueError: the address is another.
+        ValueError: `host` is another address.
     """
     if host not in LOOPBACK:
         raise ValueError(

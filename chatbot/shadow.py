@@ -1,9 +1,8 @@
-"""A model on trial: asked the customers' questions after their answers; its answers are neither shown nor charged.
+"""A shadow model: it gets the customers' questions after their answers; its answers are neither shown nor charged.
 
-Its answer goes through the checks of the customer's answer, and only their verdict is kept, so that its share of
-grounded answers can be compared with that of the model in service. Its calls have the last priority inside vLLM, and a
-process has at most two of them at once: a further question is skipped. An emergency stop or a withdrawal
-of the answer's passages ends its call as it ends the customer's answer.
+Its answers pass the same checks, and only the verdict is kept, to compare its share of grounded answers with that of
+the model in service. Its calls have the lowest priority in vLLM. A process runs at most two of them at once and skips
+further questions. An emergency stop or a withdrawal of the passages cancels the call.
 """
 
 from collections.abc import Callable
@@ -23,15 +22,15 @@ from telemetry.supervision import contained
 log = structlog.get_logger(__name__)
 
 Verdict = Literal["grounded", "withheld", "uncited", "failed"]
-"""All sentences are supported, one failed the checks, none claims anything, or the model did not finish."""
+"""All sentences are supported, one failed the checks, no sentence makes a claim, or the model did not finish."""
 
 _AT_ONCE = 2
-# vLLM serves lower numbers first; those of customers and roles are below this.
+# vLLM serves lower numbers first; customers and roles have lower ones.
 _LAST_PRIORITY = 1000
 
 
 class Shadow:
-    """Asks the shadow group, if there is one."""
+    """Sends questions to the shadow group, if it has endpoints."""
 
     def __init__(self, models: Models, tasks: TaskGroup, *, hook: Callable[[Verdict], None]) -> None:
         self._models = models
@@ -49,9 +48,9 @@ class Shadow:
         cache_salt: str,
         within: Callable[[], AbstractContextManager[anyio.CancelScope]],
     ) -> None:
-        """Ask the shadow the same prompt in a task of its own, if the conversation is in its share.
+        """Send the prompt to the shadow model in a background task, if the conversation is in its share.
 
-        `checks` are new; the cancel scope that `within` opens is cancelled when the answer is revoked.
+        `checks` must be unused; `within` opens a cancel scope that is cancelled when the answer is revoked.
         """
         if self._asked >= _AT_ONCE or not self._models.pool.in_share(conversation_id, "shadow"):
             return

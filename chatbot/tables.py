@@ -1,5 +1,5 @@
-"""The schema of the chatbot's SQL tables (SQLite and PostgreSQL), which `chatbot.audit` and `chatbot.conversations` add
-their tables to."""
+"""The schema of the chatbot's SQL tables (SQLite and PostgreSQL), filled by `chatbot.audit` and
+`chatbot.conversations`."""
 
 from sqlalchemy import MetaData
 

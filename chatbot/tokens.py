@@ -1,8 +1,8 @@
-"""Counting tokens without the server, and special tokens in text that is not the template's (no I/O but one file).
+"""Count tokens without the server, and neutralise special tokens in untrusted text (no I/O but one file).
 
-A count is exact where the model's `tokenizer.json` is at hand: by tiktoken where it can, which is nine times as fast as
-the `tokenizers` library, else by that. Otherwise it is an estimate: a ratio per script, measured at the start by the
-model's own counts of sample texts, times a margin (docs/decisions/0033-one-client.md).
+With the model's `tokenizer.json` a count is exact: by tiktoken where it supports the tokenizer, which is nine times as
+fast as the `tokenizers` library, else by that library. Otherwise it is an estimate: a ratio per script times a margin.
+The ratios are measured at the start from the server's counts of sample texts (docs/decisions/0033-one-client.md).
 """
 
 import json
@@ -20,7 +20,7 @@ import tokenizers
 from chatbot.chat import Message
 
 MARGIN = 1.1
-"""How much an estimate exceeds the measured ratio; texts of one script differ by a few percent."""
+"""The factor on estimates; the ratios of texts in one script differ by a few percent."""
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]+")
 _LATIN = re.compile(r"[A-Za-z]+")
 SAMPLES = (
@@ -30,7 +30,7 @@ SAMPLES = (
     "deposit protection are stated in the product description.",
     "1,000,000원 (0.5%) | 2024-03-15 | 3.10% / 12개월; 1599-0000 [1] <a> 2,500,000 ~ 5.25% #12 50:50",
 )
-"""A text of mostly one script each."""
+"""One text for each script."""
 
 
 @dataclass(slots=True)
@@ -39,28 +39,28 @@ class TokenCounter:
 
     ratios: Sequence[float] = (1.0, 0.3, 0.9)
     template_tokens: int = 8
-    """Of one message, for its role and its end."""
+    """The template's tokens around one message, for its role and its end."""
     exact: Callable[[str], int] | None = None
 
     def count(self, text: str) -> int:
-        """Return how many tokens `text` is inside a message, rather too many than too few."""
+        """Return the token count of `text` inside a message; an estimate is too high rather than too low."""
         if self.exact is not None:
             return self.exact(text)
         return math.ceil(MARGIN * sum(n * ratio for n, ratio in zip(_letters(text), self.ratios, strict=True)))
 
     def count_chat(self, messages: Sequence[Message]) -> int:
-        """Return how many tokens the messages are with what a chat template puts around them."""
+        """Return the token count of the messages, including the chat template's tokens."""
         return sum(self.count(message.content) + self.template_tokens for message in messages) + self.template_tokens
 
     def calibrate(self, counts: Sequence[int]) -> None:
-        """Set the ratios by the model's own counts of `SAMPLES`, each script's by the sample that is mostly of it.
+        """Set each script's ratio from the server's token count of its text in `SAMPLES`.
 
-        The last count is that of a chat of two messages of one token.
+        The last count is that of a chat with two messages of one token.
         """
         *counts, template = counts
         self.template_tokens = max(1, -(-(template - 2) // 3))
         ratios = list(self.ratios)
-        for _ in range(4):  # each sample has some of the other scripts
+        for _ in range(4):  # each sample contains some of the other scripts
             for script, (sample, count) in enumerate(zip(SAMPLES, counts, strict=True)):
                 letters = _letters(sample)
                 others = sum(letters[n] * ratios[n] for n in range(len(ratios)) if n != script)
@@ -69,20 +69,20 @@ class TokenCounter:
 
 
 def _letters(text: str) -> Sequence[int]:
-    """Count Hangul, Latin letters, and everything else but spaces: tokenizers join these with the word that follows."""
+    """Count Hangul, Latin and other characters except spaces, which tokenizers join with the following word."""
     hangul, latin = (len("".join(script.findall(text))) for script in (_HANGUL, _LATIN))
     return hangul, latin, len(text) - text.count(" ") - hangul - latin
 
 
 class UnknownTokenizer(Exception):
-    """The file is not a tokenizer; the message says why."""
+    """The file is not a valid tokenizer; the message says why."""
 
 
 def read_tokenizer(path: Path) -> tuple[Callable[[str], int], Sequence[str]]:
-    """Return what counts a text's tokens, and the added tokens, of a `tokenizer.json` or its folder (blocking).
+    """Return the token counter and the added tokens of a `tokenizer.json` or its folder (blocking).
 
     Raises:
-        UnknownTokenizer: it cannot be read.
+        UnknownTokenizer: the file cannot be read.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
@@ -99,7 +99,7 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 
 
 def tiktoken_counter(tokenizer: Mapping[str, Any]) -> Callable[[str], int] | None:
-    """Return a counter for a parsed `tokenizer.json` (Qwen, GPT-2); None where tiktoken would split text otherwise."""
+    """Return a counter for a parsed `tokenizer.json` (Qwen, GPT-2), or None if tiktoken splits text differently."""
     pattern, ranks = _pattern(tokenizer), _ranks(tokenizer["model"])
     normalizer = tokenizer.get("normalizer")
     if pattern is None or ranks is None or normalizer not in (None, {"type": "NFC"}):
@@ -111,7 +111,7 @@ def tiktoken_counter(tokenizer: Mapping[str, Any]) -> Callable[[str], int] | Non
 
 
 def _pattern(tokenizer: Mapping[str, Any]) -> str | None:
-    """Return the expression that splits text as the pre-tokenizer does."""
+    """Return the pre-tokenizer's regular expression, or None if tiktoken cannot do the same."""
     splitter = tokenizer.get("pre_tokenizer") or {}
     match splitter.get("pretokenizers", [splitter]):
         case [
@@ -125,7 +125,7 @@ def _pattern(tokenizer: Mapping[str, Any]) -> str | None:
 
 
 def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
-    """Return the bytes of each token in the order of the merges, which is all that a count needs."""
+    """Return the rank of each token's bytes in merge order, or None if the model is not byte-level BPE."""
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         return None
     # GPT-2's table: each byte as a printable letter.
@@ -151,27 +151,27 @@ FAMILY_MARKERS: Sequence[str] = re.findall(
     "<|return|> <|call|> <|constrain|> <|START_OF_TURN_TOKEN|> <|END_OF_TURN_TOKEN|> <|USER_TOKEN|> <|SYSTEM_TOKEN|> "
     "<|CHATBOT_TOKEN|> <think> </think> [THINK] [/THINK] <tool_call> </tool_call> <|vision_start|> <|image_pad|>",
 )
-"""Markers of the model families, neutralised where neither a tokenizer's file nor the server names its own."""
+"""Special tokens of known model families; they are neutralised for every model."""
 _SIMILAR_SIGNS = str.maketrans("<>|[]{}/_▁｜", "‹›¦()()∕‗‗¦")
 _WIDE = 0xFEE0
-"""The distance from an ASCII sign to its full-width form, which some normalizers turn back."""
+"""The distance from an ASCII character to its full-width form, which some normalizers convert back."""
 
 
 class SpecialTokens:
-    """Keeps the special tokens of a model out of messages: `markers` are their texts."""
+    """Keeps a model's special tokens out of messages; `markers` are their texts."""
 
     def __init__(self, markers: Iterable[str] = ()) -> None:
         self.markers = sorted({marker for marker in (*FAMILY_MARKERS, *markers) if marker.strip()}, key=len)
         rests: dict[str, list[str]] = {}
         for marker in reversed(self.markers):  # the longest first
             rests.setdefault(_either_width(marker[0]), []).append("".join(map(_either_width, marker[1:])))
-        # One set of first signs: the expression is tried at these alone, which makes it ten times as fast.
+        # Starting with one set of first characters makes the expression ten times as fast.
         markers = "|".join(f"(?<={first})(?:{'|'.join(rest)})" for first, rest in rests.items())
         self._pattern = re.compile(f"[{''.join(first[1:-1] for first in rests)}](?:{markers})")
 
     def neutralise(self, text: str) -> str:
-        """Return the text with similar signs, or a space, in each special token, so that it stays text."""
-        # Lone surrogates cannot be sent.
+        """Replace characters of each special token by similar ones, or insert spaces, so that it is read as text."""
+        # Lone surrogates cannot be encoded in UTF-8.
         text = text.encode("utf-8", "replace").decode()
         while (harmless := self._pattern.sub(_harmless, text)) != text:
             text = harmless
@@ -190,4 +190,4 @@ def _harmless(match: re.Match[str]) -> str:
 
 
 FAMILY_TOKENS = SpecialTokens()
-"""Those of a model whose own are not known."""
+"""For models whose special tokens are unknown."""

@@ -1,4 +1,4 @@
-"""Opens everything the chat API uses, in order, in one exit stack, and hands over the frozen `Services`."""
+"""Open every service of the chat API in order, in one exit stack, and yield the frozen `Services`."""
 
 import hashlib
 import hmac
@@ -60,7 +60,7 @@ from telemetry.supervision import OnFailure, supervise
 async def open_passages(settings: Settings, *, read_only: bool) -> AsyncGenerator[Index]:
     """Open the passage index with its embedder and its terms.
 
-    With `read_only` a server's collection is not made, and a server that is away is waited for at each use.
+    With `read_only`, a collection on a server is not created, and each use connects again to an unavailable server.
     """
     on_server = read_only and settings.qdrant_url is not None
     terms = await anyio.to_thread.run_sync(Terms)
@@ -75,7 +75,7 @@ async def open_passages(settings: Settings, *, read_only: bool) -> AsyncGenerato
 async def open_services(
     settings: Settings, *, engine: AsyncEngine, index: Index | None = None
 ) -> AsyncGenerator[Services]:
-    """Open what an answer uses; `index` is given where another service of this process shares the embedded one."""
+    """Open the services; pass `index` where another service of this process shares the embedded index."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         await check_connections(settings.connections)
@@ -101,7 +101,7 @@ async def open_services(
         weights = weights_of(fitted, index, models, prompts)
         retrieval = await enter(open_retrieval(settings, index, banks, on_search=drift.record_search))
         reads = Reads(settings.reads)
-        # Entered last, so left first: no answer outlives what it uses.
+        # Entered last, so closed first: no answer outlives the services that it uses.
         tasks = await enter(open_tasks())
         services = Services(
             settings=await turn_settings(settings),
@@ -156,7 +156,7 @@ async def open_services(
 async def open_identity(
     settings: Settings, engine: AsyncEngine, banks: Banks, metrics: Metrics, *, now: Callable[[], float]
 ) -> AsyncGenerator[tuple[ServiceKeys, Authenticator, SignIn | None]]:
-    """Open the keys of machines, what knows everybody by token or key, and the sessions of who signs in."""
+    """Open the service keys, the authenticator of tokens and keys, and the sign-in sessions."""
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(
             open_service_keys(engine, settings.service_keys, now=now, on_failure=metrics.task_failed)
@@ -173,10 +173,10 @@ async def open_identity(
 
 
 async def fitted_weights(settings: Settings) -> FittedWeights:
-    """Return the weights of answerability that were fitted, and what they were fitted with.
+    """Read the calibration file of the answerability weights.
 
     Raises:
-        CalibrationRefused: the file cannot be read, or is none.
+        CalibrationRefused: the file cannot be read or is not a valid calibration.
     """
     calibration = await anyio.to_thread.run_sync(read_calibration, settings.calibration_file)
     return FittedWeights(calibration, settings.turn.answerability)
@@ -185,7 +185,7 @@ async def fitted_weights(settings: Settings) -> FittedWeights:
 def weights_of(
     fitted: FittedWeights, index: Index, models: Models, prompts: PromptBuilder
 ) -> Callable[[], AnswerabilityWeights]:
-    """Return what gives the weights that hold for what is served at the moment; a misfit is logged, now or later."""
+    """Return a function that returns the weights for the served models; log a misfit now or when it appears."""
 
     def weights() -> AnswerabilityWeights:
         return fitted.of(embedder=index.embedder, model=models.model, probe=prompts.probe_version)
@@ -195,7 +195,7 @@ def weights_of(
 
 
 async def open_ratings(engine: AsyncEngine) -> Ratings:
-    """Return the customers' ratings, once their table is there."""
+    """Return the customers' ratings after creating their table if it is missing."""
     ratings = Ratings(engine)
     await ratings.prepare()
     return ratings
@@ -203,7 +203,7 @@ async def open_ratings(engine: AsyncEngine) -> Ratings:
 
 @asynccontextmanager
 async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailure) -> AsyncGenerator[Withdrawals]:
-    """Open the withdrawals, and keep the models stopped that they name."""
+    """Open the withdrawals, and keep the model pool's stopped models in step with them."""
 
     def stop_models() -> None:
         models.pool.stop(withdrawals.stopped_models())
@@ -216,14 +216,14 @@ async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailu
 
 @asynccontextmanager
 async def open_breaker(settings: Settings) -> AsyncGenerator[RedisBreaker]:
-    """Open the breaker before Redis, with a connection of its own to tell a late command from a store that is away."""
+    """Open the breaker of Redis; its own connection distinguishes a late command from an unavailable store."""
     async with open_redis(settings.redis_url.get_secret_value(), settings.redis_tls, max_connections=1) as pinging:
         yield RedisBreaker(settings.redis, ping=pinging.ping)
 
 
 @asynccontextmanager
 async def open_tasks() -> AsyncGenerator[TaskGroup]:
-    """Open the task group of answers and of what runs beside them; it is cancelled when the block ends."""
+    """Open the task group of answers and background tasks; it is cancelled when the block ends."""
     async with anyio.create_task_group() as tasks:
         try:
             yield tasks
@@ -235,7 +235,7 @@ async def open_tasks() -> AsyncGenerator[TaskGroup]:
 async def open_retrieval(
     settings: Settings, index: Index, banks: Banks, *, on_search: Callable[[SearchFinished], None]
 ) -> AsyncGenerator[Retrieval]:
-    """Open the retrieval of passages, with a cross-encoder where one is named."""
+    """Open the retrieval of passages, with a reranker if one is configured."""
     async with open_reranker(settings.reranker) as reranker:
         yield Retrieval(
             index,
@@ -249,7 +249,7 @@ async def open_retrieval(
 async def open_ledger(
     settings: Settings, redis: Redis, breaker: RedisBreaker, metrics: Metrics, deferred: DeferredWrites
 ) -> AsyncGenerator[Ledger]:
-    """Open the ledger with the tenants' plans, on a Redis Cluster of its own where one is named."""
+    """Open the ledger with the tenants' plans, on its own Redis Cluster if one is configured."""
     async with open_plans(settings.ledger, on_read=metrics.plans_read, on_failure=metrics.task_failed) as plans:
         ledger = partial(
             Ledger,
@@ -266,10 +266,10 @@ async def open_ledger(
 
 
 async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> DriftWatch:
-    """Return the drift watch, with its reference where one is named.
+    """Return the drift watch, with its reference if one is configured.
 
     Raises:
-        ReferenceUnreadable: the file is no reference, or was made with another embedder.
+        ReferenceUnreadable: the file is not a valid reference, or was made with another embedder.
     """
     path = settings.drift.reference
     reference = None
@@ -282,7 +282,7 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
 def start_beside(
     tasks: TaskGroup, services: Services, settings: Settings, **more: Callable[[], Awaitable[None]]
 ) -> None:
-    """Start the tasks that run beside the answers until the process ends, each supervised."""
+    """Start the supervised background tasks; they run until the process ends."""
     capacity = Capacity(lambda: services.models.pool.members, services.admission, settings.admission)
     longest = settings.turn.longest_answer + settings.idempotency.lease
     abandoned = AbandonedOpenings(services.audit, services.answer_log, after=longest, now=services.now)
@@ -306,10 +306,10 @@ def start_beside(
 async def open_replay_context(
     settings: Settings, *, engine: AsyncEngine, ask_model: bool
 ) -> AsyncGenerator[ReplayContext]:
-    """Open what an answer is replayed from, for a command beside the running service.
+    """Open the services that a replay needs, for a command that runs beside the chat API.
 
     Raises:
-        ModelsMisconfigured: the models cannot be asked as the settings say.
+        ModelsMisconfigured: the settings of the models are not valid.
         IndexUnavailable: the index cannot be opened.
     """
     async with AsyncExitStack() as stack:
@@ -327,7 +327,7 @@ async def open_replay_context(
 
 
 async def turn_settings(settings: Settings) -> TurnSettings:
-    """Return how answers are made: written or quoted as the primary model's profile says, unless it is set."""
+    """Return the turn settings; an unset answer mode is taken from the primary model's profile."""
     if settings.turn.answer is not None:
         return settings.turn
     file = await anyio.to_thread.run_sync(settings.models.read)
@@ -336,12 +336,12 @@ async def turn_settings(settings: Settings) -> TurnSettings:
 
 
 def person_of(bank: Bank) -> str:
-    """Return the sentence that names the person to turn to, in each language."""
+    """Return the sentences that name the bank's contact for customers, in all languages."""
     return " ".join(handoff(language, bank) for language in LANGUAGES)
 
 
 def conversation_ids(settings: Settings) -> ConversationIds:
-    """Return what makes the ids of conversations, and tells which may still begin one."""
+    """Return the issuer and verifier of conversation ids."""
     return ConversationIds(settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within)
 
 
@@ -351,14 +351,14 @@ def prompt_builder(settings: Settings, counter: TokenCounter) -> PromptBuilder:
 
 
 def salt_of(key: str, tenant: str) -> str:
-    """Return the tenant's salt of the prefix cache."""
+    """Return the tenant's salt for vLLM's prefix cache."""
     return hmac.new(key.encode(), f"prefix cache of {tenant}".encode(), hashlib.sha256).hexdigest()
 
 
 def pings(
     index: Index, engine: AsyncEngine, answer_log: AnswerLog, models: Models, *, now: Callable[[], float]
 ) -> dict[str, Callable[[], Awaitable[None]]]:
-    """Return the readiness probe of each part that an answer needs, by its name in `/readyz`."""
+    """Return the readiness probe of each dependency by its name in `/readyz`."""
     return {
         "index": partial(ping_index, index, engine, now=now),
         "embedder": partial(told, index.ping_embedder),
@@ -369,7 +369,7 @@ def pings(
 
 
 async def told(ping: Callable[[], Awaitable[None]]) -> None:
-    """Return once the index, or its embedder, answers.
+    """Await a ping of the index or its embedder.
 
     Raises:
         IndexUnavailable: it does not answer.
@@ -381,12 +381,12 @@ async def told(ping: Callable[[], Awaitable[None]]) -> None:
 
 
 async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], float]) -> None:
-    """Return once the index answers and holds passages, if SQL says that it does.
+    """Check that the index answers, and that it holds passages if it should according to SQL.
 
     Raises:
-        IndexUnavailable: it does not answer.
+        IndexUnavailable: the index does not answer.
         AuditUnavailable: the database does not answer.
-        IndexEmpty: it holds no passage that customers could ever read.
+        IndexEmpty: the index has no passage that customers could ever read.
     """
     await told(index.ping)
     try:
@@ -398,10 +398,10 @@ async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], flo
 
 
 async def ping_sql(probe: WriteProbe) -> None:
-    """Return if the database accepts writes, as each question needs.
+    """Check that the database accepts writes, which each question needs.
 
     Raises:
-        AuditUnavailable: it does not.
+        AuditUnavailable: the database does not accept writes.
     """
     try:
         await probe.ping()

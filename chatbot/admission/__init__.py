@@ -1,4 +1,4 @@
-"""Who gets a model slot and when: a fair queue before as many slots as the endpoints have."""
+"""Assign model slots through a fair queue, and follow the capacity of the endpoints."""
 
 from chatbot.admission.capacity import Capacity
 from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place, Rejected, RejectionReason, Started

@@ -1,8 +1,8 @@
-"""The number of slots, which follows the load that vLLM's metrics report once a second.
+"""Adjust the number of slots to the endpoints' load, which vLLM's metrics report once a second.
 
-Replicas share the endpoints without knowing of each other: what waits inside vLLM is too much for all of them together,
-so each gives up slots in proportion to its own part of it; while nothing waits, each adds a few. The setting is the
-upper bound, and the number of slots where no endpoint reports its load.
+Replicas share the endpoints without coordination. While requests wait inside vLLM, each replica gives up slots in
+proportion to its share of the requests; while none wait, each adds a few. The setting is the upper bound, and applies
+if no endpoint reports its load.
 """
 
 import math
@@ -19,22 +19,22 @@ from knowledge.model_connection import EndpointFailed
 log = structlog.get_logger(__name__)
 
 _RUNNING, _WAITING, _CACHE = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"
-# Contexts grow with their answers: above this share of the KV cache vLLM is about to preempt running answers.
+# Contexts grow with their answers: above this share of the KV cache, vLLM may soon preempt running answers.
 _CACHE_FULL = 0.95
-# After this many polls in a row without anything waiting, each further one adds an eighth of the slots. Slowly: answers
-# that wait inside vLLM are told no position.
+# After this many consecutive polls without waiting requests, each poll adds an eighth of the slots. Growth is slow
+# because answers that wait inside vLLM get no queue position.
 _CALM_POLLS = 5
 _GROWTH_DIVISOR = 8
 _MOST_REQUESTS = 1e6
 
 
 class LoadNotReported(Exception):
-    """The metrics do not contain the load."""
+    """The metrics do not report the load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointLoad:
-    """The requests that run and wait in an endpoint, and the share of its KV cache in use, in [0, 1]."""
+    """The running and waiting requests of an endpoint, and the used share of its KV cache in [0, 1]."""
 
     running: int
     waiting: int
@@ -42,10 +42,10 @@ class EndpointLoad:
 
 
 def read_load(text: str) -> EndpointLoad:
-    """Return the load that an endpoint's metrics report, in Prometheus' text format with one line per engine.
+    """Parse an endpoint's load from its metrics, in Prometheus's text format with one line per engine.
 
     Raises:
-        LoadNotReported: the metrics are not vLLM's, or those of another release.
+        LoadNotReported: the metrics are not from vLLM, or from an incompatible release.
     """
     values: dict[str, list[float]] = {_RUNNING: [], _WAITING: [], _CACHE: []}
     try:
@@ -65,10 +65,10 @@ def read_load(text: str) -> EndpointLoad:
 
 
 def _gauge(text: str) -> float:
-    """Return the value of a gauge of vLLM's.
+    """Parse the value of a vLLM gauge.
 
     Raises:
-        ValueError: it is no number of requests and no share: NaN, infinite, negative or absurd.
+        ValueError: the value is NaN, infinite, negative or implausibly large.
     """
     value = float(text)
     if not 0 <= value <= _MOST_REQUESTS:
@@ -77,9 +77,9 @@ def _gauge(text: str) -> float:
 
 
 def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, calm: int, most: int) -> int:
-    """Return the new number of slots, where there were `slots`, of which `busy` are taken, and `most` is the bound.
+    """Return the new number of slots, at most `most`; `busy` of the current `slots` are taken.
 
-    `calm` counts the polls in a row, this one included, that found nothing waiting.
+    `calm` counts the consecutive polls without waiting requests, including this one.
     """
     if not loads:
         return most
@@ -105,13 +105,13 @@ class Capacity:
         self._calm = 0
 
     async def watch(self) -> None:
-        """Poll every `poll_every` seconds, for ever."""
+        """Poll every `poll_every` seconds until cancelled."""
         while True:
             await self.poll()
             await anyio.sleep(self._settings.poll_every)
 
     async def poll(self) -> None:
-        """Read the load of the endpoints in use, and set the number of slots."""
+        """Read the load of the endpoints in use and set the number of slots."""
         members = self._in_use()
         loads: list[EndpointLoad] = []
         async with anyio.create_task_group() as tasks:
@@ -132,7 +132,7 @@ class Capacity:
         )
 
     def _in_use(self) -> list[Member]:
-        """Return the available members of the first group that has some, as far as they may have vLLM's metrics."""
+        """Return the available members of the first group with any, without those known not to be vLLM."""
         for group in SERVING_GROUPS:
             available = [member for member in self._members() if member.group == group and member.available]
             if available:

@@ -1,10 +1,10 @@
-"""A bounded queue before the model slots, in a fair order; those who wait are told their position.
+"""A bounded fair queue for model slots, which reports queue positions.
 
-An answer takes its `Place` before any work is done for it; one that could not start within the first-token target is
-refused at once, with the time at which to retry. Lower priority numbers go first (vLLM gets the same numbers). Within a
-priority tenants share by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each tenant is a flow, and the
-next slot goes to the flow with the least start tag, the virtual time at which its work so far, divided by its weight,
-ends. The number of slots comes from the endpoints (`capacity.py`). docs/decisions/0007-admission.md has the reasons.
+An answer gets its `Place` before any other work. An answer that could not start within the first-token target is
+rejected at once, with a retry time. Lower priority numbers go first (vLLM gets the same numbers). Within a priority,
+tenants share by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each tenant is a flow, and the next slot
+goes to the flow with the lowest start tag. A start tag is the virtual time at which the flow's previous work, divided
+by its weight, ends. `capacity.py` sets the number of slots. docs/decisions/0007-admission.md has the reasons.
 """
 
 import math
@@ -27,19 +27,19 @@ RejectionReason = Literal["late", "full", "share"]
 OnWait = Callable[[int, float], None]
 """Called with the position in the queue, counted from 1, and the estimated seconds until the slot."""
 
-# Weight of the newest answer in the moving averages, and their first values.
+# The newest answer's weight in the moving averages, and the initial values.
 _SMOOTHING = 0.1
 _FIRST_SECONDS_PER_SLOT = 10.0
 _FIRST_PROMPT_TOKENS = 1200.0
 _FIRST_COST = 1400.0
-# The measured prefill rate stays within the profile's rate times or divided by this.
+# The measured prefill rate is clamped to the profile's rate divided and multiplied by this factor.
 _PREFILL_RANGE = 4.0
-# Multiples of the first-token target that an answer waits while others overtake it, before it gives up.
+# The maximum wait of an overtaken answer, as a multiple of the first-token target.
 _LONGEST_WAIT = 3.0
 
 
 class AdmissionSettings(BaseModel, frozen=True):
-    """How many answers this process serves at once, how many may wait and for how long, and in which order."""
+    """The slots of this process, and the queue's length, deadline and order."""
 
     slots: int = Field(
         16, ge=1, description="answers: the most at once; all of them where the endpoints' metrics are unreadable"
@@ -47,7 +47,7 @@ class AdmissionSettings(BaseModel, frozen=True):
     queue: int = Field(64, ge=1, description="answers: the most that may wait, of one priority and those before it")
     tenant_share: float = Field(0.5, gt=0, le=1, description="ratio: the most of the queue that one tenant may hold")
     first_token_target: float = Field(10.0, gt=0, description="seconds: an answer that would start later is refused")
-    longest_retry: ClassVar[float] = 300.0  # seconds: the longest Retry-After; a later estimate says nothing
+    longest_retry: ClassVar[float] = 300.0  # seconds: the longest Retry-After; longer estimates are useless
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="each tenant's share of the slots, as JSON; 1 where none is set"
     )
@@ -58,8 +58,8 @@ class AdmissionSettings(BaseModel, frozen=True):
             "`--scheduling-policy priority`"
         ),
     )
-    tell_every: ClassVar[float] = 1.0  # seconds: between two updates of changed positions
-    poll_every: ClassVar[float] = 1.0  # seconds: between two reads of the endpoints' metrics
+    tell_every: ClassVar[float] = 1.0  # seconds: the interval of position updates
+    poll_every: ClassVar[float] = 1.0  # seconds: the interval of reading the endpoints' metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """An answer was refused: it would start too late, or the queue or its tenant's share of it is full (for hooks)."""
+    """An answer was rejected: it would start late, or the queue or its tenant's share of it is full (for hooks)."""
 
     priority: int
     reason: RejectionReason
@@ -83,7 +83,7 @@ Hook = Callable[[Started | Rejected], None]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Place:
-    """The place of one answer: its turn is opened, it waits, is served, and has left. Only `Admission` changes it."""
+    """An answer's place in the queue and its slot, with their `state`; only `Admission` changes it."""
 
     tenant: str
     priority: int
@@ -97,14 +97,14 @@ class Place:
     waiting_since: float = 0.0
     served_at: float = 0.0
     tokens_to_read: float = 0.0
-    """Prompt tokens that the endpoints had to read before its first token, those of earlier answers included."""
+    """Prompt tokens that the endpoints had to read before its first token, including those of earlier answers."""
     has_first_token: bool = False
     slot_given: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)
 class Flow:
-    """A tenant's places of one priority, first come first; `start` is the start tag of the first, in virtual time."""
+    """A tenant's places of one priority in order of arrival; `start` is the first place's start tag (virtual time)."""
 
     weight: float
     start: float = 0.0
@@ -122,7 +122,7 @@ class Admission:
         hook: Hook = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with all slots free; `prefill` is the prompt tokens per second that the endpoints' profiles promise."""
+        """`prefill` is the prompt tokens per second of the endpoints' profiles."""
         self._settings = settings
         self._hook = hook
         self._clock = clock
@@ -132,7 +132,7 @@ class Admission:
         """Prompt tokens of served answers without a first token."""
         self._flows: dict[tuple[int, str], Flow] = {}
         self._virtual_time: dict[int, float] = {}
-        """By priority: the greatest start tag that was served."""
+        """The highest served start tag by priority."""
         self._arrivals = 0
         self._order: list[tuple[int, float, int, Place]] | None = None
         self._retry_at: dict[str, float] = {}
@@ -145,7 +145,7 @@ class Admission:
 
     @property
     def slots(self) -> int:
-        """How many answers may be at the endpoints at once."""
+        """The maximum number of answers at the endpoints."""
         return self._slots
 
     @slots.setter
@@ -155,17 +155,17 @@ class Admission:
 
     @property
     def busy(self) -> int:
-        """How many slots are taken."""
+        """The number of taken slots."""
         return self._busy
 
     @property
     def waiting(self) -> int:
-        """How many answers wait for a slot, those included whose turn is still being opened."""
+        """The number of answers without a slot, including those whose turn is still being opened."""
         return sum(len(flow.places) for flow in self._flows.values())
 
     @property
     def waiting_by_priority(self) -> Mapping[int, int]:
-        """How many answers wait, by priority, for every priority of the settings."""
+        """The number of waiting answers for each priority of the settings."""
         counts = dict.fromkeys((0, *self._settings.priorities.values()), 0)
         for (priority, _), flow in self._flows.items():
             counts[priority] = counts.get(priority, 0) + len(flow.places)
@@ -173,7 +173,7 @@ class Admission:
 
     @property
     def prefill(self) -> float:
-        """Prompt tokens per second: the profiles' rate, corrected by the measured times to first tokens."""
+        """Prompt tokens per second: the profiles' rate, corrected by measured times to first tokens."""
         return self._prefill
 
     def estimate(self, position: int) -> float:
@@ -182,12 +182,12 @@ class Admission:
 
     @property
     def _start_rate(self) -> float:
-        """How many answers start per second while some wait."""
+        """The number of answers that start per second while others wait."""
         return min(self._slots / max(self._seconds_per_slot, 1e-3), self._prefill / self._prompt_tokens)
 
     @property
     def _room(self) -> int:
-        """How many answers of average size could start now."""
+        """The number of average answers that could start now."""
         free_slots = max(0, self._slots - self._busy)
         readable = (self._settings.first_token_target * self._prefill - self._reading) / self._prompt_tokens
         return int(min(free_slots, max(readable, 0 if self._reading else 1)))
@@ -196,10 +196,10 @@ class Admission:
 
     @contextmanager
     def entered(self, who: Principal) -> Iterator[Place]:
-        """Take a place for an answer; it is given back when the block fails, otherwise by `leave`.
+        """Take a place in the queue; release it if the block fails (otherwise `leave` releases it).
 
         Raises:
-            Overloaded: no place is free; with the time at which to retry.
+            Overloaded: no place is free; `retry_after` says when to retry.
         """
         place = self.enter(who)
         try:
@@ -212,7 +212,7 @@ class Admission:
         """Take a place in the queue.
 
         Raises:
-            Overloaded: no place is free; with the time at which to retry.
+            Overloaded: no place is free; `retry_after` says when to retry.
         """
         priority = self._priority_of(who)
         obstacle = self._obstacle(who.tenant, priority)
@@ -223,7 +223,7 @@ class Admission:
         return self.enter_unconditionally(who)
 
     def enter_unconditionally(self, who: Principal) -> Place:
-        """Take a place for an answer that another process has admitted; it is never refused."""
+        """Take a place for an answer that another process has admitted; this never fails."""
         priority = self._priority_of(who)
         flow = self._flow(priority, who.tenant)
         self._arrivals += 1
@@ -239,7 +239,7 @@ class Admission:
         return place
 
     def _obstacle(self, tenant: str, priority: int) -> tuple[RejectionReason, int] | None:
-        """Return why an answer is refused, and how many places must be given back before it is not."""
+        """Return why an answer must be rejected, and how many places must become free first; None if it fits."""
         settings, room = self._settings, self._room
         waiting = {key: len(flow.places) for key, flow in self._flows.items() if key[0] <= priority}
         excess = sum(waiting.values()) + 1 - room - settings.queue
@@ -254,7 +254,7 @@ class Admission:
         return ("late", excess) if excess > 0 else None
 
     def _retry_after(self, tenant: str, missing_places: int) -> float:
-        """Return the seconds until the tenant's next place is free that no refused answer was told to come for."""
+        """Return the seconds until a free place of the tenant that no other rejected answer was given."""
         now = self._clock()
         self._retry_at = {name: at for name, at in self._retry_at.items() if at > now}
         tenants = len({name for _, name in self._flows} | self._retry_at.keys() | {tenant})
@@ -272,10 +272,10 @@ class Admission:
     async def slot(
         self, place: Place, *, prompt_tokens: int, answer_tokens: int, on_wait: OnWait
     ) -> AsyncGenerator[None]:
-        """Hold a slot, in turn; `on_wait` is called at once if none is free, and by `notify` after a change.
+        """Wait for a slot and hold it; `on_wait` is called at once if none is free, and by `notify` after changes.
 
         Raises:
-            Overloaded: others went first for too long.
+            Overloaded: the wait exceeded its limit because other answers went first.
         """
         place.prompt_tokens, place.cost = prompt_tokens, max(1, prompt_tokens + answer_tokens)
         self._prompt_tokens += _SMOOTHING * (max(1, prompt_tokens) - self._prompt_tokens)
@@ -298,7 +298,7 @@ class Admission:
             raise Overloaded(retry_after=max(1.0, self.estimate(1))) from exc
 
     def record_first_token(self, place: Place) -> None:
-        """Note that the endpoints have read the answer's prompt; a second time does nothing."""
+        """Record that the endpoints have read the answer's prompt (idempotent)."""
         if place.state != "served" or place.has_first_token:
             return
         place.has_first_token = True
@@ -311,7 +311,7 @@ class Admission:
         self._fill()
 
     def leave(self, place: Place) -> None:
-        """Give back the place and its slot; a second time does nothing."""
+        """Release the place and its slot (idempotent)."""
         if place.state == "left":
             return
         if place.state == "served":
@@ -326,29 +326,29 @@ class Admission:
         self._fill()
 
     def notify(self, *places: Place) -> None:
-        """Call `on_wait` of these places, or of all, where the position in the queue has changed."""
+        """Call `on_wait` of each place (by default all places) whose position has changed."""
         for position, (_, _, _, place) in enumerate(self._in_order(), 1):
             changed = place.state == "waiting" and position != place.told_position
             if changed and place.on_wait is not None and (not places or place in places):
                 place.told_position = position
-                with contained("place"):  # the others are told all the same
+                with contained("place"):  # still notify the others
                     place.on_wait(position, self.estimate(position))
 
     async def notify_forever(self) -> None:
-        """Call `notify` every `tell_every` seconds, for ever."""
+        """Call `notify` every `tell_every` seconds until cancelled."""
         while True:
             await anyio.sleep(self._settings.tell_every)
             self.notify()
 
     def _flow(self, priority: int, tenant: str) -> Flow:
-        """Return the tenant's flow; an idle one starts at the present virtual time: unused service is not saved up."""
+        """Return the tenant's flow; an idle flow starts at the current virtual time, so idle time earns no credit."""
         flow = self._flows.setdefault((priority, tenant), Flow(self._settings.weights.get(tenant, 1.0)))
         if not flow.places:
             flow.start = max(flow.start, self._virtual_time.get(priority, 0.0))
         return flow
 
     def _in_order(self) -> list[tuple[int, float, int, Place]]:
-        """Return (priority, start tag, arrival, place) in the order of service if no other answer came."""
+        """Return (priority, start tag, arrival, place) in the order of service without new arrivals."""
         if self._order is None:
             order = []
             for (priority, _), flow in self._flows.items():
@@ -360,7 +360,7 @@ class Admission:
         return self._order
 
     def _ahead_of_next(self, tenant: str, priority: int) -> int:
-        """Return how many places would be served before one that the tenant took now."""
+        """Return how many places would be served before a new place of the tenant."""
         flow = self._flows.get((priority, tenant), Flow(1.0))
         start = flow.start if flow.places else max(flow.start, self._virtual_time.get(priority, 0.0))
         start += sum(place.cost for place in flow.places) / flow.weight
@@ -370,14 +370,14 @@ class Admission:
         """Give the free slots to the next places."""
         while self._busy < self._slots and (due := self._next()) is not None:
             flow, place = due
-            # One prompt is always read; those after it wait until the endpoints could read them within the target.
+            # One prompt may always start; further prompts wait until the endpoints can read them within the target.
             readable = self._settings.first_token_target * self._prefill
             if self._reading and self._reading + place.prompt_tokens > readable:
                 return
             self._serve(flow, place)
 
     def _next(self) -> tuple[Flow, Place] | None:
-        """Return the first waiting place of the flow that is due."""
+        """Return the flow that is next and its first waiting place."""
         waiting = [
             ((priority, flow.start, place.arrival), flow, place)
             for (priority, _), flow in self._flows.items()
@@ -403,7 +403,7 @@ class Admission:
         place.slot_given.set()
 
     def _drop_idle_flows(self, priority: int) -> None:
-        """Drop the idle flows that are not ahead of the virtual time; when none waits, all tenants are even again."""
+        """Drop idle flows that are not ahead of the virtual time; when no place waits, reset the priority's time."""
         flows = {key: flow for key, flow in self._flows.items() if key[0] == priority}
         if not any(flow.places for flow in flows.values()):
             self._virtual_time.pop(priority, None)

@@ -1,4 +1,4 @@
-"""Checks of what a model writes: numbers, names and polarity are those of a passage's unit. No clock, no I/O."""
+"""Checks of a model's answer: numbers, names and polarity must match a unit of a passage. No clock, no I/O."""
 
 from chatbot.grounding.negation import YES, has_negation, same_polarity
 from chatbot.grounding.numbers import quantities, unsupported_quantities

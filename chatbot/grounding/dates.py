@@ -1,4 +1,4 @@
-"""Composite quantities in Korean and English text: dates, quarters, times of day, telephones and codes. No I/O."""
+"""Read composite quantities in Korean and English text: dates, quarters, times, telephone numbers, codes. No I/O."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ _MONTH: Final = (
     r"|JAN(?:UARY)?|FEB(?:RUARY)?|MAR(?:CH)?|APR(?:IL)?|MAY|JUNE?|JULY?|AUG(?:UST)?|SEPT?(?:EMBER)?|OCT(?:OBER)?"
     r"|NOV(?:EMBER)?|DEC(?:EMBER)?)(?![A-Za-z])"
 )
-# Without "May" and "March", which alone are as often verbs.
+# Without "May" and "March", which are often verbs.
 _MONTH_ALONE: Final = r"(?:January|February|April|June|July|August|September|October|November|December)(?![A-Za-z])"
 _TH: Final = r"(?:st|nd|rd|th)?"
 _HALF_DAY: Final = r"(?:(?P<half>오전|오후|낮|저녁|밤|새벽|아침)\s?)?"
@@ -35,7 +35,7 @@ _AM: Final = r"(?P<am>(?i:[ap]\.?[ ]?m)(?![A-Za-z])\.?)"
 _WHOLE: Final = r"(?<![\d.,])"
 _BEFORE_YEAR: Final = r"(?:\s?,)?"
 _CODE: Final = f"(?:{'|'.join(sorted(CURRENCY_CODES))})"
-# 2000.10 is an amount beside its currency, and an index in points.
+# 2000.10 beside a currency is an amount, and before "points" an index.
 _NO_AMOUNT_BEFORE: Final = rf"(?<![$€£¥₩])(?<!{_CODE})(?<!{_CODE}[ ])"
 _NO_AMOUNT_BEHIND: Final = (
     rf"(?!\s?(?:[$€£¥₩]|원|달러|불|엔|유로|위안|파운드|프랑|바트|포인트|퍼센트|배|(?:{_CODE}|won|dollars?|euros?|yen|yuan"
@@ -85,7 +85,7 @@ _NOONS: Final = frozenset({"오후", "낮", "p"})
 _AFTER_NOON: Final[Mapping[str, range]] = {
     "오후": range(12), "저녁": range(12), "p": range(12), "낮": range(9), "밤": range(5, 12)
 }  # fmt: skip
-"""The hours to which each word adds twelve."""
+"""The hours to which each word adds 12."""
 _PHONES: Final = re.compile(
     r"(?<![\d-])(?:(?:\+|00)?82[-\s.)]{0,2}|0|\(0)\d{1,2}(?:\)[-\s.]{0,2}(?!1[568]\d\d-)|[-\s.]{1,2})\d{3,4}[-\s.]\d{4}(?![\d-])"
     r"|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])|(?<![\d.,-])1[568]\d{2}[ ]\d{4}(?![\d,-])"
@@ -94,7 +94,7 @@ _QUARTERS: Final = re.compile(
     r"(?<![A-Za-z\d])(?:[Qq](?P<before>[1-4])(?![A-Za-z\d])|(?P<after>[1-4])[Qq](?:(?=\d\d(?![A-Za-z\d]))|(?![A-Za-z\d]))"
     r"|(?P<word>(?i:first|second|third|fourth|1st|2nd|3rd|4th))[ -](?i:quarter)(?![A-Za-z\d]))"
 )
-# "Q1. What is the limit?" is the first question of a list, and stays a code.
+# In "Q1. What is the limit?", Q1 numbers a question, so it is read as a code.
 _ASKED: Final = re.compile(r"^[ \t#>*•·-]*(?P<number>[Qq]\d{1,2})[.):][ \t][^\n]*[?？]", re.MULTILINE)
 _ORDINALS: Final[Mapping[str, int]] = {
     "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2, "3rd": 3, "4th": 4
@@ -106,7 +106,7 @@ _CODES: Final = re.compile(
 
 
 def composite_quantities(text: str) -> Iterator[Quantity]:
-    """Yield dates, quarters, times, telephone numbers and codes; where two overlap, only that of the earlier kind."""
+    """Yield telephone numbers, quarters, dates, times and codes; on overlap, only the first kind in this order."""
     taken = bytearray(len(text))
     for reader in (_phones, _quarters, _dates, _times, _codes):
         for quantity in reader(text):
@@ -132,7 +132,7 @@ def _codes(text: str) -> Iterator[Quantity]:
 
 
 def _quarters(text: str) -> Iterator[Quantity]:
-    """Yield quarters in the unit of 1분기, and "twice" in that of 2회."""
+    """Yield quarters in the unit 분기, and "twice" in the unit 회."""
     asked = {match.start("number") for match in _ASKED.finditer(text)}
     for match in _QUARTERS.finditer(text):
         if match.start() in asked:
@@ -159,7 +159,7 @@ def _dates(text: str) -> Iterator[Quantity]:
 
 
 def _date(parts: dict[str, str | None]) -> PartialDate | None:
-    """Return the date of a match's groups; None where the month or the day is out of range."""
+    """Return the date of a match's groups, or None if the month or the day is out of range."""
     year, month, day = parts.get("y"), parts.get("m"), parts.get("d")
     if short := parts.get("yy"):
         year = f"20{short}"
@@ -179,7 +179,7 @@ def _times(text: str) -> Iterator[Quantity]:
 
 
 def _minutes(parts: dict[str, str | None]) -> tuple[int, ...]:
-    """Return the possible minutes since midnight; 9시 alone may be morning or evening, 24:00 is midnight."""
+    """Return the possible minutes since midnight: 9시 alone may be morning or evening; 24:00 is midnight."""
     if parts.get("noon"):
         return (720,)
     if parts.get("night"):

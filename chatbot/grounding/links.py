@@ -1,6 +1,6 @@
-"""Links, images and mail addresses in an answer that no passage contains: a model may be told to show them. No I/O.
+"""Find links, images and mail addresses that no passage contains: an injection may tell a model to show them. No I/O.
 
-A sentence may say what a passage says and carry such a link as well, so comparison alone does not withhold it.
+A sentence that agrees with a passage may still contain such a link, so comparing sentences does not withhold it.
 """
 
 import re

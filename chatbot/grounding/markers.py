@@ -1,7 +1,7 @@
-"""Removes a model's own citation markers from a stream: [1], [1, 2], 【3】, (문서 1), [문장 2], (source: 1). No I/O.
+"""Remove a model's own citation markers from a stream: [1], [1, 2], 【3】, (문서 1), [문장 2], (source: 1). No I/O.
 
-The product attaches its own citations. A marker is removed with the blanks before it, and text that may still grow into
-a marker is held back, so that the size of the feeds changes nothing.
+The product attaches its own citations. A marker is removed with the spaces before it. Text that may still grow into a
+marker is held back, so the size of the feeds does not change the result.
 """
 
 import re
@@ -19,7 +19,7 @@ _MARKER: Final = re.compile(
     re.IGNORECASE,
 )
 _OPENING: Final = re.compile(r"[\[［【(（]")
-# The text after an opening bracket while it can still become a marker.
+# Matches the text after an opening bracket while it may still become a marker.
 _INSIDE: Final = re.compile(
     r"(?P<name>[A-Za-z가-힣]*)\s?[:#]?\s?[\[【]?(?:[\d\s,、·;~\-^]|(?<![A-Za-z가-힣])[A-Za-z가-힣]{1,10})*[\]】]?"
 )
@@ -27,7 +27,7 @@ _LONGEST_MARKER: Final = 48
 
 
 class MarkerFilter:
-    """Removes markers from a stream; `feed` returns what is certainly text, `close` the rest."""
+    """Removes markers from a stream; `feed` returns text that cannot become a marker, `close` the rest."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -45,7 +45,7 @@ class MarkerFilter:
         self._held = held[certain:]
         kept: list[str] = []
         for piece in _MARKER.split(held[:certain]):
-            if kept:  # after a marker: the blanks after one that began a line go with it
+            if kept:  # after a marker that began a line, drop the spaces that follow it
                 self._skip_blanks = self._at_line_start
             text = piece.lstrip(" \t") if self._skip_blanks else piece
             if text:

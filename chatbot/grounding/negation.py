@@ -1,4 +1,4 @@
-"""Whether a sentence affirms or denies: 가능합니다 and 불가합니다 share nearly all their words. No I/O."""
+"""Detect whether a sentence affirms or denies: 가능합니다 and 불가합니다 differ in a single syllable. No I/O."""
 
 import re
 from typing import Final
@@ -12,17 +12,17 @@ _FINAL_NEGATION: Final = re.compile(
     r"(?:없|않|불가|못합|못한|아닙|금지|제외|안\s?(?:됩|돼))[가-힣\s]{0,6}[.!?)\s|*]*\Z"
 )
 _NEGATED_VERB: Final = re.compile(r"\b(?:can|could|may|is|are|do|does|will|must|shall)(?:\s?not|n't)\b", re.IGNORECASE)
-# Characters of an English sentence up to which a negated verb is that of its main clause.
+# Up to this length in characters, a negated verb of an English sentence counts as the main clause's.
 _ONE_CLAUSE: Final = 160
 
 
 def has_negation(sentence: str) -> bool:
-    """Return whether a negative word stands anywhere in a sentence."""
+    """Return whether a sentence contains a negative word."""
     return _NEGATION.search(sentence) is not None
 
 
 def same_polarity(one: str, other: str) -> bool:
-    """Return whether two sentences deny alike: both have a negative word or neither, and both deny or neither."""
+    """Return whether two sentences have the same polarity: both or neither contain a negative word, and deny."""
     return has_negation(one) == has_negation(other) and _is_denial(one) == _is_denial(other)
 
 
@@ -33,17 +33,17 @@ def _is_denial(sentence: str) -> bool:
 
 YES: Final = "네|예|그렇습니다|맞습니다|yes|sure|certainly"
 NO: Final = "아니요|아니오|no"
-# With a comma or a stop: "No fee applies" and "네 번" answer nothing.
+# Requires a comma or a stop: "No fee applies" and "네 번" are not yes or no.
 _ANSWERED: Final = re.compile(rf"\A\s*+[*_]{{0,4}}(?:{YES}|{NO})[ *_]{{0,4}}(?:[,.!;–-]\s*+|\Z)", re.IGNORECASE)
 _WORDS: Final = tuple(word for part in (YES, NO) for word in part.split("|"))
 
 
 def says_yes_or_no(sentence: str) -> bool:
-    """Return whether a sentence begins with a yes or no."""
+    """Return whether a sentence begins with yes or no."""
     return _ANSWERED.match(sentence) is not None
 
 
 def may_begin_yes_or_no(text: str) -> bool:
-    """Return whether the beginning of a sentence may become a yes or no."""
+    """Return whether the beginning of a sentence may still become a yes or no."""
     beginning = text.strip(" \n\t*_").lower()
     return any(word.startswith(beginning) for word in _WORDS)

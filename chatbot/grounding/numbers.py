@@ -1,7 +1,7 @@
-"""The exact check of numbers: every amount, rate, date, period and count of a claim must stand in a source. No I/O.
+"""Check numbers exactly: a source must state each amount, rate, date, period and count of a claim. No I/O.
 
-Values are compared as Decimals after normalisation: 1천만원 is KRW 10 million and 12개월 is 1년, while 0.5% is not
-0.5%p, nor 3회 3명, nor 365일 1년. The sign is ignored: a table's -0.3%p is the text's "0.3%p 인하".
+Values are compared as Decimals after normalisation: 1천만원 equals KRW 10 million, and 12개월 equals 1년. But 0.5% is
+not 0.5%p, 3회 is not 3명, and 365일 is not 1년. Signs are ignored: -0.3%p in a table is "0.3%p 인하" in prose.
 """
 
 import re
@@ -52,7 +52,7 @@ _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _CAPTION: Final = re.compile(r"(?:단위|[Uu]nits?)\s{0,3}[:：][^\n)]*")
 _YEARS: Final = range(1900, 2101)
 _MEASURES: Final = frozenset({*CURRENCIES, PERCENT, POINTS, MONTHS, DAYS, SECONDS})
-# A quantity of one is also supported by a word for it: 1일 한도 by 하루, 1회 by 회당 or "each".
+# A word may also support a quantity of one: 하루 supports 1일 한도; 회당 and "each" support 1회.
 _ONE_IN_WORDS: Final[Mapping[tuple[str, object], re.Pattern[str]]] = {
     (DAYS, 1): re.compile(r"하루|일일|매일|일\s?(?:한도|최대|최고)|daily|(?:per|a|each|every) day", re.IGNORECASE),
     (MONTHS, 1): re.compile(r"매월|매달|월간|월\s?\d|monthly|(?:per|a|each|every) month", re.IGNORECASE),
@@ -70,7 +70,7 @@ _ZERO_IN_WORDS: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class QuantifiedText:
-    """A source's plain text, and what its quantities state, which is read once for all claims."""
+    """A source's plain text and the statements of its quantities, read once for all claims."""
 
     text: str
     stated: frozenset[Statement]
@@ -81,7 +81,7 @@ class QuantifiedText:
         return cls(plain_text(text), frozenset(stated))
 
     def supports(self, claimed: Quantity) -> bool:
-        """Whether the claimed quantity stands in the text, in numbers or, of zero and one, in words."""
+        """Return whether the text states the claimed quantity, in numbers or (zero and one) in words."""
         if not self.stated.isdisjoint(claimed.needed()):
             return True
         if not claimed.readings or len(claimed.numbers) != 1 or claimed.numbers[0] > 1:
@@ -92,17 +92,17 @@ class QuantifiedText:
 
 
 def unsupported_quantities(claim: str, sources: Sequence[str]) -> tuple[Quantity, ...]:
-    """Return the quantities of the claim that stand in none of the sources."""
+    """Return the quantities of the claim that no source states."""
     return unsupported_by(quantities(claim), [QuantifiedText.read(text) for text in sources])
 
 
 def unsupported_by(claimed: Iterable[Quantity], sources: Sequence[QuantifiedText]) -> tuple[Quantity, ...]:
-    """Return the claimed quantities that none of the sources supports."""
+    """Return the claimed quantities that no source supports."""
     return tuple(quantity for quantity in claimed if not any(source.supports(quantity) for source in sources))
 
 
 def quantities(text: str) -> tuple[Quantity, ...]:
-    """Return the quantities of a text, from left to right; their offsets are those of its plain text."""
+    """Return the quantities of a text from left to right; offsets refer to its `plain_text`."""
     plain = plain_text(text)
     taken = bytearray(len(plain))
     for match in (*_ORDINAL.finditer(plain), *_MARKER.finditer(plain)):
@@ -118,7 +118,7 @@ def quantities(text: str) -> tuple[Quantity, ...]:
 
 
 def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
-    """Yield the quantity of a number and its unit; nothing where the number states none."""
+    """Yield the quantity of a number and its unit, or nothing if the number is not a quantity."""
     trailing, leading = trailing_unit(text, number.end), leading_currency(text, number.start)
     start, end = number.start, number.end
     unit: Unit | None = None
@@ -146,14 +146,14 @@ def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
         return False
     is_scale_alone = text[number.start : number.end] in ("만", "천", "백", "백만", "천만", "십만", "십억")
     if is_scale_alone and (text[: number.start].rstrip().endswith((":", "：", "단위", "(", "（", ",")) or unit is None):
-        return True  # a table's heading names its unit: (단위: 천원), (만원)
+        return True  # the unit in a table heading: (단위: 천원), (만원)
     if unit is None:
         return number.value <= 1 or not text[number.start].isascii() or text[number.start :].lower().startswith("a ")
     return number.value <= 1 and not set(unit.names) & _MEASURES
 
 
 def _readings(value: Decimal, unit: Unit | None) -> tuple[Reading, ...]:
-    """Return the readings of a number in each meaning of its unit: 25일 is a period or a day of the month."""
+    """Return a reading for each meaning of the unit: 25일 is a period or a day of the month."""
     if unit is None:
         return ()
     first, *others = unit.names
@@ -193,13 +193,13 @@ def _continues(text: str, first: Quantity, second: Quantity) -> bool:
 
 
 def _unit_size(quantity: Quantity) -> Decimal:
-    """Return how many of its reading's unit one of its written unit is: 12 months for 1년."""
+    """Return the size of the written unit in the reading's unit: 12 months for 1년."""
     value = quantity.readings[0].value
     return value / quantity.numbers[-1] if isinstance(value, Decimal) and quantity.numbers[-1] else Decimal(0)
 
 
 def _with_shared_units(text: str, separate: list[Quantity]) -> list[Quantity]:
-    """Give 3~5일, 100만~500만원, 6, 12 and 24 months and KRW 10,000 to 50,000 the unit that is written once."""
+    """Give bare numbers their neighbour's unit: 3~5일, 100만~500만원, 6, 12 and 24 months, KRW 10,000 to 50,000."""
     shared = list(separate)
     for at in range(len(shared) - 2, -1, -1):
         left, right = shared[at], shared[at + 1]
@@ -221,7 +221,7 @@ def _share_unit(text: str, left: Quantity, right: Quantity) -> bool:
 
 
 def _borrowed(bare: Quantity, neighbour: Quantity) -> tuple[Reading, ...]:
-    """Return the readings of a bare number in the unit of its neighbour."""
+    """Return the readings of a bare number in its neighbour's unit."""
     value, model = bare.numbers[0], neighbour.readings[0]
     if isinstance(model.value, PartialDate):
         return _borrowed_date(value, model.value)
@@ -251,7 +251,7 @@ def _borrowed_date(value: Decimal, model: PartialDate) -> tuple[Reading, ...]:
 
 
 def _with_table_units(text: str, separate: list[Quantity]) -> list[Quantity]:
-    """Give the bare numbers of a table the unit that its column, its row or the last caption before them names."""
+    """Give the bare numbers of a table the unit of their column, their row or the last caption before them."""
     if "|" not in text and "단위" not in text and "nit" not in text:
         return separate
     captions = [(match.start(), heading_unit(match.group())) for match in _CAPTION.finditer(text)]
@@ -273,7 +273,7 @@ def _with_table_units(text: str, separate: list[Quantity]) -> list[Quantity]:
 
 
 def _rows(text: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield the start of each row of a table below its heading, the row, and the heading's cells."""
+    """Yield each table row below a heading: its offset, its text, and the heading's cells."""
     heading: list[str] = []
     at = 0
     for line in text.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""Numbers in Korean and English text, without their units: 1천만, 5억 3천만, 10 million, two hundred. No I/O."""
+"""Read numbers in Korean and English text, without units: 1천만, 5억 3천만, 10 million, two hundred. No I/O."""
 
 import re
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from chatbot.grounding.units import ANY_UNIT
 
 _DIGITS: Final = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
 _MONEY: Final = r"(?:원|달러|유로|엔|위안|파운드)"
-# A scale stands right behind its digits (5만), or apart only before a currency (5 만원, but "5 만기" is no 50,000).
-# 조 is an article of a law (제3조) unless money follows.
+# A scale directly follows its digits (5만); a space is allowed only before a currency (5 만원, but "5 만기" is not
+# 50,000). 조 is an article of a law (제3조) unless money follows.
 _BIG: Final = rf"(?:[만억]|조(?=[ ]?(?:{_MONEY}|{_DIGITS}[천백십]*억)))"
 _NEXT: Final = rf"(?:[ ](?={_DIGITS}(?:[천백십만억]|[ ]?{_MONEY})))?"
 _GROUP: Final = rf"(?:{_DIGITS}[천백십]{_NEXT})*{_DIGITS}[천백십]?"
@@ -31,7 +31,7 @@ _UNITS: Final = {
 _GROUPS: Final = {"hundred": 100, "dozen": 12}
 _SCALES: Final = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ABBREVIATED: Final = {"mn": 10**6, "bn": 10**9, "tn": 10**12}
-# One letter is a scale beside a currency only: KRW 10k, $5m, 10k won; 10m are metres.
+# One letter is a scale only beside a currency: KRW 10k, $5m, 10k won; 10m means metres.
 _LETTERS: Final = {"k": 10**3, "m": 10**6, "b": 10**9}
 _CODE: Final = f"(?:{'|'.join(sorted(CURRENCY_CODES))})"
 _BEHIND_CURRENCY: Final = rf"(?=\d)(?:(?<=[₩$€£¥])|(?<=[₩$€£¥][ ])|(?-i:(?<={_CODE})|(?<={_CODE}[ ])))"
@@ -46,9 +46,9 @@ _SINO_BIG: Final = {"만": 10**4, "억": 10**8, "조": 10**12}
 _SINO_DIGIT: Final = "[영공일이삼사오육칠팔구]"
 _SINO_WORD: Final = r"[일이삼사오육칠팔구십백천만억조]"
 _SINO_UNIT: Final = rf"(?:{_MONEY}|퍼센트|개월|년|명|회|건|일(?![가-힣]))"
-# Right behind one syllable most units make another word of it: 열차, 백인, 만세.
+# Directly after one syllable, most units would form another word: 열차, 백인, 만세.
 _APART: Final = r"(?:[ ]|(?<=[가-힣]{2}))"
-# One syllable is a number only where no other word is likely: 이 건 is "this matter", 구분 and 사회 are nouns.
+# One syllable is a number only where another word is unlikely: 이 건 is "this matter", 구분 and 사회 are nouns.
 _SINO_ALONE: Final = (
     r"(?:[일이](?=[ ]?(?:퍼센트|개월))|[삼사오육칠팔구](?=[ ]?(?:퍼센트|개월|영업일)"
     r"|[ ](?:년|(?<!구[ ])분|회|일)(?:간|은|을|에|의|이|로|까지|마다|동안)?(?![가-힣])))"
@@ -66,7 +66,7 @@ NATIVE: Final = (
     | _NATIVE_TENS
     | {ten + one: tens + ones for ten, tens in _NATIVE_TENS.items() for one, ones in _NATIVE_ONES.items()}
 )
-"""Native Korean numbers with their values."""
+"""The values of native Korean numerals."""
 _NATIVE_FEW: Final = r"[한두세네]"
 _NATIVE_MANY: Final = "|".join(sorted((word for word in NATIVE if word not in "한두세네석넉"), key=len, reverse=True))
 _COUNTED: Final = r"(?:번|차례|가지|개|명|분|달|시간|시|살|곳|군데|건|장|배|종류|단계|주|사람|자리|영업일)"
@@ -76,7 +76,7 @@ _DAYS: Final = {
 }  # fmt: skip
 _HALVED: Final = r"(?=[ ]?(?:년|달|개월|시간)(?![가-힣]{2}))"
 
-# With what a number begins: most characters of a text begin none, and trying each kind there takes most of the time.
+# The first characters of numbers: trying each kind at every other character would take most of the time.
 _FIRST: Final = r"(?=[\d.¼½¾A-Za-z영일이삼사오육칠팔구십백천만억조한두세네석넉다여아열스서마쉰예하나닷엿보반])"
 _NUMBER = re.compile(
     rf"{_FIRST}(?:(?P<english_scaled>{_DIGITS}[ -]?(?:{_ENGLISH_SCALE})(?![A-Za-z]))"
@@ -107,7 +107,7 @@ _LEADING_DIGITS = re.compile(_DIGITS)
 class Number:
     """A number at [start, end) of a text; `scale` is the factor of a single mantissa (10^8 in 3억), otherwise 1.
 
-    `in_words`: it has no digits. `counts_days`: it is a word for a number of days, like 하루.
+    `in_words`: the number has no digits. `counts_days`: it is a word for a number of days, such as 하루.
     """
 
     start: int

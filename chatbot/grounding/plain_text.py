@@ -1,18 +1,18 @@
-"""A text as its numbers are read: composed letters, plain blanks, hyphens and digits, no footnote marks. No I/O.
+"""Normalise a text for reading numbers: NFC, plain spaces, hyphens and digits, no footnote marks. No I/O.
 
-PDF, Word and web pages write one number in many ways: with no-break blanks and hyphens, in full width, decomposed
-(NFD), with a footnote's mark behind its digits (5,000¹⁾원) or a soft hyphen in it.
+PDF, Word and web pages write one number in many ways: with no-break spaces and hyphens, in full width, decomposed
+(NFD), with a footnote mark after its digits (5,000¹⁾원), or with a soft hyphen.
 """
 
 import re
 import unicodedata
 from typing import Final
 
-_FULL_WIDTH: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5E)}  # not ～, which is a range
+_FULL_WIDTH: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5E)}  # except ～, which marks a range
 _WIDE_SIGNS: Final = {"￦": "₩", "￥": "¥", "￡": "£", "‐": "-", "‑": "-", "−": "-", "﹣": "-"}
 _ONE_FOR_ONE: Final = str.maketrans({**{chr(code): chr(plain) for code, plain in _FULL_WIDTH.items()}, **_WIDE_SIGNS})
 _RAISED: Final = "⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾"
-# Of Korean and accented letters a base and what joins it; behind a Latin letter a raised figure is its exponent (m²).
+# `cluster`: a base letter with combining marks. A superscript digit after a Latin letter is an exponent (m²): it stays.
 _PIECE: Final = re.compile(
     r"(?P<blanks>[^\S\n\r\t\f\v]{2,}|[^\S\n\r\t\f\v ])"
     rf"|(?P<nothing>(?<![A-Za-z])[{_RAISED}]+(?:[,·][{_RAISED}]+)*|[\u00ad\u200b-\u200f\u2060\ufeff])"
@@ -21,7 +21,7 @@ _PIECE: Final = re.compile(
 
 
 def plain_text(written: str) -> str:
-    """Return a text as its numbers are read."""
+    """Return the text normalised for reading numbers."""
     return _PIECE.sub(_plain, written.translate(_ONE_FOR_ONE))
 
 

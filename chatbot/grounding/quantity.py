@@ -1,4 +1,4 @@
-"""What a number in a text states: an exact value, its unit, and when one statement supports another. No I/O."""
+"""A number's exact value and unit, and the rules by which one quantity supports another. No I/O."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ CURRENCIES: Final = (
     *(KRW, "USD", "EUR", "JPY", "GBP", "CNY"),
     *("HKD", "SGD", "AUD", "CAD", "NZD", "TWD", "CHF", "THB"),
 )
-# ISO 4217, all in use and the offshore yuan (CNH), but for ALL and TOP: these are words before a count ("TOP 10").
+# All ISO 4217 codes in use and the offshore yuan (CNH), except ALL and TOP, which are words before counts ("TOP 10").
 CURRENCY_CODES: Final = frozenset(
     """AED AFN AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF
     CHW CLF CLP CNH CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD
@@ -37,26 +37,26 @@ BUSINESS_DAYS: Final = "business days"
 
 _YEAR: Final = re.compile(r"(?:19|20)\d{2}")
 _COUNTED: Final = "counted"
-"""The unit of what a source counts in whichever generic counter."""
+"""The unit of a source's count in any counter."""
 
-# Counters that English expresses by the noun (3장, "three cards"): a source may have the number without a unit.
+# English expresses these counters by a noun (3장, "three cards"): a source may state the number without a unit.
 GENERIC_COUNTERS: Final = frozenset(
     {"개", "건", "장", "곳", "단계", "자리", "조", "항", "호", "차", "대", "등급", "쪽"}
 )
-# A claim in these needs them in the source, but one of a noun finds them there too (10명, "10 customers").
+# A claim in one of these needs the same counter in the source; a claim with a noun accepts any (10명, "10 customers").
 _COUNTERS: Final = GENERIC_COUNTERS | {"명", "회", "주"}
 
 
 @dataclass(frozen=True, slots=True)
 class PartialDate:
-    """A date, as far as it was written: a year, a year and month, a month and day, or a day of the month."""
+    """A date or a part of one: a year, a year and month, a month and day, or a day of the month."""
 
     year: int | None = None
     month: int | None = None
     day: int | None = None
 
     def parts(self) -> "Iterator[PartialDate]":
-        """Yield what of it may be claimed: it with and without each of its parts."""
+        """Yield the dates that this date supports: all combinations of its parts."""
         for year in {self.year, None}:
             for month in {self.month, None}:
                 yield from (PartialDate(year, month, day) for day in {self.day, None})
@@ -64,23 +64,23 @@ class PartialDate:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One meaning of a quantity: money in currency units, periods in months, days or seconds, times in minutes."""
+    """One meaning of a quantity: money in currency units, periods in months, days or seconds, time in minutes."""
 
     unit: str
     value: Decimal | PartialDate | str
 
 
 Statement = Decimal | tuple[str, Decimal | PartialDate | str] | tuple[Decimal, ...]
-"""What a source states and a claim needs: a number, a value in a unit, or the numbers of a quantity without one."""
+"""A statement of a source or need of a claim: a number, a value with its unit, or numbers without a unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with its unit, at [start, end) of a text; `numbers` are the numbers as written.
+    """A number with its unit at [start, end) of a text; `numbers` are the numbers as written.
 
-    `readings` is empty for a bare number, which may have a unit that is not read: `code` is a currency's (CHF 2,000),
-    `noun` a word behind it (5 decades) or `MONTHS` where it counts what is paid each month.
-    `may_be_age`: it stands where English says an age without a unit (aged 19, over 65).
+    `readings` is empty for a bare number. A bare number may have an unknown unit: `code` is a currency code
+    (CHF 2,000), `noun` the word after it (5 decades), or `MONTHS` if it counts monthly payments.
+    `may_be_age`: the context suggests an age without a unit (aged 19, over 65).
     """
 
     text: str
@@ -94,11 +94,11 @@ class Quantity:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Its possible units; an empty one of a bare number."""
+        """The possible units; the empty string for a bare number."""
         return frozenset(reading.unit for reading in self.readings) or frozenset({""})
 
     def supported(self) -> Iterator[Statement]:
-        """Yield what a source with this quantity states."""
+        """Yield the statements of a source with this quantity."""
         yield from self.numbers
         if _YEAR.fullmatch(self.text) and not self.code:  # "in 2022", or a column's heading
             yield DATE, PartialDate(year=int(self.numbers[0]))
@@ -113,7 +113,7 @@ class Quantity:
             yield _COUNTED, self.numbers[0]
 
     def needed(self) -> Iterator[Statement]:
-        """Yield what a source of which one is enough for this quantity of a claim."""
+        """Yield statements of which a source must have at least one to support this quantity in a claim."""
         if self.readings:
             yield from ((reading.unit, reading.value) for reading in self.readings)
             if self.readings[0].unit in GENERIC_COUNTERS or self.readings[0].unit == PHONE:
@@ -127,5 +127,5 @@ class Quantity:
             yield from self.numbers
 
     def supports(self, claimed: "Quantity") -> bool:
-        """Whether a source with this quantity supports the claimed one."""
+        """Return whether a source with this quantity supports the claimed quantity."""
         return not set(self.supported()).isdisjoint(claimed.needed())

@@ -1,7 +1,7 @@
-"""Where sentences end, in Korean and English, in a stream (`feed`, `close`) and in a passage. No I/O.
+"""Split Korean and English text into sentences, in a stream (`feed`, `close`) or in a passage. No I/O.
 
-The pieces concatenate to the input, and the size of the feeds never changes them. Where a full stop is ambiguous (an
-ordinal, a date) the sentence goes on: two sentences judged as one are judged more strictly, half a number is not.
+The pieces concatenate to the input, and the size of the feeds does not change them. At an ambiguous full stop (an
+ordinal, a date) the sentence continues: joined sentences are checked more strictly, a split number less strictly.
 """
 
 import re
@@ -14,7 +14,7 @@ _NO_BOUNDARY: Final = 0
 _MARK = re.compile(r"[.!?…。！？]+|\n")
 _CLOSERS = re.compile(r"[\"'”’)\]}」』》〉】*_`]*")
 _OPENERS = "\"'“‘([{「『《〈【*-•"
-# Syllables that end Korean sentences: only after these a full stop ends one without a space.
+# Syllables that end Korean sentences: only after these does a full stop without a space end a sentence.
 _ENDINGS = frozenset("다요까죠음함됨임오네라")
 _OUTLINE = re.compile(r"\s{0,8}[가나다라마바사아자차카타파하]")
 _DATE_END = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?\Z")
@@ -29,14 +29,14 @@ _MAY_BE_LAST = frozenset(
 
 
 class SentenceSplitter:
-    """Splits a stream into sentences; `feed` returns those that are complete, `close` the rest."""
+    """Splits a stream into sentences; `feed` returns the complete sentences, `close` the rest."""
 
     def __init__(self) -> None:
         self._scan_from = 0
         self.pending = ""
-        """The text of the sentence that is not complete yet."""
+        """The text of the incomplete sentence."""
         self.settled = 0
-        """How many characters of `pending` belong to that sentence however the stream goes on."""
+        """The number of characters of `pending` that belong to this sentence whatever follows."""
 
     def feed(self, text: str, *, final: bool = False) -> list[str]:
         self.pending += text
@@ -52,7 +52,7 @@ class SentenceSplitter:
                 continue
             pieces.append(self.pending[:end])
             self.pending, self._scan_from = self.pending[end:], 0
-        # No mark is left undecided, so the next scan starts here.
+        # No undecided mark remains, so the next scan starts here.
         self._scan_from = self.settled = len(self.pending)
         return pieces
 
@@ -63,13 +63,13 @@ class SentenceSplitter:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Return the sentences of a whole text; together they are the text."""
+    """Return the sentences of a complete text; they concatenate to the text."""
     splitter = SentenceSplitter()
     return [*splitter.feed(text), *splitter.close()]
 
 
 def passage_sentences(text: str) -> list[str]:
-    """Return the sentences of a passage; a line that a PDF wrapped in mid-sentence continues in the next."""
+    """Return the stripped sentences of a passage, joining lines that a PDF wrapped within a sentence."""
     sentences: list[str] = []
     at = 0
     for piece in split_sentences(_unwrap(text)):
@@ -82,18 +82,18 @@ _WRAP = re.compile(r"(?<=[^\s|:.!?…。])[ \t]*(\n)(?=[^\s|#>*\-•·○●◦�
 
 
 def _unwrap(text: str) -> str:
-    """Return the text with a blank for each line break inside a paragraph, so at the same length."""
+    """Replace each line break inside a paragraph by a space; the length stays the same."""
     characters = list(text)
     for wrap in _WRAP.finditer(text):
         line = text[text.rfind("\n", 0, wrap.start(1)) + 1 : wrap.start(1)].lstrip()
-        # A short line is a heading or a label; a line of a table or a heading is no prose.
+        # Short lines are headings or labels; tables and headings are not prose.
         if len(line) >= 25 and not line.startswith(("#", "|")):
             characters[wrap.start(1)] = " "
     return "".join(characters)
 
 
 def _boundary(text: str, mark: re.Match[str], *, final: bool) -> int:
-    """Return the offset at which the sentence with this mark ends, `_NO_BOUNDARY` or `_UNDECIDED`."""
+    """Return the offset of the sentence's end at this mark, or `_NO_BOUNDARY`, or `_UNDECIDED`."""
     at = mark.start()
     if text[at] == "\n":
         return at if text[:at].strip() else _NO_BOUNDARY
@@ -138,7 +138,7 @@ def _by_what_follows(text: str, at: int, end: int) -> int:
 
 
 def _number_goes_on(text: str, at: int, following: str) -> bool:
-    """Return whether a number before the stop at `at` is an ordinal or a part of a date."""
+    """Return whether the number before the full stop at `at` is an ordinal or part of a date."""
     if _DATE_END.search(text, max(0, at - 16), at):
         return not (following.isascii() and following.isupper())
     if _SHORT.search(text, max(0, at - 4), at):

@@ -1,9 +1,9 @@
-"""Checks an answer that a model writes, while it streams; a sentence that fails is replaced by its unit. No I/O.
+"""Check a model's answer while it streams; a sentence that fails is replaced by a quoted unit. No I/O.
 
-Text flows by whole words, the last one of a sentence once that is checked. Numbers, names and links are held back until
-they are complete, and shown only where a unit states them. At its end a sentence must agree with one unit of the
-passages (`CheckedUnit.supports`); otherwise it breaks off and the unit is quoted. So is a sentence that begins with yes
-or no: what passages say tells no yes to a question. The size of the feeds changes neither text nor citations.
+Text is shown in whole words, the last word of a sentence only after the sentence is checked. Numbers, names and links
+are held back until they are complete, and shown only if a unit states them. A complete sentence must agree with one
+unit of the passages (`CheckedUnit.supports`); otherwise it is cut off and the unit is quoted. A sentence that begins
+with yes or no fails too, because no passage confirms a yes. The size of the feeds changes neither text nor citations.
 """
 
 import re
@@ -23,11 +23,11 @@ from knowledge.bank import Bank
 from knowledge.passage import Language, Passage
 
 CHECKS_VERSION: Final = 9
-"""Raised where the checks show another text of the same answer: what was kept by others is not shown again."""
+"""Increment when the checks change the shown text of any answer: cached answers of other versions are not used."""
 ELLIPSIS: Final = "…"
 _LONGEST_SENTENCE: Final = 2_000
-"""Characters of a sentence up to which it is checked: no answer needs more, and the work grows."""
-# After a word with a digit, or one that states or joins numbers, text is held back: the number may still grow.
+"""The maximum length in characters of a checked sentence: no answer needs more, and the cost grows."""
+# Text is held back after a word that has a digit or belongs to a number, because the number may still grow.
 _HELD: Final = re.compile(
     r"\d|[０-９]|^[\W_]{0,20}(?:[한두세네](?:$|번|가지|개|명|분|달|시|살|곳|군데|건|장|배|종|단계|주|사람|자리)"
     r"|[석넉](?:$|달|장)|반(?:$|년|달|개월|시간)|다섯|여섯|일곱|여덟|아홉|열|스물|스무|서른|마흔|쉰|예순|일흔|여든|아흔|하루|이틀|사흘"
@@ -40,17 +40,17 @@ _HELD: Final = re.compile(
 _JOINS: Final = re.compile(r"[\W_]*+(?:and|or|to|및|또는|내지|오전|오후|매월|매달|은행)?[\W_]*+", re.IGNORECASE)
 _WORD: Final = re.compile(r"\S+")
 _HELD_END: Final = 4
-"""Characters of a sentence's end that are held back: a token may become another word with the next."""
+"""Characters held back at the end of the text, because the next token may change the last word."""
 _LONGEST_TOKEN: Final = 16
-"""Characters of a piece of the model's from which on it is several tokens, and shown in parts."""
+"""A longer piece in characters holds several tokens and is shown in parts."""
 _CLOSING_WORDS: Final = 3
-"""Plain words after which a number is complete: no unit, scale or second half of a range is further away."""
+"""A number is complete after this many plain words: no unit, scale or end of a range is further away."""
 
 
 class GroundingStream:
-    """Takes the model's text and returns what the customer may see, with citations; `sources` are numbered from 1.
+    """Turns the model's text into checked text and citations; `sources` are numbered from 1.
 
-    The telephone number of the `bank` may be named without a source.
+    The `bank`'s telephone number needs no source.
     """
 
     def __init__(
@@ -62,26 +62,26 @@ class GroundingStream:
         self._texts = tuple(f"{passage.heading}\n{passage.text}" for passage in sources)
         self._language = language
         self._markers, self._sentences = MarkerFilter(), SentenceSplitter()
-        self._flowed = 0  # how many characters of the present sentence are shown
-        self._ends: list[int] = []  # of the feeds that are not shown whole, counted from where the sentence begins
-        self._checked = 0  # how many characters of the present sentence hold no unchecked number
-        self._cut: int | None = None  # where the present sentence breaks off
-        self._stating: list[CheckedUnit] = []  # the units that state all numbers of the present sentence so far
+        self._flowed = 0  # shown characters of the current sentence
+        self._ends: list[int] = []  # the ends of the feeds not yet shown completely, from the sentence's start
+        self._checked = 0  # characters of the current sentence without an unchecked number
+        self._cut: int | None = None  # where the current sentence is cut off
+        self._stating: list[CheckedUnit] = []  # the units that state all numbers of the current sentence so far
         self._quoted: list[CheckedUnit] = []
         self.text = ""
-        """The answer as shown so far: the concatenation of all `token` texts."""
+        """The answer shown so far: the concatenation of all `token` texts."""
         self.cited: tuple[int, ...] = ()
-        """The numbers of the sources cited so far, in order of first use."""
+        """The numbers of the cited sources, in order of first use."""
         self.withheld = 0
-        """How many sentences were replaced by a unit, or broken off."""
+        """The number of sentences that were replaced or cut off."""
 
     @property
     def grounded(self) -> bool:
-        """Whether every sentence that was shown agrees with a cited unit."""
+        """Whether each shown sentence agrees with a cited unit."""
         return bool(self.cited) and self.withheld == 0
 
     def feed(self, text: str) -> list[Event]:
-        """Return the events that are certain now."""
+        """Add text; return the events that later text cannot change."""
         fed = self._markers.feed(text)
         self._ends.append(len(self._sentences.pending) + len(fed))
         events = [event for piece in self._sentences.feed(fed) for event in self._finish(piece)]
@@ -91,12 +91,12 @@ class GroundingStream:
         return [*events, *self._flow(pending, safe if safe - whole_tokens > _LONGEST_TOKEN else whole_tokens)]
 
     def close(self) -> list[Event]:
-        """Return the events of what was held back."""
+        """Return the events of the remaining text."""
         pieces = [*self._sentences.feed(self._markers.close()), *self._sentences.close()]
         return [event for piece in pieces for event in self._finish(piece)]
 
     def _finish(self, piece: str) -> list[Event]:
-        """Show the rest of a sentence with its citation, or break it off and quote its unit."""
+        """Show the rest of a sentence with its citation, or cut it off and quote the nearest unit."""
         safe = self._safe_length(piece, complete=True)
         start = len(self.text) - self._flowed + len(piece) - len(piece.lstrip())
         supporting = [unit for unit in self._units if safe == len(piece) and unit.supports(piece)]
@@ -114,7 +114,7 @@ class GroundingStream:
         return events
 
     def _replace(self, unit: CheckedUnit | None) -> list[Event]:
-        """Break a sentence off, and quote the unit that it is nearest to, once."""
+        """Cut a sentence off and quote a unit, unless that unit was quoted before."""
         self.withheld += 1
         events = self._show(ELLIPSIS) if self._flowed else []
         if self.withheld == 1:
@@ -134,7 +134,7 @@ class GroundingStream:
         return citation(unit.n, passage, unit.text, start, end)
 
     def _flow(self, sentence: str, length: int) -> list[Event]:
-        """Show the sentence up to a length, as far as it is not shown yet, in the pieces that the model generated."""
+        """Show the next characters of the sentence up to `length`, in the pieces that the model generated."""
         ends = [*(end for end in self._ends if self._flowed < end < length), max(self._flowed, length)]
         events = [event for start, end in pairwise([self._flowed, *ends]) for event in self._show(sentence[start:end])]
         self._flowed = ends[-1]
@@ -147,7 +147,7 @@ class GroundingStream:
         return [Token(text=text)]
 
     def _safe_length(self, sentence: str, *, complete: bool) -> int:
-        """Return how many characters of the sentence, or of its beginning so far, may be shown."""
+        """Return how many characters of the sentence may be shown; `complete` if its end is known."""
         if says_yes_or_no(sentence) or (len(sentence) > _LONGEST_SENTENCE and not self._flowed):
             self._cut = 0
         elif not complete and may_begin_yes_or_no(sentence):
@@ -166,11 +166,11 @@ class GroundingStream:
         return self._cut
 
     def _is_held(self, word: str) -> bool:
-        """Return whether a word has to be checked before it is shown."""
+        """Return whether a word must be checked before it is shown."""
         return bool(_HELD.search(word) or features(word) & self._names)
 
     def _complete_at(self, sentence: str, begin: int) -> int | None:
-        """Return where what begins at `begin` cannot grow any more; None before that."""
+        """Return the end of the number or name at `begin`, or None while it may still grow."""
         plain = 0
         for n, word in enumerate(_WORD.finditer(sentence, begin)):
             if not n and not _HELD.search(word.group()):  # a name
@@ -184,7 +184,7 @@ class GroundingStream:
         return None
 
     def _is_stated(self, sentence: str, end: int) -> bool:
-        """Return whether one unit states all numbers and names so far, and the passages every link."""
+        """Return whether one unit states all numbers and names up to `end`, and the passages contain all links."""
         if first_unknown_link(sentence[:end], self._texts):
             return False
         stating = [unit for unit in self._units if unit.states(sentence[:end])]
@@ -193,12 +193,12 @@ class GroundingStream:
 
 
 def _nearest(units: Sequence[CheckedUnit], sentence: str) -> CheckedUnit:
-    """Return the unit that shares most with a sentence."""
+    """Return the unit that shares the most content with a sentence."""
     return max(units, key=lambda unit: unit.share(sentence))
 
 
 def _length_before_end(sentence: str) -> int:
-    """Return how much of a sentence stands before its last word, which may turn it, without a part of a number."""
+    """Return the length before the last word, which may reverse the meaning, without splitting a number."""
     before = max(0, len(sentence) - max(len(re.split(r"\s", sentence)[-1]), _HELD_END))
     begin = before - len(re.split(r"\s", sentence[:before])[-1])
     word = _WORD.match(sentence, begin)

@@ -1,4 +1,4 @@
-"""Whether a unit of a passage supports a sentence: numbers in their row, product, polarity. No I/O."""
+"""Check whether a unit of a passage supports a sentence: numbers, table rows, product and polarity. No I/O."""
 
 import math
 import re
@@ -16,18 +16,18 @@ from chatbot.quotes import features, pieces_of
 from knowledge.passage import Passage
 
 _SUPPORTED: Final = 0.5
-"""Share of a sentence's content that its unit must hold."""
+"""The share of a sentence's content that its unit must contain."""
 _AMOUNTS: Final = frozenset({*CURRENCIES, PERCENT})
 _NAME_WORDS: Final = 3
-"""Words before an amount that name it."""
+"""The number of words before an amount that name it."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
 MOST_NUMBERS: Final = 30
-"""Numbers of a sentence up to which it is checked."""
+"""A sentence with more numbers is not supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedUnit:
-    """A unit of source `n`: `others` are words that name only other sources, `contact` may be named beside any unit."""
+    """A unit of source `n`; `others` are words that name only other sources, and `contact` needs no source."""
 
     n: int
     text: str
@@ -42,13 +42,13 @@ class CheckedUnit:
     weights: dict[str, float] = field(compare=False)
 
     def share(self, sentence: str) -> float:
-        """Return the weighted share in [0, 1] of a sentence's content that the unit holds."""
+        """Return the weighted share in [0, 1] of a sentence's content that the unit contains."""
         wanted = features(sentence)
         held = math.fsum(self.weights.get(word, 1.0) for word in wanted & self.content)
         return held / (math.fsum(self.weights.get(word, 1.0) for word in wanted) or 1.0)
 
     def supports(self, sentence: str) -> bool:
-        """Return whether the unit says what a whole sentence says, as far as comparison can tell."""
+        """Return whether the unit supports a complete sentence, judged by content, numbers and polarity."""
         if self.share(sentence) < _SUPPORTED or not self.states(sentence):
             return False
         wanted = features(sentence)
@@ -56,7 +56,7 @@ class CheckedUnit:
         return same_polarity(sentence, nearest)
 
     def states(self, sentence: str) -> bool:
-        """Return whether the unit states every number of a sentence, in the row that it names, and its product."""
+        """Return whether the unit states all numbers of a sentence, in the named table row, for the same product."""
         claimed = unsupported_by(quantities(sentence), [self.contact])
         if len(claimed) > MOST_NUMBERS or features(sentence) & self.others:
             return False
@@ -68,9 +68,9 @@ class CheckedUnit:
         return not unsupported_by(claimed, [named, self.outside_rows])
 
     def names(self, claimed: Quantity, sentence: str) -> bool:
-        """Return whether a sentence names an amount of the unit's prose as the unit does: "a cable charge of 8,000".
+        """Return whether a sentence names an amount as the unit's prose does: "a cable charge of 8,000".
 
-        Of the words before the amount it must hold over half of the weight. Amounts of tables are bound to their rows.
+        It must contain over half of the weight of the words before the amount. `states` checks amounts of tables.
         """
         if claimed.kinds.isdisjoint(_AMOUNTS):
             return True
@@ -87,7 +87,7 @@ class CheckedUnit:
 
 
 def checked_units(sources: Sequence[Passage], *, question: str, contact: str) -> tuple[CheckedUnit, ...]:
-    """Return the units of an answer's sources; a question's own words name no other source."""
+    """Return the units of an answer's sources; words of the question never count as names of other sources."""
     names = [features(f"{passage.title} {passage.product or ''}") for passage in sources]
     asked, telephone = features(question), QuantifiedText.read(contact)
     read = [(n, text) for n, passage in enumerate(sources, 1) for text in pieces_of(passage)]
@@ -121,7 +121,7 @@ def checked_units(sources: Sequence[Passage], *, question: str, contact: str) ->
 
 
 def _named(rows: Sequence[str], sentence: str) -> list[str]:
-    """Return the rows whose label shares most with a sentence; none where it names none of several."""
+    """Return the rows whose labels share the most with a sentence; without a match, only a single row."""
     wanted, claimed = features(sentence), QuantifiedText.read(sentence)
     labels = [row.strip().strip("|").split("|")[0] for row in rows[1:]]
     shared = [

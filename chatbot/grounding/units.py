@@ -1,4 +1,4 @@
-"""The units of numbers, in Korean and English: after the number, before it, and in the headings of tables. No I/O."""
+"""Read Korean and English units of numbers: after the number, before it, and in table headings. No I/O."""
 
 import re
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ from chatbot.quotes import content_words
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """`names` are the possible meanings (2주 are weeks or shares); a value is multiplied by `factor` for the first."""
+    """A unit; `names` are its possible meanings (2주 is weeks or shares), and `factor` converts into the first."""
 
     names: tuple[str, ...]
     factor: Decimal = Decimal(1)
 
 
-# "won입니다" ends a word too: Hangul right behind Latin letters is a particle.
+# "won입니다" also ends a word: Hangul directly after Latin letters is a particle.
 _B: Final = r"\b"
 _END: Final = r"(?![A-Za-z])"
-# The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강). Right behind its number a counter
-# may have a particle (보증인 3명의 동의); apart from it, and before such an ending, 명의, 회의 and 주의 are nouns.
+# The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강). Directly after a number a counter
+# may have a particle (보증인 3명의 동의); after a space, or before one of these endings, 명의, 회의 and 주의 are nouns.
 _NO_NOUN: Final = r"(?!(?<=[ \t][명회주])의|의(?:사항|보|깊|무|실|록|체|장|자|변경))"
 _FOREIGN: Final = {
     "HKD": r"홍콩\s?달러|(?:hong kong|hk) dollars?\b",
@@ -102,7 +102,7 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
     )
 )
 ANY_UNIT: Final = "(?:" + "|".join(p.replace(_B, _END) for p, _ in _TRAILING_UNITS) + ")"
-"""What may follow a number that is spelled out."""
+"""Matches any unit after a number in words."""
 _GAP: Final = r"여?+[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+(?:(?:full|whole|consecutive|additional|more|calendar)[ ]){0,2}+"
 _TRAILING: Final = re.compile(
     _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_TRAILING_UNITS)) + ")",
@@ -146,7 +146,7 @@ _HEADING_SCALES: Final = {
 
 
 def trailing_unit(text: str, at: int) -> tuple[Unit, int] | None:
-    """Return the unit directly after a number that ends at `at`, and the offset of the unit's end."""
+    """Return the unit after a number that ends at `at`, and the unit's end offset."""
     match = _TRAILING.match(text, at)
     if match is None:
         return None
@@ -154,18 +154,18 @@ def trailing_unit(text: str, at: int) -> tuple[Unit, int] | None:
 
 
 def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
-    """Return the currency directly before a number that starts at `at`, and the offset of the currency's start."""
+    """Return the currency before a number that starts at `at`, and the currency's start offset."""
     match = _LEADING.search(text, max(0, at - 8), at)
     if match is None:
         return None
     sign = match["sign"].upper()
-    return Unit((_SIGNS.get(sign, sign),)), match.start()  # R$ is a currency of its own
+    return Unit((_SIGNS.get(sign, sign),)), match.start()  # an unknown sign such as R$ is its own currency
 
 
 def unread_unit(text: str, start: int, end: int) -> tuple[str, str]:
-    """Return a currency's code beside a number at [start, end), or else the noun behind it; empty where it has none.
+    """Return the currency code beside a number at [start, end) and the noun after it; at most one is not empty.
 
-    Years and ages are said without a unit.
+    Years and ages have no unit.
     """
     before, behind = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_BEHIND.match(text, end)
     code, word = before[1] if before else "", behind[1] if behind else ""
@@ -180,14 +180,14 @@ def unread_unit(text: str, start: int, end: int) -> tuple[str, str]:
 
 
 def may_be_age(text: str, start: int, end: int) -> bool:
-    """Whether a number at [start, end) stands where English says an age without a unit."""
+    """Return whether the context of a number at [start, end) suggests an age without a unit."""
     stands = _OF_AGE.search(text, max(0, start - 8), start) or _OR_OLDER.match(text, end)
     return end - start <= 2 and stands is not None
 
 
 @lru_cache(maxsize=512)
 def heading_unit(cell: str) -> Unit | None:
-    """Return the unit that a table's heading or a caption gives to the bare numbers under it."""
+    """Return the unit of bare numbers under a table heading or a caption, or None."""
     inner = [part for text in _PARENTHESIS.findall(cell) for part in (text, *text.split(","))]
     for candidate in [*_CAPTION.findall(cell), *inner, cell]:
         match = _HEADING.fullmatch(candidate.strip())

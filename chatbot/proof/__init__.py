@@ -1,4 +1,4 @@
-"""Proving an answer: its audit rows are verified, its prompt is rebuilt, and the model is asked again."""
+"""Prove an answer: verify its audit rows, rebuild its prompt, and ask the model again."""
 
 from chatbot.proof.audit_replay import replay
 from chatbot.proof.context import ReplayContext, Replayed

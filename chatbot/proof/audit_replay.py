@@ -1,8 +1,8 @@
-"""Replays an answer from its audit rows: its passages, prompt and checks as they were then, and the model if asked.
+"""Replay an answer from its audit rows: rebuild its passages, prompt and checks, and on request ask the model again.
 
-The rows hold hashes of the texts, not the texts. While the conversation is kept, its texts are compared with the hashes
-and the exact prompt is rebuilt; afterwards only the passages and the facts of the rows can be shown, unless the caller
-gives the question (docs/decisions/0010-replay.md).
+The rows hold hashes of texts. While the conversation is stored, its texts are compared with the hashes and the exact
+prompt is rebuilt. Afterwards only the passages and the facts in the rows are available, unless the caller provides the
+question (docs/decisions/0010-replay.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ from knowledge.passage import Language, Passage, language_in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTexts:
-    """The texts of an answer that are still known; `earlier` is None where the prompt's history is not complete.
+    """The available texts of an answer; `earlier` is None if the prompt's history is incomplete.
 
-    `asked` is the question as it stood in the prompt: as it was understood alone, where that was known.
+    `asked` is the question in the prompt: the rewritten question if there was one.
     """
 
     question: str | None
@@ -40,7 +40,7 @@ class KnownTexts:
 
     @property
     def language(self) -> Language:
-        """The language that the question was answered in."""
+        """The language of the answer."""
         earlier = (message.content for message in self.earlier or () if message.role == "user")
         return language_in([*earlier, self.asked or ""])
 
@@ -53,12 +53,12 @@ async def replay(
     question: str | None = None,
     ask_model: bool = False,
 ) -> Replayed:
-    """Return what an answer's rows prove.
+    """Compare an answer with its audit rows.
 
-    `question` stands in for one that is no longer kept; the answer must be `tenant`'s, if one is given.
+    `question` replaces a question that is no longer stored. If `tenant` is given, the answer must belong to it.
 
     Raises:
-        NotFound: no row names the answer, or it belongs to another tenant.
+        NotFound: no audit row has this answer's id, or it belongs to another tenant.
         AuditUnavailable, StoreUnavailable, IndexUnavailable: a part of the answer cannot be read.
         ModelUnavailable, Overloaded, TooLarge: `ask_model` is set and the model cannot be asked.
     """
@@ -93,11 +93,11 @@ async def replay(
     return replace(replayed, findings=tuple(findings))
 
 
-# --- what is still known ---------------------------------------------------------------------------------------------
+# --- available texts -------------------------------------------------------------------------------------------------
 
 
 def rows_finding(rows: Sequence[AuditRow], keys: AuditKeys) -> ReplayFinding:
-    """Return whether the rows are as they were signed; `chatbot audit verify` verifies their chain."""
+    """Check the signatures of the rows; `chatbot audit verify` checks their chain."""
     changed = [row for row in rows if not (keys.signed(row) and matches(row))]
     if changed:
         where = ", ".join(f"{row.kind} (writer {row.writer}, row {row.sequence})" for row in changed)
@@ -109,17 +109,17 @@ def rows_finding(rows: Sequence[AuditRow], keys: AuditKeys) -> ReplayFinding:
 
 
 def entries(rows: Sequence[AuditRow]) -> tuple[Opened | None, Closed | None]:
-    """Return the entries of the rows."""
+    """Return the opening and closing entries of the rows."""
     decoded = [row.entry() for row in rows]
     opened = next((entry for entry in decoded if isinstance(entry, Opened)), None)
     return opened, next((entry for entry in decoded if isinstance(entry, Closed)), None)
 
 
 async def conversation_of(opened: Opened, history: History) -> Conversation | None:
-    """Return the conversation, unless its customer deleted it or it has expired.
+    """Return the conversation, or None if its customer deleted it or it has expired.
 
     Raises:
-        StoreUnavailable: Redis cannot be asked.
+        StoreUnavailable: Redis is unavailable.
     """
     try:
         return await history.load(Principal(tenant=opened.tenant, sub=opened.sub), opened.conversation_id)
@@ -128,13 +128,13 @@ async def conversation_of(opened: Opened, history: History) -> Conversation | No
 
 
 def known_texts(conversation: Conversation | None, opened: Opened, given: str | None) -> KnownTexts:
-    """Return the texts that the conversation keeps; the `given` question takes the place of one that is not kept."""
+    """Return the stored texts; the `given` question replaces one that is not stored."""
     messages = conversation.messages if conversation else ()
     by_id = {message.id: message for message in messages}
     question, answer = by_id.get(opened.question_id), by_id.get(opened.answer_id)
     if question is not None and question.context is not None:
         window = tuple(by_id[earlier] for earlier in question.context if earlier in by_id)
-    else:  # asked of an earlier release
+    else:  # a question of an earlier release
         branch = path_to(messages, opened.parent_id)
         window = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
     complete = len(window) == opened.history and not opened.brought
@@ -148,10 +148,10 @@ def known_texts(conversation: Conversation | None, opened: Opened, given: str | 
 
 
 async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], ReplayFinding]:
-    """Return the passages as the customer could read them then, none unless all are there, and their finding.
+    """Return the passages with the customer's access of that time (empty if any is missing), and their finding.
 
     Raises:
-        IndexUnavailable: the index cannot be asked.
+        IndexUnavailable: the index is unavailable.
     """
     access = Access(tenant=opened.tenant, groups=frozenset(opened.groups), as_of=opened.as_of)
     hashes = opened.passage_hashes or [""] * len(opened.passages)
@@ -186,7 +186,7 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
 
 
 def rebuild(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder) -> Prompt | None:
-    """Return the prompt, if all its parts are known."""
+    """Rebuild the prompt, or return None if the question or the history is missing."""
     if texts.asked is None or texts.earlier is None:
         return None
     return prompts.build(
@@ -198,11 +198,11 @@ def rebuild(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts:
     )
 
 
-# --- whether it is the same ------------------------------------------------------------------------------------------
+# --- comparisons -----------------------------------------------------------------------------------------------------
 
 
 def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> ReplayFinding:
-    """Return whether the question is the one whose hash was signed."""
+    """Compare the question with its signed hash."""
     if texts.question is None:
         return ReplayFinding(
             "question", ReplayStanding.GONE, "the conversation is not kept any more; give a --question to compare"
@@ -213,7 +213,7 @@ def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> Repl
 
 
 def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, context: ReplayContext) -> ReplayFinding:
-    """Return whether the prompt is, message by message, the one that was built."""
+    """Compare the rebuilt messages with the signed hash of the prompt."""
     if not opened.prompt_hash:
         return ReplayFinding("prompt", ReplayStanding.UNKNOWN, "the row is older than hashes of prompts")
     if opened.brought:
@@ -241,7 +241,7 @@ def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, con
 
 
 def version_changes(opened: Opened, now: Versions) -> str:
-    """Return the changes of versions that may explain another prompt."""
+    """Name the version changes that may explain a different prompt."""
     reasons = []
     if opened.prompt_version != now.prompt:
         reasons.append(f"the templates were {opened.prompt_version} and are {now.prompt}")
@@ -251,7 +251,7 @@ def version_changes(opened: Opened, now: Versions) -> str:
 
 
 def screening_finding(texts: KnownTexts, opened: Opened) -> Iterator[ReplayFinding]:
-    """Yield whether screening the question gives the verdict of then."""
+    """Compare the verdict of screening the question now with the recorded verdict."""
     if texts.question is None or not opened.prompt_hash:
         return
     then = Verdict(opened.reply) if opened.reply in set(Verdict) else Verdict.OK
@@ -261,7 +261,7 @@ def screening_finding(texts: KnownTexts, opened: Opened) -> Iterator[ReplayFindi
 
 
 def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> ReplayFinding:
-    """Return whether the kept answer is the one that was shown."""
+    """Compare the stored answer with the signed hash of the shown answer."""
     if not closed.answer_hash:
         return ReplayFinding("answer", ReplayStanding.UNKNOWN, "the row is older than hashes of answers")
     if texts.answer is None:
@@ -274,7 +274,7 @@ def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> Replay
 def grounding_finding(
     texts: KnownTexts, passages: Sequence[Passage], prompt: Prompt | None, closed: Closed, bank: Bank
 ) -> Iterator[ReplayFinding]:
-    """Yield whether the passages hold what was quoted of them, or the checks find what was written grounded again."""
+    """Check that the passages contain the quoted lines, or that a written answer passes the checks again."""
     if texts.answer is None or texts.asked is None or prompt is None or not closed.grounded:
         return
     if closed.said:

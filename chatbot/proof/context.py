@@ -1,4 +1,4 @@
-"""The parts that a replay uses, and its result."""
+"""The services that a replay uses, and its result."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +18,7 @@ Subject = Literal[
 
 
 class ReplayStanding(StrEnum):
-    """How a part of an answer compares with its audit rows."""
+    """The result of comparing a part of an answer with its audit rows."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -28,7 +28,7 @@ class ReplayStanding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplayFinding:
-    """The comparison of one part of an answer, with a sentence."""
+    """The comparison of one part of an answer, explained in a sentence."""
 
     what: Subject
     standing: ReplayStanding
@@ -37,7 +37,7 @@ class ReplayFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """The result of a replay: the rows of the answer, the versions of now, and the findings; its JSON is sent."""
+    """The result of a replay: the answer's rows, the current versions, and the findings; also sent as JSON."""
 
     answer_id: str
     opened: Opened | None
@@ -53,7 +53,7 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayContext:
-    """The parts that a replay uses; without `models` no model can be asked."""
+    """The services that a replay uses; without `models`, the model cannot be asked again."""
 
     audit: Audit
     history: History
@@ -64,7 +64,7 @@ class ReplayContext:
 
     @classmethod
     def of(cls, services: Services) -> "ReplayContext":
-        """Return the parts of a running chat API."""
+        """Return the context from a running chat API's services."""
         return cls(
             audit=services.audit,
             history=services.history,
@@ -76,7 +76,7 @@ class ReplayContext:
 
     @property
     def versions(self) -> Versions:
-        """The versions of what makes an answer now."""
+        """The versions of the model, prompt, index and embedder in use."""
         return Versions(
             model=self.models.model if self.models else "",
             prompt=self.prompts.version,

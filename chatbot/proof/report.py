@@ -1,4 +1,4 @@
-"""A replay as text, and a replay that a running chat API makes: the one process that holds the embedded index."""
+"""Format a replay as text, and request a replay from a running chat API, which may hold the embedded index."""
 
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -14,7 +14,7 @@ _REMOTE_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=5)
 
 
 def report(replayed: Replayed) -> str:
-    """Return the replay as lines: the rows, the versions that changed since, and the findings."""
+    """Format a replay: the rows, changed versions, and the findings."""
     lines = [f"answer {replayed.answer_id}"]
     if (opened := replayed.opened) is not None:
         asked_at = datetime.fromtimestamp(opened.at, UTC).isoformat(timespec="seconds")
@@ -34,7 +34,7 @@ def report(replayed: Replayed) -> str:
 
 
 def made_by(then: Opened, now: Versions) -> str:
-    """Return the versions of then, each with that of now where it differs."""
+    """Format the recorded versions, each with the current version if it differs."""
     pairs = {
         "model": (then.model, now.model),
         "prompt": (then.prompt_version, now.prompt),
@@ -47,11 +47,11 @@ def made_by(then: Opened, now: Versions) -> str:
 
 
 async def replay_remotely(answer_id: str, *, url: str, token: str, question: str | None, ask_model: bool) -> Replayed:
-    """Return the replay that the chat API at `url` makes.
+    """Request a replay from the chat API at `url`.
 
     Raises:
-        NotFound: no row names the answer, or it belongs to another tenant.
-        ChatError: the API cannot be reached, or refuses, with its own message.
+        NotFound: no audit row has this answer's id, or it belongs to another tenant.
+        ChatError: the API is unreachable, or rejects the request (with its message).
     """
     address = f"{url.rstrip('/')}/v1/admin/answers/{quote(answer_id, safe='')}/replay"
     headers = {"authorization": f"Bearer {token}"}
@@ -62,7 +62,7 @@ async def replay_remotely(answer_id: str, *, url: str, token: str, question: str
             http.post(address, json=body, allow_redirects=False) as response,
         ):
             reply = await response.read()
-    except (aiohttp.ClientError, TimeoutError, ValueError) as exc:  # ValueError: no request can carry it
+    except (aiohttp.ClientError, TimeoutError, ValueError) as exc:  # ValueError: invalid URL or header
         raise ChatError(f"{url} does not answer") from exc
     if response.status == NotFound.status:
         raise NotFound("no audit row names this answer")

@@ -1,4 +1,4 @@
-"""Asks the model again for a recorded answer, with the same messages, seed and parameters, and compares the texts."""
+"""Ask the model again for a recorded answer, with the same messages, seed and parameters, and compare the texts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
@@ -17,19 +17,16 @@ from chatbot.turns import choice_prompts, messages_json
 from knowledge.passage import Hit, Language, Passage
 
 COMPLETE = frozenset({"stop", "length"})
-"""The finish reasons of answers that the model ended itself."""
+"""The finish reasons of answers that the model completed."""
 _CACHE_SALT = "replay"
-"""No tenant's: a replay leaves nothing in the prefix cache of customers."""
+"""Not a tenant's salt: a replay leaves nothing in the customers' prefix cache."""
 _TOLERANCE = 0.02
-"""Servers batch: the same prompt gives probabilities that differ in the third digit (bf16)."""
+"""Batching on the server changes the probabilities of the same prompt in the third digit (bf16)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """A recorded answer and its prompt, which is the one that was sent; the model is asked through `models`.
-
-    `question` is as it stood in the prompt.
-    """
+    """A recorded answer with the exact prompt that was sent; `question` is the question in that prompt."""
 
     prompt: Prompt
     passages: Sequence[Passage]
@@ -42,7 +39,7 @@ class Rerun:
 
 
 async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
-    """Ask the model every prompt of the answer again, and compare what it returns with the rows.
+    """Send all prompts of the answer to the model again, and compare the results with the rows.
 
     Raises:
         ModelUnavailable, Overloaded, TooLarge: the model cannot be asked.
@@ -62,7 +59,7 @@ async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
 
 
 async def rerun_probes(rerun: Rerun) -> ReplayFinding:
-    """Ask the probes again that were asked, and compare the probabilities of "yes"."""
+    """Repeat the answer's probes, and compare the probabilities of "yes"."""
     then, now = rerun.closed.probes, list[float]()
     for probe in rerun.prompt.probes[: len(then)]:
         yes, _ = await rerun.models.choice_probabilities(
@@ -76,14 +73,14 @@ async def rerun_probes(rerun: Rerun) -> ReplayFinding:
 
 
 def units(rerun: Rerun) -> tuple[Candidate, ...]:
-    """Return what may be quoted of each passage; the rows do not keep the search's scores, so their order is open."""
+    """Return a quotable unit of each passage, in no particular order, because the rows lack the search scores."""
     passages = rerun.passages[: rerun.prompt.passages]
     hits = [Hit(passage=passage, score=0.0, dense=0.0, terms=0.0) for passage in passages]
     return rank(rerun.question, hits, rerun.language)
 
 
 def quoted_texts(rerun: Rerun) -> list[str]:
-    """Return every text that may have been shown: one unit, or two."""
+    """Return all texts that may have been shown: each unit, and each ordered pair of units."""
     candidates = units(rerun)
     choices = [*((unit,) for unit in candidates), *permutations(candidates, 2)]
     return [
@@ -94,7 +91,7 @@ def quoted_texts(rerun: Rerun) -> list[str]:
 
 
 async def rerun_quotes(rerun: Rerun) -> list[ReplayFinding]:
-    """Find the units again of an answer that consists of them, and ask the model again which it chose."""
+    """Find the quoted units again, and repeat the model's choice between them."""
     closed = rerun.closed
     asked = "was asked to choose a unit" if closed.repair else "was not asked for an answer, or had none"
     findings = [ReplayFinding("model", ReplayStanding.SAME, asked)]
@@ -104,7 +101,7 @@ async def rerun_quotes(rerun: Rerun) -> list[ReplayFinding]:
 
 
 async def rerun_choice(rerun: Rerun) -> ReplayFinding:
-    """Ask again which unit answers, where what was asked can be rebuilt, and compare the probabilities."""
+    """Repeat the choice of a unit if its prompt can be rebuilt, and compare the probabilities."""
     closed, keys = rerun.closed, rerun.context.audit.keys
     for ranked in permutations(units(rerun), len(closed.repair)):
         prompts = choice_prompts(
@@ -129,14 +126,14 @@ async def rerun_choice(rerun: Rerun) -> ReplayFinding:
 
 
 def compare_probabilities(subject: Subject, then: Sequence[float], now: Sequence[float]) -> ReplayFinding:
-    """Return whether the probabilities of one-token answers are the same within the tolerance."""
+    """Compare the probabilities of one-token answers within the tolerance."""
     difference = max((abs(a - b) for a, b in zip(then, now, strict=True)), default=0.0)
     standing = ReplayStanding.SAME if difference <= _TOLERANCE else ReplayStanding.DIFFERS
     return ReplayFinding(subject, standing, f"{list(then)} then, {list(now)} now")
 
 
 async def rerun_answer(rerun: Rerun, sampling: Sampling) -> tuple[str, GroundingStream]:
-    """Return the text that the model generates now, and the checks of then that were fed with it."""
+    """Generate the answer again; return its text and the checks that it was fed to."""
     text = ""
     checks = GroundingStream(
         rerun.passages[: rerun.prompt.passages],
@@ -160,9 +157,9 @@ async def rerun_answer(rerun: Rerun, sampling: Sampling) -> tuple[str, Grounding
 
 
 def answer_findings(rerun: Rerun, text: str, texts: Sequence[str]) -> Iterator[ReplayFinding]:
-    """Compare the model's text with that of then, up to where the answer was cut, and the text that the checks show.
+    """Compare the model's text (up to the length of a cut answer) and the shown text with the rows.
 
-    `texts` are several where everything was withheld: what may have been quoted.
+    `texts` are the texts that may have been shown.
     """
     opened, closed, keys = rerun.opened, rerun.closed, rerun.context.audit.keys
     compared = text if closed.finish_reason in COMPLETE else text[: closed.said]
@@ -175,7 +172,7 @@ def answer_findings(rerun: Rerun, text: str, texts: Sequence[str]) -> Iterator[R
 
 
 def shown_finding(rerun: Rerun, texts: Sequence[str]) -> ReplayFinding:
-    """Return whether one of the texts is the one that was shown."""
+    """Check whether one of the texts matches the hash of the shown answer."""
     keys, closed = rerun.context.audit.keys, rerun.closed
     shown = next((text for text in texts if keys.answer_hash(closed.tenant, text) == closed.answer_hash), None)
     detail = f"{len(texts[0] if shown is None else shown)} characters after the checks"

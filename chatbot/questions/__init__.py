@@ -1,4 +1,4 @@
-"""Whether a question may be answered, and the text that a customer reads where not. No I/O."""
+"""Screen questions, and return the canned replies to questions that are not answered. No I/O."""
 
 from chatbot.questions.canned_replies import HANDOFFS, OF_THE_QUESTION, CannedReply, canned_reply, handoff
 from chatbot.questions.client_history import ClientMessage, screened_messages

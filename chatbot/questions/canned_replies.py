@@ -1,6 +1,6 @@
-"""The texts that customers read instead of an answer, each with the person to turn to.
+"""The canned replies, each of which names the contact for customers.
 
-Those of the product, which name no bank; a bank's file may replace each.
+These are the product's texts, which name no bank; a bank's file may replace any of them.
 """
 
 from enum import StrEnum
@@ -11,7 +11,7 @@ from knowledge.passage import Language
 
 
 class CannedReply(StrEnum):
-    """Why a customer reads a text of the bank instead of an answer."""
+    """The reason for a canned reply."""
 
     GREETING = "greeting"
     THANKS = "thanks"
@@ -30,13 +30,13 @@ class CannedReply(StrEnum):
 
 
 HANDOFFS: Final = frozenset({CannedReply.PERSON, CannedReply.DISTRESS, CannedReply.UNAVAILABLE, CannedReply.EMERGENCY})
-"""The texts that lead to a person; every other one refuses the question."""
+"""The replies that refer to a person; all others decline the question."""
 OF_THE_QUESTION: Final = frozenset(CannedReply) - {
     CannedReply.CANNOT_VERIFY,
     CannedReply.UNAVAILABLE,
     CannedReply.EMERGENCY,
 }
-"""The replies to what a message says; none of these messages enters a later prompt."""
+"""The replies caused by a message's own words; such a message never enters a later prompt."""
 _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
     "ko": {
         CannedReply.GREETING: (
@@ -123,7 +123,7 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
     },
 }
-# No particle follows a placeholder: which one is right depends on the sound of what stands there (1588-5000으로).
+# Do not put a particle after a placeholder: the right particle depends on the sound of the value (1588-5000으로).
 _HANDOFF: Final[dict[Language, str]] = {
     "ko": "상담원의 도움이 필요하시면 연락해 주세요: {contact}.",
     "en": "To speak with a person, please call {contact}.",
@@ -131,7 +131,7 @@ _HANDOFF: Final[dict[Language, str]] = {
 
 
 def canned_reply(reply: CannedReply, language: Language, bank: Bank) -> str:
-    """Return the text of a canned reply, the bank's own where it has one, with the person to turn to once."""
+    """Return the text of a canned reply, the bank's own if it has one; it names the contact exactly once."""
     own = bank.refusals.get(reply.value)
     text = _TEXTS[language][reply] if own is None else getattr(own, language)
     filled = bank.filled(text, language)
@@ -139,5 +139,5 @@ def canned_reply(reply: CannedReply, language: Language, bank: Bank) -> str:
 
 
 def handoff(language: Language, bank: Bank) -> str:
-    """Return the sentence that names the person to turn to."""
+    """Return the sentence that names the bank's contact for customers."""
     return _HANDOFF[language].format(contact=bank.telephone)

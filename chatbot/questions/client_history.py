@@ -1,8 +1,8 @@
-"""The earlier messages that a client sends along: context for a follow-up, never the bank's own words. No I/O.
+"""Screen the earlier messages that a client sends with a question: untrusted context for a follow-up. No I/O.
 
-An OpenAI client sends the whole conversation with every question, and its content cannot be trusted. So it is bounded,
-screened and masked as a question is, goes into the prompt only, and is neither stored nor used as evidence: the claims
-of an answer must still stand in the passages of this turn.
+An OpenAI client sends the whole conversation with each question. Its messages are bounded, screened and masked like a
+question. They enter only the prompt, and are neither stored nor used as evidence: passages of this turn must still
+support the answer.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from chatbot.questions.screen import Verdict, screen
 
 @dataclass(frozen=True, slots=True)
 class ClientMessage:
-    """A message that the client says was sent before."""
+    """An earlier message, as claimed by the client."""
 
     role: Literal["user", "assistant"]
     text: str
 
 
-# Characters of all messages together, as many as one question may have: the cost of screening grows with them.
+# Characters of all messages together, the same as for one question: the cost of screening grows with the length.
 MOST_MESSAGES: Final = 20
 MOST_CHARACTERS: Final = 4000
 
 
 def screened_messages(messages: Sequence[ClientMessage]) -> tuple[ClientMessage, ...]:
-    """Return the newest messages within the bounds, oldest first, masked, without those that the screen refuses.
+    """Return the newest messages within the bounds, oldest first, masked, without rejected messages.
 
-    Where a question is left out, so is the answer to it.
+    A rejected question is dropped with its answer.
     """
     kept: list[ClientMessage] = []
     question_kept = False

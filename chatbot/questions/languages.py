@@ -1,10 +1,10 @@
-"""Whether a question is written in a language the bank's chatbot does not serve (it serves Korean and English)."""
+"""Detect questions in languages other than Korean and English."""
 
 import re
 import unicodedata
 from typing import Final
 
-# Everyday words of languages that are not served. Two of them, and more than English ones, make a text foreign.
+# Everyday words of unsupported languages. A text is foreign if it has two of them, and more than English words.
 _FOREIGN: Final = frozenset(
     """el los las del una uno unos que por para con como cual cuál donde dónde está es son esta este sus pero
     muy más porque cuando le les des du est sont dans sur avec pour pas une qui quoi quel quelle mot de où je
@@ -38,7 +38,7 @@ _SERVED_SCRIPTS: Final = ("LATIN", "HANGUL", "CJK")
 
 
 def is_unserved_language(text: str) -> bool:
-    """Whether over a quarter of the letters, or most of the function words, are of a script or language not served."""
+    """Return whether over a quarter of the letters, or most function words, belong to an unsupported language."""
     letters = [char for char in text if char.isalpha()]
     of_other_scripts = [
         char for char in letters if not char.isascii() and not unicodedata.name(char, "").startswith(_SERVED_SCRIPTS)

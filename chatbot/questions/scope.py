@@ -1,7 +1,7 @@
-"""Topics that the bank's documents cannot answer, recognised in the question alone; no model is called, no I/O.
+"""Detect topics that the bank's documents cannot answer, from the question alone, without a model. No I/O.
 
-Another bank's terms, the customer's own account, the future, and investment advice: similar passages exist for all of
-them, so neither retrieval nor the model refuses them reliably.
+The topics are other banks' terms, the customer's own account, forecasts and investment advice. The documents have
+similar passages for all of them, so neither retrieval nor the model rejects them reliably.
 """
 
 import re
@@ -40,10 +40,10 @@ _BANK_EN: Final = re.compile(
     r"(?! (?:account|ATM)|(?<=Savings Bank) (?:Account|Deposit))"
 )
 
-# The words between two others: at most so many, and each is read in one way only.
+# A bounded number of words between two others, without ambiguous matches.
 _TWO_WORDS: Final = r"\S{0,12}?(?:\s\S{0,12}?){0,2}?"
 _THREE_WORDS: Final = r"\S{0,12}?(?:\s\S{0,12}?){0,3}?"
-# "내 카드", no "제휴 카드" and no "국내 카드".
+# Matches "내 카드", but not "제휴 카드" or "국내 카드".
 _MINE: Final = r"(?<![가-힣])(?:제(?![휴출한시일세품도공안대외])|내(?![용역년일부는야려고도면외])|저의|나의)"
 _OWN_ACCOUNT: Final = re.compile(
     rf"{_MINE}{_TWO_WORDS}(?:통장|계좌|카드|대출|적금|예금){_THREE_WORDS}"
@@ -88,13 +88,13 @@ _WILL: Final = re.compile(
     re.IGNORECASE,
 )
 _MOVES_KO: Final = re.compile(rf"{_PRICE_KO}[^.?\n]{{0,40}}(?:오르|내리|떨어지)나요")
-# "연체하면 금리가 오르나요?" asks for a term of the contract.
+# "연체하면 금리가 오르나요?" asks about a term of the contract.
 _ON_A_CONDITION: Final = re.compile(
     r"[가-힣]면\s|\b(?:if|when|once|after|unless) (?:i|we|my|our|the (?:base|policy|reference|key) rate)\b"
     r"|\bafter the (?:first|fixed|introductory|promotional)\b|\bmy (?:\w{1,20}+ ){0,3}rate\b",
     re.IGNORECASE,
 )
-# But the contract has no price of a market: "기준금리가 오르면 환율이 내리나요?" asks what one will do.
+# But a contract does not set market prices: "기준금리가 오르면 환율이 내리나요?" asks for a forecast.
 _ON_A_MARKET: Final = re.compile(
     rf"(?:{_MARKET_KO})[가-힣]?\s(?:\S{{1,6}}\s)?"
     r"(?:오르|내리|떨어지)나요"
@@ -104,7 +104,7 @@ _ON_A_MARKET: Final = re.compile(
 )
 _ENGLISH_PRICE: Final = re.compile(_PRICE_EN, re.IGNORECASE)
 _SENTENCE_END: Final = re.compile(r"[.?\n]")
-# "만기 전에 갈아타도 되나요?" asks whether one may, "지금 갈아타도 될까요?" whether one should.
+# "만기 전에 갈아타도 되나요?" asks for permission, "지금 갈아타도 될까요?" for advice.
 _ADVICE: Final = re.compile(
     r"(?:사도|팔아도|투자해도)\s?(?:될까|괜찮을까|되나요)|(?:넣어도|갈아타도)\s?(?:될까|괜찮을까)"
     r"|(?:지금|요즘|주식|코인|펀드)[^.?\n]{0,20}(?:넣어도|갈아타도)\s?되나요"
@@ -120,7 +120,7 @@ _ADVICE: Final = re.compile(
 
 
 def excluded_topic(question: str, own_names: Collection[str]) -> ExcludedTopic | None:
-    """Return the topic for which the question is not answered, or None; `own_names` are the bank's own names."""
+    """Return the excluded topic of a question, or None; `own_names` are the bank's own names."""
     question = one_spaced(question)
     if any(_is_other_bank(match["name"], own_names) for match in _BANK_KO.finditer(question)):
         return ExcludedTopic.OTHER_BANK
@@ -134,7 +134,7 @@ def excluded_topic(question: str, own_names: Collection[str]) -> ExcludedTopic |
 
 
 def _is_forecast(question: str) -> bool:
-    """Return whether a sentence asks what a price will do, and not what it does where something happens."""
+    """Return whether a sentence asks for a price forecast, and not for a price under a condition."""
     return any(
         (_MOVES_KO.search(part) or (_ENGLISH_PRICE.search(part) and _WILL.search(part)))
         and (_ON_A_MARKET.search(part) or not _ON_A_CONDITION.search(part))

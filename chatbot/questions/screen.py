@@ -1,7 +1,7 @@
-"""Screens a question before any other step sees it: masks identifiers, and decides whether it may be answered.
+"""Screen a question before all other steps: mask identifiers, and decide without a model whether it may be answered.
 
-No model is called. The question is masked first; the verdict is on its original words, so that an injection hidden
-among digits is still found. They are matched as they are read: compatibility forms folded, invisible characters gone.
+The verdict uses the unmasked text, so that an injection hidden among digits is still found. Patterns are matched after
+normalisation: compatibility forms are folded and invisible characters removed.
 """
 
 import re
@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScreenedQuestion:
-    """A question as the next steps may see it: its masked `text`, and the kinds of identifiers that were `masked`."""
+    """A screened question: its masked `text`, the kinds of `masked` identifiers, and the verdict."""
 
     text: str
     masked: tuple[IdentifierKind, ...]
@@ -30,7 +30,7 @@ class ScreenedQuestion:
     findings: tuple[ScreeningFinding, ...] = ()
 
 
-# Words about one's own life; a question that mentions suicide (of insurance) does not match.
+# Words about the customer's own life; an insurance question that mentions suicide does not match.
 _DISTRESS: Final = re.compile(
     r"자살 ?(?:하고 ?싶|할 ?(?:래|까|거|게|생각|것 같)|충동|하려)|자해(?:하고|를 하|하게)|죽고 ?싶|죽어 ?버(?:리고"
     r"|릴)|목숨을 끊고"
@@ -46,7 +46,7 @@ _FOREIGN_TASK: Final = re.compile(
     r"\b(?:translate|paraphrase|proofread|rewrite)\b[^.?\n]{0,60}\b(?:into|to|in) (?:\w{1,20}ish|french|german|japanese"
     r"|chinese|"
     r"korean|italian|portuguese|latin|arabic)\b"
-    # "How do I create a PIN code?" asks for no code, "tell me the SWIFT code" for no program.
+    # "How do I create a PIN code?" and "tell me the SWIFT code" do not ask for a program.
     r"|(?<!\bi )(?<!how to )\b(?:write|compose|create|generate|draft)\b(?: me)?[^.?\n]{0,30}\b(?:poems?|haikus?|songs?"
     r"|lyrics|jokes?|stor(?:y|ies)|essays?|novels?|e-?mails? (?:based|using)|outreach|screenplay|python|javascript"
     r"|(?<!pin )(?<!otp )(?<!qr )(?<!time )(?<!access )(?<!security )(?<!new )(?<!the )(?<!cation )code|scripts?"
@@ -60,7 +60,7 @@ _FOREIGN_TASK: Final = re.compile(
     r"|\b(?:talk|speak|tell me|discuss\w{0,8}|explain)\b[^?\n]{0,60}\b(?:equations?|quantum|physics|politics|religion"
     r"|climate (?:change|crisis)|global "
     r"temperature|neural networks?|schr?[oö]dinger)\b"
-    # "다시 만들어 주세요" has no poem (시), and a QR code or what is said of a loan (대출 이야기) are the bank's.
+    # "다시 만들어 주세요" asks for no poem (시); QR codes and talk about a loan (대출 이야기) are banking topics.
     r"|(?:(?<![가-힣])시|소설|노래|가사|농담|에세이|동화|프로그램|파이썬|(?:파이썬|자바\S{0,6}|소스)\s?코드"
     r"|(?:\A|재미있는|재밌는|무서운|웃긴|옛날|슬픈|짧은)\s?이야기)(?:를|을|\s)?\s?(?:하나 |좀 |한 ?편 )*"
     r"(?:써|지어|작성해|만들어|짜|해) ?(?:줘|주세요|줄래|봐)"
@@ -80,12 +80,12 @@ _BANKING: Final = re.compile(
     re.IGNORECASE,
 )
 _HARMLESS: Final = frozenset({Tactic.MARKUP})
-# A text of this many characters without a word of banking is out of scope.
+# A text of at least this many characters without a banking word is out of scope.
 _LONG: Final = 200
 
 
 def screen(question: str) -> ScreenedQuestion:
-    """Return the masked question and the verdict on it."""
+    """Return the masked question and its verdict."""
     masked = mask(question)
     read = normalised(question)
     if _DISTRESS.search(read):

@@ -1,7 +1,7 @@
-"""Tells a message that asks nothing of the bank: a greeting, thanks, what the machine is, a call for a person (pure).
+"""Detect small talk: greetings, thanks, questions about the chatbot itself, and requests for a person (pure).
 
-A message counts only where it is made of such phrases as a whole. So "Hi, what does a transfer cost?" is a question,
-and a greeting that is misspelt is one that no document answers.
+A message is small talk only if it consists entirely of such phrases: "Hi, what does a transfer cost?" is a question.
+So is a misspelt greeting, which no document answers.
 """
 
 import unicodedata
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class SmallTalk(StrEnum):
-    """What a message is that asks nothing of the bank; of several the last one counts."""
+    """The kinds of small talk; if a message has several, the last kind in this order counts."""
 
     GREETING = "greeting"
     THANKS = "thanks"
@@ -113,13 +113,13 @@ _FILLERS: Final = frozenset(
     """.split()  # noqa: SIM905  as the phrases are written
 )
 _LONGEST_MESSAGE: Final = 80
-"""Characters; no greeting is longer."""
+"""The maximum length of small talk in characters."""
 _LONGEST_PHRASE: Final = max(map(len, (*_KIND_OF, *_FILLERS)))
 _LAST_COUNTS: Final = tuple(SmallTalk).index
 
 
 def small_talk(message: str, own_names: Collection[str]) -> SmallTalk | None:
-    """Return what a message is that asks nothing of the bank, which has these names; None where it may ask."""
+    """Return the kind of small talk, or None for any other message; `own_names` are the bank's names."""
     if len(message) > _LONGEST_MESSAGE:
         return None
     said = _letters(message)

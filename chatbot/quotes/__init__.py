@@ -1,4 +1,4 @@
-"""The bank's own words: the units of passages, ranked against a question, and the answer that quotes them. No I/O."""
+"""Quotes of the bank's documents: units of passages, ranked by a question, and the quoting answer. No I/O."""
 
 from chatbot.quotes.answer import NOT_CERTAIN, citation, introduced
 from chatbot.quotes.ranking import Candidate, asks_two_things, is_close, posterior, rank

@@ -1,4 +1,4 @@
-"""An answer that consists of the bank's own words, as events. No I/O."""
+"""Build the events of an answer that quotes the bank's documents. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NOT_CERTAIN: Final[dict[Language, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class QuotedAnswer:
-    """The events of an answer that quotes, and its text."""
+    """The events and the text of a quoting answer."""
 
     events: tuple[Event, ...] = ()
     text: str = ""
@@ -29,7 +29,7 @@ class QuotedAnswer:
 def introduced(
     candidates: Sequence[Candidate], sources: Sequence[Passage], language: Language, *, certain: bool
 ) -> QuotedAnswer:
-    """Return the answer that quotes the candidates in this order; an empty one where there are none."""
+    """Return an answer that quotes the candidates in order; empty without candidates."""
     if not candidates:
         return QuotedAnswer()
     text = (_INTRODUCTION if certain else NOT_CERTAIN)[language]
@@ -44,7 +44,7 @@ def introduced(
 
 
 def citation(n: int, passage: Passage, quote: str, start: int, end: int) -> Citation:
-    """Return the citation of an answer's stretch [start, end), which a quote of source `n` states."""
+    """Return a citation of the answer's range [start, end), which a quote from source `n` states."""
     return Citation(
         n=n,
         start=start,

@@ -1,8 +1,8 @@
-"""Ranks passages by how likely they answer a question, and combines the ranking with a model's choice. No I/O.
+"""Rank passages by how likely they answer a question, and combine the ranking with a model's choice. No I/O.
 
-The search's own score decides. Three things that it does not see are added in its unit, fitted on the golden set and on
-the FAQs of two banks (docs/decisions/0029): numbers where one is asked for, the language of the question, and that a
-document's opening only introduces the sections behind it.
+The search score counts most. Three corrections are added in its unit: numbers if the question asks for one, the
+question's language, and a penalty for a document's introduction. Their weights were fitted on the golden set and the
+FAQs of two banks (docs/decisions/0029).
 """
 
 import math
@@ -17,15 +17,15 @@ from chatbot.quotes.units import unit_for
 from knowledge.passage import Hit, Language, Passage
 
 _STATES_NUMBERS: Final = 0.4
-"""For each power of e of the numbers that a unit states, where one is asked for."""
+"""The weight of ln(1 + count of numbers in the unit), if the question asks for a number."""
 _SAME_LANGUAGE: Final = 0.8
 _INTRODUCES: Final = -1.0
 _LONGEST_OPENING: Final = 250
-"""Characters of a document's first passage that only introduces the document."""
+"""A shorter first passage in characters only introduces its document."""
 _CLOSE: Final = 0.8
-"""Lead of the first passage below which the ranking alone does not decide."""
+"""The lead of the first candidate below which the model is asked."""
 _PRIOR: Final = 1.0
-"""Natural logarithms of odds for one unit of the ranking's score."""
+"""The log-odds of one unit of the ranking's score."""
 _ASKS_FOR_A_NUMBER: Final = re.compile(
     r"얼마|몇|언제|며칠|금리|이율|한도|수수료|\bhow (?:much|many|long|often|old|soon)\b|\bwhen\b"
     r"|\brates?\b|\bfees?\b|\blimits?\b|\bcosts?\b",
@@ -41,7 +41,7 @@ _ASKS_TWO_THINGS: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is quoted of the passage with number `n` (from 1) of the sources, and the score of that passage."""
+    """A quotable text of source `n` (from 1), and its score in the ranking."""
 
     n: int
     text: str
@@ -49,7 +49,7 @@ class Candidate:
 
 
 def rank(question: str, hits: Sequence[Hit], language: Language, shown: Collection[str] = ()) -> tuple[Candidate, ...]:
-    """Return what could be quoted of each hit, the likeliest answer first; of a unit that was `shown` a part."""
+    """Return a candidate for each hit, likeliest answer first; a unit in `shown` is replaced by a part of it."""
     opens = _openings([hit.passage for hit in hits])
     asks_for_number = _ASKS_FOR_A_NUMBER.search(question) is not None
     candidates = [
@@ -68,12 +68,12 @@ def rank(question: str, hits: Sequence[Hit], language: Language, shown: Collecti
 
 
 def asks_two_things(question: str) -> bool:
-    """Return whether a question has two interrogatives that are joined."""
+    """Return whether a question joins two interrogatives."""
     return _ASKS_TWO_THINGS.search(question) is not None
 
 
 def _openings(passages: Sequence[Passage]) -> frozenset[int]:
-    """Return the numbers of short first passages whose document has others among these."""
+    """Return the numbers of short first passages whose document has other passages in the list."""
     documents = Counter(passage.document_id for passage in passages)
     return frozenset(
         n
@@ -83,14 +83,14 @@ def _openings(passages: Sequence[Passage]) -> frozenset[int]:
 
 
 def is_close(ranked: Sequence[Candidate]) -> bool:
-    """Return whether the lead of the first candidate is too small to decide by itself."""
+    """Return whether the lead of the first candidate is too small to decide alone."""
     return any(first.score - second.score < _CLOSE for first, second in pairwise(ranked[:2]))
 
 
 def posterior(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Return the probability of each candidate, from the ranking as prior and a model's choices.
+    """Return the probability of each candidate, with the ranking as prior and a model's choices as evidence.
 
-    Each of `choices` has the model's probability of each candidate, asked in another order.
+    Each of `choices` holds the model's probability of each candidate, from a prompt in a different order.
     """
     logits = [
         _PRIOR * candidate.score + math.fsum(math.log(max(choice[at], 1e-6)) for choice in choices) / len(choices)

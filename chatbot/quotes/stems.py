@@ -1,7 +1,7 @@
-"""The content of a sentence: features that Korean particles and endings and English plurals do not change. No I/O.
+"""Extract content features that Korean particles, Korean endings and English plurals do not change. No I/O.
 
-The features of a Korean word are the syllable bigrams of its stem (가입 조건 and 가입조건을 share most of them), the
-feature of an English word is its stem. Numbers have no features: `numbers` compares them exactly.
+A Korean word's features are the syllable bigrams of its stem: 가입 조건 and 가입조건을 share most of them. An English
+word's feature is its stem. Numbers have no features; `grounding.numbers` compares them exactly.
 """
 
 import re
@@ -9,7 +9,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-# Hangul directly after a number is its unit and a particle (12개월간, 3%로); numbers are compared elsewhere.
+# Hangul directly after a number is a unit with a particle (12개월간, 3%로), so it is skipped with the number.
 _WORD: Final = re.compile(r"\d[\d,.:]*[%~]?p?[가-힣]*|([a-z]+(?:'[a-z]+)?|[가-힣]+)")
 _OTHER_LETTERS: Final = re.compile(r"[^\W\d_a-zㄱ-ㅎㅏ-ㅣ가-힣]+")
 _ENDING_LIST: Final = """
@@ -33,7 +33,7 @@ _ENGLISH_STOP_WORDS: Final = frozenset(
     only own same too very just both through during before after above below between while because until again
     further once yes""".split()  # noqa: SIM905  # a word list reads best as prose
 )
-# Suffix and replacement.
+# Suffixes and their replacements.
 _ENGLISH_SUFFIXES: Final = (
     ("ies", "y"),
     ("sses", "ss"),
@@ -47,7 +47,7 @@ _ENGLISH_SUFFIXES: Final = (
 
 
 def content_words(text: str) -> list[str]:
-    """Return the stems of the content words, in order."""
+    """Return the stems of the content words in order."""
     plain = unicodedata.normalize("NFKC", text).lower()
     return [stem for word in _WORD.findall(plain) if word and (stem := _stem(word))]
 
@@ -58,7 +58,7 @@ def features(text: str) -> frozenset[str]:
 
 
 def other_letters(text: str) -> frozenset[str]:
-    """Return the runs of letters that are neither Hangul nor Latin without marks: no feature shows their meaning."""
+    """Return the runs of letters other than Hangul and unaccented Latin: they have no features."""
     return frozenset(_OTHER_LETTERS.findall(unicodedata.normalize("NFKC", text).lower()))
 
 

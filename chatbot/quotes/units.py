@@ -1,7 +1,7 @@
-"""The units of a passage: pieces that their author wrote as one, and that can be quoted by themselves. No I/O.
+"""Split a passage into units: parts that can be quoted on their own. No I/O.
 
-A unit is a whole short section, or of a longer one a paragraph, a table or a list, with the title or introduction above
-it and the notes (of a table also the paragraph) below it. A unit is never cut, and never joined from different places.
+A short section is one unit. In a longer section, a unit is a paragraph, a table or a list, with the title or
+introduction above it and the notes below it; a table also includes the paragraph below. A unit is one contiguous text.
 """
 
 import math
@@ -14,13 +14,13 @@ from chatbot.quotes.stems import features
 from knowledge.passage import Passage
 
 _SHORT_SECTION: Final = 700
-"""Characters of a section that is one unit."""
+"""The maximum length in characters of a section that is one unit."""
 _CLEARLY: Final = 0.35
-"""Share of the question's words by which a unit of a long section stands out."""
+"""The lead, as a share of the question's words, with which one unit of a long section is quoted alone."""
 _LONGEST_INTRODUCTION: Final = 200
-"""Characters of a paragraph that belongs to the list or table right below it."""
+"""The maximum length in characters of a paragraph that belongs to the list or table below it."""
 _LONGEST_REMARK: Final = 300
-"""Characters of a paragraph that belongs to the table right above it."""
+"""The maximum length in characters of a paragraph that belongs to the table above it."""
 _HEADINGS: Final = re.compile(r"\A(?:\s*#{1,6}[ \t][^\n]*(?:\n|\Z))+\s*")
 _BLOCK: Final = re.compile(r"[^\n].*?(?=\n[ \t]*\n|\Z)", re.DOTALL)
 _TABLE: Final = re.compile(r"\s{0,9}\|")
@@ -33,14 +33,13 @@ _NOTE: Final = re.compile(
 _TITLE: Final = re.compile(r"\s{0,9}(?:#{1,6}\s[^\n]*|\*\*[^*\n]*\*\*[:：.]?|[^\n.!?。]{1,60}[:：]?)\s{0,9}")
 
 _UNFINISHED: Final = re.compile(r"[^\W_](?<![다요죠까음함됨임])\Z")
-"""The end of a paragraph that a page broke in two."""
+"""Matches the end of a paragraph that continues after a page break."""
 
 
 def unit_for(question: str, passage: Passage, shown: Collection[str] = ()) -> str:
-    """Return what of a passage is quoted to a question: a short one whole, of a longer one a unit that stands out.
+    """Return the text of a passage to quote: the unit with clearly the most of the question's words, or all of it.
 
-    Where no unit holds clearly more of the question's words than the others, the passage is quoted whole. Of one that
-    was `shown` before it is the part with most of the question's words, if there are several.
+    If this text is in `shown`, return the part of the passage with the most of the question's words.
     """
     pieces, body = _pieces(passage.text), _body(passage.text)
     unit, lead = _first(question, pieces)
@@ -57,19 +56,19 @@ def _first(question: str, pieces: Sequence[str]) -> tuple[str, float]:
 
 
 def pieces_of(passage: Passage) -> tuple[str, ...]:
-    """Return the units of a passage, in order."""
+    """Return the units of a passage in order."""
     return _pieces(passage.text)
 
 
 def nearest_unit(question: str, passage: Passage) -> str:
-    """Return the unit of a passage with most of the question's words; "" where none has any."""
+    """Return the unit with the most of the question's words; "" if no unit has any."""
     pieces = _pieces(passage.text)
     share, unit = max(zip(_shares(question, pieces), pieces, strict=True), default=(0.0, ""))
     return unit if share else ""
 
 
 def _shares(question: str, pieces: Sequence[str]) -> list[float]:
-    """Return the share of the question's words in each unit; words that fewer units have weigh more."""
+    """Return the share of the question's words in each unit; rarer words weigh more."""
     wanted, held = features(question), [features(piece) for piece in pieces]
     weights = {word: math.log(1 + len(pieces) / count) for word in wanted if (count := sum(word in h for h in held))}
     total = math.fsum(weights.values()) or 1.0
@@ -77,20 +76,20 @@ def _shares(question: str, pieces: Sequence[str]) -> list[float]:
 
 
 def _body(text: str) -> str:
-    """Return a passage without the headings that it begins with."""
+    """Return a passage without its leading headings."""
     heading = _HEADINGS.match(text)
     return text[heading.end() if heading else 0 :].strip()
 
 
 @lru_cache(maxsize=1024)
 def _pieces(text: str) -> tuple[str, ...]:
-    """Return the units of a passage; none of one that consists of headings."""
+    """Return the units of a passage; empty if it has only headings."""
     body = _body(text)
     return tuple(_joined(body)) if len(body) > _SHORT_SECTION else (body,) if body else ()
 
 
 def _joined(body: str) -> Iterator[str]:
-    """Yield the parts between blank lines, each with the title or introduction above it and the notes below it."""
+    """Yield the blocks between blank lines, each with the title or introduction above it and the notes below it."""
     start, above = 0, ""
     for block in _BLOCK.finditer(body):
         if above and not _belongs(above, block.group()):
@@ -101,11 +100,11 @@ def _joined(body: str) -> Iterator[str]:
 
 
 def _belongs(above: str, below: str) -> bool:
-    """Return whether a part belongs to the previous part."""
+    """Return whether a block belongs to the block above it."""
     is_item, is_table = _ITEM.match(above) is not None, _TABLE.match(above) is not None
     if _NOTE.match(below) or (is_item and _ITEM.match(below)):
         return True
-    if is_table:  # a paragraph below a table says what its cells leave out
+    if is_table:  # a short paragraph below a table explains its cells
         return len(below) <= _LONGEST_REMARK and not (_TITLE.fullmatch(below) or _TABLE.match(below))
     if is_item and not above.startswith("**"):
         return False

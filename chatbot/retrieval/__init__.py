@@ -1,4 +1,4 @@
-"""From a question in its conversation to the passages that the caller may read."""
+"""Find the passages for a question in its conversation that the caller may read."""
 
 from chatbot.retrieval.reranking import RerankerRefused, RerankerSettings, open_reranker
 from chatbot.retrieval.search import PASSAGES, Retrieval, SearchResult

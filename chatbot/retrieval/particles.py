@@ -1,18 +1,18 @@
-"""Korean particles by the sound that stands before them: 예금은, 카드는, OTP가, 1588-5000으로, 3%로 (pure)."""
+"""Choose Korean particles by the preceding sound: 예금은, 카드는, OTP가, 1588-5000으로, 3%로 (pure)."""
 
 import re
 from typing import Final
 
 _FORMS: Final = (("은", "는"), ("이", "가"), ("을", "를"), ("과", "와"), ("으로", "로"), ("이라", "라"))
 _RIEUL: Final = 8
-# The final consonant, by its place in a syllable of Hangul, of what a figure or a letter is called: 영, 일, 삼, 엘.
+# The final consonant (its index in a Hangul syllable) of the names of digits and letters: 영, 일, 삼, 엘.
 _OF_FIGURES: Final = {"0": 21, "1": _RIEUL, "3": 16, "6": 1, "7": _RIEUL, "8": _RIEUL}
 _OF_LETTERS: Final = {"l": _RIEUL, "m": 16, "n": 4}
 _LAST_SAID: Final = re.compile(r"(?P<abbreviation>(?<![A-Za-z])[A-Z]{1,20}(?=[^\w%]*\Z))|[\w%](?=[^\w%]*\Z)")
 
 
 def with_particle(word: str, particle: str) -> str:
-    """Return the word with the form of a particle that its last sound asks for; brackets and quotes are not said."""
+    """Append the form of a particle that fits the word's last sound; brackets and quotes are silent."""
     final = _final_consonant(word)
     closed, opened = next((forms for forms in _FORMS if particle in forms), (particle, particle))
     takes_opened = not final or (final == _RIEUL and opened == "로")

@@ -1,7 +1,7 @@
-"""Optional reranking: a cross-encoder reads the question and a passage together, and sorts the passages by its score.
+"""Optional reranking: a cross-encoder scores each passage together with the question.
 
-Off unless RERANKER__URL names a server with one (vLLM, TEI, Cohere, Jina). It only sorts: which passages may be read,
-and how certain retrieval is of them, was decided before. When it is late or fails, the order stays that of retrieval.
+It is off unless RERANKER__URL names a server with a cross-encoder (vLLM, TEI, Cohere, Jina). It changes only the order,
+not the permitted passages or their scores. If it is late or fails, the order of retrieval stays.
 Nogueira and Cho, "Passage Re-ranking with BERT", 2019.
 """
 
@@ -28,11 +28,11 @@ log = structlog.get_logger(__name__)
 
 
 class RerankerRefused(Exception):
-    """The endpoint refuses us; the message says what to set."""
+    """The endpoint rejects our requests; the message says what to set."""
 
 
 class RerankerSettings(ModelEndpointSettings, frozen=True):
-    """Which server sorts how many candidates; an answer waits for it at most `timeout` seconds."""
+    """The reranking server, its number of candidates, and the `timeout` in seconds."""
 
     url: AnyHttpUrl | None = Field(
         None,
@@ -41,9 +41,9 @@ class RerankerSettings(ModelEndpointSettings, frozen=True):
     api: Literal["rerank", "tei"] = Field(
         "rerank", description="what it speaks: `/v1/rerank` as vLLM, Cohere and Jina, or TEI's own `/rerank`"
     )
-    candidates: ClassVar[int] = 20  # passages: how many it sorts
+    candidates: ClassVar[int] = 20  # passages: the number to sort
     timeout: PositiveFloat = Field(0.5, description="seconds: how long an answer waits for it; then the order stays")
-    waiting: ClassVar[int] = 8  # questions: the most that wait or are scored; the order of one more stays as it is
+    waiting: ClassVar[int] = 8  # questions: the most in progress; further ones are not reranked
 
     @model_validator(mode="after")
     def _named_model(self) -> Self:
@@ -53,7 +53,7 @@ class RerankerSettings(ModelEndpointSettings, frozen=True):
 
 
 class _Score(msgspec.Struct):
-    """One score, by Cohere's name or by TEI's."""
+    """A text's score, under Cohere's field name or TEI's."""
 
     index: int
     relevance_score: float | None = None
@@ -72,7 +72,7 @@ _PATHS = {"rerank": "v1/rerank", "tei": "rerank"}
 
 
 class Reranker:
-    """Sorts hits by the scores of an endpoint, one request a question."""
+    """Sorts hits by an endpoint's scores, with one request per question."""
 
     def __init__(self, endpoint: ModelEndpoint, settings: RerankerSettings) -> None:
         self._endpoint = endpoint
@@ -81,11 +81,11 @@ class Reranker:
 
     @property
     def candidates(self) -> int:
-        """How many hits it sorts."""
+        """The number of hits to sort."""
         return self._settings.candidates
 
     async def order(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Return the hits, best first; in the given order where the scores are late or fail."""
+        """Return the hits, best first, or in the given order if the scores are late or the endpoint fails."""
         if self._waiting >= self._settings.waiting or len(hits) < 2:
             return list(hits)
         self._waiting += 1
@@ -99,10 +99,10 @@ class Reranker:
         return _sorted(hits, scores)
 
     async def scores(self, question: str, texts: Sequence[str]) -> list[float]:
-        """Return the score of each text, in order.
+        """Return the score of each text in order.
 
         Raises:
-            EndpointFailed: there are none in time.
+            EndpointFailed: the endpoint fails or is late.
         """
         own: dict[str, object] = (
             {"model": self._settings.model, "query": question, "documents": texts, "top_n": len(texts)}
@@ -131,12 +131,12 @@ def _sorted(hits: Sequence[Hit], scores: Sequence[float]) -> list[Hit]:
 
 @asynccontextmanager
 async def open_reranker(settings: RerankerSettings) -> AsyncGenerator[Reranker | None]:
-    """Open the endpoint; yield None where none is named.
+    """Open the reranker; yield None if no endpoint is configured.
 
-    An endpoint that is away does not stop the boot: answers do without it.
+    An unavailable endpoint does not stop the start: answers do not need it.
 
     Raises:
-        RerankerRefused: the endpoint refuses us.
+        RerankerRefused: the endpoint rejects our requests.
     """
     if settings.url is None:
         yield None

@@ -1,4 +1,4 @@
-"""From a question in a conversation to passages: written out or with those before it, and with the caller's access."""
+"""Search passages for a question, rewritten or combined with earlier questions, within the caller's access."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -23,31 +23,31 @@ from knowledge.query_term_coverage import Coverage
 tracer = trace.get_tracer(__name__)
 
 PASSAGES = 5
-"""The most that an answer may draw from."""
+"""The maximum number of passages of an answer."""
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The passages for a question, best first, at the time `as_of` in Unix seconds, and the words to quote them by.
+    """The passages for a question, best first, as of `as_of` in Unix seconds; `query` selects the units to quote.
 
-    A turn's checkpoint stores it, so replicas of two releases read its fields' names.
+    A turn's checkpoint stores it, so replicas of two releases read the field names.
     """
 
     hits: tuple[Hit, ...]
     as_of: float
     query: str = msgspec.field(name="wording", default="")
     collection: str = ""
-    """The collection of the index that was searched; empty where no search was made."""
+    """The searched collection of the index; empty without a search."""
     standalone: str = ""
-    """The question as it is understood alone; empty where it is asked as it stands, after the messages before it."""
+    """The question rewritten to be understood without earlier messages; empty if it was not rewritten."""
 
 
 LONGEST_BEFORE = 200
-"""Characters of the questions before one that are searched with it."""
+"""The maximum number of characters of earlier questions in a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """What is searched for: the question, those before it, which count less, and synonyms for their words."""
+    """The words of a search: the question, earlier questions (which weigh less), and synonyms of their words."""
 
     question: str
     earlier: tuple[str, ...]
@@ -55,9 +55,9 @@ class SearchQuery:
 
     @classmethod
     def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "SearchQuery":
-        """Return the query for a question; `earlier` are those before it, oldest first, of which the last are taken.
+        """Return the query for a question with the last of the `earlier` questions (oldest first) that fit.
 
-        Of one that could never be taken as a whole the end is, where its question stands.
+        A question longer than the limit contributes only its end, which usually holds the actual question.
         """
         kept: list[str] = []
         left = LONGEST_BEFORE
@@ -72,23 +72,23 @@ class SearchQuery:
 
     @property
     def before(self) -> str:
-        """The questions before, as one text."""
+        """The earlier questions as one text."""
         return " ".join(self.earlier)
 
     @property
     def text(self) -> str:
-        """All its words."""
+        """All words of the query."""
         return " ".join((*self.earlier, self.question, self.synonyms))
 
 
 def _end_of(text: str, most: int) -> str:
-    """Return the whole words at the end of a text that have at most so many characters."""
+    """Return the last whole words of a text, at most `most` characters."""
     end = text[len(text) - most :]
     return end.partition(" ")[2] or end
 
 
 def quoting_query(question: str, previous: Sequence[str], glossary: Glossary) -> str:
-    """Return the words by which passages are quoted: `previous` is the question before, none where it is not needed."""
+    """Return the words that select the quoted units; `previous` is the previous question, or empty if not needed."""
     return SearchQuery.of(question, previous, glossary).text
 
 
@@ -113,7 +113,7 @@ class Retrieval:
         self._on_search = on_search
 
     async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
-        """Return the passages about the question that `access` permits; `earlier` are those before it, oldest first.
+        """Return the passages for the question that `access` permits; `earlier` are questions, oldest first.
 
         Raises:
             IndexUnavailable: the index cannot be searched.
@@ -149,13 +149,13 @@ class Retrieval:
         )
 
     async def unknown_share(self, question: str, result: SearchResult, *, tenant: str) -> float:
-        """Return the share in [0, 1] of the question's topics that even the passage with most of them lacks."""
+        """Return the share in [0, 1] of the question's topics missing from the passage that has most of them."""
         passages = [hit.passage for hit in result.hits]
         return await to_thread.run_sync(self._coverage(tenant).unknown_share, question, passages)
 
 
 def search_record(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> SearchFinished:
-    """Return the record of a search for hooks; it holds no word of the question."""
+    """Return the record of a search for hooks, without words of the question."""
     best = hits[0] if hits else None
     return SearchFinished(
         vector=array("f", vector),

@@ -1,7 +1,7 @@
-"""Writes out a Korean question that chooses one of two things named before ("앞에 거는 얼마예요?"): decision 0025.
+"""Rewrite a Korean question that refers to one of two things named earlier ("앞에 거는 얼마예요?"): decision 0025.
 
-The chosen thing is put in the place of the words that point at it, with the particle that it asks for. All words are
-the customer's; no model writes anything, so the same conversation gives the same question.
+The reference is replaced by the name of the thing, with the right particle. All words are the customer's, and no model
+is involved, so the same conversation always gives the same question.
 """
 
 import re
@@ -14,14 +14,14 @@ from knowledge.passage import language_of
 from knowledge.terms import Morpheme, Terms
 
 LONGEST: Final = 400
-"""Characters of a question that is written out; a longer one stays as it was asked."""
+"""The maximum length in characters of a rewritten question; a longer question is not rewritten."""
 
 MOST_EARLIER: Final = 8
-"""Questions that are looked back on."""
+"""The number of earlier questions to consider."""
 
 _NOUN_TAGS: Final = frozenset({"NNG", "NNP", "XR", "SL", "XPN", "XSN", "SN", "SH"})
 _NAMING_TAGS: Final = frozenset({"NNG", "NNP", "XR", "SL"})
-# What customers ask about any product: two of these beside each other are no two things to choose from.
+# Attributes of any product: two of these joined are not two things to choose from.
 _OF_ANY_PRODUCT: Final = frozenset(
     {
         *("수수료", "금리", "이자", "이율", "한도", "금액", "기간", "기한", "서류", "심사"),
@@ -44,13 +44,13 @@ _AND: Final = re.compile(r"(?:이랑|랑|와|과|하고|이나|나|,|\s?아니�
 
 
 class ChoiceResolver:
-    """Puts the chosen one of two things in the place of the words that point at it."""
+    """Replaces a reference to one of two things by its name."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
 
     def write_out(self, question: str, earlier: Sequence[str]) -> str:
-        """Return the question with the thing it chooses, "" where it chooses none; `earlier` are oldest first."""
+        """Return the rewritten question, or "" if it has no such reference; `earlier` is oldest first."""
         if language_of(question) != "ko":
             return ""
         said = _OPENERS.sub("", question).strip()
@@ -64,7 +64,7 @@ class ChoiceResolver:
         return whole if len(whole) <= LONGEST else ""
 
     def _pair(self, text: str) -> tuple[str, str] | None:
-        """Return the two things that a text names beside each other."""
+        """Return the first two things that a text joins, or None."""
         for left, right in pairwise(self._noun_phrases(text)):
             between = text[left[-1].end : right[0].start]
             if _AND.fullmatch(between) and _names_something(left) and _names_something(right):
@@ -72,7 +72,7 @@ class ChoiceResolver:
         return None
 
     def _noun_phrases(self, text: str) -> list[list[Morpheme]]:
-        """Return the nouns that follow each other; a blank does not end a phrase."""
+        """Return the sequences of consecutive nouns; a space does not end a phrase."""
         phrases: list[list[Morpheme]] = [[]]
         for morpheme in self._terms.morphemes(text):
             if morpheme.tag not in _NOUN_TAGS:
