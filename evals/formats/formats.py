@@ -1,11 +1,10 @@
-"""Reports for every file of a folder whether it is read, or refused with the expected reason, and the time.
+"""Report for each file of a folder whether it is read, or refused with the expected reason, and how long that takes.
 
     python -m evals.formats.formats FOLDER
 
-Each file goes through the product's own parser process with its default limits. Its outcome is compared with that of
-`evals/formats/formats.yaml`; a file that it does not list may be read or refused, but must not crash or take long.
-
-Prints a table by folder and format, no content; exits with 1 where a file has another outcome than expected.
+Each file is read by the product's parser process with its default limits, and the outcome is compared with
+`evals/formats/formats.yaml`; an unlisted file may be read or refused, but must not crash or take too long. Prints a
+table by folder and format, without content; exits with code 1 if an outcome is unexpected.
 """
 
 import time
@@ -32,7 +31,7 @@ READ = "read"
 
 
 class Expectation(BaseModel, frozen=True, extra="forbid"):
-    """The expected outcome of the files that a pattern matches: "read" or reasons of refusal, with an explanation."""
+    """The expected outcome of files that match a pattern: "read" or refusal reasons, with an explanation."""
 
     files: str
     outcome: tuple[str, ...]
@@ -41,7 +40,7 @@ class Expectation(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReport:
-    """The outcome of one file, and the letters and digits that were read."""
+    """The outcome of one file, and the number of letters and digits read."""
 
     name: str
     outcome: str
@@ -52,7 +51,7 @@ class FileReport:
     seconds: float
 
     def deviations(self, expected: Expectation | None) -> Iterator[str]:
-        """Yield why the outcome is not the expected one."""
+        """Yield each deviation from the expected outcome."""
         if expected is not None and self.outcome not in expected.outcome:
             yield f"{self.outcome} ({self.detail}), not {' or '.join(expected.outcome)}"
         if self.outcome != READ and self.seconds > REFUSAL_SECONDS:
@@ -60,7 +59,7 @@ class FileReport:
 
 
 def read_expected(path: Path) -> list[Expectation]:
-    """Return the expectations in the order of the file: the first matching pattern applies."""
+    """Return the expectations in file order; the first matching pattern applies."""
     return [Expectation.model_validate(entry) for entry in yaml.safe_load(path.read_text("utf-8"))]
 
 
@@ -70,7 +69,7 @@ def expectation_of(name: str, expected: Sequence[Expectation]) -> Expectation | 
 
 
 async def report_files(folder: Path, files: Sequence[Path], console: Console) -> list[FileReport]:
-    """Read the files, one after the other."""
+    """Read the files one by one."""
     async with open_parser(ParserSettings()) as parser:
         reports = []
         for path in track(files, console=console, transient=True):
@@ -95,7 +94,7 @@ async def report_files(folder: Path, files: Sequence[Path], console: Console) ->
 
 
 def table(reports: Sequence[FileReport]) -> str:
-    """Return the report by folder and format as a Markdown table without content."""
+    """Return the report by folder and format as a Markdown table, without content."""
     lines = [
         "| folder | format | files | read | refused | letters, fewest in a file | slowest s (s a page) |",
         "|---|---|---|---|---|---|---|",

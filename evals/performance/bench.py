@@ -1,8 +1,8 @@
-"""`make bench`: the overhead of our API over vLLM, on this machine, with the real product; exit 1 over a bound.
+"""`make bench`: the API's overhead over vLLM with the real product on this machine; exits with code 1 over a bound.
 
-The first token through the API (retrieval and checks included) is compared with that of vLLM for the same prompt
-ids. Every call has its own `cache_salt`, so that none profits from another's prefix; through the API the salt is the
-tenant's, so every call comes from a tenant of its own that has the documents.
+Compares the first token through the API (including retrieval and checks) with that of vLLM for the same prompt ids.
+Each call has its own `cache_salt` to prevent prefix cache hits; the API uses the tenant as salt, so each call comes
+from a new tenant with a copy of the documents.
 """
 
 import os
@@ -52,14 +52,14 @@ from telemetry.logs import configure_logs
 QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
 ANSWER_TOKENS = 16
 WRITES = {"TURN__ANSWER": "written", "TURN__ANSWERABILITY__THRESHOLD": "0"}
-"""The model writes whatever retrieval says, and is asked nothing before."""
+"""Let the model write every answer, whatever retrieval finds, without probes."""
 MODEL_READY_SECONDS = 60
 GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
-    """The numbers of calls of each measurement."""
+    """The number of calls in each measurement."""
 
     calls: int = 20
     warm_up: int = 2
@@ -68,7 +68,7 @@ class BenchPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchFigure:
-    """One line of the report; without a bound, `most` or `least`, it is for information."""
+    """One line of the report; without `most` or `least` it is informational."""
 
     name: str
     value: float
@@ -78,7 +78,7 @@ class BenchFigure:
 
     @property
     def bound(self) -> str:
-        """The bound in words, empty where there is none."""
+        """The bound in words; "" without one."""
         at_most = [f"≤ {self.most:g} {self.unit}"] if self.most is not None else []
         at_least = [f"≥ {self.least:g} {self.unit}"] if self.least is not None else []
         return ", ".join(at_least + at_most)
@@ -96,14 +96,14 @@ Measurement = Callable[[ProductSpec, Settings, Console], Awaitable[list[BenchFig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSetup:
-    """Tenants that have the documents and have asked nothing yet, and the token ids of the prompt that all get."""
+    """Tenants that have the documents and haven't asked yet, and the prompt messages common to all of them."""
 
     tenants: Iterator[str]
     messages: tuple[Message, ...]
 
 
 async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
-    """Measure everything on one running product."""
+    """Run all measurements on one running product."""
     setup = await prepare(spec, settings, plan, console)
     async with started_part(run_model(spec)) as model:
         console.print("measuring answers that the model writes", highlight=False)
@@ -113,9 +113,9 @@ async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console:
 
 
 async def until_model_ready(product: RunningProduct) -> None:
-    """Return when the product can call its model.
+    """Wait until the product can call its model.
 
-    It starts without one whose first word was late, as on a busy machine, and probes it again.
+    On a busy machine, it may start without a model that missed the start-up deadline, and probes it again later.
 
     Raises:
         ProductNotStarted: it cannot within a minute.
@@ -139,7 +139,7 @@ async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, consol
 
 
 async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequence[str], limit: int) -> None:
-    """Copy the sample bank's best `limit` passages for each question to other tenants; they are embedded once."""
+    """Copy the sample bank's best `limit` passages for each question to other tenants, embedding them only once."""
     hits = [await index.search(question, access=access(TENANT), limit=limit) for question in questions]
     passages = list({hit.passage.point_id: hit.passage for listed in hits for hit in listed}.values())
     vectors = await index.embed(passages)
@@ -148,7 +148,7 @@ async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequenc
 
 
 async def prompt_messages(index: Index, tenant: str) -> tuple[Message, ...]:
-    """Return the messages of the prompt that the product builds for any of the tenants."""
+    """Return the messages of the prompt that the product builds for any of these tenants."""
     result = await Retrieval(index, sample_banks()).search(QUESTION, earlier=(), access=access(tenant))
     fields = ChatSettings.model_fields
     builder = PromptBuilder(
@@ -167,14 +167,14 @@ async def prompt_messages(index: Index, tenant: str) -> tuple[Message, ...]:
 
 
 def access(tenant: str) -> Access:
-    """Return the access of any customer of a tenant, now."""
+    """Return the current access of any customer of a tenant."""
     return Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
 
 
 async def first_tokens(
     product: RunningProduct, model: RunningModel, setup: BenchSetup, plan: BenchPlan
 ) -> list[BenchFigure]:
-    """Ask through the API and vLLM alone, in alternating order; return both medians and their ratio."""
+    """Ask through the API and vLLM directly in alternating order; return both medians and their ratio."""
     through_api: list[float] = []
     direct: list[float] = []
     async with session(product.url) as http, session(model.url) as vllm:
@@ -196,10 +196,10 @@ async def first_tokens(
 
 
 async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: BenchSetup, prompt_tokens: int) -> float:
-    """Return the seconds until the first token of the next tenant's customer.
+    """Return the seconds until the first token for a customer of the next tenant.
 
     Raises:
-        ProductNotStarted: the answer failed, or its prompt has another length than that of vLLM alone.
+        ProductNotStarted: the answer failed, or its prompt length differs from the one sent to vLLM.
     """
     tenant = next(setup.tenants)
     customer = Customer(http, signer, tenant=tenant, max_answer_tokens=ANSWER_TOKENS)
@@ -213,7 +213,7 @@ async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: B
 
 
 async def first_token_alone(vllm: aiohttp.ClientSession, name: str, messages: Sequence[Message]) -> tuple[float, int]:
-    """Return the seconds until vLLM's first text for a prompt, under a salt of its own, and the prompt's tokens."""
+    """Return the seconds until vLLM's first text for a prompt under a new salt, and the prompt's tokens."""
     request = {
         "model": name,
         "messages": messages,
@@ -238,7 +238,7 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, messages: Se
 
 
 def session(url: str) -> aiohttp.ClientSession:
-    """Return an HTTP session to one of the started servers."""
+    """Return an HTTP session with one of the started servers."""
     return aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=LONGEST_ANSWER))
 
 
@@ -257,7 +257,7 @@ async def served_name(vllm: aiohttp.ClientSession) -> str:
 
 
 def memory(pids: Mapping[str, int]) -> list[BenchFigure]:
-    """Return the resident memory of each process by name, and of all together."""
+    """Return the resident memory of each process by name, and the total."""
     gibibytes = {name: resident_bytes(pid) / GIB for name, pid in pids.items()}
     figures = [
         BenchFigure(name=f"memory of {name}", value=value, unit="GiB", most=1.5 if name == "chatbot" else None)
@@ -267,7 +267,7 @@ def memory(pids: Mapping[str, int]) -> list[BenchFigure]:
 
 
 def print_figures(figures: Sequence[BenchFigure], console: Console) -> bool:
-    """Print the table; return whether every bound holds."""
+    """Print the table; return whether all bounds hold."""
     table = Table("", "measured", "bound", "")
     for figure in figures:
         value = f"{figure.value:.3g}" if figure.value < 1000 else f"{figure.value:.0f}"
@@ -278,7 +278,7 @@ def print_figures(figures: Sequence[BenchFigure], console: Console) -> bool:
 
 
 def run_measurement(name: str, profile: str, measure: Measurement, environment: Mapping[str, str]) -> int:
-    """Measure in a temporary folder, print the figures, and return the exit status."""
+    """Run a measurement in a temporary folder, print the figures, and return the exit status."""
     interrupt_on_sigterm()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()

@@ -1,9 +1,8 @@
-"""`python -m evals.performance.load`: the real API process on real Redis under more than it can serve; exit 1 over a
-bound.
+"""`python -m evals.performance.load`: the API with real Redis under overload; exits with code 1 over a bound.
 
-The scripted server stands in for the model, with a fixed capacity that the API has to find. The peak is measured with
-a closed loop of a few more customers than slots, who ask again after each answer. Then new customers arrive at three
-times that rate, an open loop; a good answer is a complete one with its first text in time.
+The scripted server replaces the model, with a fixed capacity that the API has to find. The peak is measured in a closed
+loop: a few more customers than slots, who ask again after each answer. Then new customers arrive at three times that
+rate in an open loop. A good answer is complete, with its first text in time.
 """
 
 import math
@@ -33,7 +32,7 @@ from llm_server.scripted import Behaviour
 
 QUIET, LOUD = "load-quiet", "load-loud"
 MODEL_SLOTS = 16
-# One stream of a small model on a CPU or of a large one on a busy GPU: 20 tokens a second, half a second of prefill.
+# Like a small model on a CPU or a large one on a busy GPU: 20 tokens/s per stream, 0.5 s of prefill.
 MODEL = Behaviour(slots=MODEL_SLOTS, sentences=1, first_token_seconds=0.5, token_seconds=0.05)
 NO_LIMITS = {
     f"LEDGER__LIMITS__{scope}__{dimension}": str(10**9)
@@ -43,15 +42,16 @@ NO_LIMITS = {
 SETTINGS = {
     "ADMISSION__SLOTS": "32",
     "ADMISSION__FIRST_TOKEN_TARGET": "5",
-    "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe for each question, as for most, whatever its result
+    "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe per question, as for most, whatever its result
 }
 IN_TIME = 15.0
-"""Seconds to the first text of a good answer: the target of the queue, and twice as much for answering and checks."""
+"""Maximum seconds to the first text of a good answer: the queue's target, and twice as much for answering and checks.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """The seconds of each part, and the rates of questions, in peaks."""
+    """The duration of each part in seconds, and question rates as multiples of the peak."""
 
     warm_up: float = 15.0
     peak: float = 60.0
@@ -66,7 +66,7 @@ class LoadPlan:
 
 @dataclass(slots=True, kw_only=True)
 class CustomerResult:
-    """The answer of one customer; times in seconds since `sent_at`."""
+    """The answer to one customer; times in seconds since `sent_at`."""
 
     sent_at: float
     status: int = 0
@@ -79,17 +79,17 @@ class CustomerResult:
 
     @property
     def good(self) -> bool:
-        """Whether the answer is complete and its first text came in time."""
+        """Whether the answer is complete and its first text was in time."""
         return self.whole and self.first_text is not None and self.first_text <= IN_TIME
 
 
 @dataclass(slots=True)
 class Crowd:
-    """Customers of one API, each a user of its own."""
+    """Customers of one API, each a separate user."""
 
     http: aiohttp.ClientSession
     signer: LocalSigner
-    rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311  arrivals, no secret
+    rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311  arrival times, not secrets
     _count: int = 0
 
     async def ask(self, tenant: str) -> CustomerResult:
@@ -118,7 +118,7 @@ class Crowd:
         return result
 
     async def arrive(self, tenant: str, *, rate: float, seconds: float) -> list[CustomerResult]:
-        """Open loop: let new customers arrive as a Poisson process of `rate` a second; return their results."""
+        """Open loop: new customers arrive as a Poisson process of `rate` per second; return their results."""
         results: list[CustomerResult] = []
 
         async def ask() -> None:
@@ -133,7 +133,7 @@ class Crowd:
         return results
 
     async def repeat(self, tenant: str, *, customers: int, seconds: float) -> list[CustomerResult]:
-        """Closed loop: let customers ask again after each answer; return the results that came in that time."""
+        """Closed loop: customers ask again after each answer; return the results that finished within `seconds`."""
         results: list[CustomerResult] = []
         until = time.perf_counter() + seconds
 
@@ -152,7 +152,7 @@ class Crowd:
 
 
 async def load(plan: LoadPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
-    """Measure everything on one running product."""
+    """Run all measurements on one running product."""
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
         await copy_passages(services.index, [QUIET, LOUD], [QUESTION], 12)
     async with started_part(run_scripted_model(spec, MODEL)) as model:
@@ -175,7 +175,7 @@ async def load(plan: LoadPlan, spec: ProductSpec, settings: Settings, console: C
 
 
 async def overload(crowd: Crowd, pid: int, plan: LoadPlan, peak: float, console: Console) -> list[BenchFigure]:
-    """Let customers arrive at a multiple of the peak; `pid` is the chatbot's process id."""
+    """Let customers arrive at a multiple of the peak rate; `pid` is the chatbot's process id."""
     console.print(f"{plan.times:g} times the peak for {plan.overload:g} s", highlight=False)
     waited = await queue_wait(crowd.http)
     async with sampled_memory(pid) as resident:
@@ -226,7 +226,7 @@ async def burst(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) -> 
 
 
 async def fairness(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) -> list[BenchFigure]:
-    """Compare the first text of a small tenant alone with that beside a tenant that asks ten times as often."""
+    """Compare a small tenant's first text alone and beside a tenant that asks ten times as often."""
     rate = plan.quiet_share * peak
     console.print(f"a tenant alone for {plan.fairness:g} s", highlight=False)
     alone = await crowd.arrive(QUIET, rate=rate, seconds=plan.fairness)
@@ -260,22 +260,22 @@ def good_a_second(results: Sequence[CustomerResult], seconds: float) -> float:
 
 
 def other_endings(results: Sequence[CustomerResult]) -> int:
-    """Return how many results are neither a complete answer nor a refusal."""
+    """Return the number of results that are neither a complete answer nor a refusal."""
     return sum(result.status != 503 and not result.whole for result in results)
 
 
 def first_texts(results: Sequence[CustomerResult]) -> list[float]:
-    """Return the seconds to the first text, of the results that have one."""
+    """Return the seconds to the first text of each result that has one."""
     return [result.first_text for result in results if result.first_text is not None]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the lowest value that so large a share of the values does not exceed; NaN of none."""
+    """Return the smallest value that is at least as large as `share` of all values; NaN without values."""
     return sorted(values)[math.ceil(share * len(values)) - 1] if values else math.nan
 
 
 def growth(resident: Sequence[float]) -> list[BenchFigure]:
-    """Compare the memory of the last quarter with that of the second, when everything has been used once."""
+    """Compare memory in the last quarter with the second one, by when everything has been used once."""
     quarter = max(1, len(resident) // 4)
     before, after = mean(resident[quarter : 2 * quarter] or resident), mean(resident[-quarter:])
     return [
@@ -288,12 +288,12 @@ def growth(resident: Sequence[float]) -> list[BenchFigure]:
 
 @asynccontextmanager
 async def sampled_memory(pid: int, *, every: float = 2.0) -> AsyncGenerator[list[float]]:
-    """Yield a list that fills with the resident bytes of a process, sampled every so many seconds."""
+    """Yield a list to which a process's resident bytes are appended every `every` seconds."""
     resident: list[float] = []
 
     async def sample() -> None:
         while True:
-            # Not `resident_bytes`: to walk a gigabyte of pages stops the process that has them for a tenth of a second.
+            # Not `resident_bytes`: walking the pages of 1 GiB stops the process for 0.1 s.
             statm = await anyio.Path(f"/proc/{pid}/statm").read_text()
             resident.append(int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE"))
             await anyio.sleep(every)
@@ -305,7 +305,7 @@ async def sampled_memory(pid: int, *, every: float = 2.0) -> AsyncGenerator[list
 
 
 async def queue_wait(http: aiohttp.ClientSession) -> float:
-    """Return the seconds that all answers together have waited for a slot so far."""
+    """Return the total seconds that answers have waited for a slot so far."""
     async with http.get("/metrics") as response:
         lines = (await response.text()).splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("chatbot_queue_wait_seconds_sum"))

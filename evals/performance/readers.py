@@ -1,10 +1,11 @@
-"""`python -m evals.performance.readers`: thousands of readers of many answers on two replicas; exit 1 over a bound.
+"""`python -m evals.performance.readers`: thousands of readers on two replicas; exits with code 1 over a bound.
 
-Every answer has one reader who asked for it and others who read along, half of all on the replica that does not write
-it. The scripted model says a token every few seconds, so that all answers run at once. Meanwhile each tenth reader
-stops reading, and another customer asks again and again, from a process of their own; their first token is compared
-with that of the same customer alone. In the end each reader must have read every event of their answer once, in order,
-the same as the others did. All processes share this machine; the crowd's runs where a core is idle.
+Each answer has the reader who asked for it and others who follow it; half of all readers use the replica that does not
+write the answer. The scripted model emits a token every few seconds, so that all answers run at the same time. During
+this, every tenth reader stops reading, and another customer in a separate process keeps asking; their first token is
+compared with that of the same customer alone. In the end each reader must have read every event of their answer
+exactly once, in order, and the same as the other readers. All processes share this machine; the readers' process runs
+only on idle cores.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ TOKEN_SECONDS = 5.0
 """Less than the model's deadline for the next token."""
 PROFILE = "about: answers that last for as long as they are read\ndeadlines: {prefill: .inf, base: 8, answer: 3600}\n"
 STALLED = 10
-"""Of so many readers one stops reading for a while."""
+"""One in this many readers stops reading for a while."""
 SPARE_FILES = 400
 AGAIN_SECONDS = 0.3
 SETTINGS = {
@@ -60,13 +61,13 @@ SETTINGS = {
     "TURN__ANSWERABILITY__THRESHOLD": "0",
     "TURN__PROBES": "false",
     "ADMISSION__SLOTS": "4000",
-    "ADMISSION__FIRST_TOKEN_TARGET": "600",  # questions are to be answered, however busy this machine is
+    "ADMISSION__FIRST_TOKEN_TARGET": "600",  # never refuse a question, however busy the machine is
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadersPlan:
-    """How many answers, how many readers each, how long all of them are held, and the other customer's questions."""
+    """The number of answers, readers per answer, the time all of them are held, and the other customer's questions."""
 
     answers: int = 1000
     readers_each: int = 10
@@ -77,10 +78,10 @@ class ReadersPlan:
 
 
 class Reader(asyncio.Protocol):
-    """One reader of one answer, who comes back where the connection breaks; over HTTP/1.0, which has no chunks."""
+    """One reader of one answer, who reconnects after a broken connection; uses HTTP/1.0 to avoid chunked encoding."""
 
     def __init__(self, url: str, token: str, answer_id: str = "") -> None:
-        """Without an answer the reader asks for one."""
+        """Ask a new question if `answer_id` is empty."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 0
         self.token = token
@@ -107,7 +108,7 @@ class Reader(asyncio.Protocol):
         transport.write(f"{head}authorization: Bearer {self.token}\r\n\r\n".encode() + body)
 
     def stall(self, *, stalled: bool) -> None:
-        """Stop reading what comes, or go on."""
+        """Stop or resume reading."""
         if self._transport is not None and not self._transport.is_closing():
             if stalled:
                 self._transport.pause_reading()
@@ -162,21 +163,21 @@ class Reader(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Readers:
-    """Everybody who reads, on two replicas."""
+    """All readers, on two replicas."""
 
     replicas: tuple[RunningProduct, RunningProduct]
     all: list[Reader] = field(default_factory=list)
     _asked: int = 0
 
     def token(self) -> str:
-        """Return the token of a new customer."""
+        """Return a token for a new customer."""
         self._asked += 1
         roles, groups = frozenset({"customer"}), frozenset({"customers"})
         who = Principal(tenant=TENANT, sub=f"reader-{self._asked}", roles=roles, groups=groups)
         return self.replicas[0].signer.token(who)[0]
 
     async def ask(self, n: int, *, others: int) -> None:
-        """Ask on one replica, and let others read along, each second one on the other replica."""
+        """Ask on one replica, and let others follow the answer, alternating between the replicas."""
         token = self.token()
         first = Reader(self.replicas[n % 2].url, token)
         await first.connect()
@@ -187,13 +188,13 @@ class Readers:
         self.all += [first, *along]
 
     async def another_asks(self, process: Executor, questions: int, *, every: float) -> list[float]:
-        """Return the seconds to the first token of another customer's questions."""
+        """Return the seconds to the first token of each question by another customer."""
         urls, tokens = [replica.url for replica in self.replicas], [self.token() for _ in range(questions)]
         return await asyncio.get_running_loop().run_in_executor(process, first_tokens, urls, tokens, every)
 
 
 def first_tokens(urls: Sequence[str], tokens: Sequence[str], every: float) -> list[float]:
-    """Ask once with each token, on the replicas in turn; return the seconds to each first token."""
+    """Ask once with each token, alternating between the replicas; return the seconds to each first token."""
 
     async def ask() -> list[float]:
         seconds: list[float] = []
@@ -211,7 +212,7 @@ def first_tokens(urls: Sequence[str], tokens: Sequence[str], every: float) -> li
 
 
 async def at_once(most: int, work: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Do all of the work, so much of it at once."""
+    """Run all of the work, at most `most` items at once."""
     places = anyio.CapacityLimiter(most)
 
     async def do(one: Callable[[], Awaitable[None]]) -> None:
@@ -225,7 +226,7 @@ async def at_once(most: int, work: Sequence[Callable[[], Awaitable[None]]]) -> N
 
 @asynccontextmanager
 async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[tuple[RunningProduct, RunningProduct]]:
-    """Serve two replicas on one Redis and one SQL, each with its own copy of the index."""
+    """Run two replicas on one Redis and one SQL database, each with its own copy of the index."""
     other = replace(spec, data=spec.data / "second")
     ignored = ignore_patterns("logs", "redis", "second")
     await anyio.to_thread.run_sync(partial(copytree, spec.data, other.data, ignore=ignored))
@@ -252,7 +253,7 @@ async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[t
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What was measured while all read: another's first tokens, the replicas' memory, and who still read then."""
+    """Measurements while all read: the other customer's first tokens, the replicas' memory, and who still reads."""
 
     first_tokens: Sequence[float]
     resident: Sequence[Sequence[float]]
@@ -260,7 +261,7 @@ class Held:
 
 
 async def hold(crowd: Readers, another_asks: Callable[[], Awaitable[list[float]]]) -> Held:
-    """Measure beside the crowd, of which each tenth stops reading meanwhile."""
+    """Measure beside the readers while one in STALLED of them has stopped reading."""
     first, second = (replica.pids["chatbot"] for replica in crowd.replicas)
     stalled = crowd.all[::STALLED]
     async with sampled_memory(first) as first_resident, sampled_memory(second) as second_resident:
@@ -287,7 +288,7 @@ async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, cons
         console.print("another customer alone", highlight=False)
         await crowd.another_asks(process, 10, every=0)
         alone = await crowd.another_asks(process, plan.questions, every=every)
-        # The crowd reads on other machines than the bank's: on this one everybody else comes first.
+        # Real readers use other machines than the bank, so this process yields to all others.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         console.print(f"{answers} answers, {plan.readers_each} readers each", highlight=False)
         began = time.perf_counter()
@@ -316,7 +317,7 @@ async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, cons
 
 
 def first_token_figures(seconds: Sequence[float], alone: Sequence[float]) -> list[BenchFigure]:
-    """Compare the other customer's first tokens with those of the same customer alone."""
+    """Compare the other customer's first tokens beside the readers with those alone."""
     p95 = quantile(seconds, 0.95)
     return [
         BenchFigure(name="another's first token beside, median", value=quantile(seconds, 0.5), unit="s"),
@@ -326,7 +327,7 @@ def first_token_figures(seconds: Sequence[float], alone: Sequence[float]) -> lis
 
 
 def growth(n: int, resident: Sequence[float]) -> BenchFigure:
-    """Compare a replica's memory at the end with that at the beginning, while all read."""
+    """Compare a replica's memory at the end and at the beginning of the time in which all read."""
     quarter = max(1, len(resident) // 4)
     before, after = (math.fsum(part) / len(part) for part in (resident[:quarter], resident[-quarter:]))
     name = f"growth of replica {n}'s {after / 2**20:.0f} MiB while all read"
@@ -334,7 +335,7 @@ def growth(n: int, resident: Sequence[float]) -> BenchFigure:
 
 
 def lost(everybody: Sequence[Reader]) -> int:
-    """Return how many readers have not read exactly what the first reader of their answer has, each event once."""
+    """Return how many readers got other events than their answer's first reader, or repeated or out of order."""
     by_answer: defaultdict[str, list[Reader]] = defaultdict(list)
     for reader in everybody:
         by_answer[reader.answer_id].append(reader)
@@ -346,7 +347,7 @@ def lost(everybody: Sequence[Reader]) -> int:
 
 
 def main() -> int:
-    """Measure, print the figures and return the exit status."""
+    """Run the measurement, print the figures and return the exit status."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with

@@ -1,14 +1,13 @@
-"""LiteLLM's token limiter beside ours: the same callers, the same model, the same Redis, 1,000 tokens a minute each.
+"""Compare LiteLLM's token limiter with ours: same callers, model and Redis, 1,000 tokens a minute each.
 
     python -m evals.performance.token_limits FOLDER/bin/litellm
 
-It installs nothing: FOLDER is an environment of its own with `litellm[proxy]`. The proxy runs with its Redis limiter
-and a key with `tpm_limit: 1000`; our ledger reserves before and settles after the same calls. Both call one stand-in
-for a model, which counts usage with a real tokenizer (`llm-server fetch cpu-small`) and always answers with the same
-number of tokens.
+Installs nothing: FOLDER is a separate environment with `litellm[proxy]`. The proxy runs with its Redis limiter and a
+key with `tpm_limit: 1000`; our ledger reserves before and settles after the same calls. Both call one model stub, which
+counts usage with a real tokenizer (`llm-server fetch cpu-small`) and always answers with the same number of tokens.
 
-A caller opens a window with one question and comes back near its end, spends all tokens that are admitted, repeats the
-refused question until it is admitted, and then does both again. Admitted tokens are those of the model's own usage; the
+A caller opens a window with one question, returns near its end, spends all tokens that are admitted, repeats the
+refused question until it is admitted, and then does both once more. Admitted tokens are those in the model's usage; the
 true wait is that of the repeated question. Takes about two and a half minutes.
 """
 
@@ -43,7 +42,7 @@ from ingest.settings import Settings
 
 UNLIMITED = Limit(tokens_per_minute=10**9, requests_per_minute=10**6, concurrent=10**6, tokens_per_day=10**12)
 LIMIT = 1000
-"""Tokens a minute."""
+"""Tokens per minute."""
 MOST_ANSWER_TOKENS = 100
 ANSWER_TOKENS = 40
 ANSWER_SECONDS = 0.3
@@ -86,7 +85,7 @@ class Refused(Exception):
 
 
 class Limiter(Protocol):
-    """Admits questions to the model, or refuses them."""
+    """Admit or refuse questions to the model."""
 
     async def ask(self, caller: str, question: str) -> int:
         """Return the tokens of the model's usage.
@@ -98,7 +97,7 @@ class Limiter(Protocol):
 
 
 class ModelUsage(msgspec.Struct, frozen=True):
-    """The usage of an answer, as the model counts it."""
+    """An answer's usage as counted by the model."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -109,7 +108,7 @@ class ModelUsage(msgspec.Struct, frozen=True):
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """The part of a chat completion that is read."""
+    """The fields of a chat completion that are used here."""
 
     usage: ModelUsage
 
@@ -175,7 +174,7 @@ class Wait:
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """One caller at one limiter: (seconds, tokens) of every admitted answer, and the waits after refusals."""
+    """One caller at one limiter: (seconds, tokens) of each admitted answer, and the waits after refusals."""
 
     limiter: Limiter
     name: str
@@ -185,7 +184,7 @@ class Visit:
     waits: list[Wait] = field(default_factory=list)
 
     async def make(self) -> None:
-        """Open a window, come back near its end, and spend and wait twice."""
+        """Open a window, return near its end, then spend and wait twice."""
         await self.ask()
         await anyio.sleep(RETURN_SECONDS)
         for _ in range(2):
@@ -207,7 +206,7 @@ class Visit:
                 return refused
 
     async def refusal(self) -> Refused | None:
-        """Ask, and return the refusal where it is one."""
+        """Ask; return the refusal, or None if admitted."""
         try:
             await self.ask()
         except Refused as exc:
@@ -215,7 +214,7 @@ class Visit:
         return None
 
     async def ask(self) -> None:
-        """Ask, and keep what was admitted.
+        """Ask, and record the admitted tokens.
 
         Raises:
             Refused: the caller is over the limit.
@@ -224,13 +223,13 @@ class Visit:
         self.admitted.append((at, await self.limiter.ask(self.caller, QUESTIONS[self.language])))
 
     def most(self, seconds: float) -> int:
-        """Return the most tokens that were admitted in any window of so many seconds."""
+        """Return the most tokens admitted in any window of this many seconds."""
         return max(sum(n for at, n in self.admitted if start <= at < start + seconds) for start, _ in self.admitted)
 
 
 @asynccontextmanager
 async def serve_model(counted: Callable[[str], int], port: int) -> AsyncGenerator[None]:
-    """Serve the stand-in for a model, which counts the prompt as a real one does, while the block runs."""
+    """Serve the model stub, which counts prompt tokens like a real model, while the block runs."""
 
     async def complete(request: web.Request) -> web.Response:
         body = await request.json()
@@ -265,7 +264,7 @@ async def serve_model(counted: Callable[[str], int], port: int) -> AsyncGenerato
 
 
 async def measure(proxy: str, model_port: int, redis_url: str, counted: Callable[[str], int]) -> Sequence[Visit]:
-    """Run the visits of every caller, all at the same time."""
+    """Run the visits of all callers concurrently."""
     upstream, limit = f"http://127.0.0.1:{model_port}", UNLIMITED.model_copy(update={"tokens_per_minute": LIMIT})
     limits = LedgerSettings(limits=LimitSettings(tenant=UNLIMITED, user=limit, model=UNLIMITED))
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=10))
@@ -340,7 +339,7 @@ def compare(litellm: Path, environment: Mapping[str, str]) -> str:
 def main(
     litellm: Annotated[Path, typer.Argument(help="The `litellm` program of an environment with `litellm[proxy]`.")],
 ) -> None:
-    """Measure both, and print LiteLLM's version and the table."""
+    """Measure both limiters, and print LiteLLM's version and the table."""
     console = Console(soft_wrap=True, highlight=False)
     results = compare(litellm, dict(os.environ))  # noqa: TID251  the command line's own edge: what the parts start with
     console.print(run([litellm, "--version"], capture_output=True, text=True, check=True).stdout.strip())  # noqa: S603

@@ -1,4 +1,4 @@
-"""Asks a running product over HTTP as a customer does, and keeps what the customer sees."""
+"""Ask a running product over HTTP as a customer does, and record what the customer sees."""
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from knowledge.identity import Principal
 LONGEST_ANSWER = 600.0
 """Seconds."""
 MOST_ATTEMPTS = 20
-"""Times that a question is asked while the product says to come back later."""
+"""Maximum number of times to ask a question while the product responds that it should be retried."""
 
 HistorySeed = Callable[[Principal, Sample], Awaitable[str]]
 """Writes the conversation before a question and returns its id."""
@@ -52,7 +52,7 @@ class _ReceivedStream:
 
 
 class Customer:
-    """Asks each question as a user of its own, so that no limit of a user is reached."""
+    """Asks each question as a new user, so that no per-user limit is reached."""
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class Customer:
         self._max_answer_tokens = max_answer_tokens
 
     async def ask(self, sample: Sample) -> CustomerAnswer:
-        """Ask a question in its conversation, which `seed` writes; without it the earlier questions are asked first."""
+        """Ask a question in its conversation, which `seed` writes; without a seed, ask the earlier questions first."""
         owner = self._new_owner()
         headers = self._headers(owner)
         conversation = await self._conversation_before(sample, owner, headers)
         return await self._answer(sample.id, await self._stream(sample.text, conversation, headers), headers)
 
     async def converse(self, dialogue: Dialogue) -> list[CustomerAnswer]:
-        """Say each turn of a dialogue in one conversation, whose history the product's own answers are."""
+        """Send each turn of a dialogue in one conversation; the history consists of the product's own answers."""
         headers, conversation, answers = self._headers(self._new_owner()), None, list[CustomerAnswer]()
         for n, turn in enumerate(dialogue.turns):
             stream = await self._stream(turn.text, conversation, headers)
@@ -144,7 +144,7 @@ class Customer:
 
 
 class SourceText(msgspec.Struct):
-    """A cited passage as `/v1/answers/{id}/sources/{n}` returns it."""
+    """A cited passage as returned by `/v1/answers/{id}/sources/{n}`."""
 
     text: str
     title: str
@@ -171,7 +171,7 @@ async def refusal_event(response: aiohttp.ClientResponse) -> Failed:
 
 
 async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
-    """Yield the events of a server-sent stream."""
+    """Yield the events of a server-sent event stream."""
     name = ""
     async for line in response.content:
         field_name, _, value = line.rstrip(b"\r\n").partition(b": ")
@@ -184,7 +184,7 @@ async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]
 def customer_answer(
     sample_id: str, events: list[Event], cited: Mapping[int, str], first_token: float | None, seconds: float
 ) -> CustomerAnswer:
-    """Return the answer that the events of a stream make; `first_token` and `seconds` in seconds."""
+    """Build an answer from the events of a stream; `first_token` and `seconds` in seconds."""
     last = events[-1] if events else None
     done = last if isinstance(last, Done) else None
     return CustomerAnswer(
@@ -207,7 +207,7 @@ def customer_answer(
 
 
 def _pause_before_retry(events: Sequence[Event]) -> float | None:
-    """Return the seconds after which the product asks to try again; None of what has an answer or another failure."""
+    """Return the seconds before a retry requested by the product, or None after an answer or another failure."""
     last = events[-1] if events else None
     if not isinstance(last, Failed) or not last.retryable or any(isinstance(event, Token) for event in events):
         return None
@@ -215,7 +215,7 @@ def _pause_before_retry(events: Sequence[Event]) -> float | None:
 
 
 def history_seed(redis: Redis) -> HistorySeed:
-    """Return a seed that writes the history into the product's Redis: earlier answers cost no model call."""
+    """Return a seed that writes the history to the product's Redis, so that earlier answers need no model call."""
     history = History(redis, RedisBreaker(RedisBreakerSettings()), HistorySettings())
 
     async def seed(owner: Principal, sample: Sample) -> str:

@@ -1,8 +1,8 @@
-"""Fits whether passages hold an answer (chatbot/answerability.py) to recorded questions, and says what that is worth.
+"""Fit the answerability weights (chatbot/answerability.py) to recorded questions, and measure the result.
 
-Every question is judged by weights that were fitted without it (ten folds), so the curve of a threshold is what the
-next questions of this kind meet; only the threshold itself is chosen while looking at it. The checks of today are
-applied to what the model said, so an answer counts as the customer would read it.
+Each question is judged by weights fitted without it (ten folds), so the threshold curve predicts new questions of this
+kind; only the threshold is chosen on the same questions. The current checks are applied to the model's text, so an
+answer counts as the customer would read it.
 """
 
 import math
@@ -36,33 +36,33 @@ from knowledge.passage import language_of
 
 WEIGHTS = ("bias", "first", "dense", "terms", "unknown", "english")
 FEWEST_ANSWERABLE, FEWEST_UNANSWERABLE = 40, 15
-"""Below these an interval is wider than what is decided with it: 4 of 15 is anything from .11 to .52."""
+"""With fewer, an interval is too wide to decide anything: 4 of 15 is between .11 and .52."""
 FOLDS = 10
 THRESHOLDS = tuple(round(n / 100, 2) for n in range(2, 99))
 
 _WORTHWHILE = 0.5
-"""Of the right answers that some threshold gives, the share below which a bar is held by hardly answering."""
+"""Minimum share of the right answers possible at any threshold; below it, the bars hold by hardly answering."""
 _RIDGE = 0.1
-"""Pulls weights towards 0: some questions a side would otherwise be separated by huge weights."""
+"""Regularisation towards 0; otherwise a few questions could be separated by huge weights."""
 _NEAR_MISS_WEIGHT = 0.35
-"""Against 1 for a question that is unanswerable by itself, which is about something that no document names."""
+"""Relative to 1 for a truly unanswerable question, which is about something that no document names."""
 _REFUSED = 0.02
-"""The share of the answerable questions that is refused; above their scores the passages are near at least."""
+"""The share of answerable questions refused; above the corresponding score, passages count as at least near."""
 _BELOW_NEAREST = 0.02
-"""How far below the least cosine of an answerable question the model is still asked."""
+"""How far below the smallest cosine of an answerable question the model is still asked."""
 
 Floats = NDArray[np.float64]
 
 
 class NotCalibrated(Exception):
-    """The questions or their recording cannot be calibrated with; the message says what to change."""
+    """The questions or their recording cannot be used for a calibration; the message contains the remedy."""
 
 
 class Outcome(StrEnum):
-    """What the customer gets where the threshold lets a question through.
+    """The customer's result if the threshold lets a question through.
 
-    An unanswerable question that is answered is INVENTED. One without a known answer is only ANSWERED. UNASKED was
-    refused when it was recorded, so what the model would say is not known; it counts as not right.
+    INVENTED: an unanswerable question was answered. ANSWERED: there is no known answer to compare with. UNASKED:
+    refused during the recording, so the model's answer is unknown; counts as not right.
     """
 
     RIGHT = "right"
@@ -75,9 +75,9 @@ class Outcome(StrEnum):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A question as it was recorded; `features` are in the order of WEIGHTS, none where no threshold lets it through.
+    """A recorded question; `features` are in the order of WEIGHTS, empty if no threshold lets it through.
 
-    `found` is whether a document that answers it is among the passages; None where that is not known.
+    `found`: whether the passages include a document that answers it; None if unknown.
     """
 
     sample: Sample
@@ -92,9 +92,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of the questions at a threshold: counts of `answerable` and of `unanswerable` ones.
+    """The results at a threshold: counts of `answerable` and `unanswerable` questions.
 
-    `right`, `wrong`, `beside` and `unasked` are of the answerable ones with a known answer, `judged`.
+    `right`, `wrong`, `beside` and `unasked` count answerable questions with a known answer (`judged` in total).
     """
 
     threshold: float
@@ -110,29 +110,29 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def not_right(self) -> int:
-        """Those that are wrong, beside the question, or not known since they were not asked."""
+        """Wrong and beside the question, and those not asked, whose answer is unknown."""
         return self.wrong + self.beside + self.unasked
 
     @property
     def refused(self) -> int:
-        """The answerable questions that are refused."""
+        """The refused answerable questions."""
         return self.answerable - self.answered
 
 
 class Bars(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bank accepts: the share of answerable questions answered not right, and of unanswerable ones answered."""
+    """The bank's limits: shares of answerable questions answered not right, and of unanswerable ones answered."""
 
     not_right: float
     invented: float
 
     def excess(self, point: Point) -> float:
-        """Return by how much a point is above the bars, both together."""
+        """Return by how much a point exceeds both bars together."""
         not_right, invented = point.not_right / max(1, point.judged), point.invented / max(1, point.unanswerable)
         return max(0.0, not_right - self.not_right) + max(0.0, invented - self.invented)
 
 
 class CalibrationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A fit: its weights with the chosen threshold, the curve, and the score of each case by weights without it."""
+    """A fit: weights with the chosen threshold, the curve, and the score of each case by weights fitted without it."""
 
     weights: AnswerabilityWeights
     chosen: Point
@@ -144,7 +144,7 @@ class CalibrationResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cases_of(recording: Recording, dataset: Dataset, bank: Bank) -> list[Case]:
-    """Return the recorded questions of a data set, with what customers would read of them today."""
+    """Return the recorded questions of a data set, with the answers that customers would see today."""
     settings = CheckSettings(bank=bank, weights=ASKS_ALL)
     of_dataset = {sample.id: sample for sample in dataset.samples}
     near_misses = {without_documents(sample.id): sample for sample in dataset.samples}
@@ -198,7 +198,7 @@ def _case(
 
 
 def features(sample: Sample, recorded: RecordedAnswer) -> tuple[float, ...]:
-    """Return what chatbot/answerability.py weighs, in the order of WEIGHTS."""
+    """Return the features that chatbot/answerability.py weighs, in the order of WEIGHTS."""
     return (
         1.0,
         log_odds(recorded.probes[0]),
@@ -210,9 +210,9 @@ def features(sample: Sample, recorded: RecordedAnswer) -> tuple[float, ...]:
 
 
 def fit(cases: Sequence[Case]) -> AnswerabilityWeights:
-    """Return the weights of a logistic regression in which answerable and unanswerable questions count the same.
+    """Fit a logistic regression in which answerable and unanswerable questions have equal weight.
 
-    The thresholds are .5 and .1, the likeliest passage counts nothing (docs/decisions/0002-answerability.md).
+    The thresholds are .5 and .1; the `likeliest` weight is 0 (docs/decisions/0002-answerability.md).
     """
     rows, answerable, counts = list[tuple[float, ...]](), list[float](), list[float]()
     for side in (False, True):
@@ -225,7 +225,7 @@ def fit(cases: Sequence[Case]) -> AnswerabilityWeights:
     balance = np.array(counts) * len(y)
     ridge = np.diag([0.0, *[_RIDGE] * (len(WEIGHTS) - 1)])
     weights_now: Floats = np.zeros(len(WEIGHTS))
-    for _ in range(50):  # Newton's method; it converges in about eight steps
+    for _ in range(50):  # Newton's method; converges in about eight steps
         p = 1 / (1 + np.exp(-x @ weights_now))
         gradient = x.T @ (balance * (p - y)) + ridge @ weights_now
         curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
@@ -237,7 +237,7 @@ def fit(cases: Sequence[Case]) -> AnswerabilityWeights:
 
 
 def score(case: Case, weights: AnswerabilityWeights) -> float:
-    """Return the fitted probability that the passages hold the answer; 0 where no threshold lets it through."""
+    """Return the fitted probability that the passages contain the answer; 0 if no threshold admits the question."""
     if not case.features:
         return 0.0
     z = sum(getattr(weights, name) * value for name, value in zip(WEIGHTS, case.features, strict=True))
@@ -245,7 +245,7 @@ def score(case: Case, weights: AnswerabilityWeights) -> float:
 
 
 def scores_without_themselves(cases: Sequence[Case]) -> list[float]:
-    """Return the score of every case by weights that were fitted without it and without its near miss."""
+    """Return the score of each case by weights fitted without it and its near miss."""
     order = sorted({(case.sample.unanswerable, case.sample.id) for case in cases})
     fold = {sample_id: n % FOLDS for n, (_, sample_id) in enumerate(order)}
     weights = [fit([case for case in cases if fold[case.sample.id] != n]) for n in range(FOLDS)]
@@ -253,13 +253,13 @@ def scores_without_themselves(cases: Sequence[Case]) -> list[float]:
 
 
 def curve_of(cases: Sequence[Case], scores: Sequence[float]) -> tuple[Point, ...]:
-    """Return what becomes of the questions at each threshold; near misses are no customers' questions."""
+    """Return the results at each threshold; near misses are excluded because customers don't ask them."""
     asked = [(case, value) for case, value in zip(cases, scores, strict=True) if not case.near_miss]
     return tuple(point_at(threshold, asked) for threshold in THRESHOLDS)
 
 
 def point_at(threshold: float, asked: Sequence[tuple[Case, float]]) -> Point:
-    """Return what becomes of scored questions at a threshold."""
+    """Return the results of scored questions at a threshold."""
     answerable = [case for case, _ in asked if not case.unanswerable]
     shown = [case for case, value in asked if value >= threshold and case.outcome is not Outcome.REFUSED]
     held = [case for case in shown if not case.unanswerable]
@@ -279,10 +279,10 @@ def point_at(threshold: float, asked: Sequence[tuple[Case, float]]) -> Point:
 
 
 def chosen_point(curve: Sequence[Point], bars: Bars) -> tuple[Point, str]:
-    """Return the point with most right answers among those within the bars, and why it is taken.
+    """Return the point with the most right answers within the bars, and the reason.
 
-    Where none of these answers half of what could be answered rightly, it is the one with most right answers less
-    others and less answers to unanswerable questions, in shares.
+    If none of these reaches half of the possible right answers, return the point with the best balance: the share of
+    right answers minus those of other answers and of answered unanswerable questions.
     """
     most_right = max(point.right for point in curve)
     within = [point for point in curve if not bars.excess(point)]
@@ -304,7 +304,7 @@ def chosen_point(curve: Sequence[Point], bars: Bars) -> tuple[Point, str]:
 
 
 def require_enough(samples: Sequence[Sample]) -> None:
-    """Say what questions are missing.
+    """Check that there are enough questions of each kind.
 
     Raises:
         NotCalibrated: there are too few answerable or unanswerable ones.
@@ -326,10 +326,10 @@ def require_enough(samples: Sequence[Sample]) -> None:
 
 
 def require_of_today(recording: Recording, dataset: Dataset, path: Path) -> None:
-    """Say what has changed since a recording.
+    """Check that a recording matches the current data set and prompts.
 
     Raises:
-        RecordingBroken: it is of other documents, another prompt, or lacks questions.
+        RecordingBroken: its documents or prompts differ, or it lacks questions.
     """
     today = recording_header(dataset, model=recording.header.model, profile=recording.header.profile)
     changed = {
@@ -347,7 +347,7 @@ def require_of_today(recording: Recording, dataset: Dataset, path: Path) -> None
 
 
 def calibrated(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
-    """Return the fit of a bank's own questions.
+    """Return the fit to a bank's own questions.
 
     Raises:
         NotCalibrated: there are too few questions of a kind.
@@ -365,7 +365,7 @@ def calibrated(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
 
 
 def calibration_of(weights: AnswerabilityWeights, *, embedder: str, model: str) -> Calibration:
-    """Return the weights as those of the embedder, the served model and the probe that were asked."""
+    """Return a calibration for the embedder, served model and probe that were used."""
     return Calibration(embedder=embedder, models=(model,), probe=load_templates().probe_version, answerability=weights)
 
 

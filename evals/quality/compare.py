@@ -1,4 +1,4 @@
-"""Compares two runs over the same questions by paired bootstrap (pure)."""
+"""Compare two runs over the same questions by paired bootstrap (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ class NotComparable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The mean of B less the mean of A over common questions; `p` is corrected for the number of measures."""
+    """The mean of B minus the mean of A over common questions; `p` is corrected for the number of measures."""
 
     measure: str
     questions: int
@@ -38,7 +38,7 @@ class Difference:
 
     @property
     def sentence(self) -> str:
-        """The finding in words."""
+        """The result in words."""
         low, high = self.interval.low, self.interval.high
         p = "< 0.001" if self.p < 0.001 else f"{self.p:.3f}"
         figures = f"{self.b - self.a:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p {p}"
@@ -49,7 +49,7 @@ class Difference:
 
 
 def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
-    """Return the differences of every measure that both runs have, over the questions that both measured.
+    """Return the difference of each measure in both runs, over the questions that both measured.
 
     Raises:
         NotComparable: the runs have no measure in common.
@@ -73,7 +73,7 @@ def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
 
 
 def difference_of(measure: str, pairs: Sequence[tuple[float, float]], *, seed: int) -> Difference:
-    """Return the difference of one measure; questions are drawn with replacement, each with both its scores."""
+    """Return the difference of one measure; resampling draws questions together with both scores."""
     changed = change([b - a for a, b in pairs], seed=seed)
     return Difference(
         measure=measure,

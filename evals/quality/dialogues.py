@@ -1,7 +1,7 @@
-"""Live dialogues: customers say their turns to the running product, and its own answers are what they lean on.
+"""Live dialogues: customers send their turns to the running product, whose own answers are the context.
 
-Nothing stands in the history but what the product said, as for customers; a question of the data set alone has a right
-answer before it.
+The history contains only the product's answers, as in production; single questions of the data set have a correct
+answer in their history.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ OPENING = "opening"
 
 
 class _DialogueAnswers(msgspec.Struct, frozen=True):
-    """A dialogue that was held, as a line of the part file."""
+    """A finished dialogue, as one line of the part file."""
 
     id: str
     answers: tuple[CustomerAnswer, ...]
@@ -32,9 +32,9 @@ class _DialogueAnswers(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialoguesSpec:
-    """The dialogues to hold, `at_once` of them side by side, on the product and the documents of `run`.
+    """The dialogues to run, `at_once` of them concurrently, with the product and documents of `run`.
 
-    Each that was held is appended to the file `part`, and one that stands there already is not held again.
+    Each finished dialogue is appended to the file `part`; dialogues already in it are skipped.
     """
 
     run: RunSpec
@@ -44,13 +44,13 @@ class DialoguesSpec:
 
 
 async def hold_dialogues(spec: DialoguesSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
-    """Return the run over every turn of every dialogue; its folder of data is the caller's to remove."""
+    """Return the run over all turns of all dialogues; the caller removes its data folder."""
     held = read_part(spec.part)
     rest = [dialogue for dialogue in spec.dialogues if dialogue.id not in held]
     if rest:
         if chatbot is None:
             async with loaded_corpus(spec.run.dataset, spec.run.settings, spec.run.product.data, console):
-                pass  # the product that is started opens the index
+                pass  # only loads; the started product opens the index
         async with open_customer(spec.run.product, chatbot, console) as customer:
             held |= await _hold(rest, customer, spec, console)
     answers = [answer for dialogue in spec.dialogues for answer in held[dialogue.id]]
@@ -80,7 +80,7 @@ async def _hold(
 
 
 def read_part(path: Path) -> dict[str, tuple[CustomerAnswer, ...]]:
-    """Return the answers of every dialogue in a part file; a last line that was cut off counts as not there."""
+    """Return the answers of each dialogue in a part file; drop a truncated last line."""
     if not path.exists():
         return {}
     whole = path.read_bytes().rpartition(b"\n")[0]
@@ -92,7 +92,7 @@ def read_part(path: Path) -> dict[str, tuple[CustomerAnswer, ...]]:
 def dialogue_run(
     dataset: Dataset, dialogues: Sequence[Dialogue], answers: Sequence[CustomerAnswer], *, contact: str
 ) -> Run:
-    """Return the run; its intervals are over dialogues, since the turns of one lean on each other."""
+    """Return the run; its intervals are over dialogues, because the turns of a dialogue depend on each other."""
     turns = [turn for dialogue in dialogues for turn in dialogue.samples()]
     documents = {sample.id: frozenset(of_turn) for sample, of_turn in turns}
     asked = Dataset(
@@ -115,7 +115,7 @@ def dialogue_run(
 
 
 def dialogue_measures(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Measures:
-    """Return the shares of openings and of follow-ups; `documents` answer the turn of that id.
+    """Return the shares of openings and follow-ups; `documents` maps turn ids to the documents that answer them.
 
     An answerable turn is right, wrong, beside the question, or refused.
     """

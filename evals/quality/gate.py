@@ -15,7 +15,7 @@ from knowledge.bank import read_banks
 
 
 async def gate_run(task: Task, spec: RunSpec, console: Console) -> Run:
-    """Return the run that the gates of a task apply to: of a recording, or of retrieval over answerable questions.
+    """Return the run for a task's gates: of its recording, or else of retrieval over answerable questions.
 
     Raises:
         RecordingBroken: the task's file is not a recording.
@@ -28,9 +28,9 @@ async def gate_run(task: Task, spec: RunSpec, console: Console) -> Run:
 
 
 def ranking_run(dataset: Dataset, rankings: list[Ranking]) -> Run:
-    """Return the measures of rankings, and `terms_found`: the share of questions with a term of some passage.
+    """Return the measures of rankings, and `terms_found`: the share of questions with a term match in some passage.
 
-    It falls when Kiwi breaks.
+    It drops if the Korean tokenizer Kiwi breaks.
     """
     run = summarise(dataset, rankings, [])
     terms_found = sum(ranking.best_terms > 0 for ranking in rankings) / max(1, len(rankings))

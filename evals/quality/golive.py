@@ -8,11 +8,11 @@ from evals.quality.report import quoted
 from evals.scorers import share_interval
 
 MOST_CASES = 25
-"""Of a kind in the report; it says how many more there are."""
+"""Maximum cases per kind; the report gives the number of further ones."""
 
 
 def share(hits: int, total: int) -> str:
-    """Return a share with its 95 % interval (Wilson), as reports show it."""
+    """Format a share with its 95 % interval (Wilson)."""
     if not total:
         return "–"
     interval = share_interval(hits, total)
@@ -20,7 +20,7 @@ def share(hits: int, total: int) -> str:
 
 
 def figure_lines(result: CalibrationResult) -> list[tuple[str, str, str]]:
-    """Return name, share with interval, and what the bar says, of the chosen point."""
+    """Return (name, share with interval, bar verdict) for the chosen point."""
     point, bars = result.chosen, result.bars
     not_right, invented = point.not_right / max(1, point.judged), point.invented / point.unanswerable
     return [
@@ -123,7 +123,7 @@ def _use(calibration: Calibration, result: CalibrationResult) -> Iterator[str]:
 
 
 def _of(result: CalibrationResult, outcome: Outcome) -> list[tuple[Case, float]]:
-    """Return the customers' questions of an outcome with their scores, the surest first."""
+    """Return the customers' questions with an outcome and their scores, highest score first."""
     scored = zip(result.cases, result.scores, strict=True)
     of_outcome = [(case, value) for case, value in scored if case.outcome is outcome and not case.near_miss]
     return sorted(of_outcome, key=lambda item: -item[1])

@@ -1,8 +1,8 @@
-"""Records a model's answers to the questions of a data set, asked exactly as a turn asks it.
+"""Record a model's answers to the questions of a data set, asked exactly as in a turn.
 
-For `evals gate` the model is asked where a turn would ask it. For `evals calibrate` it is asked every question, however
-unlikely an answer is, since another threshold may let it through; and each answerable question is probed once more
-without the documents that answer it: the passages found then are near and wrong.
+For `evals gate` the model is asked only when a turn would ask it. For `evals calibrate` it is asked every question,
+however unlikely an answer is, since another threshold may let it through; each answerable question is also probed
+without the documents that answer it, so that the passages are near and wrong.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -75,25 +75,25 @@ from knowledge.passage import Hit, Language, Passage, language_of
 
 SCRIPTED = "scripted"
 ASKS_ALL = MODELS_WORD.model_copy(update={"threshold": 0.0})
-"""One probe of every question, whatever it says, and then an answer."""
+"""One probe for each question, then an answer whatever the probe's result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnBank:
-    """A bank that calibrates, and its endpoint where it has one."""
+    """The calibrating bank, and its model endpoint if it has one."""
 
     banks: Banks
     endpoint: ModelSettings | None
 
 
 def own_bank() -> OwnBank:
-    """Return the bank of the chatbot's own environment.
+    """Return the bank from the chatbot's environment.
 
     Raises:
-        ProductNotStarted: a variable has a value that the chatbot refuses.
+        ProductNotStarted: a variable has a value that the chatbot rejects.
     """
     try:
-        # No customer is served: these are required, and not used.
+        # Required settings that are not used, since no customer is served.
         redis_url, audit_key = SecretStr("redis://unused"), SecretStr("unused" * 3)
         auth = AuthSettings(issuer="unused", public_key_file=Path("unused"))
         settings = Settings(redis_url=redis_url, audit_key=audit_key, auth=auth)
@@ -110,9 +110,9 @@ def own_bank() -> OwnBank:
 async def record(
     spec: RunSpec, console: Console, *, part: Path, at_once: int, calibrates: OwnBank | None = None
 ) -> Recording:
-    """Load the corpus, start the model and ask it every question of today, `at_once` of them side by side.
+    """Load the corpus, start the model and ask it every current question, `at_once` of them concurrently.
 
-    Answers that the file `part` holds of the same recording are kept.
+    Answers of the same recording in the file `part` are reused.
     """
     samples = [sample for sample in spec.dataset.samples if sample.as_of is None]
     async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, corpus):
@@ -149,7 +149,7 @@ async def record(
 
 
 def refuse_another(path: Path, header: RecordingHeader) -> None:
-    """Keep a recording from being replaced by one of another model, prompt or corpus.
+    """Refuse to replace a recording of another model, prompt or corpus.
 
     Raises:
         RecordingBroken: the file holds such a recording.
@@ -162,7 +162,7 @@ def refuse_another(path: Path, header: RecordingHeader) -> None:
 
 @asynccontextmanager
 async def open_model(spec: ProductSpec, endpoint: ModelSettings | None = None) -> AsyncGenerator[Models]:
-    """Yield the models of an endpoint, else run that of a profile while the block runs (`scripted` needs no weights).
+    """Yield the models of an endpoint, or run a profile's model while the block runs (`scripted` needs no weights).
 
     Raises:
         ProductNotStarted: the endpoint does not answer, or the model did not start.
@@ -181,9 +181,9 @@ async def open_model(spec: ProductSpec, endpoint: ModelSettings | None = None) -
 
 
 class Recorder:
-    """Asks as a turn does, and keeps the passages of every prompt, by key.
+    """Asks questions as a turn does, and keeps the passages of every prompt by key.
 
-    `entries` maps a document's id in the index to that of the data set, where these differ.
+    `entries` maps a document's id in the index to its id in the data set, if they differ.
     """
 
     def __init__(
@@ -209,10 +209,10 @@ class Recorder:
             passage_tokens=Settings.model_fields["passage_tokens"].default,
         )
 
-    # No customer waits for a recording, so a busy machine is retried.
+    # A recording is not time-critical, so retry on a busy machine.
     @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
     async def ask(self, sample: Sample) -> RecordedAnswer:
-        """Return the evidence for a question, and the model's answer where a turn would ask for one."""
+        """Return the evidence for a question, and the model's answer if a turn would ask for one."""
         if (asked := self._screened(sample)) is None:
             return RecordedAnswer(id=sample.id)
         result = await self._search(self._retrieval, asked, sample)
@@ -238,9 +238,9 @@ class Recorder:
 
     @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
     async def near_miss(self, sample: Sample, dataset: Dataset) -> RecordedAnswer | None:
-        """Return the evidence for an answerable question without the documents that answer it; None where none is left.
+        """Return the evidence for an answerable question without its answering documents; None if nothing remains.
 
-        No answer is recorded, and none can be right.
+        No answer is recorded, because none could be right.
         """
         right = dataset.right_documents(sample)
         if sample.unanswerable or not right or (asked := self._screened(sample)) is None:
@@ -266,7 +266,7 @@ class Recorder:
         return self._entries.get(hit.passage.document_id, hit.passage.document_id)
 
     def _screened(self, sample: Sample) -> str | None:
-        """Return the question as a turn asks it; None where screens or scope refuse it."""
+        """Return the question as a turn would ask it; None if screening or scope refuses it."""
         screened = screen(sample.text)
         outside = excluded_topic(screened.text, self._bank.own_names) is not None
         return None if outside or screened.verdict is not Verdict.OK else screened.text
@@ -288,7 +288,7 @@ class Recorder:
     async def choices(
         self, question: str, hits: Sequence[Hit], before: Sequence[Message]
     ) -> tuple[tuple[float, ...], ...]:
-        """Return what the model says of the first units in both orders; nothing where the ranking is clear."""
+        """Return the model's probabilities for the top units in both orders; empty if the ranking is clear."""
         ranked = rank(question, hits, language_of(question))
         if not is_close(ranked):
             return ()
@@ -317,7 +317,7 @@ class Recorder:
     async def _probes(
         self, result: SearchResult, prompt: Prompt, unknown: float, language: Language
     ) -> tuple[list[float], bool]:
-        """Return the probabilities of "yes", as a turn asks for them, and whether they are enough."""
+        """Return the probabilities of "yes" from the probes of a turn, and whether they suffice."""
         weights = self._weights
         probabilities: list[float] = []
         if answerability.nothing_near(result.hits, weights):

@@ -1,4 +1,4 @@
-"""The report of a run in Markdown: its measures with their gates, and the worst answers to read (pure)."""
+"""The report of a run in Markdown: measures with their gates, and the worst answers (pure)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from evals.sample_bank import SAMPLE_BANK
 from evals.scorers import Judgement
 
 WORST = 60
-"""Cases in the report, as many as a person reads; it says how many more there are."""
+"""Maximum cases in the report; it gives the number of further ones."""
 
 
 class TaskBroken(Exception):
-    """The file describes no task; the message says why."""
+    """The file is not a valid task; the message contains the reason."""
 
 
 class Gate(BaseModel, frozen=True, extra="forbid"):
-    """A bound that a measure must reach (`least`) or not exceed (`most`)."""
+    """A minimum (`least`) or maximum (`most`) for a measure."""
 
     measure: str
     least: float | None = None
@@ -37,7 +37,7 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
         return f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
 
     def holds(self, measures: Measures) -> bool:
-        """Return whether the measures pass; a missing measure fails."""
+        """Return whether the measure passes; a missing one fails."""
         value = measures.get(self.measure)
         if not isinstance(value, int | float):
             return False
@@ -45,7 +45,7 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
 
 
 class Task(BaseModel, frozen=True, extra="forbid"):
-    """A data set, the model profile that answers it or a recording of answers, and the gates."""
+    """A data set, the model profile that answers it (or a recording), and the gates."""
 
     dataset: Path
     profile: str = ""
@@ -58,7 +58,7 @@ def read_task(path: Path) -> Task:
     """Read a task.
 
     Raises:
-        TaskBroken: the file describes none.
+        TaskBroken: the file is not a valid task.
     """
     try:
         return Task.model_validate(yaml.safe_load(path.read_text("utf-8")))
@@ -77,7 +77,7 @@ class GateLine:
 
 
 def lines(run: Run, gates: Sequence[Gate]) -> list[GateLine]:
-    """Return a line for every measure and for every gate whose measure is missing."""
+    """Return a line for each measure, and for each gate whose measure is missing."""
     by_name = {gate.measure: gate for gate in gates}
     names = [*run.measures, *(name for name in by_name if name not in run.measures)]
     return [
@@ -92,14 +92,14 @@ def lines(run: Run, gates: Sequence[Gate]) -> list[GateLine]:
 
 
 def figure_text(value: float | str | None) -> str:
-    """Return a figure as the report shows it."""
+    """Format a figure for the report."""
     if value is None:
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def faults(row: Row) -> list[str]:
-    """Return the faults of a question's answer and retrieval, the most serious first."""
+    """Return the faults of a question's answer and retrieval, most serious first."""
     faults_found = [*_answer_faults(row.judged, row)] if row.judged else []
     if row.measures.get("recall@5", 1.0) < 1.0:
         faults_found.append(f"retrieval misses a relevant document (recall@5 {row.measures['recall@5']:.2f})")
@@ -122,7 +122,7 @@ def _answer_faults(scored: ScoredAnswer, row: Row) -> Iterator[str]:
 
 
 def report(run: Run, gates: Sequence[Gate]) -> str:
-    """Return the measures with their gates, and the questions with a fault, the most serious first."""
+    """Return the measures with their gates, and the questions with faults, most serious first."""
     worst = sorted(((row, listed) for row in run.rows if (listed := faults(row))), key=_severity)
     rows = [" | ".join((line.measure, line.value, between(line, run), _verdict(line))) for line in lines(run, gates)]
     cases = [_case(row, listed) for row, listed in worst[:WORST]]
@@ -136,7 +136,7 @@ def report(run: Run, gates: Sequence[Gate]) -> str:
 
 
 def between(line: GateLine, run: Run) -> str:
-    """Return the interval of a measure as the report shows it; empty where there is none."""
+    """Format a measure's interval; "" without one."""
     interval = run.intervals.get(line.measure)
     return f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
 
@@ -146,7 +146,7 @@ def _verdict(line: GateLine) -> str:
 
 
 def _severity(case: tuple[Row, list[str]]) -> tuple[bool, bool, bool, int]:
-    """Sort key: numbers without a source, answers to unanswerable questions, wrong ones, the number of faults."""
+    """Return the sort key: unsupported numbers, answered unanswerable questions, wrong answers, number of faults."""
     row, listed = case
     unfounded = row.judged is not None and bool(row.judged.unfounded)
     invented = row.judged is not None and row.unanswerable and not row.judged.answer.refused
@@ -168,5 +168,5 @@ def _case(row: Row, listed: Sequence[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as a code block of Markdown, whatever it contains."""
+    """Return any text as an indented Markdown code block."""
     return "\n".join(f"    {line}" for line in text.splitlines())

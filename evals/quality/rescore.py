@@ -1,7 +1,7 @@
-"""Applies the current checks to recorded answers: what customers would read now (pure).
+"""Apply the current checks to recorded answers, giving the answers that customers would see now (pure).
 
-Numbers of each recorded answer are also altered, one at a time, to a figure that no passage and no question states; the
-checks may show none of them. So wrong numbers are tested for in known places, not only where a model made one.
+Numbers in each recorded answer are also altered, one at a time, to a figure that is in no passage or question; the
+checks must show none of them. This tests wrong numbers in known places, not only those that a model happened to write.
 """
 
 import re
@@ -23,7 +23,7 @@ from knowledge.passage import Hit, Language, Passage, language_of
 from knowledge.profiles import AnswerMode
 
 MOST_ALTERED = 3
-"""Numbers of one answer that are altered, each by itself."""
+"""Numbers altered per answer, one at a time."""
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -34,7 +34,7 @@ def rescore(
     bank: Bank,
     answer: AnswerMode = AnswerMode.QUOTE,
 ) -> Run:
-    """Return the run of the recorded answers; two of its measures say whether the recording is up to date."""
+    """Return the run of the recorded answers; two of its measures show whether the recording is up to date."""
     answers, samples = [], {sample.id: sample for sample in dataset.samples}
     altered_count = shown_count = 0
     certain: list[bool] = []
@@ -67,7 +67,7 @@ def rescore(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckSettings:
-    """How a recorded answer is checked; `weights` are the shipped ones unless given, `bank` is whose answer it is."""
+    """The check of a recorded answer: `bank` is the answering bank; `weights` default to the shipped ones."""
 
     bank: Bank
     answer: AnswerMode = AnswerMode.QUOTE
@@ -75,7 +75,7 @@ class CheckSettings:
 
 
 class RecordedAnswerCheck:
-    """One recorded answer, put through screening, answerability and the grounding checks as a turn does."""
+    """One recorded answer, checked by screening, answerability and grounding as in a turn."""
 
     def __init__(
         self, sample: Sample, recorded: RecordedAnswer, passages: Sequence[Passage], settings: CheckSettings
@@ -108,13 +108,13 @@ class RecordedAnswerCheck:
             yield re.search(rf"(?<![\d.,]){re.escape(wrong)}(?!\d|[.,]\d)", checks.text) is not None
 
     def is_never_asked(self) -> bool:
-        """Return whether screens or scope refuse the question, whatever a probe would say."""
+        """Return whether screening or scope refuses the question regardless of probes."""
         return screen(self._sample.text).verdict is not Verdict.OK or (
             excluded_topic(self._question, self._settings.bank.own_names) is not None
         )
 
     def evidence(self) -> Evidence:
-        """Return what a turn makes of the passages."""
+        """Return the evidence that a turn would find in the passages."""
         if self.is_never_asked() or not self._passages:
             return Evidence.NONE
         weights = self._settings.weights or read_calibration(None).answerability
@@ -128,7 +128,7 @@ class RecordedAnswerCheck:
         return answerability.evidence(answerability.score(hits, probes, unknown, self._language, weights), weights)
 
     def _hits(self) -> list[Hit]:
-        """Return the hits of the prompt's passages; the best cosine and terms are of all hits."""
+        """Return hits for the prompt's passages, each with the best cosine and term score of all hits."""
         recorded = self._recorded
         return [
             Hit(passage=passage, score=score, dense=max(recorded.dense), terms=max(recorded.terms))
@@ -136,7 +136,7 @@ class RecordedAnswerCheck:
         ]
 
     def _quoted(self, *, certain: bool) -> CustomerAnswer:
-        """Return the answer that quotes, with the model's recorded choice."""
+        """Return the quoting answer, using the model's recorded choice."""
         ranked, choices = rank(self._question, self._hits(), self._language), self._recorded.choices
         if certain and choices:
             ranked = ranked[: len(choices[0])]
@@ -150,14 +150,14 @@ class RecordedAnswerCheck:
         return checked_answer(self._question, self._passages, text, bank=self._bank)
 
     def _altered_numbers(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """Yield the offsets of a quantity's digits in a plain text, and digits of their form that no source states."""
+        """Yield (start, end, wrong digits) of quantities, with digits of the same form that no source states."""
         sources = list(self._sources())
         stated = {_plain(digits) for source in sources for digits in _DIGITS.findall(source)}
         for quantity in quantities(text):
             digits = _DIGITS.search(text, quantity.start, quantity.end)
             if digits is None:
                 continue
-            # Never a one: texts state it in words (yearly, each), so a check that accepts it is not wrong.
+            # Never 1: texts express it in words (yearly, each), so a check may rightly accept it.
             others = (f"{first}{digits.group()[1:]}" for first in "23456789" if first != digits.group()[0])
             unstated = (
                 other
@@ -204,7 +204,7 @@ def _full_text(passage: Passage) -> str:
 
 
 def _plain(digits: str) -> str:
-    """Return one spelling of a number: 1,000 and 1000, 2.5 and 2.50 are equal."""
+    """Normalise a number, so that 1,000 equals 1000 and 2.5 equals 2.50."""
     whole, _, decimals = digits.replace(",", "").partition(".")
     return f"{whole}.{decimals.rstrip('0')}"
 
@@ -212,6 +212,6 @@ def _plain(digits: str) -> str:
 def checked_answer(
     question: str, passages: Sequence[Passage], text: str, *, bank: Bank | None = None
 ) -> tuple[GroundingStream, list[Event]]:
-    """Return the checks after all of the text, and the events that they make of it."""
+    """Return the checks after the whole text, and the events they emit."""
     checks = GroundingStream(passages, question=question, language=language_of(question), bank=bank)
     return checks, [*checks.feed(text), *checks.close()]

@@ -1,4 +1,4 @@
-"""Searches every question of a data set with the product's own retrieval, and ranks the corpus entries of the hits."""
+"""Search each question of a data set with the product's retrieval, and rank the corpus entries of the hits."""
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -20,7 +20,7 @@ from knowledge.passage import Hit
 
 ZONE = ZoneInfo("Asia/Seoul")
 DEPTH = 50
-"""Passages of a search, so that ten different documents are among them."""
+"""Passages per search, enough to contain ten different documents."""
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def rank(samples: Sequence[Sample], index: Index, entries: Mapping[str, str]) -> AsyncGenerator[Ranking]:
-    """Yield the ranking of each question, in order; a follow-up is searched with its history, as in a turn."""
+    """Yield the ranking of each question in order; a follow-up is searched with its history, as in a turn."""
     retrieval = Retrieval(index, sample_banks(), passages=DEPTH)
     for sample in samples:
         as_of = noon(sample.as_of) if sample.as_of else time.time()
@@ -44,7 +44,7 @@ async def rank(samples: Sequence[Sample], index: Index, entries: Mapping[str, st
 
 
 async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> tuple[Sequence[Hit], float]:
-    """Return the hits for a question and the seconds of the search; a busy machine is retried."""
+    """Return the hits for a question and the duration of the search in seconds; retries on a busy machine."""
     async for attempt in stamina.retry_context(on=IndexUnavailable, attempts=10, timeout=300.0):
         with attempt:
             earlier = await earlier_questions(retrieval, sample, access)
@@ -55,7 +55,7 @@ async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> 
 
 
 async def earlier_questions(retrieval: Retrieval, sample: Sample, access: Access) -> list[str]:
-    """Return the questions before a question, each understood and searched for in order, as its conversation does."""
+    """Return the questions before a question, each rewritten and searched in order, as in its conversation."""
     earlier: list[str] = []
     for text in sample.earlier:
         result = await retrieval.search(text, earlier=earlier, access=access)
@@ -64,12 +64,12 @@ async def earlier_questions(retrieval: Retrieval, sample: Sample, access: Access
 
 
 def noon(day: date) -> float:
-    """Return the middle of a day in the bank's zone, in Unix seconds."""
+    """Return noon of a day in the bank's time zone, in Unix seconds."""
     return datetime.combine(day, clock_time(12), tzinfo=ZONE).timestamp()
 
 
 def documents_of(hits: Sequence[Hit], entries: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the entries of hits, each at the rank of its best passage."""
+    """Return the entries of the hits, each at the rank of its best passage."""
     return tuple(dict.fromkeys(entries.get(hit.passage.document_id, "") for hit in hits))
 
 

@@ -1,4 +1,4 @@
-"""One run: load the corpus, rank it for every question, and for answers start the product and ask it."""
+"""One run: load the corpus, rank it for each question, and for answers start the product and ask it."""
 
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
@@ -25,7 +25,7 @@ from ingest.wiring import open_services
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What a run scores: a data set, with the product to start for answers."""
+    """The data set to score, and the product to start for answers."""
 
     dataset: Dataset
     settings: Settings
@@ -37,14 +37,14 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningChatbot:
-    """The address of a running chatbot, and the signer of its tokens."""
+    """The URL of a running chatbot, and the signer of its tokens."""
 
     url: str
     signer: LocalSigner
 
 
 async def evaluate(spec: RunSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
-    """Return the run; the corpus is kept in the folder of `spec.product`, which the caller removes."""
+    """Return the run; the caller removes the corpus in the data folder of `spec.product`."""
     answers: list[CustomerAnswer] = []
     rankings = await rank_in_throwaway_index(spec, console)
     if spec.answers:
@@ -55,7 +55,7 @@ async def evaluate(spec: RunSpec, chatbot: RunningChatbot | None, console: Conso
 
 
 async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranking]:
-    """Load the corpus through the pipeline and rank it for every question; the index is closed on return."""
+    """Load the corpus through the pipeline and rank it for each question; the index is closed on return."""
     samples, rankings = spec.dataset.samples, list[Ranking]()
     data = spec.product.data
     async with loaded_corpus(spec.dataset, spec.settings, data, console) as (services, corpus):
@@ -72,7 +72,7 @@ async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranki
 async def loaded_corpus(
     dataset: Dataset, settings: Settings, data: Path, console: Console
 ) -> AsyncGenerator[tuple[Services, Corpus]]:
-    """Open the services of ingest on stores in the folder `data`, and load the data set's corpus."""
+    """Open the ingest services with stores in the folder `data`, and load the data set's corpus."""
     stores = throwaway_settings(settings, data)
     async with open_services(stores, works_jobs=False) as services:
         with open_display(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
@@ -86,7 +86,7 @@ async def loaded_corpus(
 async def open_customer(
     spec: ProductSpec, chatbot: RunningChatbot | None, console: Console
 ) -> AsyncGenerator[Customer]:
-    """Yield a customer of a running chatbot, or of a product that is started on the loaded index."""
+    """Yield a customer of a running chatbot, or of a product started on the loaded index."""
     timeout = aiohttp.ClientTimeout(total=LONGEST_ANSWER)
     if chatbot is not None:
         async with aiohttp.ClientSession(chatbot.url, timeout=timeout) as http:
@@ -103,7 +103,7 @@ async def open_customer(
 
 
 async def ask_all(samples: Sequence[Sample], customer: Customer, console: Console) -> list[CustomerAnswer]:
-    """Ask every question, one after the other: the measured waits are those of one customer."""
+    """Ask the questions one by one, so that the measured waits are those of a single customer."""
     with progress_bar(console) as progress:
         return [await customer.ask(sample) for sample in progress.track(samples, description="answers")]
 

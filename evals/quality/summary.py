@@ -1,4 +1,4 @@
-"""A run as it is stored: the measures, and a row for every question."""
+"""A run as stored: the measures, and one row per question."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ Measures = dict[str, float | int | str | None]
 
 
 class RunBroken(Exception):
-    """The file holds no run; the message says why."""
+    """The file is not a valid run; the message contains the reason."""
 
 
 class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer with its scores; `judgement` is None of a refusal and for questions without known answers."""
+    """An answer with its scores; `judgement` is None for a refusal or a question without known answers."""
 
     answer: CustomerAnswer
     judgement: Judgement | None = None
@@ -37,7 +37,7 @@ class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One question of a run: its measures, its ranking and its answer with scores."""
+    """One question of a run: its measures, its ranking and its scored answer."""
 
     id: str
     kind: str
@@ -50,7 +50,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run: the printed measures with their 95 % intervals, and the rows that `compare` and `report` read."""
+    """A run: the printed measures with 95 % intervals, and the rows that `compare` and `report` read."""
 
     dataset: str
     measures: Measures
@@ -61,7 +61,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 def summarise(
     dataset: Dataset, rankings: Sequence[Ranking], answers: Sequence[CustomerAnswer], *, contact: str = ""
 ) -> Run:
-    """Return the run; `contact` is the bank's telephone number, which an answer may show without a source."""
+    """Return the run; `contact` is the bank's telephone number, which needs no source in an answer."""
     by_id = {ranking.id: ranking for ranking in rankings}
     scores = score_rankings({ranking.id: ranking.documents for ranking in rankings}, dataset.relevant)
     samples = {sample.id: sample for sample in dataset.samples}
@@ -93,7 +93,7 @@ def summarise(
 
 
 def score_answer(sample: Sample, answer: CustomerAnswer, dataset: Dataset, *, contact: str) -> ScoredAnswer:
-    """Return an answer with its scores; a refusal has no scores of an answer."""
+    """Score an answer; a refusal has no judgement and no citation scores."""
     sources = [*answer.cited.values(), *(citation.quote for citation in answer.citations), contact]
     if answer.refused:
         sources.append(sample.text)  # a refusal may repeat the question's numbers
@@ -112,7 +112,7 @@ def score_answer(sample: Sample, answer: CustomerAnswer, dataset: Dataset, *, co
 def row_measures(
     sample: Sample, score: Mapping[str, float], scored: ScoredAnswer | None, ranking: Ranking | None
 ) -> dict[str, float]:
-    """Return the measures of one question, by which two runs are compared."""
+    """Return the measures of one question, as used by `compare`."""
     measures = dict(score)
     if ranking and ranking.answer_in_top is not None:
         measures["answer_in_top5"] = float(ranking.answer_in_top)
@@ -135,7 +135,7 @@ def row_measures(
 
 
 def retrieval_measures(rows: Sequence[Row]) -> Measures:
-    """Return the means over the questions that have relevant entries."""
+    """Return the means over the questions with relevant entries."""
     median, _ = score_waits(row.ranked.seconds for row in rows if row.ranked)
     return {
         **{name: rounded(mean_of(rows, name)) for name in ("ndcg@10", "recall@5", "mrr", "answer_in_top5")},
@@ -144,7 +144,7 @@ def retrieval_measures(rows: Sequence[Row]) -> Measures:
 
 
 def answer_measures(rows: Sequence[Row]) -> Measures:
-    """Return the measures of answers; shares of nothing are None."""
+    """Return the measures of answers; shares without cases are None."""
     scored = [row.judged for row in rows if row.judged]
     answered = [answer for answer in scored if not answer.answer.refused]
     first, first_p95 = score_waits(answer.answer.first_token_seconds for answer in answered)
@@ -176,7 +176,7 @@ def mean_of(rows: Sequence[Row], name: str) -> float | None:
 
 
 def rounded(value: float | None) -> float | None:
-    """Return a figure rounded as it is printed."""
+    """Round a figure for printing."""
     return None if value is None else round(value, 4)
 
 
@@ -190,7 +190,7 @@ def read_run(path: Path) -> Run:
     """Read a run.
 
     Raises:
-        RunBroken: the file holds none.
+        RunBroken: the file is not a valid run.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Run)

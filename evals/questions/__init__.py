@@ -1,4 +1,4 @@
-"""Data sets, their corpora, recorded answers, made-up sentences, and answers as a customer sees them."""
+"""Data sets, their corpora, recorded answers, synthetic sentences, and answers as customers see them."""
 
 from evals.questions.answered import CustomerAnswer
 from evals.questions.corpus import TENANT, Corpus, CorpusNotLoaded, load_corpus, throwaway_settings

@@ -1,4 +1,4 @@
-"""An answer as the customer sees it, kept for scoring."""
+"""An answer as the customer sees it, stored for scoring."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from chatbot.events import Citation, RelatedPassage, Source
 
 
 class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as the customer sees it; `cited` holds the text of every cited passage by its number."""
+    """An answer as the customer sees it; `cited` maps each citation number to its passage's text."""
 
     id: str
     text: str
@@ -25,7 +25,7 @@ class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     understood_as: str = ""
     related: tuple[RelatedPassage, ...] = ()
     quoted: bool = False
-    """Whether the documents' own sentences are shown instead of the model's words."""
+    """Whether it quotes the documents instead of using the model's words."""
 
     @property
     def refused(self) -> bool:

@@ -1,4 +1,4 @@
-"""A data set's corpus in a throw-away index, loaded by the product's own `ingest load`."""
+"""Load a data set's corpus into a temporary index with the product's own `ingest load`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ _DOCUMENT_ID = re.compile(r"\w[\w.\-]{0,99}")
 
 
 class CorpusNotLoaded(Exception):
-    """The pipeline refused some entries; the message names the first of them."""
+    """The pipeline refused some entries; the message names the first one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """A loaded corpus: `entries` maps a document's id in the index to the id of its entry.
+    """A loaded corpus: `entries` maps a document's id in the index to its entry's id.
 
-    `left_out` entries of a public corpus were refused approval by the screening, so retrieval never finds them.
+    Screening refused `left_out` entries of a public corpus, so retrieval never finds them.
     """
 
     entries: Mapping[str, str]
@@ -37,13 +37,13 @@ class Corpus:
 
 
 def throwaway_settings(settings: Settings, folder: Path) -> Settings:
-    """Return the settings with every store embedded in a folder."""
+    """Return the settings with all stores embedded in a folder."""
     embedded = {"database_url": None, "qdrant_url": None, "blob_url": None, "auth": None}
     return settings.model_copy(update={**embedded, "data_dir": folder})
 
 
 async def load_corpus(dataset: Dataset, folder: Path, services: Services, display: LoadDisplay) -> Corpus:
-    """Load the data set's documents, or its corpus as one text file an entry (written to `folder`), and activate them.
+    """Load and activate the data set's documents, or its corpus as one text file per entry (written to `folder`).
 
     Raises:
         DatasetBroken: the data set has neither.
@@ -65,9 +65,9 @@ async def load_corpus(dataset: Dataset, folder: Path, services: Services, displa
 
 
 async def backdate_visibility(outcomes: Sequence[LoadOutcome], index: Index, *, zone: ZoneInfo, now: float) -> None:
-    """Make every dated version visible from its day until that of the next version, as if approved at that time.
+    """Make each dated version visible from its date until the next version's, as if approved at that time.
 
-    An approval opens nothing for days that have passed, and questions with `as_of` are about what was in force then.
+    An approval doesn't apply to past days, and questions with `as_of` ask about the version valid then.
     """
     dated = [(outcome.key, outcome.file.metadata.effective_from) for outcome in outcomes if outcome.key]
     by_begin = sorted(
@@ -87,21 +87,21 @@ async def backdate_visibility(outcomes: Sequence[LoadOutcome], index: Index, *, 
 
 
 def document_ids(corpus: Sequence[CorpusEntry]) -> dict[str, str]:
-    """Return the entry's id by document id: the same where ingest accepts it, else a generated document id."""
+    """Map document ids to entry ids: the entry's id if ingest accepts it, or else a generated document id."""
     return {
         entry.id if _DOCUMENT_ID.fullmatch(entry.id) else f"entry-{n:06d}": entry.id for n, entry in enumerate(corpus)
     }
 
 
 def corpus_files(corpus: Sequence[CorpusEntry], entries: Mapping[str, str], folder: Path) -> list[SourceFile]:
-    """Write every entry as a text file, and return the files as `ingest load` takes them."""
+    """Write each entry as a text file, and return the files for `ingest load`."""
     folder.mkdir(parents=True, exist_ok=True)
     repeats: dict[str, int] = {}
     files = []
     for document_id, entry in zip(entries, corpus, strict=True):
         repeats[entry.text] = repeats.get(entry.text, -1) + 1
         path = folder / f"{document_id}.txt"
-        # The catalogue accepts the same bytes only once: blank lines at the end distinguish repeated entries.
+        # The catalogue accepts identical bytes only once, so trailing blank lines distinguish repeated entries.
         path.write_text(entry.text + "\n" * repeats[entry.text], "utf-8")
         title = " ".join(entry.title.split())[:300] or None
         files.append(SourceFile(path=path, name=path.name, document_id=document_id, metadata=Metadata(title=title)))
@@ -109,7 +109,7 @@ def corpus_files(corpus: Sequence[CorpusEntry], entries: Mapping[str, str], fold
 
 
 def require_loaded(outcomes: Sequence[LoadOutcome], *, may_be_refused: bool) -> int:
-    """Return how many entries the screening refused, where `may_be_refused`: a corpus of the web holds sample code.
+    """Return the number of entries refused by screening (if `may_be_refused`: a web corpus contains sample code).
 
     An entry without any text (a bare number) is left out, as in production.
 

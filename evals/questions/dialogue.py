@@ -1,4 +1,4 @@
-"""Dialogues: what a customer says turn by turn, with each turn written out whole and its known answers."""
+"""Dialogues: a customer's turns, each with a standalone wording and known answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +12,13 @@ Kind = Literal[
     "opening", "choice", "comparison", "condition", "correction", "ellipsis", "pronoun", "return", "standalone",
     "statement", "three_back", "topic_change",
 ]  # fmt: skip
-"""How a turn leans on those before it; the data set's README describes each."""
+"""How a turn depends on earlier ones; described in the data set's README."""
 
 
 class DialogueTurn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a customer says; `whole` says the same so that it is understood alone.
+    """A customer's message; `whole` is the same message worded to be understood alone.
 
-    A correct answer contains one of `answers`, and each of `documents` holds one. Both are empty where no document
+    A correct answer contains one of `answers`, and each of `documents` contains one. Both are empty if no document
     answers.
     """
 
@@ -31,7 +31,7 @@ class DialogueTurn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Dialogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The turns of one customer, in order. No turn depends on the bot's words, only on what is right."""
+    """The turns of one customer, in order; they depend on correct answers, not on the bot's wording."""
 
     id: str
     language: Literal["ko", "en"]
@@ -39,7 +39,7 @@ class Dialogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     turns: tuple[DialogueTurn, ...]
 
     def turn_id(self, n: int) -> str:
-        """Return the id of the turn with this index, from 0."""
+        """Return the id of turn `n`, counted from 0."""
         return f"{self.id}/{n}"
 
     def samples(self) -> Iterator[tuple[Sample, tuple[str, ...]]]:
@@ -58,10 +58,10 @@ class Dialogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def read_dialogues(folder: Path, *, language: str | None = None, split: str | None = None) -> tuple[Dialogue, ...]:
-    """Return the dialogues of a data set's folder: of one language and one split only, where these are given.
+    """Return the dialogues in a data set's folder, optionally of one language or split.
 
     Raises:
-        DatasetBroken: `dialogues.jsonl` is missing, a line of it is invalid, or none of them is left.
+        DatasetBroken: `dialogues.jsonl` is missing or invalid, or no dialogue matches.
     """
     dialogues = tuple(
         dialogue

@@ -1,9 +1,9 @@
-"""Sentences that were made once and are kept in `evals/datasets/made`: identifiers, honest questions, falsifications.
+"""Synthetic sentences stored in `evals/datasets/made`: identifiers, honest questions, falsifications.
 
 Identifiers were composed from public formats and Unicode, once by the author of the patterns (`spelled`, `composed`)
-and once by another hand that had read no pattern (`held-out`); add what is missed in the field, and fit none to a
-pattern. Honest questions use words of attacks in their everyday sense. Falsifications change one thing in a sentence of
-the sample bank's documents.
+and once by somebody who had not read them (`held-out`). Add identifiers missed in production; never fit an identifier
+to a pattern. Honest questions use words typical of attacks in their everyday sense. Falsifications change one thing in
+a sentence from the sample bank's documents.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ IDENTIFIER_SETS = ("spelled", "composed", "held-out")
 
 
 class MadeIdentifier(msgspec.Struct, frozen=True, kw_only=True):
-    """A message with an identifier: its kind, how it is written, and the spans that must be masked."""
+    """A message with an identifier: its kind, its spelling, and the spans to mask."""
 
     kind: str
     form: str
@@ -27,7 +27,7 @@ class MadeIdentifier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HonestQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that a customer may ask, and the word of attacks in it."""
+    """A legitimate question, and the attack word it contains."""
 
     kind: str
     language: Language
@@ -35,7 +35,7 @@ class HonestQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Falsification(msgspec.Struct, frozen=True, kw_only=True):
-    """A true sentence, false ones by what was changed, and its passage (the first) with two others by key."""
+    """A true sentence, false variants by kind of change, and the keys of its passage (first) and two others."""
 
     true: str
     false: dict[str, str]
@@ -43,15 +43,15 @@ class Falsification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_identifiers(name: str) -> list[MadeIdentifier]:
-    """Return one of `IDENTIFIER_SETS`."""
+    """Read one of `IDENTIFIER_SETS`."""
     return list(read_lines(MADE / f"identifiers-{name}.jsonl", MadeIdentifier))
 
 
 def read_honest_questions() -> list[HonestQuestion]:
-    """Return the honest questions."""
+    """Read the honest questions."""
     return list(read_lines(MADE / "honest.jsonl", HonestQuestion))
 
 
 def read_falsifications() -> list[Falsification]:
-    """Return the falsifications."""
+    """Read the falsifications."""
     return list(read_lines(MADE / "falsified.jsonl", Falsification))

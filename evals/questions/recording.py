@@ -1,7 +1,7 @@
-"""Recorded answers of a model to the questions of a data set, with the passages of its prompts: a file to score again.
+"""A model's recorded answers to a data set's questions, with the passages of its prompts, for later rescoring.
 
-JSON lines: a header, then passages and answers. The recorded text has passed no checks, so the current checks can be
-applied to it; a changed prompt or document makes a recording stale.
+JSON lines: a header, then passages and answers. The recorded text is unchecked, so the current checks can be applied to
+it; a changed prompt or document makes a recording stale.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from knowledge.passage import Language, Passage
 
 
 class RecordingBroken(Exception):
-    """The file holds no recording; the message says why."""
+    """The file is not a valid recording; the message contains the reason."""
 
 
 class RecordingHeader(msgspec.Struct, frozen=True, kw_only=True, tag="made"):
     """How a recording was made; `documents` is a digest of the documents' names and bytes.
 
-    `embedder` is empty in recordings of earlier releases.
+    `embedder` is empty in recordings made before the field existed.
     """
 
     dataset: str
@@ -51,7 +51,7 @@ class RecordedPassage(msgspec.Struct, frozen=True, kw_only=True, tag="passage", 
         return self.document_id, self.version, self.n
 
     def passage(self) -> Passage:
-        """Return the passage as the checks take it."""
+        """Return the passage in the form that the checks use."""
         return Passage(
             tenant="",
             document_id=self.document_id,
@@ -69,11 +69,11 @@ class RecordedPassage(msgspec.Struct, frozen=True, kw_only=True, tag="passage", 
 
 
 class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defaults=True):
-    """A question's evidence and the model's answer, `said`; None where the model was not asked for one.
+    """A question's evidence and the model's answer `said`, or None if the model was not asked for one.
 
-    `dense` and `terms` are the two scores of every hit, `scores` their fused one, `probes` the model's probabilities of
-    "yes", `unknown` the share of the question's topics that even the passage with most of them lacks, `choices` the
-    model's probabilities of the numbers of units, in both orders. `standalone` is the question as it was understood
+    `dense` and `terms` are the two scores of each hit, `scores` the fused one, `probes` the model's probabilities of
+    "yes", `unknown` the share of the question's topics missing from the passage that has most of them, `choices` the
+    model's probabilities of each unit's number, in both orders. `standalone` is the question rewritten to be understood
     alone.
     """
 
@@ -92,7 +92,7 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", om
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """The contents of a file of recorded answers."""
+    """The content of a recording file."""
 
     header: RecordingHeader
     passages: Mapping[tuple[str, int, int], RecordedPassage]
@@ -109,7 +109,7 @@ def without_documents(sample_id: str) -> str:
 
 
 def recording_header(dataset: Dataset, *, model: str, profile: str, embedder: str = "") -> RecordingHeader:
-    """Return the header of a recording that is made now."""
+    """Return the header for a new recording."""
     return RecordingHeader(
         dataset=dataset.name,
         model=model,
@@ -121,7 +121,7 @@ def recording_header(dataset: Dataset, *, model: str, profile: str, embedder: st
 
 
 def documents_digest(dataset: Path) -> str:
-    """Return a digest of a data set's documents, or of its corpus; it changes with any document's name or bytes."""
+    """Return a digest of a data set's documents or corpus; any change of a document's name or bytes changes it."""
     digest, documents = hashlib.sha256(), dataset / "documents"
     folder, pattern = (documents, "**/*") if documents.is_dir() else (dataset, "corpus.jsonl")
     for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
@@ -130,7 +130,7 @@ def documents_digest(dataset: Path) -> str:
 
 
 class PartialRecording:
-    """A recording in progress: each answer is appended to a file, so that an interrupted recording can continue."""
+    """A recording in progress; each answer is appended to a file, so that an interrupted recording can continue."""
 
     def __init__(self, path: Path, header: RecordingHeader) -> None:
         self.answers: dict[str, RecordedAnswer] = {}
@@ -145,7 +145,7 @@ class PartialRecording:
                 self.append(answer, former.passages)
 
     def append(self, answer: RecordedAnswer, passages: Mapping[tuple[str, int, int], RecordedPassage]) -> None:
-        """Add an answer, and those of its passages that the file does not hold yet."""
+        """Add an answer, and those of its passages that are not in the file yet."""
         new = {key: passages[key] for key in answer.passages if key not in self._passages}
         self._passages |= new
         self.answers[answer.id] = answer
@@ -154,13 +154,13 @@ class PartialRecording:
             file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
     def whole(self, ids: Iterable[str]) -> Recording:
-        """Return the recording of these questions, in their order, each after its evidence without its documents."""
+        """Return the recording of these questions in order, each after its evidence without its documents."""
         named = (name for sample_id in ids for name in (without_documents(sample_id), sample_id))
         answers = tuple(self.answers[name] for name in named if name in self.answers)
         return Recording(header=self._header, passages=dict(self._passages), answers=answers)
 
     def _read_former(self) -> Recording | None:
-        """Return what the file holds of the same recording; a last line that was cut off is dropped."""
+        """Return the file's content if it is of the same recording; drop a truncated last line."""
         if not self._path.exists():
             return None
         self._path.write_bytes(self._path.read_bytes().rpartition(b"\n")[0] + b"\n")
@@ -169,7 +169,7 @@ class PartialRecording:
 
 
 def header_of(path: Path) -> RecordingHeader | None:
-    """Return the header of a recording, also of one in progress; None where the file begins with none."""
+    """Return the header of a finished or partial recording; None if the first line is not a header."""
     with path.open("rb") as file:
         try:
             return msgspec.json.decode(file.readline(), type=RecordingHeader)
@@ -178,7 +178,7 @@ def header_of(path: Path) -> RecordingHeader | None:
 
 
 def write_recording(recording: Recording, path: Path) -> None:
-    """Write a recording, one JSON object a line."""
+    """Write a recording, one JSON object per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines: Iterable[RecordingHeader | RecordedPassage | RecordedAnswer] = (
         recording.header,
@@ -192,7 +192,7 @@ def read_recording(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        RecordingBroken: the file holds none, or lacks a passage that an answer names.
+        RecordingBroken: the file is not a recording, or lacks a passage that an answer names.
     """
     decoder = msgspec.json.Decoder(RecordingHeader | RecordedPassage | RecordedAnswer)
     try:

@@ -1,7 +1,7 @@
-"""A data set as its folder holds it: questions, their known answers, and the relevant corpus entries.
+"""A data set in a folder: questions, their known answers, and the relevant corpus entries.
 
 A folder has `queries.jsonl`, `qrels.tsv` (query-id, corpus-id, score, with a header) and either `corpus.jsonl` or, like
-our own set, `documents/` with the manifest that `ingest load` reads.
+our own set, `documents/` with the manifest of `ingest load`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,22 +18,22 @@ HANBIT = Path(__file__).parents[1] / "datasets" / "hanbit"
 
 
 class DatasetBroken(Exception):
-    """The folder holds no data set; the message names the file and the line."""
+    """The folder is not a valid data set; the message names the file and the line."""
 
 
 class HistoryTurn(msgspec.Struct, frozen=True):
-    """A message of the conversation before the question."""
+    """A message in the conversation before the question."""
 
     role: Literal["user", "assistant"]
     text: str
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A question; a correct answer contains one of `answers`, and citing an entry of `also_in` is correct too.
+    """A question; a correct answer contains one of `answers`, and citing an entry of `also_in` is also correct.
 
-    One with `as_of` is about what was in force on that day, and only retrieval answers it. `split` is dev (thresholds
-    and weights were chosen on it) or test; a question without a split belongs to both. `whole` says a follow-up so that
-    it is understood alone: its answer is judged by that.
+    A question with `as_of` asks about that day and is used only for retrieval. `split` is dev (used to choose
+    thresholds and weights) or test; without one it belongs to both. `whole` is a follow-up reworded to be understood
+    alone, against which its answer is judged.
     """
 
     id: str
@@ -63,7 +63,7 @@ class CorpusEntry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Questions in order, and the relevant entries of each with their graded relevance."""
+    """Questions in order, and the graded relevance of each one's relevant entries."""
 
     folder: Path
     samples: tuple[Sample, ...]
@@ -79,7 +79,7 @@ class Dataset:
 
 
 def read_dataset(folder: Path, *, limit: int | None = None, split: str | None = None) -> Dataset:
-    """Return the data set in a folder: of one split only, and its first `limit` questions, where these are given.
+    """Read the data set in a folder, optionally of one split, and at most `limit` questions.
 
     Raises:
         DatasetBroken: a file is missing or a line is invalid.
@@ -95,10 +95,10 @@ def read_dataset(folder: Path, *, limit: int | None = None, split: str | None = 
 
 
 def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
-    """Yield one value of the type for each line of a JSON lines file.
+    """Yield one value of the type per line of a JSON lines file.
 
     Raises:
-        DatasetBroken: the file is missing or a line holds no such value.
+        DatasetBroken: the file is missing or a line is invalid.
     """
     decoder = msgspec.json.Decoder(kind)
     for n, line in enumerate(_text(path).split("\n"), 1):

@@ -1,4 +1,4 @@
-"""Attacks by other people's tools, masking of made-up identifiers, falsified sentences, honest questions."""
+"""Safety: third-party attack tools, masking of synthetic identifiers, falsified sentences, honest questions."""
 
 from evals.safety.masking import is_masked
 

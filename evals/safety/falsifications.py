@@ -1,9 +1,8 @@
-"""`python -m evals.safety.falsifications`: how many small falsifications of a passage the checks of `written` show.
+"""`python -m evals.safety.falsifications`: the share of small falsifications that the checks of `written` show.
 
-The false sentences of `evals/datasets/made/falsified.jsonl` are put through the checks as a model's answer, with their
-passage first and two others beside it. One is shown where its words are shown; where the checks show the passage's own
-words instead, it is not. A true sentence is lost where it is withheld with nothing in its place. Prints one JSON line
-with 95 % intervals by kind.
+The false sentences of `evals/datasets/made/falsified.jsonl` are checked as a model's answer, with their passage first
+and two others. A falsification is shown if its own words are shown, not if the passage's words replace them. A true
+sentence is lost if it is withheld without a replacement. Prints one JSON line with 95 % intervals by kind.
 """
 
 import json
@@ -23,7 +22,7 @@ _ASK = {"ko": "{title}에 대해 알려 주세요", "en": "Tell me about {title}
 
 
 def main(show: int = 0) -> None:
-    """Say how many falsifications the checks show; print the first of them, up to `show`, on stderr."""
+    """Print the share of falsifications shown, and up to `show` of them on stderr."""
     passages = read_recording(HANBIT / "recorded.jsonl").passages
     falsifications = read_falsifications()
     shown: Counter[str] = Counter()
@@ -50,7 +49,7 @@ def is_shown(false: str, sources: Sequence[Passage]) -> bool:
 
 
 def shown_text(sentence: str, sources: Sequence[Passage]) -> str:
-    """Return what a customer would see of a sentence that a model says."""
+    """Return the text that a customer would see if a model wrote this sentence."""
     question = _ASK[language_of(sentence)].format(title=sources[0].title)
     checks, _ = checked_answer(question, sources, sentence, bank=sample_banks().first)
     return checks.text

@@ -1,8 +1,8 @@
-"""`python -m evals.safety.masking`: recall and precision of masking as one JSON line; exit 1 below a bound.
+"""`python -m evals.safety.masking`: recall and precision of masking as one JSON line; exits with code 1 below a bound.
 
-Recall is over the made-up identifiers of `evals/datasets/made`; one is masked when no digit and no letter of it is
-left. Precision is over honest questions (`--clean`, the queries of banking77 as CSV); what is masked in foreign texts
-(`--foreign`, JSON lines) is listed, since some of it is an identifier. Intervals are of 95 %.
+Recall is over the synthetic identifiers in `evals/datasets/made`; an identifier is masked if none of its digits and
+letters remains. Precision is over honest questions (`--clean`: banking77's queries as CSV). What is masked in
+third-party texts (`--foreign`, JSON lines) is listed, since some of it is an identifier. Intervals are of 95 %.
 """
 
 import csv
@@ -25,7 +25,7 @@ Figures = dict[str, float | int | tuple[float, float]]
 
 
 def is_masked(made: MadeIdentifier) -> bool:
-    """Return whether no digit and no letter of any piece of the identifier is left."""
+    """Return whether no digit or letter of the identifier's pieces remains."""
     masks = find_identifiers(made.text)
     return all(
         any(mask.start <= at < mask.end for mask in masks)
@@ -36,7 +36,7 @@ def is_masked(made: MadeIdentifier) -> bool:
 
 
 def recall(name: str, made: Sequence[MadeIdentifier]) -> tuple[Figures, list[MadeIdentifier]]:
-    """Return the share of a set that is masked with its interval, the share by kind, and what is missed."""
+    """Return the masked share of a set with its interval, the share by kind, and the missed identifiers."""
     missed = [one for one in made if not is_masked(one)]
     figures: Figures = {name: len(made), **_share(f"{name}_recall", len(made) - len(missed), len(made))}
     left = Counter(one.kind for one in missed)
@@ -51,21 +51,21 @@ def _share(name: str, hits: int, total: int) -> Figures:
 
 
 def questions_of(folder: Path) -> Iterator[str]:
-    """Yield the `text` column of every CSV file of a folder."""
+    """Yield the `text` column of each CSV file in a folder."""
     for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as lines:
             yield from (row["text"] for row in csv.DictReader(lines))
 
 
 def texts_of(folder: Path) -> Iterator[str]:
-    """Yield the `text` of every line of every JSONL file in or below a folder."""
+    """Yield the `text` of each line of each JSONL file in or below a folder."""
     for path in sorted(folder.rglob("*.jsonl")):
         with path.open(encoding="utf-8") as lines:
             yield from (str(json.loads(line)["text"]) for line in lines)
 
 
 def set_figures() -> Figures:
-    """Return the recall over each set, and name what is missed on stderr."""
+    """Return the recall of each set; print missed identifiers on stderr."""
     figures: Figures = {}
     for name in IDENTIFIER_SETS:
         of_set, missed = recall(name, read_identifiers(name))
@@ -76,7 +76,7 @@ def set_figures() -> Figures:
 
 
 def clean_figures(questions: Sequence[str]) -> Figures:
-    """Return the precision over honest questions, and name those in which something is masked."""
+    """Return the precision over honest questions; print those in which something is masked."""
     wrong = [question for question in questions if find_identifiers(question)]
     for question in wrong[:MISSED_SHOWN]:
         typer.echo(f"masked for nothing: {question}", err=True)
@@ -85,7 +85,7 @@ def clean_figures(questions: Sequence[str]) -> Figures:
 
 
 def foreign_figures(texts: Sequence[str]) -> Figures:
-    """Return how much is masked in foreign texts, and list it: some of it is an identifier."""
+    """Count what is masked in third-party texts, and print it, since some of it is an identifier."""
     masks = [text[mask.start : mask.end] for text in texts for mask in find_identifiers(text)]
     for masked in dict.fromkeys(masks):
         typer.echo(f"masked in a foreign text: {masked!r}", err=True)

@@ -1,4 +1,4 @@
-"""Scores of answers and rankings, one module for each measure, with their intervals."""
+"""Scores of answers and rankings, one module per measure, with confidence intervals."""
 
 from evals.scorers.answers import holds_answer, mean
 from evals.scorers.citations import score_citations

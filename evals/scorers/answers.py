@@ -1,4 +1,4 @@
-"""Whether a text holds a known answer (pure)."""
+"""Check whether a text contains a known answer (pure)."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ _ONLY_QUANTITY = re.compile(
 
 
 def holds_answer(text: str, answers: Sequence[str]) -> bool:
-    """Return whether the text states one of the answers, literally or, for a bare quantity, by its value."""
+    """Return whether the text states one of the answers, literally or, for a bare quantity, by value."""
     plain = normalised(text)
     return any(_occurs_in(plain, normalised(answer)) or _states_quantity(text, answer) for answer in answers)
 
@@ -26,9 +26,9 @@ def normalised(text: str) -> str:
 
 
 def _occurs_in(text: str, answer: str) -> bool:
-    """Return whether the answer occurs, regardless of white space, and not within a longer number or English word.
+    """Return whether the answer occurs, ignoring white space, and not inside a longer number or English word.
 
-    Its last word may stand in the plural; Korean words carry particles and are not delimited.
+    Its last word may be plural; Korean words carry particles, so they have no end boundary.
     """
     spelled = r"\s*".join(re.escape(character) for character in answer if not character.isspace())
     before = after = ""
@@ -51,6 +51,6 @@ def _states_quantity(text: str, answer: str) -> bool:
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """Return the mean; None of no values."""
+    """Return the mean; None without values."""
     listed = list(values)
     return sum(listed) / len(listed) if listed else None

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 10_000
-"""Resamples for the mean of one measure: the ends of an interval move by less than a tenth of its width."""
+"""Resamples for the mean of one measure; an interval's ends vary by less than a tenth of its width."""
 ROUNDS_OF_A_SUMMARY = 1_000
-"""Resamples for a whole summary, whose every figure is computed anew each time."""
+"""Resamples for a whole summary, which recomputes every figure."""
 _AT_ONCE = 2_000_000
-"""Draws in memory at a time."""
+"""Draws in memory at once."""
 
 T = TypeVar("T")
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """The middle 95 % of the values of resampled questions."""
+    """The middle 95 % of the values over resampled questions."""
 
     low: float
     high: float
@@ -35,9 +35,9 @@ class Change:
 
 
 def change(differences: Sequence[float], *, seed: int = 0) -> Change:
-    """Return the change of a measure over the questions of two runs, by paired bootstrap."""
+    """Return the change of a measure between two runs over the same questions, by paired bootstrap."""
     means = _resampled_means(np.asarray(differences, dtype=np.float64), seed)
-    # At least one in all rounds: a bootstrap never proves that something is impossible.
+    # At least one in all rounds, because a bootstrap never proves impossibility.
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, 2 * (beyond + 1) / (ROUNDS + 1))
     return Change(mean=float(np.mean(differences)), interval=_middle(means), p=p)
@@ -46,20 +46,20 @@ def change(differences: Sequence[float], *, seed: int = 0) -> Change:
 def intervals(
     rows: Sequence[T], figures: Callable[[Sequence[T]], Mapping[str, float | int | str | None]], *, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return an interval for every float of `figures`; integers are counts and have none."""
+    """Return an interval for each float of `figures`; integers are counts and have none."""
     measured = figures(rows)
     rng = np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name, value in measured.items() if isinstance(value, float)}
     for _ in range(ROUNDS_OF_A_SUMMARY if samples else 0):
         drawn = figures([rows[n] for n in rng.integers(0, len(rows), len(rows))])
         for name, values in samples.items():
-            if isinstance(value := drawn[name], float):  # a resample may hold no question that has the measure
+            if isinstance(value := drawn[name], float):  # a resample may have no question with this measure
                 values.append(value)
     return {name: _middle(np.asarray(values)) for name, values in samples.items() if values}
 
 
 def share_interval(hits: int, total: int) -> Interval:
-    """Return the 95 % interval of a share (Wilson's score); resampling gives none where every row is a hit.
+    """Return the 95 % interval of a share (Wilson's score), which is valid even if every row is a hit.
 
     Raises:
         ValueError: there are no rows.

@@ -1,7 +1,7 @@
-"""Whether an answer is right, wrong or beside the question, told by the known answers alone (pure).
+"""Judge whether an answer is right, wrong or beside the question, from the known answers alone (pure).
 
-Wrong: it speaks about what was asked and says something else than the known answer. Beside the question: whatever it
-says, it does not answer. Fitted and compared with answers that a reader labelled (docs/evals.md).
+Wrong: it addresses the question and differs from the known answer. Beside the question: it doesn't answer the question.
+Fitted to and compared with answers labelled by a reader (docs/evals.md).
 """
 
 import re
@@ -25,17 +25,18 @@ from chatbot.quotes import features
 from evals.scorers.answers import holds_answer
 
 LONGEST_FACT: Final = 60
-"""Characters of a known answer that is a fact (a number, a name); a longer one is a text that states several."""
+"""Maximum characters of a known answer that is a single fact (a number, a name); a longer one has several statements.
+"""
 SAID: Final = 0.78
-"""Share of content words from which on a statement counts as said."""
+"""Minimum share of content words for a statement to count as made."""
 _FEWEST: Final = 4
-"""Features of a statement; what has fewer is a heading or a word."""
+"""Minimum features of a statement; with fewer it is a heading or a word."""
 _ASKED: Final = 0.3
-"""Share of the question's content that a sentence has which speaks about what was asked."""
+"""Minimum share of the question's content words in a sentence that addresses the question."""
 _OF_IT: Final = 0.4
-"""Share of such a sentence's content that is the question's or the known answer's."""
+"""Minimum share of such a sentence's content that is from the question or the known answer."""
 
-# Words that say how much, when, who may or whether at all: they weigh little in a sentence and turn its meaning.
+# Words for quantity, time, permission or existence: few letters of a sentence, but they reverse its meaning.
 _TURNING: Final = re.compile(
     r"최대|최소|최고|최저|최장|최단|이상|이하|초과|미만|이전|이후|(?<=[가-힣\d] )[전후]에|[전후](?=까지|부터)"
     r"|모든|모두|전부|일부|매월|매년|매일|매주|(?<![가-힣\d])[월연](?=\s?[\d%])|반드시|필수|선택|없이|외에|제외|포함"
@@ -52,7 +53,7 @@ _TURNING: Final = re.compile(
 _SAYS_YES: Final = re.compile(rf"[\s>*_]{{0,8}}(?:{YES})(?=\s{{0,4}}(?:[,.!]|\Z))", re.IGNORECASE)
 _RESTRICTS: Final = re.compile(r"만(?=[\s.,]|\Z)|\b(?:only|just)\b", re.IGNORECASE)
 _FREE: Final = "0원"
-# Units between which an answer can be mistaken: 5,000원 for USD 500, 3 months for 3 days.
+# Units that can be mistaken for each other: 5,000원 for USD 500, 3 months for 3 days.
 _KINDS: Final = (
     frozenset({"KRW", "USD", "EUR", "JPY", "CNY", "GBP"}),
     frozenset({"%", "%p"}),
@@ -61,7 +62,7 @@ _KINDS: Final = (
 
 
 class Judgement(StrEnum):
-    """What an answer is, by the known answers; the same words in runs, reports and documents."""
+    """The judgement of an answer; the values are also used in runs, reports and documents."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -70,19 +71,19 @@ class Judgement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """A sentence with the features of its content."""
+    """A sentence and its content features."""
 
     text: str
     content: frozenset[str]
 
     def likeness(self, other: "_Statement") -> float:
-        """Return the share of the content of both that they have in common."""
+        """Return the overlap of the two statements' content (Dice coefficient)."""
         whole = len(self.content) + len(other.content)
         return 2 * len(self.content & other.content) / whole if whole else 0.0
 
 
 def judge_answer(text: str, question: str, answers: Sequence[str]) -> Judgement:
-    """Return the best judgement of an answer by any of the known ones."""
+    """Return the best judgement of an answer over the known ones."""
     statements = _statements(text)
     facts = [answer for answer in answers if len(answer) <= LONGEST_FACT]
     judgements = [_by_facts(text, statements, question, facts)] if facts else []
@@ -91,7 +92,7 @@ def judge_answer(text: str, question: str, answers: Sequence[str]) -> Judgement:
 
 
 def _by_facts(text: str, statements: Sequence[_Statement], question: str, facts: Sequence[str]) -> Judgement:
-    """Judge by a fact, which the facts spell in several ways: it must occur, by its value where it is a number."""
+    """Judge by a fact, given in several spellings: it must occur, or its value must if it is a number."""
     held = holds_answer(text, facts)
     if held and not holds_answer(question, facts):
         return Judgement.RIGHT
@@ -101,7 +102,7 @@ def _by_facts(text: str, statements: Sequence[_Statement], question: str, facts:
 
 
 def _by_text(text: str, statements: Sequence[_Statement], question: str, answer: str) -> Judgement:
-    """Judge by a text: what is said of it nearly word for word must not be turned."""
+    """Judge by a text: statements that repeat it almost word for word must not change its meaning."""
     known = [statement for statement in _statements(answer) if len(statement.content) >= _FEWEST]
     pairs = [(said, max(known, key=said.likeness)) for said in statements if known]
     repeated = [(said, of) for said, of in pairs if said.likeness(of) >= SAID]
@@ -118,8 +119,8 @@ def _by_text(text: str, statements: Sequence[_Statement], question: str, answer:
 def share_said(text: str, question: str, answer: str) -> float:
     """Return how much a text shares with an answer of several statements, from 0 to 1.
 
-    It is the larger of two shares of content words: those of the answer's best-said statement that the text has, and
-    those of the text without the question's that the answer has.
+    It is the larger of two shares of content words: the answer's best-matching statement covered by the text, and the
+    text (without the question's words) covered by the answer.
     """
     said, known = features(text), features(answer)
     best = max((len(one.content & said) / len(one.content) for one in _statements(answer) if one.content), default=0.0)
@@ -128,7 +129,7 @@ def share_said(text: str, question: str, answer: str) -> float:
 
 
 def _turns(said: _Statement, known: _Statement, question: str) -> bool:
-    """Whether a statement has another number, another polarity, or a turning word with or in place of something."""
+    """Return whether a statement has other numbers or polarity than a known one, or adds or replaces a turning word."""
     if unsupported_quantities(said.text, [known.text, question]):
         return True
     if not same_polarity(said.text, known.text) and not (has_negation(said.text) and has_negation(question)):
@@ -139,7 +140,7 @@ def _turns(said: _Statement, known: _Statement, question: str) -> bool:
 
 
 def _says_otherwise(statements: Iterable[_Statement], question: str, known: str) -> bool:
-    """Whether one of the statements answers the question, and otherwise than the known answer does."""
+    """Return whether a statement answers the question differently from the known answer."""
     asked, known_content = features(question), features(known)
     return any(
         _is_other_amount(said.text, question, known) or _is_yes_to_no(said.text, known)
@@ -150,7 +151,7 @@ def _says_otherwise(statements: Iterable[_Statement], question: str, known: str)
 
 
 def _is_other_amount(said: str, question: str, known: str) -> bool:
-    """Whether a sentence states another amount of the known one's kind, or none of it."""
+    """Return whether a sentence states another amount of the known one's kind, or says that it is free."""
     amounts = quantities(known)
     others = unsupported_quantities(said, [known, question])
     if any(_is_same_kind(other, amount) for other in others for amount in amounts):
@@ -169,7 +170,7 @@ def _is_free(text: str) -> bool:
 
 
 def _is_yes_to_no(said: str, known: str) -> bool:
-    """Whether a sentence says yes where the known answer denies or restricts."""
+    """Return whether a sentence says yes although the known answer denies or restricts."""
     if not _SAYS_YES.match(said) or _SAYS_YES.match(known) or has_negation(said):
         return False
     return has_negation(known) or _RESTRICTS.search(known) is not None
@@ -180,5 +181,5 @@ def _statements(text: str) -> list[_Statement]:
 
 
 def turning_words(text: str) -> Counter[str]:
-    """Return the words of a text that turn the meaning of a sentence, with their counts."""
+    """Count the words of a text that can change the meaning of a sentence."""
     return Counter(match[0].lower() for match in _TURNING.finditer(unicodedata.normalize("NFKC", text)))

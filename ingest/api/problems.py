@@ -111,7 +111,7 @@ def install_problems(app: FastAPI) -> None:
 
 
 def _plain_problem(request: Request, exc: HTTPException) -> Response:
-    """Return the framework's own rejections (unknown path or method, oversized or malformed body) as problems."""
+    """Return the framework's own rejections (unknown path or method, malformed or too large body) as problems."""
     ours = _OURS.get(exc.status_code, BadRequest if exc.status_code < 500 else IngestError)
     allowed = allowed_methods(request) if exc.status_code == 405 else {}
     return problem(ours(), {**(exc.headers or {}), **allowed})

@@ -348,7 +348,7 @@ def _cut_of(text: str, start: int) -> int:
 
 
 def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield (offset, piece); a figure cut from its unit ("300만" | "원") moves to the next piece."""
+    """Yield (offset, piece); a figure cut off at the end of a piece moves to the next one, to keep its unit."""
     held = ""
     for (offset, cut), (next_offset, following) in pairwise([*pieces, (-1, "")]):
         piece, at = held + cut, offset - len(held)
