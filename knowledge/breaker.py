@@ -106,7 +106,7 @@ class Breaker:
         return Permit(self._period, probe=True)
 
     def override(self) -> Permit:
-        """Return a permit in any state, for a call that rescues an answer; its result does not count."""
+        """Return a permit in any state, for a last attempt to complete an answer; its result does not count."""
         return Permit(-1, probe=False)
 
     def record(self, permit: Permit, result: CallResult) -> None:

@@ -117,12 +117,12 @@ class Access:
     tls: ssl.SSLContext | None = None
     extra_body: Mapping[str, object] = field(default_factory=dict)
     address: str | None = None
-    """The address of the URL's host to connect to; TLS verifies the host all the same."""
+    """The IP address to connect to instead of resolving the URL's host; TLS still verifies the host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remedies:
-    """What the messages of refusals name: what to set for the key, for TLS, and for the address and model."""
+    """The remedies in error messages: the settings for the key, for TLS, and for the address and model."""
 
     key: str = "set LLM_API_KEY, or `api_key_variable` of its entry"
     tls: str = "set `ca_file`, `cert_file` and `key_file`"
@@ -155,7 +155,7 @@ class Connection:
             method,
             at,
             data=None if body is None else msgspec.json.encode(body),
-            allow_redirects=False,  # a prompt and a key go to the configured address and nowhere else
+            allow_redirects=False,  # send prompts and keys only to the configured address
             headers={
                 "Content-Type": "application/json",
                 **self._host_header,

@@ -268,7 +268,7 @@ def _principal_of(tenant: str, key_id: str, roles: frozenset[str]) -> Principal:
 
 
 def _key_of(row: Row[Any]) -> ServiceKey:
-    columns = {column: getattr(row, column) for column in KEYS.columns.keys() if column != "digest"}  # noqa: SIM118  no mapping
+    columns = {column: getattr(row, column) for column in KEYS.columns.keys() if column != "digest"}  # noqa: SIM118  not a mapping
     return ServiceKey(**columns | {"roles": frozenset(row.roles.split())})
 
 

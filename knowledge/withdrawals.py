@@ -175,7 +175,7 @@ class Withdrawals:
             async with self._engine.begin() as connection:
                 await write_withdrawal(connection, tenant, document_id, version, reason=reason, at=at)
         except IntegrityError:
-            log.info("document_already_withdrawn")  # another process was first
+            log.info("document_already_withdrawn")  # by another process
         await self.read()
 
     @contextmanager
@@ -209,7 +209,7 @@ class Withdrawals:
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.begin() as connection:
                 await transaction_lock(connection, "stops")
-                # Deleted first, so that a second stop does not conflict with the first.
+                # Delete first, so that a second stop does not conflict with the first.
                 await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == kind, WITHDRAWN.c.name == name))
                 if change.action == "stop":
                     await connection.execute(insert(WITHDRAWN).values(stop))

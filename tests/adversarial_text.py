@@ -1,12 +1,12 @@
-"""Texts that make a backtracking pattern work: repeats of its own pieces, white space, near misses.
+"""Texts that provoke backtracking in a pattern: repetitions of its own pieces, white space, near misses.
 
-Pieces come from the parsed pattern: texts that it would match, their beginnings, what leads to each of its repeats
-(of whichever alternative), and each of them again and again.
+Pieces come from the parsed pattern: texts that it would match, their prefixes, and the shortest text before each of its
+repeats (in every alternative), each repeated many times.
 """
 
 import random
 from collections.abc import Iterator, Sequence
-from re import Pattern, _constants, _parser  # type: ignore[attr-defined]  # the standard library's own parse of a pattern
+from re import Pattern, _constants, _parser  # type: ignore[attr-defined]  # the standard library's regex parser
 from typing import Any, Final
 
 FILLERS: Final = (
@@ -22,14 +22,14 @@ _CATEGORIES: Final = {
     _constants.CATEGORY_NOT_WORD: "-",
 }
 SAMPLES: Final = 6
-"""How many texts are drawn from a pattern."""
+"""The number of texts drawn from a pattern."""
 _MANY: Final = 100
-"""Times from which on a repeat counts as one without a bound."""
+"""A repeat with at least this upper bound counts as unbounded."""
 
 
 def samples(pattern: Pattern[str] | Pattern[bytes], seed: int = 17) -> Iterator[str]:
-    """Yield texts that the pattern most likely matches."""
-    chosen = random.Random(seed)  # noqa: S311  # a repeatable choice, no secret
+    """Yield texts that the pattern is likely to match."""
+    chosen = random.Random(seed)  # noqa: S311  # a repeatable choice, not a secret
     tree = _parser.parse(pattern.pattern, pattern.flags)
     for _ in range(SAMPLES):
         yield _sample(tree, chosen)
@@ -49,7 +49,7 @@ def _parts(pattern: Pattern[str] | Pattern[bytes], seed: int) -> Iterator[tuple[
     for filler in FILLERS:
         yield "", filler, ""
         yield "a", filler, "b"
-    chosen = random.Random(seed)  # noqa: S311  # a repeatable choice, no secret
+    chosen = random.Random(seed)  # noqa: S311  # a repeatable choice, not a secret
     for sample in samples(pattern, seed):
         for piece in dict.fromkeys((sample, sample[:-1], sample[: len(sample) // 2], sample[: len(sample) * 3 // 4])):
             if piece:
@@ -65,7 +65,7 @@ def _parts(pattern: Pattern[str] | Pattern[bytes], seed: int) -> Iterator[tuple[
 
 
 def _leads(tree: Sequence[Any], lead: str, chosen: random.Random) -> Iterator[tuple[str, str]]:
-    """Yield for each unbounded repeat the shortest text that leads to it, and what it repeats."""
+    """Yield, for each unbounded repeat, the shortest text before it and a sample of its body."""
     for op, arguments in tree:
         match op:
             case _constants.BRANCH:
@@ -87,7 +87,7 @@ def _sample(tree: Sequence[Any], chosen: random.Random, *, most_more: int = 3) -
     return "".join(_of(op, arguments, chosen, most_more=most_more) for op, arguments in tree)
 
 
-def _of(op: Any, arguments: Any, chosen: random.Random, *, most_more: int) -> str:  # noqa: C901  # one case a kind of node
+def _of(op: Any, arguments: Any, chosen: random.Random, *, most_more: int) -> str:  # noqa: C901  # one case per kind of node
     match op:
         case _constants.LITERAL:
             return chr(arguments)
@@ -107,7 +107,7 @@ def _of(op: Any, arguments: Any, chosen: random.Random, *, most_more: int) -> st
             least, most, repeated = arguments
             times = chosen.randint(least, min(int(most), least + most_more))
             return "".join(_sample(repeated, chosen, most_more=most_more) for _ in range(times))
-        case _:  # assertions take no characters
+        case _:  # assertions consume no characters
             return ""
 
 

@@ -1,4 +1,4 @@
-"""Customers, and the events of an answer before they go over the wire."""
+"""Helpers for customers and for the events of an answer."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,7 +15,7 @@ from tests.constants import with_constants
 
 
 def customer(sub: str = "lee", tenant: str | None = None) -> Principal:
-    """Return a customer, of a bank of their own unless it is named."""
+    """Return a customer of `tenant`, by default of a new, unique one."""
     roles, groups = frozenset({"customer"}), frozenset({"customers"})
     return Principal(tenant=tenant or f"bank-{uuid4().hex}", sub=sub, roles=roles, groups=groups)
 
@@ -30,7 +30,7 @@ def text_of(events: Iterable[Event]) -> str:
 
 
 async def length_of(log: AnswerLog, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
-    """Return how many events a log holds, and whether it has ended."""
+    """Return the number of events in a log, and whether it has ended."""
     events, lease_left = await log.touch(who, answer_id, "")
     return events, lease_left is None
 
@@ -45,7 +45,7 @@ def answers_of(
     on_failure: OnFailure = uncounted,
     person: Callable[[str], str] = lambda _: "",
 ) -> Answers:
-    """Return the answers of a process, which retries what Redis did not take twenty times a second."""
+    """Return a process's `Answers`, which retries failed Redis writes twenty times a second."""
     if deferred is None:
         deferred = DeferredWrites(with_constants(DeferredSettings(), every=0.05), on_failure=on_failure)
         tasks.start_soon(deferred.retry_forever)

@@ -1,4 +1,4 @@
-"""Audit rows of an answer, and what a verification finds."""
+"""Helpers for the audit rows of an answer and for verification."""
 
 from dataclasses import replace
 
@@ -46,5 +46,5 @@ async def answer(audit: Audit, *names: str, at: float = OPENED.at) -> None:
 
 
 async def faults(audit: Audit, *, unclosed_before: float = 0.0) -> list[tuple[str, int]]:
-    """Return the fault and the sequence of each problem."""
+    """Verify the audit, and return the fault and sequence number of each problem."""
     return [(p.fault, p.sequence) for p in await audit.verify(unclosed_before=unclosed_before)]

@@ -1,4 +1,4 @@
-"""A bank that is not the sample one, as its file describes it, and what of the sample bank nothing may show."""
+"""The file of a bank other than the sample bank, and a check that a text shows no trace of the sample bank."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ DUSK = {
     "logo": None,
     "hosts": ["chat.dusk.example"],
 }
-"""What another tenant's bank has otherwise."""
+"""The differing keys of another tenant's bank."""
 
 
 def write_bank(folder: Path, **changed: object) -> Path:
@@ -46,7 +46,7 @@ def write_bank(folder: Path, **changed: object) -> Path:
 
 
 def of_the_sample_bank(text: str) -> list[str]:
-    """Return the marks of the sample bank that a text has."""
+    """Return the sample bank's names, numbers, colours and texts that occur in a text."""
     bank = sample_banks().first
     assert bank.logo_file is not None
     marks = ["한빛", "hanbit", bank.telephone, bank.telephone.replace("-", ""), bank.helplines.debt.ko]

@@ -1,4 +1,4 @@
-"""An authority of the tests' own, and certificates of it."""
+"""A certificate authority for tests, and certificates that it signs."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -13,9 +13,9 @@ from cryptography.x509.oid import NameOID
 
 
 def certificates(folder: Path, *, host: str | None = None, hours: float = 1) -> Path:
-    """Write an authority, and a server's and a client's certificate of it, for a host or else for 127.0.0.1.
+    """Write an authority, and a server and a client certificate that it signed, for `host` or for 127.0.0.1.
 
-    They are good for so many hours from now on. Returns the folder.
+    They are valid for `hours` from now. Returns the folder.
     """
     folder.mkdir(exist_ok=True)
     now = datetime.now(UTC)
@@ -62,7 +62,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def server_context(folder: Path) -> ssl.SSLContext:
-    """Return the context of a server with the certificate in a folder of `certificates`."""
+    """Return a server's TLS context with the certificate in a folder of `certificates`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
     return context

@@ -1,11 +1,11 @@
-"""A clock that a test sets."""
+"""A clock for tests."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock in seconds that a test advances."""
 
     now: float
 

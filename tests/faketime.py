@@ -1,13 +1,13 @@
-"""A clock that is off: libfaketime under a process, by what a file says at the moment; monotonic time stays true."""
+"""Shifts a process's clock with libfaketime by the offset in a file; monotonic time is unchanged."""
 
 from pathlib import Path
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-"""None where libfaketime is not installed (apt-get install libfaketime)."""
+"""None if libfaketime is not installed (apt-get install libfaketime)."""
 
 
 def with_clock(file: Path) -> dict[str, str]:
-    """Return the environment of a process that has to be started by its own command: its clock follows the file."""
+    """Return the environment of a process whose clock follows the file; it must be executed, not forked."""
     assert LIBRARY is not None
     set_clock(file, 0)
     return {
@@ -19,5 +19,5 @@ def with_clock(file: Path) -> dict[str, str]:
 
 
 def set_clock(file: Path, seconds: float) -> None:
-    """Have the clock be so far off, within a second."""
+    """Set the clock's offset, which takes effect within a second."""
     file.write_text(f"{seconds:+.0f}\n", encoding="ascii")

@@ -1,7 +1,7 @@
-"""Which tests `make test-fast` runs: those that start no process and load no model, read from what the tests import.
+"""Selects the tests of `make test-fast`: those that start no process and load no model, judged by their imports.
 
-A file is left out where it, or a module of the tests that it imports, imports something of `STARTING`; of the others
-those tests are left out that use a fixture of `STARTED`. A test that starts a process all the same fails.
+A file is excluded if it, or a test module that it imports, imports a name in `STARTING`. In the other files, tests that
+use a fixture in `STARTED` are excluded. A selected test that starts a process nevertheless fails.
 """
 
 import ast
@@ -18,11 +18,11 @@ STARTING = {
     *("redis_server", "scripted_server", "open_embedder", "open_parser", "open_readers", "run_process", "uvicorn"),
     "openai",
 }
-"""Modules, and names of ours, with which a test starts a process, asks a served product or loads a model."""
+"""Modules, and our own names, with which a test starts a process, calls a running product or loads a model."""
 STARTED = {"redis_url", "server", "postgres", "weights", "readers", "product"}
-"""Fixtures that do."""
+"""Fixtures that start a process or load a model."""
 _IMPORT = re.compile(r"^(?:from \S+ )?import (?:\([^)]*\)|.*)", re.MULTILINE)
-"""To parse whole files takes a third of a second in each worker."""
+"""Only imports are parsed: parsing whole files takes a third of a second in each worker."""
 
 
 class OnlyFast:
@@ -33,12 +33,12 @@ class OnlyFast:
         sys.addaudithook(self._audit)
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Leave out files without reading more of them than their imports."""
+        """Exclude files by their imports."""
         is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
         return True if is_test and starts_something(collection_path) else None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leave out tests by their fixtures, and the PostgreSQL half of those that run on both databases."""
+        """Exclude tests by their fixtures, and the PostgreSQL variants of tests that run on both databases."""
         slow = [item for item in items if STARTED & set(getattr(item, "fixturenames", ())) or "postgresql" in item.name]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
@@ -58,7 +58,7 @@ class OnlyFast:
 
 @cache
 def starts_something(path: Path) -> bool:
-    """Return whether a module of the tests, or one that it imports, imports something of `STARTING`."""
+    """Return whether a test module, or one that it imports, imports a name in `STARTING`."""
     imports = "\n".join(found[0] for found in _IMPORT.finditer(path.read_text("utf-8")))
     for node in ast.parse(imports).body:
         match node:

@@ -1,4 +1,4 @@
-"""Run our programs as processes forked from one that has imported them, so that the imports are paid once."""
+"""Runs our programs as forks of a process that has imported them, so that the imports run only once."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ IMPORTED = "tests.imported_programs"
 
 
 class Forked:
-    """A running program, with the part of the interface of `subprocess.Popen` that tests use."""
+    """A running program, with the part of `subprocess.Popen`'s interface that tests use."""
 
     def __init__(self, program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -52,8 +52,8 @@ class Forked:
 
 def run(program: str, arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
     """Replace this process's environment, output and arguments by the program's, and run it."""
-    os.environ.clear()  # noqa: TID251  the program's own edge
-    os.environ.update(environment)  # noqa: TID251  the program's own edge
+    os.environ.clear()  # noqa: TID251  the program's environment
+    os.environ.update(environment)  # noqa: TID251  the program's environment
     with Path(log).open("ab") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -63,7 +63,7 @@ def run(program: str, arguments: Sequence[str], environment: Mapping[str, str], 
 
 
 def run_to_the_end(program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-    """Run a program to its end; fail with its output unless it exits with 0."""
+    """Run a program to completion; fail with its output unless it exits with 0."""
     began = time.monotonic()
     status = Forked(program, arguments, environment, log).wait(180)
     assert status == 0, (

@@ -1,4 +1,4 @@
-"""A hub on loopback with one model: the API as our own fetching and as huggingface_hub call it, with HF_ENDPOINT."""
+"""A model hub on loopback with one model: the API that our own client and huggingface_hub (HF_ENDPOINT) call."""
 
 import hashlib
 from collections.abc import AsyncGenerator
@@ -17,7 +17,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """A hub with one model: its listing with digests, and its files behind a redirect, as the real one has them."""
+    """A hub with one model: its listing with digests, and its files behind a redirect, like the real one."""
 
     folder: Path
     url: str = ""
@@ -25,7 +25,7 @@ class Hub:
     keys: set[str | None] = field(default_factory=set)
     spoilt: str = ""
     bucket: Path | None = None
-    """A folder below /bucket/tiny/."""
+    """The folder served below /bucket/tiny/."""
 
     def tree(self) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = [{"type": "directory", "path": "1_Pooling", "oid": "x", "size": 0}]
@@ -43,7 +43,9 @@ class Hub:
         path = request.path
         self.keys.add(request.headers.get("authorization"))
         if path == f"/api/models/bank/tiny/tree/{REVISION}":
-            known = [entry for entry in self.tree() if entry["oid"] != "none"]  # huggingface_hub takes all
+            known = [
+                entry for entry in self.tree() if entry["oid"] != "none"
+            ]  # huggingface_hub downloads every listed file
             return web.json_response(known if "hf_hub" in request.headers["user-agent"] else self.tree())
         if path == f"/api/models/bank/tiny/revision/{REVISION}":  # huggingface_hub asks this first
             return web.json_response({"id": "bank/tiny", "modelId": "bank/tiny", "sha": REVISION, "siblings": []})
@@ -59,7 +61,7 @@ class Hub:
         return web.Response(body=data[:-1] + b"?" if name == self.spoilt else data)
 
     def _head(self, name: str) -> web.Response:
-        """What huggingface_hub reads of a file before it is downloaded: the commit, its digest and its size."""
+        """Return the headers that huggingface_hub reads before a download: the commit, the digest and the size."""
         entry = next(entry for entry in self.tree() if entry["path"] == name)
         digest = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
         headers = {"X-Repo-Commit": REVISION, "ETag": f'"{digest}"', "X-Linked-Etag": f'"{digest}"'}
@@ -70,7 +72,7 @@ class Hub:
 
 @asynccontextmanager
 async def serving_hub(folder: Path, model: Path) -> AsyncGenerator[Hub]:
-    """Serve a hub with a copy of a model in a folder."""
+    """Serve a hub with a copy of a model."""
     copy_unconverted(model, folder / "tiny")
     hub = Hub(folder / "tiny")
     app = web.Application()

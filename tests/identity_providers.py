@@ -1,6 +1,6 @@
-"""Identity providers with the claims and key sets of Keycloak, Entra ID and Okta, signed by keys of the test's own.
+"""Identity providers with the claims and key sets of Keycloak, Entra ID and Okta, and with test keys.
 
-The claims are those that each documents for an access token; the maps for them stand in docs/identity.md.
+The claims are those that each documents for an access token; docs/identity.md has the claim maps for them.
 """
 
 import json
@@ -23,7 +23,7 @@ OKTA_ROLES = "https://bank.example/roles"
 
 @dataclass(frozen=True)
 class IdentityProvider:
-    """A provider: its name, the id of its key, and what its tokens say of one person."""
+    """A provider: its issuer, the id of its key, and one person's claims."""
 
     issuer: str
     key_id: str
@@ -36,20 +36,20 @@ class IdentityProvider:
         return self.key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def token(self, **changed: object) -> str:
-        """Return a token of an hour with changed claims; None leaves one out."""
+        """Return a token valid for an hour, with changed claims; None omits a claim."""
         return self.signed(self.key(), self.key_id, changed)
 
     def signed(self, key: RSAPrivateKey, key_id: str, changed: Mapping[str, object] = {}) -> str:
-        """Return the same signed with another key, or under another key's id."""
+        """Return a token signed with the given key and key id."""
         now = int(time.time())
         said = {"iss": self.issuer, "iat": now, "exp": now + 3600, **self.claims, **changed}
         claims = {name: value for name, value in said.items() if value is not None}
         header = {"typ": "JWT", "kid": key_id}
-        # As bytes: `jwt.encode` refuses what no honest provider writes.
+        # Encoded as bytes, because `jwt.encode` rejects invalid claims.
         return jwt.PyJWS().encode(json.dumps(claims).encode(), key, algorithm="RS256", headers=header)
 
     def published(self) -> dict[str, object]:
-        """Return the key set: Entra's keys name no algorithm, and Keycloak's has one for encryption."""
+        """Return a key set whose signing key has no `alg` (like Entra's), with an encryption key (like Keycloak's)."""
         public = RSAAlgorithm.to_jwk(self.key().public_key(), as_dict=True)
         signing = {**public, "kid": self.key_id, "use": "sig"}
         encrypting = {**public, "kid": f"{self.key_id}-enc", "use": "enc", "alg": "RSA-OAEP"}
@@ -57,7 +57,7 @@ class IdentityProvider:
 
 
 @cache
-def rsa_key(whose: str) -> RSAPrivateKey:  # noqa: ARG001  a key each
+def rsa_key(whose: str) -> RSAPrivateKey:  # noqa: ARG001  the cache key
     return generate_private_key(public_exponent=65537, key_size=2048)
 
 
@@ -120,7 +120,7 @@ OKTA = IdentityProvider(
 
 @dataclass
 class Published:
-    """Where providers publish their key sets, by issuer, and which of them are away."""
+    """The URLs of the providers' key sets by issuer, and the issuers that are away."""
 
     urls: dict[str, str] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)

@@ -1,6 +1,6 @@
-"""What the fork server imports: the programs, none of whose imports is ever searched for garbage, here or in a fork.
+"""The fork server's imports: our programs, with all imported objects excluded from garbage collection.
 
-It also reads what takes each of them seconds at its start and survives a fork.
+It also loads the models that take seconds at a program's start and survive a fork.
 """
 
 import gc
@@ -15,7 +15,7 @@ PROGRAMS = ("chatbot.__main__", "ingest.__main__", "evals.__main__", "llm_server
 
 
 def read_models() -> None:
-    """Read the morphemes, and the embedder's tokenizer where it is fetched."""
+    """Load Kiwi, and the embedder's tokenizer if its weights exist."""
     morphology()
     folder = Settings().weights_dir.expanduser() / DEFAULT_FOLDER
     if folder.exists():

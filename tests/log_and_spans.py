@@ -1,6 +1,4 @@
-"""What a process tells of its requests: every line of its log, as it is written in production, and every span that it
-exports.
-"""
+"""Captures a process's log, formatted as in production, and its exported spans."""
 
 import io
 import logging
@@ -22,10 +20,10 @@ from telemetry.setup import TraceSettings, tracing
 
 @contextmanager
 def written_log() -> Iterator[io.StringIO]:
-    """Have the log written as our programs write it, at DEBUG, into what is yielded."""
+    """Yield a buffer that receives the log in production format, at DEBUG."""
     before = structlog.get_config()
     configure_logs(level="DEBUG")
-    structlog.configure(cache_logger_on_first_use=False)  # later tests have loggers of their own
+    structlog.configure(cache_logger_on_first_use=False)  # so that later tests can configure loggers
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # the tests' own client
     written = io.StringIO()
     handler = logging.getLogger().handlers[0]
@@ -41,14 +39,14 @@ def written_log() -> Iterator[io.StringIO]:
 
 @dataclass(frozen=True)
 class Told:
-    """The log, and the spans that were exported."""
+    """The log and the exported spans."""
 
     lines: io.StringIO
     exporter: InMemorySpanExporter
     provider: TracerProvider
 
     def all(self) -> str:
-        """Return the log and the spans, each span a line."""
+        """Return the log and the spans, one line per span."""
         self.provider.force_flush()
         spans = [re.sub(r"\s+", " ", span.to_json()) for span in self.exporter.get_finished_spans()]
         return "\n".join([self.lines.getvalue(), *spans])
@@ -64,7 +62,7 @@ def listening_to(lines: io.StringIO) -> Iterator[Told]:
         if first is provider or not isinstance(first, TracerProvider):
             yield told
             return
-        # A process has one provider for good; an earlier test's has the spans that are made within a request.
+        # A process keeps its first provider, so an earlier test's provider has the spans created within requests.
         processor = SimpleSpanProcessor(ContentFreeExporter(exporter))
         first.add_span_processor(processor)
         try:

@@ -1,4 +1,4 @@
-"""The schema of security events as its authors publish it (ocsf-json-schema), and events that are held against it."""
+"""Validates security events against the published OCSF schema (ocsf-json-schema)."""
 
 import json
 from collections.abc import Iterable, MutableMapping
@@ -23,19 +23,19 @@ def _validator(class_uid: int) -> Draft202012Validator:
 
 
 def problems_of(event: dict[str, Any]) -> list[str]:
-    """Return what the schema of its class says against an event: attributes missing, unknown, or of another type."""
+    """Return an event's violations of its class's schema: missing, unknown or wrongly typed attributes."""
     if event["metadata"]["version"] != VERSION:
         return [f"it says that it is of OCSF {event['metadata']['version']}"]
     return [f"{error.json_path}: {error.message}" for error in _validator(event["class_uid"]).iter_errors(event)]
 
 
 def security_events(logs: Iterable[MutableMapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the security events among log lines; each is what its class asks for."""
+    """Return the security events among log lines, after validating each."""
     return [valid_event(json.dumps(line["ocsf"])) for line in logs if line["event"] == "security_event"]
 
 
 def valid_event(line: str) -> dict[str, Any]:
-    """Return the event of a line; it is what its class asks for."""
+    """Return the event of a line, after validating it."""
     event: dict[str, Any] = json.loads(line)
     assert problems_of(event) == [], line
     return event

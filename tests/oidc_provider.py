@@ -32,69 +32,69 @@ PEOPLE: Mapping[str, Mapping[str, object]] = {
     "kim": {"tenant": "hanbit", "roles": ["staff"]},
     "cho": {"tenant": "dusk", "roles": ["customer", "staff"]},
 }
-"""Who has an account there, and what the access tokens say of them."""
+"""The accounts, and their claims in access tokens."""
 
 
 def key_pair() -> tuple[RSAPrivateKey, dict[str, object]]:
-    """Return a key, and the JSON web key that the provider signs with."""
+    """Return a key, and the same key as the JSON web key that the provider signs with."""
     key = generate_private_key(65537, 2048)
     published = RSAAlgorithm.to_jwk(key, as_dict=True) | {"kid": KEY_ID, "use": "sig", "alg": "RS256"}
-    del published["key_ops"]  # with "sign" alone the provider would verify no hint of its own
+    del published["key_ops"]  # with only "sign", the provider could not verify its own id_token_hint
     return key, published
 
 
 @dataclass(kw_only=True)
 class Provider:
-    """The running provider; `key` signs what it signs."""
+    """The running provider; `key` is its signing key."""
 
     issuer: str
     process: subprocess.Popen[str] = field(repr=False)
     key: RSAPrivateKey = field(repr=False)
 
     def settings(self, session_key: str = "k" * 32) -> dict[str, Any]:
-        """Return the settings of a page that signs in here."""
+        """Return the settings of a page that uses this provider."""
         return {"issuer": self.issuer, "client_id": CLIENT, "client_secret": SECRET, "session_key": session_key}
 
     def auth(self) -> dict[str, Any]:
-        """Return the settings of an API that takes its tokens."""
+        """Return the settings of an API that accepts its tokens."""
         return {"issuer": self.issuer, "jwks_url": f"{self.issuer}/jwks"}
 
     def environment(self, *roles: str) -> dict[str, str]:
-        """Return the variables of a service that takes its tokens, beside its first issuer's, and signs in here."""
+        """Return the environment of a service that signs in here and accepts this issuer in addition to its first."""
         further = {**self.auth(), "audience": "bank-chatbot", "subject_prefix": "", "roles": roles}
         oidc = {f"OIDC__{name.upper()}": str(value) for name, value in self.settings().items()}
         return {"AUTH__ISSUERS": json.dumps([further]), "AUTH__ROLES": json.dumps(roles), **oidc}
 
     def signed(self, claims: Mapping[str, object], **header: str) -> str:
-        """Return a token that this provider might have signed."""
+        """Return a token signed with this provider's key."""
         return jwt.encode({"iss": self.issuer, **claims}, self.key, "RS256", headers={"kid": KEY_ID, **header})
 
     def renewed(self) -> int:
-        """Return how many tokens it has renewed."""
+        """Return the number of token renewals."""
         return int(httpx2.get(f"{self.issuer}/test/renewed").text)
 
     def let_tokens_last(self, seconds: float) -> None:
-        """Let access tokens that are given from now on end after so many seconds."""
+        """Set the lifetime of access tokens issued from now on."""
         httpx2.get(f"{self.issuer}/test/seconds", params={"are": seconds}).raise_for_status()
 
     async def stop_for(self, page: str) -> None:
-        """Take it away, and return when a service at this address has noticed."""
+        """Kill the provider, and wait until the service at this address reports it as unavailable."""
         self.stop()
         async with httpx2.AsyncClient(base_url=page) as http:
             while not (await http.get("/oidc/sign-in")).headers["location"].endswith("/?sign-in=unavailable"):
                 await anyio.sleep(0.1)
 
     def stop(self) -> None:
-        """Take it away, in the middle of whatever it does."""
+        """Kill the provider."""
         self.process.kill()
         self.process.wait(10)
 
 
 @contextmanager
 def provider(*origins: str, logout_at: str | None = None, seconds: float = 300, sid: bool = True) -> Iterator[Provider]:
-    """Run a provider for pages at these origins; it tells `logout_at` who has signed out (back-channel).
+    """Run a provider for pages at these origins; it sends back-channel logouts to `logout_at`.
 
-    Without `sid` its ID tokens name no session.
+    Without `sid`, its ID tokens have no session id.
     """
     port, (key, jwk) = free_port(), key_pair()
     told = {"backchannel_logout_uri": f"{logout_at}/oidc/backchannel-logout"} if logout_at is not None else {}
@@ -133,7 +133,7 @@ class Visitor:
     """A browser without scripts: it follows redirects, and fills in the provider's form."""
 
     def __init__(self, page: httpx2.AsyncClient) -> None:
-        """`page` asks our service, and keeps its cookies."""
+        """`page` is a client for our service with a cookie jar."""
         self.page = page
         self.elsewhere = httpx2.AsyncClient(follow_redirects=False)
 
@@ -142,11 +142,11 @@ class Visitor:
         await self.elsewhere.aclose()
 
     async def begin(self, place: str = "") -> str:
-        """Ask for the sign-in; return where that sends the browser."""
+        """Start a sign-in; return the URL that our service redirects to."""
         return str((await self.page.get("/oidc/sign-in", params={"place": place})).headers["location"])
 
     async def at_provider(self, url: str, who: str) -> str:
-        """Sign in at the provider; return where it sends the browser back to."""
+        """Sign in at the provider; return the URL that it redirects back to."""
         reply = await self.elsewhere.get(url)
         while not str(reply.headers.get("location", "")).startswith(str(self.page.base_url)):
             if reply.is_redirect:
@@ -157,11 +157,11 @@ class Visitor:
         return str(reply.headers["location"])
 
     async def sign_in(self, who: str, place: str = "") -> httpx2.Response:
-        """Sign in, and return the last reply of our service."""
+        """Sign in, and return our service's last reply."""
         return await self.page.get(await self.at_provider(await self.begin(place), who))
 
     async def sign_out_at(self, url: str) -> httpx2.Response:
-        """Confirm at the provider that the session ends there too."""
+        """Confirm the sign-out at the provider."""
         asked = await self.elsewhere.get(url)
         fields = dict(re.findall(r'name="(\w+)" value="(\w+)"', asked.text))
         action = re.findall(r'action="([^"]+)"', asked.text)[0]

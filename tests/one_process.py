@@ -1,4 +1,4 @@
-"""Both services in one process, as `make run` has them, over stores of a test's own that can be taken away."""
+"""Both services in one process, as in `make run`, over a test's own stores, which it can stop."""
 
 import json
 import math
@@ -49,13 +49,13 @@ OFTEN = Limit(tokens_per_minute=10**7, requests_per_minute=1000, concurrent=100,
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """What both services use, and the parts that take long to load."""
+    """The stores of both services, and the parts that take long to load."""
 
     redis: RedisServer
     model: ScriptedModel
     database_url: str
     staff_database_url: str | None = None
-    """Where it is not the chat API's."""
+    """None: the same as the chat API's."""
     index: IndexSettings
     weights: Path
     embedder: Embedder
@@ -65,25 +65,25 @@ class Stores:
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """A service that listens, a client of it, and a maker of the headers of whoever asks (subject, roles…)."""
+    """A running service, a client for it, and a function that returns a caller's headers (subject, roles…)."""
 
     app: FastAPI
     http: httpx2.AsyncClient
     headers: Callable[..., dict[str, str]]
 
     async def ask_everything(self, given: Mapping[str, Any]) -> dict[str, httpx2.Response]:
-        """Send the request of every address, one after the other; return each reply that ended."""
+        """Send the request of every address sequentially; return each reply that completed."""
         requests = Requests(app=self.app, given={**WELL_FORMED, **given})
         replies: dict[str, httpx2.Response] = {}
         for address in addresses(self.app):
-            # Who forgives what was spent is named in the log (docs/runbooks/limits.md).
+            # The log names the admin who resets a limit (docs/runbooks/limits.md), so no canary is used here.
             who = "an-admin" if "admin" in address.path else WORD
             headers = self.headers(who, *sorted(ROLES)) | {"idempotency-key": f"{WORD}-{uuid4().hex}"}
             if "answer_id" in address.path:
                 headers["last-event-id"] = f"{given['answer_id']}.1"
             if "job_id" in address.path:
                 headers["last-event-id"] = f"{given['job_id']}.1"
-            # The events of a job that does not end are left after a moment.
+            # A job's event stream may not end, so leave it after a second.
             with anyio.move_on_after(1 if address.path.endswith("/events") else math.inf):
                 replies[str(address)] = await self.http.request(**requests.of(address, headers=headers))
         return replies
@@ -91,14 +91,14 @@ class Api:
 
 @dataclass(frozen=True, kw_only=True)
 class Bank:
-    """Both services and their stores. Customers, staff, questions and documents are named by canaries."""
+    """Both services and their stores; names of customers, staff, questions and documents contain canaries."""
 
     chat: Api
     staff: Api
     stores: Stores
 
     async def ask(self, name: str) -> dict[str, Any]:
-        """Ask a question, which a name tells from others, read its answer to the end, and return what accepted it."""
+        """Ask a question made unique by `name`, read the whole answer, and return the data of its first event."""
         headers = self.chat.headers(WORD, "customer")
         reply = await self.chat.http.post("/v1/chat", json={"message": f"{TEXT} {name}"}, headers=headers)
         assert reply.status_code == 200, reply.text
@@ -117,7 +117,7 @@ class Bank:
         return job
 
     async def approve(self, job: Mapping[str, Any]) -> None:
-        """Wait until a document is indexed, and have a second person approve it."""
+        """Wait until a document is indexed, then approve it as a second person."""
         headers = self.staff.headers(f"{WORD}-2", "staff", "approver")
         path = f"/v1/documents/{job['document_id']}/versions/{job['version']}/approve"
         with anyio.fail_after(patient(10)):
@@ -127,13 +127,13 @@ class Bank:
         assert reply.status_code == 200, reply.text
 
     async def until_answered(self) -> None:
-        """Ask until the model is asked: what is approved may be read two seconds later."""
+        """Ask until the model is called: an approved document may become visible only two seconds later."""
         with anyio.fail_after(patient(10)):
             while not self.stores.model.stats().started:
                 await self.ask("once more")
 
     async def ask_everything(self, given: Mapping[str, Any]) -> dict[str, httpx2.Response]:
-        """Ask every address of both services; return each reply by the service's name and its address."""
+        """Send the requests of both services; return each reply by service name and address."""
         replies: dict[str, httpx2.Response] = {}
 
         async def ask(name: str, api: Api) -> None:
@@ -156,7 +156,7 @@ async def open_bank(
     more_of_staff: Mapping[str, Any] = MappingProxyType({}),
     trusted: ssl.SSLContext | bool = True,
 ) -> AsyncGenerator[Bank]:
-    """Open both services over these stores and listen; `more` are settings of both, `trusted` is for their clients."""
+    """Serve both services over these stores; `more` are settings of both, `trusted` is for their clients."""
     token, file = key_and_token(folder)
     auth = AuthSettings(issuer=ISSUER, public_key_file=file)
     shared: dict[str, Any] = {
@@ -169,7 +169,7 @@ async def open_bank(
     }
     of_chat: dict[str, Any] = {
         "audit_key": SecretStr("a key for the tests"),
-        # The model is asked.
+        # Thresholds that always let the model answer.
         "turn": TurnSettings(answerability=AnswerabilitySettings(threshold=0, least_dense=-1)),
         "llm_urls": stores.model.url,
         "llm_profile": "scripted",
@@ -207,7 +207,7 @@ async def open_bank(
 
 
 def impatient(engine: AsyncEngine) -> AsyncEngine:
-    """Have SQLite give up a lock after a moment: how long it waits is not what is tested."""
+    """Shorten SQLite's wait for a lock, which these tests don't measure."""
 
     def shorten(connection: Any, _entry: ConnectionPoolEntry) -> None:
         if engine.dialect.name == "sqlite":

@@ -1,4 +1,4 @@
-"""Two passages, and an index that holds them without an embedding model."""
+"""Two passages, and an index with them that needs no embedding model."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ FEES = replace(DEPOSIT, document_id="fees", version=1, n=0, title="수수료", t
 
 
 class NoEmbedder:
-    """Vectors are given in these tests, and nothing is searched."""
+    """An embedder for tests that supply vectors and do not search."""
 
     name = "none"
     dimensions = 2
@@ -36,7 +36,7 @@ class NoEmbedder:
 
 
 class FirstAxis(NoEmbedder):
-    """Every question is near DEPOSIT."""
+    """An embedder whose questions are all close to DEPOSIT."""
 
     async def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
         return [[1.0, 0.0] for _ in texts]

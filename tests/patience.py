@@ -1,4 +1,4 @@
-"""Factor on promised delays: 1 in `make faults`, larger on a machine shared with other work."""
+"""The factor on promised delays: 1 in `make faults`, larger on a shared machine."""
 
 
 class _Patience:
@@ -11,5 +11,5 @@ def set_patience(times: float) -> None:
 
 
 def patient(promised: float) -> float:
-    """Return the seconds to wait for something promised within `promised` seconds."""
+    """Return the timeout for something promised within `promised` seconds."""
     return promised * _Patience.times + (_Patience.times - 1)

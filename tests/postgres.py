@@ -16,15 +16,15 @@ from uuid import uuid4
 import pytest
 
 START_SECONDS = 60.0
-# The data need not survive a crash of the machine; all else is as in production.
+# The data need not survive a machine crash; all else is as in production.
 SETTINGS = {"listen_addresses": "", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 SHARED = "postgres"
 UNPRIVILEGED = "postgres"
-"""The user that runs the server where root runs the tests: PostgreSQL refuses to run as root."""
+"""The user that runs the server if the tests run as root, because PostgreSQL refuses to run as root."""
 
 
 class Postgres:
-    """A server that listens on a socket in a folder of its own."""
+    """A server that listens on a socket in its own folder."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
@@ -39,7 +39,7 @@ class Postgres:
         return "chatbot"
 
     def run(self, program: str, *arguments: str, data: bytes = b"") -> bytes:
-        """Run one of its programs against it to the end, and return what it printed."""
+        """Run a PostgreSQL client program against the server, and return its output."""
         to_it = ["--host", str(self.folder), "--port", str(self.port), "--username", self.user]
         return subprocess.run(  # noqa: S603  our own arguments
             [self._programs / program, *to_it, *arguments], input=data, check=True, capture_output=True, timeout=60
@@ -50,12 +50,12 @@ class Postgres:
         return str(self.folder / "data")
 
     def make(self, program: str, *arguments: str) -> None:
-        """Run one of its programs to the end, as the user that the server runs as."""
+        """Run a PostgreSQL program as the server's user, and wait for its end."""
         command = [str(self._programs / program), *arguments]
         subprocess.run(command, check=True, capture_output=True, user=self._as_whom, cwd=self.folder)  # noqa: S603
 
     def begin(self, program: str, *arguments: str, out: IO[bytes]) -> "subprocess.Popen[bytes]":
-        """Start one of its programs, as the user that the server runs as."""
+        """Start a PostgreSQL program as the server's user."""
         command = [str(self._programs / program), *arguments]
         return subprocess.Popen(  # noqa: S603  our own arguments
             command, user=self._as_whom, cwd=self.folder, stdout=out, stderr=out, process_group=0
@@ -67,27 +67,27 @@ class Postgres:
 
     @property
     def socket(self) -> Path:
-        """Where it listens."""
+        """The path of the server's socket."""
         return self.folder / ".s.PGSQL.5432"
 
     def processes(self) -> list[int]:
-        """Return the ids of its processes, its first the first: nobody is born while that one stands still."""
+        """Return the server's process ids, with the postmaster first: while it is stopped, no process starts."""
         first = int((self.folder / "data" / "postmaster.pid").read_text("ascii").split()[0])
         children = Path(f"/proc/{first}/task/{first}/children").read_text("ascii").split()
         return [first, *map(int, children)]
 
     def kill(self) -> None:
-        """Kill it, as a machine that is lost."""
+        """Kill the server, like the loss of its machine."""
         os.kill(self.processes()[0], signal.SIGKILL)
 
     def told(self, statement: str) -> str:
-        """Return what a statement in the database that tests share returns."""
+        """Return a statement's result in the database shared by tests."""
         return self.run("psql", "--dbname", SHARED, "--tuples-only", "--no-align", f"--command={statement}").decode()
 
     def emptied(self, *filled_by: Path) -> str:
-        """Empty the database that tests share, closing other connections to it, run files of SQL, and return its name.
+        """Empty the shared database, close its other connections, run SQL files, and return its name.
 
-        Such a file is what `dump` returned.
+        The SQL files are outputs of `dump`.
         """
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         gone = [f"SELECT pg_terminate_backend(pid) {others}", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"]
@@ -96,7 +96,7 @@ class Postgres:
         return SHARED
 
     def dump(self) -> bytes:
-        """Return what is in the database that tests share."""
+        """Return a dump of the shared database."""
         return self.run("pg_dump", "--dbname", SHARED)
 
     @contextmanager
@@ -111,7 +111,7 @@ class Postgres:
 
 
 def programs() -> Path | None:
-    """Return the folder of the newest installed server's programs."""
+    """Return the program folder of the newest installed server."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parents[1].name))
     beside = shutil.which("initdb")
     return installed[-1].parent if installed else Path(beside).parent if beside else None
@@ -119,7 +119,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def served(**settings: str) -> Iterator[Postgres]:
-    """Run a server while the block runs, in a folder outside pytest's, which only the user of the tests may enter."""
+    """Run a server while the block runs, outside pytest's folder, which only the tests' user may enter."""
     with _folder() as postgres:
         postgres.port = int(settings.get("port", postgres.port))
         initdb = ("initdb", "-D", postgres.data, "--username", postgres.user, "--auth", "trust")
@@ -130,7 +130,7 @@ def served(**settings: str) -> Iterator[Postgres]:
 
 @contextmanager
 def served_encrypted(authority: Path, rules: str) -> Iterator[Postgres]:
-    """Run a server with a certificate of `tests.certificates`, which lets in whom the rules (pg_hba.conf) let in."""
+    """Run a server with a certificate of `tests.certificates` and the given access rules (pg_hba.conf)."""
     with TemporaryDirectory() as folder, socket.socket() as probe:
         Path(folder).chmod(0o755)
         for name in ("server.pem", "server.key"):
@@ -151,7 +151,7 @@ def served_encrypted(authority: Path, rules: str) -> Iterator[Postgres]:
 
 @contextmanager
 def standby_of(primary: Postgres, **settings: str) -> Iterator[Postgres]:
-    """Run a hot standby of a server, which follows it by streaming replication."""
+    """Run a hot standby of a server, with streaming replication."""
     with _folder() as postgres:
         copied = ("--host", str(primary.folder), "--username", primary.user, "-D", postgres.data)
         postgres.make("pg_basebackup", *copied, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
@@ -183,13 +183,13 @@ def _started(postgres: Postgres, more: dict[str, str]) -> Iterator[None]:
                 _wait(postgres, server)
                 yield
             finally:
-                server.send_signal(signal.SIGINT)  # its fast shutdown: SIGTERM would wait for clients
+                server.send_signal(signal.SIGINT)  # fast shutdown; SIGTERM would wait for clients
                 server.wait(30)
 
 
 @contextmanager
 def stands_still(postgres: Postgres) -> Iterator[None]:
-    """Let a server stand still while the block runs."""
+    """Freeze a server while the block runs."""
     processes = postgres.processes()
     try:
         for process in processes:

@@ -1,4 +1,4 @@
-"""What stands in for a Qdrant server: it speaks just enough of its API to boot an index and to answer its searches."""
+"""A fake Qdrant server with just enough of the API to open an index and to answer its searches."""
 
 import asyncio
 from collections import Counter
@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer as HttpServer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request that was received; `connection` is the client's port."""
+    """A received request; `connection` is the client's port."""
 
     method: str
     path: str
@@ -25,30 +25,30 @@ class Request:
 
 
 class FakeServer:
-    """Answers every search as it is told; `dimensions` are the embedder's."""
+    """A fake server whose replies tests control; `dimensions` are the embedder's."""
 
     counted: anyio.Event | None = None
-    """What counts by value wait for."""
+    """If present, facet requests wait for it."""
 
     def __init__(self, *, dimensions: int = 384, prefix: str = "", port: int | None = None) -> None:
         self.dimensions = dimensions
         self.version = "1.20.0"
         self.repeats = False
-        """Whether it fails at searches and writes, and repeats what it was sent: of points what is stored with them."""
+        """Whether searches and writes fail with an error that quotes the request (of points, the payload)."""
         self.answer: Callable[[], web.Response] | None = None
-        """What every search gets; without it searches wait for `release`."""
+        """Returns the reply of every search; if None, searches wait for `release`."""
         self.failures: list[web.Response] = []
-        """What the next requests get in place of their answers, each one of them."""
+        """The replies of the next requests, one each, in place of the usual ones."""
         self.inactive = 0
-        """How many payload indexes a new collection refuses until its copy is active."""
+        """The number of payload index requests that a new collection rejects until its replica is active."""
         self.held: dict[str, dict[str, Any]] = {}
-        """The payload of each point that was written, by its id."""
+        """The payloads of written points, by id."""
         self.foreign = 0
-        """How many points another tenant has."""
+        """The number of another tenant's points."""
         self.copies = 1
-        """Of its one shard."""
+        """The number of replicas of the only shard."""
         self.created: dict[str, Any] = {}
-        """What the collection was asked for that is not there at first."""
+        """The body of the request that created the collection."""
         self.names: set[str] = {"kb-1"}
         self.alias: str | None = "kb-1"
         self.indexed: list[str] = []
@@ -85,7 +85,7 @@ class FakeServer:
         self.server = HttpServer(app, port=port)
 
     def received(self, path: str) -> list[Request]:
-        """Return the requests whose path ends so."""
+        """Return the requests whose path ends with `path`."""
         return [request for request in self.requests if request.path.endswith(path)]
 
     @web.middleware
@@ -189,7 +189,7 @@ class FakeServer:
         return ok({"operation_id": 1, "status": "completed"})
 
     def passing(self, asked: dict[str, Any]) -> list[str]:
-        """Return the ids of the points that pass the filter of a request."""
+        """Return the ids of the points that pass a request's filter."""
         only = asked.get("filter") or {}
         must = only.get("must") or ()
         return sorted(point for point, payload in self.held.items() if all(holds(c, payload) for c in must))
@@ -237,13 +237,13 @@ def ok(result: object) -> web.Response:
 
 
 def refused(status: int, error: str) -> web.Response:
-    """Answer as a Qdrant server does where it refuses."""
+    """Return an error reply in Qdrant's format."""
     return web.json_response({"status": {"error": error}, "time": 0.0}, status=status)
 
 
 @asynccontextmanager
 async def service(*servers: FakeServer) -> AsyncGenerator[str]:
-    """Yield the address of a proxy that gives its connections to the servers in turn, dead ones too."""
+    """Yield the URL of a round-robin TCP proxy for the servers, including dead ones."""
     turns = cycle(servers)
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,7 +16,7 @@ NODES = 3
 
 @contextmanager
 def redis_cluster(folder: Path) -> Iterator[list[int]]:
-    """Run three nodes, each with a third of the slots; yield their ports."""
+    """Run three nodes with a third of the slots each; yield their ports."""
     ports, buses = ([free_port() for _ in range(NODES)] for _ in range(2))
     bounds = [SLOTS * n // NODES for n in range(NODES + 1)]
     with ExitStack() as stack:
@@ -42,7 +42,7 @@ def is_whole(client: BlockingRedis) -> bool:
 
 
 def keys_by_node(ports: list[int], tenant: str) -> dict[int, list[bytes]]:
-    """Return which node keeps which keys of a tenant."""
+    """Return a tenant's keys by the port of their node."""
     keys_at = {}
     for port in ports:
         with BlockingRedis(port=port) as client:

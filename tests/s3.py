@@ -9,7 +9,7 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def served_s3() -> Iterator[dict[str, str]]:
-    """Run the server; yield the environment variables with its address and keys, where AWS's libraries look."""
+    """Run the server; yield the AWS environment variables with its address and keys."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -26,7 +26,7 @@ def served_s3() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def s3_in_the_environment() -> Iterator[None]:
-    """Run the server with its address and keys in this process's environment."""
+    """Run the server, and set its address and keys in this process's environment."""
     with served_s3() as variables, pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)

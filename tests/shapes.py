@@ -1,4 +1,4 @@
-"""Documents of every shape that costs a reader most: wide, long, deep, one word; of about so many bytes each."""
+"""Documents of the shapes that are most expensive to parse (wide, long, deep, one word), of about `size` bytes."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,8 +7,8 @@ from openpyxl import Workbook
 
 from tests.ingest.parsing.reading import saved
 
-_COLUMNS = 16_384  # the most of a workbook
-_CELL = 32_767  # characters: the most of a workbook's cell
+_COLUMNS = 16_384  # a worksheet's limit
+_CELL = 32_767  # characters; a cell's limit
 
 
 def _repeated(text: str, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""One address that leads to one of two servers, as a virtual address in front of a primary and its replica does."""
+"""One address in front of two servers, like the virtual address of a primary and its replica."""
 
 import shutil
 import socket
@@ -27,10 +27,10 @@ backend servers
 
 
 class Switch:
-    """HAProxy in front of two servers, of which it knows the first until it is told otherwise."""
+    """HAProxy in front of two servers; it routes to the first until a test switches it."""
 
     def __init__(self, first: str, second: str, folder: Path, name: str) -> None:
-        """The servers are `host:port`, or `unix@` and the path of a socket; `name` is the one of its files."""
+        """The servers are `host:port`, or `unix@` and a socket's path; `name` is the stem of HAProxy's files."""
         self.port = free_port()
         self._stats = folder / f"{name}.sock"
         config = folder / f"{name}.cfg"
@@ -40,12 +40,12 @@ class Switch:
             self._process = subprocess.Popen(command, stdout=out, stderr=out, process_group=0)  # noqa: S603
 
     def hide(self, n: int) -> None:
-        """Lead nobody to a server any more, and break the connections to it."""
+        """Stop routing to a server, and close its connections."""
         self._tell(f"set server servers/server-{n} state maint")
         self._tell(f"shutdown sessions server servers/server-{n}")
 
     def lead_to(self, n: int) -> None:
-        """Lead new connections to a server."""
+        """Route new connections to a server."""
         self._tell(f"set server servers/server-{n} state ready")
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ Pooling = Literal["mean", "cls", "max", "lasttoken"]
 
 
 def write_bert(folder: Path, pooling: Pooling) -> None:
-    """Write the model, and its parts into a folder `bert` beside it."""
+    """Write the model, and its parts into a sibling folder `bert`."""
     bert = folder.with_name("bert")
     tokenizer = _byte_tokenizer()
     wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # publishes no types

@@ -1,5 +1,5 @@
-"""An embedding model with random weights, written in a second, that runs through the real code path; and a real one
-under another name."""
+"""An embedding model with random weights, written in a second, for the real code path; and a real one under another
+name."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Renamed:
-    """The real embedder under another name or size."""
+    """The real embedder with another name or dimensions."""
 
     def __init__(self, real: Embedder, *, name: str, dimensions: int) -> None:
         self.name = name
@@ -32,17 +32,17 @@ def write_model(folder: Path, *, pooling: "Pooling" = "mean") -> None:
 
 
 def tiny_weights(base: Path) -> Path:
-    """Return a weights folder whose e5-small is such a model, converted: one for all workers (`made_once`)."""
+    """Return a weights folder whose e5-small is a converted random model, shared by all workers (`made_once`)."""
     return made_once(base, "tiny-weights", _write_weights)
 
 
 def copy_unconverted(model: Path, folder: Path) -> None:
-    """Copy a model as it was before it was converted: to write another, torch is imported for four seconds."""
+    """Copy a model without its conversion; writing a new one would import torch, which takes four seconds."""
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns("openvino"))
 
 
 def _write_weights(folder: Path) -> None:
-    # A process of its own: what torch takes of memory would stay.
+    # A separate process, because torch's memory would stay allocated.
     command = [sys.executable, "-m", "tests.knowledge.embedding.converted_here", str(folder / "e5-small")]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own
     assert finished.returncode == 0, finished.stderr

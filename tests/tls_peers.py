@@ -1,4 +1,4 @@
-"""A peer on loopback that speaks TLS, or plain text, to whatever asks: HTTP, Redis or PostgreSQL."""
+"""A loopback server that speaks TLS or plain text to HTTP, Redis and PostgreSQL clients."""
 
 import contextlib
 import socketserver
@@ -11,11 +11,11 @@ _POSTGRES_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 @contextlib.contextmanager
 def peer(tls: ssl.SSLContext | None) -> Iterator[str]:
-    """Serve on a free port while the block runs, and yield `host:port`; without a context it knows no TLS."""
+    """Serve on a free port while the block runs, and yield `host:port`; without a context, in plain text."""
 
     class Conversation(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            with contextlib.suppress(OSError):  # ssl.SSLError is one: the other end goes, or refuses
+            with contextlib.suppress(OSError):  # includes ssl.SSLError: the client disconnects or rejects the handshake
                 if self.request.recv(8, 2) == _POSTGRES_REQUEST:  # MSG_PEEK
                     self.request.recv(8)
                     self.request.sendall(b"N" if tls is None else b"S")

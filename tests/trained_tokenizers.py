@@ -1,4 +1,4 @@
-"""Tokenizers of the kinds that models have, trained here by the library's own trainers."""
+"""Tokenizers of the kinds that real models use, trained here with the library's own trainers."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ CORPUS = (
 
 
 def trained(style: str) -> Tokenizer:
-    """Return a tokenizer trained here: three byte-level ones, in the shape of Qwen2.5's, SmolLM2's and GPT-2's, and
-    three of other kinds, in the shape of Llama 3's, of SentencePiece's with byte fallback, and of a Unigram.
+    """Train a tokenizer: byte-level ones like Qwen2.5's, SmolLM2's, GPT-2's or Llama 3's, a SentencePiece BPE with byte
+    fallback, or a Unigram.
     """
     specials = [AddedToken(text, special=True, normalized=False) for text in SPECIALS]
     if style in {"sentencepiece", "unigram"}:
@@ -60,7 +60,7 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def sentencepiece() -> Tokenizer:
-    """As Llama 2's: a space before the text, spaces as a letter of their own, unknown characters as bytes."""
+    """Train a tokenizer like Llama 2's: a space before the text, spaces as `▁`, unknown characters as bytes."""
     reference = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     reference.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     ends = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -84,7 +84,7 @@ def unigram() -> Tokenizer:
 
 
 def with_bytes(reference: Tokenizer) -> Tokenizer:
-    """Return a tokenizer to which the pieces of bytes are no added tokens, but what an unknown character becomes."""
+    """Make byte pieces ordinary tokens for unknown characters (byte fallback) instead of added tokens."""
     described = json.loads(reference.to_str())
     described["model"]["byte_fallback"] = True
     described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] == "<unk>"]

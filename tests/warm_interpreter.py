@@ -1,4 +1,4 @@
-"""A Python that has imported what its programs need: each run of one is a fork, so that the imports are paid once."""
+"""A Python interpreter with preloaded imports; each program runs in a fork of it, without importing again."""
 
 import socket
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Its first argument is its socket, the second what it imports. Whoever asks sends three files and what to run.
+# Arguments: the path of its socket, and its import statements. A client sends three files and a JSON command.
 _SERVER = """
 import gc, json, os, runpy, socket, sys, traceback
 
@@ -73,7 +73,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
 def warm_interpreter(python: Path, imports: str, folder: Path) -> Iterator[Path]:
     """Start an interpreter, and yield a program that runs `-c CODE …` and `-m MODULE …` in forks of it.
 
-    A signal to the program does not reach the fork.
+    Signals to the program do not reach the fork.
     """
     address, program = str(folder / "socket"), folder / "python"
     program.write_text(_CLIENT.format(python=sys.executable, address=address), "utf-8")

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Final
 from urllib.parse import unquote
 
-_FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but nothing is drawn
+_FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but invisible
 _DASHES: Final = frozenset("−ㅡー⁃∼〜～")  # in addition to category Pd
 _LINE_BREAKS: Final = frozenset("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 # An escape, a syllable in NFD, or a character outside Korean and English text, with its marks. URL escapes are limited
@@ -74,7 +74,7 @@ _APART: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A text in one spelling; character n stands for `starts[n]` to `ends[n]` of the original."""
+    """A normalised text; character n maps to `starts[n]` to `ends[n]` of the original."""
 
     text: str
     starts: tuple[int, ...]

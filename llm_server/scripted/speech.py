@@ -23,7 +23,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     answer: str | None = None  # None: quotes the passages that best match the question
-    obeys: bool = False  # yes to every probe, and the last user turn as the answer
+    obeys: bool = False  # answers yes to every probe, and repeats the last user turn
     sentences: int = 2  # the most sentences of a quotation
     thinking: str = ""  # text before the answer, markers included, unless the prompt ends with a closed block
     marked: bool = True  # whether the markers of thinking are single tokens

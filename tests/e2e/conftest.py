@@ -1,4 +1,4 @@
-"""The product end to end: its own processes and stores, over the scripted model server."""
+"""Fixtures for end-to-end tests: the product's own processes and stores, with the scripted model server."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from tests.patience import patient
 DOCUMENTS = Path(__file__).parent / "documents"
 KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
 ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
-"""Questions that the documents answer."""
+"""Questions that are answered by the documents."""
 TENANT = "hanbit"
 
 
@@ -38,13 +38,13 @@ def signed_token(signer: LocalSigner, sub: str, *, tenant: str, role: str) -> st
 
 
 def signed_in(url: str, token: str) -> httpx2.AsyncClient:
-    """Return a client of the address, signed in."""
+    """Return a client for `url` that sends a bearer token."""
     return httpx2.AsyncClient(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30)
 
 
 @dataclass(kw_only=True)
 class Product:
-    """A served chatbot: its address, its model's address, its data, and its process."""
+    """A running chatbot: its URL, its model's URL, its data, and its process."""
 
     url: str
     model_url: str
@@ -62,34 +62,34 @@ class Product:
         return signed_token(self.signer, sub, tenant=tenant, role=role)
 
     def client(self, sub: str = "lee", *, tenant: str = TENANT, role: str = "customer") -> httpx2.AsyncClient:
-        """Return a client that is signed in."""
+        """Return a client that is signed in as `sub`."""
         return signed_in(self.url, self.token(sub, tenant=tenant, role=role))
 
     async def tell(self, **behaviour: object) -> None:
-        """Change what the scripted model does."""
+        """Change the scripted model's behaviour."""
         await model.tell(self.model_url, **behaviour)
 
     async def restore(self) -> None:
-        """Set the scripted model back."""
+        """Restore the scripted model's initial behaviour."""
         await model.restore(self.model_url)
 
     async def running(self) -> int:
-        """Return how many generations the model runs now."""
+        """Return the number of running generations."""
         return await model.running(self.model_url)
 
     async def idle(self) -> bool:
-        """Return whether the model runs nothing."""
+        """Return whether no generation is running."""
         return await self.running() == 0
 
     async def ask(self, http: httpx2.AsyncClient, message: str, **more: object) -> list[SentEvent]:
-        """Ask and return every event."""
+        """Ask a question and return all events of the answer."""
         async with http.stream("POST", "/v1/chat", json={"message": message, **more}) as response:
             assert response.status_code == 200, await response.aread()
             return [event async for event in read_events(response)]
 
 
 def new_customer() -> str:
-    """Return the name of a customer whom no other test knows."""
+    """Return a unique customer name."""
     return f"customer-{uuid4().hex}"
 
 
@@ -101,7 +101,7 @@ def audited(database: Path, answer_id: str) -> list[str]:
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until a condition, awaitable or not, holds; fail after `seconds` times the patience."""
+    """Wait until a condition (sync or async) holds; fail after `patient(seconds)`."""
     deadline = time.monotonic() + patient(seconds)
     while True:
         holds = condition()
@@ -129,7 +129,7 @@ def stopped_in_the_end(started: subprocess.Popen[bytes] | Forked) -> Iterator[No
 
 
 def wait_for(url: str, started: subprocess.Popen[bytes] | Forked, log: Path, seconds: float = 180) -> None:
-    """Wait until an address answers 200."""
+    """Wait until a URL answers 200."""
     deadline = time.monotonic() + seconds
     with httpx2.Client() as http:
         while time.monotonic() < deadline:
@@ -148,7 +148,7 @@ def scripted_process(options: Sequence[str], log: Path) -> Forked:
 
 @contextlib.contextmanager
 def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
-    """Serve the scripted model; yield the settings that point to it."""
+    """Serve the scripted model while the block runs; yield the settings that point to it."""
     log, port = folder / "model.log", free_port()
     server = scripted_process(["--port", str(port)], log)
     with stopped_in_the_end(server):
@@ -159,11 +159,11 @@ def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
 
 AUDIT_KEY = "a key for the tests"
 SERVED = ("scripted", "qwen2.5-coder-0.5b-int8", "qwen2.5-coder-1.5b-int8")
-"""The models that stand in for the one that values were fitted with."""
+"""The served models, which replace the one that the calibration was fitted to."""
 
 
 def chat_environment(public_key: Path, redis_url: str, **settings: str) -> dict[str, str]:
-    """Return the environment of a chat API that trusts a key and lets a customer ask often."""
+    """Return the environment of a chat API that trusts a public key and has a high request limit."""
     return dict(os.environ) | {  # noqa: TID251 - children inherit it
         "REDIS_URL": redis_url,
         "AUTH__ISSUER": ISSUER,
@@ -177,13 +177,13 @@ def chat_environment(public_key: Path, redis_url: str, **settings: str) -> dict[
 
 
 def load(documents: Path, environment: dict[str, str], log: Path) -> None:
-    """Load a folder of documents, approved."""
+    """Load and approve a folder of documents."""
     arguments = ["load", str(documents), "--approved-by", "park", "--tenant", TENANT]
     run_to_the_end("ingest.__main__", arguments, environment, log)
 
 
 def copy_loaded(session: Path, data: Path, documents: Path = DOCUMENTS) -> None:
-    """Copy the index, the catalogue and the originals of the documents, which are loaded once a run."""
+    """Copy the index, the catalogue and the originals of the documents, which are loaded once per run."""
 
     def load_into(folder: Path) -> None:
         environment = dict(os.environ) | {"DATA_DIR": str(folder)}  # noqa: TID251 - children inherit it
@@ -196,7 +196,7 @@ def copy_loaded(session: Path, data: Path, documents: Path = DOCUMENTS) -> None:
 def served(
     folder: Path, redis_url: str, endpoints: dict[str, str], documents: Path = DOCUMENTS, /, **settings: str
 ) -> Iterator[Product]:
-    """Serve the chat API over the loaded documents as a process of its own, and stop it in the end."""
+    """Serve the chat API over the loaded documents in its own process while the block runs."""
     data, log, port = folder / "data", folder / "chat.log", settings.get("PORT") or str(free_port())
     copy_loaded(folder.parent, data, documents)
     private, public = key_pair(data)
@@ -218,7 +218,7 @@ def served(
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
-    """The product with the scripted model, shared by tests that leave it as they found it."""
+    """The product with the scripted model, shared by tests that restore its state."""
     folder = tmp_path_factory.mktemp("product")
     with scripted_model(folder) as endpoints, served(folder, redis_url, endpoints) as running:
         yield running
