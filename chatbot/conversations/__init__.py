@@ -1,4 +1,4 @@
-"""Stored conversations: their history, the ratings of answers, and a cache of grounded answers."""
+"""Stored conversations: the history, the ratings of answers, and a cache of grounded answers."""
 
 from chatbot.conversations.answer_cache import AnswerCache, AnswerCacheSettings, Basis, CachedAnswer
 from chatbot.conversations.history import (

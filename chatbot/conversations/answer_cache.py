@@ -1,8 +1,8 @@
-"""Grounded answers of the last day, shown again only while no model can answer (decision 0006).
+"""A cache of grounded answers of the last day, used only while no model can answer (decision 0006).
 
-An answer is found by everything it was derived from: tenant, readable groups, question, passages with their versions,
-prompt, model, language and checks. So a changed document, a new prompt or another reader never gets an old answer.
-Only answers to first questions are kept: earlier messages would change what a question means.
+The key includes all inputs of an answer: tenant, readable groups, question, passages with their versions, prompt,
+model, language and checks. So a changed document, prompt or reader never gets an old answer. Only answers to first
+questions are cached, because earlier messages change the meaning of a question.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ log = structlog.get_logger(__name__)
 
 
 class AnswerCacheSettings(BaseModel, frozen=True):
-    """How long an answer may be shown again, and how large one may be to be kept."""
+    """The lifetime and the maximum size of cached answers."""
 
-    # seconds: how long a grounded answer may be shown again while no model can answer
+    # seconds: the lifetime of a cached answer
     keep_seconds: ClassVar[int] = 86_400
-    most_bytes: ClassVar[int] = 16_384  # bytes: the largest answer that is kept
+    most_bytes: ClassVar[int] = 16_384  # bytes: the largest cached answer
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An answer as customers saw it; `answer_id` as in its audit record."""
+    """An answer as the customer saw it; `answer_id` is that of its audit record."""
 
     answer_id: str
     text: str
@@ -42,7 +42,7 @@ class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """Everything that an answer to a first question is derived from; `passages` in the order of their numbers."""
+    """All inputs of an answer to a first question; `passages` in the order of their numbers."""
 
     tenant: str
     groups: frozenset[str]
@@ -52,11 +52,11 @@ class Basis:
     model: str
     language: Language
     checks_version: int = 1
-    """1: the checks before they had versions, whose keys have none."""
+    """1: the checks before versions were introduced; keys omit this value."""
 
     @property
     def key(self) -> str:
-        """The key in Redis; only a hash of the question."""
+        """The key in Redis, with a hash of the question and the other inputs."""
         passages = [(ref.document_id, ref.version, ref.n) for ref in self.passages]
         asked = (sorted(self.groups), normalised(self.question), passages)
         version = (self.checks_version,) if self.checks_version > 1 else ()
@@ -65,12 +65,12 @@ class Basis:
 
 
 def normalised(question: str) -> str:
-    """Return the question in NFKC, case-folded, with single spaces and without end marks."""
+    """Normalise a question: NFKC, case-folded, single spaces, no end marks."""
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split()).rstrip(" ?!.。")
 
 
 class AnswerCache:
-    """The answers, in Redis; while it is away nothing is found and nothing is kept."""
+    """Cached answers in Redis; while Redis is unavailable, no answer is found or stored."""
 
     def __init__(self, redis: Redis, breaker: RedisBreaker, settings: AnswerCacheSettings) -> None:
         self._redis = redis
@@ -78,7 +78,7 @@ class AnswerCache:
         self._settings = settings
 
     async def find(self, basis: Basis) -> CachedAnswer | None:
-        """Return the answer that is kept for the basis, if any."""
+        """Return the cached answer for the basis, or None."""
         try:
             cached = await self._breaker.call(partial(self._redis.get, basis.key))
             return None if cached is None else msgspec.json.decode(cached, type=CachedAnswer)
@@ -89,7 +89,7 @@ class AnswerCache:
             return None
 
     async def keep(self, basis: Basis, answer: CachedAnswer) -> None:
-        """Keep the answer in place of an earlier one, unless it is too large."""
+        """Cache the answer, replacing an earlier one, unless it is too large."""
         encoded = msgspec.json.encode(answer)
         if len(encoded) > self._settings.most_bytes:
             return

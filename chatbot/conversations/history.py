@@ -1,7 +1,7 @@
 """Conversations in Redis: each belongs to one (tenant, sub), is bounded, and expires.
 
-The owner is part of every key, so another customer's conversation is simply not there. Messages form a tree by
-`parent_id`; they are kept in the order in which they were written.
+The owner is part of each key, so another customer's conversation is not found. Messages form a tree by `parent_id` and
+are stored in the order in which they were written.
 """
 
 import base64
@@ -35,22 +35,22 @@ CHANGED = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
 class HistorySettings(BaseModel, frozen=True):
-    """How long a conversation is kept after its last message, and how much of it."""
+    """The retention and the size limits of conversations."""
 
     keep_seconds: PositiveInt = Field(
         30 * 86400, description="seconds: how long a conversation is kept after its last message"
     )
-    # seconds: for which an issued id may still begin its conversation (Redis was away when it should have), and for
-    # which a deletion is remembered
+    # seconds: how long an issued id may still begin its conversation (after an outage of Redis), and how long a
+    # deletion is remembered
     begin_within: ClassVar[int] = 86400
-    most_messages: ClassVar[int] = 400  # messages: the most of one conversation
-    most_conversations: ClassVar[int] = 1000  # conversations: the most of one customer
-    page_messages: ClassVar[int] = 100  # messages: of a conversation that are read at once
-    page_bytes: ClassVar[int] = 256 * 1024  # bytes: of a conversation's messages that are read at once
+    most_messages: ClassVar[int] = 400  # messages: the most per conversation
+    most_conversations: ClassVar[int] = 1000  # conversations: the most per customer
+    page_messages: ClassVar[int] = 100  # messages: the most per page
+    page_bytes: ClassVar[int] = 256 * 1024  # bytes: the most per page
 
 
 class HistoryMessage(Protocol):
-    """A message of a conversation: a stored one, or an untrusted one that the client sent along."""
+    """A message of a conversation: stored, or untrusted and sent by the client."""
 
     @property
     def role(self) -> Literal["user", "assistant"]: ...
@@ -74,10 +74,10 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A question or an answer, as the customer saw it; `at` is in Unix seconds.
 
-    `passages` are those behind the sources, in their order; `answered_by` is the latest answer to a question, which may
-    still be running. Of a question, `refused` is the canned reply that stands in place of an answer ("": none, None: an
-    earlier release did not say), `context` are the ids of the earlier messages in its prompt, and `standalone` is the
-    question as it was understood alone ("": as it stands).
+    `passages` are the passages of the sources, in order; `answered_by` is the latest answer to a question, which may
+    still be running. For a question, `refused` is the canned reply in place of an answer ("": no canned reply, None:
+    unknown, from an earlier release), `context` holds the ids of the earlier messages in its prompt, and `standalone`
+    is the rewritten question ("": not rewritten).
     """
 
     id: str
@@ -101,7 +101,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Conversation(msgspec.Struct, frozen=True):
-    """A conversation with its messages, oldest first; times are in Unix seconds."""
+    """A conversation with its messages, oldest first; times in Unix seconds."""
 
     id: str
     title: str
@@ -111,14 +111,14 @@ class Conversation(msgspec.Struct, frozen=True):
 
     @classmethod
     def new(cls, conversation_id: str, *, now: float) -> "Conversation":
-        """Return a conversation without messages, which is not stored yet."""
+        """Return a new conversation, which is not stored yet."""
         return cls(conversation_id, "", now, now)
 
     def message(self, message_id: str | None) -> StoredMessage:
-        """Return one of its messages.
+        """Return a message by its id.
 
         Raises:
-            NotFound: it has no such message, or none any more.
+            NotFound: the conversation does not have the message, or no longer has it.
         """
         for message in self.messages:
             if message.id == message_id:
@@ -127,22 +127,22 @@ class Conversation(msgspec.Struct, frozen=True):
 
 
 class ConversationPage(Conversation, frozen=True):
-    """A part of a conversation, and where the messages before it are (None: there are none)."""
+    """A part of a conversation, and the cursor of earlier messages (None: there are none)."""
 
     next_cursor: str | None = None
 
 
 Enough = Callable[[Sequence[StoredMessage]], bool]
-"""Tells whether the newest messages of a conversation, oldest first, are enough."""
+"""Returns whether the newest messages of a conversation, oldest first, are enough."""
 
 
 def no_part_is_enough(_: Sequence[StoredMessage]) -> bool:
-    """Return False: all messages are wanted."""
+    """Return False, so that all messages are loaded."""
     return False
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """A conversation as it is listed; times are in Unix seconds."""
+    """A conversation in a list; times in Unix seconds."""
 
     id: str
     title: str
@@ -151,14 +151,14 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Conversations, the last changed first, and where the next page begins (None: this was the last)."""
+    """Conversations, last changed first, and the cursor of the next page (None: this is the last page)."""
 
     conversations: tuple[Summary, ...]
     next_cursor: str | None
 
 
 class ListedConversation(msgspec.Struct, frozen=True):
-    """Returned by `history_list`; times as Redis keeps them, `changed` exactly as a cursor needs it."""
+    """A conversation as returned by `history_list.lua`; `changed` is the exact string for a cursor."""
 
     id: str
     changed: str
@@ -169,13 +169,13 @@ class ListedConversation(msgspec.Struct, frozen=True):
 class History:
     """Loads, appends, lists, rates and deletes customers' conversations.
 
-    Messages are read page by page, the newest first, each page within a bound of bytes and in its customer's turn.
+    Messages are read in pages of bounded size, newest first, each in its customer's turn.
     """
 
     def __init__(
         self, redis: Redis, breaker: RedisBreaker, settings: HistorySettings, *, reads: Reads | None = None
     ) -> None:
-        """`reads` meters what is read; without it nothing is metered, as for commands beside the service."""
+        """`reads` enforces read limits; without it there are none, as in commands beside the service."""
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
@@ -188,15 +188,15 @@ class History:
         self._delete = redis.register_script((folder / "history_delete.lua").read_text("utf-8"))
 
     async def page(self, owner: Principal, conversation_id: str, *, cursor: str | None = None) -> ConversationPage:
-        """Return the newest messages of a conversation, or those before `cursor`.
+        """Return the newest messages of a conversation, or the messages before `cursor`.
 
-        Pages may overlap where messages were added meanwhile: a message's id tells, and the newest page has its latest.
+        Pages may overlap if messages were added between the reads; deduplicate by id, and the newest page wins.
 
         Raises:
-            NotFound: there is none, or it is another customer's.
-            BadRequest: no page has given this cursor.
-            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
-            StoreUnavailable: Redis cannot be asked.
+            NotFound: the customer has no such conversation.
+            BadRequest: invalid cursor.
+            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
+            StoreUnavailable: Redis is unavailable.
         """
         before = None if cursor is None else message_index(cursor)
         part = await self._part(owner, conversation_id, before)
@@ -214,12 +214,12 @@ class History:
         *,
         enough: Enough = no_part_is_enough,
     ) -> Conversation:
-        """Return a conversation with its newest messages: as many as are `enough`, or all there are.
+        """Return a conversation with its newest messages: until they are `enough`, or all of them.
 
         Raises:
-            NotFound: there is none, or it is another customer's.
-            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
-            StoreUnavailable: Redis cannot be asked.
+            NotFound: the customer has no such conversation.
+            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
+            StoreUnavailable: Redis is unavailable.
         """
         conversation, _ = await self._load(owner, conversation_id, enough)
         if conversation is None:
@@ -234,12 +234,12 @@ class History:
         now: float,
         enough: Enough = no_part_is_enough,
     ) -> Conversation:
-        """Return a conversation like `load`, or a new one where none is stored under the id.
+        """Return a conversation like `load`, or a new one if none is stored.
 
         Raises:
-            NotFound: its customer has deleted it.
-            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
-            StoreUnavailable: Redis cannot be asked.
+            NotFound: the customer has deleted it.
+            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
+            StoreUnavailable: Redis is unavailable.
         """
         conversation, deleted = await self._load(owner, conversation_id, enough)
         if deleted:
@@ -247,7 +247,7 @@ class History:
         return conversation or Conversation.new(conversation_id, now=now)
 
     async def _load(self, owner: Principal, conversation_id: str, enough: Enough) -> tuple[Conversation | None, bool]:
-        """Return the conversation, and where there is none, whether it was deleted lately."""
+        """Return the conversation or None, and whether it was recently deleted."""
         messages: tuple[StoredMessage, ...] = ()
         before: int | None = None
         while True:
@@ -261,7 +261,7 @@ class History:
         return Conversation(conversation_id, part.title, part.created_at, part.updated_at, rated), False
 
     async def _part(self, owner: Principal, conversation_id: str, before: int | None) -> "Part | Absent":
-        """Read messages before an index, or the newest, in the customer's turn; they count as read."""
+        """Read a page before an index, or the newest page, in the customer's turn; count its bytes as read."""
         named = {
             "before": -1 if before is None else before,
             "most_messages": self._settings.page_messages,
@@ -281,7 +281,7 @@ class History:
     async def _feedback(
         self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage]
     ) -> dict[str, Feedback]:
-        """Return the feedback on those of the messages that have some, by their ids."""
+        """Return the feedback on the messages by answer id."""
         answers = [message.id for message in messages if message.answer_id is not None]
         if not answers:
             return {}
@@ -291,12 +291,12 @@ class History:
         return {answer_id: msgspec.json.decode(data, type=Feedback) for answer_id, data in pairs if data}
 
     async def containing(self, owner: Principal, answer_id: str) -> Conversation:
-        """Return the conversation that an answer belongs to, at least from the answer's question on.
+        """Return the conversation of an answer, loaded at least back to the answer's question.
 
         Raises:
-            NotFound: there is none, or it is another customer's.
-            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
-            StoreUnavailable: Redis cannot be asked.
+            NotFound: the customer has no such answer.
+            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
+            StoreUnavailable: Redis is unavailable.
         """
         key = answer_key(owner, answer_id)
         conversation_id = cast("bytes | None", await self._breaker.call(lambda: self._redis.get(key)))
@@ -305,11 +305,11 @@ class History:
         return await self.load(owner, conversation_id.decode(), enough=partial(holds, answer_id))
 
     async def rate(self, owner: Principal, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
-        """Keep the feedback on an answer, in place of an earlier one.
+        """Store the feedback on an answer, replacing earlier feedback.
 
         Raises:
             NotFound: the conversation has no such answer.
-            StoreUnavailable: Redis cannot be asked.
+            StoreUnavailable: Redis is unavailable.
         """
         keys = [Keys(owner, conversation_id).answers]
         args = [msgspec.msgpack.encode({"answer_id": answer_id}), msgspec.json.encode(feedback)]
@@ -319,12 +319,12 @@ class History:
     async def append(
         self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage], *, now: float
     ) -> bool:
-        """Append messages; a question creates its conversation unless that was deleted, an answer never does.
+        """Append messages; a question creates its conversation unless it was deleted, an answer never does.
 
-        Returns False, and writes nothing, where the conversation is not there and is not created.
+        Returns False, and writes nothing, if the conversation does not exist and is not created.
 
         Raises:
-            StoreUnavailable: Redis cannot be asked.
+            StoreUnavailable: Redis is unavailable.
         """
         keys = Keys(owner, conversation_id)
         named = {
@@ -341,14 +341,14 @@ class History:
         return bool(await self._breaker.call(lambda: self._append(keys=keys.all, args=args)))
 
     async def list(self, owner: Principal, *, limit: int, cursor: str | None = None) -> Page:
-        """Return the owner's conversations from `cursor` on, the last changed first.
+        """Return the owner's conversations after `cursor`, last changed first.
 
         Raises:
-            BadRequest: no list has given this cursor.
-            StoreUnavailable: Redis cannot be asked.
+            BadRequest: invalid cursor.
+            StoreUnavailable: Redis is unavailable.
         """
         last_id, last_change = ("", "") if cursor is None else read_cursor(cursor)
-        # One more than asked for: whether there is a next page costs no second trip.
+        # One more than requested shows without a second call whether there is a next page.
         named = {"owner": owner_prefix(owner), "limit": limit + 1, "last_id": last_id, "last_change": last_change}
         keys, args = [conversations_key(owner)], [msgspec.msgpack.encode(named)]
         reply = await self._breaker.call(lambda: self._list(keys=keys, args=args))
@@ -358,11 +358,11 @@ class History:
         return Page(summaries, make_cursor(listed[limit - 1].id, listed[limit - 1].changed) if more else None)
 
     async def delete(self, owner: Principal, conversation_id: str) -> None:
-        """Remove every trace of a conversation; only its id is remembered for a while, as deleted.
+        """Delete a conversation completely; only its id is remembered as deleted, for `begin_within` seconds.
 
         Raises:
-            NotFound: there is none, or it is another customer's.
-            StoreUnavailable: Redis cannot be asked.
+            NotFound: the customer has no such conversation.
+            StoreUnavailable: Redis is unavailable.
         """
         keys = Keys(owner, conversation_id)
         named = {
@@ -376,22 +376,22 @@ class History:
 
 
 def owner_prefix(owner: Principal) -> str:
-    """Return the prefix of an owner's keys; quoted, so that no name can imitate another's key."""
+    """Return the prefix of an owner's keys; names are quoted, so that none can imitate another owner's key."""
     return f"history:{{{quote(owner.tenant, safe='')}}}:{quote(owner.sub, safe='')}"
 
 
 def conversations_key(owner: Principal) -> str:
-    """Return the key of an owner's conversations."""
+    """Return the key of an owner's list of conversations."""
     return f"{owner_prefix(owner)}:conversations"
 
 
 def answer_key(owner: Principal, answer_id: str) -> str:
-    """Return the key that names an answer's conversation."""
+    """Return the key that holds the conversation id of an answer."""
     return f"{owner_prefix(owner)}:answer:{answer_id}"
 
 
 class Keys:
-    """The keys of one conversation; `all` in the order of the scripts' KEYS."""
+    """The keys of one conversation; `all` is in the order of the scripts' KEYS."""
 
     def __init__(self, owner: Principal, conversation_id: str) -> None:
         self.owner = owner_prefix(owner)
@@ -403,9 +403,9 @@ class Keys:
 
 
 class ConversationIds:
-    """Issues ids that prove their owner and time: an id may begin its conversation although Redis has none under it.
+    """Issues ids that prove their owner and time, so that an id may begin a conversation that Redis does not have.
 
-    8 hexadecimal digits of Unix seconds, 10 random ones, 14 of an HMAC-SHA256 over them and the owner.
+    8 hexadecimal digits of Unix seconds, 10 random digits, and 14 of an HMAC-SHA256 over these and the owner.
     """
 
     def __init__(self, key: str, *, begin_within: int) -> None:
@@ -424,22 +424,22 @@ class ConversationIds:
         return issued and now - int(stamp[:8], 16) < self._begin_within
 
     def _mac(self, owner: Principal, stamp: str) -> str:
-        # As JSON: no choice of tenant and sub can be read as another owner's.
+        # JSON makes the encoding of tenant and sub unambiguous.
         signed = msgspec.json.encode(["conversation", owner.tenant, owner.sub, stamp])
         return hmac.digest(self._key, signed, "sha256").hex()[:14]
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """There is no such conversation."""
+    """The conversation does not exist."""
 
     deleted: bool
-    """Whether it was deleted lately."""
+    """Whether it was recently deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Messages of a conversation, oldest first, from the index `first` on."""
+    """Messages of a conversation, oldest first, starting at the index `first`."""
 
     title: str
     created_at: float
@@ -449,30 +449,30 @@ class Part:
 
 
 def latest(messages: Iterable[StoredMessage]) -> tuple[StoredMessage, ...]:
-    """Return the messages, each once.
+    """Deduplicate messages by id; the last version wins.
 
-    One that was written twice counts as the latest: a question that was answered again, a command sent twice.
+    A message is written twice if its question is answered again or a Redis command is repeated.
     """
     return tuple({message.id: message for message in messages}.values())
 
 
 def with_feedback(messages: Iterable[StoredMessage], ratings: Mapping[str, Feedback]) -> tuple[StoredMessage, ...]:
-    """Return the messages, each answer with its feedback."""
+    """Return the messages with the feedback of each answer."""
     return tuple(msgspec.structs.replace(m, feedback=ratings[m.id]) if m.id in ratings else m for m in messages)
 
 
 def holds(answer_id: str, messages: Sequence[StoredMessage]) -> bool:
-    """Return whether an answer is among the messages, with its question."""
+    """Return whether the messages include an answer and its question."""
     by_id = {message.id: message for message in messages}
     answer = by_id.get(answer_id)
     return answer is not None and (answer.parent_id is None or answer.parent_id in by_id)
 
 
 def message_index(cursor: str) -> int:
-    """Return the index that a page's cursor names.
+    """Parse the message index from a page's cursor.
 
     Raises:
-        BadRequest: no page has given this cursor.
+        BadRequest: invalid cursor.
     """
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 9):
         raise BadRequest("this cursor is not one that a page has given")
@@ -480,7 +480,7 @@ def message_index(cursor: str) -> int:
 
 
 def _message(data: bytes) -> StoredMessage | None:
-    """Return a message: without its notices where another release wrote one that this does not know, or nothing."""
+    """Decode a message, without notices if one is of an unknown kind; return None if it is unreadable."""
     try:
         try:
             return msgspec.json.decode(data, type=StoredMessage)
@@ -488,12 +488,12 @@ def _message(data: bytes) -> StoredMessage | None:
             known = {name: value for name, value in msgspec.json.decode(data).items() if name != "notices"}
             return msgspec.convert(known, StoredMessage)
     except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
-        log.error("history_message_unreadable")  # noqa: TRY400  its text is a customer's
+        log.error("history_message_unreadable")  # noqa: TRY400  it may quote customer text
         return None
 
 
 def title_of(text: str) -> str:
-    """Return a question in one line, cut where it is too long for a list."""
+    """Return a question as one line, cut to `TITLE_LENGTH` characters."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 1]}…"
 
@@ -503,10 +503,10 @@ def make_cursor(conversation_id: str, changed: str) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[str, str]:
-    """Return the id and the change time of the last conversation listed.
+    """Parse the id and the change time of the last listed conversation.
 
     Raises:
-        BadRequest: no list has given this cursor.
+        BadRequest: invalid cursor.
     """
     try:
         decoded = base64.urlsafe_b64decode(cursor).decode()
@@ -519,7 +519,7 @@ def read_cursor(cursor: str) -> tuple[str, str]:
 
 
 def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[StoredMessage, ...]:
-    """Return the branch that ends in `message_id`, from its oldest kept message on."""
+    """Return the branch that ends in `message_id`, from its oldest stored message."""
     by_id = {message.id: message for message in messages}
     branch: list[StoredMessage] = []
     while message_id is not None and message_id in by_id:
@@ -529,9 +529,9 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
 
 
 def repeatable(branch: Sequence[StoredMessage], withdrawn: Callable[[PassageRef], bool]) -> tuple[StoredMessage, ...]:
-    """Return the messages that may stand in a prompt again: no question that was refused, nor the answer to it.
+    """Return the messages that may be repeated in a prompt: without refused questions and their answers.
 
-    Nor an answer that had a passage which `withdrawn` names, nor its question, which would be asked anew without it.
+    Answers with a `withdrawn` passage are dropped too, with their questions, which would otherwise seem unanswered.
     """
     answers = {message.parent_id: message for message in branch if message.role == "assistant"}
     left_out: set[str] = set()
@@ -545,9 +545,9 @@ def repeatable(branch: Sequence[StoredMessage], withdrawn: Callable[[PassageRef]
 
 
 def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget: int) -> tuple[MessageT, ...]:
-    """Return the newest messages that fit `budget` tokens together, in order, beginning with a question.
+    """Return the newest messages that fit into `budget` tokens, in order, beginning with a question.
 
-    Of the newest exchange the question is kept where the answer does not fit beside it: the next one may be about that.
+    If the newest exchange does not fit, keep its question alone, because a follow-up may refer to it.
     """
     kept: list[MessageT] = []
     exchange: list[MessageT] = []

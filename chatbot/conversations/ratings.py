@@ -1,6 +1,6 @@
-"""Customers' ratings of answers, one SQL row an answer: they outlive the conversation's time in Redis.
+"""Customers' ratings of answers in SQL, one row per answer; they outlive the conversation in Redis.
 
-A customer who deletes a conversation deletes its ratings; only the audit record says who rated.
+Deleting a conversation deletes its ratings. Only the audit record names the customer.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ RATINGS = Table(
     Column("reasons", Text, nullable=False),  # a JSON list
     Column("comment", Text, nullable=False),
     Column("at", Double, nullable=False, index=True),
-    Column("conversation_id", String(64), index=True),  # NULL: of a release before
+    Column("conversation_id", String(64), index=True),  # NULL: from an earlier release
 )
 
 
@@ -33,16 +33,16 @@ _DEADLINE_SECONDS = 2.0
 
 
 class Ratings:
-    """Writes and removes ratings."""
+    """Writes and deletes ratings."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def prepare(self) -> None:
-        """Bring the tables to this release's shape.
+        """Migrate the tables to this release.
 
         Raises:
-            StoreUnavailable: the database cannot be asked.
+            StoreUnavailable: the database is unavailable.
         """
         try:
             await migrate(self._engine, SCHEMA)
@@ -50,10 +50,10 @@ class Ratings:
             raise StoreUnavailable from exc
 
     async def write(self, tenant: str, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
-        """Keep the rating of an answer in place of an earlier one.
+        """Store the rating of an answer, replacing an earlier rating.
 
         Raises:
-            StoreUnavailable: it could not be written.
+            StoreUnavailable: the rating could not be written.
         """
         try:
             with anyio.fail_after(_DEADLINE_SECONDS):
@@ -80,13 +80,13 @@ class Ratings:
             await connection.execute(row)
 
     async def forget(self, tenant: str, conversation_id: str, answer_ids: Sequence[str]) -> None:
-        """Remove the ratings of a conversation that its customer deletes.
+        """Delete the ratings of a conversation that its customer deletes.
 
-        `answer_ids` are those of its history, for ratings that a release before has written; the conversation's own
-        id finds also those of answers that its history has dropped.
+        `answer_ids` from its history select ratings of earlier releases; the conversation id also selects the ratings
+        of answers that the history no longer has.
 
         Raises:
-            StoreUnavailable: they could not be removed.
+            StoreUnavailable: the ratings could not be deleted.
         """
         of_conversation = and_(RATINGS.c.tenant == tenant, RATINGS.c.conversation_id == conversation_id)
         found = or_(RATINGS.c.answer_id.in_(answer_ids), of_conversation)

@@ -1,4 +1,4 @@
-"""How far questions and answers have moved from a reference window: the population stability index."""
+"""Measure the drift of questions and answers from a reference window by the population stability index."""
 
 from chatbot.drift.psi import FLOOR, Bin, Reference, TooFewQuestions
 from chatbot.drift.watch import DriftSettings, DriftWatch, ReferenceUnreadable, read_reference

@@ -1,9 +1,9 @@
-"""How far questions and their answers have moved from those of a reference window: the population stability index.
+"""Compute the drift of questions and answers from a reference window: the population stability index. No I/O.
 
-A reference is a small file: centers of topics, the three directions in which questions differ most, and for each
-feature the shares of its bins in the window. It holds no question and no vector of one: a center is the mean of at
-least twenty. Later questions are counted in the same bins, and the index compares the two (no I/O;
-docs/decisions/0012-drift.md). Customary bounds: Siddiqi, "Credit Risk Scorecards", 2006.
+A reference is a small file: topic centers, the three directions in which questions differ most, and the shares of each
+feature's bins in the window. It contains no question and no question's vector: a center is the mean of at least twenty.
+Later questions are counted in the same bins, and the index compares the shares (docs/decisions/0012-drift.md).
+Customary bounds: Siddiqi, "Credit Risk Scorecards", 2006.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from chatbot.records import SearchFinished
 from knowledge.passage import LANGUAGES
 
 MODERATE_SHIFT: Final = 0.1
-"""Below this index nothing has moved."""
+"""A lower index means no shift."""
 SIGNIFICANT_SHIFT: Final = 0.25
 LEAST_QUESTIONS: Final = 200
-"""A reference of fewer questions is noise."""
+"""The minimum number of questions of a reference; fewer would be noise."""
 FLOOR: Final = 0.001
-"""The share that an empty bin counts as; also in the alert's expression."""
+"""The minimum share of a bin; the alert's expression uses it too."""
 OUTCOMES: Final = (*(reason.value for reason in FinishReason), "error")
 _BINS: Final = 10
 _DIRECTIONS: Final = 3
@@ -38,13 +38,13 @@ Feature = Literal[
 ]
 Bin = tuple[Feature, str]
 Matrix = npt.NDArray[np.float32]
-"""A row per question or per topic."""
+"""One row per question or topic."""
 
 
 class FeatureBins(msgspec.Struct, frozen=True):
-    """A feature's bins by name, with the window's share of each.
+    """The window's share of each bin of a feature, by bin name.
 
-    The bins of a number are named by their index; `edges` are the upper edges of all but the last.
+    Bins of a numeric feature are named by their index; `edges` are the upper edges of all bins but the last.
     """
 
     shares: Mapping[str, float]
@@ -52,20 +52,20 @@ class FeatureBins(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """The window that later questions are compared with; `made_at` is in Unix seconds."""
+    """The reference window; `made_at` is in Unix seconds."""
 
     made_at: float
     embedder: str
     questions: int
     centers: tuple[tuple[float, ...], ...]
     abouts: tuple[str, ...]
-    """By topic: the title of the document that most of its questions found first."""
+    """For each topic, the most frequent title of its questions' best document."""
     directions: tuple[tuple[float, ...], ...]
     features: Mapping[Feature, FeatureBins]
 
     @property
     def id(self) -> str:
-        """Eight hexadecimal digits that tell one reference from another."""
+        """Eight hexadecimal digits of a hash of the reference."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:8]
 
 
@@ -74,7 +74,7 @@ class TooFewQuestions(Exception):
 
 
 def psi(expected: Mapping[str, float], counted: Mapping[str, float]) -> float:
-    """Return the population stability index of counts against expected shares; 0 where nothing was counted."""
+    """Return the population stability index of counts against expected shares; 0 without counts."""
     total = sum(counted.get(name, 0.0) for name in expected)
     if not total:
         return 0.0
@@ -92,7 +92,7 @@ class BinCounter:
         self._directions = np.array(reference.directions, dtype=np.float32)
 
     def count(self, searches: Sequence[SearchFinished]) -> Counter[Bin]:
-        """Return how many of the questions fall into each bin (blocking: some microseconds a question)."""
+        """Count the questions in each bin (blocking: some microseconds per question)."""
         counts: Counter[Bin] = Counter()
         if not searches:
             return counts
@@ -109,7 +109,7 @@ class BinCounter:
 def build_reference(
     searches: Sequence[SearchFinished], outcomes: Mapping[str, int], *, embedder: str, now: float
 ) -> Reference:
-    """Return the reference of a window (blocking: 3 s for 2,000 questions on a busy core).
+    """Build the reference of a window (blocking: 3 s for 2,000 questions on a busy core).
 
     Raises:
         TooFewQuestions: the window has fewer than `LEAST_QUESTIONS`.
@@ -147,7 +147,7 @@ def _vectors(searches: Sequence[SearchFinished]) -> Matrix:
 def _numbers(
     searches: Sequence[SearchFinished], similarities: Matrix, projections: Matrix
 ) -> dict[Feature, npt.NDArray[np.floating]]:
-    """Return the features that are numbers, with a value per question."""
+    """Return the numeric features, with one value per question."""
     return {
         "nearness": similarities.max(axis=1),
         "direction_1": projections[:, 0],
@@ -159,7 +159,7 @@ def _numbers(
 
 
 def _quantile_bins(values: npt.NDArray[np.floating]) -> FeatureBins:
-    """Return ten bins of about equal size; fewer where many values are equal."""
+    """Return ten bins of about equal size, or fewer if many values are equal."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]).round(5))
     indices = np.searchsorted(edges, values)
     shares = _shares(_names(len(edges) + 1), Counter(str(index) for index in indices))
@@ -177,9 +177,9 @@ def _shares(names: Sequence[str], counts: Mapping[str, int]) -> dict[str, float]
 
 
 def _topics(vectors: Matrix) -> tuple[Matrix, npt.NDArray[np.intp]]:
-    """Return the centers of topics that have at least twenty questions, and each question's topic.
+    """Return the centers of topics with at least twenty questions, and each question's topic.
 
-    Spherical k-means (Dhillon and Modha, 2001). Own code: scikit-learn would cost every process a second of imports.
+    Spherical k-means (Dhillon and Modha, 2001), implemented here because importing scikit-learn takes a second.
     """
     rng = np.random.default_rng(0)
     count = min(_MOST_TOPICS, len(vectors) // (2 * _LEAST_IN_TOPIC))
@@ -194,11 +194,11 @@ def _topics(vectors: Matrix) -> tuple[Matrix, npt.NDArray[np.intp]]:
 
 
 def _title_of(searches: Sequence[SearchFinished], topics: npt.NDArray[np.intp], topic: int) -> str:
-    """Return the title that most of a topic's questions found first."""
+    """Return the most frequent title of a topic's best documents, or ""."""
     titles = Counter(search.about for search, n in zip(searches, topics, strict=True) if n == topic and search.about)
     return titles.most_common(1)[0][0] if titles else ""
 
 
 def _rounded(rows: Matrix) -> tuple[tuple[float, ...], ...]:
-    """Return the rows to four decimal places, which keeps the file small."""
+    """Round the rows to four decimal places, which keeps the file small."""
     return tuple(tuple(round(float(value), 4) for value in row) for row in rows)

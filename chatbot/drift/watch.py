@@ -1,7 +1,7 @@
-"""Watches the questions of this process for drift: counts them in the reference's bins, in a worker thread.
+"""Count the questions of this process in the bins of a drift reference, in a worker thread.
 
-Memory is bounded: the vectors since the last count, and a uniform sample of all (reservoir sampling, Vitter's algorithm
-R, 1985), from which an operator can take a new reference. Only counts and references leave the process.
+Memory is bounded: it holds the vectors since the last count, and a uniform sample of all vectors (reservoir sampling,
+Vitter's algorithm R, 1985) for a new reference. Only counts and references leave the process.
 """
 
 import random
@@ -23,25 +23,25 @@ log = structlog.get_logger(__name__)
 
 
 class DriftSettings(BaseModel, frozen=True):
-    """What questions are compared with, and how much of them is kept in memory."""
+    """The reference, and the limits of searches in memory."""
 
     reference: Path | None = Field(
         None, description="a reference window: questions are counted in its bins; without one nothing is counted"
     )
-    every: ClassVar[float] = 5.0  # seconds: between two counts
+    every: ClassVar[float] = 5.0  # seconds: the interval of counts
     sample: ClassVar[int] = 2000  # searches: kept in memory for a new reference
     most_waiting: ClassVar[int] = 5000  # searches: kept in memory for the next count
 
 
 class ReferenceUnreadable(Exception):
-    """The file that DRIFT__REFERENCE names is no reference, or one of another embedder; ends the boot."""
+    """The DRIFT__REFERENCE file is not a valid reference or is for another embedder; the process does not start."""
 
 
 def read_reference(path: Path, *, embedder: str) -> Reference:
-    """Return a reference that was made with this embedder (blocking).
+    """Read a reference, which must have been made with `embedder` (blocking).
 
     Raises:
-        ReferenceUnreadable: the message says why.
+        ReferenceUnreadable: the file is not a valid reference, or is for another embedder.
     """
     try:
         reference = msgspec.json.decode(path.read_bytes(), type=Reference)
@@ -56,7 +56,7 @@ def read_reference(path: Path, *, embedder: str) -> Reference:
 
 
 class DriftWatch:
-    """Collects every search and the outcome of every answer, and counts them."""
+    """Collects and counts searches and the outcomes of answers."""
 
     def __init__(
         self,
@@ -77,10 +77,10 @@ class DriftWatch:
         self._sample: list[SearchFinished] = []
         self._searches = 0
         self._outcomes: Counter[str] = Counter()
-        self._random = random.Random()  # noqa: S311  which questions are sampled is no secret
+        self._random = random.Random()  # noqa: S311  not security-relevant
 
     def record_search(self, search: SearchFinished) -> None:
-        """Keep a search for the next count, up to `most_waiting` of them, and perhaps in the sample (a hook)."""
+        """Queue a search for the next count (at most `most_waiting`), and offer it to the sample (a hook)."""
         self._searches += 1
         if len(self._sample) < self._settings.sample:
             self._sample.append(search)
@@ -90,13 +90,13 @@ class DriftWatch:
             self._uncounted.append(search)
 
     def record_turn(self, turn: TurnFinished) -> None:
-        """Keep an answer's outcome for the next count (a hook)."""
+        """Record an answer's outcome for the next count (a hook)."""
         outcome = turn.result.label if turn.result.label in OUTCOMES else "error"
         self._uncounted_outcomes[outcome] += 1
         self._outcomes[outcome] += 1
 
     async def watch(self) -> None:
-        """Count what was recorded, every `every` seconds, for ever; without a reference return at once."""
+        """Count the recorded searches every `every` seconds until cancelled; without a reference return at once."""
         if self._reference is None:
             return
         counter = BinCounter(self._reference)
@@ -109,10 +109,10 @@ class DriftWatch:
             self._on_counted(self._reference.id, counts)
 
     async def take_reference(self) -> Reference:
-        """Return a reference made from the searches and outcomes of this process.
+        """Build a reference from the searches and outcomes of this process.
 
         Raises:
-            TooFewQuestions: there were too few searches.
+            TooFewQuestions: there were fewer searches than `LEAST_QUESTIONS`.
         """
         make = partial(
             build_reference, tuple(self._sample), dict(self._outcomes), embedder=self._embedder, now=self._now()

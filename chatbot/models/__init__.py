@@ -1,4 +1,4 @@
-"""Text and token probabilities from any OpenAI-compatible server: a pool of endpoints, streams, exact failover."""
+"""Text and token probabilities from OpenAI-compatible servers: a pool of endpoints, streams, exact failover."""
 
 from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, Choices, number_choices
 from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, NotResumable, Switched, open_models

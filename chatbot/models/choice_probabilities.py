@@ -1,15 +1,15 @@
-"""How likely each of a few words is as the next output of a model, read from its most likely next tokens."""
+"""Compute how likely a model's next output is each of a few words, from its most likely next tokens."""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 Choices = Sequence[Sequence[str]]
-"""The words that a model may answer with, each in all its spellings."""
+"""The permitted words of a model's answer, each with all its spellings."""
 
 YES_OR_NO: Final[Choices] = (("예", "Yes"), ("아니오", "No"))
 LEAST_CHOICE_MASS: Final = 0.5
-"""Where the choices have less probability than this together, the model is about to write something else."""
+"""If the choices together have a lower probability, the model is about to write something else."""
 
 
 def number_choices(count: int) -> Choices:
@@ -22,9 +22,9 @@ def choice_probabilities(
 ) -> tuple[float, ...]:
     """Return the probability of each choice given that one of them is next; they sum to 1.
 
-    `logprobs` are the texts of tokens with their natural logarithms. All choices are equally likely where no token
-    begins any of them, or where they have less probability than `least_mass` together. A token that begins several
-    choices (a byte that two Korean syllables share) counts for none.
+    `logprobs` are tokens with their natural log probabilities. All choices are equally likely if no token begins any
+    of them, or if their total probability is below `least_mass`. A token that begins several choices (a byte that two
+    Korean syllables share) is ignored.
     """
     spellings = [[spelling.lower().encode() for spelling in choice] for choice in choices]
     masses = [0.0] * len(choices)
@@ -38,9 +38,9 @@ def choice_probabilities(
 
 
 def _begins(token: bytes, spelling: bytes) -> bool:
-    """Whether the token begins the word, or ends it and no other: "예." does, "예금" (a deposit) and "" do not.
+    """Return whether the token is a prefix of the word, or the word and a non-letter: "예." but not "예금" or "".
 
-    A Korean word of two syllables takes endings (아니+오, 아니+요); one of a single syllable is too short to tell.
+    A Korean word of two syllables may have endings (아니+오, 아니+요); a single syllable is too ambiguous.
     """
     if not token.startswith(spelling):
         return bool(token) and spelling.startswith(token)

@@ -1,8 +1,8 @@
-"""The models that answer: a call is retried once before its first token and continued on another endpoint after it.
+"""The models client: it retries a call once before the first token, and continues it on another endpoint afterwards.
 
-An answer that breaks off is continued on another endpoint of the group (`generation.py`), and the customer sees one
-unbroken stream. When no primary endpoint can be called, the fallback group answers. A `Switched` reports both; a retry
-before the first token is not reported. A `NotResumable` reports that no endpoint could continue the answer.
+If an answer breaks off, another endpoint of the group continues it (`generation.py`), and the customer sees one
+unbroken stream. If no primary can be called, the fallback group answers. `Switched` reports both cases; a retry before
+the first token is not reported. `NotResumable` reports that no endpoint could continue the answer.
 """
 
 import random
@@ -39,14 +39,14 @@ log = structlog.get_logger(__name__)
 
 UNKNOWN_MODEL = "unknown"
 _COUNT_SECONDS = 0.5
-"""How long the server's count of a prompt is waited for; then it is estimated."""
+"""The deadline of counting a prompt on the server; the estimate applies afterwards."""
 _DECODE_SECONDS = 1.0
 _JITTER = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """Another endpoint generates from here on: one of the same model, or the smaller model when `group` is fallback."""
+    """Another endpoint generates the rest: of the same model, or of the smaller model if `group` is fallback."""
 
     endpoint: str
     group: Group = "primary"
@@ -54,15 +54,15 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class NotResumable:
-    """No endpoint could continue the answer if this one breaks off."""
+    """No endpoint could continue the answer if the current one breaks off."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDone:
-    """The answer is whole.
+    """The answer is complete.
 
-    `usage` counts the prompt once, however many endpoints read it, and all tokens of the answer and of its thinking.
-    `models` are those that generated a part of it; `retried`: an endpoint failed on the way.
+    `usage` counts the prompt once, even if several endpoints read it, and all tokens of the answer and its thinking.
+    `models` are the models that generated parts of it; `retried`: an endpoint failed on the way.
     """
 
     finish_reason: Literal["stop", "length"]
@@ -70,11 +70,11 @@ class ModelDone:
     models: tuple[str, ...] = field(default=(), compare=False)
     retried: bool = field(default=False, compare=False)
     unpaid_tokens: int = field(default=0, compare=False)
-    """Tokens that were generated and are not charged."""
+    """Generated tokens that are not charged."""
 
 
 class Models:
-    """The pool of endpoints, with what counts their tokens; `entries` are those of the MODELS_FILE."""
+    """The pool of endpoints and its token counter; `entries` are those of the MODELS_FILE."""
 
     def __init__(
         self, pool: Pool, *, entries: Sequence[ModelsFileEntry] = (), on_failure: OnFailure = uncounted
@@ -87,34 +87,34 @@ class Models:
     @property
     def model(self) -> str:
         """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
-        # One that was not checked may serve another model, as in a rollout.
+        # An unchecked endpoint may serve another model during a rollout.
         primaries = sorted(self.pool.of_group("primary"), key=lambda member: not member.checked)
         configured = [entry.model for entry in self._entries if entry.group == "primary"]
         return next(filter(None, [*(m.endpoint.model for m in primaries), *configured]), UNKNOWN_MODEL)
 
     @property
     def context_tokens(self) -> int:
-        """The largest context of a primary: prompt and answer."""
+        """The largest context (prompt and answer) of a primary."""
         contexts = (member.able.context_tokens for member in self.pool.of_group("primary") if member.checked)
         return max(contexts, default=UNKNOWN_CONTEXT)
 
     @property
     def think(self) -> bool:
-        """Whether a model whose answers customers see may think before it answers."""
+        """Whether any serving model may think before it answers."""
         return any(member.able.thinks for member in self.pool.serving)
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What any server whose answers customers see cannot do."""
+        """The capabilities that at least one serving endpoint lacks."""
         return tuple(dict.fromkeys(lack for m in self.pool.serving if m.checked for lack in m.able.lacks))
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of the MODELS_FILE's entries, by which they can be stopped."""
+        """The names of the MODELS_FILE's entries, as `chatbot stop --model` takes them."""
         return frozenset(entry.name for entry in self._entries)
 
     async def counted(self, chat: Chat, *, conversation_id: str) -> Chat:
-        """Return the chat with its count by a server that may answer it; the estimate stays where none can be asked."""
+        """Return the chat with a token count from one of its servers, or with the estimate if none is available."""
         able = [m for m in self.pool.of_group("primary") if m.able.tokenize]
         member = self.pool.pick(conversation_id, able)
         if member is None:
@@ -139,12 +139,12 @@ class Models:
     ) -> AsyncGenerator[Delta | Thought | Switched | NotResumable | ModelDone]:
         """Generate an answer, or continue `partial_answer`; closing the generator closes the socket.
 
-        An answer whose thinking uses up its tokens ends with the reason "length". `groups` answer in place of those of
-        the conversation.
+        An answer whose thinking uses up its tokens ends with the reason "length". `groups` replaces the groups of the
+        conversation.
 
         Raises:
             TooLarge: prompt and answer do not fit into the model's context.
-            Overloaded: every endpoint's queue is full.
+            Overloaded: the endpoints' queues are full.
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
         most_tokens = min(sampling.max_tokens + sampling.thinking_tokens, self._room(chat))
@@ -166,7 +166,7 @@ class Models:
             try:
                 async with aclosing(self._generate(member, due, answer, repeated=repeated)) as parts:
                     async for part in parts:
-                        while notices:  # not before: the endpoint may generate nothing
+                        while notices:  # only with the first part: the endpoint may generate nothing
                             yield notices.pop(0)
                         yield part
                 break
@@ -181,7 +181,7 @@ class Models:
     async def _generate(
         self, member: Member, request: GenerationRequest, answer: Generation, *, repeated: bool
     ) -> AsyncGenerator[Delta | Thought]:
-        """Generate on one endpoint until it, or the answer, is over."""
+        """Generate on one endpoint until its stream or the answer ends."""
         endpoint, reply = member.endpoint, StreamDecoder()
         await self._drop_cut_character(endpoint, answer)
         request = answer.continue_on(member.able, request)
@@ -208,13 +208,13 @@ class Models:
             answer.models[endpoint.model] = None
 
     async def _drop_cut_character(self, endpoint: Endpoint, answer: Generation) -> None:
-        """Drop the last ids of a broken-off answer whose text did not come."""
+        """Drop the last token ids of a broken-off answer that end within a character."""
         is_cut = endpoint.capabilities.tokenize
         while answer.ids and is_cut:
             is_cut = answer.drop_cut_character(await text_of(endpoint, answer.ids, seconds=_DECODE_SECONDS))
 
     async def _check_special_tokens(self, member: Member, chat: Chat, prompt_ids: Sequence[int]) -> None:
-        """Raise RequestRejected where a prompt has more special tokens than its template gives to such messages."""
+        """Raise RequestRejected if a prompt has more special tokens than its template adds to such messages."""
         special, (template, exchange) = member.able.special_ids, member.able.template_specials
         found = sum(token in special for token in prompt_ids)
         if found <= template + exchange * sum(message.role == "assistant" for message in chat.messages):
@@ -235,10 +235,10 @@ class Models:
         priority: int = 0,
         least_mass: float = 0.0,
     ) -> tuple[float, ...]:
-        """Return the probability of each choice given that one of them comes next.
+        """Return the probability of each choice given that one of them is next.
 
-        They are equal where none is among the most likely tokens, or all have less probability than `least_mass`, or
-        where an endpoint refuses such a question.
+        The probabilities are equal if no choice is among the most likely tokens, if their total is below `least_mass`,
+        or if the endpoint rejects questions for one token.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
@@ -267,7 +267,7 @@ class Models:
                 return choice_probabilities(top_tokens.logprobs, choices, least_mass=least_mass)
 
     def _room(self, chat: Chat) -> int:
-        """Return how many tokens of an answer the model's context has room for; raise TooLarge where it has none."""
+        """Return how many tokens of an answer fit into the model's context; raise TooLarge if none."""
         room = self.context_tokens - chat.tokens
         if room <= 0:
             raise TooLarge(f"The question and its documents take {chat.tokens} of {self.context_tokens} tokens")
@@ -277,12 +277,12 @@ class Models:
 def _read_entry(
     entry: ModelsFileEntry, http: aiohttp.ClientSession, settings: ModelSettings, counter: TokenCounter
 ) -> Callable[..., Member]:
-    """Return what makes an endpoint of an entry at a URL (and one address of it); blocking.
+    """Return the factory of an entry's endpoints; it takes a URL and optionally one of its addresses (blocking).
 
     Raises:
-        ModelsMisconfigured: its key, TLS files or tokenizer cannot be read.
+        ModelsMisconfigured: the entry's key, TLS files or tokenizer cannot be read.
     """
-    # No key of LLM_URLS goes to other houses.
+    # Never send LLM_API_KEY to the providers of a MODELS_FILE.
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key and settings.models_file is None else None
     access, deadlines, special = entry.access(key), read_deadlines(entry.profile), FAMILY_TOKENS
     if entry.tokenizer is not None:
@@ -313,7 +313,7 @@ async def open_models(
     resolve: Resolve = addresses_of,
     resolve_every: float = 5.0,
 ) -> AsyncGenerator[Models]:
-    """Open the endpoints that the settings name, detect their capabilities, and probe those that are away.
+    """Open the configured endpoints, detect their capabilities, and probe unavailable endpoints in the background.
 
     Raises:
         ModelsMisconfigured: the message says what to set.

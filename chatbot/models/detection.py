@@ -1,4 +1,4 @@
-"""Finds the capabilities of an endpoint by asking it one word, as every question is asked; and asks its tokenizer."""
+"""Detect an endpoint's capabilities by a one-word question in the form of every question, and by its tokenizer."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from knowledge.model_connection import AccessDenied, EndpointFailed, RequestReje
 
 log = structlog.get_logger(__name__)
 
-# Of an answer to one word; a model that thinks refuses fewer.
+# The length of the answer to the one-word question; reasoning models reject fewer.
 _WORD_TOKENS = 16
 _WORD = Chat(messages=(Message("user", "hello"),), tokens=8)
 _PREFIX = "The capital of France is the city of"
-# OpenAI refuses a request whose thinking used up its tokens with this sentence.
+# OpenAI rejects a request whose thinking used up its tokens with this sentence.
 _LIMIT_REACHED = b"model output limit was reached"
 
 
@@ -32,21 +32,21 @@ class _DetokenizeReply(msgspec.Struct, frozen=True):
 
 
 class _TokenizerInfo(msgspec.Struct, frozen=True):
-    """The reply of vLLM's `/tokenizer_info`: a `tokenizer_config.json`."""
+    """The reply of vLLM's `/tokenizer_info`, a `tokenizer_config.json`."""
 
     added_tokens_decoder: dict[str, dict[str, Any]] = {}
 
 
 async def detect(endpoint: Endpoint, *, seconds: float) -> None:
-    """Ask the endpoint one word, as every question is asked, within these seconds, and set its capabilities.
+    """Detect the endpoint's capabilities; each request may take `seconds`.
 
     Raises:
-        AccessDenied: it refuses what every question sends.
-        EndpointFailed: it cannot be asked, serves another model, or does not say that its answer is whole.
+        AccessDenied: the endpoint rejects all forms of a question.
+        EndpointFailed: the endpoint is unavailable, serves another model, or does not mark the end of its answer.
     """
     before = endpoint.capabilities
     card = await endpoint.model_card()
-    context = card.max_model_len or before.context_tokens  # a gateway may keep it back
+    context = card.max_model_len or before.context_tokens  # a gateway may hide it
     try:
         await _detect(endpoint, seconds, Capabilities(special=before.special, context_tokens=context))
     except BaseException:
@@ -71,7 +71,7 @@ async def _detect(endpoint: Endpoint, seconds: float, able: Capabilities) -> Non
 
 
 async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> Sequence[int]:
-    """Find the form of a request that the endpoint takes; return the ids of the prompt with the first of its answer."""
+    """Find the form of a request that the endpoint accepts; return the result of `_ask_word`."""
     for omitted in FORMS:
         endpoint.capabilities = replace(able, omitted=omitted)
         try:
@@ -82,10 +82,10 @@ async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> 
 
 
 async def _ask_word(endpoint: Endpoint, seconds: float) -> Sequence[int]:
-    """Ask for an answer to one word; return the ids of the prompt with the first of its answer, if it sends both."""
+    """Ask a one-word question; return the token ids of the prompt and the answer's first id, or () if not sent."""
     reply, ids, text, thinks = StreamDecoder(), list[int](), "", False
     try:
-        # To its end: some servers never say that an answer is whole.
+        # Read to the end, because some servers never mark the end of an answer.
         async for piece in endpoint.stream(replace(_request(_WORD, _WORD_TOKENS, seconds), priority=1), reply):
             ids += piece.token_ids
             thinks, text = thinks or bool(piece.thinking), text + piece.text
@@ -99,7 +99,7 @@ async def _ask_word(endpoint: Endpoint, seconds: float) -> Sequence[int]:
 
 
 async def _try_probes(endpoint: Endpoint, seconds: float) -> None:
-    """Find how many log probabilities the endpoint sends."""
+    """Detect how many log probabilities the endpoint sends."""
     for top in (20, 5, 0):
         endpoint.learn(top_logprobs=top)
         try:
@@ -119,7 +119,7 @@ async def _sends_ids(endpoint: Endpoint, request: GenerationRequest) -> bool:
 
 
 async def _ask_tokenizer(endpoint: Endpoint) -> None:
-    """Read what vLLM's `/tokenize` and `/tokenizer_info` say of tokenizer and template."""
+    """Read the tokenizer and the chat template through vLLM's `/tokenize` and `/tokenizer_info`."""
     able, special = endpoint.capabilities, endpoint.capabilities.special
     chat = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
     try:
@@ -129,7 +129,7 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
     except EndpointFailed:
         endpoint.learn(opens_thinking=False)
         return
-    with suppress(EndpointFailed):  # it is served only where `--enable-tokenizer-info-endpoint` says so
+    with suppress(EndpointFailed):  # needs `--enable-tokenizer-info-endpoint`
         added = (await endpoint.ask("/tokenizer_info", None, _TokenizerInfo)).added_tokens_decoder
         special = SpecialTokens([token["content"] for token in added.values()])
     listed = await _tokenized(endpoint, "\n".join(special.markers))
@@ -153,7 +153,7 @@ async def _tokenized(endpoint: Endpoint, text: str) -> TokenizeReply:
 
 
 async def _continues_text(endpoint: Endpoint, seconds: float) -> bool:
-    """Return whether a partial answer is continued and not answered: its prompt has fewer tokens then."""
+    """Return whether a partial answer is continued, and not answered: its prompt then has fewer tokens."""
     continuation = _request(_WORD, 1, seconds)
     answered = Chat(messages=(*_WORD.messages, Message("assistant", _PREFIX)), tokens=_WORD.tokens)
     continued = await _prompt_tokens(endpoint, replace(continuation, prefix=_PREFIX))
@@ -161,7 +161,7 @@ async def _continues_text(endpoint: Endpoint, seconds: float) -> bool:
 
 
 async def _count_by_usage(endpoint: Endpoint, seconds: float) -> Sequence[int]:
-    """Return the server's counts of `SAMPLES` and of a chat of two messages, by the usage that it reports."""
+    """Return the token counts of `SAMPLES` and of a chat of two messages from the reported usage, or ()."""
     counts: list[int] = []
     for text in ("x", *SAMPLES):
         chat = Chat(messages=(Message("system", "x"), Message("user", text)), tokens=_WORD.tokens, thinks=False)
@@ -171,7 +171,7 @@ async def _count_by_usage(endpoint: Endpoint, seconds: float) -> Sequence[int]:
 
 
 async def _prompt_tokens(endpoint: Endpoint, request: GenerationRequest) -> int:
-    """Return the tokens of a prompt by the usage that the endpoint reports; 0 where it refuses or reports nothing."""
+    """Return the prompt's token count from the reported usage; 0 if the request fails or usage is not reported."""
     try:
         return (await endpoint.top_tokens(request)).usage.prompt_tokens
     except EndpointFailed:
@@ -179,18 +179,18 @@ async def _prompt_tokens(endpoint: Endpoint, request: GenerationRequest) -> int:
 
 
 async def rendered_ids(endpoint: Endpoint, messages: Sequence[Message], *, seconds: float) -> Sequence[int]:
-    """Return the ids of the messages as the server renders them."""
+    """Return the token ids of the messages as rendered by the server."""
     chat = endpoint.messages(messages)
     return (await endpoint.ask("/tokenize", {"messages": chat}, TokenizeReply, seconds=seconds)).tokens
 
 
 async def text_of(endpoint: Endpoint, ids: Sequence[int], *, seconds: float) -> str:
-    """Return the text of token ids, by vLLM's `/detokenize`."""
+    """Return the text of token ids through vLLM's `/detokenize`."""
     return (await endpoint.ask("/detokenize", {"tokens": list(ids)}, _DetokenizeReply, seconds=seconds)).prompt
 
 
 def word_request(seconds: float) -> GenerationRequest:
-    """Return the request for one token of an answer to one word, within these seconds."""
+    """Return a request for one token in answer to a one-word question, due within `seconds`."""
     return _request(Chat(messages=(Message("user", "ping"),), tokens=8, thinks=False), 1, seconds)
 
 

@@ -1,8 +1,8 @@
 """One OpenAI-compatible endpoint: messages in, a stream of text and token ids out, within deadlines.
 
-An answer begins at `/v1/chat/completions`. Where the server sends token ids, a broken-off one continues at
-`/v1/completions` with the ids of prompt and answer, else from its text by `continue_final_message`. Closing the
-generator closes the socket, which frees vLLM's slot within 0.1 s.
+An answer begins at `/v1/chat/completions`. If the server sends token ids, a broken-off answer continues at
+`/v1/completions` after the ids of prompt and answer; otherwise it continues from its text by `continue_final_message`.
+Closing the generator closes the socket, which frees vLLM's slot within 0.1 s.
 """
 
 import asyncio
@@ -47,14 +47,14 @@ from knowledge.model_connection import (
 from knowledge.profiles import Deadlines
 from telemetry.setup import trace_headers
 
-# Requests without generation: the model's name, counts of tokens.
+# The deadline of requests without generation, such as the model's name and token counts.
 METADATA_SECONDS = 5.0
-# How long an answer that is whole waits for its usage, at a server that leaves the connection open.
+# The maximum wait of a complete answer for its usage, if the server leaves the connection open.
 _USAGE_SECONDS = 1.0
-# Azure's and Alibaba's word for what their filters refuse.
+# Azure's and Alibaba's error codes for filtered content.
 _FILTERS = ("content_filter", "data_inspection_failed")
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
-"""The switches of chat templates: Qwen's and most others', and Granite's and DeepSeek V3.1's."""
+"""Chat template switches: of Qwen and most others, and of Granite and DeepSeek V3.1."""
 
 OUR_FIELDS = FORMS[-1] | {
     *("model", "messages", "prompt", "stream", "stream_options", "max_completion_tokens", "logprobs", "top_logprobs"),
@@ -66,7 +66,7 @@ _Reply = TypeVar("_Reply")
 
 
 class ContentFiltered(RequestRejected):
-    """The server's content filter refused the question, or ended the answer."""
+    """The server's content filter rejected the question or ended the answer."""
 
 
 class EndpointStopped(EndpointFailed):
@@ -77,9 +77,9 @@ class EndpointStopped(EndpointFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One generation asked of one endpoint; `until` is the event loop's time at which the whole answer is due.
+    """A request for one generation on one endpoint; `until` is the whole answer's deadline in event loop time.
 
-    A partial answer continues after `ids` (of prompt and answer), or after `prefix`.
+    A partial answer continues after `ids` (of prompt and answer) or after the text `prefix`.
     """
 
     chat: Chat
@@ -92,7 +92,7 @@ class GenerationRequest:
 
     @property
     def prompt_tokens(self) -> int:
-        """How many tokens the endpoint reads."""
+        """The number of tokens that the endpoint reads."""
         return len(self.ids) or self.chat.tokens
 
 
@@ -122,18 +122,18 @@ class Endpoint(Connection):
         self._tracer = tracer or trace.get_tracer("chatbot.models.endpoint")
 
     def learn(self, **found: Any) -> None:
-        """Set fields of its capabilities."""
+        """Update fields of the capabilities."""
         self.capabilities = replace(self.capabilities, **found)
 
     def stop(self) -> None:
-        """Permit no call, and end the calls in progress with `EndpointStopped`."""
+        """Reject new calls, and end the calls in progress with `EndpointStopped`."""
         self.stopped = True
         for wait in self._waits:
             if not wait.expired():
                 wait.reschedule(_now())
 
     async def stream(self, request: GenerationRequest, decoder: StreamDecoder | None = None) -> AsyncGenerator[Piece]:
-        """Generate; `decoder` then has the ids of the prompt, the usage, and how the answer ended."""
+        """Generate an answer; `decoder` receives the prompt's ids, the usage and the finish reason."""
         decoder = decoder or StreamDecoder()
         phase: Phase = "first token"
         due = _now() + self.deadlines.first_token(request.chat.tokens)
@@ -146,20 +146,20 @@ class Endpoint(Connection):
                 while not (decoder.done or response.content.at_eof()):
                     for piece in decoder.feed(await self._within(response.content.readany(), phase, due, request)):
                         yield piece
-                        # A keep-alive, or a chunk with nothing but its role, is no progress.
+                        # A keep-alive or a chunk with only a role is not progress.
                         phase, due = "between tokens", _now() + self.deadlines.between_tokens
                     if decoder.finish_reason is not None:
                         phase, due = "between tokens", min(due, _now() + _USAGE_SECONDS)
             except (EndpointFailed, ReplyUnreadable, aiohttp.ClientError, OSError):
-                if decoder.finish_reason is None:  # otherwise the answer is whole and only its usage is missing
+                if decoder.finish_reason is None:  # otherwise the answer is complete and lacks only its usage
                     raise
             finally:
-                # Does not wait: after a whole answer the connection has gone back to the pool by itself.
+                # Does not wait: after a complete answer the connection is already back in the pool.
                 response.close()
             self._end(decoder, span)
 
     async def _within(self, work: Awaitable[_Reply], phase: Phase, due: float, request: GenerationRequest) -> _Reply:
-        """Await a part of a call within its deadline, which `stop` ends too: `deadline` without its cost."""
+        """Await a part of a call within its deadline; `stop` ends the wait too."""
         if request.until < due:
             phase, due = "whole answer", request.until
         wait = asyncio.timeout_at(0 if self.stopped else due)
@@ -175,7 +175,7 @@ class Endpoint(Connection):
             self._waits.discard(wait)
 
     def _end(self, decoder: StreamDecoder, span: Span) -> None:
-        """Raise where the stream broke off, or the answer was aborted."""
+        """Raise if the stream broke off or the answer was aborted."""
         meaning = FINISH_REASONS.get(decoder.finish_reason)
         if meaning == "filtered":
             raise ContentFiltered(f"{self.name}: its content filter ended the answer")
@@ -187,7 +187,7 @@ class Endpoint(Connection):
             span.set_attribute("gen_ai.usage.output_tokens", decoder.usage.completion_tokens)
 
     def _body(self, request: GenerationRequest, **more: object) -> Mapping[str, object]:
-        """Return the body of a request with the fields that the endpoint takes."""
+        """Return the body of a request with the fields that the endpoint accepts."""
         sampling, omitted = request.sampling, self.capabilities.omitted
         switches = {} if request.chat.thinks else _NO_THINKING
         fields: dict[str, object] = {
@@ -211,7 +211,7 @@ class Endpoint(Connection):
         return {**body, "model": self.model, length: sampling.max_tokens, **self.access.extra_body}
 
     def messages(self, messages: Sequence[Message]) -> list[Mapping[str, str]]:
-        """Return the messages as they are sent: no special token in a text, and no role twice in a row."""
+        """Return the messages to send: special tokens neutralised, and consecutive messages of one role joined."""
         neutralise = self.capabilities.special.neutralise
         return [{"role": message.role, "content": neutralise(message.content)} for message in alternating(messages)]
 
@@ -226,10 +226,10 @@ class Endpoint(Connection):
             return read_top_tokens(await self._within(exchange, "reply", due, request))
 
     async def model_card(self) -> ModelCard:
-        """Return the card of the model to ask for (the first one served, where no name is set), and keep its name."""
+        """Return the card of the configured model, or of the first served model; store its name."""
         try:
             cards = (await self.ask(f"{self._version}models", None, ModelList)).data
-        except (EndpointRefused, ReplyBroken):  # it keeps its list back
+        except (EndpointRefused, ReplyBroken):  # the server hides its list
             if self._fixed_model is None:
                 raise
             return ModelCard(self._fixed_model)
@@ -239,14 +239,14 @@ class Endpoint(Connection):
                 f"{self.name} serves {[card.id for card in cards]}, not {self._fixed_model}: set its model's name"
             )
         self.model = served[0].id
-        # vLLM has an adapter's with its base model.
+        # vLLM reports an adapter's context length with its base model.
         lengths = [card.max_model_len for card in (served[0], *cards)]
         return ModelCard(self.model, next(filter(None, lengths), None))
 
     async def ask(
         self, path: str, body: Mapping[str, object] | None, kind: type[_Reply], *, seconds: float = METADATA_SECONDS
     ) -> _Reply:
-        """Return the reply of a route without generation, such as `/tokenize`; a GET without a body."""
+        """Return the reply of a route without generation, such as `/tokenize`; without a body, send a GET."""
         if body is not None:
             template = {"chat_template_kwargs": self._template_kwargs} if "messages" in body else {}
             body = {"model": self.model, **template, **body}
@@ -257,7 +257,7 @@ class Endpoint(Connection):
             raise ReplyBroken(f"{self.name}: the reply of {path} cannot be read") from exc
 
     def rejected(self, status: int, beginning: bytes, *, by_firewall: bool) -> EndpointRefused:
-        """Return the meaning of a refused request; of its reply only names are shown, since it may quote the prompt."""
+        """Return the error of a rejected request; it shows only names from the reply, which may quote the prompt."""
         names = refusal_names(beginning)
         if status == 400 and any(name in names for name in _FILTERS):
             return ContentFiltered(f"{self.name}: its content filter refused the question")
@@ -267,12 +267,12 @@ class Endpoint(Connection):
         )
 
     def timed_out(self, phase: Phase) -> EndpointFailed:
-        """Return the failure that the end of a wait means: `stop` ends waits, too."""
+        """Return the error of an expired wait; `stop` expires waits too."""
         return EndpointStopped(f"{self.name}: stopped") if self.stopped else super().timed_out(phase)
 
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
-        """Translate the driver's exceptions, and the decoder's."""
+        """Translate the exceptions of the driver and the decoder."""
         with super().translating_errors():
             try:
                 yield
@@ -281,7 +281,7 @@ class Endpoint(Connection):
 
     @contextmanager
     def _span(self, request: GenerationRequest) -> Iterator[Span]:
-        """Open the client span; not as the current one, since a generator may be closed in another context."""
+        """Open the client span, but not as the current span: a generator may be closed in another context."""
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": "text_completion" if request.ids else "chat",
             "gen_ai.request.model": self.model,
@@ -300,7 +300,7 @@ class Endpoint(Connection):
 
 
 def _base(url: URL) -> tuple[URL, str]:
-    """Return an address without its version, and the version of its calls: `v1`, or that before a call's name."""
+    """Split an address into its base and the version prefix of its routes ("v1/" or "")."""
     path = url.path.rstrip("/")
     before = path.removesuffix("/chat/completions")
     version = "" if before != path and not before.endswith("/v1") else "v1/"

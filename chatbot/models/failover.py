@@ -1,10 +1,10 @@
-"""The order in which the endpoints of one request are called, and when it gives up.
+"""Choose the endpoints of one request in order, and decide when the request gives up.
 
-Before the first token: one retry among the primaries (a canary's conversation is retried on a primary), then the
-fallback group. After it: another endpoint of the same group continues the answer, even one whose breaker is open, since
-the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left. Where one
-refuses the request (its content filter, a context that is smaller), no other of its group is asked; nor where one broke
-and the retries are used up: what the next group is asked first repeats nothing there.
+Before the first token, a request is retried once on a primary, also for a canary's conversation, and then on the
+fallback group. After the first token, another endpoint of the same group continues the answer, even one with an open
+breaker, because the answer would be lost otherwise. An endpoint that cut the connection is called again only if no
+other remains. The rest of a group is skipped after it rejected the request (content filter, smaller context), or after
+a failure without a retry budget; the first call to the next group repeats no work there.
 """
 
 from collections.abc import Collection, Sequence
@@ -28,13 +28,13 @@ from knowledge.model_connection import (
 
 log = structlog.get_logger(__name__)
 
-# Two primaries and a fallback; connecting to a vLLM takes at most 0.6 s each, so that a hand-off comes within 2 s.
+# Two primaries and a fallback: connecting to a vLLM takes at most 0.6 s each, so a hand-off comes within 2 s.
 _MOST_BEFORE_FIRST_TOKEN = 3
 _MOST_FAILOVERS = 3
 
 
 class Attempts:
-    """The endpoints of one request, one after the other, and the `failures` of those that were called."""
+    """The attempts of one request on successive endpoints, and their `failures`."""
 
     def __init__(self, pool: Pool, conversation_id: str, *, groups: Sequence[Group] = ()) -> None:
         self._pool = pool
@@ -45,14 +45,14 @@ class Attempts:
         self._mid_answer = False
         self._out_of_retries = False
         self.deadline = 0.0
-        """The event loop's time at which the whole answer is due, counted from the first call."""
+        """The deadline of the whole answer in event loop time, set at the first call."""
         pool.add_request()
 
     def next_member(self, able: Collection[Member]) -> tuple[Member, bool]:
-        """Return the next endpoint of those `able` to go on, and whether the switch is reported to the customer.
+        """Return the next endpoint among the `able` members, and whether the customer is notified of the switch.
 
         Raises:
-            Overloaded: the queues of all endpoints that could be called are full.
+            Overloaded: the last endpoint's queue was full, and no other can be called.
             ModelUnavailable: no endpoint can be called.
         """
         for group in self._groups():
@@ -65,7 +65,7 @@ class Attempts:
         raise self._no_target() from (self.failures[-1][1] if self.failures else None)
 
     def record_failure(self, member: Member, exc: EndpointFailed, *, mid_answer: bool) -> None:
-        """Record a failed call to an endpoint; `mid_answer` if part of the answer was already shown.
+        """Record a failed call to an endpoint; `mid_answer` if a part of the answer was already shown.
 
         Raises:
             Overloaded, ModelUnavailable: the request gives up.
@@ -81,7 +81,7 @@ class Attempts:
             return len(self.failures) <= _MOST_FAILOVERS
         if len(self.failures) >= _MOST_BEFORE_FIRST_TOKEN:
             return False
-        # An endpoint that is unreachable or stopped, or refuses, did no work that a retry repeats; others do.
+        # An unreachable or stopped endpoint, or one that rejects the request, did no work that a retry would repeat.
         if isinstance(exc, Unreachable | EndpointStopped | RequestRejected) or self._pool.take_retry():
             return True
         self._out_of_retries = True
@@ -89,7 +89,7 @@ class Attempts:
 
     def _groups(self) -> Collection[Group]:
         failed = [member.group for member, _ in self.failures]
-        # Other endpoints of a group would reject it, too.
+        # Other endpoints of this group would reject it too.
         over = [member.group for member, exc in self.failures if isinstance(exc, RequestRejected)]
         if self._mid_answer:
             over += [group for group in self._order if group != self._group]

@@ -1,8 +1,8 @@
-"""An answer as it is generated, endpoint after endpoint: what is new of each piece, its limits, and its cost; no I/O.
+"""Track an answer across endpoints: the new text of each piece, its limits and its cost. No I/O.
 
 An endpoint's text lags behind its token ids while a character is incomplete, so an answer continues after the last id
-whose text is there. Where an endpoint sends no ids but continues a text, its text is passed on sentence by sentence, so
-that another endpoint continues after a whole one. Nothing is lost or shown twice in either case.
+whose text has arrived. If an endpoint sends no ids but can continue a text, its text is emitted in whole sentences, so
+that another endpoint continues after a complete sentence. In both cases no text is lost or repeated.
 """
 
 import re
@@ -19,15 +19,15 @@ from chatbot.models.thinking import ThinkingFilter
 from chatbot.models.wire import FINISH_REASONS, Capabilities, Piece, ReportedUsage, Sampling, StreamDecoder
 
 _MOST_BYTES = 64
-"""Of one token of an answer: more is a server that does not keep to the length that it was asked for."""
+"""The maximum size of one token: a server that sends more ignores the requested length."""
 _ESTIMATED = 2
-"""How many times an answer's length an estimate may be, where no ids count it exactly."""
+"""The factor on length limits if tokens are estimated and not counted by their ids."""
 _SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’)\]]*(?=\s)|\S(?=\n)")
 _CUT = "\N{REPLACEMENT CHARACTER}"
 
 
 class _Prompt(msgspec.Struct, frozen=True, array_like=True):
-    """What an answer continues after: the ids of the prompt and of the thinking, and whose ids they are."""
+    """The token ids of the prompt and the thinking before an answer, their vocabulary, and the thinking's length."""
 
     vocabulary: str = ""
     ids: tuple[int, ...] = ()
@@ -35,9 +35,9 @@ class _Prompt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of an answer as its log keeps it, a line of JSON; the first one with ids has the prompt's.
+    """A piece of an answer in its log, as a line of JSON; the first frame with ids includes the prompt.
 
-    `dropped`: so many ids before it had no text when an endpoint failed, and were generated again.
+    `dropped` is the number of preceding ids without text when an endpoint failed; they were generated again.
     """
 
     text: str
@@ -59,7 +59,7 @@ class Thought:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the answer: its text, the number of its tokens, and what a successor needs of it, encoded."""
+    """A piece of the answer: its text, the number of its tokens, and the encoded frame for a successor."""
 
     text: str
     tokens: int
@@ -68,7 +68,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class PartialAnswer:
-    """The part of an answer generated so far: its text, its token ids, and the prompt with their vocabulary."""
+    """The part of an answer generated so far: its text, its token ids, and its prompt."""
 
     text: str = ""
     tokens: int = 0
@@ -77,10 +77,10 @@ class PartialAnswer:
 
 
 def read_output(output: bytes | bytearray) -> PartialAnswer:
-    """Return the part of an answer that its log has.
+    """Decode the partial answer in a log.
 
     Raises:
-        msgspec.MsgspecError: another release wrote it.
+        msgspec.MsgspecError: the log has the format of another release.
     """
     text, tokens, ids, prompt = "", 0, list[int](), _Prompt()
     for frame in _FRAMES.decode_lines(output):
@@ -91,11 +91,11 @@ def read_output(output: bytes | bytearray) -> PartialAnswer:
 
 
 class Generation:
-    """An answer so far; `most_tokens` bounds it over all endpoints, its thinking included.
+    """An answer in progress; `most_tokens` bounds it over all endpoints, including its thinking.
 
-    `count` estimates tokens if an endpoint sends no ids; `partial_answer` is from another process. `unpaid_tokens` were
-    generated and are not charged: lost thinking, and what exceeds the allowed answer. `models` generated a part of it,
-    in their order.
+    `count` estimates tokens if an endpoint sends no ids; `partial_answer` comes from another process. `unpaid_tokens`
+    are generated tokens that are not charged: lost thinking, and tokens beyond the allowed length. `models` are the
+    models that generated parts of it, in order.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Generation:
         self.ids = list(partial_answer.ids)
         self.tokens = partial_answer.tokens
         self._prompt = partial_answer.prompt
-        self._thought_before = partial_answer.prompt.thinking  # by endpoints whose answer is continued
+        self._thought_before = partial_answer.prompt.thinking  # by earlier endpoints of this answer
         self._dropped = 0
         self._reported: ReportedUsage | None = None
         self.unpaid_tokens = 0
@@ -128,8 +128,8 @@ class Generation:
 
     def _start(self, able: Capabilities) -> None:
         self._able = able
-        self._kept = self.tokens  # the answer's tokens that the present endpoint got as a part of its prompt
-        self.prompt_ids: Sequence[int] = ()  # of the present endpoint's rendered prompt, where it sends them
+        self._kept = self.tokens  # the answer's tokens in the current endpoint's prompt
+        self.prompt_ids: Sequence[int] = ()  # of the current endpoint's rendered prompt, if it sends them
         self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.started)
         self._held_ids: list[int] = []
         self._held_text = ""
@@ -139,32 +139,32 @@ class Generation:
 
     @property
     def received(self) -> int:
-        """How many tokens the present endpoint has generated."""
+        """The number of tokens that the current endpoint has generated."""
         return self._thinking_tokens + self.tokens - self._kept + self._held_tokens
 
     @property
     def started(self) -> bool:
-        """Whether any of the answer was passed on, which the present endpoint must continue after."""
+        """Whether a part of the answer was emitted, which the current endpoint must continue."""
         return bool(self._texts)
 
     @property
     def spent(self) -> bool:
-        """Whether no endpoint needs to be asked for more."""
+        """Whether the answer has reached its length limit."""
         return self.tokens >= min(self._sampling.max_tokens, self.most_tokens)
 
     @property
     def thinks(self) -> bool:
-        """Whether a block of thinking is open."""
+        """Whether a thinking block is open."""
         return self._filter.inside
 
     def can_continue_on(self, able: Capabilities) -> bool:
-        """Return whether an endpoint can continue the answer, or begin it."""
+        """Return whether an endpoint can continue or begin the answer."""
         if self.started and self._prompt.ids:
             return able.token_ids and able.vocabulary == self._prompt.vocabulary
         return able.continues_text or not self.started
 
     def continue_on(self, able: Capabilities, request: GenerationRequest) -> GenerationRequest:
-        """Prepare for an endpoint; return the request with the ids or the text that it continues after."""
+        """Switch to an endpoint; return its request, with the ids or the text to continue after."""
         self._start(able)
         thinking = self._sampling.thinking_tokens if able.thinks and not self.started else 0
         left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self.tokens
@@ -174,7 +174,7 @@ class Generation:
         return replace(request, sampling=sampling, ids=ids, prefix="" if ids else "".join(self._texts))
 
     def drop_cut_character(self, text: str) -> bool:
-        """Drop the last id where the text of the ids ends within a character; return whether it does."""
+        """Drop the last id if the text of the ids ends within a character; return whether it does."""
         is_cut = text.endswith(_CUT) and not self._texts[-1].endswith(_CUT)
         if is_cut:
             self.ids.pop()
@@ -182,18 +182,18 @@ class Generation:
         return is_cut
 
     def resume(self) -> None:
-        """Prepare for another endpoint after one that failed: what was not passed on is generated again, unpaid."""
+        """Account for a failed endpoint: its tokens that were not emitted are generated again and not charged."""
         kept = self._thinking_tokens if self.started else 0
         self._thought_before += kept
         self.unpaid_tokens += self._thinking_tokens - kept + self._held_tokens
 
     def feed(self, piece: Piece) -> Sequence[Delta | Thought]:
-        """Return what is new of a piece that the present endpoint generated; the held-back rest once it is `over`."""
+        """Return the new parts of a piece; once the answer is `over`, include the held-back rest."""
         parts: list[Delta | Thought] = []
         text, ids = piece.text, piece.token_ids
         if piece.thinking:
             self._filter.end_block()
-            # The end of the thinking and the beginning of the answer may come in one chunk: its ids are the answer's.
+            # One chunk may end the thinking and begin the answer; its ids then count as the answer's.
             own = () if text else ids
             parts += self._thought(len(own) if ids else self._count(piece.thinking), own)
         if text or not piece.thinking:
@@ -203,7 +203,7 @@ class Generation:
         return parts
 
     def _unfiltered(self, text: str, ids: Sequence[int]) -> Iterable[Delta | Thought]:
-        if not (text or self._filter.inside):  # a cut character or a marker, of whatever follows
+        if not (text or self._filter.inside):  # an incomplete character or a marker
             self._held_ids += ids
             self._held_tokens += len(ids)
             return ()
@@ -214,13 +214,13 @@ class Generation:
         return self._answer(text, tokens, ids)
 
     def finish(self, reply: StreamDecoder) -> Iterable[Delta]:
-        """End the answer as the present endpoint has ended it; return the held-back rest."""
+        """End the answer with the current endpoint's finish reason; return the held-back rest."""
         self.finish_reason = "length" if FINISH_REASONS.get(reply.finish_reason) == "length" else "stop"
         self._reported, self.over = reply.usage, True
         return self._answer(self._filter.close(), 0, ())
 
     def _thought(self, tokens: int, ids: Sequence[int]) -> Iterable[Thought]:
-        if not self._held_text:  # what came before it, as a cut tag, is part of it
+        if not self._held_text:  # held-back tokens, such as a partial tag, belong to the thinking
             tokens += self._held_tokens
             self._thought_ids += self._held_ids
             self._held_tokens = 0
@@ -237,14 +237,14 @@ class Generation:
         self._held_text = text = self._fitting(self._held_text + text)
         budget = self._sampling.max_tokens * (1 if self._able.token_ids else _ESTIMATED)
         self.over = self.over or self.tokens + self._held_tokens >= budget
-        if self._filter.held and not self.over:  # the last ids have more text than is there
+        if self._filter.held and not self.over:  # text of the last ids is still held back
             return ()
         if self._able.continues_text and not self.over:
             text = text[: max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)]
         return (self._passed_on(text),) if text else ()
 
     def _passed_on(self, text: str) -> Delta:
-        """Return a text as a piece of the answer, with the ids that are there."""
+        """Emit a text as a piece of the answer, with the held ids."""
         prompt = None
         if self._able.token_ids and self.prompt_ids and not self._texts:
             ids = (*self.prompt_ids, *self._thought_ids)
@@ -262,7 +262,7 @@ class Generation:
         return Delta(text, tokens, msgspec.json.encode(frame) + b"\n")
 
     def _fitting(self, text: str) -> str:
-        """Return as much of the text as an answer of the allowed length can have; the rest ends it."""
+        """Cut the text to the maximum size of an answer; set `over` if it is too long."""
         most = _MOST_BYTES * self._sampling.max_tokens - self._bytes
         if len(text) * 4 <= most or len(encoded := text.encode()) <= most:
             return text
@@ -270,14 +270,14 @@ class Generation:
         return encoded[: max(0, most)].decode("utf-8", "ignore")
 
     def usage(self) -> Usage:
-        """Return the charge: the prompt once, the answer and its thinking as far as they were allowed."""
+        """Return the charged tokens: the prompt once, and the answer and its thinking up to their limits."""
         reported, sampling, most_prompt = self._reported, self._sampling, self._chat.tokens
         generated = (reported.generated_tokens if reported else 0) or self.received
         thinking = self._thinking_tokens
         if reported is not None and not self._able.token_ids:
             thinking = min(max(thinking, reported.thinking_tokens), generated)
         answer, thinking = self._kept + max(0, generated - thinking), thinking + self._thought_before
-        # In a continuation the prompt holds the answer so far, and the cached tokens are mostly the answer's own.
+        # In a continuation, the prompt includes the answer so far, and most cached tokens are the answer's own.
         first = reported if reported is not None and not self._kept else None
         prompt = (first.prompt_tokens if first else 0) or most_prompt
         paid = Usage(

@@ -1,11 +1,11 @@
 """Endpoint discovery and health checks: at the start, when DNS changes, and while a breaker is open.
 
-An endpoint that is down at the start does not stop it: its breaker starts open. Open breakers are closed by probes in
-the background, which also detect the capabilities again; never by a customer's call.
+An endpoint that is down does not stop the start: its breaker starts open. Background probes close open breakers and
+detect the capabilities again; customers' calls never do.
 
-The name of a headless Service has the addresses of its ready pods, each of which is an endpoint after its capabilities
-were detected. A removed endpoint gets no new calls; its running answers continue. TLS and the Host header use the
-name, since certificates are issued for names. If a lookup fails, the endpoints are kept; NXDOMAIN removes all of them.
+A headless Service's name resolves to its ready pods. Each pod becomes an endpoint once its capabilities are detected. A
+removed endpoint gets no new calls; its running answers continue. TLS and the Host header use the name, because
+certificates are issued for names. If a lookup fails, the endpoints are kept; NXDOMAIN removes all of them.
 """
 
 import ipaddress
@@ -30,19 +30,19 @@ log = structlog.get_logger(__name__)
 # The deadline of a probe.
 _PING_SECONDS = 1.5
 _PROBE_EVERY = 1.0
-# The deadline of the questions that find an endpoint's capabilities: a CPU needs seconds for the 16 tokens of one. Of
-# an engine that hangs the first token is late before.
+# The deadline of detecting capabilities: a CPU needs seconds for the 16 tokens of one question. A hung engine misses
+# the earlier deadline of the first token.
 _DETECTION_SECONDS = 30.0
 _RESOLVE_SECONDS = 4.0
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
-"""Returns the addresses of a host; raises `OSError` where it cannot be resolved now."""
+"""Returns the addresses of a host; raises `OSError` if the lookup fails."""
 
 
 async def addresses_of(host: str) -> frozenset[str]:
-    """Resolve a host by the system's resolver to its IPv4 addresses, or to its IPv6 addresses if it has no IPv4.
+    """Resolve a host through the system's resolver to its IPv4 addresses, or its IPv6 addresses if it has no IPv4.
 
-    A pod with two families has an address of each, and is one endpoint.
+    A dual-stack pod has an address of each family, but is one endpoint.
     """
     try:
         found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -56,18 +56,18 @@ async def addresses_of(host: str) -> frozenset[str]:
 
 @dataclass
 class FollowedName:
-    """A host whose addresses are endpoints of one entry of the MODELS_FILE."""
+    """A host name whose addresses are endpoints of one entry of the MODELS_FILE."""
 
     host: str
     member_at: Callable[[str], Member]
     members: dict[str, Member] = field(default_factory=dict)
 
     async def update(self, resolve: Resolve) -> tuple[list[Member], list[Member]]:
-        """Return the added and the removed members; two empty lists if the host cannot be resolved."""
+        """Resolve the host; return the added and removed members, or two empty lists if the lookup fails."""
         try:
             with anyio.fail_after(_RESOLVE_SECONDS):
                 addresses = await resolve(self.host)
-        except OSError as exc:  # TimeoutError is one
+        except OSError as exc:  # includes TimeoutError
             log.warning("model_host_resolution_failed", host=self.host, error=str(exc) or type(exc).__name__)
             return [], []
         gone = [self.members.pop(address) for address in self.members.keys() - addresses]
@@ -84,12 +84,12 @@ class HealthChecks:
         self._on_failure = on_failure
 
     async def check(self) -> None:
-        """Detect every endpoint's capabilities; one that is down starts with an open breaker.
+        """Detect the capabilities of all endpoints; an endpoint that fails starts with an open breaker.
 
-        So does one of another model where its entry has one of ours: a rollout is under way.
+        During a rollout, so does an endpoint with another model, if its entry has one with the right model.
 
         Raises:
-            ModelsMisconfigured: an entry's endpoints serve another model, or none of all lets us in.
+            ModelsMisconfigured: an entry serves only another model, or all endpoints deny access.
         """
         failures: dict[Member, EndpointFailed] = {}
 
@@ -108,12 +108,12 @@ class HealthChecks:
             raise ModelsMisconfigured("; ".join(errors))
 
     async def ping(self) -> None:
-        """Raise ModelUnavailable where no endpoint is ready."""
+        """Raise ModelUnavailable if no endpoint is ready."""
         if not any(member.checked and member.available for member in self._pool.serving):
             raise ModelUnavailable(retry_after=self._pool.retry_after())
 
     async def probe_forever(self) -> None:
-        """Probe endpoints whose breaker is open as they are due, one a second in all: none is tried on a customer."""
+        """Probe due endpoints with an open breaker, one per second in total, so that no customer's call tests them."""
         async with anyio.create_task_group() as tasks:
             while True:
                 await anyio.sleep(_PROBE_EVERY)
@@ -122,7 +122,7 @@ class HealthChecks:
                     tasks.start_soon(self.probe, min(due, key=lambda member: member.breaker.due_since))
 
     async def follow_forever(self, names: Sequence[FollowedName], *, resolve: Resolve, every: float) -> None:
-        """Resolve the names every few seconds; the pool gets new endpoints when checked."""
+        """Resolve the names every `every` seconds; new endpoints join the pool after a check."""
 
         async def follow(name: FollowedName) -> None:
             while True:
@@ -139,17 +139,17 @@ class HealthChecks:
                 tasks.start_soon(follow, name)
 
     async def _check_and_join(self, name: FollowedName, member: Member) -> None:
-        """Add a new endpoint to the pool; its breaker starts open where its capabilities could not be detected."""
+        """Add a new endpoint to the pool; its breaker starts open if its capabilities could not be detected."""
         with contained("follow", self._on_failure):
             await self._check(member)
         if not member.checked:
             member.breaker.trip()
-        if member in name.members.values():  # otherwise it went while it was checked
+        if member in name.members.values():  # otherwise it was removed during the check
             log.info("model_endpoint_added", endpoint=member.endpoint.name)
             self._pool.add(member)
 
     async def _check(self, member: Member) -> EndpointFailed | None:
-        """Detect an endpoint's capabilities; return why it failed, and open its breaker then."""
+        """Detect an endpoint's capabilities; on failure, open its breaker and return the error."""
         try:
             await self._pool.check(member, seconds=_DETECTION_SECONDS)
         except EndpointFailed as exc:
@@ -159,9 +159,9 @@ class HealthChecks:
         return None
 
     async def probe(self, member: Member) -> None:
-        """Probe an endpoint whose breaker is open, if that is due.
+        """Probe an endpoint with an open breaker, if the probe is due.
 
-        It is asked for a token: a hung engine still answers its health check.
+        The probe requests a token, because a hung engine still answers its health check.
         """
         permit = member.breaker.probe()
         if permit is None:
@@ -172,7 +172,7 @@ class HealthChecks:
                 suppress(EndpointFailed, TimeoutError),
                 self._pool.call(member, "ping", word_request(_PING_SECONDS), probe=permit) as call,
             ):
-                # A hosted one may queue: with less time a healthy one would stay open.
+                # A hosted endpoint may queue requests: with a shorter deadline a healthy one would keep failing.
                 queueing = 0.0 if member.able.token_ids else member.endpoint.deadlines.first_token(0)
                 with anyio.fail_after(_DETECTION_SECONDS):
                     await self._pool.check(member, seconds=_DETECTION_SECONDS)
@@ -181,5 +181,5 @@ class HealthChecks:
                 call.begin()
                 call.outcome = "ok"
         finally:
-            # Counts only where the call has brought no result: a bug, or the end of this process.
+            # Counts only if the call recorded no result: after a bug, or when this process ends.
             member.breaker.record(permit, CallResult.FAILED)

@@ -1,12 +1,12 @@
-"""Which endpoint answers: groups of endpoints, the home of each conversation, and what each call says of its endpoint.
+"""Choose the endpoint of each call by group, conversation and load, and report the result to its breaker.
 
-A canary gets its share of the conversations, always the same ones; the others begin with a primary. Where neither can
-answer, the fallback does. The shadow answers no customer: it gets the same prompts in addition (`chatbot/shadow.py`).
+A canary gets its share of the conversations, always the same ones; the others start at a primary. If neither can
+answer, the fallback does. A shadow gets the same prompts, but customers do not see its answers (`chatbot/shadow.py`).
 
-A conversation stays with its home, where its prefix is cached, until the home has more than its share of the calls;
-the next in the conversation's own order takes the call then (rendezvous hashing, Thaler and Ravishankar 1998, with
-bounded loads, Mirrokni et al. 2018). An endpoint whose breaker is open does not count; its conversations spread over
-the rest and return afterwards.
+A conversation stays at its home endpoint, which caches its prefix, until the home has more than its share of the calls;
+then the next endpoint in the conversation's own order takes the call (rendezvous hashing, Thaler and Ravishankar 1998,
+with bounded loads, Mirrokni et al. 2018). Conversations of an endpoint with an open breaker spread over the others, and
+return afterwards.
 """
 
 import math
@@ -30,12 +30,12 @@ from knowledge.model_connection import RESULTS, EndpointFailed, FailureName
 log = structlog.get_logger(__name__)
 
 SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
-"""Those whose answers customers see."""
-# How many times the mean number of calls an endpoint may have before conversations leave their home.
+"""The groups whose answers customers see."""
+# The load relative to the mean above which conversations leave their home endpoint.
 _LOAD_BOUND = 1.25
 _RETRY_SHARE = 0.1
 _MOST_SAVED_RETRIES = 10.0
-# Retry-After when every model is stopped: how long the stop lasts is not known.
+# Retry-After if all models are stopped: the end of a stop is unknown.
 _ALL_STOPPED_SECONDS = 60.0
 
 
@@ -43,8 +43,8 @@ _ALL_STOPPED_SECONDS = 60.0
 class ModelCall:
     """One call to one endpoint: `answer_tokens` have arrived, the first of them after `first_token_seconds`.
 
-    `outcome` is a metric's label ("left": the client closed the stream); `extra_prompt_tokens` are those that a retry
-    or failover cost.
+    `outcome` is a metric label ("left": the client closed the stream); `extra_prompt_tokens` is the cost of a retry or
+    failover.
     """
 
     endpoint: str
@@ -64,7 +64,7 @@ class ModelCall:
         return self.clock() - self.started
 
     def begin(self) -> None:
-        """Note that the first token has arrived."""
+        """Record the arrival of the first token."""
         if self.first_token_seconds is None:
             self.first_token_seconds = self.seconds
 
@@ -74,9 +74,9 @@ CallHook = Callable[[ModelCall], None]
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """An endpoint in its group, with its breaker and its calls in flight; `entry` is its name in the MODELS_FILE.
+    """An endpoint of a group with its breaker and calls in flight; `entry` is the name of its MODELS_FILE entry.
 
-    `checked`: its capabilities were detected since its breaker was last open.
+    `checked`: the capabilities were detected after the breaker was last open.
     """
 
     endpoint: Endpoint
@@ -88,20 +88,20 @@ class Member:
 
     @property
     def able(self) -> Capabilities:
-        """What its endpoint can do."""
+        """The endpoint's capabilities."""
         return self.endpoint.capabilities
 
     @property
     def available(self) -> bool:
-        """Whether it may be called now."""
+        """Whether the endpoint may be called now."""
         return self.breaker.available and not self.endpoint.stopped
 
 
 class Pool:
-    """The members of all groups, and the counter of tokens that its primaries calibrate.
+    """The members of all groups, and the token counter, which primaries calibrate.
 
-    `shares` are the shares of the conversations that the canary and the shadow get. `prefill` is the rate of one
-    primary, which is promised where no endpoint is known yet.
+    `shares` are the canary's and the shadow's shares of the conversations. `prefill` is the rate of one primary, used
+    while the pool has no endpoint.
     """
 
     def __init__(
@@ -124,27 +124,27 @@ class Pool:
         self._saved_retries = _MOST_SAVED_RETRIES
 
     def add_request(self) -> None:
-        """Count a request: retries stay below a tenth of them, with some saved up for bursts of failures."""
+        """Count a request: retries are limited to a tenth of the requests, plus a saved budget for bursts."""
         self._saved_retries = min(_MOST_SAVED_RETRIES, self._saved_retries + _RETRY_SHARE)
 
     def take_retry(self) -> bool:
-        """Return whether a retry may be made, and count it."""
+        """Take a retry from the budget; return whether one was left."""
         if self._saved_retries < 1:
             return False
         self._saved_retries -= 1
         return True
 
     def add(self, member: Member) -> None:
-        """Let an endpoint get calls, unless its entry is stopped."""
+        """Add an endpoint; it is stopped if its entry is."""
         self.members = (*self.members, member)
         self.stop(self._stopped)
 
     def remove(self, member: Member) -> None:
-        """Let an endpoint get no more calls; those in progress go on."""
+        """Remove an endpoint; its calls in progress continue."""
         self.members = tuple(m for m in self.members if m is not member)
 
     def stop(self, entries: Collection[str]) -> None:
-        """Stop the endpoints of these entries, with the calls in progress, and resume all others."""
+        """Stop the endpoints of these entries and their calls in progress; resume all others."""
         self._stopped = frozenset(entries)
         for member in self.members:
             if member.entry not in entries:
@@ -154,12 +154,12 @@ class Pool:
                 member.endpoint.stop()
 
     def group_order(self, conversation_id: str) -> tuple[Group, ...]:
-        """Return the groups that may answer the conversation, in the order in which they are tried."""
+        """Return the groups that may answer the conversation, in order of attempts."""
         in_canary = self.in_share(conversation_id, "canary")
         return ("canary", "primary", "fallback") if in_canary else ("primary", "fallback")
 
     def in_share(self, conversation_id: str, group: Group) -> bool:
-        """Return whether the conversation is in the group's share of all conversations; the same on every process."""
+        """Return whether the conversation is in the group's share, with the same result in every process."""
         return int.from_bytes(_affinity(conversation_id, group), "big") / 2**64 < self._shares.get(group, 0.0)
 
     def of_group(self, group: Group) -> list[Member]:
@@ -168,11 +168,11 @@ class Pool:
 
     @property
     def serving(self) -> list[Member]:
-        """The members whose answers customers see and that are not stopped."""
+        """The members of `SERVING_GROUPS` that are not stopped."""
         return [m for m in self.members if m.group in SERVING_GROUPS and not m.endpoint.stopped]
 
     def pick(self, conversation_id: str, members: Collection[Member], *, override: bool = False) -> Member | None:
-        """Return that of the members which is called, or None where none is available; `override` ignores breakers."""
+        """Return the member to call, or None if none is available; `override` ignores breakers."""
         candidates = [m for m in members if m.available or (override and not m.endpoint.stopped)]
         most_calls = math.ceil(_LOAD_BOUND * (sum(m.in_flight for m in candidates) + 1) / max(1, len(candidates)))
         candidates.sort(key=lambda m: _affinity(conversation_id, m.endpoint.name), reverse=True)
@@ -180,7 +180,7 @@ class Pool:
 
     @property
     def prefill_rate(self) -> float:
-        """Prompt tokens per second that the endpoints of the first group read together, by their profiles."""
+        """The total prefill rate (prompt tokens per second) of the first group with endpoints, by their profiles."""
         rates = ([m.endpoint.deadlines.prefill for m in self.of_group(group)] for group in SERVING_GROUPS)
         return sum(next(filter(None, rates), [self._prefill]))
 
@@ -189,10 +189,10 @@ class Pool:
         return min((m.breaker.retry_after for m in self.serving), default=_ALL_STOPPED_SECONDS)
 
     async def check(self, member: Member, *, seconds: float = METADATA_SECONDS) -> None:
-        """Detect an endpoint's capabilities, unless that was done since its breaker was last open.
+        """Detect an endpoint's capabilities, unless it is `checked`.
 
         Raises:
-            EndpointFailed: it cannot be asked, serves another model, or refuses us.
+            EndpointFailed: the endpoint is unavailable, serves another model, or denies access.
         """
         if not member.checked:
             await detect(member.endpoint, seconds=seconds)
@@ -210,10 +210,10 @@ class Pool:
         repeated: bool = False,
         probe: Permit | None = None,
     ) -> Iterator[ModelCall]:
-        """Count a call in flight; however it ends, the breaker and the hooks get its result.
+        """Count a call in flight, and report its result to the breaker and the hooks.
 
-        `repeated`: its prompt was sent to another endpoint before. A call to an endpoint whose breaker is open rescues
-        an answer, and its result does not count.
+        `repeated`: another endpoint has already read the prompt. The result of a call despite an open breaker, which
+        continues a broken-off answer, does not count.
         """
         permit = probe or member.breaker.permit() or member.breaker.override()
         call = ModelCall(
@@ -244,13 +244,13 @@ class Pool:
                 hook(call)
 
     def _result(self, member: Member, call: ModelCall, *, is_probe: bool) -> CallResult | None:
-        """Return what a call says about its endpoint, or None; a late token counts if another could do better."""
+        """Return a call's result for the breaker, or None; a late first token counts only with an alternative."""
         waited = call.seconds if call.first_token_seconds is None else call.first_token_seconds
         is_late = waited > member.endpoint.deadlines.slow_first_token(call.prompt_tokens)
         has_alternative = any(m.available for m in self.of_group(member.group) if m is not member)
         if is_late and has_alternative and (call.outcome == "left" or RESULTS[call.outcome] is CallResult.OK):
             return CallResult.SLOW
-        # Probed later and later: what a rate limit refuses counts against it, too.
+        # A rate-limited probe also counts as a failure, so that the interval of the probes grows.
         return CallResult.FAILED if is_probe and call.outcome == "busy" else RESULTS[call.outcome]
 
 

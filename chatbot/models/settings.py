@@ -1,4 +1,4 @@
-"""The MODELS_FILE, or the LLM_ settings in its place: where each model is served, and with which credentials."""
+"""The MODELS_FILE or the LLM_ settings: the endpoints of each model and their credentials."""
 
 import os
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ def _known_profile(name: str) -> str:
 
 
 ProfileName = Annotated[str, AfterValidator(_known_profile)]
-"""One of `knowledge/profiles`, or the path of a file of the same shape; of it only the `deadlines` are read here."""
+"""The name of a profile in `knowledge/profiles`, or the path of such a file; only its `deadlines` are used here."""
 
 
 class ModelsMisconfigured(Exception):
-    """The settings cannot serve, which ends the boot; the message says what to set."""
+    """The settings are unusable, so the process does not start; the message says what to set."""
 
 
 def _split(value: object) -> object:
@@ -52,7 +52,7 @@ _Urls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_split)]
 
 
 class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
-    """One entry of the MODELS_FILE: endpoints of one model on machines of one profile."""
+    """One entry of the MODELS_FILE: endpoints of one model with one profile."""
 
     name: str
     urls: _Urls = Field(min_length=1)
@@ -78,10 +78,10 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     )
 
     def access(self, api_key: str | None) -> Access:
-        """Return what the endpoints are given with every request (blocking); `api_key` is of LLM_URLS.
+        """Return the headers, TLS context and fields for every request (blocking); `api_key` is LLM_API_KEY.
 
         Raises:
-            ModelsMisconfigured: the variable is not set, or a TLS file cannot be read.
+            ModelsMisconfigured: `api_key_variable` is not set, or a TLS file cannot be read.
         """
         try:
             if self.api_key_variable is not None:
@@ -89,7 +89,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
             tls = self.context()
         except KeyError as exc:
             raise ModelsMisconfigured(f"{self.name} in MODELS_FILE: the api_key_variable {exc} is not set") from exc
-        except OSError as exc:  # ssl.SSLError is one
+        except OSError as exc:  # includes ssl.SSLError
             raise ModelsMisconfigured(f"the TLS files of {self.name} cannot be read: {exc}") from exc
         key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         return Access(headers={**self.headers, **key}, tls=tls, extra_body=self.extra_body)
@@ -121,22 +121,22 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the entries, by which they can be stopped."""
+        """The names of the entries, as `chatbot stop --model` takes them."""
         return tuple(entry.name for entry in self.root)
 
     @property
     def primary(self) -> ModelsFileEntry:
-        """The first of the primaries."""
+        """The first primary entry."""
         return next(entry for entry in self.root if entry.group == "primary")
 
     @property
     def shares(self) -> Mapping[Group, float]:
-        """The shares of the conversations, in [0, 1), that the canary answers and that the shadow gets in addition."""
+        """The canary's and the shadow's shares of the conversations, in [0, 1)."""
         return {entry.group: entry.weight for entry in self.root if entry.weight is not None}
 
 
 class ModelSettings(BaseModel, frozen=True):
-    """Where models are served: a MODELS_FILE, or LLM_URLS for one group."""
+    """The endpoints of the models: a MODELS_FILE, or LLM_URLS for one group."""
 
     models_file: Path | None = None
     llm_urls: _Urls = ()
@@ -156,7 +156,7 @@ class ModelSettings(BaseModel, frozen=True):
         return self
 
     def read(self) -> ModelsFile:
-        """Return the entries of the file, or the one entry of the LLM_ settings (blocking).
+        """Read the entries of the file, or build one entry from the LLM_ settings (blocking).
 
         Raises:
             ModelsMisconfigured: the file cannot be read or is not valid.

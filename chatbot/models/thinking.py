@@ -1,4 +1,4 @@
-"""Separates a model's thinking from its answer where the server leaves its tags in the text; no I/O."""
+"""Separate a model's thinking from its answer if the server leaves the tags in the text. No I/O."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ TAGS = (
     ("◁think▷", "◁/think▷"),
     ("<|channel|>analysis", "<|channel|>final<|message|>"),  # gpt-oss
 )
-"""The tags by which reasoning models open and close their thinking."""
+"""The opening and closing tags of reasoning models."""
 _OPENING = tuple(opening for opening, _ in TAGS)
 _ALL = [tag for pair in TAGS for tag in pair]
 _ANY = re.compile("|".join(map(re.escape, _ALL)))
@@ -20,22 +20,22 @@ _MAY_BEGIN = re.compile("[" + re.escape("".join({tag[0] for tag in _ALL})) + "]"
 
 
 class ThinkingFilter:
-    """Returns of each piece of a model's output the text that is the answer's; `inside`: a block of thinking is open.
+    """Extracts the answer's text from a model's output; `inside` while a thinking block is open.
 
-    What might grow to be a tag is `held` back. A block may begin before the output: the prompt has opened it.
+    Text that may become a tag is `held` back. `begins_inside`: the prompt has already opened the block.
     """
 
     def __init__(self, *, begins_inside: bool = False) -> None:
         self.inside = begins_inside
-        self._strips = begins_inside  # white space around the thinking is not part of the answer
+        self._strips = begins_inside  # whitespace around the thinking is not part of the answer
         self.held = ""
 
     def end_block(self) -> None:
-        """The server separates the thinking itself: the text that it sends is the answer's."""
+        """Treat the following text as the answer, because the server separates the thinking itself."""
         self.inside, self._strips = False, True
 
     def feed(self, text: str) -> str:
-        """Return the answer's part of the next text."""
+        """Return the part of the next text that belongs to the answer."""
         if not (self.inside or self.held or self._strips or _MAY_BEGIN.search(text)):
             return text
         text = self.held + text
@@ -48,7 +48,7 @@ class ThinkingFilter:
         return answer + self._outside(text[at:])
 
     def close(self) -> str:
-        """Return the held-back text that is part of the answer, now that nothing follows."""
+        """Return the held-back text that belongs to the answer, at the end of the output."""
         held, self.held = self.held, ""
         return self._outside(held)
 
@@ -61,6 +61,6 @@ class ThinkingFilter:
 
 
 def opens_thinking(rendered: Sequence[str | None]) -> bool:
-    """Return whether a rendered prompt, given by the texts of its tokens, ends inside of a block of thinking."""
+    """Return whether a rendered prompt (the texts of its tokens) ends inside a thinking block."""
     end = "".join(text or "" for text in rendered[-24:]).rstrip("Ċ\n \u2581Ġ")
     return end.endswith(_OPENING)

@@ -1,6 +1,6 @@
-"""The messages of the OpenAI API, and what a server takes and sends of them. No I/O.
+"""The messages of the OpenAI API, and each server's capabilities. No I/O.
 
-Only the fields in use are decoded, into msgspec types: decoding JSON is the main cost of a stream in Python.
+Only the used fields are decoded, into msgspec types, because decoding JSON is the main cost of a stream in Python.
 """
 
 import re
@@ -12,22 +12,22 @@ import msgspec
 
 from chatbot.tokens import FAMILY_TOKENS, SpecialTokens
 
-# A chunk is the JSON of one token (about 300 bytes); the first also holds the prompt's ids.
+# A chunk is the JSON of one token (about 300 bytes); the first also contains the prompt's ids.
 LONGEST_CHUNK_BYTES = 4 * 2**20
 
-# Of a server that does not report it.
+# The context length of a server that does not report it.
 UNKNOWN_CONTEXT = 2**31
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class ReplyUnreadable(Exception):
-    """The bytes are not a completion."""
+    """The reply is not a valid completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the answer's tokens are chosen; `thinking_tokens` are those that a reasoning model may have beside them."""
+    """The sampling parameters; `thinking_tokens` is a reasoning model's additional limit for thinking."""
 
     max_tokens: int
     thinking_tokens: int = 0
@@ -37,7 +37,7 @@ class Sampling:
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the model's output: its text, its token ids where the server sends them, and its thinking."""
+    """A piece of the model's output: its text, its token ids if the server sends them, and its thinking."""
 
     text: str
     token_ids: tuple[int, ...] = ()
@@ -63,23 +63,23 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def generated_tokens(self) -> int:
-        """All generated tokens: xAI and Gemini count the thinking in the total alone."""
+        """All generated tokens; xAI and Gemini count the thinking only in the total."""
         return max(self.completion_tokens, (self.total_tokens or 0) - self.prompt_tokens)
 
     @property
     def thinking_tokens(self) -> int:
-        """Those of the generated tokens that the endpoint counts as thinking."""
+        """The generated tokens that the endpoint counts as thinking."""
         reported = (self.completion_tokens_details or _NO_DETAILS).reasoning_tokens or 0
         return max(reported, self.generated_tokens - self.completion_tokens)
 
     @property
     def cached_tokens(self) -> int:
-        """Prompt tokens read from the prefix cache; 0 where the endpoint does not report them."""
+        """Prompt tokens read from the prefix cache; 0 if not reported."""
         return (self.prompt_tokens_details or _NO_DETAILS).cached_tokens or 0
 
 
 class _Delta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of a chat completion; servers have one of two names for the model's thinking."""
+    """A piece of a chat completion; servers use one of two names for the thinking."""
 
     content: str | None = None
     reasoning: str | None = None
@@ -100,7 +100,7 @@ class _Choice(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Chunk(msgspec.Struct, frozen=True, gc=False):
-    """One event of the stream; the first carries the prompt's ids, the last the usage and no choice."""
+    """One event of the stream; the first has the prompt's ids, the last has the usage and no choice."""
 
     choices: tuple[_Choice, ...] | None = None
     prompt_token_ids: tuple[Count, ...] | None = None
@@ -109,7 +109,7 @@ class _Chunk(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """A model that an endpoint serves, and how many tokens its context holds."""
+    """A served model and its context length in tokens."""
 
     id: str
     max_model_len: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] | None = None
@@ -130,7 +130,7 @@ _CHUNKS = msgspec.json.Decoder(_Chunk)
 
 
 class StreamDecoder:
-    """Decodes the bytes of an event stream, wherever the network cut them; keeps how the answer ended.
+    """Decodes an event stream from arbitrary byte chunks; stores the finish reason and the usage.
 
     An event is one `data:` line; comments (keep-alives), other fields and empty lines are skipped.
     https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -138,16 +138,16 @@ class StreamDecoder:
 
     def __init__(self) -> None:
         self._rest = b""
-        self.done = False  # `[DONE]` was received: nothing follows
+        self.done = False  # `[DONE]` was received
         self.finish_reason: str | None = None
         self.usage: ReportedUsage | None = None
         self.prompt_ids: tuple[int, ...] = ()
 
     def feed(self, data: bytes) -> Iterator[Piece]:
-        """Yield the pieces of the answer that are complete now, those before a broken chunk included.
+        """Yield the complete pieces of the answer, including those before a broken chunk.
 
         Raises:
-            ReplyUnreadable: a chunk is not valid JSON, is too long, has another choice, or reports an error.
+            ReplyUnreadable: a chunk is not valid JSON, is too long, has a second choice, or reports an error.
         """
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
@@ -177,16 +177,16 @@ class StreamDecoder:
             text, thinking = delta.content or choice.text, delta.reasoning or delta.reasoning_content or ""
             if text or thinking or choice.token_ids:
                 yield Piece(text, choice.token_ids or (), thinking)
-            # Only now that it was taken: a choice that cannot be taken does not end the answer.
+            # Set only after the piece was consumed, so that a choice that fails does not end the answer.
             self.finish_reason = choice.finish_reason or self.finish_reason
         self.usage = chunk.usage or self.usage
 
 
 @dataclass(frozen=True, slots=True)
 class TopTokens:
-    """The texts of the most likely next tokens with their natural log probabilities, and the usage of the call.
+    """The most likely next tokens with their natural log probabilities, and the usage of the call.
 
-    `certain`: the server sent no log probabilities, and its word is the only one.
+    `certain`: the server sent no log probabilities, so its word counts as the only possible one.
     """
 
     logprobs: Sequence[tuple[bytes, float]]
@@ -198,14 +198,14 @@ def read_top_tokens(body: bytes) -> TopTokens:
     """Return the most likely first tokens of a chat completion with `logprobs`.
 
     Raises:
-        ReplyUnreadable: the body is not such a reply.
+        ReplyUnreadable: the body is not a valid completion.
     """
     try:
         reply = msgspec.json.decode(body)
         usage = msgspec.convert(reply.get("usage") or {}, ReportedUsage)
         choice = reply["choices"][0]
         places = (choice.get("logprobs") or {}).get("content") or [{}]
-        # vLLM's bytes are those of the text, which of a cut character is a replacement character.
+        # For an incomplete character, vLLM's bytes are those of the replacement character.
         top = [
             (bytes(list(token.get("bytes") or token["token"].encode())), min(0.0, float(token["logprob"])))
             for token in places[0].get("top_logprobs") or ()
@@ -217,18 +217,20 @@ def read_top_tokens(body: bytes) -> TopTokens:
 
 
 FINISH_REASONS: Mapping[str | None, Literal["stop", "length", "filtered"]] = {
-    **dict.fromkeys(("stop", "eos_token", "tool_calls"), "stop"),  # a tool call, though no tool was offered, is an end
+    **dict.fromkeys(
+        ("stop", "eos_token", "tool_calls"), "stop"
+    ),  # a tool call ends the answer although no tool was offered
     **dict.fromkeys(("length", "repetition"), "length"),
     "content_filter": "filtered",
 }
-"""What the reason that a server gives for an answer's end means; any other is a failure (vLLM's shutdown: abort)."""
+"""The meaning of servers' finish reasons; any other reason is a failure (vLLM's shutdown: abort)."""
 _IDENTIFIER = re.compile(r"[\w.\[\]-]{1,60}", re.ASCII)
 
 
 def refusal_names(body: bytes) -> str:
-    """Return the names by which a server says what it refuses (`unsupported_parameter, max_tokens`), or nothing.
+    """Return the code and names in a server's error (`unsupported_parameter, max_tokens`), or "".
 
-    Its sentence is left out: it may quote the prompt.
+    The server's message is omitted because it may quote the prompt.
     """
     try:
         error = msgspec.json.decode(body)["error"]
@@ -246,21 +248,21 @@ FORMS: Final = (
     _EXTENSIONS | {"seed"},
     _EXTENSIONS | {"seed", "temperature", "top_p", "max_tokens"},
 )
-"""The fields that each form of a request leaves out: vLLM's (an error without priority scheduling), OpenAI's, those of
-servers without a seed, and of OpenAI's reasoning models, which have `max_completion_tokens`.
+"""The fields that each form of a request omits: for vLLM, vLLM without priority scheduling, OpenAI, servers without a
+seed, and OpenAI's reasoning models, which use `max_completion_tokens`.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What an endpoint takes and sends; docs/models.md has the consequence of each lack.
+    """An endpoint's capabilities; docs/models.md describes the consequence of each missing one.
 
-    `omitted` are the fields that it refuses. `continues_text`: it honours `continue_final_message`. `tokenize`: it has
-    vLLM's `/tokenize`. `top_logprobs`: how many log probabilities a probe asks for; 0: it has none; None: it refuses a
-    question for one token. `opens_thinking`: its template opens a block of thinking, which its server leaves in the
-    text. `template_specials`: how many special ids a chat of two messages has, and how many each earlier exchange adds.
-    `vocabulary` names model, tokenizer and template: ids of one vocabulary mean the same everywhere. `counts` are its
-    own counts of `SAMPLES`, and of a chat of two messages of one token.
+    `omitted`: request fields that it rejects. `continues_text`: it honours `continue_final_message`. `tokenize`: it has
+    vLLM's `/tokenize`. `top_logprobs`: the number of log probabilities to request from a probe; 0: it sends none; None:
+    it rejects questions for one token. `opens_thinking`: its template opens a thinking block, which the server leaves
+    in the text. `template_specials`: the special ids of a chat of two messages, and of each further exchange.
+    `vocabulary`: a hash of model, tokenizer and template; ids are interchangeable within a vocabulary. `counts`: its
+    token counts of `SAMPLES` and of a chat of two messages of one token.
     """
 
     token_ids: bool = False
@@ -280,7 +282,7 @@ class Capabilities:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """The names of what the server lacks, as the log and `/readyz` have them."""
+        """The names of the missing capabilities, as shown in the log and in `/readyz`."""
         has = {
             "token_ids": self.token_ids,
             "tokenize": self.tokenize,
