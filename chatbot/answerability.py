@@ -54,13 +54,12 @@ class AnswerabilitySettings(BaseModel, frozen=True):
     """The operator's overrides of the calibration's thresholds; an unset value keeps the calibration's."""
 
     threshold: float | None = Field(
-        None, description="ratio: how probable it must be that the passages hold the answer"
+        None,
+        description="ratio: A question is answered if the passages hold the answer with at least this probability.",
     )
-    near: float | None = Field(
-        None, description="ratio: how probable it must be so that they are shown as near, without certainty"
-    )
+    near: float | None = Field(None, description="ratio: Passages are shown as uncertain from this probability.")
     least_dense: float | None = Field(
-        None, description="ratio: the least cosine of the nearest passage; below it the model is not asked"
+        None, description="ratio: The model is not asked if the nearest passage has a lower cosine."
     )
 
     def over(self, weights: AnswerabilityWeights) -> AnswerabilityWeights:

@@ -15,7 +15,7 @@ ChatError
 ├── Unprocessable         422 invalid_request     a field is missing or out of range
 │   └── KeyReused         422 idempotency_key_reused  the same `Idempotency-Key` with another body
 ├── RateLimited           429 rate_limited        the caller's own limit; `scope` and `dimension` name it
-└── Unavailable           503 unavailable         a part of the service is away
+└── Unavailable           503 unavailable         a part of the service is unavailable
     ├── Overloaded        503 overloaded          no capacity left; `Retry-After` says when
     ├── IndexUnavailable  503 index_unavailable   the passage index is unavailable
     ├── ModelUnavailable  503 model_unavailable   no model endpoint answers
@@ -39,7 +39,7 @@ class ChatError(Exception):
     title: ClassVar[str] = "Something went wrong on our side"
     retryable: ClassVar[bool] = False
     param: str | None = None
-    """The invalid field of the request, where one is."""
+    """The invalid field of the request, if there is one."""
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
         """`retry_after` is in seconds."""
@@ -57,9 +57,9 @@ class ForeignEventId(BadRequest):
 
 
 class Unsupported(BadRequest):
-    """An OpenAI request asks for what this API does not give; `param` names the field."""
+    """An OpenAI request uses an unsupported feature; `param` names the field."""
 
-    code, title = "unsupported", "This is not served here"
+    code, title = "unsupported", "This API does not support that"
 
     def __init__(self, detail: str, *, param: str) -> None:
         super().__init__(detail)
@@ -67,7 +67,7 @@ class Unsupported(BadRequest):
 
 
 class Unauthenticated(ChatError):
-    code, status, title = "unauthenticated", 401, "Sign in to go on"
+    code, status, title = "unauthenticated", 401, "Sign in to continue"
 
 
 class Forbidden(ChatError):
@@ -84,7 +84,7 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(ChatError):
-    code, status, title = "method_not_allowed", 405, "This address does not take that method"
+    code, status, title = "method_not_allowed", 405, "Method not allowed for this address"
 
 
 class LogLost(ChatError):
@@ -96,7 +96,7 @@ class StillRunning(ChatError):
 
 
 class TooLarge(ChatError):
-    code, status, title = "too_large", 413, "Larger than the limit"
+    code, status, title = "too_large", 413, "The request is larger than the limit"
 
 
 class Unprocessable(ChatError):
@@ -110,8 +110,8 @@ class KeyReused(Unprocessable):
 class RateLimited(ChatError):
     """The caller's own limit; `scope` and `dimension` name which, `retry_after` is the true wait in seconds.
 
-    Without one nobody knows the wait: a slot is free when a running answer ends. `limits` is what the caller has left,
-    where it is known.
+    `retry_after` is None if the wait is unknown: a slot is free when a running answer ends. `limits` are the caller's
+    remaining amounts, if they are known.
     """
 
     code, status, title, retryable = "rate_limited", 429, "Too many requests or tokens", True
@@ -142,7 +142,7 @@ class ModelUnavailable(Unavailable):
 class StoreUnavailable(Unavailable):
     """Redis cannot be reached; `may_be_executed` is False if the command was never sent."""
 
-    code, title = "store_unavailable", "Conversations cannot be reached right now"
+    code, title = "store_unavailable", "Conversations are not available right now"
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None, may_be_executed: bool = True) -> None:
         super().__init__(detail, retry_after=retry_after)

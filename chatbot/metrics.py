@@ -23,7 +23,7 @@ from knowledge.passage import Language
 _BY_LANGUAGE = (
     ("chatbot_withheld_sentences", "Sentences that failed the checks"),
     ("chatbot_citations", "Citations shown"),
-    ("chatbot_related_answers", "Refusals that showed passages near the question: what the documents may lack"),
+    ("chatbot_related_answers", "Refusals that showed related passages: the documents may lack the answer"),
 )
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
 
@@ -41,9 +41,11 @@ class Metrics:
         counter, gauge, histogram = self._makers()
         self.answers = counter("chatbot_answers", "Answers that ended", ["outcome", "language", "grounded"])
         self.first_token = histogram(
-            "chatbot_first_token_seconds", "From the opened turn to the first text shown", ["language"]
+            "chatbot_first_token_seconds", "Time from the start of a turn to the first text shown", ["language"]
         )
-        self.answer = histogram("chatbot_answer_seconds", "From the opened turn to settled", ["language"])
+        self.answer = histogram(
+            "chatbot_answer_seconds", "Time from the start of a turn to its settlement", ["language"]
+        )
         self.tokens = counter("chatbot_tokens", "Tokens charged", ["kind"])
         self.withheld, self.citations, self.related = (
             counter(name, documentation, ["language"]) for name, documentation in _BY_LANGUAGE
@@ -51,84 +53,90 @@ class Metrics:
         self.refused = counter("chatbot_refused_requests", "Requests refused before the first byte", ["code"])
         self.rate_limited = counter(
             "chatbot_rate_limited_requests",
-            "Those of the refused requests that were over the caller's own limit",
+            "Requests refused because the caller's own limit was exceeded",
             ["scope", "dimension"],
         )
         self.feedback = counter("chatbot_feedback", "Ratings that customers gave to answers", ["rating"])
-        self.active = gauge("chatbot_active_answers", "Answers that run in this process")
+        self.active = gauge("chatbot_active_answers", "Answers running in this process")
         self.slots = gauge(
             "chatbot_model_slots",
-            "Model slots that there are now: what the endpoints can take, at most `ADMISSION__SLOTS`",
+            "Model slots that the endpoints offer now, at most `ADMISSION__SLOTS`",
         )
-        self.busy = gauge("chatbot_busy_slots", "Model slots taken")
+        self.busy = gauge("chatbot_busy_slots", "Model slots in use")
         self.prefill = gauge(
             "chatbot_prefill_tokens_per_second",
-            "How fast prompts are read: the profiles' rate, corrected by first tokens",
+            "Estimated speed of prompt processing: the profiles' rate, corrected by measured first tokens",
         )
-        self.queued = gauge("chatbot_queued_answers", "Answers that wait for a model slot", ["priority"])
+        self.queued = gauge("chatbot_queued_answers", "Answers waiting for a model slot", ["priority"])
         self.queue_wait = histogram(
-            "chatbot_queue_wait_seconds", "From ready for a model slot to having one", ["priority"]
+            "chatbot_queue_wait_seconds", "Time that an answer waited for a model slot", ["priority"]
         )
         self.rejected = counter(
             "chatbot_rejected_questions",
-            "Questions for which there was no place; 503 `overloaded`",
+            "Questions rejected for lack of capacity (503 `overloaded`)",
             ["priority", "reason"],
         )
         self.model_calls = counter("chatbot_model_calls", "Calls to model endpoints", ["group", "kind", "outcome"])
         self.model_first_token = histogram(
-            "chatbot_model_first_token_seconds", "From an endpoint called to its first token", ["group", "kind"]
+            "chatbot_model_first_token_seconds",
+            "Time from a call of a model endpoint to its first token",
+            ["group", "kind"],
         )
         self.failover_tokens = counter(
             "chatbot_failover_prompt_tokens", "Prompt tokens that a retry, a failover or a takeover computed again"
         )
         self.shadow = counter(
-            "chatbot_shadow_answers", "What a model on trial said, as the checks judged it", ["verdict"]
+            "chatbot_shadow_answers", "Answers of the shadow model, by the verdict of the checks", ["verdict"]
         )
         self.degraded = counter(
             "chatbot_degraded_answers",
-            "Answers that the conversation's own endpoint did not give, by how far down the ladder they went",
+            "Answers from another source than the conversation's endpoint, by that source",
             ["rung"],
         )
         self.takeovers = counter(
-            "chatbot_takeovers", "Answers of a dead or leaving replica that this one continued or ended", ["reason"]
+            "chatbot_takeovers",
+            "Answers of a dead or stopping replica that this replica continued or ended",
+            ["reason"],
         )
         self.audit_anchored_at = gauge(
             "chatbot_audit_anchored_timestamp_seconds",
-            "When the audit's heads were anchored last; 1 where no anchor is known, 0 without AUDIT_ANCHORS",
+            "Time of the last audit anchor; 1 if there is none, 0 without AUDIT_ANCHORS",
         )
         self._count_failures(counter, gauge)
         drift = ["reference", "feature", "bin"]
         self.drift_questions = counter(
             "chatbot_drift_questions",
-            "Questions by the bins of the drift reference; nothing without `DRIFT__REFERENCE`",
+            "Questions by bin of the drift reference (none without `DRIFT__REFERENCE`)",
             drift,
         )
         self.drift_share = gauge(
-            "chatbot_drift_reference_share", "The share of the reference's questions in a bin, at least 0.001", drift
+            "chatbot_drift_reference_share", "Share of the reference's questions in a bin, at least 0.001", drift
         )
-        self.plans_outdated = gauge("chatbot_plans_outdated", "1 while the plans file is refused and older plans apply")
+        self.plans_outdated = gauge(
+            "chatbot_plans_outdated", "1 while the plans file is invalid and the previous plans apply"
+        )
 
     def _count_failures(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self.task_failures = counter(
             "chatbot_task_failures",
-            "Background tasks that failed and were started again, and answers that ended by a bug",
+            "Background tasks that failed and were restarted, and answers that ended in an internal error",
             ["task"],
         )
         self.deferred = gauge(
-            "chatbot_deferred_writes", "Settlements and messages of ended answers that Redis has not taken yet"
+            "chatbot_deferred_writes", "Writes of ended answers that wait for Redis: settlements and messages"
         )
         self.lost = counter(
             "chatbot_lost_writes",
-            "Those that were given up, and ends of logs: too many, for an hour, or the process ended",
+            "Writes of ended answers given up: too many, older than an hour, or the process ended",
             ["kind"],
         )
         self.evicting = gauge(
             "chatbot_redis_eviction_enabled",
-            "1 where a full Redis would remove conversations and reservations (not noeviction)",
+            "1 if a full Redis would evict conversations and reservations (maxmemory-policy is not noeviction)",
         )
         self.forgotten = counter(
             "chatbot_lost_reservations",
-            "Reservations that Redis forgot in a failover and that were charged again",
+            "Reservations that Redis lost in a failover and that were charged again",
         )
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:

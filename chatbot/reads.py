@@ -31,8 +31,8 @@ class ReadSettings(BaseModel, frozen=True):
     bytes_per_minute: PositiveInt = Field(
         16 * 1024 * 1024,
         description=(
-            "bytes: of conversations and repeated answers that a customer reads from a process in a minute; "
-            "each repeated stream counts a 256th of them beside its own"
+            "bytes: A customer may read this much of conversations and repeated answers per minute from one "
+            "process. Each repeated stream counts 1/256 of it besides its own bytes."
         ),
     )
     at_once: ClassVar[int] = 4  # reads: of conversations at once in a process; one per customer

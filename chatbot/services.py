@@ -38,28 +38,28 @@ class TurnSettings(BaseModel, frozen=True):
     answer: AnswerMode | None = Field(
         None,
         description=(
-            "whose words an answer consists of: the bank's own (`quote`), or the model's, checked (`written`); without "
-            "it as the profile of the primary model says"
+            "Answers quote the bank's own words (`quote`) or show a model's checked words (`written`). Default: "
+            "the primary model's profile decides."
         ),
     )
     answerability: AnswerabilitySettings = AnswerabilitySettings()
-    temperature: float = Field(0.0, description="ratio: the sampling temperature of a first answer")
+    temperature: float = Field(0.0, description="ratio: First answers are sampled at this temperature.")
     again_temperature: ClassVar[float] = 0.4  # ratio: for a regenerated answer; at 0 the model repeats itself
-    max_answer_tokens: int = Field(400, description="tokens: the longest answer where the caller names no length")
-    most_answer_tokens: int = Field(
-        2000, description="tokens: the longest answer that a caller gets, whatever length it asks for"
+    max_answer_tokens: int = Field(
+        400, description="tokens: An answer has at most this length if the caller names none."
     )
+    most_answer_tokens: int = Field(2000, description="tokens: A caller may ask for at most this length.")
     thinking_tokens: Annotated[int, Field(gt=0)] = Field(
         1000,
         description=(
-            "tokens: what a reasoning model may think, beside the answer; one that has not answered by then is ended, "
-            "and the customer is led to a person"
+            "tokens: A reasoning model may think this long besides the answer. Then the answer ends and names a "
+            "person to contact."
         ),
     )
     extension_tokens: ClassVar[int] = 128  # tokens: each extension of a reservation that an answer has used up
     history_tokens: ClassVar[int] = 500  # tokens: earlier messages in the prompt
     longest_answer: float = Field(
-        600.0, description="seconds: the term of an answer's slot, and of its stream after SIGTERM"
+        600.0, description="seconds: An answer's slot, and its stream after SIGTERM, end after this time."
     )
     finish_timeout: ClassVar[float] = 5.0  # seconds: the deadline of recording an answer's end
 

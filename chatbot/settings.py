@@ -52,45 +52,44 @@ class CommandSettings(EncryptedSettings):
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
     )
 
-    data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
+    data_dir: Path = Field(Path(".data"), description="Embedded stores, logs and keys are in this folder.")
     database_url: DatabaseUrl | None = Field(
         None,
         description=(
-            "audit and withdrawals in SQL, as `postgresql+asyncpg://user:password@host/name`; without it SQLite in the "
-            "data folder"
+            "The SQL database of audit and withdrawals, as `postgresql+asyncpg://user:password@host/name`. "
+            "Default: SQLite in the data folder."
         ),
     )
     database_tls: TlsSettings = TlsSettings()
     models_file: Path | None = Field(
-        None, description="a YAML file of endpoint groups with `name, urls, group, weight, model, profile`"
+        None, description="A YAML file lists endpoint groups with `name, urls, group, weight, model, profile`."
     )
     llm_urls: str | None = Field(
         None,
-        description="the addresses of one group of endpoints, separated by commas: the short form of a models file",
+        description="The comma-separated addresses of one endpoint group, in place of a models file.",
     )
-    llm_model: str | None = Field(
-        None, description="the model's name at these endpoints; without it the first that `/v1/models` lists"
-    )
+    llm_model: str | None = Field(None, description="Requests name this model. Default: the first of `/v1/models`.")
     llm_tokenizer: Path | None = Field(
         None,
         description=(
-            "the model's `tokenizer.json`, or its folder: it counts tokens where the server has no `/tokenize`; "
-            "without both they are estimated"
+            "The model's `tokenizer.json`, or its folder, counts tokens if the server has no `/tokenize`. Without"
+            " either, tokens are estimated."
         ),
     )
     llm_profile: ProfileName = Field(
-        "hosted", description="whose deadlines these endpoints have: the name of a profile, or the path of a .yaml file"
+        "hosted",
+        description="The deadlines of these endpoints come from this profile: a name, or the path of a .yaml file.",
     )
     llm_api_key: SecretStr | None = Field(
         None,
-        description="the key of the endpoints of LLM_URLS",
+        description="The endpoints in LLM_URLS are called with this key.",
     )
     llm_tls: TlsSettings = TlsSettings()
     llm_chat_template_kwargs: dict[str, JsonValue] = Field(
         {},
         description=(
-            "what the model's chat template is given beside the messages, as JSON; many reasoning models do not think "
-            'with `{"enable_thinking": false}`'
+            'The chat template gets these arguments, as JSON. `{"enable_thinking": false}` stops many reasoning '
+            "models from thinking."
         ),
     )
     service_keys: ServiceKeySettings = ServiceKeySettings()
@@ -144,21 +143,21 @@ class AuditCommandSettings(CommandSettings):
     """The settings of the commands that check the audit trail."""
 
     audit_key: SecretStr = Field(
-        min_length=16, description="the secret that chains the audit rows; `make run` makes one"
+        min_length=16, description="The audit rows are chained with this secret. `make run` creates one."
     )
     audit_anchors: str | None = Field(
         None,
         pattern=r"^(file:///|s3://).+",
         description=(
-            "where the heads of the audit's chains are written once a day, out of reach of whoever has the database; "
-            "without it, and without DATABASE_URL, in the data folder"
+            "The heads of the audit chains are written here daily, out of reach of database administrators. "
+            "Default without DATABASE_URL: the data folder."
         ),
     )
     audit_anchors_tls: TlsSettings = TlsSettings()
     audit_kept_days: int | None = Field(
         None,
         ge=1,
-        description="days: for how long audit rows are kept; `chatbot audit prune` removes older ones, without it none",
+        description="days: `chatbot audit prune` removes audit rows older than this. Without it rows are kept.",
     )
 
     @property
@@ -181,41 +180,43 @@ class AuditCommandSettings(CommandSettings):
 class Settings(AuditCommandSettings):
     """All settings of the chat API; a setting without a default is required."""
 
-    host: str = Field("127.0.0.1", description="where the chat API listens")
-    port: int = Field(8000, ge=1, le=65535, description="port: of the chat API")
+    host: str = Field("127.0.0.1", description="The chat API listens on this address.")
+    port: int = Field(8000, ge=1, le=65535, description="port: The chat API listens on this port.")
     weights_dir: Path = Field(
         Path("~/.cache/bank-chatbot/weights"),
-        description="the folder of model weights, with the embedder's unless another place is named",
+        description="Model weights are in this folder, the embedder's too unless EMBEDDER__FOLDER is set.",
     )
     embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
     bank_file: BankFile = Field(
         description=(
-            "a YAML file with what is the bank's own: names, telephone, logo, colours, texts, helplines, glossary "
-            "(docs/bank.md); `make run` names the sample bank's"
+            "A YAML file has the bank's names, telephone, logo, colours, texts, helplines and glossary "
+            "(docs/bank.md). `make run` uses a sample bank."
         )
     )
-    redis_url: RedisUrl = Field(description="history, answer logs, token ledger; `make run` starts one")
+    redis_url: RedisUrl = Field(
+        description="Redis keeps history, answer logs and the token ledger. `make run` starts one."
+    )
     redis_tls: TlsSettings = TlsSettings()
     ledger_cluster_url: RedisUrl | None = Field(
-        None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
+        None, description="Any node of a Redis Cluster for the token ledger, if one Redis is too small."
     )
     ledger_cluster_tls: TlsSettings = TlsSettings()
     qdrant_url: QdrantUrl | None = Field(
         None,
         description=(
-            "a Qdrant server, 1.19 to 1.21, at port 6333 unless the URL names another (`https://host:443`); without it "
-            "the index is embedded in the data folder (one process)"
+            "A Qdrant server 1.19 to 1.21; the default port is 6333. Without it the index is embedded in the data"
+            " folder (one process)."
         ),
     )
     qdrant_api_key: SecretStr | None = Field(
-        None, description="the server's key; the chat API reads only, so a read key will do"
+        None, description="The Qdrant server is called with this key. A read-only key is enough."
     )
     qdrant: ServerSettings = ServerSettings()
     calibration_file: Path | None = Field(
         None,
         description=(
-            "a YAML file of fitted values with the embedder, the models and the probe that they were fitted with; "
-            "without it that of `make run`'s model"
+            "A YAML file has fitted values and the embedder, models and probe they belong to. Default: the file "
+            "for the model of `make run`."
         ),
     )
     auth: AuthSettings
@@ -226,25 +227,25 @@ class Settings(AuditCommandSettings):
         None,
         ge=1,
         le=65535,
-        description="port: one of its own, on HOST, for admins (`/v1/admin/…`); without it they are served on PORT",
+        description="port: Admin routes (`/v1/admin/…`) are served on this port of HOST. Default: PORT.",
     )
     demo_key_file: Path | None = Field(
-        None, description="anybody may sign in, with tokens that this key signs; refused unless bound to loopback"
+        None, description="Anybody can sign in with tokens signed by this key. It is rejected unless HOST is loopback."
     )
-    demo_tenant: str = Field(DEMO_TENANT, description="the bank whose customers they are")
+    demo_tenant: str = Field(DEMO_TENANT, description="Demo users are customers of this bank.")
     drain_seconds: float = Field(
         120.0,
-        description="seconds: how long running answers may go on after SIGTERM, before other replicas continue them",
+        description="seconds: Running answers may continue this long after SIGTERM; then other replicas continue them.",
     )
     refuse_seconds: float = Field(
         0.0,
         description=(
-            "seconds: how long a leaving process refuses questions at least before it closes, so that a balancer that "
-            "looks at `/readyz` is gone by then; 0 where something waits before SIGTERM"
+            "seconds: After SIGTERM the process rejects questions for at least this long before it closes, so "
+            "that load balancers that read `/readyz` stop using it. Use 0 if something else waits before SIGTERM."
         ),
     )
-    log_level: LogLevel = Field("INFO", description="the least level that is logged")
-    log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
+    log_level: LogLevel = Field("INFO", description="Lower levels are not logged.")
+    log_format: Literal["json", "console"] = Field("json", description="Log lines are written in this format.")
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
@@ -258,7 +259,7 @@ class Settings(AuditCommandSettings):
     reads: ReadSettings = ReadSettings()
     redis: RedisBreakerSettings = RedisBreakerSettings()
     reranker: RerankerSettings = RerankerSettings()
-    passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
+    passage_tokens: int = Field(1000, ge=200, description="tokens: Passages take at most this much of the prompt.")
 
     @field_validator("embedder")
     @classmethod

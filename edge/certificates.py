@@ -26,11 +26,14 @@ class ServerTlsSettings(BaseModel, frozen=True):
     """A service's certificate and its clients' authorities; without a certificate it serves plain text."""
 
     cert_file: Path | None = Field(
-        None, description="the certificate that the service shows, a file in PEM format, looked at every 2 s"
+        None, description="The service shows this certificate (PEM file). Changes are noticed within 2 s."
     )
-    key_file: Path | None = Field(None, description="the key of that certificate, a file in PEM format")
+    key_file: Path | None = Field(None, description="The private key of that certificate (PEM file).")
     client_ca_file: Path | None = Field(
-        None, description="the authorities of the clients that are let in, a file in PEM format; without it everybody"
+        None,
+        description=(
+            "Clients need a certificate of these authorities (PEM file). Without it no client certificate is required."
+        ),
     )
 
     @model_validator(mode="after")

@@ -44,7 +44,7 @@ class BadRequest(IngestError):
 
 
 class Unauthenticated(IngestError):
-    code, status, title = "unauthenticated", 401, "Sign in to go on"
+    code, status, title = "unauthenticated", 401, "Sign in to continue"
 
 
 class Forbidden(IngestError):
@@ -52,7 +52,7 @@ class Forbidden(IngestError):
 
 
 class SecondPersonNeeded(Forbidden):
-    code, title = "second_person", "A second person has to look at it"
+    code, title = "second_person", "A second person must decide"
 
 
 class NotFound(IngestError):
@@ -60,17 +60,19 @@ class NotFound(IngestError):
 
 
 class MethodNotAllowed(IngestError):
-    code, status, title = "method_not_allowed", 405, "This address does not take that method"
+    code, status, title = "method_not_allowed", 405, "Method not allowed for this address"
 
 
 class DuplicateContent(IngestError):
     """The same bytes already exist with other metadata, as `version` of `document_id`."""
 
-    code, status, title = "duplicate_content", 409, "These bytes are already there with other metadata"
+    code, status, title = "duplicate_content", 409, "This file was already uploaded with other metadata"
 
     def __init__(self, document_id: str, version: int, *, is_over: bool = False) -> None:
-        known = f"the same bytes are already version {version} of {document_id!r}, with other metadata"
-        super().__init__(f"{known}; it is over: with again=true they become a new one" if is_over else known)
+        known = f"the same file is already version {version} of {document_id!r}, with other metadata"
+        super().__init__(
+            f"{known}; that version has ended: upload with again=true to make a new version" if is_over else known
+        )
         self.document_id = document_id
         self.version = version
 
@@ -84,11 +86,11 @@ class Suspicious(WrongState):
 
 
 class DatesChanged(WrongState):
-    code, title = "dates_changed", "Its dates were changed meanwhile"
+    code, title = "dates_changed", "The dates were changed since they were shown"
 
 
 class TooLarge(IngestError):
-    code, status, title = "too_large", 413, "Larger than the limit"
+    code, status, title = "too_large", 413, "The upload is larger than the limit"
 
 
 class Unprocessable(IngestError):
@@ -102,11 +104,11 @@ class CannotShow(IngestError):
 class OriginalChanged(IngestError):
     """The stored bytes of an original differ from the uploaded, approved ones: another program writes to the store."""
 
-    code, status, title = "original_changed", 409, "The original is not what was handed in"
+    code, status, title = "original_changed", 409, "The original differs from the uploaded file"
 
 
 class StorageFull(IngestError):
-    code, status, title, retryable = "storage_full", 507, "No room left for documents", True
+    code, status, title, retryable = "storage_full", 507, "No space left for documents", True
 
 
 class Unavailable(IngestError):
@@ -122,4 +124,4 @@ class IndexUnavailable(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
-    code, title = "storage_unavailable", "The store of documents cannot be used right now"
+    code, title = "storage_unavailable", "The document store cannot be used right now"

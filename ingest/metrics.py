@@ -18,35 +18,35 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.documents = Counter(
             "ingest_documents_total",
-            "Versions that came to an end of the pipeline",
+            "Document versions that the pipeline finished",
             ["outcome"],
             registry=self.registry,
         )
         self.passages = Counter("ingest_passages_total", "Passages written to the index", registry=self.registry)
         self.stage_seconds = Histogram(
             "ingest_stage_seconds",
-            "How long a step of the pipeline took",
+            "Duration of a pipeline step",
             ["stage"],
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.jobs = Gauge("ingest_jobs_waiting", "Jobs that are not finished", registry=self.registry)
+        self.jobs = Gauge("ingest_jobs_waiting", "Jobs not finished", registry=self.registry)
         self.oldest_job = Gauge(
             "ingest_oldest_job_seconds",
-            "Since when the oldest of them waits: how far the workers are behind",
+            "Age of the oldest unfinished job: how far the workers are behind",
             registry=self.registry,
         )
         self.dead_jobs = Gauge(
-            "ingest_dead_jobs", "Jobs that were tried three times and wait for somebody", registry=self.registry
+            "ingest_dead_jobs", "Jobs that failed three times and need a person", registry=self.registry
         )
         self.missing_passages = Gauge(
             "ingest_missing_passages",
-            "Passages that SQL says the index holds and that it lacked at the last comparison, once a minute",
+            "Passages in SQL that the index lacked at the last comparison (every minute)",
             registry=self.registry,
         )
         self.index_compared = Gauge(
             "ingest_index_compared_timestamp_seconds",
-            "When this process compared the index with SQL last; 0: it has not yet",
+            "Time of this process's last comparison of the index with SQL; 0 before the first",
             registry=self.registry,
         )
         self.refusals = Counter(
@@ -54,13 +54,13 @@ class Metrics:
         )
         self.task_failures = Counter(
             "ingest_task_failures_total",
-            "Background tasks that failed and were started again",
+            "Background tasks that failed and were restarted",
             ["task"],
             registry=self.registry,
         )
         self.parser_layers = Gauge(
             "ingest_parser_sandbox_layers",
-            "1 where the process that reads files has given that up, 0 where the kernel or the container refused",
+            "1 if the parser process is confined in this way, 0 if the kernel or the container refused",
             ["layer"],
             registry=self.registry,
         )

@@ -25,9 +25,9 @@ class PipelineSettings(BaseModel, frozen=True):
     Most documents have few passages, and the embedder is fastest with dozens, hence many documents at once.
     """
 
-    zone: str = Field("Asia/Seoul", description="the bank's time zone: when a document's dates begin and end")
-    batch: PositiveInt = Field(64, description="passages: of one document, embedded in one batch")
-    at_once: PositiveInt = Field(16, description="documents: under way at once")
+    zone: str = Field("Asia/Seoul", description="The dates of documents begin and end at midnight in this time zone.")
+    batch: PositiveInt = Field(64, description="passages: This many passages of a document are embedded in one batch.")
+    at_once: PositiveInt = Field(16, description="documents: This many documents are processed at once.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,54 +33,58 @@ class Settings(EncryptedSettings):
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
     )
 
-    ingest_host: str = Field("127.0.0.1", description="where the documents API listens")
-    ingest_port: int = Field(8001, ge=1, le=65535, description="port: of the documents API")
+    ingest_host: str = Field("127.0.0.1", description="The documents API listens on this address.")
+    ingest_port: int = Field(8001, ge=1, le=65535, description="port: The documents API listens on this port.")
     server_tls: ServerTlsSettings = ServerTlsSettings()
-    data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
+    data_dir: Path = Field(Path(".data"), description="Embedded stores, logs and keys are in this folder.")
     weights_dir: Path = Field(
         Path("~/.cache/bank-chatbot/weights"),
-        description="the folder of model weights, with the embedder's unless another place is named",
+        description="Model weights are in this folder, the embedder's too unless EMBEDDER__FOLDER is set.",
     )
     embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
     bank_file: BankFile | None = Field(
         None,
         description=(
-            "a YAML file with what is the bank's own: names, logo, colours (docs/bank.md); `serve` needs it for "
-            "its page"
+            "A YAML file has the bank's names, logo and colours (docs/bank.md). `serve` needs it for its page."
         ),
     )
     database_url: DatabaseUrl | None = Field(
         None,
         description=(
-            "the catalogue and withdrawals in SQL, as `postgresql+asyncpg://user:password@host/name`; without it "
-            "SQLite in the data folder"
+            "The SQL database of the catalogue and withdrawals, as "
+            "`postgresql+asyncpg://user:password@host/name`. Default: SQLite in the data folder."
         ),
     )
     database_tls: TlsSettings = TlsSettings()
     qdrant_url: QdrantUrl | None = Field(
         None,
         description=(
-            "a Qdrant server, 1.19 to 1.21, at port 6333 unless the URL names another (`https://host:443`); without it "
-            "the index is embedded in the data folder (one process)"
+            "A Qdrant server 1.19 to 1.21; the default port is 6333. Without it the index is embedded in the data"
+            " folder (one process)."
         ),
     )
-    qdrant_api_key: SecretStr | None = Field(None, description="the server's key, which must be allowed to write")
+    qdrant_api_key: SecretStr | None = Field(
+        None, description="The Qdrant server is called with this key. It must permit writes."
+    )
     qdrant: ServerSettings = ServerSettings()
     blob_url: str | None = Field(
         None,
         description=(
-            "the original documents: `file:///path` or `s3://bucket/prefix`; without it a folder in the data folder"
+            "Original documents are stored at `file:///path` or `s3://bucket/prefix`. Default: a folder in the "
+            "data folder."
         ),
     )
     blob_tls: TlsSettings = TlsSettings()
-    redis_url: RedisUrl | None = Field(None, description="the sessions of the sign-in; needed with OIDC__ISSUER")
+    redis_url: RedisUrl | None = Field(
+        None, description="Redis keeps the sign-in sessions. It is required with OIDC__ISSUER."
+    )
     redis_tls: TlsSettings = TlsSettings()
-    most_upload_bytes: PositiveInt = Field(100 * 1024 * 1024, description="bytes: the largest document")
+    most_upload_bytes: PositiveInt = Field(100 * 1024 * 1024, description="bytes: Larger documents are rejected.")
     auth: AuthSettings | None = None
     oidc: OidcSettings | None = None
     auth_tls: TlsSettings = TlsSettings()
-    log_level: LogLevel = Field("INFO", description="the least level that is logged")
-    log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
+    log_level: LogLevel = Field("INFO", description="Lower levels are not logged.")
+    log_format: Literal["json", "console"] = Field("json", description="Log lines are written in this format.")
     chunks: ChunkSettings = ChunkSettings()
     parser: ParserSettings = ParserSettings()
     pipeline: PipelineSettings = PipelineSettings()

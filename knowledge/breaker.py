@@ -41,12 +41,12 @@ class Permit:
 class BreakerSettings(BaseModel, frozen=True):
     """The thresholds for opening a breaker, and the times between probes."""
 
-    window: int = Field(10, ge=1, description="how many of the latest calls are looked at")
-    least: int = Field(5, ge=1, description="below this many calls nothing is concluded")
+    window: int = Field(10, ge=1, description="The breaker counts this many of the latest calls.")
+    least: int = Field(5, ge=1, description="The breaker stays closed with fewer calls than this.")
     failure_rate: float = Field(0.5, gt=0, le=1)
     slow_rate: float = Field(0.8, gt=0, le=1)
-    open_seconds: float = Field(5.0, gt=0, description="how long before the first probe")
-    longest_open_seconds: float = Field(12.0, gt=0, description="how long between two probes at most")
+    open_seconds: float = Field(5.0, gt=0, description="The first probe comes after this time.")
+    longest_open_seconds: float = Field(12.0, gt=0, description="Two probes are at most this far apart.")
 
 
 class Breaker:

@@ -38,12 +38,10 @@ _VERSION = re.compile(r"v\d+")
 class ModelEndpointSettings(TlsSettings, frozen=True):
     """The address of a model's server and the credentials for it."""
 
-    url: AnyHttpUrl | None = Field(None, description="the address of a server with the model")
-    model: str | None = Field(None, description="the model's name there")
-    api_key: SecretStr | None = Field(None, description="the server's key")
-    extra_body: dict[str, JsonValue] = Field(
-        {}, description="fields of every request beside those of the product, as JSON"
-    )
+    url: AnyHttpUrl | None = Field(None, description="A server with the model has this URL.")
+    model: str | None = Field(None, description="The server knows the model by this name.")
+    api_key: SecretStr | None = Field(None, description="The server is called with this key.")
+    extra_body: dict[str, JsonValue] = Field({}, description="These fields are added to every request, as JSON.")
 
     @model_validator(mode="after")
     def _endpoint_can_be_used(self) -> Self:

@@ -65,7 +65,7 @@ class KeyRefused(Exception):
 class ServiceKeySettings(BaseModel, frozen=True):
     """The validity of keys."""
 
-    longest_days: PositiveInt = Field(90, description="days: the longest that a service key is good for")
+    longest_days: PositiveInt = Field(90, description="days: A service key is valid for at most this long.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

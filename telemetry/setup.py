@@ -23,8 +23,8 @@ class TraceSettings(BaseModel, frozen=True):
     otlp_endpoint: str | None = Field(
         None,
         description=(
-            "where spans and security events go (OTLP over HTTP), an address without a path; without it spans are "
-            "made, for the logs, and dropped"
+            "Spans and security events are sent to this OTLP/HTTP address, without a path. Without it they appear"
+            " only in the logs."
         ),
     )
     export_timeout: ClassVar[float] = 5.0  # seconds; the deadline of an export

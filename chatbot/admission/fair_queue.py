@@ -42,20 +42,31 @@ class AdmissionSettings(BaseModel, frozen=True):
     """The slots of this process, and the queue's length, deadline and order."""
 
     slots: int = Field(
-        16, ge=1, description="answers: the most at once; all of them where the endpoints' metrics are unreadable"
+        16,
+        ge=1,
+        description=(
+            "answers: This many answers run at once at most. It is also the number used while the endpoints' "
+            "metrics are unreadable."
+        ),
     )
-    queue: int = Field(64, ge=1, description="answers: the most that may wait, of one priority and those before it")
-    tenant_share: float = Field(0.5, gt=0, le=1, description="ratio: the most of the queue that one tenant may hold")
-    first_token_target: float = Field(10.0, gt=0, description="seconds: an answer that would start later is refused")
+    queue: int = Field(
+        64, ge=1, description="answers: This many answers of one priority, and of those before it, may wait."
+    )
+    tenant_share: float = Field(
+        0.5, gt=0, le=1, description="ratio: One tenant may hold at most this share of the queue."
+    )
+    first_token_target: float = Field(
+        10.0, gt=0, description="seconds: A question is rejected if its answer would start later than this."
+    )
     longest_retry: ClassVar[float] = 300.0  # seconds: the longest Retry-After; longer estimates are useless
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default={}, description="each tenant's share of the slots, as JSON; 1 where none is set"
+        default={}, description="Tenants share the slots by these weights, as JSON. The default weight is 1."
     )
     priorities: dict[Role, Annotated[int, Field(ge=0)]] = Field(
         default={"service": 10, "evals": 20},
         description=(
-            "each role's priority, as JSON; lower goes first, 0 where none is set; others than 0 need vLLM's "
-            "`--scheduling-policy priority`"
+            "Sets the priority of each role, as JSON: lower goes first, the default is 0. Other values need "
+            "vLLM's `--scheduling-policy priority`."
         ),
     )
     tell_every: ClassVar[float] = 1.0  # seconds: the interval of position updates

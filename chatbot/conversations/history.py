@@ -38,7 +38,7 @@ class HistorySettings(BaseModel, frozen=True):
     """The retention and the size limits of conversations."""
 
     keep_seconds: PositiveInt = Field(
-        30 * 86400, description="seconds: how long a conversation is kept after its last message"
+        30 * 86400, description="seconds: A conversation is kept for this long after its last message."
     )
     # seconds: how long an issued id may still begin its conversation (after an outage of Redis), and how long a
     # deletion is remembered

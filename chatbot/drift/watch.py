@@ -26,7 +26,7 @@ class DriftSettings(BaseModel, frozen=True):
     """The reference, and the limits of searches in memory."""
 
     reference: Path | None = Field(
-        None, description="a reference window: questions are counted in its bins; without one nothing is counted"
+        None, description="Counts questions in the bins of this reference file. Without it nothing is counted."
     )
     every: ClassVar[float] = 5.0  # seconds: the interval of counts
     sample: ClassVar[int] = 2000  # searches: kept in memory for a new reference

@@ -27,10 +27,10 @@ Amount = Annotated[int, Field(ge=1, le=10**12)]
 class Limit(BaseModel, frozen=True, extra="forbid"):
     """What one scope may spend."""
 
-    tokens_per_minute: Amount = Field(description="tokens: in any 60 seconds")
-    requests_per_minute: Amount = Field(description="requests: in any 60 seconds")
-    concurrent: Amount = Field(description="answers: at once")
-    tokens_per_day: Amount = Field(description="tokens: from midnight to midnight")
+    tokens_per_minute: Amount = Field(description="tokens: The limit of tokens in any 60 seconds.")
+    requests_per_minute: Amount = Field(description="requests: The limit of requests in any 60 seconds.")
+    concurrent: Amount = Field(description="answers: The limit of answers at once.")
+    tokens_per_day: Amount = Field(description="tokens: The limit of tokens from midnight to midnight.")
 
     def share(self, replicas: int) -> "Limit":
         """Return one replica's part of each dimension, at least one."""
@@ -54,13 +54,14 @@ class LimitSettings(BaseModel, frozen=True, extra="forbid"):
     roles: dict[Role, Limit] = Field(
         default={},
         description=(
-            "limits in place of the user's for users of these roles, as JSON; of several, the largest of each dimension"
+            "Replaces the user's limits for users with these roles, as JSON. With several roles the largest limit"
+            " of each kind applies."
         ),
     )
     model: Limit = TENANT
-    zone: str = Field("Asia/Seoul", description="the time zone whose midnight ends the day")
+    zone: str = Field("Asia/Seoul", description="The day of the daily limit ends at midnight in this time zone.")
     cached_weight: Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="ratio: what a prompt token that the model had cached costs"
+        1.0, description="ratio: A prompt token that the model had cached is charged as this part of a token."
     )
 
     @field_validator("zone")
@@ -139,14 +140,17 @@ class LedgerSettings(BaseModel, frozen=True):
     limits: LimitSettings = LimitSettings()
     tenants: dict[str, LimitSettings] = Field(
         default={},
-        description="limits of tenants that have their own, as JSON; a tenant's entry has the fields of `limits`",
+        description="Sets limits for single tenants, as JSON. An entry has the fields of `limits`.",
     )
-    replicas: PositiveInt = Field(1, description="replicas: among how many the limits are shared while Redis is away")
+    replicas: PositiveInt = Field(
+        1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."
+    )
     share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica goes on with its share; then 503
     plans_file: Path | None = Field(
         None,
         description=(
-            "a YAML file of limits by tenant and role, read again when it changes, in place of `limits` and `tenants`"
+            "A YAML file with the limits by tenant and role replaces `limits` and `tenants`. It is read again "
+            "when it changes."
         ),
     )
     plans_every: ClassVar[float] = 1.0  # seconds: between two checks of that file

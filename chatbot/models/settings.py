@@ -57,24 +57,25 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     name: str
     urls: _Urls = Field(min_length=1)
     follow_dns: bool = Field(
-        default=False, description="each address of the urls' names is an endpoint of its own, resolved every 5 s"
+        default=False,
+        description="Makes each address of the hosts in `urls` an endpoint of its own; names are resolved every 5 s.",
     )
     group: Group = "primary"
-    weight: float | None = Field(None, ge=0, lt=1, description="a canary's or a shadow's share of the conversations")
+    weight: float | None = Field(
+        None, ge=0, lt=1, description="A canary or shadow gets this share of the conversations."
+    )
     tokenizer: Path | None = Field(
-        None, description="the model's tokenizer.json, or its folder: it counts tokens where no server of vLLM's does"
+        None, description="The model's `tokenizer.json`, or its folder, counts tokens if no vLLM server does."
     )
     profile: ProfileName = "hosted"
     model: str | None = Field(
-        None, description="name to ask for, also an adapter's; otherwise the first that /v1/models lists"
+        None, description="Requests name this model or adapter. Default: the first of `/v1/models`."
     )
-    api_key_variable: str | None = Field(None, description="an environment variable with the endpoints' key")
-    headers: Mapping[str, str] = Field({}, description="sent with every request, beside the key")
-    extra_body: Mapping[str, JsonValue] = Field(
-        {}, description="fields of every generation beside those of the product"
-    )
+    api_key_variable: str | None = Field(None, description="The endpoints' key is read from this environment variable.")
+    headers: Mapping[str, str] = Field({}, description="These headers are sent with every request, besides the key.")
+    extra_body: Mapping[str, JsonValue] = Field({}, description="These fields are added to every generation request.")
     chat_template_kwargs: Mapping[str, JsonValue] = Field(
-        {}, description="what the chat template is given beside the messages, such as `enable_thinking: false`"
+        {}, description="The chat template gets these arguments, such as `enable_thinking: false`."
     )
 
     def access(self, api_key: str | None) -> Access:

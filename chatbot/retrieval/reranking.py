@@ -36,13 +36,18 @@ class RerankerSettings(ModelEndpointSettings, frozen=True):
 
     url: AnyHttpUrl | None = Field(
         None,
-        description="a server with a cross-encoder (vLLM, Cohere, Jina, TEI); without one the order stays",
+        description=(
+            "A cross-encoder server at this URL (vLLM, Cohere, Jina, TEI) reranks passages. Without it their "
+            "order stays."
+        ),
     )
     api: Literal["rerank", "tei"] = Field(
-        "rerank", description="what it speaks: `/v1/rerank` as vLLM, Cohere and Jina, or TEI's own `/rerank`"
+        "rerank", description="The server's API: `/v1/rerank` (vLLM, Cohere, Jina) or TEI's `/rerank`."
     )
     candidates: ClassVar[int] = 20  # passages: the number to sort
-    timeout: PositiveFloat = Field(0.5, description="seconds: how long an answer waits for it; then the order stays")
+    timeout: PositiveFloat = Field(
+        0.5, description="seconds: An answer waits this long for the reranker, then keeps the order of the search."
+    )
     waiting: ClassVar[int] = 8  # questions: the most in progress; further ones are not reranked
 
     @model_validator(mode="after")

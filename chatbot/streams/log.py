@@ -49,7 +49,7 @@ _Streams = list[tuple[bytes, _Entries]]
 class AnswerLogSettings(BaseModel, frozen=True):
     """How long a log is kept, read and owned."""
 
-    keep: int = Field(3600, description="seconds: how long a finished stream can be read again")
+    keep: int = Field(3600, description="seconds: A finished stream can be read again for this long.")
     lease: ClassVar[float] = 2.0  # seconds: after which another replica may take a silent writer's answer over
 
 

@@ -42,7 +42,8 @@ class AnswerSettings(BaseModel, frozen=True):
     """When an answer without readers or without its process ends, and how many read."""
 
     grace: float = Field(
-        10.0, description="seconds: until an answer that nobody reads is abandoned, also where its process has died"
+        10.0,
+        description="seconds: An answer without readers is abandoned after this time, also if its process has died.",
     )
     kept: ClassVar[int] = 1000  # answers: how many that have ended without a log stay in memory
     # seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed

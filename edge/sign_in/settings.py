@@ -13,20 +13,24 @@ class OidcSettings(BaseModel, frozen=True):
 
     issuer: str = Field(
         description=(
-            "the provider at which people sign in on the page, one of AUTH__ISSUER and AUTH__ISSUERS; without any "
-            "`OIDC__…` they bring tokens"
+            "People sign in on the page at this provider, one of AUTH__ISSUER and AUTH__ISSUERS. Without "
+            "`OIDC__…` they bring tokens."
         )
     )
-    client_id: str = Field(min_length=1, description="this page's name at the provider")
-    client_secret: SecretStr | None = Field(None, description="its secret there; without it a public client with PKCE")
+    client_id: str = Field(min_length=1, description="The page is registered at the provider under this client id.")
+    client_secret: SecretStr | None = Field(
+        None, description="The page's client secret at the provider. Without it the page is a public client with PKCE."
+    )
     scopes: str = Field(
-        "openid", pattern=r"(^|.* )openid( .*|$)", description="what is asked for, with spaces between; `openid` too"
+        "openid",
+        pattern=r"(^|.* )openid( .*|$)",
+        description="The page requests these scopes, separated by spaces; `openid` must be among them.",
     )
     session_key: SecretStr = Field(
-        min_length=32, description="the secret that sessions in Redis are encrypted with, the same on every replica"
+        min_length=32, description="Sessions in Redis are encrypted with this secret. All replicas need the same."
     )
-    idle: PositiveFloat = Field(1800.0, description="seconds: after which a session that is not used ends")
-    longest: PositiveFloat = Field(43200.0, description="seconds: after which every session ends")
+    idle: PositiveFloat = Field(1800.0, description="seconds: An unused session ends after this time.")
+    longest: PositiveFloat = Field(43200.0, description="seconds: Every session ends after this time.")
     renew_before: ClassVar[float] = 30.0  # seconds before its expiry at which an access token is renewed
     grace: ClassVar[float] = 600.0  # seconds that an expired access token stays valid while the provider is away
     timeout: ClassVar[float] = 5.0  # seconds; the deadline of a call to the provider

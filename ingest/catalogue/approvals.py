@@ -311,7 +311,7 @@ def _unwritten_windows(versions: Sequence[Version]) -> tuple[Window, ...]:
 async def _require_second_person(connection: AsyncConnection, version: Version, approver: str) -> None:
     uploader = await person_behind(connection, version.key.tenant, version.uploaded_by)
     if _is_same_person(approver, uploader):
-        raise SecondPersonNeeded("whoever uploaded a version cannot approve it: a second person has to look")
+        raise SecondPersonNeeded("the uploader of a version cannot approve it: another approver must")
 
 
 async def _require_approver(connection: AsyncConnection, version: Version, caller: str, *, may_approve: bool) -> None:
@@ -327,7 +327,7 @@ async def _require_another(connection: AsyncConnection, key: VersionKey, kind: D
     last = (await connection.execute(by.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
     if last is not None and _is_same_person(await person_behind(connection, key.tenant, last), approver):
         what = "dates" if kind is Decision.DATED else "title"
-        raise SecondPersonNeeded(f"whoever set its {what} cannot approve a version: a second person has to look")
+        raise SecondPersonNeeded(f"the person who set the {what} cannot approve the version: another approver must")
 
 
 def _require_as_seen(metadata: Metadata, seen: Seen | None) -> None:

@@ -46,8 +46,8 @@ class ChunkSettings(BaseModel, frozen=True):
     tokens: PositiveInt = Field(
         300,
         description=(
-            "tokens: the longest passage, counted by the embedder's tokenizer; three quarters of what the embedder "
-            "reads, where that is less"
+            "tokens: A passage has at most this length, in tokens of the embedder, and at most three quarters of "
+            "the embedder's input."
         ),
     )
     enough: ClassVar[int] = 40  # tokens: shorter sections are merged with the next one

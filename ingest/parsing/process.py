@@ -62,7 +62,9 @@ class ParserSettings(BaseModel, frozen=True):
 
     memory_bytes: PositiveInt = Field(
         1024 * 1024 * 1024,
-        description="bytes: the memory of the process that reads one file; its parsers and tokenizer take 300 MB of it",
+        description=(
+            "bytes: The process that reads one file may use this much memory. Parsers and tokenizer take 300 MB of it."
+        ),
     )
     cpu_seconds: ClassVar[int] = 28  # seconds of CPU time per page, or per file without pages
     wall_seconds: ClassVar[float] = 30.0  # seconds per page, or per file without pages
@@ -73,11 +75,14 @@ class ParserSettings(BaseModel, frozen=True):
     slow_seconds: ClassVar[float] = 120.0
     processes: PositiveInt = Field(  # bounded because each may take `memory_bytes`
         default_factory=lambda: min(max(2, len(os.sched_getaffinity(0))), 4),
-        description="files: read at once; the default is one a core, 2 to 4",
+        description="files: This many files are read at once. Default: one per core, 2 to 4.",
     )
     require_walls: bool = Field(
         default=False,
-        description="whether no file is read by a process that sees other files, writes any, or reaches anybody",
+        description=(
+            "Requires a parser process that sees no other files, writes none and has no network; otherwise the "
+            "service does not start."
+        ),
     )
 
     def of_one_page(self) -> "ParserSettings":

@@ -31,34 +31,33 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     folder: Path | None = Field(
         None,
         description=(
-            "a sentence-transformers folder; without it, a url and a revision it is `e5-small` in the folder of weights"
+            "A sentence-transformers folder in place of a URL or a revision. Default: `e5-small` in WEIGHTS_DIR."
         ),
     )
     url: AnyHttpUrl | None = Field(
         None,
-        description="an OpenAI-compatible server with `/v1/embeddings` (vLLM, TEI, OpenAI) in place of a folder",
+        description="An OpenAI-compatible server with `/v1/embeddings` (vLLM, TEI, OpenAI), in place of a folder.",
     )
-    model: str | None = Field(
-        None, description="the name of the endpoint's model, or of the hub's; a collection records it (else a folder's)"
-    )
+    model: str | None = Field(None, description="The model's name at the endpoint or the hub. Collections record it.")
     revision: str | None = Field(
-        None, pattern=r"^[0-9a-f]{40}$", description="the commit at which the hub's model is fetched"
+        None, pattern=r"^[0-9a-f]{40}$", description="The hub's model is fetched at this commit."
     )
     hub: AnyHttpUrl = Field(
-        AnyHttpUrl("https://huggingface.co"), description="the hub, or a mirror of it; api_key is its token"
+        AnyHttpUrl("https://huggingface.co"),
+        description="Models are fetched from this hub or mirror, with `api_key` as its token.",
     )
     tokenizer: Path | None = Field(
         None,
         description=(
-            "of an endpoint: the folder of its model's tokenizer, where prefixes and the longest text are read, too; "
-            "without it passages are counted by `e5-small`'s"
+            "The folder of an endpoint's tokenizer, with its prefixes and input length. Default: passages are "
+            "counted by `e5-small`'s."
         ),
     )
     query_prefix: str | None = Field(
-        None, description="before a question; without it as the model's own configuration says"
+        None, description="This text precedes a question. Default: the model's configuration."
     )
     passage_prefix: str | None = Field(
-        None, description="before a passage; without it as the model's own configuration says"
+        None, description="This text precedes a passage. Default: the model's configuration."
     )
     query_timeout: ClassVar[float] = 2.0  # seconds; an endpoint's deadline for a question
     # seconds; an endpoint's deadline for a batch of passages, retries included
@@ -68,7 +67,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each barrier waits for a
     # time slice.
     threads: ClassVar[int] = 1  # OpenVINO threads per worker
-    dtype: DType = Field("bfloat16", description="what a folder's model computes in, where the machine can")
+    dtype: DType = Field("bfloat16", description="A folder's model computes in this type if the machine can.")
     # seconds; questions that arrive within this window are embedded together in this process
     window: ClassVar[float] = 0.002
     query_batch: ClassVar[int] = 16  # max questions per batch in this process

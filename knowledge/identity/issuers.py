@@ -47,38 +47,41 @@ Roles = Annotated[frozenset[Role], Field(min_length=1)]
 class Issuer(BaseModel, frozen=True, extra="forbid"):
     """One issuer, with either `jwks_url` or `public_key_file` as the source of its keys."""
 
-    issuer: str = Field(description="who signs the accepted tokens (`iss`)")
-    audience: str = Field("bank-chatbot", description="for whom they must be (`aud`)")
-    jwks_url: str | None = Field(None, description="where the issuer publishes its keys; this or the key file")
-    public_key_file: Path | None = Field(None, description="the issuer's public key, a file in PEM format")
+    issuer: str = Field(description="Tokens of this issuer (`iss`) are accepted.")
+    audience: str = Field("bank-chatbot", description="Tokens must have this audience (`aud`).")
+    jwks_url: str | None = Field(None, description="The issuer publishes its keys at this URL. Set it or the key file.")
+    public_key_file: Path | None = Field(None, description="The issuer's public key (PEM file).")
     subject_claim: ClaimPath = Field(
-        "sub", description="the claim with the subject: names with dots between, or a JSON list of names that have dots"
+        "sub",
+        description="The path of the subject's claim: names separated by dots, or a JSON list if a name has dots.",
     )
     subject_prefix: str = Field(
         "",
         max_length=_LONGEST_PREFIX,
         pattern=_PREFIX,
-        description="what its subjects and groups begin with here, so that none is another issuer's of the same name",
+        description=(
+            "This prefix is put before the issuer's subjects and groups to keep them apart from those of other issuers."
+        ),
     )
-    tenant_claim: ClaimPath = Field("tenant", description="the claim with the tenant, written as the subject's")
+    tenant_claim: ClaimPath = Field("tenant", description="The path of the tenant's claim.")
     tenant: str | None = Field(
         None,
         min_length=1,
         max_length=LONGEST_TENANT,
         pattern=r"^[^{]*$",
-        description="the tenant of all its tokens, where they have no claim for it",
+        description="All tokens of the issuer belong to this tenant if they have no claim for it.",
     )
-    roles_claim: ClaimPath = Field("roles", description="the claim with the list of roles, written as the subject's")
-    groups_claim: ClaimPath = Field("groups", description="the claim with the list of groups, written as the subject's")
+    roles_claim: ClaimPath = Field("roles", description="The path of the claim with the list of roles.")
+    groups_claim: ClaimPath = Field("groups", description="The path of the claim with the list of groups.")
     role_map: Annotated[dict[Name, Roles], Field(min_length=1)] | None = Field(
         None,
         description=(
-            'our roles by the roles and groups of the token, as JSON: `{"chat-approvers": ["staff", "approver"]}`; a '
-            "name that is not in it gives none; without it roles that have our names are ours"
+            'Maps the token\'s roles and groups to our roles, as JSON: `{"chat-approvers": ["staff", '
+            '"approver"]}`. Names without an entry give no role. Default: names of our roles are used.'
         ),
     )
     roles: Roles | None = Field(
-        None, description="the roles that this issuer may give, as a JSON list; any, unless AUTH__ISSUERS has others"
+        None, description="The issuer may give these roles, a JSON list. Default: all. Required with AUTH__ISSUERS."
     )
 
     def key_named(self, field: str) -> str:
@@ -126,8 +129,8 @@ class AuthSettings(Issuer, frozen=True):
     issuers: tuple[FurtherIssuer, ...] | None = Field(
         None,
         description=(
-            "further issuers, as a JSON list of objects with the keys above in small letters (`issuer`, `jwks_url`, "
-            "`role_map`, …), of which `audience`, `roles` and `subject_prefix` are required; AUTH__ROLES then too"
+            "Further issuers, a JSON list of objects with the keys above in lower case (`issuer`, `jwks_url`, "
+            "`role_map`, …). `audience`, `roles` and `subject_prefix` are required."
         ),
     )
     leeway: ClassVar[float] = 60.0  # seconds: how far the issuer's clock may be from ours
@@ -136,7 +139,9 @@ class AuthSettings(Issuer, frozen=True):
     jwks_ask_again: ClassVar[float] = 30.0  # seconds: at least between two fetches for a key that is unknown
     # seconds: when keys are no longer believed, where the provider is away or answers nonsense
     jwks_most_age: ClassVar[float] = 86400.0
-    longest_lifetime: float = Field(86400.0, description="seconds: the most between a token's `iat` and its `exp`")
+    longest_lifetime: float = Field(
+        86400.0, description="seconds: A token's `exp` may be at most this long after its `iat`."
+    )
 
     def every_issuer(self) -> Iterator[Issuer]:
         """Yield the accepted issuers."""

@@ -43,12 +43,16 @@ class ServerSettings(TlsSettings, frozen=True):
     An existing collection keeps how it was created until the next `ingest reindex`.
     """
 
-    shards: PositiveInt = Field(1, description="shards: parts of a collection, spread over the server's nodes")
-    replicas: PositiveInt = Field(1, description="copies: of each shard")
+    shards: PositiveInt = Field(
+        1, description="shards: A collection is split into this many parts over the server's nodes."
+    )
+    replicas: PositiveInt = Field(1, description="copies: The server keeps this many copies of each shard.")
     payload_on_disk: ClassVar[bool] = True  # whether texts and other payload stay on disk
     quantize: Literal["off", "int8"] = Field(
         "off",
-        description="int8: vectors take a quarter of the memory; candidates are scored again by the originals on disk",
+        description=(
+            "`int8` stores vectors in a quarter of the memory; candidates are scored again with the originals on disk."
+        ),
     )
     oversampling: ClassVar[float] = 2.0  # ratio: candidates scored again, in multiples of those asked for
 
@@ -66,9 +70,9 @@ class IndexSettings(BaseModel, frozen=True):
     api_key: SecretStr | None = None
     server: ServerSettings = ServerSettings()
     alias: str = "kb"
-    read_timeout: PositiveFloat = Field(2.0, description="seconds")
-    write_timeout: PositiveFloat = Field(30.0, description="seconds")
-    write_batch: PositiveInt = Field(64, description="points a write")
+    read_timeout: PositiveFloat = Field(2.0, description="seconds: A read has this deadline.")
+    write_timeout: PositiveFloat = Field(30.0, description="seconds: A write has this deadline.")
+    write_batch: PositiveInt = Field(64, description="One write has this many points.")
     fusion: FusionSettings = FusionSettings()
 
     @model_validator(mode="after")

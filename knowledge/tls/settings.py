@@ -11,10 +11,10 @@ class TlsFiles(BaseModel, frozen=True):
     """TLS files in PEM format; without `ca_file` the system's authorities are trusted."""
 
     ca_file: Path | None = Field(
-        None, description="the authorities that are trusted, a file in PEM format; without it the system's"
+        None, description="Servers need a certificate of these authorities (PEM file). Default: the system's."
     )
-    cert_file: Path | None = Field(None, description="this client's certificate, a file in PEM format")
-    key_file: Path | None = Field(None, description="the key of that certificate, a file in PEM format")
+    cert_file: Path | None = Field(None, description="The client certificate (PEM file).")
+    key_file: Path | None = Field(None, description="The private key of the client certificate (PEM file).")
 
     @field_validator("ca_file", "cert_file", "key_file")
     @classmethod

@@ -91,7 +91,7 @@ UNITS = frozenset(
         "writes",
     ]
 )
-"""What a number of a setting counts or measures; its description begins with one of these and a colon."""
+"""Units of numeric settings: the description of a number begins with one of these and a colon."""
 
 
 def unit_and_meaning(description: str) -> tuple[str, str]:
@@ -117,11 +117,14 @@ def code(values: Iterable[str]) -> str:
 
 SETTINGS = """# Settings
 
-Every setting of the two services, from their settings models (`{command}` writes this page).
-They are read from the environment once, at the start; a value that cannot be is refused there, by the variable's name.
-Two underscores lead into a part: `TURN__ANSWER`. JSON stands where a value has entries.
-`make run` needs none of them. It sets what is required itself, and `ADMISSION__SLOTS=4` and
-`ADMISSION__FIRST_TOKEN_TARGET=60` where they are not set.
+Settings are environment variables, read once at the start (`{command}` writes this page from the code).
+An invalid value is rejected at the start, with the variable's name.
+Two underscores lead into a part: `TURN__ANSWER`. Values with entries are JSON.
+`make run` needs none: it sets the required ones and, unless they are set, `ADMISSION__SLOTS=4` and `ADMISSION__FIRST_TOKEN_TARGET=60`.
+
+## Settings of both services
+
+{both}
 
 ## Settings of chatbot
 
@@ -144,12 +147,14 @@ HAS_NO_ONE_DEFAULT = {"PARSER__PROCESSES"}
 
 
 def settings_page() -> str:
-    """Return `docs/settings.md`."""
+    """Return `docs/settings.md`: the settings that both services read alike first, then those of each."""
     head = ("variable", "type", "unit", "default", "meaning")
+    chatbot, ingest = (list(map(setting_row, settings(model))) for model in (ChatSettings, StaffSettings))
     return SETTINGS.format(
         command=COMMAND,
-        chatbot=table(head, map(setting_row, settings(ChatSettings))),
-        ingest=table(head, map(setting_row, settings(StaffSettings))),
+        both=table(head, (line for line in chatbot if line in ingest)),
+        chatbot=table(head, (line for line in chatbot if line not in ingest)),
+        ingest=table(head, (line for line in ingest if line not in chatbot)),
     )
 
 

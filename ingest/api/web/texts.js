@@ -508,7 +508,7 @@ export const TEXTS = {
     trouble_network: "There is no connection. Please try again in a moment.",
     trouble_unauthenticated: "You are no longer signed in, or the token is not accepted. Please enter again.",
     trouble_forbidden: "This role may not do that.",
-    trouble_second_person: "Whoever uploaded it or set its dates or title cannot approve it: another approver has to look.",
+    trouble_second_person: "Someone who uploaded it or set its dates or title cannot approve it: ask another approver.",
     trouble_not_found: "There is no such document, or you may not see it.",
     trouble_duplicate_content: "The same file is there already with other data: {document}, version {version}",
     trouble_suspicious: "It cannot be approved: a passage instructs the model. ({detail})",
