@@ -421,10 +421,13 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
     os.environ.setdefault("BANK_FILE", str(SAMPLES.parent / "bank.yaml"))
     if not unset("SERVER_TLS__CERT_FILE"):
         raise CannotRun("it speaks plain text, to this machine: unset SERVER_TLS__CERT_FILE")
+    kind: type[ChatSettings | StaffSettings] = ChatSettings
     try:
-        return ChatSettings(), StaffSettings()
+        chat = ChatSettings()
+        kind = StaffSettings
+        return chat, StaffSettings()
     except (ValidationError, SettingsError) as exc:
-        wrong = "; ".join(wrong_settings(exc, os.environ))
+        wrong = "; ".join(wrong_settings(exc, kind, os.environ))
         raise CannotRun(f"{wrong} (docs/settings.md lists every environment variable)") from exc
 
 

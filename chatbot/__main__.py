@@ -20,7 +20,7 @@ from chatbot.api import LocalSigner, create_app, demo_signer, key_pair, until_to
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.calibration import CalibrationRefused
 from chatbot.drift import ReferenceUnreadable
-from chatbot.errors import ChatError, NotFound
+from chatbot.errors import AuditUnavailable, ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
 from chatbot.proof import Replayed, replay, replay_remotely, report
 from chatbot.retrieval import RerankerRefused
@@ -35,7 +35,7 @@ from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import DEMO_TENANT, MACHINE, ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
 from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
-from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine
+from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine, revision
 from knowledge.tls import TlsRefused
 from knowledge.withdrawals import StopChange, load_withdrawals, what_changed
 from telemetry.groups import leaves
@@ -74,7 +74,7 @@ def settings_or_exit(of: type[S]) -> S:
     try:
         return of()
     except (ValidationError, SettingsError) as exc:
-        for line in wrong_settings(exc, os.environ):
+        for line in wrong_settings(exc, of, os.environ):
             typer.echo(f"chatbot: {line}", err=True)
         typer.echo("chatbot: docs/settings.md lists every environment variable.", err=True)
         raise typer.Exit(2) from exc
@@ -411,6 +411,8 @@ def with_audit(settings: AuditCommandSettings, use: Callable[[Audit, Anchors | N
     async def opened() -> T:
         engine = open_engine(settings.database, settings.database_tls)
         try:
+            if await revision(engine, SCHEMA) is None:
+                raise AuditUnavailable("the database has no tables yet: run `chatbot migrate` first")
             audit = Audit(engine, settings.audit)
             store = open_anchors(settings.anchors, settings.audit_anchors_tls) if settings.anchors else None
             return await use(audit, Anchors(audit, store, now=time.time) if store else None)
@@ -421,6 +423,9 @@ def with_audit(settings: AuditCommandSettings, use: Callable[[Audit, Anchors | N
         return asyncio.run(opened())
     except (AnchorsUnavailable, ChatError) as exc:
         typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    except UNAVAILABLE as exc:
+        typer.echo(f"chatbot: the database cannot be used ({type(exc).__name__})", err=True)
         raise typer.Exit(2) from exc
 
 

@@ -123,7 +123,7 @@ class CommandSettings(EncryptedSettings):
                 }
             )
         except ValidationError as exc:
-            raise ModelsMisconfigured("; ".join(wrong_settings(exc, {}))) from exc
+            raise ModelsMisconfigured("; ".join(wrong_settings(exc, ModelSettings, {}))) from exc
 
     @property
     def database(self) -> str:

@@ -3,8 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, SecretStr, ValidationError
@@ -59,10 +59,18 @@ def _no_numbers(settings: BaseModel, where: tuple[str, ...]) -> Iterator[str]:
             yield f"{variable} is to be 0 seconds or more, and not {value}"
 
 
-def wrong_settings(error: ValidationError | SettingsError, variables: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line per invalid value; `variables` is the environment, needed because JSON errors lack the full name."""
+def wrong_settings(
+    error: ValidationError | SettingsError, kind: type[BaseModel], variables: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield a line per invalid or missing value of `kind`.
+
+    `variables` is the environment, needed because JSON errors lack the full name.
+    """
     if isinstance(error, ValidationError):
         for one in error.errors():
+            if one["type"] == "missing":
+                yield from _missing(kind, one["loc"])
+                continue
             name = "__".join(str(part) for part in one["loc"]).upper()
             yield f"{name + ': ' if name else ''}{one['msg'].removeprefix('Value error, ')}"
         return
@@ -75,3 +83,20 @@ def wrong_settings(error: ValidationError | SettingsError, variables: Mapping[st
     named = {variable.upper() for variable, value in variables.items() if value == cause.doc}
     for name in sorted(name for name in named if name.startswith(prefix)) or [prefix or "a variable"]:
         yield f"{name}: is to be JSON, texts in double quotes ({cause.msg}, character {cause.pos + 1})"
+
+
+def _missing(kind: type[BaseModel], place: Sequence[str | int], prefix: str = "") -> Iterator[str]:
+    """Yield a line for each required variable at a place of the settings that has no value."""
+    name, *rest = map(str, place)
+    field = kind.model_fields[name]
+    variable = f"{prefix}{name.upper()}"
+    parts = (field.annotation, *get_args(field.annotation))
+    within = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+    if within is not None:
+        required = [key for key, inner in within.model_fields.items() if inner.is_required()]
+        for place_within in [rest] if rest else [[key] for key in required]:
+            yield from _missing(within, place_within, f"{variable}__")
+    elif rest:  # in a value that is written as JSON
+        yield f"{variable}: set {'.'.join(rest)}, which is missing"
+    else:
+        yield f"set {variable}: {field.description}"

@@ -80,7 +80,7 @@ def settings_or_exit() -> Settings:
     try:
         return Settings()
     except (ValidationError, SettingsError) as exc:
-        for line in wrong_settings(exc, os.environ):
+        for line in wrong_settings(exc, Settings, os.environ):
             typer.echo(f"ingest: {line}", err=True)
         raise typer.Exit(2) from exc
 

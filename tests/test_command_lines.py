@@ -79,3 +79,12 @@ def test_a_command_requires_only_the_settings_that_it_uses(
     for command in (["migrate"], arguments):
         result = CliRunner().invoke(PROGRAMS["chatbot"], command, env=env)
         assert result.exit_code == 0, result.output
+
+
+def test_the_audit_of_a_database_without_tables_is_told_to_migrate(tmp_path: Path) -> None:
+    env = {"DATA_DIR": str(tmp_path), "AUDIT_KEY": "k" * 32}
+    result = CliRunner().invoke(PROGRAMS["chatbot"], ["audit", "verify"], env=env)
+    assert (result.exit_code, result.output) == (
+        2,
+        "chatbot: the database has no tables yet: run `chatbot migrate` first\n",
+    )

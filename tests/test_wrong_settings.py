@@ -56,15 +56,16 @@ SIGN_IN = {
 WRONG = [*((service, *wrong) for service in SERVICES for wrong in BOTH), *(("chatbot", *wrong) for wrong in CHAT)]
 
 
+AUTH = {
+    "AUTH__ISSUER": "https://login.example.com",
+    "AUTH__AUDIENCE": "bank",
+    "AUTH__JWKS_URL": "https://login.example.com/keys",
+}
+
+
 @pytest.fixture(autouse=True)
 def right(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "REDIS_URL": "redis://:hunter2@redis:6379/0",
-        "AUDIT_KEY": "k" * 32,
-        "AUTH__ISSUER": "https://login.example.com",
-        "AUTH__AUDIENCE": "bank",
-        "AUTH__JWKS_URL": "https://login.example.com/keys",
-    }.items():
+    for name, value in {"REDIS_URL": "redis://:hunter2@redis:6379/0", "AUDIT_KEY": "k" * 32, **AUTH}.items():
         monkeypatch.setenv(name, value)
 
 
@@ -84,6 +85,33 @@ def test_a_wrong_value_ends_the_start_with_its_name(
     (line, *_) = said(service, capsys)
     assert line.startswith(f"{service}: {name}")
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("service", "variables", "missing"),
+    [
+        ("chatbot", {"REDIS_URL": None}, "set REDIS_URL: history, answer logs, token ledger"),
+        ("chatbot", {name: None for name in AUTH}, "set AUTH__ISSUER: who signs the accepted tokens"),
+        ("ingest", {"AUTH__ISSUER": None}, "set AUTH__ISSUER: who signs the accepted tokens"),
+        ("ingest", {"OIDC__ISSUER": "https://login.example.com"}, "set OIDC__CLIENT_ID: this page's name"),
+        ("chatbot", {"AUTH__ISSUERS": '[{"issuer": "https://b.example.com"}]'}, "AUTH__ISSUERS: set 0.audience, which"),
+    ],
+)
+def test_a_missing_value_ends_the_start_with_what_to_set(
+    service: str,
+    variables: dict[str, str | None],
+    missing: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    lines = said(service, capsys)
+    assert any(line.startswith(f"{service}: {missing}") for line in lines), lines
+    assert "Field required" not in "".join(lines)
 
 
 @pytest.mark.parametrize("no_number", ["nan", "inf"])
@@ -127,6 +155,6 @@ def test_broken_json_is_told_wherever_it_comes_from(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("EMBEDDER__EXTRA_BODY", "{'truncate': true}")
     with pytest.raises(SettingsError) as refused:
         ChatSettings()
-    (line,) = wrong_settings(refused.value, {})
+    (line,) = wrong_settings(refused.value, ChatSettings, {})
     assert "JSON" in line
     assert "truncate" not in line
