@@ -132,8 +132,8 @@ def migrate() -> None:
     except UNAVAILABLE as exc:
         typer.echo(f"chatbot: the database could not be migrated: {exc}", err=True)
         raise typer.Exit(1) from exc
-    for owner, revision in revisions.items():
-        typer.echo(f"{owner} {revision}")
+    for owner, latest in revisions.items():
+        typer.echo(f"{owner} {latest}")
 
 
 def known_roles(roles: list[str]) -> list[str]:
