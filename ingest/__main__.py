@@ -36,7 +36,7 @@ from ingest.bulk import (
     print_summary,
 )
 from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, Version, VersionKey
-from ingest.errors import CatalogueUnavailable, IngestError, WrongState
+from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.jobs import JobClaims, this_process
 from ingest.maintenance import ReportVersion, TenantStatus, read_status, rebuild, reindex, show_status
 from ingest.parsing import ParserUnavailable, WeightsMissing
@@ -332,25 +332,10 @@ def retry(
 async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, console: Console) -> None:
     async with _catalogue(settings) as (catalogue, job_claims):
         if job_ids is None:
-            again, passed_over = await retry_dead(catalogue, job_claims, tenant, now=time.time())
-        else:
-            again = [await job_claims.retry(job_id, tenant=tenant, now=time.time()) for job_id in job_ids]
-            passed_over = 0
+            job_ids = [job.id for job, _version in await catalogue.jobs(tenant, JobState.DEAD)]
+        again = [await job_claims.retry(job_id, tenant=tenant, now=time.time()) for job_id in job_ids]
     for job in again:
         console.print(f"{job.id}  {job.key}  {job.state}", markup=False)
-    if passed_over:
-        console.print(f"{passed_over} passed over: their versions are withdrawn", markup=False)
-
-
-async def retry_dead(catalogue: Catalogue, job_claims: JobClaims, tenant: str, *, now: float) -> tuple[list[Job], int]:
-    """Queue a tenant's dead letters again; return them, and the number skipped because their versions are withdrawn."""
-    again, passed_over = [], 0
-    for job, _version in await catalogue.jobs(tenant, JobState.DEAD):
-        try:
-            again.append(await job_claims.retry(job.id, tenant=tenant, now=now))
-        except WrongState:
-            passed_over += 1
-    return again, passed_over
 
 
 @asynccontextmanager

@@ -85,6 +85,7 @@ def _inline(name: str) -> Iterator[Pattern[str] | Pattern[bytes]]:
                 and call.func.value.id == "re"
                 and call.func.attr in FUNCTIONS
                 and str(path.relative_to(ROOT)) not in ESCAPED_WORDS
+                and not (isinstance(call.args[0], ast.Name) and call.args[0].id not in vars(module))  # kept in a table
             ):
                 pattern = eval(compile(ast.Expression(call.args[0]), str(path), "eval"), vars(module))  # noqa: S307  # our own source
                 yield re.compile(pattern)

@@ -233,6 +233,7 @@ async def speak(answering: Answering, place: Place) -> None:
             with answering.until_revoked() as scope:
                 await answer_from_passages(answering, place)
             if scope.cancelled_caught:
+                live.stop_repeating()  # a successor may not have repeated the whole log yet
                 answering.show_canned_reply(CannedReply.EMERGENCY)
             elif answering.result.finish_reason in {FinishReason.REFUSED, FinishReason.WITHHELD}:
                 answering.show_related()
@@ -387,7 +388,10 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
 
 
 def logged_usage(turn: Turn, live: LiveAnswer) -> Usage:
-    """Return the charge of the answer's prompt, and of what is logged of the model's output."""
+    """Return the charge of the answer's prompt and of the logged output.
+
+    A probe's prompt is the beginning of the answer's, so a written answer is charged the prompt once.
+    """
     logged = read_output(live.output)
     return Usage(prompt_tokens=turn.prompt.tokens, answer_tokens=logged.tokens, thinking_tokens=logged.prompt.thinking)
 

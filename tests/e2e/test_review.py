@@ -196,7 +196,7 @@ async def test_each_piece_of_a_word_file_is_shown_or_counted_and_an_answer_quote
     assert HIDDEN not in shown
     assert "1 paragraph of hidden text" in await review.left_out()
     await review.page.locator("#approve").click()
-    await expect(review.page.locator("#decision-said")).to_contain_text("Approved")
+    await expect(review.page.locator("#view-said")).to_contain_text("Approved")
     document_id = version.split("/")[3]
     quote, source = await quoted(bank, QUESTION, document_id)
     passage = review.passages[passage_number(review, source["text"])]

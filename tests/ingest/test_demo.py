@@ -94,5 +94,5 @@ async def test_one_uploads_and_the_other_approves_without_a_token(bank: Bank) ->
         await page.locator("#queue .cards > li a").click()
         await expect(page.locator("#approve")).to_contain_text("Approve (uploaded by demo uploader)")
         await page.locator("#approve").click()
-        await expect(page.locator("#decision-said")).to_contain_text("Approved")
+        await expect(page.locator("#view-said")).to_contain_text("Approved")
         assert trouble.unexpected() == []

@@ -6,11 +6,11 @@ import { TEXTS } from "./texts.js";
 export const KOREAN = {
   // why a version cannot be decided about so
   "a later version is already in force: bring the old text back as a new version instead": "뒤의 판이 이미 시행 중입니다. 옛 글은 새 판으로 되돌리세요",
-  "its last day, {a}, would be over before it is shown: change a draft's dates, or upload the file of a former version again": "보이기 전에 종료일({a})이 지납니다. 초안이면 날짜를 바꾸고, 지난 판이면 파일을 다시 올리세요",
+  "its last day, {a}, would be over before it is shown: change a draft's dates, or upload the file of a former version again": "보이기 전에 종료일이 지납니다({a}). 초안이면 날짜를 바꾸고, 지난 판이면 파일을 다시 올리세요",
   "a version that is {a} has no dates to change": "상태가 {a}인 판은 날짜를 바꿀 수 없습니다",
   "it has begun: its first day stays what it was": "이미 시행되어 시행일은 바꿀 수 없습니다",
   "it is over: upload its file again with the new dates, or roll back to it": "이미 종료되었습니다. 새 날짜로 파일을 다시 올리거나 이 판으로 되돌리세요",
-  "its last day, {a}, is over: expire it instead": "종료일({a})이 지났습니다. 지금 종료하세요",
+  "its last day, {a}, is over: expire it instead": "종료일이 지났습니다({a}). 지금 종료하세요",
   "its version was withdrawn": "이미 거둔 판입니다",
   "only a draft or an approved version can get a title; this version is {a}": "초안이나 승인된 판만 제목을 바꿀 수 있습니다. 이 판의 상태: {a}",
   "only a failed version can be dismissed; this version is {a}": "실패한 판만 지울 수 있습니다. 이 판의 상태: {a}",

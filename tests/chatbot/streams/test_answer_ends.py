@@ -395,6 +395,28 @@ async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_mo
     assert [usage.answer_tokens for usage in bank.settled] == [3], "what was generated is charged"
 
 
+class Mute(Bank):
+    """A bank whose model generates nothing."""
+
+    async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
+        await anyio.sleep_forever()
+        yield said("")
+
+
+async def test_a_successor_whose_passage_ends_before_the_log_is_repeated_hands_off(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    turn = asked_turn()
+    first, *others = turn.search.hits
+    ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
+    turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=(ending, *others)))
+    logged = (*BEGUN, Token(text="최소 가입"))
+    events = await (await taken_over(Mute(), answer_log, tasks, logged, turn)).events()
+    assert text_of(events).endswith(canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first))
+    assert isinstance(events[-1], Done)
+    assert events[-1].finish_reason is FinishReason.HANDOFF
+
+
 @pytest.mark.parametrize("reply", [None, CannedReply.EMERGENCY], ids=["of the model's probe", "of the question"])
 async def test_a_canned_reply_that_the_log_has_is_said_once(
     answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
