@@ -1,8 +1,7 @@
 """Run one claimed job to its end: keep the claim, report progress, retry transient failures.
 
 A fault of the file fails the job at once, with the reason. A fault on our side (index, embedder or database
-unavailable) is retried up to three attempts, each wait three times the previous one; then the job becomes a dead
-letter.
+unavailable) is tried three times, with each wait three times the previous one; then the job is a dead letter.
 
 A worker that was suspended for longer than its lease checks the claim before each write and finds it lost; the write in
 progress at that time is repaired by `write_pending_windows`.

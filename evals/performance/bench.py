@@ -300,5 +300,5 @@ def run_measurement(name: str, profile: str, measure: Measurement, environment: 
 
 
 if __name__ == "__main__":
-    environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    environment = dict(os.environ)  # noqa: TID251  the edge of the command line; passed to the processes it starts
     sys.exit(run_measurement("bench", "cpu-small", partial(bench, BenchPlan()), environment))

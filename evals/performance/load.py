@@ -312,5 +312,5 @@ async def queue_wait(http: aiohttp.ClientSession) -> float:
 
 
 if __name__ == "__main__":
-    environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    environment = dict(os.environ)  # noqa: TID251  the edge of the command line; passed to the processes it starts
     sys.exit(run_measurement("load", "scripted", partial(load, LoadPlan()), environment))

@@ -350,7 +350,7 @@ def main() -> int:
     """Run the measurement, print the figures and return the exit status."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    environment = dict(os.environ)  # noqa: TID251  the edge of the command line; passed to the processes it starts
     return run_measurement("readers", "scripted", partial(readers, ReadersPlan()), environment)
 
 

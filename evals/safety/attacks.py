@@ -271,5 +271,5 @@ def token(signer: LocalSigner, *roles: str) -> str:
 
 
 if __name__ == "__main__":
-    environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    environment = dict(os.environ)  # noqa: TID251  the edge of the command line; passed to the processes it starts
     sys.exit(run_measurement("attacks", "scripted", partial(attack, AttackPlan()), environment))

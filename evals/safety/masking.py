@@ -85,7 +85,7 @@ def clean_figures(questions: Sequence[str]) -> Figures:
 
 
 def foreign_figures(texts: Sequence[str]) -> Figures:
-    """Count what is masked in third-party texts, and print it, since some of it is an identifier."""
+    """Count the masks in third-party texts, and print them, since some are identifiers."""
     masks = [text[mask.start : mask.end] for text in texts for mask in find_identifiers(text)]
     for masked in dict.fromkeys(masks):
         typer.echo(f"masked in a foreign text: {masked!r}", err=True)

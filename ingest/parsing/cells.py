@@ -138,8 +138,7 @@ def _written(match: re.Match[str]) -> str:
 def _section_for(value: float, sections: Sequence[_Section]) -> int | None:
     """Return the index of the section for a number: the first whose condition holds, or None.
 
-    Without conditions, the second section is for negative numbers and the third for 0; a last section with `@` is for
-    text.
+    Without conditions, the second section is for negative numbers, the third for 0, a last one with `@` for text.
     """
     if not any(section.condition for section in sections):
         at = 1 if value < 0 else 2 if value == 0 else 0

@@ -55,9 +55,8 @@ _RESERVE_BYTES = 2 * 1024 * 1024  # freed to report that memory ran out
 class ParserSettings(BaseModel, frozen=True):
     """Limits on reading: memory per file; time per page (or per file without pages) and per file.
 
-    All pages together may take `page_seconds` each plus `slow_seconds`, so that a file of slow pages ends long before a
-    long scan. With `require_walls`, a file is read only in a process that cannot see other files, write files or reach
-    the network.
+    All pages together may take `page_seconds` each plus `slow_seconds`, so a file of slow pages ends long before a long
+    scan. `require_walls`: read a file only in a process that cannot see other files, write files or reach the network.
     """
 
     memory_bytes: PositiveInt = Field(

@@ -128,7 +128,7 @@ async def history(key: Annotated[VersionKey, Depends(named_version)], catalogue:
 async def approve(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: SeenIn | None = None
 ) -> VersionOut:
-    """Approve a draft, which answers from its effective date, at least two seconds later; its uploader may not."""
+    """Approve another person's draft, which answers from its effective date, at the earliest in two seconds."""
     seen = None
     if body is not None and body.model_fields_set:
         seen = Seen(effective_from=body.effective_from, effective_until=body.effective_until, title=body.title)
