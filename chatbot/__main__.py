@@ -1,4 +1,4 @@
-"""The `chatbot` command: serve the chat API, make tokens and keys, verify and replay what it said, stop it."""
+"""The `chatbot` command: serve the chat API, make tokens and keys, verify and replay answers, stop and resume it."""
 
 import asyncio
 import os
@@ -59,7 +59,7 @@ CANNOT_SERVE = (
     RerankerRefused,
     TlsRefused,
 )
-"""The errors that stop the start; the message of each says what to do."""
+"""The errors that prevent the start; each message says what to do."""
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 audit_app = typer.Typer(no_args_is_help=True, help="Check the audit trail.")
@@ -174,7 +174,7 @@ def stop(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> 
 
 @app.command()
 def resume(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> None:
-    """Let the chatbot, a tenant or one model answer again."""
+    """Resume answers of the chatbot, a tenant or one model."""
     _change("resume", model, tenant, by, reason)
 
 

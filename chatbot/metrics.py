@@ -183,7 +183,7 @@ class Metrics:
             self.degraded.labels(result.degradation_level.value).inc()
 
     def admitted(self, record: Started | Rejected) -> None:
-        """Observe that an answer got its slot, or that a question was rejected (a hook)."""
+        """Observe an answer that got its slot, or a rejected question (a hook)."""
         match record:
             case Started(priority=priority, waited_seconds=seconds):
                 self.queue_wait.labels(str(priority)).observe(seconds)
@@ -203,7 +203,7 @@ class Metrics:
         self.lost.labels(kind).inc()
 
     def redis_evicts(self, evicts: bool) -> None:  # noqa: FBT001  a hook
-        """Show whether Redis removes keys when it is full (a hook)."""
+        """Record whether a full Redis evicts keys (a hook)."""
         self.evicting.set(evicts)
 
     def reservation_forgotten(self) -> None:

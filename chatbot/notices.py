@@ -1,4 +1,4 @@
-"""The texts of notices in the customer's language, and the degradation levels, each of which has a notice."""
+"""The texts of notices in the customer's language, and the degradation levels with their notices."""
 
 from collections.abc import Mapping
 from enum import StrEnum

@@ -91,12 +91,12 @@ class PromptBuilder:
 
     @property
     def version(self) -> str:
-        """The version of the templates."""
+        """A hash of the templates."""
         return self._templates.version
 
     @property
     def probe_version(self) -> str:
-        """The version of the templates of probes."""
+        """A hash of the probes' templates."""
         return self._templates.probe_version
 
     def build(

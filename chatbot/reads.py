@@ -106,7 +106,7 @@ class Reads:
             yield
 
     def _now(self, customer: tuple[str, str]) -> _Customer:
-        """Return the customer's count as of now."""
+        """Return the customer's bucket, drained up to now."""
         now = self._clock()
         known = self._customers.setdefault(customer, _Customer(at=now))
         self._customers.move_to_end(customer)

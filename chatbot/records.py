@@ -82,10 +82,7 @@ class TurnFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchFinished:
-    """A search has ended.
-
-    `vector` is the question's; `meaning` and `terms` are the best passage's dense and term scores, 0 without a passage.
-    """
+    """A search has ended: the question's vector, and the best passage's dense and term scores (0 without a passage)."""
 
     vector: "array[float]"
     language: Language

@@ -87,7 +87,7 @@ def read_tokenizer(path: Path) -> tuple[Callable[[str], int], Sequence[str]]:
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as exc:  # the library raises nothing narrower
+    except Exception as exc:  # the library raises only Exception
         raise UnknownTokenizer(f"{file} is not a tokenizer that can be read ({exc}): set the served model's") from exc
     tokenizer.no_truncation()
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]

@@ -198,7 +198,7 @@ class Admission:
 
     @property
     def _room(self) -> int:
-        """The number of average answers that could start now."""
+        """The number of answers of average size that could start now."""
         free_slots = max(0, self._slots - self._busy)
         readable = (self._settings.first_token_target * self._prefill - self._reading) / self._prompt_tokens
         return int(min(free_slots, max(readable, 0 if self._reading else 1)))
@@ -265,7 +265,7 @@ class Admission:
         return ("late", excess) if excess > 0 else None
 
     def _retry_after(self, tenant: str, missing_places: int) -> float:
-        """Return the seconds until a free place of the tenant that no other rejected answer was given."""
+        """Return the seconds until a retry; a tenant's successive rejected answers get successively later times."""
         now = self._clock()
         self._retry_at = {name: at for name, at in self._retry_at.items() if at > now}
         tenants = len({name for _, name in self._flows} | self._retry_at.keys() | {tenant})
@@ -378,7 +378,7 @@ class Admission:
         return bisect_right(self._in_order(), (priority, start), key=lambda entry: entry[:2])
 
     def _fill(self) -> None:
-        """Give the free slots to the next places."""
+        """Assign free slots to the next places."""
         while self._busy < self._slots and (due := self._next()) is not None:
             flow, place = due
             # One prompt may always start; further prompts wait until the endpoints can read them within the target.

@@ -22,7 +22,7 @@ def has_negation(sentence: str) -> bool:
 
 
 def same_polarity(one: str, other: str) -> bool:
-    """Return whether two sentences have the same polarity: both or neither contain a negative word, and deny."""
+    """Return whether two sentences agree in polarity: in having a negative word, and in being a denial."""
     return has_negation(one) == has_negation(other) and _is_denial(one) == _is_denial(other)
 
 

@@ -188,7 +188,7 @@ def _continues(text: str, first: Quantity, second: Quantity) -> bool:
     larger, smaller = first.readings[0], second.readings[0]
     if larger.unit != smaller.unit or larger.unit not in (MONTHS, SECONDS):
         return False
-    # The larger unit comes first, and the second quantity is less than one of it: not "6개월 1년".
+    # The larger unit comes first, and the second quantity is smaller than one such unit: not "6개월 1년".
     return first.numbers[-1] != larger.value and 0 < second.numbers[0] * _unit_size(second) < _unit_size(first)
 
 

@@ -7,7 +7,7 @@ ordinal, a date) the sentence continues: joined sentences are checked more stric
 import re
 from typing import Final
 
-# Instead of the offset of a boundary:
+# Results of `_boundary` in place of an offset:
 _UNDECIDED: Final = -1
 _NO_BOUNDARY: Final = 0
 

@@ -126,7 +126,7 @@ class Models:
             return chat
         return replace(chat, tokens=len(ids))
 
-    async def stream(  # noqa: PLR0913  the answer, and who asks for it
+    async def stream(  # noqa: PLR0913  the request and its caller
         self,
         chat: Chat,
         *,

@@ -99,7 +99,7 @@ class GenerationRequest:
 class Endpoint(Connection):
     """An endpoint with the name of its model, its capabilities, and whether the bank has stopped it."""
 
-    def __init__(  # noqa: PLR0913  how it is reached, and a tracer for tests
+    def __init__(  # noqa: PLR0913  its address and access, and a tracer for tests
         self,
         http: aiohttp.ClientSession,
         url: str,

@@ -85,7 +85,7 @@ class Attempts:
         if isinstance(exc, Unreachable | EndpointStopped | RequestRejected) or self._pool.take_retry():
             return True
         self._out_of_retries = True
-        return not isinstance(exc, DeadlineExceeded | QueueFull)  # the next group would be flooded
+        return not isinstance(exc, DeadlineExceeded | QueueFull)  # do not flood the next group
 
     def _groups(self) -> Collection[Group]:
         failed = [member.group for member, _ in self.failures]

@@ -77,7 +77,7 @@ class FollowedName:
 
 
 class HealthChecks:
-    """Checks that the endpoints of a pool serve the model."""
+    """Checks and probes the endpoints of a pool."""
 
     def __init__(self, pool: Pool, *, on_failure: OnFailure) -> None:
         self._pool = pool

@@ -60,7 +60,7 @@ class ModelCall:
 
     @property
     def seconds(self) -> float:
-        """The seconds since the call began."""
+        """Seconds since the start of the call."""
         return self.clock() - self.started
 
     def begin(self) -> None:

@@ -86,7 +86,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         """
         try:
             if self.api_key_variable is not None:
-                api_key = os.environ[self.api_key_variable]  # noqa: TID251  only the file knows its name
+                api_key = os.environ[self.api_key_variable]  # noqa: TID251  the file names the variable
             tls = self.context()
         except KeyError as exc:
             raise ModelsMisconfigured(f"{self.name} in MODELS_FILE: the api_key_variable {exc} is not set") from exc

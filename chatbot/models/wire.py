@@ -258,11 +258,11 @@ class Capabilities:
     """An endpoint's capabilities; docs/models.md describes the consequence of each missing one.
 
     `omitted`: request fields that it rejects. `continues_text`: it honours `continue_final_message`. `tokenize`: it has
-    vLLM's `/tokenize`. `top_logprobs`: the number of log probabilities to request from a probe; 0: it sends none; None:
-    it rejects questions for one token. `opens_thinking`: its template opens a thinking block, which the server leaves
-    in the text. `template_specials`: the special ids of a chat of two messages, and of each further exchange.
-    `vocabulary`: a hash of model, tokenizer and template; ids are interchangeable within a vocabulary. `counts`: its
-    token counts of `SAMPLES` and of a chat of two messages of one token.
+    vLLM's `/tokenize`. `top_logprobs`: how many log probabilities to request (0: it sends none; None: it rejects
+    questions for one token). `opens_thinking`: its template opens a thinking block, which the server leaves in the
+    text. `template_specials`: the number of special ids in a chat of two messages, and in each further exchange.
+    `vocabulary`: a hash of model, tokenizer and template, within which ids are interchangeable. `counts`: its token
+    counts of `SAMPLES` and of a chat of two messages of one token.
     """
 
     token_ids: bool = False

@@ -25,7 +25,7 @@ _GENERIC_BANKS: Final = frozenset({"은행"}) | {
     f"{kind}은행"
     for kind in """타 다른 시중 상대 상대방 인터넷 해외 외국 한국 중앙 국내 지방 저축 주거래 거래 수취 받는
     받으시는 보내는 송금 입금 출금 지급 결제 발급 개설 취급 이용 제휴 중개 어느 어떤 무슨 모든 여러 각 해당
-    이전""".split()  # noqa: SIM905  # a list of words
+    이전""".split()  # noqa: SIM905  # a word list reads best as prose
 }
 _NO_NAMES: Final = frozenset(
     {"The", "Your", "My", "Another", "Other", "This", "A", "Any", "Which"}
@@ -64,7 +64,7 @@ _OWN_ACCOUNT: Final = re.compile(
     r"|just now)\b",
     re.IGNORECASE,
 )
-# Who asks for the way to what is their own, for a paper about it or for a rule is told so by the documents.
+# The documents answer questions about procedures, certificates and rules, even for the customer's own account.
 _ASKS_THE_WAY: Final = re.compile(
     r"어떻게(?!\s?[되돼된됩됐])|방법|어디(?:서|에|로)|려면|증명서|내역서|수수료|부족"
     r"|\bhow (?:do|can|to|long)\b|\bwhere\b|\bwhen will\b|\bway (?:for me )?to\b|\b(?:recipient|the person)\b",

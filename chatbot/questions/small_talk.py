@@ -110,7 +110,7 @@ _FILLERS: Final = frozenset(
     fortheinformation iwantto iwouldliketo idliketo ineedto cani couldi mayi letme canyou couldyou wouldyou just oh
     ah um
     my friend sir madam maam and
-    """.split()  # noqa: SIM905  as the phrases are written
+    """.split()  # noqa: SIM905  # a word list reads best as prose
 )
 _LONGEST_MESSAGE: Final = 80
 """The maximum length of small talk in characters."""

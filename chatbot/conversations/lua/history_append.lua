@@ -1,11 +1,11 @@
--- Appends messages to a conversation, within its bounds and its owner's.
--- A conversation that its customer deleted meanwhile stays deleted: only a question may create one, and none that was.
--- A question that is among the newest messages for the same answer is not appended again.
+-- Append messages to a conversation, within its bounds and its owner's.
+-- Only a question may create a conversation, and a deleted conversation is not created again.
+-- A question is not appended again if it is among the newest messages with the same answer id.
 -- KEYS: the conversation (hash), its messages (list), the owner's conversations (sorted set by last change), its answers
--- (hash: answer id to feedback, empty without), and what remembers that it was deleted.
+-- (hash: answer id to feedback, "" without feedback), and the marker of a deleted conversation.
 -- Arguments: conversation_id, may_create, title, now (Unix seconds as text), keep_seconds, most_messages,
--- most_conversations, owner (the prefix of the owner's keys); then the messages (JSON, kept as they are).
--- Returns 1, or 0 where nothing was written: there is no such conversation and it is not created.
+-- most_conversations, owner (the prefix of the owner's keys); then the messages (JSON, stored unchanged).
+-- Returns 1, or 0 if nothing was written because the conversation does not exist and is not created.
 
 local CONVERSATION, MESSAGES, CONVERSATIONS, ANSWERS, DELETED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local args, FIRST_MESSAGE = cmsgpack.unpack(ARGV[1]), 2
@@ -52,7 +52,7 @@ for i = FIRST_MESSAGE, #ARGV do
       redis.call("RPUSH", MESSAGES, message)
     end
   elseif redis.call("HSETNX", ANSWERS, answer_id, "") == 1 then
-    -- Once: a successor cannot know whether the writer before it has appended the answer.
+    -- Only once: a successor cannot know whether the previous writer has already appended the answer.
     redis.call("RPUSH", MESSAGES, message)
     redis.call("SET", answer_key(answer_id), args.conversation_id)
   end

@@ -1,7 +1,7 @@
--- Deletes a conversation, and remembers for a while that it was deleted.
+-- Delete a conversation, and remember its deletion for `remember_seconds`.
 -- KEYS: as in history_append.lua.
 -- Arguments: conversation_id, remember_seconds, owner (the prefix of the owner's keys).
--- Returns 1, or 0 where there is no such conversation.
+-- Returns 1, or 0 if the conversation does not exist.
 
 local CONVERSATION, MESSAGES, CONVERSATIONS, ANSWERS, DELETED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local args = cmsgpack.unpack(ARGV[1])

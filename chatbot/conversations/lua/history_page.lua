@@ -1,9 +1,9 @@
--- Reads messages of a conversation from the newest towards the oldest, within a bound of messages and of bytes.
+-- Read a page of a conversation's messages, newest first, bounded by number and bytes.
 -- KEYS: as in history_append.lua.
--- Arguments: before (the index behind the newest message that is wanted; -1: from the newest of all on), most_messages,
--- most_bytes. A message that is larger alone is read alone.
--- Returns title, created_at, updated_at, the index of the first message read, then the messages, oldest first; or, where
--- there is no such conversation, only whether it was deleted lately.
+-- Arguments: before (the index after the newest message to read; -1: start at the newest), most_messages, most_bytes.
+-- A message larger than most_bytes is read alone.
+-- Returns title, created_at, updated_at, the index of the first message, then the messages, oldest first. If the
+-- conversation does not exist, returns only whether it was recently deleted.
 
 local CONVERSATION, MESSAGES, DELETED = KEYS[1], KEYS[2], KEYS[5]
 local args = cmsgpack.unpack(ARGV[1])

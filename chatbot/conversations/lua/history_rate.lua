@@ -1,7 +1,7 @@
--- Keeps the feedback on an answer, in place of an earlier one.
+-- Store the feedback on an answer, replacing earlier feedback.
 -- KEYS: the conversation's answers.
--- Arguments: answer_id, then the feedback (JSON, kept as it is).
--- Returns 1, or 0 where the conversation has no such answer.
+-- Arguments: answer_id, then the feedback (JSON, stored unchanged).
+-- Returns 1, or 0 if the conversation has no such answer.
 
 local ANSWERS = KEYS[1]
 local args, feedback = cmsgpack.unpack(ARGV[1]), ARGV[2]
