@@ -72,7 +72,7 @@ def _named_or_luhn(kind: IdentifierKind, match: re.Match[str]) -> bool:
 
 
 def _iban(_kind: IdentifierKind, match: re.Match[str]) -> bool:
-    """Return whether capital letters and digits may be an IBAN, or others pass its check (ISO 13616)."""
+    """Return whether the text may be an IBAN: all upper case, or with valid check digits (ISO 13616)."""
     written = match.group().replace(" ", "")
     turned = written[4:] + written[:4]
     is_valid = written.isupper() or int("".join(str(int(char, 36)) for char in turned)) % 97 == 1

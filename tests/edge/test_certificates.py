@@ -1,4 +1,4 @@
-"""What a service shows, whom it lets in, and how its certificate is renewed while it serves."""
+"""A service's certificate, its check of client certificates, and renewal without a restart."""
 
 import asyncio
 import io
@@ -41,7 +41,7 @@ LIMITS = ConnectionLimits(head_seconds=0.5)
 
 @pytest.fixture
 def shown(tmp_path: Path) -> Path:
-    """The folder that the service reads, as a mounted Secret: a link to the folder of the present files."""
+    """The service's folder, like a mounted Secret: a link to the folder with the current files."""
     link = tmp_path / "shown"
     link.symlink_to(certificates(tmp_path / "first"))
     return link
@@ -92,7 +92,7 @@ def trusting(folder: Path) -> ssl.SSLContext:
 
 
 async def seen_by(port: int, folder: Path) -> int:
-    """Return the serial number of the certificate that a new connection is shown."""
+    """Return the serial number of the certificate that a new connection receives."""
     async with (
         await anyio.connect_tcp("127.0.0.1", port) as wire,
         await TLSStream.wrap(wire, hostname="127.0.0.1", ssl_context=trusting(folder)) as stream,
@@ -154,7 +154,7 @@ async def test_where_client_certificates_are_wanted_only_those_of_the_authority_
 
 
 async def ended(wire: SocketStream) -> float:
-    """Return after how many seconds the other end closes."""
+    """Return the seconds until the other end closes the connection."""
     began = time.monotonic()
     with anyio.fail_after(20):
         try:
@@ -203,7 +203,7 @@ async def test_a_hello_that_is_there_before_the_connection_is_accepted_begins_a_
     with suppress(ssl.SSLWantReadError):
         trusting(shown).wrap_bio(ssl.MemoryBIO(), sent, server_hostname="127.0.0.1").do_handshake()
     async with served() as port:
-        with socket.create_connection(("127.0.0.1", port)) as wire:  # the event loop stands still meanwhile
+        with socket.create_connection(("127.0.0.1", port)) as wire:  # blocks the event loop
             wire.sendall(sent.read())
             wire.settimeout(0)
             with anyio.fail_after(20):

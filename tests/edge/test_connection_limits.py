@@ -1,5 +1,5 @@
-"""Connections that keep the service busy without a request are closed; others are answered meanwhile, in plain text
-and over TLS."""
+"""Connections that occupy the service without a request are closed, while others are answered, in plain text and over
+TLS."""
 
 import select
 import socket
@@ -24,7 +24,7 @@ from tests.conftest import free_port
 pytestmark = pytest.mark.anyio
 
 LONG = 32 * 2**20
-"""Bytes of a reply: more than the kernel takes for a client that does not read."""
+"""The bytes of a reply that exceeds the kernel's buffer for a client that does not read."""
 LIMITS = ConnectionLimits(
     head_bytes=4096, head_seconds=0.3, body_bytes=1000, body_seconds=0.3, reply_seconds=0.3, connections=20
 )
@@ -51,7 +51,7 @@ def measuring_app() -> FastAPI:
 
 @dataclass(frozen=True)
 class Served:
-    """A server with limits, and how its clients connect."""
+    """A server with limits, and its clients' connection settings."""
 
     port: int
     tls: ssl.SSLContext | None
@@ -89,7 +89,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 async def all_of(stream: ByteStream) -> bytes:
-    """Return what the server sends until it closes the connection; a reset is an end too."""
+    """Return the data that the server sends before it closes or resets the connection."""
     reply = b""
     with anyio.fail_after(20):
         try:
@@ -187,7 +187,7 @@ async def test_a_body_in_chunks_of_one_byte_is_read(served: Serve) -> None:
 
 
 def is_closed(wire: socket.socket) -> bool:
-    """Return whether the other end has closed a connection on which it sends nothing but a refusal."""
+    """Return whether the other end has closed the connection, after at most a refusal."""
     wire.settimeout(0)
     try:
         while wire.recv(4096):
@@ -210,7 +210,7 @@ async def test_idle_connections_in_any_number_leave_room_for_a_customer(served: 
             began = time.monotonic()
             assert b" 200 OK" in await asked(there)
             assert time.monotonic() - began < 5
-            with anyio.fail_after(10):  # each is one of all from its beginning
+            with anyio.fail_after(10):  # each counts from its first byte
                 while sum(map(is_closed, idle)) < len(idle) - limits.connections:
                     await anyio.sleep(0.02)
     finally:
@@ -220,7 +220,7 @@ async def test_idle_connections_in_any_number_leave_room_for_a_customer(served: 
 
 async def test_requests_that_follow_on_one_connection_each_have_their_own_limits(served: Serve) -> None:
     async with served() as there, await there.connect() as stream:
-        for _ in range(60):  # more than one head may have
+        for _ in range(60):  # more than one head's limit
             await stream.send(GOOD)
             reply = b""
             with anyio.fail_after(20):
@@ -233,11 +233,11 @@ LONG_ASKED = b"GET /long HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 async def broken_off(stream: ByteStream) -> None:
-    """Wait until the server has aborted a connection from which nobody reads."""
+    """Wait until the server has aborted a connection whose client does not read."""
     states = select.poll()
     states.register(stream.extra(SocketAttribute.raw_socket), 0)  # noqa: S610  no database
     with anyio.fail_after(20):
-        while not states.poll(0):  # errors are told whatever is asked
+        while not states.poll(0):  # errors are always reported
             await anyio.sleep(0.02)
 
 
@@ -293,10 +293,10 @@ async def test_a_connection_closed_twice_is_reset(served: Serve, monkeypatch: py
 
 
 async def let_in(there: Served) -> bool:
-    """Return whether a customer is answered now."""
+    """Return whether the server answers a new connection."""
     try:
         return b" 200 OK" in await asked(there)
-    except (anyio.EndOfStream, anyio.BrokenResourceError, ConnectionError):  # of TLS there is no status
+    except (anyio.EndOfStream, anyio.BrokenResourceError, ConnectionError):  # with TLS there is no status
         return False
 
 
@@ -306,7 +306,7 @@ async def test_a_newcomer_has_no_room_of_a_reply_that_is_taken(served: Serve) ->
         await stream.send(LONG_ASKED)
         taken = 0
         with anyio.fail_after(60):
-            for part in range(1, 4):  # the rest the kernel may have taken
+            for part in range(1, 4):  # the kernel may have buffered the rest
                 while taken < part * LONG // 8:
                     taken += len(await stream.receive(LONG // 8))
                 assert not await let_in(there)
@@ -315,7 +315,7 @@ async def test_a_newcomer_has_no_room_of_a_reply_that_is_taken(served: Serve) ->
 
 
 def statuses_of(replies: bytes) -> set[bytes]:
-    """Return the statuses of all replies but the last, which may be cut."""
+    """Return the statuses of all replies except the last, which may be cut off."""
     return {part[:3] for part in replies.split(b"HTTP/1.1 ")[1:-1]}
 
 

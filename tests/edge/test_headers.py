@@ -1,4 +1,4 @@
-"""Every reply has the security headers: JSON, pages, refusals, and what a bug leaves."""
+"""Every reply has the security headers: JSON, pages, refusals, and internal errors."""
 
 import pytest
 from fastapi import FastAPI, Request, Response
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def noted(scope: Scope, start: Message) -> list[Header]:
-    """Return what the route has noted of its request, beside the status."""
+    """Return the value that the route set on its request, with the status."""
     return [(b"x-noted", b"%d %s" % (start["status"], scope["state"].get("note", b"nothing")))]
 
 

@@ -1,4 +1,4 @@
-"""What holds for every connection that a service accepts."""
+"""Properties of every connection that a service accepts."""
 
 import gc
 import resource
@@ -36,7 +36,7 @@ async def test_no_reply_waits_until_what_was_sent_before_is_acknowledged(monkeyp
 
 
 async def test_what_many_streams_hold_is_not_searched_as_a_whole_again_and_again() -> None:
-    """A full collection over the objects of 5,000 streams stops every answer of the process for more than a second."""
+    """A full garbage collection with 5,000 streams pauses every answer of the process for more than a second."""
     full, thresholds = list[int](), gc.get_threshold()
 
     def note(phase: str, info: dict[str, int]) -> None:
@@ -56,7 +56,7 @@ async def test_what_many_streams_hold_is_not_searched_as_a_whole_again_and_again
 
 
 async def test_a_server_may_open_more_files_than_its_machine_gives_a_process_to_begin_with() -> None:
-    """1,024 on many machines: with 768 for customers the models and Redis would have too few."""
+    """Many machines allow 1,024 files; with 768 for customers, the models and Redis would have too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
@@ -74,7 +74,7 @@ def test_no_server_speaks_websocket_whatever_is_installed() -> None:
 
 
 def test_every_server_is_configured_in_one_place() -> None:
-    """One that is configured elsewhere has no limits of connections."""
+    """A server configured elsewhere would have no connection limits."""
     packages = ("chatbot", "edge", "ingest", "knowledge", "telemetry")
     sources = [*(path for name in packages for path in ROOT.joinpath(name).rglob("*.py")), ROOT / "run.py"]
     assert [path.name for path in sources if "uvicorn.Config(" in path.read_text("utf-8")] == ["listening.py"]

@@ -1,4 +1,4 @@
-"""Both pages are the bank's of the host: nothing that they serve is of the sample bank where another is described."""
+"""Both pages show the host's bank, and nothing of the sample bank if another one is configured."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ PAGES = {"chat": ROOT / "chatbot/api/web", "staff": ROOT / "ingest/api/web"}
 
 
 def application(name: str, banks: Banks) -> FastAPI:
-    """Return an application whose pages are called, and no other route."""
+    """Return an application that serves only pages."""
     if name == "chat":
         services = SimpleNamespace(banks=banks, ledger=None, models=None, sign_in=None)
         return create_chat_app(cast("ChatServices", services))
@@ -31,7 +31,7 @@ def application(name: str, banks: Banks) -> FastAPI:
 
 
 def served(name: str, http: TestClient) -> dict[str, str]:
-    """Return what the page of an application, every file of it and its OpenAPI say, by address."""
+    """Return the texts of an application's page, of its files and of its OpenAPI, by path."""
     files = [path.name for folder in (PAGES[name], ROOT / "edge/web") for path in folder.iterdir()]
     own = ["bank.js", "bank.css", "logo"]
     addresses = ["/", "/openapi.json", *(f"/web/{file}" for file in {*files, *own} - {"index.html"})]

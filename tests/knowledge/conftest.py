@@ -1,4 +1,4 @@
-"""The real embedder and the real terms, loaded once a session, and an embedded index a test."""
+"""Fixtures: the real embedder and terms, loaded once per session, and an embedded index per test."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -38,12 +38,12 @@ def numbered(*texts: str, document_id: str = "deposit") -> list[Passage]:
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
-    """Where `llm-server fetch e5-small` put the embedding model; `make test` has run it."""
+    """The folder into which `make test` downloads the embedding model with `llm-server fetch e5-small`."""
     root = os.environ.get("WEIGHTS_DIR") or "~/.cache/bank-chatbot/weights"  # noqa: TID251  the test runner's own edge
     return Path(root).expanduser() / "e5-small"
 
 
-@pytest.fixture(scope="module")  # an async fixture of the session would keep its event loop open under every later test
+@pytest.fixture(scope="module")  # a session-scoped async fixture would keep its event loop open during every later test
 async def embedder(weights: Path) -> AsyncGenerator[Embedder]:
     async with open_embedder(EmbedderSettings(folder=weights)) as embedder:
         yield embedder

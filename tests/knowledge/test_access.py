@@ -1,4 +1,4 @@
-"""Access to passages: no search in the tree without the filter, which tests/knowledge/index/conformance.py tries."""
+"""Access to passages: no search in the code omits the filter, which tests/knowledge/index/conformance.py tests."""
 
 import ast
 import re

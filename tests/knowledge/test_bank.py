@@ -1,4 +1,4 @@
-"""What a bank's file may say, and how one that says it wrongly is refused: by its key, with what to do."""
+"""Valid bank files, and error messages for invalid ones, with the key and the remedy."""
 
 from pathlib import Path
 from typing import Any

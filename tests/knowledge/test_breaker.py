@@ -22,7 +22,7 @@ def breaker(clock: Clock) -> Breaker:
 
 
 def state(breaker: Breaker) -> BreakerState:
-    return breaker.state  # through a function: mypy takes a property for constant
+    return breaker.state  # through a function, because mypy treats a property as constant
 
 
 def call(breaker: Breaker, result: CallResult) -> None:
@@ -87,7 +87,7 @@ async def test_of_fifty_concurrent_probes_exactly_one_passes(breaker: Breaker, c
         permit = breaker.probe()
         if permit is not None:
             passed.append(permit)
-            for _ in range(10):  # the others ask while this one is on its way
+            for _ in range(10):  # the others call while this one is pending
                 await lowlevel.checkpoint()
             breaker.record(permit, CallResult.FAILED)
 

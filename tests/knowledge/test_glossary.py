@@ -1,4 +1,4 @@
-"""A question is also searched by the other words for what it names."""
+"""A question is also searched by the synonyms of its words."""
 
 from evals.sample_bank import sample_banks
 from knowledge.glossary import Glossary

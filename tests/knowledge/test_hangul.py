@@ -1,4 +1,4 @@
-"""One spelling of Hangul."""
+"""Composition of Hangul."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""The language of a question, by itself and in its conversation."""
+"""The language of a question, alone and in its conversation."""
 
 import pytest
 

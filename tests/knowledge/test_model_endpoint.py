@@ -1,4 +1,4 @@
-"""Where a model's server has its calls."""
+"""The URLs of a model server's calls."""
 
 import pytest
 from yarl import URL

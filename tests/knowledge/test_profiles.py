@@ -1,4 +1,4 @@
-"""Profiles of machines: the deadlines that follow from them, and whether their model writes or quotes."""
+"""Profiles of machines: their deadlines and answer modes."""
 
 from pathlib import Path
 

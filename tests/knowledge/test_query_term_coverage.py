@@ -21,7 +21,7 @@ def coverage(terms: Terms) -> Coverage:
     [
         ("정기예금 금리가 얼마예요?", 0.0),
         ("정기예금 이율이 얼마예요?", 0.0),  # another word for it
-        ("한빛은행 정기예금 금리", 0.0),  # the bank's own name is no topic
+        ("한빛은행 정기예금 금리", 0.0),  # the bank's own name is not a topic
         ("골드바 금리", 0.5),
         ("할머니 정기예금", 0.0),  # nor is the person who asks
         ("얼마예요?", 0.0),

@@ -1,4 +1,4 @@
-"""Keys of machines: who they stand for and until when, what is kept of them, and what strangers' keys cost."""
+"""Service keys: their principal and validity, the stored data, and the cost of forged keys."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -46,7 +46,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def keys(engine: AsyncEngine, now: Clock, clock: Clock) -> ServiceKeys:
-    await load_service_keys(engine, now=now)  # makes the table
+    await load_service_keys(engine, now=now)  # creates the table
     keys = ServiceKeys(engine, ServiceKeySettings(), now=now, clock=clock)
     await keys.read()
     return keys
@@ -62,7 +62,7 @@ async def replica(database_url: str, keys: ServiceKeys) -> AsyncGenerator[Servic
 
 
 def counted(engine: AsyncEngine) -> list[str]:
-    """Return a list that every further statement is added to."""
+    """Return a list to which every further statement is appended."""
     statements: list[str] = []
 
     def keep(_connection: object, _cursor: object, statement: str, *_more: object) -> None:

@@ -16,7 +16,7 @@ async def test_a_machine_that_is_two_days_ahead_tells_the_databases_time(engine:
     ahead = StoreClock(engine, machine=lambda: time.time() + TWO_DAYS)
     assert ahead.now() - time.time() == pytest.approx(TWO_DAYS, abs=5), "nothing is known yet"
     await ahead.sync()
-    expected = 0.0 if engine.dialect.name == "postgresql" else TWO_DAYS  # SQLite has no time but the machine's
+    expected = 0.0 if engine.dialect.name == "postgresql" else TWO_DAYS  # SQLite uses the machine's time
     assert ahead.now() - time.time() == pytest.approx(expected, abs=5)
 
 

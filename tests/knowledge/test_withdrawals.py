@@ -36,7 +36,7 @@ async def withdrawals(engine: AsyncEngine) -> AsyncGenerator[Withdrawals]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds."""
+    """Wait until the condition holds."""
     with anyio.fail_after(10):
         while not condition():
             await anyio.sleep(0.01)
@@ -130,7 +130,7 @@ async def test_a_poll_reads_the_versions_only_when_there_are_more_or_a_minute_is
     async with other_engine.begin() as connection:  # PostgreSQL reads a row that was written again behind the others
         await connection.execute(update(WITHDRAWN).where(WITHDRAWN.c.name == "fees@0").values(reason=""))
     assert not await reads_versions()
-    async with other_engine.begin() as connection:  # a backup is restored, and as many are withdrawn as were lost
+    async with other_engine.begin() as connection:  # a backup is restored, then as many are withdrawn as were lost
         await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.name == "rates@2"))
         await write_withdrawal(connection, "hanbit", "rates", 3, reason="wrong rate", at=1.0)
     clock.now += 61

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 
 async def set_read_only(engine: AsyncEngine, *, is_on: bool) -> None:
-    """Let the connections of an engine take no writes, or take them again."""
+    """Make an engine's connections reject writes, or accept them again."""
     if engine.dialect.name == "sqlite":
         command = f"PRAGMA query_only = {int(is_on)}"
     else:

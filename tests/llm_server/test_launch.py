@@ -1,6 +1,6 @@
 """`llm-server serve` is ready only after a generation, ends its processes, and reports an error in one sentence.
 
-The scripted server runs in vLLM's place, behind a program with vLLM's command line: these tests are about the launcher.
+The scripted server replaces vLLM, behind a program with vLLM's command line, because these tests cover the launcher.
 Tests marked `vllm` start vLLM itself with these arguments.
 """
 
@@ -24,7 +24,7 @@ from tests.certificates import certificates
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
-# Takes the place of `python -m vllm.entrypoints.cli.main serve MODEL … --port N …`, with an engine process as vLLM has.
+# Replaces `python -m vllm.entrypoints.cli.main serve MODEL … --port N …`, with an engine process like vLLM's.
 STAND_IN = """#!/bin/sh
 while [ "$1" != "--port" ]; do shift; done
 echo "engine of its own"
@@ -40,7 +40,7 @@ def port() -> int:
 
 @contextmanager
 def serving(python: Path, port: int, tmp_path: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the command with the given interpreter in vLLM's place."""
+    """Run the command with the given interpreter in place of vLLM's."""
     environment = {**os.environ, "LLM_PYTHON": str(python), "DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}  # noqa: TID251
     options = ["--profile", "cpu-tiny", "--model", str(tmp_path), "--port", str(port), *more]
     with subprocess.Popen(  # noqa: S603
@@ -63,7 +63,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def all_gone(pids: list[int]) -> bool:
-    """Return whether the processes ended within ten seconds; a zombie has ended too."""
+    """Return whether the processes ended within ten seconds; a zombie counts as ended."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         alive = [path for pid in pids if (path := Path(f"/proc/{pid}/stat")).exists()]
@@ -81,7 +81,7 @@ def stand_in(tmp_path: Path, more: str = "") -> Path:
 
 
 def sentence(process: subprocess.Popen[str]) -> str:
-    """Return the standard error of a failed run, which is one line, without any output."""
+    """Return the one-line standard error of a failed run that printed nothing else."""
     output, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert output == ""
@@ -157,7 +157,7 @@ def test_a_signal_while_it_loads_ends_it_at_once(tmp_path: Path, port: int) -> N
 
 
 def wait_for_line(path: Path, process: subprocess.Popen[str]) -> None:
-    """Return when the log has `ready`, which the scripted server writes when it listens."""
+    """Wait until the log has `ready`, which the scripted server writes once it listens."""
     while process.poll() is None:
         if path.exists() and "ready" in path.read_text(encoding="utf-8"):
             return

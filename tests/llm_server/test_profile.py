@@ -31,7 +31,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The interpreter of vLLM, which it has imported: that takes ten seconds of a core."""
+    """vLLM's interpreter with vLLM already imported, which takes ten seconds of CPU time."""
     with warm_interpreter(VLLM, IMPORTS, tmp_path_factory.mktemp("vllm")) as python:
         yield python
 

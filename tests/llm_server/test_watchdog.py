@@ -1,4 +1,4 @@
-"""A hung engine is ended although `/health` is green; one that is busy, idle, slow or draining is not."""
+"""A hung engine is stopped although `/health` is green; a busy, idle, slow or draining one is not."""
 
 import signal
 import time
@@ -31,7 +31,7 @@ async def generate(server: ScriptedModel) -> None:
 
 
 async def hangs(server: ScriptedModel, *, within: float) -> bool:
-    """Return whether the engine was found to hang within the time."""
+    """Return whether the watchdog detects a hang in time."""
     async with aiohttp.ClientSession(server.url) as http:
         with anyio.move_on_after(within) as waiting:
             await engine_hangs(http, "scripted", every=0.1, patience=PATIENCE)
@@ -96,7 +96,7 @@ def test_the_launcher_ends_a_hung_engine_with_a_sentence(tmp_path: Path) -> None
 def test_a_launcher_that_drains_waits_for_its_answers(tmp_path: Path) -> None:
     port = free_port()
     path = stand_in(tmp_path)
-    # A front end that takes its time after SIGTERM, as vLLM does while it finishes its streams.
+    # A front end that is slow to exit after SIGTERM, like vLLM while it finishes its streams.
     text = (
         path.read_text("utf-8").replace("exec ", "trap 'sleep 4; exit 0' TERM; ").rstrip()
         + " & while :; do wait; done\n"

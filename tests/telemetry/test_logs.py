@@ -1,4 +1,4 @@
-"""Logs are JSON with trace ids, without texts of customers."""
+"""Logs are JSON with trace ids and without customers' texts."""
 
 import asyncio
 import gc
@@ -71,7 +71,7 @@ def fail() -> None:
 
 
 async def fail_unseen() -> None:
-    """Fail in a task that nobody awaits, and in a callback of the loop."""
+    """Fail in a task that is not awaited, and in a callback of the event loop."""
 
     async def work() -> None:
         fail()

@@ -1,4 +1,4 @@
-"""Every security event is one of OCSF 1.6.0, by the schema that its authors publish."""
+"""Every security event is valid by the published schema of OCSF 1.6.0."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A canary that a customer writes anywhere in a request is in no span and in no line of the log."""
+"""A canary anywhere in a customer's request appears in no span and in no log line."""
 
 import io
 import logging
@@ -51,7 +51,7 @@ async def test_the_parameters_of_a_statement_that_fails_are_not_in_its_message(
     engine = open_engine(f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sql') / 'bank.db'}")
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    handler.setLevel(logging.INFO)  # below it drivers write parameters, which `configure_logs` leaves out
+    handler.setLevel(logging.INFO)  # below INFO, drivers log parameters; `configure_logs` suppresses that
     logging.getLogger().addHandler(handler)
     try:
         with pytest.raises(SQLAlchemyError) as failed:

@@ -1,4 +1,4 @@
-"""Security events are lines of the log and records of a collector, and recording never waits."""
+"""Security events become log lines and OTLP records, and recording never blocks."""
 
 import ssl
 from functools import partial
@@ -56,7 +56,7 @@ def test_reasons_without_end_are_few_events() -> None:
 
 
 async def export(collector: Collector, name: str, tls: ssl.SSLContext | None = None) -> None:
-    """Record an event and export it, in a thread: the collector is in this one."""
+    """Record and export an event in another thread, because the collector runs in this one."""
 
     def recorded() -> None:
         with open_siem(

@@ -1,4 +1,4 @@
-"""A background task that fails is counted and started again; one that returns or is cancelled is not."""
+"""A background task that fails is counted and restarted; one that returns or is cancelled is not."""
 
 import anyio
 import pytest

@@ -1,4 +1,4 @@
-"""A provider for the tests of a module, and pages that sign in there."""
+"""Fixtures: one provider per module, and pages that sign in there."""
 
 from collections.abc import AsyncGenerator, Iterator
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""The pages of both services that sign in at one provider, and what tests do with them."""
+"""The pages of both services, which sign in at one provider, and helpers for tests."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -36,14 +36,14 @@ EVENTS: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchanne
 
 
 def changed(url: str, **parameters: str) -> str:
-    """Return an address with other parameters."""
+    """Return a URL with changed query parameters."""
     parts = urlsplit(url)
     query = {name: values[0] for name, values in parse_qs(parts.query).items()} | parameters
     return urlunsplit(parts._replace(query=str(httpx2.QueryParams(query))))
 
 
 class Pages:
-    """Two replicas of the staff API, and one chat API, that sign in at one provider; by one clock."""
+    """Two replicas of the staff API and one chat API, which sign in at one provider and share a clock."""
 
     def __init__(self, at: Provider, origin: str) -> None:
         self.provider = at
@@ -63,7 +63,7 @@ class Pages:
         return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=origin or self.origin)
 
     async def elsewhere(self, visitor: Visitor, replica: int = 1) -> int:
-        """Return what another replica says to the visitor's cookies."""
+        """Return another replica's reply to the visitor's cookies."""
         async with self.client(self.replicas[replica]) as other:
             other.cookies = visitor.page.cookies
             return (await other.get(ME)).status_code
@@ -73,7 +73,7 @@ class Pages:
 async def opened(
     at: Provider, origin: str, redis_url: str, banks: Banks, *, auth: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncGenerator[Pages]:
-    """Open the pages; every service has its own connections, as processes of their own have, and judges by `auth`."""
+    """Open the pages; each service has its own connections, like a separate process, and verifies tokens by `auth`."""
     pages = Pages(at, origin)
     oidc = settings_with(OidcSettings, **(at.settings() | {"timeout": 30} | settings))  # the machine may be busy
     async with AsyncExitStack() as stack:
@@ -114,7 +114,7 @@ async def opened(
 
 
 def bearer_of(at: Provider) -> dict[str, str]:
-    """Return a token of somebody else's than the sessions', as a header."""
+    """Return a header with the token of a person other than the sessions'."""
     now = int(time.time())
     claims = {"sub": "park", "tenant": "hanbit", "roles": ["staff"], "aud": "bank-chatbot"}
     return {"authorization": f"Bearer {at.signed({**claims, 'iat': now, 'exp': now + 60})}"}

@@ -1,4 +1,4 @@
-"""What others may try against sign-in: cookies and hosts that are none, other tabs, floods, a provider that fails."""
+"""Attacks on sign-in: forged cookies and hosts, replies of other tabs, floods, a failing provider."""
 
 import time
 from base64 import b64encode
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
     "name", [b"\xa0__Host-session", b"\x85__Host-session", b"__Host-session\xa0", b"\x1c__Host-session"]
 )
 async def test_a_neighbour_s_cookie_whose_name_only_resembles_ours_is_none(pages: Pages, name: bytes) -> None:
-    """Chromium takes the first two of any host of the bank's domain, with Domain, and sends them to all of them."""
+    """Chromium lets any host of the bank's domain set the first two with Domain, and sends them to all hosts."""
     visitor = pages.visitor(DUSK)
     await visitor.sign_in("cho")
     (session_id,) = visitor.page.cookies.values()
@@ -86,7 +86,7 @@ async def test_a_logout_token_counts_as_sent_once_its_sessions_have_ended(pages:
     await redis.set(index, "no index: Redis refuses to read it")
     assert (await visitor.page.post("/oidc/backchannel-logout", data={"logout_token": token})).status_code == 503
     await redis.rename(f"{index}-kept", index)
-    for expected in (200, 400):  # the provider sends it again, and then somebody else
+    for expected in (200, 400):  # the provider retries it, then another party replays it
         reply = await visitor.page.post("/oidc/backchannel-logout", data={"logout_token": token})
         assert reply.status_code == expected
     assert (await visitor.page.get(ME)).status_code == 401
@@ -161,7 +161,7 @@ async def test_a_person_has_so_many_sessions_and_the_oldest_ends(redis: Redis) -
 
 
 class Slow:
-    """A provider that counts what it is asked, takes its time, and fails where it is told to."""
+    """A provider that counts requests, and can be slow or fail."""
 
     def __init__(self) -> None:
         self.issuer = f"http://127.0.0.1:{free_port()}"
@@ -239,10 +239,10 @@ async def test_a_renewal_takes_no_longer_than_it_is_claimed_for() -> None:
 @pytest.mark.parametrize(
     ("error", "refusal"),
     [
-        ("interaction_required", GrantRefused),  # Entra ID: a second factor is asked for by now
+        ("interaction_required", GrantRefused),  # Entra ID: a second factor is now required
         ("login_required", GrantRefused),
         ("consent_required", GrantRefused),
-        ("access_denied", GrantRefused),  # Auth0: somebody is locked out
+        ("access_denied", GrantRefused),  # Auth0: the account is locked
         ("invalid_client", SignInUnavailable),
         ("temporarily_unavailable", SignInUnavailable),
         ({"code": 500}, SignInUnavailable),

@@ -1,4 +1,4 @@
-"""Signing in at a certified provider, over both real APIs' ways in: what is refused, renewed, kept, and ended."""
+"""Sign-in at a certified provider through both real APIs: rejected replies, renewal, storage and end of sessions."""
 
 import re
 import time
@@ -205,7 +205,7 @@ async def test_a_token_that_ends_is_renewed_once_whoever_asks_on_whichever_repli
             group.start_soon(ask, n % 2)
     assert statuses == [200] * 12
     assert pages.provider.renewed() == before + 1
-    # The refresh token rotates: that the second renewal works shows that the first one's was kept.
+    # The refresh token rotates, so the second renewal works only if the first one's token was stored.
     pages.clock.now += 15
     assert await pages.elsewhere(visitor) == 200
     assert pages.provider.renewed() == before + 2
@@ -249,7 +249,7 @@ async def test_a_session_whose_token_becomes_somebody_else_s_ends(pages: Pages) 
 async def test_whoever_comes_back_late_waits_for_the_one_renewal(pages: Pages) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
-    pages.clock.now += 1500  # the token is over for longer than any grace
+    pages.clock.now += 1500  # the token expired longer ago than any grace period
     before = pages.provider.renewed()
     pages.provider.let_tokens_last(3600)
     statuses: list[int] = []
@@ -351,7 +351,7 @@ async def test_a_logout_token_for_a_person_ends_all_their_sessions_and_nobody_el
     await two.sign_in("kim")
     await lee.sign_in("lee")
     token = pages.provider.signed(logout(pages, sub="kim"))
-    for expected in (200, 400):  # it is taken once
+    for expected in (200, 400):  # it is accepted once
         reply = await one.page.post("/oidc/backchannel-logout", data={"logout_token": token})
         assert reply.status_code == expected
         assert reply.headers["cache-control"] == "no-store"
@@ -405,7 +405,7 @@ async def test_while_the_provider_is_away_who_is_signed_in_works_on_for_the_grac
             assert (await visitor.page.get("/oidc/session")).headers["retry-after"] == "5"
             for replica in range(2):
                 newcomer = pages.visitor(replica=replica).page
-                with anyio.fail_after(10):  # what was read a second ago is believed
+                with anyio.fail_after(10):  # metadata read a second ago is reused
                     while "unavailable" not in (reply := await newcomer.get("/oidc/sign-in")).headers["location"]:
                         await anyio.sleep(0.1)
                 assert (reply.status_code, reply.headers["location"]) == (303, "/?sign-in=unavailable")
@@ -417,7 +417,9 @@ async def test_a_session_whose_refresh_token_the_provider_has_revoked_is_over(pa
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     cookies = dict(visitor.page.cookies)
-    await visitor.sign_out_at(f"{pages.provider.issuer}/session/end")  # which nobody tells us: nothing listens
+    await visitor.sign_out_at(
+        f"{pages.provider.issuer}/session/end"
+    )  # no notification arrives, because nothing listens
     assert (await visitor.page.get(ME)).status_code == 200
     pages.clock.now += 290
     assert (await visitor.page.get(ME)).status_code == 401

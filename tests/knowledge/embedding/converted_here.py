@@ -1,8 +1,8 @@
-"""Converts in this process: to import torch in one of its own is most of the time.
+"""Converts in this process, because a separate process would spend most of its time importing torch.
 
     python -m tests.knowledge.embedding.converted_here FOLDER
 
-writes a small model and converts it.
+It writes a small model and converts it.
 """
 
 import sys

@@ -75,7 +75,7 @@ def test_authorities_are_for_an_address_that_is_encrypted(tmp_path: Path) -> Non
 
 
 class Recorded:
-    """An encoder that keeps its batches, and works only while its gate is open."""
+    """An encoder that records its batches and blocks while its gate is closed."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -115,7 +115,7 @@ async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGene
 
 
 async def until_busy(encoder: Recorded) -> None:
-    """Return when the worker encodes a batch, which ends when the gate opens."""
+    """Wait until the worker encodes a batch, which finishes when the gate opens."""
     await anyio.to_thread.run_sync(encoder.started.wait)
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO computes the vectors of torch; its file is converted once for each weights."""
+"""OpenVINO computes the same vectors as torch; each set of weights is converted once."""
 
 import json
 import re
@@ -36,7 +36,7 @@ SHORT = [
     "passage: 정기예금을 중도에 해지하면 약정 이율 대신 중도해지 이율이 적용됩니다. " * 3,
 ]
 TEXTS = [SHORT[0], SHORT[2], "passage: A transfer to another bank costs 500 won at a branch. " * 60]
-"""From four tokens to more than the model reads; in one batch nearly all of the first is padding."""
+"""From four tokens to more than the model's limit; in one batch, nearly all of the first is padding."""
 
 Vectors = NDArray[np.float32]
 
@@ -110,7 +110,7 @@ def test_a_model_is_shared_by_threads(weights: Path) -> None:
 def test_a_machine_computes_in_bfloat16_only_where_it_has_it(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, dtype: DType, native: list[str], computed: str
 ) -> None:
-    """Asked for it elsewhere, OpenVINO emulates it where AVX-512 is, which takes many times as long as float32."""
+    """With AVX-512 but no bfloat16, OpenVINO would emulate it, many times slower than float32."""
     asked: list[object] = []
     real = openvino.Core()
 
@@ -139,7 +139,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def export() -> ModuleType:
-    """The program that converts, imported no sooner: torch takes seconds in each process that collects a test."""
+    """The conversion module, imported late, because torch takes seconds in each process that collects tests."""
     return import_module("knowledge.embedding.openvino_export")
 
 
@@ -149,7 +149,7 @@ CONVERTED_HERE = pytest.mark.filterwarnings("ignore")
 
 
 def converting_by(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a shell script run in place of the program that converts, whose imports alone take seconds."""
+    """Run a shell script in place of the conversion program, whose imports alone take seconds."""
     program = folder / "python"
     program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     program.chmod(0o700)
@@ -157,7 +157,7 @@ def converting_by(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def copying(tiny: Path) -> str:
-    """Return a script that writes what the program has written of this model."""
+    """Return a script that copies the conversion program's earlier output for this model."""
     (converted,) = (tiny / "openvino").iterdir()
     return f'cp {converted}/* "$4"'
 
@@ -203,7 +203,7 @@ def test_many_lengths_do_not_add_up(tiny: Path) -> None:
 
 
 def resident() -> int:
-    """Return this process's memory that no file backs, in MiB."""
+    """Return this process's anonymous memory in MiB."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
 
@@ -274,7 +274,7 @@ def test_without_torch_the_converted_model_is_read_and_no_other(tiny: Path, tmp_
 
 
 def in_an_image_without_torch(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Load a model in a process that finds none of the packages that chatbot's image lacks."""
+    """Load a model in a process without the packages that are missing from the chatbot image."""
     program = """
 import asyncio, sys
 sys.modules |= {"torch": None, "transformers": None, "sentence_transformers": None}

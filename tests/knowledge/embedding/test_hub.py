@@ -1,4 +1,4 @@
-"""A model of a hub comes at its pinned commit, is compared with the hub's digests, and is fetched once."""
+"""A hub's model is downloaded at its pinned commit, verified against the hub's digests, and fetched once."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ def settings(hub: Hub, weights: Path) -> EmbedderSettings:
 
 
 async def bring(*names: str, weights: Path, hub: Hub) -> tuple[int, str]:
-    """Run `llm-server fetch` as its own process; return its status and what it said."""
+    """Run `llm-server fetch` in its own process; return its status and output."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "token", "COLUMNS": "300"}  # noqa: TID251
     command = [sys.executable, "-m", "llm_server", "fetch", *names, "--dir", str(weights)]
     finished = await anyio.run_process(command, env=environment, check=False, stderr=subprocess.STDOUT)
@@ -40,7 +40,7 @@ async def bring(*names: str, weights: Path, hub: Hub) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 async def brought(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """The folder into which the command has brought the hub's model."""
+    """The folder into which the command downloaded the hub's model."""
     place = tmp_path_factory.mktemp("brought")
     async with serving_hub(place, tiny) as hub:
         status, said = await bring(f"bank/tiny@{REVISION}", weights=place, hub=hub)

@@ -1,4 +1,4 @@
-"""What a model says of itself: prefixes, its longest text; and where it is told by nothing but its name."""
+"""A model's prefixes and length limit, from its files or from its name alone."""
 
 import json
 from pathlib import Path

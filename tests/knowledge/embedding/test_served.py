@@ -1,4 +1,4 @@
-"""An embedder behind `/v1/embeddings`: the ranking of the same model in process, its key and TLS, its limits."""
+"""An embedder behind `/v1/embeddings`: same ranking as the model in process, key and TLS, limits."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -214,7 +214,7 @@ async def test_a_wrong_reply_is_unavailable(reply: Response) -> None:
 async def test_a_question_waits_for_its_deadline_and_no_longer_and_then_the_breaker_spares_the_next() -> None:
     async with embedding_server(constant) as server, open_embedder(settings(server, query_timeout=0.2)) as embedder:
         server.gate = anyio.Event()
-        for _ in range(4):  # the least that a breaker concludes from, with the warm-up
+        for _ in range(4):  # a breaker's minimum number of calls, with the warm-up
             with anyio.fail_after(2), pytest.raises(EmbeddingUnavailable, match="no answer in time"):
                 await embedder.embed_queries(["a"])
         asked = server.asked

@@ -1,4 +1,4 @@
-"""Ways in which a document hides an instruction from its reader, and not from a model."""
+"""Ways to hide an instruction in a document from its reader but not from a model."""
 
 import base64
 import codecs
@@ -25,7 +25,7 @@ def _base64(text: str) -> str:
 
 
 def _between(text: str, mark: str) -> str:
-    """Put a mark between the letters of each word."""
+    """Insert a mark between the letters of each word."""
     return " ".join(mark.join(word) for word in text.split())
 
 

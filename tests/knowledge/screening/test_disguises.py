@@ -1,4 +1,4 @@
-"""An instruction blocks the approval of a document in every disguise, also beside findings that block nothing."""
+"""An instruction blocks a document's approval in every disguise, also next to non-blocking findings."""
 
 import pytest
 

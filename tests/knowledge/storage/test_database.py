@@ -1,4 +1,4 @@
-"""The SQL engine, where SQLite needs care, and where a server gives no answer."""
+"""The SQL engine: SQLite's special cases, and unresponsive servers."""
 
 import asyncio
 import sqlite3
@@ -39,7 +39,7 @@ async def test_a_file_that_another_process_reads_is_opened_though_its_mode_canno
 @pytest.mark.anyio
 @pytest.mark.services
 async def test_an_engine_is_closed_in_time_although_its_server_stands_still() -> None:
-    """A process that drains has done everything by then: it must not wait for a server that is lost."""
+    """A drained process has finished its work and must not wait for a lost server."""
     with served() as postgres:
         engine = open_engine(postgres.url(SHARED))
         async with engine.connect() as connection, engine.connect() as other:
@@ -78,7 +78,7 @@ async def test_a_query_that_is_given_up_is_left_in_time_although_its_server_stan
 
 
 def test_a_process_ends_although_a_query_of_sqlite_is_given_up_as_it_does(tmp_path: Path) -> None:
-    """A second stop of a connection, behind the first, would wait for a thread that has ended, and the loop for it."""
+    """A second stop of a connection would wait forever for its ended thread, and block the loop's shutdown."""
     path = tmp_path / "bank.db"
 
     async def give_up() -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with an encrypted connection is one sentence; a part that is away is none."""
+"""A TLS failure is reported in one sentence; an unavailable component is not reported."""
 
 import ssl
 from pathlib import Path
@@ -25,7 +25,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def refusal(url: str, **tls: object) -> str:
-    """Return the sentence about a part named Redis; empty where there is none."""
+    """Return the sentence about a component named Redis; empty if there is none."""
     connection = Connection(part="Redis", url=url, setting="REDIS_TLS", tls=TlsSettings.model_validate(tls))
     try:
         await check_connections(lambda: [connection])

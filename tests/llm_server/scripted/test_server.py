@@ -40,7 +40,7 @@ async def data_lines(reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def until_cut(server: ScriptedModel) -> tuple[list[bytes], bool]:
-    """Return a stream's chunks, and whether it ended as it should."""
+    """Return a stream's chunks, and whether it ended correctly."""
     received: list[bytes] = []
     body = {"prompt": "x", "stream": True, "max_tokens": 50}
     try:
