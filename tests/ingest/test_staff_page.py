@@ -5,6 +5,7 @@ import base64
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import anyio
 import pytest
@@ -18,7 +19,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.services,
     pytest.mark.browser,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     NEEDS_CHROMIUM,
 ]
 
@@ -26,6 +27,8 @@ TERMS = samples.MARKDOWN + "\n문의: 900101-1234568\n"
 WRONG = "# 지난 행사\n\n## 행사 기간\n\n행사는 2019년 12월 31일에 끝났습니다.\n"
 PAPER = samples.pdf(sign=samples.UNDRAWABLE)
 LOCKED = samples.pdf(password="1")
+Screens = tuple[tuple[int, Literal["light", "dark"]], ...]
+SCREENS: Screens = ((390, "dark"), (390, "light"), (1280, "dark"), (1280, "light"))
 # Runs before the page's own scripts: what each file's row said, and what the policy refused.
 WATCH = """
 window.seen = { said: [], violations: [] };
@@ -140,6 +143,17 @@ async def read_to_the_end(page: Page) -> None:
     await expect(page.locator("#approve")).to_be_enabled()
     for passage in await page.locator("#review-passages .passage").all():
         await passage.scroll_into_view_if_needed()
+        await page.evaluate("new Promise(requestAnimationFrame)")  # the page looks once a frame
+
+
+async def assert_accessible_everywhere(page: Page, screens: Screens = SCREENS) -> None:
+    """Assert that the page fits and is readable and axe finds nothing, on a phone and a desk, dark and light."""
+    for width, colours in screens:
+        await page.set_viewport_size({"width": width, "height": 800})
+        await page.emulate_media(color_scheme=colours)
+        await assert_fits(page)
+        await assert_accessible(page)
+        await assert_readable(page)
 
 
 async def assert_fits(page: Page) -> None:
@@ -180,7 +194,7 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
         await look_everywhere(page, document)
     async with opened(browser, bank, width=390, language="en-US", dark=True) as phone:
         await enter(phone, bank, "park", "approver")
-        await look_everywhere(phone, document)
+        await look_everywhere(phone, document, SCREENS[:1])
         assert not re.search("[가-힣]", await phone.locator("nav#views").inner_text())
 
 
@@ -198,6 +212,7 @@ async def upload_four(page: Page) -> None:
     messages = await page.evaluate("window.seen.said")
     assert {"file_waiting", "file_sending", "file_accepted"} <= set(messages)
     assert messages.count("file_done") == 3
+    await assert_accessible_everywhere(page)
 
 
 async def look_at_own_draft(page: Page) -> None:
@@ -322,6 +337,7 @@ async def reject_draft(page: Page) -> None:
     reject = page.locator("#decision").get_by_role("button", name="반려")
     await reject.click()
     await expect(page.locator("#confirm-text")).to_have_text("‘지난 행사’ 판 1: 반려할까요? 초안의 구절이 지워집니다.")
+    await assert_accessible_everywhere(page)
     await page.keyboard.press("Escape")  # no
     await expect(page.locator("#approve")).to_be_visible()
     await reject.click()
@@ -409,6 +425,7 @@ async def read_the_history(page: Page) -> None:
         await card.locator("summary").press("Enter")
         for part in parts:
             await expect(card.locator(".history")).to_contain_text(part)
+    await assert_accessible_everywhere(page)
 
 
 async def upload_second_version(page: Page, document: str) -> None:
@@ -527,14 +544,12 @@ async def end_and_delete(page: Page, document: str) -> None:
     await expect(page.locator("#versions .badge")).to_have_attribute("data-state", "withdrawn")
 
 
-async def look_everywhere(page: Page, document: str) -> None:
+async def look_everywhere(page: Page, document: str, screens: Screens = SCREENS) -> None:
     review = document.replace("#/document/", "#/review/") + "/1"
     for place in ("#/upload", "#/queue", "#/documents", document, review, "#/jobs", "#/test"):
         section = await visit(page, place)
         await expect(section.get_by_text(re.compile("Loading…|불러오는 중…"))).to_have_count(0)
-        await assert_fits(page)
-        await assert_accessible(page)
-    await assert_readable(page)
+        await assert_accessible_everywhere(page, screens)
     await visit(page, "#/upload")
     await page.keyboard.press("Tab")  # from the view's heading on
     assert await page.evaluate("document.activeElement.id") == "readers"
