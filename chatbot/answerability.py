@@ -92,7 +92,7 @@ def score(
     return (1 + math.tanh(z / 2)) / 2  # the logistic function, without overflow
 
 
-def evidence(score: float, weights: AnswerabilityWeights) -> Evidence:
+def evidence_of_score(score: float, weights: AnswerabilityWeights) -> Evidence:
     """Return the evidence level of a score."""
     if score >= weights.threshold:
         return Evidence.CERTAIN

@@ -36,7 +36,7 @@ from chatbot.settings import Settings
 from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerParts, Answers, IdempotencyKeys, open_answer_log
 from chatbot.tokens import TokenCounter
-from chatbot.turns import AbandonedOpenings, resume
+from chatbot.turns import OrphanedRecords, continue_answer
 from edge.sign_in import SignIn, open_sign_in
 from knowledge.bank import Bank, Banks, read_banks
 from knowledge.embedding import open_embedder
@@ -285,14 +285,14 @@ def start_beside(
     """Start the supervised background tasks; they run until the process ends."""
     capacity = Capacity(lambda: services.models.pool.members, services.admission, settings.admission)
     longest = settings.turn.longest_answer + settings.idempotency.lease
-    abandoned = AbandonedOpenings(services.audit, services.answer_log, after=longest, now=services.now)
+    orphaned = OrphanedRecords(services.audit, services.answer_log, after=longest, now=services.now)
     work: dict[str, Callable[[], Awaitable[None]]] = {
-        "leases": partial(services.answers.takeover.maintain_leases, partial(resume, services=services)),
+        "leases": partial(services.answers.takeover.maintain_leases, partial(continue_answer, services=services)),
         "places": services.admission.notify_forever,
         "deferred": services.deferred.retry_forever,
         "drift": services.drift.watch,
         "capacity": capacity.watch,
-        "openings": abandoned.close_forever,
+        "openings": orphaned.close_forever,
         **more,
     }
     if settings.anchors is not None:

@@ -34,8 +34,8 @@ class _Prompt(msgspec.Struct, frozen=True, array_like=True):
     thinking: int = 0
 
 
-class _Frame(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of an answer in its log, as a line of JSON; the first frame with ids includes the prompt.
+class _OutputLine(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of an answer in its log, as a line of JSON; the first line with ids includes the prompt.
 
     `dropped` is the number of preceding ids without text when an endpoint failed; they were generated again.
     """
@@ -47,7 +47,7 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True):
     prompt: _Prompt | None = None
 
 
-_FRAMES = msgspec.json.Decoder(_Frame)
+_OUTPUT_LINES = msgspec.json.Decoder(_OutputLine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ def read_output(output: bytes | bytearray) -> PartialAnswer:
         msgspec.MsgspecError: the log has the format of another release.
     """
     text, tokens, ids, prompt = "", 0, list[int](), _Prompt()
-    for frame in _FRAMES.decode_lines(output):
-        del ids[len(ids) - frame.dropped :]
-        ids += frame.ids
-        text, tokens, prompt = text + frame.text, tokens + frame.tokens, frame.prompt or prompt
+    for line in _OUTPUT_LINES.decode_lines(output):
+        del ids[len(ids) - line.dropped :]
+        ids += line.ids
+        text, tokens, prompt = text + line.text, tokens + line.tokens, line.prompt or prompt
     return PartialAnswer(text, tokens, tuple(ids), prompt)
 
 
@@ -251,15 +251,15 @@ class Generation:
             prompt = self._prompt = _Prompt(self._able.vocabulary, ids, self._thinking_tokens)
         self._held_text = self._held_text[len(text) :]
         tokens = min(self._held_tokens, self._count(text)) if self._held_text else self._held_tokens
-        frame = _Frame(text, tuple(self._held_ids) if self._prompt.ids else (), tokens, self._dropped, prompt)
+        line = _OutputLine(text, tuple(self._held_ids) if self._prompt.ids else (), tokens, self._dropped, prompt)
         self._held_tokens -= tokens
         self._held_ids.clear()
         self._dropped = 0
         self._texts.append(text)
         self._bytes += len(text.encode())
-        self.ids += frame.ids
+        self.ids += line.ids
         self.tokens += tokens
-        return Delta(text, tokens, msgspec.json.encode(frame) + b"\n")
+        return Delta(text, tokens, msgspec.json.encode(line) + b"\n")
 
     def _fitting(self, text: str) -> str:
         """Cut the text to the maximum size of an answer; set `over` if it is too long."""

@@ -174,9 +174,9 @@ class IdempotencyKeys:
 
     async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
         """Replace the key's value where it is free or the request's own; otherwise return the standing value."""
-        named = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
+        options = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
         args = [
-            msgspec.msgpack.encode(named),
+            msgspec.msgpack.encode(options),
             msgspec.json.encode(request.claim),
             b"" if value is None else msgspec.json.encode(value),
         ]

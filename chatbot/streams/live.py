@@ -9,7 +9,7 @@ from chatbot.events import Event
 from chatbot.streams.answer_state import STAGES, LogState, Stage, StageEvent
 from chatbot.streams.feed import Feed
 from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening, entry_of
-from chatbot.streams.resume import Diverged, RepetitionCheck
+from chatbot.streams.repetition import Diverged, RepetitionCheck
 from knowledge.identity import Principal
 
 
@@ -17,12 +17,12 @@ class LiveAnswer(Feed):
     """One answer in this process; its entries are the published events. Only its own task emits."""
 
     stage: Stage = "writing"
-    log: LogState = "whole"
-    abandoned = False
+    log_state: LogState = "whole"
+    unread = False
     """Whether it was cancelled because nobody read it, not because its customer said so."""
     outcome = b""
     """How the answer ends, once that is decided, as a successor reads it."""
-    opening = LogOpening("")
+    log_opening = LogOpening("")
     """What makes its log where Redis never had it, or has lost it."""
 
     def __init__(
@@ -35,8 +35,8 @@ class LiveAnswer(Feed):
         self.epoch = epoch
         self.scope = anyio.CancelScope()
         self.output = bytearray(output)
-        """The model's output, as its frames are encoded."""
-        self.logged = len(logged)
+        """The model's output, one encoded line for each piece (`chatbot.models.read_output`)."""
+        self.logged_count = len(logged)
         """How many of the published events the log has for certain."""
         self._repetition = RepetitionCheck(logged)
         self._logged_output = len(output)
@@ -46,7 +46,7 @@ class LiveAnswer(Feed):
         """Set when the next batch is logged, or dropped."""
         self._in_flight = anyio.Event()
         self._emitted = anyio.Event()
-        self._abandonment: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     # --- its state ---------------------------------------------------------------------------------------------------
 
@@ -54,10 +54,10 @@ class LiveAnswer(Feed):
         """Go to the stage after an event."""
         self.stage = STAGES[self.stage][event]
 
-    def note_log(self, log: LogState) -> None:
+    def note_log_state(self, log_state: LogState) -> None:
         """Note the state of the log, unless it is deleted: the reply to an append may arrive after that report."""
-        if self.log != "deleted":
-            self.log = log
+        if self.log_state != "deleted":
+            self.log_state = log_state
 
     @property
     def ended(self) -> bool:
@@ -72,7 +72,7 @@ class LiveAnswer(Feed):
     @property
     def owes_log(self) -> bool:
         """Whether this process still has to log something that is published."""
-        return self.log == "behind" and self.stage != "elsewhere"
+        return self.log_state == "behind" and self.stage != "elsewhere"
 
     @property
     def published(self) -> list[Event]:
@@ -145,17 +145,17 @@ class LiveAnswer(Feed):
     def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
         """Return everything that the log lacks, and `batch`."""
         return LogAppend(
-            entries=[*self.entries[self.logged :], *batch],
+            entries=[*self.entries[self.logged_count :], *batch],
             output_before=self._logged_output,
             output=bytes(self.output[self._logged_output :]),
             outcome=self.outcome,
-            abandoned=self.abandoned,
+            unread=self.unread,
         )
 
-    def log_lost(self) -> None:
+    def mark_log_lost(self) -> None:
         """Note that Redis has lost the log, or a part of it: the next append has everything."""
-        self.note_log("behind")
-        self.logged = self._logged_output = 0
+        self.note_log_state("behind")
+        self.logged_count = self._logged_output = 0
 
     def append_again(self) -> None:
         """Request an append of what the log lacks, without a new event."""
@@ -163,9 +163,9 @@ class LiveAnswer(Feed):
 
     def mark_appended(self, appended: LogAppend) -> None:
         """Note that the log has this, which renewed the writer's lease."""
-        self.note_log("whole")
+        self.note_log_state("whole")
         if appended.entries:
-            self.logged = appended.entries[-1].n
+            self.logged_count = appended.entries[-1].n
         self._logged_output = appended.output_before + len(appended.output)
 
     def publish(self, batch: Sequence[LogEntry] = (), *, emitted: int = 0) -> None:
@@ -181,7 +181,7 @@ class LiveAnswer(Feed):
     def fail(self, last: Event) -> None:
         """End an answer that cannot be written: cancel its work, and publish `last` in place of what is not logged."""
         del self.output[self._logged_output :]
-        self.note_log("behind")
+        self.note_log_state("behind")
         self.scope.cancel()
         self._appended.set()
         self.publish([entry_of(len(self.entries) + 1, last)])
@@ -190,24 +190,24 @@ class LiveAnswer(Feed):
         """Stop: another replica writes the answer, and settles and records it."""
         self.move("leave")
         self.scope.cancel()
-        self.cancel_abandonment()
+        self.stop_unread_timer()
         self._appended.set()
         self._emitted.set()
         self.publish()
 
     # --- its readers -------------------------------------------------------------------------------------------------
 
-    def abandon_after(self, grace: float) -> None:
-        """Cancel the answer in `grace` seconds, unless `cancel_abandonment` is called before."""
-        self.cancel_abandonment()
+    def cancel_if_unread_after(self, grace: float) -> None:
+        """Cancel the answer in `grace` seconds, unless `stop_unread_timer` is called before."""
+        self.stop_unread_timer()
         if not self.ended:
-            self._abandonment = asyncio.get_running_loop().call_later(grace, self._abandon)
+            self._unread_timer = asyncio.get_running_loop().call_later(grace, self._cancel_unread)
 
-    def _abandon(self) -> None:
-        self.abandoned = self.abandoned or not self.scope.cancel_called
+    def _cancel_unread(self) -> None:
+        self.unread = self.unread or not self.scope.cancel_called
         self.scope.cancel()
 
-    def cancel_abandonment(self) -> None:
+    def stop_unread_timer(self) -> None:
         """Stop the abandonment timer."""
-        if self._abandonment is not None:
-            self._abandonment.cancel()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()

@@ -104,7 +104,7 @@ class LogAppend:
     output: bytes = b""
     outcome: bytes = b""
     """How the answer ends, where that is decided: with the last of what comes before its last event."""
-    abandoned: bool = False
+    unread: bool = False
     """Whether it was cancelled because nobody read it: a retry with its Idempotency-Key starts a new answer."""
 
 
@@ -197,14 +197,14 @@ class AnswerLog:
 
         Return false where another replica has taken the answer over.
         """
-        named = {
+        options = {
             "epoch": epoch,
             "lease_ms": self._lease_ms,
             "keep_seconds": self._settings.keep,
             "sub": who.sub,
             "conversation": opening.conversation_id,
         }
-        args = [msgspec.msgpack.encode(named), opening.checkpoint, msgspec.json.encode(opening.passages)]
+        args = [msgspec.msgpack.encode(options), opening.checkpoint, msgspec.json.encode(opening.passages)]
         keys = [answer_key(who.tenant, answer_id), _OPEN]
         return bool(await self._breaker.call(lambda: self._open(keys=keys, args=args)))
 
@@ -212,7 +212,7 @@ class AnswerLog:
         """Append events and model output, and renew the lease."""
         ended = 0
         if any(entry.event.ends for entry in append.entries):
-            ended = 2 if append.abandoned else 1  # 2: nobody has read its end
+            ended = 2 if append.unread else 1  # 2: nobody has read its end
         # In the order in which `answer_append.lua` names them.
         args: list[Argument] = [epoch, self._lease_ms, self._settings.keep, ended, append.output_before]
         args += [append.output, append.outcome]
@@ -224,13 +224,13 @@ class AnswerLog:
         self, writers: Mapping[AnswerId, tuple[str, int]], *, lease_ms: int | None = None
     ) -> dict[AnswerId, WriterStanding]:
         """Renew the leases of answers, each of a tenant and written by an epoch; return the writers' standings."""
-        named = {
+        options = {
             "lease_ms": self._lease_ms if lease_ms is None else lease_ms,
             "reader_ms": round(_READ_MARK_SECONDS * 1000),
             "epochs": [epoch for _, epoch in writers.values()],
         }
         keys = [_OPEN, *(answer_key(tenant, answer_id) for answer_id, (tenant, _) in writers.items())]
-        standings = await self._run(self._renew, keys, [msgspec.msgpack.encode(named)])
+        standings = await self._run(self._renew, keys, [msgspec.msgpack.encode(options)])
         return dict(zip(writers, map(WriterStanding, standings), strict=True))
 
     async def give_up(self, writers: Mapping[AnswerId, tuple[str, int]]) -> None:
@@ -290,8 +290,8 @@ class AnswerLog:
         A mark says that the answer is read elsewhere, or is to be cancelled.
         """
         keys = [_OPEN, *(answer_key(who.tenant, answer_id) for answer_id, who in customers.items())]
-        named = {"mark": mark, "subs": [who.sub for who in customers.values()]}
-        reply = await self._run(self._touch, keys, [msgspec.msgpack.encode(named)])
+        options = {"mark": mark, "subs": [who.sub for who in customers.values()]}
+        reply = await self._run(self._touch, keys, [msgspec.msgpack.encode(options)])
         return dict(zip(customers, msgspec.msgpack.decode(reply, type=list[AnswerProgress]), strict=True))
 
     async def lapsed(self) -> list[tuple[str, AnswerId, float]]:

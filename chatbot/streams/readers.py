@@ -84,7 +84,7 @@ class Readers:
                             if entry.event.ends:
                                 return
                     if live is not None:
-                        over, unlogged = live.ended, deque(live.entries[live.logged : after])
+                        over, unlogged = live.ended, deque(live.entries[live.logged_count : after])
             except ChatError as exc:
                 error = exc
             else:

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 OUTAGE_TERMS = 2
 """For how many terms of a lease Redis must have been back before a lapsed one counts: a writer may need two probes."""
 
-Resume = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
+ContinueAnswer = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
 """Continues an answer that was taken over, or ends it where it is marked cancelled."""
 
 
@@ -38,13 +38,13 @@ class Takeover:
         self._log = parts.log
         self._writers = writers
         self._reads = reads
-        self._resume: Resume | None = None
+        self._continue_answer: ContinueAnswer | None = None
         self._no_renewal_at = -math.inf
         self._to_cancel: set[AnswerId] = set()
 
-    async def maintain_leases(self, resume: Resume) -> None:
+    async def maintain_leases(self, continue_answer: ContinueAnswer) -> None:
         """Renew this process's leases and end the orphans of dead replicas, until cancelled."""
-        self._resume = resume
+        self._continue_answer = continue_answer
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervise, "renewals", self._renew_leases, self._parts.on_failure)
             tasks.start_soon(supervise, "takeovers", self._take_over_lapsed, self._parts.on_failure)
@@ -94,8 +94,8 @@ class Takeover:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        resume, writers = self._resume, self._writers
-        if resume is None or writers.draining or answer_id in writers:
+        continue_answer, writers = self._continue_answer, self._writers
+        if continue_answer is None or writers.draining or answer_id in writers:
             return False  # a lease of our own that has lapsed is renewed by the next append
         if not self._trusts_lapsed_leases(OUTAGE_TERMS * self._log.lease_seconds):
             return False
@@ -108,10 +108,10 @@ class Takeover:
             self._to_cancel.discard(answer_id)
             who = Principal(tenant=tenant, sub=taken.sub)
             live = LiveAnswer(answer_id, who, epoch=taken.epoch, logged=taken.events, output=taken.output)
-            live.opening = taken.opening
-            live.abandoned = reason == "orphan" and not (taken.cancelled or taken.outcome)
+            live.log_opening = taken.opening
+            live.unread = reason == "orphan" and not (taken.cancelled or taken.outcome)
             marked = replace(taken, cancelled=taken.cancelled or reason == "orphan")
-            writers.run(live, lambda live: resume(live, marked))
+            writers.run(live, lambda live: continue_answer(live, marked))
             self._reads.end(answer_id)
         return True
 

@@ -82,7 +82,7 @@ class Writers:
         self._running: dict[AnswerId, LiveAnswer] = {}
         self._kept: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
         """Ended answers whose final event is not logged."""
-        self._opening = 0
+        self._accepting = 0
         self._changed = anyio.Event()
 
     def __contains__(self, answer_id: AnswerId) -> bool:
@@ -95,7 +95,7 @@ class Writers:
         return len(self._running)
 
     @contextmanager
-    def opening(self) -> Iterator[None]:
+    def accepting(self) -> Iterator[None]:
         """Make `drained` wait until the block and its answer end.
 
         Raises:
@@ -103,11 +103,11 @@ class Writers:
         """
         if self.draining:
             raise Draining(retry_after=1)
-        self._opening += 1
+        self._accepting += 1
         try:
             yield
         finally:
-            self._opening -= 1
+            self._accepting -= 1
             self._wake()
 
     def find(self, who: Principal, answer_id: AnswerId) -> LiveAnswer | None:
@@ -131,18 +131,18 @@ class Writers:
         """
         if self.handed_over:
             raise Draining(retry_after=1)
-        live.opening = opening
+        live.log_opening = opening
         try:
             await self._log.open(live.who, live.answer_id, opening, epoch=live.epoch)
         except StoreUnavailable:
-            live.note_log("behind")
+            live.note_log_state("behind")
         self.run(live, work)
 
     def run(self, live: LiveAnswer, work: Work) -> None:
         """Run the work of an answer that has a log, and write its events."""
         self._running[live.answer_id] = live
         if not self.readers[live.answer_id]:
-            live.abandon_after(self._parts.settings.grace)
+            live.cancel_if_unread_after(self._parts.settings.grace)
         if self.handed_over:  # meanwhile; the lease of its log lapses
             live.stop_writing()
         self._parts.tasks.start_soon(self._work, live, work)
@@ -173,7 +173,7 @@ class Writers:
         if live.owes_log:
             self._keep(live)
             self._parts.deferred.defer(end)
-        elif live.ended and live.log == "whole":
+        elif live.ended and live.log_state == "whole":
             self._parts.deferred.note_done(end)
         self._wake()
 
@@ -182,11 +182,11 @@ class Writers:
         while live.is_written_here:
             batch = await live.next_batch()
             emitted = len(batch)
-            if live.log != "deleted" and live.is_written_here:
+            if live.log_state != "deleted" and live.is_written_here:
                 await self.append(live, batch)
             if not live.is_written_here:
                 return
-            if live.log == "behind" and not any(
+            if live.log_state == "behind" and not any(
                 entry.event.ends or entry.event == _NOT_LOGGED for entry in [*live.entries, *batch]
             ):
                 log.warning("event_log_write_failed", answer_id=live.answer_id)
@@ -201,10 +201,10 @@ class Writers:
             if standing is WriterStanding.BEHIND:
                 self.apply_standing(live, standing)
                 standing = WriterStanding.REPLACED
-                if await self._log.open(live.who, live.answer_id, live.opening, epoch=live.epoch):
+                if await self._log.open(live.who, live.answer_id, live.log_opening, epoch=live.epoch):
                     appended, standing = await self._send(live, batch)
         except StoreUnavailable:
-            live.note_log("behind")
+            live.note_log_state("behind")
             return
         if standing in (WriterStanding.OWNED, WriterStanding.CANCELLED):
             live.mark_appended(appended)
@@ -223,14 +223,14 @@ class Writers:
             case WriterStanding.CANCELLED:
                 live.scope.cancel()
             case WriterStanding.DELETED:
-                live.note_log("deleted")
+                live.note_log_state("deleted")
                 live.scope.cancel()
             case WriterStanding.BEHIND:
-                if live.logged:  # otherwise it began while Redis was away, and nothing was there to be lost
+                if live.logged_count:  # otherwise it began while Redis was away, and nothing was there to be lost
                     log.warning("event_log_lost", answer_id=live.answer_id)
-                live.log_lost()
+                live.mark_log_lost()
             case WriterStanding.READ_ELSEWHERE if not self.readers[live.answer_id]:
-                live.abandon_after(self._parts.settings.grace)
+                live.cancel_if_unread_after(self._parts.settings.grace)
 
     # --- ends that no log has ----------------------------------------------------------------------------------------
 
@@ -246,8 +246,8 @@ class Writers:
 
     async def _log_end(self, live: LiveAnswer) -> None:
         """Log the end of an answer, again if Redis may have lost it; raise `StoreUnavailable` to be called again."""
-        if live.log == "whole":
-            live.log_lost()
+        if live.log_state == "whole":
+            live.mark_log_lost()
             self._keep(live)
         if live.owes_log:
             await self.append(live)
@@ -263,7 +263,7 @@ class Writers:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        running = [live for live in self._running.values() if live.log != "deleted" and live.stage != "elsewhere"]
+        running = [live for live in self._running.values() if live.log_state != "deleted" and live.stage != "elsewhere"]
         for live in running:
             if live.owes_log:
                 live.append_again()
@@ -280,7 +280,7 @@ class Writers:
         """Count a reader of an answer, on whichever replica it is written."""
         self.readers[answer_id] += 1
         if (live := self._running.get(answer_id)) is not None:
-            live.cancel_abandonment()
+            live.stop_unread_timer()
 
     def reader_left(self, answer_id: AnswerId, *, resumable: bool) -> None:
         """Abandon an answer after its grace where its last reader has left, at once where they cannot come back."""
@@ -288,7 +288,7 @@ class Writers:
         if not self.readers[answer_id]:
             del self.readers[answer_id]
             if (live := self._running.get(answer_id)) is not None:
-                live.abandon_after(self._parts.settings.grace if resumable else 0)
+                live.cancel_if_unread_after(self._parts.settings.grace if resumable else 0)
 
     # --- the end of the process --------------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class Writers:
 
     async def drained(self) -> None:
         """Wait until this process opens no question and writes no answer, and no write waits."""
-        while self._opening or self._running:
+        while self._accepting or self._running:
             await self._changed.wait()
         await self._parts.deferred.drained()
 
@@ -311,7 +311,7 @@ class Writers:
         self.handed_over = True
         given_up: dict[AnswerId, tuple[str, int]] = {}
         for live in self._running.values():
-            if live.stage == "writing" and live.log == "whole":
+            if live.stage == "writing" and live.log_state == "whole":
                 given_up[live.answer_id] = live.who.tenant, live.epoch
                 live.stop_writing()
             elif live.stage == "writing":

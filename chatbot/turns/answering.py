@@ -95,12 +95,12 @@ class Answering:
         is_open = is_close(self.ranked_units) and not asks_two_things(self.turn.question)
         return is_open and may_choose(self.services.models.pool.prefill_rate)
 
-    def checks(self) -> GroundingStream:
+    def new_checks(self) -> GroundingStream:
         """Return new grounding checks for a text that answers the turn."""
         turn, bank = self.turn, self.services.banks.of(self.turn.who.tenant)
         return GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=bank)
 
-    def decide(self, **fields: Any) -> None:
+    def update(self, **fields: Any) -> None:
         """Set fields of the result."""
         self.result = replace(self.result, **fields)
 
@@ -122,23 +122,23 @@ class Answering:
             self.progress_shown.add(code)
             self.live.emit(notice(code, self.turn.language))
 
-    def take(self, part: Delta | Thought | Switched | NotResumable | ModelDone, checks: GroundingStream) -> None:
+    def handle_part(self, part: Delta | Thought | Switched | NotResumable | ModelDone, checks: GroundingStream) -> None:
         """Charge and record a part of the model's stream, and emit what its customer may see of it."""
         usage = self.result.usage
         match part:
             case Delta():
-                self.decide(usage=replace(usage, answer_tokens=usage.answer_tokens + part.tokens))
+                self.update(usage=replace(usage, answer_tokens=usage.answer_tokens + part.tokens))
                 self.show(checks.feed(part.text), output=part.output)
             case Thought():
-                self.decide(usage=replace(usage, thinking_tokens=usage.thinking_tokens + part.tokens))
+                self.update(usage=replace(usage, thinking_tokens=usage.thinking_tokens + part.tokens))
                 self.notify_once(NoticeCode.THINKING)
             case Switched():
                 self.degrade(DegradationLevel.FALLBACK if part.group == "fallback" else DegradationLevel.REPLICA)
             case NotResumable():
                 self.notify_once(NoticeCode.NOT_RESUMABLE)
             case ModelDone():
-                self.decide(usage=part.usage, models=part.models, unpaid_tokens=part.unpaid_tokens)
-                self.decide(finish_reason=FinishReason(part.finish_reason))
+                self.update(usage=part.usage, models=part.models, unpaid_tokens=part.unpaid_tokens)
+                self.update(finish_reason=FinishReason(part.finish_reason))
                 if part.retried:
                     self.result = self.result.degraded_to(DegradationLevel.REPLICA)
 
@@ -151,12 +151,12 @@ class Answering:
         if reply is CannedReply.EMERGENCY and not self.services.withdrawals.readable():
             missing = AuditUnavailable.code
         finish_reason = FinishReason.HANDOFF if reply in HANDOFFS else FinishReason.REFUSED
-        self.decide(finish_reason=finish_reason, missing=missing, grounded=False)
+        self.update(finish_reason=finish_reason, missing=missing, grounded=False)
 
     def show_quotes(self, quotes: Sequence[Event]) -> None:
         """Emit an answer that quotes."""
         self.show(quotes)
-        self.decide(finish_reason=FinishReason.STOP, grounded=True, quoted=True)
+        self.update(finish_reason=FinishReason.STOP, grounded=True, quoted=True)
 
     def show_related(self) -> None:
         """Show the passages that may help a customer whose question is not answered, if there are any."""
@@ -203,10 +203,10 @@ async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services)
     try:
         await speak(answering, place)
     except ChatError as exc:
-        answering.decide(error=exc.code, retry_after=exc.retry_after)
+        answering.update(error=exc.code, retry_after=exc.retry_after)
     except Exception:
         log.exception("answer_failed", answer_id=turn.answer_id)
-        answering.decide(error=ChatError.code)
+        answering.update(error=ChatError.code)
     finally:
         services.admission.leave(place)
         await finish(turn, live, answering.result, services, first_token_at=answering.first_token_at)
@@ -262,7 +262,7 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
     )
     asks_model = evidence is None or (evidence is Evidence.CERTAIN and (writes or answering.model_chooses))
     async with slot if asks_model else nullcontext():
-        evidence = evidence or await ask_for_evidence(answering, unknown, place)
+        evidence = evidence or await probe_evidence(answering, unknown, place)
         if evidence is Evidence.NONE:
             answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
         elif writes and evidence is Evidence.CERTAIN:
@@ -271,19 +271,19 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
             await quote_answer(answering, place, certain=evidence is Evidence.CERTAIN)
 
 
-async def ask_for_evidence(answering: Answering, unknown: float, place: Place) -> Evidence:
+async def probe_evidence(answering: Answering, unknown: float, place: Place) -> Evidence:
     """Return the answerability, by retrieval and one probed token per passage."""
     turn, services = answering.turn, answering.services
     weights, score = services.answerability(), 0.0
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
             yes, _ = await probabilities(answering, place, probe, YES_OR_NO)
-            answering.decide(probes=(*answering.result.probes, yes))
+            answering.update(probes=(*answering.result.probes, yes))
             score = answerability.score(turn.search.hits, answering.result.probes, unknown, turn.language, weights)
             if score >= weights.threshold or not weights.likeliest:  # the other passages would count nothing
                 break
         span.set_attributes({"probe.yes": answering.result.probes, "probe.unknown": unknown, "probe.score": score})
-    return answerability.evidence(score, weights)
+    return answerability.evidence_of_score(score, weights)
 
 
 async def probabilities(
@@ -299,7 +299,7 @@ async def probabilities(
         least_mass=least_mass,
     )
     usage = answering.result.usage
-    answering.decide(
+    answering.update(
         usage=replace(usage, prompt_tokens=usage.prompt_tokens + prompt.tokens, answer_tokens=usage.answer_tokens + 1)
     )
     return shares
@@ -333,24 +333,24 @@ async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Pla
         except (ModelUnavailable, Overloaded, TooLarge) as exc:
             log.warning("quote_choice_skipped", answer_id=turn.answer_id, error=exc.code)
             return ranked[:2]
-    answering.decide(choice=Choice(messages_json(*prompts), choices[0]))
+    answering.update(choice=Choice(messages_json(*prompts), choices[0]))
     return chosen_units(ranked, choices)
 
 
 async def write_answer(answering: Answering, place: Place) -> None:
     """Emit the model's text as far as it passes the checks, decide how it ends, and ask the shadow model too."""
-    turn, checks = answering.turn, answering.checks()
+    turn, checks = answering.turn, answering.new_checks()
     await stream_answer(checks, answering, place)
-    answering.decide(withheld=checks.withheld, grounded=checks.grounded)
+    answering.update(withheld=checks.withheld, grounded=checks.grounded)
     if not checks.text.strip():
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
         if checks.withheld:
-            answering.decide(finish_reason=FinishReason.WITHHELD)
+            answering.update(finish_reason=FinishReason.WITHHELD)
     elif not checks.cited:
-        answering.decide(finish_reason=FinishReason.REFUSED)
+        answering.update(finish_reason=FinishReason.REFUSED)
     answering.services.shadow.follow(
         turn.prompt.answer,
-        answering.checks(),
+        answering.new_checks(),
         sampling=turn.sampling,
         conversation_id=turn.conversation_id,
         cache_salt=answering.services.cache_salt(turn.who.tenant),
@@ -363,7 +363,7 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
     turn, services, reservation = answering.turn, answering.services, answering.turn.reservation
     partial_answer = read_output(answering.live.output)
     answering.show(checks.feed(partial_answer.text))
-    answering.decide(usage=logged_usage(turn, answering.live))
+    answering.update(usage=logged_usage(turn, answering.live))
     stream = services.models.stream(
         turn.prompt.answer,
         sampling=turn.sampling,
@@ -374,14 +374,14 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
     )
     async with aclosing(stream) as parts:
         async for part in parts:
-            answering.take(part, checks)
+            answering.handle_part(part, checks)
             if not isinstance(part, Delta | Thought):
                 continue
             services.admission.record_first_token(place)
             if answering.result.usage.generated_tokens >= reservation.answer_tokens:
                 extended = await services.ledger.extend(reservation, more_tokens=services.settings.extension_tokens)
                 if extended is None:
-                    answering.decide(finish_reason=FinishReason.BUDGET)
+                    answering.update(finish_reason=FinishReason.BUDGET)
                     break
                 reservation = extended
     answering.show(checks.close())
@@ -401,20 +401,20 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     turn, services = answering.turn, answering.services
     if answering.text_emitted or text_of(answering.live.published):
         raise exc
-    answering.decide(usage=Usage())  # what no model generated is not charged
+    answering.update(usage=Usage())  # what no model generated is not charged
     cached = await services.answer_cache.find(basis(turn, services.versions)) if may_be_cached(turn) else None
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
     elif cached is not None and services.models.counter.count(cached.text) <= turn.sampling.max_tokens:
         answering.degrade(DegradationLevel.CACHED)
         answering.show([Token(text=cached.text), *cached.citations])
-        answering.decide(finish_reason=FinishReason.STOP, grounded=True, cached_answer_id=cached.answer_id)
+        answering.update(finish_reason=FinishReason.STOP, grounded=True, cached_answer_id=cached.answer_id)
     else:
         quoted = introduced(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
         answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
         answering.show(quoted.events)
         answering.show_canned_reply(CannedReply.UNAVAILABLE)
-        answering.decide(grounded=bool(quoted.text), quoted=bool(quoted.text), missing=exc.code)
+        answering.update(grounded=bool(quoted.text), quoted=bool(quoted.text), missing=exc.code)
 
 
 def logged_quotes(turn: Turn, live: LiveAnswer) -> Sequence[Event]:

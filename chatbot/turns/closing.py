@@ -43,10 +43,10 @@ class EndedAnswer:
         return tuple(event for event in self.shown if isinstance(event, kind))
 
 
-async def abandon(turn: Turn, services: Services) -> None:
+async def discard_turn(turn: Turn, services: Services) -> None:
     """Release the reservation of an answer that will not start, and close its audit record if one was opened."""
     unanswered = EndedAnswer(turn, AnswerResult(error=AuditUnavailable.code))
-    services.audit.abandon(audit_closed(unanswered, model_text="", at=services.now()))
+    services.audit.close_if_opened(audit_closed(unanswered, model_text="", at=services.now()))
     await settle(unanswered, services)
 
 

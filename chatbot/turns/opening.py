@@ -23,7 +23,7 @@ from chatbot.retrieval import SearchResult
 from chatbot.screener import Screening
 from chatbot.services import Services
 from chatbot.streams import AnswerId
-from chatbot.turns.closing import abandon
+from chatbot.turns.closing import discard_turn
 from chatbot.turns.state import Question, Turn, messages_json, question_message
 from knowledge.access import Access
 from knowledge.identity import Principal
@@ -107,7 +107,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         return await record_opening(turn, services)
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await abandon(turn, services)
+            await discard_turn(turn, services)
         raise
 
 

@@ -50,6 +50,6 @@ def choice_prompts(
     """Return the prompts that ask for the number of a unit, in the order of the ranking and in the opposite one."""
     excerpts = [replace(passages[unit.n - 1], text=unit.text[:_LONGEST_EXCERPT]) for unit in ranked]
     return tuple(
-        prompts.repair(question, before=before, excerpts=ordered, language=language)
+        prompts.choice(question, before=before, excerpts=ordered, language=language)
         for ordered in (excerpts, excerpts[::-1])
     )

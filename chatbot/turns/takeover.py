@@ -27,7 +27,7 @@ _MOST_WRITERS = 5
 """An answer that has killed so many processes is the likely cause."""
 
 
-async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
+async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
     """Continue the answer where its log ends, or end it."""
     try:
         turn = msgspec.msgpack.decode(taken.opening.checkpoint, type=Turn)
@@ -66,5 +66,5 @@ async def end(answering: Answering, *, cancelled: bool) -> None:
             answering.live.stop_repeating()
             answering.show_canned_reply(CannedReply.EMERGENCY)
         else:
-            answering.decide(error=ChatError.code)
+            answering.update(error=ChatError.code)
     await finish(answering.turn, answering.live, answering.result, answering.services)

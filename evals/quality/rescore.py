@@ -125,7 +125,9 @@ class RecordedAnswerCheck:
         by_search = answerability.evidence_of_search(hits, unknown, self._language, weights)
         if by_search is not None or not probes:
             return by_search or Evidence.NONE
-        return answerability.evidence(answerability.score(hits, probes, unknown, self._language, weights), weights)
+        return answerability.evidence_of_score(
+            answerability.score(hits, probes, unknown, self._language, weights), weights
+        )
 
     def _hits(self) -> list[Hit]:
         """Return hits for the prompt's passages, each with the best cosine and term score of all hits."""

@@ -146,7 +146,7 @@ async def begin_again(
     )
     digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
     work = partial(begin, question, who, services)
-    with services.answers.writers.opening():
+    with services.answers.writers.accepting():
         started = await services.idempotency.begin_once(who, idempotency_key, digest, work)
     return StartedReply(started, stream=again.stream)
 

@@ -40,7 +40,7 @@ from chatbot.events import (
 from chatbot.reads import Reads
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer, LogOpening, Readers, StartedAnswer
-from chatbot.turns import Question, abandon, answer, open_turn, passage_refs
+from chatbot.turns import Question, answer, discard_turn, open_turn, passage_refs
 from knowledge.identity import Principal
 from knowledge.passage import language_of
 from knowledge.profiles import AnswerMode
@@ -99,7 +99,7 @@ async def begin_answer(
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
     work = partial(begin, question, who, services)
-    with services.answers.writers.opening():
+    with services.answers.writers.accepting():
         started = await services.idempotency.begin_once(who, idempotency_key, digest, work)
     return StartedReply(started, stream=ask.stream)
 
@@ -125,7 +125,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Start
             try:
                 await services.answers.writers.start(live, work, opening)
             except BaseException:
-                await abandon(turn, services)
+                await discard_turn(turn, services)
                 raise
     return StartedAnswer(turn.answer_id, turn.reservation.limits)
 

@@ -65,7 +65,7 @@ async def begin_completion(
     request.state.language = language_of(question.text)  # a refusal names a person in it
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
     work = partial(begin, question, who, services)
-    with services.answers.writers.opening():
+    with services.answers.writers.accepting():
         return StartedCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
 
 

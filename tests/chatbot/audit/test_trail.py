@@ -310,7 +310,7 @@ async def test_the_opening_of_a_refused_question_does_not_stay_open(
             try:
                 await audit.open(OPENED)
             except AuditUnavailable:
-                audit.abandon(replace(CLOSED, result=AnswerResult(error="audit_unavailable")))
+                audit.close_if_opened(replace(CLOSED, result=AnswerResult(error="audit_unavailable")))
             else:
                 await audit.close(CLOSED)
 
@@ -322,19 +322,19 @@ async def test_the_opening_of_a_refused_question_does_not_stay_open(
     assert len(await audit.rows("a1")) in (0, 2)
 
 
-async def test_an_abandoned_opening_is_closed_where_it_is_there_and_only_there(
+async def test_an_orphaned_opening_is_closed_where_it_is_there_and_only_there(
     audit: Audit, engine: AsyncEngine
 ) -> None:
     await audit.open(OPENED)
-    audit.abandon(CLOSED)
-    audit.abandon(replace(CLOSED, answer_id="never opened"))
+    audit.close_if_opened(CLOSED)
+    audit.close_if_opened(replace(CLOSED, answer_id="never opened"))
     with anyio.fail_after(10):
         while await audit.unclosed(older_than=1e12):
             await anyio.sleep(0.01)
     assert await audit.rows("never opened") == ()
     async with open_audit(engine, SETTINGS) as other:
         await other.open(replace(OPENED, answer_id="late"))
-        audit.abandon(replace(CLOSED, answer_id="late"))
+        audit.close_if_opened(replace(CLOSED, answer_id="late"))
     with anyio.fail_after(10):
         while await audit.unclosed(older_than=1e12):
             await anyio.sleep(0.01)
@@ -344,7 +344,7 @@ async def test_an_abandoned_opening_is_closed_where_it_is_there_and_only_there(
 async def test_an_opening_whose_write_ends_late_is_closed_although_other_rows_are_written_meanwhile(
     audit: Audit, engine: AsyncEngine
 ) -> None:
-    audit.abandon(replace(CLOSED, answer_id="late"))
+    audit.close_if_opened(replace(CLOSED, answer_id="late"))
     await answer(audit, "a1", "a2")
     async with open_audit(engine, SETTINGS) as other:
         await other.open(replace(OPENED, answer_id="late"))
@@ -359,8 +359,8 @@ async def test_an_opening_whose_write_ends_late_is_closed_although_other_rows_ar
 async def test_after_an_outage_that_refused_thousands_of_questions_the_next_one_is_recorded(audit: Audit) -> None:
     await audit.open(OPENED)
     for n in range(4000):
-        audit.abandon(replace(CLOSED, answer_id=f"refused-{n}"))
-    audit.abandon(CLOSED)
+        audit.close_if_opened(replace(CLOSED, answer_id=f"refused-{n}"))
+    audit.close_if_opened(CLOSED)
     await answer(audit, "a2")
     with anyio.fail_after(10):
         while await audit.unclosed(older_than=1e12):
@@ -397,7 +397,7 @@ async def test_what_waits_is_written_although_its_process_is_cancelled(engine: A
     with anyio.CancelScope() as process:
         async with open_audit(engine, SETTINGS) as audit:
             await audit.open(OPENED)
-            audit.abandon(CLOSED)
+            audit.close_if_opened(CLOSED)
             process.cancel()
     async with open_audit(engine, SETTINGS) as audit:
         assert [row.kind for row in await audit.rows(OPENED.answer_id)] == ["opened", "closed"]
@@ -419,7 +419,7 @@ def commits_reported_late(engine: AsyncEngine) -> Iterator[anyio.Event]:
         sqlalchemy.event.remove(engine.sync_engine, "commit", commit)
 
 
-async def test_an_abandoned_opening_whose_write_is_under_way_is_closed_before_the_process_ends(
+async def test_an_orphaned_opening_whose_write_is_under_way_is_closed_before_the_process_ends(
     audit: Audit, engine: AsyncEngine
 ) -> None:
     with commits_reported_late(engine) as reported:
@@ -428,7 +428,7 @@ async def test_an_abandoned_opening_whose_write_is_under_way_is_closed_before_th
             while not await audit.rows(OPENED.answer_id):
                 await anyio.sleep(0.01)
             asking.cancel_scope.cancel()
-        audit.abandon(CLOSED)
+        audit.close_if_opened(CLOSED)
         with anyio.move_on_after(0.5) as drained_early:
             await audit.drain()
         assert drained_early.cancelled_caught, "the transaction under way has not ended"

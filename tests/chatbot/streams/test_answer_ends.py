@@ -57,7 +57,7 @@ from chatbot.streams import (
 )
 from chatbot.streams.log import LogAppend, WriterStanding
 from chatbot.tokens import TokenCounter
-from chatbot.turns import Turn, answer, resume
+from chatbot.turns import Turn, answer, continue_answer
 from evals.sample_bank import sample_banks
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
@@ -247,7 +247,7 @@ async def taken_over(
     await answer_log.append(turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, output=output), epoch=1)
     await answer_log.give_up({turn.answer_id: (turn.who.tenant, 1)})
     registry = answers_of(answer_log, tasks, AnswerSettings())
-    tasks.start_soon(registry.takeover.maintain_leases, partial(resume, services=bank.services()))
+    tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=bank.services()))
     await anyio.wait_all_tasks_blocked()
     return Asked(registry, turn.who, turn.answer_id)
 
@@ -345,7 +345,7 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
         shown = await answer_log.all_events(turn.who.tenant, turn.answer_id)
         await answer_log.give_up({turn.answer_id: (turn.who.tenant, 1)})
         registry = answers_of(answer_log, tasks, AnswerSettings())
-        tasks.start_soon(registry.takeover.maintain_leases, partial(resume, services=successor.services()))
+        tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=successor.services()))
         await anyio.wait_all_tasks_blocked()
         events = await Asked(registry, turn.who, turn.answer_id).events()
         dying.goes_on.set()
@@ -439,7 +439,7 @@ async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, ta
     await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
     await answer_log.give_up({turn.answer_id: (turn.who.tenant, 1)})
     registry = answers_of(answer_log, tasks, AnswerSettings())
-    tasks.start_soon(registry.takeover.maintain_leases, partial(resume, services=bank.services()))
+    tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=bank.services()))
     await anyio.wait_all_tasks_blocked()
     events = await Asked(registry, turn.who, turn.answer_id).events()
     assert isinstance(events[-1], Done)

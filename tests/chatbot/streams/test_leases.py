@@ -521,7 +521,7 @@ async def test_a_process_that_drains_waits_for_a_question_that_is_opened(replica
         drained.set()
 
     async with anyio.create_task_group() as group:
-        with writer.registry.writers.opening():
+        with writer.registry.writers.accepting():
             group.start_soon(drain)
             await anyio.wait_all_tasks_blocked()
             assert not drained.is_set()

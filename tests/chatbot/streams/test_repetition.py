@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
-from chatbot.streams.resume import Diverged, RepetitionCheck
+from chatbot.streams.repetition import Diverged, RepetitionCheck
 from tests.chatbot.grounding.fed_streams import ANSWERS, events_of, merged, stream
 
 

@@ -15,7 +15,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.events import Token
 from chatbot.redis_client import RedisBreaker, open_redis
 from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, open_answer_log
-from chatbot.turns import AbandonedOpenings
+from chatbot.turns import OrphanedRecords
 from tests.answers import customer, done
 from tests.audit import CLOSED, OPENED, SETTINGS, faults
 from tests.chatbot.conftest import PATIENT
@@ -40,8 +40,8 @@ def clock() -> Clock:
     return Clock(OPENED.at + HOUR)
 
 
-def looking(audit: Audit, answer_log: AnswerLog, clock: Clock) -> AbandonedOpenings:
-    return AbandonedOpenings(audit, answer_log, after=HOUR / 2, now=clock, monotonic=clock)
+def looking(audit: Audit, answer_log: AnswerLog, clock: Clock) -> OrphanedRecords:
+    return OrphanedRecords(audit, answer_log, after=HOUR / 2, now=clock, monotonic=clock)
 
 
 async def test_an_opening_without_a_log_is_closed_in_the_second_look(

@@ -27,7 +27,7 @@ _WINDOW_SECONDS = 2 * 86400.0
 """Older records are left to `chatbot audit verify`, to bound a scan's rows."""
 
 
-class AbandonedOpenings:
+class OrphanedRecords:
     """Closes orphaned audit records."""
 
     def __init__(
@@ -68,10 +68,10 @@ class AbandonedOpenings:
         older_than = self._now() - self._after
         rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
         running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
-        abandoned = [row for row in rows if row.answer_id not in running]
+        orphaned = [row for row in rows if row.answer_id not in running]
         now = self._monotonic()
-        self._seen = {row.answer_id: seen.get(row.answer_id, now) for row in abandoned}
-        due = [row for row in abandoned if now - self._seen[row.answer_id] >= _AGAIN_SECONDS]
+        self._seen = {row.answer_id: seen.get(row.answer_id, now) for row in orphaned}
+        due = [row for row in orphaned if now - self._seen[row.answer_id] >= _AGAIN_SECONDS]
         for row in due:
             await self._audit.close(
                 closing(row, await self._log.all_events(row.tenant, AnswerId(row.answer_id)), at=self._now())
