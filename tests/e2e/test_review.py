@@ -195,6 +195,7 @@ async def test_each_piece_of_a_word_file_is_shown_or_counted_and_an_answer_quote
     assert [piece in shown for piece in (SEEN, WHITE, BOXED)] == [True, True, True]
     assert HIDDEN not in shown
     assert "1 paragraph of hidden text" in await review.left_out()
+    texts = {n: await review.page.locator(f"#passage-{n} .passage-text").inner_text() for n in review.passages}
     await review.page.locator("#approve").click()
     await expect(review.page.locator("#view-said")).to_contain_text("Approved")
     document_id = version.split("/")[3]
@@ -202,7 +203,7 @@ async def test_each_piece_of_a_word_file_is_shown_or_counted_and_an_answer_quote
     passage = review.passages[passage_number(review, source["text"])]
     assert source["text"].encode() == passage["text"].encode(), "byte for byte"
     assert quote.encode() in passage["text"].encode()
-    assert quote in await review.page.locator(f"#passage-{passage['n']} .passage-text").inner_text()
+    assert quote in texts[passage["n"]]
 
 
 async def test_hidden_rows_and_sheets_of_a_workbook_are_counted_and_its_table_is_a_table(
