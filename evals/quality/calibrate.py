@@ -110,12 +110,12 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def not_right(self) -> int:
-        """Wrong and beside the question, and those not asked, whose answer is unknown."""
+        """The number of answers that are wrong or beside the question, plus questions not asked (answer unknown)."""
         return self.wrong + self.beside + self.unasked
 
     @property
     def refused(self) -> int:
-        """The refused answerable questions."""
+        """The number of answerable questions that are refused."""
         return self.answerable - self.answered
 
 
