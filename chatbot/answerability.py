@@ -46,8 +46,8 @@ class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
 MODELS_WORD = AnswerabilityWeights(
     threshold=0.5, near=0.1, least_dense=-1, bias=0, first=1, likeliest=0, dense=0, terms=0, unknown=-4, english=0
 )
-"""The weights for services without a fitted calibration: answer when the model's "yes" is more likely than its "no".
-Each topic of the question that the best passage lacks makes an answer less likely."""
+"""The weights if no calibration fits: answer if the model's "yes" is more likely than its "no". The more of the
+question's topics are missing from the passages, the less likely is an answer."""
 
 
 class AnswerabilitySettings(BaseModel, frozen=True):

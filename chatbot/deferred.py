@@ -69,7 +69,7 @@ class DeferredWrites:
         return len(self._waiting)
 
     async def write(self, kind: WriteKind, write: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the write's result, or None if its store is unavailable (it is retried) or it raised a bug's error."""
+        """Return the write's result, or None if its store is unavailable (it is retried) or a bug made it fail."""
         deferred = DeferredWrite(kind, write)
         with contained(kind, self._on_failure):
             try:

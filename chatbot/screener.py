@@ -28,7 +28,7 @@ SCREENING_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Screening:
-    """A screened question, its topic if that one is not answered, and the usable earlier messages."""
+    """A screened question, its excluded topic or small talk, and the usable earlier messages."""
 
     question: ScreenedQuestion
     topic: ExcludedTopic | SmallTalk | None

@@ -1,4 +1,4 @@
-"""Detect whether a sentence affirms or denies: 가능합니다 and 불가합니다 differ in a single syllable. No I/O."""
+"""Detect whether a sentence affirms or denies: 가능합니다 and 불가합니다 share most of their syllables. No I/O."""
 
 import re
 from typing import Final

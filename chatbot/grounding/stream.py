@@ -42,7 +42,7 @@ _WORD: Final = re.compile(r"\S+")
 _HELD_END: Final = 4
 """Characters held back at the end of the text, because the next token may change the last word."""
 _LONGEST_TOKEN: Final = 16
-"""A longer piece in characters holds several tokens and is shown in parts."""
+"""A piece of more characters holds several tokens, and is shown in parts."""
 _CLOSING_WORDS: Final = 3
 """A number is complete after this many plain words: no unit, scale or end of a range is further away."""
 

@@ -121,7 +121,7 @@ def checked_units(sources: Sequence[Passage], *, question: str, contact: str) ->
 
 
 def _named(rows: Sequence[str], sentence: str) -> list[str]:
-    """Return the rows whose labels share the most with a sentence; without a match, only a single row."""
+    """Return the rows whose labels share the most with a sentence; if none matches, return only a sole row."""
     wanted, claimed = features(sentence), QuantifiedText.read(sentence)
     labels = [row.strip().strip("|").split("|")[0] for row in rows[1:]]
     shared = [

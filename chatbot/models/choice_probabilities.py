@@ -38,7 +38,7 @@ def choice_probabilities(
 
 
 def _begins(token: bytes, spelling: bytes) -> bool:
-    """Return whether the token is a prefix of the word, or the word and a non-letter: "예." but not "예금" or "".
+    """Return whether the token is a beginning of the word, or the whole word: "예." counts, "예금" and "" do not.
 
     A Korean word of two syllables may have endings (아니+오, 아니+요); a single syllable is too ambiguous.
     """

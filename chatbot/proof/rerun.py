@@ -91,7 +91,7 @@ def quoted_texts(rerun: Rerun) -> list[str]:
 
 
 async def rerun_quotes(rerun: Rerun) -> list[ReplayFinding]:
-    """Find the quoted units again, and repeat the model's choice between them."""
+    """Find the quoted units again, and repeat the model's choice between them if it was asked for one."""
     closed = rerun.closed
     asked = "was asked to choose a unit" if closed.repair else "was not asked for an answer, or had none"
     findings = [ReplayFinding("model", ReplayStanding.SAME, asked)]
