@@ -101,7 +101,7 @@ class Reads:
                     await held.enter_async_context(turn)
                     await held.enter_async_context(self._turns)
             except TimeoutError:
-                raise Overloaded("too much is read at once", retry_after=1) from None
+                raise Overloaded("too many reads in progress; try again", retry_after=1) from None
             self.check(customer)
             yield
 

@@ -156,7 +156,7 @@ class ServiceKeys:
         if not new.roles or not new.roles <= KEY_ROLES:
             raise KeyRefused(f"a key has one or more of the roles {', '.join(sorted(KEY_ROLES))}")
         if not 1 <= days <= self._longest_days:
-            raise KeyRefused(f"a key is good for 1 to {self._longest_days} days (SERVICE_KEYS__LONGEST_DAYS)")
+            raise KeyRefused(f"a key is valid for 1 to {self._longest_days} days (SERVICE_KEYS__LONGEST_DAYS)")
         key_id, now = secrets.token_hex(8), self._now()
         text = f"bck_{key_id}_{secrets.token_hex(32)}"
         row = {"id": key_id, "digest": _digest(text), "tenant": new.tenant, "name": new.name, "made_by": new.made_by}

@@ -229,7 +229,7 @@ class Anchored:
         try:
             anchor = msgspec.json.decode(data, type=Anchor)
         except msgspec.MsgspecError:
-            self._wrong(name, "the file is no anchor")
+            self._wrong(name, "the file is not a valid anchor")
         else:
             if anchor.previous != self.digest:
                 self._wrong(name, "it does not follow the anchor before it: one was changed or taken away")

@@ -475,7 +475,7 @@ def message_index(cursor: str) -> int:
         BadRequest: invalid cursor.
     """
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 9):
-        raise BadRequest("this cursor is not one that a page has given")
+        raise BadRequest("invalid cursor: send the `next_cursor` of a page")
     return int(cursor)
 
 
@@ -514,7 +514,7 @@ def read_cursor(cursor: str) -> tuple[str, str]:
         decoded = ""
     changed, _, conversation_id = decoded.partition(" ")
     if not CHANGED.fullmatch(changed):
-        raise BadRequest("this cursor is not one that a list has given")
+        raise BadRequest("invalid cursor: send the `next_cursor` of a list")
     return conversation_id, changed
 
 

@@ -46,7 +46,7 @@ def read_reference(path: Path, *, embedder: str) -> Reference:
     try:
         reference = msgspec.json.decode(path.read_bytes(), type=Reference)
     except (OSError, msgspec.MsgspecError) as exc:
-        raise ReferenceUnreadable(f"DRIFT__REFERENCE: {path} is no reference: {exc}") from exc
+        raise ReferenceUnreadable(f"DRIFT__REFERENCE: {path} is not a valid reference: {exc}") from exc
     if reference.embedder != embedder:
         raise ReferenceUnreadable(
             f"DRIFT__REFERENCE: {path} was made with {reference.embedder} and questions are embedded with {embedder}: "

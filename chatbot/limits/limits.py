@@ -70,7 +70,7 @@ class LimitSettings(BaseModel, frozen=True, extra="forbid"):
         try:
             ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError) as exc:
-            raise ValueError(f"{zone!r} is no time zone of this machine; set one such as Asia/Seoul") from exc
+            raise ValueError(f"{zone!r} is not a time zone of this machine: set one such as Asia/Seoul") from exc
         return zone
 
     def limits_of(self, roles: Iterable[str] = ()) -> tuple[Limit, Limit, Limit]:

@@ -123,10 +123,10 @@ class Reranker:
                 for score in _DECODE[self._settings.api](reply)
             }
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-            raise EndpointAway(f"{self._endpoint.name}: a reply that cannot be read") from exc
+            raise EndpointAway(f"{self._endpoint.name}: the reply is not valid") from exc
         scores = [score for n in range(len(texts)) if (score := found.get(n)) is not None]
         if len(scores) != len(texts):
-            raise EndpointAway(f"{self._endpoint.name}: other scores than asked for")
+            raise EndpointAway(f"{self._endpoint.name}: the reply does not have the requested scores")
         return scores
 
 

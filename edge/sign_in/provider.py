@@ -79,7 +79,7 @@ class Provider:
                 if self._clock() - self._asked_at > _FRESH_SECONDS:
                     await self._read_metadata()
         if self._metadata is None or (fresh and self._is_away):
-            raise SignInUnavailable("the identity provider cannot be asked")
+            raise SignInUnavailable("the identity provider is unavailable")
         return self._metadata
 
     async def _read_metadata(self) -> None:
@@ -126,7 +126,7 @@ class Provider:
         with anyio.move_on_after(self._settings.timeout) as waiting:
             await self._codes.acquire()
         if waiting.cancelled_caught:
-            raise SignInUnavailable("too many sign in at once")
+            raise SignInUnavailable("too many sign-ins in progress; try again")
         try:
             return await self._ask(exchange, redirect_uri, refusals=_OF_CODES)
         finally:
@@ -189,7 +189,7 @@ class Provider:
             raise SignInUnavailable("the identity provider does not accept this client") from exc
         except (httpx2.HTTPError, TimeoutError, OSError, ValueError, msgspec.DecodeError) as exc:
             log.warning("identity_provider_unavailable", error=type(exc).__name__)
-            raise SignInUnavailable("the identity provider cannot be asked") from exc
+            raise SignInUnavailable("the identity provider is unavailable") from exc
 
 
 def _basic(

@@ -121,7 +121,7 @@ async def _logout_token(request: Request) -> str:
             raise TokenRefused("the request is too long")
     found = parse_qs(body.decode("utf-8", "replace")).get("logout_token", [])
     if len(found) != 1:
-        raise TokenRefused("the request has not one logout token")
+        raise TokenRefused("the request needs exactly one logout token")
     return found[0]
 
 

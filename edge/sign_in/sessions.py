@@ -176,4 +176,4 @@ async def _in_time(command: Awaitable[T]) -> T:
             return await command
     except (RedisError, OSError, TimeoutError) as exc:
         log.warning("sessions_unavailable", error=type(exc).__name__)
-        raise SignInUnavailable("the store of sessions cannot be asked") from exc
+        raise SignInUnavailable("the session store is unavailable") from exc

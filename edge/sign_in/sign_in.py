@@ -133,7 +133,7 @@ class SignIn:
         principal = await self._authenticator.verify(session.access_token, grace=grace)
         if (principal.tenant, principal.sub) != (session.tenant, session.sub):
             await self._sessions.end(session_id)
-            raise TokenRefused("the session's token is somebody else's: sign in again")
+            raise TokenRefused("the token belongs to another person: sign in again")
         return principal
 
     async def session(self, session_id: str, host: str) -> Session:
@@ -184,7 +184,7 @@ class SignIn:
         claims = await self._claims(logout_token)
         events, sid, sub, token_id = (claims.get(name) for name in ("events", "sid", "sub", "jti"))
         if not (isinstance(events, dict) and isinstance(events.get(_LOGOUT_EVENT), dict)) or "nonce" in claims:
-            raise TokenRefused("the token is no logout token")
+            raise TokenRefused("the token is not a logout token")
         if not (isinstance(token_id, str) and token_id and isinstance(sid or sub, str)):
             raise TokenRefused("the logout token has no id, or names nobody")
         leeway = self._now() - _LOGOUT_SECONDS
@@ -204,15 +204,15 @@ class SignIn:
             content = None
         begun = msgspec.json.decode(content, type=Begun) if content is not None else None
         if begun is None or begun.ends < self._now() or begun.origin != origin:
-            raise SignInRefused("this browser has begun no sign-in here, or too long ago")
+            raise SignInRefused("no pending sign-in for this browser: it expired or began elsewhere")
         return begun
 
     async def _check_reply(self, begun: Begun, reply: Mapping[str, str]) -> None:
         if not secrets.compare_digest(reply.get("state", "").encode(), begun.state.encode()):
-            raise SignInRefused("the reply's state is another one")
+            raise SignInRefused("the state of the reply does not match")
         needs_issuer = (await self._provider.metadata()).authorization_response_iss_parameter_supported
         if reply.get("iss", None if needs_issuer else self._settings.issuer) != self._settings.issuer:
-            raise SignInRefused("the reply is another issuer's")
+            raise SignInRefused("the reply is from another issuer")
         if "code" not in reply:
             error = reply.get("error", "")
             raise SignInRefused(f"the provider gave no code: {error if _ERROR.fullmatch(error) else '?'}")
@@ -222,13 +222,13 @@ class SignIn:
         claims = await self._claims(tokens.id_token or "")
         nonce = claims.get("nonce")
         if not (isinstance(nonce, str) and secrets.compare_digest(nonce.encode(), begun.nonce.encode())):
-            raise TokenRefused("the ID token's nonce is another one")
+            raise TokenRefused("the nonce of the ID token does not match")
         if await self._is_access_token(tokens.id_token or ""):
             raise TokenRefused("the provider's ID tokens are for the API too: take its audience out of them")
         principal = await self._authenticator.verify(tokens.access_token)
         host = begun.origin.partition("://")[2]
         if not self._banks.welcomes(principal.tenant, host.partition(":")[0]):
-            raise TokenRefused("the host is another tenant's")
+            raise TokenRefused("the host belongs to another tenant")
         names = (claims.get(name) for name in ("name", "preferred_username", "email", "sub"))
         session = Session(
             host=host,
@@ -314,7 +314,7 @@ class SignIn:
 
     def _within_grace(self, session: Session) -> Session:
         if session.token_ends + self._settings.grace < self._now():
-            raise SignInUnavailable("the identity provider is away, and the session's token is over")
+            raise SignInUnavailable("the identity provider is unavailable and the session's token has expired")
         return session
 
 
@@ -323,7 +323,7 @@ def _end_of(access_token: str) -> float:
     try:
         return float(jwt.decode(access_token, options={"verify_signature": False})["exp"])
     except (jwt.PyJWTError, KeyError, TypeError, ValueError) as exc:
-        raise TokenRefused("the provider's access token is no JWT with an end") from exc
+        raise TokenRefused("the provider's access token is not a JWT with `exp`") from exc
 
 
 @asynccontextmanager

@@ -172,7 +172,7 @@ async def _check(path: Path, digest: str, on_changed: Callable[[str], None]) -> 
     if await anyio.to_thread.run_sync(measured) != digest:
         log.error("original_changed", sha256=digest)
         on_changed(digest)
-        raise OriginalChanged("the store holds other bytes than those that were handed in: see who writes it")
+        raise OriginalChanged("the stored file differs from the uploaded one: find out who writes to the store")
 
 
 _DIGEST = re.compile("[0-9a-f]{64}")

@@ -92,7 +92,7 @@ async def fetch_copy(url: URL, sha256: str, weights: Path) -> Path:
     ):
         listed = await _small(http, url / STAMP)
         if hashlib.sha256(listed).hexdigest() != sha256:
-            raise EmbedderMissing(f"{url / STAMP} has another SHA-256 than {sha256}")
+            raise EmbedderMissing(f"the SHA-256 of {url / STAMP} is not {sha256}")
         fetched = msgspec.json.decode(listed, type=_Fetched)
         files = [
             _Entry("file", path, fetched.sizes[path], digest, _Lfs(digest) if len(digest) == 64 else None)
@@ -146,7 +146,7 @@ def _checked(entries: Sequence[_Entry], source: URL) -> list[_Entry]:
     """
     wanted = [entry for entry in entries if _is_wanted(PurePosixPath(entry.path))]
     if not any(entry.path.endswith(".safetensors") for entry in wanted):
-        raise EmbedderMissing(f"{source} holds no safetensors: other weights are not loaded")
+        raise EmbedderMissing(f"{source} has no safetensors file; other weights are not supported")
     if len(wanted) > MOST_FILES or sum(entry.size for entry in wanted) > MOST_BYTES:
         raise EmbedderMissing(f"{source} is too large for a model of retrieval")
     return wanted
@@ -177,7 +177,7 @@ async def _fetch(http: aiohttp.ClientSession, address: URL, entry: _Entry, path:
                     break
     if not await anyio.to_thread.run_sync(_is_whole, part, entry):
         part.unlink()
-        raise EmbedderMissing(f"{address} sends other bytes than the hub names")
+        raise EmbedderMissing(f"{address} sent bytes that do not match the digest of the hub")
     part.rename(path)
 
 

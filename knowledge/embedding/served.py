@@ -128,7 +128,7 @@ class EndpointEmbedder:
         try:
             reply = _REPLIES.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-            raise EmbeddingUnavailable(f"{self._endpoint.name}: a reply that cannot be read") from exc
+            raise EmbeddingUnavailable(f"{self._endpoint.name}: the reply is not valid") from exc
         # A single-model server may ignore the requested name; some append a release to it.
         if reply.model and not reply.model.startswith(self.name):
             raise EmbedderRefused(
@@ -137,7 +137,7 @@ class EndpointEmbedder:
         vectors = [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
         sizes = {len(vector) for vector in vectors}
         if len(vectors) != count or len(sizes) != 1:
-            raise EmbeddingUnavailable(f"{self._endpoint.name}: other vectors than asked for")
+            raise EmbeddingUnavailable(f"{self._endpoint.name}: the reply does not have the requested vectors")
         if self.dimensions and sizes != {self.dimensions}:
             raise EmbedderRefused(
                 f"{self._endpoint.name}: {self.name} gives vectors of {sizes.pop()} dimensions, not of "

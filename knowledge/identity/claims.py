@@ -33,7 +33,7 @@ def principal_of(claims: Claims, issuer: Issuer, others: tuple[str, ...] = ()) -
         raise TokenRefused("the token names no subject or no tenant")
     sub = issuer.subject_prefix + sub
     if not (_is_name(sub, LONGEST_SUBJECT) and _is_name(tenant, LONGEST_TENANT)):
-        raise TokenRefused("the token's subject or tenant is too long, or no text")
+        raise TokenRefused("the token's subject or tenant is too long or is not text")
     if sub.startswith((*others, MACHINE)):
         raise TokenRefused("the token's subject begins as another issuer's subjects do, or as those of service keys")
     named, groups = (_names(claim_at(claims, claim)) for claim in (issuer.roles_claim, issuer.groups_claim))
@@ -51,7 +51,7 @@ def claim_at(claims: Claims, claim: str | tuple[str, ...]) -> object:
     found: object = claims
     for name in path_of(claim):
         if not isinstance(found, Mapping):
-            raise TokenRefused("the token's claims have another shape than the one that is set for its issuer")
+            raise TokenRefused("the token's claims do not have the shape configured for its issuer")
         if name not in found:
             return []
         found = found[name]
@@ -80,7 +80,7 @@ def _names(value: object) -> frozenset[str]:
     if not (isinstance(names, list) and all(isinstance(item, str) for item in names)):
         raise TokenRefused("the token's roles or groups are not lists of names")
     if len(names) > MOST_NAMES or not all(_is_name(item, LONGEST_NAME) for item in names):
-        raise TokenRefused("the token's roles or groups are too many, too long, or no text")
+        raise TokenRefused("the token's roles or groups are too many, too long or are not text")
     return frozenset(names)
 
 

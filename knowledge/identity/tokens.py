@@ -39,7 +39,7 @@ _MOST_KEYS = 100
 _FIRST_KEYS_PAUSE = 1.0
 """Seconds between two fetches while no key is known."""
 _WHY: Mapping[type[Exception], str] = {
-    jwt.DecodeError: "the token is no JWT",
+    jwt.DecodeError: "the token is not a JWT",
     jwt.InvalidSignatureError: "the token is not signed with its issuer's key",
     jwt.InvalidAudienceError: "the token is for another audience",
     jwt.MissingRequiredClaimError: "the token lacks one of the claims exp, iat, iss and aud",
@@ -182,7 +182,7 @@ def key_set(body: bytes) -> dict[str | None, jwt.PyJWK]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise KeySetRefused("the key set is no JSON") from exc
+        raise KeySetRefused("the key set is not valid JSON") from exc
     published = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(published, list):
         raise KeySetRefused("the key set has no list of keys")
@@ -252,7 +252,7 @@ class Authenticator:
         """
         claims, found = await self._verified(token, audience=audience)
         if found.issuer != issuer:
-            raise TokenRefused("the token is another issuer's")
+            raise TokenRefused("the token is from another issuer")
         return claims
 
     async def _verified(
@@ -269,7 +269,7 @@ class Authenticator:
         except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise TokenRefused(_WHY.get(type(exc), "the token is not valid")) from exc
         if not lifetime <= self._settings.longest_lifetime:  # not: longer; nothing compares with NaN
-            raise TokenRefused("the token is good for longer than is accepted")
+            raise TokenRefused("the token is valid for longer than AUTH__LONGEST_LIFETIME")
         return claims, issuer
 
     async def _signed(self, token: str, key_id: str | None, issuer: Issuer, audience: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def _of_a_database(url: SecretStr) -> SecretStr:
     try:
         where = make_url(url.get_secret_value())
     except (ArgumentError, ValueError) as exc:
-        raise ValueError(f"it is no URL: {begins}") from exc
+        raise ValueError(f"it is not a URL: {begins}") from exc
     if where.drivername not in ("postgresql+asyncpg", "sqlite+aiosqlite"):
         raise ValueError(begins)
     if "sslmode" in where.query:

@@ -41,7 +41,7 @@ class TlsFiles(BaseModel, frozen=True):
                 load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.cert_file, self.key_file)
             except ssl.SSLError as exc:
                 files = self.cert_file if self.key_file is None else f"{self.cert_file} with {self.key_file}"
-                raise ValueError(f"{files} is no certificate with its key ({tls_reason(exc)})") from exc
+                raise ValueError(f"{files} is not a certificate with its key ({tls_reason(exc)})") from exc
         return self
 
     @property

@@ -254,7 +254,7 @@ def test_files_that_cannot_be_shown_are_refused(shown: Path, tmp_path: Path) -> 
     second = certificates(tmp_path / "second")
     for files, said in (
         ({"cert_file": tmp_path / "none.pem"}, "none.pem is not a file"),
-        ({"cert_file": shown / "server.pem", "key_file": second / "server.key"}, "is no certificate with its key"),
+        ({"cert_file": shown / "server.pem", "key_file": second / "server.key"}, "is not a certificate with its key"),
         ({"client_ca_file": shown / "ca.pem"}, "need the cert_file that the service shows"),
     ):
         with pytest.raises(ValidationError, match=said):

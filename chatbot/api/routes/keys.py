@@ -98,9 +98,9 @@ async def listed(keeper: Keeper, keys: TheServiceKeys) -> Listed:
 async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys, siem: TheSiem) -> Made:
     """Make a key of the caller's tenant, with no role that they do not have themselves."""
     if keeper.is_machine:
-        raise Forbidden("a key is made by a person: one that is stolen must make no others")
+        raise Forbidden("only people may create keys; a service key may not")
     if more := sorted(set(wanted.roles) - _givable(keeper)):
-        raise Forbidden(f"you cannot give what you do not have: {', '.join(more)}")
+        raise Forbidden(f"you cannot give roles that you do not have: {', '.join(more)}")
     new = NewKey(
         tenant=keeper.tenant, name=wanted.name, roles=frozenset(wanted.roles), made_by=_name(keeper), days=wanted.days
     )
@@ -109,7 +109,7 @@ async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys, siem: TheSi
     except KeyRefused as exc:
         raise Unprocessable(str(exc)) from exc
     except UNAVAILABLE as exc:
-        raise AuditUnavailable("the key could not be written down, so it was not made") from exc
+        raise AuditUnavailable("the key could not be stored, so it was not created") from exc
     siem.tell(
         Code.KEY_MADE,
         tenant=made.tenant,

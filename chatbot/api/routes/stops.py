@@ -160,7 +160,7 @@ async def make_change(
             StopChange(action=action, model=model, tenant=tenant, by=by, reason=reason, at=at)
         )
     except UNAVAILABLE as exc:
-        raise AuditUnavailable("the change could not be written down") from exc
+        raise AuditUnavailable("the change could not be recorded") from exc
     code = Code.ANSWERS_STOPPED if action == "stop" else Code.ANSWERS_RESUMED
     services.siem.tell(code, tenant=who.tenant, by=who.sub, about=what_changed(model=model, tenant=tenant))
 

@@ -86,7 +86,7 @@ export const KOREAN = {
   "the message is encrypted": "암호화된 메일입니다",
   "the picture is damaged": "그림이 손상되었습니다",
   "the program that reads it crashed": "읽는 프로그램이 멈추었습니다",
-  "the store holds other bytes than those that were handed in: see who writes it": "저장소의 파일이 올린 파일과 다릅니다. 누가 저장소에 쓰는지 확인하세요",
+  "the stored file differs from the uploaded one: find out who writes to the store": "저장소의 파일이 올린 파일과 다릅니다. 누가 저장소에 쓰는지 확인하세요",
   "the text is stored as symbols that no font maps to letters": "글이 글자를 알 수 없는 기호로 저장되어 있습니다",
 };
 

@@ -109,7 +109,7 @@ def test_the_file_is_small_names_topics_and_holds_no_vector_of_a_question(refere
     assert min(reference.features["topic"].shares.values()) >= 20 / 2000
     with pytest.raises(ReferenceUnreadable, match="made with e5"):
         read_reference(file, embedder="other")
-    with pytest.raises(ReferenceUnreadable, match="is no reference"):
+    with pytest.raises(ReferenceUnreadable, match="is not a valid reference"):
         read_reference(tmp_path, embedder="e5")
 
 

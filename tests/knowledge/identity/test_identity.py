@@ -134,7 +134,7 @@ async def test_a_token_with_a_wrong_claim_is_refused(
 @pytest.mark.parametrize(
     ("token", "why"),
     [
-        (lambda: "an opaque token", "is no JWT"),
+        (lambda: "an opaque token", "is not a JWT"),
         (lambda: signed(generate_private_key(SECP256R1())), "not signed with its issuer's key"),
         (lambda: sign(claims(aud="another-service")), "for another audience"),
         (lambda: sign(claims(aud=None)), "lacks one of the claims"),

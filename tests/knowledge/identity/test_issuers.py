@@ -89,7 +89,7 @@ async def test_an_id_token_of_another_issuer_is_refused_though_its_audience_is_o
         token = OKTA.token(aud="portal")
         found = await authenticator.claims(token, issuer=OKTA.issuer, audience="portal")
         assert found["iss"] == OKTA.issuer
-        with pytest.raises(TokenRefused, match="another issuer's"):
+        with pytest.raises(TokenRefused, match="from another issuer"):
             await authenticator.claims(token, issuer=KEYCLOAK.issuer, audience="portal")
 
 

@@ -115,7 +115,7 @@ def test_files_that_are_none_are_refused_by_their_names(ours: Path, foreign: Pat
         TlsFiles(ca_file=tmp_path / "none.pem")
     with pytest.raises(ValidationError, match=r"ca_file\n.*text.pem holds no certificate in PEM format"):
         TlsFiles(ca_file=text)
-    with pytest.raises(ValidationError, match="is no certificate with its key"):
+    with pytest.raises(ValidationError, match="is not a certificate with its key"):
         TlsFiles(cert_file=ours / "client.pem", key_file=foreign / "client.key")
     with pytest.raises(ValidationError, match="key_file needs the cert_file"):
         TlsFiles(key_file=ours / "client.key")
