@@ -89,9 +89,7 @@ async def _reload(
             # Test in another context first: loading a mismatched certificate and key would replace one of the two.
             trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             await anyio.to_thread.run_sync(load_certificate, trial, cert_file, settings.key_file)
-            load_certificate(
-                context, cert_file, settings.key_file
-            )  # in the event loop, so no handshake runs concurrently
+            load_certificate(context, cert_file, settings.key_file)  # in the event loop: no concurrent handshakes
             written = now
             log.info("certificate_loaded", file=str(cert_file))
         except OSError as exc:  # includes ssl.SSLError

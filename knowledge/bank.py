@@ -291,8 +291,7 @@ def _check_logo(path: Path) -> None:
     """Check the logo's file type and size.
 
     Raises:
-        OSError: the file is missing.
-        ValueError: the file is not a picture or is too large.
+        OSError, ValueError: the file is missing, is not a picture, or is too large.
     """
     if path.suffix.lower() not in LOGO_TYPES:
         raise ValueError(f"{path.name} is neither .svg nor .png: save it as one of them")

@@ -43,9 +43,7 @@ class Hub:
         path = request.path
         self.keys.add(request.headers.get("authorization"))
         if path == f"/api/models/bank/tiny/tree/{REVISION}":
-            known = [
-                entry for entry in self.tree() if entry["oid"] != "none"
-            ]  # huggingface_hub downloads every listed file
+            known = [entry for entry in self.tree() if entry["oid"] != "none"]  # huggingface_hub takes all files
             return web.json_response(known if "hf_hub" in request.headers["user-agent"] else self.tree())
         if path == f"/api/models/bank/tiny/revision/{REVISION}":  # huggingface_hub asks this first
             return web.json_response({"id": "bank/tiny", "modelId": "bank/tiny", "sha": REVISION, "siblings": []})

@@ -73,9 +73,7 @@ class _Routes:
             session_id, place = ended
             response = RedirectResponse(f"/#{place}" if place else "/", 303)
             set_cookie(request, response, SESSION, session_id)
-            set_cookie(
-                request, response, _BEGUN, "", seconds=0
-            )  # only on success: a rejected reply may belong to another tab
+            set_cookie(request, response, _BEGUN, "", seconds=0)  # a rejected reply may belong to another tab
         return response
 
     async def tell(self, request: Request) -> Response:

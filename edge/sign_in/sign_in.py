@@ -192,9 +192,7 @@ class SignIn:
             raise TokenRefused("the logout token is old, or was sent before")
         whose = [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]
         ended = sum([await self._sessions.end_all(each) for each in whose])
-        await self._sessions.set_done(
-            token_id, 2 * _LOGOUT_SECONDS
-        )  # last, so that the provider can retry after a failure
+        await self._sessions.set_done(token_id, 2 * _LOGOUT_SECONDS)  # last, so that the provider can retry
         return ended
 
     def _begun(self, origin: str, kept: str) -> Begun:

@@ -49,8 +49,7 @@ def read_model_config(settings: EmbedderSettings) -> ModelConfig:
     """Return the configuration from the settings, else from the folder's files (blocking), else the e5 defaults.
 
     Raises:
-        EmbedderMissing: a file is not valid JSON, or the model excludes its prompt from pooling, which only an
-            endpoint supports.
+        EmbedderMissing: a file is not valid JSON, or the model excludes its prompt from pooling (endpoints only).
     """
     folder = settings.folder or settings.tokenizer
     prompts = {} if folder is None else _read(folder / "config_sentence_transformers.json", _Config).prompts

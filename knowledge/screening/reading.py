@@ -59,8 +59,7 @@ _ENGLISH_RUN: Final = re.compile(
 # Letters that look like digits, among digits: O1O, l23.
 _LOOK_ALIKE: Final = re.compile(r"(?<![A-Za-z가-힣ㄱ-ㅎ\d])(?=[oOlIㅇ]{0,19}\d)[\doOlIㅇ]{3,20}(?![A-Za-zㄱ-ㅎ\d])")
 _LETTERS: Final = str.maketrans("oOlIㅇ", "00110")
-# A birth date (88년 1월 5일생, 88. 1. 5.) before the seven other digits of a resident number; one-digit months and days
-# are zero-padded.
+# A birth date (88년 1월 5일생, 88. 1. 5.) before a resident number's other 7 digits; months and days get two digits.
 _BORN: Final = re.compile(
     r"(?<![\d.-])(?P<year>(?:19|20)?\d\d)[ ]?[년./ -][ ]?(?P<month>0?[1-9]|1[0-2])[ ]?[월./ -][ ]?"
     r"(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)[ ]?[일日.]?[ ]?생?(?=[^\d]{0,12}\d{7}(?!\d))"

@@ -417,9 +417,7 @@ async def test_a_session_whose_refresh_token_the_provider_has_revoked_is_over(pa
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     cookies = dict(visitor.page.cookies)
-    await visitor.sign_out_at(
-        f"{pages.provider.issuer}/session/end"
-    )  # no notification arrives, because nothing listens
+    await visitor.sign_out_at(f"{pages.provider.issuer}/session/end")  # the notification finds no listener
     assert (await visitor.page.get(ME)).status_code == 200
     pages.clock.now += 290
     assert (await visitor.page.get(ME)).status_code == 401
