@@ -117,24 +117,28 @@ def code(values: Iterable[str]) -> str:
 
 SETTINGS = """# Settings
 
-Settings are environment variables, read once at the start (`{command}` writes this page from the code).
-An invalid value is rejected at the start, with the variable's name.
-Two underscores lead into a part: `TURN__ANSWER`. Values with entries are JSON.
-`make run` needs none: it sets the required ones and, unless they are set, `ADMISSION__SLOTS=4` and `ADMISSION__FIRST_TOKEN_TARGET=60`.
+Settings are environment variables, read once at the start; an invalid value ends the start with the variable's name. `{command}` writes this page from the code.
+Two underscores lead into a part: `TURN__ANSWER`. `make run` needs none of them: it sets the required ones, and defaults of `ADMISSION__SLOTS=4` and `ADMISSION__FIRST_TOKEN_TARGET=60`.
 
-## Settings of both services
+## Both services
 
 {both}
 
-## Settings of chatbot
+## The chat API
 
 {chatbot}
 
-## Settings of ingest
+## The documents API
 
 {ingest}
 
-## Settings of other programs
+## TLS
+
+These parts have the files {files}, in PEM format: the trusted authorities (default: the system's), the client's certificate and its key ([TLS](tls.md)).
+
+{tls}
+
+## Other programs
 
 | variable | meaning |
 |---|---|
@@ -144,17 +148,29 @@ Two underscores lead into a part: `TURN__ANSWER`. Values with entries are JSON.
 """
 HAS_NO_ONE_DEFAULT = {"PARSER__PROCESSES"}
 """Settings whose default depends on the machine; their description says how."""
+TLS_FILES = ("CA_FILE", "CERT_FILE", "KEY_FILE")
 
 
 def settings_page() -> str:
-    """Return `docs/settings.md`: the settings that both services read alike first, then those of each."""
-    head = ("variable", "type", "unit", "default", "meaning")
-    chatbot, ingest = (list(map(setting_row, settings(model))) for model in (ChatSettings, StaffSettings))
+    """Return `docs/settings.md`: the required settings first, then in the order of the models."""
+    rows = {model: dict.fromkeys(map(setting_row, settings(model))) for model in (ChatSettings, StaffSettings)}
+    both = {cells for cells in rows[ChatSettings] if cells in rows[StaffSettings]}
+    names = {name.strip("`") for cells in rows.values() for name, *_ in cells}
+    prefixes = sorted(name.removesuffix("CERT_FILE") for name in names if name.endswith("CERT_FILE"))
+    prefixes.remove("SERVER_TLS__")
+    tls = {f"`{prefix}{file}`" for prefix in prefixes for file in TLS_FILES}
+
+    def shown(cells: Iterable[tuple[str, ...]]) -> str:
+        required_first = sorted((row for row in cells if row[0] not in tls), key=lambda row: row[2] != "required")
+        return table(("variable", "type", "default", "meaning"), required_first)
+
     return SETTINGS.format(
         command=COMMAND,
-        both=table(head, (line for line in chatbot if line in ingest)),
-        chatbot=table(head, (line for line in chatbot if line not in ingest)),
-        ingest=table(head, (line for line in ingest if line not in chatbot)),
+        both=shown(cells for cells in rows[ChatSettings] if cells in both),
+        chatbot=shown(cells for cells in rows[ChatSettings] if cells not in both),
+        ingest=shown(cells for cells in rows[StaffSettings] if cells not in both),
+        files=code(TLS_FILES),
+        tls=code(f"{prefix}…" for prefix in prefixes),
     )
 
 
@@ -176,7 +192,8 @@ def settings(
 def setting_row(setting: tuple[str, FieldInfo, Any]) -> tuple[str, ...]:
     variable, field, default = setting
     unit, meaning = unit_and_meaning(field.description or "")
-    return f"`{variable}`", kind_of(field), unit, default_of(variable, default), meaning
+    kind = f"{kind_of(field)} ({unit})" if unit else kind_of(field)
+    return f"`{variable}`", kind, default_of(variable, default), meaning
 
 
 def kind_of(field: FieldInfo) -> str:
@@ -206,7 +223,7 @@ def innermost(kind: Any) -> Any:
 
 def default_of(variable: str, value: object) -> str:
     if value is ...:
-        return "required"
+        return "required" if not variable.startswith("OIDC__") else "required to sign in"
     if variable in HAS_NO_ONE_DEFAULT or value in (None, ""):
         return ""
     if isinstance(value, dict | bool):
@@ -218,9 +235,7 @@ def default_of(variable: str, value: object) -> str:
 
 METRICS = """# Metrics
 
-Every instrument that this product's processes emit, from the code that makes them (`{command}` writes this page).
-vLLM's own are in its documentation; those that we read are listed last.
-Labels are closed sets: no customer, question or document ever becomes a label.
+Every metric of the services, and those of vLLM that they use; `{command}` writes this page from the code. Seconds and tokens are in the names. Labels are closed sets: no customer, question or document becomes a label.
 
 ## chatbot (`:8000/metrics`)
 
@@ -230,16 +245,18 @@ Labels are closed sets: no customer, question or document ever becomes a label.
 
 {ingest}
 
+## Labels
+
+{labels}
+
 ## vLLM (its own `/metrics`)
 
-| name | what we read from it |
+| name | used for |
 |---|---|
-| `vllm:num_requests_running`, `vllm:num_requests_waiting` \
-| how many answers the endpoints can take (every second, by each replica); \
-whether a customer who left has freed the model |
+| `vllm:num_requests_running`, `vllm:num_requests_waiting` | the number of slots, read every second by each replica |
 | `vllm:kv_cache_usage_perc` | above 0.95 no more answers start |
-| `vllm:prefix_cache_hits_total`, `vllm:prefix_cache_queries_total` | whether the stable order of the prompt pays |
-| `vllm:time_to_first_token_seconds`, `vllm:inter_token_latency_seconds` | the model's own speed |
+| `vllm:prefix_cache_hits_total`, `vllm:prefix_cache_queries_total` | the hit rate of the prefix cache |
+| `vllm:time_to_first_token_seconds`, `vllm:inter_token_latency_seconds` | the model's speed |
 """
 LABEL_VALUES: Mapping[str, str] = {
     "bin": "as the reference names them",
@@ -267,7 +284,7 @@ LABEL_VALUES: Mapping[str, str] = {
     "verdict": "`grounded`, `withheld`, `uncited`, `failed`",
     "layer": "`network`, `tcp`, `writes`, `bytes`, `reads`, `calls`",
 }
-"""What a label may be: of one metric, else of every metric that has the label."""
+"""The values of a label: of one metric, else of every metric that has the label."""
 RUNBOOKS: Mapping[str, str] = {
     "chatbot_audit_anchored_timestamp_seconds": "runbooks/audit.md",
     "chatbot_drift_questions_total": "runbooks/drift.md",
@@ -283,25 +300,30 @@ RUNBOOKS: Mapping[str, str] = {
 
 def metrics_page() -> str:
     """Return `docs/metrics.md`."""
-    head = ("name", "type", "labels", "unit", "what")
+    head = ("name", "type", "labels", "what")
+    labels = ((f"`{label}`", values) for label, values in LABEL_VALUES.items() if " " not in label)
     return METRICS.format(
         command=COMMAND,
         chatbot=table(head, metric_rows(ChatMetrics())),
         ingest=table(head, metric_rows(StaffMetrics())),
+        labels=table(("label", "values"), labels),
     )
 
 
 def metric_rows(instruments: ChatMetrics | StaffMetrics) -> Iterator[tuple[str, ...]]:
     for instrument in described_instruments(instruments):
         name = instrument["samples"][0].removesuffix("_bucket")
-        labels = ", ".join(f"`{label}` ({label_values(name, label)})" for label in instrument["labels"])
-        unit = next((unit for unit in ("tokens per second", "seconds", "tokens") if unit.replace(" ", "_") in name), "")
+        labels = ", ".join(named_label(name, label) for label in instrument["labels"])
         more = f" ([more]({RUNBOOKS[name]}))" if name in RUNBOOKS else ""
-        yield f"`{name}`", instrument["type"], labels, unit, lowered(instrument["what"]) + more
+        yield f"`{name}`", instrument["type"], labels, lowered(instrument["what"]) + more
 
 
-def label_values(metric: str, label: str) -> str:
-    return LABEL_VALUES.get(f"{metric} {label}") or LABEL_VALUES[label]
+def named_label(metric: str, label: str) -> str:
+    """Return the label, with its values if they are of this metric alone."""
+    if values := LABEL_VALUES.get(f"{metric} {label}"):
+        return f"`{label}` ({values})"
+    assert label in LABEL_VALUES, f"LABEL_VALUES lacks {label} of {metric}"
+    return f"`{label}`"
 
 
 def lowered(text: str) -> str:
