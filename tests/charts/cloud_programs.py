@@ -47,7 +47,6 @@ READ_BY_HAND = {
     "gcloud artifacts repositories create": "--repository-format --location",
     "gcloud auth configure-docker": "",
     "eksctl create cluster": "-f",
-    "eksctl create nodegroup": "--config-file",
 }
 """Commands of programs that no package index here carries: their options as the programs' published sources name them
 (Google Cloud CLI, `lib/surface`; eksctl, `pkg/ctl`), read on 2026-11-28; `--gateway-api`, `--region`, `--location`
