@@ -52,7 +52,6 @@ from ingest.catalogue import Stage
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.settings import Settings as StaffSettings
 from knowledge.passage import LANGUAGES
-from tests.golden.clients import JAVASCRIPT, PYTHON
 from tests.golden.contracts import descendants, described_instruments
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -377,19 +376,12 @@ A request with the same `Idempotency-Key` and body joins the same answer while i
 
 ## A client
 
-Two programs that ask, print the answer as it arrives and resume after a disconnect. Their last line is JSON with the outcome and the sources.
-They need only Python 3.11 or Node 20. A test runs them.
+[`client.py`](clients/client.py) (Python 3.11) and [`client.mjs`](clients/client.mjs) (Node 20) need no packages. They ask, print the answer as it arrives and resume after a disconnect. Their last line is JSON with the outcome and the sources.
 
 ```
 python3 client.py http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost?"
 node client.mjs http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost?"
 ```
-
-```python
-{python}```
-
-```javascript
-{javascript}```
 
 ## OpenAI clients
 
@@ -510,8 +502,6 @@ def api_page() -> str:
     """Return `docs/api.md`."""
     return API.format(
         command=COMMAND,
-        python=PYTHON,
-        javascript=JAVASCRIPT,
         events="\n\n".join(
             event_section(n, name, _ITEMS.get(name, kind)) for n, (name, kind) in enumerate(EVENTS.items(), start=1)
         ),
