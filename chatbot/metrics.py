@@ -127,7 +127,7 @@ class Metrics:
         )
         self.lost = counter(
             "chatbot_lost_writes",
-            "Writes of ended answers given up: too many, older than an hour, or the process ended",
+            "Writes of ended answers given up: too many, or the process ended",
             ["kind"],
         )
         self.evicting = gauge(
