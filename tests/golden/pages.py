@@ -211,7 +211,7 @@ def kind_of(field: FieldInfo) -> str:
     kind = kinds[0]
     if inspect.isclass(kind) and issubclass(kind, StrEnum):
         return code(kind)
-    named = {bool: "true, false", int: "whole number", float: "number", Path: "path", SecretStr: "secret"}
+    named = {bool: "boolean", int: "integer", float: "number", Path: "path", SecretStr: "secret"}
     return " ".join([named.get(getattr(kind, "__origin__", kind), "text"), ", ".join(bounds)]).strip()
 
 
@@ -540,7 +540,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def json_type(kind: type) -> str:
-    named = {str: "text", int: "whole number", float: "number", bool: "true, false", date: "date"}
+    named = {str: "text", int: "integer", float: "number", bool: "boolean", date: "date"}
     if issubclass(kind, StrEnum):
         return "code"
     return "object" if issubclass(kind, msgspec.Struct) else named[kind]

@@ -28,7 +28,7 @@ def test_every_setting_says_what_it_means_and_a_number_its_unit(
     for variable, field, _ in pages.settings(model):
         unit, meaning = pages.unit_and_meaning(field.description or "")
         assert len(meaning) > 5, f"{variable} has no description"
-        is_number = re.match("(whole )?number", pages.kind_of(field)) is not None
+        is_number = re.match("integer|number", pages.kind_of(field)) is not None
         assert is_number == bool(unit), (
             f"{variable}: its description begins with a unit where it is a number, only then"
         )
