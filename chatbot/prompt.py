@@ -3,7 +3,7 @@
 The order keeps prefixes stable for vLLM's prefix cache: customers who ask about the same passage share its prefill.
 A probe asks "is the answer in this passage?" about one passage, because a small model judges one far better than five.
 Passages are untrusted data. They stand between markers that no title, passage or question can forge, because every text
-that the bank did not write passes through `as_data`. The numbered excerpts of a repair prompt are escaped too.
+that the bank did not write passes through `as_data`. The numbered excerpts of a choice are escaped too.
 """
 
 import hashlib
@@ -135,6 +135,7 @@ class PromptBuilder:
         """Return the prompt that asks for the number (from 1) of the excerpt that states the answer.
 
         `before` is that of the answer's `Prompt`; an excerpt is a passage cut to one quote.
+        The template is named `repair`.
         """
         numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
         content = self._last_message("repair", question, [numbered], language)

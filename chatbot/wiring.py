@@ -292,7 +292,7 @@ def start_beside(
         "deferred": services.deferred.retry_forever,
         "drift": services.drift.watch,
         "capacity": capacity.watch,
-        "openings": orphaned.close_forever,
+        "openings": orphaned.scan_periodically,
         **more,
     }
     if settings.anchors is not None:

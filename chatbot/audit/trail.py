@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 _MOST_AT_ONCE = 500
 """Rows that one transaction writes or looks for: PostgreSQL refuses a statement that asks for some thousands."""
 _LOOK_FOR_OPENING = 60.0
-"""For how many seconds the opening of an orphaned record may still be written: by a server that was slow to commit."""
+"""For how many seconds the opening of a rejected question may still be written: by a server that was slow to commit."""
 
 AUDIT = Table(
     "chatbot_audit",
@@ -105,7 +105,8 @@ class Audit:
         self._settings = settings
         self.keys = AuditKeys(settings.key.get_secret_value().encode())
         self._waiting: list[Waiting] = []
-        self._orphaned: list[Waiting] = []
+        self._if_opened: list[Waiting] = []
+        """Closing rows that are written only if their opening is there."""
         self._wake = anyio.Event()
         self._transaction = anyio.Lock()
         """Held by the one transaction that writes: the chain has one end."""
@@ -134,8 +135,8 @@ class Audit:
 
         Does not wait; this process looks for the opening for a minute.
         """
-        self._orphaned.append(Waiting(closed, after_opening=True))
-        del self._orphaned[: -self._settings.most_waiting]
+        self._if_opened.append(Waiting(closed, after_opening=True))
+        del self._if_opened[: -self._settings.most_waiting]
         self._wake.set()
 
     async def rows(self, answer_id: str) -> tuple[AuditRow, ...]:
@@ -233,18 +234,18 @@ class Audit:
             self._wake = anyio.Event()
             due = [waiting for waiting in self._waiting if not waiting.given_up]
             self._waiting = due[_MOST_AT_ONCE:]
-            batch = [*due[:_MOST_AT_ONCE], *self._orphaned[:_MOST_AT_ONCE]]
+            batch = [*due[:_MOST_AT_ONCE], *self._if_opened[:_MOST_AT_ONCE]]
             if batch:
                 await self._write_batch(batch)
 
     async def drain(self) -> None:
-        """Return when no row waits and no transaction runs; orphaned openings are closed too."""
+        """Return when no row waits and no transaction runs, after the rows of `close_if_opened` too."""
         while self._waiting:
             await self._waiting[-1].done.wait()
-        async with self._transaction:  # it may write an orphaned opening
-            orphaned = tuple(self._orphaned)
-        for n in range(0, len(orphaned), _MOST_AT_ONCE):
-            await self._write_batch(orphaned[n : n + _MOST_AT_ONCE])
+        async with self._transaction:  # it may write the opening of a row in `_if_opened`
+            if_opened = tuple(self._if_opened)
+        for n in range(0, len(if_opened), _MOST_AT_ONCE):
+            await self._write_batch(if_opened[n : n + _MOST_AT_ONCE])
 
     async def _write(self, waiting: Waiting) -> None:
         # What cannot be made a row fails here, for its caller alone, and not in the transaction of others.
@@ -313,7 +314,7 @@ class Audit:
         self._head = head
         looked_for, since = {id(waiting) for waiting in batch}, time.monotonic() - _LOOK_FOR_OPENING
         may_come = [w for w in batch if w.after_opening and w.key not in known and w.since > since]
-        self._orphaned = [*(w for w in self._orphaned if id(w) not in looked_for), *may_come]
+        self._if_opened = [*(w for w in self._if_opened if id(w) not in looked_for), *may_come]
 
     async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:
         try:

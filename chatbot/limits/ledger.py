@@ -281,7 +281,8 @@ class Ledger:
         refused should Redis execute it after all.
 
         Raises:
-            StoreUnavailable: Redis is away; until it is settled, the reservation stays charged and keeps its slot.
+            StoreUnavailable: Redis is away; the unsettled reservation stays charged and keeps its slot until its lease
+                ends (`lease_seconds` of `reserve`).
         """
         caller = reservation.caller
         charge = self._plan_of(caller.tenant).charge(usage)

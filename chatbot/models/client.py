@@ -172,7 +172,7 @@ class Models:
                 break
             except EndpointFailed as exc:
                 attempts.record_failure(member, exc, mid_answer=answer.started)
-                answer.resume()
+                answer.record_failure()
         usage, models = answer.usage(), tuple(answer.models)
         if answer.thinks:
             log.warning("thinking_end_missing", models=models)

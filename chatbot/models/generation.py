@@ -59,7 +59,7 @@ class Thought:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the answer: its text, the number of its tokens, and the encoded frame for a successor."""
+    """A piece of the answer: its text, the number of its tokens, and its line of the log for a successor."""
 
     text: str
     tokens: int
@@ -181,7 +181,7 @@ class Generation:
             self._dropped += 1
         return is_cut
 
-    def resume(self) -> None:
+    def record_failure(self) -> None:
         """Account for a failed endpoint: its tokens that were not emitted are generated again and not charged."""
         kept = self._thinking_tokens if self.started else 0
         self._thought_before += kept

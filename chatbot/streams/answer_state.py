@@ -10,7 +10,7 @@ Stage = Literal["writing", "finishing", "ended", "elsewhere"]
 """`finishing`: this process settles and records the answer, so it is not handed over; `ended`: its last event is
 published; `elsewhere`: another replica writes it, or will."""
 StageEvent = Literal["confirm", "end", "leave"]
-"""`confirm`: the log has how the answer ends; `end`: its last event is published; `leave`: this process stops writing
+"""`confirm`: the log has the outcome; `end`: its last event is published; `leave`: this process stops writing
 it."""
 LogState = Literal["whole", "behind", "deleted"]
 """`behind`: it lacks published events; `deleted`: by the customer, which is final."""
@@ -18,7 +18,7 @@ LogState = Literal["whole", "behind", "deleted"]
 STAGES: Mapping[Stage, Mapping[StageEvent, Stage]] = {
     "writing": {"confirm": "finishing", "end": "ended", "leave": "elsewhere"},
     "finishing": {"confirm": "finishing", "end": "ended", "leave": "elsewhere"},
-    # An answer that failed may still be settled; a successor may take over an end that no log has.
+    # This process still settles an answer that ended in an error. A successor may take over one whose end is unlogged.
     "ended": {"confirm": "ended", "leave": "elsewhere"},
     "elsewhere": {"confirm": "elsewhere", "leave": "elsewhere"},
 }

@@ -22,21 +22,22 @@ _CHECK_SECONDS = 1.0
 
 
 class SharedRead(Feed):
-    """What this process has read of one answer for all its readers here."""
+    """The entries of one answer that this process has read for all its readers."""
 
     def __init__(self, who: Principal) -> None:
         super().__init__()
         self.who = who
         self.followers = 0
-        self.was_there = False
+        self.log_found = False
+        """Whether its log has existed since the read began."""
         self._failing_since = math.inf
 
-    def heal(self) -> None:
+    def note_success(self) -> None:
         """Note that the answer could be read."""
         self._failing_since = math.inf
 
-    def fail(self, error: ChatError, *, patience: float) -> None:
-        """Close with an error that has lasted for longer than `patience` seconds."""
+    def note_failure(self, error: ChatError, *, patience: float) -> None:
+        """Note that the answer could not be read; close with `error` if that has lasted for `patience` seconds."""
         now = anyio.current_time()
         self._failing_since = min(self._failing_since, now)
         if now - self._failing_since >= patience:
@@ -119,25 +120,26 @@ class ReadsElsewhere:
             )
         except StoreUnavailable as exc:
             for read in reads.values():
-                read.fail(exc, patience=self._parts.settings.patience)
+                read.note_failure(exc, patience=self._parts.settings.patience)
             return
         for answer_id, entries in new.items():
-            reads[answer_id].heal()
+            reads[answer_id].note_success()
             reads[answer_id].add(entries)
             if entries[-1].event.ends:
                 reads[answer_id].close()
         for answer_id, checked in progress.items():
             if not reads[answer_id].closed:
-                self._judge(reads[answer_id], checked, has_new=answer_id in new)
+                self._apply_progress(reads[answer_id], checked, has_new=answer_id in new)
 
-    def _judge(self, read: SharedRead, progress: AnswerProgress, *, has_new: bool) -> None:
-        """Close a read whose log is lost."""
+    def _apply_progress(self, read: SharedRead, progress: AnswerProgress, *, has_new: bool) -> None:
+        """Close the read of an answer that has no log, or that has ended without a last event."""
         if progress.events is None:
-            # A log that Redis lost in a failover is restored by its writer.
-            waits = read.was_there and not progress.deleted
-            read.fail(NotFound("answer not found"), patience=self._parts.settings.patience if waits else 0.0)
+            # Redis may have lost the log in a failover; its writer restores it.
+            may_return = read.log_found and not progress.deleted
+            patience = self._parts.settings.patience if may_return else 0.0
+            read.note_failure(NotFound("answer not found"), patience=patience)
             return
-        read.was_there = True
-        read.heal()
+        read.log_found = True
+        read.note_success()
         if progress.lease_left is None and not has_new:
             read.close(LogLost(f"the log ends at event {progress.events}"))

@@ -1,10 +1,13 @@
 """Idempotency-Keys: however often and on whichever replicas a request is sent, one answer is started and joined.
 
 The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before any work is done
-for the request. A request that finds it claimed waits until the key is bound to an answer, or until the claim is
-removed (a refusal binds nothing) or has lapsed (its process died), and then claims it itself. A key belongs to
-(tenant, sub) and is bound to its answer as long as that answer's log lives, unless it ends in an error that is worth a
-retry, or unread because its readers left. While Redis is away a key binds in this process, and in Redis afterwards.
+for the request. Another request with the key waits, and joins the answer once the key is bound to it. If the first
+request is rejected, its claim is removed; if its process dies, the claim lapses. The waiting request then claims the
+key itself.
+
+A key belongs to (tenant, sub) and stays bound as long as the answer's log exists. It is free again if the answer ends
+in a retryable error, or is cancelled because nobody reads it. While Redis is away, keys are bound in this process, and
+in Redis afterwards.
 """
 
 import math
@@ -84,7 +87,7 @@ class IdempotencyKeys:
         self._settings = settings
         self._deferred = deferred
         self._locks = WeakValueDictionary[str, anyio.Lock]()
-        """Of the requests of this process with one key, one at a time asks Redis and starts the answer."""
+        """Per key: the requests of this process ask Redis and start the answer one at a time."""
         self._unwritten: dict[str, KeyClaim] = {}
         """The keys that are bound in this process and not yet in Redis."""
         self._script = redis.register_script((files("chatbot.streams") / "lua" / "claim.lua").read_text("utf-8"))
@@ -112,47 +115,51 @@ class IdempotencyKeys:
 
     async def _begin_or_join(self, request: KeyRequest) -> StartedAnswer:
         try:
-            claim = self._unwritten.get(request.key) or await self._claimed(request)
+            claim = self._unwritten.get(request.key) or await self._claim(request)
         except StoreUnavailable:
-            claim = request.claim  # it may have been made, its reply only late
+            claim = request.claim  # Redis may have executed it, although the reply is missing
         if claim.digest != request.claim.digest:
             raise KeyReused
         if claim.answer_id is not None:
             return StartedAnswer(claim.answer_id, None, joined=True)
         return await self._begin(request)
 
-    async def _claimed(self, request: KeyRequest) -> KeyClaim:
-        """Return the request's own claim once it is made, or another's that is bound or of another digest.
+    async def _claim(self, request: KeyRequest) -> KeyClaim:
+        """Claim the key, and return the claim that it has then.
+
+        This is the request's own claim, or another request's that is bound to an answer or has another digest. While
+        another request with the same digest holds an unbound claim, try again.
 
         Raises:
-            StoreUnavailable: Redis has been away for `insist` seconds, and no other request is known to have started.
-            Overloaded: another request has started and takes too long, or Redis became unavailable.
+            StoreUnavailable: Redis has been away for `insist` seconds, and no other request is known to hold the key.
+            Overloaded: another request holds the key for too long, or Redis became unavailable.
         """
         deadline, failing_since = time.monotonic() + self._settings.patience, math.inf
-        another_started = False
+        held_by_other = False
         while (now := time.monotonic()) < deadline:
             try:
-                claim = await self._replace(request, request.claim, keep_seconds=self._settings.lease)
+                other = await self._replace(request, request.claim, keep_seconds=self._settings.lease)
             except StoreUnavailable:
                 failing_since = min(failing_since, now)
                 # One command that is late in a busy process is no outage: another replica may hold the key.
                 if max(time.monotonic() - failing_since, self._breaker.away_for) >= self._settings.insist:
-                    if another_started:
+                    if held_by_other:
                         break
                     raise
             else:
-                failing_since, another_started = math.inf, True
-                if claim is None:
+                if other is None:
                     return request.claim
-                if claim.digest != request.claim.digest or claim.answer_id is not None:
-                    return claim
+                if other.digest != request.claim.digest or other.answer_id is not None:
+                    return other
+                failing_since, held_by_other = math.inf, True
             await anyio.sleep(self._settings.poll_every)
         raise Overloaded(_STILL_CLAIMED, retry_after=1)
 
     async def _begin(self, request: KeyRequest) -> StartedAnswer:
         bound: KeyClaim | None = None
         try:
-            # A claim that lapsed may be another request's: half the lease is left for what cannot be interrupted.
+            # Another request may take the key when the lease ends. Half of it is left for work that is shielded from
+            # this deadline.
             with anyio.fail_after(self._settings.lease / 2):
                 started = await request.begin()
             bound = msgspec.structs.replace(request.claim, answer_id=started.answer_id)
@@ -167,21 +174,21 @@ class IdempotencyKeys:
         return started
 
     async def _end_claim(self, request: KeyRequest, bound: KeyClaim | None) -> None:
-        """Bind the key whether or not Redis has its claim, or remove the claim; a key of another answer stays so."""
+        """Bind the key, or remove the claim if there is no answer; leave a key of another request as it is."""
         await self._replace(request, bound, keep_seconds=_KEEP_SECONDS)
         if bound is not None:
             self._unwritten.pop(request.key, None)
 
     async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
-        """Replace the key's value where it is free or the request's own; otherwise return the standing value."""
+        """Replace the key's value if it is free or the request's own; otherwise return the other request's claim."""
         options = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
         args = [
             msgspec.msgpack.encode(options),
             msgspec.json.encode(request.claim),
             b"" if value is None else msgspec.json.encode(value),
         ]
-        standing = await self._breaker.call(lambda: self._script(keys=[request.key], args=args))
-        return None if standing is None else msgspec.json.decode(standing, type=KeyClaim)
+        other = await self._breaker.call(lambda: self._script(keys=[request.key], args=args))
+        return None if other is None else msgspec.json.decode(other, type=KeyClaim)
 
 
 def _key(who: Principal, key: str) -> str:

@@ -19,11 +19,11 @@ class LiveAnswer(Feed):
     stage: Stage = "writing"
     log_state: LogState = "whole"
     unread = False
-    """Whether it was cancelled because nobody read it, not because its customer said so."""
+    """Whether it was cancelled because nobody read it, and not by its customer."""
     outcome = b""
-    """How the answer ends, once that is decided, as a successor reads it."""
+    """The encoded result, once it is decided, for a successor."""
     log_opening = LogOpening("")
-    """What makes its log where Redis never had it, or has lost it."""
+    """The content to open its log with, also if Redis has lost the log."""
 
     def __init__(
         self, answer_id: AnswerId, who: Principal, *, epoch: int = 1, logged: Sequence[Event] = (), output: bytes = b""
@@ -37,15 +37,17 @@ class LiveAnswer(Feed):
         self.output = bytearray(output)
         """The model's output, one encoded line for each piece (`chatbot.models.read_output`)."""
         self.logged_count = len(logged)
-        """How many of the published events the log has for certain."""
+        """The number of published events that are certainly in the log."""
         self._repetition = RepetitionCheck(logged)
         self._logged_output = len(output)
         self._pending: list[Event] = []
         """Emitted events that are not yet published."""
-        self._appended = anyio.Event()
-        """Set when the next batch is logged, or dropped."""
-        self._in_flight = anyio.Event()
         self._emitted = anyio.Event()
+        """Wakes the writer in `next_batch`: set when there is something to log."""
+        self._next_batch_done = anyio.Event()
+        """Set when a batch that `next_batch` has yet to return is published, or when the answer ends before."""
+        self._batch_done = anyio.Event()
+        """The `_next_batch_done` of the last batch that `next_batch` returned; `publish` sets it."""
         self._unread_timer: asyncio.TimerHandle | None = None
 
     # --- its state ---------------------------------------------------------------------------------------------------
@@ -71,7 +73,7 @@ class LiveAnswer(Feed):
 
     @property
     def owes_log(self) -> bool:
-        """Whether this process still has to log something that is published."""
+        """Whether this process still has to log published events."""
         return self.log_state == "behind" and self.stage != "elsewhere"
 
     @property
@@ -129,9 +131,9 @@ class LiveAnswer(Feed):
         self.outcome = outcome
         if self.is_written_here:
             self._emitted.set()
-            await self._appended.wait()
+            await self._next_batch_done.wait()
         self.move("confirm")
-        return self.stage != "elsewhere"  # how this process ends its part is not how the answer ends
+        return self.stage != "elsewhere"  # an answer that `fail` has ended is still finished here
 
     # --- its writer logs and publishes them --------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class LiveAnswer(Feed):
         """Wait for pending events; return their entries."""
         await self._emitted.wait()
         self._emitted = anyio.Event()
-        self._in_flight, self._appended = self._appended, anyio.Event()
+        self._batch_done, self._next_batch_done = self._next_batch_done, anyio.Event()
         return [entry_of(n, event) for n, event in enumerate(self._pending, len(self.entries) + 1)]
 
     def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
@@ -162,28 +164,28 @@ class LiveAnswer(Feed):
         self._emitted.set()
 
     def mark_appended(self, appended: LogAppend) -> None:
-        """Note that the log has this, which renewed the writer's lease."""
+        """Note that the log has all of `appended`."""
         self.note_log_state("whole")
         if appended.entries:
             self.logged_count = appended.entries[-1].n
         self._logged_output = appended.output_before + len(appended.output)
 
     def publish(self, batch: Sequence[LogEntry] = (), *, emitted: int = 0) -> None:
-        """Publish entries to all connections; the first `emitted` pending events are done."""
+        """Publish entries to all connections, among them the first `emitted` pending events."""
         del self._pending[:emitted]
         if any(entry.event.ends for entry in batch):
             self.move("end")
         self.add(batch)
         if not self.is_written_here:
             self.close()
-        self._in_flight.set()
+        self._batch_done.set()
 
     def fail(self, last: Event) -> None:
-        """End an answer that cannot be written: cancel its work, and publish `last` in place of what is not logged."""
+        """End an answer that cannot be written: cancel its work, and publish `last` in place of the pending events."""
         del self.output[self._logged_output :]
         self.note_log_state("behind")
         self.scope.cancel()
-        self._appended.set()
+        self._next_batch_done.set()
         self.publish([entry_of(len(self.entries) + 1, last)])
 
     def stop_writing(self) -> None:
@@ -191,7 +193,7 @@ class LiveAnswer(Feed):
         self.move("leave")
         self.scope.cancel()
         self.stop_unread_timer()
-        self._appended.set()
+        self._next_batch_done.set()
         self._emitted.set()
         self.publish()
 
@@ -208,6 +210,6 @@ class LiveAnswer(Feed):
         self.scope.cancel()
 
     def stop_unread_timer(self) -> None:
-        """Stop the abandonment timer."""
+        """Stop the timer of `cancel_if_unread_after`."""
         if self._unread_timer is not None:
             self._unread_timer.cancel()

@@ -83,7 +83,7 @@ class WriterStanding(IntEnum):
     READ_ELSEWHERE = 4
     """Owned, and read on another replica; only `answer_renew` reports it."""
     BEHIND = 5
-    """Redis lacks what it had, or all of it: everything is to be sent again."""
+    """Redis has lost the log or a part of it: everything must be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,13 @@ class LogOpening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppend:
-    """The content of one append: entries in their order, and the output behind the first `output_before` bytes."""
+    """The content of one append: entries in order, and the model output after its first `output_before` bytes."""
 
     entries: Sequence[LogEntry]
     output_before: int = 0
     output: bytes = b""
     outcome: bytes = b""
-    """How the answer ends, where that is decided: with the last of what comes before its last event."""
+    """The encoded result, once it is decided; it is appended before the last event."""
     unread: bool = False
     """Whether it was cancelled because nobody read it: a retry with its Idempotency-Key starts a new answer."""
 
@@ -123,7 +123,7 @@ class AnswerProgress(msgspec.Struct, frozen=True):
 class TakenOver:
     """An answer that was taken over, as its log has it; checkpoint and `outcome` are read by `chatbot.turns`.
 
-    There is an outcome where the writer before had decided how the answer ends, and may have settled and recorded it.
+    `outcome` is empty unless the previous writer had decided it; that writer may have settled and recorded the answer.
     """
 
     answer_id: AnswerId

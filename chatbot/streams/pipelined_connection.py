@@ -27,7 +27,7 @@ class PipelinedConnection:
     """Runs scripts on a connection of its own, made as the client's pool makes them, while `serve` runs."""
 
     def __init__(self, redis: Redis, *, slow_after: float) -> None:
-        """`slow_after`: seconds after which the connection is closed, since late replies may never arrive."""
+        """`slow_after` is the deadline of a reply in seconds; the connection is closed when one is late."""
         self._redis = redis
         self._slow_after = slow_after
         self._due: list[_Call] = []

@@ -64,19 +64,19 @@ class Readers:
     async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`: from memory while this process writes the answer, else from the log.
 
-        An answer whose writer is dead is taken over. Where it cannot be read to its end an error of number 0 is the
-        last entry. Ends without a last event only where this process ends and has handed the answer over: the client
-        resumes on another replica.
+        An answer whose writer is dead is taken over. If the answer cannot be read to its end, the last entry is an
+        error with number 0. There is no last event only if this process ends and has handed the answer over: the
+        client resumes on another replica.
         """
         error, over = ChatError(), False
-        unlogged = deque[LogEntry]()  # read here, and perhaps in no log
+        unlogged = deque[LogEntry]()  # entries that were read here and may be in no log
         with contained("stream", self._parts.on_failure):
             try:
                 while not (over or self._writers.handed_over):
                     live, start = self._writers.find(who, answer_id), after - len(unlogged)
                     feed = self._elsewhere.follow(who, answer_id, start) if live is None else live.follow(start)
                     if unlogged:
-                        feed = self._behind(unlogged, feed, who)
+                        feed = self._skip_read(unlogged, feed, who)
                     async with aclosing(feed) as entries:
                         async for entry in entries:
                             after = entry.n
@@ -94,12 +94,13 @@ class Readers:
     def _cut_off(self, who: Principal) -> str:
         return f"{_CUT_OFF} {self._parts.person(who.tenant)}".strip()
 
-    async def _behind(
+    async def _skip_read(
         self, read: deque[LogEntry], feed: AsyncGenerator[LogEntry], who: Principal
     ) -> AsyncGenerator[LogEntry]:
-        """Yield the entries of another writer behind those that were read here.
+        """Yield another writer's entries after those that were already read here, if the latter are the same.
 
-        Where they differ, an error ends the answer for this connection, under a number: behind it is another text.
+        If they differ, yield an error that ends the answer for this connection. It has a number, as an event of the
+        answer, so that the client does not resume in the other writer's text.
         """
         async with aclosing(feed) as entries:
             async for entry in entries:
@@ -147,7 +148,7 @@ class Readers:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What this process does for answers."""
+    """The writers, the takeover and the readers of a process."""
 
     writers: Writers
     takeover: Takeover
@@ -155,13 +156,13 @@ class Answers:
 
     @classmethod
     def of(cls, parts: AnswerParts) -> "Answers":
-        """Return the answers of a process."""
+        """Create them for a process."""
         writers = Writers(parts)
         reads = ReadsElsewhere(parts)
         return cls(writers, Takeover(parts, writers, reads), Readers(parts, writers, reads))
 
     async def hand_over(self) -> None:
-        """Leave every answer of this process to the others, readers and writers.
+        """End every read, and hand every answer of this process over to the other replicas.
 
         Raises:
             StoreUnavailable: the leases could not be given up; they lapse by themselves.

@@ -24,10 +24,11 @@ from telemetry.supervision import contained, supervise
 log = structlog.get_logger(__name__)
 
 OUTAGE_TERMS = 2
-"""For how many terms of a lease Redis must have been back before a lapsed one counts: a writer may need two probes."""
+"""A lapsed lease counts once Redis has been back for so many lease terms: until a probe of its own Redis breaker
+succeeds, which may be the second one, a live writer cannot renew its lease."""
 
 ContinueAnswer = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
-"""Continues an answer that was taken over, or ends it where it is marked cancelled."""
+"""Continues an answer that was taken over, or ends it if `TakenOver.cancelled` is set."""
 
 
 class Takeover:
@@ -40,6 +41,7 @@ class Takeover:
         self._reads = reads
         self._continue_answer: ContinueAnswer | None = None
         self._no_renewal_at = -math.inf
+        """When Redis was unavailable last, or this process stood still and could not have noticed that it was."""
         self._to_cancel: set[AnswerId] = set()
 
     async def maintain_leases(self, continue_answer: ContinueAnswer) -> None:
@@ -79,14 +81,15 @@ class Takeover:
         if answer_id in self._reads:
             return "reader"
         grace = self._parts.settings.grace
-        return "orphan" if lapsed_for >= grace and self._trusts_lapsed_leases(grace) else None
+        return "orphan" if min(lapsed_for, self._renewable_for) >= grace else None
 
-    def _trusts_lapsed_leases(self, seconds: float) -> bool:
-        """Return whether a lease that has lapsed means a dead writer: Redis was there, and we were, for so long.
+    @property
+    def _renewable_for(self) -> float:
+        """For how many seconds every live writer has been able to renew its lease.
 
-        While Redis was away, or took no writes, nobody could renew. A process that stood still may have missed that.
+        A lease that lapses in that time means a dead writer. Before it, Redis may have been unavailable.
         """
-        return min(self._log.back_for, anyio.current_time() - self._no_renewal_at) >= seconds
+        return min(self._log.back_for, anyio.current_time() - self._no_renewal_at)
 
     async def take_over(self, tenant: str, answer_id: AnswerId, reason: TakeoverReason) -> bool:
         """Continue an answer whose writer's lease has lapsed; return whether this process writes it now.
@@ -97,9 +100,9 @@ class Takeover:
         continue_answer, writers = self._continue_answer, self._writers
         if continue_answer is None or writers.draining or answer_id in writers:
             return False  # a lease of our own that has lapsed is renewed by the next append
-        if not self._trusts_lapsed_leases(OUTAGE_TERMS * self._log.lease_seconds):
+        if self._renewable_for < OUTAGE_TERMS * self._log.lease_seconds:
             return False
-        with anyio.CancelScope(shield=True):  # what was taken over is run
+        with anyio.CancelScope(shield=True):  # an answer that was taken over must get a writer
             taken = await self._log.take_over(tenant, answer_id)
             if taken is None:
                 return False
@@ -110,8 +113,8 @@ class Takeover:
             live = LiveAnswer(answer_id, who, epoch=taken.epoch, logged=taken.events, output=taken.output)
             live.log_opening = taken.opening
             live.unread = reason == "orphan" and not (taken.cancelled or taken.outcome)
-            marked = replace(taken, cancelled=taken.cancelled or reason == "orphan")
-            writers.run(live, lambda live: continue_answer(live, marked))
+            to_continue = replace(taken, cancelled=True) if reason == "orphan" else taken  # an orphan is only ended
+            writers.run(live, lambda live: continue_answer(live, to_continue))
             self._reads.end(answer_id)
         return True
 
@@ -126,7 +129,7 @@ class Takeover:
         if live is not None:
             live.scope.cancel()
             return not live.ended
-        _, left = await self._log.touch(who, answer_id, "cancelled")
-        if left is not None:
+        _, lease_left = await self._log.touch(who, answer_id, "cancelled")
+        if lease_left is not None:
             self._to_cancel.add(answer_id)
-        return left is not None
+        return lease_left is not None

@@ -1,8 +1,8 @@
 """The answers that this process writes: owned by the application's task group, logged before any connection sees them.
 
 Group commit: events emitted during an append go with the next one. While Redis is away the stream continues
-from this process's memory, with a notice, and cannot be resumed elsewhere. An answer without readers is abandoned after
-a grace period: its scope is cancelled, which closes the model's socket, and it then ends like any cancelled one.
+from this process's memory, with a notice, and cannot be resumed elsewhere. An answer without readers is cancelled after
+a grace period: this closes the model's socket, and the answer then ends like any cancelled one.
 """
 
 from collections import Counter, OrderedDict
@@ -81,8 +81,9 @@ class Writers:
         self._log = parts.log
         self._running: dict[AnswerId, LiveAnswer] = {}
         self._kept: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
-        """Ended answers whose final event is not logged."""
+        """Ended answers that are not fully logged, for their readers."""
         self._accepting = 0
+        """How many questions are in an `accepting` block."""
         self._changed = anyio.Event()
 
     def __contains__(self, answer_id: AnswerId) -> bool:
@@ -143,13 +144,13 @@ class Writers:
         self._running[live.answer_id] = live
         if not self.readers[live.answer_id]:
             live.cancel_if_unread_after(self._parts.settings.grace)
-        if self.handed_over:  # meanwhile; the lease of its log lapses
+        if self.handed_over:  # while its log was being opened; another replica takes it over when its lease lapses
             live.stop_writing()
         self._parts.tasks.start_soon(self._work, live, work)
         self._parts.tasks.start_soon(self._write, live)
 
     async def _work(self, live: LiveAnswer, work: Work) -> None:
-        """Run the work of an answer; whatever happens in it, the answer gets a last event."""
+        """Run the work of an answer; emit a last event if it has emitted none."""
         with live.scope, contained("answer", self._parts.on_failure):
             await work(live)
         if live.is_written_here:
@@ -166,7 +167,7 @@ class Writers:
             if live.is_written_here:
                 live.fail(self._unfinished(live))
         finally:
-            if live.is_written_here:  # cancelled with the process: who waits for the log, shielded, must not hang
+            if live.is_written_here:  # cancelled with the process: `confirm_ownership`, shielded, must not hang
                 live.stop_writing()
         del self._running[live.answer_id]
         end = DeferredWrite("log", partial(self._log_end, live), lost=partial(self._drop, live))
@@ -190,7 +191,7 @@ class Writers:
                 entry.event.ends or entry.event == _NOT_LOGGED for entry in [*live.entries, *batch]
             ):
                 log.warning("event_log_write_failed", answer_id=live.answer_id)
-                # Behind the batch: Redis may have taken that, under the numbers that were sent.
+                # After the batch: Redis may have executed the append, and the log has those numbers then.
                 batch.append(entry_of(len(live.entries) + emitted + 1, _NOT_LOGGED))
             live.publish(batch, emitted=emitted)
 
@@ -199,10 +200,11 @@ class Writers:
         try:
             appended, standing = await self._send(live, batch)
             if standing is WriterStanding.BEHIND:
-                self.apply_standing(live, standing)
-                standing = WriterStanding.REPLACED
+                self.apply_standing(live, standing)  # from now on everything is unlogged
                 if await self._log.open(live.who, live.answer_id, live.log_opening, epoch=live.epoch):
                     appended, standing = await self._send(live, batch)
+                else:
+                    standing = WriterStanding.REPLACED
         except StoreUnavailable:
             live.note_log_state("behind")
             return
@@ -226,13 +228,13 @@ class Writers:
                 live.note_log_state("deleted")
                 live.scope.cancel()
             case WriterStanding.BEHIND:
-                if live.logged_count:  # otherwise it began while Redis was away, and nothing was there to be lost
+                if live.logged_count:  # otherwise it began while Redis was away, and never had a log
                     log.warning("event_log_lost", answer_id=live.answer_id)
                 live.mark_log_lost()
             case WriterStanding.READ_ELSEWHERE if not self.readers[live.answer_id]:
                 live.cancel_if_unread_after(self._parts.settings.grace)
 
-    # --- ends that no log has ----------------------------------------------------------------------------------------
+    # --- ended answers that are not logged ---------------------------------------------------------------------------
 
     def _keep(self, live: LiveAnswer) -> None:
         """Keep an ended answer for its readers."""
@@ -241,11 +243,15 @@ class Writers:
             self._kept.popitem(last=False)
 
     def _drop(self, live: LiveAnswer) -> None:
-        """Forget an ended answer: readers find it in its log."""
+        """Remove an ended answer from memory: readers find it in its log."""
         self._kept.pop(live.answer_id, None)
 
     async def _log_end(self, live: LiveAnswer) -> None:
-        """Log the end of an answer, again if Redis may have lost it; raise `StoreUnavailable` to be called again."""
+        """Log the rest of an ended answer, or all of it if Redis may have lost it.
+
+        Raises:
+            StoreUnavailable: it is not logged; `DeferredWrites` calls again.
+        """
         if live.log_state == "whole":
             live.mark_log_lost()
             self._keep(live)
@@ -283,7 +289,7 @@ class Writers:
             live.stop_unread_timer()
 
     def reader_left(self, answer_id: AnswerId, *, resumable: bool) -> None:
-        """Abandon an answer after its grace where its last reader has left, at once where they cannot come back."""
+        """Cancel an answer whose last reader has left: after the grace, or at once if that reader cannot resume."""
         self.readers[answer_id] -= 1
         if not self.readers[answer_id]:
             del self.readers[answer_id]
@@ -297,17 +303,17 @@ class Writers:
         changed.set()
 
     def begin_draining(self) -> None:
-        """Open no further question and take no answer over: this process ends soon."""
+        """Accept no further question and take no answer over: this process ends soon."""
         self.draining = True
 
     async def drained(self) -> None:
-        """Wait until this process opens no question and writes no answer, and no write waits."""
+        """Wait until no question is being accepted, no answer is being written and no write is deferred."""
         while self._accepting or self._running:
             await self._changed.wait()
         await self._parts.deferred.drained()
 
     async def hand_over(self) -> None:
-        """Stop writing every answer and give up its lease; an answer that only this process has is cancelled."""
+        """Stop writing every answer and give up its lease; cancel an answer that is not fully logged."""
         self.handed_over = True
         given_up: dict[AnswerId, tuple[str, int]] = {}
         for live in self._running.values():

@@ -78,7 +78,7 @@ class Answering:
 
     @classmethod
     def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
-        """Return an answer at its start, or at the end of the previous writer's log."""
+        """Return a new answer; for a successor, with the usage and the progress notices of the previous writer."""
         result = AnswerResult(usage=logged_usage(turn, live)) if live.output else AnswerResult()
         shown = {event.code for event in live.published if isinstance(event, Notice)}
         return cls(turn, live, services, result, progress_shown=shown & PROGRESS)
@@ -92,8 +92,8 @@ class Answering:
     @property
     def model_chooses(self) -> bool:
         """Whether the ranking leaves open which unit answers, and the model is fast enough to be asked."""
-        is_open = is_close(self.ranked_units) and not asks_two_things(self.turn.question)
-        return is_open and may_choose(self.services.models.pool.prefill_rate)
+        ranking_is_open = is_close(self.ranked_units) and not asks_two_things(self.turn.question)
+        return ranking_is_open and may_choose(self.services.models.pool.prefill_rate)
 
     def new_checks(self) -> GroundingStream:
         """Return new grounding checks for a text that answers the turn."""
@@ -154,7 +154,7 @@ class Answering:
         self.update(finish_reason=finish_reason, missing=missing, grounded=False)
 
     def show_quotes(self, quotes: Sequence[Event]) -> None:
-        """Emit an answer that quotes."""
+        """Emit the quotes as the whole answer, which is grounded."""
         self.show(quotes)
         self.update(finish_reason=FinishReason.STOP, grounded=True, quoted=True)
 
@@ -243,9 +243,9 @@ async def speak(answering: Answering, place: Place) -> None:
 
 
 async def answer_from_passages(answering: Answering, place: Place) -> None:
-    """Quote or write the answer; it waits for a model slot only where the model is asked."""
+    """Quote or write the answer, as the evidence allows; wait for a model slot only if the model is asked."""
     turn, live, services = answering.turn, answering.live, answering.services
-    if quotes := logged_quotes(turn, live):  # the previous writer has asked the model
+    if quotes := logged_quotes(turn, live):  # the previous writer had chosen them
         answering.show_quotes(quotes)
         return
 
@@ -253,16 +253,14 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
         live.emit(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
     unknown = await services.retrieval.unknown_share(turn.question, turn.search, tenant=turn.who.tenant)
-    evidence = answerability.evidence_of_search(turn.search.hits, unknown, turn.language, services.answerability())
-    if live.output:  # the previous writer was certain
-        evidence = Evidence.CERTAIN
+    known_evidence = evidence_without_probe(answering, unknown)
     writes = turn.answer is AnswerMode.WRITTEN
     slot = services.admission.slot(
         place, prompt_tokens=turn.prompt.tokens, answer_tokens=turn.reservation.answer_tokens, on_wait=show_place
     )
-    asks_model = evidence is None or (evidence is Evidence.CERTAIN and (writes or answering.model_chooses))
+    asks_model = known_evidence is None or (known_evidence is Evidence.CERTAIN and (writes or answering.model_chooses))
     async with slot if asks_model else nullcontext():
-        evidence = evidence or await probe_evidence(answering, unknown, place)
+        evidence = known_evidence or await probe_evidence(answering, unknown, place)
         if evidence is Evidence.NONE:
             answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
         elif writes and evidence is Evidence.CERTAIN:
@@ -271,8 +269,16 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
             await quote_answer(answering, place, certain=evidence is Evidence.CERTAIN)
 
 
+def evidence_without_probe(answering: Answering, unknown: float) -> Evidence | None:
+    """Return the evidence level that needs no probe, or None if the model must be asked."""
+    if answering.live.output:
+        return Evidence.CERTAIN  # the previous writer asks for a text only then
+    turn, weights = answering.turn, answering.services.answerability()
+    return answerability.evidence_of_search(turn.search.hits, unknown, turn.language, weights)
+
+
 async def probe_evidence(answering: Answering, unknown: float, place: Place) -> Evidence:
-    """Return the answerability, by retrieval and one probed token per passage."""
+    """Return the evidence level by the search and by the model's reply to a probe of each passage."""
     turn, services = answering.turn, answering.services
     weights, score = services.answerability(), 0.0
     with tracer.start_as_current_span("probe") as span:
@@ -280,7 +286,7 @@ async def probe_evidence(answering: Answering, unknown: float, place: Place) -> 
             yes, _ = await probabilities(answering, place, probe, YES_OR_NO)
             answering.update(probes=(*answering.result.probes, yes))
             score = answerability.score(turn.search.hits, answering.result.probes, unknown, turn.language, weights)
-            if score >= weights.threshold or not weights.likeliest:  # the other passages would count nothing
+            if score >= weights.threshold or not weights.likeliest:  # more probes change nothing
                 break
         span.set_attributes({"probe.yes": answering.result.probes, "probe.unknown": unknown, "probe.score": score})
     return answerability.evidence_of_score(score, weights)

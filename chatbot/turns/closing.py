@@ -53,15 +53,15 @@ async def discard_turn(turn: Turn, services: Services) -> None:
 async def finish(
     turn: Turn, live: LiveAnswer, result: AnswerResult, services: Services, *, first_token_at: float | None = None
 ) -> None:
-    """Settle, write the history, close the audit record, run the hooks, and then emit the final event.
+    """Settle and record the answer, and then emit its final event; do nothing if another replica writes the answer.
 
-    A client that reads the history right after the final event finds the answer there. Does nothing if another replica
-    writes the answer. `first_token_at` is monotonic time in seconds.
+    A client that reads the history right after the final event finds the answer there. `first_token_at` is monotonic
+    time in seconds.
     """
     with anyio.CancelScope(shield=True):
         if not await live.confirm_ownership(msgspec.msgpack.encode(result)):
             return
-        if live.ended:  # in an error, since something of it could not be written
+        if live.ended:  # in an error, because its events could not be logged
             result = msgspec.structs.replace(result, error=ChatError.code, retry_after=None, grounded=False)
         ended = EndedAnswer(turn, result, shown_in(turn, live.published))
         limits = await settle(ended, services)

@@ -126,16 +126,17 @@ async def load_conversation(question: Question, who: Principal, services: Servic
 
     def enough(messages: Sequence[StoredMessage]) -> bool:
         characters = sum(len(message.text) for message in branch_of(question, messages))
-        return characters >= 20 * services.settings.history_tokens  # more than a token has: some messages are left out
+        # A token has fewer than 20 characters, so this is more than the prompt takes.
+        return characters >= 20 * services.settings.history_tokens
 
     try:
-        if services.conversation_ids.may_begin(who, conversation_id, now=now):  # its first question was not kept
+        if services.conversation_ids.may_begin(who, conversation_id, now=now):  # its first question may be missing
             conversation = await services.history.load_or_begin(who, conversation_id, now=now, enough=enough)
         else:
             conversation = await services.history.load(who, conversation_id, enough=enough)
     except StoreUnavailable:
         return Conversation.new(conversation_id, now=now)
-    # Of a question that is answered again nothing older need be kept, nor of a conversation whose start was not.
+    # A question that is answered again may have lost its parent, and so may any if the conversation was not stored.
     parent_missing = question.parent_id is not None and not branch_of(question, conversation.messages)
     if parent_missing and question.id is None and conversation.messages:
         raise NotFound("the conversation has no such message")
@@ -192,20 +193,21 @@ async def record_opening(turn: Turn, services: Services) -> Turn:
     """
     now = services.now()
     await services.audit.open(audit_opened(turn, services.versions, at=now))
-    # Shielded: once the history may have the question, its answer is given.
+    # Shielded: a question that may be in the history must get its answer.
     with anyio.CancelScope(shield=True):
         try:
             await services.history.append(turn.who, turn.conversation_id, [question_message(turn)], now=now)
         except StoreUnavailable as exc:
             log.warning("history_unavailable", answer_id=turn.answer_id)
-            if not exc.may_be_executed:  # otherwise `remember_answer` appends the question, if need be, with its answer
+            # If the append may be executed, `remember_answer` repeats it later.
+            if not exc.may_be_executed:
                 turn = replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, turn.language)))
     return turn
 
 
 def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
     """Return the audit record that is written before any model is called."""
-    history = len(turn.prompt.before) - 1  # the system message is none of the history
+    history = len(turn.prompt.before) - 1  # without the system message
     return AuditOpened(
         answer_id=turn.answer_id,
         tenant=turn.who.tenant,

@@ -1,8 +1,8 @@
 """Orphaned audit records: their process died before the answer had a log, or while SQL was unavailable.
 
-Every replica looks at its start and from time to time. It leaves alone what may be alive: an opening is closed only
-where it is older than any answer gets, Redis knows of no writer, and both are still so a minute later, in which a
-process that waits for SQL has closed its own.
+Every replica scans for them when it starts and every ten minutes. It closes a record that is older than the longest
+answer and whose answer is not open in Redis, if a second scan a minute later finds it again: until then, a live process
+that waits for SQL can close its record itself.
 """
 
 import time
@@ -45,42 +45,44 @@ class OrphanedRecords:
         self._after = after
         self._now = now
         self._monotonic = monotonic
-        self._seen: dict[str, float] = {}
+        self._found_at: dict[str, float] = {}
+        """When the scans first found each record, in monotonic seconds."""
 
-    async def close_forever(self) -> None:
-        """Look now, a minute later, and then every ten minutes and a minute after that."""
+    async def scan_periodically(self) -> None:
+        """Scan twice, a minute apart, and again every ten minutes, until cancelled."""
         while True:
             for wait in (_AGAIN_SECONDS, _EVERY_SECONDS):
                 try:
-                    await self.look()
+                    await self.scan()
                 except (AuditUnavailable, StoreUnavailable) as exc:
                     log.warning("orphaned_audit_scan_failed", error=exc.code)
                 await anyio.sleep(wait)
 
-    async def look(self) -> int:
+    async def scan(self) -> int:
         """Close the records that an earlier scan found orphaned too; return their number.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
             StoreUnavailable: Redis cannot be asked.
         """
-        seen, self._seen = self._seen, {}  # after a failed look anew: who lives may not have been able to close either
+        # A failed scan forgets them: live processes may have been unable to close their records too.
+        found_at, self._found_at = self._found_at, {}
         older_than = self._now() - self._after
         rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
         running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
         orphaned = [row for row in rows if row.answer_id not in running]
         now = self._monotonic()
-        self._seen = {row.answer_id: seen.get(row.answer_id, now) for row in orphaned}
-        due = [row for row in orphaned if now - self._seen[row.answer_id] >= _AGAIN_SECONDS]
+        self._found_at = {row.answer_id: found_at.get(row.answer_id, now) for row in orphaned}
+        due = [row for row in orphaned if now - self._found_at[row.answer_id] >= _AGAIN_SECONDS]
         for row in due:
             await self._audit.close(
-                closing(row, await self._log.all_events(row.tenant, AnswerId(row.answer_id)), at=self._now())
+                closing_record(row, await self._log.all_events(row.tenant, AnswerId(row.answer_id)), at=self._now())
             )
             log.warning("orphaned_audit_record_closed", answer_id=row.answer_id)
         return len(due)
 
 
-def closing(row: AuditRow, events: Sequence[Event], *, at: float) -> AuditClosed:
+def closing_record(row: AuditRow, events: Sequence[Event], *, at: float) -> AuditClosed:
     """Return the closing record: from the answer's log if there is one, else an error."""
     last = events[-1] if events else None
     if isinstance(last, Done):

@@ -1,7 +1,7 @@
 """Which units an answer quotes: the ranking decides where its lead is clear, and elsewhere a fast model (pure).
 
 Of units whose ranking is close the model is asked twice for the number of the one that states the answer, the second
-time in the opposite order, since models prefer a place (docs/decisions/0029).
+time in the opposite order, since models prefer certain positions in a list (docs/decisions/0029).
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ def chosen_units(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]
     `choices` are the probabilities that the model gave the units in the prompts of `choice_prompts`.
     """
     shares = posterior(ranked, [choices[0], *(choice[::-1] for choice in choices[1:])])
-    order = sorted(range(len(ranked)), key=lambda at: -shares[at])
-    return tuple(ranked[at] for place, at in enumerate(order[:2]) if place == 0 or shares[at] >= _SECOND)
+    (_, likeliest), *others = sorted(zip(shares, ranked, strict=True), key=lambda pair: -pair[0])
+    return (likeliest, *(unit for share, unit in others[:1] if share >= _SECOND))
 
 
 def choice_prompts(

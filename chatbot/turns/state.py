@@ -84,7 +84,7 @@ class Turn:
 
     @property
     def question(self) -> str:
-        """The question that search, model and checks are asked: as it is understood alone where that is known."""
+        """The question for search, model and checks: its standalone form if there is one, else its text."""
         return self.search.standalone or self.screened.text
 
     @property

@@ -1,8 +1,8 @@
 """Continuing an answer whose writer died: the turn of its checkpoint, the tokens in its log, and `answer` once more.
 
-Before the first token the model is asked again; after it, the model goes on from the next token. An answer that must
-not go on (cancelled, abandoned, revoked, or taken over too often) is ended. One whose outcome was decided is only
-finished: it may be settled and recorded already.
+If the log has no token, the model is asked again; otherwise it continues after the last logged token. An answer that
+must not continue (cancelled, unread, revoked, or taken over too often) is ended. If the previous writer had decided the
+outcome, the answer is only finished: it may be settled and recorded already.
 """
 
 import time
@@ -24,7 +24,7 @@ from chatbot.turns.state import Turn
 log = structlog.get_logger(__name__)
 
 _MOST_WRITERS = 5
-"""An answer that has killed so many processes is the likely cause."""
+"""An answer is ended after so many writers: when they all died, the answer is the likely cause."""
 
 
 async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
@@ -33,7 +33,8 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         turn = msgspec.msgpack.decode(taken.opening.checkpoint, type=Turn)
     except msgspec.MsgspecError:
         log.exception("checkpoint_unreadable", answer_id=taken.answer_id)
-        live.emit(failed(ChatError()))  # its reservation stays charged, and its audit record open
+        # Its reservation stays charged until its lease ends; `OrphanedRecords` closes its audit record.
+        live.emit(failed(ChatError()))
         return
     turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.search.as_of))
     if decided := outcome_of(taken):
@@ -41,7 +42,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         return
     answering = Answering.of(turn, live, services)
     revoked = turn.reply is None and answering.revoked()
-    if any(isinstance(event, Unknown) for event in taken.events):  # of another release: nobody here can go on after it
+    if any(isinstance(event, Unknown) for event in taken.events):  # another release wrote it
         log.error("event_log_unreadable", answer_id=taken.answer_id)
         await end(answering, cancelled=False)
     elif taken.cancelled or taken.epoch > _MOST_WRITERS or revoked:
@@ -51,7 +52,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
 
 
 def outcome_of(taken: TakenOver) -> AnswerResult | None:
-    """Return the outcome that the writer before had decided; None where it had not, or nobody here can read it."""
+    """Return the previous writer's outcome, or None if it had decided none or this release cannot decode it."""
     try:
         return msgspec.msgpack.decode(taken.outcome, type=AnswerResult) if taken.outcome else None
     except msgspec.MsgspecError:
@@ -60,7 +61,7 @@ def outcome_of(taken: TakenOver) -> AnswerResult | None:
 
 
 async def end(answering: Answering, *, cancelled: bool) -> None:
-    """Settle and record what was shown, with the reason why the answer ends here."""
+    """Settle and record the shown part of an answer that is not continued, with the reason why it ends."""
     if not cancelled:
         if answering.revoked():
             answering.live.stop_repeating()

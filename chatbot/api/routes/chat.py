@@ -165,7 +165,7 @@ class AnswerStream(EventSourceResponse):
 
 
 OnSent = Callable[[int], None]
-"""Gets the size of each event that is sent, in bytes; an answer's first stream is no read and has none."""
+"""Gets the size in bytes of each event that is sent; the first stream of an answer is not metered and has none."""
 
 
 async def encode(

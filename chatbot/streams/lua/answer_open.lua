@@ -3,6 +3,7 @@
 -- has ended: the command of a caller that gave it up may arrive late. A successor opens what Redis has forgotten, be it
 -- the log or only its takeover.
 -- Arguments: epoch, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, stored as they are.
+-- The hash's field `frame` is the checkpoint, `n` the number of events.
 
 local ANSWER, OPEN_ANSWERS = KEYS[1], KEYS[2]
 local args, checkpoint, passages = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]

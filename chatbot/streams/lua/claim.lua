@@ -1,9 +1,8 @@
--- Replaces the value of an Idempotency-Key, unless another request's claim stands there, or an answer whose log lives.
--- No key stands for an answer that ended in an error after which the same request may succeed, or unread because nobody
--- was there.
+-- Replaces the value of an Idempotency-Key, unless it is another request's claim, or an answer whose log exists. An
+-- answer that ended in a retryable error, or was cancelled because nobody read it, is replaced.
 -- Arguments: keep_ms, answers (the prefix of the tenant's answers' keys), then the request's own claim, which may be
 -- replaced, and the new value (empty: none); both are JSON, compared and stored as they are.
--- Returns the value that stands there, or nothing where it was replaced.
+-- Returns the current value, or nothing if it was replaced.
 
 local KEY = KEYS[1]
 local args, own, value = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
@@ -18,12 +17,12 @@ local function is_worth_another(answer)
   return is_unread or (last[2][2] == "error" and event.retryable == true)
 end
 
-local standing = redis.call("GET", KEY)
-if standing and standing ~= own then
-  local answer_id = cjson.decode(standing).answer_id
+local current = redis.call("GET", KEY)
+if current and current ~= own then
+  local answer_id = cjson.decode(current).answer_id
   local answer = answer_id and args.answers .. answer_id
   if not answer or (redis.call("EXISTS", answer) == 1 and not is_worth_another(answer)) then
-    return standing
+    return current
   end
 end
 if value == "" then

@@ -322,7 +322,7 @@ async def test_the_opening_of_a_refused_question_does_not_stay_open(
     assert len(await audit.rows("a1")) in (0, 2)
 
 
-async def test_an_orphaned_opening_is_closed_where_it_is_there_and_only_there(
+async def test_the_opening_of_a_rejected_question_is_closed_where_it_is_there_and_only_there(
     audit: Audit, engine: AsyncEngine
 ) -> None:
     await audit.open(OPENED)
@@ -419,7 +419,7 @@ def commits_reported_late(engine: AsyncEngine) -> Iterator[anyio.Event]:
         sqlalchemy.event.remove(engine.sync_engine, "commit", commit)
 
 
-async def test_an_orphaned_opening_whose_write_is_under_way_is_closed_before_the_process_ends(
+async def test_the_opening_of_a_rejected_question_whose_write_is_under_way_is_closed_before_the_process_ends(
     audit: Audit, engine: AsyncEngine
 ) -> None:
     with commits_reported_late(engine) as reported:

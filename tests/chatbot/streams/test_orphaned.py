@@ -50,11 +50,11 @@ async def test_an_opening_without_a_log_is_closed_in_the_second_look(
     await audit.open(OPENED)
     await audit.open(replace(OPENED, answer_id="young", at=clock.now))
     next_start = looking(audit, answer_log, clock)
-    assert await next_start.look() == 0
+    assert await next_start.scan() == 0
     clock.pass_seconds(59)
-    assert await next_start.look() == 0
+    assert await next_start.scan() == 0
     clock.pass_seconds(1)
-    assert await next_start.look() == 1
+    assert await next_start.scan() == 1
     _, row = await audit.rows(OPENED.answer_id)
     closed = row.entry()
     assert isinstance(closed, Closed)
@@ -66,9 +66,9 @@ async def test_an_opening_without_a_log_is_closed_in_the_second_look(
 async def test_a_process_looks_by_itself(audit: Audit, answer_log: AnswerLog, clock: Clock, tasks: TaskGroup) -> None:
     await audit.open(OPENED)
     openings = looking(audit, answer_log, clock)
-    await openings.look()
+    await openings.scan()
     clock.pass_seconds(60)
-    tasks.start_soon(openings.close_forever)
+    tasks.start_soon(openings.scan_periodically)
     with anyio.fail_after(patient(5)):
         while await audit.unclosed(older_than=1e12):
             await anyio.sleep(0.01)
@@ -83,10 +83,10 @@ async def test_a_living_answer_is_left_alone_and_one_that_its_process_closes_lat
     await audit.open(replace(opened, answer_id="late"))
     await answer_log.open(who, AnswerId(opened.answer_id), LogOpening("c"))
     successor = looking(audit, answer_log, clock)
-    await successor.look()
+    await successor.scan()
     await audit.close(replace(CLOSED, answer_id="late", tenant=who.tenant))
     clock.pass_seconds(61)
-    assert await successor.look() == 0
+    assert await successor.scan() == 0
     assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [opened.answer_id]
 
 
@@ -101,9 +101,9 @@ async def test_the_closing_of_an_answer_that_was_read_to_its_end_says_what_was_r
     append = log_append(first=1, events=[Token(text="연 "), Token(text="3.1%"), end])
     await answer_log.append(who.tenant, answer_id, append, epoch=1)
     next_start = looking(audit, answer_log, clock)
-    await next_start.look()
+    await next_start.scan()
     clock.pass_seconds(61)
-    assert await next_start.look() == 1
+    assert await next_start.scan() == 1
     _, row = await audit.rows(answer_id)
     closed = row.entry()
     assert isinstance(closed, Closed)
@@ -117,7 +117,7 @@ async def test_while_redis_cannot_be_asked_nothing_is_closed(audit: Audit, nowhe
     async with open_answer_log(nowhere, RedisBreaker(PATIENT), AnswerLogSettings()) as away:
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
-                await looking(audit, away, clock).look()
+                await looking(audit, away, clock).scan()
             clock.pass_seconds(61)
     assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [OPENED.answer_id]
 
@@ -129,17 +129,17 @@ async def test_after_an_outage_an_opening_has_to_be_seen_twice_anew(
     breaker = RedisBreaker(PATIENT)
     async with open_redis(server.url) as client, open_answer_log(client, breaker, AnswerLogSettings()) as log:
         looks = looking(audit, log, clock)
-        assert await looks.look() == 0
+        assert await looks.scan() == 0
         server.stop()
         clock.pass_seconds(61)
         with pytest.raises(StoreUnavailable):
-            await looks.look()
+            await looks.scan()
         server.restart()
         with anyio.fail_after(patient(5)):
             while log.back_for == 0:
                 with suppress(StoreUnavailable):
                     await log.ping()
                 await anyio.sleep(0.02)
-        assert await looks.look() == 0
+        assert await looks.scan() == 0
         clock.pass_seconds(61)
-        assert await looks.look() == 1
+        assert await looks.scan() == 1
