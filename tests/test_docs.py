@@ -14,6 +14,7 @@ from chatbot.errors import ChatError
 from ingest.errors import IngestError
 from ingest.parsing import Format
 from knowledge.passage import LANGUAGES
+from tests.e2e.picture import DIGEST, digest
 from tests.golden.contracts import descendants
 
 ROOT = Path(__file__).parents[1]
@@ -123,3 +124,8 @@ def test_links_between_documents_resolve() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readmes_picture_shows_todays_page_and_documents() -> None:
+    taken_of = DIGEST.read_text("utf-8").strip()
+    assert taken_of == digest(), "run `make run`, and beside it `.venv/bin/python -m tests.e2e.picture`"
