@@ -20,7 +20,7 @@ WRONG = [
     ({"AUTH__ISSUERS": '[{"issuer": '}, "AUTH__ISSUERS: Input should be a valid tuple"),
     ({"AUTH__ROLEMAP": "{}"}, "AUTH__ROLEMAP: Extra inputs are not permitted"),
     ({"AUTH__ROLES_CLAIM": "https://a.example/roles"}, 'AUTH__ROLES_CLAIM: https://a.example/roles is one name'),
-    ({"AUTH__ISSUERS": '[{"issuer": "https://a.example"}]'}, "AUTH__ISSUERS__0__ROLES: Field required"),
+    ({"AUTH__ISSUERS": '[{"issuer": "https://a.example"}]'}, "AUTH__ISSUERS: set 0.roles, which is missing"),
     ({"AUTH__TENANT": "a", "AUTH__TENANT_CLAIM": "tid"}, "set AUTH__TENANT or AUTH__TENANT_CLAIM, not both"),
 ]  # fmt: skip
 

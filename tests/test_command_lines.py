@@ -62,6 +62,13 @@ def test_a_token_of_an_unknown_role_is_refused() -> None:
     assert "there is no role boss" in result.output
 
 
+@pytest.fixture
+def own_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the logging configuration: a program sets it for its whole process, which is the tests' here."""
+    monkeypatch.setattr("chatbot.__main__.configure_logs", lambda **_: None)
+
+
+@pytest.mark.usefixtures("own_logs")
 @pytest.mark.parametrize(
     ("arguments", "settings"),
     [
@@ -81,6 +88,7 @@ def test_a_command_requires_only_the_settings_that_it_uses(
         assert result.exit_code == 0, result.output
 
 
+@pytest.mark.usefixtures("own_logs")
 def test_the_audit_of_a_database_without_tables_is_told_to_migrate(tmp_path: Path) -> None:
     env = {"DATA_DIR": str(tmp_path), "AUDIT_KEY": "k" * 32}
     result = CliRunner().invoke(PROGRAMS["chatbot"], ["audit", "verify"], env=env)

@@ -90,10 +90,10 @@ def test_a_wrong_value_ends_the_start_with_its_name(
 @pytest.mark.parametrize(
     ("service", "variables", "missing"),
     [
-        ("chatbot", {"REDIS_URL": None}, "set REDIS_URL: history, answer logs, token ledger"),
-        ("chatbot", {name: None for name in AUTH}, "set AUTH__ISSUER: who signs the accepted tokens"),
-        ("ingest", {"AUTH__ISSUER": None}, "set AUTH__ISSUER: who signs the accepted tokens"),
-        ("ingest", {"OIDC__ISSUER": "https://login.example.com"}, "set OIDC__CLIENT_ID: this page's name"),
+        ("chatbot", {"REDIS_URL": None}, "set REDIS_URL: Redis keeps history, answer logs and the token ledger."),
+        ("chatbot", {name: None for name in AUTH}, "set AUTH__ISSUER: Tokens of this issuer"),
+        ("ingest", {"AUTH__ISSUER": None}, "set AUTH__ISSUER: Tokens of this issuer"),
+        ("ingest", {"OIDC__ISSUER": "https://login.example.com"}, "set OIDC__CLIENT_ID: The page is registered"),
         ("chatbot", {"AUTH__ISSUERS": '[{"issuer": "https://b.example.com"}]'}, "AUTH__ISSUERS: set 0.audience, which"),
     ],
 )

@@ -14,6 +14,7 @@ from tests.e2e.conftest import ENGLISH, KOREAN, Product, until
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 MODEL = "scripted"
+LINK = "https://www.saemmul.example/deposits"
 SLOW = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. " * 50
 
 
@@ -94,9 +95,10 @@ async def test_a_whole_answer_is_grounded_and_its_annotations_point_at_its_sente
     assert completion.usage.completion_tokens > 5
     async with product.client("whole") as http:
         assert (await http.get(f"/v1/answers/{completion.id}/events")).status_code == 200
-        passages = [(await http.get(citation.url)).json() for citation in cited]
-    assert [passage["title"] for passage in passages] == [citation.title for citation in cited]
-    assert any(number in passage["text"] for passage in passages)
+        own = [citation for citation in cited if citation.url != LINK]  # a document with a public page names that
+        passages = [(await http.get(citation.url)).json() for citation in own]
+    assert [passage["title"] for passage in passages] == [citation.title for citation in own]
+    assert len(own) < len(cited) or any(number in passage["text"] for passage in passages)
 
 
 async def test_a_streamed_answer_is_the_whole_one_with_each_citation_after_its_sentence(product: Product) -> None:
@@ -272,7 +274,7 @@ async def test_too_many_at_once_are_told_so_as_everywhere(product: Product) -> N
     assert len(refused) == 4
     for error in refused:
         assert (error.code, error.type) == ("rate_limited", "rate_limit_error")
-        assert int(error.response.headers["retry-after"]) >= 1
+        assert "retry-after" not in error.response.headers, "a slot may be free at any time"
 
 
 async def _refusals(client: openai.AsyncOpenAI, count: int) -> list[openai.RateLimitError]:

@@ -45,6 +45,8 @@ async def test_values_of_another_model_are_told_once_and_an_embedder_that_is_awa
             assert (reply.status_code, reply.json()["embedder"]) == (200, "unavailable")
         async with product.client() as lee:
             assert "1599-0000" in text_of(await product.ask(lee, KOREAN)), "a person is named"
-        said = [line for line in (tmp_path / "chat.log").read_text("utf-8").splitlines() if "calibration_does" in line]
+        said = [
+            line for line in (tmp_path / "chat.log").read_text("utf-8").splitlines() if "calibration_mismatch" in line
+        ]
         assert len(said) == 1
         assert "not of the model scripted: the model's own word decides what is answered" in said[0]

@@ -476,7 +476,7 @@ async def test_nobody_approves_what_a_machine_of_theirs_has_uploaded_or_dated(
     await engine.dispose()
     machine = f"service:{made.id}"
     uploaded = await do_job(services, await receive(services, request=replace(TERMS, uploaded_by=machine)))
-    with pytest.raises(SecondPersonNeeded, match="uploaded"):
+    with pytest.raises(SecondPersonNeeded, match="uploader"):
         await services.approvals.approve(uploaded.key, by("lee", NOON))
     dated = await indexed(services, "2.75")
     june = Dates(effective_from=date(2026, 6, 1), effective_until=None)
