@@ -87,7 +87,7 @@ class Accepted(Event, frozen=True, kw_only=True):
 
 
 class Queued(Event, frozen=True, kw_only=True):
-    """The answer waits for a model slot; sent again when the position changes."""
+    """The answer waits for a model slot. The event is sent again when the position changes."""
 
     name: ClassVar[str] = "queued"
     position: Annotated[int, Meta(description="answers: the place in the queue, from 1")]

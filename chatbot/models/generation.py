@@ -128,7 +128,7 @@ class Generation:
 
     def _start(self, able: Capabilities) -> None:
         self._able = able
-        self._kept = self.tokens  # the answer's tokens in the current endpoint's prompt
+        self._kept = self.tokens  # tokens of earlier endpoints, which are part of this endpoint's prompt
         self.prompt_ids: Sequence[int] = ()  # of the current endpoint's rendered prompt, if it sends them
         self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.started)
         self._held_ids: list[int] = []

@@ -180,7 +180,7 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
     detail = f"{len(passages)} as of then, by document, version and text"
     if opened.passages and not opened.passage_hashes:
         return passages, ReplayFinding(
-            "passages", ReplayStanding.UNKNOWN, f"{detail}: the row is older than hashes of passages"
+            "passages", ReplayStanding.UNKNOWN, f"{detail}: the row was written before rows had hashes of passages"
         )
     return passages, ReplayFinding("passages", ReplayStanding.SAME, detail)
 
@@ -215,7 +215,9 @@ def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> Repl
 def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, context: ReplayContext) -> ReplayFinding:
     """Compare the rebuilt messages with the signed hash of the prompt."""
     if not opened.prompt_hash:
-        return ReplayFinding("prompt", ReplayStanding.UNKNOWN, "the row is older than hashes of prompts")
+        return ReplayFinding(
+            "prompt", ReplayStanding.UNKNOWN, "the row was written before rows had a hash of the prompt"
+        )
     if opened.brought:
         detail = f"{opened.brought} messages in it were brought by the caller and kept nowhere"
         return ReplayFinding("prompt", ReplayStanding.GONE, detail)
@@ -263,7 +265,9 @@ def screening_finding(texts: KnownTexts, opened: Opened) -> Iterator[ReplayFindi
 def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> ReplayFinding:
     """Compare the stored answer with the signed hash of the shown answer."""
     if not closed.answer_hash:
-        return ReplayFinding("answer", ReplayStanding.UNKNOWN, "the row is older than hashes of answers")
+        return ReplayFinding(
+            "answer", ReplayStanding.UNKNOWN, "the row was written before rows had a hash of the answer"
+        )
     if texts.answer is None:
         return ReplayFinding("answer", ReplayStanding.GONE, "the conversation does not keep it any more")
     if keys.answer_hash(closed.tenant, texts.answer) != closed.answer_hash:

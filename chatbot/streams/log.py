@@ -167,7 +167,7 @@ class AnswerLog:
 
     @property
     def back_for(self) -> float:
-        """For how many seconds Redis has been back since it was away last; infinite where it never was."""
+        """Seconds since the end of the last Redis outage; infinite if there was none."""
         return self._breaker.back_for
 
     async def _run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:

@@ -264,7 +264,7 @@ class Writers:
     # --- leases ------------------------------------------------------------------------------------------------------
 
     async def renew_leases(self) -> None:
-        """Renew the leases of what this process writes, or still has to log; append what logs lack.
+        """Renew the leases of all answers that this process writes or still has to log; append missing events.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.

@@ -77,7 +77,7 @@ class _Routes:
         return response
 
     async def tell(self, request: Request) -> Response:
-        """Return the signed-in person to the page; verify the session first, renewing its token if due."""
+        """Return who is signed in, as JSON; verify the session first and renew its token if it is due."""
         try:
             await principal_of_session(request, self._sign_in)
             session = await self._sign_in.session(cookie(request, SESSION), host_of(request))

@@ -332,7 +332,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def _block_mark(line: str) -> str:
-    """Return the part of a line that determines its block type; for a table row, only whether it is the header rule."""
+    """Return the mark of a line's block type: "|-|" for a header rule, "|x|" for another table row, else its start."""
     if not line.startswith("|"):
         return line[:LONGEST_LINE]
     return "|x|" if line.strip(" \t|:-") else "|-|"

@@ -221,7 +221,7 @@ class Index:
         return bool(points)
 
     async def unlike(self, passages: Sequence[Passage]) -> int:
-        """Return how many of these passages the index does not give back, or not with the text that they have."""
+        """Return how many of these passages are missing from the index or have another text there."""
 
         async def read(collection: str) -> int:
             texts = {passage.point_id: passage.text for passage in passages}
