@@ -27,6 +27,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterat
     folder = tmp_path_factory.mktemp("newcomer")
     with scripted_model(folder) as endpoints:
         endpoints |= {"LLM_PROFILE": "cpu", "TURN__ANSWER": "quote"}
+        endpoints |= {"REDIS__SLOW_AFTER": "2"}  # beside other tests: a late reply would be a turn without its history
         endpoints |= {"PASSAGE_TOKENS": "4000"}  # the scripted model's tokens are bytes, three a Korean syllable
         with served(folder, redis_url, endpoints, BANK / "documents") as running:
             yield running

@@ -27,7 +27,9 @@ def tried(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[
         ]
         file = folder / "models.yaml"
         file.write_text(json.dumps(groups), encoding="utf-8")  # JSON is YAML
-        with served(folder, redis_url, {"MODELS_FILE": str(file), "LLM_URLS": ""}) as product:
+        with served(
+            folder, redis_url, {"MODELS_FILE": str(file), "LLM_URLS": "", "REDIS__SLOW_AFTER": "2"}
+        ) as product:  # beside other tests a late reply would be a notice
             yield replace(product, model_url=main["LLM_URLS"]), replace(product, model_url=trial["LLM_URLS"])
 
 
