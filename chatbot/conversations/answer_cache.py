@@ -51,16 +51,14 @@ class Basis:
     prompt_version: str
     model: str
     language: Language
-    checks_version: int = 1
-    """1: the checks before versions were introduced; keys omit this value."""
+    checks_version: int
 
     @property
     def key(self) -> str:
         """The key in Redis, with a hash of the question and the other inputs."""
         passages = [(ref.document_id, ref.version, ref.n) for ref in self.passages]
         asked = (sorted(self.groups), normalised(self.question), passages)
-        version = (self.checks_version,) if self.checks_version > 1 else ()
-        hashed = msgspec.json.encode((*asked, self.prompt_version, self.model, self.language, *version))
+        hashed = msgspec.json.encode((*asked, self.prompt_version, self.model, self.language, self.checks_version))
         return f"answers:{{{self.tenant}}}:{hashlib.sha256(hashed).hexdigest()}"
 
 

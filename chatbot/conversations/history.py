@@ -75,9 +75,9 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A question or an answer, as the customer saw it; `at` is in Unix seconds.
 
     `passages` are the passages of the sources, in order; `answered_by` is the latest answer to a question, which may
-    still be running. For a question, `refused` is the canned reply in place of an answer ("": no canned reply, None:
-    unknown, from an earlier release), `context` holds the ids of the earlier messages in its prompt, and `standalone`
-    is the rewritten question ("": not rewritten).
+    still be running. For a question, `refused` is the canned reply in place of an answer ("": no canned reply),
+    `context` holds the ids of the earlier messages in its prompt, and `standalone` is the rewritten question ("": not
+    rewritten).
     """
 
     id: str
@@ -95,8 +95,8 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     finish_reason: str | None = None
     grounded: bool | None = None
     feedback: Feedback | None = None
-    refused: str | None = None
-    context: tuple[str, ...] | None = None
+    refused: str = ""
+    context: tuple[str, ...] = ()
     standalone: str = ""
 
 
@@ -485,8 +485,8 @@ def _message(data: bytes) -> StoredMessage | None:
         try:
             return msgspec.json.decode(data, type=StoredMessage)
         except msgspec.ValidationError:
-            known = {name: value for name, value in msgspec.json.decode(data).items() if name != "notices"}
-            return msgspec.convert(known, StoredMessage)
+            fields = {name: value for name, value in msgspec.json.decode(data).items() if name != "notices"}
+            return msgspec.convert(fields, StoredMessage)
     except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
         log.error("history_message_unreadable")  # noqa: TRY400  it may quote customer text
         return None
@@ -537,9 +537,8 @@ def repeatable(branch: Sequence[StoredMessage], withdrawn: Callable[[PassageRef]
     left_out: set[str] = set()
     for question in (message for message in branch if message.role == "user"):
         answer = answers.get(question.id)
-        by_earlier_release = question.refused is None and answer is not None and answer.finish_reason == "refused"
         is_withdrawn = answer is not None and any(withdrawn(passage) for passage in answer.passages)
-        if question.refused or by_earlier_release or is_withdrawn:
+        if question.refused or is_withdrawn:
             left_out |= {question.id, *([answer.id] if answer else [])}
     return tuple(message for message in branch if message.id not in left_out)
 
@@ -549,16 +548,16 @@ def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget
 
     If the newest exchange does not fit, keep its question alone, because a follow-up may refer to it.
     """
-    kept: list[MessageT] = []
+    kept_messages: list[MessageT] = []
     exchange: list[MessageT] = []
     for message in reversed(messages):
         exchange.append(message)
         if message.role == "assistant":
             continue
         tokens = sum(tokens_of(part.text) for part in exchange)
-        if tokens > budget and not kept:
+        if tokens > budget and not kept_messages:
             exchange, tokens = [message], tokens_of(message.text)
         if tokens > budget:
             break
-        kept, exchange, budget = [*kept, *exchange], [], budget - tokens
-    return tuple(reversed(kept))
+        kept_messages, exchange, budget = [*kept_messages, *exchange], [], budget - tokens
+    return tuple(reversed(kept_messages))

@@ -3,11 +3,9 @@
 Deleting a conversation deletes its ratings. Only the audit record names the customer.
 """
 
-from collections.abc import Sequence
-
 import anyio
 import msgspec
-from sqlalchemy import Column, Double, String, Table, Text, and_, delete, insert, or_
+from sqlalchemy import Column, Double, String, Table, Text, and_, delete, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -25,7 +23,7 @@ RATINGS = Table(
     Column("reasons", Text, nullable=False),  # a JSON list
     Column("comment", Text, nullable=False),
     Column("at", Double, nullable=False, index=True),
-    Column("conversation_id", String(64), index=True),  # NULL: from an earlier release
+    Column("conversation_id", String(64), nullable=False, index=True),
 )
 
 
@@ -79,20 +77,16 @@ class Ratings:
             )
             await connection.execute(row)
 
-    async def forget(self, tenant: str, conversation_id: str, answer_ids: Sequence[str]) -> None:
+    async def forget(self, tenant: str, conversation_id: str) -> None:
         """Delete the ratings of a conversation that its customer deletes.
-
-        `answer_ids` from its history select ratings of earlier releases; the conversation id also selects the ratings
-        of answers that the history no longer has.
 
         Raises:
             StoreUnavailable: the ratings could not be deleted.
         """
         of_conversation = and_(RATINGS.c.tenant == tenant, RATINGS.c.conversation_id == conversation_id)
-        found = or_(RATINGS.c.answer_id.in_(answer_ids), of_conversation)
         try:
             with anyio.fail_after(_DEADLINE_SECONDS):
                 async with self._engine.begin() as connection:
-                    await connection.execute(delete(RATINGS).where(found))
+                    await connection.execute(delete(RATINGS).where(of_conversation))
         except UNAVAILABLE as exc:
             raise StoreUnavailable from exc

@@ -132,16 +132,16 @@ def known_texts(conversation: Conversation | None, opened: Opened, given: str | 
     messages = conversation.messages if conversation else ()
     by_id = {message.id: message for message in messages}
     question, answer = by_id.get(opened.question_id), by_id.get(opened.answer_id)
-    if question is not None and question.context is not None:
+    if question is not None:
         window = tuple(by_id[earlier] for earlier in question.context if earlier in by_id)
-    else:  # a question of an earlier release
+    else:
         branch = path_to(messages, opened.parent_id)
         window = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
     complete = len(window) == opened.history and not opened.brought
-    said = question.text if question else screen(given).text if given is not None else None
+    question_text = question.text if question else screen(given).text if given is not None else None
     return KnownTexts(
-        question=said,
-        asked=question.standalone if question and question.standalone else said,
+        question=question_text,
+        asked=question.standalone if question and question.standalone else question_text,
         earlier=tuple(Message(message.role, message.text) for message in window) if complete else None,
         answer=answer.text if answer else None,
     )

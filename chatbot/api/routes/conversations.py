@@ -46,13 +46,12 @@ async def export(conversation_id: Id, who: TheCaller, history: TheHistory) -> Re
 @router.delete("/conversations/{conversation_id}", status_code=204)
 async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> None:
     """Remove every trace of a conversation but its audit records."""
-    owner = who
-    messages = (await services.history.load(owner, conversation_id)).messages
+    messages = (await services.history.load(who, conversation_id)).messages
     # An answer that still runs is among them: its writer finds its log gone and ends.
     answers = list({answer_id for m in messages for answer_id in (m.answer_id, m.answered_by) if answer_id})
     await services.answer_log.forget(who.tenant, answers)
-    await services.ratings.forget(who.tenant, conversation_id, answers)
-    await services.history.delete(owner, conversation_id)
+    await services.ratings.forget(who.tenant, conversation_id)
+    await services.history.delete(who, conversation_id)
 
 
 def _json(value: object) -> Response:

@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("reasons", sa.Text, nullable=False),
         sa.Column("comment", sa.Text, nullable=False),
         sa.Column("at", sa.Double, nullable=False),
-        sa.Column("conversation_id", sa.String(64)),
+        sa.Column("conversation_id", sa.String(64), nullable=False),
     )
     op.create_index("ix_chatbot_feedback_at", "chatbot_feedback", ["at"])
     op.create_index("ix_chatbot_feedback_conversation_id", "chatbot_feedback", ["conversation_id"])

@@ -30,6 +30,7 @@ def basis() -> Basis:
         prompt_version="p1",
         model="m1",
         language="en",
+        checks_version=1,
     )
 
 

@@ -2,7 +2,7 @@ from collections.abc import Awaitable, Sequence
 
 import anyio
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.conversations.history import Feedback
@@ -48,17 +48,9 @@ async def test_what_is_forgotten_is_gone_and_the_rest_stays(ratings: Ratings, en
     for conversation, name in (("c1", "a1"), ("c2", "a2"), ("c1", "a3")):
         await ratings.write("bank", conversation, name, UP)
     await ratings.write("other", "c1", "a4", UP)
-    await ratings.forget("bank", "c1", ["a3"])  # its history has dropped a1
-    await ratings.forget("bank", "c3", [])
+    await ratings.forget("bank", "c1")
+    await ratings.forget("bank", "c3")
     assert [row[0] for row in await rows(engine)] == ["a2", "a4"]
-
-
-async def test_a_rating_of_a_release_before_is_forgotten_by_its_answer(ratings: Ratings, engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        former = {"answer_id": "a1", "tenant": "bank", "rating": "up", "reasons": "[]", "comment": "", "at": 1.0}
-        await connection.execute(insert(RATINGS).values(former))
-    await ratings.forget("bank", "c1", ["a1"])
-    assert await rows(engine) == []
 
 
 async def test_the_table_may_be_there_already(ratings: Ratings) -> None:
@@ -70,7 +62,7 @@ async def test_without_a_table_it_is_unavailable(engine: AsyncEngine) -> None:
     with pytest.raises(StoreUnavailable):
         await nowhere.write("bank", "c1", "a1", UP)
     with pytest.raises(StoreUnavailable):
-        await nowhere.forget("bank", "c1", ["a1"])
+        await nowhere.forget("bank", "c1")
 
 
 @pytest.mark.services
@@ -87,5 +79,5 @@ async def test_a_server_that_stands_still_is_unavailable_in_time(postgres: Postg
     with stands_still(postgres), anyio.fail_after(patient(5)):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(refused, ratings.write("bank", "c1", "a1", UP))
-            tasks.start_soon(refused, ratings.forget("bank", "c1", ["a1"]))
+            tasks.start_soon(refused, ratings.forget("bank", "c1"))
     await close_engine(engine)
