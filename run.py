@@ -36,7 +36,7 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.__main__ import CANNOT_SERVE as CHAT_CANNOT_SERVE
-from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, until_told, write_secret
+from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, until_stopped, write_secret
 from chatbot.api import create_app as create_chat
 from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, Usage, from_json
 from chatbot.settings import Settings as ChatSettings
@@ -532,7 +532,7 @@ async def serve(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> 
     """Print the addresses of both pages and serve until Ctrl-C or SIGTERM."""
     pages = f"Customers: http://{settings.host}:{settings.port}   Staff: http://{staff.ingest_host}:{staff.ingest_port}"
     print_progress(f"\n{pages}   Ctrl-C stops everything")
-    await until_told(chat, drain_seconds=settings.drain_seconds)
+    await until_stopped(chat, drain_seconds=settings.drain_seconds)
     print_progress("stopping")
 
 

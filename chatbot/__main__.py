@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from chatbot.api import LocalSigner, create_app, demo_signer, key_pair, until_told
+from chatbot.api import LocalSigner, create_app, demo_signer, key_pair, until_stopped
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.calibration import CalibrationRefused
 from chatbot.drift import ReferenceUnreadable
@@ -118,7 +118,7 @@ async def _serve(settings: Settings) -> None:
             await stack.enter_async_context(listening(chat, for_admins, certificate=settings.server_tls))
         await stack.enter_async_context(listening(chat, bound, certificate=settings.server_tls))
         typer.echo(f"chatbot listens on {settings.server_tls.scheme}://{settings.host}:{settings.port}", err=True)
-        await until_told(chat, drain_seconds=settings.drain_seconds, refuse_seconds=settings.refuse_seconds)
+        await until_stopped(chat, drain_seconds=settings.drain_seconds, refuse_seconds=settings.refuse_seconds)
 
 
 @app.command()
@@ -191,7 +191,7 @@ def create_key(
 
     async def make(keys: ServiceKeys, siem: Siem) -> tuple[ServiceKey, str]:
         made, key = await keys.make(new)
-        siem.tell(Code.KEY_MADE, tenant=tenant, by=by, about=MACHINE + made.id, detail=roles_of(made))
+        siem.emit(Code.KEY_MADE, tenant=tenant, by=by, about=MACHINE + made.id, detail=roles_of(made))
         return made, key
 
     made, key = with_keys(make)
@@ -205,11 +205,11 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """List all keys, newest first, including expired and revoked keys."""
-    found = with_keys(lambda keys, _siem: keys.all(tenant=tenant))
+    listed_keys = with_keys(lambda keys, _siem: keys.all(tenant=tenant))
     if as_json:
-        print_json(list(found))
+        print_json(list(listed_keys))
         return
-    for key in found:
+    for key in listed_keys:
         typer.echo(line_of(key))
 
 
@@ -220,7 +220,7 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `lis
     async def revoke(keys: ServiceKeys, siem: Siem) -> ServiceKey | None:
         revoked = await keys.revoke(key_id, by=by)
         if revoked is not None:
-            siem.tell(Code.KEY_REVOKED, tenant=revoked.tenant, by=by, about=MACHINE + key_id)
+            siem.emit(Code.KEY_REVOKED, tenant=revoked.tenant, by=by, about=MACHINE + key_id)
         return revoked
 
     revoked = with_keys(revoke)
@@ -292,13 +292,13 @@ async def _changed(settings: CommandSettings, change: StopChange) -> str:
     engine = open_engine(settings.database, settings.database_tls)
     try:
         withdrawals = await load_withdrawals(engine)
-        known = {*settings.models.read().names, *withdrawals.stopped_models()} if change.model else set()
-        if change.model is not None and change.model not in known:
-            raise ValueError(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
+        known_models = {*settings.models.read().names, *withdrawals.stopped_models()} if change.model else set()
+        if change.model is not None and change.model not in known_models:
+            raise ValueError(f"no model is named {change.model}: there are {', '.join(sorted(known_models))}")
         await withdrawals.change(change)
         with open_siem_of(settings) as siem:
             code = Code.ANSWERS_STOPPED if change.action == "stop" else Code.ANSWERS_RESUMED
-            siem.tell(code, by=change.by, about=what_changed(model=change.model, tenant=change.tenant))
+            siem.emit(code, by=change.by, about=what_changed(model=change.model, tenant=change.tenant))
         state = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
         tenants = ", ".join(sorted(withdrawals.stopped_tenants())) or "none"
         models = ", ".join(sorted(withdrawals.stopped_models())) or "none"
@@ -401,7 +401,7 @@ async def _prune(
 ) -> int:
     removed = await (anchors or audit).prune(before=since)
     with open_siem_of(settings) as siem:
-        siem.tell(Code.AUDIT_PRUNED, by=by, about="chatbot_audit", detail=f"{removed} rows")
+        siem.emit(Code.AUDIT_PRUNED, by=by, about="chatbot_audit", detail=f"{removed} rows")
     return removed
 
 
@@ -437,7 +437,7 @@ async def _verify(
     )
     with open_siem_of(settings) as siem:
         for fault, number in Counter(problem.fault for problem in problems).items():
-            siem.tell(Code.AUDIT_DIFFERS, about=fault, count=number)
+            siem.emit(Code.AUDIT_DIFFERS, about=fault, count=number)
     return problems
 
 

@@ -65,12 +65,12 @@ class FittedWeights:
     def __init__(self, calibration: Calibration, own: AnswerabilitySettings) -> None:
         self._calibration = calibration
         self._fitted, self._safe = own.over(calibration.answerability), own.over(MODELS_WORD)
-        self._told = ""
+        self._misfit = ""
 
     def of(self, *, embedder: str, model: str, probe: str) -> AnswerabilityWeights:
         """Return the weights for an embedder, a model and a probe; log each new misfit once."""
         misfit = self._calibration.misfit(embedder=embedder, model=model, probe=probe)
-        if misfit and misfit != self._told:
+        if misfit and misfit != self._misfit:
             log.warning(
                 "calibration_mismatch",
                 sentence=(
@@ -79,10 +79,10 @@ class FittedWeights:
                     "answered, until CALIBRATION_FILE names values that were fitted with these (`evals calibrate`)"
                 ),
             )
-        self._told = misfit
+        self._misfit = misfit
         return self._safe if misfit else self._fitted
 
     async def require_fit(self) -> None:
         """Raise CalibrationMisfit if the fitted weights are not in use."""
-        if self._told:
-            raise CalibrationMisfit(self._told)
+        if self._misfit:
+            raise CalibrationMisfit(self._misfit)

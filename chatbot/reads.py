@@ -108,10 +108,10 @@ class Reads:
     def _now(self, customer: tuple[str, str]) -> _Customer:
         """Return the customer's bucket, drained up to now."""
         now = self._clock()
-        known = self._customers.setdefault(customer, _Customer(at=now))
+        bucket = self._customers.setdefault(customer, _Customer(at=now))
         self._customers.move_to_end(customer)
-        known.spent = max(0.0, known.spent - (now - known.at) * self._settings.bytes_per_minute / _MINUTE)
-        known.at = now
+        bucket.spent = max(0.0, bucket.spent - (now - bucket.at) * self._settings.bytes_per_minute / _MINUTE)
+        bucket.at = now
         if len(self._customers) > _MOST_CUSTOMERS:
             self._customers.popitem(last=False)
-        return known
+        return bucket

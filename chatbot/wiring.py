@@ -361,14 +361,14 @@ def pings(
     """Return the readiness probe of each dependency by its name in `/readyz`."""
     return {
         "index": partial(ping_index, index, engine, now=now),
-        "embedder": partial(told, index.ping_embedder),
+        "embedder": partial(ping_translated, index.ping_embedder),
         "sql": partial(ping_sql, WriteProbe(engine)),
         "redis": answer_log.ping,
         "models": models.health.ping,
     }
 
 
-async def told(ping: Callable[[], Awaitable[None]]) -> None:
+async def ping_translated(ping: Callable[[], Awaitable[None]]) -> None:
     """Await a ping of the index or its embedder.
 
     Raises:
@@ -388,13 +388,13 @@ async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], flo
         AuditUnavailable: the database does not answer.
         IndexEmpty: the index has no passage that customers could ever read.
     """
-    await told(index.ping)
+    await ping_translated(index.ping)
     try:
         async with engine.connect() as connection:
             state = await read_index_state(connection)
     except UNAVAILABLE as exc:
         raise AuditUnavailable from exc
-    await told(partial(require_passages, index, state, now=now()))
+    await ping_translated(partial(require_passages, index, state, now=now()))
 
 
 async def ping_sql(probe: WriteProbe) -> None:

@@ -74,12 +74,12 @@ Handshake = Coroutine[object, None, asyncio.Transport | None]
 
 
 @types.coroutine
-def _continued(begun: Handshake, waits_for: object) -> Generator[object, None, asyncio.Transport | None]:
+def _continued(handshake: Handshake, waits_for: object) -> Generator[object, None, asyncio.Transport | None]:
     """Await the rest of a coroutine whose first step has already run and returned `waits_for`."""
     while True:
         yield waits_for
         try:
-            waits_for = begun.send(None)
+            waits_for = handshake.send(None)
         except StopIteration as ended:
             encrypted: asyncio.Transport | None = ended.value
             return encrypted
@@ -223,8 +223,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _head_without_upgrade(self) -> bytes:
         first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
-        kept = (b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade")
-        return b"\r\n".join([first, *kept, b"", b""])
+        kept_headers = (b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade")
+        return b"\r\n".join([first, *kept_headers, b"", b""])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -285,11 +285,11 @@ async def _migrate(settings: Settings) -> dict[str, str | None]:
 @app.command()
 def status(tenant: Tenant, as_json: AsJson = False) -> None:
     """Show versions and jobs by state, the backlog, reasons of failures, and originals without a version."""
-    found = run_or_exit(_status(settings_or_exit(), tenant))
+    status = run_or_exit(_status(settings_or_exit(), tenant))
     if as_json:
-        print_json(found)
+        print_json(status)
     else:
-        show_status(found, Console())
+        show_status(status, Console())
 
 
 async def _status(settings: Settings, tenant: str) -> TenantStatus:
@@ -304,17 +304,17 @@ def jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs; by default the failed ones and the dead letters (given up after three attempts)."""
-    found = run_or_exit(_jobs(settings_or_exit(), tenant, state))
+    rows = run_or_exit(_jobs(settings_or_exit(), tenant, state))
     if as_json:
-        print_json([{"job": job, "version": version} for job, version in found])
+        print_json([{"job": job, "version": version} for job, version in rows])
         return
-    for job, version in found:
+    for job, version in rows:
         typer.echo(f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}")
 
 
 async def _jobs(settings: Settings, tenant: str, states: list[JobState]) -> list[tuple[Job, Version]]:
     async with _catalogue(settings) as (catalogue, _job_claims):
-        return [found for state in states for found in await catalogue.jobs(tenant, state)]
+        return [row for state in states for row in await catalogue.jobs(tenant, state)]
 
 
 @app.command()

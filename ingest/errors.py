@@ -69,9 +69,9 @@ class DuplicateContent(IngestError):
     code, status, title = "duplicate_content", 409, "This file was already uploaded with other metadata"
 
     def __init__(self, document_id: str, version: int, *, is_over: bool = False) -> None:
-        known = f"the same file is already version {version} of {document_id!r}, with other metadata"
+        sentence = f"the same file is already version {version} of {document_id!r}, with other metadata"
         super().__init__(
-            f"{known}; that version has ended: upload with again=true to make a new version" if is_over else known
+            f"{sentence}; that version has ended: upload with again=true to make a new version" if is_over else sentence
         )
         self.document_id = document_id
         self.version = version

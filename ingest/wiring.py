@@ -84,7 +84,7 @@ async def open_services(
         authenticator, sign_in = await stack.enter_async_context(_open_identity(settings, engine, now, metrics))
         siem = stack.enter_context(open_siem("ingest", settings.traces, tls=settings.traces_tls.context(), now=now))
         blobs = open_blobs(
-            settings.blobs, on_changed=lambda digest: siem.tell(Code.ORIGINAL_CHANGED, about=f"sha256:{digest}")
+            settings.blobs, on_changed=lambda digest: siem.emit(Code.ORIGINAL_CHANGED, about=f"sha256:{digest}")
         )
         services = Services(
             settings=settings.pipeline,

@@ -132,17 +132,17 @@ class Worker:
         """
         services, lost_before = self._services, frozenset[VersionKey]()
         while True:
-            begun = services.now()
+            started_at = services.now()
             try:
                 lost = frozenset(await compare_index(services))
                 if lost & lost_before:
-                    await restore_versions(lost & lost_before, services, until=begun + COMPARE_SECONDS)
+                    await restore_versions(lost & lost_before, services, until=started_at + COMPARE_SECONDS)
                 lost_before = lost
             except EmbedderMismatch as exc:
                 log.error("passage_restore_failed", detail=str(exc))  # noqa: TRY400  the detail is enough
             except TRANSIENT as exc:
                 log.warning("index_comparison_failed", error=type(exc).__name__)
-            await anyio.sleep(max(RECONNECT_SECONDS, begun + COMPARE_SECONDS - services.now()))
+            await anyio.sleep(max(RECONNECT_SECONDS, started_at + COMPARE_SECONDS - services.now()))
 
 
 async def look_at_decisions(services: Services, *, after: int | None) -> int:

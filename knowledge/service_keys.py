@@ -280,8 +280,8 @@ async def person_behind(connection: AsyncConnection, tenant: str, subject: str) 
     if not subject.startswith(MACHINE):
         return subject
     made_by = select(KEYS.c.made_by).where(KEYS.c.id == subject.removeprefix(MACHINE), KEYS.c.tenant == tenant)
-    found = (await connection.execute(made_by)).scalar_one_or_none()
-    return subject if found is None else str(found).removeprefix(f"{tenant}/")
+    maker = (await connection.execute(made_by)).scalar_one_or_none()
+    return subject if maker is None else str(maker).removeprefix(f"{tenant}/")
 
 
 async def load_service_keys(

@@ -77,7 +77,7 @@ _VERSION: Final = "version"
 _ENDS: Final = "ends"
 _STOP: Final = "stop"
 _MODEL: Final = "model"
-_TENANT: Final = "tenant"  # a separate kind: an earlier release would apply a `stop` row with a tenant to everybody
+_TENANT: Final = "tenant"
 _EVERYONE: Final = ""
 _ENDS_KEPT_SECONDS: Final = 7 * 86400.0
 
@@ -124,7 +124,7 @@ class Withdrawals:
         """Version and end rows at their last read: the count, and the sum of their instants in milliseconds."""
         self._read_at = float("-inf")
         self._versions_read_at = float("-inf")
-        self._told = (False, self._stops, self._versions)
+        self._notified_state = (False, self._stops, self._versions)
         """The state at the last notification: `readable`, the stops and the versions."""
         self._listeners: list[Callable[[], None]] = []
 
@@ -195,9 +195,9 @@ class Withdrawals:
         """
         if not change.by.strip() or not change.reason.strip():
             raise ValueError("say who stops or resumes, and why")
-        for said, longest in ((change.by, _LONGEST_AUTHOR), (change.reason, _LONGEST_REASON)):
-            if len(said) > longest:
-                raise ValueError(f"at most {longest} characters: {said[:30]}…")
+        for written_text, longest in ((change.by, _LONGEST_AUTHOR), (change.reason, _LONGEST_REASON)):
+            if len(written_text) > longest:
+                raise ValueError(f"at most {longest} characters: {written_text[:30]}…")
         if change.model is not None and change.tenant is not None:
             raise ValueError("a model is stopped for all tenants: name a model or a tenant")
         kind, name = (_STOP, _EVERYONE) if change.model is None else (_MODEL, change.model)
@@ -260,7 +260,7 @@ class Withdrawals:
                     self._counted = rows, total
         self._stops = frozenset((kind, name) for kind, name in stopped)
         self._read_at = self._clock()
-        self._tell()
+        self._notify()
 
     async def _read_versions(self, connection: AsyncConnection) -> None:
         columns = (WITHDRAWN.c.kind, WITHDRAWN.c.tenant, WITHDRAWN.c.name, WITHDRAWN.c.at)
@@ -269,19 +269,19 @@ class Withdrawals:
         self._ends = {(row.tenant, row.name): row.at for row in rows if row.kind == _ENDS}
         self._versions_read_at = self._clock()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Call the listeners if the state has changed since the last complete notification."""
-        known = (self.readable(), self._stops, self._versions)
-        if known == self._told:
+        state = (self.readable(), self._stops, self._versions)
+        if state == self._notified_state:
             return
-        heard = 0
+        notified = 0
         listeners = tuple(self._listeners)
         for listener in listeners:
             with contained("listener"):  # a failing listener doesn't stop the others
                 listener()
-                heard += 1
-        if heard == len(listeners):
-            self._told = known
+                notified += 1
+        if notified == len(listeners):
+            self._notified_state = state
 
     async def watch(self) -> None:
         """Poll the table until cancelled."""
@@ -297,7 +297,7 @@ class Withdrawals:
     async def watch_age(self) -> None:
         """Notify the listeners as soon as the last successful poll is too old, until cancelled."""
         while True:
-            self._tell()
+            self._notify()
             left = self.readable_for()
             await anyio.sleep(left if left >= 0 else min(self._settings.every, self._settings.known_for))
 

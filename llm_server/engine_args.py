@@ -40,10 +40,10 @@ def check_engine_args(profile: Profile, python: Path) -> None:
         raise CannotServe(f"The arguments of {profile.name} cannot be checked with {python}: {exc}") from exc
     if done.returncode == 0:
         return
-    said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-    if any("No module named 'vllm'" in line for line in said):
+    printed_lines = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
+    if any("No module named 'vllm'" in line for line in printed_lines):
         raise CannotServe(
             f"{python} has no vLLM to check the arguments of {profile.name} with: run scripts/setup, or set LLM_PYTHON."
         )
-    reason = said[-1].partition("error: ")[2] or said[-1]
+    reason = printed_lines[-1].partition("error: ")[2] or printed_lines[-1]
     raise CannotServe(f"vLLM refuses the arguments of {profile.name}: {reason.strip()}")

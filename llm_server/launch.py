@@ -341,8 +341,8 @@ async def _asked(http: aiohttp.ClientSession, path: str, body: Mapping[str, obje
 def _exit_reason(settings: ServeSettings, status: int | None) -> str:
     if settings.log_file is None:
         return f"vLLM ended with status {status}: what it said stands above."
-    said = settings.log_file.read_text(encoding="utf-8", errors="replace")
-    lines = [line for line in said.splitlines()[-_LINES_READ:] if line.strip()]
+    log_text = settings.log_file.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in log_text.splitlines()[-_LINES_READ:] if line.strip()]
     if any("No module named 'vllm'" in line for line in lines):
         return f"{settings.python} has no vLLM: run scripts/setup, or set LLM_PYTHON to the interpreter that has it."
     errors = [line for line in lines if "Error" in line] or lines or ["nothing"]

@@ -117,5 +117,5 @@ def _without_state(context: SpanContext | None) -> SpanContext | None:
 
 
 def _event_without_content(event: Event) -> Event:
-    kept = {key: value for key, value in (event.attributes or {}).items() if key not in _OF_EXCEPTIONS}
-    return Event(event.name, kept, event.timestamp)
+    kept_attributes = {key: value for key, value in (event.attributes or {}).items() if key not in _OF_EXCEPTIONS}
+    return Event(event.name, kept_attributes, event.timestamp)

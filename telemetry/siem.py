@@ -39,7 +39,7 @@ class Siem:
         self._refusals: dict[str, tuple[float, int]] = {}
         """By reason: the time of the last event, and the refusals since then."""
 
-    def tell(
+    def emit(
         self, code: Code, *, tenant: str = "", by: str = "", about: str = "", detail: str = "", count: int = 1
     ) -> None:
         """Record an event at the current time (`telemetry.ocsf.SecurityEvent`)."""
@@ -66,13 +66,13 @@ class Siem:
             self._refusals[why] = recorded_at, since + 1
         else:
             self._refusals[why] = self._now(), 0
-            self.tell(Code.SIGN_IN_REFUSED, detail=why, count=since + 1)
+            self.emit(Code.SIGN_IN_REFUSED, detail=why, count=since + 1)
 
     def close(self) -> None:
         """Record the refusals that have not been reported yet."""
         for why, (_, since) in self._refusals.items():
             if since:
-                self.tell(Code.SIGN_IN_REFUSED, detail=why, count=since)
+                self.emit(Code.SIGN_IN_REFUSED, detail=why, count=since)
         self._refusals.clear()
 
 

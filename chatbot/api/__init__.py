@@ -3,7 +3,7 @@
 A route decides nothing about an answer: it opens a turn (`chatbot.turns`) and reads the answer's stream.
 """
 
-from chatbot.api.app import create_app, until_told
+from chatbot.api.app import create_app, until_stopped
 from chatbot.api.local_identity import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, write_secret
 
 __all__ = [
@@ -13,6 +13,6 @@ __all__ = [
     "create_app",
     "demo_signer",
     "key_pair",
-    "until_told",
+    "until_stopped",
     "write_secret",
 ]

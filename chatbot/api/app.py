@@ -141,7 +141,7 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
         services.deferred.give_up()
 
 
-async def until_told(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:
+async def until_stopped(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:
     """Wait for SIGTERM or SIGINT, then drain for at most `drain_seconds`; a second signal ends the drain.
 
     Questions are refused for at least `refuse_seconds`, so that the listener is still there when a load balancer that

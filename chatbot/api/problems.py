@@ -48,8 +48,8 @@ Format = Callable[[Problem, Mapping[str, str]], Response]
 """Makes the response of a problem, with these headers."""
 
 
-def problem_of(exc: ChatError, *, said: str = "") -> Problem:
-    """Return the problem document of an error, where nothing can be answered with the sentence that names a person."""
+def problem_of(exc: ChatError, *, handoff: str = "") -> Problem:
+    """Return the problem document of an error; `handoff`, which names a person to turn to, is part of a 5xx."""
     limit = exc if isinstance(exc, RateLimited) else None
     return Problem(
         title=exc.title,
@@ -61,7 +61,7 @@ def problem_of(exc: ChatError, *, said: str = "") -> Problem:
         param=exc.param or UNSET,
         scope=limit.scope if limit else UNSET,
         dimension=limit.dimension if limit else UNSET,
-        handoff=said if said and exc.status >= 500 else UNSET,
+        handoff=handoff if handoff and exc.status >= 500 else UNSET,
     )
 
 
@@ -137,8 +137,8 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
         metrics.refused.labels(exc.code).inc()
         if isinstance(exc, RateLimited):
             metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
-        said = person(request) if exc.status >= 500 else ""
-        return refusal(request, problem_of(exc, said=said), headers_of(exc))
+        handoff = person(request) if exc.status >= 500 else ""
+        return refusal(request, problem_of(exc, handoff=handoff), headers_of(exc))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> Response:
@@ -156,4 +156,4 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, exc: Exception) -> Response:
         log.error("request_failed", exc_info=exc)
-        return refusal(request, problem_of(ChatError(), said=person(request)), {})
+        return refusal(request, problem_of(ChatError(), handoff=person(request)), {})

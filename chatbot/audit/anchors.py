@@ -181,8 +181,8 @@ class Anchors:
         Raises:
             AnchorsUnavailable, AuditUnavailable: one of them cannot be used.
         """
-        kept = {head.writer for head in (await self.read()).heads_since(before)}
-        return await self._audit.prune(before=before, keep=kept)
+        kept_writers = {head.writer for head in (await self.read()).heads_since(before)}
+        return await self._audit.prune(before=before, keep=kept_writers)
 
     async def verify(self, *, unclosed_before: float, since: float = 0.0) -> list[ChainProblem]:
         """Return the problems of the anchors, and of the rows, by themselves and against the anchors.

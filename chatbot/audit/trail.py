@@ -298,13 +298,13 @@ class Audit:
     async def _insert(self, batch: Sequence[Waiting]) -> None:
         async with impatient_transaction(self._engine) as connection:
             openings = [(waiting.record.answer_id, "opened") for waiting in batch if waiting.after_opening]
-            known = await written(connection, [*(waiting.key for waiting in batch), *openings])
+            stored_keys = await written(connection, [*(waiting.key for waiting in batch), *openings])
             rows: list[AuditRow] = []
             head = self._head
             for waiting in batch:
-                is_due = not waiting.after_opening or (waiting.record.answer_id, "opened") in known
-                if waiting.key not in known and is_due:
-                    known.add(waiting.key)
+                is_due = not waiting.after_opening or (waiting.record.answer_id, "opened") in stored_keys
+                if waiting.key not in stored_keys and is_due:
+                    stored_keys.add(waiting.key)
                     entry = waiting.record.entry(self._writer, self._sequence + len(rows) + 1, self.keys)
                     rows.append(seal(entry, head, self.keys))
                     head = rows[-1].hmac
@@ -313,7 +313,7 @@ class Audit:
         self._sequence += len(rows)
         self._head = head
         looked_for, since = {id(waiting) for waiting in batch}, time.monotonic() - _LOOK_FOR_OPENING
-        may_come = [w for w in batch if w.after_opening and w.key not in known and w.since > since]
+        may_come = [w for w in batch if w.after_opening and w.key not in stored_keys and w.since > since]
         self._if_opened = [*(w for w in self._if_opened if id(w) not in looked_for), *may_come]
 
     async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:

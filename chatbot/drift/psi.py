@@ -187,8 +187,8 @@ def _topics(vectors: Matrix) -> tuple[Matrix, npt.NDArray[np.intp]]:
     for _ in range(_KMEANS_ROUNDS):
         topics = (vectors @ centers.T).argmax(axis=1)
         sizes = np.bincount(topics, minlength=len(centers))
-        kept = [topic for topic in range(len(centers)) if sizes[topic] >= _LEAST_IN_TOPIC]
-        means = np.stack([vectors[topics == topic].mean(axis=0) for topic in kept])
+        kept_topics = [topic for topic in range(len(centers)) if sizes[topic] >= _LEAST_IN_TOPIC]
+        means = np.stack([vectors[topics == topic].mean(axis=0) for topic in kept_topics])
         centers = means / np.linalg.norm(means, axis=1, keepdims=True)
     return centers, (vectors @ centers.T).argmax(axis=1)
 

@@ -24,5 +24,5 @@ def first_unknown_link(text: str, sources: Iterable[str]) -> str | None:
     links = [match.group().rstrip(_TRAILING) for match in _LINK.finditer(text)]
     if not links:
         return None
-    known = "\n".join(sources).casefold()
-    return next((link for link in links if link.casefold() not in known), None)
+    source_text = "\n".join(sources).casefold()
+    return next((link for link in links if link.casefold() not in source_text), None)

@@ -43,15 +43,15 @@ class MarkerFilter:
             grows_at = next((at for at in openings if _may_grow(held[at:])), len(held))
             certain = len(held[:grows_at].rstrip(" \t"))
         self._held = held[certain:]
-        kept: list[str] = []
+        pieces: list[str] = []
         for piece in _MARKER.split(held[:certain]):
-            if kept:  # after a marker that began a line, drop the spaces that follow it
+            if pieces:  # after a marker that began a line, drop the spaces that follow it
                 self._skip_blanks = self._at_line_start
             text = piece.lstrip(" \t") if self._skip_blanks else piece
             if text:
                 self._skip_blanks, self._at_line_start = False, text.endswith("\n")
-            kept.append(text)
-        return "".join(kept)
+            pieces.append(text)
+        return "".join(pieces)
 
     def close(self) -> str:
         return self.feed("", final=True)

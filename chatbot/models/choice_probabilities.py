@@ -30,7 +30,9 @@ def choice_probabilities(
     masses = [0.0] * len(choices)
     for token, logprob in logprobs:
         text = token.lstrip(b" \n\r\t").lower()
-        matching = [n for n, known in enumerate(spellings) if any(_begins(text, spelling) for spelling in known)]
+        matching = [
+            n for n, of_choice in enumerate(spellings) if any(_begins(text, spelling) for spelling in of_choice)
+        ]
         if len(matching) == 1:
             masses[matching[0]] += math.exp(logprob)
     total = sum(masses)

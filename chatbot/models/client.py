@@ -216,13 +216,13 @@ class Models:
     async def _check_special_tokens(self, member: Member, chat: Chat, prompt_ids: Sequence[int]) -> None:
         """Raise RequestRejected if a prompt has more special tokens than its template adds to such messages."""
         special, (template, exchange) = member.able.special_ids, member.able.template_specials
-        found = sum(token in special for token in prompt_ids)
-        if found <= template + exchange * sum(message.role == "assistant" for message in chat.messages):
+        special_tokens = sum(token in special for token in prompt_ids)
+        if special_tokens <= template + exchange * sum(message.role == "assistant" for message in chat.messages):
             return
         plain = [Message(message.role, "x") for message in chat.messages]
         ids = await rendered_ids(member.endpoint, plain, seconds=_DECODE_SECONDS)
-        if found > sum(token in special for token in ids):
-            log.error("special_tokens_forged", endpoint=member.endpoint.name, found=found)
+        if special_tokens > sum(token in special for token in ids):
+            log.error("special_tokens_forged", endpoint=member.endpoint.name, found=special_tokens)
             raise RequestRejected(f"{member.endpoint.name}: a text of the prompt became a special token")
 
     async def choice_probabilities(

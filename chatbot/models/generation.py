@@ -167,10 +167,10 @@ class Generation:
         """Switch to an endpoint; return its request, with the ids or the text to continue after."""
         self._start(able)
         thinking = self._sampling.thinking_tokens if able.thinks and not self.started else 0
-        left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self.tokens
-        left = min(left, able.context_tokens - self._chat.tokens - self.tokens)
+        tokens_left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self.tokens
+        tokens_left = min(tokens_left, able.context_tokens - self._chat.tokens - self.tokens)
         ids = (*self._prompt.ids, *self.ids) if self.started and self._prompt.ids else ()
-        sampling = replace(self._sampling, max_tokens=max(1, left))
+        sampling = replace(self._sampling, max_tokens=max(1, tokens_left))
         return replace(request, sampling=sampling, ids=ids, prefix="" if ids else "".join(self._texts))
 
     def drop_cut_character(self, text: str) -> bool:
@@ -183,9 +183,9 @@ class Generation:
 
     def record_failure(self) -> None:
         """Account for a failed endpoint: its tokens that were not emitted are generated again and not charged."""
-        kept = self._thinking_tokens if self.started else 0
-        self._thought_before += kept
-        self.unpaid_tokens += self._thinking_tokens - kept + self._held_tokens
+        thinking_tokens = self._thinking_tokens if self.started else 0
+        self._thought_before += thinking_tokens
+        self.unpaid_tokens += self._thinking_tokens - thinking_tokens + self._held_tokens
 
     def feed(self, piece: Piece) -> Sequence[Delta | Thought]:
         """Return the new parts of a piece; once the answer is `over`, include the held-back rest."""

@@ -45,12 +45,12 @@ async def addresses_of(host: str) -> frozenset[str]:
     A dual-stack pod has an address of each family, but is one endpoint.
     """
     try:
-        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        resolved = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as exc:
         if exc.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
             return frozenset()
         raise
-    addresses = {str(entry[4][0]) for entry in found}
+    addresses = {str(entry[4][0]) for entry in resolved}
     return frozenset({a for a in addresses if ipaddress.ip_address(a).version == 4} or addresses)
 
 

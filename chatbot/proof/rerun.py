@@ -174,6 +174,6 @@ def answer_findings(rerun: Rerun, text: str, texts: Sequence[str]) -> Iterator[R
 def shown_finding(rerun: Rerun, texts: Sequence[str]) -> ReplayFinding:
     """Check whether one of the texts matches the hash of the shown answer."""
     keys, closed = rerun.context.audit.keys, rerun.closed
-    shown = next((text for text in texts if keys.answer_hash(closed.tenant, text) == closed.answer_hash), None)
-    detail = f"{len(texts[0] if shown is None else shown)} characters after the checks"
-    return ReplayFinding("shown", ReplayStanding.DIFFERS if shown is None else ReplayStanding.SAME, detail)
+    shown_text = next((text for text in texts if keys.answer_hash(closed.tenant, text) == closed.answer_hash), None)
+    detail = f"{len(texts[0] if shown_text is None else shown_text)} characters after the checks"
+    return ReplayFinding("shown", ReplayStanding.DIFFERS if shown_text is None else ReplayStanding.SAME, detail)

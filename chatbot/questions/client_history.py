@@ -30,15 +30,15 @@ def screened_messages(messages: Sequence[ClientMessage]) -> tuple[ClientMessage,
 
     A rejected question is dropped with its answer.
     """
-    kept: list[ClientMessage] = []
+    kept_messages: list[ClientMessage] = []
     question_kept = False
     for message in _newest(messages):
         screened = screen(message.text)
         passes = screened.verdict is Verdict.OK and bool(screened.text.strip())
         if passes and (message.role == "user" or question_kept):
-            kept.append(ClientMessage(message.role, screened.text))
+            kept_messages.append(ClientMessage(message.role, screened.text))
         question_kept = passes and message.role == "user"
-    return tuple(kept)
+    return tuple(kept_messages)
 
 
 def _newest(messages: Sequence[ClientMessage]) -> list[ClientMessage]:

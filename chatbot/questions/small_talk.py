@@ -122,15 +122,17 @@ def small_talk(message: str, own_names: Collection[str]) -> SmallTalk | None:
     """Return the kind of small talk, or None for any other message; `own_names` are the bank's names."""
     if len(message) > _LONGEST_MESSAGE:
         return None
-    said = _letters(message)
+    letters_left = _letters(message)
     for name in own_names:
-        said = said.replace(_letters(name), "")
+        letters_left = letters_left.replace(_letters(name), "")
     kinds: set[SmallTalk] = set()
-    while said:
-        lengths = range(min(_LONGEST_PHRASE, len(said)), 0, -1)
-        phrase = next((said[:n] for n in lengths if said[:n] in _KIND_OF or said[:n] in _FILLERS), None)
+    while letters_left:
+        lengths = range(min(_LONGEST_PHRASE, len(letters_left)), 0, -1)
+        phrase = next(
+            (letters_left[:n] for n in lengths if letters_left[:n] in _KIND_OF or letters_left[:n] in _FILLERS), None
+        )
         if phrase is None:
             return None
         kinds |= {_KIND_OF[phrase]} if phrase in _KIND_OF else set()
-        said = said[len(phrase) :]
+        letters_left = letters_left[len(phrase) :]
     return max(kinds, key=_LAST_COUNTS, default=None)

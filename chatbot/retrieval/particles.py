@@ -21,14 +21,14 @@ def with_particle(word: str, particle: str) -> str:
 
 def _final_consonant(word: str) -> int:
     """Return the final consonant of the last pronounced syllable, 0 for none."""
-    said = _LAST_SAID.search(word)
-    if said is None:
+    last_sound = _LAST_SAID.search(word)
+    if last_sound is None:
         return 0
-    last = said.group()[-1]
+    last = last_sound.group()[-1]
     if "가" <= last <= "힣":
         return (ord(last) - ord("가")) % 28
-    if said["abbreviation"] and last == "R":
+    if last_sound["abbreviation"] and last == "R":
         return _RIEUL
-    if word[: said.end()].lower().endswith("ng"):
+    if word[: last_sound.end()].lower().endswith("ng"):
         return 21
     return _OF_FIGURES.get(last, _OF_LETTERS.get(last.lower(), 0))

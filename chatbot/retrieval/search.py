@@ -59,16 +59,16 @@ class SearchQuery:
 
         A question longer than the limit contributes only its end, which usually holds the actual question.
         """
-        kept: list[str] = []
-        left = LONGEST_BEFORE
+        kept_texts: list[str] = []
+        room = LONGEST_BEFORE
         for text in reversed(earlier):
-            if len(text) > left:
-                end = _end_of(text, left) if len(text) > LONGEST_BEFORE else ""
-                kept[:0] = [end] if end else []
+            if len(text) > room:
+                end = _end_of(text, room) if len(text) > LONGEST_BEFORE else ""
+                kept_texts[:0] = [end] if end else []
                 break
-            kept.insert(0, text)
-            left -= len(text)
-        return cls(question, tuple(kept), glossary.synonyms(" ".join((*kept, question))))
+            kept_texts.insert(0, text)
+            room -= len(text)
+        return cls(question, tuple(kept_texts), glossary.synonyms(" ".join((*kept_texts, question))))
 
     @property
     def before(self) -> str:

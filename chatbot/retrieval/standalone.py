@@ -53,14 +53,14 @@ class ChoiceResolver:
         """Return the rewritten question, or "" if it has no such reference; `earlier` is oldest first."""
         if language_of(question) != "ko":
             return ""
-        said = _OPENERS.sub("", question).strip()
-        if not (choice := _CHOICE.search(said)):
+        without_opener = _OPENERS.sub("", question).strip()
+        if not (choice := _CHOICE.search(without_opener)):
             return ""
         pair = next(filter(None, map(self._pair, reversed(earlier[-MOST_EARLIER:]))), None)
         if pair is None:
             return ""
         chosen = with_particle(pair[0 if choice["first"] else 1], choice["particle"] or "")
-        whole = said[: choice.start()] + chosen + said[choice.end() :]
+        whole = without_opener[: choice.start()] + chosen + without_opener[choice.end() :]
         return whole if len(whole) <= LONGEST else ""
 
     def _pair(self, text: str) -> tuple[str, str] | None:

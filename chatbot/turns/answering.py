@@ -80,8 +80,8 @@ class Answering:
     def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
         """Return a new answer; for a successor, with the usage and the progress notices of the previous writer."""
         result = AnswerResult(usage=logged_usage(turn, live)) if live.output else AnswerResult()
-        shown = {event.code for event in live.published if isinstance(event, Notice)}
-        return cls(turn, live, services, result, progress_shown=shown & PROGRESS)
+        shown_codes = {event.code for event in live.published if isinstance(event, Notice)}
+        return cls(turn, live, services, result, progress_shown=shown_codes & PROGRESS)
 
     @property
     def ranked_units(self) -> tuple[Candidate, ...]:
@@ -188,8 +188,8 @@ class Answering:
             if self.revoked():
                 scope.cancel()
 
-        left = first_end - self.services.now()
-        with anyio.move_on_after(left) as scope, self.services.withdrawals.notifying(check):
+        seconds_left = first_end - self.services.now()
+        with anyio.move_on_after(seconds_left) as scope, self.services.withdrawals.notifying(check):
             check()
             yield scope
 

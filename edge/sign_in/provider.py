@@ -90,15 +90,15 @@ class Provider:
             return msgspec.json.decode(reply.raise_for_status().content, type=Metadata)
 
         try:
-            found = await self._ask(read)
+            document = await self._ask(read)
         except SignInUnavailable:
             self._is_away, self._asked_at = True, self._clock()
             return
-        self._is_away, self._asked_at = found.issuer != self._settings.issuer, self._clock()
+        self._is_away, self._asked_at = document.issuer != self._settings.issuer, self._clock()
         if self._is_away:
             log.error("identity_provider_issuer_mismatch", issuer=self._settings.issuer)
         else:
-            self._metadata = found
+            self._metadata = document
 
     async def authorization_url(self, *, state: str, nonce: str, verifier: str, redirect_uri: str) -> str:
         """Return the URL of the provider's sign-in page."""
@@ -196,8 +196,8 @@ def _basic(
     client: Any, _method: str, uri: str, headers: MutableMapping[str, str], body: str
 ) -> tuple[str, MutableMapping[str, str], str]:
     """Add the client's credentials as in RFC 6749, 2.3.1; Authlib's own method escapes neither `:` nor `+`."""
-    shown = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
-    headers["Authorization"] = f"Basic {base64.b64encode(shown.encode()).decode()}"
+    credentials = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+    headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
     return uri, headers, body
 
 

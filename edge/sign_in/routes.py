@@ -9,12 +9,12 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from edge.problems import ProblemDocument, problem_json
 from edge.sign_in.cookies import cookie, host_of, origin_of, refuse_cross_site, set_cookie
 from edge.sign_in.errors import CrossSite, SignInRefused, SignInUnavailable
-from edge.sign_in.sign_in import BEGUN_SECONDS, CALLBACK, SignIn, log
+from edge.sign_in.sign_in import CALLBACK, PENDING_SECONDS, SignIn, log
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 from telemetry.setup import current_trace_id
 
 SESSION: Final = "session"
-_BEGUN: Final = "sign-in"
+_PENDING: Final = "sign-in"
 _MOST_BYTES: Final = 32 * 1024
 """The most bytes of a logout request."""
 
@@ -41,7 +41,7 @@ def sign_in_router(sign_in: SignIn) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     router.add_api_route("/oidc/sign-in", routes.begin, methods=["GET"])
     router.add_api_route(CALLBACK, routes.complete, methods=["GET"])
-    router.add_api_route("/oidc/session", routes.tell, methods=["GET"])
+    router.add_api_route("/oidc/session", routes.show_session, methods=["GET"])
     router.add_api_route("/oidc/sign-out", routes.leave, methods=["POST"])
     router.add_api_route("/oidc/backchannel-logout", routes.end, methods=["POST"])
     return router
@@ -53,17 +53,19 @@ class _Routes:
 
     async def begin(self, request: Request, place: str = "") -> Response:
         try:
-            url, kept = await self._sign_in.begin(origin_of(request), place)
+            url, pending_cookie = await self._sign_in.begin(origin_of(request), place)
         except SignInUnavailable:
             return _to_page("unavailable")
         response = RedirectResponse(url, 303)
-        set_cookie(request, response, _BEGUN, kept, seconds=int(BEGUN_SECONDS))
+        set_cookie(request, response, _PENDING, pending_cookie, seconds=int(PENDING_SECONDS))
         return response
 
     async def complete(self, request: Request) -> Response:
-        kept, former = cookie(request, _BEGUN), cookie(request, SESSION)
+        pending_cookie, former = cookie(request, _PENDING), cookie(request, SESSION)
         try:
-            ended = await self._sign_in.complete(origin_of(request), kept, request.query_params, former=former)
+            ended = await self._sign_in.complete(
+                origin_of(request), pending_cookie, request.query_params, former=former
+            )
         except SignInRefused as exc:
             log.warning("sign_in_refused", reason=str(exc))
             response = _to_page("refused")
@@ -73,10 +75,10 @@ class _Routes:
             session_id, place = ended
             response = RedirectResponse(f"/#{place}" if place else "/", 303)
             set_cookie(request, response, SESSION, session_id)
-            set_cookie(request, response, _BEGUN, "", seconds=0)  # a rejected reply may belong to another tab
+            set_cookie(request, response, _PENDING, "", seconds=0)  # a rejected reply may belong to another tab
         return response
 
-    async def tell(self, request: Request) -> Response:
+    async def show_session(self, request: Request) -> Response:
         """Return who is signed in, as JSON; verify the session first and renew its token if it is due."""
         try:
             await principal_of_session(request, self._sign_in)
@@ -117,10 +119,10 @@ async def _logout_token(request: Request) -> str:
         body += chunk
         if len(body) > _MOST_BYTES:
             raise TokenRefused("the request is too long")
-    found = parse_qs(body.decode("utf-8", "replace")).get("logout_token", [])
-    if len(found) != 1:
+    logout_tokens = parse_qs(body.decode("utf-8", "replace")).get("logout_token", [])
+    if len(logout_tokens) != 1:
         raise TokenRefused("the request needs exactly one logout token")
-    return found[0]
+    return logout_tokens[0]
 
 
 def _to_page(outcome: str) -> Response:

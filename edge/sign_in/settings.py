@@ -47,11 +47,10 @@ class OidcSettings(BaseModel, frozen=True):
             ValueError: the provider is not an accepted issuer, or the API's audience is this client.
         """
         issuers = {each.issuer: each for each in auth.every_issuer()} if auth is not None else {}
-        known = list(issuers)
-        if self.issuer not in known:
+        if self.issuer not in issuers:
             raise ValueError(
-                f"OIDC__ISSUER is {self.issuer}, and tokens are accepted of {', '.join(known) or 'nobody'}: name it in "
-                "AUTH__ISSUER or AUTH__ISSUERS, with its keys and its map of claims"
+                f"OIDC__ISSUER is {self.issuer}, and tokens are accepted of {', '.join(issuers) or 'nobody'}: name it "
+                "in AUTH__ISSUER or AUTH__ISSUERS, with its keys and its map of claims"
             )
         if issuers[self.issuer].audience == self.client_id:
             raise ValueError(

@@ -29,7 +29,7 @@ from knowledge.tls import SYSTEM_TLS, TlsSettings
 log = structlog.get_logger(__name__)
 
 CALLBACK: Final = "/oidc/callback"
-BEGUN_SECONDS: Final = 600.0
+PENDING_SECONDS: Final = 600.0
 """The time limit of a sign-in at the provider."""
 _AWAY_SECONDS = 5.0
 """The pause between one session's calls to a provider that is away."""
@@ -43,7 +43,7 @@ _LONGEST_NAME = 100
 _BY = "sign-in under way"
 
 
-class Begun(msgspec.Struct, frozen=True, kw_only=True):
+class PendingSignIn(msgspec.Struct, frozen=True, kw_only=True):
     """A pending sign-in of one browser, which the provider's reply must match."""
 
     origin: str
@@ -83,40 +83,40 @@ class SignIn:
         Raises:
             SignInUnavailable: the provider is away.
         """
-        begun = Begun(
+        pending = PendingSignIn(
             origin=origin,
             state=secrets.token_urlsafe(32),
             nonce=secrets.token_urlsafe(32),
             verifier=secrets.token_urlsafe(48),
             place=place if _PLACE.fullmatch(place) else "",
-            ends=self._now() + BEGUN_SECONDS,
+            ends=self._now() + PENDING_SECONDS,
         )
         url = await self._provider.authorization_url(
-            state=begun.state, nonce=begun.nonce, verifier=begun.verifier, redirect_uri=origin + CALLBACK
+            state=pending.state, nonce=pending.nonce, verifier=pending.verifier, redirect_uri=origin + CALLBACK
         )
-        return url, self._seal.close(msgspec.json.encode(begun), by=_BY).hex()
+        return url, self._seal.close(msgspec.json.encode(pending), by=_BY).hex()
 
-    async def complete(self, origin: str, kept: str, reply: Mapping[str, str], *, former: str) -> tuple[str, str]:
+    async def complete(self, origin: str, cookie: str, reply: Mapping[str, str], *, former: str) -> tuple[str, str]:
         """End the `former` session, create a new one, and return its id and the page's fragment.
 
         Raises:
             SignInRefused: the reply does not match this browser's pending sign-in, or its tokens are not accepted.
             SignInUnavailable: the provider or the session store is away.
         """
-        begun = self._begun(origin, kept)
-        await self._check_reply(begun, reply)
+        pending = self._read_pending(origin, cookie)
+        await self._check_reply(pending, reply)
         try:
             tokens = await self._provider.tokens_for(
-                reply["code"], verifier=begun.verifier, redirect_uri=origin + CALLBACK
+                reply["code"], verifier=pending.verifier, redirect_uri=origin + CALLBACK
             )
-            session, whose = await self._session(begun, tokens)
+            session, whose = await self._session(pending, tokens)
         except (GrantRefused, TokenRefused) as exc:
             raise SignInRefused(str(exc) or "the provider does not accept the code") from exc
         except KeysUnavailable as exc:
             raise SignInUnavailable(str(exc)) from exc
         if former:
             await self._sessions.end(former)
-        return await self._sessions.create(session, whose), begun.place
+        return await self._sessions.create(session, whose), pending.place
 
     async def principal(self, session_id: str, host: str) -> Principal:
         """Return the principal of a session, and renew its access token shortly before it expires.
@@ -195,18 +195,18 @@ class SignIn:
         await self._sessions.set_done(token_id, 2 * _LOGOUT_SECONDS)  # last, so that the provider can retry
         return ended
 
-    def _begun(self, origin: str, kept: str) -> Begun:
+    def _read_pending(self, origin: str, pending_cookie: str) -> PendingSignIn:
         try:
-            content = self._seal.open(bytes.fromhex(kept), by=_BY)
+            content = self._seal.open(bytes.fromhex(pending_cookie), by=_BY)
         except ValueError:
             content = None
-        begun = msgspec.json.decode(content, type=Begun) if content is not None else None
-        if begun is None or begun.ends < self._now() or begun.origin != origin:
+        pending = msgspec.json.decode(content, type=PendingSignIn) if content is not None else None
+        if pending is None or pending.ends < self._now() or pending.origin != origin:
             raise SignInRefused("no pending sign-in for this browser: it expired or began elsewhere")
-        return begun
+        return pending
 
-    async def _check_reply(self, begun: Begun, reply: Mapping[str, str]) -> None:
-        if not secrets.compare_digest(reply.get("state", "").encode(), begun.state.encode()):
+    async def _check_reply(self, pending: PendingSignIn, reply: Mapping[str, str]) -> None:
+        if not secrets.compare_digest(reply.get("state", "").encode(), pending.state.encode()):
             raise SignInRefused("the state of the reply does not match")
         needs_issuer = (await self._provider.metadata()).authorization_response_iss_parameter_supported
         if reply.get("iss", None if needs_issuer else self._settings.issuer) != self._settings.issuer:
@@ -215,16 +215,16 @@ class SignIn:
             error = reply.get("error", "")
             raise SignInRefused(f"the provider gave no code: {error if _ERROR.fullmatch(error) else '?'}")
 
-    async def _session(self, begun: Begun, tokens: Tokens) -> tuple[Session, list[str]]:
+    async def _session(self, pending: PendingSignIn, tokens: Tokens) -> tuple[Session, list[str]]:
         """Verify the tokens; return the session and the names by which the provider can end it."""
         claims = await self._claims(tokens.id_token or "")
         nonce = claims.get("nonce")
-        if not (isinstance(nonce, str) and secrets.compare_digest(nonce.encode(), begun.nonce.encode())):
+        if not (isinstance(nonce, str) and secrets.compare_digest(nonce.encode(), pending.nonce.encode())):
             raise TokenRefused("the nonce of the ID token does not match")
         if await self._is_access_token(tokens.id_token or ""):
             raise TokenRefused("the provider's ID tokens are for the API too: take its audience out of them")
         principal = await self._authenticator.verify(tokens.access_token)
-        host = begun.origin.partition("://")[2]
+        host = pending.origin.partition("://")[2]
         if not self._banks.welcomes(principal.tenant, host.partition(":")[0]):
             raise TokenRefused("the host belongs to another tenant")
         names = (claims.get(name) for name in ("name", "preferred_username", "email", "sub"))

@@ -181,10 +181,10 @@ class _Load:
 
     async def wait_until_active(self) -> None:
         """Wait until versions that start within SOON_SECONDS are active."""
-        begun = time.time()
-        soon = {n: o.visible_from for n, o in enumerate(self.outcomes) if _begins_within(o, begun + SOON_SECONDS)}
-        latest = max([begun, *filter(None, soon.values())])
-        with anyio.move_on_after(latest - begun + _CLOCKS_DIFFER_SECONDS):
+        started_at = time.time()
+        soon = {n: o.visible_from for n, o in enumerate(self.outcomes) if _begins_within(o, started_at + SOON_SECONDS)}
+        latest = max([started_at, *filter(None, soon.values())])
+        with anyio.move_on_after(latest - started_at + _CLOCKS_DIFFER_SECONDS):
             while soon:
                 for n in list(soon):
                     self.outcomes[n] = await attempt(self.outcomes[n], self._target.current(self.outcomes[n]))

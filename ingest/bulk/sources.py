@@ -69,8 +69,8 @@ class Bucket:
         if MANIFEST in names:
             await self._fetch(MANIFEST)
             return await anyio.to_thread.run_sync(lambda: in_load_order(manifest_files(self._folder)))
-        shown = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
-        return in_load_order(SourceFile(path=self._folder / name, name=name) for name in shown)
+        visible_names = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
+        return in_load_order(SourceFile(path=self._folder / name, name=name) for name in visible_names)
 
     @asynccontextmanager
     async def on_disk(self, file: SourceFile) -> AsyncGenerator[None]:

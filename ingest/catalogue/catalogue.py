@@ -182,17 +182,17 @@ class Catalogue:
                 if last is None:
                     raise Unprocessable("cursor: no document has such an id")
                 query = query.where(tuple_(*order) > (last["place"], after))
-            found = (await connection.execute(query)).mappings().all()
-        return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in found]
+            found_rows = (await connection.execute(query)).mappings().all()
+        return [DocumentSummary(latest=rows.to_version(row), versions=row["latest"]) for row in found_rows]
 
     async def decisions(self, key: VersionKey) -> list[DecisionRecord]:
         """Return the decisions about a version, oldest first."""
         query = select(DECISIONS).where(rows.of_version(DECISIONS, key)).order_by(DECISIONS.c.id)
         async with self.read() as connection:
-            found = (await connection.execute(query)).all()
+            found_rows = (await connection.execute(query)).all()
         return [
             DecisionRecord(decision=Decision(row.decision), by=row.decided_by, at=row.decided_at, detail=row.detail)
-            for row in found
+            for row in found_rows
         ]
 
     async def counts(self, tenant: str) -> dict[State, int]:
@@ -340,17 +340,19 @@ class Catalogue:
         """Return all versions that belong in the index: drafts, and those that customers could ever read."""
         keys = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
         columns = (*keys, VERSIONS.c.passages, VERSIONS.c.visible_from)
-        shown = (VERSIONS.c.state == State.WITHDRAWN) & VERSIONS.c.visible_from.is_not(None)
-        query = select(*columns).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | shown).order_by(*keys)
+        was_visible = (VERSIONS.c.state == State.WITHDRAWN) & VERSIONS.c.visible_from.is_not(None)
+        query = (
+            select(*columns).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | was_visible).order_by(*keys)
+        )
         async with self.read() as connection:
-            found = (await connection.execute(query)).all()
+            found_rows = (await connection.execute(query)).all()
         return [
             IndexedVersion(
                 key=VersionKey(tenant=row.tenant, document_id=row.document_id, version=row.version),
                 passages=row.passages,
                 visible_from=row.visible_from,
             )
-            for row in found
+            for row in found_rows
         ]
 
     async def digests(self) -> set[str]:

@@ -45,11 +45,15 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
                 f"its last day, {approved.metadata.effective_until}, would be over before it is shown: change a "
                 "draft's dates, or upload the file of a former version again"
             )
-    shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
+    visible_versions = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
     decided = _decided_at(approved, now)
     due = max(decided + NOTICE_SECONDS, first)
-    later = [other for other in shown if _start(other) > start or _overtakes(other, approved, decided=decided, due=due)]
-    before = [other for other in shown if other not in later]
+    later = [
+        other
+        for other in visible_versions
+        if _start(other) > start or _overtakes(other, approved, decided=decided, due=due)
+    ]
+    before = [other for other in visible_versions if other not in later]
     if any(other.key.version > approved.key.version for other in before):
         raise WrongState("a later version is already in force: bring the old text back as a new version instead")
     windows = [
@@ -72,8 +76,8 @@ def _overtakes(other: Version, approved: Version, *, decided: float, due: float)
 
     Only what was brought back is due before it begins: it is indexed first.
     """
-    known = other.approved_at is not None and other.approved_at <= decided
-    return _start(other) > due and (known or other.key.version > approved.key.version)
+    was_decided = other.approved_at is not None and other.approved_at <= decided
+    return _start(other) > due and (was_decided or other.key.version > approved.key.version)
 
 
 def windows_for_expiry(expired: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
@@ -141,8 +145,8 @@ def _in_window(version: Version, window: Window | None) -> Version:
 def _until_next(version: Version, metadata: Metadata, others: Sequence[Version], *, zone: ZoneInfo) -> Window:
     """Return the window of a version from its start until its last day, or until the next version begins."""
     start = _start(version)
-    shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
-    later = [_start(other) for other in shown if _start(other) > start]
+    visible_versions = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
+    later = [_start(other) for other in visible_versions if _start(other) > start]
     until = min([*later, _end_of_last_day(metadata, zone)])
     return Window(version=version.key.version, visible_from=start, visible_until=None if until == inf else until)
 
@@ -162,9 +166,9 @@ def windows_for_late_start(late: Version, others: Sequence[Version], *, now: flo
     written = [o for o in others if o.state is State.APPROVED and o.window_written is not WindowWritten.NOTHING]
     before = [other for other in written if other.visible_until == late.visible_from]
     windows = [Window(version=late.key.version, visible_from=start, visible_until=late.visible_until)]
-    for shown in _last_to_begin(before):
-        until = min(start, _end_of_last_day(shown.metadata, zone))
-        windows.insert(0, Window(version=shown.key.version, visible_from=_start(shown), visible_until=until))
+    for previous in _last_to_begin(before):
+        until = min(start, _end_of_last_day(previous.metadata, zone))
+        windows.insert(0, Window(version=previous.key.version, visible_from=_start(previous), visible_until=until))
     return windows
 
 

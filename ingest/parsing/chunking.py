@@ -275,18 +275,18 @@ class Chunker:
 
     def _without_lone_headings(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Prepend a passage of headings only to the next one; alone it would match a query without answering it."""
-        kept: list[Chunk] = []
+        kept_chunks: list[Chunk] = []
         waiting = ""
         for chunk in chunks:
             is_lone = all(line.startswith("#") or not line.strip() for line in chunk.text.split("\n"))
             if is_lone and len(waiting) + len(chunk.text) <= self._most * CHARACTERS_A_TOKEN:
                 waiting += chunk.text + "\n\n"
                 continue
-            kept.append(replace(chunk, text=waiting + chunk.text))
+            kept_chunks.append(replace(chunk, text=waiting + chunk.text))
             waiting = ""
-        if waiting and kept:
-            kept[-1] = replace(kept[-1], text=f"{kept[-1].text}\n\n{waiting.strip()}")
-        return kept or list(chunks)
+        if waiting and kept_chunks:
+            kept_chunks[-1] = replace(kept_chunks[-1], text=f"{kept_chunks[-1].text}\n\n{waiting.strip()}")
+        return kept_chunks or list(chunks)
 
 
 def require_tokenizer(folder: Path) -> Path:

@@ -46,10 +46,10 @@ def _take_text_boxes(root: Element) -> None:
     """Rewrite text boxes for mammoth, which reads the fallback for older programs instead of the visible box."""
     for parent in list(root.iter()):
         for at, child in enumerate(parent):
-            shown = child.find("{*}Choice") if local(child) == "AlternateContent" else child
-            if shown is None or (shown is child and local(child) != "drawing"):
+            shown_child = child.find("{*}Choice") if local(child) == "AlternateContent" else child
+            if shown_child is None or (shown_child is child and local(child) != "drawing"):
                 continue
-            boxes = list(shown.iter(_BOX))
+            boxes = list(shown_child.iter(_BOX))
             inner = {nested for box in boxes for nested in box.iter(_BOX) if nested is not box}
             if boxes:
                 parent[at] = Element(f"{_W}pict")

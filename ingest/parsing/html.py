@@ -137,8 +137,8 @@ def _between(before: NavigableString, after: NavigableString) -> list[Tag]:
     """Return the elements that end after the first text or start before the second."""
     around = {id(tag) for tag in after.parents}
     ended = [tag for tag in before.parents if id(tag) not in around]
-    begun = takewhile(lambda one: one is not before, after.previous_elements)
-    return [*ended, *(one for one in begun if isinstance(one, Tag))]
+    earlier_elements = takewhile(lambda one: one is not before, after.previous_elements)
+    return [*ended, *(one for one in earlier_elements if isinstance(one, Tag))]
 
 
 def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:

@@ -116,10 +116,10 @@ def _check_flags(container: olefile.OleFileIO) -> None:
 
 
 def _check_streams(container: olefile.OleFileIO) -> None:
-    left = MOST_UNPACKED
+    bytes_left = MOST_UNPACKED
     for name in container.listdir():
-        left -= _inflated(container.openstream(name).read(), left)
-        if left < 0:
+        bytes_left -= _inflated(container.openstream(name).read(), bytes_left)
+        if bytes_left < 0:
             raise Unreadable(Reason.HOSTILE, "the document unpacks to more than 200 MiB")
 
 

@@ -245,13 +245,13 @@ def _blocks(
     `letters` is `written` with superscripts replaced by superscript characters; hidden letters become spaces.
     """
     pairs = zip(written, letters, strict=True)
-    shown = {(one.index, one.letter): " " if one.hidden else letter.letter for one, letter in pairs}
+    shown_letters = {(one.index, one.letter): " " if one.hidden else letter.letter for one, letter in pairs}
     boxes = {letter.index: letter.box for letter in letters if not letter.hidden}
     homes = {index: table for table in tables for index in table.letters}
     placed: set[int] = set()
     start = 0
     for line in text.split("\n"):
-        raw = "".join(shown.get((start + i, c), c) for i, c in enumerate(line))
+        raw = "".join(shown_letters.get((start + i, c), c) for i, c in enumerate(line))
         for table, at, part in _parts(start, raw, homes):
             if table is None:
                 yield from _line(boxes, at, part)
@@ -276,14 +276,14 @@ def _line(boxes: Mapping[int, Box], start: int, raw: str) -> Iterator[Line]:
     text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
     if not text.strip():
         return
-    found = [boxes[at] for at in range(start, start + len(raw)) if at in boxes]
-    heights = Counter(round((box.top - box.bottom) * 2) / 2 for box in found)
+    found_boxes = [boxes[at] for at in range(start, start + len(raw)) if at in boxes]
+    heights = Counter(round((box.top - box.bottom) * 2) / 2 for box in found_boxes)
     yield Line(
         text=" ".join(text.split()),
         size_step=heights.most_common(1)[0][0] if heights else 0.0,
-        left=min((box.left for box in found), default=0.0),
-        bottom=min((box.bottom for box in found), default=0.0),
-        right=max((box.right for box in found), default=0.0),
-        top=max((box.top for box in found), default=0.0),
+        left=min((box.left for box in found_boxes), default=0.0),
+        bottom=min((box.bottom for box in found_boxes), default=0.0),
+        right=max((box.right for box in found_boxes), default=0.0),
+        top=max((box.top for box in found_boxes), default=0.0),
         spaced_end=text.endswith(" "),
     )

@@ -136,7 +136,7 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
     "Product 2" may be the page's subject.
     """
     lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
-    found: dict[Block, list[str]] = {}
+    lines_of: dict[Block, list[str]] = {}
     for inwards in (lines[:-4:-1], lines[:3]):
         apart = [not _follows(*sorted(pair, key=lambda line: -line.top)) for pair in pairwise(inwards)] + [True] * 2
         for at, line in enumerate(inwards[:2]):
@@ -144,8 +144,8 @@ def _keys(page: Sequence[Block], number: int) -> dict[Block, list[str]]:
                 is_counted = inwards[0] is lines[0] or not any(map(str.isalpha, line.text))
                 as_it_is = [line.text] if any(apart[at:2]) else []
                 counted = _counted(line.text, number, all_of_them=is_counted)
-                found[line] = [*found.get(line, ()), *as_it_is, *counted]
-    return found
+                lines_of[line] = [*lines_of.get(line, ()), *as_it_is, *counted]
+    return lines_of
 
 
 def _counted(text: str, number: int, *, all_of_them: bool) -> Iterator[str]:
@@ -158,12 +158,12 @@ def _counted(text: str, number: int, *, all_of_them: bool) -> Iterator[str]:
 def without_repeats(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:
     """Keep each header and footer only on its first page; a page without other text keeps them."""
     seen: set[str] = set()
-    kept: list[list[Block]] = []
+    kept_pages: list[list[Block]] = []
     for page, own in zip(pages, running, strict=True):
         unseen = [block for block in page if own.get(block) not in seen]
-        kept.append(unseen or list(page))
+        kept_pages.append(unseen or list(page))
         seen.update(own.values())
-    return kept
+    return kept_pages
 
 
 def with_headers(pages: Sequence[Sequence[Block]], running: Sequence[Mapping[Block, str]]) -> list[list[Block]]:

@@ -247,8 +247,8 @@ class Parser:
         frames = BufferedByteReceiveStream(server.stdout)
         too_late = anyio.current_time() + limits.slow_seconds
         for begun in range(MOST_FRAMES):
-            left = too_late + begun * limits.page_seconds - anyio.current_time()
-            with anyio.fail_after(min(limits.wall_seconds, left)):
+            seconds_left = too_late + begun * limits.page_seconds - anyio.current_time()
+            with anyio.fail_after(min(limits.wall_seconds, seconds_left)):
                 frame = await _received(frames, request.number)
             if isinstance(frame, Restrictions):
                 break

@@ -41,13 +41,13 @@ def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, filled: bool = Fal
     width = max(len(row) for row in cells)
     padded = [row + [""] * (width - len(row)) for row in cells]
     columns = [[row[i] for row in padded] for i in range(width)]
-    kept = [
+    kept_columns = [
         i for i, column in enumerate(columns) if any(column) and not (filled and i > 0 and column == columns[i - 1])
     ]
-    padded = [[row[i] for i in kept] for row in padded]
+    padded = [[row[i] for i in kept_columns] for row in padded]
     count = min(max(header_rows, 1), len(padded))
-    head = [_joined([row[i] for row in padded[:count]]) for i in range(len(kept))]
-    lines = [_line(head), _line(["---"] * len(kept)), *(_line(row) for row in padded[count:])]
+    head = [_joined([row[i] for row in padded[:count]]) for i in range(len(kept_columns))]
+    lines = [_line(head), _line(["---"] * len(kept_columns)), *(_line(row) for row in padded[count:])]
     return "\n".join(lines)
 
 

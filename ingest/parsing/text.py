@@ -77,15 +77,15 @@ def without_pictures(text: str) -> str:
 
 
 def _line_without_pictures(line: str) -> str:
-    kept: list[str] = []
+    pieces: list[str] = []
     at, last_close = 0, line.rfind(")")
     for picture in _PICTURE.finditer(line):
         if picture.end() > last_close:
             break
         if picture.start() >= at:
-            kept += [line[at : picture.start()], picture.group(1)]
+            pieces += [line[at : picture.start()], picture.group(1)]
             at = line.index(")", picture.end()) + 1
-    return "".join([*kept, line[at:]])
+    return "".join([*pieces, line[at:]])
 
 
 def parse_markdown(text: str) -> Parsed:

@@ -56,11 +56,11 @@ def _pages(office: Office, on_page: OnPage, left_out: Counter[LeftOut]) -> Itera
         name = sheet._worksheet_path  # noqa: SLF001  two sheets may have the same title
         layout = Layout.of(office.parts[name])
         rows = _rows(_cells(sheet, office.parts[name]), left_out)
-        found, hidden_boxes = text_boxes(office, name)
+        texts, hidden_boxes = text_boxes(office, name)
         left_out.update(_hidden(rows, layout))
         left_out.update({LeftOut.ELEMENT: hidden_boxes, LeftOut.COMMENT: _comments(office, name)})
         begin = min((at for at, row in rows.items() if row), default=1)
-        boxes = [(at < begin, text) for at, text in found]
+        boxes = [(at < begin, text) for at, text in texts]
         mark = _mark(layout.unstored(is_stale=is_stale))
         yield Page(number=number, markdown=f"{mark}{_sheet(sheet.title, rows, layout, boxes)}")
 
@@ -122,9 +122,9 @@ def _date_styles(book: Workbook) -> set[int]:
     """Return the style numbers that format numbers as dates, including those that openpyxl misses."""
     codes = book._number_formats  # noqa: SLF001  as above
     weekdays = {at for at, code in enumerate(codes, start=BUILTIN_FORMATS_MAX_SIZE) if says_weekday(code)}
-    found = {at for at, style in enumerate(book._cell_styles) if style.numFmtId in weekdays}  # noqa: SLF001  as above
+    weekday_styles = {at for at, style in enumerate(book._cell_styles) if style.numFmtId in weekdays}  # noqa: SLF001  as above
     known: set[int] = book._date_formats  # noqa: SLF001  as above
-    return found | known
+    return weekday_styles | known
 
 
 def _comments(office: Office, sheet: str) -> int:
@@ -243,7 +243,7 @@ def _fill(rows: Cells, merged: Sequence[Range]) -> dict[int, list[Range]]:
     """Fill each merged cell's text into all cells it covers; return the ranges by their first row."""
     widest = max((max(row, default=0) for row in rows.values()), default=0)
     deepest = max(rows, default=0)
-    found: dict[int, list[Range]] = {}
+    by_first_row: dict[int, list[Range]] = {}
     filled = 0
     for left, top, last_column, last_row in merged:
         right, bottom = min(last_column, widest), min(last_row, deepest)
@@ -254,7 +254,7 @@ def _fill(rows: Cells, merged: Sequence[Range]) -> dict[int, list[Range]]:
         filled += (right - left + 1) * (bottom - top + 1)
         if filled > MOST_FILLED:
             raise Unreadable(Reason.TOO_LARGE, "its merged cells cover more than a million cells")
-        found.setdefault(top, []).append((left, top, right, bottom))
+        by_first_row.setdefault(top, []).append((left, top, right, bottom))
         for line in range(top, bottom + 1):
             rows[line].update(dict.fromkeys(range(left, right + 1), text))
-    return found
+    return by_first_row

@@ -89,15 +89,15 @@ def _replacements(old: Sequence[_Line], new: Sequence[_Line], end: _Line) -> lis
     are_few = max(len(old), len(new)) <= MOST_PAIRED
     pairs = _paired(old, new) if are_few else list(zip_longest(old, new))
     compare = _compared if are_few else _replaced
-    found: list[Change] = []
+    found_changes: list[Change] = []
     place = end
     for removed, line in reversed(pairs):
         if line is not None:
-            found += reversed(list(compare(removed.text if removed else "", line)))
+            found_changes += reversed(list(compare(removed.text if removed else "", line)))
             place = line
         elif removed is not None:
-            found.append(Change(place.n, place.start, place.start, removed.text))
-    return found
+            found_changes.append(Change(place.n, place.start, place.start, removed.text))
+    return found_changes
 
 
 def _paired(old: Sequence[_Line], new: Sequence[_Line]) -> list[tuple[_Line | None, _Line | None]]:
@@ -135,8 +135,8 @@ def _compared(removed: str, line: _Line) -> Iterator[Change]:
     """Yield the changed words, or replace the whole line if few words are the same."""
     old, new = _WORD.findall(removed), _WORD.findall(line.text)
     codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    kept = sum(not word.isspace() for tag, a, b, _, _ in codes if tag == "equal" for word in old[a:b])
-    if kept < ALIKE * max(sum(not word.isspace() for word in words) for words in (old, new)):
+    kept_words = sum(not word.isspace() for tag, a, b, _, _ in codes if tag == "equal" for word in old[a:b])
+    if kept_words < ALIKE * max(sum(not word.isspace() for word in words) for words in (old, new)):
         yield from _replaced(removed, line)
         return
     for tag, a, b, c, d in codes:

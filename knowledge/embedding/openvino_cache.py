@@ -72,8 +72,8 @@ def converted_model(folder: Path) -> Iterator[Path]:
 
 
 def _digest(folder: Path) -> str:
-    found = sorted({file for pattern in SOURCES for file in folder.rglob(pattern)})
-    files = [file for file in found if FOLDER not in file.relative_to(folder).parts]
+    source_files = sorted({file for pattern in SOURCES for file in folder.rglob(pattern)})
+    files = [file for file in source_files if FOLDER not in file.relative_to(folder).parts]
     if not any(file.suffix in WEIGHTS for file in files):
         raise NotConverted(f"there are no weights in {folder}")
     digest = hashlib.sha256(FORMAT)

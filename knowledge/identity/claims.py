@@ -48,14 +48,14 @@ def claim_at(claims: Claims, claim: str | tuple[str, ...]) -> object:
     Raises:
         TokenRefused: the path leads through what has no names.
     """
-    found: object = claims
+    value: object = claims
     for name in path_of(claim):
-        if not isinstance(found, Mapping):
+        if not isinstance(value, Mapping):
             raise TokenRefused("the token's claims do not have the shape configured for its issuer")
-        if name not in found:
+        if name not in value:
             return []
-        found = found[name]
-    return found
+        value = value[name]
+    return value
 
 
 def leaves_groups_out(claims: Claims, issuer: Issuer) -> bool:

@@ -154,8 +154,10 @@ class ServerEngine:
             raise IndexUnavailable(f"{self._address} is not a Qdrant server: check QDRANT_URL") from None
         major, _, rest = version.partition(".")
         minor = rest.partition(".")[0]
-        known = major.isdigit() and minor.isdigit() and OLDEST_SERVER <= (int(major), int(minor)) <= NEWEST_SERVER
-        if not known:
+        is_supported = (
+            major.isdigit() and minor.isdigit() and OLDEST_SERVER <= (int(major), int(minor)) <= NEWEST_SERVER
+        )
+        if not is_supported:
             oldest, newest = (".".join(map(str, bound)) for bound in (OLDEST_SERVER, NEWEST_SERVER))
             raise IndexFormatUnknown(f"{self._server} is of version {version}: run one of {oldest} to {newest}")
 

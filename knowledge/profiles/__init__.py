@@ -70,10 +70,10 @@ def profile_path(name: str) -> Path:
     """
     if name.endswith(".yaml"):
         return Path(name)
-    known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
-    if name not in known:
+    profile_names = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if name not in profile_names:
         raise UnknownProfile(
-            f"There is no profile {name!r}: choose from {', '.join(known)}, or give the path of a .yaml file."
+            f"There is no profile {name!r}: choose from {', '.join(profile_names)}, or give the path of a .yaml file."
         )
     return PROFILES / f"{name}.yaml"
 

@@ -62,10 +62,10 @@ def mask(text: str, language: Language | None = None) -> Masked:
     identifiers = find_identifiers(text)
     starts = [0, *(identifier.end for identifier in identifiers)]
     ends = [*(identifier.start for identifier in identifiers), len(text)]
-    kept = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    plain_parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
     # An e-mail address in Latin letters does not make a Korean sentence English.
-    labels = LABELS[language or language_of("".join(kept))]
-    masked = kept[0] + "".join(
-        labels[identifier.kind] + after for identifier, after in zip(identifiers, kept[1:], strict=True)
+    labels = LABELS[language or language_of("".join(plain_parts))]
+    masked = plain_parts[0] + "".join(
+        labels[identifier.kind] + after for identifier, after in zip(identifiers, plain_parts[1:], strict=True)
     )
     return Masked(masked, tuple(dict.fromkeys(identifier.kind for identifier in identifiers)))

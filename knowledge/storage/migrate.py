@@ -93,10 +93,10 @@ def _revision(connection: Connection, schema: Schema) -> str | None:
 
 def _is_behind(connection: Connection, schema: Schema) -> bool:
     present = _revision(connection, schema)
-    known = _steps(schema.package)
-    if present is not None and present not in known:
-        log.warning("schema_newer_than_release", owner=schema.owner, revision=present, known=known[0])
-    return present is None or present in known[1:]
+    known_steps = _steps(schema.package)
+    if present is not None and present not in known_steps:
+        log.warning("schema_newer_than_release", owner=schema.owner, revision=present, known=known_steps[0])
+    return present is None or present in known_steps[1:]
 
 
 def _upgrade(connection: Connection, schema: Schema) -> None:

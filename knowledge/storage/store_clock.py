@@ -53,9 +53,9 @@ class StoreClock:
         with anyio.fail_after(DEADLINE_SECONDS):
             async with self._engine.connect() as connection:
                 asked = self._monotonic()
-                told = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())"))
+                store_seconds = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())"))
                 answered = self._monotonic()
-        self._offset = float(told) - (asked + answered) / 2
+        self._offset = float(store_seconds) - (asked + answered) / 2
 
     async def keep_synced(self) -> None:
         """Sync periodically until cancelled; while the database is away, extrapolate from the last sync."""

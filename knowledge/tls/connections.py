@@ -160,9 +160,9 @@ def _about_its_certificate(exc: ssl.SSLCertVerificationError, connection: Connec
     if exc.verify_code in _OTHER_NAME:
         return f"its certificate is for another name than {host}: name it in its URL as its certificate does"
     if exc.verify_code in _NO_SUCH_ISSUER:
-        known = connection.tls.ca_file or "those that the system trusts"
+        trusted = connection.tls.ca_file or "those that the system trusts"
         return (
-            f"its certificate is of another authority than {known}: set {connection.named('ca_file')} to the file of "
+            f"its certificate is of another authority than {trusted}: set {connection.named('ca_file')} to the file of "
             "its authority"
         )
     return f"its certificate is refused ({exc.verify_message}): renew it there"

@@ -250,8 +250,8 @@ class ScriptedModel:
         full = behaviour.queue is not None and busy and self._waiting >= behaviour.queue
         if full or behaviour.fail_status is not None:
             generation.ended = "failed"
-            said = f"scripted failure of: {decode(generation_request.prompt_ids)}"  # as servers quote rejected input
-            return _error(behaviour.fail_status or 503, said, retry_after=behaviour.retry_after)
+            detail = f"scripted failure of: {decode(generation_request.prompt_ids)}"  # as servers quote rejected input
+            return _error(behaviour.fail_status or 503, detail, retry_after=behaviour.retry_after)
         async with self._slot(request, generation):
             return await self._answer(request, generation_request, behaviour, generation)
 

@@ -159,15 +159,15 @@ def settings_page() -> str:
     prefixes.remove("SERVER_TLS__")
     tls = {f"`{prefix}{file}`" for prefix in prefixes for file in TLS_FILES}
 
-    def shown(cells: Iterable[tuple[str, ...]]) -> str:
+    def table_of(cells: Iterable[tuple[str, ...]]) -> str:
         required_first = sorted((row for row in cells if row[0] not in tls), key=lambda row: row[2] != "required")
         return table(("variable", "type", "default", "meaning"), required_first)
 
     return SETTINGS.format(
         command=COMMAND,
-        both=shown(cells for cells in rows[ChatSettings] if cells in both),
-        chatbot=shown(cells for cells in rows[ChatSettings] if cells not in both),
-        ingest=shown(cells for cells in rows[StaffSettings] if cells not in both),
+        both=table_of(cells for cells in rows[ChatSettings] if cells in both),
+        chatbot=table_of(cells for cells in rows[ChatSettings] if cells not in both),
+        ingest=table_of(cells for cells in rows[StaffSettings] if cells not in both),
         files=code(TLS_FILES),
         tls=code(f"{prefix}…" for prefix in prefixes),
     )

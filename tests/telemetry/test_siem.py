@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 def record(siem: Siem, *names: str) -> None:
     for name in names:
-        siem.tell(Code.ANSWER_REPLAYED, tenant="hanbit", by="park", about=name)
+        siem.emit(Code.ANSWER_REPLAYED, tenant="hanbit", by="park", about=name)
 
 
 def test_each_event_is_a_line_of_the_log() -> None:

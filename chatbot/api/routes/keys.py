@@ -110,7 +110,7 @@ async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys, siem: TheSi
         raise Unprocessable(str(exc)) from exc
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the key could not be stored, so it was not created") from exc
-    siem.tell(
+    siem.emit(
         Code.KEY_MADE,
         tenant=made.tenant,
         by=keeper.sub,
@@ -129,7 +129,7 @@ async def revoke(key_id: KeyId, keeper: Keeper, keys: TheServiceKeys, siem: TheS
         raise AuditUnavailable("the key could not be revoked") from exc
     if revoked is None:
         raise NotFound("there is no such key")
-    siem.tell(Code.KEY_REVOKED, tenant=revoked.tenant, by=keeper.sub, about=MACHINE + revoked.id)
+    siem.emit(Code.KEY_REVOKED, tenant=revoked.tenant, by=keeper.sub, about=MACHINE + revoked.id)
     return Key.of(revoked)
 
 

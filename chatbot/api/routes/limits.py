@@ -43,8 +43,10 @@ class ScopeSpending(BaseModel):
 @router.get("/limits", response_model=None)
 async def limits(who: TheCaller, ledger: TheLedger, models: TheModels) -> Response:
     """Return what the caller has left."""
-    left = await ledger.limits(Caller.of(who, models.model))
-    return Response(msgspec.json.encode(left), headers=rate_limit_headers(left), media_type="application/json")
+    remaining = await ledger.limits(Caller.of(who, models.model))
+    return Response(
+        msgspec.json.encode(remaining), headers=rate_limit_headers(remaining), media_type="application/json"
+    )
 
 
 @router.get("/admin/limits")
@@ -74,7 +76,7 @@ async def reset(
     caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=mine, roles=frozenset())
     after = await services.ledger.reset(caller, scope)
     whose = pseudonym(admin.tenant, name) if scope == "user" else name
-    services.siem.tell(Code.LIMITS_RESET, tenant=admin.tenant, by=admin.sub, about=f"{scope}:{whose}")
+    services.siem.emit(Code.LIMITS_RESET, tenant=admin.tenant, by=admin.sub, about=f"{scope}:{whose}")
     log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=whose)
     return [scope_spending(spent) for spent in after if spent.scope == scope]
 

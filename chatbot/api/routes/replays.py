@@ -31,5 +31,5 @@ async def replay_answer(answer_id: str, wanted: Wanted, admin: TheAdmin, service
         question=wanted.question,
         ask_model=wanted.ask_model,
     )
-    services.siem.tell(Code.ANSWER_REPLAYED, tenant=admin.tenant, by=admin.sub, about=answer_id)
+    services.siem.emit(Code.ANSWER_REPLAYED, tenant=admin.tenant, by=admin.sub, about=answer_id)
     return Response(msgspec.json.encode(replayed), media_type="application/json")

@@ -133,9 +133,9 @@ async def changed(action: Literal["stop", "resume"], change: Change, operator: P
         NotFound: no model has that name.
         AuditUnavailable: the change could not be recorded, so it was not made.
     """
-    known = services.models.names | services.withdrawals.stopped_models()
-    if change.model is not None and change.model not in known:
-        raise NotFound(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
+    known_models = services.models.names | services.withdrawals.stopped_models()
+    if change.model is not None and change.model not in known_models:
+        raise NotFound(f"no model is named {change.model}: there are {', '.join(sorted(known_models))}")
     await make_change(action, operator, services, model=change.model, tenant=change.tenant, reason=change.reason)
     return await state(services.models, services.withdrawals)
 
@@ -162,7 +162,7 @@ async def make_change(
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the change could not be recorded") from exc
     code = Code.ANSWERS_STOPPED if action == "stop" else Code.ANSWERS_RESUMED
-    services.siem.tell(code, tenant=who.tenant, by=who.sub, about=what_changed(model=model, tenant=tenant))
+    services.siem.emit(code, tenant=who.tenant, by=who.sub, about=what_changed(model=model, tenant=tenant))
 
 
 async def state(models: Models, withdrawals: Withdrawals) -> State:

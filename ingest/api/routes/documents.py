@@ -133,7 +133,7 @@ async def approve(
     if body is not None and body.model_fields_set:
         seen = Seen(effective_from=body.effective_from, effective_until=body.effective_until, title=body.title)
     approved = await activate(key, who.sub, services, seen)
-    tell(Code.VERSION_APPROVED, who, key, services)
+    emit_event(Code.VERSION_APPROVED, who, key, services)
     return VersionOut.of(approved, services.now())
 
 
@@ -144,7 +144,7 @@ async def reject(
     """Withdraw a draft that customers have never seen."""
     decision = _decision(who, services.now(), body)
     rejected = await services.approvals.reject(key, decision)
-    tell(Code.VERSION_REJECTED, who, key, services)
+    emit_event(Code.VERSION_REJECTED, who, key, services)
     await update_index(key, rejected, services)
     return VersionOut.of(await services.catalogue.version(key), decision.at)
 
@@ -156,7 +156,7 @@ async def expire(
     """Stop an approved version from answering, everywhere, within seconds."""
     decision = _decision(who, services.now(), body)
     expired = await services.approvals.expire(key, decision)
-    tell(Code.VERSION_EXPIRED, who, key, services)
+    emit_event(Code.VERSION_EXPIRED, who, key, services)
     await update_index(key, expired, services)
     return VersionOut.of(await services.catalogue.version(key), decision.at)
 
@@ -169,7 +169,7 @@ async def roll_back(document_id: DocumentId, who: Approver, services: TheService
     """
     decision = _decision(who, services.now(), body)
     received, changed = await services.approvals.roll_back(who.tenant, document_id, body.to_version, decision)
-    tell(Code.DOCUMENT_ROLLED_BACK, who, received.version.key, services, detail=f"from version {body.to_version}")
+    emit_event(Code.DOCUMENT_ROLLED_BACK, who, received.version.key, services, detail=f"from version {body.to_version}")
     await update_index(received.version.key, changed, services)
     return ReceivedOut.of(received, services.now())
 
@@ -179,14 +179,14 @@ async def delete(document_id: DocumentId, who: Approver, services: TheServices, 
     """Withdraw all versions of a document, everywhere, within seconds; the catalogue keeps their records."""
     decision = _decision(who, services.now(), body)
     changed = await services.approvals.delete(who.tenant, document_id, decision)
-    services.siem.tell(Code.DOCUMENT_DELETED, tenant=who.tenant, by=who.sub, about=document_id)
+    services.siem.emit(Code.DOCUMENT_DELETED, tenant=who.tenant, by=who.sub, about=document_id)
     await update_index(VersionKey(tenant=who.tenant, document_id=document_id, version=1), changed, services)
     return await versions_of(document_id, who, services.catalogue, services.now)
 
 
-def tell(code: Code, who: Principal, key: VersionKey, services: Services, *, detail: str = "") -> None:
+def emit_event(code: Code, who: Principal, key: VersionKey, services: Services, *, detail: str = "") -> None:
     """Report an action on a version to the bank's SIEM."""
-    services.siem.tell(code, tenant=key.tenant, by=who.sub, about=f"{key.document_id}/{key.version}", detail=detail)
+    services.siem.emit(code, tenant=key.tenant, by=who.sub, about=f"{key.document_id}/{key.version}", detail=detail)
 
 
 def _decision(who: Principal, at: float, body: Why | None) -> ApprovalDecision:

@@ -9,7 +9,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ingest.api.auth import Staff
 from ingest.api.dependencies import NO_NUL, Clock, TheCatalogue, TheClock, TheServices
-from ingest.api.routes.documents import tell
+from ingest.api.routes.documents import emit_event
 from ingest.api.schemas import JobOut, JobsOut
 from ingest.catalogue import ApprovalDecision, Catalogue, Job, JobState
 from ingest.errors import BadRequest, IngestError
@@ -58,7 +58,7 @@ async def dismiss(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
     """Dismiss a failed job: its version is withdrawn, and the same file can be uploaded again."""
     job = await services.catalogue.job(who.tenant, job_id)
     changed = await services.approvals.dismiss(job.key, ApprovalDecision(by=who.sub, at=services.now()))
-    tell(Code.VERSION_DISMISSED, who, job.key, services)
+    emit_event(Code.VERSION_DISMISSED, who, job.key, services)
     await update_index(job.key, changed, services)
     return await _progress(job, services.catalogue, services.now)
 

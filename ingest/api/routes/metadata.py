@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ingest.api.auth import Staff, may_approve
 from ingest.api.dependencies import NO_NUL, TheServices
-from ingest.api.routes.documents import named_version, tell
+from ingest.api.routes.documents import emit_event, named_version
 from ingest.api.schemas import ReceivedOut, VersionOut
 from ingest.catalogue import ApprovalDecision, Dates, VersionKey, is_line
 from ingest.errors import Unprocessable
@@ -45,7 +45,7 @@ async def set_dates(
     decision = ApprovalDecision(by=who.sub, at=services.now())
     dates = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
     changed = await services.approvals.set_dates(key, dates, decision, may_approve=may_approve(who))
-    tell(Code.VERSION_DATED, who, key, services)
+    emit_event(Code.VERSION_DATED, who, key, services)
     await update_index(key, changed, services)
     return VersionOut.of(await services.catalogue.version(key), decision.at)
 
@@ -59,5 +59,5 @@ async def set_title(
         raise Unprocessable("title: 1 to 300 characters on one line")
     decision = ApprovalDecision(by=who.sub, at=services.now())
     received = await services.approvals.set_title(key, body.title, decision)
-    tell(Code.VERSION_TITLED, who, received.version.key, services)
+    emit_event(Code.VERSION_TITLED, who, received.version.key, services)
     return ReceivedOut.of(received, decision.at)

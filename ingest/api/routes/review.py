@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.api.auth import Staff
 from ingest.api.dependencies import TheServices
-from ingest.api.routes.documents import named_version, tell
+from ingest.api.routes.documents import emit_event, named_version
 from ingest.api.schemas import ChangesOut, FindingsOut
 from ingest.catalogue import Catalogue, Version, VersionKey
 from ingest.errors import CannotShow, NotFound, Unavailable, WrongState
@@ -92,8 +92,12 @@ async def changes_of(key: Key, services: TheServices) -> ChangesOut:
                 break
     else:
         return ChangesOut.of([], against=None, more=False)
-    found = await services.review_limiter.run(lambda check: list(islice(changes(old, new, check), MOST_CHANGES + 1)))
-    return ChangesOut.of(found[:MOST_CHANGES], against=earlier.key.version, more=len(found) > MOST_CHANGES)
+    found_changes = await services.review_limiter.run(
+        lambda check: list(islice(changes(old, new, check), MOST_CHANGES + 1))
+    )
+    return ChangesOut.of(
+        found_changes[:MOST_CHANGES], against=earlier.key.version, more=len(found_changes) > MOST_CHANGES
+    )
 
 
 class _Download(FileResponse):
@@ -133,7 +137,7 @@ async def original(
 ) -> Response:
     """Return the uploaded original as an attachment, which no browser displays or runs."""
     version, path = found
-    tell(Code.ORIGINAL_DOWNLOADED, who, key, services, detail=f"sha256:{version.sha256}")
+    emit_event(Code.ORIGINAL_DOWNLOADED, who, key, services, detail=f"sha256:{version.sha256}")
     headers = {
         "content-type": _MEDIA_TYPES.get(version.format or "", "application/octet-stream"),
         "content-security-policy": "sandbox",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ingest.api.auth import Staff
 from ingest.api.dependencies import TheServices
 from ingest.api.multipart import FILE, Form
-from ingest.api.routes.documents import tell
+from ingest.api.routes.documents import emit_event
 from ingest.api.schemas import ReceivedOut
 from ingest.catalogue import Metadata
 from ingest.errors import Unprocessable
@@ -56,7 +56,7 @@ async def upload(request: Request, who: Staff, services: TheServices) -> Receive
     form = Form(request.headers.get("content-type", ""), request.stream())
     async with aclosing(form.file()) as chunks:
         received = await services.uploads.receive_streamed(partial(_request_of, form, who), chunks)
-    tell(Code.DOCUMENT_UPLOADED, who, received.version.key, services, detail=f"sha256:{received.version.sha256}")
+    emit_event(Code.DOCUMENT_UPLOADED, who, received.version.key, services, detail=f"sha256:{received.version.sha256}")
     return ReceivedOut.of(received, services.now())
 
 
