@@ -96,7 +96,7 @@ async def answer(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGenera
     messages = [
         StoredMessage(id="q0", parent_id=None, role="user", text=BEFORE[0], at=NOW - 9),
         StoredMessage(id="a0", parent_id="q0", role="assistant", text=BEFORE[1], at=NOW - 8),
-        StoredMessage(id="q1", parent_id="a0", role="user", text=QUESTION, at=NOW),
+        StoredMessage(id="q1", parent_id="a0", role="user", text=QUESTION, at=NOW, context=("q0", "a0")),
         StoredMessage(id="a1", parent_id="q1", role="assistant", text=ANSWER, at=NOW + 1, answer_id="a1"),
     ]
     await history.append(owner, conversation_id, messages, now=NOW)
