@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import anyio
 import structlog
@@ -30,11 +30,9 @@ log = structlog.get_logger(__name__)
 class DeferredSettings(BaseModel, frozen=True):
     """The queue's size and its retry interval."""
 
-    # writes: the maximum number that wait in a process
-    most: ClassVar[int] = 10_000
+    most: ClassVar[int] = 10_000  # writes: the maximum number that wait in a process
     every: ClassVar[float] = 0.5  # seconds: the retry interval
-    # seconds: the maximum age of a completed write that is repeated after data loss
-    again: ClassVar[float] = 10.0
+    again: ClassVar[float] = 10.0  # seconds: the maximum age of a completed write that is repeated after data loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,16 +69,11 @@ class DeferredWrites:
     async def write(self, kind: WriteKind, write: Callable[[], Awaitable[T]]) -> T | None:
         """Return the write's result, or None if its store is unavailable (it is retried) or a bug made it fail."""
         deferred = DeferredWrite(kind, write)
-        with contained(kind, self._on_failure):
-            try:
-                written = await write()
-            except StoreUnavailable:
-                self.defer(deferred)
-                return None
-            self.note_done(deferred)
-            return written
-        self._lose(deferred)
-        return None
+        result: T | None
+        available, result = await self._try(deferred)
+        if not available:
+            self.defer(deferred)
+        return result
 
     def note_done(self, done: DeferredWrite) -> None:
         """Remember a completed write, so that it can be repeated if the store loses it within `again` seconds."""
@@ -119,24 +112,24 @@ class DeferredWrites:
         """Try each waiting write once, in order; skip the rest of a kind whose store is unavailable."""
         away: set[WriteKind] = set()
         for deferred in tuple(self._waiting):
-            if deferred.kind not in away and not await self._try(deferred):
+            if deferred.kind not in away and not (await self._try(deferred))[0]:
                 away.add(deferred.kind)
         if not self._waiting:
             self._none_waits.set()
             self._none_waits = anyio.Event()
 
-    async def _try(self, deferred: DeferredWrite) -> bool:
-        """Try a write; return whether its store is available."""
+    async def _try(self, deferred: DeferredWrite) -> tuple[bool, Any]:
+        """Try a write; return whether its store is available, and the write's result."""
         with contained(deferred.kind, self._on_failure):
             try:
-                await deferred.write()
+                result = await deferred.write()
             except StoreUnavailable:
-                return False
+                return False, None
             self._waiting.pop(deferred, None)
             self.note_done(deferred)
-            return True
+            return True, result
         self._lose(deferred)
-        return True
+        return True, None
 
     async def drained(self) -> None:
         """Return when no write waits."""

@@ -292,7 +292,7 @@ def start_beside(
         "deferred": services.deferred.retry_forever,
         "drift": services.drift.watch,
         "capacity": capacity.watch,
-        "openings": orphaned.scan_periodically,
+        "openings": orphaned.close_periodically,
         **more,
     }
     if settings.anchors is not None:

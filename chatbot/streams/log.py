@@ -30,7 +30,6 @@ AnswerId = NewType("AnswerId", str)
 
 _OPEN = "answers:open"
 """The sorted set of the answers that have not ended: the keys of their hashes by the end of their leases."""
-_PING = "answers:ping"
 _BEAT_KEEP_SECONDS = 3600
 _READ_MARK_SECONDS = 2.5
 """How long a mark "read" counts; a replica whose readers follow the answer renews it every second."""
@@ -175,7 +174,7 @@ class AnswerLog:
 
     async def ping(self) -> None:
         """Ask Redis whether it takes writes."""
-        await self._breaker.call(lambda: self._redis.set(_PING, "", px=1000))
+        await self._breaker.call(lambda: self._redis.set("answers:ping", "", px=1000))
 
     async def has_forgotten(self) -> bool:
         """Write the next number of this process's count; return whether Redis may have forgotten its last moments.

@@ -141,15 +141,12 @@ class Readers:
                 del self._of_customer[customer]
             self._writers.reader_left(answer_id, resumable=resumable)
 
-    def end_all(self) -> None:
-        """End every read of another replica's answer: this process is stopping."""
-        self._elsewhere.end_all()
-
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """The writers, the takeover and the readers of a process."""
 
+    elsewhere: ReadsElsewhere
     writers: Writers
     takeover: Takeover
     readers: Readers
@@ -158,8 +155,8 @@ class Answers:
     def of(cls, parts: AnswerParts) -> "Answers":
         """Create them for a process."""
         writers = Writers(parts)
-        reads = ReadsElsewhere(parts)
-        return cls(writers, Takeover(parts, writers, reads), Readers(parts, writers, reads))
+        elsewhere = ReadsElsewhere(parts)
+        return cls(elsewhere, writers, Takeover(parts, writers, elsewhere), Readers(parts, writers, elsewhere))
 
     async def hand_over(self) -> None:
         """End every read, and hand every answer of this process over to the other replicas.
@@ -167,7 +164,7 @@ class Answers:
         Raises:
             StoreUnavailable: the leases could not be given up; they lapse by themselves.
         """
-        self.readers.end_all()
+        self.elsewhere.end_all()
         await self.writers.hand_over()
 
 

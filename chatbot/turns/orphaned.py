@@ -5,8 +5,7 @@ answer and whose answer is not open in Redis, if a second scan a minute later fi
 that waits for SQL can close its record itself.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 import structlog
@@ -30,54 +29,46 @@ _WINDOW_SECONDS = 2 * 86400.0
 class OrphanedRecords:
     """Closes orphaned audit records."""
 
-    def __init__(
-        self,
-        audit: Audit,
-        answer_log: AnswerLog,
-        *,
-        after: float,
-        now: Callable[[], float],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, audit: Audit, answer_log: AnswerLog, *, after: float, now: Callable[[], float]) -> None:
         """`after`: seconds; records of running answers are younger."""
         self._audit = audit
         self._log = answer_log
         self._after = after
         self._now = now
-        self._monotonic = monotonic
-        self._found_at: dict[str, float] = {}
-        """When the scans first found each record, in monotonic seconds."""
 
-    async def scan_periodically(self) -> None:
+    async def close_periodically(self) -> None:
         """Scan twice, a minute apart, and again every ten minutes, until cancelled."""
         while True:
-            for wait in (_AGAIN_SECONDS, _EVERY_SECONDS):
-                try:
-                    await self.scan()
-                except (AuditUnavailable, StoreUnavailable) as exc:
-                    log.warning("orphaned_audit_scan_failed", error=exc.code)
-                await anyio.sleep(wait)
+            try:
+                found = {row.answer_id for row in await self.scan()}
+                await anyio.sleep(_AGAIN_SECONDS)
+                await self.close(found)
+            except (AuditUnavailable, StoreUnavailable) as exc:
+                log.warning("orphaned_audit_scan_failed", error=exc.code)
+            await anyio.sleep(_EVERY_SECONDS)
 
-    async def scan(self) -> int:
-        """Close the records that an earlier scan found orphaned too; return their number.
+    async def scan(self) -> list[AuditRow]:
+        """Return the records that are orphaned now.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
             StoreUnavailable: Redis cannot be asked.
         """
-        # A failed scan forgets them: live processes may have been unable to close their records too.
-        found_at, self._found_at = self._found_at, {}
         older_than = self._now() - self._after
         rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
         running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
-        orphaned = [row for row in rows if row.answer_id not in running]
-        now = self._monotonic()
-        self._found_at = {row.answer_id: found_at.get(row.answer_id, now) for row in orphaned}
-        due = [row for row in orphaned if now - self._found_at[row.answer_id] >= _AGAIN_SECONDS]
+        return [row for row in rows if row.answer_id not in running]
+
+    async def close(self, found: Collection[str]) -> int:
+        """Close those of the answers `found` by an earlier scan that are still orphaned; return their number.
+
+        Raises:
+            AuditUnavailable, StoreUnavailable: as `scan`.
+        """
+        due = [row for row in await self.scan() if row.answer_id in found]
         for row in due:
-            await self._audit.close(
-                closing_record(row, await self._log.all_events(row.tenant, AnswerId(row.answer_id)), at=self._now())
-            )
+            events = await self._log.all_events(row.tenant, AnswerId(row.answer_id))
+            await self._audit.close(closing_record(row, events, at=self._now()))
             log.warning("orphaned_audit_record_closed", answer_id=row.answer_id)
         return len(due)
 
