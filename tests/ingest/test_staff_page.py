@@ -140,8 +140,10 @@ async def approve_all(page: Page) -> None:
 
 async def read_to_the_end(page: Page) -> None:
     """Scroll to every passage."""
+    passages = page.locator("#review-passages .passage")
+    await expect(passages.first).to_be_visible()  # those of the version before are hidden, then removed
     await expect(page.locator("#approve")).to_be_enabled()
-    for passage in await page.locator("#review-passages .passage").all():
+    for passage in await passages.all():
         await passage.scroll_into_view_if_needed()
         await page.evaluate("new Promise(requestAnimationFrame)")  # the page looks once a frame
 
