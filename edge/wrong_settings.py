@@ -19,7 +19,7 @@ def _of_a_redis(url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
     except ValueError as exc:  # the message contains the password
         raise ValueError(
-            f"it is no URL: {begins}; a [, ] or other sign of the password is written as %5B, %5D, ..."
+            f"it is not a URL: {begins}; a [, ] or other sign of the password is written as %5B, %5D, ..."
         ) from exc
     if parts.scheme == "unix":
         return url
@@ -28,7 +28,7 @@ def _of_a_redis(url: SecretStr) -> SecretStr:
     try:
         _ = parts.port
     except ValueError as exc:
-        raise ValueError(f"the port is no number; {escaped}") from exc
+        raise ValueError(f"the port is not a number; {escaped}") from exc
     if parts.fragment or not parts.hostname:
         raise ValueError(f"there is no host, or what follows is a part of the password; {escaped}")
     return url

@@ -60,7 +60,7 @@ CALIBRATE_HELP = "\n\n".join(  # one line per paragraph; the terminal wraps it
         "questions as customers ask them, a third of them about what the documents do not hold.",
         "2. Run this with the chatbot's own environment (LLM_URLS or MODELS_FILE, EMBEDDER__…, "
         "BANK_FILE). Without an endpoint the model of --profile is started. It loads the documents, "
-        "asks every question, and records: stop it when you like, the same command goes on where it ended.",
+        "asks every question, and records: stop it when you like, the same command continues where it ended.",
         "3. Read OUTPUT/go-live.md, and set CALIBRATION_FILE to OUTPUT/calibration.yaml. For other bars judge the "
         "recording again: --recording OUTPUT/recorded.jsonl --most-wrong 0.05.",
         "Exits with 1 where a bar is missed, with 2 where something is wrong with the files.",
@@ -321,7 +321,7 @@ def record_bank(spec: run.RunSpec, bank: record.OwnBank, recorded: Path, at_once
     try:
         write_recording(anyio.run(ask, spec, Console(stderr=True)), recorded)
     except KeyboardInterrupt:
-        typer.echo(f"evals: stopped; what was asked is in {recorded}, and the same command goes on", err=True)
+        typer.echo(f"evals: stopped; what was asked is in {recorded}, and the same command continues", err=True)
         raise typer.Exit(130) from None
 
 

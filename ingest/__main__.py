@@ -96,7 +96,7 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
     try:
         return uvloop.run(work)
     except KeyboardInterrupt:
-        typer.echo("ingest: interrupted; start the same command again and it goes on where it stopped.", err=True)
+        typer.echo("ingest: interrupted; start the same command again: it continues where it stopped.", err=True)
         raise typer.Exit(130) from None
     except (IngestError, ApiRefused) as exc:
         typer.echo(f"ingest: {exc.detail}", err=True)

@@ -198,7 +198,7 @@ class Anchors:
         return [*anchored.problems, *rows]
 
     async def anchor_daily(self, on_anchored: Callable[[float], None]) -> None:
-        """Anchor every day, for ever; report when it was done last (Unix seconds, 1 if no anchor is known)."""
+        """Anchor every day until cancelled; report the time of the last anchor (Unix seconds, 1 if none is known)."""
         on_anchored(_NEVER)
         while True:
             try:

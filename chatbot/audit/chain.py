@@ -91,7 +91,7 @@ class AuditRow:
         """Return the entry of the row.
 
         Raises:
-            msgspec.ValidationError, msgspec.DecodeError: the body is no entry.
+            msgspec.ValidationError, msgspec.DecodeError: the body is not an entry.
         """
         return msgspec.json.decode(self.body, type=Opened | Closed)
 

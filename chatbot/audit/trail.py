@@ -117,7 +117,7 @@ class Audit:
 
         Raises:
             AuditUnavailable: it is not durable within the deadline, so there may be no answer.
-            ValueError: it holds what no row can, such as text that is no Unicode.
+            ValueError: it holds what no row can, such as text that is not Unicode.
         """
         await self._write(Waiting(opened))
 
@@ -170,7 +170,7 @@ class Audit:
     async def prune(self, *, before: float, keep: Container[str] = ()) -> int:
         """Remove the chains whose last row is older, but for those of these writers; return how many rows.
 
-        A chain that goes on is kept whole: what is kept verifies from its first row.
+        A chain that continues is kept whole: the rows that stay verify from the first one.
 
         Raises:
             AuditUnavailable: the database cannot be written.

@@ -380,7 +380,7 @@ class Ledger:
     def _limits_after_charge(self, caller: Caller, reply: LedgerReply) -> Limits:
         """Return a reply as `Limits`; the percentile and the days' remainders are kept.
 
-        Redis has taken a write: where it only reads (its disk is full, its replica gone) the outage goes on.
+        Redis has taken a write: where it only reads (its disk is full, its replica gone) the outage continues.
         """
         self._outage_quota.end_outage()
         self._percentiles[caller.tenant] = reply.percentile

@@ -1,4 +1,4 @@
-"""Limits as values: a scope's limits and use, when a tenant's day ends, and what is left (pure)."""
+"""Limits as values: a scope's limits and use, when a tenant's day ends, and the rest of them (pure)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ def day_at(micros: int, zone: str) -> Day:
 
 
 def tightest(limits: Sequence[Limit], uses: Sequence[Use], micros: int) -> Limits:
-    """Return what is left by the tightest scope of each dimension; `reset` is the seconds until a window is empty."""
+    """Return the rest in the tightest scope of each dimension; `reset` is the seconds until a window is empty."""
     pairs = list(zip(limits, uses, strict=True))
     token_limit, token_use = min(pairs, key=lambda pair: pair[0].tokens_per_minute - pair[1].tokens)
     request_limit, request_use = min(pairs, key=lambda pair: pair[0].requests_per_minute - pair[1].requests)

@@ -1,4 +1,4 @@
-"""Idempotency-Keys: however often and on whichever replicas a request is sent, one answer is started and joined.
+"""Idempotency-Keys: a request may be sent again, to any replica; its one answer is started once and joined.
 
 The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before any work is done
 for the request. Another request with the key waits, and joins the answer once the key is bound to it. If the first

@@ -12,7 +12,7 @@ from chatbot.events import ABOUT_THE_WRITER, Citation, Event, Notice, Queued, To
 
 
 class Diverged(Exception):
-    """The successor's events differ from the logged ones: to go on would make two answers of one."""
+    """The successor's events differ from the logged ones: to continue would make two answers of one."""
 
 
 class RepetitionCheck:

@@ -119,7 +119,7 @@ class Takeover:
         return True
 
     async def cancel(self, who: Principal, answer_id: AnswerId) -> bool:
-        """Stop the answer on whichever replica writes it; return whether it had not ended yet.
+        """Stop the answer, also if another replica writes it; return whether it had not ended yet.
 
         Raises:
             NotFound: no such answer, or another customer's.

@@ -283,7 +283,7 @@ class Writers:
     # --- readers come and leave --------------------------------------------------------------------------------------
 
     def reader_came(self, answer_id: AnswerId) -> None:
-        """Count a reader of an answer, on whichever replica it is written."""
+        """Count a reader of an answer, also of one that another replica writes."""
         self.readers[answer_id] += 1
         if (live := self._running.get(answer_id)) is not None:
             live.stop_unread_timer()

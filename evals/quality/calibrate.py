@@ -313,8 +313,8 @@ def require_enough(samples: Sequence[Sample]) -> None:
     answerable = len(samples) - unanswerable
     if not unanswerable:
         raise NotCalibrated(
-            "none of the questions is unanswerable: nothing tells what the bank's documents do not hold. Add at least "
-            f'{FEWEST_UNANSWERABLE} that customers ask and no document answers, as lines with "unanswerable": true'
+            "none of the questions is unanswerable, so nothing shows what the bank's documents do not contain. Add at "
+            f'least {FEWEST_UNANSWERABLE} that customers ask and no document answers, with "unanswerable": true'
         )
     if unanswerable < FEWEST_UNANSWERABLE or answerable < FEWEST_ANSWERABLE:
         raise NotCalibrated(

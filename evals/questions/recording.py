@@ -198,7 +198,7 @@ def read_recording(path: Path) -> Recording:
     try:
         lines = [decoder.decode(line) for line in path.read_bytes().split(b"\n") if line.strip()]
     except (OSError, msgspec.DecodeError) as exc:
-        raise RecordingBroken(f"{path} is no recording of `evals record`: {exc}") from exc
+        raise RecordingBroken(f"{path} is not a recording of `evals record`: {exc}") from exc
     headers = [line for line in lines if isinstance(line, RecordingHeader)]
     passages = {line.key: line for line in lines if isinstance(line, RecordedPassage)}
     answers = tuple(line for line in lines if isinstance(line, RecordedAnswer))

@@ -86,7 +86,7 @@ def read_dataset(folder: Path, *, limit: int | None = None, split: str | None = 
     """
     folder = folder.resolve()
     if not folder.is_dir():
-        raise DatasetBroken(f"{folder} is no folder")
+        raise DatasetBroken(f"{folder} is not a folder")
     all_samples = read_lines(folder / "queries.jsonl", Sample)
     samples = tuple(sample for sample in all_samples if split is None or sample.split in ("", split))
     if not samples:

@@ -88,7 +88,7 @@ def connected(cluster: Cluster) -> Generator[None]:
             failure = (
                 f"the Ray cluster at {cluster.address} does not answer" if cluster.address else "Ray does not start"
             )
-            raise BatchStopped(f"{failure}: {cause}; nothing is lost, and the same command goes on") from exc
+            raise BatchStopped(f"{failure}: {cause}; nothing is lost, and the same command continues") from exc
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -212,5 +212,5 @@ def _translated() -> Generator[None]:
         yield
     except (RayError, ConnectionError) as exc:
         raise BatchStopped(
-            f"Ray stopped ({type(exc).__name__}); start the same command again and it goes on where it stopped"
+            f"Ray stopped ({type(exc).__name__}); start the same command again: it continues where it stopped"
         ) from exc

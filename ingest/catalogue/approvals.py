@@ -69,7 +69,7 @@ class Approvals:
             NotFound: there is no such version.
             DatesChanged: it has other dates, or another title, than were seen.
             SecondPersonNeeded: the approver has uploaded it, or set its dates or its title.
-            WrongState: the version is no draft, or comes too late (`ingest.catalogue.validity`).
+            WrongState: the version is not a draft, or comes too late (`ingest.catalogue.validity`).
         """
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)
@@ -95,7 +95,7 @@ class Approvals:
 
         Raises:
             NotFound: there is no such version.
-            WrongState: it is no draft.
+            WrongState: it is not a draft.
         """
         async with self._locked(key, decision.at) as (connection, versions):
             version = _version_in(versions, key)

@@ -81,7 +81,7 @@ class Catalogue:
         """Open a transaction that ends even where its task is cancelled (it fails after TRANSACTION_SECONDS).
 
         Cancelled inside a call, SQLAlchemy drops an aiosqlite connection half closed: its thread keeps the write lock,
-        and disposing of the engine waits for ever. That is worth a cancel scope across a yield: every use is one
+        and disposing of the engine never returns. That is worth a cancel scope across a yield: every use is one
         `async with` in one task.
 
         Raises:
@@ -238,7 +238,7 @@ class Catalogue:
             return [(job, await records.read_version(connection, job.key)) for job in map(rows.to_job, jobs)]
 
     async def mark_indexed(self, key: VersionKey, result: IndexingResult) -> Version:
-        """Record that a version is in the index as a draft, unless it is already, or was withdrawn meanwhile."""
+        """Record that a version is in the index as a draft, unless it is already, or was withdrawn."""
         async with self.write() as connection:
             await connection.execute(
                 records.update_version(key)
@@ -257,7 +257,7 @@ class Catalogue:
             return await records.read_version(connection, key)
 
     async def mark_failed(self, key: VersionKey, *, reason: str, detail: str) -> Version:
-        """Record why a version cannot be indexed, unless it was approved or withdrawn meanwhile."""
+        """Record why a version cannot be indexed, unless it was approved or withdrawn."""
         async with self.write() as connection:
             still_wanted = VERSIONS.c.state.not_in([State.APPROVED, State.WITHDRAWN])
             failure = {"state": State.FAILED, "reason": reason, "detail": _without_nul(detail)}
@@ -294,10 +294,10 @@ class Catalogue:
             return (await connection.execute(select(func.max(DECISIONS.c.id)))).scalar_one() or 0
 
     async def unconfirm_windows_decided_again(self, *, after: int, until: float) -> int:
-        """Have the windows of documents written again that were decided on repeatedly; return the last decision seen.
+        """Have windows written again whose documents were decided on twice; return the id of the last decision seen.
 
-        Looks at decisions behind the id `after` from before the instant `until`: whoever was late with the window of an
-        earlier decision may have died before they looked at the latest.
+        Looks at decisions after the id `after` and before the instant `until`: a process that was late with the window
+        of an earlier decision may have died before it looked at the latest.
         """
         latest = select(DECISIONS.c.id, DECISIONS.c.tenant, DECISIONS.c.document_id, DECISIONS.c.decided_at)
         latest = latest.where(DECISIONS.c.id > after).order_by(DECISIONS.c.id).limit(_MOST_DECISIONS)
@@ -314,7 +314,7 @@ class Catalogue:
         return past[-1].id if past else after
 
     async def set_passage_count(self, key: VersionKey, passages: int) -> None:
-        """Record how many passages a version has after it was chunked anew."""
+        """Record how many passages a version has after it was chunked again."""
         async with self.write() as connection:
             await connection.execute(records.update_version(key).values(passages=passages))
 

@@ -8,7 +8,7 @@ _ODD: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether a text shows what it is: U+202E would show a file `exe.pdf` that is none."""
+    """Return whether a text shows what it is: U+202E would show a file as `exe.pdf` that is not a PDF."""
     return not any(unicodedata.category(char) in _ODD for char in text)
 
 

@@ -69,7 +69,7 @@ async def add_version(
     """Insert a version with its job, and let its content's row name it instead of `instead_of`.
 
     Raises:
-        IntegrityError: another transaction has received the same content meanwhile.
+        IntegrityError: another transaction has received the same content.
     """
     await connection.execute(insert(VERSIONS).values(**rows.new_version(key, upload, now)))
     named = {"document_id": key.document_id, "version": key.version}

@@ -33,7 +33,7 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
     was indexed.
 
     Raises:
-        WrongState: its last day has passed, or a later version is in force by then.
+        WrongState: its last day has passed, or a later version is in force on it.
     """
     first = midnight(approved.metadata.effective_from, zone) if approved.metadata.effective_from is not None else -inf
     start = max(now + NOTICE_SECONDS, first)
@@ -108,7 +108,7 @@ def windows_for_new_dates(
 ) -> list[Window]:
     """Return the windows for an approved version that gets other dates: those it touches first, its own last.
 
-    One that has not begun is placed anew, as if it were approved at `now`. One that has begun only ends elsewhere.
+    One that has not begun is placed again, as if it were approved at `now`. One that has begun only ends elsewhere.
 
     Raises:
         WrongState: it has ended, it has begun and would begin elsewhere, or its last day has passed.
@@ -152,7 +152,7 @@ def _until_next(version: Version, metadata: Metadata, others: Sequence[Version],
 
 
 def starts_too_soon(start: float | None, *, now: float) -> bool:
-    """Tell whether a window's start leaves less than LEAST_NOTICE_SECONDS to write it to the index."""
+    """Return whether a window's start leaves less than LEAST_NOTICE_SECONDS to write it to the index."""
     return start is not None and start < now + LEAST_NOTICE_SECONDS
 
 
@@ -173,7 +173,7 @@ def windows_for_late_start(late: Version, others: Sequence[Version], *, now: flo
 
 
 def in_writing_order(windows: Sequence[Window], versions: Sequence[Version]) -> tuple[Window, ...]:
-    """Return windows in the order in which the index is told them: what it knows nothing of, what opens, what closes.
+    """Return windows in the order of writing them to the index: those that it lacks, that open, that close.
 
     So one version or the other may be read at every instant, however long a write takes; of two the newer one is
     (`knowledge.index`). `versions` are the document's as they were before.
@@ -187,7 +187,7 @@ def in_writing_order(windows: Sequence[Window], versions: Sequence[Version]) -> 
 
 
 def known_to_index(version: Version) -> bool:
-    """Return whether the index may let a version be read already: one of which it knows nothing is told it first."""
+    """Return whether customers may read a version already: it is written to the index before its window opens."""
     return version.visible_from is not None and version.window_written is not WindowWritten.NOTHING
 
 

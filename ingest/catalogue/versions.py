@@ -187,7 +187,7 @@ class Version:
         return Window(version=self.key.version, visible_from=self.visible_from, visible_until=self.visible_until)
 
     def state_at(self, now: float) -> State:
-        """Return the state at an instant (Unix seconds): an approved version may be active or expired by then."""
+        """Return the state at an instant (Unix seconds): an approved version may be active or expired at it."""
         if self.state is not State.APPROVED or self.visible_from is None:
             return self.state
         if self.visible_until is not None and self.visible_until <= max(now, self.visible_from):

@@ -21,7 +21,7 @@ def principal_of(claims: Claims, issuer: Issuer, others: tuple[str, ...] = ()) -
     """Return the principal that an issuer's claims describe; `others` are the prefixes of other issuers' names.
 
     Roles and groups are lists of names; one name alone may be text, as AD FS and WSO2 write it.
-    A group that begins as another issuer's groups do is left out: whoever makes one here must lock nobody out.
+    A group that begins as another issuer's groups do is left out: a user who creates one here must lock nobody out.
 
     Raises:
         TokenRefused: a claim is missing, or has another shape than text or a list of names, or the subject begins as
@@ -59,7 +59,7 @@ def claim_at(claims: Claims, claim: str | tuple[str, ...]) -> object:
 
 
 def leaves_groups_out(claims: Claims, issuer: Issuer) -> bool:
-    """Tell whether the token says that its groups are to be asked for elsewhere (OIDC's distributed claims).
+    """Return whether the token says that its groups are to be asked for elsewhere (OIDC's distributed claims).
 
     Entra ID does so where somebody is in more than 200 groups.
     """
@@ -85,7 +85,7 @@ def _names(value: object) -> frozenset[str]:
 
 
 def _is_name(text: str, longest: int) -> bool:
-    """Tell whether a claim can be stored and sent: Redis, SQL, the index, logs and headers all get it."""
+    """Return whether a claim can be stored and sent: Redis, SQL, the index, logs and headers all get it."""
     # A lone surrogate is a character for JSON and Python, and for nothing that encodes it.
     return len(text) <= longest and not any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
 

@@ -3,7 +3,7 @@
 IdentityError
 ├── TokenRefused      missing, expired, or with a wrong signature, issuer, audience or claim
 ├── KeysUnavailable   the identity provider's keys cannot be fetched, or the service keys not read
-└── KeySetRefused     what it publishes is no key set; keys that are known stay
+└── KeySetRefused     what it publishes is not a key set; known keys stay
 """
 
 
@@ -20,4 +20,4 @@ class KeysUnavailable(IdentityError):
 
 
 class KeySetRefused(IdentityError):
-    """What the identity provider publishes is no key set."""
+    """What the identity provider publishes is not a key set."""

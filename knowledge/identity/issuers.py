@@ -25,7 +25,7 @@ def _as_path(claim: str | tuple[str, ...]) -> str | tuple[str, ...]:
     """Refuse what can name no claim.
 
     Raises:
-        ValueError: a name of the path is empty, or the text is an address, whose dots are no path.
+        ValueError: a name of the path is empty, or the text is an address, whose dots do not separate a path.
     """
     if isinstance(claim, str) and "://" in claim:
         raise ValueError(f'{claim} is one name, and text is split at its dots: write it as the list ["{claim}"]')

@@ -90,7 +90,7 @@ class Jwks:
 
     It is fetched again when it is old, for an unknown key id, or where a key did not sign what names it (a provider may
     give a new key the old name): by one caller at a time, at most every `jwks_ask_again` seconds, whatever tokens come.
-    Keys older than `jwks_most_age` are none: one that was revoked must not sign for ever.
+    Keys older than `jwks_most_age` are not used: a revoked one must not sign permanently.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ def key_set(body: bytes) -> dict[str | None, jwt.PyJWK]:
     """Return the usable keys of a JWKS (RFC 7517) by their id; keys of other kinds, or broken ones, are passed over.
 
     Raises:
-        KeySetRefused: it is no key set, or has no usable key.
+        KeySetRefused: it is not a key set, or has no usable key.
     """
     try:
         document = json.loads(body)

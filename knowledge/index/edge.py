@@ -91,7 +91,7 @@ class _Collection:
         """Yield the shard to a thread that reads it.
 
         Raises:
-            CollectionGone: it was closed meanwhile.
+            CollectionGone: it was closed.
         """
         with self._changed:
             if self._closed:

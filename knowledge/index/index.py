@@ -128,9 +128,9 @@ class Index:
         """Return at most `limit` passages that `access` may read, best first; of a document those of one version.
 
         While a version replaces another both may be open for a moment: the newer is read.
-        `before` is what the question goes on from, and counts less; `others` are other words for what it names. `seen`
-        is told the vector that was looked for.
-        A hit's `dense` is the cosine, its `terms` the term score in rarest terms, 0 if it is no candidate there.
+        `before` is the question that this one follows, and counts less; `others` are synonyms of its words. `seen` gets
+        the vector of the search.
+        A hit's `dense` is the cosine, its `terms` the term score in rarest terms, 0 if it is not a candidate there.
 
         Raises:
             IndexUnavailable: the index or the embedder cannot be asked.
@@ -403,7 +403,7 @@ class Index:
     async def _counted(self, collection: str, tenant: str) -> Mapping[str, int]:
         """Return how many points each tenant has, this one among them, as of the last _COUNT_EVERY seconds.
 
-        While one search asks, the others go on with what is known.
+        While one search asks, the others continue with the last reply.
         """
         counted, counted_at, tenants = self._tenants
         is_known = counted == collection and tenant in tenants
@@ -425,7 +425,7 @@ class Index:
         collection: str,
         own: int,
     ) -> list[Hit]:
-        """Fetch what is shown; a point deleted since the search is left out. `cosines` are those that it has found.
+        """Fetch the shown points; one deleted since the search is left out. `cosines` are those of the search.
 
         Of `own` points of the tenant a term has the weight 1 that only one of them has (the IDF of BM25).
         """
@@ -539,7 +539,7 @@ def _of_version(tenant: str, document_id: str, version: int) -> Filter:
 
 
 def _leaning(question: Sequence[float], before: Sequence[float] | None = None) -> list[float]:
-    """Return the direction of a question that goes on from another one: the other counts half."""
+    """Return the direction of a question that follows another one: the other counts half."""
     if before is None:
         return list(question)
     both = [own + _BEFORE * other for own, other in zip(question, before, strict=True)]

@@ -126,7 +126,7 @@ def _check_sum(weights: Weights, joined: Path, report: ReportProgress) -> None:
     if digest.hexdigest() != weights.sha256:
         joined.unlink()
         raise ChecksumMismatch(
-            f"The joined weights of {weights.name} have a wrong checksum: run again to bring them anew."
+            f"The joined weights of {weights.name} have a wrong checksum: run again to fetch them again."
         )
 
 

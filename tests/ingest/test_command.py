@@ -130,7 +130,7 @@ def test_an_interrupted_load_goes_on_where_it_stopped(weights: Path, folder: Pat
     process.send_signal(signal.SIGINT)
     status, output = process.wait(WAIT_SECONDS), log.read_text("utf-8")
     assert status == 130, output
-    assert "goes on where it stopped" in output
+    assert "continues where it stopped" in output
     before = states(data).get("indexed", 0)
     assert 3 <= before < 40
     code, output = run(weights, data, "load", str(folder))

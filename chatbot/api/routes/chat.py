@@ -257,7 +257,7 @@ async def collect(
     """Return all events of an answer; none where the client disconnects before the last one, which stops the answer.
 
     Raises:
-        Draining: another replica goes on with the answer.
+        Draining: another replica continues the answer.
         ChatError: this release cannot read how it ended.
     """
     events: list[Event] = []
@@ -330,5 +330,5 @@ async def events(
 
 @router.post("/answers/{answer_id}/cancel", status_code=202)
 async def cancel(answer_id: Id, who: TheCaller, answers: TheAnswers) -> Cancelled:
-    """Stop an answer; what was shown stays, as cancelled."""
+    """Stop an answer; its shown part stays, as cancelled."""
     return Cancelled(stopped=await answers.takeover.cancel(who, AnswerId(answer_id)))

@@ -1,8 +1,8 @@
 """Probes and metrics: liveness depends on nothing; readiness on the index, SQL and not draining.
 
 An index without a passage is not ready where SQL says that customers could read some: it was lost.
-What only degrades is told beside: Redis, the models, the embedder (an endpoint of many replicas: leaving service would
-leave all of it), and whether the fitted values are those of what is served.
+The response also lists what only degrades: Redis, the models, the embedder (one endpoint serves many replicas, which
+would all leave service), and whether the fitted values are those of the served models.
 """
 
 from collections.abc import Awaitable, Callable

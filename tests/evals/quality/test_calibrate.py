@@ -363,7 +363,7 @@ async def test_a_stopped_command_goes_on_and_writes_the_calibration_and_the_repo
             await anyio.sleep(0.02)
     stopped.send_signal(signal.SIGINT)
     assert await anyio.to_thread.run_sync(stopped.wait, 100) == 130
-    assert "the same command goes on" in log.read_text("utf-8")
+    assert "the same command continues" in log.read_text("utf-8")
     kept = [line for line in recorded.read_bytes().splitlines() if b'"type":"answer"' in line]
     went_on, log = command(bank, tmp_path, tiny, "--profile", "scripted")
     status = await anyio.to_thread.run_sync(went_on.wait, 100)
