@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer._click.exceptions import UsageError  # of the parser that typer brings; it has no other name
 
-from tests.charts.cloud_programs import PAGES, blocks, simple_commands
 from tests.charts.rendering import ROOT
+from tests.operator_pages import PAGES, blocks, simple_commands
 
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
 OURS = "|".join(SCRIPTS)

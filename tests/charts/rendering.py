@@ -21,6 +21,8 @@ NAME = "bank-bank-chatbot"
 RELEASE = ("bank", "--namespace", "bank")
 ENVIRONMENTS = ("dev", "staging", "prod", "airgapped")
 VALUES = ("values", *(f"values-{name}" for name in ENVIRONMENTS))
+GOLDEN_VALUES = ("values", "values-prod")
+"""With all stores in the cluster, and with none."""
 SCALED = ("--set", "scaling.engine=hpa")
 TLS = ("--set", "tls.enabled=true,tls.issuer.name=bank-ca,tls.gatewayCa=bank-ca")
 MESH = (
@@ -127,5 +129,5 @@ def golden_text(name: str) -> str:
 
 
 if __name__ == "__main__":
-    for environment_name in VALUES:
+    for environment_name in GOLDEN_VALUES:
         (GOLDEN / f"{environment_name}.yaml").write_text(golden_text(environment_name), "utf-8")

@@ -12,7 +12,6 @@ from typing import Any
 
 import anyio
 import pytest
-import yaml
 from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import NoPermissionError
@@ -27,7 +26,7 @@ from knowledge.index import IndexSettings
 from knowledge.storage import migrate_database
 from knowledge.terms import Terms
 from llm_server.scripted import Behaviour, scripted_server
-from tests.charts.rendering import CHART, NAME, SEPARATE, Doc, environment, named, render
+from tests.charts.rendering import CHART, NAME, SEPARATE, environment, named, render
 from tests.conftest import DURABLE, RedisServer, redis_server
 from tests.log_and_spans import listening_to, written_log
 from tests.one_process import Bank, Stores, open_bank
@@ -196,23 +195,6 @@ def test_nobody_may_administer(redis: RedisServer, service: str, command: str) -
         client.execute_command(*command.split())
     with Redis.from_url(redis.url) as owner:
         owner.acl_log_reset()
-
-
-def test_the_chatbot_may_do_what_it_and_its_scripts_do_and_nothing_beside() -> None:
-    listed: Doc = yaml.safe_load((CHART / "files/redis-acl.yaml").read_text("utf-8"))
-    root = CHART.parents[1]
-    scripts = "\n".join(file.read_text("utf-8") for file in (root / "chatbot").rglob("*.lua"))
-    of_scripts = {name.lower() for name in re.findall(r'redis\.p?call\(\s*"(\w+)"', scripts)}
-    places = [root / name for name in ("chatbot", "edge/sign_in")]
-    python = "\n".join(file.read_text("utf-8") for place in places for file in place.rglob("*.py"))
-    called = set(re.findall(r"\b_?(?:redis|pipe|readers|commands|pinging)\.(\w+)", python))
-    names = {"delete": "del"}
-    ours = {names.get(name, name) for name in called}
-    by_the_driver = {"auth", "hello", "select", "client|setname", "client|setinfo", "multi", "exec"}
-    by_the_driver |= {"eval", "evalsha", "script|exists", "script|load"}
-    allowed = set(listed["chatbot"]["commands"])
-    assert of_scripts - allowed == set()
-    assert allowed - of_scripts - ours - by_the_driver == set(), "nobody asks for these"
 
 
 def test_a_store_elsewhere_has_an_account_for_each_service() -> None:

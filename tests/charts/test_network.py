@@ -120,14 +120,6 @@ def test_a_stream_is_neither_cut_nor_buffered_and_probes_are_not_public() -> Non
     assert {path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]} == paths
 
 
-def test_routes_have_no_timeouts_where_the_gateway_s_controller_refuses_them() -> None:
-    for doc in of_kind(render("values-prod", "--set", "gateway.timeouts=false"), "HTTPRoute"):
-        assert all("timeouts" not in rule for rule in doc["spec"]["rules"]), doc["metadata"]["name"]
-    with_timeouts = of_kind(render("values-prod"), "HTTPRoute")
-    assert len(with_timeouts) == 2
-    assert all("timeouts" in rule for doc in with_timeouts for rule in doc["spec"]["rules"])
-
-
 RESOLVERS: list[Doc] = [
     {"namespace": {"kubernetes.io/metadata.name": "kube-system"}, "pod": {"k8s-app": "kube-dns"}},  # CoreDNS
     {"namespace": {"kubernetes.io/metadata.name": "kube-system"}, "pod": {"k8s-app": "node-local-dns"}},
@@ -192,28 +184,16 @@ def test_names_are_resolved_by_every_cloud_s_resolver_and_no_metadata_server_is_
 
 def test_prometheus_finds_every_tier_and_services_lead_to_their_pods() -> None:
     docs = list(render("values"))
-    services = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "Service")}
-    for name, service in services.items():
-        selector = {"matchLabels": service["spec"]["selector"]}
-        assert any(component.matches(selector) for component in components(docs)), name
-    monitored = {
-        doc["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: doc["spec"]
-        for doc in of_kind(docs, "ServiceMonitor")
-    }
+    parts = components(docs)
+    services = {doc["metadata"]["labels"]["app.kubernetes.io/component"]: doc for doc in of_kind(docs, "Service")}
+    for service in services.values():
+        assert any(part.matches({"matchLabels": service["spec"]["selector"]}) for part in parts)
+    monitors = [doc["spec"] for doc in of_kind(docs, "ServiceMonitor")]
+    monitored = {spec["selector"]["matchLabels"]["app.kubernetes.io/component"]: spec for spec in monitors}
     assert set(monitored) == {"chatbot", "ingest", "ingest-worker", "llm-h100", "redis", "qdrant"}
-    for component, spec in monitored.items():
-        (service,) = [
-            s for s in services.values() if s["metadata"]["labels"]["app.kubernetes.io/component"] == component
-        ]
-        assert spec["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
-        policy = next(
-            p
-            for p in of_kind(docs, "NetworkPolicy")
-            if p["metadata"]["name"] == f"{NAME}-{'llm' if component.startswith('llm') else component}"
-        )
-        port = next(p["port"] for p in service["spec"]["ports"] if p["name"] == spec["endpoints"][0]["port"])
-        monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-        assert any(
-            monitoring in rule["from"] and port in {entry["port"] for entry in rule["ports"]}
-            for rule in policy["spec"]["ingress"]
-        ), component
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    for name, spec in monitored.items():
+        ports = {port["name"]: port["port"] for port in services[name]["spec"]["ports"]}
+        policy = named(docs, "NetworkPolicy", f"{NAME}-{'llm' if name.startswith('llm') else name}")
+        open_ports = {p["port"] for r in policy["spec"]["ingress"] if monitoring in r["from"] for p in r["ports"]}
+        assert ports[spec["endpoints"][0]["port"]] in open_ports, name

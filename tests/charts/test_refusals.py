@@ -11,83 +11,38 @@ DIGEST = "sha256:" + "0" * 64
 OFFICE = [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
 PAY_DAY = {"name": "pay-day", "start": "30 8 25 * *", "end": "0 13 25 * *", "timezone": "Asia/Seoul", "replicas": 12}
 L4 = {"matchExpressions": [{"key": "bank-chatbot/pool", "operator": "In", "values": ["l4"]}]}
-REQUIRED, PREFERRED = (f"{how}DuringSchedulingIgnoredDuringExecution" for how in ("required", "preferred"))
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 # (name in the message, values file, mistaken values)
 SCHEMA: list[tuple[str, str, object]] = [
     ("replicaCount", "values", {"replicaCount": 3}),
-    ("minReplica", "values", {"chatbot": {"scaling": {"minReplica": 3}}}),
-    ("minReplicas", "values", {"chatbot": {"scaling": {"minReplicas": "three"}}}),
     ("minReplicas", "values", {"chatbot": {"scaling": {"minReplicas": 0}}}),
     ("tag", "values", {"images": {"chatbot": {"tag": "latest"}}}),
     ("digest", "values", {"images": {"chatbot": {"digest": "sha256:abc"}}}),
     ("user", "values", {"podSecurity": {"user": 0}}),
-    ("user", "values", {"podSecurity": {"user": 1000}}),
     ("app.kubernetes.io/component", "values", {"commonLabels": {"app.kubernetes.io/component": "x"}}),
-    ("bank-chatbot/tier", "values", {"commonLabels": {"bank-chatbot/tier": "x"}}),
-    ("checksum/bank", "values", {"podAnnotations": {"checksum/bank": "x"}}),
-    ("command", "values", {"ingest": {"worker": {"command": "worker"}}}),
-    ("existing", "values", {"secrets": {"existing": ""}}),
     ("auditKey", "values", {"secrets": {"auditKey": "hunter2"}}),
     ("jwksUrl", "values", {"auth": {"jwksUrl": "http://login.example.com/keys"}}),
-    ("rolesClaim", "values", {"auth": {"rolesClaim": "https://bank.example/roles"}}),
     ("roleMap", "values", {"auth": {"roleMap": {"Chat Staff": ["boss"]}}}),
-    ("rolemap", "values", {"auth": {"rolemap": {"Chat Staff": ["staff"]}}}),
-    ("subjectPrefix", "values", {"auth": {"subjectPrefix": "staff"}}),
     ("subjectPrefix", "values", {"auth": {"roles": ["staff"], "issuers": [
         {"issuer": "https://a", "audience": "a", "jwksUrl": "https://a/keys", "roles": ["staff"]}]}}),
-    ("scopes", "values", {"signIn": {"chatbot": {"scopes": "profile"}}}),
     ("clientSecret", "values", {"signIn": {"ingest": {"clientSecret": "hunter2"}}}),
     ("OIDC__SESSION_KEY", "values", {"ingest": {"settings": {"OIDC__SESSION_KEY": "hunter2"}}}),
     ("AUDIT_KEY", "values", {"chatbot": {"settings": {"AUDIT_KEY": "hunter2"}}}),
-    ("BANK_FILE", "values", {"chatbot": {"settings": {"BANK_FILE": "/tmp/bank"}}}),  # noqa: S108
     ("DEMO_KEY_FILE", "values", {"chatbot": {"settings": {"DEMO_KEY_FILE": "/tmp/key"}}}),  # noqa: S108
     ("AWS_SECRET_ACCESS_KEY", "values", {"ingest": {"settings": {"AWS_SECRET_ACCESS_KEY": "hunter2"}}}),
-    ("AWS_SESSION_TOKEN", "values", {"chatbot": {"settings": {"AWS_SESSION_TOKEN": "hunter2"}}}),
     ("AWS_SECRET_ACCESS_KEY", "values", {"weights": {"fetch": {"environment": {"AWS_SECRET_ACCESS_KEY": "hunter2"}}}}),
-    ("url", "values", {"ingest": {"blobs": {"url": "https://bucket.example.com"}}}),
-    ("redis", "values", {"serviceAccount": {"annotations": {"redis": {"a": "b"}}}}),
     ("HF_TOKEN", "values", {"weights": {"fetch": {"environment": {"HF_TOKEN": "hf_x"}}}}),
     ("limits", "values", {"chatbot": {"resources": {"limits": None}}}),
-    ("cache", "values", {"llm": {"poolDefaults": {"cache": None}}}),
-    ("size", "values", {"llm": {"poolDefaults": {"cache": {"size": None}}}}),
-    ("readKeyInSecret", "values", {"qdrant": {"readKeyInSecret": None, "tls": None}}),
-    ("weight", "values-prod", {"chatbot": {"canary": {"enabled": True, "tag": "0.2.0", "weight": None}}}),
-    ("memory", "values", {"qdrant": {"resources": {"limits": {"memory": "lots"}}}}),
     ("maxUnavailable", "values", {"chatbot": {"disruption": {"maxUnavailable": 0}}}),
-    ("profile", "values", {"llm": {"pools": {"h100": {"profile": "/tpu"}}}}),
-    ("speeds", "values", {"llm": {"profiles": {"mine": {"device": "cuda"}}}}),
-    ("revision", "values", {"embedder": {"model": "BAAI/bge-m3", "revision": "main"}}),
     ("folder", "values", {"embedder": {"folder": "../etc"}}),
-    ("names", "values", {"weights": {"fetch": {"names": ["BAAI/bge-m3"]}}}),
     ("names", "values", {"weights": {"fetch": {"names": ["https://a/$(id)@" + "0" * 64]}}}),
     ("EMBEDDER__API_KEY", "values", {"chatbot": {"settings": {"EMBEDDER__API_KEY": "hunter2"}}}),
-    ("EMBEDDER__URL", "values", {"ingest": {"settings": {"EMBEDDER__URL": "http://embed"}}}),
-    ("group", "values", {"llm": {"pools": {"h100": {"group": "main"}}}}),
-    ("weight", "values", {"llm": {"pools": {"h100": {"group": "canary", "weight": 1.5}}}}),
-    ("startupSeconds", "values", {"llm": {"poolDefaults": {"startupSeconds": 60}}}),
-    ("start", "values", {"chatbot": {"scaling": {"calendar": [{**PAY_DAY, "start": "25th"}]}}}),
-    ("timezone", "values", {"llm": {"poolDefaults": {"scaling": {"calendar": [{**PAY_DAY, "timezone": "KST+9"}]}}}}),
-    ("hungSeconds", "values", {"llm": {"poolDefaults": {"hungSeconds": 5}}}),
-    ("resource", "values", {"llm": {"pools": {"h100": {"gpu": {"resource": "gpu"}}}}}),
-    ("engine", "values", {"scaling": {"engine": "vpa"}}),
-    ("zoneSpread", "values", {"chatbot": {"zoneSpread": "Spread"}}),
-    ("zoneSpread", "values", {"llm": {"pools": {"h100": {"zoneSpread": "Spread"}}}}),
-    ("calmSeconds", "values", {"chatbot": {"scaling": {"calmSeconds": 5}}}),
     ("cidr", "values", {"networkPolicy": {"egress": {"models": {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}}}}),
     ("kind", "values", {"extraObjects": [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}]}),
-    ("metadata", "values", {"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap"}]}),
-    ("timeouts", "values-prod", {"gateway": {"timeouts": "300s"}}),
-    ("tokenKey", "values", {"test": {"question": {"tokenKey": "a b"}}}),
     ("hostPath", "values", {"extra": {"chatbot": {"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}}}),
     ("value", "values", {"extra": {"llm": {"env": [{"name": "HF_TOKEN", "value": "hf_x"}]}}}),
-    ("sidecars", "values", {"extra": {"ingest": {"sidecars": []}}}),
-    ("modes", "values", {"scaling": {"authentication": {"modes": "none"}}}),
     ("key", "values", {"caBundle": {"configMap": "a", "key": "../ca"}}),
-    ("gatewayPrincipals", "values", {"istio": {"gatewayPrincipals": ["gateway"]}}),
-    ("postgresql", "values", {"tls": {"secrets": {"postgresql": "a"}}}),
     ("gatewayFrom", "values", {"networkPolicy": {"gatewayFrom": []}}),
-    ("customerHosts", "values-prod", {"gateway": {"customerHosts": ["https://chat.example.com"]}}),
-    ("weight", "values-prod", {"chatbot": {"canary": {"enabled": True, "tag": "0.2.0", "weight": 100}}}),
     ("proxy-buffering", "values-airgapped",
      {"ingress": {"annotations": {"nginx.ingress.kubernetes.io/proxy-buffering": "on"}}}),
     ("appendfsync", "values", {"redis": {"appendfsync": "always"}}),
@@ -126,9 +81,6 @@ CHECKS: list[tuple[str, str, object]] = [
     ("primaries-differ", "values", {"llm": {"pools": {"l4": {"profile": "l4", "group": "primary"}}}}),
     ("pool-anywhere", "values-prod",
      {"llm": {"pools": {"next": {"profile": "h100", "group": "canary", "weight": 0.1}}}}),
-    ("pool-anywhere", "values",
-     {"llm": {"pools": {"l4": {"profile": "l4", "group": "fallback",
-                               "nodeAffinity": {PREFERRED: [{"weight": 1, "preference": L4}]}}}}}),
     ("name-twice", "values-prod",
      {"llm": {"external": [{"name": "h100", "urls": ["http://a:1"], "group": "primary", "tokenizer": "/models/a",
                             "profile": "h100"}]}}),
@@ -157,20 +109,10 @@ CHECKS: list[tuple[str, str, object]] = [
       "networkPolicy": {"egress": {"blobs": {"to": OFFICE}}}}),
     ("keys-of-nothing", "values", {"ingest": {"blobs": {"keysInSecret": True}}}),
     ("weights-without-way", "values", {"weights": {"fetch": {"environment": {"HTTPS_PROXY": None}}}}),
-    ("weights-without-way", "values",
-     {"weights": {"fetch": {"environment": {"HTTPS_PROXY": None, "HF_ENDPOINT": "https://hub.bank.internal"}}}}),
     ("unknown-profile", "values", {"llm": {"pools": {"h100": {"profile": "tpu"}}}}),
-    ("unknown-profile", "values", {"llm": {"external": [
-        {"name": "a", "urls": ["http://a"], "group": "fallback", "tokenizer": "/models/a", "profile": "tpu"}]},
-        "networkPolicy": {"egress": {"models": {"to": OFFICE}}}}),
     ("group-of-another-task", "values", {"llm": {"pools": {"h100": {"profile": "reranking"}}}}),
-    ("group-of-another-task", "values", {"llm": {"pools": {"more": {"profile": "embedding", "group": "reranker"}}}}),
     ("two-of-a-kind", "values", {"llm": {"pools": {
         "one": {"profile": "embedding", "group": "embedder"}, "two": {"profile": "embedding", "group": "embedder"}}}}),
-    ("two-places", "values",
-     {"embedder": {"folder": "a"}, "llm": {"pools": {"more": {"profile": "embedding", "group": "embedder"}}}}),
-    ("fallback-asleep", "values",
-     {"llm": {"pools": {"more": {"profile": "embedding", "group": "embedder", "minReplicas": 0}}}}),
     ("two-places", "values", {"embedder": {"folder": "a", "model": "b/c", "revision": "0" * 40}}),
     ("model-not-named", "values",
      {"embedder": {"url": "http://embed"}, "networkPolicy": {"egress": {"embedder": {"to": OFFICE}}}}),
@@ -233,24 +175,12 @@ def test_a_variable_that_the_chart_sets_itself_is_refused(name: str, values: obj
     assert f"set-twice: {name} " in refusal("values", values, tmp_path)
 
 
-@pytest.mark.parametrize("pools", [
-    {"h100": {"nodeSelector": None}, "next": {"profile": "h100", "group": "canary", "weight": 0.1}},
-    {"l4": {"profile": "l4", "group": "fallback", "nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [L4]}}}},
-    {"l4": {"profile": "l4", "group": "fallback", "gpu": {"resource": "nvidia.com/mig-3g.40gb"}}},
-], ids=["one profile", "a required affinity", "another resource"])  # fmt: skip
-def test_a_pool_whose_cards_all_have_room_names_no_nodes(pools: object, tmp_path: Path) -> None:
-    (tmp_path / "pools.yaml").write_text(json.dumps({"llm": {"pools": pools}}), "utf-8")
-    completed = template("values", "-f", str(tmp_path / "pools.yaml"))
-    assert completed.returncode == 0, completed.stderr
-
-
 def test_a_release_whose_pods_would_have_names_too_long_is_refused() -> None:
     completed = helm(4, "template", "a-very-long-name-for-a-release", str(CHART))
     assert "name-too-long: " in completed.stderr
 
 
-def test_there_are_forty_mistakes_and_every_check_has_one() -> None:
-    assert len(SCHEMA) + len(CHECKS) >= 40
+def test_every_check_has_a_mistake() -> None:
     text = (CHART / "templates/checks.yaml").read_text("utf-8")
     names = {part.split(":")[0].removeprefix('"') for part in text.split("fail ")[1:]}
     names = {name.removeprefix("(printf ").strip('"(') for name in names}

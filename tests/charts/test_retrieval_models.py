@@ -67,41 +67,22 @@ def test_servers_of_retrieval_are_reached_with_key_and_certificates_and_nobody_w
     for component in SERVICES:
         spec = pod(docs, component)
         places = ("embedder", "reranker") if component == "chatbot" else ("embedder",)
+        mounted = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
         for name, model in (("embedder", EmbedderSettings), ("reranker", RerankerSettings)):
             given = settings_of(spec["containers"][0], f"{name.upper()}__")
             assert bool(given) == (name in places), component
             assert given.keys() <= model.model_fields.keys()
             if given:
-                assert (given["api_key"], given["ca_file"]) == ("secret", f"/etc/{name}-tls/ca.crt")
-                assert (given["cert_file"], given["key_file"]) == (
-                    f"/etc/{name}-tls/tls.crt",
-                    f"/etc/{name}-tls/tls.key",
-                )
-        mounted = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
-        volumes = {volume["name"]: volume for volume in spec["volumes"]}
-        for name in places:
-            assert mounted[f"{name}-tls"] == f"/etc/{name}-tls"
-            assert volumes[f"{name}-tls"]["secret"] == {"secretName": "bank-tls"}
+                files = {given[key] for key in ("ca_file", "cert_file", "key_file")}
+                assert files == {f"/etc/{name}-tls/{file}" for file in ("ca.crt", "tls.crt", "tls.key")}
+                assert given["api_key"] == "secret"
+                assert mounted[f"{name}-tls"] == f"/etc/{name}-tls"
         assert E5 not in waits_for(docs, component)
         assert "/models/bge-m3/tokenizer.json" in waits_for(docs, component)
         policy = named(docs, "NetworkPolicy", f"{NAME}-{component}")["spec"]["egress"]  # type: ignore[arg-type]
         ports = {rule["ports"][0]["port"] for rule in policy if rule["to"] == BANK}
         assert ports == ({8443, 9443} if component == "chatbot" else {8443})
     assert "e5-small" not in job_script(docs)
-
-
-def test_without_the_server_s_tokenizer_ingest_waits_for_e5_s_alone(tmp_path: Path) -> None:
-    docs = with_values(
-        tmp_path,
-        {
-            "embedder": {"url": "http://embed.bank.internal", "model": "text-embedding-3-small"},
-            "networkPolicy": {"egress": {"embedder": {"to": BANK}}},
-        },
-    )
-    assert E5 not in waits_for(docs, "chatbot")
-    assert f"{E5}/tokenizer.json" in waits_for(docs, "ingest")
-    assert "openvino" not in waits_for(docs, "ingest")
-    assert "llm-server fetch e5-small" in job_script(docs)
 
 
 def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: Path) -> None:
@@ -127,13 +108,6 @@ def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: P
     (job,) = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]  # type: ignore[arg-type]
     (token,) = [e for e in job["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"] == "HF_TOKEN"]
     assert token["valueFrom"]["secretKeyRef"]["key"] == "HF_TOKEN"
-
-
-def test_a_folder_of_the_volume_is_the_embedder(tmp_path: Path) -> None:
-    docs = with_values(tmp_path, {"embedder": {"folder": "kure"}})
-    assert settings_of(pod(docs, "ingest")["containers"][0], "EMBEDDER__") == {"folder": "/models/kure"}
-    assert "until ls /models/kure/modules.json " in waits_for(docs, "chatbot")
-    assert "e5-small" not in job_script(docs)
 
 
 RETRIEVAL = {

@@ -5,16 +5,15 @@ replicas lost; and what only a cluster knows is asked there, of a scripted API s
 import json
 import re
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.charts.rendering import CHART, NAME, RELEASE, VALUES, Doc, helm, objects, of_kind, render, values_of
+from tests.charts.replies import scripted_replies
 
 Objects = dict[tuple[str, str], Doc]
 STATEFUL_MUTABLE = {
@@ -196,15 +195,6 @@ def test_the_same_release_in_another_namespace_shares_no_object_of_the_cluster()
     assert classes & {doc["metadata"]["name"] for doc in of_kind(render(), "PriorityClass")} == set()
 
 
-def test_no_label_that_a_new_chart_changes_is_in_a_selector_or_a_volume() -> None:
-    for name in VALUES:
-        for doc in of_kind(render(name), *WORKLOADS, "Job"):
-            text = json.dumps([doc["spec"].get("selector"), doc["spec"]["template"]["metadata"]])
-            text += json.dumps(doc["spec"].get("volumeClaimTemplates"))
-            assert "helm.sh/chart" not in text
-            assert "app.kubernetes.io/version" not in text
-
-
 @pytest.mark.parametrize("version", ["0.1.0+298d1ee42908", f"0.1.0+{'5d9b388dad62' * 5}"])
 def test_a_version_to_which_flux_has_added_what_it_pulled_is_a_label(version: str, tmp_path: Path) -> None:
     docs = rendered(chart_with(tmp_path, version=version), "values")
@@ -213,20 +203,6 @@ def test_a_version_to_which_flux_has_added_what_it_pulled_is_a_label(version: st
         value for value in values if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", value)
     } == set()
     assert any(value.startswith("bank-chatbot-0.1.0_") for value in values)
-
-
-def test_the_comparison_finds_what_kubernetes_refuses() -> None:
-    docs = render()
-    for kind, change in (
-        ("StatefulSet", {"serviceName": "other"}),
-        ("Job", {"template": {}}),
-        ("PersistentVolumeClaim", {"accessModes": ["ReadWriteOnce"]}),
-        ("PersistentVolumeClaim", {"resources": {"requests": {"storage": "1Gi"}}}),
-    ):
-        changed = [{**d, "spec": {**d["spec"], **change}} if d["kind"] == kind else d for d in docs]
-        assert refused(docs, changed) == {f"{kind}/{d['metadata']['name']}" for d in of_kind(docs, kind)}
-    fixed = [{**d, "spec": {**d["spec"], "replicas": 3}} if d["kind"] == "Deployment" else d for d in docs]
-    assert dropped(fixed, docs) >= {f"Deployment/{NAME}-chatbot"}
 
 
 # What no upgrade can do, and `volume-differs` says before anything is applied: another volume for what has one.
@@ -285,34 +261,17 @@ def cluster(docs: Sequence[Doc], folder: Path) -> Iterator[list[str]]:
         for doc in of_kind(docs, kind):
             paths[f"{prefix}/namespaces/bank/{plural}/{doc['metadata']['name']}"] = stored(doc)
 
-    class Server(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = paths.get(self.path.partition("?")[0])
-            body = json.dumps(found or {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_: object) -> None:
-            """Be silent."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with scripted_replies({path: (200, body) for path, body in paths.items()}) as url:
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "c",
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "clusters": [{"name": "c", "cluster": {"server": url}}],
             "users": [{"name": "u", "user": {}}],
         }
         (folder / "kubeconfig").write_text(json.dumps(config), "utf-8")
         yield ["--dry-run=server", "--kubeconfig", str(folder / "kubeconfig")]
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def upgrade(name: str, arguments: Sequence[str], major: int) -> str:
@@ -367,40 +326,3 @@ def test_an_upgrade_with_the_same_volumes_goes_on(name: str, tmp_path: Path) -> 
     with cluster(render(name), tmp_path) as arguments:
         # It is rendered; the scripted API server knows too little for what Helm does then.
         assert "unable to build kubernetes objects" in upgrade(name, arguments, 4)
-
-
-def test_one_node_keeps_the_weights_of_several_chatbots_by_naming_the_claim_of_the_release(tmp_path: Path) -> None:
-    one = ["--set", "chatbot.scaling.minReplicas=1,chatbot.scaling.maxReplicas=1,chatbot.scaling.fallbackReplicas=1"]
-    given = ["--set", "weights.accessMode=ReadWriteOnce,weights.storageClass=local"]
-    claim = f"{NAME}-weights"
-    named = ["--set", f"weights.existingClaim={claim},weights.storageClass="]
-    before = render("values", *given, *one)
-    volume = by_name(before)["PersistentVolumeClaim", claim]
-    assert volume["spec"]["accessModes"] == ["ReadWriteOnce"]
-    assert volume["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "an upgrade without it deletes it"
-    with cluster(before, tmp_path) as arguments:
-        message = upgrade("values", [*arguments, *given], 4)
-        assert "weights-not-shared: " in message
-        assert claim in message
-        assert "unable to build kubernetes objects" in upgrade("values", [*arguments, *given, *named], 4)
-    after = render("values", *given, *named)
-    assert ("PersistentVolumeClaim", claim) not in by_name(after)
-    unchanged = render("values", *given, *one, *named)
-    assert by_name(before).keys() - by_name(unchanged).keys() == {("PersistentVolumeClaim", claim)}
-    assert restarted(before, unchanged) == set()
-    assert claim in json.dumps(by_name(after)["Deployment", f"{NAME}-chatbot"]["spec"]["template"])
-
-
-SIZES = ("weights.size", "ingest.blobs.size", "qdrant.size", "redis.size", "postgres.size", "llm.pools.h100.cache.size")
-
-
-def test_a_size_is_compared_with_what_the_cluster_stores_as_a_number(tmp_path: Path) -> None:
-    claim = "llm.pools.h100.cache.claim=true"
-    given = ["--set", ",".join([claim, *(f"{name}=2048Gi" for name in SIZES)])]
-    docs = [{**doc, "status": {"phase": "Bound"}} for doc in render("values", *given)]
-    with cluster(docs, tmp_path) as arguments:
-        assert "unable to build kubernetes objects" in upgrade("values", [*arguments, *given], 4)
-        for name in SIZES:
-            message = upgrade("values", [*arguments, *given, "--set", f"{name}=512Gi"], 4)
-            assert "volume-differs: " in message, name
-            assert " 2Ti" in message, name
