@@ -6,11 +6,14 @@ from typing import TypeVar
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chatbot.audit import Audit, open_audit
 from chatbot.errors import StoreUnavailable
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.tokens import TokenCounter
 from llm_server.scripted import encode
+from tests.audit import SETTINGS
 from tests.conftest import DURABLE, RedisServer, redis_server
 from tests.constants import with_constants
 
@@ -59,3 +62,10 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis of the test's own, that may be stopped and killed."""
     with redis_server(tmp_path, *DURABLE) as server:
         yield server
+
+
+@pytest.fixture
+async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
+    """An audit over the test's database."""
+    async with open_audit(engine, SETTINGS) as audit:
+        yield audit

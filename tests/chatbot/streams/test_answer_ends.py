@@ -47,25 +47,17 @@ from chatbot.notices import notice
 from chatbot.questions import CannedReply, canned_reply
 from chatbot.records import TurnFinished
 from chatbot.services import Services, TurnSettings
-from chatbot.streams import (
-    AnswerId,
-    AnswerLog,
-    Answers,
-    AnswerSettings,
-    LiveAnswer,
-    LogOpening,
-)
-from chatbot.streams.log import LogAppend, WriterStanding
+from chatbot.streams import AnswerId, AnswerLog, Answers, AnswerSettings, LiveAnswer, LogOpening
+from chatbot.streams.log import LogAppend, WriterStanding, answer_key
 from chatbot.tokens import TokenCounter
 from chatbot.turns import Turn, answer, continue_answer
 from evals.sample_bank import sample_banks
 from knowledge.breaker import Breaker, BreakerSettings
-from knowledge.identity import Principal
 from knowledge.profiles import AnswerMode
 from llm_server.scripted import Behaviour, Template
 from tests.answers import answers_of, customer, text_of
 from tests.chatbot.models.scripted_pool import CHAT, Served, serve
-from tests.chatbot.streams.conftest import log_append
+from tests.chatbot.streams.conftest import events_of, give_up_lease, log_append
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
@@ -123,6 +115,13 @@ class Bank:
     """The probability of an answer, as the probes judge it."""
     model: ChatError | None = None
     models: Models | None = None
+    says: Sequence[str] = ("최소 가입 금액은 ", "100만원", "입니다.")
+    ends: ChatError | None = None
+    """What the model says, and how its answer breaks off."""
+    is_silent: bool = False
+    """Whether the model never ends its answer."""
+    stalls: bool = False
+    """Whether the audit takes a closing and does not return: the process stands still in the end of an answer."""
     store: ChatError | None = None
     hook: Exception | None = None
     withdrawals: Withdrawals = field(default_factory=Withdrawals)
@@ -136,6 +135,9 @@ class Bank:
 
     def __post_init__(self) -> None:
         self.deferred = DeferredWrites(DeferredSettings(), on_lost=self.lost.append)
+        self.goes_on = anyio.Event()
+        if not self.stalls:
+            self.goes_on.set()
 
     async def choice_probabilities(self, *_: object, **__: object) -> tuple[float, float]:
         if self.model is not None:
@@ -143,8 +145,12 @@ class Bank:
         return self.yes, 1 - self.yes
 
     async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        for word in ("최소 가입 금액은 ", "100만원", "입니다."):
-            yield said(word)
+        for text in self.says:
+            yield said(text)
+        if self.is_silent:
+            await anyio.sleep_forever()
+        if self.ends is not None:
+            raise self.ends
         yield ModelDone("stop", Usage(prompt_tokens=5, answer_tokens=3), ("scripted",))
 
     async def unknown_share(self, *_: object, **__: object) -> float:
@@ -169,6 +175,7 @@ class Bank:
 
     async def close(self, closed: AuditClosed) -> None:
         self.closed.append(closed)
+        await self.goes_on.wait()
 
     def broken_hook(self, _: TurnFinished) -> None:
         if self.hook is not None:
@@ -201,23 +208,34 @@ class Bank:
         return cast("Services", SimpleNamespace(**parts))
 
 
+BEGUN = (
+    Accepted(answer_id="a", conversation_id="c", question_id="q", model="m", prompt_version="1", trace_id=""),
+    Sources(items=()),
+)
+
+
 @dataclass
 class Asked:
     """An answer that runs, and the process that it runs in."""
 
     registry: Answers
-    who: Principal
-    answer_id: AnswerId
+    live: LiveAnswer
 
     async def events(self) -> list[Event]:
-        with anyio.fail_after(patient(20)):
-            async with aclosing(self.registry.readers.follow(self.who, self.answer_id, after=0)) as entries:
-                return [entry.event async for entry in entries]
+        return await events_of(self.registry, self.live)
 
 
-def asked_turn() -> Turn:
+def asked_turn(**parts: Any) -> Turn:
     """Return the recorded turn, asked by a customer of a bank of their own."""
-    return replace(recorded_turn(), who=customer(), answer_id=AnswerId(uuid4().hex))
+    return replace(recorded_turn(), who=customer(), answer_id=AnswerId(uuid4().hex), **parts)
+
+
+def with_ending_passage() -> Turn:
+    """Return a turn whose first passage is withdrawn in a moment."""
+    turn = asked_turn()
+    first, *others = turn.search.hits
+    ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
+    return replace(turn, search=msgspec.structs.replace(turn.search, hits=(ending, *others)))
 
 
 async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | None = None) -> Asked:
@@ -226,8 +244,21 @@ async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | 
     live = LiveAnswer(turn.answer_id, turn.who)
     registry = answers_of(answer_log, tasks, AnswerSettings())
     work = partial(answer, turn, place=services.admission.enter(turn.who), services=services)
-    await registry.writers.start(live, work, LogOpening("c", checkpoint=msgspec.msgpack.encode(turn)))
-    return Asked(registry, turn.who, turn.answer_id)
+    await registry.writers.start(live, work, opening(turn))
+    return Asked(registry, live)
+
+
+def opening(turn: Turn) -> LogOpening:
+    return LogOpening(turn.conversation_id, checkpoint=msgspec.msgpack.encode(turn))
+
+
+async def succeeded(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn) -> Asked:
+    """Have the logged turn continued by a process of its own."""
+    live, registry = LiveAnswer(turn.answer_id, turn.who), answers_of(answer_log, tasks, AnswerSettings())
+    await give_up_lease(answer_log, live)
+    tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=bank.services()))
+    await anyio.wait_all_tasks_blocked()
+    return Asked(registry, live)
 
 
 async def taken_over(
@@ -238,18 +269,14 @@ async def taken_over(
     turn: Turn | None = None,
     *,
     output: bytes = b"",
+    outcome: bytes = b"",
 ) -> Asked:
     """Have the turn continued by a process of its own, after what a dead one has logged."""
     turn = turn or asked_turn()
-    await answer_log.open(
-        turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=msgspec.msgpack.encode(turn))
-    )
-    await answer_log.append(turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, output=output), epoch=1)
-    await answer_log.give_up({turn.answer_id: (turn.who.tenant, 1)})
-    registry = answers_of(answer_log, tasks, AnswerSettings())
-    tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=bank.services()))
-    await anyio.wait_all_tasks_blocked()
-    return Asked(registry, turn.who, turn.answer_id)
+    await answer_log.open(turn.who, turn.answer_id, opening(turn))
+    append = log_append(first=1, events=logged, output=output, outcome=outcome)
+    await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
+    return await succeeded(bank, answer_log, tasks, turn)
 
 
 async def test_an_answer_that_cannot_be_written_is_recorded_with_the_error_that_was_read(
@@ -296,27 +323,6 @@ async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_i
     assert (bank.deferred.waiting, bank.lost) == (0, [])
 
 
-@dataclass
-class Stalled(Bank):
-    """A bank whose audit takes a closing and does not say so: its process stands still in the end of an answer."""
-
-    says: str = "최소 가입 금액은 100만원입니다."
-    ends: ChatError | None = None
-    at_audit: anyio.Event = field(default_factory=anyio.Event)
-    goes_on: anyio.Event = field(default_factory=anyio.Event)
-
-    async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        yield said(self.says)
-        if self.ends is not None:
-            raise self.ends
-        yield ModelDone("stop", Usage(prompt_tokens=5, answer_tokens=3), ("scripted",))
-
-    async def close(self, closed: AuditClosed) -> None:
-        await super().close(closed)
-        self.at_audit.set()
-        await self.goes_on.wait()
-
-
 @pytest.mark.parametrize(
     ("says", "ends", "model"),
     [
@@ -336,18 +342,15 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
     model: ChatError | None,
 ) -> None:
     """Whatever the models would say to the successor: here all answer, and more than they did before."""
-    dying, successor = Stalled(says=says, ends=ends, model=model), Bank()
+    dying, successor = Bank(says=[says], ends=ends, model=model, stalls=True), Bank()
     turn = asked_turn()
     async with anyio.create_task_group() as process:
         first = await ask(dying, answer_log, process, turn)
         with anyio.fail_after(patient(20)):
-            await dying.at_audit.wait()
+            while not dying.closed:
+                await anyio.sleep(0.01)
         shown = await answer_log.all_events(turn.who.tenant, turn.answer_id)
-        await answer_log.give_up({turn.answer_id: (turn.who.tenant, 1)})
-        registry = answers_of(answer_log, tasks, AnswerSettings())
-        tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=successor.services()))
-        await anyio.wait_all_tasks_blocked()
-        events = await Asked(registry, turn.who, turn.answer_id).events()
+        events = await (await succeeded(successor, answer_log, tasks, turn)).events()
         dying.goes_on.set()
         assert await first.events() == events, "the writer that was replaced adds nothing"
         process.cancel_scope.cancel()
@@ -367,24 +370,13 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
         assert last.usage == msgspec.structs.replace(was.result.usage, cached_tokens=0)
 
 
-class Silent(Bank):
-    """A bank whose model begins an answer and says nothing more."""
-
-    async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        for token in ("최소", " 가입", " 금액은 "):
-            yield said(token)
-        await anyio.sleep_forever()
-
-
 @pytest.mark.parametrize("ends", ["a passage", "what is known of withdrawals"])
 async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_model(
     answer_log: AnswerLog, tasks: TaskGroup, ends: str
 ) -> None:
-    turn, bank = asked_turn(), Silent()
+    turn, bank = asked_turn(), Bank(says=("최소", " 가입", " 금액은 "), is_silent=True)
     if ends == "a passage":
-        first, *others = turn.search.hits
-        ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
-        turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=(ending, *others)))
+        turn = with_ending_passage()
     else:
         bank.withdrawals.known_for = 0.3
     events = await (await ask(bank, answer_log, tasks, turn)).events()
@@ -395,23 +387,12 @@ async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_mo
     assert [usage.answer_tokens for usage in bank.settled] == [3], "what was generated is charged"
 
 
-class Mute(Bank):
-    """A bank whose model generates nothing."""
-
-    async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        await anyio.sleep_forever()
-        yield said("")
-
-
 async def test_a_successor_whose_passage_ends_before_the_log_is_repeated_hands_off(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    turn = asked_turn()
-    first, *others = turn.search.hits
-    ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
-    turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=(ending, *others)))
+    turn, mute = with_ending_passage(), Bank(says=(), is_silent=True)
     logged = (*BEGUN, Token(text="최소 가입"))
-    events = await (await taken_over(Mute(), answer_log, tasks, logged, turn)).events()
+    events = await (await taken_over(mute, answer_log, tasks, logged, turn)).events()
     assert text_of(events).endswith(canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first))
     assert isinstance(events[-1], Done)
     assert events[-1].finish_reason is FinishReason.HANDOFF
@@ -421,7 +402,7 @@ async def test_a_successor_whose_passage_ends_before_the_log_is_repeated_hands_o
 async def test_a_canned_reply_that_the_log_has_is_said_once(
     answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
 ) -> None:
-    turn, bank = replace(asked_turn(), reply=reply), Bank(yes=0.0)
+    turn, bank = asked_turn(reply=reply), Bank(yes=0.0)
     said = Token(text=canned_reply(reply or CannedReply.CANNOT_VERIFY, turn.language, sample_banks().first))
     events = await (await taken_over(bank, answer_log, tasks, (*BEGUN, said), turn)).events()
     assert (text_of(events), events[: len(BEGUN) + 1]) == (said.text, [*BEGUN, said])
@@ -430,18 +411,8 @@ async def test_a_canned_reply_that_the_log_has_is_said_once(
 
 async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
-    bank, turn = Bank(), asked_turn()
-    await answer_log.open(
-        turn.who, turn.answer_id, LogOpening(turn.conversation_id, checkpoint=msgspec.msgpack.encode(turn))
-    )
     decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
-    append = log_append(first=1, events=BEGUN, outcome=decided)
-    await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
-    await answer_log.give_up({turn.answer_id: (turn.who.tenant, 1)})
-    registry = answers_of(answer_log, tasks, AnswerSettings())
-    tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=bank.services()))
-    await anyio.wait_all_tasks_blocked()
-    events = await Asked(registry, turn.who, turn.answer_id).events()
+    events = await (await taken_over(Bank(), answer_log, tasks, BEGUN, outcome=decided)).events()
     assert isinstance(events[-1], Done)
     assert text_of(events)
 
@@ -459,11 +430,8 @@ async def test_a_hook_that_fails_keeps_no_customer_from_the_end(answer_log: Answ
         (CannedReply.UNAVAILABLE, None, True, True, "error_index_unavailable"),
         (CannedReply.EMERGENCY, None, True, False, "error_audit_unavailable"),
         (CannedReply.EMERGENCY, None, True, True, "handoff"),
-        (CannedReply.PERSON, None, True, True, "handoff"),
-        (None, ModelUnavailable(), False, True, "error_model_unavailable"),
         (None, Overloaded(), False, True, "error_overloaded"),
         (None, ModelUnavailable(), True, True, "quoted"),
-        (None, None, True, True, "stop"),
     ],
 )
 async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wanted_one_is_not(
@@ -476,19 +444,13 @@ async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wante
     readable: bool,
     counted: str,
 ) -> None:
-    turn = replace(asked_turn(), reply=reply)
+    turn = asked_turn(reply=reply)
     if not quotable:
         turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=()))
     bank = Bank(model=model, withdrawals=Withdrawals(known=readable))
     events = await (await ask(bank, answer_log, tasks, turn)).events()
     assert isinstance(events[-1], Done)
     assert [finished.result.label for finished in bank.finished] == [counted]
-
-
-BEGUN = (
-    Accepted(answer_id="a", conversation_id="c", question_id="q", model="m", prompt_version="1", trace_id=""),
-    Sources(items=()),
-)
 
 
 @pytest.mark.parametrize(
@@ -547,7 +509,6 @@ class Thinker:
             events = await asked.events()
         left = [*map(repr, logs), *await self.left(bank, turn, events)]
         assert [text for text in left if SECRET.search(text)] == [], (die_after, after)
-        assert not await self.redis.exists(f"{{{turn.who.tenant}}}:answer:{turn.answer_id}:output")
         assert [event.code for event in events if isinstance(event, Notice)].count(NoticeCode.THINKING) == 1
         assert NoticeCode.THINKING not in [notice.code for message in bank.kept for notice in message.notices]
         self.spans.clear()
@@ -559,27 +520,18 @@ class Thinker:
 
     async def left(self, bank: Bank, turn: Turn, events: Sequence[Event]) -> list[str]:
         """Return everything that an answer leaves behind, as texts."""
-        keys = [key async for key in self.redis.scan_iter(f"{{{turn.who.tenant}}}*", count=1000)]
-        assert keys
+        key = answer_key(turn.who.tenant, turn.answer_id)
+        kept = {name.decode() async for name in self.redis.scan_iter(f"{{{turn.who.tenant}}}*", count=1000)}
+        assert kept == {key, f"{key}:events"}
+        entries: Any = await self.redis.xrange(f"{key}:events")
+        stored: Any = [await self.redis.hvals(key), *(fields.values() for _, fields in entries)]
         return [
             *(to_json(event).decode() for event in events),
-            *[str(await self.stored(key)) for key in keys],
+            *(value.decode() for values in stored for value in values),
             *map(repr, (bank.kept, [closed.text for closed in bank.closed], bank.finished)),
             *(record.getMessage() for record in self.caplog.records),
             *(span.to_json() for span in self.spans.get_finished_spans()),
         ]
-
-    async def stored(self, key: bytes) -> list[str]:
-        """Return what Redis has under a key, with its characters."""
-        match await self.redis.type(key):
-            case b"hash":
-                values: list[Any] = await self.redis.hvals(key)
-            case b"stream":
-                entries: Any = await self.redis.xrange(key)
-                values = [value for _, fields in entries for value in fields.values()]
-            case kind:
-                pytest.fail(f"{kind!r} of an answer that has ended")
-        return [value.decode() for value in values]
 
 
 @pytest.mark.parametrize(
@@ -599,7 +551,7 @@ async def test_no_character_of_thinking_is_shown_kept_or_logged_wherever_it_is_c
     caplog.set_level("DEBUG")
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    turn = replace(asked_turn(), sampling=Sampling(max_tokens=400, thinking_tokens=100))
+    turn = asked_turn(sampling=Sampling(max_tokens=400, thinking_tokens=100))
     behaviour = Behaviour(thinking=THINKING, sentences=1, template=template, marked=marked, parses=parses, probe=0.99)
     async with serve([behaviour] * 2, tracer=provider.get_tracer("endpoints")) as served:
         thinker = Thinker(served, turn, answer_log, redis, spans, caplog)

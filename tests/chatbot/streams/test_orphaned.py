@@ -1,36 +1,28 @@
 """Openings that nobody closed are closed by the next start, and none of a living answer."""
 
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import anyio
 import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.audit import Audit, AuditRow, Closed, open_audit
+from chatbot.audit import Audit, AuditRow, Closed
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Token
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, open_answer_log
 from chatbot.turns import OrphanedRecords
 from tests.answers import customer, done
-from tests.audit import CLOSED, OPENED, SETTINGS, faults
+from tests.audit import CLOSED, OPENED, faults
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append
 from tests.clock import Clock
 from tests.patience import patient
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+pytestmark = pytest.mark.anyio
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
-    async with open_audit(engine, SETTINGS) as audit:
-        yield audit
 
 
 @pytest.fixture

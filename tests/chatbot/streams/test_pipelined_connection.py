@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from chatbot.errors import StoreUnavailable
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
-from tests.conftest import RedisServer, free_port
+from tests.conftest import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -125,12 +125,10 @@ async def test_a_redis_that_was_demoted_is_left_and_away_although_it_answers_a_p
     assert await pipelined.run(echo, ["n"], [3]) == b"3"
 
 
-async def test_without_redis_it_says_so() -> None:
-    nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
+async def test_without_redis_it_says_so(nowhere: Redis) -> None:
     async with open_pipelined_connection(nowhere, slow_after=PATIENT) as pipelined:
         with pytest.raises(RedisConnectionError):
             await pipelined.run(nowhere.register_script(ECHO), ["n"], ["a"])
-    await nowhere.aclose()
 
 
 async def test_it_uses_the_clients_credentials_name_and_database(server: RedisServer) -> None:
