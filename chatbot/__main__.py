@@ -19,7 +19,6 @@ from pydantic_settings import SettingsError
 from chatbot.api import LocalSigner, create_app, demo_signer, key_pair, until_stopped
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.calibration import CalibrationRefused
-from chatbot.drift import ReferenceUnreadable
 from chatbot.errors import AuditUnavailable, ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
 from chatbot.proof import Replayed, replay, replay_remotely, report
@@ -55,7 +54,6 @@ CANNOT_SERVE = (
     IndexUnavailable,
     ModelsMisconfigured,
     PortTaken,
-    ReferenceUnreadable,
     RerankerRefused,
     TlsRefused,
 )
@@ -314,16 +312,6 @@ def replay_answer(
         typer.FileText | None,
         typer.Option(help="A file with what somebody says was asked; `-` is a pipe."),
     ] = None,
-    model: Annotated[
-        bool,
-        typer.Option(
-            "--model",
-            help=(
-                "Send the model the same messages and seed, and compare the texts. They are the same where weights, "
-                "chat template and server are; a busy GPU may round otherwise."
-            ),
-        ),
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     url: Annotated[
         str | None, typer.Option(help="Let this chat API do it: needed while it holds the embedded index.")
@@ -334,24 +322,24 @@ def replay_answer(
     given = question.read().strip() if question else None
     try:
         if url is not None:
-            replayed = asyncio.run(replay_remotely(answer_id, url=url, token=token, question=given, ask_model=model))
+            replayed = asyncio.run(replay_remotely(answer_id, url=url, token=token, question=given))
         else:
-            replayed = asyncio.run(_replay(settings_or_exit(Settings), answer_id, given, ask_model=model))
+            replayed = asyncio.run(_replay(settings_or_exit(Settings), answer_id, given))
     except NotFound as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
-    except (ChatError, IndexUnavailable, IndexRefused, ModelsMisconfigured) as exc:
+    except (ChatError, IndexUnavailable, IndexRefused) as exc:
         typer.echo(f"chatbot: nothing was proven: {exc}", err=True)
         raise typer.Exit(2) from exc
     typer.echo(msgspec.json.format(msgspec.json.encode(replayed)).decode() if as_json else report(replayed))
     raise typer.Exit(1 if replayed.differs else 0)
 
 
-async def _replay(settings: Settings, answer_id: str, question: str | None, *, ask_model: bool) -> Replayed:
+async def _replay(settings: Settings, answer_id: str, question: str | None) -> Replayed:
     engine = open_engine(settings.database, settings.database_tls)
     try:
-        async with open_replay_context(settings, engine=engine, ask_model=ask_model) as context:
-            return await replay(answer_id, context, question=question, ask_model=ask_model)
+        async with open_replay_context(settings, engine=engine) as context:
+            return await replay(answer_id, context, question=question)
     finally:
         await engine.dispose()
 

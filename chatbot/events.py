@@ -18,7 +18,7 @@ class NoticeCode(StrEnum):
     """The subject of a notice."""
 
     DEGRADED = "degraded"
-    """a cached answer, quotes or a hand-off stand in for an answer, or its stream cannot be resumed"""
+    """quotes or a hand-off stand in for an answer, or its stream cannot be resumed"""
     MASKED = "masked"
     """personal data in the question was masked"""
     WITHHELD = "withheld"

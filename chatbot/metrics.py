@@ -3,7 +3,6 @@
 Labels are closed sets: finish reasons and error codes, languages, scopes. `docs/metrics.md` lists them all.
 """
 
-from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Literal, get_args
@@ -12,9 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatbot.admission import Rejected, RejectionReason, Started
 from chatbot.deferred import WriteKind
-from chatbot.drift import FLOOR, Bin, Reference
 from chatbot.errors import ChatError, errors_under
-from chatbot.limits import PlansRead
 from chatbot.models import ModelCall
 from chatbot.notices import DegradationLevel
 from chatbot.records import TurnFinished
@@ -85,9 +82,6 @@ class Metrics:
         self.failover_tokens = counter(
             "chatbot_failover_prompt_tokens", "Prompt tokens that a retry, a failover or a takeover computed again"
         )
-        self.shadow = counter(
-            "chatbot_shadow_answers", "Answers of the shadow model, by the verdict of the checks", ["verdict"]
-        )
         self.degraded = counter(
             "chatbot_degraded_answers",
             "Answers from another source than the conversation's endpoint, by that source",
@@ -103,18 +97,6 @@ class Metrics:
             "Time of the last audit anchor; 1 if there is none, 0 without AUDIT_ANCHORS",
         )
         self._count_failures(counter, gauge)
-        drift = ["reference", "feature", "bin"]
-        self.drift_questions = counter(
-            "chatbot_drift_questions",
-            "Questions by bin of the drift reference (none without `DRIFT__REFERENCE`)",
-            drift,
-        )
-        self.drift_share = gauge(
-            "chatbot_drift_reference_share", "Share of the reference's questions in a bin, at least 0.001", drift
-        )
-        self.plans_outdated = gauge(
-            "chatbot_plans_outdated", "1 while the plans file is invalid and the previous plans apply"
-        )
 
     def _count_failures(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self.task_failures = counter(
@@ -213,26 +195,6 @@ class Metrics:
     def audit_anchored(self, at: float) -> None:
         """Record the time of the last anchor of the audit's heads, in Unix seconds (a hook)."""
         self.audit_anchored_at.set(at)
-
-    def drift_reference(self, reference: Reference) -> None:
-        """Export the reference's shares, and create a counter for each bin."""
-        for feature, binned in reference.features.items():
-            for name, share in binned.shares.items():
-                self.drift_share.labels(reference.id, feature, name).set(max(share, FLOOR))
-                self.drift_questions.labels(reference.id, feature, name)
-
-    def drift_counted(self, reference_id: str, counts: Counted[Bin]) -> None:
-        """Add questions to the counters of their bins (a hook)."""
-        for (feature, name), count in counts.items():
-            self.drift_questions.labels(reference_id, feature, name).inc(count)
-
-    def shadowed(self, verdict: Literal["grounded", "withheld", "uncited", "failed"]) -> None:
-        """Count the verdict on a shadow model's answer (a hook)."""
-        self.shadow.labels(verdict).inc()
-
-    def plans_read(self, read: PlansRead) -> None:
-        """Record whether the last read plans file was accepted (a hook)."""
-        self.plans_outdated.set(0 if read.accepted else 1)
 
     def model_called(self, call: ModelCall) -> None:
         """Observe the end of one call to one endpoint (a hook)."""

@@ -13,7 +13,6 @@ class DegradationLevel(StrEnum):
 
     REPLICA = "replica"
     FALLBACK = "fallback"
-    CACHED = "cached"
     QUOTED = "quoted"
     HANDOFF = "handoff"
 
@@ -53,15 +52,6 @@ _LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str
         {
             "ko": "지금은 더 작은 예비 모델이 답변합니다.",
             "en": "A smaller backup model answers right now.",
-        },
-    ),
-    DegradationLevel.CACHED: (
-        NoticeCode.DEGRADED,
-        {
-            "ko": "지금은 새 답변을 만들 수 없어, 같은 질문에 앞서 드렸던 답변을 다시 보여 드립니다. "
-            "근거 문서는 그때와 같습니다.",
-            "en": "A new answer cannot be written right now, so this is the answer that was given to the same question "
-            "before. The documents behind it are unchanged.",
         },
     ),
     DegradationLevel.QUOTED: (

@@ -1,6 +1,5 @@
-"""Records of finished answers and searches for hooks, without any customer text."""
+"""Records of finished answers for hooks, without any customer text."""
 
-from array import array
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,15 +11,6 @@ from knowledge.passage import Language
 
 QUOTED: Final = "quoted"
 """The label of a hand-off that quotes passages because no model answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The first prompt that asked the model to choose a quotable unit, and the model's choice."""
-
-    prompt: str
-    """The messages of that prompt as JSON."""
-    shares: tuple[float, ...]
 
 
 class AnswerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,11 +36,10 @@ class AnswerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The models that generated parts of the answer."""
     degradation_level: DegradationLevel | None = None
     """None if the conversation's own endpoint answered."""
-    cached_answer_id: str = ""
-    """The cached answer that was shown because no model could answer."""
     probes: tuple[float, ...] = ()
     """The model's probability of "yes" for each probe, in order."""
-    choice: Choice | None = None
+    choice: tuple[float, ...] = ()
+    """The probabilities that the model first gave the units it was asked to choose from."""
     unpaid_tokens: int = 0
     """Generated tokens that are not charged: beyond the allowance, or lost with a model."""
 
@@ -78,15 +67,3 @@ class TurnFinished:
     citations: int
     related: bool
     """Whether related passages were shown in place of an answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchFinished:
-    """A search has ended: the question's vector, and the best passage's dense and term scores (0 without a passage)."""
-
-    vector: "array[float]"
-    language: Language
-    meaning: float
-    terms: float
-    about: str = ""
-    """The title of the best passage's document."""

@@ -11,16 +11,15 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import structlog
 from pydantic import BaseModel, Field, PositiveFloat
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, ReadOnlyError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chatbot.errors import StoreUnavailable
@@ -36,7 +35,7 @@ CHECK_SECONDS = 60.0
 """The interval of the checks of Redis's configuration."""
 MAX_CONNECTIONS = 64
 """The pool size of one process for one Redis."""
-DEMOTED = (ReadOnlyError, ClusterDownError)
+DEMOTED = (ReadOnlyError,)
 """Errors of a demoted master: its connections are closed, because a new one may reach the new master."""
 
 
@@ -100,7 +99,7 @@ class RedisBreaker:
         except DEMOTED as exc:
             self._open(exc)
             raise StoreUnavailable from exc
-        except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
+        except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as exc:
             if await self._answers():
                 self._close()
                 log.warning("redis_command_failed", error=type(exc).__name__)
@@ -203,25 +202,6 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
             timer.cancel()
 
 
-def _options(url: str, tls: TlsSettings) -> dict[str, Any]:
-    return {
-        "socket_timeout": None,  # the breaker's deadline is shorter, and redis-py's timeout costs a task per command
-        "socket_connect_timeout": 2,
-        "retry": Retry(NoBackoff(), 1),
-        **tls.redis_options(url),
-    }
-
-
-@asynccontextmanager
-async def open_cluster(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncGenerator[RedisCluster]:
-    """Open a client of the Redis Cluster of the node at `url`; it discovers nodes that return."""
-    client = RedisCluster.from_url(url, max_connections=MAX_CONNECTIONS, **_options(url, tls))
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
 @asynccontextmanager
 async def open_redis(
     url: str, tls: TlsSettings = SYSTEM_TLS, *, max_connections: int = MAX_CONNECTIONS
@@ -231,8 +211,11 @@ async def open_redis(
         url,
         max_connections=max_connections,
         timeout=5,
+        retry=Retry(NoBackoff(), 1),
         retry_on_error=[*DEMOTED],  # over another connection
-        **_options(url, tls),
+        socket_timeout=None,  # the breaker's deadline is shorter, and redis-py's timeout costs a task per command
+        socket_connect_timeout=2,
+        **tls.redis_options(url),
     )
     client = Redis.from_pool(pool)
     try:

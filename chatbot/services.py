@@ -9,9 +9,8 @@ from pydantic import BaseModel, Field
 from chatbot.admission import Admission
 from chatbot.answerability import AnswerabilitySettings, AnswerabilityWeights
 from chatbot.audit import Audit, Versions
-from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
+from chatbot.conversations import ConversationIds, History, Ratings
 from chatbot.deferred import DeferredWrites
-from chatbot.drift import DriftWatch
 from chatbot.limits import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import Models
@@ -20,7 +19,6 @@ from chatbot.reads import Reads
 from chatbot.records import TurnFinished
 from chatbot.retrieval import Retrieval
 from chatbot.screener import Screener
-from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, Answers, IdempotencyKeys
 from edge.sign_in import SignIn
 from knowledge.bank import Banks
@@ -77,14 +75,12 @@ class Services:
     """Whether callers may choose quoted or written answers: only with `make run`."""
     authenticator: Authenticator
     admission: Admission
-    answer_cache: AnswerCache
     answers: Answers
     answer_log: AnswerLog
     audit: Audit
     banks: Banks
     conversation_ids: ConversationIds
     deferred: DeferredWrites
-    drift: DriftWatch
     history: History
     idempotency: IdempotencyKeys
     index: Index
@@ -97,7 +93,6 @@ class Services:
     retrieval: Retrieval
     screener: Screener
     service_keys: ServiceKeys
-    shadow: Shadow
     siem: Siem
     sign_in: SignIn | None
     withdrawals: Withdrawals

@@ -20,10 +20,9 @@ from pydantic_settings import SettingsConfigDict
 
 from chatbot.admission import AdmissionSettings
 from chatbot.audit import AuditSettings
-from chatbot.conversations import AnswerCacheSettings, HistorySettings
+from chatbot.conversations import HistorySettings
 from chatbot.deferred import DeferredSettings
-from chatbot.drift import DriftSettings
-from chatbot.limits import LedgerSettings, PlansRefused, read_plans
+from chatbot.limits import LedgerSettings
 from chatbot.models import ModelSettings, ModelsMisconfigured, ProfileName
 from chatbot.reads import ReadSettings
 from chatbot.redis_client import RedisBreakerSettings
@@ -197,10 +196,6 @@ class Settings(AuditCommandSettings):
         description="Redis keeps history, answer logs and the token ledger. `make run` starts one."
     )
     redis_tls: TlsSettings = TlsSettings()
-    ledger_cluster_url: RedisUrl | None = Field(
-        None, description="Any node of a Redis Cluster for the token ledger, if one Redis is too small."
-    )
-    ledger_cluster_tls: TlsSettings = TlsSettings()
     qdrant_url: QdrantUrl | None = Field(
         None,
         description=(
@@ -248,11 +243,9 @@ class Settings(AuditCommandSettings):
     log_format: Literal["json", "console"] = Field("json", description="Log lines are written in this format.")
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()
-    answer_cache: AnswerCacheSettings = AnswerCacheSettings()
     answers: AnswerSettings = AnswerSettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
     deferred: DeferredSettings = DeferredSettings()
-    drift: DriftSettings = DriftSettings()
     history: HistorySettings = HistorySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     ledger: LedgerSettings = LedgerSettings()
@@ -278,15 +271,6 @@ class Settings(AuditCommandSettings):
             self.oidc.check_issuer(self.auth)
         return self
 
-    @model_validator(mode="after")
-    def _plans_can_be_read(self) -> Self:
-        if self.ledger.plans_file is not None:
-            try:
-                read_plans(self.ledger.plans_file, self.ledger)
-            except PlansRefused as exc:
-                raise ValueError(f"{exc} (LEDGER__PLANS_FILE names it)") from exc
-        return self
-
     def connections(self) -> Iterator[Connection]:
         """Yield the connection to each dependency (blocking).
 
@@ -305,15 +289,8 @@ class Settings(AuditCommandSettings):
     def _connections(self) -> Iterator[Connection]:
         """Yield the connections whose URLs are in these settings."""
         yield from super()._connections()
-        cluster = self.ledger_cluster_url
         for part, url, setting, tls in (
             ("Redis", self.redis_url.get_secret_value(), "REDIS_TLS", self.redis_tls),
-            (
-                "the ledger's cluster",
-                cluster and cluster.get_secret_value(),
-                "LEDGER_CLUSTER_TLS",
-                self.ledger_cluster_tls,
-            ),
             ("Qdrant", self.qdrant_url, "QDRANT", self.qdrant),
             ("the embedder", self.embedder.url, "EMBEDDER", self.embedder),
             ("the reranker", self.reranker.url, "RERANKER", self.reranker),

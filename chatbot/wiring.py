@@ -2,38 +2,33 @@
 
 import hashlib
 import hmac
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.admission import Admission, Capacity
 from chatbot.answerability import AnswerabilityWeights
-from chatbot.audit import Anchors, Audit, open_anchors, open_audit
+from chatbot.audit import Anchors, Audit, Versions, open_anchors, open_audit
 from chatbot.calibration import FittedWeights, read_calibration
-from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
+from chatbot.conversations import ConversationIds, History, Ratings
 from chatbot.deferred import DeferredWrites
-from chatbot.drift import DriftWatch, read_reference
 from chatbot.errors import AuditUnavailable, IndexUnavailable
-from chatbot.limits import Ledger, open_plans
+from chatbot.limits import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import Models, open_models
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.proof import ReplayContext
 from chatbot.questions import handoff
 from chatbot.reads import Reads
-from chatbot.records import SearchFinished
-from chatbot.redis_client import RedisBreaker, open_cluster, open_redis, watch_eviction
+from chatbot.redis_client import RedisBreaker, open_redis, watch_eviction
 from chatbot.retrieval import Retrieval, open_reranker
 from chatbot.screener import Screener
 from chatbot.services import Services, TurnSettings
 from chatbot.settings import Settings
-from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerParts, Answers, IdempotencyKeys, open_answer_log
 from chatbot.tokens import TokenCounter
 from chatbot.turns import OrphanedRecords, continue_answer
@@ -88,18 +83,17 @@ async def open_services(
         breaker = await enter(open_breaker(settings))
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
-        ledger = await enter(open_ledger(settings, redis, breaker, metrics, deferred))
+        ledger = Ledger(redis, breaker, settings.ledger, deferred=deferred, on_forgotten=metrics.reservation_forgotten)
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
         siem = stack.enter_context(open_siem("chatbot", settings.traces, tls=settings.traces_tls.context(), now=now))
         keys, authenticator, sign_in = await enter(open_identity(settings, engine, banks, metrics, now=now))
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(redis, breaker, settings.answer_log))
-        drift = await watch_drift(settings, index.embedder, metrics)
         prompts = prompt_builder(settings, models.counter)
         fitted = await fitted_weights(settings)
         weights = weights_of(fitted, index, models, prompts)
-        retrieval = await enter(open_retrieval(settings, index, banks, on_search=drift.record_search))
+        retrieval = await enter(open_retrieval(settings, index, banks))
         reads = Reads(settings.reads)
         # Entered last, so closed first: no answer outlives the services that it uses.
         tasks = await enter(open_tasks())
@@ -108,7 +102,6 @@ async def open_services(
             chooses_answer=settings.demo_key_file is not None,
             authenticator=authenticator,
             admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
-            answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
             answers=Answers.of(
                 AnswerParts(
                     log=answer_log,
@@ -123,7 +116,6 @@ async def open_services(
             answer_log=answer_log,
             audit=audit,
             banks=banks,
-            drift=drift,
             conversation_ids=conversation_ids(settings),
             deferred=deferred,
             history=History(redis, breaker, settings.history, reads=reads),
@@ -138,7 +130,6 @@ async def open_services(
             retrieval=retrieval,
             screener=Screener(),
             service_keys=keys,
-            shadow=Shadow(models, tasks, hook=metrics.shadowed),
             siem=siem,
             sign_in=sign_in,
             withdrawals=withdrawals,
@@ -146,7 +137,7 @@ async def open_services(
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=now,
             pings={**pings(index, engine, answer_log, models, now=now), "calibration": fitted.require_fit},
-            on_turn_finished=(metrics.turn_finished, drift.record_turn),
+            on_turn_finished=(metrics.turn_finished,),
         )
         start_beside(tasks, services, settings, eviction=partial(watch_eviction, redis, breaker, metrics.redis_evicts))
         yield services
@@ -232,51 +223,10 @@ async def open_tasks() -> AsyncGenerator[TaskGroup]:
 
 
 @asynccontextmanager
-async def open_retrieval(
-    settings: Settings, index: Index, banks: Banks, *, on_search: Callable[[SearchFinished], None]
-) -> AsyncGenerator[Retrieval]:
+async def open_retrieval(settings: Settings, index: Index, banks: Banks) -> AsyncGenerator[Retrieval]:
     """Open the retrieval of passages, with a reranker if one is configured."""
     async with open_reranker(settings.reranker) as reranker:
-        yield Retrieval(
-            index,
-            banks,
-            reranker=reranker,
-            on_search=on_search,
-        )
-
-
-@asynccontextmanager
-async def open_ledger(
-    settings: Settings, redis: Redis, breaker: RedisBreaker, metrics: Metrics, deferred: DeferredWrites
-) -> AsyncGenerator[Ledger]:
-    """Open the ledger with the tenants' plans, on its own Redis Cluster if one is configured."""
-    async with open_plans(settings.ledger, on_read=metrics.plans_read, on_failure=metrics.task_failed) as plans:
-        ledger = partial(
-            Ledger,
-            settings=settings.ledger,
-            deferred=deferred,
-            plan_of=plans.of,
-            on_forgotten=metrics.reservation_forgotten,
-        )
-        if settings.ledger_cluster_url is None:
-            yield ledger(redis, breaker)
-            return
-        async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.ledger_cluster_tls) as cluster:
-            yield ledger(cluster, RedisBreaker(settings.redis))
-
-
-async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> DriftWatch:
-    """Return the drift watch, with its reference if one is configured.
-
-    Raises:
-        ReferenceUnreadable: the file is not a valid reference, or was made with another embedder.
-    """
-    path = settings.drift.reference
-    reference = None
-    if path is not None:
-        reference = await anyio.to_thread.run_sync(partial(read_reference, path, embedder=embedder))
-        metrics.drift_reference(reference)
-    return DriftWatch(settings.drift, reference, embedder=embedder, on_counted=metrics.drift_counted, now=time.time)
+        yield Retrieval(index, banks, reranker=reranker)
 
 
 def start_beside(
@@ -290,7 +240,6 @@ def start_beside(
         "leases": partial(services.answers.takeover.maintain_leases, partial(continue_answer, services=services)),
         "places": services.admission.notify_forever,
         "deferred": services.deferred.retry_forever,
-        "drift": services.drift.watch,
         "capacity": capacity.watch,
         "openings": orphaned.close_periodically,
         **more,
@@ -303,26 +252,23 @@ def start_beside(
 
 
 @asynccontextmanager
-async def open_replay_context(
-    settings: Settings, *, engine: AsyncEngine, ask_model: bool
-) -> AsyncGenerator[ReplayContext]:
+async def open_replay_context(settings: Settings, *, engine: AsyncEngine) -> AsyncGenerator[ReplayContext]:
     """Open the services that a replay needs, for a command that runs beside the chat API.
 
     Raises:
-        ModelsMisconfigured: the settings of the models are not valid.
         IndexUnavailable: the index cannot be opened.
     """
     async with AsyncExitStack() as stack:
         index = await stack.enter_async_context(open_passages(settings, read_only=True))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value(), settings.redis_tls))
-        models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
+        prompts = prompt_builder(settings, TokenCounter())
         yield ReplayContext(
             audit=Audit(engine, settings.audit),
             history=History(redis, RedisBreaker(settings.redis), settings.history),
             index=index,
-            prompts=prompt_builder(settings, models.counter if models else TokenCounter()),
+            prompts=prompts,
             banks=await anyio.to_thread.run_sync(read_banks, settings.bank_file),
-            models=models,
+            versions=Versions(model="", prompt=prompts.version, index=index.collection, embedder=index.embedder),
         )
 
 

@@ -5,7 +5,7 @@ It does not depend on either service's routes, settings or errors; each service 
 
 from edge.bearer import bearer_token
 from edge.certificates import ServerTlsSettings
-from edge.headers import Header, MoreHeaders, add_response_headers, security_headers
+from edge.headers import add_response_headers, security_headers
 from edge.listening import PortTaken, bind, configured, listening
 from edge.openapi import Api
 from edge.page import serve_page
@@ -15,8 +15,6 @@ from edge.wrong_settings import RedisUrl, refuse_what_is_no_number, wrong_settin
 __all__ = [
     "PROBLEM_JSON",
     "Api",
-    "Header",
-    "MoreHeaders",
     "PortTaken",
     "ProblemDocument",
     "RedisUrl",

@@ -1,13 +1,11 @@
 """Security headers of every response: pages, JSON, streams and internal errors."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Header = tuple[bytes, bytes]
-MoreHeaders = Callable[[Scope, Message], Awaitable[Sequence[Header]]]
-"""Returns additional headers for one response, given its scope and its start message."""
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
 
@@ -24,22 +22,21 @@ def security_headers(*, image_sources: str) -> tuple[Header, ...]:
     )
 
 
-def add_response_headers(app: FastAPI, headers: Sequence[Header], *, more: MoreHeaders | None = None) -> None:
+def add_response_headers(app: FastAPI, headers: Sequence[Header]) -> None:
     """Add the headers to every response of the application, and `no-store` if a response has no `cache-control`.
 
     This wraps all middleware, because Starlette creates the response to an unhandled error outside the app's own.
     """
     inner = app.build_middleware_stack
-    app.build_middleware_stack = lambda: ResponseHeaders(inner(), headers=headers, more=more)  # type: ignore[method-assign]  # Starlette calls it once
+    app.build_middleware_stack = lambda: ResponseHeaders(inner(), headers=headers)  # type: ignore[method-assign]  # Starlette calls it once
 
 
 class ResponseHeaders:
-    """Adds fixed headers and the headers of `more` to every response (pure ASGI, so streams are not buffered)."""
+    """Adds fixed headers to every response (pure ASGI, so streams are not buffered)."""
 
-    def __init__(self, app: ASGIApp, *, headers: Sequence[Header], more: MoreHeaders | None) -> None:
+    def __init__(self, app: ASGIApp, *, headers: Sequence[Header]) -> None:
         self._app = app
         self._headers = tuple(headers)
-        self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -47,8 +44,7 @@ class ResponseHeaders:
                 own = message["headers"]
                 cached = any(name.lower() == b"cache-control" for name, _ in own)
                 # Responses are private to customers and staff: no proxy or disk cache may store them.
-                more = await self._more(scope, message) if self._more else ()
-                message["headers"] = [*own, *more, *self._headers, *([] if cached else [_NO_STORE])]
+                message["headers"] = [*own, *self._headers, *([] if cached else [_NO_STORE])]
             await send(message)
 
         if scope["type"] == "http":

@@ -86,7 +86,7 @@ def _repeat_faults(metafunc: pytest.Metafunc) -> None:
 
 LAST = (
     *("streams", "page", "ladder", "faults", "repair", "revocation", "conversations", "limits", "overload", "shadow"),
-    *("chat", "openai", "replay", "start", "drift"),
+    *("chat", "openai", "replay", "start"),
 )
 """The slowest files of `tests/e2e`, slowest first."""
 

@@ -226,7 +226,7 @@ def test_a_pure_module_awaits_nothing_and_reads_no_clock(path: Path) -> None:
 DRIVERS = {"redis", "qdrant_client", "qdrant_edge", "aiohttp", "sqlalchemy"}
 
 
-SPINE = [*sorted((ROOT / "chatbot/turns").glob("*.py")), ROOT / "chatbot/shadow.py"]
+SPINE = sorted((ROOT / "chatbot/turns").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", SPINE, ids=lambda path: path.stem)

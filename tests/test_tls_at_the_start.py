@@ -35,7 +35,6 @@ BOTH = {
 }
 PLACES = [
     *[(kind, part, place) for kind in (ChatSettings, StaffSettings) for part, place in BOTH.items()],
-    (ChatSettings, "the ledger's cluster", {"LEDGER_CLUSTER_URL": "rediss://{}"}),
     (ChatSettings, "the model primary", {"LLM_URLS": "https://{}"}),
     (ChatSettings, "the reranker", {"RERANKER__URL": "https://{}", "RERANKER__MODEL": "m"}),
     (ChatSettings, "the anchors' bucket", {"AUDIT_ANCHORS": "s3://anchors", "AWS_ENDPOINT_URL": "https://{}"}),
@@ -51,7 +50,6 @@ OWN = {
     "the model primary": "LLM_TLS",
     "the sign-in provider": "OIDC__TLS",
     "the reranker": "RERANKER",
-    "the ledger's cluster": "LEDGER_CLUSTER_TLS",
     "the anchors' bucket": "AUDIT_ANCHORS_TLS",
     "the originals' bucket": "BLOB_TLS",
 }

@@ -13,15 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbot.api.local_identity import LocalSigner
 from chatbot.api.problems import install_problems
-from chatbot.api.rate_limit_headers import headers_now
 from chatbot.api.routes import ROUTERS
 from chatbot.api.routes.demo import demo_router
 from chatbot.api.routes.openai import FORMATS
 from chatbot.errors import StoreUnavailable
-from chatbot.limits import Caller, Ledger
-from chatbot.models import Models
 from chatbot.services import Services
-from edge import Api, Header, MoreHeaders, add_response_headers, security_headers, serve_page
+from edge import Api, add_response_headers, security_headers, serve_page
 from edge.sign_in import sign_in_router
 from knowledge.identity import DEMO_TENANT
 
@@ -31,20 +28,6 @@ _HEADERS = (
     *security_headers(image_sources="data:"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
 )
-
-
-def rate_limits(ledger: Ledger, models: Models) -> MoreHeaders:
-    """Return what adds the caller's limits to every reply below 500 that does not carry them."""
-
-    async def limits_of_caller(scope: Scope, start: Message) -> list[Header]:
-        who = scope["state"].get("principal")
-        has_them = any(name.startswith(b"x-ratelimit-") for name, _ in start["headers"])
-        if who is None or has_them or start["status"] >= 500:
-            return []
-        headers = await headers_now(Caller.of(who, models.model), ledger)
-        return [(name.encode(), value.encode()) for name, value in headers.items()]
-
-    return limits_of_caller
 
 
 class BodyLimit:
@@ -109,7 +92,7 @@ def create_app(
         # One span a request and none an event: the spans of an answer are made in chatbot.turns and chatbot.models.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
-    add_response_headers(app, _HEADERS, more=rate_limits(services.ledger, services.models))
+    add_response_headers(app, _HEADERS)
     app.state.services = services
     app.state.draining = False
     install_problems(app, FORMATS)

@@ -6,7 +6,6 @@ from typing import Annotated, TypeVar, cast
 from fastapi import Depends, Request
 
 from chatbot.conversations import History
-from chatbot.drift import DriftWatch
 from chatbot.limits import Ledger
 from chatbot.models import Models
 from chatbot.services import Services
@@ -39,7 +38,6 @@ def part(of: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
 
 TheAnswers = Annotated[Answers, Depends(part(lambda services: services.answers))]
 TheAuthenticator = Annotated[Authenticator, Depends(part(lambda services: services.authenticator))]
-TheDrift = Annotated[DriftWatch, Depends(part(lambda services: services.drift))]
 TheHistory = Annotated[History, Depends(part(lambda services: services.history))]
 TheLedger = Annotated[Ledger, Depends(part(lambda services: services.ledger))]
 TheModels = Annotated[Models, Depends(part(lambda services: services.models))]

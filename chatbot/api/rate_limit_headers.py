@@ -2,9 +2,7 @@
 
 import math
 
-from chatbot.errors import StoreUnavailable
 from chatbot.events import Limits
-from chatbot.limits import Caller, Ledger
 
 
 def rate_limit_headers(limits: Limits) -> dict[str, str]:
@@ -17,11 +15,3 @@ def rate_limit_headers(limits: Limits) -> dict[str, str]:
         "x-ratelimit-remaining-requests": str(limits.remaining_requests),
         "x-ratelimit-reset-requests": str(math.ceil(limits.reset_requests)),
     }
-
-
-async def headers_now(caller: Caller, ledger: Ledger) -> dict[str, str]:
-    """Return the headers of the caller's limits in the ledger now; none while Redis cannot be asked."""
-    try:
-        return rate_limit_headers(await ledger.limits(caller))
-    except StoreUnavailable:
-        return {}

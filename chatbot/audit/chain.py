@@ -62,13 +62,10 @@ class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
     grounded: bool
     models: tuple[str, ...] = ()
     rung: str = ""
-    cached_answer_id: str = ""
     answer_hash: str = ""
-    said: int = 0
-    said_hash: str = ""
+    quoted: bool = False
     probes: tuple[float, ...] = ()
     repair: tuple[float, ...] = ()
-    repair_hash: str = ""
     thinking_tokens: int = 0
     unpaid_tokens: int = 0
 
@@ -142,7 +139,7 @@ class AuditKeys:
         return hmac.new(self._answer, f"{tenant}\n{text}".encode(), hashlib.sha256).hexdigest()
 
     def prompt_hash(self, tenant: str, prompts: Sequence[str]) -> str:
-        """Return the keyed hash of a tenant's prompts, or of a model's text; it depends on how they are divided."""
+        """Return the keyed hash of a tenant's prompts; it depends on how they are divided."""
         encoded = msgspec.json.encode([tenant, prompts])
         return hmac.new(self._tokens, encoded, hashlib.sha256).hexdigest()
 

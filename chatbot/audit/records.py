@@ -91,7 +91,7 @@ class AuditOpened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditClosed:
-    """When the answer has ended: how it did, its text, and the model's."""
+    """When the answer has ended: how it did, and its text."""
 
     answer_id: str
     tenant: str
@@ -99,12 +99,10 @@ class AuditClosed:
     at: float
     text: str = ""
     """The text that was shown."""
-    model_text: str = ""
-    """The model's answer before the checks."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:
         """Return the entry as row `sequence` of a writer's chain."""
-        result, usage, choice = self.result, self.result.usage, self.result.choice
+        result, usage = self.result, self.result.usage
         return Closed(
             writer=writer,
             sequence=sequence,
@@ -120,14 +118,11 @@ class AuditClosed:
             grounded=result.grounded,
             models=result.models,
             rung=result.degradation_level or "",
-            cached_answer_id=result.cached_answer_id,
             answer_hash=keys.answer_hash(self.tenant, self.text),
             unpaid_tokens=result.unpaid_tokens,
-            said=len(self.model_text),
-            said_hash=keys.prompt_hash(self.tenant, [self.model_text]),
+            quoted=result.quoted,
             probes=tuple(round(probe, 4) for probe in result.probes),
-            repair=tuple(round(share, 4) for share in choice.shares) if choice else (),
-            repair_hash=keys.prompt_hash(self.tenant, [choice.prompt]) if choice else "",
+            repair=tuple(round(share, 4) for share in result.choice),
         )
 
 

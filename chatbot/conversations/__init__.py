@@ -1,6 +1,5 @@
-"""Stored conversations: the history, the ratings of answers, and a cache of grounded answers."""
+"""Stored conversations: the history and the ratings of answers."""
 
-from chatbot.conversations.answer_cache import AnswerCache, AnswerCacheSettings, Basis, CachedAnswer
 from chatbot.conversations.history import (
     Conversation,
     ConversationIds,
@@ -16,10 +15,6 @@ from chatbot.conversations.history import (
 from chatbot.conversations.ratings import Ratings
 
 __all__ = [
-    "AnswerCache",
-    "AnswerCacheSettings",
-    "Basis",
-    "CachedAnswer",
     "Conversation",
     "ConversationIds",
     "Feedback",

@@ -5,10 +5,9 @@ from chatbot.grounding.numbers import quantities, unsupported_quantities
 from chatbot.grounding.plain_text import plain_text
 from chatbot.grounding.quantity import Quantity
 from chatbot.grounding.sentences import passage_sentences
-from chatbot.grounding.stream import CHECKS_VERSION, GroundingStream
+from chatbot.grounding.stream import GroundingStream
 
 __all__ = [
-    "CHECKS_VERSION",
     "YES",
     "GroundingStream",
     "Quantity",

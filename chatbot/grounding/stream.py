@@ -22,8 +22,6 @@ from chatbot.quotes import citation, features
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage
 
-CHECKS_VERSION: Final = 9
-"""Increment when the checks change the shown text of any answer: cached answers of other versions are not used."""
 ELLIPSIS: Final = "…"
 _LONGEST_SENTENCE: Final = 2_000
 """The maximum length in characters of a checked sentence: no answer needs more, and the cost grows."""

@@ -18,7 +18,6 @@ import anyio
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
 
 from chatbot.deferred import DeferredWrite, DeferredWrites
@@ -32,7 +31,6 @@ from chatbot.limits.limits import (
     Dimension,
     LedgerSettings,
     Limit,
-    LimitSettings,
     Scope,
     Use,
     day_at,
@@ -128,19 +126,16 @@ class Ledger:
 
     def __init__(  # noqa: PLR0913  two clocks and a hook for tests and metrics
         self,
-        redis: Redis | RedisCluster,
+        redis: Redis,
         breaker: RedisBreaker,
         settings: LedgerSettings,
         *,
         deferred: DeferredWrites,
-        plan_of: Callable[[str], LimitSettings] | None = None,
         on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`deferred` releases reservations that were refused here and that Redis may execute all the same.
-
-        `plan_of` returns a tenant's present plan, in place of the settings'.
 
         `on_forgotten` is called for a reservation that Redis had forgotten and that was charged again.
 
@@ -150,7 +145,6 @@ class Ledger:
         self._breaker = breaker
         self._settings = settings
         self._deferred = deferred
-        self._plan_of = plan_of or settings.of
         self._on_forgotten = on_forgotten
         self._clock = clock
         self._monotonic = monotonic
@@ -285,7 +279,7 @@ class Ledger:
                 ends (`lease_seconds` of `reserve`).
         """
         caller = reservation.caller
-        charge = self._plan_of(caller.tenant).charge(usage)
+        charge = self._settings.of(caller.tenant).charge(usage)
         self._outage_quota.settle(self._scopes(caller), reservation.id, charge, now=self._monotonic())
         args = {
             "id": reservation.id,
@@ -395,7 +389,7 @@ class Ledger:
         return tuple(Spending(scope=scope, name=name, limit=limit, use=use) for scope, name, limit, use in rows)
 
     def _limits_of(self, caller: Caller) -> tuple[Limit, Limit, Limit]:
-        return self._plan_of(caller.tenant).limits_of(caller.roles)
+        return self._settings.of(caller.tenant).limits_of(caller.roles)
 
     def _limits_by_scope(self, caller: Caller) -> dict[Scope, dict[str, int]]:
         # `vars`: pydantic's own ways to a dictionary take longer than all the rest of the arguments.
@@ -412,7 +406,7 @@ class Ledger:
 
     async def _days(self, tenant: str) -> dict[str, Day]:
         """Return today and tomorrow with their ends, on Redis's time: this process's clock may be days off."""
-        zone = self._plan_of(tenant).zone
+        zone = self._settings.of(tenant).zone
         today = day_at(await self._now(), zone)
         tomorrow = day_at(today.ends, zone)
         return {"today": today, "tomorrow": tomorrow}
@@ -428,7 +422,7 @@ class Ledger:
         return self._clock_offset + monotonic
 
 
-def load_script(redis: Redis | RedisCluster, name: str) -> AsyncScript:
+def load_script(redis: Redis, name: str) -> AsyncScript:
     """Return a script of `chatbot/limits/lua`, behind the functions that all of them share."""
     folder = files("chatbot.limits") / "lua"
     texts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("window", name)]

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -146,14 +145,6 @@ class LedgerSettings(BaseModel, frozen=True):
         1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."
     )
     share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica goes on with its share; then 503
-    plans_file: Path | None = Field(
-        None,
-        description=(
-            "A YAML file with the limits by tenant and role replaces `limits` and `tenants`. It is read again "
-            "when it changes."
-        ),
-    )
-    plans_every: ClassVar[float] = 1.0  # seconds: between two checks of that file
     # answers: the last of a tenant, whose 95th percentile of tokens is what is reserved
     answers_remembered: ClassVar[int] = 128
     # answers: how many there must be for that; before, what was asked for is reserved

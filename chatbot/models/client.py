@@ -126,7 +126,7 @@ class Models:
             return chat
         return replace(chat, tokens=len(ids))
 
-    async def stream(  # noqa: PLR0913  the request and its caller
+    async def stream(
         self,
         chat: Chat,
         *,
@@ -135,12 +135,10 @@ class Models:
         cache_salt: str,
         priority: int = 0,
         partial_answer: PartialAnswer | None = None,
-        groups: Sequence[Group] = (),
     ) -> AsyncGenerator[Delta | Thought | Switched | NotResumable | ModelDone]:
         """Generate an answer, or continue `partial_answer`; closing the generator closes the socket.
 
-        An answer whose thinking uses up its tokens ends with the reason "length". `groups` replaces the groups of the
-        conversation.
+        An answer whose thinking uses up its tokens ends with the reason "length".
 
         Raises:
             TooLarge: prompt and answer do not fit into the model's context.
@@ -152,7 +150,7 @@ class Models:
             chat, sampling, most_tokens=most_tokens, count=self.counter.count, partial_answer=partial_answer
         )
         request = GenerationRequest(chat=chat, sampling=sampling, cache_salt=cache_salt, priority=priority)
-        attempts, resumed = Attempts(self.pool, conversation_id, groups=groups), answer.started
+        attempts, resumed = Attempts(self.pool, conversation_id), answer.started
         while not answer.spent:
             so_far = chat.tokens + answer.tokens
             able = [m for m in self.pool.members if answer.can_continue_on(m.able) and m.able.context_tokens > so_far]
@@ -330,7 +328,7 @@ async def open_models(
         for name in names:
             members += (await name.update(resolve))[0]
         prefill, hooks = read_deadlines(file.primary.profile).prefill, [on_call] if on_call else []
-        pool = Pool(members, counter=counter, shares=file.shares, prefill=prefill, hooks=hooks)
+        pool = Pool(members, counter=counter, canary_share=file.canary_share, prefill=prefill, hooks=hooks)
         models = Models(pool, entries=file.root, on_failure=on_failure)
         await models.health.check()
         follow = partial(models.health.follow_forever, names, resolve=resolve, every=resolve_every)

@@ -36,10 +36,10 @@ _MOST_FAILOVERS = 3
 class Attempts:
     """The attempts of one request on successive endpoints, and their `failures`."""
 
-    def __init__(self, pool: Pool, conversation_id: str, *, groups: Sequence[Group] = ()) -> None:
+    def __init__(self, pool: Pool, conversation_id: str) -> None:
         self._pool = pool
         self._conversation_id = conversation_id
-        self._order = groups or pool.group_order(conversation_id)
+        self._order = pool.group_order(conversation_id)
         self._group = self._order[0]
         self.failures: list[tuple[Member, EndpointFailed]] = []
         self._mid_answer = False
@@ -58,7 +58,7 @@ class Attempts:
         for group in self._groups():
             member = self._pick([m for m in able if m.group == group])
             if member is not None:
-                reported = self._mid_answer or (group == "fallback" and self._order[0] != "fallback")
+                reported = self._mid_answer or group == "fallback"
                 self._group = group
                 self.deadline = self.deadline or anyio.current_time() + member.endpoint.deadlines.answer
                 return member, reported

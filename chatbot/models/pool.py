@@ -1,7 +1,7 @@
 """Choose the endpoint of each call by group, conversation and load, and report the result to its breaker.
 
 A canary gets its share of the conversations, always the same ones; the others start at a primary. If neither can
-answer, the fallback does. A shadow gets the same prompts, but customers do not see its answers (`chatbot/shadow.py`).
+answer, the fallback does.
 
 A conversation stays at its home endpoint, which caches its prefix, until the home has more than its share of the calls;
 then the next endpoint in the conversation's own order takes the call (rendezvous hashing, Thaler and Ravishankar 1998,
@@ -11,7 +11,7 @@ return afterwards.
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -100,8 +100,8 @@ class Member:
 class Pool:
     """The members of all groups, and the token counter, which primaries calibrate.
 
-    `shares` are the canary's and the shadow's shares of the conversations. `prefill` is the rate of one primary, used
-    while the pool has no endpoint.
+    `canary_share` is the canary's share of the conversations. `prefill` is the rate of one primary, used while the pool
+    has no endpoint.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Pool:
         members: Sequence[Member],
         *,
         counter: TokenCounter | None = None,
-        shares: Mapping[Group, float] | None = None,
+        canary_share: float = 0.0,
         prefill: float = math.inf,
         hooks: Sequence[CallHook] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -117,7 +117,7 @@ class Pool:
         self.members = tuple(members)
         self.counter = counter or TokenCounter()
         self._stopped: frozenset[str] = frozenset()
-        self._shares = shares or {}
+        self._canary_share = canary_share
         self._prefill = prefill
         self._hooks = hooks
         self._clock = clock
@@ -154,13 +154,9 @@ class Pool:
                 member.endpoint.stop()
 
     def group_order(self, conversation_id: str) -> tuple[Group, ...]:
-        """Return the groups that may answer the conversation, in order of attempts."""
-        in_canary = self.in_share(conversation_id, "canary")
+        """Return the groups that may answer the conversation, in order of attempts, the same in every process."""
+        in_canary = int.from_bytes(_affinity(conversation_id, "canary"), "big") / 2**64 < self._canary_share
         return ("canary", "primary", "fallback") if in_canary else ("primary", "fallback")
-
-    def in_share(self, conversation_id: str, group: Group) -> bool:
-        """Return whether the conversation is in the group's share, with the same result in every process."""
-        return int.from_bytes(_affinity(conversation_id, group), "big") / 2**64 < self._shares.get(group, 0.0)
 
     def of_group(self, group: Group) -> list[Member]:
         """Return the members of a group."""
@@ -168,8 +164,8 @@ class Pool:
 
     @property
     def serving(self) -> list[Member]:
-        """The members of `SERVING_GROUPS` that are not stopped."""
-        return [m for m in self.members if m.group in SERVING_GROUPS and not m.endpoint.stopped]
+        """The members that are not stopped."""
+        return [member for member in self.members if not member.endpoint.stopped]
 
     def pick(self, conversation_id: str, members: Collection[Member], *, override: bool = False) -> Member | None:
         """Return the member to call, or None if none is available; `override` ignores breakers."""

@@ -25,7 +25,7 @@ from knowledge.model_connection import Access
 from knowledge.profiles import UnknownProfile, read_deadlines
 from knowledge.tls import TlsFiles, TlsSettings
 
-Group = Literal["primary", "canary", "fallback", "shadow"]
+Group = Literal["primary", "canary", "fallback"]
 
 
 def _known_profile(name: str) -> str:
@@ -61,9 +61,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
         description="Makes each address of the hosts in `urls` an endpoint of its own; names are resolved every 5 s.",
     )
     group: Group = "primary"
-    weight: float | None = Field(
-        None, ge=0, lt=1, description="A canary or shadow gets this share of the conversations."
-    )
+    weight: float | None = Field(None, ge=0, lt=1, description="A canary gets this share of the conversations.")
     tokenizer: Path | None = Field(
         None, description="The model's `tokenizer.json`, or its folder, counts tokens if no vLLM server does."
     )
@@ -101,8 +99,8 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
             raise ValueError("a key cannot be in this file: set `api_key_variable`")
         if ours := sorted(self.extra_body.keys() & OUR_FIELDS):
             raise ValueError(f"`extra_body` cannot set what the product sets: {', '.join(ours)}")
-        if (self.weight is not None) is not (self.group in {"canary", "shadow"}):
-            raise ValueError(f"set `weight` of a canary or a shadow, and of no other group (it is {self.group})")
+        if (self.weight is not None) is not (self.group == "canary"):
+            raise ValueError(f"set `weight` of a canary, and of no other group (it is {self.group})")
         return self
 
 
@@ -114,8 +112,8 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
         groups = [entry.group for entry in self.root]
         if "primary" not in groups:
             raise ValueError("one entry must be of the group `primary`")
-        if groups.count("canary") > 1 or groups.count("shadow") > 1:
-            raise ValueError("at most one entry may be of the group `canary`, and one of `shadow`")
+        if groups.count("canary") > 1:
+            raise ValueError("at most one entry may be of the group `canary`")
         if len(set(self.names)) < len(self.root):
             raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
         return self
@@ -131,9 +129,9 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
         return next(entry for entry in self.root if entry.group == "primary")
 
     @property
-    def shares(self) -> Mapping[Group, float]:
-        """The canary's and the shadow's shares of the conversations, in [0, 1)."""
-        return {entry.group: entry.weight for entry in self.root if entry.weight is not None}
+    def canary_share(self) -> float:
+        """The canary's share of the conversations, in [0, 1)."""
+        return sum(entry.weight or 0.0 for entry in self.root)
 
 
 class ModelSettings(BaseModel, frozen=True):

@@ -1,4 +1,4 @@
-"""Prove an answer: verify its audit rows, rebuild its prompt, and ask the model again."""
+"""Prove an answer: verify its audit rows, rebuild its prompt, and repeat its checks."""
 
 from chatbot.proof.audit_replay import replay
 from chatbot.proof.context import ReplayContext, Replayed

@@ -1,4 +1,4 @@
-"""Replay an answer from its audit rows: rebuild its passages, prompt and checks, and on request ask the model again.
+"""Replay an answer from its audit rows: rebuild its passages and prompt, and repeat its checks.
 
 The rows hold hashes of texts. While the conversation is stored, its texts are compared with the hashes and the exact
 prompt is rebuilt. Afterwards only the passages and the facts in the rows are available, unless the caller provides the
@@ -15,7 +15,6 @@ from chatbot.errors import IndexUnavailable, NotFound
 from chatbot.grounding import GroundingStream
 from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
-from chatbot.proof.rerun import Rerun, rerun_model
 from chatbot.questions import Verdict, screen
 from chatbot.turns import messages_json
 from knowledge.access import Access
@@ -51,7 +50,6 @@ async def replay(
     *,
     tenant: str | None = None,
     question: str | None = None,
-    ask_model: bool = False,
 ) -> Replayed:
     """Compare an answer with its audit rows.
 
@@ -60,7 +58,6 @@ async def replay(
     Raises:
         NotFound: no audit row has this answer's id, or it belongs to another tenant.
         AuditUnavailable, StoreUnavailable, IndexUnavailable: a part of the answer cannot be read.
-        ModelUnavailable, Overloaded, TooLarge: `ask_model` is set and the model cannot be asked.
     """
     rows = await context.audit.rows(answer_id)
     if not rows or (tenant is not None and rows[0].tenant != tenant):
@@ -77,19 +74,16 @@ async def replay(
     prompt = (
         None if passages_finding.standing is ReplayStanding.GONE else rebuild(texts, passages, bank, context.prompts)
     )
-    prompt_proven = prompt_finding(prompt, texts, opened, context)
-    findings = [proven, question_finding(texts, opened, keys), passages_finding, prompt_proven]
-    findings += screening_finding(texts, opened)
+    findings = [
+        proven,
+        question_finding(texts, opened, keys),
+        passages_finding,
+        prompt_finding(prompt, texts, opened, context),
+        *screening_finding(texts, opened),
+    ]
     if closed is not None:
         findings += [answer_finding(texts, closed, keys)]
         findings += grounding_finding(texts, passages, prompt, closed, bank)
-    if ask_model and closed is not None and context.models is not None:
-        if prompt is None or texts.asked is None or prompt_proven.standing is not ReplayStanding.SAME:
-            unsent = "not asked: the prompt is not the one that was sent"
-            findings.append(ReplayFinding("model", ReplayStanding.UNKNOWN, unsent))
-        else:
-            rerun = Rerun(prompt, passages, texts.asked, texts.language, opened, closed, context.models, context)
-            findings += await rerun_model(rerun)
     return replace(replayed, findings=tuple(findings))
 
 
@@ -154,11 +148,10 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
         IndexUnavailable: the index is unavailable.
     """
     access = Access(tenant=opened.tenant, groups=frozenset(opened.groups), as_of=opened.as_of)
-    hashes = opened.passage_hashes or [""] * len(opened.passages)
     passages: list[Passage] = []
     changed: list[str] = []
     gone: list[str] = []
-    for (document_id, version, n), signed_hash in zip(opened.passages, hashes, strict=True):
+    for (document_id, version, n), signed_hash in zip(opened.passages, opened.passage_hashes, strict=True):
         name = f"{document_id} v{version} #{n}"
         try:
             passage = await index.passage(document_id=document_id, version=version, n=n, access=access)
@@ -168,7 +161,7 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
             gone.append(name)
             continue
         passages.append(passage)
-        if signed_hash and passage_hash(passage) != signed_hash:
+        if passage_hash(passage) != signed_hash:
             changed.append(name)
     if changed:
         return passages, ReplayFinding(
@@ -178,10 +171,6 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
         detail = f"not in the index as this customer could read it then: {', '.join(gone)}"
         return [], ReplayFinding("passages", ReplayStanding.GONE, detail)
     detail = f"{len(passages)} as of then, by document, version and text"
-    if opened.passages and not opened.passage_hashes:
-        return passages, ReplayFinding(
-            "passages", ReplayStanding.UNKNOWN, f"{detail}: the row was written before rows had hashes of passages"
-        )
     return passages, ReplayFinding("passages", ReplayStanding.SAME, detail)
 
 
@@ -214,10 +203,6 @@ def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> Repl
 
 def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, context: ReplayContext) -> ReplayFinding:
     """Compare the rebuilt messages with the signed hash of the prompt."""
-    if not opened.prompt_hash:
-        return ReplayFinding(
-            "prompt", ReplayStanding.UNKNOWN, "the row was written before rows had a hash of the prompt"
-        )
     if opened.brought:
         detail = f"{opened.brought} messages in it were brought by the caller and kept nowhere"
         return ReplayFinding("prompt", ReplayStanding.GONE, detail)
@@ -254,7 +239,7 @@ def version_changes(opened: Opened, now: Versions) -> str:
 
 def screening_finding(texts: KnownTexts, opened: Opened) -> Iterator[ReplayFinding]:
     """Compare the verdict of screening the question now with the recorded verdict."""
-    if texts.question is None or not opened.prompt_hash:
+    if texts.question is None:
         return
     then = Verdict(opened.reply) if opened.reply in set(Verdict) else Verdict.OK
     now = screen(texts.question).verdict
@@ -264,10 +249,6 @@ def screening_finding(texts: KnownTexts, opened: Opened) -> Iterator[ReplayFindi
 
 def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> ReplayFinding:
     """Compare the stored answer with the signed hash of the shown answer."""
-    if not closed.answer_hash:
-        return ReplayFinding(
-            "answer", ReplayStanding.UNKNOWN, "the row was written before rows had a hash of the answer"
-        )
     if texts.answer is None:
         return ReplayFinding("answer", ReplayStanding.GONE, "the conversation does not keep it any more")
     if keys.answer_hash(closed.tenant, texts.answer) != closed.answer_hash:
@@ -281,7 +262,7 @@ def grounding_finding(
     """Check that the passages contain the quoted lines, or that a written answer passes the checks again."""
     if texts.answer is None or texts.asked is None or prompt is None or not closed.grounded:
         return
-    if closed.said:
+    if not closed.quoted:
         checks = GroundingStream(passages[: prompt.passages], question=texts.asked, language=texts.language, bank=bank)
         checks.feed(texts.answer)
         checks.close()

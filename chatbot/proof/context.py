@@ -6,15 +6,12 @@ from typing import Literal
 
 from chatbot.audit import Audit, Closed, Opened, Versions
 from chatbot.conversations import History
-from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
 from chatbot.services import Services
 from knowledge.bank import Banks
 from knowledge.index import Index
 
-Subject = Literal[
-    "rows", "question", "passages", "prompt", "screening", "answer", "grounded", "probes", "model", "shown", "repair"
-]
+Subject = Literal["rows", "question", "passages", "prompt", "screening", "answer", "grounded"]
 
 
 class ReplayStanding(StrEnum):
@@ -23,7 +20,6 @@ class ReplayStanding(StrEnum):
     SAME = "same"
     DIFFERS = "differs"
     GONE = "gone"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +49,14 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayContext:
-    """The services that a replay uses; without `models`, the model cannot be asked again."""
+    """The services that a replay uses, and the versions in use now."""
 
     audit: Audit
     history: History
     index: Index
     prompts: PromptBuilder
     banks: Banks
-    models: Models | None = None
+    versions: Versions
 
     @classmethod
     def of(cls, services: Services) -> "ReplayContext":
@@ -71,15 +67,5 @@ class ReplayContext:
             index=services.index,
             prompts=services.prompts,
             banks=services.banks,
-            models=services.models,
-        )
-
-    @property
-    def versions(self) -> Versions:
-        """The versions of the model, prompt, index and embedder in use."""
-        return Versions(
-            model=self.models.model if self.models else "",
-            prompt=self.prompts.version,
-            index=self.index.collection,
-            embedder=self.index.embedder,
+            versions=services.versions,
         )

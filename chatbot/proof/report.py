@@ -28,7 +28,7 @@ def report(replayed: Replayed) -> str:
         lines += [
             f"ended    {outcome}, grounded: {closed.grounded}"
             f"; {closed.prompt_tokens} + {closed.answer_tokens} tokens by {', '.join(closed.models) or 'no model'}"
-            + (f"; {closed.rung} {closed.cached_answer_id}".rstrip() if closed.rung else "")
+            + (f"; {closed.rung}" if closed.rung else "")
         ]
     return "\n".join([*lines, "", *(f"{f.standing:<8} {f.what:<10} {f.detail}" for f in replayed.findings)])
 
@@ -46,7 +46,7 @@ def made_by(then: Opened, now: Versions) -> str:
     )
 
 
-async def replay_remotely(answer_id: str, *, url: str, token: str, question: str | None, ask_model: bool) -> Replayed:
+async def replay_remotely(answer_id: str, *, url: str, token: str, question: str | None) -> Replayed:
     """Request a replay from the chat API at `url`.
 
     Raises:
@@ -55,11 +55,10 @@ async def replay_remotely(answer_id: str, *, url: str, token: str, question: str
     """
     address = f"{url.rstrip('/')}/v1/admin/answers/{quote(answer_id, safe='')}/replay"
     headers = {"authorization": f"Bearer {token}"}
-    body = {"question": question, "ask_model": ask_model}
     try:
         async with (
             aiohttp.ClientSession(timeout=_REMOTE_TIMEOUT, headers=headers) as http,
-            http.post(address, json=body, allow_redirects=False) as response,
+            http.post(address, json={"question": question}, allow_redirects=False) as response,
         ):
             reply = await response.read()
     except (aiohttp.ClientError, TimeoutError, ValueError) as exc:  # ValueError: invalid URL or header

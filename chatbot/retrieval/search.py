@@ -1,7 +1,6 @@
 """Search passages for a question, rewritten or combined with earlier questions, within the caller's access."""
 
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -9,7 +8,6 @@ from anyio import to_thread
 from opentelemetry import trace
 
 from chatbot.errors import IndexUnavailable
-from chatbot.records import SearchFinished
 from chatbot.retrieval.reranking import Reranker
 from chatbot.retrieval.standalone import ChoiceResolver
 from knowledge.access import Access
@@ -17,7 +15,7 @@ from knowledge.bank import Banks
 from knowledge.glossary import Glossary
 from knowledge.index import Index
 from knowledge.index import IndexUnavailable as IndexFailed
-from knowledge.passage import Hit, language_of
+from knowledge.passage import Hit
 from knowledge.query_term_coverage import Coverage
 
 tracer = trace.get_tracer(__name__)
@@ -102,7 +100,6 @@ class Retrieval:
         *,
         passages: int = PASSAGES,
         reranker: Reranker | None = None,
-        on_search: Callable[[SearchFinished], None] | None = None,
     ) -> None:
         self._reranker = reranker
         self._index = index
@@ -110,7 +107,6 @@ class Retrieval:
         self._coverage = banks.each(lambda bank: Coverage(index.terms, bank.synonyms, bank.own_names))
         self._choices = ChoiceResolver(index.terms)
         self._passages = passages
-        self._on_search = on_search
 
     async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
         """Return the passages for the question that `access` permits; `earlier` are questions, oldest first.
@@ -122,7 +118,6 @@ class Retrieval:
             standalone = await to_thread.run_sync(self._choices.write_out, question, earlier) if earlier else ""
             glossary = self._banks.of(access.tenant).synonyms
             query = SearchQuery.of(standalone or question, earlier, glossary)
-            vectors: list[Sequence[float]] = []
             wanted = self._passages
             try:
                 hits = await self._index.search(
@@ -131,15 +126,12 @@ class Retrieval:
                     limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
                     before=query.before,
                     others=query.synonyms,
-                    seen=vectors.append,
                 )
             except IndexFailed as exc:
                 raise IndexUnavailable from exc
             if self._reranker is not None:
                 hits = (await self._reranker.order(f"{query.before} {query.question}".strip(), hits))[:wanted]
             span.set_attribute("retrieval.hits", len(hits))
-        if self._on_search is not None:
-            self._on_search(search_record(question, vectors[0], hits))
         return SearchResult(
             hits=tuple(hits),
             as_of=access.as_of,
@@ -152,15 +144,3 @@ class Retrieval:
         """Return the share in [0, 1] of the question's topics missing from the passage that has most of them."""
         passages = [hit.passage for hit in result.hits]
         return await to_thread.run_sync(self._coverage(tenant).unknown_share, question, passages)
-
-
-def search_record(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> SearchFinished:
-    """Return the record of a search for hooks, without words of the question."""
-    best = hits[0] if hits else None
-    return SearchFinished(
-        vector=array("f", vector),
-        language=language_of(question),
-        meaning=best.dense if best else 0.0,
-        terms=best.terms if best else 0.0,
-        about=best.passage.title if best else "",
-    )

@@ -47,12 +47,12 @@ from chatbot.models import (
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import HANDOFFS, CannedReply, canned_reply
 from chatbot.quotes import Candidate, asks_two_things, introduced, is_close, nearest_unit, rank
-from chatbot.records import AnswerResult, Choice
+from chatbot.records import AnswerResult
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
 from chatbot.turns.closing import finish
 from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units, may_choose
-from chatbot.turns.state import Turn, basis, may_be_cached, messages_json, shown_in, sources, text_of
+from chatbot.turns.state import Turn, shown_in, sources, text_of
 from knowledge.profiles import AnswerMode
 
 log = structlog.get_logger(__name__)
@@ -94,11 +94,6 @@ class Answering:
         """Whether the ranking leaves open which unit answers, and the model is fast enough to be asked."""
         ranking_is_open = is_close(self.ranked_units) and not asks_two_things(self.turn.question)
         return ranking_is_open and may_choose(self.services.models.pool.prefill_rate)
-
-    def new_checks(self) -> GroundingStream:
-        """Return new grounding checks for a text that answers the turn."""
-        turn, bank = self.turn, self.services.banks.of(self.turn.who.tenant)
-        return GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=bank)
 
     def update(self, **fields: Any) -> None:
         """Set fields of the result."""
@@ -239,7 +234,7 @@ async def speak(answering: Answering, place: Place) -> None:
                 answering.show_related()
         live.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
-        await answer_without_a_model(exc, answering)
+        answer_without_a_model(exc, answering)
 
 
 async def answer_from_passages(answering: Answering, place: Place) -> None:
@@ -339,13 +334,14 @@ async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Pla
         except (ModelUnavailable, Overloaded, TooLarge) as exc:
             log.warning("quote_choice_skipped", answer_id=turn.answer_id, error=exc.code)
             return ranked[:2]
-    answering.update(choice=Choice(messages_json(*prompts), choices[0]))
+    answering.update(choice=choices[0])
     return chosen_units(ranked, choices)
 
 
 async def write_answer(answering: Answering, place: Place) -> None:
-    """Emit the model's text as far as it passes the checks, decide how it ends, and ask the shadow model too."""
-    turn, checks = answering.turn, answering.new_checks()
+    """Emit the model's text as far as it passes the checks, and decide how it ends."""
+    turn, bank = answering.turn, answering.services.banks.of(answering.turn.who.tenant)
+    checks = GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=bank)
     await stream_answer(checks, answering, place)
     answering.update(withheld=checks.withheld, grounded=checks.grounded)
     if not checks.text.strip():
@@ -354,14 +350,6 @@ async def write_answer(answering: Answering, place: Place) -> None:
             answering.update(finish_reason=FinishReason.WITHHELD)
     elif not checks.cited:
         answering.update(finish_reason=FinishReason.REFUSED)
-    answering.services.shadow.follow(
-        turn.prompt.answer,
-        answering.new_checks(),
-        sampling=turn.sampling,
-        conversation_id=turn.conversation_id,
-        cache_salt=answering.services.cache_salt(turn.who.tenant),
-        within=answering.until_revoked,
-    )
 
 
 async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
@@ -402,25 +390,20 @@ def logged_usage(turn: Turn, live: LiveAnswer) -> Usage:
     return Usage(prompt_tokens=turn.prompt.tokens, answer_tokens=logged.tokens, thinking_tokens=logged.prompt.thinking)
 
 
-async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
-    """Answer without a model: from the cache on the same basis, or by a quote and a hand-off."""
-    turn, services = answering.turn, answering.services
+def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
+    """Answer without a model: by a quote and a hand-off."""
+    turn = answering.turn
     if answering.text_emitted or text_of(answering.live.published):
         raise exc
     answering.update(usage=Usage())  # what no model generated is not charged
-    cached = await services.answer_cache.find(basis(turn, services.versions)) if may_be_cached(turn) else None
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
-    elif cached is not None and services.models.counter.count(cached.text) <= turn.sampling.max_tokens:
-        answering.degrade(DegradationLevel.CACHED)
-        answering.show([Token(text=cached.text), *cached.citations])
-        answering.update(finish_reason=FinishReason.STOP, grounded=True, cached_answer_id=cached.answer_id)
-    else:
-        quoted = introduced(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
-        answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
-        answering.show(quoted.events)
-        answering.show_canned_reply(CannedReply.UNAVAILABLE)
-        answering.update(grounded=bool(quoted.text), quoted=bool(quoted.text), missing=exc.code)
+        return
+    quoted = introduced(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
+    answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
+    answering.show(quoted.events)
+    answering.show_canned_reply(CannedReply.UNAVAILABLE)
+    answering.update(grounded=bool(quoted.text), quoted=bool(quoted.text), missing=exc.code)
 
 
 def logged_quotes(turn: Turn, live: LiveAnswer) -> Sequence[Event]:

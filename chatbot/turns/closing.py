@@ -10,15 +10,14 @@ import msgspec
 import structlog
 
 from chatbot.audit import AuditClosed
-from chatbot.conversations import CachedAnswer, StoredMessage
+from chatbot.conversations import StoredMessage
 from chatbot.errors import AuditUnavailable, ChatError, error_of, failed
-from chatbot.events import Citation, Done, Event, FinishReason, Limits, Notice, Related
-from chatbot.models import read_output
+from chatbot.events import Citation, Done, Event, Limits, Notice, Related
 from chatbot.questions import handoff
 from chatbot.records import AnswerResult, TurnFinished
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
-from chatbot.turns.state import Turn, basis, may_be_cached, passage_refs, question_message, shown_in, sources, text_of
+from chatbot.turns.state import Turn, passage_refs, question_message, shown_in, sources, text_of
 from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
@@ -46,7 +45,7 @@ class EndedAnswer:
 async def discard_turn(turn: Turn, services: Services) -> None:
     """Release the reservation of an answer that will not start, and close its audit record if one was opened."""
     unanswered = EndedAnswer(turn, AnswerResult(error=AuditUnavailable.code))
-    services.audit.close_if_opened(audit_closed(unanswered, model_text="", at=services.now()))
+    services.audit.close_if_opened(audit_closed(unanswered, at=services.now()))
     await settle(unanswered, services)
 
 
@@ -67,8 +66,7 @@ async def finish(
         limits = await settle(ended, services)
         await remember_answer(ended, services)
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):
-        await keep_for_later(ended, services)
-        await close_audit(ended, read_output(live.output).text, services)
+        await close_audit(ended, services)
     if scope.cancelled_caught:
         log.error("answer_recording_timed_out", answer_id=turn.answer_id)
     run_hooks(ended, first_token_at, services)
@@ -93,19 +91,10 @@ async def remember_answer(ended: EndedAnswer, services: Services) -> None:
         await services.deferred.write("history", append)
 
 
-async def keep_for_later(ended: EndedAnswer, services: Services) -> None:
-    """Cache a complete, grounded answer by the primary model alone for an outage of the models."""
-    turn, result = ended.turn, ended.result
-    complete = not result.error and result.finish_reason is FinishReason.STOP and result.withheld == 0
-    if may_be_cached(turn) and complete and result.grounded and result.models == (services.models.model,):
-        cached = CachedAnswer(answer_id=turn.answer_id, text=ended.text, citations=ended.only(Citation))
-        await services.answer_cache.keep(basis(turn, services.versions), cached)
-
-
-async def close_audit(ended: EndedAnswer, model_text: str, services: Services) -> None:
+async def close_audit(ended: EndedAnswer, services: Services) -> None:
     """Close the audit record; `chatbot audit verify` finds one that stays open."""
     try:
-        await services.audit.close(audit_closed(ended, model_text=model_text, at=services.now()))
+        await services.audit.close(audit_closed(ended, at=services.now()))
     except AuditUnavailable:
         log.exception("audit_record_close_failed", answer_id=ended.turn.answer_id)
 
@@ -126,12 +115,10 @@ def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Servic
             hook(finished)
 
 
-def audit_closed(ended: EndedAnswer, *, model_text: str, at: float) -> AuditClosed:
-    """Return the closing audit record; `model_text` is the model's answer before the checks."""
-    turn, result = ended.turn, ended.result
-    return AuditClosed(
-        answer_id=turn.answer_id, tenant=turn.who.tenant, result=result, at=at, text=ended.text, model_text=model_text
-    )
+def audit_closed(ended: EndedAnswer, *, at: float) -> AuditClosed:
+    """Return the closing audit record."""
+    turn = ended.turn
+    return AuditClosed(answer_id=turn.answer_id, tenant=turn.who.tenant, result=ended.result, at=at, text=ended.text)
 
 
 def answer_message(ended: EndedAnswer, *, at: float) -> StoredMessage:

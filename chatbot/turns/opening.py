@@ -97,7 +97,6 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
-        is_first=not earlier and question.id is None,
         client_messages=len(screening.earlier),
         context=tuple(message.id for message in repeated if message in in_prompt),
         answer=question.answer or settings.answer or AnswerMode.QUOTE,

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from chatbot.audit import Versions
 from chatbot.chat import Chat
-from chatbot.conversations import Basis, StoredMessage
+from chatbot.conversations import StoredMessage
 from chatbot.events import (
     PROGRESS,
     Citation,
@@ -20,7 +19,6 @@ from chatbot.events import (
     Sources,
     Token,
 )
-from chatbot.grounding import CHECKS_VERSION
 from chatbot.limits import Reservation
 from chatbot.models import Sampling
 from chatbot.prompt import Prompt
@@ -71,8 +69,6 @@ class Turn:
     trace_id: str
     opened_at: float
     """Seconds on the monotonic clock of the process that answers."""
-    is_first: bool = False
-    """Whether no message precedes the question and it is answered for the first time."""
     client_messages: int = 0
     """The number of messages that the client sent along: untrusted, and not stored."""
     context: tuple[str, ...] = ()
@@ -113,9 +109,9 @@ def shown_in(turn: Turn, published: Sequence[Event]) -> tuple[Event, ...]:
     )
 
 
-def messages_json(*prompts: Chat) -> str:
-    """Return the messages of prompts as the audit hashes them."""
-    return "".join(msgspec.json.encode(prompt.messages).decode() for prompt in prompts)
+def messages_json(prompt: Chat) -> str:
+    """Return the messages of a prompt as the audit hashes them."""
+    return msgspec.json.encode(prompt.messages).decode()
 
 
 def sources(turn: Turn) -> Sources:
@@ -133,25 +129,6 @@ def passage_refs(turn: Turn) -> tuple[PassageRef, ...]:
     """Return the references of the passages behind the sources, in their order."""
     passages = turn.prompt_passages if turn.reply is None else ()
     return tuple(PassageRef(document_id=p.document_id, version=p.version, n=p.n) for p in passages)
-
-
-def basis(turn: Turn, versions: Versions) -> Basis:
-    """Return everything that decides an answer to the question: the key of the answer cache."""
-    return Basis(
-        tenant=turn.who.tenant,
-        groups=turn.who.groups,
-        question=turn.screened.text,
-        passages=passage_refs(turn),
-        prompt_version=versions.prompt,
-        model=versions.model,
-        language=turn.language,
-        checks_version=CHECKS_VERSION,
-    )
-
-
-def may_be_cached(turn: Turn) -> bool:
-    """Return whether the question alone decides its answer and holds no personal data."""
-    return turn.is_first and turn.reply is None and not turn.screened.masked
 
 
 def question_message(turn: Turn) -> StoredMessage:

@@ -123,13 +123,11 @@ class Index:
         limit: int,
         before: str = "",
         others: str = "",
-        seen: Callable[[Sequence[float]], None] | None = None,
     ) -> list[Hit]:
         """Return at most `limit` passages that `access` may read, best first; of a document those of one version.
 
         While a version replaces another both may be open for a moment: the newer is read.
-        `before` is the question that this one follows, and counts less; `others` are synonyms of its words. `seen` gets
-        the vector of the search.
+        `before` is the question that this one follows, and counts less; `others` are synonyms of its words.
         A hit's `dense` is the cosine, its `terms` the term score in rarest terms, 0 if it is not a candidate there.
 
         Raises:
@@ -141,8 +139,6 @@ class Index:
                 embedding = prepared.create_task(self._embed_question([question, before]))
                 terms = prepared.create_task(self._terms_of_question(question, before=before, others=others))
         vector = embedding.result()
-        if seen is not None:
-            seen(vector)
         find = partial(self._found, vector=vector, terms=terms.result(), access=access, weight=weight, limit=limit)
         return await self._ask(find)
 

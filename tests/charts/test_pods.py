@@ -305,10 +305,6 @@ def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pyte
     (container,) = named(docs, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]["containers"]
     for entry in container["env"]:
         monkeypatch.setenv(entry["name"], entry.get("value", secret_of(entry["name"])))
-    if "LEDGER__PLANS_FILE" in environment(container):
-        plans = tmp_path / "plans.yaml"
-        plans.write_text(named(docs, "ConfigMap", f"{NAME}-plans")["data"]["plans.yaml"], "utf-8")
-        monkeypatch.setenv("LEDGER__PLANS_FILE", str(plans))
     monkeypatch.setenv("BANK_FILE", str(mounted_bank(docs, tmp_path)))
     settings = ChatSettings()
     assert settings.host == "0.0.0.0"  # noqa: S104

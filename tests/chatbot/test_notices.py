@@ -11,7 +11,7 @@ from knowledge.passage import LANGUAGES, Language
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_each_level_has_a_notice_of_its_own(language: Language) -> None:
     notices = [degradation_notice(level, language) for level in DEGRADATION_LEVELS]
-    assert [n.code for n in notices] == [NoticeCode.MODEL_SWITCHED] * 2 + [NoticeCode.DEGRADED] * 3
+    assert [n.code for n in notices] == [NoticeCode.MODEL_SWITCHED] * 2 + [NoticeCode.DEGRADED] * 2
     assert len({n.text for n in notices}) == len(DEGRADATION_LEVELS)
     assert all(("가" <= n.text[0] <= "힣") is (language == "ko") for n in notices)
 
@@ -33,6 +33,6 @@ def test_every_code_has_a_text_in_each_language(language: Language) -> None:
 
 def test_an_answer_counts_for_the_lowest_level_it_reached() -> None:
     result = AnswerResult()
-    for level, lowest in [("replica", "replica"), ("cached", "cached"), ("fallback", "cached"), ("handoff", "handoff")]:
+    for level, lowest in [("replica", "replica"), ("quoted", "quoted"), ("fallback", "quoted"), ("handoff", "handoff")]:
         result = result.degraded_to(DegradationLevel(level))
         assert result.degradation_level is DegradationLevel(lowest)

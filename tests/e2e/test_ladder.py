@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e import model
 from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
-from tests.e2e.conftest import DOCUMENTS, KOREAN, TENANT, load, new_customer, until
+from tests.e2e.conftest import KOREAN, TENANT, new_customer, until
 from tests.e2e.events import SentEvent, notice_codes, text_of
 from tests.forked import Forked, run_to_the_end
 from tests.patience import patient
@@ -137,25 +137,6 @@ async def test_a_smaller_model_answers_where_no_endpoint_of_the_model_can(
     assert (finish(events), notice_codes(events), text_of(events)) == ("stop", ["model_switched"], text_of(whole))
     assert "예비 모델" in notices(events)
     assert closing(ladder, events)["models"] == ["small-7b"]
-
-
-async def test_an_earlier_answer_is_shown_again_for_nothing_where_no_model_can(
-    ladder: Cluster, whole: list[SentEvent]
-) -> None:
-    await all_down(ladder)
-    who = new_customer()
-    async with ladder.client(who, url=ladder.replicas[1].url) as http:
-        async with counted(ladder, "cached"):  # also by a replica that did not give it
-            events = await ladder.ask(http, KOREAN.removesuffix("?"))
-        assert (finish(events), notice_codes(events), events[-1].field("written")) == ("stop", ["degraded"], True)
-        assert "앞서 드렸던 답변" in notices(events)
-        assert (text_of(events), citations(events)) == (text_of(whole), citations(whole))
-        assert (ladder.spent_today(who), ladder.slots(who)) == (0, 0), "no model said it, so nobody pays"
-        assert closing(ladder, events)["cached_answer_id"] == whole[0].field("answer_id")
-        async with counted(ladder, "quoted"):  # a second question means what the first makes of it
-            second = {"message": KOREAN, "conversation_id": events[0].field("conversation_id"), "stream": False}
-            reply = (await http.post("/v1/chat", json=second)).json()
-        assert reply["finish_reason"] == "handoff"
 
 
 async def test_the_passages_are_quoted_where_nothing_else_can_answer(ladder: Cluster) -> None:
@@ -357,41 +338,3 @@ async def test_a_stopped_model_is_left_on_every_replica_and_the_ladder_goes_on(l
         await ladder.tell(answer=ANSWER, token_seconds=0.0, stall_after=None)
         await admin.post("/v1/admin/resume", json={"model": "main", "reason": "rolled back"})
     await until(lambda: by_primaries(ladder), 2 + NOISE)
-
-
-@pytest.mark.fresh
-async def test_a_changed_document_is_never_answered_from_before(
-    ladder: Cluster, whole: list[SentEvent], tmp_path: Path
-) -> None:
-    replica = ladder.replicas[0]
-    await all_down(ladder)
-    assert finish(await asked(ladder, replica)) == "stop"
-    replica.stop()
-    changed = changed_document(json.loads(citations(whole)[0])["document_id"], tmp_path / "documents")
-    environment = ladder.environment | {"DATA_DIR": str(ladder.database.parent)}
-    await asyncio.to_thread(load, changed, environment, tmp_path / "load.log")
-    replica.start()
-    await asyncio.to_thread(replica.wait)
-    await until(lambda: newer(ladder, replica, whole), 10)
-    events = await asked(ladder, replica)
-    assert (finish(events), notice_codes(events)) == ("handoff", ["degraded"])
-    assert "0.5%" not in text_of(events)
-
-
-def changed_document(document_id: str, folder: Path) -> Path:
-    """Return a folder with a new version of the document."""
-    folder.mkdir()
-    text = (DOCUMENTS / "샘물예금.md").read_text("utf-8")
-    assert "0.5%" in text
-    (folder / "new.md").write_text(text.replace("0.5%", "0.7%"), encoding="utf-8")
-    manifest = {"documents": [{"file": "new.md", "document_id": document_id}]}
-    (folder / "documents.yaml").write_text(json.dumps(manifest), encoding="utf-8")  # JSON is YAML
-    return folder
-
-
-async def newer(cluster: Cluster, replica: Server, whole: list[SentEvent]) -> bool:
-    """Return whether the question now finds another version than the answer cites."""
-    cited = {(c["document_id"], c["version"]) for c in map(json.loads, citations(whole))}
-    events = await asked(cluster, replica)
-    sources = json.loads(next(event.data for event in events if event.name == "sources"))
-    return not cited & {(source["document_id"], source["version"]) for source in sources}

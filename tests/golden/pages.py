@@ -258,7 +258,6 @@ Every metric of the services, and those of vLLM that they use; `{command}` write
 | `vllm:time_to_first_token_seconds`, `vllm:inter_token_latency_seconds` | the model's speed |
 """
 LABEL_VALUES: Mapping[str, str] = {
-    "bin": "as the reference names them",
     "chatbot_answers_total outcome": f"{code([*FinishReason, QUOTED])}, `error_<code>`",
     "chatbot_degraded_answers_total rung": code(DegradationLevel),
     "chatbot_lost_writes_total kind": code(get_args(WriteKind)),
@@ -268,27 +267,22 @@ LABEL_VALUES: Mapping[str, str] = {
     "chatbot_rejected_questions_total reason": "`late`, `full`, `share`",
     "code": "of [the errors](api.md)",
     "dimension": code([*Limit.model_fields, *get_args(ReadDimension)]),
-    "feature": "`language`, `topic`, `nearness`, `direction_1` to `direction_3`, `meaning`, `terms`, `outcome`",
-    "group": "`primary`, `canary`, `fallback`, `shadow`",
+    "group": "`primary`, `canary`, `fallback`",
     "grounded": "`true`, `false`",
     "ingest_documents_total outcome": "`indexed`, `approved`, `dead`, `original_changed`, the file's reasons",
     "kind": "`answer`, `probability`, `ping`",
     "language": code(LANGUAGES),
     "priority": "0 and those of `ADMISSION__PRIORITIES`",
     "rating": "`up`, `down`",
-    "reference": "its id",
     "scope": "`tenant`, `user`, `model`",
     "stage": code(Stage),
     "task": "[which](runbooks/targets-down.md)",
-    "verdict": "`grounded`, `withheld`, `uncited`, `failed`",
     "layer": "`network`, `tcp`, `writes`, `bytes`, `reads`, `calls`",
 }
 """The values of a label: of one metric, else of every metric that has the label."""
 RUNBOOKS: Mapping[str, str] = {
     "chatbot_audit_anchored_timestamp_seconds": "runbooks/audit.md",
-    "chatbot_drift_questions_total": "runbooks/drift.md",
     "chatbot_degraded_answers_total": "runbooks/models-down.md",
-    "chatbot_plans_outdated": "runbooks/limits.md",
     "chatbot_rejected_questions_total": "runbooks/overload.md",
     "ingest_dead_jobs": "runbooks/documents.md",
     "ingest_index_compared_timestamp_seconds": "runbooks/store-unavailable.md",
@@ -404,7 +398,7 @@ tools, images and `n` above 1 are refused with 400. `temperature` and other samp
 
 An error before the first byte is a problem document (RFC 9457, `application/problem+json`) with `code`, `status`, `title`, `detail`, `retryable` and `trace_id`.
 From 500 on, `handoff` says how to reach a person, in the language of the question, else of `Accept-Language`, else in both. `Retry-After` is the true wait.
-Every reply to an authenticated caller has `x-ratelimit-limit-…`, `-remaining-…` and `-reset-…` for `tokens` and `requests`.
+An answer and its refusal (429) have `x-ratelimit-limit-…`, `-remaining-…` and `-reset-…` for `tokens` and `requests`, as `/v1/limits` does.
 `/v1/chat/completions` and `/v1/models` return the same codes in OpenAI's format.
 
 {chat_errors}

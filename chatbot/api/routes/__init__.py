@@ -1,6 +1,6 @@
 """The addresses of the chat API, a module each."""
 
-from chatbot.api.routes import answers, chat, conversations, drift, keys, limits, openai, probes, replays, stops
+from chatbot.api.routes import answers, chat, conversations, keys, limits, openai, probes, replays, stops
 
 ROUTERS = (
     chat.router,
@@ -11,7 +11,6 @@ ROUTERS = (
     stops.router,
     keys.router,
     replays.router,
-    drift.router,
     probes.router,
 )
 

@@ -15,21 +15,15 @@ router = APIRouter(prefix="/v1/admin", tags=["replay"])
 
 
 class Wanted(BaseModel):
-    """What somebody says was asked, where nobody keeps it any more, and whether the model is asked again."""
+    """What somebody says was asked, where nobody keeps it any more."""
 
     question: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = None
-    ask_model: bool = False
 
 
 @router.post("/answers/{answer_id}/replay")
 async def replay_answer(answer_id: str, wanted: Wanted, admin: TheAdmin, services: TheServices) -> Response:
     """Return what the answer's audit rows prove: what they say, and each thing as same, different, gone or unknown."""
-    replayed = await replay(
-        answer_id,
-        ReplayContext.of(services),
-        tenant=admin.tenant,
-        question=wanted.question,
-        ask_model=wanted.ask_model,
-    )
+    context = ReplayContext.of(services)
+    replayed = await replay(answer_id, context, tenant=admin.tenant, question=wanted.question)
     services.siem.emit(Code.ANSWER_REPLAYED, tenant=admin.tenant, by=admin.sub, about=answer_id)
     return Response(msgspec.json.encode(replayed), media_type="application/json")

@@ -7,7 +7,7 @@ from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, matches, seal
 from chatbot.audit.records import AuditClosed, AuditOpened, passage_hash
 from chatbot.events import FinishReason, Usage
 from chatbot.notices import DegradationLevel
-from chatbot.records import AnswerResult, Choice
+from chatbot.records import AnswerResult
 from tests.conftest import Golden
 from tests.golden.texts import DEPOSIT, QUESTIONS, REMITTANCE
 
@@ -25,9 +25,9 @@ CLOSED = AuditClosed(
     result=AnswerResult(
         usage=Usage(prompt_tokens=900, cached_tokens=800, answer_tokens=12), finish_reason=FinishReason.STOP,
         grounded=True, models=("qwen", "small"), degradation_level=DegradationLevel.FALLBACK, unpaid_tokens=2,
-        probes=(0.91234, 0.5), choice=Choice("[]", (0.25, 0.75)),
+        probes=(0.91234, 0.5), choice=(0.25, 0.75),
     ),
-    text="기본 금리는 연 3.1%입니다.", model_text="연 3.1%입니다.",
+    text="기본 금리는 연 3.1%입니다.",
 )  # fmt: skip
 
 

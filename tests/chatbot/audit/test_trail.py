@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anyio
 import asyncpg  # type: ignore[import-untyped]  # publishes no types
-import msgspec
 import pytest
 import sqlalchemy.event
 import sqlalchemy.exc
@@ -17,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from chatbot.audit import AuditOpened
-from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Closed, Opened, seal
+from chatbot.audit.chain import GENESIS, Closed, Opened, seal
 from chatbot.audit.trail import AUDIT, Audit, AuditSettings, open_audit
 from chatbot.errors import AuditUnavailable
-from chatbot.records import AnswerResult, Choice
+from chatbot.records import AnswerResult
 from knowledge.storage import UNAVAILABLE, open_engine
 from tests.audit import CLOSED, OPENED, SETTINGS, answer, faults
 
@@ -47,29 +46,6 @@ async def test_an_answer_has_two_rows_that_say_everything(audit: Audit) -> None:
     assert (closed.finish_reason, closed.error, closed.grounded, closed.at) == ("stop", None, True, 101.5)
     assert (first.sequence, first.prev_hmac, second.sequence, second.prev_hmac) == (1, GENESIS, 2, first.hmac)
     assert await faults(audit, unclosed_before=1e12) == []
-
-
-async def test_what_a_repair_was_asked_is_kept_as_a_keyed_hash_beside_its_shares(audit: Audit) -> None:
-    await audit.open(OPENED)
-    await audit.close(replace(CLOSED, result=AnswerResult(choice=Choice("[5]", (0.123456, 0.876544)))))
-    _, row = await audit.rows("a1")
-    closed = row.entry()
-    assert isinstance(closed, Closed)
-    assert closed.repair == (0.1235, 0.8765)
-    assert closed.repair_hash == audit.keys.prompt_hash("hanbit", ["[5]"])
-    assert CLOSED.entry("w", 1, audit.keys).repair_hash == ""
-
-
-def test_a_row_of_a_release_that_repaired_nothing_is_read_and_verified() -> None:
-    keys = AuditKeys(b"a key that only tests have")
-    entry = CLOSED.entry("w", 1, keys)
-    row = seal(entry, GENESIS, keys)
-    fields = msgspec.json.decode(row.body)
-    del fields["repair"], fields["repair_hash"]
-    body = msgspec.json.encode(fields, order="deterministic").decode()
-    older = replace(row, body=body, hmac=keys.sign(GENESIS, body))
-    assert list(ChainCheck(keys).feed(older)) == []
-    assert older.entry() == entry
 
 
 async def test_the_question_is_kept_as_a_keyed_hash_only(audit: Audit, engine: AsyncEngine) -> None:

@@ -103,3 +103,12 @@ def test_a_tenant_without_limits_of_its_own_has_everybodys() -> None:
     settings = LedgerSettings(limits=LimitSettings(tenant=LARGE), tenants={"hanbit": own})
     assert settings.of("hanbit").tenant == SMALL
     assert settings.of("another").tenant == LARGE
+
+
+def test_of_several_roles_the_largest_of_each_dimension_counts() -> None:
+    staff = SMALL.model_copy(update={"tokens_per_minute": 500, "concurrent": 1})
+    service = SMALL.model_copy(update={"tokens_per_minute": 50, "concurrent": 9})
+    plan = LimitSettings(user=SMALL, roles={"staff": staff, "service": service})
+    assert plan.limits_of({"staff", "service"})[1] == SMALL.model_copy(
+        update={"tokens_per_minute": 500, "concurrent": 9}
+    )

@@ -59,7 +59,6 @@ async def serve(
     fallbacks: Sequence[Behaviour] = (),
     *,
     canaries: Sequence[Behaviour] = (),
-    shadows: Sequence[Behaviour] = (),
     share: float = 0.0,
     deadlines: Deadlines = PATIENT,
     open_seconds: float = 60.0,
@@ -70,11 +69,10 @@ async def serve(
     groups += ("primary" for _ in primaries)
     groups += ("fallback" for _ in fallbacks)
     groups += ("canary" for _ in canaries)
-    groups += ("shadow" for _ in shadows)
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(scripted_server(behaviour, name=group))
-            for behaviour, group in zip([*primaries, *fallbacks, *canaries, *shadows], groups, strict=True)
+            for behaviour, group in zip([*primaries, *fallbacks, *canaries], groups, strict=True)
         ]
         http = await stack.enter_async_context(open_session())
         breaker_settings = BreakerSettings(open_seconds=open_seconds)
@@ -83,7 +81,7 @@ async def serve(
             for server, group in zip(servers, groups, strict=True)
         ]
         calls: list[ModelCall] = []
-        models = Models(Pool(members, shares={"canary": share, "shadow": share}, hooks=[calls.append], clock=clock))
+        models = Models(Pool(members, canary_share=share, hooks=[calls.append], clock=clock))
         await models.health.check()
         yield Served(models, servers, calls)
 

@@ -484,8 +484,8 @@ async def test_a_file_names_groups_and_profiles_of_ones_own(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[{name: a, group: second, profile: l4, urls: [http://a]}]", "groups: primary, canary, fallback, shadow"),
-        ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "set `weight` of a canary or a shadow"),
+        ("[{name: a, group: second, profile: l4, urls: [http://a]}]", "groups: primary, canary, fallback"),
+        ("[{name: a, group: canary, profile: l4, urls: [http://a]}]", "set `weight` of a canary"),
         ("[{name: a, weight: 0.5, profile: l4, urls: [http://a]}]", "and of no other group"),
         ("[{name: a, urls: [http://a]}, {name: a, urls: [http://b]}]", "a name of its own"),
         (

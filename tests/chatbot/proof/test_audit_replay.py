@@ -1,4 +1,4 @@
-"""What an answer's rows prove of its parts: real rows, conversation, passages and prompt; no model is asked here."""
+"""What an answer's rows prove of its parts: real rows, conversation, passages and prompt."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.audit import Audit, AuditClosed, AuditKeys, AuditOpened, open_audit, passage_hash
+from chatbot.audit import Audit, AuditClosed, AuditKeys, AuditOpened, Versions, open_audit, passage_hash
 from chatbot.chat import Message
 from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.errors import NotFound
@@ -80,7 +80,7 @@ def opening(prompt: Prompt, owner: Principal, conversation_id: str) -> AuditOpen
 
 
 CLOSED = AuditClosed(
-    answer_id="a1", tenant=TENANT, at=NOW + 1, text=ANSWER, model_text="말한 것",
+    answer_id="a1", tenant=TENANT, at=NOW + 1, text=ANSWER,
     result=AnswerResult(
         usage=Usage(prompt_tokens=9, answer_tokens=3), finish_reason=FinishReason.STOP, grounded=True,
         models=("qwen",), probes=(0.9,),
@@ -105,6 +105,7 @@ async def answer(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGenera
     async with open_audit(engine, SETTINGS) as audit:
         context = ReplayContext(
             audit=audit, history=history, index=index, prompts=builder(), banks=sample_banks(),
+            versions=Versions(model="qwen", prompt=load_templates().version, index="kb-1", embedder="none"),
         )  # fmt: skip
         await audit.open(opening(prompt, owner, conversation_id))
         await audit.close(CLOSED)
@@ -138,7 +139,7 @@ async def test_a_report_reads_as_it_did_with_and_without_the_conversation(answer
 
 async def test_the_rows_hold_no_text_of_the_answer(answered: Answered) -> None:
     bodies = [row.body for row in await answered.context.audit.rows("a1")]
-    for words in (QUESTION, ANSWER, *BEFORE, DEPOSIT.text, "말한 것"):
+    for words in (QUESTION, ANSWER, *BEFORE, DEPOSIT.text):
         assert not any(words in body for body in bodies)
     keys, other = answered.context.audit.keys, AuditKeys(b"another key that is unused")
     assert keys.answer_hash(TENANT, ANSWER) in bodies[1]
@@ -229,13 +230,6 @@ async def test_messages_that_a_client_sent_along_are_not_kept(answered: Answered
     findings = {finding.what: finding for finding in (await replay("a2", answered.context)).findings}
     assert (findings["question"].standing, findings["prompt"].standing) == ("same", "gone")
     assert "brought" in findings["prompt"].detail
-
-
-async def test_a_row_of_an_older_release_says_what_it_does_not_hold(answered: Answered, audit_of: Audit) -> None:
-    opened = opening(answered.prompt, answered.owner, answered.conversation_id)
-    await audit_of.open(replace(opened, answer_id="a2", passage_hashes=(), question_id=""))
-    standings = {finding.what: finding.standing for finding in (await replay("a2", answered.context)).findings}
-    assert (standings["question"], standings["passages"], standings["prompt"]) == ("gone", "unknown", "gone")
 
 
 @pytest.fixture

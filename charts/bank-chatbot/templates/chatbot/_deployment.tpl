@@ -34,9 +34,6 @@ spec:
         {{- with $root.Values.llm.profiles }}
         checksum/profiles: {{ toYaml . | sha256sum }}
         {{- end }}
-        {{- with $chatbot.driftReference }}
-        checksum/drift: {{ . | sha256sum }}
-        {{- end }}
         checksum/secrets: {{ printf "%s/%s" $root.Values.secrets.existing $root.Values.secrets.revision | sha256sum }}
         {{- with $root.Values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
@@ -80,12 +77,6 @@ spec:
             # The most there may be of the stable track: while Redis is away each spends no more than its part, so together never
             # more. Without the canary's, which come and go in an incident: each step of theirs would restart every chatbot.
             - {name: LEDGER__REPLICAS, value: {{ eq $root.Values.scaling.engine "none" | ternary $chatbot.scaling.minReplicas $chatbot.scaling.maxReplicas | quote }}}
-            {{- if $chatbot.plans }}
-            - {name: LEDGER__PLANS_FILE, value: /etc/plans/plans.yaml}
-            {{- end }}
-            {{- if $chatbot.driftReference }}
-            - {name: DRIFT__REFERENCE, value: /etc/drift/reference.json}
-            {{- end }}
             {{- include "bank.identityEnv" (list $root "chatbot") | nindent 12 }}
             {{- with include "bank.signInEnv" (list $root "chatbot") | trim }}{{ . | nindent 12 }}{{ end }}
             {{- include "bank.secretEnv" (list $root "AUDIT_KEY") | nindent 12 }}
@@ -127,12 +118,6 @@ spec:
             - {name: bank, mountPath: /etc/bank, readOnly: true}
             {{- with include "bank.profilesMount" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- with include "bank.placesMounts" (list $root (list "embedder" "reranker")) | trim }}{{ . | nindent 12 }}{{ end }}
-            {{- if $chatbot.plans }}
-            - {name: plans, mountPath: /etc/plans, readOnly: true}
-            {{- end }}
-            {{- if $chatbot.driftReference }}
-            - {name: drift, mountPath: /etc/drift, readOnly: true}
-            {{- end }}
             {{- with include "bank.caMount" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- with include "bank.extra" (list $root "chatbot" "volumeMounts") | trim }}{{ . | nindent 12 }}{{ end }}
       volumes:
@@ -152,17 +137,6 @@ spec:
           configMap:
             name: {{ include "bank.fullname" $root }}-bank
         {{- with include "bank.profilesVolume" $root | trim }}{{ . | nindent 8 }}{{ end }}
-        {{- if $chatbot.plans }}
-        # A directory, not a subPath: a changed plan reaches running pods, which read it again without a restart.
-        - name: plans
-          configMap:
-            name: {{ include "bank.fullname" $root }}-plans
-        {{- end }}
-        {{- if $chatbot.driftReference }}
-        - name: drift
-          configMap:
-            name: {{ include "bank.fullname" $root }}-drift
-        {{- end }}
         {{- with include "bank.caVolume" $root | trim }}{{ . | nindent 8 }}{{ end }}
         {{- with include "bank.extra" (list $root "chatbot" "volumes") | trim }}{{ . | nindent 8 }}{{ end }}
 {{- end }}
