@@ -29,16 +29,16 @@ TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
         "en": "Statements that our documents do not confirm were left out.",
     },
     NoticeCode.HISTORY_UNAVAILABLE: {
-        "ko": "지금은 이전 대화를 볼 수 없고 이 대화도 저장되지 않습니다.",
-        "en": "Earlier messages cannot be read right now, and this one is not kept.",
+        "ko": "지금은 앞선 상담 내용을 불러올 수 없고, 이 질문과 답변도 저장되지 않습니다.",
+        "en": "Earlier messages cannot be loaded right now, and this question and its answer will not be saved.",
     },
     NoticeCode.THINKING: {
-        "ko": "답변을 검토하고 있습니다. 잠시만 기다려 주세요.",
-        "en": "The answer is being worked out. One moment, please.",
+        "ko": "답변을 준비하고 있습니다. 잠시만 기다려 주세요.",
+        "en": "The answer is being prepared. One moment, please.",
     },
     NoticeCode.NOT_RESUMABLE: {
-        "ko": "답변이 만들어지는 도중에 끊기면 이어서 만들 수 없습니다. 그때는 다시 질문해 주세요.",
-        "en": "If this answer breaks off while it is written, it cannot be continued. Please ask again then.",
+        "ko": "답변이 도중에 끊기면 이어서 보여 드릴 수 없습니다. 그때는 다시 질문해 주세요.",
+        "en": "If this answer breaks off, it cannot be continued. In that case, please ask again.",
     },
 }
 """The texts of the codes with a fixed text."""
@@ -50,21 +50,21 @@ _LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str
     DegradationLevel.FALLBACK: (
         NoticeCode.MODEL_SWITCHED,
         {
-            "ko": "지금은 더 작은 예비 모델이 답변합니다.",
-            "en": "A smaller backup model answers right now.",
+            "ko": "지금은 규모가 더 작은 예비 AI 모델이 답변합니다.",
+            "en": "A smaller backup AI model answers right now.",
         },
     ),
     DegradationLevel.QUOTED: (
         NoticeCode.DEGRADED,
         {
-            "ko": "지금은 답변을 만들 수 없어 안내 문서의 해당 부분을 그대로 보여 드립니다.",
+            "ko": "지금은 답변을 작성할 수 없어 안내 문서의 해당 부분을 그대로 보여 드립니다.",
             "en": "An answer cannot be written right now, so here is what the documents say, word for word.",
         },
     ),
     DegradationLevel.HANDOFF: (
         NoticeCode.DEGRADED,
         {
-            "ko": "지금은 답변을 만들 수 없고 보여 드릴 안내 문서도 찾지 못했습니다.",
+            "ko": "지금은 답변을 작성할 수 없고, 대신 보여 드릴 안내 문서도 찾지 못했습니다.",
             "en": "An answer cannot be written right now, and no document was found to show instead.",
         },
     ),

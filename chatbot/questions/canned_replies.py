@@ -54,27 +54,27 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         " 한국어와 영어로 답변해 드릴 수 있습니다.",
         CannedReply.DISTRESS: (
             "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 {crisis}, 또는 가까운"
-            " 분께 이야기해 주세요. 위급하면 {emergency}에 연락해 주세요. 빚 때문에 힘드시다면 {debt}에서, 그리고"
-            " 저희 상담원이 함께 방법을 찾아 드립니다: {contact}."
+            " 분께 이야기해 주세요. 위급하면 {emergency}에 연락해 주세요. 빚 때문에 힘드시다면 {debt} 또는"
+            " 저희 상담원과 상의해 주세요. 함께 방법을 찾아 드립니다: {contact}."
         ),
         CannedReply.OTHER_BANK: (
             "죄송합니다. 다른 금융회사의 상품과 조건은 저희가 확인해 드릴 수 없습니다. 해당 금융회사에 문의해 주세요."
         ),
         CannedReply.OWN_ACCOUNT: (
-            "고객님의 계좌와 거래 내역은 이 챗봇에서 조회하지 않습니다. 앱이나 인터넷뱅킹에 로그인하시면 직접"
+            "고객님의 계좌와 거래 내역은 이 챗봇에서 조회할 수 없습니다. 앱이나 인터넷뱅킹에 로그인하시면 직접"
             " 확인하실 수 있고, 상담원에게 전화하시면 본인 확인 후 안내해 드립니다: {contact}."
         ),
         CannedReply.FORECAST: (
-            "앞으로의 금리나 환율, 시세가 어떻게 될지는 말씀드릴 수 없습니다. 현재 고시된 조건이 궁금하시면 그 내용을"
+            "앞으로의 금리나 환율, 시세가 어떻게 될지는 말씀드릴 수 없습니다. 현재 고시된 조건이 궁금하시면"
             " 물어봐 주세요."
         ),
         CannedReply.ADVICE: (
-            "어떤 상품을 고르거나 사고파실지는 고객님의 상황에 따라 다르므로 챗봇이 권해 드리지 않습니다."
+            "어떤 상품에 가입하거나 투자하실지는 고객님의 상황에 따라 다르므로 챗봇이 권해 드리지 않습니다."
             " 상품의 조건이나 위험을 물어봐 주시면 안내 문서에 있는 대로 알려 드리고,"
             " 맞춤 상담은 상담원이 도와드립니다: {contact}."
         ),
         CannedReply.CANNOT_VERIFY: "죄송합니다. 은행의 안내 문서에서 문의하신 내용을 확인할 수 없어"
-        " 답변드리지 않습니다.",
+        " 답변을 드리지 못합니다.",
         CannedReply.UNAVAILABLE: "지금은 답변을 드릴 수 없으니, 잠시 뒤에 다시"
         " 질문하시거나 상담원에게 전화해 주세요: {contact}.",
         CannedReply.EMERGENCY: "현재 챗봇 상담을 일시 중단하였습니다. 이용에 불편을 드려 죄송합니다.",
@@ -104,7 +104,7 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
             "I'm sorry, but I cannot confirm the products or terms of other institutions. Please ask that institution."
         ),
         CannedReply.OWN_ACCOUNT: (
-            "This chatbot does not look into your accounts or transactions. You can see them when you sign in to our"
+            "This chatbot cannot look up your accounts or transactions. You can see them when you sign in to our"
             " app or internet banking, or call our staff, who can help once they have verified who you are: {contact}."
         ),
         CannedReply.FORECAST: (

@@ -29,11 +29,11 @@ from telemetry.supervision import OnFailure, contained, uncounted
 log = structlog.get_logger(__name__)
 
 _UNFINISHED = (
-    "답변을 끝까지 만들지 못했습니다. 다시 질문해 주세요. This answer could not be finished: please ask again."
+    "답변을 끝까지 드리지 못했습니다. 다시 질문해 주세요. This answer could not be finished: please ask again."
 )
 _NOT_LOGGED = Notice(
     code=NoticeCode.DEGRADED,
-    text="연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed.",
+    text="연결이 끊기면 이 답변을 이어서 볼 수 없습니다. If the connection drops, this answer cannot be resumed.",
 )
 TakeoverReason = Literal["reader", "cancel", "orphan"]
 

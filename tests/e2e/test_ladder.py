@@ -135,7 +135,7 @@ async def test_a_smaller_model_answers_where_no_endpoint_of_the_model_can(
     async with counted(ladder, "fallback"):
         events = await asked(ladder, ladder.replicas[0])
     assert (finish(events), notice_codes(events), text_of(events)) == ("stop", ["model_switched"], text_of(whole))
-    assert "예비 모델" in notices(events)
+    assert "예비 AI 모델" in notices(events)
     assert closing(ladder, events)["models"] == ["small-7b"]
 
 
@@ -334,7 +334,7 @@ async def test_a_stopped_model_is_left_on_every_replica_and_the_ladder_goes_on(l
         for replica in ladder.replicas:
             events = await asked(ladder, replica)
             assert (finish(events), notice_codes(events)) == ("stop", ["model_switched"])
-            assert "예비 모델" in notices(events)
+            assert "예비 AI 모델" in notices(events)
         await ladder.tell(answer=ANSWER, token_seconds=0.0, stall_after=None)
         await admin.post("/v1/admin/resume", json={"model": "main", "reason": "rolled back"})
     await until(lambda: by_primaries(ladder), 2 + NOISE)

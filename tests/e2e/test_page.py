@@ -227,7 +227,7 @@ async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keybo
     assert await words(answer) == SENTENCES[0]
     assert await desk.evaluate("document.activeElement.matches('.answer')")
 
-    await desk.get_by_role("button", name="앞의 것 보기").focus()
+    await desk.get_by_role("button", name="이전 것 보기").focus()
     await desk.keyboard.press("Enter")
     await expect(place).to_have_text("1/2")
     assert await words(answer) == ANSWER
@@ -253,7 +253,7 @@ async def test_a_thumb_and_its_reasons_are_kept_by_keyboard_in_both_languages(de
         await desk.keyboard.press("Tab")
     await expect(desk.get_by_role("button", name="내용이 부족해요")).to_be_focused()
     await desk.keyboard.press("Space")
-    await expect(desk.locator("#announcements")).to_contain_text("의견을 남겼습니다")
+    await expect(desk.locator("#announcements")).to_contain_text("의견을 보내 주셔서 고맙습니다")
 
     await desk.locator("[data-language=en]").click()
     await desk.reload()
@@ -647,7 +647,7 @@ async def test_a_limit_of_the_minute_counts_down_to_the_next_try(browser: Browse
                 while (await http.post("/v1/chat", json={"message": question, "stream": False})).status_code == 200:
                     pass
         box = (await ask(page)).locator(".trouble[data-code=rate_limited]")
-        await expect(box).to_contain_text("짧은 시간에 질문이 많았습니다")
+        await expect(box).to_contain_text("짧은 시간에 질문을 많이 하셨습니다")
         await expect(box.get_by_role("button", name="다시 시도")).to_be_disabled()
         left = await box.locator(".countdown").inner_text()
         assert re.fullmatch(r"\d+초 뒤에 다시 시도할 수 있습니다\.", left)

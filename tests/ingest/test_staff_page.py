@@ -225,7 +225,7 @@ async def look_at_own_draft(page: Page) -> None:
     picture = review.get_by_role("img", name="원본 1쪽 그림")
     await expect(picture).to_be_visible()
     assert await picture.evaluate("(img) => img.decode().then(() => img.naturalHeight)") == 1600
-    incomplete = review.get_by_text("이 파일의 일부 글자는 여기서 그릴 수 없습니다. 구절에는 빠진 글자가 없습니다.")
+    incomplete = review.get_by_text("이 파일의 일부 글자는 여기서 그릴 수 없습니다. 단락에는 빠진 글자가 없습니다.")
     await expect(incomplete).to_have_count(0)
     await expect(review.locator("#review-passages")).to_contain_text("예금자보호법")
     await review.get_by_role("heading", name="2쪽", exact=True).scroll_into_view_if_needed()
@@ -260,7 +260,7 @@ async def come_back_after_the_session_has_ended(page: Page, bank: Bank) -> None:
     await enter(page, bank, "kim", "staff")
     await page.route("**/v1/documents", lambda route: route.fulfill(status=401), times=1)
     await drop(page, {f"late-{n}.md": b"" for n in range(4)})
-    await expect(page.locator("#sign-in-problem")).to_contain_text("다시 들어오세요")
+    await expect(page.locator("#sign-in-problem")).to_contain_text("다시 로그인하세요")
     await enter(page, bank, "kim", "staff")
     rows = page.locator("#files > li")
     await expect(rows).to_have_count(4)
@@ -271,7 +271,7 @@ async def come_back_after_the_session_has_ended(page: Page, bank: Bank) -> None:
     await expect(rows.locator(".detail")).to_have_count(4)  # the server has each, and says that it is empty
     await page.route("**/v1/documents", lambda route: route.fulfill(status=401), times=1)
     await drop(page, {"of-hanbit.md": b""})
-    await expect(page.locator("#sign-in-problem")).to_contain_text("다시 들어오세요")
+    await expect(page.locator("#sign-in-problem")).to_contain_text("다시 로그인하세요")
     await enter(page, bank, "kim", "staff", tenant="dusk")
     await expect(page.locator("#views")).to_be_visible()
     await expect(rows).to_have_count(0)
@@ -325,7 +325,7 @@ async def look_at_the_queue(page: Page) -> None:
     await expect(queue.locator(".cards > li")).to_have_count(3)
     terms = queue.locator(".cards > li", has_text="terms.md")
     await expect(terms.locator(".findings")).to_contain_text("개인정보로 보임: 주민등록번호")
-    await expect(queue.locator(".cards > li", has_text="paper.pdf")).to_contain_text("점검에서 나온 것이 없습니다")
+    await expect(queue.locator(".cards > li", has_text="paper.pdf")).to_contain_text("점검에서 발견된 것이 없습니다")
     await terms.locator("a").click()
     await expect(page.locator("#review-passages")).to_contain_text("목돈을 한 번에 맡기는 예금입니다.")
     await page.locator("#review-findings button").first.click()
@@ -338,14 +338,16 @@ async def reject_draft(page: Page) -> None:
     await queue.locator(".cards > li", has_text="지난 행사").locator("a").click()
     reject = page.locator("#decision").get_by_role("button", name="반려")
     await reject.click()
-    await expect(page.locator("#confirm-text")).to_have_text("‘지난 행사’ 판 1: 반려할까요? 초안의 구절이 지워집니다.")
+    await expect(page.locator("#confirm-text")).to_have_text(
+        "‘지난 행사’ 버전 1: 반려할까요? 초안의 단락이 지워집니다."
+    )
     await assert_accessible_everywhere(page)
     await page.keyboard.press("Escape")  # no
     await expect(page.locator("#approve")).to_be_visible()
     await reject.click()
     await page.locator("#confirm-reason").fill("끝난 행사")
     await page.keyboard.press("Enter")
-    await expect(page.locator("#view-said")).to_have_text("‘지난 행사’ 판 1: 반려했습니다.")
+    await expect(page.locator("#view-said")).to_have_text("‘지난 행사’ 버전 1: 반려했습니다.")
     await expect(page.locator("#review h2")).to_be_focused()  # of the next draft
     await expect(page.locator("#review-title")).not_to_contain_text("지난 행사")
     await expect(page.locator("nav [data-count=drafts]")).to_have_text("2")
@@ -376,8 +378,8 @@ async def dismiss_what_was_not_received(page: Page, bank: Bank) -> None:
     await page.locator("#title").fill("")
     await page.route("**/v1/documents", lambda route: route.fulfill(status=500), times=1)
     await drop(page, {"refused.md": b"x", "locked-too.pdf": LOCKED + b" "})
-    await page.get_by_role("button", name="refused.md 지우기").press("Enter")
-    await page.get_by_role("button", name="locked-too.pdf 지우기").press("Enter")
+    await page.get_by_role("button", name="refused.md 목록에서 지우기").press("Enter")
+    await page.get_by_role("button", name="locked-too.pdf 목록에서 지우기").press("Enter")
     await expect(page.locator("#files > li")).to_have_count(0)
     await expect(page.locator("#upload-title")).to_be_focused()
     jobs = await visit(page, "#/jobs")
@@ -393,11 +395,11 @@ async def search_documents(page: Page) -> None:
     await documents.get_by_label("제목, 상품, 파일 이름으로 찾기").fill("상품설명서")
     await expect(documents.locator(".note")).to_have_text("문서 1건")
     await expect(cards).to_contain_text("정기예금 상품설명서")
-    await documents.get_by_label("최신 판의 상태").select_option("failed")
+    await documents.get_by_label("최신 버전의 상태").select_option("failed")
     await expect(documents.locator(".note")).to_have_text("해당하는 문서가 없습니다.")
     await documents.get_by_label("제목, 상품, 파일 이름으로 찾기").fill("")
     await expect(cards.filter(has_text="locked.pdf")).to_have_count(1)
-    await documents.get_by_label("최신 판의 상태").select_option("")
+    await documents.get_by_label("최신 버전의 상태").select_option("")
     await documents.get_by_label("순서").select_option("title")
     await expect(cards.filter(has_text="정기예금 안내")).to_have_count(1)
     titles = await cards.locator("h3").all_inner_texts()
@@ -419,8 +421,8 @@ async def change_title(page: Page, document: str) -> None:
 
 async def read_the_history(page: Page) -> None:
     for version, parts in (
-        (2, ("올림", "kim", "다른 판으로 되돌려 거둠", "lee", "잘못된 금리")),
-        (3, ("되돌려 다시 씀", "잘못된 금리", "승인", "종료", "금리가 바뀜")),
+        (2, ("올림", "kim", "다른 버전으로 되돌려 철회", "lee", "잘못된 금리")),
+        (3, ("되돌려 다시 사용", "잘못된 금리", "승인", "종료", "금리가 바뀜")),
         (4, ("제목 바꿈", "lee", "정기예금 새 안내")),
     ):
         card = page.locator(f"#versions > li[data-version='{version}']")
@@ -434,7 +436,7 @@ async def upload_second_version(page: Page, document: str) -> None:
     await visit(page, "#/documents")
     await page.route("**/versions", lambda route: route.abort(), times=1)
     await visit(page, "#/document/another")
-    await expect(page.locator("#view-problem")).to_contain_text("연결이 되지 않습니다")
+    await expect(page.locator("#view-problem")).to_contain_text("연결되지 않습니다")
     await expect(page.locator("#new-version")).to_be_hidden()  # it would take its readers from the document before
     await visit(page, document)
     data = TERMS.replace("2.35", "2.75").encode()
@@ -454,7 +456,7 @@ async def upload_second_version(page: Page, document: str) -> None:
 
 async def compare(page: Page, document: str) -> None:
     review = await visit(page, document.replace("#/document/", "#/review/") + "/2")
-    await expect(review.locator("#review-changes")).to_contain_text("승인된 판 1에서 달라진 구절 1개")
+    await expect(review.locator("#review-changes")).to_contain_text("승인된 버전 1에서 달라진 단락 1개")
     await expect(review.locator(".passage td del")).to_have_text("2.35%")
     await expect(review.locator(".passage td ins")).to_have_text("2.75%")
     await review.locator("#review-changes button").click()
@@ -463,7 +465,7 @@ async def compare(page: Page, document: str) -> None:
 
 async def roll_back(page: Page, document: str) -> None:
     first = page.locator("#versions > li[data-version='1']")
-    back = first.get_by_role("button", name="이 판으로 되돌리기")
+    back = first.get_by_role("button", name="이 버전으로 되돌리기")
     while not await back.count():  # by the server's clock, which nobody announces
         await visit(page, "#/documents")
         await visit(page, document)
@@ -477,10 +479,10 @@ async def roll_back(page: Page, document: str) -> None:
     await page.keyboard.press("Enter")
     await expect(page.locator("#versions > li")).to_have_count(3)
     await expect(page.locator("#document-files > li")).to_have_attribute("data-state", "back")
-    await expect(page.locator("#document-files .said")).to_have_text("되돌렸습니다. 이 판이 답변에 쓰입니다.")
+    await expect(page.locator("#document-files .said")).to_have_text("되돌렸습니다. 이 버전이 답변에 쓰입니다.")
     third = page.locator("#versions > li[data-version='3'] .badge")
     await expect(third).to_have_attribute("data-state", re.compile("approved|active"))
-    await expect(page.locator("#versions > li[data-version='2']")).to_contain_text("다른 판으로 되돌림")
+    await expect(page.locator("#versions > li[data-version='2']")).to_contain_text("다른 버전으로 되돌림")
 
 
 async def ask_for_groups_and_days(page: Page) -> None:
@@ -542,7 +544,7 @@ async def end_and_delete(page: Page, document: str) -> None:
     for _ in range(2):  # held down
         await page.keyboard.down("Enter")
     await page.keyboard.up("Enter")
-    await expect(page.locator("#confirm-text")).to_contain_text("모든 판을 거둘까요?")
+    await expect(page.locator("#confirm-text")).to_contain_text("모든 버전을 철회할까요?")
     await page.locator("#confirm-yes").click()
     await expect(page.locator("#versions .badge")).to_have_attribute("data-state", "withdrawn")
 
@@ -562,7 +564,7 @@ async def test_a_long_document_comes_in_pages_and_what_has_not_been_on_the_scree
     browser: Browser, bank: Bank
 ) -> None:
     async def unseen() -> int:
-        return int(re.findall(r"구절 (\d+)개", await page.locator("#approve").inner_text())[0])
+        return int(re.findall(r"단락 (\d+)개", await page.locator("#approve").inner_text())[0])
 
     sections = [f"## 제{n}조\n\n제{n}조의 금리는 연 {n}.5%입니다. " + "가나다라 " * 40 for n in range(1, 91)]
     with bank.client() as http:

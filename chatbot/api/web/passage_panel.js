@@ -113,7 +113,7 @@ function facts(passage) {
   if (section) add("passage_section", el("dd", { lang: languageOf(section) }, section));
   if (passage.page) add("passage_page", el("dd", {}, String(passage.page)));
   if (passage.effective_from) add("passage_from", sayMoment(el("dd"), { day: passage.effective_from }));
-  add("passage_version", say(el("dd"), "passage_version_n", { n: passage.version }));
+  add("passage_version", el("dd", {}, String(passage.version)));
   if (passage.link) add("passage_link", el("dd", {}, publicPage(passage.link)));
   return list;
 }
