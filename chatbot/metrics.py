@@ -79,9 +79,6 @@ class Metrics:
             "Time from a call of a model endpoint to its first token",
             ["group", "kind"],
         )
-        self.failover_tokens = counter(
-            "chatbot_failover_prompt_tokens", "Prompt tokens that a retry, a failover or a takeover computed again"
-        )
         self.degraded = counter(
             "chatbot_degraded_answers",
             "Answers from another source than the conversation's endpoint, by that source",
@@ -199,6 +196,5 @@ class Metrics:
     def model_called(self, call: ModelCall) -> None:
         """Observe the end of one call to one endpoint (a hook)."""
         self.model_calls.labels(call.group, call.kind, call.outcome).inc()
-        self.failover_tokens.inc(call.extra_prompt_tokens)
         if call.first_token_seconds is not None:
             self.model_first_token.labels(call.group, call.kind).observe(call.first_token_seconds)

@@ -24,11 +24,11 @@ MARGIN = 1.1
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]+")
 _LATIN = re.compile(r"[A-Za-z]+")
 SAMPLES = (
-    "정기예금을 중도해지하면 기본이율의 일부만 적용되며 만기 전에 찾은 이자는 다시 계산됩니다. "
-    "예금자보호 한도와 우대 조건은 상품 설명서에서 확인할 수 있습니다.",
-    "Early withdrawal of a term deposit reduces the interest that you are paid. The conditions and the limit of "
-    "deposit protection are stated in the product description.",
-    "1,000,000원 (0.5%) | 2024-03-15 | 3.10% / 12개월; 1599-0000 [1] <a> 2,500,000 ~ 5.25% #12 50:50",
+    "정기예금을 중도해지하면 기본이율의 일부만 적용되며 만기 전에 찾은 이자는 다시 계산됩니다 "
+    "예금자보호 한도와 우대 조건은 상품 설명서에서 확인할 수 있습니다",
+    "Early withdrawal of a term deposit reduces the interest that you are paid The conditions and the limit of "
+    "deposit protection are stated in the product description",
+    "1,000,000 (0.5%) | 2024-03-15 | 3.10% / 12; 1599-0000 [1] 2,500,000 ~ 5.25% #12 50:50",
 )
 """One text for each script."""
 
@@ -59,13 +59,8 @@ class TokenCounter:
         """
         *counts, template = counts
         self.template_tokens = max(1, -(-(template - 2) // 3))
-        ratios = list(self.ratios)
-        for _ in range(4):  # each sample contains some of the other scripts
-            for script, (sample, count) in enumerate(zip(SAMPLES, counts, strict=True)):
-                letters = _letters(sample)
-                others = sum(letters[n] * ratios[n] for n in range(len(ratios)) if n != script)
-                ratios[script] = max(0.05, (count - others) / letters[script])
-        self.ratios = ratios
+        letters = [_letters(sample)[script] for script, sample in enumerate(SAMPLES)]
+        self.ratios = [max(0.05, count / n) for count, n in zip(counts, letters, strict=True)]
 
 
 def _letters(text: str) -> Sequence[int]:
@@ -95,46 +90,36 @@ def read_tokenizer(path: Path) -> tuple[Callable[[str], int], Sequence[str]]:
     return counter or (lambda text: len(tokenizer.encode(text, add_special_tokens=False))), added
 
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
-
 def tiktoken_counter(tokenizer: Mapping[str, Any]) -> Callable[[str], int] | None:
-    """Return a counter for a parsed `tokenizer.json` (Qwen, GPT-2), or None if tiktoken splits text differently."""
-    pattern, ranks = _pattern(tokenizer), _ranks(tokenizer["model"])
-    normalizer = tokenizer.get("normalizer")
-    if pattern is None or ranks is None or normalizer not in (None, {"type": "NFC"}):
-        return None
-    encoding = tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    """Return a counter for a parsed `tokenizer.json` (Qwen, Llama 3), or None if tiktoken splits text differently."""
+    match tokenizer:
+        case {
+            "normalizer": None | {"type": "NFC"} as normalizer,
+            "pre_tokenizer": {
+                "pretokenizers": [
+                    {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {"Regex": str(pattern)}},
+                    {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+                ]
+            },
+            "model": {"type": "BPE", "byte_fallback": False, "merges": merges},
+        } if (ranks := _ranks(merges)) is not None:
+            encoding = tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        case _:
+            return None
     if normalizer is None:
         return lambda text: len(encoding.encode_ordinary(text))
     return lambda text: len(encoding.encode_ordinary(unicodedata.normalize("NFC", text)))
 
 
-def _pattern(tokenizer: Mapping[str, Any]) -> str | None:
-    """Return the pre-tokenizer's regular expression, or None if tiktoken cannot do the same."""
-    splitter = tokenizer.get("pre_tokenizer") or {}
-    match splitter.get("pretokenizers", [splitter]):
-        case [
-            {"type": "Split", "behavior": "Isolated", "invert": False, "pattern": {"Regex": str(pattern)}},
-            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-        ]:
-            return pattern
-        case [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
-            return _GPT2
-    return None
-
-
-def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
-    """Return the rank of each token's bytes in merge order, or None if the model is not byte-level BPE."""
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        return None
+def _ranks(merges: Sequence[str | Sequence[str]]) -> dict[bytes, int] | None:
+    """Return the rank of each token's bytes in merge order, or None if the tokens are not of GPT-2's byte letters."""
     # GPT-2's table: each byte as a printable letter.
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in printable]
     bytes_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
     ranks = {bytes([byte]): byte for byte in range(256)}
-    for merge in model["merges"]:
-        token = "".join(merge) if isinstance(merge, list) else merge.replace(" ", "", 1)
+    for merge in merges:
+        token = merge.replace(" ", "", 1) if isinstance(merge, str) else "".join(merge)
         if not bytes_of.keys() >= set(token):
             return None
         ranks.setdefault(bytes(map(bytes_of.__getitem__, token)), len(ranks))

@@ -310,7 +310,7 @@ def pings(
         "embedder": partial(ping_translated, index.ping_embedder),
         "sql": partial(ping_sql, WriteProbe(engine)),
         "redis": answer_log.ping,
-        "models": models.health.ping,
+        "models": models.pool.ping,
     }
 
 

@@ -26,7 +26,6 @@ class BreakerState(StrEnum):
 
 class CallResult(StrEnum):
     OK = "ok"
-    SLOW = "slow"  # answered, but the first token came late
     FAILED = "failed"
 
 
@@ -44,7 +43,6 @@ class BreakerSettings(BaseModel, frozen=True):
     window: int = Field(10, ge=1, description="The breaker counts this many of the latest calls.")
     least: int = Field(5, ge=1, description="The breaker stays closed with fewer calls than this.")
     failure_rate: float = Field(0.5, gt=0, le=1)
-    slow_rate: float = Field(0.8, gt=0, le=1)
     open_seconds: float = Field(5.0, gt=0, description="The first probe comes after this time.")
     longest_open_seconds: float = Field(12.0, gt=0, description="Two probes are at most this far apart.")
 
@@ -109,9 +107,17 @@ class Breaker:
         """Return a permit in any state, for a last attempt to complete an answer; its result does not count."""
         return Permit(-1, probe=False)
 
-    def record(self, permit: Permit, result: CallResult) -> None:
-        """Count the result of a call."""
+    def record(self, permit: Permit, result: CallResult | None) -> None:
+        """Count the result of a call; None if it has none, for instance because the client left.
+
+        An abandoned probe is due again now.
+        """
         if permit.period != self._period:
+            return
+        if result is None:
+            if permit.probe:
+                self._enter(BreakerState.OPEN)
+                self._open_until = self._clock()
             return
         if permit.probe:
             failed = result is CallResult.FAILED
@@ -121,12 +127,6 @@ class Breaker:
         self._results.append(result)
         if self._over_threshold():
             self.trip()
-
-    def abandon(self, permit: Permit) -> None:
-        """Release a permit without a result, for instance when the client left; an abandoned probe is due again now."""
-        if permit.probe and permit.period == self._period:
-            self._enter(BreakerState.OPEN)
-            self._open_until = self._clock()
 
     def trip(self) -> None:
         """Open now, for instance when the endpoint does not answer at boot."""
@@ -142,10 +142,5 @@ class Breaker:
             self._open_until = self._clock() + min(wait, longest) * self._jitter()
 
     def _over_threshold(self) -> bool:
-        calls = len(self._results)
-        failed = self._results.count(CallResult.FAILED)
-        slow_or_failed = failed + self._results.count(CallResult.SLOW)
-        settings = self._settings
-        return calls >= settings.least and (
-            failed >= settings.failure_rate * calls or slow_or_failed >= settings.slow_rate * calls
-        )
+        calls, failed = len(self._results), self._results.count(CallResult.FAILED)
+        return calls >= self._settings.least and failed >= self._settings.failure_rate * calls

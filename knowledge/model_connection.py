@@ -1,6 +1,7 @@
 """The HTTP connection to a model's server, shared by answers, embeddings and reranking: address, TLS, errors.
 
 EndpointFailed             the call failed; `outcome` is a closed set for metrics
+├── EndpointStopped        stopped       the bank has stopped it
 ├── EndpointAway           it is not available now
 │   ├── Unreachable        unreachable   no connection
 │   ├── QueueFull          busy          it is healthy, but its queue is full
@@ -13,11 +14,12 @@ EndpointFailed             the call failed; `outcome` is a closed set for metric
 """
 
 import asyncio
+import re
 import ssl
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, TypeVar
 
 import aiohttp
 import msgspec
@@ -44,6 +46,9 @@ _REFUSAL_SECONDS = 1.0
 _BUSY_WORDS = (b"on a different instance", b"server busy", b"overloaded")
 # OpenAI's reasoning models reject `logprobs` with a 403 of this type.
 _BAD_REQUEST = b"invalid_request_error"
+_IDENTIFIER = re.compile(r"[\w.\[\]-]{1,60}", re.ASCII)
+
+_Result = TypeVar("_Result")
 
 RESULTS: Final[Mapping[str, CallResult | None]] = {
     "ok": CallResult.OK,
@@ -63,6 +68,12 @@ class EndpointFailed(Exception):
     """A call to an endpoint failed."""
 
     outcome: ClassVar[FailureName] = "broken"
+
+
+class EndpointStopped(EndpointFailed):
+    """The bank has stopped the endpoint."""
+
+    outcome = "stopped"
 
 
 class EndpointAway(EndpointFailed):
@@ -143,6 +154,8 @@ class Connection:
         self._server_name = url.host if address is not None and url.scheme == "https" else None
         self._remedies = remedies or Remedies()
         self._http = http
+        self._waits: set[asyncio.Timeout] = set()
+        self.stopped = False
         self._connect_seconds = REMOTE_CONNECT_SECONDS if url.scheme == "https" else CONNECT_SECONDS
         self.name = f"{self._at.host}:{self._at.port}{url.path.rstrip('/')}"
 
@@ -181,25 +194,36 @@ class Connection:
         Raises:
             EndpointFailed: always one of its subclasses.
         """
-        async with self.deadline("reply", until), await self.send(method, path, body, headers) as response:
-            await self.check_status(response)
-            return await self.whole(response)
 
-    @asynccontextmanager
-    async def deadline(self, phase: Phase, until: float) -> AsyncGenerator[asyncio.Timeout]:
-        """Set a deadline (the event loop's time) and translate the driver's exceptions."""
+        async def reply() -> bytes:
+            async with await self.send(method, path, body, headers) as response:
+                await self.check_status(response)
+                return await self.whole(response)
+
         with self.translating_errors():
-            try:
-                async with asyncio.timeout_at(until) as wait:
-                    yield wait
-            except aiohttp.ServerTimeoutError:
-                raise
-            except TimeoutError as exc:
-                raise self.timed_out(phase) from exc
+            return await self.within(reply(), "reply", until)
 
-    def timed_out(self, phase: Phase) -> EndpointFailed:
-        """Return the exception for an expired deadline."""
-        return DeadlineExceeded(phase, self.name)
+    async def within(self, work: Awaitable[_Result], phase: Phase, until: float) -> _Result:
+        """Await a part of a call with a deadline in the event loop's time; `stop` ends the wait too."""
+        wait = asyncio.timeout_at(0 if self.stopped else until)
+        self._waits.add(wait)
+        try:
+            async with wait:
+                return await work
+        except aiohttp.ServerTimeoutError:
+            raise
+        except TimeoutError as exc:
+            stopped = EndpointStopped(f"{self.name}: stopped")
+            raise stopped if self.stopped else DeadlineExceeded(phase, self.name) from exc
+        finally:
+            self._waits.discard(wait)
+
+    def stop(self) -> None:
+        """Reject new calls, and end the calls in progress with `EndpointStopped`."""
+        self.stopped = True
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(asyncio.get_running_loop().time())
 
     async def check_status(self, response: aiohttp.ClientResponse) -> None:
         """Raise the exception for a status other than 200."""
@@ -219,19 +243,13 @@ class Connection:
             return QueueFull(f"{self.name}: its queue is full ({status})")
         if status in (401, 403) and _BAD_REQUEST not in beginning and not by_firewall:
             return AccessDenied(f"{self.name}: it refused the key ({status}): {self._remedies.key}")
+        reason = "by a firewall before it" if by_firewall else refusal_names(beginning)
+        reason = f"{status}{': ' if reason else ''}{reason}"
         if status in (400, 403, 413, 422):
-            return self.rejected(status, beginning, by_firewall=by_firewall)
+            return RequestRejected(f"{self.name}: it refused the request ({reason})", body=beginning)
         if status in (404, 405, 501):
-            return WrongModel(
-                f"{self.name}: it has no such model or route ({status}{reason_in(beginning)}): {self._remedies.address}"
-            )
+            return WrongModel(f"{self.name}: it has no such model or route ({reason}): {self._remedies.address}")
         return ReplyBroken(f"{self.name}: status {status}")
-
-    def rejected(self, status: int, beginning: bytes, *, by_firewall: bool) -> EndpointRefused:  # noqa: ARG002
-        """Return the exception for a rejected request."""
-        return RequestRejected(
-            f"{self.name}: it refused the request ({status}): {self._remedies.address}", body=beginning
-        )
 
     async def whole(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body of a reply.
@@ -289,26 +307,14 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     return beginning
 
 
-class _Error(msgspec.Struct):
-    message: str = ""
+def refusal_names(body: bytes) -> str:
+    """Return the code and names in a server's error (`unsupported_parameter, max_tokens`), or "".
 
-
-class _ErrorReply(msgspec.Struct):
-    """An error reply: `error` is of OpenAI and vLLM, `message` of TEI and Cohere."""
-
-    error: _Error | str = ""
-    message: str = ""
-
-
-_LONGEST_REASON = 200
-_ERRORS = msgspec.json.Decoder(_ErrorReply)
-
-
-def reason_in(reply: bytes) -> str:
-    """Return a server's error message as one short line after ": ", or an empty string."""
+    The server's message is omitted because it may quote the prompt.
+    """
     try:
-        decoded = _ERRORS.decode(reply)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        error = msgspec.json.decode(body)["error"]
+        values = [error.get(name) for name in ("code", "param", "type")]
+    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError, ValueError):
         return ""
-    reason = decoded.error.message if isinstance(decoded.error, _Error) else decoded.error
-    return "".join(f": {line}" for line in [" ".join((reason or decoded.message).split())[:_LONGEST_REASON]] if line)
+    return ", ".join(name for name in values if isinstance(name, str) and _IDENTIFIER.fullmatch(name))

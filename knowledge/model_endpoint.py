@@ -112,11 +112,7 @@ class ModelEndpoint:
             outcome = "refused" if isinstance(exc, EndpointRefused) else exc.outcome
             raise
         finally:
-            result = RESULTS[outcome]
-            if result is None:
-                self._breaker.abandon(permit)
-            else:
-                self._breaker.record(permit, result)
+            self._breaker.record(permit, RESULTS[outcome])
         return reply
 
 

@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from chatbot.admission.fair_queue import Admission, AdmissionSettings
-from chatbot.models import SERVING_GROUPS, Member
+from chatbot.models import SERVING_GROUPS, Endpoint
 from knowledge.model_connection import EndpointFailed
 
 log = structlog.get_logger(__name__)
@@ -96,7 +96,7 @@ class Capacity:
     """Polls the endpoints and sets the number of slots."""
 
     def __init__(
-        self, members: Callable[[], Sequence[Member]], admission: Admission, settings: AdmissionSettings
+        self, members: Callable[[], Sequence[Endpoint]], admission: Admission, settings: AdmissionSettings
     ) -> None:
         self._members = members
         self._admission = admission
@@ -131,7 +131,7 @@ class Capacity:
             most=self._settings.slots,
         )
 
-    def _in_use(self) -> list[Member]:
+    def _in_use(self) -> list[Endpoint]:
         """Return the available members of the first group with any, without those known not to be vLLM."""
         for group in SERVING_GROUPS:
             available = [member for member in self._members() if member.group == group and member.available]
@@ -139,10 +139,10 @@ class Capacity:
                 return [member for member in available if member.able.tokenize or not member.checked]
         return []
 
-    async def _read_load(self, member: Member, loads: list[EndpointLoad]) -> None:
+    async def _read_load(self, member: Endpoint, loads: list[EndpointLoad]) -> None:
         try:
             until = anyio.current_time() + self._settings.poll_every
-            text = await member.endpoint.exchange("GET", "/metrics", until=until)
+            text = await member.exchange("GET", "/metrics", until=until)
             loads.append(read_load(text.decode("utf-8", "replace")))
         except (EndpointFailed, LoadNotReported):
             return

@@ -23,10 +23,6 @@ class Attempts:
         self._clock = clock
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def __len__(self) -> int:
-        """Return how many users are remembered."""
-        return len(self._times)
-
     def count(self, user: str, *, requests_per_minute: int) -> None:
         """Count a request of the user.
 

@@ -2,11 +2,10 @@
 
 from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, Choices, number_choices
 from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, NotResumable, Switched, open_models
-from chatbot.models.endpoint import Endpoint
+from chatbot.models.endpoint import Endpoint, Group, Piece, Sampling, StreamDecoder
 from chatbot.models.generation import Delta, Generation, Thought, read_output
-from chatbot.models.pool import SERVING_GROUPS, Member, ModelCall
-from chatbot.models.settings import Group, ModelSettings, ModelsFile, ModelsMisconfigured, ProfileName
-from chatbot.models.wire import Piece, Sampling, StreamDecoder
+from chatbot.models.pool import SERVING_GROUPS, ModelCall
+from chatbot.models.settings import ModelSettings, ModelsFile, ModelsMisconfigured, ProfileName
 
 __all__ = [
     "LEAST_CHOICE_MASS",
@@ -18,7 +17,6 @@ __all__ = [
     "Endpoint",
     "Generation",
     "Group",
-    "Member",
     "ModelCall",
     "ModelDone",
     "ModelSettings",

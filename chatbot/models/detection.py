@@ -4,16 +4,21 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import anyio
-import msgspec
 import structlog
 
 from chatbot.chat import Chat, Message
-from chatbot.models.endpoint import Endpoint, GenerationRequest
+from chatbot.models.endpoint import (
+    FORMS,
+    Capabilities,
+    Endpoint,
+    GenerationRequest,
+    Sampling,
+    StreamDecoder,
+    TokenizerReply,
+)
 from chatbot.models.thinking import ThinkingFilter, opens_thinking
-from chatbot.models.wire import FORMS, Capabilities, Sampling, StreamDecoder, TokenizeReply
 from chatbot.tokens import SAMPLES, SpecialTokens
 from knowledge.model_connection import AccessDenied, EndpointFailed, RequestRejected
 
@@ -27,16 +32,6 @@ _PREFIX = "The capital of France is the city of"
 _LIMIT_REACHED = b"model output limit was reached"
 
 
-class _DetokenizeReply(msgspec.Struct, frozen=True):
-    prompt: str
-
-
-class _TokenizerInfo(msgspec.Struct, frozen=True):
-    """The reply of vLLM's `/tokenizer_info`, a `tokenizer_config.json`."""
-
-    added_tokens_decoder: dict[str, dict[str, Any]] = {}
-
-
 async def detect(endpoint: Endpoint, *, seconds: float) -> None:
     """Detect the endpoint's capabilities; each request may take `seconds`.
 
@@ -44,36 +39,28 @@ async def detect(endpoint: Endpoint, *, seconds: float) -> None:
         AccessDenied: the endpoint rejects all forms of a question.
         EndpointFailed: the endpoint is unavailable, serves another model, or does not mark the end of its answer.
     """
-    before = endpoint.capabilities
-    card = await endpoint.model_card()
-    context = card.max_model_len or before.context_tokens  # a gateway may hide it
+    before = endpoint.able
+    context = await endpoint.read_model() or before.context_tokens  # a gateway may hide it
+    able = endpoint.able = Capabilities(special=before.special, context_tokens=context)
     try:
-        await _detect(endpoint, seconds, Capabilities(special=before.special, context_tokens=context))
+        ids = await _try_forms(endpoint, seconds)
+        await _try_probes(endpoint, seconds)
+        await _ask_tokenizer(endpoint)
+        able.token_ids = await _sends_ids(endpoint, replace(_request(_WORD, 1, seconds), ids=ids)) if ids else False
+        able.continues_text = not able.token_ids and await _continues_text(endpoint, seconds)
+        able.counts = able.counts or await _count_by_usage(endpoint, seconds)
     except BaseException:
-        endpoint.capabilities = before
+        endpoint.able = before
         raise
-    able = endpoint.capabilities
     log.info(
         "model_endpoint_checked", endpoint=endpoint.name, model=endpoint.model, lacks=able.lacks, thinks=able.thinks
     )
 
 
-async def _detect(endpoint: Endpoint, seconds: float, able: Capabilities) -> None:
-    ids = await _try_forms(endpoint, seconds, able)
-    await _try_probes(endpoint, seconds)
-    await _ask_tokenizer(endpoint)
-    if ids and await _sends_ids(endpoint, replace(_request(_WORD, 1, seconds), ids=ids)):
-        endpoint.learn(token_ids=True)
-    else:
-        endpoint.learn(continues_text=await _continues_text(endpoint, seconds))
-    if not endpoint.capabilities.counts:
-        endpoint.learn(counts=await _count_by_usage(endpoint, seconds))
-
-
-async def _try_forms(endpoint: Endpoint, seconds: float, able: Capabilities) -> Sequence[int]:
+async def _try_forms(endpoint: Endpoint, seconds: float) -> Sequence[int]:
     """Find the form of a request that the endpoint accepts; return the result of `_ask_word`."""
     for omitted in FORMS:
-        endpoint.capabilities = replace(able, omitted=omitted)
+        endpoint.able.omitted = omitted
         try:
             return await _ask_word(endpoint, seconds)
         except RequestRejected as exc:
@@ -94,21 +81,21 @@ async def _ask_word(endpoint: Endpoint, seconds: float) -> Sequence[int]:
             raise
     in_text = ThinkingFilter()
     thinks_in_text = in_text.feed(text) + in_text.close() != text
-    endpoint.learn(usage=reply.usage is not None, thinks=thinks or thinks_in_text, opens_thinking=not thinks)
+    able = endpoint.able
+    able.usage, able.thinks, able.opens_thinking = reply.usage is not None, thinks or thinks_in_text, not thinks
     return (*reply.prompt_ids, *ids[:1]) if reply.prompt_ids and ids else ()
 
 
 async def _try_probes(endpoint: Endpoint, seconds: float) -> None:
     """Detect how many log probabilities the endpoint sends."""
-    for top in (20, 5, 0):
-        endpoint.learn(top_logprobs=top)
-        try:
-            probe = await endpoint.top_tokens(_request(replace(_WORD, thinks=False), 1, seconds))
-        except RequestRejected:
-            continue
-        endpoint.learn(top_logprobs=0 if probe.certain else top)
-        return
-    endpoint.learn(top_logprobs=None)
+    able = endpoint.able
+    for most in (20, 5, 0):
+        able.top_logprobs = most
+        with suppress(RequestRejected):
+            if (await endpoint.top_tokens(_request(replace(_WORD, thinks=False), 1, seconds))).certain:
+                able.top_logprobs = 0
+            return
+    able.top_logprobs = None
 
 
 async def _sends_ids(endpoint: Endpoint, request: GenerationRequest) -> bool:
@@ -120,36 +107,29 @@ async def _sends_ids(endpoint: Endpoint, request: GenerationRequest) -> bool:
 
 async def _ask_tokenizer(endpoint: Endpoint) -> None:
     """Read the tokenizer and the chat template through vLLM's `/tokenize` and `/tokenizer_info`."""
-    able, special = endpoint.capabilities, endpoint.capabilities.special
-    chat = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
+    able = endpoint.able
+    chat = [Message(role, "x") for role in ("system", "user", "assistant", "user")]
     try:
-        rendered = await endpoint.ask("/tokenize", {"messages": chat[:2], "return_token_strs": True}, TokenizeReply)
-        longer = await endpoint.ask("/tokenize", {"messages": chat}, TokenizeReply)
-        samples = [(await _tokenized(endpoint, text)).tokens for text in SAMPLES]
+        rendered = await endpoint.tokenize(chat[:2], strings=True)
+        longer = await endpoint.tokenize(chat)
+        samples = [(await endpoint.tokenize(text)).tokens for text in SAMPLES]
     except EndpointFailed:
-        endpoint.learn(opens_thinking=False)
+        able.opens_thinking = False
         return
     with suppress(EndpointFailed):  # needs `--enable-tokenizer-info-endpoint`
-        added = (await endpoint.ask("/tokenizer_info", None, _TokenizerInfo)).added_tokens_decoder
-        special = SpecialTokens([token["content"] for token in added.values()])
-    listed = await _tokenized(endpoint, "\n".join(special.markers))
-    ids = {n for n, text in zip(listed.tokens, listed.token_strs or (), strict=False) if text in special.markers}
-    few, more = (sum(token in ids for token in reply.tokens) for reply in (rendered, longer))
-    digest = hashlib.sha256(f"{endpoint.model} {rendered.tokens} {samples}".encode())
-    endpoint.learn(
-        tokenize=True,
-        opens_thinking=able.opens_thinking and opens_thinking(rendered.token_strs or ()),
-        special=special,
-        special_ids=frozenset(ids),
-        template_specials=(few, more - few),
-        vocabulary=digest.hexdigest()[:16],
-        counts=(*map(len, samples), len(rendered.tokens)),
+        added = (await endpoint.ask("/tokenizer_info", None, TokenizerReply)).added_tokens_decoder
+        able.special = SpecialTokens([token["content"] for token in added.values()])
+    markers = able.special.markers
+    listed = await endpoint.tokenize("\n".join(markers), strings=True)
+    able.special_ids = frozenset(
+        token for token, text in zip(listed.tokens, listed.token_strs or (), strict=False) if text in markers
     )
-
-
-async def _tokenized(endpoint: Endpoint, text: str) -> TokenizeReply:
-    body = {"prompt": text, "add_special_tokens": False, "return_token_strs": True}
-    return await endpoint.ask("/tokenize", body, TokenizeReply)
+    few, more = (sum(token in able.special_ids for token in reply.tokens) for reply in (rendered, longer))
+    able.template_specials = (few, more - few)
+    able.opens_thinking = able.opens_thinking and opens_thinking(rendered.token_strs or ())
+    able.vocabulary = hashlib.sha256(f"{endpoint.model} {rendered.tokens} {samples}".encode()).hexdigest()[:16]
+    able.counts = (*map(len, samples), len(rendered.tokens))
+    able.tokenize = True
 
 
 async def _continues_text(endpoint: Endpoint, seconds: float) -> bool:
@@ -176,22 +156,6 @@ async def _prompt_tokens(endpoint: Endpoint, request: GenerationRequest) -> int:
         return (await endpoint.top_tokens(request)).usage.prompt_tokens
     except EndpointFailed:
         return 0
-
-
-async def rendered_ids(endpoint: Endpoint, messages: Sequence[Message], *, seconds: float) -> Sequence[int]:
-    """Return the token ids of the messages as rendered by the server."""
-    chat = endpoint.messages(messages)
-    return (await endpoint.ask("/tokenize", {"messages": chat}, TokenizeReply, seconds=seconds)).tokens
-
-
-async def text_of(endpoint: Endpoint, ids: Sequence[int], *, seconds: float) -> str:
-    """Return the text of token ids through vLLM's `/detokenize`."""
-    return (await endpoint.ask("/detokenize", {"tokens": list(ids)}, _DetokenizeReply, seconds=seconds)).prompt
-
-
-def word_request(seconds: float) -> GenerationRequest:
-    """Return a request for one token in answer to a one-word question, due within `seconds`."""
-    return _request(Chat(messages=(Message("user", "ping"),), tokens=8, thinks=False), 1, seconds)
 
 
 def _request(chat: Chat, tokens: int, seconds: float) -> GenerationRequest:

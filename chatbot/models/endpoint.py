@@ -3,14 +3,18 @@
 An answer begins at `/v1/chat/completions`. If the server sends token ids, a broken-off answer continues at
 `/v1/completions` after the ids of prompt and answer; otherwise it continues from its text by `continue_final_message`.
 Closing the generator closes the socket, which frees vLLM's slot within 0.1 s.
+
+Only the used fields of replies are decoded, into msgspec types: decoding JSON is the main cost of a stream in Python.
 """
 
 import asyncio
 import math
+import random
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import uuid4
 
 import aiohttp
@@ -20,20 +24,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from yarl import URL
 
 from chatbot.chat import Chat, Message, alternating
-from chatbot.models.wire import (
-    FINISH_REASONS,
-    FORMS,
-    Capabilities,
-    ModelCard,
-    ModelList,
-    Piece,
-    ReplyUnreadable,
-    Sampling,
-    StreamDecoder,
-    TopTokens,
-    read_top_tokens,
-    refusal_names,
-)
+from chatbot.tokens import FAMILY_TOKENS, SpecialTokens
+from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import (
     Access,
     Connection,
@@ -47,32 +39,282 @@ from knowledge.model_connection import (
 from knowledge.profiles import Deadlines
 from telemetry.setup import trace_headers
 
+Group = Literal["primary", "canary", "fallback"]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
 # The deadline of requests without generation, such as the model's name and token counts.
 METADATA_SECONDS = 5.0
 # The maximum wait of a complete answer for its usage, if the server leaves the connection open.
 _USAGE_SECONDS = 1.0
-# Azure's and Alibaba's error codes for filtered content.
-_FILTERS = ("content_filter", "data_inspection_failed")
+# A chunk is the JSON of one token (about 300 bytes); the first also contains the prompt's ids.
+LONGEST_CHUNK_BYTES = 4 * 2**20
+
+# The context length of a server that does not report it.
+UNKNOWN_CONTEXT = 2**31
+
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
 """Chat template switches: of Qwen and most others, and of Granite and DeepSeek V3.1."""
 
-OUR_FIELDS = FORMS[-1] | {
-    *("model", "messages", "prompt", "stream", "stream_options", "max_completion_tokens", "logprobs", "top_logprobs"),
-    *("continue_final_message", "add_generation_prompt"),
-}
-"""The fields of a request that `extra_body` cannot set."""
-
 _Reply = TypeVar("_Reply")
+_JITTER = random.SystemRandom()
 
 
-class ContentFiltered(RequestRejected):
-    """The server's content filter rejected the question or ended the answer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """The sampling parameters; `thinking_tokens` is a reasoning model's additional limit for thinking."""
+
+    max_tokens: int
+    thinking_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = 0
 
 
-class EndpointStopped(EndpointFailed):
-    """The bank has stopped the endpoint."""
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the model's output: its text, its token ids if the server sends them, and its thinking."""
 
-    outcome = "stopped"
+    text: str
+    token_ids: tuple[int, ...] = ()
+    thinking: str = ""
+
+
+class _Details(msgspec.Struct, frozen=True, gc=False):
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+
+
+_NO_DETAILS = _Details()
+
+
+class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
+    """The token counts that an endpoint reports."""
+
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    total_tokens: Count | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+    @property
+    def generated_tokens(self) -> int:
+        """All generated tokens; xAI and Gemini count the thinking only in the total."""
+        return max(self.completion_tokens, (self.total_tokens or 0) - self.prompt_tokens)
+
+    @property
+    def thinking_tokens(self) -> int:
+        """The generated tokens that the endpoint counts as thinking."""
+        reported = (self.completion_tokens_details or _NO_DETAILS).reasoning_tokens or 0
+        return max(reported, self.generated_tokens - self.completion_tokens)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens read from the prefix cache; 0 if not reported."""
+        return (self.prompt_tokens_details or _NO_DETAILS).cached_tokens or 0
+
+
+class _Delta(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a chat completion; servers use one of two names for the thinking."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+_NO_DELTA = _Delta()
+
+
+class _Choice(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the answer: `delta` in a chat, `text` in a continuation by token ids."""
+
+    index: int = 0
+    delta: _Delta | None = None
+    text: str = ""
+    token_ids: tuple[Count, ...] | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, frozen=True, gc=False):
+    """One event of the stream; the first has the prompt's ids, the last has the usage and no choice."""
+
+    choices: tuple[_Choice, ...] | None = None
+    prompt_token_ids: tuple[Count, ...] | None = None
+    usage: ReportedUsage | None = None
+    error: object = None
+
+
+class _ModelCard(msgspec.Struct, frozen=True):
+    """A served model and its context length in tokens."""
+
+    id: str
+    max_model_len: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] | None = None
+
+
+class _ModelList(msgspec.Struct, frozen=True):
+    data: tuple[_ModelCard, ...]
+
+
+class TokenizerReply(msgspec.Struct, frozen=True):
+    """The replies of vLLM's `/tokenize`, `/detokenize` (`prompt`) and `/tokenizer_info` (`added_tokens_decoder`)."""
+
+    tokens: tuple[Count, ...] = ()
+    token_strs: tuple[str | None, ...] | None = None
+    prompt: str = ""
+    added_tokens_decoder: dict[str, dict[str, Any]] = {}
+
+
+_CHUNKS = msgspec.json.Decoder(_Chunk)
+
+
+class StreamDecoder:
+    """Decodes an event stream from arbitrary byte chunks; stores the finish reason and the usage.
+
+    An event is one `data:` line; comments (keep-alives), other fields and empty lines are skipped.
+    https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.done = False  # `[DONE]` was received
+        self.finish_reason: str | None = None
+        self.usage: ReportedUsage | None = None
+        self.prompt_ids: tuple[int, ...] = ()
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """Yield the complete pieces of the answer, including those before a broken chunk.
+
+        Raises:
+            ReplyBroken: a chunk is not valid JSON, is too long, has a second choice, or reports an error.
+        """
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > LONGEST_CHUNK_BYTES:
+            raise ReplyBroken(f"a chunk exceeds {LONGEST_CHUNK_BYTES} bytes")
+        for line in lines:
+            name, _, value = line.partition(b":")
+            if name != b"data" or self.done or not value.strip():
+                continue
+            if value.strip() == b"[DONE]":
+                self.done = True
+            else:
+                yield from self._pieces(value)
+
+    def _pieces(self, value: bytes) -> Iterator[Piece]:
+        try:
+            chunk = _CHUNKS.decode(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise ReplyBroken("a chunk is not valid JSON") from exc
+        if chunk.error:
+            raise ReplyBroken("the server reported an error in the stream")
+        self.prompt_ids = chunk.prompt_token_ids or self.prompt_ids
+        for choice in chunk.choices or ():
+            if choice.index:
+                raise ReplyBroken("it sends more than one choice")
+            delta = choice.delta or _NO_DELTA
+            text, thinking = delta.content or choice.text, delta.reasoning or delta.reasoning_content or ""
+            if text or thinking or choice.token_ids:
+                yield Piece(text, choice.token_ids or (), thinking)
+            # Set only after the piece was consumed, so that a choice that fails does not end the answer.
+            self.finish_reason = choice.finish_reason or self.finish_reason
+        self.usage = chunk.usage or self.usage
+
+
+@dataclass(frozen=True, slots=True)
+class TopTokens:
+    """The most likely next tokens with their natural log probabilities, and the usage of the call.
+
+    `certain`: the server sent no log probabilities, so its word counts as the only possible one.
+    """
+
+    logprobs: Sequence[tuple[bytes, float]]
+    usage: ReportedUsage
+    certain: bool = False
+
+
+def read_top_tokens(body: bytes) -> TopTokens:
+    """Return the most likely first tokens of a chat completion with `logprobs`.
+
+    Raises:
+        ReplyBroken: the body is not a valid completion.
+    """
+    try:
+        reply = msgspec.json.decode(body)
+        usage = msgspec.convert(reply.get("usage") or {}, ReportedUsage)
+        choice = reply["choices"][0]
+        places = (choice.get("logprobs") or {}).get("content") or [{}]
+        # For an incomplete character, vLLM's bytes are those of the replacement character.
+        top = [
+            (bytes(list(token.get("bytes") or token["token"].encode())), min(0.0, float(token["logprob"])))
+            for token in places[0].get("top_logprobs") or ()
+        ]
+        word = (choice["message"].get("content") or "").encode()
+    except (msgspec.MsgspecError, LookupError, AttributeError, TypeError, ValueError) as exc:
+        raise ReplyBroken("the probe's reply cannot be read") from exc
+    return TopTokens(top, usage) if top else TopTokens([(word, 0.0)], usage, certain=True)
+
+
+FINISH_REASONS: Mapping[str | None, Literal["stop", "length", "filtered"]] = {
+    "stop": "stop",
+    "eos_token": "stop",
+    "tool_calls": "stop",  # it ends the answer although no tool was offered
+    "length": "length",
+    "repetition": "length",
+    "content_filter": "filtered",
+}
+"""The meaning of servers' finish reasons; any other reason is a failure (vLLM's shutdown: abort)."""
+
+_EXTENSIONS = frozenset({"return_token_ids", "cache_salt", "priority", "chat_template_kwargs"})
+FORMS: Final = (
+    frozenset[str](),
+    frozenset({"priority"}),
+    _EXTENSIONS,
+    _EXTENSIONS | {"seed"},
+    _EXTENSIONS | {"seed", "temperature", "top_p", "max_tokens"},
+)
+"""The fields that each form of a request omits: for vLLM, vLLM without priority scheduling, OpenAI, servers without a
+seed, and OpenAI's reasoning models, which use `max_completion_tokens`.
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Capabilities:
+    """An endpoint's capabilities; docs/models.md describes the consequence of each missing one.
+
+    `omitted`: request fields that it rejects. `continues_text`: it honours `continue_final_message`. `tokenize`: it has
+    vLLM's `/tokenize`. `top_logprobs`: how many log probabilities to request (0: it sends none; None: it rejects
+    questions for one token). `opens_thinking`: its template opens a thinking block, which the server leaves in the
+    text. `template_specials`: the number of special ids in a chat of two messages, and in each further exchange.
+    `vocabulary`: a hash of model, tokenizer and template, within which ids are interchangeable. `counts`: its token
+    counts of `SAMPLES` and of a chat of two messages of one token.
+    """
+
+    token_ids: bool = False
+    continues_text: bool = False
+    tokenize: bool = False
+    usage: bool = False
+    top_logprobs: int | None = 20
+    thinks: bool = False
+    opens_thinking: bool = False
+    omitted: frozenset[str] = frozenset()
+    context_tokens: int = UNKNOWN_CONTEXT
+    special: SpecialTokens = FAMILY_TOKENS
+    special_ids: frozenset[int] = frozenset()
+    template_specials: tuple[int, int] = (0, 0)
+    vocabulary: str = ""
+    counts: Sequence[int] = ()
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The names of the missing capabilities, as shown in the log and in `/readyz`."""
+        has = {
+            "token_ids": self.token_ids,
+            "tokenize": self.tokenize,
+            "cache_salt": "cache_salt" not in self.omitted,
+            "priority": "priority" not in self.omitted,
+            "logprobs": bool(self.top_logprobs),
+            "usage": self.usage,
+            "continuation": self.token_ids or self.continues_text,
+        }
+        return tuple(name for name, there in has.items() if not there)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,47 +332,43 @@ class GenerationRequest:
     ids: Sequence[int] = ()
     prefix: str = ""
 
-    @property
-    def prompt_tokens(self) -> int:
-        """The number of tokens that the endpoint reads."""
-        return len(self.ids) or self.chat.tokens
-
 
 class Endpoint(Connection):
-    """An endpoint with the name of its model, its capabilities, and whether the bank has stopped it."""
+    """An endpoint of a group: the name and capabilities of its model, its breaker and its calls in flight.
 
-    def __init__(  # noqa: PLR0913  its address and access, and a tracer for tests
+    `entry` is the name of its MODELS_FILE entry. `checked`: `able` was detected after the breaker was last open.
+    """
+
+    def __init__(  # noqa: PLR0913  its address, its entry and its access
         self,
         http: aiohttp.ClientSession,
         url: str,
         deadlines: Deadlines,
         *,
+        group: Group = "primary",
+        entry: str = "primary",
         model: str | None = None,
         access: Access | None = None,
         template_kwargs: Mapping[str, object] | None = None,
-        tracer: trace.Tracer | None = None,
     ) -> None:
         base, self._version = _base(URL(url))
         super().__init__(http, base, access=access)
         self.deadlines = deadlines
+        self.group = group
+        self.entry = entry
         self.model = model or ""
-        self.stopped = False
-        self.capabilities = Capabilities(omitted=FORMS[2])
+        self.able = Capabilities(omitted=FORMS[2])
+        self.breaker = Breaker(BreakerSettings(), jitter=partial(_JITTER.uniform, 0.8, 1.0))
+        self.in_flight = 0
+        self.checked = False
+        self.tracer = trace.get_tracer("chatbot.models.endpoint")
         self._template_kwargs = template_kwargs or {}
-        self._waits: set[asyncio.Timeout] = set()
         self._fixed_model = model
-        self._tracer = tracer or trace.get_tracer("chatbot.models.endpoint")
 
-    def learn(self, **found: Any) -> None:
-        """Update fields of the capabilities."""
-        self.capabilities = replace(self.capabilities, **found)
-
-    def stop(self) -> None:
-        """Reject new calls, and end the calls in progress with `EndpointStopped`."""
-        self.stopped = True
-        for wait in self._waits:
-            if not wait.expired():
-                wait.reschedule(_now())
+    @property
+    def available(self) -> bool:
+        """Whether the endpoint may be called now."""
+        return self.breaker.available and not self.stopped
 
     async def stream(self, request: GenerationRequest, decoder: StreamDecoder | None = None) -> AsyncGenerator[Piece]:
         """Generate an answer; `decoder` receives the prompt's ids, the usage and the finish reason."""
@@ -150,7 +388,7 @@ class Endpoint(Connection):
                         phase, due = "between tokens", _now() + self.deadlines.between_tokens
                     if decoder.finish_reason is not None:
                         phase, due = "between tokens", min(due, _now() + _USAGE_SECONDS)
-            except (EndpointFailed, ReplyUnreadable, aiohttp.ClientError, OSError):
+            except (EndpointFailed, aiohttp.ClientError, OSError):
                 if decoder.finish_reason is None:  # otherwise the answer is complete and lacks only its usage
                     raise
             finally:
@@ -159,26 +397,16 @@ class Endpoint(Connection):
             self._end(decoder, span)
 
     async def _within(self, work: Awaitable[_Reply], phase: Phase, due: float, request: GenerationRequest) -> _Reply:
-        """Await a part of a call within its deadline; `stop` ends the wait too."""
+        """Await a part of a stream within its deadline and that of the whole answer."""
         if request.until < due:
             phase, due = "whole answer", request.until
-        wait = asyncio.timeout_at(0 if self.stopped else due)
-        self._waits.add(wait)
-        try:
-            async with wait:
-                return await work
-        except aiohttp.ServerTimeoutError:
-            raise
-        except TimeoutError as exc:
-            raise self.timed_out(phase) from exc
-        finally:
-            self._waits.discard(wait)
+        return await self.within(work, phase, due)
 
     def _end(self, decoder: StreamDecoder, span: Span) -> None:
         """Raise if the stream broke off or the answer was aborted."""
         meaning = FINISH_REASONS.get(decoder.finish_reason)
         if meaning == "filtered":
-            raise ContentFiltered(f"{self.name}: its content filter ended the answer")
+            raise RequestRejected(f"{self.name}: its content filter ended the answer")
         if meaning is None:
             raise ReplyBroken(f"{self.name}: the answer broke off (`finish_reason`: {decoder.finish_reason})")
         span.set_attribute("gen_ai.response.finish_reasons", [meaning])
@@ -188,7 +416,7 @@ class Endpoint(Connection):
 
     def _body(self, request: GenerationRequest, **more: object) -> Mapping[str, object]:
         """Return the body of a request with the fields that the endpoint accepts."""
-        sampling, omitted = request.sampling, self.capabilities.omitted
+        sampling, omitted = request.sampling, self.able.omitted
         switches = {} if request.chat.thinks else _NO_THINKING
         fields: dict[str, object] = {
             "temperature": sampling.temperature,
@@ -212,27 +440,30 @@ class Endpoint(Connection):
 
     def messages(self, messages: Sequence[Message]) -> list[Mapping[str, str]]:
         """Return the messages to send: special tokens neutralised, and consecutive messages of one role joined."""
-        neutralise = self.capabilities.special.neutralise
+        neutralise = self.able.special.neutralise
         return [{"role": message.role, "content": neutralise(message.content)} for message in alternating(messages)]
 
     async def top_tokens(self, request: GenerationRequest) -> TopTokens:
         """Return the most likely next tokens."""
-        top = self.capabilities.top_logprobs
+        top = self.able.top_logprobs
         body = self._body(request, **({"logprobs": True, "top_logprobs": top} if top else {}))
-        with self._span(request) as span, self.translating_errors():
+        with self._span(request) as span:
             due = min(request.until, _now() + self.deadlines.first_token(request.chat.tokens))
             route = f"{self._version}chat/completions"
-            exchange = self.exchange("POST", route, body, until=due, headers=_headers(span))
-            return read_top_tokens(await self._within(exchange, "reply", due, request))
+            return read_top_tokens(await self.exchange("POST", route, body, until=due, headers=_headers(span)))
 
-    async def model_card(self) -> ModelCard:
-        """Return the card of the configured model, or of the first served model; store its name."""
+    async def read_model(self) -> int | None:
+        """Store the name of the configured model, or of the first served model; return its context length.
+
+        Raises:
+            WrongModel: the server does not serve the configured model.
+        """
         try:
-            cards = (await self.ask(f"{self._version}models", None, ModelList)).data
+            cards = (await self.ask(f"{self._version}models", None, _ModelList)).data
         except (EndpointRefused, ReplyBroken):  # the server hides its list
             if self._fixed_model is None:
                 raise
-            return ModelCard(self._fixed_model)
+            return None
         served = [card for card in cards if self._fixed_model in (None, card.id)]
         if not served:
             raise WrongModel(
@@ -240,44 +471,38 @@ class Endpoint(Connection):
             )
         self.model = served[0].id
         # vLLM reports an adapter's context length with its base model.
-        lengths = [card.max_model_len for card in (served[0], *cards)]
-        return ModelCard(self.model, next(filter(None, lengths), None))
+        return next((card.max_model_len for card in (served[0], *cards) if card.max_model_len), None)
 
     async def ask(
         self, path: str, body: Mapping[str, object] | None, kind: type[_Reply], *, seconds: float = METADATA_SECONDS
     ) -> _Reply:
-        """Return the reply of a route without generation, such as `/tokenize`; without a body, send a GET."""
-        if body is not None:
-            template = {"chat_template_kwargs": self._template_kwargs} if "messages" in body else {}
-            body = {"model": self.model, **template, **body}
+        """Return the reply of a route without generation; without a body, send a GET."""
         reply = await self.exchange("GET" if body is None else "POST", path, body, until=_now() + seconds)
         try:
             return msgspec.json.decode(reply, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise ReplyBroken(f"{self.name}: the reply of {path} cannot be read") from exc
 
-    def rejected(self, status: int, beginning: bytes, *, by_firewall: bool) -> EndpointRefused:
-        """Return the error of a rejected request; it shows only names from the reply, which may quote the prompt."""
-        names = refusal_names(beginning)
-        if status == 400 and any(name in names for name in _FILTERS):
-            return ContentFiltered(f"{self.name}: its content filter refused the question")
-        reason = "by a firewall before it" if by_firewall else names
-        return RequestRejected(
-            f"{self.name}: it refused the request ({status}{': ' if reason else ''}{reason})", body=beginning
-        )
+    async def tokenize(
+        self, content: str | Sequence[Message], *, strings: bool = False, seconds: float = METADATA_SECONDS
+    ) -> TokenizerReply:
+        """Tokenize a text, or messages with the chat template, through vLLM's `/tokenize`."""
+        body: dict[str, object] = {"model": self.model}
+        if isinstance(content, str):
+            body |= {"prompt": content, "add_special_tokens": False}
+        else:
+            body |= {"chat_template_kwargs": self._template_kwargs, "messages": self.messages(content)}
+        if strings:
+            body["return_token_strs"] = True
+        reply = await self.ask("/tokenize", body, TokenizerReply, seconds=seconds)
+        if not reply.tokens:
+            raise ReplyBroken(f"{self.name}: its /tokenize is not vLLM's")
+        return reply
 
-    def timed_out(self, phase: Phase) -> EndpointFailed:
-        """Return the error of an expired wait; `stop` expires waits too."""
-        return EndpointStopped(f"{self.name}: stopped") if self.stopped else super().timed_out(phase)
-
-    @contextmanager
-    def translating_errors(self) -> Iterator[None]:
-        """Translate the exceptions of the driver and the decoder."""
-        with super().translating_errors():
-            try:
-                yield
-            except ReplyUnreadable as exc:
-                raise ReplyBroken(f"{self.name}: {exc}") from exc
+    async def detokenize(self, ids: Sequence[int], *, seconds: float) -> str:
+        """Return the text of token ids through vLLM's `/detokenize`."""
+        body = {"model": self.model, "tokens": list(ids)}
+        return (await self.ask("/detokenize", body, TokenizerReply, seconds=seconds)).prompt
 
     @contextmanager
     def _span(self, request: GenerationRequest) -> Iterator[Span]:
@@ -288,7 +513,7 @@ class Endpoint(Connection):
             "gen_ai.request.max_tokens": request.sampling.max_tokens,
             "server.address": self.name,
         }
-        span = self._tracer.start_span("model.generate", kind=SpanKind.CLIENT, attributes=attributes)
+        span = self.tracer.start_span("model.generate", kind=SpanKind.CLIENT, attributes=attributes)
         try:
             yield span
         except EndpointFailed as exc:

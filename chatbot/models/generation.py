@@ -14,9 +14,16 @@ import msgspec
 
 from chatbot.chat import Chat
 from chatbot.events import Usage
-from chatbot.models.endpoint import GenerationRequest
+from chatbot.models.endpoint import (
+    FINISH_REASONS,
+    Capabilities,
+    GenerationRequest,
+    Piece,
+    ReportedUsage,
+    Sampling,
+    StreamDecoder,
+)
 from chatbot.models.thinking import ThinkingFilter
-from chatbot.models.wire import FINISH_REASONS, Capabilities, Piece, ReportedUsage, Sampling, StreamDecoder
 
 _MOST_BYTES = 64
 """The maximum size of one token: a server that sends more ignores the requested length."""
@@ -66,14 +73,22 @@ class Delta:
     output: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PartialAnswer:
     """The part of an answer generated so far: its text, its token ids, and its prompt."""
 
     text: str = ""
     tokens: int = 0
-    ids: Sequence[int] = ()
+    ids: list[int] = field(default_factory=list)
     prompt: _Prompt = field(default_factory=_Prompt)
+
+    def add(self, line: _OutputLine) -> None:
+        """Append a line of the log."""
+        del self.ids[len(self.ids) - line.dropped :]
+        self.ids += line.ids
+        self.text += line.text
+        self.tokens += line.tokens
+        self.prompt = line.prompt or self.prompt
 
 
 def read_output(output: bytes | bytearray) -> PartialAnswer:
@@ -82,12 +97,10 @@ def read_output(output: bytes | bytearray) -> PartialAnswer:
     Raises:
         msgspec.MsgspecError: the log has the format of another release.
     """
-    text, tokens, ids, prompt = "", 0, list[int](), _Prompt()
+    answer = PartialAnswer()
     for line in _OUTPUT_LINES.decode_lines(output):
-        del ids[len(ids) - line.dropped :]
-        ids += line.ids
-        text, tokens, prompt = text + line.text, tokens + line.tokens, line.prompt or prompt
-    return PartialAnswer(text, tokens, tuple(ids), prompt)
+        answer.add(line)
+    return answer
 
 
 class Generation:
@@ -107,17 +120,13 @@ class Generation:
         count: Callable[[str], int],
         partial_answer: PartialAnswer | None = None,
     ) -> None:
-        partial_answer = partial_answer or PartialAnswer()
+        self.answer = partial_answer or PartialAnswer()
         self._chat = chat
         self._sampling = sampling
         self.most_tokens = most_tokens
         self._count = count
-        self._texts = [partial_answer.text] if partial_answer.text else []
-        self._bytes = len(partial_answer.text.encode())
-        self.ids = list(partial_answer.ids)
-        self.tokens = partial_answer.tokens
-        self._prompt = partial_answer.prompt
-        self._thought_before = partial_answer.prompt.thinking  # by earlier endpoints of this answer
+        self._thought_before = self.answer.prompt.thinking  # by earlier endpoints of this answer
+        self._bytes = len(self.answer.text.encode())
         self._dropped = 0
         self._reported: ReportedUsage | None = None
         self.unpaid_tokens = 0
@@ -128,7 +137,7 @@ class Generation:
 
     def _start(self, able: Capabilities) -> None:
         self._able = able
-        self._kept = self.tokens  # tokens of earlier endpoints, which are part of this endpoint's prompt
+        self._kept = self.answer.tokens  # tokens of earlier endpoints, which are part of this endpoint's prompt
         self.prompt_ids: Sequence[int] = ()  # of the current endpoint's rendered prompt, if it sends them
         self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.started)
         self._held_ids: list[int] = []
@@ -138,19 +147,24 @@ class Generation:
         self._thinking_tokens = 0
 
     @property
+    def ids(self) -> Sequence[int]:
+        """The ids of the answer that an endpoint continues after."""
+        return self.answer.ids[: len(self.answer.ids) - self._dropped]
+
+    @property
     def received(self) -> int:
         """The number of tokens that the current endpoint has generated."""
-        return self._thinking_tokens + self.tokens - self._kept + self._held_tokens
+        return self._thinking_tokens + self.answer.tokens - self._kept + self._held_tokens
 
     @property
     def started(self) -> bool:
         """Whether a part of the answer was emitted, which the current endpoint must continue."""
-        return bool(self._texts)
+        return bool(self.answer.text)
 
     @property
     def spent(self) -> bool:
         """Whether the answer has reached its length limit."""
-        return self.tokens >= min(self._sampling.max_tokens, self.most_tokens)
+        return self.answer.tokens >= min(self._sampling.max_tokens, self.most_tokens)
 
     @property
     def thinks(self) -> bool:
@@ -159,26 +173,23 @@ class Generation:
 
     def can_continue_on(self, able: Capabilities) -> bool:
         """Return whether an endpoint can continue or begin the answer."""
-        if self.started and self._prompt.ids:
-            return able.token_ids and able.vocabulary == self._prompt.vocabulary
+        if self.started and self.answer.prompt.ids:
+            return able.token_ids and able.vocabulary == self.answer.prompt.vocabulary
         return able.continues_text or not self.started
 
     def continue_on(self, able: Capabilities, request: GenerationRequest) -> GenerationRequest:
         """Switch to an endpoint; return its request, with the ids or the text to continue after."""
         self._start(able)
         thinking = self._sampling.thinking_tokens if able.thinks and not self.started else 0
-        tokens_left = min(self._sampling.max_tokens + thinking, self.most_tokens) - self.tokens
-        tokens_left = min(tokens_left, able.context_tokens - self._chat.tokens - self.tokens)
-        ids = (*self._prompt.ids, *self.ids) if self.started and self._prompt.ids else ()
-        sampling = replace(self._sampling, max_tokens=max(1, tokens_left))
-        return replace(request, sampling=sampling, ids=ids, prefix="" if ids else "".join(self._texts))
+        most = min(self._sampling.max_tokens + thinking, self.most_tokens, able.context_tokens - self._chat.tokens)
+        sampling = replace(self._sampling, max_tokens=max(1, most - self.answer.tokens))
+        ids = (*self.answer.prompt.ids, *self.ids) if self.started and self.answer.prompt.ids else ()
+        return replace(request, sampling=sampling, ids=ids, prefix="" if ids else self.answer.text)
 
     def drop_cut_character(self, text: str) -> bool:
         """Drop the last id if the text of the ids ends within a character; return whether it does."""
-        is_cut = text.endswith(_CUT) and not self._texts[-1].endswith(_CUT)
-        if is_cut:
-            self.ids.pop()
-            self._dropped += 1
+        is_cut = text.endswith(_CUT) and not self.answer.text.endswith(_CUT)
+        self._dropped += is_cut
         return is_cut
 
     def record_failure(self) -> None:
@@ -236,7 +247,7 @@ class Generation:
         self._held_tokens += tokens
         self._held_text = text = self._fitting(self._held_text + text)
         budget = self._sampling.max_tokens * (1 if self._able.token_ids else _ESTIMATED)
-        self.over = self.over or self.tokens + self._held_tokens >= budget
+        self.over = self.over or self.answer.tokens + self._held_tokens >= budget
         if self._filter.held and not self.over:  # text of the last ids is still held back
             return ()
         if self._able.continues_text and not self.over:
@@ -246,19 +257,18 @@ class Generation:
     def _passed_on(self, text: str) -> Delta:
         """Emit a text as a piece of the answer, with the held ids."""
         prompt = None
-        if self._able.token_ids and self.prompt_ids and not self._texts:
+        if self._able.token_ids and self.prompt_ids and not self.started:
             ids = (*self.prompt_ids, *self._thought_ids)
-            prompt = self._prompt = _Prompt(self._able.vocabulary, ids, self._thinking_tokens)
+            prompt = _Prompt(self._able.vocabulary, ids, self._thinking_tokens)
+        logs_ids = prompt or self.answer.prompt.ids
         self._held_text = self._held_text[len(text) :]
         tokens = min(self._held_tokens, self._count(text)) if self._held_text else self._held_tokens
-        line = _OutputLine(text, tuple(self._held_ids) if self._prompt.ids else (), tokens, self._dropped, prompt)
+        line = _OutputLine(text, tuple(self._held_ids) if logs_ids else (), tokens, self._dropped, prompt)
         self._held_tokens -= tokens
         self._held_ids.clear()
         self._dropped = 0
-        self._texts.append(text)
         self._bytes += len(text.encode())
-        self.ids += line.ids
-        self.tokens += tokens
+        self.answer.add(line)
         return Delta(text, tokens, msgspec.json.encode(line) + b"\n")
 
     def _fitting(self, text: str) -> str:

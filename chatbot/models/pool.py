@@ -1,31 +1,41 @@
-"""Choose the endpoint of each call by group, conversation and load, and report the result to its breaker.
+"""Choose the endpoint of each call by group, conversation and load; check, probe and discover endpoints.
 
 A canary gets its share of the conversations, always the same ones; the others start at a primary. If neither can
 answer, the fallback does.
 
 A conversation stays at its home endpoint, which caches its prefix, until the home has more than its share of the calls;
 then the next endpoint in the conversation's own order takes the call (rendezvous hashing, Thaler and Ravishankar 1998,
-with bounded loads, Mirrokni et al. 2018). Conversations of an endpoint with an open breaker spread over the others, and
-return afterwards.
+with bounded loads, Mirrokni et al. 2018).
+
+An endpoint that is down does not stop the start: its breaker starts open. Background probes close open breakers and
+detect the capabilities again; customers' calls never do.
+
+A headless Service's name resolves to its ready pods, each of which becomes an endpoint after a check. A removed one
+gets no new calls; its running answers continue. If a lookup fails, the endpoints are kept; NXDOMAIN removes all.
 """
 
+import ipaddress
 import math
+import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
+import anyio
 import structlog
 
+from chatbot.chat import Chat, Message
+from chatbot.errors import ModelUnavailable
 from chatbot.models.detection import detect
-from chatbot.models.endpoint import METADATA_SECONDS, Endpoint, GenerationRequest
-from chatbot.models.settings import Group
-from chatbot.models.wire import Capabilities
+from chatbot.models.endpoint import METADATA_SECONDS, Endpoint, GenerationRequest, Group, Sampling
+from chatbot.models.settings import ModelsMisconfigured
 from chatbot.tokens import TokenCounter
-from knowledge.breaker import Breaker, BreakerState, CallResult, Permit
-from knowledge.model_connection import RESULTS, EndpointFailed, FailureName
+from knowledge.breaker import BreakerState, CallResult, Permit
+from knowledge.model_connection import RESULTS, AccessDenied, EndpointFailed, FailureName, WrongModel
+from telemetry.supervision import OnFailure, contained, uncounted
 
 log = structlog.get_logger(__name__)
 
@@ -37,68 +47,78 @@ _RETRY_SHARE = 0.1
 _MOST_SAVED_RETRIES = 10.0
 # Retry-After if all models are stopped: the end of a stop is unknown.
 _ALL_STOPPED_SECONDS = 60.0
+_PROBE_EVERY = 1.0
+# The deadline of each request of a detection: a CPU needs seconds for the 16 tokens of one question. A hung engine
+# misses the earlier deadline of the first token.
+_DETECTION_SECONDS = 30.0
+_RESOLVE_SECONDS = 4.0
+_PING = GenerationRequest(
+    chat=Chat(messages=(Message("user", "ping"),), tokens=8, thinks=False),
+    sampling=Sampling(max_tokens=1),
+    cache_salt="none",
+)
 
 
 @dataclass(slots=True, kw_only=True)
 class ModelCall:
-    """One call to one endpoint: `answer_tokens` have arrived, the first of them after `first_token_seconds`.
+    """One call to one endpoint; `outcome` is a metric label ("left": the client closed the stream)."""
 
-    `outcome` is a metric label ("left": the client closed the stream); `extra_prompt_tokens` is the cost of a retry or
-    failover.
-    """
-
-    endpoint: str
     group: Group
     kind: Literal["answer", "probability", "ping"]
-    prompt_tokens: int
-    extra_prompt_tokens: int
-    clock: Callable[[], float]
-    started: float
+    started: float = field(default_factory=time.monotonic)
     outcome: Literal["ok", "left"] | FailureName = "left"
-    answer_tokens: int = 0
     first_token_seconds: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start of the call."""
-        return self.clock() - self.started
 
     def begin(self) -> None:
         """Record the arrival of the first token."""
         if self.first_token_seconds is None:
-            self.first_token_seconds = self.seconds
+            self.first_token_seconds = time.monotonic() - self.started
 
 
 CallHook = Callable[[ModelCall], None]
+Resolve = Callable[[str], Awaitable[frozenset[str]]]
+"""Returns the addresses of a host; raises `OSError` if the lookup fails."""
 
 
-@dataclass(eq=False, slots=True)
-class Member:
-    """An endpoint of a group with its breaker and calls in flight; `entry` is the name of its MODELS_FILE entry.
+async def addresses_of(host: str) -> frozenset[str]:
+    """Resolve a host through the system's resolver to its IPv4 addresses, or its IPv6 addresses if it has no IPv4.
 
-    `checked`: the capabilities were detected after the breaker was last open.
+    A dual-stack pod has an address of each family, but is one endpoint.
     """
+    try:
+        resolved = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        if exc.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            return frozenset()
+        raise
+    addresses = {str(entry[4][0]) for entry in resolved}
+    return frozenset({a for a in addresses if ipaddress.ip_address(a).version == 4} or addresses)
 
-    endpoint: Endpoint
-    group: Group
-    breaker: Breaker
-    entry: str = "primary"
-    in_flight: int = 0
-    checked: bool = False
 
-    @property
-    def able(self) -> Capabilities:
-        """The endpoint's capabilities."""
-        return self.endpoint.capabilities
+@dataclass
+class FollowedName:
+    """A host name whose addresses are endpoints of one entry of the MODELS_FILE."""
 
-    @property
-    def available(self) -> bool:
-        """Whether the endpoint may be called now."""
-        return self.breaker.available and not self.endpoint.stopped
+    host: str
+    endpoint_at: Callable[[str], Endpoint]
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+
+    async def update(self, resolve: Resolve) -> tuple[list[Endpoint], list[Endpoint]]:
+        """Resolve the host; return the added and removed endpoints, or two empty lists if the lookup fails."""
+        try:
+            with anyio.fail_after(_RESOLVE_SECONDS):
+                addresses = await resolve(self.host)
+        except OSError as exc:  # includes TimeoutError
+            log.warning("model_host_resolution_failed", host=self.host, error=str(exc) or type(exc).__name__)
+            return [], []
+        gone = [self.endpoints.pop(address) for address in self.endpoints.keys() - addresses]
+        new = {address: self.endpoint_at(address) for address in sorted(addresses - self.endpoints.keys())}
+        self.endpoints |= new
+        return list(new.values()), gone
 
 
 class Pool:
-    """The members of all groups, and the token counter, which primaries calibrate.
+    """The endpoints of all groups, and the token counter, which primaries calibrate.
 
     `canary_share` is the canary's share of the conversations. `prefill` is the rate of one primary, used while the pool
     has no endpoint.
@@ -106,21 +126,21 @@ class Pool:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[Endpoint],
         *,
         counter: TokenCounter | None = None,
         canary_share: float = 0.0,
         prefill: float = math.inf,
-        hooks: Sequence[CallHook] = (),
-        clock: Callable[[], float] = time.monotonic,
+        on_call: CallHook = lambda _: None,
+        on_failure: OnFailure = uncounted,
     ) -> None:
         self.members = tuple(members)
         self.counter = counter or TokenCounter()
         self._stopped: frozenset[str] = frozenset()
         self._canary_share = canary_share
         self._prefill = prefill
-        self._hooks = hooks
-        self._clock = clock
+        self._on_call = on_call
+        self._on_failure = on_failure
         self._saved_retries = _MOST_SAVED_RETRIES
 
     def add_request(self) -> None:
@@ -134,120 +154,173 @@ class Pool:
         self._saved_retries -= 1
         return True
 
-    def add(self, member: Member) -> None:
-        """Add an endpoint; it is stopped if its entry is."""
-        self.members = (*self.members, member)
-        self.stop(self._stopped)
-
-    def remove(self, member: Member) -> None:
-        """Remove an endpoint; its calls in progress continue."""
-        self.members = tuple(m for m in self.members if m is not member)
-
     def stop(self, entries: Collection[str]) -> None:
         """Stop the endpoints of these entries and their calls in progress; resume all others."""
         self._stopped = frozenset(entries)
-        for member in self.members:
-            if member.entry not in entries:
-                member.endpoint.stopped = False
-            elif not member.endpoint.stopped:
-                log.warning("model_endpoint_stopped", endpoint=member.endpoint.name)
-                member.endpoint.stop()
+        for endpoint in self.members:
+            if endpoint.entry not in entries:
+                endpoint.stopped = False
+            elif not endpoint.stopped:
+                log.warning("model_endpoint_stopped", endpoint=endpoint.name)
+                endpoint.stop()
 
     def group_order(self, conversation_id: str) -> tuple[Group, ...]:
         """Return the groups that may answer the conversation, in order of attempts, the same in every process."""
         in_canary = int.from_bytes(_affinity(conversation_id, "canary"), "big") / 2**64 < self._canary_share
         return ("canary", "primary", "fallback") if in_canary else ("primary", "fallback")
 
-    def of_group(self, group: Group) -> list[Member]:
-        """Return the members of a group."""
-        return [member for member in self.members if member.group == group]
+    def of_group(self, group: Group) -> list[Endpoint]:
+        """Return the endpoints of a group."""
+        return [endpoint for endpoint in self.members if endpoint.group == group]
 
     @property
-    def serving(self) -> list[Member]:
-        """The members that are not stopped."""
-        return [member for member in self.members if not member.endpoint.stopped]
+    def serving(self) -> list[Endpoint]:
+        """The endpoints that are not stopped."""
+        return [endpoint for endpoint in self.members if not endpoint.stopped]
 
-    def pick(self, conversation_id: str, members: Collection[Member], *, override: bool = False) -> Member | None:
-        """Return the member to call, or None if none is available; `override` ignores breakers."""
-        candidates = [m for m in members if m.available or (override and not m.endpoint.stopped)]
-        most_calls = math.ceil(_LOAD_BOUND * (sum(m.in_flight for m in candidates) + 1) / max(1, len(candidates)))
-        candidates.sort(key=lambda m: _affinity(conversation_id, m.endpoint.name), reverse=True)
-        return next((m for m in candidates if m.in_flight < most_calls), None)
+    def pick(self, conversation_id: str, members: Collection[Endpoint], *, override: bool = False) -> Endpoint | None:
+        """Return the endpoint to call, or None if none is available; `override` ignores breakers."""
+        candidates = [e for e in members if e.available or (override and not e.stopped)]
+        most_calls = math.ceil(_LOAD_BOUND * (sum(e.in_flight for e in candidates) + 1) / max(1, len(candidates)))
+        candidates.sort(key=lambda e: _affinity(conversation_id, e.name), reverse=True)
+        return next((e for e in candidates if e.in_flight < most_calls), None)
 
     @property
     def prefill_rate(self) -> float:
         """The total prefill rate (prompt tokens per second) of the first group with endpoints, by their profiles."""
-        rates = ([m.endpoint.deadlines.prefill for m in self.of_group(group)] for group in SERVING_GROUPS)
+        rates = ([endpoint.deadlines.prefill for endpoint in self.of_group(group)] for group in SERVING_GROUPS)
         return sum(next(filter(None, rates), [self._prefill]))
 
     def retry_after(self) -> float:
         """Return the seconds until an endpoint may be called again."""
-        return min((m.breaker.retry_after for m in self.serving), default=_ALL_STOPPED_SECONDS)
-
-    async def check(self, member: Member, *, seconds: float = METADATA_SECONDS) -> None:
-        """Detect an endpoint's capabilities, unless it is `checked`.
-
-        Raises:
-            EndpointFailed: the endpoint is unavailable, serves another model, or denies access.
-        """
-        if not member.checked:
-            await detect(member.endpoint, seconds=seconds)
-            member.checked = True
-            if member.group == "primary" and member.able.counts:
-                self.counter.calibrate(member.able.counts)
+        return min((endpoint.breaker.retry_after for endpoint in self.serving), default=_ALL_STOPPED_SECONDS)
 
     @contextmanager
     def call(
-        self,
-        member: Member,
-        kind: Literal["answer", "probability", "ping"],
-        request: GenerationRequest,
-        *,
-        repeated: bool = False,
-        probe: Permit | None = None,
+        self, endpoint: Endpoint, kind: Literal["answer", "probability", "ping"], *, probe: Permit | None = None
     ) -> Iterator[ModelCall]:
-        """Count a call in flight, and report its result to the breaker and the hooks.
+        """Count a call in flight, and report its result to the breaker and the hook.
 
-        `repeated`: another endpoint has already read the prompt. The result of a call despite an open breaker, which
-        continues a broken-off answer, does not count.
+        The result of a call despite an open breaker, which continues a broken-off answer, does not count.
         """
-        permit = probe or member.breaker.permit() or member.breaker.override()
-        call = ModelCall(
-            endpoint=member.endpoint.name,
-            group=member.group,
-            kind=kind,
-            prompt_tokens=request.prompt_tokens,
-            extra_prompt_tokens=request.prompt_tokens if repeated else 0,
-            clock=self._clock,
-            started=self._clock(),
-        )
-        member.in_flight += 1
+        permit = probe or endpoint.breaker.permit() or endpoint.breaker.override()
+        call = ModelCall(group=endpoint.group, kind=kind)
+        endpoint.in_flight += 1
         try:
             yield call
         except EndpointFailed as exc:
             call.outcome = exc.outcome
             raise
         finally:
-            member.in_flight -= 1
-            result = self._result(member, call, is_probe=probe is not None)
-            if result is None:
-                member.breaker.abandon(permit)
-            else:
-                member.breaker.record(permit, result)
-            if member.breaker.state is not BreakerState.CLOSED:
-                member.checked = False
-            for hook in self._hooks:
-                hook(call)
+            endpoint.in_flight -= 1
+            # A rate-limited probe also counts as a failure, so that the interval of the probes grows.
+            is_busy_probe = probe is not None and call.outcome == "busy"
+            endpoint.breaker.record(permit, CallResult.FAILED if is_busy_probe else RESULTS[call.outcome])
+            if endpoint.breaker.state is not BreakerState.CLOSED:
+                endpoint.checked = False
+            self._on_call(call)
 
-    def _result(self, member: Member, call: ModelCall, *, is_probe: bool) -> CallResult | None:
-        """Return a call's result for the breaker, or None; a late first token counts only with an alternative."""
-        waited = call.seconds if call.first_token_seconds is None else call.first_token_seconds
-        is_late = waited > member.endpoint.deadlines.slow_first_token(call.prompt_tokens)
-        has_alternative = any(m.available for m in self.of_group(member.group) if m is not member)
-        if is_late and has_alternative and (call.outcome == "left" or RESULTS[call.outcome] is CallResult.OK):
-            return CallResult.SLOW
-        # A rate-limited probe also counts as a failure, so that the interval of the probes grows.
-        return CallResult.FAILED if is_probe and call.outcome == "busy" else RESULTS[call.outcome]
+    async def check(self, endpoint: Endpoint, *, seconds: float = METADATA_SECONDS) -> None:
+        """Detect an endpoint's capabilities, unless it is `checked`.
+
+        Raises:
+            EndpointFailed: the endpoint is unavailable, serves another model, or denies access.
+        """
+        if not endpoint.checked:
+            await detect(endpoint, seconds=seconds)
+            endpoint.checked = True
+            if endpoint.group == "primary" and endpoint.able.counts:
+                self.counter.calibrate(endpoint.able.counts)
+
+    async def check_all(self) -> None:
+        """Detect the capabilities of all endpoints; an endpoint that fails starts with an open breaker.
+
+        During a rollout, so does an endpoint with another model, if its entry has one with the right model.
+
+        Raises:
+            ModelsMisconfigured: an entry serves only another model, or all endpoints deny access.
+        """
+        failures: dict[Endpoint, EndpointFailed] = {}
+        async with anyio.create_task_group() as tasks:
+            for endpoint in self.members:
+                tasks.start_soon(self._check_first, endpoint, failures)
+        fit = {endpoint.entry for endpoint in self.members if endpoint.checked}
+        errors = [f"{e}" for at, e in failures.items() if isinstance(e, WrongModel) and at.entry not in fit]
+        if all(isinstance(failures.get(endpoint), AccessDenied) for endpoint in self.serving):
+            errors += [f"{e}" for e in failures.values() if isinstance(e, AccessDenied)]
+        if errors:
+            raise ModelsMisconfigured("; ".join(errors))
+
+    async def _check_first(self, endpoint: Endpoint, failures: dict[Endpoint, EndpointFailed]) -> None:
+        """Detect a new endpoint's capabilities; on failure, store the error and open the breaker."""
+        try:
+            await self.check(endpoint, seconds=_DETECTION_SECONDS)
+        except EndpointFailed as exc:
+            log.warning("model_endpoint_check_failed", endpoint=endpoint.name, error=str(exc))
+            failures[endpoint] = exc
+        finally:
+            if not endpoint.checked:
+                endpoint.breaker.trip()
+
+    async def ping(self) -> None:
+        """Raise ModelUnavailable if no endpoint is ready."""
+        if not any(endpoint.checked and endpoint.available for endpoint in self.serving):
+            raise ModelUnavailable(retry_after=self.retry_after())
+
+    async def probe_forever(self) -> None:
+        """Probe due endpoints with an open breaker, one per second in total, so that no customer's call tests them."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.sleep(_PROBE_EVERY)
+                due = [endpoint for endpoint in self.members if endpoint.breaker.due and not endpoint.stopped]
+                if due:
+                    tasks.start_soon(self.probe, min(due, key=lambda endpoint: endpoint.breaker.due_since))
+
+    async def probe(self, endpoint: Endpoint) -> None:
+        """Probe an endpoint with an open breaker, if its probe is due: detect its capabilities, and generate a token.
+
+        A hung engine still answers its health check.
+        """
+        permit = endpoint.breaker.probe()
+        if permit is None:
+            return
+        endpoint.checked = False
+        with (
+            contained("probe", self._on_failure),
+            suppress(EndpointFailed),
+            self.call(endpoint, "ping", probe=permit) as call,
+        ):
+            await self.check(endpoint, seconds=_DETECTION_SECONDS)
+            if endpoint.able.top_logprobs is not None:
+                await endpoint.top_tokens(_PING)
+            call.begin()
+            call.outcome = "ok"
+
+    async def follow_forever(self, names: Sequence[FollowedName], *, resolve: Resolve, every: float) -> None:
+        """Resolve the names every `every` seconds; new endpoints join the pool after a check."""
+
+        async def follow(name: FollowedName) -> None:
+            while True:
+                await anyio.sleep(every)
+                new, gone = await name.update(resolve)
+                for endpoint in gone:
+                    log.info("model_endpoint_removed", endpoint=endpoint.name)
+                self.members = tuple(endpoint for endpoint in self.members if endpoint not in gone)
+                for endpoint in new:
+                    tasks.start_soon(self._check_and_join, name, endpoint)
+
+        async with anyio.create_task_group() as tasks:
+            for name in names:
+                tasks.start_soon(follow, name)
+
+    async def _check_and_join(self, name: FollowedName, endpoint: Endpoint) -> None:
+        """Add a new endpoint to the pool; it is stopped if its entry is."""
+        with contained("follow", self._on_failure):
+            await self._check_first(endpoint, {})
+        if endpoint in name.endpoints.values():  # otherwise it was removed during the check
+            log.info("model_endpoint_added", endpoint=endpoint.name)
+            self.members = (*self.members, endpoint)
+            self.stop(self._stopped)
 
 
 def _affinity(conversation_id: str, name: str) -> bytes:

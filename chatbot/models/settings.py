@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import yaml
 from pydantic import (
@@ -19,13 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from chatbot.models.endpoint import OUR_FIELDS
-from knowledge.breaker import BreakerSettings
+from chatbot.models.endpoint import Group
 from knowledge.model_connection import Access
 from knowledge.profiles import UnknownProfile, read_deadlines
 from knowledge.tls import TlsFiles, TlsSettings
-
-Group = Literal["primary", "canary", "fallback"]
 
 
 def _known_profile(name: str) -> str:
@@ -97,8 +94,6 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     def _check(self) -> "ModelsFileEntry":
         if "authorization" in map(str.lower, self.headers):
             raise ValueError("a key cannot be in this file: set `api_key_variable`")
-        if ours := sorted(self.extra_body.keys() & OUR_FIELDS):
-            raise ValueError(f"`extra_body` cannot set what the product sets: {', '.join(ours)}")
         if (self.weight is not None) is not (self.group == "canary"):
             raise ValueError(f"set `weight` of a canary, and of no other group (it is {self.group})")
         return self
@@ -114,14 +109,14 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
             raise ValueError("one entry must be of the group `primary`")
         if groups.count("canary") > 1:
             raise ValueError("at most one entry may be of the group `canary`")
-        if len(set(self.names)) < len(self.root):
+        if len(self.names) < len(self.root):
             raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
         return self
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> frozenset[str]:
         """The names of the entries, as `chatbot stop --model` takes them."""
-        return tuple(entry.name for entry in self.root)
+        return frozenset(entry.name for entry in self.root)
 
     @property
     def primary(self) -> ModelsFileEntry:
@@ -146,7 +141,6 @@ class ModelSettings(BaseModel, frozen=True):
     llm_api_key: SecretStr | None = None
     llm_tls: TlsSettings = TlsSettings()
     tls: TlsFiles = TlsFiles()
-    breaker: BreakerSettings = BreakerSettings()
 
     @model_validator(mode="after")
     def _check_source(self) -> "ModelSettings":

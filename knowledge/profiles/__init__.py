@@ -57,10 +57,6 @@ class Deadlines(BaseModel, frozen=True, extra="forbid"):
         """Return the deadline of the first token, in seconds."""
         return self.base + 3 * prompt_tokens / self.prefill
 
-    def slow_first_token(self, prompt_tokens: int) -> float:
-        """Return the seconds after which a first token counts as slow: three quarters of its deadline."""
-        return 0.75 * self.first_token(prompt_tokens)
-
 
 def profile_path(name: str) -> Path:
     """Return the path of a profile's file; a name that ends with .yaml is already a path.

@@ -102,7 +102,7 @@ async def counted(models: Models, text: str) -> Chat:
 
 async def test_it_is_ready_and_what_it_lacks_is_known(server: Server) -> None:
     async with opened(server) as models:
-        await models.health.ping()
+        await models.pool.ping()
         assert frozenset(models.lacks) == server.lacks
 
 

@@ -1,4 +1,4 @@
-"""The breaker opens on failures and late first tokens, and lets exactly one probe through."""
+"""The breaker opens on failures, and lets exactly one probe through."""
 
 import pytest
 from anyio import create_task_group, lowlevel
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState, CallResult, Permit
 from tests.clock import Clock
 
-SETTINGS = BreakerSettings(window=10, least=5, failure_rate=0.5, slow_rate=0.8, open_seconds=5)
+SETTINGS = BreakerSettings(window=10, least=5, failure_rate=0.5, open_seconds=5)
 
 
 @pytest.fixture
@@ -69,14 +69,6 @@ def test_after_a_good_hour_at_most_five_failures_open_it(breaker: Breaker) -> No
     assert failures == 5
 
 
-def test_late_first_tokens_open_it_later_than_failures_do(breaker: Breaker) -> None:
-    for result in [CallResult.OK, CallResult.OK, *[CallResult.SLOW] * 7]:
-        call(breaker, result)
-    assert state(breaker) is BreakerState.CLOSED
-    call(breaker, CallResult.SLOW)
-    assert state(breaker) is BreakerState.OPEN
-
-
 @pytest.mark.anyio
 async def test_of_fifty_concurrent_probes_exactly_one_passes(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
@@ -130,7 +122,7 @@ def test_probes_of_many_are_not_at_once(clock: Clock) -> None:
 def test_a_probe_whose_client_left_gives_its_place_to_the_next(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
-    breaker.abandon(probe(breaker))
+    breaker.record(probe(breaker), None)
     assert probe(breaker).probe
     assert breaker.probe() is None
 
@@ -143,7 +135,7 @@ def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, cl
     clock.now += 5
     out = probe(breaker)
     breaker.record(early, CallResult.OK)
-    breaker.abandon(early)
+    breaker.record(early, None)
     assert breaker.probe() is None, "the probe is still out"
     breaker.record(out, CallResult.OK)
     assert state(breaker) is BreakerState.CLOSED
@@ -151,7 +143,7 @@ def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, cl
 
 def test_leaving_counts_neither_way(breaker: Breaker) -> None:
     for _ in range(100):
-        breaker.abandon(permitted(breaker))
+        breaker.record(permitted(breaker), None)
     assert state(breaker) is BreakerState.CLOSED
 
 
@@ -169,9 +161,6 @@ def test_there_is_never_a_second_probe_and_never_a_lasting_refusal(
             continue
         if permit.probe:
             assert breaker.permit() is breaker.probe() is None
-        if result is None:
-            breaker.abandon(permit)
-        else:
-            breaker.record(permit, result)
+        breaker.record(permit, result)
     clock.now += SETTINGS.longest_open_seconds + 1e-6
     assert breaker.available or breaker.due

@@ -180,10 +180,10 @@ async def state(models: Models, withdrawals: Withdrawals) -> State:
             ModelState(
                 name=m.entry,
                 group=m.group,
-                model=m.endpoint.model or UNKNOWN_MODEL,
-                endpoint=m.endpoint.name,
+                model=m.model or UNKNOWN_MODEL,
+                endpoint=m.name,
                 breaker=m.breaker.state,
-                stopped=m.endpoint.stopped,
+                stopped=m.stopped,
             )
             for m in models.pool.members
         ],

@@ -11,8 +11,7 @@ from aiohttp import ClientSession
 
 from chatbot.admission.capacity import Capacity, EndpointLoad, LoadNotReported, read_load, slots_after
 from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place
-from chatbot.models import Endpoint, Member
-from knowledge.breaker import Breaker, BreakerSettings
+from chatbot.models import Endpoint
 from knowledge.identity import Principal
 from knowledge.model_connection import open_session
 from knowledge.profiles import read_deadlines
@@ -106,13 +105,12 @@ def test_the_slots_of_all_replicas_settle_at_what_the_endpoints_run() -> None:
 
 
 @asynccontextmanager
-async def watched(*servers: ScriptedModel, most: int = 16) -> AsyncGenerator[tuple[Capacity, Admission, list[Member]]]:
+async def watched(
+    *servers: ScriptedModel, most: int = 16
+) -> AsyncGenerator[tuple[Capacity, Admission, list[Endpoint]]]:
     configured = with_constants(AdmissionSettings(slots=most), poll_every=0.5)
     async with open_session() as http:
-        members = [
-            Member(Endpoint(http, server.url, read_deadlines("scripted")), "primary", Breaker(BreakerSettings()))
-            for server in servers
-        ]
+        members = [Endpoint(http, server.url, read_deadlines("scripted")) for server in servers]
         admission = Admission(configured)
         yield Capacity(lambda: members, admission, configured), admission, members
 

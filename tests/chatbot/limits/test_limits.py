@@ -1,7 +1,6 @@
 """Limits as values: the tightest of each dimension, when it is whole again, and when a day ends."""
 
 from datetime import UTC, datetime
-from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,8 +10,6 @@ from chatbot.events import Usage
 from chatbot.limits.limits import (
     BUCKET_SPAN,
     MICRO,
-    Dimension,
-    LedgerSettings,
     Limit,
     LimitSettings,
     Use,
@@ -53,20 +50,13 @@ def test_a_bucket_is_gone_61_seconds_after_its_second_began() -> None:
     assert seconds_until_gone(0, 1) == 0.0, "there is none"
 
 
-@pytest.mark.parametrize(
-    ("at", "name", "ends"),
-    [
+def test_a_day_ends_at_midnight_of_its_zone_and_is_shorter_where_clocks_change() -> None:
+    for at, name, ends in (
         (datetime(2027, 3, 1, 14, 59, 59, tzinfo=UTC), "20270301", datetime(2027, 3, 1, 15, tzinfo=UTC)),
         (datetime(2027, 3, 1, 15, tzinfo=UTC), "20270302", datetime(2027, 3, 2, 15, tzinfo=UTC)),
-    ],
-    ids=["its last second", "midnight"],
-)
-def test_a_day_ends_at_midnight_of_its_zone(at: datetime, name: str, ends: datetime) -> None:
-    day = day_at(round(at.timestamp()) * MICRO, "Asia/Seoul")
-    assert (day.name, day.ends) == (name, round(ends.timestamp()) * MICRO)
-
-
-def test_a_day_on_which_clocks_change_has_another_length() -> None:
+    ):
+        day = day_at(round(at.timestamp()) * MICRO, "Asia/Seoul")
+        assert (day.name, day.ends) == (name, round(ends.timestamp()) * MICRO)
     new_york = ZoneInfo("America/New_York")
     day = day_at(round(datetime(2027, 3, 14, tzinfo=new_york).timestamp()) * MICRO, "America/New_York")
     assert day.ends - datetime(2027, 3, 14, tzinfo=new_york).timestamp() * MICRO == 23 * 3600 * MICRO
@@ -86,23 +76,12 @@ def test_no_more_of_the_prompt_is_cached_than_there_is() -> None:
     assert LimitSettings(cached_weight=0).charge(usage) == 12
 
 
-def test_a_dimension_is_a_field_of_a_limit_under_the_same_name() -> None:
-    assert get_args(Dimension) == tuple(Limit.model_fields)
-
-
 def test_a_zone_that_does_not_exist_and_a_limit_of_nothing_stop_the_boot() -> None:
     for wrong in ({"zone": "Asia/Atlantis"}, {"zone": "../etc"}, {"cached_weight": 1.1}):
         with pytest.raises(ValidationError):
             LimitSettings.model_validate(wrong)
     with pytest.raises(ValidationError):
         Limit(tokens_per_minute=0, requests_per_minute=1, concurrent=1, tokens_per_day=1)
-
-
-def test_a_tenant_without_limits_of_its_own_has_everybodys() -> None:
-    own = LimitSettings(tenant=SMALL)
-    settings = LedgerSettings(limits=LimitSettings(tenant=LARGE), tenants={"hanbit": own})
-    assert settings.of("hanbit").tenant == SMALL
-    assert settings.of("another").tenant == LARGE
 
 
 def test_of_several_roles_the_largest_of_each_dimension_counts() -> None:

@@ -50,25 +50,6 @@ def test_half_of_the_share_fits_at_once_and_more_never_does() -> None:
     assert (refused.value.dimension, refused.value.retry_after) == ("tokens_per_minute", 0.12)
 
 
-def test_what_was_reserved_through_redis_counts_for_a_minute() -> None:
-    own = quota()
-    own.record([LEE], "a", 1_800, now=0.0)
-    with pytest.raises(RateLimited) as refused:
-        own.take([LEE], "b", 1, now=1.0)
-    assert 58 < (refused.value.retry_after or 0) < 60
-    own.take([LEE], "b", 1, now=61.0)
-
-
-def test_a_reservation_is_extended_where_there_is_room() -> None:
-    own = quota()
-    own.take([LEE], "a", 400, now=0.0)
-    own.take([LEE], "a", 100, now=0.0)
-    with pytest.raises(RateLimited):
-        own.take([LEE], "a", 1, now=0.0)
-    own.settle([LEE], "a", 450, now=0.0)
-    own.take([LEE], "b", 50, now=0.0)
-
-
 def test_the_days_remainder_is_shared_and_what_is_spent_since_counts() -> None:
     own = quota(left=1_000)
     own.take([LEE], "a", 300, now=0.0)
@@ -106,16 +87,6 @@ def test_its_use_ends_when_the_bucket_is_empty() -> None:
     own.take([LEE], "a", 250, now=100.0)  # a quarter of the share leaks in 30 s
     assert own.use(LEE, now=100.0).newest_tokens == 130 - 61
     assert own.use(LEE, now=130.0).tokens == SHARE // 2
-
-
-def test_it_admits_until_the_last_instant_of_its_time_and_again_after_redis_was_there() -> None:
-    own = quota()
-    own.take([LEE], "a", 1, now=0.0)
-    own.take([LEE], "b", 1, now=AWAY - 0.001)
-    with pytest.raises(StoreUnavailable):
-        own.take([LEE], "c", 1, now=AWAY)
-    own.end_outage()
-    own.take([LEE], "c", 1, now=AWAY)
 
 
 def test_the_longest_wait_of_all_scopes_is_raised_and_nothing_is_recorded() -> None:

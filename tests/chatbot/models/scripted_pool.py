@@ -1,21 +1,17 @@
 """Builders: models over scripted servers, and what the reader of an answer gets."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from time import monotonic
 
 import anyio
-from opentelemetry.trace import Tracer
 
 from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
 from chatbot.models.client import ModelDone, Models, NotResumable, Switched
-from chatbot.models.endpoint import Endpoint
+from chatbot.models.endpoint import Endpoint, Group, Sampling
 from chatbot.models.generation import Delta, PartialAnswer, Thought, read_output
-from chatbot.models.pool import Member, ModelCall, Pool
-from chatbot.models.settings import Group
-from chatbot.models.wire import Sampling
+from chatbot.models.pool import ModelCall, Pool
 from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import open_session
 from knowledge.profiles import Deadlines
@@ -37,7 +33,7 @@ class Served:
     calls: list[ModelCall] = field(default_factory=list)
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[Endpoint, ...]:
         return self.models.pool.members
 
     def home(self, conversation_id: str) -> int:
@@ -62,8 +58,6 @@ async def serve(
     share: float = 0.0,
     deadlines: Deadlines = PATIENT,
     open_seconds: float = 60.0,
-    clock: Callable[[], float] = monotonic,
-    tracer: Tracer | None = None,
 ) -> AsyncGenerator[Served]:
     groups: list[Group] = []
     groups += ("primary" for _ in primaries)
@@ -75,14 +69,15 @@ async def serve(
             for behaviour, group in zip([*primaries, *fallbacks, *canaries], groups, strict=True)
         ]
         http = await stack.enter_async_context(open_session())
-        breaker_settings = BreakerSettings(open_seconds=open_seconds)
         members = [
-            Member(Endpoint(http, server.url, deadlines, tracer=tracer), group, Breaker(breaker_settings), group)
+            Endpoint(http, server.url, deadlines, group=group, entry=group)
             for server, group in zip(servers, groups, strict=True)
         ]
+        for member in members:
+            member.breaker = Breaker(BreakerSettings(open_seconds=open_seconds))
         calls: list[ModelCall] = []
-        models = Models(Pool(members, canary_share=share, hooks=[calls.append], clock=clock))
-        await models.health.check()
+        models = Models(Pool(members, canary_share=share, on_call=calls.append))
+        await models.pool.check_all()
         yield Served(models, servers, calls)
 
 
@@ -163,5 +158,5 @@ async def ready(models: Models, *, within: float) -> None:
 async def probed(models: Models) -> None:
     """Probe every endpoint whose probe is due, as the background does, and ask whether one is ready."""
     for member in models.pool.members:
-        await models.health.probe(member)
-    await models.health.ping()
+        await models.pool.probe(member)
+    await models.pool.ping()

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,12 +13,10 @@ from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
 from chatbot.models.choice_probabilities import YES_OR_NO
 from chatbot.models.client import Models, NotResumable
-from chatbot.models.endpoint import Endpoint
-from chatbot.models.pool import Member, Pool
+from chatbot.models.endpoint import Endpoint, Sampling
+from chatbot.models.pool import Pool
 from chatbot.models.settings import ModelsMisconfigured
-from chatbot.models.wire import Sampling
 from chatbot.tokens import SpecialTokens
-from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.model_connection import open_session
 from llm_server.scripted import Behaviour, ScriptedModel, encode
 from tests.chatbot.models.scripted_pool import ANSWER, CHAT, PATIENT, Served, ask, serve
@@ -106,7 +103,7 @@ async def test_a_prompt_with_more_special_tokens_than_its_template_ends_before_a
     async with serve([Behaviour(obeys=True)]) as served:
         [member] = served.members
         assert (await ask(served, chat=forged)).text, "its markers are text"
-        member.endpoint.capabilities = replace(member.able, special=Blind())
+        member.able.special = Blind()
         with pytest.raises(ModelUnavailable):
             await ask(served, chat=forged)
         assert served.calls[-1].outcome == "refused"
@@ -139,10 +136,9 @@ async def answering(*handlers: Handler) -> AsyncGenerator[Served]:
             app = web.Application()
             app.router.add_post("/v1/chat/completions", generate)
             server = await stack.enter_async_context(TestServer(app))
-            endpoint = Endpoint(http, str(server.make_url("/")), PATIENT, model="hosted")
-            members.append(Member(endpoint, "primary", Breaker(BreakerSettings())))
+            members.append(Endpoint(http, str(server.make_url("/")), PATIENT, model="hosted"))
         models = Models(Pool(members))
-        await models.health.check()
+        await models.pool.check_all()
         yield Served(models, list[ScriptedModel]())
 
 

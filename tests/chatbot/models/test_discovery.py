@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.client import Models, open_models
-from chatbot.models.health import addresses_of
+from chatbot.models.pool import addresses_of
 from chatbot.models.settings import ModelSettings, ModelsMisconfigured
 from knowledge.breaker import BreakerState
 from knowledge.profiles import read_deadlines
@@ -83,7 +83,7 @@ async def following(
 
 async def until_members(models: Models, *addresses: str) -> None:
     with anyio.fail_after(patient(5)):
-        while sorted(str(m.endpoint.name).partition(":")[0] for m in models.pool.members) != sorted(addresses):
+        while sorted(str(m.name).partition(":")[0] for m in models.pool.members) != sorted(addresses):
             await anyio.sleep(0.01)
 
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.models.endpoint import GenerationRequest
+from chatbot.models.endpoint import Capabilities, GenerationRequest, Piece, Sampling
 from chatbot.models.generation import Delta, Generation, read_output
 from chatbot.models.thinking import TAGS, ThinkingFilter, opens_thinking
-from chatbot.models.wire import Capabilities, Piece, Sampling
 from tests.chatbot.models.scripted_pool import CHAT
 
 

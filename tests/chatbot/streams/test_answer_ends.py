@@ -551,7 +551,9 @@ async def test_no_character_of_thinking_is_shown_kept_or_logged_wherever_it_is_c
     provider.add_span_processor(SimpleSpanProcessor(spans))
     turn = asked_turn(sampling=Sampling(max_tokens=400, thinking_tokens=100))
     behaviour = Behaviour(thinking=THINKING, sentences=1, template=template, marked=marked, parses=parses, probe=0.99)
-    async with serve([behaviour] * 2, tracer=provider.get_tracer("endpoints")) as served:
+    async with serve([behaviour] * 2) as served:
+        for member in served.members:
+            member.tracer = provider.get_tracer("endpoints")
         thinker = Thinker(served, turn, answer_log, redis, spans, caplog)
         whole = await thinker.answered(tasks)
         tokens = whole[1].generated_tokens
