@@ -241,12 +241,12 @@ def roles_of(key: ServiceKey) -> str:
 def line_of(key: ServiceKey) -> str:
     """Format a key as one line, without its secret."""
 
-    def day(at: float | None) -> str:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ") if at is not None else "never"
+    def day(at: float) -> str:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ")
 
     revoked = f"revoked {day(key.revoked_at)} by {key.revoked_by}" if key.revoked_at is not None else ""
     roles = ",".join(sorted(key.roles))
-    made = f"made {day(key.made_at)} by {key.made_by}, until {day(key.expires_at)}, used {day(key.last_used_at)}"
+    made = f"made {day(key.made_at)} by {key.made_by}, until {day(key.expires_at)}"
     return "  ".join(part for part in (key.id, key.tenant, roles, key.name, made, revoked) if part)
 
 

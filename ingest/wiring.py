@@ -28,7 +28,7 @@ from ingest.settings import Settings
 from ingest.uploads import Uploads, open_blobs
 from ingest.worker import Worker
 from knowledge.bank import read_banks
-from knowledge.embedding import fetch_model, open_embedder, read_model_config
+from knowledge.embedding import open_embedder, read_model_config
 from knowledge.identity import Authenticator, open_authenticator
 from knowledge.index import Index, IndexUnavailable, open_index
 from knowledge.passage import instant
@@ -148,7 +148,6 @@ def _now(clock: Callable[[], float]) -> float:
 
 async def _chunking(settings: Settings) -> Chunking:
     """Return the chunking: token counts by the embedder's tokenizer, and its maximum length."""
-    await fetch_model(settings.embedder)
     await anyio.to_thread.run_sync(require_tokenizer, settings.tokenizer_folder)
     config = await anyio.to_thread.run_sync(read_model_config, settings.embedder)
     return settings.chunks.chunking(settings.tokenizer_folder, max_tokens=config.max_tokens)

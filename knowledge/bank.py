@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError, model_validator
@@ -58,43 +58,21 @@ def _only(*names: str) -> AfterValidator:
     return AfterValidator(checked)
 
 
-class Names(_Part):
-    """The bank's name in each language."""
+class Both(_Part, Generic[T]):
+    """A value in both languages."""
 
-    ko: Short
-    en: Short
-
-
-class Words(_Part):
-    """A text in both languages."""
-
-    ko: Text
-    en: Text
+    ko: T
+    en: T
 
 
-_Opening = Annotated[Text, _only("bank")]
-_Reply = Annotated[Text, _only("bank", "crisis", "emergency", "debt")]
-
-
-class Opening(_Part):
-    """The greeting at the top of the customers' page."""
-
-    ko: _Opening
-    en: _Opening
-
-
-class Reply(_Part):
-    """A canned reply in place of an answer; the sentence about how to reach a person follows it."""
-
-    ko: _Reply
-    en: _Reply
-
-
-class Questions(_Part):
-    """Sample questions on the customers' page."""
-
-    ko: tuple[Text, ...] = Field(max_length=MOST_QUESTIONS)
-    en: tuple[Text, ...] = Field(max_length=MOST_QUESTIONS)
+Names = Both[Short]
+Words = Both[Text]
+Opening = Both[Annotated[Text, _only("bank")]]
+"""The greeting at the top of the customers' page."""
+Reply = Both[Annotated[Text, _only("bank", "crisis", "emergency", "debt")]]
+"""A canned reply in place of an answer; the sentence about how to reach a person follows it."""
+Questions = Both[Annotated[tuple[Text, ...], Field(max_length=MOST_QUESTIONS)]]
+"""Sample questions on the customers' page."""
 
 
 class Helplines(_Part):
@@ -183,12 +161,11 @@ class Bank(_Part):
         )
 
 
-class Logo:
+class Logo(NamedTuple):
     """A picture's bytes and media type."""
 
-    def __init__(self, content: bytes, media_type: str) -> None:
-        self.content = content
-        self.media_type = media_type
+    content: bytes
+    media_type: str
 
 
 class Banks:

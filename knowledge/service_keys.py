@@ -18,14 +18,14 @@ from typing import Any, Final
 import anyio
 import structlog
 from pydantic import BaseModel, Field, PositiveInt
-from sqlalchemy import Column, Double, Row, String, Table, bindparam, func, insert, or_, select, update
+from sqlalchemy import Column, Double, Row, String, Table, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity import MACHINE, ROLES, KeysUnavailable, Principal, TokenRefused
-from knowledge.storage import UNAVAILABLE, migrate, transaction_lock
+from knowledge.storage import migrate, polled, transaction_lock
 from knowledge.withdrawals import METADATA, SCHEMA
-from telemetry.supervision import OnFailure, supervise, uncounted
+from telemetry.supervision import OnFailure, uncounted
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,6 @@ MOST_LISTED = 1000
 POLL_SECONDS = 1.0
 DEADLINE_SECONDS = 2.0
 KNOWN_FOR_SECONDS = 5.0
-USED_EVERY_SECONDS = 60.0
 _DAY = 86_400.0
 
 KEYS = Table(
@@ -51,7 +50,6 @@ KEYS = Table(
     Column("made_by", String(310), nullable=False),
     Column("made_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
-    Column("last_used_at", Double, nullable=True),
     Column("revoked_by", String(310), nullable=True),
     Column("revoked_at", Double, nullable=True),
 )
@@ -84,7 +82,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceKey:
-    """A key without its secret; times are in Unix seconds, and `last_used_at` is accurate to a minute."""
+    """A key without its secret; times are in Unix seconds."""
 
     id: str
     tenant: str
@@ -93,7 +91,6 @@ class ServiceKey:
     made_by: str
     made_at: float
     expires_at: float
-    last_used_at: float | None = None
     revoked_by: str | None = None
     revoked_at: float | None = None
 
@@ -123,8 +120,6 @@ class ServiceKeys:
         self._clock = clock
         self._keys: dict[str, _InForce] = {}
         self._read_at = float("-inf")
-        self._used: dict[str, float] = {}
-        self._written: dict[str, float] = {}
 
     def principal(self, key: str) -> Principal:
         """Return the principal for a key.
@@ -142,7 +137,6 @@ class ServiceKeys:
         is_right = known is not None and hmac.compare_digest(known.digest, _digest(key))
         if known is None or not is_right or known.expires_at <= self._now():
             raise TokenRefused("the service key is unknown, revoked or expired")
-        self._used[shape[1]] = self._now()
         return known.principal
 
     async def make(self, new: NewKey) -> tuple[ServiceKey, str]:
@@ -223,36 +217,6 @@ class ServiceKeys:
         }
         self._read_at = began
 
-    async def write_uses(self) -> None:
-        """Write the keys' times of use, at most once a minute per key.
-
-        Raises:
-            UNAVAILABLE: the table cannot be written.
-        """
-        written = self._written
-        due = {key: at for key, at in self._used.items() if at >= written.get(key, 0) + USED_EVERY_SECONDS}
-        if not due:
-            return
-        is_older = or_(KEYS.c.last_used_at.is_(None), KEYS.c.last_used_at <= bindparam("used") - USED_EVERY_SECONDS)
-        used = update(KEYS).where(KEYS.c.id == bindparam("key"), is_older).values(last_used_at=bindparam("used"))
-        with anyio.fail_after(DEADLINE_SECONDS):
-            async with self._engine.begin() as connection:
-                await connection.execute(used, [{"key": key, "used": at} for key, at in sorted(due.items())])
-        self._written = {key: at for key, at in (written | due).items() if key in self._keys}
-        self._used = {key: at for key, at in self._used.items() if due.get(key) != at and key in self._keys}
-
-    async def watch(self) -> None:
-        """Read the keys and write their times of use until cancelled."""
-        while True:
-            try:
-                # aiosqlite may hang if cancelled while it opens a connection; the deadlines still apply.
-                with anyio.CancelScope(shield=True):
-                    await self.read()
-                    await self.write_uses()
-            except UNAVAILABLE as exc:
-                log.warning("service_keys_unreadable", error=type(exc).__name__)
-            await anyio.sleep(POLL_SECONDS)
-
 
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
@@ -308,9 +272,5 @@ async def open_service_keys(
 ) -> AsyncGenerator[ServiceKeys]:
     """Migrate the tables, read the active keys, and poll them while the block runs."""
     keys = await load_service_keys(engine, settings, now=now)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(supervise, "service_keys", keys.watch, on_failure)
-        try:
-            yield keys
-        finally:
-            tasks.cancel_scope.cancel()
+    async with polled("service_keys", keys.read, every=POLL_SECONDS, on_failure=on_failure):
+        yield keys

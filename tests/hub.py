@@ -1,4 +1,4 @@
-"""A model hub on loopback with one model: the API that our own client and huggingface_hub (HF_ENDPOINT) call."""
+"""A model hub on loopback with one model: the API that huggingface_hub (HF_ENDPOINT) calls."""
 
 import hashlib
 from collections.abc import AsyncGenerator
@@ -24,8 +24,6 @@ class Hub:
     sent: list[str] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
     spoilt: str = ""
-    bucket: Path | None = None
-    """The folder served below /bucket/tiny/."""
 
     def tree(self) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = [{"type": "directory", "path": "1_Pooling", "oid": "x", "size": 0}]
@@ -36,19 +34,16 @@ class Hub:
             if path.suffix == ".safetensors":
                 entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
             entries.append(entry)
-        unwanted = ("pytorch_model.bin", "onnx/model.json", "../outside.json", "README.md")
+        unwanted = ("pytorch_model.bin", "onnx/model.json", "README.md")
         return entries + [{"type": "file", "path": path, "size": 1, "oid": "none"} for path in unwanted]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path
         self.keys.add(request.headers.get("authorization"))
         if path == f"/api/models/bank/tiny/tree/{REVISION}":
-            known = [entry for entry in self.tree() if entry["oid"] != "none"]  # huggingface_hub takes all files
-            return web.json_response(known if "hf_hub" in request.headers["user-agent"] else self.tree())
+            return web.json_response(self.tree())
         if path == f"/api/models/bank/tiny/revision/{REVISION}":  # huggingface_hub asks this first
             return web.json_response({"id": "bank/tiny", "modelId": "bank/tiny", "sha": REVISION, "siblings": []})
-        if self.bucket is not None and path.startswith("/bucket/tiny/"):
-            return web.Response(body=(self.bucket / path.removeprefix("/bucket/tiny/")).read_bytes())
         if request.method == "HEAD":
             return self._head(path.removeprefix(f"/bank/tiny/resolve/{REVISION}/"))
         name = path.removeprefix(f"/bank/tiny/resolve/{REVISION}/").removeprefix("/cdn/")

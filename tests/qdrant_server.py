@@ -45,8 +45,6 @@ class FakeServer:
         """The payloads of written points, by id."""
         self.foreign = 0
         """The number of another tenant's points."""
-        self.copies = 1
-        """The number of replicas of the only shard."""
         self.created: dict[str, Any] = {}
         """The body of the request that created the collection."""
         self.names: set[str] = {"kb-1"}
@@ -66,7 +64,6 @@ class FakeServer:
                 web.put("/collections/kb-1", self.create),
                 web.delete("/collections/kb-1", self.drop),
                 web.get("/collections/kb-1/exists", self.exists),
-                web.get("/collections/kb-1/cluster", self.cluster),
                 web.put("/collections/kb-1/index", self.index_field),
                 web.put("/collections/kb-1/points", self.upsert),
                 web.post("/collections/kb-1/points/delete", self.delete),
@@ -193,12 +190,6 @@ class FakeServer:
         only = asked.get("filter") or {}
         must = only.get("must") or ()
         return sorted(point for point, payload in self.held.items() if all(holds(c, payload) for c in must))
-
-    async def cluster(self, _: web.Request) -> web.Response:
-        here = {"shard_id": 0, "points_count": 0, "state": "Active"}
-        elsewhere = [{"shard_id": 0, "peer_id": n, "state": "Active"} for n in range(2, self.copies + 1)]
-        shards = {"local_shards": [here], "remote_shards": elsewhere, "shard_transfers": []}
-        return ok({"peer_id": 1, "shard_count": 1, **shards})
 
     async def index_field(self, request: web.Request) -> web.Response:
         assert request.query["wait"] == "true"

@@ -3,10 +3,10 @@
 from knowledge.embedding.embedding import Embedder, open_embedder
 from knowledge.embedding.encoder import read_tokenizer
 from knowledge.embedding.errors import EmbeddingUnavailable
-from knowledge.embedding.hub import fetch_copy, fetch_model
+from knowledge.embedding.hub import fetch_model
 from knowledge.embedding.model_config import read_model_config
 from knowledge.embedding.openvino_cache import NotConverted, cached_model
-from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings, hub_folder
+from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
 
 __all__ = [
     "DEFAULT_FOLDER",
@@ -15,9 +15,7 @@ __all__ = [
     "EmbeddingUnavailable",
     "NotConverted",
     "cached_model",
-    "fetch_copy",
     "fetch_model",
-    "hub_folder",
     "open_embedder",
     "read_model_config",
     "read_tokenizer",

@@ -3,20 +3,19 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from itertools import accumulate
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock
 from time import monotonic
 from typing import Protocol
 
 from knowledge.embedding.encoder import Encode, LoadEncode, Vectors, openvino_encoder
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
-from knowledge.embedding.hub import fetch_model
 from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.openvino_cache import NotConverted
 from knowledge.embedding.served import open_served
@@ -55,7 +54,6 @@ async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
         return
     if settings.folder is None:
         raise EmbedderMissing("no embedder is named: set EMBEDDER__FOLDER, EMBEDDER__URL or EMBEDDER__REVISION")
-    await fetch_model(settings)
     local = LocalEmbedder(settings.folder, settings, await asyncio.to_thread(read_model_config, settings))
     await local.start()
     try:
@@ -82,9 +80,9 @@ class _Job:
 class LocalEmbedder:
     """A sentence-transformers model in one or several worker threads.
 
-    Questions that arrive within the window are encoded together and before passages. The event loop acquires no lock:
-    it submits a job through a SimpleQueue and awaits a future; workers skip cancelled jobs. At most `passage_window`
-    passages wait in the workers; a batch contains passages of similar length, from any documents.
+    Questions that arrive within the window are encoded together and before passages; a batch of passages has similar
+    lengths, from any documents. The event loop acquires no lock: it submits a job through a SimpleQueue and awaits a
+    future. The workers take turns at that queue and skip cancelled jobs.
     """
 
     def __init__(self, folder: Path, settings: EmbedderSettings, config: ModelConfig) -> None:
@@ -93,26 +91,37 @@ class LocalEmbedder:
         self._settings = settings
         self._config = config
         self._folder = folder
-        self._workers = [_Worker(settings) for _ in range(settings.workers)]
+        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="embedder")
         self._waiting_requests = 0
-        self._passage_slots = asyncio.Semaphore(settings.passage_window)
+        self._closing = False
+        self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
+        # These belong to the worker whose turn it is.
+        self._turn = Lock()
+        self._queries: deque[_Job] = deque()
+        self._passages: deque[_Job] = deque()
+        self._ended = False
 
     async def start(self) -> None:
-        """Load the model, convert it for OpenVINO if necessary, and warm up every worker.
+        """Load the model and warm up every worker.
 
         Raises:
             EmbedderMissing: the folder contains no model, or the model cannot be loaded.
         """
         if not (self._folder / "modules.json").is_file():
+            fetched = f"{self._settings.model}@{revision}" if (revision := self._settings.revision) else DEFAULT_FOLDER
             raise EmbedderMissing(
                 f"no embedding model in {self._folder}: name another by EMBEDDER__FOLDER, or run "
-                f"`llm-server fetch {DEFAULT_FOLDER}`"
+                f"`llm-server fetch {fetched}`"
             )
         try:
             load = await asyncio.to_thread(_loader, self._folder, self._settings)
-            for worker in self._workers:
-                self.dimensions = await asyncio.wrap_future(worker.start(load))
+            for _ in range(self._settings.workers):
+                encode = await asyncio.to_thread(load)
+                (vector,) = await asyncio.to_thread(encode, ["warm up"])
+                self.dimensions = len(vector)
+                self._threads.submit(self._work, encode)
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
+            await self.aclose()
             raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
@@ -123,114 +132,58 @@ class LocalEmbedder:
             raise EmbedderBusy(f"{self._waiting_requests} requests are waiting for the embedder")
         self._waiting_requests += 1
         try:
-            return await self._encode(_Job([self._config.query_prefix + text for text in texts], urgent=True))
+            return await self._encoded([_Job([self._config.query_prefix + text for text in texts], urgent=True)])
         finally:
             self._waiting_requests -= 1
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each passage, in order; questions that arrive in between go first."""
-        prefixed = [self._config.passage_prefix + text for text in texts]
-        shortest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {i: group.create_task(self._encode_passage(prefixed[i])) for i in shortest_first}
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return [tasks[i].result() for i in range(len(texts))]
+        return await self._encoded([_Job([self._config.passage_prefix + text], urgent=False) for text in texts])
 
     async def aclose(self) -> None:
-        """Stop the workers after their current batches; waiting jobs fail with EmbeddingUnavailable."""
-        for worker in self._workers:
-            worker.stop()
-        for worker in self._workers:
-            await asyncio.to_thread(worker.join)
-
-    async def _encode_passage(self, text: str) -> list[float]:
-        async with self._passage_slots:
-            (vector,) = await self._encode(_Job([text], urgent=False))
-        return vector
-
-    async def _encode(self, job: _Job) -> Vectors:
-        worker = min(self._workers, key=lambda worker: worker.waiting_texts)
-        worker.waiting_texts += len(job.texts)
-        try:
-            worker.submit(job)
-            return await asyncio.wrap_future(job.result)
-        finally:
-            worker.waiting_texts -= len(job.texts)
-
-
-class _Worker:
-    """A thread that encodes jobs in batches, questions first."""
-
-    def __init__(self, settings: EmbedderSettings) -> None:
-        self.waiting_texts = 0  # counted by the caller of `submit`
-        self._settings = settings
-        self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
-        self._queries: deque[_Job] = deque()
-        self._passages: deque[_Job] = deque()
-        self._closing = False
-        self._ended = False
-        self._thread: Thread | None = None
-
-    def start(self, load: LoadEncode) -> Future[int]:
-        """Start the thread; the future resolves to the number of dimensions when the model is loaded and warm."""
-        ready: Future[int] = Future()
-        self._thread = Thread(target=self._run, args=(load, ready), name="embedder", daemon=True)
-        self._thread.start()
-        return ready
-
-    def submit(self, job: _Job) -> None:
-        """Queue a job.
-
-        Raises:
-            EmbeddingUnavailable: the embedder is closed.
-        """
-        if self._closing or self._thread is None:
-            raise EmbeddingUnavailable("the embedder is closed")
-        self._inbox.put(job)
-
-    def stop(self) -> None:
-        """Accept no more jobs; call it in the thread of `submit`, so that no job follows the end mark."""
+        """Stop the workers after their current batches; waiting requests fail with EmbeddingUnavailable."""
         self._closing = True
         self._inbox.put(None)
+        await asyncio.to_thread(self._threads.shutdown)
+        for waiting in (self._queries, self._passages):
+            while waiting:
+                job = waiting.popleft()
+                if job.result.set_running_or_notify_cancel():
+                    job.result.set_exception(EmbeddingUnavailable("the embedder is closed"))
 
-    def join(self) -> None:
-        """Wait for the thread to end."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self, load: LoadEncode, ready: Future[int]) -> None:
+    async def _encoded(self, jobs: Sequence[_Job]) -> Vectors:
+        if self._closing:
+            raise EmbeddingUnavailable("the embedder is closed")
+        for job in sorted(jobs, key=lambda job: job.size):
+            self._inbox.put(job)
         try:
-            encode = load()
-            dimensions = len(encode(["warm up"])[0])
-        except Exception as exc:  # noqa: BLE001  the thread's boundary: `start` raises it
-            ready.set_exception(exc)
-            return
-        ready.set_result(dimensions)
+            return [vector for job in jobs for vector in await asyncio.wrap_future(job.result)]
+        finally:
+            for job in jobs:
+                job.result.cancel()
+
+    def _work(self, encode: Encode) -> None:
         while jobs := self._next_batch():
             self._encode(encode, [job for job in jobs if job.result.set_running_or_notify_cancel()])
-        for job in (*self._queries, *self._passages):
-            if job.result.set_running_or_notify_cancel():
-                job.result.set_exception(EmbeddingUnavailable("the embedder is closed"))
 
     def _next_batch(self) -> list[_Job]:
         """Return the next batch of jobs, or an empty list when the embedder closes."""
-        while not self._ended and self._receive(None if not (self._queries or self._passages) else 0.0):
-            pass
-        if self._ended:
-            return []
-        if not self._queries:
-            return self._next_passages()
-        until = self._queries[0].arrived + self._settings.window
-        while self._query_texts() < self._settings.query_batch and self._receive(max(0.0, until - monotonic())):
-            pass
-        jobs = [self._queries.popleft()]
-        free = self._settings.query_batch - len(jobs[0].texts)
-        while self._queries and len(self._queries[0].texts) <= free:
-            jobs.append(self._queries.popleft())
-            free -= len(jobs[-1].texts)
-        return jobs
+        with self._turn:
+            while not self._ended and self._receive(None if not (self._queries or self._passages) else 0.0):
+                pass
+            if self._ended:
+                return []
+            if not self._queries:
+                return self._next_passages()
+            until = self._queries[0].arrived + self._settings.window
+            while self._query_texts() < self._settings.query_batch and self._receive(max(0.0, until - monotonic())):
+                pass
+            jobs = [self._queries.popleft()]
+            free = self._settings.query_batch - len(jobs[0].texts)
+            while self._queries and len(self._queries[0].texts) <= free:
+                jobs.append(self._queries.popleft())
+                free -= len(jobs[-1].texts)
+            return jobs
 
     def _next_passages(self) -> list[_Job]:
         """Return the oldest passage with others of similar length, because padding costs as much as text."""
@@ -274,6 +227,6 @@ class _Worker:
 
 
 def _loader(folder: Path, settings: EmbedderSettings) -> LoadEncode:
-    """Return the function that each worker calls in its thread to get its `encode`."""
+    """Return the function that each worker calls to get its `encode`."""
     batch = max(settings.query_batch, settings.passage_batch)
     return openvino_encoder(folder, settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch)

@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 from tokenizers import Tokenizer
 
-from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER, converted_model
+from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER, cached_model
 
 DType = Literal["bfloat16", "float32"]
 Vectors = list[list[float]]
@@ -21,14 +21,13 @@ _DEVICE = "CPU"
 
 
 def openvino_encoder(folder: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:
-    """Load the converted model of the weights in a folder; convert them first if necessary.
+    """Load the converted model of the weights in a folder.
 
     Raises:
-        NotConverted: the weights cannot be converted.
+        NotConverted: the weights are not converted.
         OSError, RuntimeError: the converted model cannot be read or compiled.
     """
-    with converted_model(folder) as converted:
-        return read_converted(converted, dtype, workers=workers, threads=threads, batch=batch)
+    return read_converted(cached_model(folder), dtype, workers=workers, threads=threads, batch=batch)
 
 
 def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:

@@ -1,21 +1,20 @@
 """Converts a whole sentence-transformers model, from token ids to vectors of length 1, to OpenVINO's format.
 
-    python -m knowledge.embedding.openvino_export WEIGHTS FOLDER
-
-It runs in a separate process, because tracing and conversion leave 700 MB allocated, and to keep torch out of services.
+Only `llm-server fetch` imports it, because services have no torch.
 """
 
-import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import openvino
 import torch
 import transformers
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
 from knowledge.embedding.encoder import read_converted
-from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER
+from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER, NotConverted, converted_folder
 
 INPUTS = ("input_ids", "attention_mask")
 EXAMPLES = ["one", "two and three"]
@@ -41,7 +40,28 @@ class _Vectors(torch.nn.Module):
         return torch.nn.functional.normalize(features["sentence_embedding"], dim=1)
 
 
-def convert(weights: str, folder: str) -> None:
+def convert_model(folder: Path) -> None:
+    """Convert the weights in a folder, unless that is done; the result appears by a rename, so it is always complete.
+
+    Raises:
+        NotConverted: the weights cannot be converted.
+        OSError: the folder cannot be written.
+    """
+    converted = converted_folder(folder)
+    if converted.exists():
+        return
+    converted.parent.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=converted.parent, prefix=".unfinished-") as unfinished:
+        target = Path(unfinished) / converted.name
+        target.mkdir()
+        try:
+            convert(folder, target)
+        except (ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+            raise NotConverted(f"OpenVINO cannot convert the weights in {folder}: {exc}") from exc
+        target.rename(converted)
+
+
+def convert(weights: Path, folder: Path) -> None:
     """Write the graph, its weights as float16 (with no relevant loss against bfloat16) and the tokenizer.
 
     Raises:
@@ -49,14 +69,14 @@ def convert(weights: str, folder: str) -> None:
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # publishes no types
     model = SentenceTransformer(
-        weights, device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+        str(weights), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
     ).eval()
     example = model.preprocess(EXAMPLES)
     with torch.inference_mode():
         converted = openvino.convert_model(_Vectors(model), example_input={name: example[name] for name in INPUTS})
-    openvino.save_model(converted, Path(folder) / GRAPH)
-    _save_tokenizer(model, Path(folder) / TOKENIZER)
-    _check(model, Path(folder))
+    openvino.save_model(converted, folder / GRAPH)
+    _save_tokenizer(model, folder / TOKENIZER)
+    _check(model, folder)
 
 
 def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
@@ -78,7 +98,3 @@ def _check(model: SentenceTransformer, folder: Path) -> None:
     least = (ours * theirs).sum(axis=1).min()
     if not least >= LEAST_COSINE:
         raise ValueError(f"its vectors are not those of sentence-transformers (cosine {least:.4f})")
-
-
-if __name__ == "__main__":
-    convert(*sys.argv[1:])

@@ -40,11 +40,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     )
     model: str | None = Field(None, description="The model's name at the endpoint or the hub. Collections record it.")
     revision: str | None = Field(
-        None, pattern=r"^[0-9a-f]{40}$", description="The hub's model is fetched at this commit."
-    )
-    hub: AnyHttpUrl = Field(
-        AnyHttpUrl("https://huggingface.co"),
-        description="Models are fetched from this hub or mirror, with `api_key` as its token.",
+        None, pattern=r"^[0-9a-f]{40}$", description="The hub's model at this commit, as `llm-server fetch` brings it."
     )
     tokenizer: Path | None = Field(
         None,
@@ -73,8 +69,6 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     query_batch: ClassVar[int] = 16  # max questions per batch in this process
     # Long passages are limited further by `BATCH_BYTES`, to keep the wait of questions short.
     passage_batch: ClassVar[int] = 8  # max passages per batch in this process
-    # Shared by all callers, so that a batch finds passages of similar length.
-    passage_window: ClassVar[int] = 256  # max passages waiting in this process's workers
     # bytes; the max difference in length within a batch, about the amount of text that costs as much as a call
     padding: ClassVar[int] = 96
     queue: ClassVar[int] = 256  # max waiting requests with questions; further ones are rejected at once

@@ -39,7 +39,8 @@ def principal_of(claims: Claims, issuer: Issuer, others: tuple[str, ...] = ()) -
     named, groups = (_names(claim_at(claims, claim)) for claim in (issuer.roles_claim, issuer.groups_claim))
     roles = _our_roles(issuer, named, groups)
     readers = frozenset(group for name in groups if not (group := issuer.subject_prefix + name).startswith(others))
-    return Principal(tenant=tenant, sub=sub, roles=roles, groups=readers | _default_groups(roles))
+    everybody = frozenset((EVERY_CUSTOMER,)) if roles else frozenset[str]()
+    return Principal(tenant=tenant, sub=sub, roles=roles, groups=readers | everybody)
 
 
 def claim_at(claims: Claims, claim: str | tuple[str, ...]) -> object:
@@ -56,16 +57,6 @@ def claim_at(claims: Claims, claim: str | tuple[str, ...]) -> object:
             return []
         value = value[name]
     return value
-
-
-def leaves_groups_out(claims: Claims, issuer: Issuer) -> bool:
-    """Return whether the token says that its groups are to be asked for elsewhere (OIDC's distributed claims).
-
-    Entra ID does so where somebody is in more than 200 groups.
-    """
-    elsewhere = claims.get("_claim_names")
-    first = {path_of(claim)[0] for claim in (issuer.roles_claim, issuer.groups_claim)}
-    return isinstance(elsewhere, Mapping) and any(name in elsewhere and name not in claims for name in first)
 
 
 def _our_roles(issuer: Issuer, named: frozenset[str], groups: frozenset[str]) -> frozenset[str]:
@@ -88,7 +79,3 @@ def _is_name(text: str, longest: int) -> bool:
     """Return whether a claim can be stored and sent: Redis, SQL, the index, logs and headers all get it."""
     # A lone surrogate is a character for JSON and Python, and for nothing that encodes it.
     return len(text) <= longest and not any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
-
-
-def _default_groups(roles: frozenset[str]) -> frozenset[str]:
-    return frozenset((EVERY_CUSTOMER,)) if roles else frozenset()

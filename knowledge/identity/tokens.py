@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.types import Options
 
-from knowledge.identity.claims import Claims, leaves_groups_out, principal_of
+from knowledge.identity.claims import Claims, principal_of
 from knowledge.identity.errors import KeySetRefused, KeysUnavailable, TokenRefused
 from knowledge.identity.issuers import AuthSettings, Issuer
 from knowledge.identity.principal import Principal
@@ -229,7 +229,6 @@ class Authenticator:
         self._issuers = {issuer.issuer: issuer for issuer in settings.every_issuer()}
         self._settings = settings
         self._now = now
-        self._told_of_groups: set[str] = set()
 
     async def verify(self, token: str, *, grace: float = 0.0) -> Principal:
         """Return the principal of a token, good for `grace` seconds after its end too, or of a service key.
@@ -289,17 +288,7 @@ class Authenticator:
 
     def _principal(self, claims: Mapping[str, object], issuer: Issuer) -> Principal:
         prefixes = {other.subject_prefix for other in self._issuers.values()} - {"", issuer.subject_prefix}
-        principal = principal_of(claims, issuer, tuple(prefixes))
-        if leaves_groups_out(claims, issuer) and issuer.issuer not in self._told_of_groups:
-            self._told_of_groups.add(issuer.issuer)  # once is enough: every further token says the same
-            log.warning(
-                "token_groups_missing",
-                issuer=issuer.issuer,
-                advice="somebody is in more groups than the provider puts into a token, so they have none here: let it "
-                "send only groups assigned to the application (Entra ID: groupMembershipClaims ApplicationGroup), or "
-                f"application roles in {issuer.key_named('roles_claim')}",
-            )
-        return principal
+        return principal_of(claims, issuer, tuple(prefixes))
 
 
 def _decoded(token: str, key: jwt.PyJWK, issuer: Issuer, audience: str) -> dict[str, Any]:

@@ -67,10 +67,6 @@ async def drop_former(engine: Engine, *, alias: str, keep: Collection[str]) -> N
 async def check_embedder(engine: Engine, name: str, vectors: Vectors) -> None:
     """Raise EmbedderMismatch unless the collection holds such vectors."""
     stored = await engine.vectors_of(name)
-    if stored.embedder is None:
-        raise EmbedderMismatch(
-            f"collection {name} does not record its embedder: run `ingest reindex`, which fills the next one"
-        )
     if stored.embedder != vectors.embedder:
         raise EmbedderMismatch(
             f"collection {name} holds vectors of {stored.embedder or 'an unnamed embedder'}, this process embeds with "

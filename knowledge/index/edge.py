@@ -14,11 +14,11 @@ import fcntl
 import math
 import os
 import shutil
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,8 +58,6 @@ _GRAPH_LINKS, _GRAPH_CANDIDATES = 16, 200
 _FULL_SCAN_KIB = 10_000
 """The engine's own bound below which it searches a segment exactly, in KiB of vectors."""
 _READ_THREADS = 4
-_LAST_READS_SECONDS = 10.0
-"""How long reads that have begun may keep a collection from being closed; they take milliseconds."""
 _FLUSH_SECONDS = 5.0
 """Time between two flushes while there are writes. A flush bounds what the write-ahead log replays at a start."""
 _FREE_BYTES = 128 * 1024 * 1024
@@ -76,45 +74,12 @@ class _Recorded(msgspec.Struct):
     dimensions: int
 
 
+@dataclass(frozen=True, slots=True)
 class _Collection:
-    """A collection that is open; the engine closes no shard that is read, so the reads that have begun end first."""
+    """An open collection; the engine closes a shard when its last reader ends."""
 
-    def __init__(self, shard: edge.EdgeShard, recorded: _Recorded) -> None:
-        self.shard = shard
-        self.recorded = recorded
-        self._reads = 0
-        self._closed = False
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def reading(self) -> Iterator[edge.EdgeShard]:
-        """Yield the shard to a thread that reads it.
-
-        Raises:
-            CollectionGone: it was closed.
-        """
-        with self._changed:
-            if self._closed:
-                raise CollectionGone("the collection was dropped")
-            self._reads += 1
-        try:
-            yield self.shard
-        finally:
-            with self._changed:
-                self._reads -= 1
-                self._changed.notify_all()
-
-    def close(self) -> None:
-        """Refuse new reads, wait for those that have begun, and close the shard.
-
-        Raises:
-            IndexUnavailable: they take too long.
-        """
-        with self._changed:
-            self._closed = True
-            if not self._changed.wait_for(lambda: self._reads == 0, timeout=_LAST_READS_SECONDS):
-                raise IndexUnavailable(f"searches in a dropped collection have not ended in {_LAST_READS_SECONDS} s")
-        self.shard.close()
+    shard: edge.EdgeShard
+    recorded: _Recorded
 
 
 @asynccontextmanager
@@ -205,53 +170,40 @@ class EdgeEngine:
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
         def search() -> list[dict[str, float]]:
             batch = edge.QueryBatchRequest([_query(query) for query in queries])
-            with self._collection(collection).reading() as shard:
-                return [{str(point.id): point.score for point in points} for points in shard.query_batch(batch)]
+            found = self._shard(collection).query_batch(batch)
+            return [{str(point.id): point.score for point in points} for points in found]
 
         return await self._read(search)
 
     async def count(self, collection: str, only: Filter) -> int:
-        def count() -> int:
-            with self._collection(collection).reading() as shard:
-                return shard.count(edge.CountRequest(filter=_filter(only), exact=True))
+        return await self._read(
+            lambda: self._shard(collection).count(edge.CountRequest(filter=_filter(only), exact=True))
+        )
 
-        return await self._read(count)
-
-    async def tenants(self, collection: str, *, limit: int) -> dict[str, int]:
-        def tenants() -> dict[str, int]:
-            with self._collection(collection).reading() as shard:
-                facet = shard.facet(edge.FacetRequest(TENANT_FIELD, limit=limit, exact=False))
-                return {str(hit.value): hit.count for hit in facet.hits}
-
-        return await self._read(tenants)
-
-    async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
+    async def counts(self, collection: str, *, field: str, limit: int, only: Filter | None = None) -> dict[str, int]:
         def counts() -> dict[str, int]:
-            request = edge.FacetRequest(field, limit=limit, exact=True, filter=_filter(only))
-            with self._collection(collection).reading() as shard:
-                return {str(hit.value): hit.count for hit in shard.facet(request).hits}
+            passing = None if only is None else _filter(only)
+            request = edge.FacetRequest(field, limit=limit, exact=only is not None, filter=passing)
+            return {str(hit.value): hit.count for hit in self._shard(collection).facet(request).hits}
 
-        return await self._read(counts, timeout=self._write_timeout)  # it reads every point that passes
+        # An exact count reads every point that passes.
+        return await self._read(counts, timeout=self._read_timeout if only is None else self._write_timeout)
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:
         payload = True if fields is None else list(fields)
         vectors = [DENSE] if dense else False
-
-        def read() -> list[StoredPoint]:
-            with self._collection(collection).reading() as shard:
-                return [_stored(record) for record in shard.retrieve(list(ids), payload, vectors)]
-
-        return await self._read(read)
+        return await self._read(
+            lambda: [_stored(record) for record in self._shard(collection).retrieve(list(ids), payload, vectors)]
+        )
 
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
     ) -> tuple[list[StoredPoint], str | None]:
         def page() -> tuple[list[StoredPoint], str | None]:
             request = edge.ScrollRequest(offset=after, limit=limit, filter=_filter(only), with_payload=True)
-            with self._collection(collection).reading() as shard:
-                records, following = shard.scroll(request)
+            records, following = self._shard(collection).scroll(request)
             return [_stored(record) for record in records], None if following is None else str(following)
 
         return await self._read(page)
@@ -279,7 +231,7 @@ class EdgeEngine:
 
     async def _update(self, collection: str, operation: Callable[[], edge.UpdateOperation]) -> None:
         def update() -> None:
-            shard = self._collection(collection).shard
+            shard = self._shard(collection)
             shard.update(operation())
             now = time.monotonic()
             if now - self._unflushed.setdefault(collection, now) > _FLUSH_SECONDS:
@@ -316,6 +268,9 @@ class EdgeEngine:
         # The engine's files are mapped: without this look it would go on after its folder is lost.
         (self._folder / "lock").stat()
         return call()
+
+    def _shard(self, collection: str) -> edge.EdgeShard:
+        return self._collection(collection).shard
 
     def _collection(self, name: str) -> _Collection:
         try:
@@ -372,7 +327,6 @@ class EdgeEngine:
 
     def _create(self, collection: str, vectors: Vectors) -> None:
         if collection in self._collections:
-            self._index_payload(self._collections[collection].shard)
             return
         recorded = _Recorded(vectors.embedder, vectors.dimensions or 0)
         partial = self._folder / f"{collection}{_PARTIAL}"
@@ -384,19 +338,14 @@ class EdgeEngine:
             hnsw_config=edge.HnswIndexConfig(_GRAPH_LINKS, _GRAPH_CANDIDATES, _FULL_SCAN_KIB),
         )
         shard = edge.EdgeShard.create(str(partial / "shard"), config)
-        self._index_payload(shard)
+        for field, schema in _PAYLOAD_INDEXES.items():
+            shard.update(edge.UpdateOperation.create_field_index(field, schema))
         shard.flush()
         shard.close()
         _replace(partial / "collection.json", msgspec.json.encode(recorded))
         partial.rename(self._folder / collection)
         loaded = edge.EdgeShard.load(str(self._folder / collection / "shard"))
         self._collections[collection] = _Collection(loaded, recorded)
-
-    def _index_payload(self, shard: edge.EdgeShard) -> None:
-        present = shard.info().payload_schema
-        for field, schema in _PAYLOAD_INDEXES.items():
-            if field not in present:
-                shard.update(edge.UpdateOperation.create_field_index(field, schema))
 
     def _drop(self, collection: str) -> None:
         if collection not in self._collections:
@@ -405,7 +354,7 @@ class EdgeEngine:
         shutil.rmtree(partial, ignore_errors=True)
         (self._folder / collection).rename(partial)
         self._unflushed.pop(collection, None)
-        self._collections.pop(collection).close()
+        del self._collections[collection]
         shutil.rmtree(partial)
 
     def _close(self) -> None:
@@ -415,7 +364,7 @@ class EdgeEngine:
             for name, collection in self._collections.items():
                 try:
                     _translated(collection.shard.flush)
-                    _translated(collection.close)
+                    _translated(collection.shard.close)
                 except IndexUnavailable as exc:
                     # The write-ahead log holds what was acknowledged.
                     log.warning("index_flush_failed", collection=name, error=str(exc))

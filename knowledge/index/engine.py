@@ -106,7 +106,7 @@ class Engine(Protocol):
         ...
 
     async def create(self, collection: str, vectors: Vectors) -> None:
-        """Create an empty collection with its payload indexes; an existing collection gets the missing ones."""
+        """Create an empty collection with its payload indexes; an existing one is kept."""
         ...
 
     async def drop(self, collection: str) -> None:
@@ -129,12 +129,11 @@ class Engine(Protocol):
         """Return exactly how many points pass the filter."""
         ...
 
-    async def tenants(self, collection: str, *, limit: int) -> dict[str, int]:
-        """Return the `limit` largest tenants and about how many points each has, without going over the points."""
-        ...
+    async def counts(self, collection: str, *, field: str, limit: int, only: Filter | None = None) -> dict[str, int]:
+        """Return the points by the value of a keyword field, of the `limit` most frequent values.
 
-    async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
-        """Return exactly how many points pass the filter by the value of a keyword field, the `limit` most frequent."""
+        The counts are exact with `only`; without it they are approximate, and no point is read.
+        """
         ...
 
     async def read(

@@ -290,20 +290,6 @@ class Index:
         self._collection = filled.collection
         await drop_former(self._engine, alias=alias, keep=(former or "", filled.collection))
 
-    def weighing(self, dense_weight: float) -> "Index":
-        """Return the same passages, searched with this weight of the dense half: 1 asks it alone, 0 orders by terms."""
-        fusion = self._settings.fusion.model_copy(
-            update={"dense_weight_ko": dense_weight, "dense_weight_en": dense_weight}
-        )
-        settings = self._settings.model_copy(update={"fusion": fusion})
-        return Index(
-            self._engine, self._embedder, self.terms, settings, collection=self._collection, pinned=self._pinned
-        )
-
-    def opened_at(self, collection: str, embedder: Embedder | None = None) -> "Index":
-        """Return this index as another process has it, which opened it at a collection, with an embedder of its own."""
-        return Index(self._engine, embedder or self._embedder, self.terms, self._settings, collection=collection)
-
     async def ping(self) -> None:
         """Raise IndexUnavailable unless the collection can be read."""
         await self._ask(self._engine.vectors_of)
@@ -407,7 +393,7 @@ class Index:
             return tenants
         self._counting = True
         try:
-            tenants = await self._engine.tenants(collection, limit=_TENANTS)
+            tenants = await self._engine.counts(collection, field=TENANT_FIELD, limit=_TENANTS)
         finally:
             self._counting = False
         self._tenants = collection, time.monotonic(), tenants
@@ -428,20 +414,12 @@ class Index:
         if not best:
             return []
         unit = math.log1p(max(own - 0.5, 0.5) / 1.5)
+        # Of hits that only the terms have named, the vectors are needed.
+        without = [candidate.point_id for candidate in best if candidate.point_id not in cosines]
         ids = [candidate.point_id for candidate in best]
-        # Only the terms have named these: their vectors are needed.
-        others = [point_id for point_id in ids if point_id not in cosines]
-        scored = [point_id for point_id in ids if point_id in cosines]
-        with first_failure():
-            async with asyncio.TaskGroup() as tasks:
-                reads = [
-                    tasks.create_task(self._engine.read(collection, wanted, dense=dense))
-                    for wanted, dense in ((scored, False), (others, True))
-                    if wanted
-                ]
-        points = {point.id: point for read in reads for point in read.result()}
-        others = [point_id for point_id in others if point_id in points]
-        cosines |= zip(others, _cosines(vector, [points[point_id].dense for point_id in others]), strict=True)
+        points = {point.id: point for point in await self._engine.read(collection, ids, dense=bool(without))}
+        without = [point_id for point_id in without if point_id in points]
+        cosines |= zip(without, _cosines(vector, [points[point_id].dense for point_id in without]), strict=True)
         hits = [
             Hit(
                 passage=_passage(points[candidate.point_id].payload),

@@ -5,10 +5,8 @@ The API is documented at https://api.qdrant.tech.
 
 import asyncio
 import os
-import socket
 import ssl
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -142,10 +140,6 @@ class ServerEngine:
         self._server = f"the Qdrant server at {address}"
         self._read_timeout = read_timeout
         self._write_timeout = write_timeout
-        quantized = models.QuantizationSearchParams(rescore=True, oversampling=settings.oversampling)
-        self._dense_params = models.SearchParams(
-            hnsw_ef=HNSW_EF, quantization=None if settings.quantize == "off" else quantized
-        )
 
     async def check(self) -> None:
         try:
@@ -185,7 +179,6 @@ class ServerEngine:
                 await self._write(partial(_create_field_index, collection=collection, index=index))
 
         await self._settled(create)
-        await self._check_copies(collection)
 
     async def drop(self, collection: str) -> None:
         await self._write(lambda apis: apis.collections_api.delete_collection(collection))
@@ -210,7 +203,7 @@ class ServerEngine:
         await self._settled(point)
 
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
-        batch = models.QueryRequestBatch(searches=[self._query(query) for query in queries])
+        batch = models.QueryRequestBatch(searches=[_query(query) for query in queries])
         answers = await self._read(
             lambda apis: apis.search_api.query_batch_points(collection, query_request_batch=batch)
         )
@@ -220,17 +213,12 @@ class ServerEngine:
         wanted = models.CountRequest(filter=_filter(only), exact=True)
         return (await self._read(lambda apis: apis.points_api.count_points(collection, count_request=wanted))).count
 
-    async def tenants(self, collection: str, *, limit: int) -> dict[str, int]:
-        wanted = models.FacetRequest(key=TENANT_FIELD, limit=limit, exact=False)
-        answer = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=wanted))
-        return {str(hit.value): hit.count for hit in answer.hits}
-
-    async def counts(self, collection: str, only: Filter, *, field: str, limit: int) -> dict[str, int]:
-        wanted = models.FacetRequest(key=field, filter=_filter(only), limit=limit, exact=True)
-        # It reads every point that passes, so it may take as long as a write.
-        answer = await self._read(
-            lambda apis: apis.points_api.facet(collection, facet_request=wanted), timeout=self._write_timeout
-        )
+    async def counts(self, collection: str, *, field: str, limit: int, only: Filter | None = None) -> dict[str, int]:
+        passing = None if only is None else _filter(only)
+        wanted = models.FacetRequest(key=field, filter=passing, limit=limit, exact=only is not None)
+        # An exact count reads every point that passes, so it may take as long as a write.
+        timeout = self._read_timeout if only is None else self._write_timeout
+        answer = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=wanted), timeout=timeout)
         return {str(hit.value): hit.count for hit in answer.hits}
 
     async def read(
@@ -319,48 +307,29 @@ class ServerEngine:
         except CLIENT_ERRORS as exc:
             raise IndexUnavailable(f"{self._server} {_failure(exc)}") from exc
 
-    async def _check_copies(self, collection: str) -> None:
-        """Log where a shard has fewer copies than are configured: a server with too few nodes keeps fewer, silently."""
-        replicas = self._settings.replicas
-        if replicas == 1:
-            return
-        cluster = await self._read(lambda apis: apis.distributed_api.collection_cluster_info(collection))
-        held = [shard.shard_id for shard in cluster.local_shards] + [shard.shard_id for shard in cluster.remote_shards]
-        copies = Counter(held)
-        fewest = min(copies.values(), default=0)
-        if fewest < replicas:
-            advice = "give the server as many nodes, then run `ingest reindex`, or set QDRANT__REPLICAS to the copies"
-            log.warning(
-                "index_replicas_missing", collection=collection, copies=fewest, configured=replicas, advice=advice
-            )
-
     def _described(self, vectors: Vectors) -> models.CreateCollection:
         settings = self._settings
-        quantized = settings.quantize == "int8"
-        int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-        dense = models.VectorParams(size=vectors.dimensions or 0, distance=models.Distance.COSINE, on_disk=quantized)
         return models.CreateCollection(
-            vectors={DENSE: dense},
+            vectors={DENSE: models.VectorParams(size=vectors.dimensions or 0, distance=models.Distance.COSINE)},
             sparse_vectors={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             shard_number=settings.shards,
             replication_factor=settings.replicas,
             write_consistency_factor=settings.write_consistency,
-            on_disk_payload=settings.payload_on_disk,
-            quantization_config=models.ScalarQuantization(scalar=int8) if quantized else None,
+            on_disk_payload=True,
             metadata={"embedder": vectors.embedder},
         )
 
-    def _query(self, query: Query) -> models.QueryRequest:
-        wanted = _filter(query.filter)
-        if isinstance(query.vector, SparseTerms):
-            corpus = None if query.corpus is None else models.IdfCorpusParams(corpus=_filter(query.corpus))
-            params = None if corpus is None else models.SearchParams(idf=corpus)
-            return models.QueryRequest(
-                query=_sparse(query.vector), using=TERMS, filter=wanted, limit=query.limit, params=params
-            )
+
+def _query(query: Query) -> models.QueryRequest:
+    wanted = _filter(query.filter)
+    if isinstance(query.vector, SparseTerms):
+        corpus = None if query.corpus is None else models.IdfCorpusParams(corpus=_filter(query.corpus))
+        params = None if corpus is None else models.SearchParams(idf=corpus)
         return models.QueryRequest(
-            query=list(query.vector), using=DENSE, filter=wanted, limit=query.limit, params=self._dense_params
+            query=_sparse(query.vector), using=TERMS, filter=wanted, limit=query.limit, params=params
         )
+    params = models.SearchParams(hnsw_ef=HNSW_EF)
+    return models.QueryRequest(query=list(query.vector), using=DENSE, filter=wanted, limit=query.limit, params=params)
 
 
 _KEYWORD = models.KeywordIndexType.KEYWORD
@@ -401,28 +370,20 @@ def _advice(exc: UnexpectedResponse) -> str:
 
 
 def _failure(exc: BaseException) -> str:
-    """Return what went wrong on the way to a server, as the end of a sentence about it."""
-    for cause in _causes(exc):
+    """Return the cause of a failed call, as the end of a sentence about the server."""
+    cause: BaseException | None = exc
+    while cause is not None:
         match cause:
-            case httpx.ConnectTimeout():
-                return "cannot be reached: it accepts no connection in time"
             case httpx.RemoteProtocolError():
                 return "closed the connection without an answer in HTTP: if it speaks TLS, QDRANT_URL needs https://"
-            case socket.gaierror():
-                return "cannot be reached: its host name is unknown"
             case ssl.SSLError():
                 return f"cannot be reached over TLS: {tls_reason(cause)}"
             case OSError(errno=int(number)):
-                return f"cannot be reached: {os.strerror(number)}"
+                return f"cannot be reached: {os.strerror(number) if number > 0 else cause.strerror}"
+        source = cause.source if isinstance(cause, ResponseHandlingException) else None
+        grouped = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = grouped or source or cause.__cause__ or cause.__context__
     return f"cannot be asked: {type(exc).__name__}"
-
-
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and those that led to it."""
-    while exc is not None:
-        yield exc
-        source = exc.source if isinstance(exc, ResponseHandlingException) else None
-        exc = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else source or exc.__cause__ or exc.__context__
 
 
 def _filter(only: Filter) -> models.Filter:

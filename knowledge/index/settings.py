@@ -1,8 +1,7 @@
 """Settings of the index: where it is, how a server keeps it, and how halves are fused."""
 
-import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -27,8 +26,7 @@ def _with_port(url: object) -> object:
     if not isinstance(url, str):
         return url
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    if not parts.hostname or re.search(r":[^\]]+$", host):
+    if not parts.hostname or parts.port is not None:
         return url
     return parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{QDRANT_PORT}").geturl()
 
@@ -47,14 +45,6 @@ class ServerSettings(TlsSettings, frozen=True):
         1, description="shards: A collection is split into this many parts over the server's nodes."
     )
     replicas: PositiveInt = Field(1, description="copies: The server keeps this many copies of each shard.")
-    payload_on_disk: ClassVar[bool] = True  # whether texts and other payload stay on disk
-    quantize: Literal["off", "int8"] = Field(
-        "off",
-        description=(
-            "`int8` stores vectors in a quarter of the memory; candidates are scored again with the originals on disk."
-        ),
-    )
-    oversampling: ClassVar[float] = 2.0  # ratio: candidates scored again, in multiples of those asked for
 
     @property
     def write_consistency(self) -> int:

@@ -1,27 +1,11 @@
-"""Masks personal identifiers, and re-exports the screening functions (pure).
-
-`mask` runs before any part of a question is stored, logged or sent; `find_injection` runs on questions (chatbot) and
-on passages at ingestion, where the approver sees its findings.
-"""
+"""Masks personal identifiers, before any part of a question is stored, logged or sent (pure)."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from knowledge.passage import Language, language_of
-from knowledge.screening.identifiers import Identifier, find_identifiers
-from knowledge.screening.instructions import ScreeningFinding, Tactic, find_injection
+from knowledge.screening.identifiers import find_identifiers
 from knowledge.screening.patterns import IdentifierKind
-
-__all__ = [
-    "Identifier",
-    "IdentifierKind",
-    "Masked",
-    "ScreeningFinding",
-    "Tactic",
-    "find_identifiers",
-    "find_injection",
-    "mask",
-]
 
 LABELS: Final[dict[Language, dict[IdentifierKind, str]]] = {
     "ko": {

@@ -10,6 +10,7 @@ from knowledge.storage.database import (
     transaction_lock,
 )
 from knowledge.storage.migrate import Schema, migrate, migrate_database, revision
+from knowledge.storage.polling import polled
 from knowledge.storage.s3 import open_s3, s3_address
 from knowledge.storage.store_clock import StoreClock, open_clock
 
@@ -26,6 +27,7 @@ __all__ = [
     "open_clock",
     "open_engine",
     "open_s3",
+    "polled",
     "revision",
     "s3_address",
     "transaction_lock",

@@ -9,14 +9,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
-import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from knowledge.storage.database import UNAVAILABLE
-from telemetry.supervision import OnFailure, supervise
-
-log = structlog.get_logger(__name__)
+from knowledge.storage.polling import polled
+from telemetry.supervision import OnFailure
 
 SYNC_SECONDS = 30.0
 DEADLINE_SECONDS = 5.0
@@ -57,15 +54,6 @@ class StoreClock:
                 answered = self._monotonic()
         self._offset = float(store_seconds) - (asked + answered) / 2
 
-    async def keep_synced(self) -> None:
-        """Sync periodically until cancelled; while the database is away, extrapolate from the last sync."""
-        while True:
-            await anyio.sleep(SYNC_SECONDS)
-            try:
-                await self.sync()
-            except UNAVAILABLE as exc:
-                log.warning("store_clock_sync_failed", error=type(exc).__name__)
-
 
 @asynccontextmanager
 async def open_clock(engine: AsyncEngine, on_failure: OnFailure) -> AsyncGenerator[Callable[[], float]]:
@@ -76,9 +64,5 @@ async def open_clock(engine: AsyncEngine, on_failure: OnFailure) -> AsyncGenerat
     """
     clock = StoreClock(engine)
     await clock.sync()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(supervise, "clock", clock.keep_synced, on_failure)
-        try:
-            yield clock.now
-        finally:
-            tasks.cancel_scope.cancel()
+    async with polled("clock", clock.sync, every=SYNC_SECONDS, on_failure=on_failure):
+        yield clock.now

@@ -18,7 +18,6 @@ from threading import Lock
 from unicodedata import normalize
 
 from kiwipiepy import Kiwi, Token
-from pydantic import BaseModel, PositiveFloat
 from snowballstemmer import stemmer
 
 # Nouns, verbs, adjectives, roots, adverbs and Hanja. Kiwi's suffixes such as "VV-R" (regular conjugation) are removed
@@ -57,26 +56,15 @@ _GENERIC_WORDS = (
 )
 
 
-class TermSettings(BaseModel, frozen=True):
-    """BM25's constants; a typical passage length, in terms, replaces the mean, which changes as a corpus grows.
-
-    `_en` applies to texts without Hangul, which have fewer terms for their length
-    (docs/decisions/0001-fusion-of-scores.md).
-    """
-
-    k1: PositiveFloat = 1.2
-    b_ko: PositiveFloat = 0.75
-    b_en: PositiveFloat = 0.9
-    typical_terms_ko: PositiveFloat = 150.0
-    typical_terms_en: PositiveFloat = 60.0
-    pair_ko: PositiveFloat = 0.3
-    pair_en: PositiveFloat = 0.5
-    """The weight of a pair in a Korean and in an English question; a term has weight 1."""
-    before: PositiveFloat = 0.7
-    """The weight of a term that occurs only in earlier questions; the question's own terms have weight 1."""
-    synonym_ko: PositiveFloat = 0.5
-    synonym_en: PositiveFloat = 1.0
-    """The weight of a synonym in a Korean and in an English question; the question's own terms have weight 1."""
+# BM25's constants; a typical passage length, in terms, replaces the mean, which changes as a corpus grows. English
+# texts have fewer terms for their length (docs/decisions/0001-fusion-of-scores.md).
+_K1 = 1.2
+_B_KO, _B_EN = 0.75, 0.9
+_TYPICAL_TERMS_KO, _TYPICAL_TERMS_EN = 150.0, 60.0
+# Weights in a question, whose own terms weigh 1: of a pair, of a synonym, and of a term of earlier questions only.
+_PAIR_KO, _PAIR_EN = 0.3, 0.5
+_SYNONYM_KO, _SYNONYM_EN = 0.5, 1.0
+_BEFORE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +97,7 @@ class _Read:
 class Terms:
     """Turns text into sparse vectors; thread-safe, and all instances of a process share one Kiwi."""
 
-    def __init__(self, settings: TermSettings | None = None) -> None:
-        self._settings = settings or TermSettings()
+    def __init__(self) -> None:
         self._kiwi, self._lock = _loaded()
         self._stem = lru_cache(maxsize=50_000)(stemmer("english").stemWord)
         self._generic = frozenset(form for word in _GENERIC_WORDS.split() for form in (word, self._stem(word)))
@@ -138,28 +125,28 @@ class Terms:
 
     def passage(self, text: str) -> SparseTerms:
         """Return BM25's term frequencies: saturated, and lower in a passage longer than typical."""
-        read, s = self._read(text), self._settings
-        b, typical = (s.b_ko, s.typical_terms_ko) if read.is_korean else (s.b_en, s.typical_terms_en)
-        length = s.k1 * (1 - b + b * len(read.words) / typical)
+        read = self._read(text)
+        b, typical = (_B_KO, _TYPICAL_TERMS_KO) if read.is_korean else (_B_EN, _TYPICAL_TERMS_EN)
+        length = _K1 * (1 - b + b * len(read.words) / typical)
         counts = Counter([*read.words, *read.pairs])
-        return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
+        return _vector((term, n * (_K1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
         """Return the terms of a question, of its synonyms (`others`) and of the earlier questions (`before`).
 
-        Terms of the latter two weigh less (`TermSettings`). A Korean question's weights are scaled by one factor, so
+        Terms of the latter two weigh less. A Korean question's weights are scaled by one factor, so
         that its words and pairs have the total weight of its words alone. This keeps the best score, which decides
         answerability, on its scale.
         """
-        asked, s = self._read(text), self._settings
+        asked = self._read(text)
         own = self._question_weights(asked)
-        previous = {term: weight * s.before for term, weight in self._question_weights(self._read(before)).items()}
-        synonyms = dict.fromkeys(self.words(others), s.synonym_ko if asked.is_korean else s.synonym_en)
+        previous = {term: weight * _BEFORE for term, weight in self._question_weights(self._read(before)).items()}
+        synonyms = dict.fromkeys(self.words(others), _SYNONYM_KO if asked.is_korean else _SYNONYM_EN)
         factor = len(set(asked.words)) / sum(own.values()) if asked.words and asked.is_korean else 1.0
         return _vector((term, factor * weight) for term, weight in (previous | synonyms | own).items())
 
     def _question_weights(self, asked: _Read) -> dict[str, float]:
-        weight = self._settings.pair_ko if asked.is_korean else self._settings.pair_en
+        weight = _PAIR_KO if asked.is_korean else _PAIR_EN
         return dict.fromkeys(asked.pairs, weight) | dict.fromkeys(asked.words, 1.0)
 
     def _read(self, text: str) -> _Read:

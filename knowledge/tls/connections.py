@@ -27,9 +27,6 @@ _POSTGRES_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 """PostgreSQL's SSLRequest; the answer is S or N."""
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 _PLAIN_TEXT = "it speaks plain text: let it speak TLS, or let its URL ask for none"
-_NO_SUCH_ISSUER = frozenset({2, 18, 19, 20, 21})
-_OTHER_NAME = frozenset({62, 64})
-"""X509_V_ERR_… codes of OpenSSL: unknown or self-signed issuers above; here a mismatched host or address."""
 
 
 class TlsRefused(Exception):
@@ -138,7 +135,10 @@ def _wrong_with(connection: Connection) -> str:
                 encrypted.settimeout(_ALERT_SECONDS)
                 encrypted.recv(1)
         except ssl.SSLCertVerificationError as exc:
-            return begins + _about_its_certificate(exc, connection, host)
+            return (
+                f"{begins}its certificate is refused ({exc.verify_message}): renew it, write its name in the URL, or "
+                f"set {connection.named('ca_file')} to the file of its authority"
+            )
         except ssl.SSLError as exc:
             return "" if isinstance(exc, ssl.SSLEOFError) else begins + _about_the_handshake(exc, connection)
         except TimeoutError:
@@ -154,18 +154,6 @@ def _answers_in_plain_text(host: str, port: int) -> bool:
         wire.sendall(b"PING\r\n")
         return wire.recv(1) in (b"+", b"-")
     return False
-
-
-def _about_its_certificate(exc: ssl.SSLCertVerificationError, connection: Connection, host: str) -> str:
-    if exc.verify_code in _OTHER_NAME:
-        return f"its certificate is for another name than {host}: name it in its URL as its certificate does"
-    if exc.verify_code in _NO_SUCH_ISSUER:
-        trusted = connection.tls.ca_file or "those that the system trusts"
-        return (
-            f"its certificate is of another authority than {trusted}: set {connection.named('ca_file')} to the file of "
-            "its authority"
-        )
-    return f"its certificate is refused ({exc.verify_message}): renew it there"
 
 
 def _about_the_handshake(exc: ssl.SSLError, connection: Connection) -> str:

@@ -112,7 +112,7 @@ def test_an_image_has_what_its_programs_import_and_nothing_else(image: str) -> N
     for package in packages:
         used |= imported_distributions(ROOT / package)
     # The conversion: llm-server has them, others import them nowhere.
-    used -= {"torch", "transformers", "sentence-transformers"}
+    used -= {"torch", "transformers", "safetensors", "sentence-transformers"}
     if image == "llm-server":  # of knowledge it imports the embedder and the profiles alone
         rooms = ("llm_server", "knowledge/embedding", "knowledge/profiles")
         used = set[str]().union(*(imported_distributions(ROOT / room) for room in rooms)) - {"torch"}

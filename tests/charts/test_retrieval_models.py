@@ -90,7 +90,7 @@ def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: P
         tmp_path,
         {
             "embedder": {"model": "BAAI/bge-m3", "revision": REVISION},
-            "weights": {"fetch": {"names": [f"https://models.bank.internal/a@{'0' * 64}"], "tokenInSecret": True}},
+            "weights": {"fetch": {"names": [f"bank/a@{'0' * 40}"], "tokenInSecret": True}},
         },
     )
     folder = f"/models/BAAI--bge-m3@{REVISION[:12]}"
@@ -103,8 +103,7 @@ def test_models_of_a_hub_are_fetched_at_their_commits_and_waited_for(tmp_path: P
         given = settings_of(pod(docs, component)["containers"][0], "EMBEDDER__")
         assert given == {"model": "BAAI/bge-m3", "revision": REVISION}
     script = job_script(docs)
-    first = f"https://models.bank.internal/a@{'0' * 64}"
-    assert f"llm-server fetch {first} BAAI/bge-m3@{REVISION}\n" in script
+    assert f"llm-server fetch bank/a@{'0' * 40} BAAI/bge-m3@{REVISION}\n" in script
     (job,) = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]  # type: ignore[arg-type]
     (token,) = [e for e in job["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"] == "HF_TOKEN"]
     assert token["valueFrom"]["secretKeyRef"]["key"] == "HF_TOKEN"

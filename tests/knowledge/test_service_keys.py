@@ -141,7 +141,7 @@ async def test_a_flood_of_keys_that_nobody_made_asks_the_database_nothing_and_ke
     for n in range(10_000):
         assert refused(keys, f"bck_{n:016x}_{n:064x}")
     assert statements == []
-    assert (len(keys._keys), len(keys._used)) == (1, 0)
+    assert len(keys._keys) == 1
 
 
 async def test_a_revoked_key_is_refused_at_once_here_and_within_five_seconds_elsewhere(
@@ -194,48 +194,6 @@ async def test_the_five_seconds_begin_before_the_table_is_read(
     clock.pass_seconds(2.1)
     with pytest.raises(KeysUnavailable):
         keys.principal(key)
-
-
-async def test_the_last_use_is_written_at_most_once_a_minute_by_all_processes(
-    keys: ServiceKeys, engine: AsyncEngine, now: Clock, replica: ServiceKeys
-) -> None:
-    made, key = await keys.make(BATCH)
-    other = ServiceKeys(engine, ServiceKeySettings(), now=now)
-    await other.read()
-
-    async def last_used() -> float | None:
-        (listed,) = await keys.all()
-        return listed.last_used_at
-
-    assert await last_used() is None
-    keys.principal(key)
-    await keys.write_uses()
-    assert await last_used() == NOON
-    statements = counted(engine)
-    for _ in range(50):
-        now.pass_seconds(1)
-        keys.principal(key)
-        await keys.write_uses()
-    assert statements == []
-    other.principal(key)
-    await other.write_uses()
-    assert await last_used() == NOON
-    now.pass_seconds(10)
-    keys.principal(key)
-    await keys.write_uses()
-    assert await last_used() == NOON + 60
-    assert made.id not in replica._used
-
-
-async def test_a_key_that_was_never_used_is_seen_as_such_and_one_that_polls_is_written(
-    keys: ServiceKeys, replica: ServiceKeys
-) -> None:
-    _, key = await keys.make(BATCH)
-    with anyio.fail_after(patient(10)):
-        while refused(replica, key):
-            await anyio.sleep(0.01)
-        while (await keys.all())[0].last_used_at is None:
-            await anyio.sleep(0.01)
 
 
 async def test_a_tenant_has_a_hundred_keys_in_force_at_most(keys: ServiceKeys) -> None:

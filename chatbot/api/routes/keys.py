@@ -53,7 +53,7 @@ class Wanted(BaseModel):
 
 
 class Key(BaseModel):
-    """A key: who may do what with it, who made and revoked it, and when (Unix seconds); `last_used_at` to a minute."""
+    """A key: who may do what with it, who made and revoked it, and when (Unix seconds)."""
 
     id: str
     tenant: str
@@ -62,7 +62,6 @@ class Key(BaseModel):
     made_by: str
     made_at: float
     expires_at: float
-    last_used_at: float | None
     revoked_by: str | None
     revoked_at: float | None
 

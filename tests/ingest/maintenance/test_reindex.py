@@ -19,6 +19,7 @@ from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
+from knowledge.index import Index
 from tests.clock import Clock
 from tests.embedding_server import embedding_server
 from tests.ingest import samples
@@ -102,7 +103,9 @@ def of_another_embedder(services: Services) -> Services:
 
 def with_embedder(services: Services, embedder: Embedder, collection: str) -> Services:
     """The services of another process, as it opens the index: with its embedder, and what the alias stands for."""
-    return replace(services, index=services.index.opened_at(collection, embedder))
+    present = services.index
+    index = Index(present._engine, embedder, present.terms, present._settings, collection=collection)
+    return replace(services, index=index)
 
 
 async def test_what_a_worker_of_the_former_embedder_ended_as_the_switch_came_comes_over_with_a_rebuild(

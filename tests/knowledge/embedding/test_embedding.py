@@ -30,14 +30,6 @@ async def test_a_question_is_nearer_to_its_answer_across_languages(embedder: Emb
     assert cosine(question, answer) > cosine(question, other) + 0.02
 
 
-async def test_passages_come_back_in_the_order_they_were_given(embedder: Embedder) -> None:
-    texts = ["fee " * n for n in (90, 1, 40, 7, 60, 3, 20, 2, 10)]
-    together = await embedder.embed_passages(texts)
-    for text, vector in zip(texts, together, strict=True):
-        (alone,) = await embedder.embed_passages([text])
-        assert cosine(alone, vector) > 0.99
-
-
 async def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(EmbedderMissing, match="llm-server fetch e5-small"):
         async with open_embedder(EmbedderSettings(folder=tmp_path / "e5-small")):
@@ -184,12 +176,10 @@ async def test_passages_of_several_documents_are_encoded_by_like_length_and_the_
     assert vectors == {1: [[99.0]], 2: [[80.0], [10.0]], 3: [[79.0], [11.0]]}
 
 
-async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_path: Path) -> None:
+async def test_passages_of_two_workers_come_back_in_order(tmp_path: Path) -> None:
     encoder = Recorded()
     (tmp_path / "modules.json").touch()
-    settings = with_constants(
-        EmbedderSettings(folder=tmp_path, passage_prefix="p "), workers=2, passage_batch=2, passage_window=4, queue=1
-    )
+    settings = with_constants(EmbedderSettings(folder=tmp_path, passage_prefix="p "), workers=2, passage_batch=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
         async with open_embedder(settings) as local:

@@ -1,10 +1,7 @@
 """OpenVINO computes the same vectors as torch; each set of weights is converted once."""
 
 import json
-import re
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,13 +14,9 @@ import openvino
 import pytest
 from numpy.typing import NDArray
 
-from knowledge.embedding import openvino_cache
-from knowledge.embedding.embedding import open_embedder
 from knowledge.embedding.encoder import DType, LoadEncode, openvino_encoder, read_converted
-from knowledge.embedding.errors import EmbedderMissing
-from knowledge.embedding.openvino_cache import NotConverted, cached_model, converted_model
-from knowledge.embedding.settings import EmbedderSettings
-from tests.tiny_embedder import copy_unconverted, tiny_weights, write_model
+from knowledge.embedding.openvino_cache import NotConverted, cached_model
+from tests.tiny_embedder import tiny_weights, write_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -86,11 +79,6 @@ def test_vectors_are_those_of_sentence_transformers(weights: Path, theirs: Vecto
     assert cosines(alone, theirs).min() > least, "padding counts"
 
 
-def test_every_text_gets_its_own_vector_whatever_the_batches(weights: Path, e5_of_torch: "SentenceTransformer") -> None:
-    texts = [f"query: {'이자 ' * (n % 4)}fee {n}" for n in range(12)]
-    assert cosines(by_openvino(weights, "float32", texts, batch=5), by_torch(e5_of_torch, texts)).min() > 0.999999
-
-
 def test_a_model_is_shared_by_threads(weights: Path) -> None:
     load = loader(weights, "bfloat16", workers=2)
     expected = np.array(load()(SHORT))
@@ -148,47 +136,18 @@ CONVERTED_HERE = pytest.mark.filterwarnings("ignore")
 """What torch and transformers warn of while they trace is not ours."""
 
 
-def converting_by(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a shell script in place of the conversion program, whose imports alone take seconds."""
-    program = folder / "python"
-    program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
-    program.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(program))
-
-
-def copying(tiny: Path) -> str:
-    """Return a script that copies the conversion program's earlier output for this model."""
-    (converted,) = (tiny / "openvino").iterdir()
-    return f'cp {converted}/* "$4"'
-
-
-def test_the_file_is_converted_once_and_of_concurrent_callers_the_first_ones_stays(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, begun = tmp_path / "tiny", tmp_path / "begun"
-    copy_unconverted(tiny, folder)
-    wait = f"until [ $(wc -l < {begun}) = 2 ]; do sleep 0.01; done"
-    converting_by(f"echo >> {begun}\n{wait}\n{copying(tiny)}", tmp_path, monkeypatch)
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(cached_model, [folder, folder])
-    assert first == second
-    assert list(first.parent.iterdir()) == [first], "nothing unfinished is left"
-    assert sorted(file.name for file in first.iterdir()) == ["model.bin", "model.xml", "tokenizer.json"]
-    assert cached_model(folder) == first
-    assert begun.read_text("utf-8") == "\n\n", "what is there is not converted again"
-
-
 @CONVERTED_HERE
-def test_other_weights_are_another_file(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.knowledge.embedding.converted_here import convert_here  # noqa: PLC0415  torch
-
-    monkeypatch.setattr(openvino_cache, "_convert", convert_here)
+def test_other_weights_are_converted_to_another_folder(tiny: Path, tmp_path: Path, export: ModuleType) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     shutil.copytree(tiny, mine)
     before = cached_model(mine)
     write_model(other)
     shutil.copy(other / "model.safetensors", mine)
+    with pytest.raises(NotConverted, match=f"run `llm-server fetch {mine}`"):
+        cached_model(mine)
+    export.convert_model(mine)
     assert cached_model(mine) != before
+    assert len(list(cached_model(mine).parent.iterdir())) == 2, "nothing unfinished is left"
     texts = ["query: fee", "passage: a longer text about fees"]
     assert cosines(by_openvino(mine, "float32", texts), by_torch(of_torch(mine), texts)).min() > 0.9999
 
@@ -208,26 +167,13 @@ def resident() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
 
 
-def test_where_the_weights_are_read_only_the_file_is_temporary(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "mounted"
-    copy_unconverted(tiny, folder)
-    converting_by(copying(tiny), tmp_path, monkeypatch)
-    (folder / "openvino").touch()  # a file, so that no folder can be made here, not even by root
-    with converted_model(folder) as converted:
-        encode = read_converted(converted, "float32", workers=1, threads=1, batch=2)()
-    assert not converted.exists()
-    assert len(encode(["what is mapped stays"])[0]) == 32
-
-
 @CONVERTED_HERE
 @pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken"])
 def test_the_pooling_is_that_of_the_model(tmp_path: Path, export: ModuleType, pooling: "Pooling") -> None:
     folder, converted = tmp_path / pooling, tmp_path / "converted"
     write_model(folder, pooling=pooling)
     converted.mkdir()
-    export.convert(str(folder), str(converted))
+    export.convert(folder, converted)
     texts = ["query: fee", "passage: a longer text about fees"]
     vectors = np.array(read_converted(converted, "float32", workers=1, threads=1, batch=2)()(texts), np.float32)
     assert cosines(vectors, by_torch(of_torch(folder), texts)).min() > 0.9999
@@ -247,63 +193,16 @@ def test_a_model_whose_vectors_the_conversion_changes_is_refused(
 
     monkeypatch.setattr(export, "_save_tokenizer", save_one_of_capitals)
     with pytest.raises(ValueError, match=r"its vectors are not those of sentence-transformers \(cosine"):
-        export.convert(str(tiny), str(tmp_path))
+        export.convert(tiny, tmp_path)
 
 
 @CONVERTED_HERE
-def test_a_models_own_default_prompt_is_not_added_to_texts_that_have_their_prefix(
-    tiny: Path, tmp_path: Path, export: ModuleType
-) -> None:
-    folder, converted = tmp_path / "prompted", tmp_path / "converted"
-    copy_unconverted(tiny, folder)
-    converted.mkdir()
-    settings = folder / "config_sentence_transformers.json"
-    prompts = {"prompts": {"query": "Represent this sentence: "}, "default_prompt_name": "query"}
-    settings.write_text(json.dumps(json.loads(settings.read_text("utf-8")) | prompts), "utf-8")
-    export.convert(str(folder), str(converted))
-    assert (converted / "model.xml").exists()
-
-
-def test_without_torch_the_converted_model_is_read_and_no_other(tiny: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    copy_unconverted(tiny, other)
-    assert in_an_image_without_torch(tiny).stdout == "32\n"
-    refused = in_an_image_without_torch(other)
-    assert "no sentence-transformers is installed here" in refused.stderr
-    assert "run `llm-server fetch other`" in refused.stderr
-
-
-def in_an_image_without_torch(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Load a model in a process without the packages that are missing from the chatbot image."""
-    program = """
-import asyncio, sys
-sys.modules |= {"torch": None, "transformers": None, "sentence_transformers": None}
-from pathlib import Path
-from knowledge.embedding import EmbedderSettings, open_embedder
-async def main():
-    async with open_embedder(EmbedderSettings(folder=Path(sys.argv[1]))) as embedder:
-        print(embedder.dimensions)
-asyncio.run(main())
-"""
-    return subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)  # noqa: S603
-
-
-@pytest.mark.anyio
-@CONVERTED_HERE
-async def test_weights_that_cannot_be_converted_stop_the_boot(
-    tiny: Path, tmp_path: Path, export: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_weights_are_not_converted(tiny: Path, tmp_path: Path, export: ModuleType) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(tiny, folder)
     (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(Exception, match="header") as raised:
-        export.convert(str(folder), str(tmp_path))
-    last = f"{raised.type.__name__}: {raised.value}"
-    converting_by(f"echo 'Traceback (most recent call last):\n{last}' >&2\nexit 1", tmp_path, monkeypatch)
-    reason = re.escape(f"broken cannot be loaded: OpenVINO cannot convert the weights: {last}")
-    with pytest.raises(EmbedderMissing, match=reason):
-        async with open_embedder(EmbedderSettings(folder=folder)):
-            pass
+    with pytest.raises(NotConverted, match=r"OpenVINO cannot convert the weights in .*broken: .*header"):
+        export.convert_model(folder)
     assert not [file for file in (folder / "openvino").iterdir() if file.name.startswith(".")]
 
 

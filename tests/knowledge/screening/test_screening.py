@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from evals.questions import read_identifiers
 from evals.safety import is_masked
+from knowledge.screening import IdentifierKind, find_identifiers, mask
 from knowledge.screening.instructions import PATTERNS as INJECTION_PATTERNS
 from knowledge.screening.instructions import Tactic, find_injection
 from knowledge.screening.patterns import LINKED, READ
-from knowledge.screening.screening import IdentifierKind, find_identifiers, mask
 
 FULL_WIDTH = str.maketrans("0123456789-", "０１２３４５６７８９－")
 SPELLINGS = st.sampled_from(

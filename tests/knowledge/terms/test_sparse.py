@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowledge.terms.sparse import Terms, TermSettings
+from knowledge.terms.sparse import Terms
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,6 @@ def test_a_term_that_stands_twice_weighs_more_but_not_twice(terms: Terms) -> Non
 def test_a_term_weighs_less_in_a_longer_passage(terms: Terms) -> None:
     longer = terms.passage("fee " + " ".join(f"word{'x' * n}" for n in range(300)))
     assert min(longer.values) < terms.passage("fee").values[0]
-
-
-def test_a_passage_of_typical_length_gives_a_single_term_the_weight_1() -> None:
-    terms = Terms(TermSettings(typical_terms_en=1))
-    assert terms.passage("fee").values == (1.0,)
 
 
 def test_terms_of_the_earlier_question_count_less(terms: Terms) -> None:
@@ -101,8 +96,7 @@ def test_a_pair_of_the_glossary_is_no_pair_of_the_question(terms: Terms) -> None
     assert sorted(terms.query("ATM", others="cash machine").values) == [1.0, 1.0, 1.0]
 
 
-def test_a_synonym_weighs_by_language_and_the_questions_own_terms_weigh_one() -> None:
-    terms = Terms(TermSettings(synonym_ko=0.5))
+def test_a_synonym_weighs_by_language_and_the_questions_own_terms_weigh_one(terms: Terms) -> None:
     assert sorted(terms.query("지급기", others="ATM 지급기").values) == [0.5, 1.0]
     assert sorted(terms.query("fee", others="charge").values) == [1.0, 1.0]
 

@@ -36,7 +36,6 @@ def upgrade() -> None:
         sa.Column("made_by", sa.String(310), nullable=False),
         sa.Column("made_at", sa.Double, nullable=False),
         sa.Column("expires_at", sa.Double, nullable=False),
-        sa.Column("last_used_at", sa.Double, nullable=True),
         sa.Column("revoked_by", sa.String(310), nullable=True),
         sa.Column("revoked_at", sa.Double, nullable=True),
     )
