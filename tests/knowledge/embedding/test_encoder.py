@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from knowledge.embedding.encoder import DType, LoadEncode, openvino_encoder, read_converted
-from knowledge.embedding.openvino_cache import NotConverted, cached_model
+from knowledge.embedding.openvino_cache import NotConverted, cached_model, convert_model
 from tests.tiny_embedder import tiny_weights, write_model
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ CONVERTED_HERE = pytest.mark.filterwarnings("ignore")
 
 
 @CONVERTED_HERE
-def test_other_weights_are_converted_to_another_folder(tiny: Path, tmp_path: Path, export: ModuleType) -> None:
+def test_other_weights_are_converted_to_another_folder(tiny: Path, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     shutil.copytree(tiny, mine)
     before = cached_model(mine)
@@ -145,7 +145,7 @@ def test_other_weights_are_converted_to_another_folder(tiny: Path, tmp_path: Pat
     shutil.copy(other / "model.safetensors", mine)
     with pytest.raises(NotConverted, match=f"run `llm-server fetch {mine}`"):
         cached_model(mine)
-    export.convert_model(mine)
+    convert_model(mine)
     assert cached_model(mine) != before
     assert len(list(cached_model(mine).parent.iterdir())) == 2, "nothing unfinished is left"
     texts = ["query: fee", "passage: a longer text about fees"]
@@ -192,17 +192,17 @@ def test_a_model_whose_vectors_the_conversion_changes_is_refused(
         file.write_text(json.dumps(saved), "utf-8")
 
     monkeypatch.setattr(export, "_save_tokenizer", save_one_of_capitals)
-    with pytest.raises(ValueError, match=r"its vectors are not those of sentence-transformers \(cosine"):
+    with pytest.raises(NotConverted, match=r"its vectors are not those of sentence-transformers \(cosine"):
         export.convert(tiny, tmp_path)
 
 
 @CONVERTED_HERE
-def test_broken_weights_are_not_converted(tiny: Path, tmp_path: Path, export: ModuleType) -> None:
+def test_broken_weights_are_not_converted(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(tiny, folder)
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(NotConverted, match=r"OpenVINO cannot convert the weights in .*broken: .*header"):
-        export.convert_model(folder)
+        convert_model(folder)
     assert not [file for file in (folder / "openvino").iterdir() if file.name.startswith(".")]
 
 
