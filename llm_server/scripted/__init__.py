@@ -1,7 +1,7 @@
 """A fake vLLM server with scripted behaviour, for fault and load tests; the only fake in the tests."""
 
-from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, Template, byte_tokenizer
-from llm_server.scripted.server import ScriptedModel, scripted_server, write_tokenizer
+from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, Template, byte_tokenizer, write_tokenizer
+from llm_server.scripted.server import ScriptedModel, scripted_server
 from llm_server.scripted.speech import Behaviour, decode, encode
 
 __all__ = [

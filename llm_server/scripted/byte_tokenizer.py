@@ -10,7 +10,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Literal
 
-from llm_server.bpe import QWEN_SPLIT, AddedToken, Bpe
+from llm_server.bpe import AddedToken, Bpe
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MARKERS = ("<think>", "</think>")
@@ -58,8 +58,6 @@ def byte_tokenizer(*, template: Template = "plain", marked: bool = False) -> Bpe
             AddedToken(len(vocabulary) + n, content, special=content in SPECIALS)
             for n, content in enumerate((*SPECIALS, *(MARKERS if marked else ())))
         ],
-        split=QWEN_SPLIT,
-        nfc=True,
         chat_template=TEMPLATES[template],
         eos="<|im_end|>",
         pad="<|endoftext|>",

@@ -14,7 +14,6 @@ from llm_server.scripted.wire import (
     ChatLogprobs,
     ChatMessage,
     Choice,
-    CompletionLogprobs,
     CompletionRequest,
     PromptTokensDetails,
     Reply,
@@ -39,9 +38,7 @@ class GenerationRequest:
     token_ids: bool
     parses: bool
     begins_inside: bool
-    logprobs_by_id: bool
     usage: bool
-    usage_always: bool
     cache_salt: str | None
     priority: int
 
@@ -89,9 +86,7 @@ def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> Gen
         token_ids=request.return_token_ids and not behaviour.keeps_ids,
         parses=behaviour.parses,
         begins_inside=behaviour.template == "opening",
-        logprobs_by_id=request.return_tokens_as_token_ids,
         usage=options is not None and options.include_usage,
-        usage_always=options is not None and options.include_usage and options.continuous_usage_stats,
         cache_salt=request.cache_salt,
         priority=request.priority,
     )
@@ -125,7 +120,6 @@ class ReplyEncoder:
             logprobs=self._logprobs([token]),
             finish_reason=token.finish_reason,
             token_ids=[token.token] if self._request.token_ids else None,
-            prompt_token_ids=self._first_ids() if len(self._tokens) == 1 else UNSET,
         )
         return self._chunk([choice])
 
@@ -143,7 +137,7 @@ class ReplyEncoder:
         """Return the usage chunk, if requested, and the end mark."""
         usage = b""
         if self._request.usage:
-            usage = _data(self._reply([], usage=self._usage(details=True)))
+            usage = _data(self._reply([], usage=self._usage()))
         return usage + b"data: [DONE]\n\n"
 
     def whole(self) -> bytes:
@@ -155,19 +149,12 @@ class ReplyEncoder:
             logprobs=self._logprobs(self._tokens),
             finish_reason=self._tokens[-1].finish_reason,
             token_ids=[token.token for token in self._tokens] if self._request.token_ids else None,
-            prompt_token_ids=self._first_ids(),
         )
         ids = list(self._request.prompt_ids) if self._request.chat and self._request.token_ids else UNSET
-        return msgspec.json.encode(self._reply([choice], usage=self._usage(details=True), prompt_token_ids=ids))
-
-    def _first_ids(self) -> list[int] | msgspec.UnsetType | None:
-        if self._request.chat:
-            return UNSET
-        return list(self._request.prompt_ids) if self._request.token_ids else None
+        return msgspec.json.encode(self._reply([choice], usage=self._usage(), prompt_token_ids=ids))
 
     def _chunk(self, choices: list[Choice], prompt_token_ids: list[int] | msgspec.UnsetType = UNSET) -> bytes:
-        usage = self._usage(details=False) if self._request.usage_always else UNSET
-        return _data(self._reply(choices, usage=usage, prompt_token_ids=prompt_token_ids))
+        return _data(self._reply(choices, usage=UNSET, prompt_token_ids=prompt_token_ids))
 
     def _reply(
         self,
@@ -188,35 +175,19 @@ class ReplyEncoder:
             prompt_token_ids=prompt_token_ids,
         )
 
-    def _usage(self, *, details: bool) -> Usage:
+    def _usage(self) -> Usage:
         prompt, answer = len(self._request.prompt_ids), len(self._tokens)
-        return Usage(prompt, answer, prompt + answer, PromptTokensDetails(self._cached) if details else None)
+        return Usage(prompt, answer, prompt + answer, PromptTokensDetails(self._cached))
 
-    def _logprobs(self, tokens: Sequence[GeneratedToken]) -> CompletionLogprobs | ChatLogprobs | None:
-        if self._request.top_logprobs is None:
+    def _logprobs(self, tokens: Sequence[GeneratedToken]) -> ChatLogprobs | None:
+        if self._request.top_logprobs is None or not self._request.chat:
             return None
-        tops = [self._top(token) for token in tokens]
-        names = [self._name(token.text or "") for token in tokens]
-        own = [max(top.values()) for top in tops]
-        if not self._request.chat:
-            offsets = [sum(len(before.text) for before in tokens[:n]) for n in range(len(tokens))]
-            return CompletionLogprobs(offsets, own, names, tops)
-        return ChatLogprobs(
-            [
-                TokenLogprob(
-                    name, logprob, list(name.encode()), [TopLogprob(t, p, list(t.encode())) for t, p in top.items()]
-                )
-                for name, logprob, top in zip(names, own, tops, strict=True)
-            ]
-        )
+        return ChatLogprobs([self._logprob(token) for token in tokens])
 
-    def _top(self, token: GeneratedToken) -> dict[str, float]:
+    def _logprob(self, token: GeneratedToken) -> TokenLogprob:
         likely = sorted(token.probabilities.items(), key=lambda pair: -pair[1])[: self._request.top_logprobs or 1]
-        return {self._name(token): math.log(max(probability, 1e-9)) for token, probability in likely}
-
-    def _name(self, token: str) -> str:
-        ids = encode(token) if self._request.logprobs_by_id else []
-        return f"token_id:{ids[0]}" if ids else token
+        top = [TopLogprob(text, math.log(max(share, 1e-9)), list(text.encode())) for text, share in likely]
+        return TokenLogprob(token.text, top[0].logprob, list(token.text.encode()), top)
 
 
 def _data(reply: Reply) -> bytes:

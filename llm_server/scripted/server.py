@@ -22,7 +22,6 @@ import typer
 from aiohttp import web
 
 from llm_server.scripted.answers import read_prompt
-from llm_server.scripted.byte_tokenizer import write_tokenizer
 from llm_server.scripted.reply import GenerationRequest, ReplyEncoder, read_generation_request
 from llm_server.scripted.speech import Behaviour, GeneratedToken, decode, encode, generate, render, tokenizer
 from llm_server.scripted.wire import (
@@ -41,8 +40,6 @@ PLAIN_FIELDS = {
     *("max_completion_tokens", "logprobs", "top_logprobs", "reasoning_effort"),
 }
 """The standard OpenAI fields of a chat completion that clients send here."""
-
-__all__ = ["Behaviour", "ScriptedModel", "SeenGeneration", "Stats", "scripted_server", "write_tokenizer"]
 
 
 class SeenGeneration(msgspec.Struct, kw_only=True):
@@ -115,7 +112,6 @@ class ScriptedModel:
         app = web.Application(middlewares=[self._availability], client_max_size=16 * 2**20)
         app.add_routes(
             [
-                web.get("/script", self._get_script),
                 web.post("/script", self._post_script),
                 web.delete("/script", self._delete_script),
                 web.get("/stats", self._get_stats),
@@ -157,9 +153,6 @@ class ScriptedModel:
         if self.behaviour.plain and (refusal := _refusal_of_plain(request.path, await request.read())):
             return refusal
         return await handler(request)
-
-    async def _get_script(self, _: web.Request) -> web.Response:
-        return _json(self.behaviour)
 
     async def _post_script(self, request: web.Request) -> web.Response:
         try:
@@ -418,16 +411,12 @@ async def scripted_server(
 def main(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
     script: Annotated[Path | None, typer.Option(help="JSON file with the fields of a Behaviour.")] = None,
-    tokenizer_folder: Annotated[Path | None, typer.Option(help="Write the model's tokenizer there.")] = None,
     name: Annotated[str, typer.Option(help="The served model's name.")] = "scripted",
     ssl_certfile: Annotated[Path | None, typer.Option(help="The certificate to serve with.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key.")] = None,
 ) -> None:
     """Serve a scripted model with vLLM's API until Ctrl-C."""
     behaviour = msgspec.json.decode(script.read_bytes(), type=Behaviour) if script else Behaviour()
-    if tokenizer_folder:
-        write_tokenizer(tokenizer_folder)
-
     tls = None
     if ssl_certfile is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -30,7 +30,6 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     parses: bool = True  # chat completions separate the thinking, like vLLM with `--reasoning-parser`
     template: Template = "plain"  # the chat template
     probe: float | None = None  # P(yes) of the answerability probe; None: by overlap with the passages
-    chooses: tuple[float, ...] = ()  # P of each number, from 1, in a reply of one token
     first_token_seconds: float = 0.0
     token_seconds: float = 0.0
     slots: int = 256
@@ -165,7 +164,7 @@ def _thinking_probe() -> GeneratedToken:
 
 
 def _probe(prompt: str, behaviour: Behaviour) -> GeneratedToken:
-    """Return the token of a probe: yes or no in the question's language, with the probabilities of numbers."""
+    """Return the token of a probe: yes or no in the question's language."""
     yes = 1.0 if behaviour.obeys else answer_probability(prompt) if behaviour.probe is None else behaviour.probe
     korean = any("가" <= letter <= "힣" for letter in read_prompt(prompt).question)
     word = (YES if yes >= 0.5 else NO)[0 if korean else 1]
@@ -173,5 +172,4 @@ def _probe(prompt: str, behaviour: Behaviour) -> GeneratedToken:
     if not korean:
         english = ("Yes", "예", "No", "아니오")
         probabilities = {word: probabilities[other] for word, other in zip(english, probabilities, strict=True)}
-    probabilities |= {str(n): probability for n, probability in enumerate(behaviour.chooses, 1)}
     return GeneratedToken(token=encode(word)[0], text=word, finish_reason="length", probabilities=probabilities)

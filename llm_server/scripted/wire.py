@@ -11,7 +11,6 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
-    continuous_usage_stats: bool = False
 
 
 class RequestMessage(msgspec.Struct, frozen=True):
@@ -27,7 +26,6 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     stop: str | tuple[str, ...] | None = None
     return_token_ids: bool = False
-    return_tokens_as_token_ids: bool = False
     cache_salt: str | None = None
     priority: int = 0
 
@@ -70,11 +68,11 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: PromptTokensDetails | None = None
+    prompt_tokens_details: PromptTokensDetails
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -94,13 +92,6 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
     content: list[TokenLogprob]
 
 
-class CompletionLogprobs(msgspec.Struct, frozen=True):
-    text_offset: list[int]
-    token_logprobs: list[float]
-    tokens: list[str]
-    top_logprobs: list[dict[str, float]]
-
-
 class ChatMessage(msgspec.Struct, frozen=True):
     """A chat message, or its `delta` in a stream."""
 
@@ -116,11 +107,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     text: str | msgspec.UnsetType = msgspec.UNSET
     message: ChatMessage | msgspec.UnsetType = msgspec.UNSET
     delta: ChatMessage | msgspec.UnsetType = msgspec.UNSET
-    logprobs: CompletionLogprobs | ChatLogprobs | None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
-    stop_reason: str | None = None
-    token_ids: list[int] | msgspec.UnsetType | None = msgspec.UNSET
-    prompt_token_ids: list[int] | msgspec.UnsetType | None = msgspec.UNSET
+    token_ids: list[int] | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +119,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     choices: list[Choice]
     usage: Usage | msgspec.UnsetType = msgspec.UNSET
-    # Chat replies carry the prompt's ids here, completions in the choice (vLLM 0.32).
+    # Of chat replies; completions carry the prompt's ids in the choice (vLLM 0.32), where no client reads them.
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -45,14 +45,6 @@ def test_contexts_that_do_not_fit_into_memory_do_not_run_together() -> None:
     assert planned.answers_per_second < plan_capacity(PROFILE, LOAD).answers_per_second
 
 
-def test_more_load_never_needs_fewer_replicas() -> None:
-    replicas = [
-        plan_capacity(PROFILE, PeakLoad(answers_per_minute=n, prompt_tokens=1000, answer_tokens=100)).replicas
-        for n in range(1, 500, 7)
-    ]
-    assert replicas == sorted(replicas)
-
-
 def test_a_prompt_longer_than_the_context_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="do not fit into 4096 tokens of profile machine"):
         plan_capacity(PROFILE, PeakLoad(answers_per_minute=1, prompt_tokens=4000, answer_tokens=200))

