@@ -4,7 +4,7 @@ import anyio
 import pytest
 from rich.console import Console
 
-from evals.formats.formats import EXPECTED, Expectation, FileReport, expectation_of, read_expected, report_files, table
+from evals.formats.formats import Expectation, FileReport, report_files, table
 from tests.ingest import samples
 from tests.ingest import samples_office as office
 
@@ -36,12 +36,3 @@ def test_another_outcome_than_expected_is_wrong(reports: list[FileReport]) -> No
     assert list(locked.deviations(None)) == list(read.deviations(ordinary)) == []
     (why,) = locked.deviations(ordinary)
     assert "encrypted" in why
-
-
-def test_the_first_matching_expectation_counts_and_each_has_a_reason() -> None:
-    expected = read_expected(EXPECTED)
-    assert expected[-1].files == "*"
-    assert all(expectation.why for expectation in expected)
-    named = expectation_of("office/protect.xlsx", expected)
-    assert named is not None
-    assert named.outcome == ("encrypted",)

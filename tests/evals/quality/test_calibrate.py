@@ -8,13 +8,12 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-import yaml
 from rich.console import Console
 
 from chatbot.calibration import read_calibration
 from chatbot.models import ModelSettings
 from chatbot.prompt import load_templates
-from evals.product import ProductNotStarted, ProductSpec
+from evals.product import ProductSpec
 from evals.quality.calibrate import (
     Bars,
     CalibrationResult,
@@ -34,22 +33,20 @@ from evals.quality.calibrate import (
     scores_without_themselves,
     write_calibration,
 )
-from evals.quality.golive import MOST_CASES, figure_lines, go_live_report
-from evals.quality.record import OwnBank, own_bank, record, refuse_another
+from evals.quality.golive import figure_lines, go_live_report
+from evals.quality.record import OwnBank, record
 from evals.quality.run import RunSpec
 from evals.questions import (
     Dataset,
     Recording,
     RecordingBroken,
-    RecordingHeader,
     Sample,
     read_dataset,
     read_recording,
     recording_header,
     without_documents,
-    write_recording,
 )
-from evals.sample_bank import SAMPLE_BANK, sample_banks
+from evals.sample_bank import sample_banks
 from ingest.settings import Settings
 from llm_server.scripted import Behaviour, scripted_server
 from tests.forked import Forked
@@ -166,12 +163,6 @@ def test_too_few_questions_are_refused_with_what_to_add(answerable: int, unanswe
         require_enough(samples)
 
 
-def test_questions_without_known_answers_are_refused() -> None:
-    samples = [Sample(id=f"{n}", text="?", unanswerable=n > 50) for n in range(90)]
-    with pytest.raises(NotCalibrated, match="no question has `answers`"):
-        require_enough(samples)
-
-
 def test_a_fit_is_written_as_a_calibration_of_what_was_asked(tmp_path: Path) -> None:
     weights = fit([*YES, *NO])
     write_calibration(
@@ -206,13 +197,6 @@ def test_the_report_shows_the_figures_the_point_and_the_worst() -> None:
     ):
         assert said in report
     assert report.index("Unanswerable questions that are answered (1,") < report.index("주차 요금은?")
-
-
-def test_the_report_names_questions_without_a_recorded_answer_and_how_many_cases_it_leaves_out() -> None:
-    unasked = [case(60 + n, likely=-3, outcome=Outcome.UNASKED) for n in range(MOST_CASES + 3)]
-    report = report_of(result_of([*YES, *NO, *unasked]))
-    assert f"{MOST_CASES + 3} questions were refused when they were recorded" in report
-    assert "3 more." in report
 
 
 def test_a_bar_that_is_missed_is_said_so() -> None:
@@ -300,47 +284,6 @@ def assert_near_misses_lack_their_documents(cases: list[Case], recording: Record
     for missed in near:
         documents = {key[0] for key in recorded[without_documents(missed.sample.id)].passages}
         assert not documents & bank.right_documents(missed.sample)
-
-
-def test_a_recording_of_another_prompt_is_not_written_over(tmp_path: Path) -> None:
-    file, header = (
-        tmp_path / "r.jsonl",
-        RecordingHeader(dataset="bank", model="m", profile="p", prompt_version="former", documents="d", embedder="e"),
-    )
-    refuse_another(file, header)
-    write_recording(Recording(header=header, passages={}, answers=()), file)
-    refuse_another(file, header)
-    with pytest.raises(RecordingBroken, match="prompt_version='former'"):
-        refuse_another(file, msgspec.structs.replace(header, prompt_version="new"))
-
-
-@pytest.mark.anyio
-async def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, bank: Dataset, tiny: Path) -> None:
-    settings = {
-        "llm_urls": "http://127.0.0.1:9",
-        "llm_profile": "scripted",
-    }
-    endpoint = ModelSettings.model_validate(settings)
-    own = OwnBank(banks=sample_banks(), endpoint=endpoint)
-    with pytest.raises(ProductNotStarted, match="no endpoint"):
-        await record(spec_of(bank, tmp_path, tiny), Console(quiet=True), part=tmp_path / "r", at_once=1, calibrates=own)
-
-
-def test_the_bank_is_that_of_the_chatbots_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    other = yaml.safe_load(SAMPLE_BANK.read_text("utf-8")) | {"names": {"ko": "우리은행", "en": "Uri"}, "logo": None}
-    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(other | {"telephone": "1588-5000"}), "utf-8")
-    for name, value in {
-        "BANK_FILE": str(tmp_path / "bank.yaml"), "LLM_URLS": "http://model:8000",
-        "LLM_PROFILE": "l4",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    own = own_bank()
-    assert own.banks.first.names.ko == "우리은행"
-    assert own.banks.first.telephone == "1588-5000"
-    assert own.endpoint is not None
-    monkeypatch.setenv("TURN__ANSWER", "sometimes")
-    with pytest.raises(ProductNotStarted, match="TURN__ANSWER"):
-        own_bank()
 
 
 def command(bank: Dataset, folder: Path, weights: Path, *arguments: str) -> tuple[Forked, Path]:

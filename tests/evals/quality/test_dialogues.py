@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from chatbot.events import RelatedPassage, Source
 from evals.quality.dialogues import dialogue_run, read_part
-from evals.questions import CustomerAnswer, Dataset, DatasetBroken, Dialogue, DialogueTurn, read_dialogues
+from evals.questions import CustomerAnswer, Dataset, Dialogue, DialogueTurn
 
 ROOT = Path(__file__).parents[3]
 DATASET = Dataset(folder=ROOT / "evals" / "datasets" / "hanbit", samples=(), relevant={})
@@ -118,10 +117,3 @@ def test_a_line_that_was_cut_off_counts_as_not_held(tmp_path: Path) -> None:
     part.write_bytes(b'{"id":"e","ans')
     assert read_part(part) == {}
     assert part.read_bytes() == b""
-
-
-def test_dialogues_are_of_one_language_and_one_split() -> None:
-    chosen = read_dialogues(DATASET.folder, language="en", split="test")
-    assert {(dialogue.language, dialogue.split) for dialogue in chosen} == {("en", "test")}
-    with pytest.raises(DatasetBroken, match="no such dialogue"):
-        read_dialogues(DATASET.folder, language="fr")

@@ -21,7 +21,6 @@ from evals.questions import (
     Dataset,
     RecordedAnswer,
     Recording,
-    RecordingBroken,
     read_dataset,
     read_recording,
     write_recording,
@@ -86,15 +85,6 @@ def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
     assert missed(run, task) & {"prompt_is_recorded", "documents_are_recorded"} == red
 
 
-def test_answers_written_with_a_worse_prompt_are_replaced(dataset: Dataset, recording: Recording) -> None:
-    # The answer of a model without the instruction to keep to the documents: none of their content, invented figures.
-    vague = "네, 고객님. 자세한 내용은 상품마다 다르며 보통 연 7.77% 정도입니다. 도움이 되었기를 바랍니다."
-    run = rescore(
-        reworded(first(recording), lambda _: vague), dataset, bank=sample_banks().first, answer=AnswerMode.WRITTEN
-    )
-    assert all(row.judged and "7.77" not in row.judged.answer.text for row in run.rows)
-
-
 def test_a_wrong_number_is_shown_in_neither_way(dataset: Dataset, recording: Recording) -> None:
     wrong = reworded(first(recording), lambda text: f"{text} 수수료는 77,777원입니다.")
     for answer in AnswerMode:
@@ -133,13 +123,6 @@ def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recordi
     assert status == 1, log.read_text("utf-8")
     assert "MISSED" in log.read_text("utf-8")
     assert (tmp_path / "gate-task.md").exists()
-
-
-def test_a_recording_without_a_passage_that_it_names_is_none(tmp_path: Path, recording: Recording) -> None:
-    bare = replace(recording, passages={})
-    write_recording(bare, tmp_path / "recorded.jsonl")
-    with pytest.raises(RecordingBroken):
-        read_recording(tmp_path / "recorded.jsonl")
 
 
 def first(recording: Recording, count: int = FEWER) -> Recording:

@@ -1,74 +1,41 @@
 """The sample documents of Hanbit Bank and their golden questions fit together."""
 
-import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pypdfium2
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 from docx import Document
-from pydantic import BaseModel
 
+from evals.questions import HANBIT, read_dataset
+from evals.questions.sample import Sample, read_lines
 from evals.scorers import holds_answer
 
-ROOT = Path(__file__).parents[3]
-DATASET = ROOT / "evals" / "datasets" / "hanbit"
-DOCUMENTS = DATASET / "documents"
-
+DOCUMENTS = HANBIT / "documents"
+RELEVANT = read_dataset(HANBIT).relevant
 # What no document of a bank could say: needs no list of words that the documents lack.
 NEVER_SAID = {"unanswerable_account", "unanswerable_advice", "unanswerable_attack", "unanswerable_future"}
 
 
-class Entry(BaseModel, frozen=True, extra="forbid"):
-    """One row of documents.yaml."""
+class GoldenQuestion(Sample, frozen=True, kw_only=True):
+    """A question with what only these tests read."""
 
-    file: str
-    document_id: str
-    title: str
-    product: str
     language: str
-    effective_from: date
-
-
-class HistoryMessage(BaseModel, frozen=True, extra="forbid"):
-    role: str
-    text: str
-
-
-class Query(BaseModel, frozen=True, extra="forbid"):
-    """One row of queries.jsonl."""
-
-    id: str
-    text: str
-    answers: tuple[str, ...]
-    also_in: tuple[str, ...] = ()
-    unanswerable: bool
-    kind: str
-    language: str
-    history: tuple[HistoryMessage, ...] = ()
-    as_of: date | None = None
     absent: tuple[str, ...] = ()
-    split: Literal["dev", "test"]
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    entries: tuple[Entry, ...]
-    queries: tuple[Query, ...]
-    relevant: dict[str, frozenset[str]]
-    texts: dict[str, str]  # by document id: the text of its newest version
-    dated: tuple[tuple[Entry, str], ...]  # every version with its text, the oldest first
+QUESTIONS = tuple(read_lines(HANBIT / "queries.jsonl", GoldenQuestion))
 
-    def in_force(self, query: Query) -> dict[str, str]:
-        """Return what may answer the question: the newest versions, or those of its date."""
-        day = query.as_of or date.max
-        return {entry.document_id: text for entry, text in self.dated if entry.effective_from <= day}
+
+def entries() -> list[dict[str, Any]]:
+    """Return the rows of the manifest, the oldest version first."""
+    rows = yaml.safe_load((DOCUMENTS / "documents.yaml").read_text("utf-8"))["documents"]
+    return sorted(rows, key=lambda row: row["effective_from"])
 
 
 def read_text(path: Path) -> str:
@@ -79,9 +46,9 @@ def read_text(path: Path) -> str:
         case ".docx":
             text = "\n".join(_docx_lines(path))
         case ".html":
-            text = BeautifulSoup(path.read_text(encoding="utf-8"), "lxml").get_text(" ")
+            text = BeautifulSoup(path.read_text("utf-8"), "lxml").get_text(" ")
         case _:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text("utf-8")
     return re.sub(r"\s+", " ", text)
 
 
@@ -94,73 +61,58 @@ def _docx_lines(path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    manifest = yaml.safe_load((DOCUMENTS / "documents.yaml").read_text(encoding="utf-8"))
-    entries = tuple(Entry.model_validate(row) for row in manifest["documents"])
-    lines = (DATASET / "queries.jsonl").read_text(encoding="utf-8").splitlines()
-    qrels = [line.split("\t") for line in (DATASET / "qrels.tsv").read_text(encoding="utf-8").splitlines()]
-    assert qrels[0] == ["query-id", "corpus-id", "score"]
-    assert all(len(row) == 3 and row[2] == "1" for row in qrels[1:])
-    assert len({(row[0], row[1]) for row in qrels[1:]}) == len(qrels) - 1
-    by_age = sorted(entries, key=lambda entry: entry.effective_from)
-    dated = tuple((entry, read_text(DOCUMENTS / entry.file)) for entry in by_age)
-    return Dataset(
-        entries=entries,
-        queries=tuple(Query.model_validate(json.loads(line)) for line in lines),
-        relevant={query: frozenset(r[1] for r in qrels[1:] if r[0] == query) for query in {r[0] for r in qrels[1:]}},
-        texts={entry.document_id: text for entry, text in dated},
-        dated=dated,
-    )
+def texts() -> dict[str, list[tuple[date, str]]]:
+    """Return the versions of each document by its id, the oldest first."""
+    versions: dict[str, list[tuple[date, str]]] = {}
+    for row in entries():
+        versions.setdefault(row["document_id"], []).append((row["effective_from"], read_text(DOCUMENTS / row["file"])))
+    return versions
 
 
-def test_the_manifest_names_every_file_and_no_other(dataset: Dataset) -> None:
+def in_force(texts: Mapping[str, list[tuple[date, str]]], question: Sample) -> dict[str, str]:
+    """Return what may answer the question: the newest versions, or those of its date."""
+    day = question.as_of or date.max
+    dated = {name: [text for begins, text in versions if begins <= day] for name, versions in texts.items()}
+    return {name: versions[-1] for name, versions in dated.items() if versions}
+
+
+def test_the_manifest_names_every_file_and_no_other() -> None:
     on_disk = {str(path.relative_to(DOCUMENTS)) for path in DOCUMENTS.glob("*/*")}
-    assert sorted(entry.file for entry in dataset.entries) == sorted(on_disk)
-    assert all(entry.file.startswith(f"{entry.language}/") for entry in dataset.entries)
-    assert all(entry.document_id.endswith(f"-{entry.language}") for entry in dataset.entries)
+    assert sorted(row["file"] for row in entries()) == sorted(on_disk)
+    assert all(row["file"].startswith(f"{row['language']}/") for row in entries())
+    assert all(row["document_id"].endswith(f"-{row['language']}") for row in entries())
 
 
-def test_a_question_has_answers_and_documents_unless_it_is_unanswerable(dataset: Dataset) -> None:
-    for query in dataset.queries:
-        assert query.unanswerable == query.kind.startswith("unanswerable_"), query.id
-        assert bool(query.answers) != query.unanswerable, query.id
-        assert (query.id in dataset.relevant) != query.unanswerable, query.id
-        assert (query.kind == "multi_turn") == bool(query.history), query.id
+def test_a_question_has_answers_and_documents_unless_it_is_unanswerable() -> None:
+    for question in QUESTIONS:
+        assert question.unanswerable == question.kind.startswith("unanswerable_"), question.id
+        assert bool(question.answers) != question.unanswerable, question.id
+        assert (question.id in RELEVANT) != question.unanswerable, question.id
+        assert (question.kind == "multi_turn") == bool(question.history), question.id
+        assert question.split in {"dev", "test"}, question.id
 
 
-def test_judgements_name_documents_and_questions_that_exist(dataset: Dataset) -> None:
-    assert set(dataset.relevant) <= {query.id for query in dataset.queries}
-    assert frozenset().union(*dataset.relevant.values()) <= set(dataset.texts)
-    for query in dataset.queries:
+def test_judgements_name_documents_and_questions_that_exist(texts: Mapping[str, object]) -> None:
+    assert set(RELEVANT) <= {question.id for question in QUESTIONS}
+    assert {name for judged in RELEVANT.values() for name in judged} <= set(texts)
+    for question in QUESTIONS:
         # `also_in` holds the documents in the other language; they are judged alone where the own language has none.
-        assert set(query.also_in) <= set(dataset.texts), query.id
-        assert not any(name.endswith(f"-{query.language}") for name in query.also_in), query.id
-        own = {name for name in dataset.relevant.get(query.id, ()) if name.endswith(f"-{query.language}")}
-        assert not query.also_in or own, query.id
+        assert set(question.also_in) <= set(texts), question.id
+        assert not any(name.endswith(f"-{question.language}") for name in question.also_in), question.id
+        own = {name for name in RELEVANT.get(question.id, ()) if name.endswith(f"-{question.language}")}
+        assert not question.also_in or own, question.id
 
 
-def test_every_answer_stands_in_a_relevant_document(dataset: Dataset) -> None:
-    missing = []
-    for query in dataset.queries:
-        in_force = dataset.in_force(query)
-        gold = [in_force.get(name, "") for name in dataset.relevant.get(query.id, ())]
-        if not query.unanswerable and not any(answer in text for answer in query.answers for text in gold):
-            missing.append(query.id)
-    assert missing == []
-
-
-def test_every_relevant_document_holds_the_answer(dataset: Dataset) -> None:
-    wrong = [
-        (query.id, name)
-        for query in dataset.queries
-        for name in dataset.relevant.get(query.id, ())
-        if not holds_answer(dataset.in_force(query).get(name, ""), query.answers)
-    ]
-    assert wrong == []
-
-
-def test_no_document_holds_the_subject_of_an_unanswerable_question(dataset: Dataset) -> None:
-    for query in dataset.queries:
-        assert bool(query.absent) == (query.unanswerable and query.kind not in NEVER_SAID), query.id
-        texts = dataset.in_force(query).values()
-        assert [word for word in query.absent for text in texts if word.lower() in text.lower()] == [], query.id
+def test_answers_stand_in_their_documents_and_subjects_of_the_unanswerable_in_none(
+    texts: Mapping[str, list[tuple[date, str]]],
+) -> None:
+    for question in QUESTIONS:
+        there = in_force(texts, question)
+        gold = {name: there.get(name, "") for name in RELEVANT.get(question.id, ())}
+        literal = any(answer in text for answer in question.answers for text in gold.values())
+        assert literal != question.unanswerable, question.id
+        lacking = [name for name, text in gold.items() if not holds_answer(text, question.answers)]
+        assert lacking == [], question.id
+        assert bool(question.absent) == (question.unanswerable and question.kind not in NEVER_SAID), question.id
+        said = [word for word in question.absent for text in there.values() if word.lower() in text.lower()]
+        assert said == [], question.id

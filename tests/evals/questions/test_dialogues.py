@@ -4,12 +4,11 @@ import json
 from collections import Counter
 
 import pytest
-import yaml
 
 from evals.questions.dialogue import read_dialogues
 from evals.questions.sample import HANBIT
 from evals.scorers import holds_answer
-from tests.evals.questions.test_dataset import DOCUMENTS, Entry, read_text
+from tests.evals.questions.test_dataset import DOCUMENTS, entries, read_text
 
 DIALOGUES = read_dialogues(HANBIT)
 TURNS = {f"{dialogue.id}.{n}": turn for dialogue in DIALOGUES for n, turn in enumerate(dialogue.turns, 1)}
@@ -19,9 +18,7 @@ LEANS_ON_NOTHING = {"opening", "standalone", "statement", "topic_change"}
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
     """Return the text of the newest version of each document by its id."""
-    manifest = yaml.safe_load((DOCUMENTS / "documents.yaml").read_text(encoding="utf-8"))
-    entries = sorted(map(Entry.model_validate, manifest["documents"]), key=lambda entry: entry.effective_from)
-    return {entry.document_id: read_text(DOCUMENTS / entry.file) for entry in entries}
+    return {row["document_id"]: read_text(DOCUMENTS / row["file"]) for row in entries()}
 
 
 def test_a_turn_has_answers_and_documents_of_its_language_unless_it_is_unanswerable(texts: dict[str, str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.questions.corpus import CorpusNotLoaded, corpus_files, document_ids, require_loaded
-from evals.questions.sample import CorpusEntry, DatasetBroken, read_dataset
+from evals.questions.corpus import CorpusNotLoaded, require_loaded
+from evals.questions.sample import DatasetBroken, read_dataset
 from ingest.bulk import LoadOutcome, SourceFile
 from ingest.catalogue import Metadata
 
@@ -51,21 +51,8 @@ def test_a_broken_line_is_named(tmp_path: Path, queries: str, qrels: str, says: 
         read_dataset(written(tmp_path, queries, qrels))
 
 
-def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Path) -> None:
-    corpus = [CorpusEntry("a-1", "Title\nin two lines", "same"), CorpusEntry("b/2 with blanks", "", "same")]
-    entries = document_ids(corpus)
-    files = corpus_files(corpus, entries, tmp_path)
-    assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
-    assert [file.metadata.title for file in files] == ["Title in two lines", None]
-    assert len({file.path.read_bytes() for file in files}) == 2
-
-
 @pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])
 def test_a_document_that_was_not_loaded_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
     with pytest.raises(CorpusNotLoaded, match=f"1 of 2 entries were not loaded, first a.txt: {reason}"):
         require_loaded([LOADED, replace(LOADED, reason=reason)], may_be_refused=may_be_refused)
     assert require_loaded([LOADED, replace(LOADED, reason="empty_text")], may_be_refused=may_be_refused) == 0
-
-
-def test_suspicious_entries_of_a_public_corpus_are_left_out_and_counted() -> None:
-    assert require_loaded([LOADED, replace(LOADED, reason="suspicious")], may_be_refused=True) == 1

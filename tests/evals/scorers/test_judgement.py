@@ -3,7 +3,6 @@
 import pytest
 
 from evals.scorers import Judgement, judge_answer
-from evals.scorers.judgement import turning_words
 
 RIGHT, WRONG, BESIDE = Judgement
 RELOCATION = (
@@ -127,8 +126,3 @@ def test_a_known_answer_is_right_and_a_falsification_of_a_sentence_of_it_is_wron
     turned = known[sentence].replace(true, false)
     assert judge_answer(turned, question, [whole]) is WRONG
     assert judge_answer(whole.replace(known[sentence], turned), question, [whole]) is WRONG
-
-
-def test_turning_words_are_counted() -> None:
-    assert turning_words("최대 3회, 최대 5회 이상") == {"최대": 2, "이상": 1}
-    assert turning_words("You cannot pay more than that without a PIN") == {"cannot": 1, "more": 1, "without": 1}
