@@ -84,10 +84,7 @@ def _repeat_faults(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("fault_round", range(min(times, MOST_LONG) if is_long else times))
 
 
-LAST = (
-    *("streams", "page", "ladder", "faults", "repair", "revocation", "conversations", "limits", "overload", "shadow"),
-    *("chat", "openai", "replay", "start"),
-)
+LAST = ("streams", "page", "ladder", "stalls", "faults", "revocation", "conversations", "limits", "chat", "replay")
 """The slowest files of `tests/e2e`, slowest first."""
 
 

@@ -3,6 +3,7 @@
 Every part that a caller can choose contains canaries: the path, the query, headers, and all texts of the body.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -46,9 +47,15 @@ WELL_FORMED: Mapping[str, Any] = dict.fromkeys(UNWANTED) | {"model": "scripted",
 
 
 def leaked(text: str) -> list[str]:
-    """Return the lines with a canary, except for security events, which contain staff's subjects."""
-    lines = [line for line in text.splitlines() if '"event": "security_event"' not in line]
-    return [line for line in lines if any(canary in line for canary in CANARIES)]
+    """Return the lines with a canary; security events may name their actor."""
+    return [line for line in text.splitlines() if any(canary in _without_actor(line) for canary in CANARIES)]
+
+
+def _without_actor(line: str) -> str:
+    if '"event": "security_event"' not in line:
+        return line
+    logged = json.loads(line)
+    return json.dumps({**logged, "ocsf": {**logged["ocsf"], "actor": None}}, ensure_ascii=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ use a fixture in `STARTED` are excluded. A selected test that starts a process n
 """
 
 import ast
-import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -21,8 +20,6 @@ STARTING = {
 """Modules, and our own names, with which a test starts a process, calls a running product or loads a model."""
 STARTED = {"redis_url", "server", "postgres", "weights", "readers", "product"}
 """Fixtures that start a process or load a model."""
-_IMPORT = re.compile(r"^(?:from \S+ )?import (?:\([^)]*\)|.*)", re.MULTILINE)
-"""Only imports are parsed: parsing whole files takes a third of a second in each worker."""
 
 
 class OnlyFast:
@@ -59,8 +56,7 @@ class OnlyFast:
 @cache
 def starts_something(path: Path) -> bool:
     """Return whether a test module, or one that it imports, imports a name in `STARTING`."""
-    imports = "\n".join(found[0] for found in _IMPORT.finditer(path.read_text("utf-8")))
-    for node in ast.parse(imports).body:
+    for node in ast.parse(path.read_text("utf-8")).body:
         match node:
             case ast.Import(names=names):
                 imported, modules = {alias.name for alias in names}, [alias.name for alias in names]

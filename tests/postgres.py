@@ -26,6 +26,8 @@ UNPRIVILEGED = "postgres"
 class Postgres:
     """A server that listens on a socket in its own folder."""
 
+    user = "chatbot"
+
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
         self.folder = folder
@@ -33,10 +35,6 @@ class Postgres:
 
     def url(self, database: str) -> str:
         return f"postgresql+asyncpg://{self.user}@/{database}?host={self.folder}"
-
-    @property
-    def user(self) -> str:
-        return "chatbot"
 
     def run(self, program: str, *arguments: str, data: bytes = b"") -> bytes:
         """Run a PostgreSQL client program against the server, and return its output."""

@@ -33,27 +33,20 @@ class FakeServer:
     def __init__(self, *, dimensions: int = 384, prefix: str = "", port: int | None = None) -> None:
         self.dimensions = dimensions
         self.version = "1.20.0"
-        self.repeats = False
-        """Whether searches and writes fail with an error that quotes the request (of points, the payload)."""
-        self.answer: Callable[[], web.Response] | None = None
-        """Returns the reply of every search; if None, searches wait for `release`."""
-        self.failures: list[web.Response] = []
-        """The replies of the next requests, one each, in place of the usual ones."""
-        self.inactive = 0
-        """The number of payload index requests that a new collection rejects until its replica is active."""
-        self.held: dict[str, dict[str, Any]] = {}
-        """The payloads of written points, by id."""
-        self.foreign = 0
-        """The number of another tenant's points."""
-        self.created: dict[str, Any] = {}
-        """The body of the request that created the collection."""
+        self.repeats = False  # whether searches and writes fail with an error that quotes the request
+        self.answer: Callable[[], web.Response] | None = None  # of every search; if None, it waits for `release`
+        self.failures: list[web.Response] = []  # replies of the next requests, one each, in place of the usual ones
+        self.inactive = 0  # payload index requests that a new collection rejects until its replica is active
+        self.held: dict[str, dict[str, Any]] = {}  # the payloads of written points, by id
+        self.foreign = 0  # another tenant's points
+        self.created: dict[str, Any] = {}  # the body of the request that created the collection
         self.names: set[str] = {"kb-1"}
         self.alias: str | None = "kb-1"
         self.indexed: list[str] = []
         self.others: list[str] = []
         self.requests: list[Request] = []
         self.release = anyio.Event()
-        app = web.Application(middlewares=[self.record, self.repeat])
+        app = web.Application(middlewares=[self.record])
         app.add_routes(
             [
                 web.get("/", self.root),
@@ -97,12 +90,8 @@ class FakeServer:
         self.requests.append(
             Request(method=request.method, path=request.path, headers=headers, connection=port, body=body)
         )
-        return self.failures.pop(0) if self.failures else await handler(request)
-
-    @web.middleware
-    async def repeat(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+        if self.failures:
+            return self.failures.pop(0)
         if self.repeats and request.method != "GET" and not request.path.endswith("/count"):
             sent = await request.text()
             return web.Response(status=500, text=f"cannot take {sent.partition('payload')[2] or sent}")

@@ -1,6 +1,5 @@
 """What all commands have: a version, exit codes in each help, and a sentence for a wrong argument."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,17 +48,6 @@ def test_each_help_names_the_exit_codes_in_80_columns(name: str, arguments: list
     assert result.exit_code == 0
     assert "Exit codes: 0 done; 1 " in result.output
     assert max(map(len, result.output.splitlines())) <= 80
-
-
-def test_a_plan_is_printed_as_json() -> None:
-    result = CliRunner().invoke(PROGRAMS["llm-server"], ["plan", "--answers-per-minute", "600", "--json"])
-    assert (result.exit_code, json.loads(result.output)["plan"]["replicas"] > 1) == (0, True)
-
-
-def test_a_token_of_an_unknown_role_is_refused() -> None:
-    result = CliRunner().invoke(PROGRAMS["chatbot"], ["token", "--role", "boss"])
-    assert result.exit_code == 2
-    assert "there is no role boss" in result.output
 
 
 @pytest.fixture

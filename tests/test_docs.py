@@ -8,27 +8,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from chatbot.errors import ChatError
-from ingest.errors import IngestError
 from ingest.parsing import Format
 from knowledge.passage import LANGUAGES
 from tests.e2e.picture import DIGEST, digest
-from tests.golden.contracts import descendants
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-SERVICES = pytest.mark.parametrize(
-    ("root", "section"), [(ChatError, "Errors of the chat API"), (IngestError, "Errors of the documents API")]
-)
-
-
-@SERVICES
-def test_no_two_errors_share_a_code(root: type[ChatError | IngestError], section: str) -> None:
-    codes = [kind.code for kind in {root, *descendants(root)}]
-    assert len(codes) == len(set(codes)), section
 
 
 def test_every_document_format_is_named_wherever_staff_read_which_there_are() -> None:
@@ -51,23 +37,17 @@ def test_every_make_target_is_explained() -> None:
         assert f"make {name}" in README
 
 
-def test_version_and_changelog_agree() -> None:
-    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    assert version
-    assert f"## {version[1]}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+def test_readme_and_workflows_install_the_same_packages() -> None:
+    named = re.search(r"^apt-get install -y ([a-z0-9 .-]+)", README, re.MULTILINE)
+    workflow = (ROOT / ".github/workflows/ci.yaml").read_text("utf-8").partition("  bare:")[2]
+    installed = re.search(r"--no-install-recommends ([a-z0-9 .-]+?) >", workflow)
+    assert named is not None
+    assert installed is not None
+    assert installed[1].split() == named[1].split()
 
 
 WRITTEN = (
-    "chatbot",
-    "ingest",
-    "llm_server",
-    "knowledge",
-    "edge",
-    "telemetry",
-    "evals",
-    "tests",
-    "charts",
-    "docs",
+    *("chatbot", "ingest", "llm_server", "knowledge", "edge", "telemetry", "evals", "tests", "charts", "docs"),
     "compose",
 )
 KINDS = {".py", ".md", ".toml", ".yaml", ".yml", ".lua", ".js", ".css", ".html", ".tpl"}

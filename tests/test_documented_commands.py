@@ -68,14 +68,6 @@ def test_the_pages_have_commands_to_compare() -> None:
     assert len([words for page in PAGES for words in ours(page)]) > 60
 
 
-def test_the_comparison_detects_what_a_program_would_refuse() -> None:
-    assert refusal(["chatbot", "stop", "--model", "a", "--by", "b", "--reason", "c"]) == ""
-    assert refusal(["chatbot", "stop", "--model", "a", "--by", "…"]) == "lacks reason"
-    assert refusal(["chatbot", "stop", "--model", "a", "…"]) == ""
-    assert refusal(["chatbot", "stop", "--modell", "a", "…"]) != ""
-    assert refusal(["chatbot", "halt"]) == "no command halt"
-
-
 def test_the_revisions_that_migrate_is_said_to_print_are_the_last() -> None:
     text = (ROOT / "docs/install.md").read_text("utf-8")
     last = {

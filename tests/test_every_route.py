@@ -230,15 +230,6 @@ async def test_every_refusal_of_the_framework_has_a_documented_code(
     assert {code for _, code in codes if code.startswith("http_")} == set()
 
 
-async def test_a_request_that_is_refused_for_its_form_counts(tmp_path: Path, lines: io.StringIO) -> None:
-    async with opened(chat_app, tmp_path, lines) as served:
-        statuses = [
-            (await served.http.post("/v1/chat", json={}, headers={"authorization": served.of("customer")})).status_code
-            for _ in range(2 * LedgerSettings().limits.user.requests_per_minute + 1)
-        ]
-    assert statuses == [422] * (len(statuses) - 1) + [429]
-
-
 async def test_every_address_of_admins_is_refused_to_others_and_one_tenants_admin_names_no_tenant(
     tmp_path: Path, lines: io.StringIO
 ) -> None:

@@ -17,10 +17,7 @@ from chatbot.events import Done, FinishReason, Notice, NoticeCode, Usage
 from run import (
     AnswerPrinter,
     CannotRun,
-    audit_key,
-    data_folder,
     hold_folder,
-    last_line,
     port_of,
     prepare_identity,
     redis_server,
@@ -57,13 +54,6 @@ def test_a_second_make_run_on_the_same_data_names_what_to_set(tmp_path: Path) ->
         pass
 
 
-def test_a_data_folder_that_cannot_be_made_names_its_setting(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    data = tmp_path / "file" / "data"
-    with pytest.raises(CannotRun, match=f"cannot write to {data} .*: set DATA_DIR"), hold_folder(data):
-        pass
-
-
 def test_a_disk_that_is_nearly_full_is_named_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,25 +67,6 @@ def test_a_port_that_is_not_a_number_names_its_setting(port: str, monkeypatch: p
     monkeypatch.setenv("INGEST_PORT", port)
     with pytest.raises(CannotRun, match=f"INGEST_PORT={port} is not a port"):
         port_of("INGEST_PORT", 8001)
-
-
-def test_an_empty_port_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PORT", "")
-    assert port_of("PORT", 8000) == 8000
-
-
-def test_a_relative_data_folder_is_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATA_DIR", "data")
-    assert data_folder() == tmp_path / "data"
-    assert os.environ["DATA_DIR"] == str(tmp_path / "data")  # noqa: TID251  what the services read
-
-
-def test_a_damaged_audit_key_is_named(tmp_path: Path) -> None:
-    audit_key(tmp_path)
-    (tmp_path / "audit.key").write_bytes(b"")
-    with pytest.raises(CannotRun, match=f"{tmp_path}/audit.key is damaged: restore it"):
-        audit_key(tmp_path)
 
 
 def test_a_damaged_signing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,13 +156,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert last_line(log) == "-"
-    log.write_text("first\nlast \n\n", "utf-8")
-    assert last_line(log) == "last"
-
-
 @pytest.mark.parametrize(
     ("notices", "expected_rate", "expected"),
     [((), 60.0, False), ((), None, True), ((NoticeCode.DEGRADED,), None, False)],
@@ -205,16 +169,3 @@ def test_an_answer_without_citations_is_enough_where_the_checks_are_not_fitted_t
     assert not printer.finish(), "it has not ended"
     printer.print_event(Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=False, limits=None))
     assert printer.finish() is expected
-
-
-@pytest.mark.parametrize(("seconds", "reported"), [(25.0, True), (10.0, False)])
-def test_a_machine_slower_than_its_profile_is_reported_with_both_speeds(
-    seconds: float, capsys: pytest.CaptureFixture[str], *, reported: bool
-) -> None:
-    printer = AnswerPrinter(60.0)
-    printer.seconds_to_first_token = seconds
-    usage = Usage(prompt_tokens=1000, answer_tokens=20)
-    printer.print_event(Done(finish_reason=FinishReason.STOP, usage=usage, grounded=True, limits=None))
-    printer.finish()
-    sentence = "reads 40 prompt tokens per second, the profile expects 60"
-    assert (sentence in capsys.readouterr().out) is reported

@@ -95,20 +95,6 @@ CHATBOT = {
 }
 
 
-async def test_both_commands_migrate_one_database_at_once(database_url: str, tmp_path: Path) -> None:
-    environment = {"PATH": "/usr/bin:/bin", "DATABASE_URL": database_url, "LOG_FORMAT": "console"}
-    programs = {"chatbot": environment | CHATBOT, "ingest": environment}
-    running = {
-        name: Forked(f"{name}.__main__", ["migrate"], variables, tmp_path / name)
-        for name, variables in programs.items()
-    }
-    assert {name: process.wait(60) for name, process in running.items()} == {"chatbot": 0, "ingest": 0}
-    printed = {name: (tmp_path / name).read_text("utf-8") for name in running}
-    assert all("knowledge 0001" in text for text in printed.values())
-    assert "chatbot 0001" in printed["chatbot"]
-    assert "ingest 0001" in printed["ingest"]
-
-
 @pytest.mark.parametrize(("program", "environment"), [("chatbot", CHATBOT), ("ingest", {})])
 async def test_a_database_that_is_away_is_one_sentence(
     program: str, environment: dict[str, str], tmp_path: Path

@@ -1,7 +1,6 @@
 """Either service, started with TLS to a part that has a foreign certificate or speaks plain text, ends with a sentence
 that names the part; the bank's authorities are set once for all parts."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,18 +64,11 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certificates(tmp_path_factory.mktemp("foreign"))
 
 
-@pytest.fixture(scope="module", params=["its certificate is refused", "plain text"])
-def wrong(request: pytest.FixtureRequest, foreign: Path) -> Iterator[tuple[str, str]]:
-    """The address of a peer with which there is no TLS, and why."""
-    with peer(server_context(foreign) if request.param != "plain text" else None) as address:
-        yield address, request.param
-
-
 @pytest.fixture(scope="module")
-def right(ours: Path) -> Iterator[str]:
-    """The address of a peer that the bank's authority has certified."""
-    with peer(server_context(ours)) as address:
-        yield address
+def peers(ours: Path, foreign: Path) -> Iterator[dict[str, str]]:
+    """The addresses of two peers: one that the bank's authority has certified, and one of another."""
+    with peer(server_context(ours)) as certified, peer(server_context(foreign)) as uncertified:
+        yield {"ours": certified, "another authority": uncertified}
 
 
 @pytest.fixture
@@ -101,60 +93,32 @@ def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("kind", "part", "place"), PLACES)
-async def test_what_is_wrong_with_a_part_names_it(
+async def test_each_part_is_held_against_the_authorities_of_all_and_then_of_its_own(
     kind: type[ChatSettings | StaffSettings],
     part: str,
     place: dict[str, str],
-    wrong: tuple[str, str],
+    peers: dict[str, str],
     foreign: Path,
     environment: pytest.MonkeyPatch,
 ) -> None:
-    address, reason = wrong
-    for name, value in place.items():
-        environment.setenv(name, value.format(address))
-    with pytest.raises(TlsRefused) as refused:
-        await check_connections(kind().connections)
-    assert str(refused.value).startswith(f"no TLS with {part} ({address}): ")
-    assert reason in str(refused.value)
-    if reason != "plain text":
-        assert f"set {OWN[part]}__CA_FILE" in str(refused.value)
-        environment.setenv(f"{OWN[part]}__CA_FILE", str(foreign / "ca.pem"))
-        await check_connections(kind().connections)
+    async def refusal(peer_name: str) -> str:
+        for name, value in place.items():
+            environment.setenv(name, value.format(peers[peer_name]))
+        try:
+            await check_connections(kind().connections)
+        except TlsRefused as refused:
+            return str(refused)
+        return ""
 
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(("kind", "part", "place"), PLACES)
-async def test_the_bank_s_authorities_are_set_once_for_every_part(
-    kind: type[ChatSettings | StaffSettings],
-    part: str,
-    place: dict[str, str],
-    right: str,
-    environment: pytest.MonkeyPatch,
-) -> None:
-    for name, value in place.items():
-        environment.setenv(name, value.format(right))
-    await check_connections(kind().connections)
+    assert await refusal("ours") == ""
+    told = await refusal("another authority")
+    assert told.startswith(f"no TLS with {part} ({peers['another authority']}): ")
+    assert f"set {OWN[part]}__CA_FILE" in told
+    environment.setenv(f"{OWN[part]}__CA_FILE", str(foreign / "ca.pem"))
+    assert await refusal("another authority") == ""
+    environment.delenv(f"{OWN[part]}__CA_FILE")
     environment.delenv("TLS__CA_FILE")
-    with pytest.raises(TlsRefused, match=f"no TLS with {part} "):
-        await check_connections(kind().connections)
-
-
-@pytest.mark.anyio
-async def test_an_entry_of_a_models_file_is_named(
-    foreign: Path, tmp_path: Path, environment: pytest.MonkeyPatch
-) -> None:
-    entry = {"name": "h100", "profile": "scripted"}
-    with peer(server_context(foreign)) as address:
-        file = tmp_path / "models.yaml"
-        file.write_text(json.dumps([{**entry, "urls": [f"https://{address}"]}]), "utf-8")
-        environment.setenv("MODELS_FILE", str(file))
-        environment.delenv("LLM_URLS")
-        with pytest.raises(TlsRefused, match="set `ca_file` of h100 in MODELS_FILE to the file"):
-            await check_connections(ChatSettings().connections)
-        file.write_text(
-            json.dumps([{**entry, "urls": [f"https://{address}"], "ca_file": str(foreign / "ca.pem")}]), "utf-8"
-        )
-        await check_connections(ChatSettings().connections)
+    assert await refusal("ours") != ""
 
 
 @pytest.mark.parametrize("kind", [ChatSettings, StaffSettings])

@@ -6,12 +6,10 @@ from functools import partial
 
 import pytest
 import typer
-from pydantic_settings import SettingsError
 
 from chatbot.__main__ import settings_or_exit as chat_settings
 from chatbot.models import ModelsMisconfigured
 from chatbot.settings import Settings as ChatSettings
-from edge import wrong_settings
 from ingest.__main__ import settings_or_exit as staff_settings
 from ingest.settings import Settings as StaffSettings
 from tests.golden.contracts import settings_of
@@ -87,9 +85,22 @@ def test_a_wrong_value_ends_the_start_with_its_name(
     assert "hunter2" not in line
 
 
+WRONG_AUTH: list[tuple[dict[str, str | None], str]] = [
+    ({"AUTH__ROLE_MAP": '{"Chat Staff": ["boss"]}'}, "AUTH__ROLE_MAP__CHAT STAFF__0: Input should be 'customer'"),
+    ({"AUTH__ROLE_MAP": '{"Staff": ["staff"]}', "AUTH__ROLES": '["customer"]'}, "AUTH: AUTH__ROLE_MAP gives staff"),
+    ({"AUTH__ROLE_MAP": '{"Chat Staff": '}, "AUTH__ROLE_MAP: Input should be a valid dictionary"),
+    ({"AUTH__ISSUERS": '[{"issuer": '}, "AUTH__ISSUERS: Input should be a valid tuple"),
+    ({"AUTH__ROLEMAP": "{}"}, "AUTH__ROLEMAP: Extra inputs are not permitted"),
+    ({"AUTH__ROLES_CLAIM": "https://a.example/roles"}, 'AUTH__ROLES_CLAIM: https://a.example/roles is one name'),
+    ({"AUTH__ISSUERS": '[{"issuer": "https://a.example"}]'}, "AUTH__ISSUERS: set 0.roles, which is missing"),
+    ({"AUTH__TENANT": "a", "AUTH__TENANT_CLAIM": "tid"}, "AUTH: set AUTH__TENANT or AUTH__TENANT_CLAIM, not both"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("service", "variables", "missing"),
+    ("service", "variables", "sentence"),
     [
+        *((service, *wrong) for service in SERVICES for wrong in WRONG_AUTH),
         ("chatbot", {"REDIS_URL": None}, "set REDIS_URL: Redis keeps history, answer logs and the token ledger."),
         ("chatbot", {name: None for name in AUTH}, "set AUTH__ISSUER: Tokens of this issuer"),
         ("ingest", {"AUTH__ISSUER": None}, "set AUTH__ISSUER: Tokens of this issuer"),
@@ -97,10 +108,10 @@ def test_a_wrong_value_ends_the_start_with_its_name(
         ("chatbot", {"AUTH__ISSUERS": '[{"issuer": "https://b.example.com"}]'}, "AUTH__ISSUERS: set 0.audience, which"),
     ],
 )
-def test_a_missing_value_ends_the_start_with_what_to_set(
+def test_a_missing_or_wrong_group_ends_the_start_with_what_to_set(
     service: str,
     variables: dict[str, str | None],
-    missing: str,
+    sentence: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -110,7 +121,7 @@ def test_a_missing_value_ends_the_start_with_what_to_set(
         else:
             monkeypatch.setenv(name, value)
     lines = said(service, capsys)
-    assert any(line.startswith(f"{service}: {missing}") for line in lines), lines
+    assert any(line.startswith(f"{service}: {sentence}") for line in lines), lines
     assert "Field required" not in "".join(lines)
 
 
@@ -134,27 +145,9 @@ def test_no_setting_that_is_a_number_takes_what_is_none(
         names -= told
 
 
-@pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
-def test_a_level_of_the_log_may_be_written_in_small_letters(
-    service: str, level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOG_LEVEL", level)
-    assert SERVICES[service]().log_level == level.upper()
-
-
 @pytest.mark.parametrize(("urls", "sentence"), [("", "set MODELS_FILE or LLM_URLS"), ("llm:8000", "LLM_URLS__0: ")])
 def test_models_that_are_not_named_are_a_sentence(urls: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_URLS", urls)
     monkeypatch.setenv("LLM_TOKENIZER", "/models/a")
     with pytest.raises(ModelsMisconfigured, match=sentence):
         _ = ChatSettings().models
-
-
-def test_broken_json_is_told_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMBEDDER__EXTRA_BODY", "{'truncate': true}")
-    with pytest.raises(SettingsError) as refused:
-        ChatSettings()
-    (line,) = wrong_settings(refused.value, ChatSettings, {})
-    assert "JSON" in line
-    assert "truncate" not in line

@@ -5,13 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import anyio
-import httpx2
 import pytest
-from anyio.abc import TaskStatus
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
-
-from tests.e2e.events import read_events
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -37,7 +32,6 @@ ANSWER = " ".join(SENTENCES)
 SECONDS_A_TOKEN = 0.005
 SLOWLY = 0.02  # so that a busy machine still finds the answer unfinished
 HELD = 1.0  # seconds a token, within the model's deadline: an answer that is told to go on so stays unfinished
-SLOTS_OF_A_CUSTOMER = 4
 WAIT = 20_000
 
 # Runs before the page's own scripts: what grows, what a screen reader is told, and what the policy refused.
@@ -176,20 +170,6 @@ async def assert_fits(page: Page) -> None:
         }"""
     )
     assert too_small == []
-
-
-async def hold_a_slot(http: httpx2.AsyncClient, *, task_status: TaskStatus[None]) -> None:
-    """Ask as the same customer from elsewhere, and stop that answer when cancelled."""
-    async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
-        events = read_events(response)
-        answer_id = (await anext(events)).field("answer_id")
-        task_status.started()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await events.aclose()
-                await http.post(f"/v1/answers/{answer_id}/cancel")
 
 
 # For every visible text: how far its colour is from the nearest opaque ground behind it (WCAG 2.2).

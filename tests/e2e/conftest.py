@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -72,6 +72,15 @@ class Product:
     async def restore(self) -> None:
         """Restore the scripted model's initial behaviour."""
         await model.restore(self.model_url)
+
+    @contextlib.asynccontextmanager
+    async def telling(self, **behaviour: object) -> AsyncGenerator[None]:
+        """Change the scripted model's behaviour while the block runs."""
+        await self.tell(**behaviour)
+        try:
+            yield
+        finally:
+            await self.restore()
 
     async def running(self) -> int:
         """Return the number of running generations."""

@@ -48,7 +48,6 @@ class OffClock:
     file: Path
     signer: LocalSigner
     postgres: Postgres
-    database: str
 
     def client(self, who: str) -> httpx2.AsyncClient:
         return signed_in(self.server.url, signed_token(self.signer, who, tenant=TENANT, role="customer"))
@@ -61,9 +60,7 @@ class OffClock:
 
     def entries(self, answer_id: str) -> list[Opened | Closed]:
         asked = f"SELECT body FROM chatbot_audit WHERE answer_id = '{answer_id}' ORDER BY at"  # noqa: S608  our own id
-        told = ("--tuples-only", "--no-align", "--command", asked)
-        bodies = self.postgres.run("psql", "--dbname", self.database, *told).splitlines()
-        return [msgspec.json.decode(body, type=Opened | Closed) for body in bodies]
+        return [msgspec.json.decode(body, type=Opened | Closed) for body in self.postgres.told(asked).splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +76,7 @@ def off(tmp_path_factory: pytest.TempPathFactory, redis_url: str, postgres: Post
         server.start()
         try:
             server.wait()
-            yield OffClock(server, file, LocalSigner(private.read_text("ascii")), postgres, database)
+            yield OffClock(server, file, LocalSigner(private.read_text("ascii")), postgres)
         finally:
             server.stop(signal.SIGKILL)
             shutil.rmtree(data)

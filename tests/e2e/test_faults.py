@@ -28,23 +28,15 @@ def unasked(fault_round: int) -> str:
     return f"{KOREAN} ({fault_round})"
 
 
-async def active(product: Product) -> int:
-    return int(await total(product.url, "chatbot_active_answers"))
-
-
 async def none_active(product: Product) -> bool:
-    return await active(product) == 0
+    return await total(product.url, "chatbot_active_answers") == 0
 
 
 async def test_with_every_model_away_the_passages_themselves_answer(product: Product, fault_round: int) -> None:
-    await product.tell(dead=True)
-    try:
-        async with product.client(f"faulted-{fault_round}") as http:
-            began = time.monotonic()
-            events = await product.ask(http, unasked(fault_round))
-            took = time.monotonic() - began
-    finally:
-        await product.restore()
+    async with product.telling(dead=True), product.client(f"faulted-{fault_round}") as http:
+        began = time.monotonic()
+        events = await product.ask(http, unasked(fault_round))
+        took = time.monotonic() - began
     assert took < patient(2.5), f"{took:.2f} s"
     done = end_of(events)
     assert done.field("finish_reason") == "handoff"
@@ -60,12 +52,8 @@ async def _answered(product: Product, http: httpx2.AsyncClient) -> bool:
 
 
 async def test_a_model_that_dies_mid_answer_ends_the_stream_honestly(product: Product, fault_round: int) -> None:
-    await product.tell(drop_after=12, token_seconds=0.01)
-    try:
-        async with product.client(f"cut-{fault_round}") as http:
-            events = await product.ask(http, unasked(fault_round))
-    finally:
-        await product.restore()
+    async with product.telling(drop_after=12, token_seconds=0.01), product.client(f"cut-{fault_round}") as http:
+        events = await product.ask(http, unasked(fault_round))
     end = end_of(events)
     if end.name == "error":
         assert end.field("code") == "model_unavailable"
@@ -80,10 +68,9 @@ async def test_a_model_that_dies_mid_answer_ends_the_stream_honestly(product: Pr
 async def test_a_customer_who_leaves_a_stream_stops_the_model_after_the_grace(
     leaving: Product, fault_round: int, first_token_seconds: float
 ) -> None:
-    await leaving.tell(
+    async with leaving.telling(
         first_token_seconds=first_token_seconds, token_seconds=0.05, answer="이자는 연 0.5%입니다. " * 100, probe=0.99
-    )
-    try:
+    ):
         who = f"leaver-{fault_round}-{first_token_seconds}"
         async with leaving.client(who) as http:
             before = (await http.get("/v1/limits")).json()
@@ -101,26 +88,20 @@ async def test_a_customer_who_leaves_a_stream_stops_the_model_after_the_grace(
             assert end_of(replayed).field("finish_reason") == "cancelled"
             after = (await http.get("/v1/limits")).json()
             assert after["remaining_slots"] == before["remaining_slots"]
-    finally:
-        await leaving.restore()
 
 
 async def test_a_customer_who_comes_back_within_the_grace_misses_nothing(leaving: Product, fault_round: int) -> None:
-    await leaving.tell(token_seconds=0.02, probe=0.99)
-    try:
-        async with leaving.client(f"returner-{fault_round}") as http:
-            seen: list[SentEvent] = []
-            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
-                async for event in read_events(response):
-                    seen.append(event)
-                    if len(seen) == 2:
-                        break
-            answer_id = seen[-1].answer_id
-            address = f"/v1/answers/{answer_id}/events"
-            async with http.stream("GET", address, headers={"last-event-id": seen[-1].id}) as response:
-                seen += [event async for event in read_events(response)]
-    finally:
-        await leaving.restore()
+    async with leaving.telling(token_seconds=0.02, probe=0.99), leaving.client(f"returner-{fault_round}") as http:
+        seen: list[SentEvent] = []
+        async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
+            async for event in read_events(response):
+                seen.append(event)
+                if len(seen) == 2:
+                    break
+        answer_id = seen[-1].answer_id
+        address = f"/v1/answers/{answer_id}/events"
+        async with http.stream("GET", address, headers={"last-event-id": seen[-1].id}) as response:
+            seen += [event async for event in read_events(response)]
     assert [event.id for event in seen] == [f"{answer_id}.{n}" for n in range(1, len(seen) + 1)]
     assert end_of(seen).field("finish_reason") == "stop"
 
@@ -128,15 +109,11 @@ async def test_a_customer_who_comes_back_within_the_grace_misses_nothing(leaving
 async def test_a_customer_who_leaves_a_call_without_stream_stops_the_model_at_once(
     product: Product, fault_round: int
 ) -> None:
-    await product.tell(first_token_seconds=30, probe=0.99)
-    try:
-        async with product.client(f"hanging-{fault_round}") as http:
-            with contextlib.suppress(httpx2.TimeoutException):
-                await http.post("/v1/chat", json={"message": KOREAN, "stream": False}, timeout=0.7)
-            await until(product.idle, 0.5)
-            await until(lambda: none_active(product), 1.0)
-    finally:
-        await product.restore()
+    async with product.telling(first_token_seconds=30, probe=0.99), product.client(f"hanging-{fault_round}") as http:
+        with contextlib.suppress(httpx2.TimeoutException):
+            await http.post("/v1/chat", json={"message": KOREAN, "stream": False}, timeout=0.7)
+        await until(product.idle, 0.5)
+        await until(lambda: none_active(product), 1.0)
 
 
 async def test_a_customer_who_stops_reading_harms_nobody_else(product: Product, fault_round: int) -> None:

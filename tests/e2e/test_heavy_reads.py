@@ -5,7 +5,6 @@ from uuid import uuid4
 
 import anyio
 import httpx2
-import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -69,21 +68,3 @@ async def test_ten_loads_of_a_conversation_of_four_megabytes_delay_nobody(
         over.set()
     assert await total(product.url, "chatbot_refused_requests_total", code="store_unavailable") == refused
     assert statuses <= {200, 429}
-
-
-async def test_a_long_conversation_is_read_page_by_page_to_its_first_message(product: Product, redis: Redis) -> None:
-    reader = new_customer()
-    address = f"/v1/conversations/{await long_conversation(redis, reader)}"
-    read: list[str] = []
-    async with product.client(reader) as http:
-        cursor: str | None = ""
-        while cursor is not None:
-            reply = await http.get(address, params={"cursor": cursor} if cursor else {})
-            assert reply.status_code == 200, reply.text
-            assert len(reply.content) < 512 * 1024
-            page = msgspec.json.decode(reply.content)
-            read = [message["id"] for message in page["messages"]] + read
-            cursor = page["next_cursor"]
-        exported = (await http.get(f"{address}/export")).json()
-    assert read == [f"{kind}{n}" for n in range(0, MESSAGES, 2) for kind in "qa"]
-    assert [message["id"] for message in exported["messages"]] == read

@@ -1,16 +1,18 @@
 """The whole product over a model that is no vLLM: chat completions, and nothing beside."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from tests.e2e import model
-from tests.e2e.conftest import ENGLISH, KOREAN, Product, audited, new_customer, scripted_model, served, until
-from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_of
+from tests.e2e.conftest import ENGLISH, KOREAN, Product, audited, new_customer, scripted_model, served
+from tests.e2e.events import end_of, notice_codes, text_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services]
 
+SHIPPED = Path(__file__).parents[2] / "chatbot/calibration.yaml"
 LONG = "중도해지 금리는 연 0.5%입니다. " * 40
 QUOTING = {"answer": None, "probe": None, "drop_after": None, "token_seconds": 0.0}
 """How the model is found and left."""
@@ -22,7 +24,7 @@ def hosted(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("hosted")
     with scripted_model(folder) as endpoints:
         httpx2.post(f"{endpoints['LLM_URLS']}/script", json={"plain": True}).raise_for_status()
-        with served(folder, redis_url, endpoints) as product:
+        with served(folder, redis_url, endpoints, CALIBRATION_FILE=str(SHIPPED)) as product:
             yield product
 
 
@@ -63,17 +65,8 @@ async def test_a_hosted_answer_is_checked_and_one_that_breaks_off_ends_in_an_err
     assert audited(hosted.data / "bank.db", events[0].answer_id) == ["closed", "opened"]
 
 
-async def test_cancelling_frees_it(hosted: Product) -> None:
-    await hosted.tell(answer=LONG, probe=0.99, token_seconds=0.05)
-    try:
-        async with hosted.client(new_customer()) as http:
-            events: list[SentEvent] = []
-            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
-                async for event in read_events(response):
-                    events.append(event)
-                    if event.name == "token" and not any(e.name == "token" for e in events[:-1]):
-                        await http.post(f"/v1/answers/{events[0].answer_id}/cancel")
-            assert end_of(events).field("finish_reason") == "cancelled"
-            await until(hosted.idle, 0.5)
-    finally:
-        await hosted.tell(**QUOTING)
+async def test_a_calibration_of_another_model_is_shown_and_logged_once(hosted: Product) -> None:
+    async with hosted.client(new_customer()) as http:
+        ready = await http.get("/readyz")
+    assert (ready.status_code, ready.json()["calibration"]) == (200, "does not fit")
+    assert (hosted.data.parent / "chat.log").read_text("utf-8").count("calibration_mismatch") == 1

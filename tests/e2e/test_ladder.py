@@ -6,7 +6,6 @@ import json
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -15,7 +14,7 @@ from tests.e2e import model
 from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
 from tests.e2e.conftest import KOREAN, TENANT, new_customer, until
 from tests.e2e.events import SentEvent, notice_codes, text_of
-from tests.forked import Forked, run_to_the_end
+from tests.forked import run_to_the_end
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, NEEDS_HAPROXY]
@@ -116,17 +115,6 @@ async def all_down(cluster: Cluster) -> None:
     await tell(cluster.fallback, dead=True)
 
 
-async def test_another_endpoint_of_the_model_goes_on(ladder: Cluster, whole: list[SentEvent]) -> None:
-    await ladder.tell(token_seconds=0.02)
-    events: list[SentEvent] = []
-    async with counted(ladder, "replica"), asyncio.TaskGroup() as tasks:
-        tasks.create_task(followed(ladder, ladder.replicas[0], events))
-        await until(lambda: "token" in {event.name for event in events})
-        await tell(await ladder.working(), dead=True)
-    assert (finish(events), notice_codes(events)) == ("stop", ["model_switched"])
-    assert (text_of(events), citations(events)) == (text_of(whole), citations(whole))
-
-
 async def test_a_smaller_model_answers_where_no_endpoint_of_the_model_can(
     ladder: Cluster, whole: list[SentEvent]
 ) -> None:
@@ -137,18 +125,6 @@ async def test_a_smaller_model_answers_where_no_endpoint_of_the_model_can(
     assert (finish(events), notice_codes(events), text_of(events)) == ("stop", ["model_switched"], text_of(whole))
     assert "예비 AI 모델" in notices(events)
     assert closing(ladder, events)["models"] == ["small-7b"]
-
-
-async def test_the_passages_are_quoted_where_nothing_else_can_answer(ladder: Cluster) -> None:
-    await all_down(ladder)
-    began = time.monotonic()
-    async with counted(ladder, "quoted"):
-        events = await asked(ladder, ladder.replicas[0], OTHER)
-        assert time.monotonic() - began < patient(2 + NOISE)
-    assert (finish(events), notice_codes(events), events[-1].field("grounded")) == ("handoff", ["degraded"], True)
-    assert citations(events)
-    assert CONTACT in text_of(events)
-    assert closing(ladder, events)["rung"] == "quoted"
 
 
 def closing(cluster: Cluster, events: list[SentEvent]) -> dict[str, object]:
@@ -270,45 +246,6 @@ async def command(cluster: Cluster, *arguments: str) -> None:
     log = cluster.database.with_name("stop.log")
     environment = cluster.environment | {"DATA_DIR": str(cluster.database.parent)}
     await asyncio.to_thread(run_to_the_end, "chatbot.__main__", arguments, environment, log)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["stop", "--reason", "r"], "--by"),
-        (["resume", "--by", "kim"], "--reason"),
-        (["stop", "--by", " ", "--reason", "r"], "say who"),
-        (
-            ["stop", "--model", "other", "--by", "kim", "--reason", "r"],
-            "no model is named other: there are main, small",
-        ),
-    ],
-)
-async def test_a_command_without_who_or_why_or_for_no_model_changes_nothing(
-    cluster: Cluster, tmp_path: Path, arguments: list[str], complaint: str
-) -> None:
-    log = tmp_path / "log"
-    environment = cluster.environment | {"DATA_DIR": str(cluster.database.parent)}
-    refused = Forked("chatbot.__main__", arguments, environment, log)
-    assert await asyncio.to_thread(refused.wait, 30) == 2
-    assert complaint in log.read_text("utf-8")
-
-
-async def test_only_an_admin_may_stop_and_says_why(cluster: Cluster) -> None:
-    for role in ("customer", "staff", "approver"):
-        async with cluster.client("lee", role=role) as http:
-            assert (await http.get("/v1/admin/stops")).status_code == 403
-            for action in ("stop", "resume"):
-                refused = await http.post(f"/v1/admin/{action}", json={"reason": "r"})
-                assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
-    async with cluster.client("park", role="platform") as admin:
-        assert (await admin.post("/v1/admin/stop", json={"reason": " "})).status_code == 422
-        unknown = await admin.post("/v1/admin/stop", json={"model": "other", "reason": "r"})
-        assert (unknown.status_code, unknown.json()["detail"]) == (
-            404,
-            "no model is named other: there are main, small",
-        )
-        assert (await admin.get("/v1/admin/stops")).json()["stopped"] is False
 
 
 async def test_a_stopped_model_is_left_on_every_replica_and_the_ladder_goes_on(ladder: Cluster) -> None:

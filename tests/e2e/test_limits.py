@@ -16,13 +16,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 QUESTION = {"message": ENGLISH, "stream": False}
 COMPLETION = {"model": "scripted", "messages": [{"role": "user", "content": QUESTION["message"]}]}
 RATE = {f"x-ratelimit-{value}-{unit}" for value in ("limit", "remaining", "reset") for unit in ("tokens", "requests")}
-NARROW, STAFF = (
-    {"tokens_per_minute": 60_000, "requests_per_minute": requests, "concurrent": 4, "tokens_per_day": 1_000_000}
-    for requests in (2, 30)
-)
+NARROW = {"tokens_per_minute": 60_000, "requests_per_minute": 2, "concurrent": 4, "tokens_per_day": 1_000_000}
 PLANS = {
     "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "50",
-    "LEDGER__TENANTS": json.dumps({"narrow": {"user": NARROW, "roles": {"staff": STAFF}}}),
+    "LEDGER__TENANTS": json.dumps({"narrow": {"user": NARROW}}),
+    "READS__BYTES_PER_MINUTE": "10000",
 }
 
 
@@ -65,11 +63,6 @@ async def test_an_answer_and_its_refusal_carry_the_callers_limits(planned: Plann
     assert 'chatbot_rate_limited_requests_total{dimension="requests_per_minute",scope="user"}' in metrics
 
 
-async def test_a_role_has_limits_of_its_own(planned: Planned) -> None:
-    async with planned.client("narrow", role="staff") as http:
-        assert rates((await http.post("/v1/chat", json=QUESTION)).headers)["limit-requests"] == 30
-
-
 async def test_an_admin_sees_and_resets_what_somebody_of_their_tenant_has_spent(planned: Planned) -> None:
     tenant = f"bank-{uuid4().hex}"
     async with planned.client(tenant, sub="lee") as lee, planned.client(tenant, role="admin") as admin:
@@ -88,33 +81,22 @@ async def test_an_admin_sees_and_resets_what_somebody_of_their_tenant_has_spent(
         seen = {row["scope"]: row for row in (await admin.get("/v1/admin/limits", params={"sub": "lee"})).json()}
         assert [seen[scope]["spent"]["tokens"] for scope in ("tenant", "user", "model")] == [tokens, 0, tokens]
         assert (await lee.get("/v1/limits")).json()["remaining_requests"] == 50
+        async with planned.client(f"other-{tenant}", role="admin") as stranger:
+            seen_elsewhere = (await stranger.get("/v1/admin/limits", params={"sub": "lee"})).json()
+        assert {row["spent"]["tokens_today"] for row in seen_elsewhere} == {0}
     log = planned.product.data.parent / "chat.log"
     line = next(line for line in log.read_text("utf-8").splitlines() if '"event": "limits_reset"' in line)
     assert '"scope": "user"' in line
     assert f'"name": "{sha256(f"{tenant}/lee".encode()).hexdigest()[:16]}"' in line, "a customer is not named in a log"
 
 
-async def test_nobody_but_an_admin_and_no_admin_of_another_bank_sees_or_resets(planned: Planned) -> None:
-    tenant = f"bank-{uuid4().hex}"
-    async with (
-        planned.client(tenant, sub="lee") as lee,
-        planned.client(tenant, role="staff") as staff,
-        planned.client(f"other-{tenant}", role="admin") as stranger,
-    ):
-        await lee.post("/v1/chat", json=QUESTION)
-        for http in (lee, staff):
-            assert (await http.get("/v1/admin/limits")).status_code == 403
-            assert (await http.delete("/v1/admin/limits", params={"scope": "tenant"})).status_code == 403
-        seen = (await stranger.get("/v1/admin/limits", params={"sub": "lee"})).json()
-        assert {row["spent"]["tokens_today"] for row in seen} == {0}
-        for scope in ("tenant", "user", "model"):
-            await stranger.delete("/v1/admin/limits", params={"scope": scope, "sub": "lee", "model": "scripted"})
-        assert (await lee.get("/v1/limits")).json()["remaining_requests"] == 49
-
-
-@pytest.mark.parametrize(("scope", "missing"), [("user", "sub="), ("model", "model="), ("everybody", "scope")])
-async def test_a_reset_that_does_not_say_whose_resets_nothing(planned: Planned, scope: str, missing: str) -> None:
-    async with planned.client("wide", role="admin") as admin:
-        reply = await admin.delete("/v1/admin/limits", params={"scope": scope})
-    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_request")
-    assert missing in reply.json()["detail"]
+async def test_answers_that_are_streamed_again_and_again_are_refused_with_the_wait(planned: Planned) -> None:
+    async with planned.client("wide") as http:
+        asked = (await http.post("/v1/chat", json=QUESTION)).json()
+        for _ in range(30):
+            reply = await http.get(f"/v1/answers/{asked['answer_id']}/events")
+            if reply.status_code != 200:
+                break
+        assert (reply.status_code, reply.json()["dimension"]) == (429, "bytes_read_per_minute")
+        assert int(reply.headers["retry-after"]) > 0
+        assert (await http.post("/v1/chat", json=QUESTION)).status_code == 200, "questions are not refused for it"

@@ -3,12 +3,9 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import closing
 
-import anyio
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
-from pypdfium2 import PdfDocument
 
 from tests.e2e.browser import (
     ANSWER,
@@ -18,7 +15,6 @@ from tests.e2e.browser import (
     QUESTION,
     SECONDS_A_TOKEN,
     SENTENCES,
-    SLOTS_OF_A_CUSTOMER,
     SLOWLY,
     WAIT,
     ask,
@@ -28,7 +24,6 @@ from tests.e2e.browser import (
     customer,
     finished,
     focus_backwards,
-    hold_a_slot,
     launched,
     opened,
     words,
@@ -93,35 +88,6 @@ async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passag
     await expect(answer.locator(".document").first).to_contain_text("샘물 정기예금")
 
 
-async def test_passages_stand_under_their_document_and_its_other_sections_are_asked_about(desk: Page) -> None:
-    answer = await ask(desk)
-    await finished(answer)
-    document = answer.locator(".sources").first.locator(".document")
-    await expect(document).to_have_count(1)
-    await expect(document.locator(".title")).to_have_text("샘물 정기예금 안내")
-    await expect(document.locator(".source .what")).to_have_text(["금리와 기간", "샘물 정기예금 안내"])
-    await document.locator(".source").last.click()
-    await expect(desk.locator("#passage .passage-text")).to_contain_text("중도해지")
-    await desk.keyboard.press("Escape")
-
-    async def with_a_third_section(route: Route) -> None:
-        conversation = await (response := await route.fetch()).json()
-        sources = conversation["messages"][-1]["sources"]
-        sources.append(sources[0] | {"n": 9, "section": f"{sources[0]['title']} > 우대 조건"})
-        await route.fulfill(response=response, json=conversation)
-
-    await desk.route("**/v1/conversations/*", with_a_third_section)
-    await desk.reload()
-    follow_up = answer.locator(".follow-ups button")
-    await expect(follow_up).to_have_text(["샘물 정기예금 안내의 ‘우대 조건’ 내용을 알려 주세요."])
-    await follow_up.focus()
-    await desk.keyboard.press("Enter")
-    await expect(desk.locator(".asked").last).to_contain_text("‘우대 조건’")
-    await expect(desk.locator(".answer").last).to_be_focused()
-    await finished(desk.locator(".answer").last)
-    await expect(follow_up).to_be_hidden()
-
-
 async def test_an_answer_is_copied_with_its_sources_and_printed(desk: Page) -> None:
     await desk.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await desk.evaluate("window.print = () => (window.printed = true)")
@@ -133,21 +99,6 @@ async def test_an_answer_is_copied_with_its_sources_and_printed(desk: Page) -> N
     assert await desk.evaluate("navigator.clipboard.readText()") == f"{ANSWER}\n\n근거 문서\n{sources}"
     await answer.get_by_role("button", name="인쇄").click()
     assert await desk.evaluate("window.printed") is True
-
-
-async def test_a_marker_stands_where_the_server_counted_it_however_wide_the_characters_are(
-    desk: Page, scripted: Product
-) -> None:
-    wide = SENTENCES[0].replace("3.1", "𝟑.𝟏")  # beyond U+FFFF: each is two of JavaScript's characters
-    await scripted.tell(answer=f"{wide} {SENTENCES[1]}")
-    answer = await ask(desk)
-    await finished(answer)
-    assert "𝟑.𝟏" in await words(answer)
-    behind = await answer.locator(".cite").first.evaluate(
-        "(marker) => { const range = document.createRange();"
-        " range.setStart(marker.closest('.body'), 0); range.setEndBefore(marker); return range.toString(); }"
-    )
-    assert behind.endswith(wide)
 
 
 async def test_before_the_first_answer_the_page_says_that_an_ai_answers_and_how_to_reach_a_person(desk: Page) -> None:
@@ -201,20 +152,6 @@ async def test_the_history_lists_a_conversation_reopens_it_with_its_citations_an
     await expect(desk.locator("#messages")).to_be_empty()
 
 
-async def test_who_is_in_the_list_of_conversations_stays_there_when_an_answer_ends(
-    desk: Page, scripted: Product
-) -> None:
-    await finished(await ask(desk))
-    await scripted.tell(token_seconds=SLOWLY)
-    answer = await ask(desk)
-    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
-    row = desk.locator("#history-list .bin")
-    await row.focus()
-    before = await row.element_handle()
-    await desk.wait_for_function("(row) => !row.isConnected", arg=before)
-    await expect(row).to_be_focused()
-
-
 async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keyboard(
     desk: Page, scripted: Product
 ) -> None:
@@ -265,15 +202,6 @@ async def test_a_thumb_and_its_reasons_are_kept_by_keyboard_in_both_languages(de
     await expect(down).to_have_attribute("aria-pressed", "false")
 
 
-async def test_the_demos_switch_quotes_in_place_of_a_models_words(product: Product, desk: Page) -> None:
-    await product.tell(probe=0.99)
-    await expect(desk.locator("#way")).to_be_visible()
-    await desk.locator("#way").select_option("quote")
-    answer = await ask(desk)
-    await expect(answer.locator(".stamp")).to_have_text("은행 문서의 내용을 그대로 옮긴 답변입니다.")
-    assert "관련 문서의 내용을 그대로" in await words(answer)
-
-
 async def test_the_language_is_switched_everywhere_and_remembered(desk: Page) -> None:
     await finished(await ask(desk))
     await desk.locator("[data-language=en]").click()
@@ -284,11 +212,6 @@ async def test_the_language_is_switched_everywhere_and_remembered(desk: Page) ->
     assert await desk.locator("body").evaluate("(body) => body.innerText.includes('{')") is False
     await desk.reload()
     await expect(desk.locator("#welcome h2")).to_have_text("How can we help you?")
-
-
-async def test_a_browser_that_speaks_english_gets_english(browser: Browser, scripted: Product) -> None:
-    async with opened(browser, scripted.url, language="en-GB") as (page, _):
-        await expect(page.locator("#welcome h2")).to_have_text("How can we help you?")
 
 
 async def test_a_phone_shows_everything_without_scrolling_sideways(browser: Browser, scripted: Product) -> None:
@@ -323,18 +246,6 @@ async def test_text_of_twice_the_size_leaves_room_to_read(
         await finished(await ask(page))
         await assert_fits(page)
         assert await page.evaluate("document.getElementById('log').clientHeight") >= 2 * 32 * 1.65  # two lines
-
-
-async def test_a_conversation_is_printed_whole(desk: Page) -> None:
-    for n in range(4):
-        await finished(await ask(desk, f"{n}. {QUESTION}"))
-    await desk.locator(".answer .cite").last.click()
-    await expect(desk.locator("#passage mark").first).to_be_visible()
-    with closing(PdfDocument(await desk.pdf(format="A4"))) as printed:
-        text = "".join(page.get_textpage().get_text_range() for page in printed)
-    assert text.count(SENTENCES[-1][:8]) == 4
-    assert "AI 답변은 틀릴 수 있습니다" in text
-    assert "무엇을 도와드릴까요" not in text
 
 
 async def test_forced_colours_show_what_is_focused_and_what_is_pressed(desk: Page) -> None:
@@ -488,39 +399,6 @@ async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
     assert await scripted.running() == 0
 
 
-async def test_another_answer_goes_on_after_a_reload_and_after_a_look_elsewhere(desk: Page, scripted: Product) -> None:
-    await finished(await ask(desk))
-    await scripted.tell(token_seconds=SLOWLY)
-    await desk.get_by_role("button", name="다시 답변받기").click()
-    answer = desk.locator(".answer")
-    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
-    await desk.reload()
-    await expect(answer).to_have_attribute("aria-busy", "true")
-    await desk.locator("#new-chat").click()
-    await desk.locator("#history-list [data-conversation]").click()
-    await expect(answer).to_have_attribute("aria-busy", "true")
-    await finished(answer)
-    assert await words(answer) == ANSWER
-    await expect(answer.locator(".place")).to_have_text("2/2")
-    await expect(desk.locator(".asked")).to_have_count(1)
-
-
-async def test_a_network_that_stays_away_ends_in_a_sentence_and_a_button(browser: Browser, scripted: Product) -> None:
-    async with wired(scripted.url) as wire, opened(browser, wire.url) as (page, trouble):
-        trouble.expected = ("net::ERR_",)
-        await page.clock.install()
-        wire.cut()
-        answer = await ask(page)
-        for attempt in range(1, 6):
-            await expect(answer).to_contain_text(f"({attempt}/5)")
-            await page.clock.fast_forward(8_000)  # as long as the last wait
-        box = answer.locator(".trouble[data-code=network]")
-        await expect(box).to_contain_text("지금 연결되지 않습니다")
-        wire.mend()
-        await box.get_by_role("button", name="다시 시도").click()
-        await expect(page.locator(".answer .stamp")).to_be_visible()
-
-
 async def test_a_first_answer_whose_network_stays_away_is_joined_on_request(
     browser: Browser, scripted: Product
 ) -> None:
@@ -538,19 +416,6 @@ async def test_a_first_answer_whose_network_stays_away_is_joined_on_request(
         await answer.get_by_role("button", name="다시 시도").click()
         await finished(answer)
         assert await words(answer) == ANSWER
-
-
-async def test_a_server_that_says_nothing_is_taken_for_lost_and_the_answer_can_be_stopped(desk: Page) -> None:
-    await desk.route("**/v1/chat", lambda _: None)
-    await desk.clock.install()
-    answer = await ask(desk)
-    await desk.clock.fast_forward(30_000)
-    await expect(answer.locator(".status")).to_contain_text("(1/5)")
-    await desk.locator("#stop").click()
-    await desk.clock.fast_forward(5_000)
-    await finished(answer)
-    await expect(answer.locator(".ending[data-reason=cancelled]")).to_be_visible()
-    await expect(desk.locator("#send")).to_be_visible()
 
 
 async def test_what_is_typed_is_there_after_a_reload_and_after_the_session_has_ended(
@@ -572,37 +437,6 @@ async def test_what_is_typed_is_there_after_a_reload_and_after_the_session_has_e
         assert await field.input_value() == "질문 하나\n질문 둘"
 
 
-async def test_a_conversation_that_comes_late_does_not_take_the_place_of_a_question(
-    desk: Page, scripted: Product
-) -> None:
-    await finished(await ask(desk))
-    loads = asyncio.Queue[Route]()
-    await desk.route("**/v1/conversations/*", loads.put_nowait)
-    await desk.locator("#history-list [data-conversation]").click()
-    late = await loads.get()
-    await desk.locator("#new-chat").click()
-    await scripted.tell(token_seconds=SLOWLY)
-    answer = await ask(desk, f"{QUESTION} 다시 여쭙니다.")
-    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
-    async with desk.expect_response("**/v1/conversations/*"):
-        await late.continue_()
-    await finished(answer)
-    await expect(desk.locator(".asked p")).to_have_text([f"{QUESTION} 다시 여쭙니다."])
-
-
-async def test_a_conversation_that_cannot_be_deleted_stays_and_the_page_says_so(
-    browser: Browser, scripted: Product
-) -> None:
-    async with opened(browser, scripted.url) as (page, trouble):
-        trouble.expected = ("503",)
-        await finished(await ask(page))
-        await page.route("**/v1/conversations/*", lambda route: route.fulfill(status=503))
-        await page.locator("#history-list .bin").click()
-        await page.locator("#confirm-yes").click()
-        await expect(page.locator("#history-note")).to_contain_text("삭제하지 못했습니다")
-        await expect(page.locator("#history-list li")).to_have_count(1)
-
-
 async def test_a_model_that_dies_is_told_plainly_and_asked_again_on_request(
     browser: Browser, scripted: Product
 ) -> None:
@@ -620,24 +454,6 @@ async def test_a_model_that_dies_is_told_plainly_and_asked_again_on_request(
         await expect(page.locator(".asked")).to_have_count(1)
 
 
-async def test_too_many_answers_at_once_are_told_and_the_question_is_sent_again_on_request(
-    browser: Browser, scripted: Product
-) -> None:
-    async with opened(browser, scripted.url) as (page, trouble):
-        trouble.expected = ("429",)
-        await scripted.tell(token_seconds=1)
-        async with scripted.client(await customer(page)) as http, anyio.create_task_group() as elsewhere:
-            for _ in range(SLOTS_OF_A_CUSTOMER):
-                await elsewhere.start(hold_a_slot, http)
-            box = (await ask(page)).locator(".trouble[data-code=rate_limited]")
-            await expect(box).to_contain_text("아직 끝나지 않았습니다")
-            elsewhere.cancel_scope.cancel()
-        await scripted.tell(token_seconds=0)
-        await until(scripted.idle)
-        await box.get_by_role("button", name="다시 시도").click()
-        await expect(page.locator(".answer .stamp")).to_be_visible()
-
-
 async def test_a_limit_of_the_minute_counts_down_to_the_next_try(browser: Browser, scripted: Product) -> None:
     async with opened(browser, scripted.url) as (page, trouble):
         trouble.expected = ("429",)
@@ -652,20 +468,6 @@ async def test_a_limit_of_the_minute_counts_down_to_the_next_try(browser: Browse
         left = await box.locator(".countdown").inner_text()
         assert re.fullmatch(r"\d+초 뒤에 다시 시도할 수 있습니다\.", left)
         await expect(box.locator(".countdown")).not_to_have_text(left)
-
-
-@pytest.mark.parametrize(
-    ("question", "said"),
-    [("안녕하세요", "궁금하신 점을 물어봐 주세요"), ("상담원 연결해 주세요", "상담원과 이야기하시려면 전화해 주세요")],
-    ids=["greeting", "person"],
-)
-async def test_a_reply_of_the_bank_names_a_person_once_and_dials(desk: Page, question: str, said: str) -> None:
-    answer = await ask(desk, question)
-    await finished(answer)
-    await expect(answer.locator(".body")).to_contain_text(said)
-    assert (await answer.inner_text()).count("1599-0000") == 1
-    await expect(answer.locator(".tel")).to_have_attribute("href", "tel:15990000")
-    await expect(answer.locator(".ending, .notice")).to_have_count(0)
 
 
 async def test_markup_in_a_question_is_only_text(desk: Page) -> None:
@@ -717,27 +519,3 @@ async def test_the_question_stays_at_the_top_and_its_answer_begins_below_it(
 
 async def placed_as(page: Page, expected: object) -> bool:
     return bool(await page.evaluate(PLACES) == expected)
-
-
-async def test_a_long_question_leaves_half_of_the_screen_to_its_answer(browser: Browser, scripted: Product) -> None:
-    async with opened(browser, scripted.url, width=390, height=640) as (page, _):
-        answer = await ask(page, QUESTION * 60)
-        await expect(answer.locator(".who")).to_be_in_viewport()
-        await finished(answer)
-        await expect(answer.locator(".who")).to_be_in_viewport()
-
-
-async def test_who_reads_further_up_is_left_there_while_the_answer_grows(browser: Browser, scripted: Product) -> None:
-    async with opened(browser, scripted.url, height=480) as (page, _):
-        await finished(await ask(page))
-        await scripted.tell(token_seconds=SLOWLY)
-        answer = await ask(page)
-        await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
-        await page.locator("#log").hover()
-        await page.mouse.wheel(0, -2000)
-        await expect(page.locator("#welcome h2")).to_be_in_viewport()
-        await finished(answer)
-        assert await page.locator("#log").evaluate("(log) => log.scrollTop") == 0
-        await page.locator("#latest").click()
-        await expect(page.locator("#latest")).to_be_hidden()
-        await expect(answer.locator(".who")).to_be_in_viewport()

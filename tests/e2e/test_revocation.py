@@ -7,17 +7,12 @@ server, every search after the decision goes without the document (tests/ingest/
 """
 
 import asyncio
-import contextlib
 import shutil
 import signal
-import sqlite3
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from uuid import uuid4
 
 import httpx2
 import pytest
@@ -151,88 +146,3 @@ async def test_a_deleted_document_answers_no_more_within_five_seconds(bank: Bank
     await until(ended, REVOKED_SECONDS)
     assert time.monotonic() - began <= patient(REVOKED_SECONDS)
     await bank.cluster.restore()
-
-
-@pytest.mark.fresh
-async def test_what_a_customer_would_have_seen_before_can_still_be_looked_up(bank: Bank, tmp_path: Path) -> None:
-    await asyncio.to_thread((tmp_path / "new.md").write_text, "# 새벽 적금\n\n새벽 적금의 금리는 연 4.4%입니다.\n")
-    staff = {"authorization": f"Bearer {bank.cluster.token('kim', role='staff')}"}
-    async with bank.approver() as http:
-        data = await asyncio.to_thread((tmp_path / "new.md").read_bytes)
-        job = (await http.post("/v1/documents", files={"file": ("new.md", data)}, headers=staff)).json()
-        progress = (await http.get(f"/v1/jobs/{job['job_id']}/events", headers=staff)).text
-        assert progress.count("event: done") == 1
-        address = f"/v1/documents/{job['document_id']}/versions/1"
-        begins = (await http.post(f"{address}/approve")).json()["visible_from"]
-
-        async def is_found(**at: str) -> bool:
-            hits = (await http.get("/v1/search", params={"q": "새벽 적금 금리", **at})).json()["hits"]
-            return any(hit["passage"]["document_id"] == job["document_id"] for hit in hits)
-
-        await until(is_found, 10)
-        ended = (await http.post(f"{address}/expire")).json()["visible_until"]
-        assert not await is_found()
-        assert await is_found(as_of=datetime.fromtimestamp((begins + ended) / 2, UTC).isoformat())
-
-
-def command(bank: Bank, folder: Path, *arguments: str) -> str:
-    """Run `chatbot keys …` beside the replicas and return what it prints."""
-    printed = folder / uuid4().hex
-    mine = bank.cluster.environment | {"DATA_DIR": str(folder)}
-    ended = Forked("chatbot.__main__", ["keys", *arguments], mine, printed).wait(60)
-    assert ended == 0, printed.read_text("utf-8")
-    return printed.read_text("utf-8")
-
-
-async def test_a_key_signs_its_machine_in_everywhere_and_once_revoked_nowhere_within_five_seconds(
-    bank: Bank, tmp_path: Path
-) -> None:
-    cluster = bank.cluster
-    options = ("--tenant", "hanbit", "--by", "park", "--role", "service", "--role", "staff", "--days", "7")
-    made = await asyncio.to_thread(command, bank, tmp_path, "create", "the nightly batch", *options)
-    key = next(line for line in made.splitlines() if line.startswith("bck_"))
-    key_id, secret = key[4:20], key[21:]
-    addresses = [f"{replica.url}/v1/limits" for replica in cluster.replicas] + [f"{bank.staff.url}/v1/documents"]
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(timeout=30) as http:
-
-        async def statuses() -> set[int]:
-            return {(await http.get(address, headers=headers)).status_code for address in addresses}
-
-        async def let_in() -> bool:
-            return await statuses() == {200}
-
-        async def refused() -> bool:
-            return await statuses() == {401}
-
-        await until(let_in, REVOKED_SECONDS)
-        asked = await http.post(f"{cluster.replicas[1].url}/v1/chat", json={"message": TRANSFER}, headers=headers)
-        assert asked.status_code == 200, asked.text
-        (row,) = audited_of(cluster.database, f"service:{key_id}")
-        assert f'"sub":"service:{key_id}"' in row, "every use is attributed"
-
-        async def is_used() -> bool:
-            return (
-                f"{key_id}  hanbit  service,staff  the nightly batch"
-                in (listed := await asyncio.to_thread(command, bank, tmp_path, "list", "--tenant", "hanbit"))
-                and "used never" not in listed
-            )
-
-        await until(is_used, 10)
-        async with cluster.client("kim", url=cluster.replicas[0].url, role="admin") as admin:
-            began = time.monotonic()
-            revoked = await admin.delete(f"/v1/admin/keys/{key_id}")
-            assert (revoked.status_code, revoked.json()["revoked_by"]) == (200, "hanbit/kim")
-        await until(refused, REVOKED_SECONDS)
-        assert time.monotonic() - began <= patient(REVOKED_SECONDS)
-    logs = [bank.staff.log, *(replica.log for replica in cluster.replicas)]
-    told = [await asyncio.to_thread(log.read_text, "utf-8") for log in logs]
-    assert any("service_key_revoked" in text for text in told)
-    assert not any(secret in text for text in told)
-
-
-def audited_of(database: Path, sub: str) -> list[str]:
-    """Return the bodies of the audit rows that open a subject's answers."""
-    query = "SELECT body FROM chatbot_audit WHERE kind = 'opened' AND body LIKE ?"
-    with contextlib.closing(sqlite3.connect(database, timeout=10)) as sql:
-        return [body for (body,) in sql.execute(query, (f"%{sub}%",))]

@@ -14,13 +14,12 @@ from tests.e2e.browser import (
     WAIT,
     Trouble,
     ask,
-    assert_fits,
     assert_readable,
     finished,
     launched,
     words,
 )
-from tests.e2e.conftest import Product, scripted_model, served, until
+from tests.e2e.conftest import Product, scripted_model, served
 from tests.oidc_provider import NEEDS_PROVIDER, Provider, provider
 
 pytestmark = [
@@ -131,19 +130,6 @@ async def test_a_customer_signs_in_reads_an_answer_that_outlives_the_token_and_s
         await expect(page.locator("input[name=who]")).to_be_visible()  # the provider asks again who it is
 
 
-async def test_on_a_phone_in_english_a_customer_signs_in_and_out(browser: Browser, scripted: Product) -> None:
-    async with visiting(browser, scripted, language="en-US", width=390) as page:
-        await expect(page.locator("#sign-in-link")).to_have_text("Sign in")
-        await assert_fits(page)
-        await sign_in(page)
-        await page.locator("#history-open").click()
-        await expect(page.locator("#who-name")).to_have_text("Signed in: lee lee")
-        await assert_fits(page)
-        await page.locator("#sign-out").click()
-        await page.get_by_role("button", name="Sign out").click()
-        await expect(page.locator("#sign-in-link")).to_be_visible()
-
-
 async def test_the_way_back_after_signing_out_shows_nothing_of_the_conversation(scripted: Product) -> None:
     async with (
         launched(without=("--disable-back-forward-cache",)) as browser,
@@ -166,40 +152,3 @@ async def test_the_way_back_after_signing_out_shows_nothing_of_the_conversation(
         await expect(page.locator("#sign-in-link")).to_be_visible()
         await expect(page.locator(".asked")).to_have_count(0)
         assert "다음 질문" not in await page.evaluate("JSON.stringify(sessionStorage)")
-
-
-async def test_signing_out_at_the_provider_ends_the_session_of_the_page(
-    browser: Browser, scripted: Product, at: Provider
-) -> None:
-    async with visiting(browser, scripted, expected=("401",)) as page:
-        await sign_in(page)
-        elsewhere = await page.context.new_page()
-        await elsewhere.goto(f"{at.issuer}/session/end")
-        await elsewhere.get_by_role("button", name="Sign out").click()
-
-        async def over() -> bool:
-            said = await page.evaluate("fetch('/oidc/session').then((reply) => reply.text())")
-            return str(said) == '{"name":null}'
-
-        await until(over)
-        await page.locator("#question").fill("샘물 정기예금의 금리는?")
-        await page.keyboard.press("Enter")
-        await expect(page.locator("#sign-in-link")).to_be_focused()
-
-
-async def test_without_the_provider_answers_go_on_and_signing_in_says_that_it_is_not_possible(
-    browser: Browser, scripted: Product, at: Provider
-) -> None:
-    at.let_tokens_last(2)
-    async with visiting(browser, scripted) as page, visiting(browser, scripted, language="en-US") as newcomer:
-        await sign_in(page)
-        answer = await ask(page)
-        await at.stop_for(scripted.url)
-        await finished(answer)
-        assert await words(answer) == ANSWER
-        await finished(await ask(page))  # with a token that is over, within the grace
-        await newcomer.locator("#sign-in-link").click()
-        await expect(newcomer.locator("#sign-in-problem")).to_contain_text("Signing in is not possible now")
-        await newcomer.locator("[data-language=ko]").click()
-        await expect(newcomer.locator("#sign-in-problem")).to_contain_text("지금은 로그인할 수 없습니다")
-        assert newcomer.url == f"{scripted.url}/"

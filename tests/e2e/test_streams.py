@@ -5,11 +5,8 @@ import json
 import os
 import random
 import signal
-import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -19,7 +16,6 @@ from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
 from tests.e2e.conftest import KOREAN, new_customer, until
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
 from tests.e2e.model import requests
-from tests.e2e.relay import Wire, wired
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, NEEDS_HAPROXY]
 
@@ -30,7 +26,6 @@ ANSWER = (
 )
 TOKEN_SECONDS = 0.015
 GRACE = 2.0
-PACKAGES = Path(__file__).parents[2] / ".venv" / "npm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,26 +196,6 @@ async def test_a_cancel_through_the_other_replica_stops_the_model(talking: Clust
     await check_recorded(talking, who, events)
 
 
-async def test_a_cancel_ends_what_a_killed_replica_left(talking: Cluster) -> None:
-    who = new_customer()
-    await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
-    async with talking.client(who) as http:
-        events: list[SentEvent] = []
-        async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
-            async for event in read_events(response):
-                events.append(event)
-                if event.name == "token":
-                    break
-        answer_id = events[0].answer_id
-        talking.replicas[await talking.owner()].stop(signal.SIGKILL)
-        await until(lambda: len(talking.up()) == 1)
-        assert (await http.post(f"/v1/answers/{answer_id}/cancel")).json() == {"stopped": True}
-        await until(lambda: talking.audited(answer_id) == ["closed", "opened"], 5)
-        await talking.follow(http, events)
-    assert answer_of(events).finish_reason == "cancelled"
-    await check_recorded(talking, who, events)
-
-
 async def test_an_answer_that_nobody_comes_back_for_is_closed(talking: Cluster) -> None:
     who = new_customer()
     async with talking.client(who) as http:
@@ -298,49 +273,3 @@ async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Answer
         await until(lambda: len(talking.up()) == 2, 10)
         restarted.set()
     assert [answer_of(events) for events in finished] == [whole] * len(finished)
-
-
-@pytest.mark.skipif(not (PACKAGES / "node_modules" / "eventsource").exists(), reason="scripts/test_parts installs it")
-async def test_an_eventsource_of_somebody_else_misses_nothing(talking: Cluster, whole: Answer, times: int) -> None:
-    await talking.tell(answer=ANSWER, token_seconds=0.04, probe=0.99)
-    who, chance = new_customer(), random.Random(times)  # noqa: S311  a test's dice
-    lost = 0
-    async with talking.client(who) as http, wired(talking.url) as wire:
-        while lost < times:
-            async with AsyncExitStack() as open_streams:  # an answer that nobody reads ends before node has started
-                answers = [await open_streams.enter_async_context(begun(http)) for _ in range(6)]
-                lines = await followed(wire, talking.token(who), answers, chance)
-            lost += len([line for line in lines if line["name"] == "lost"]) - len(answers)  # the last is the end
-            ends = [line["data"] for line in lines if line["name"] == "closed"]
-            assert ends == ["204"] * len(answers), "an EventSource stops at the end of a finished stream"
-            for answer in answers:
-                assert answer_of(sent(lines, answer)) == whole
-
-
-async def followed(wire: Wire, token: str, answers: list[str], chance: random.Random) -> list[dict[str, str]]:
-    """Return what the client prints that follows the answers, over a wire that is cut again and again."""
-    script = Path(__file__).with_name("eventsource.mjs")
-    command = ["node", str(script), str(PACKAGES), wire.url, token, *answers]
-    client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    reading = asyncio.ensure_future(client.communicate())
-    while not (await asyncio.wait([reading], timeout=chance.uniform(0.55, 1.2)))[0]:
-        wire.cut()
-        wire.mend()
-    printed, _ = await reading
-    assert client.returncode == 0
-    return [json.loads(line) for line in printed.splitlines()]
-
-
-def sent(lines: list[dict[str, str]], answer: str) -> list[SentEvent]:
-    """Return the events of one answer."""
-    own = [line for line in lines if line["answer"] == answer and line["name"] not in {"lost", "closed"}]
-    return [SentEvent(id=line["id"], name=line["name"], data=line["data"].encode()) for line in own]
-
-
-@asynccontextmanager
-async def begun(http: httpx2.AsyncClient) -> AsyncIterator[str]:
-    """Begin an answer and stay, without reading on, while the block runs; yield its id."""
-    async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
-        assert response.status_code == 200, await response.aread()
-        async with aclosing(read_events(response)) as events:
-            yield (await anext(events)).answer_id

@@ -6,7 +6,7 @@ the tests' S3. PostgreSQL, the model, the identity provider and the trace collec
 
 import os
 import ssl
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import anyio
 import boto3  # type: ignore[import-untyped]  # publishes no types
-import httpx2
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -24,7 +23,6 @@ from jwt.algorithms import ECAlgorithm
 from pydantic import SecretStr
 
 from edge import ServerTlsSettings
-from edge.certificates import LOOK_SECONDS
 from ingest.parsing import ParserSettings, open_readers
 from knowledge.embedding import EmbedderSettings, open_embedder
 from knowledge.identity import AuthSettings
@@ -36,10 +34,10 @@ from telemetry.setup import TraceSettings, tracing
 from tests.certificates import certificates, server_context
 from tests.conftest import DURABLE, redis_server
 from tests.e2e.conftest import until
-from tests.e2e.events import SentEvent, end_of, read_events
+from tests.e2e.events import end_of, read_events
 from tests.e2e.relay import wired
 from tests.ingest.keys import ISSUER
-from tests.one_process import Api, Bank, Stores, open_bank
+from tests.one_process import Bank, Stores, open_bank
 from tests.postgres import SHARED, served_encrypted
 from tests.s3 import served_s3
 
@@ -47,19 +45,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services]
 
 DOCUMENT = "# 해외 송금\n\n해외 송금 수수료는 건당 5,000원입니다. 전신료는 건당 8,000원입니다.\n"
 QUESTION = "해외 송금 수수료는 얼마인가요?"
-LONG = "해외 송금 수수료는 건당 5,000원입니다. " * 40
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certificates(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def database(authority: Path) -> Iterator[str]:
-    """The URL of a PostgreSQL that takes encrypted connections of its network only."""
-    with served_encrypted(authority, "local all all trust\nhostssl all all 127.0.0.1/32 trust\n") as postgres:
-        yield f"postgresql+asyncpg://{postgres.user}@127.0.0.1:{postgres.port}/{SHARED}?ssl=verify-full"
 
 
 @dataclass
@@ -96,14 +86,6 @@ async def provider_and_collector(authority: Path, public_key: Path) -> AsyncGene
         await runner.cleanup()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encrypted:
-    bank: Bank
-    web: Web
-    shown: Path
-    """A link to the folder with the certificate that both APIs show."""
-
-
 @pytest.fixture(scope="module")
 def weights() -> Path:
     """Where `llm-server fetch e5-small` put the embedding model; `make test` has run it."""
@@ -111,19 +93,18 @@ def weights() -> Path:
     return Path(root).expanduser()
 
 
-@pytest.fixture(scope="module")
-async def encrypted(
-    authority: Path, database: str, weights: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[Encrypted]:
+@pytest.fixture
+async def encrypted(authority: Path, weights: Path, tmp_path: Path) -> AsyncGenerator[tuple[Bank, Web]]:
     """Both services, as `make run` has them, and every other part behind TLS."""
-    folder = tmp_path_factory.mktemp("encrypted")
     tls, of_all = server_context(authority), TlsFiles(ca_file=authority / "ca.pem")
-    shown = folder / "shown"
-    shown.symlink_to(authority)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        redis = stack.enter_context(redis_server(folder / "redis", *DURABLE))
+        # PostgreSQL takes encrypted connections of its network only.
+        rules = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n"
+        postgres = stack.enter_context(served_encrypted(authority, rules))
+        database = f"postgresql+asyncpg://{postgres.user}@127.0.0.1:{postgres.port}/{SHARED}?ssl=verify-full"
+        redis = stack.enter_context(redis_server(tmp_path / "redis", *DURABLE))
         s3 = stack.enter_context(served_s3())
         boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"], aws_access_key_id="test", aws_secret_access_key="test",
                      region_name="us-east-1").create_bucket(Bucket="originals")  # fmt: skip
@@ -131,12 +112,12 @@ async def encrypted(
         for name, value in {**s3, "AWS_ENDPOINT_URL": to_s3.url}.items():
             patch.setenv(name, value)
         to_redis = await enter(wired(redis.url, tls))
-        said = await enter(provider_and_collector(authority, folder / "key.pub"))
+        said = await enter(provider_and_collector(authority, tmp_path / "key.pub"))
         stores = Stores(
             redis=redis,
             model=await enter(scripted_server(tls=tls)),
             database_url=database,
-            index=IndexSettings(path=folder / "data" / "qdrant"),
+            index=IndexSettings(path=tmp_path / "data" / "qdrant"),
             weights=weights,
             embedder=await enter(open_embedder(EmbedderSettings(folder=weights / "e5-small"))),
             terms=Terms(),
@@ -153,23 +134,17 @@ async def encrypted(
             "database_url": SecretStr(database),
             "blob_url": "s3://originals",
             "traces": collector,
-            "server_tls": ServerTlsSettings(cert_file=shown / "server.pem", key_file=shown / "server.key"),
+            "server_tls": ServerTlsSettings(cert_file=authority / "server.pem", key_file=authority / "server.key"),
         }
         trusted = ssl.create_default_context(cafile=authority / "ca.pem")
-        bank = await enter(open_bank(folder, stores, provider, more=more, trusted=trusted))
-        yield Encrypted(bank=bank, web=said, shown=shown)
+        bank = await enter(open_bank(tmp_path, stores, provider, more=more, trusted=trusted))
+        yield bank, said
 
 
-@asynccontextmanager
-async def asking(bank: Bank) -> AsyncGenerator[AsyncGenerator[SentEvent]]:
-    headers = bank.chat.headers(uuid4().hex, "customer")
-    async with bank.chat.http.stream("POST", "/v1/chat", json={"message": QUESTION}, headers=headers) as response:
-        assert response.status_code == 200, await response.aread()
-        yield read_events(response)
-
-
-async def test_a_document_is_taken_in_and_a_question_is_answered_and_cited(encrypted: Encrypted) -> None:
-    bank = encrypted.bank
+async def test_a_document_is_taken_in_and_an_answer_quotes_what_its_approver_was_shown(
+    encrypted: tuple[Bank, Web],
+) -> None:
+    bank, web = encrypted
     staff, approver = bank.staff.headers("kim", "staff"), bank.staff.headers("lee", "staff", "approver")
     file = ("remittance.md", DOCUMENT.encode())
     reply = await bank.staff.http.post("/v1/documents", files={"file": file}, headers=staff)
@@ -180,42 +155,25 @@ async def test_a_document_is_taken_in_and_a_question_is_answered_and_cited(encry
         return bool((await bank.staff.http.get(f"/v1/jobs/{job['job_id']}", headers=staff)).json()["state"] == "done")
 
     await until(indexed, 10)
-    path = f"/v1/documents/{job['document_id']}/versions/{job['version']}/approve"
-    assert (await bank.staff.http.post(path, headers=approver, json={})).status_code == 200
+    path = f"/v1/documents/{job['document_id']}/versions/{job['version']}"
+    shown = (await bank.staff.http.get(f"{path}/passages", headers=approver)).json()["passages"]
+    assert (await bank.staff.http.post(f"{path}/approve", headers=approver, json={})).status_code == 200
+    quoted: list[str] = []
 
     async def cited() -> bool:
-        async with asking(bank) as said:
-            events = [event async for event in said]
+        customer = bank.chat.headers(uuid4().hex, "customer")
+        async with bank.chat.http.stream("POST", "/v1/chat", json={"message": QUESTION}, headers=customer) as response:
+            assert response.status_code == 200, await response.aread()
+            events = [event async for event in read_events(response)]
         assert end_of(events).name == "done", events
-        return any(event.name == "citation" for event in events)
+        for event in events:
+            if event.name == "citation":
+                address = f"/v1/answers/{event.answer_id}/sources/{event.field('n')}"
+                quoted.append((await bank.chat.http.get(address, headers=customer)).json()["text"])
+        return bool(quoted)
 
     await until(cited, 10)
+    assert set(quoted) <= {passage["text"] for passage in shown}
     ready = (await bank.chat.http.get("/readyz")).json()
     assert {part: ready[part] for part in ("redis", "sql", "models")} == {"redis": "ok", "sql": "ok", "models": "ok"}
-    await until(lambda: encrypted.web.traces, 10)
-
-
-async def test_certificates_are_renewed_while_an_answer_streams(encrypted: Encrypted, tmp_path: Path) -> None:
-    bank, renewed = encrypted.bank, certificates(tmp_path / "renewed")
-    known, trusted = bank.stores.model.behaviour, ssl.create_default_context(cafile=renewed / "ca.pem")
-
-    async def seen_at(api: Api) -> bool:
-        async with httpx2.AsyncClient(base_url=api.http.base_url, verify=trusted) as stranger:
-            try:
-                return (await stranger.get("/livez")).status_code == 200
-            except httpx2.TransportError:
-                return False
-
-    bank.stores.model.tell(answer=LONG, token_seconds=0.05)
-    try:
-        async with asking(bank) as said:
-            assert (await anext(said)).name == "accepted"
-            assert not any([await seen_at(api) for api in (bank.chat, bank.staff)])
-            encrypted.shown.with_name("next").symlink_to(renewed)
-            encrypted.shown.with_name("next").rename(encrypted.shown)
-            for api in (bank.chat, bank.staff):
-                await until(partial(seen_at, api), 2 * LOOK_SECONDS)
-            bank.stores.model.tell(token_seconds=0)
-            assert end_of([event async for event in said]).name == "done"
-    finally:
-        bank.stores.model.tell(answer=known.answer, token_seconds=known.token_seconds)
+    await until(lambda: web.traces, 10)

@@ -1,6 +1,6 @@
-"""The reference pages of `docs`, made from the code that they describe: `python -m tests.golden.pages` writes them.
+"""The generated blocks of the reference pages in `docs`: `python -m tests.golden.pages` writes them.
 
-What no code says in words (guarantees of a stream, the values of a label) stands here and in the docstrings.
+What no code says in words stands in the page, in the docstrings, or here (the values of a label).
 """
 
 import ast
@@ -58,37 +58,21 @@ DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = "make pages"
 
 UNITS = frozenset(
-    [
-        "answers",
-        "characters",
-        "bytes",
-        "connections",
-        "conversations",
-        "copies",
-        "days",
-        "dimensions",
-        "documents",
-        "events",
-        "files",
-        "messages",
-        "ms",
-        "passages",
-        "port",
-        "processes",
-        "questions",
-        "ratio",
-        "readers",
-        "reads",
-        "replicas",
-        "requests",
-        "searches",
-        "seconds",
-        "shards",
-        "threads",
-        "tokens",
-        "weight",
-        "writes",
-    ]
+    (
+        *(
+            "answers",
+            "bytes",
+            "characters",
+            "connections",
+            "conversations",
+            "copies",
+            "days",
+            "dimensions",
+            "documents",
+        ),
+        *("events", "files", "messages", "ms", "passages", "port", "processes", "questions", "ratio", "readers"),
+        *("reads", "replicas", "requests", "searches", "seconds", "shards", "threads", "tokens", "weight", "writes"),
+    )
 )
 """Units of numeric settings: the description of a number begins with one of these and a colon."""
 
@@ -112,39 +96,18 @@ def code(values: Iterable[str]) -> str:
     return ", ".join(f"`{value}`" for value in values)
 
 
+BLOCK = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def filled(page: str, **blocks: str) -> str:
+    """Return a page of `docs` with its generated blocks; everything outside the blocks is written there by hand."""
+    text = (DOCS / page).read_text("utf-8")
+    assert sorted(BLOCK.findall(text)) == sorted(blocks), f"docs/{page} needs a marked place for each block"
+    return BLOCK.sub(lambda found: f"<!-- {found[1]} -->\n\n{blocks[found[1]]}\n\n<!-- end -->", text)
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
-SETTINGS = """# Settings
-
-Settings are environment variables, read once at the start; an invalid value ends the start with the variable's name. `{command}` writes this page from the code.
-Two underscores lead into a part: `TURN__ANSWER`. `make run` needs none of them: it sets the required ones, and defaults of `ADMISSION__SLOTS=4` and `ADMISSION__FIRST_TOKEN_TARGET=60`.
-
-## Both services
-
-{both}
-
-## The chat API
-
-{chatbot}
-
-## The documents API
-
-{ingest}
-
-## TLS
-
-These parts have the files {files}, in PEM format: the trusted authorities (default: the system's), the client's certificate and its key ([TLS](tls.md)).
-
-{tls}
-
-## Other programs
-
-| variable | meaning |
-|---|---|
-| `LLM_PYTHON` | the interpreter that has vLLM; `.venv-llm` by default |
-| `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` \
-| the store of `s3://` addresses (`BLOB_URL`, `AUDIT_ANCHORS`), as every AWS client reads them |
-"""
 HAS_NO_ONE_DEFAULT = {"PARSER__PROCESSES"}
 """Settings whose default depends on the machine; their description says how."""
 TLS_FILES = ("CA_FILE", "CERT_FILE", "KEY_FILE")
@@ -163,12 +126,11 @@ def settings_page() -> str:
         required_first = sorted((row for row in cells if row[0] not in tls), key=lambda row: row[2] != "required")
         return table(("variable", "type", "default", "meaning"), required_first)
 
-    return SETTINGS.format(
-        command=COMMAND,
+    return filled(
+        "settings.md",
         both=table_of(cells for cells in rows[ChatSettings] if cells in both),
         chatbot=table_of(cells for cells in rows[ChatSettings] if cells not in both),
         ingest=table_of(cells for cells in rows[StaffSettings] if cells not in both),
-        files=code(TLS_FILES),
         tls=code(f"{prefix}…" for prefix in prefixes),
     )
 
@@ -232,31 +194,6 @@ def default_of(variable: str, value: object) -> str:
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
 
-METRICS = """# Metrics
-
-Every metric of the services, and those of vLLM that they use; `{command}` writes this page from the code. Seconds and tokens are in the names. Labels are closed sets: no customer, question or document becomes a label.
-
-## chatbot (`:8000/metrics`)
-
-{chatbot}
-
-## ingest (`:8001/metrics`)
-
-{ingest}
-
-## Labels
-
-{labels}
-
-## vLLM (its own `/metrics`)
-
-| name | used for |
-|---|---|
-| `vllm:num_requests_running`, `vllm:num_requests_waiting` | the number of slots, read every second by each replica |
-| `vllm:kv_cache_usage_perc` | above 0.95 no more answers start |
-| `vllm:prefix_cache_hits_total`, `vllm:prefix_cache_queries_total` | the hit rate of the prefix cache |
-| `vllm:time_to_first_token_seconds`, `vllm:inter_token_latency_seconds` | the model's speed |
-"""
 LABEL_VALUES: Mapping[str, str] = {
     "chatbot_answers_total outcome": f"{code([*FinishReason, QUOTED])}, `error_<code>`",
     "chatbot_degraded_answers_total rung": code(DegradationLevel),
@@ -295,8 +232,8 @@ def metrics_page() -> str:
     """Return `docs/metrics.md`."""
     head = ("name", "type", "labels", "what")
     labels = ((f"`{label}`", values) for label, values in LABEL_VALUES.items() if " " not in label)
-    return METRICS.format(
-        command=COMMAND,
+    return filled(
+        "metrics.md",
         chatbot=table(head, metric_rows(ChatMetrics())),
         ingest=table(head, metric_rows(StaffMetrics())),
         labels=table(("label", "values"), labels),
@@ -326,87 +263,6 @@ def lowered(text: str) -> str:
 
 # --- events and errors -----------------------------------------------------------------------------------------------
 
-API = """# Events and errors
-
-What a client may rely on. Routes, parameters, bodies and the stream's schema (`itemSchema` of `text/event-stream`) are in `/openapi.json` of each port. `{command}` writes this page from the code.
-
-## Streams
-
-`POST /v1/chat`, `POST /v1/answers/{{id}}/regenerate` and `GET /v1/answers/{{id}}/events` send server-sent events whose `data:` is JSON.
-
-- **Refusals.** A refusal is an HTTP status with a problem document. After the first byte a failure is an `error` event with the code and status that it would have had.
-- **Order.** `accepted`, then any `notice`, then `sources`. Then `queued`, any number of times, before the first `token`. A `citation` follows the tokens that it covers. A `notice` may come at any time. Exactly one
-  `done` or `error` is last.
-- **Numbers.** `id:` is `<answer_id>.<n>`, n = 1, 2, 3, … without gaps.
-- **An `error` without `id:`** concerns the connection, not the answer: Redis was down too long for a replica that does not write the answer. Resume after the last event. Do the same if a connection closes without a last
-  event: its replica is shutting down.
-- **Durability.** An event is in the event log before it is sent. If Redis is down, the stream continues with a `notice` and cannot be resumed elsewhere.
-- **Heartbeat.** A comment line comes at least every 15 s, also before the first token.
-- **Offsets** are Unicode code points of the answer, which is the concatenation of all `token` texts.
-- **Newer servers.** Ignore unknown events, fields, codes and reasons. `done` and `error` always end a stream.
-
-## Resume
-
-`GET /v1/answers/{{id}}/events` continues after the event of `Last-Event-ID`, without it from the first event, on any replica, until an hour after the answer's end (`ANSWER_LOG__KEEP`). `retry:` is the delay of an EventSource.
-
-| situation | status |
-|---|---|
-| the stream has been read to its end | 204, so that an EventSource stops |
-| `Last-Event-ID` lies beyond the log | 409 `log_lost` |
-| `Last-Event-ID` belongs to another answer | 400 `foreign_event_id` |
-| the answer belongs to another tenant or subject | 404 |
-| 200 streams of the customer are open on the replica | 429, dimension `readers` |
-| the customer has read too much (`READS__BYTES_PER_MINUTE`) | 429, dimension `bytes_read_per_minute` |
-
-## Disconnect and cancel
-
-An answer without readers is abandoned after 10 s (`ANSWERS__GRACE`): it ends as `cancelled`, and the tokens used are charged. It can be read for the hour. `POST /v1/answers/{{id}}/cancel` ends it on any replica.
-A call without a stream, and one of the OpenAI-compatible route, cannot be resumed: the model stops within half a second of the disconnect.
-
-## Idempotency
-
-A request with the same `Idempotency-Key` and body joins the same answer while its log is kept, and counts as a read. Another body is a 422 `idempotency_key_reused`. A refusal does not bind the key. An answer that failed with
-`retryable: true`, or was stopped after its client left, releases the key.
-
-## A client
-
-[`client.py`](clients/client.py) (Python 3.11) and [`client.mjs`](clients/client.mjs) (Node 20) need no packages. They ask, print the answer as it arrives and resume after a disconnect. Their last line is JSON with the outcome and the sources.
-
-```
-python3 client.py http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost?"
-node client.mjs http://127.0.0.1:8000 TOKEN "What does an overseas transfer cost?"
-```
-
-## OpenAI clients
-
-`POST /v1/chat/completions` and `GET /v1/models[/{{id}}]` give the same answers, with citations as `annotations`. Earlier `user` and `assistant` messages are context and are not stored. `system` and `developer` messages,
-tools, images and `n` above 1 are refused with 400. `temperature` and other sampling parameters are ignored.
-
-## Events of an answer
-
-{events}
-
-### Codes of a notice
-
-{notices}
-
-### Finish reasons
-
-{reasons}
-
-## Errors of the chat API
-
-An error before the first byte is a problem document (RFC 9457, `application/problem+json`) with `code`, `status`, `title`, `detail`, `retryable` and `trace_id`.
-From 500 on, `handoff` says how to reach a person, in the language of the question, else of `Accept-Language`, else in both. `Retry-After` is the true wait.
-An answer and its refusal (429) have `x-ratelimit-limit-…`, `-remaining-…` and `-reset-…` for `tokens` and `requests`, as `/v1/limits` does.
-`/v1/chat/completions` and `/v1/models` return the same codes in OpenAI's format.
-
-{chat_errors}
-
-## Errors of the documents API
-
-{staff_errors}
-"""
 _ANSWER = "7d0c0e6a4f0b4b7f9a5f1c2d3e4f5a6b"
 EXAMPLES: Mapping[str, Event] = {
     event.name: event
@@ -494,8 +350,8 @@ _ITEMS: dict[str, type[msgspec.Struct]] = {Sources.name: Source, Related.name: R
 
 def api_page() -> str:
     """Return `docs/api.md`."""
-    return API.format(
-        command=COMMAND,
+    return filled(
+        "api.md",
         events="\n\n".join(
             event_section(n, name, _ITEMS.get(name, kind)) for n, (name, kind) in enumerate(EVENTS.items(), start=1)
         ),
@@ -564,12 +420,10 @@ def error_table(root: type[chat_errors.ChatError | staff_errors.IngestError], tr
 
 # --- rooms -----------------------------------------------------------------------------------------------------------
 
-ROOMS = re.compile("(?<=<!-- rooms -->\n)(.*?)(?=<!-- end of rooms -->\n)", re.DOTALL)
-
 
 def architecture_page() -> str:
-    """Return `docs/architecture.md`, written by hand but for its list of rooms."""
-    return ROOMS.sub(lambda _: f"\n{room_table()}\n\n", (DOCS / "architecture.md").read_text("utf-8"))
+    """Return `docs/architecture.md`."""
+    return filled("architecture.md", rooms=room_table())
 
 
 def room_table() -> str:

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 from redis import Redis as BlockingRedis
 from redis.exceptions import RedisError
 
 from chatbot.api import LocalSigner, key_pair
 from tests.conftest import DURABLE, RedisServer, free_port, redis_server
-from tests.e2e.chaos.starting import start_again
 from tests.e2e.cluster import Cluster, Server, balanced, scripted
 from tests.e2e.conftest import DOCUMENTS, chat_environment, load
-from tests.faketime import LIBRARY, set_clock, with_clock
+from tests.faketime import with_clock
 from tests.postgres import SHARED, Postgres, served
 from tests.switch import Switch
 
@@ -46,6 +46,7 @@ SETTINGS = {
 """The product's own but for limits that nobody meets, a drain that answers outlive, and a longest answer that lets an
 opening which a dead process left be closed while the comparison waits."""
 TOKEN_SECONDS = 0.05
+START_SECONDS = 300.0
 SCRIPT = {
     "answer": (
         "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 가입 후 1개월이 지나지 않으면 이자를 지급하지 "
@@ -129,26 +130,21 @@ class Bank:
     postgres: Postgres
     database_url: str
     folders: tuple[Path, Path]
-    clocks: tuple[Path, Path] | None
-    """The files that say how far off each replica's clock is; None without libfaketime."""
+    clocks: tuple[Path, Path]
+    """The files that say how far off each replica's clock is."""
 
     def lock_audit(self, seconds: float) -> None:
         """Hold a lock that every write of the audit waits for."""
-        held = f"BEGIN; LOCK TABLE chatbot_audit IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({seconds}); COMMIT"
-        self.postgres.run("psql", "--dbname", SHARED, "--quiet", "--output=/dev/null", f"--command={held}")
+        self.postgres.told(
+            f"BEGIN; LOCK TABLE chatbot_audit IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({seconds}); COMMIT"
+        )
 
     def sql_activity(self) -> str:
         """Return what the connections to the database are doing, but for idle ones."""
-        asked = (
+        return self.postgres.told(
             "SELECT state, wait_event_type, wait_event, now() - query_start, left(query, 60) FROM pg_stat_activity "
             "WHERE state <> 'idle' AND pid <> pg_backend_pid()"
         )
-        return self.postgres.run("psql", "--dbname", SHARED, "--tuples-only", "--no-align", "--command", asked).decode()
-
-    def set_clock(self, replica: int, seconds: float) -> None:
-        """Have a replica's clock be so far off."""
-        if self.clocks is not None:
-            set_clock(self.clocks[replica], seconds)
 
 
 @contextlib.contextmanager
@@ -169,7 +165,7 @@ def opened_bank(folder: Path) -> Iterator[Bank]:
         script = folder / "script.json"
         script.write_text(json.dumps(SCRIPT), encoding="utf-8")
         models = (scripted(folder, 0, script=script), scripted(folder, 1, script=script))
-        clocks = (folder / "clock-0", folder / "clock-1") if LIBRARY is not None else None
+        clocks = (folder / "clock-0", folder / "clock-1")
         private, public = key_pair(first)
         environment = chat_environment(public, redis.url) | {
             "DATABASE_URL": database_url,
@@ -178,8 +174,8 @@ def opened_bank(folder: Path) -> Iterator[Bank]:
             **SETTINGS,
         }
         replicas = (
-            replica(first, environment | (with_clock(clocks[0]) if clocks else {})),
-            replica(second, environment | (with_clock(clocks[1]) if clocks else {})),
+            replica(first, environment | with_clock(clocks[0])),
+            replica(second, environment | with_clock(clocks[1])),
         )
         balancer = balanced(folder, replicas)
         for server in (*models, *replicas, balancer):
@@ -220,3 +216,21 @@ def replica(data: Path, environment: Mapping[str, str]) -> Server:
             return subprocess.Popen(command, env=mine, stdout=out, stderr=out, process_group=0)  # noqa: S603
 
     return Server(begin=begin, port=port, log=log, ready="/readyz")
+
+
+def start_again(replica: Server) -> None:
+    """Start a replica and wait until it listens; one that ends meanwhile, for a store is away, is started anew.
+
+    Raises:
+        TimeoutError: it never listens.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    with httpx2.Client() as http:
+        while time.monotonic() < deadline:
+            if replica.process is None or replica.process.poll() is not None:
+                replica.start()
+            with contextlib.suppress(httpx2.TransportError):
+                http.get(f"{replica.url}/livez")
+                return
+            time.sleep(0.2)
+    raise TimeoutError(f"{replica.log} says why it never started")

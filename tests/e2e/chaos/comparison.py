@@ -10,13 +10,11 @@ import anyio.to_thread
 import msgspec
 
 from chatbot.audit import AuditKeys, Closed, Opened
-from tests.e2e.chaos.bank import Bank
+from tests.e2e.chaos.bank import Bank, start_again
 from tests.e2e.chaos.customers import Reading
 from tests.e2e.chaos.differences import Kept, cost_of, of_answer, of_bill
-from tests.e2e.chaos.starting import start_again
 from tests.e2e.conftest import TENANT
 from tests.e2e.events import SentEvent, read_events
-from tests.postgres import SHARED
 
 AT_ONCE = 6
 SETTLE_SECONDS = 75.0
@@ -81,9 +79,8 @@ def is_unclosed(entries: Sequence[Opened | Closed]) -> bool:
 
 def entries_of(bank: Bank) -> Entries:
     """Return every entry of the audit."""
-    asked = ("--tuples-only", "--no-align", "--command=SELECT body FROM chatbot_audit")
     by_answer: Entries = defaultdict(list)
-    for body in bank.postgres.run("psql", "--dbname", SHARED, *asked).splitlines():
+    for body in bank.postgres.told("SELECT body FROM chatbot_audit").splitlines():
         entry = msgspec.json.decode(body, type=Opened | Closed)
         by_answer[entry.answer_id].append(entry)
     return by_answer

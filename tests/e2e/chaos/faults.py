@@ -13,10 +13,10 @@ import anyio
 import anyio.to_thread
 
 from tests.e2e import model
-from tests.e2e.chaos.bank import TOKEN_SECONDS, Bank
+from tests.e2e.chaos.bank import TOKEN_SECONDS, Bank, start_again
 from tests.e2e.chaos.schedule import LOSES, Fault
-from tests.e2e.chaos.starting import start_again
 from tests.e2e.cluster import Server
+from tests.faketime import set_clock
 from tests.postgres import stands_still
 
 SETTLED_SECONDS = 12.0
@@ -174,9 +174,10 @@ class Faults:
             await model.restore(server.url)
 
     async def _clock(self, fault: Fault) -> None:
-        self._bank.set_clock(fault.victim, HOURS if fault.kind == "ahead" else -HOURS)
+        clock = self._bank.clocks[fault.victim]
+        set_clock(clock, HOURS if fault.kind == "ahead" else -HOURS)
         await anyio.sleep(fault.seconds)
-        self._bank.set_clock(fault.victim, 0)
+        set_clock(clock, 0)
 
 
 @asynccontextmanager

@@ -6,21 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Lane = Literal["replica", "redis", "sql", "index", "model", "clock"]
-Kind = Literal[
-    "kill",
-    "drain",
-    "stall",
-    "long stall",
-    "demote",
-    "promote",
-    "forget",
-    "restart",
-    "lock",
-    "away",
-    "slow",
-    "ahead",
-    "behind",
-]
+Kind = str
+"""One of those of `CHOICES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from fastapi.responses import JSONResponse, Response
+from aiohttp import web
 
 from knowledge.embedding.embedding import Embedder, open_embedder
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbedderRefused, EmbeddingUnavailable
@@ -119,8 +119,8 @@ async def test_without_the_clients_certificate_it_is_away_and_says_what_it_may_b
 
 
 async def test_a_server_of_another_model_is_refused_by_name_also_later() -> None:
-    def of(name: str, vector: list[float]) -> Response:
-        return JSONResponse({"data": [{"index": 0, "embedding": vector}], "model": name})
+    def of(name: str, vector: list[float]) -> web.Response:
+        return web.json_response({"data": [{"index": 0, "embedding": vector}], "model": name})
 
     async with embedding_server(constant) as server:
         server.replies = [of("served", [1.0, 0.0]), of("another", [1.0, 0.0]), of("served-002", [1.0, 0.0])]
@@ -165,7 +165,7 @@ async def test_replies_come_uncompressed_over_one_connection_that_is_kept() -> N
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_what_may_pass_is_tried_again(status: int, kind: str) -> None:
     async with embedding_server(constant) as server, open_embedder(settings(server)) as embedder:
-        server.replies = [Response(status_code=status)]
+        server.replies = [web.Response(status=status)]
         embed = embedder.embed_queries if kind == "queries" else embedder.embed_passages
         assert len(await embed(["a"])) == 1
         assert server.asked == 3
@@ -174,7 +174,7 @@ async def test_what_may_pass_is_tried_again(status: int, kind: str) -> None:
 @pytest.mark.faults
 async def test_passages_wait_for_a_server_that_is_busy_for_a_while_and_its_breaker_stays_closed() -> None:
     async with embedding_server(constant) as server, open_embedder(settings(server, passage_timeout=60)) as embedder:
-        server.replies = [Response(status_code=429) for _ in range(6)]
+        server.replies = [web.Response(status=429) for _ in range(6)]
         assert len(await embedder.embed_passages(["a"])) == 1
         assert len(await embedder.embed_queries(["a"])) == 1
         assert server.asked == 9
@@ -187,7 +187,7 @@ async def test_an_attempt_that_the_deadline_cuts_short_does_not_hide_why_the_one
         return await constant(texts)
 
     async with embedding_server(warm_up_only) as server, open_embedder(settings(server, query_timeout=0.5)) as embedder:
-        server.replies = [Response(status_code=503)]
+        server.replies = [web.Response(status=503)]
         with pytest.raises(EmbeddingUnavailable, match="status 503"):
             await embedder.embed_queries(["a"])
         assert server.asked == 3
@@ -196,14 +196,14 @@ async def test_an_attempt_that_the_deadline_cuts_short_does_not_hide_why_the_one
 @pytest.mark.parametrize(
     "reply",
     [
-        JSONResponse({"error": "x"}),
-        JSONResponse({"data": []}),
-        JSONResponse({"data": [{"index": 0, "embedding": [0.0, 0.0]}]}),
-        Response("not JSON"),
+        web.json_response({"error": "x"}),
+        web.json_response({"data": []}),
+        web.json_response({"data": [{"index": 0, "embedding": [0.0, 0.0]}]}),
+        web.Response(text="not JSON"),
     ],
     ids=["an error", "no vector", "no direction", "no JSON"],
 )
-async def test_a_wrong_reply_is_unavailable(reply: Response) -> None:
+async def test_a_wrong_reply_is_unavailable(reply: web.Response) -> None:
     async with embedding_server(constant) as server, open_embedder(settings(server)) as embedder:
         server.replies = [reply]
         with pytest.raises(EmbeddingUnavailable):

@@ -1,11 +1,11 @@
-"""What customers and staff wrote is in no log and in no span while a store is away: Redis, SQL, the index, the model.
+"""Both services in one process while a store is away: Redis, SQL, the index, the model.
 
-Each is taken away while an answer is said, and stays away while every address of both APIs is asked.
+What customers and staff wrote is in no log and in no span: each store is taken away while an answer is said, and stays
+away while every address of both APIs is asked. With an empty index neither service is ready.
 """
 
 import io
 import json
-import re
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
@@ -17,17 +17,20 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from structlog.testing import capture_logs
+from opentelemetry.sdk.trace import TracerProvider
 
-from ingest.parsing import ParserSettings, Readers, open_readers
-from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
+from ingest.lost_passages import compare_index
+from ingest.maintenance import rebuild
+from ingest.parsing import ParserSettings, open_readers
+from ingest.services import Services
+from knowledge.embedding import EmbedderSettings, open_embedder
 from knowledge.index import IndexSettings
 from knowledge.terms import Terms
 from llm_server.scripted import Behaviour, scripted_server
 from tests.conftest import DURABLE, redis_server
-from tests.every_route import TEXT, WORD, leaked
+from tests.every_route import TEXT, leaked
 from tests.log_and_spans import Told, listening_to, written_log
-from tests.ocsf import security_events
+from tests.ocsf import valid_event
 from tests.one_process import Bank, Stores, open_bank
 from tests.patience import patient
 from tests.postgres import SHARED, Postgres, served
@@ -38,25 +41,14 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-async def embedder(weights: Path) -> AsyncGenerator[Embedder]:
-    async with open_embedder(EmbedderSettings(folder=weights / "e5-small")) as embedder:
-        yield embedder
-
-
-@pytest.fixture(scope="module")
-async def readers() -> AsyncGenerator[Readers]:
-    async with open_readers(ParserSettings()) as readers:
-        yield readers
-
-
-@pytest.fixture(scope="module")
-def terms() -> Terms:
-    return Terms()
+async def parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[dict[str, Any]]:
+    """What takes long to load."""
+    weights = tiny_weights(tmp_path_factory.getbasetemp())
+    async with (
+        open_embedder(EmbedderSettings(folder=weights / "e5-small")) as embedder,
+        open_readers(ParserSettings()) as readers,
+    ):
+        yield {"weights": weights, "embedder": embedder, "terms": Terms(), "readers": readers}
 
 
 @pytest.fixture
@@ -66,9 +58,7 @@ def lines() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-async def stores(
-    tmp_path: Path, weights: Path, embedder: Embedder, terms: Terms, readers: Readers
-) -> AsyncGenerator[Stores]:
+async def stores(tmp_path: Path, parts: dict[str, Any]) -> AsyncGenerator[Stores]:
     """Stores as `make run` has them: a Redis, SQLite and the index in a folder, and a model that repeats questions."""
     data = tmp_path / "data"
     with redis_server(tmp_path / "redis", *DURABLE) as redis:
@@ -78,10 +68,7 @@ async def stores(
                 model=model,
                 database_url=f"sqlite+aiosqlite:///{data / 'bank.db'}",
                 index=IndexSettings(path=data / "qdrant"),
-                weights=weights,
-                embedder=embedder,
-                terms=terms,
-                readers=readers,
+                **parts,
             )
 
 
@@ -157,68 +144,43 @@ async def test_nothing_that_was_written_is_told_while_a_store_is_away(
                 problems += await problems_during(name, fault, given, bank, told)
 
     assert problems + leaked(told.all()) == []
-    assert {"retrieve", "probe", "model.generate"} <= spans(told), "the spans within a request are among them"
+    spans = {span.name for span in told.exporter.get_finished_spans()}
+    assert {"retrieve", "probe", "model.generate"} <= spans, "the spans within a request are among them"
+    codes = {event["metadata"]["event_code"] for event in security_events_of(told)}
+    assert {"key_made", "answers_stopped", "document_uploaded", "version_approved"} <= codes
 
 
 async def test_nothing_that_was_written_is_told_while_a_server_of_a_store_fails(
     tmp_path: Path, stores: Stores, lines: io.StringIO
 ) -> None:
     problems: list[str] = []
-    qdrant = FakeServer(dimensions=stores.embedder.dimensions)
-    qdrant.answer = partial(ok, [{"points": []}] * 3)
-    await qdrant.server.start_server()
-    try:
-        with listening_to(lines) as told, served() as postgres:
-            index = IndexSettings.model_validate({"url": str(qdrant.server.make_url("/"))})
-            servers = replace(stores, index=index, database_url=postgres.url(SHARED))
+    with listening_to(lines) as told, served() as postgres:
+        async with qdrant_of(stores) as qdrant:
+            servers = replace(stores, index=settings_of(qdrant), database_url=postgres.url(SHARED))
+            faults = {
+                "Qdrant fails": Fault(away=partial(qdrant_fails, qdrant), told="job_attempt_failed"),
+                "PostgreSQL is killed": Fault(away=partial(postgres_is_killed, postgres), told="audit_write_failed"),
+            }
             async with open_bank(tmp_path, servers, told.provider) as bank:
-                for name, fault in {
-                    "Qdrant fails": Fault(away=partial(qdrant_fails, qdrant), told="job_attempt_failed"),
-                    "PostgreSQL is killed": Fault(
-                        away=partial(postgres_is_killed, postgres), told="audit_write_failed"
-                    ),
-                }.items():
+                for name, fault in faults.items():
                     problems += await problems_during(name, fault, await used(bank, name), bank, told)
-    finally:
-        await qdrant.server.close()
 
     assert problems + leaked(told.all()) == []
 
 
-async def test_security_events_hold_ids_and_our_own_words_and_nothing_that_was_written(
-    tmp_path: Path, stores: Stores, lines: io.StringIO
-) -> None:
-    with listening_to(lines) as told, capture_logs() as logs:
-        async with open_bank(tmp_path, stores, told.provider) as bank:
-            given = await used(bank, "first")
-            await bank.approve(given)
-            await bank.ask_everything(given)
-            for api in (bank.chat, bank.staff):
-                refused = await api.http.get(
-                    "/v1/me" if api is bank.staff else "/v1/limits", headers={"authorization": f"Bearer {WORD}"}
-                )
-                assert refused.status_code == 401
-            address = f"/v1/admin/limits?scope=user&sub={WORD}"
-            reset = await bank.chat.http.delete(address, headers=bank.chat.headers("an-admin", "admin"))
-            assert reset.status_code == 200, reset.text
-            later = await bank.hand_in("second")
-            for original in (tmp_path / "data" / "blobs").rglob("*"):
-                if len(original.name) == 64:
-                    original.write_bytes(b"another text")
-            page = f"/v1/documents/{later['document_id']}/versions/1/pages/1"
-            assert (await bank.staff.http.get(page, headers=bank.staff.headers(WORD, "staff"))).status_code >= 400
-    events = security_events(logs)
-    assert {event["metadata"]["event_code"] for event in events} >= {
-        *("sign_in_refused", "key_made", "answers_stopped", "answers_resumed", "limits_reset", "answer_replayed"),
-        *("original_changed", "document_uploaded", "version_approved", "version_expired", "document_deleted"),
-    }
-    assert {event["metadata"]["product"]["feature"]["name"] for event in events} == {"chatbot", "ingest"}
-    # Staff are named by their subjects, which are canaries here, and by nothing else.
-    assert leaked("\n".join(json.dumps(event | {"actor": None}, ensure_ascii=False) for event in events)) == []
-    assert {event["actor"]["user"]["uid"] for event in events if "actor" in event} <= {WORD, f"{WORD}-2", "an-admin"}
-    written = str(events)
-    assert "eyJ" not in written, "a token"
-    assert re.search("bck_[0-9a-f]+_", written) is None, "a service key"
+@asynccontextmanager
+async def qdrant_of(stores: Stores) -> AsyncGenerator[FakeServer]:
+    qdrant = FakeServer(dimensions=stores.embedder.dimensions)
+    qdrant.answer = partial(ok, [{"points": []}] * 3)
+    await qdrant.server.start_server()
+    try:
+        yield qdrant
+    finally:
+        await qdrant.server.close()
+
+
+def settings_of(qdrant: FakeServer) -> IndexSettings:
+    return IndexSettings.model_validate({"url": str(qdrant.server.make_url("/"))})
 
 
 @asynccontextmanager
@@ -284,6 +246,48 @@ LEFT_OUT = (
 """What is refused unless it fits, or ends an answer at once."""
 
 
-def spans(told: Told) -> set[str]:
-    """Return the names of the spans that were exported."""
-    return {span.name for span in told.exporter.get_finished_spans()}
+def security_events_of(told: Told) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in told.lines.getvalue().splitlines() if '"security_event"' in line]
+    return [valid_event(json.dumps(line["ocsf"])) for line in lines]
+
+
+@asynccontextmanager
+async def passages_lost(bank: Bank) -> AsyncGenerator[None]:
+    """Take every passage out of the index, as a server does that begins with an empty volume."""
+    services: Services = bank.staff.app.state.services
+    for version in await services.catalogue.indexed_versions():
+        key = version.key
+        await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    await compare_index(services)  # a worker does so each minute
+    yield
+
+
+@pytest.mark.parametrize("engine", ["embedded", "server"])
+async def test_both_services_leave_service_while_the_index_is_empty_and_sql_says_that_it_is_not(
+    tmp_path: Path, stores: Stores, engine: str
+) -> None:
+    async with qdrant_of(stores) as qdrant:
+        index = stores.index if engine == "embedded" else settings_of(qdrant)
+        async with open_bank(tmp_path, replace(stores, index=index), TracerProvider()) as bank:
+            await until_index_is(bank, 200, "ok")
+            await bank.approve(await bank.hand_in("first"))
+            await until_index_is(bank, 200, "ok")
+            with anyio.fail_after(patient(10)):
+                staff = bank.staff.app.state.services
+                while not (await staff.catalogue.index_state()).visible_passages:
+                    await compare_index(staff)
+                    await anyio.sleep(0.05)
+            async with passages_lost(bank):
+                await until_index_is(bank, 503, "empty")
+            await rebuild(bank.staff.app.state.services, lambda *_report: None)
+            await until_index_is(bank, 200, "ok")
+
+
+async def until_index_is(bank: Bank, status: int, state: str) -> None:
+    for api in (bank.chat, bank.staff):
+        with anyio.fail_after(patient(5)):
+            while True:
+                reply = await api.http.get("/readyz")
+                if (reply.status_code, reply.json()["index"]) == (status, state):
+                    break
+                await anyio.sleep(0.05)
