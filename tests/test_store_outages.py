@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 @pytest.fixture(scope="module")
 async def parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[dict[str, Any]]:
-    """What takes long to load."""
+    """The parts of both services that take long to load."""
     weights = tiny_weights(tmp_path_factory.getbasetemp())
     async with (
         open_embedder(EmbedderSettings(folder=weights / "e5-small")) as embedder,
@@ -263,7 +263,7 @@ async def passages_lost(bank: Bank) -> AsyncGenerator[None]:
 
 
 @pytest.mark.parametrize("engine", ["embedded", "server"])
-async def test_both_services_leave_service_while_the_index_is_empty_and_sql_says_that_it_is_not(
+async def test_neither_service_is_ready_while_the_index_lost_all_passages(
     tmp_path: Path, stores: Stores, engine: str
 ) -> None:
     async with qdrant_of(stores) as qdrant:

@@ -93,7 +93,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("kind", "part", "place"), PLACES)
-async def test_each_part_is_held_against_the_authorities_of_all_and_then_of_its_own(
+async def test_a_part_is_checked_against_its_authorities(
     kind: type[ChatSettings | StaffSettings],
     part: str,
     place: dict[str, str],

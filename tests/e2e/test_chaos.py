@@ -55,7 +55,7 @@ def test_a_seed_makes_the_same_faults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "kept", "told"),
+    ("read", "kept", "reported"),
     [
         (READ, KEPT, ""),
         (READ, replace(KEPT, messages=None), "0 times"),
@@ -71,10 +71,10 @@ def test_a_seed_makes_the_same_faults() -> None:
         (FAILED, replace(KEPT, replays=[FAILED]), "the audit says"),
     ],
 )
-def test_what_is_kept_other_than_it_was_read_is_told(read: Sequence[SentEvent], kept: Kept, told: str) -> None:
+def test_a_difference_between_kept_and_read_is_reported(read: Sequence[SentEvent], kept: Kept, reported: str) -> None:
     found = list(of_answer(read, kept, tenant=TENANT, keys=KEYS))
-    assert bool(found) == bool(told)
-    assert told in "".join(found)
+    assert bool(found) == bool(reported)
+    assert reported in "".join(found)
 
 
 def test_the_bill_is_what_the_answers_cost() -> None:

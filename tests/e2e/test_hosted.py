@@ -65,7 +65,7 @@ async def test_a_hosted_answer_is_checked_and_one_that_breaks_off_ends_in_an_err
     assert audited(hosted.data / "bank.db", events[0].answer_id) == ["closed", "opened"]
 
 
-async def test_a_calibration_of_another_model_is_shown_and_logged_once(hosted: Product) -> None:
+async def test_a_calibration_of_another_model_is_reported_once(hosted: Product) -> None:
     async with hosted.client(new_customer()) as http:
         ready = await http.get("/readyz")
     assert (ready.status_code, ready.json()["calibration"]) == (200, "does not fit")

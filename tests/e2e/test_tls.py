@@ -141,7 +141,7 @@ async def encrypted(authority: Path, weights: Path, tmp_path: Path) -> AsyncGene
         yield bank, said
 
 
-async def test_a_document_is_taken_in_and_an_answer_quotes_what_its_approver_was_shown(
+async def test_an_answer_over_tls_quotes_the_passage_that_was_reviewed(
     encrypted: tuple[Bank, Web],
 ) -> None:
     bank, web = encrypted
