@@ -28,15 +28,6 @@ def test_every_document_format_is_named_wherever_staff_read_which_there_are() ->
         assert [kind for kind in Format if not re.search(rf"\b{kind}\b", names, re.IGNORECASE)] == [], place
 
 
-def test_every_make_target_is_explained() -> None:
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    targets = re.findall(r"^([a-z]+):(.*)$", makefile, re.MULTILINE)
-    assert targets
-    assert [name for name, rest in targets if "## " not in rest] == []
-    for name in ("run", "test", "check", "faults", "evals", "gates", "bench", "charts"):
-        assert f"make {name}" in README
-
-
 def test_readme_and_workflows_install_the_same_packages() -> None:
     named = re.search(r"^apt-get install -y ([a-z0-9 .-]+)", README, re.MULTILINE)
     workflow = (ROOT / ".github/workflows/ci.yaml").read_text("utf-8").partition("  bare:")[2]
