@@ -1,10 +1,12 @@
 """Builders: models over scripted servers, and what the reader of an answer gets."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
@@ -42,9 +44,6 @@ class Served:
         assert member is not None
         return self.members.index(member)
 
-    def running(self) -> int:
-        return sum(server.stats().running + server.stats().waiting for server in self.servers)
-
     def started(self) -> int:
         return sum(server.stats().started for server in self.servers)
 
@@ -59,10 +58,9 @@ async def serve(
     deadlines: Deadlines = PATIENT,
     open_seconds: float = 60.0,
 ) -> AsyncGenerator[Served]:
-    groups: list[Group] = []
-    groups += ("primary" for _ in primaries)
-    groups += ("fallback" for _ in fallbacks)
-    groups += ("canary" for _ in canaries)
+    groups: list[Group] = ["primary" for _ in primaries]
+    groups += ["fallback" for _ in fallbacks]
+    groups += ["canary" for _ in canaries]
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(scripted_server(behaviour, name=group))
@@ -160,3 +158,15 @@ async def probed(models: Models) -> None:
     for member in models.pool.members:
         await models.pool.probe(member)
     await models.pool.ping()
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def handled(handler: Handler) -> AsyncGenerator[str]:
+    """Serve every route by one handler; yield the URL."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/"))

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -19,7 +18,7 @@ from chatbot.models.settings import ModelSettings, ModelsMisconfigured
 from knowledge.model_connection import open_session
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.certificates import certificates
-from tests.chatbot.models.scripted_pool import PATIENT, Served, ask
+from tests.chatbot.models.scripted_pool import PATIENT, Served, ask, handled
 
 pytestmark = pytest.mark.anyio
 
@@ -101,23 +100,19 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(tmp_pa
     seen: list[tuple[dict[str, str], dict[str, Any]]] = []
 
     async def generate(request: web.Request) -> web.Response:
-        seen.append((dict(request.headers), await request.json()))
+        if request.method == "POST":
+            seen.append((dict(request.headers), await request.json()))
         return web.Response(status=503)
 
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", generate)
-    async with TestServer(app) as server:
-        file = settings(
-            tmp_path,
-            {
-                "urls": [str(server.make_url("/"))],
-                "model": "m",
-                "api_key_variable": "KEY_OF_THE_TEST",
-                "headers": {"X-Project": "cards"},
-                "extra_body": {"repetition_penalty": 1.1},
-            },
-        )
-        async with open_models(file):  # it asks each one word
+    async with handled(generate) as url:
+        entry = {
+            "urls": [url],
+            "model": "m",
+            "api_key_variable": "KEY_OF_THE_TEST",
+            "headers": {"X-Project": "cards"},
+            "extra_body": {"repetition_penalty": 1.1},
+        }
+        async with open_models(settings(tmp_path, entry)):  # it asks each one word
             pass
     headers, body = seen[-1]
     assert (headers["Authorization"], headers["X-Project"]) == (f"Bearer {KEY}", "cards")
@@ -134,6 +129,7 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(tmp_pa
         ),
         ({"headers": {"Authorization": "Bearer x"}}, "a key cannot be in this file"),
         ({"ca_file": "/nowhere/ca.pem"}, "is not a file"),
+        ({"tokenizer": "/nowhere"}, r"LLM_TOKENIZER .* can be read"),
     ],
 )
 async def test_what_cannot_be_used_ends_the_boot_with_a_sentence(
@@ -150,9 +146,7 @@ async def test_an_adapter_has_the_context_of_its_base_model() -> None:
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"data": cards})
 
-    app = web.Application()
-    app.router.add_get("/v1/models", models)
-    async with TestServer(app) as server, open_session() as http:
-        endpoint = Endpoint(http, str(server.make_url("/")), PATIENT, model="adapter")
+    async with handled(models) as url, open_session() as http:
+        endpoint = Endpoint(http, url, PATIENT, model="adapter")
         assert await endpoint.read_model() == 4096
     assert endpoint.model == "adapter"

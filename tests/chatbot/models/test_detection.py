@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
@@ -19,7 +18,7 @@ from chatbot.models.settings import ModelsMisconfigured
 from chatbot.tokens import SpecialTokens
 from knowledge.model_connection import open_session
 from llm_server.scripted import Behaviour, ScriptedModel, encode
-from tests.chatbot.models.scripted_pool import ANSWER, CHAT, PATIENT, Served, ask, serve
+from tests.chatbot.models.scripted_pool import ANSWER, CHAT, PATIENT, Served, ask, handled, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -131,12 +130,11 @@ async def answering(*handlers: Handler) -> AsyncGenerator[Served]:
         for handler in handlers:
 
             async def generate(request: web.Request, handler: Handler = handler) -> web.Response:
-                return handler(await request.json())
+                generates = request.path == "/v1/chat/completions"
+                return handler(await request.json()) if generates else web.Response(status=404)
 
-            app = web.Application()
-            app.router.add_post("/v1/chat/completions", generate)
-            server = await stack.enter_async_context(TestServer(app))
-            members.append(Endpoint(http, str(server.make_url("/")), PATIENT, model="hosted"))
+            url = await stack.enter_async_context(handled(generate))
+            members.append(Endpoint(http, url, PATIENT, model="hosted"))
         models = Models(Pool(members))
         await models.pool.check_all()
         yield Served(models, list[ScriptedModel]())
