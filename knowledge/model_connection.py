@@ -127,8 +127,6 @@ class Access:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls: ssl.SSLContext | None = None
     extra_body: Mapping[str, object] = field(default_factory=dict)
-    address: str | None = None
-    """The IP address to connect to instead of resolving the URL's host; TLS still verifies the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +139,22 @@ class Remedies:
 
 
 class Connection:
-    """One address of a model's server over a shared HTTP session."""
+    """One address of a model's server over a shared HTTP session.
+
+    `address` is the IP address to connect to instead of resolving the URL's host; TLS still verifies the host.
+    """
 
     def __init__(
-        self, http: aiohttp.ClientSession, url: URL, *, access: Access | None = None, remedies: Remedies | None = None
+        self,
+        http: aiohttp.ClientSession,
+        url: URL,
+        *,
+        access: Access | None = None,
+        address: str | None = None,
+        remedies: Remedies | None = None,
     ) -> None:
         self.url = url
         self.access = access or Access()
-        address = self.access.address
         self._at = url if address is None else url.with_host(address)
         self._host_header = {} if address is None else {"Host": url.host_port_subcomponent or ""}
         self._server_name = url.host if address is not None and url.scheme == "https" else None

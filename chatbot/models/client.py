@@ -343,7 +343,7 @@ def _read_entry(
     """
     # Never send LLM_API_KEY to the providers of a MODELS_FILE.
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key and settings.models_file is None else None
-    access, deadlines, special = entry.access(key), read_deadlines(entry.profile), FAMILY_TOKENS
+    special = FAMILY_TOKENS
     if entry.tokenizer is not None:
         try:
             count, added = read_tokenizer(entry.tokenizer)
@@ -352,22 +352,17 @@ def _read_entry(
         special = SpecialTokens(added)
         if entry.group == "primary":
             counter.exact = count
-
-    def endpoint_at(url: str, address: str | None = None) -> Endpoint:
-        endpoint = Endpoint(
-            http,
-            url,
-            deadlines,
-            group=entry.group,
-            entry=entry.name,
-            model=entry.model,
-            access=replace(access, address=address),
-            template_kwargs=entry.chat_template_kwargs,
-        )
-        endpoint.able.special = special
-        return endpoint
-
-    return endpoint_at
+    return partial(
+        Endpoint,
+        http,
+        deadlines=read_deadlines(entry.profile),
+        group=entry.group,
+        entry=entry.name,
+        model=entry.model,
+        access=entry.access(key),
+        special=special,
+        template_kwargs=entry.chat_template_kwargs,
+    )
 
 
 @asynccontextmanager

@@ -24,6 +24,9 @@ from knowledge.model_connection import AccessDenied, EndpointFailed, RequestReje
 
 log = structlog.get_logger(__name__)
 
+# The deadline of each request: a CPU needs seconds for the 16 tokens of one question. A hung engine misses the earlier
+# deadline of the first token.
+_SECONDS = 30.0
 # The length of the answer to the one-word question; reasoning models reject fewer.
 _WORD_TOKENS = 16
 _WORD = Chat(messages=(Message("user", "hello"),), tokens=8)
@@ -32,8 +35,8 @@ _PREFIX = "The capital of France is the city of"
 _LIMIT_REACHED = b"model output limit was reached"
 
 
-async def detect(endpoint: Endpoint, *, seconds: float) -> None:
-    """Detect the endpoint's capabilities; each request may take `seconds`.
+async def detect(endpoint: Endpoint) -> None:
+    """Detect the endpoint's capabilities.
 
     Raises:
         AccessDenied: the endpoint rejects all forms of a question.
@@ -43,12 +46,12 @@ async def detect(endpoint: Endpoint, *, seconds: float) -> None:
     context = await endpoint.read_model() or before.context_tokens  # a gateway may hide it
     able = endpoint.able = Capabilities(special=before.special, context_tokens=context)
     try:
-        ids = await _try_forms(endpoint, seconds)
-        await _try_probes(endpoint, seconds)
+        ids = await _try_forms(endpoint)
+        await _try_probes(endpoint)
         await _ask_tokenizer(endpoint)
-        able.token_ids = await _sends_ids(endpoint, replace(_request(_WORD, 1, seconds), ids=ids)) if ids else False
-        able.continues_text = not able.token_ids and await _continues_text(endpoint, seconds)
-        able.counts = able.counts or await _count_by_usage(endpoint, seconds)
+        able.token_ids = await _sends_ids(endpoint, replace(_request(_WORD, 1), ids=ids)) if ids else False
+        able.continues_text = not able.token_ids and await _continues_text(endpoint)
+        able.counts = able.counts or await _count_by_usage(endpoint)
     except BaseException:
         endpoint.able = before
         raise
@@ -57,23 +60,23 @@ async def detect(endpoint: Endpoint, *, seconds: float) -> None:
     )
 
 
-async def _try_forms(endpoint: Endpoint, seconds: float) -> Sequence[int]:
+async def _try_forms(endpoint: Endpoint) -> Sequence[int]:
     """Find the form of a request that the endpoint accepts; return the result of `_ask_word`."""
     for omitted in FORMS:
         endpoint.able.omitted = omitted
         try:
-            return await _ask_word(endpoint, seconds)
+            return await _ask_word(endpoint)
         except RequestRejected as exc:
             refusal = exc
     raise AccessDenied(f"{refusal}, of one word: see `model` and `extra_body` of its entry") from refusal
 
 
-async def _ask_word(endpoint: Endpoint, seconds: float) -> Sequence[int]:
+async def _ask_word(endpoint: Endpoint) -> Sequence[int]:
     """Ask a one-word question; return the token ids of the prompt and the answer's first id, or () if not sent."""
     reply, ids, text, thinks = StreamDecoder(), list[int](), "", False
     try:
         # Read to the end, because some servers never mark the end of an answer.
-        async for piece in endpoint.stream(replace(_request(_WORD, _WORD_TOKENS, seconds), priority=1), reply):
+        async for piece in endpoint.stream(replace(_request(_WORD, _WORD_TOKENS), priority=1), reply):
             ids += piece.token_ids
             thinks, text = thinks or bool(piece.thinking), text + piece.text
     except RequestRejected as exc:
@@ -86,13 +89,13 @@ async def _ask_word(endpoint: Endpoint, seconds: float) -> Sequence[int]:
     return (*reply.prompt_ids, *ids[:1]) if reply.prompt_ids and ids else ()
 
 
-async def _try_probes(endpoint: Endpoint, seconds: float) -> None:
+async def _try_probes(endpoint: Endpoint) -> None:
     """Detect how many log probabilities the endpoint sends."""
     able = endpoint.able
     for most in (20, 5, 0):
         able.top_logprobs = most
         with suppress(RequestRejected):
-            if (await endpoint.top_tokens(_request(replace(_WORD, thinks=False), 1, seconds))).certain:
+            if (await endpoint.top_tokens(_request(replace(_WORD, thinks=False), 1))).certain:
                 able.top_logprobs = 0
             return
     able.top_logprobs = None
@@ -132,20 +135,20 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
     able.tokenize = True
 
 
-async def _continues_text(endpoint: Endpoint, seconds: float) -> bool:
+async def _continues_text(endpoint: Endpoint) -> bool:
     """Return whether a partial answer is continued, and not answered: its prompt then has fewer tokens."""
-    continuation = _request(_WORD, 1, seconds)
+    continuation = _request(_WORD, 1)
     answered = Chat(messages=(*_WORD.messages, Message("assistant", _PREFIX)), tokens=_WORD.tokens)
     continued = await _prompt_tokens(endpoint, replace(continuation, prefix=_PREFIX))
     return 0 < continued < await _prompt_tokens(endpoint, replace(continuation, chat=answered))
 
 
-async def _count_by_usage(endpoint: Endpoint, seconds: float) -> Sequence[int]:
+async def _count_by_usage(endpoint: Endpoint) -> Sequence[int]:
     """Return the token counts of `SAMPLES` and of a chat of two messages from the reported usage, or ()."""
     counts: list[int] = []
     for text in ("x", *SAMPLES):
         chat = Chat(messages=(Message("system", "x"), Message("user", text)), tokens=_WORD.tokens, thinks=False)
-        counts.append(await _prompt_tokens(endpoint, _request(chat, 1, seconds)))
+        counts.append(await _prompt_tokens(endpoint, _request(chat, 1)))
     template, *samples = counts
     return (*(count - template + 1 for count in samples), template) if min(samples) > template > 0 else ()
 
@@ -158,6 +161,6 @@ async def _prompt_tokens(endpoint: Endpoint, request: GenerationRequest) -> int:
         return 0
 
 
-def _request(chat: Chat, tokens: int, seconds: float) -> GenerationRequest:
-    until = anyio.current_time() + seconds
+def _request(chat: Chat, tokens: int) -> GenerationRequest:
+    until = anyio.current_time() + _SECONDS
     return GenerationRequest(chat=chat, sampling=Sampling(max_tokens=tokens), cache_salt="none", until=until)

@@ -349,15 +349,17 @@ class Endpoint(Connection):
         entry: str = "primary",
         model: str | None = None,
         access: Access | None = None,
+        address: str | None = None,
+        special: SpecialTokens = FAMILY_TOKENS,
         template_kwargs: Mapping[str, object] | None = None,
     ) -> None:
         base, self._version = _base(URL(url))
-        super().__init__(http, base, access=access)
+        super().__init__(http, base, access=access, address=address)
         self.deadlines = deadlines
         self.group = group
         self.entry = entry
         self.model = model or ""
-        self.able = Capabilities(omitted=FORMS[2])
+        self.able = Capabilities(omitted=FORMS[2], special=special)
         self.breaker = Breaker(BreakerSettings(), jitter=partial(_JITTER.uniform, 0.8, 1.0))
         self.in_flight = 0
         self.checked = False

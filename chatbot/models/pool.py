@@ -30,7 +30,7 @@ import structlog
 from chatbot.chat import Chat, Message
 from chatbot.errors import ModelUnavailable
 from chatbot.models.detection import detect
-from chatbot.models.endpoint import METADATA_SECONDS, Endpoint, GenerationRequest, Group, Sampling
+from chatbot.models.endpoint import Endpoint, GenerationRequest, Group, Sampling
 from chatbot.models.settings import ModelsMisconfigured
 from chatbot.tokens import TokenCounter
 from knowledge.breaker import BreakerState, CallResult, Permit
@@ -48,9 +48,6 @@ _MOST_SAVED_RETRIES = 10.0
 # Retry-After if all models are stopped: the end of a stop is unknown.
 _ALL_STOPPED_SECONDS = 60.0
 _PROBE_EVERY = 1.0
-# The deadline of each request of a detection: a CPU needs seconds for the 16 tokens of one question. A hung engine
-# misses the earlier deadline of the first token.
-_DETECTION_SECONDS = 30.0
 _RESOLVE_SECONDS = 4.0
 _PING = GenerationRequest(
     chat=Chat(messages=(Message("user", "ping"),), tokens=8, thinks=False),
@@ -100,7 +97,7 @@ class FollowedName:
     """A host name whose addresses are endpoints of one entry of the MODELS_FILE."""
 
     host: str
-    endpoint_at: Callable[[str], Endpoint]
+    endpoint_at: Callable[..., Endpoint]
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
 
     async def update(self, resolve: Resolve) -> tuple[list[Endpoint], list[Endpoint]]:
@@ -112,7 +109,7 @@ class FollowedName:
             log.warning("model_host_resolution_failed", host=self.host, error=str(exc) or type(exc).__name__)
             return [], []
         gone = [self.endpoints.pop(address) for address in self.endpoints.keys() - addresses]
-        new = {address: self.endpoint_at(address) for address in sorted(addresses - self.endpoints.keys())}
+        new = {address: self.endpoint_at(address=address) for address in sorted(addresses - self.endpoints.keys())}
         self.endpoints |= new
         return list(new.values()), gone
 
@@ -220,14 +217,14 @@ class Pool:
                 endpoint.checked = False
             self._on_call(call)
 
-    async def check(self, endpoint: Endpoint, *, seconds: float = METADATA_SECONDS) -> None:
+    async def check(self, endpoint: Endpoint) -> None:
         """Detect an endpoint's capabilities, unless it is `checked`.
 
         Raises:
             EndpointFailed: the endpoint is unavailable, serves another model, or denies access.
         """
         if not endpoint.checked:
-            await detect(endpoint, seconds=seconds)
+            await detect(endpoint)
             endpoint.checked = True
             if endpoint.group == "primary" and endpoint.able.counts:
                 self.counter.calibrate(endpoint.able.counts)
@@ -254,7 +251,7 @@ class Pool:
     async def _check_first(self, endpoint: Endpoint, failures: dict[Endpoint, EndpointFailed]) -> None:
         """Detect a new endpoint's capabilities; on failure, store the error and open the breaker."""
         try:
-            await self.check(endpoint, seconds=_DETECTION_SECONDS)
+            await self.check(endpoint)
         except EndpointFailed as exc:
             log.warning("model_endpoint_check_failed", endpoint=endpoint.name, error=str(exc))
             failures[endpoint] = exc
@@ -290,7 +287,7 @@ class Pool:
             suppress(EndpointFailed),
             self.call(endpoint, "ping", probe=permit) as call,
         ):
-            await self.check(endpoint, seconds=_DETECTION_SECONDS)
+            await self.check(endpoint)
             if endpoint.able.top_logprobs is not None:
                 await endpoint.top_tokens(_PING)
             call.begin()
