@@ -10,13 +10,11 @@ the part they name.
 
 import argparse
 import asyncio
-import ctypes
 import fcntl
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,29 +24,28 @@ from pathlib import Path
 
 import aiohttp
 import anyio
-from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rich.console import Console
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.__main__ import CANNOT_SERVE as CHAT_CANNOT_SERVE
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair, until_stopped, write_secret
 from chatbot.api import create_app as create_chat
-from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, Usage, from_json
+from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, Usage
 from chatbot.settings import Settings as ChatSettings
 from chatbot.settings import check_demo_host
 from chatbot.wiring import open_passages
 from chatbot.wiring import open_services as open_chat
 from edge import bind, listening, wrong_settings
+from evals.event_stream import read_events
+from evals.product import free_port
 from evals.redis_program import redis_program
 from ingest.__main__ import USER_FACING_ERRORS as STAFF_CANNOT_SERVE
 from ingest.app import create_app as create_staff
 from ingest.bulk import LoadOrder, LocalFiles, LocalTarget, find_files, load, open_display
-from ingest.catalogue import VersionKey
 from ingest.errors import IngestError
 from ingest.lost_passages import compare_index
 from ingest.maintenance import rebuild
@@ -58,6 +55,7 @@ from ingest.wiring import open_services as open_staff
 from knowledge.identity import DEMO_TENANT, Principal
 from knowledge.profiles import AnswerMode
 from knowledge.storage import close_engine, open_engine
+from llm_server.launch import terminate_with_parent
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -69,14 +67,10 @@ QUESTIONS = (
     ("한빛 정기예금을 중도해지하면 금리는 어떻게 되나요?", AnswerMode.QUOTE),
     ("What does Hanbit Bank charge for an overseas remittance?", AnswerMode.WRITTEN),
 )
-MODEL_START_TIMEOUT_SECONDS = 300.0
 REDIS_START_TIMEOUT_SECONDS = 60.0
 PROCESS_STOP_TIMEOUT_SECONDS = 60.0
-AUDIT_KEY_LENGTH = 64
 FREE_BYTES = 256 << 20
 """The free space in DATA_DIR that a start requires; the index stops writing below 128 MiB."""
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
 
 
 class CannotRun(Exception):
@@ -90,18 +84,6 @@ CANNOT_SERVE = (*CHAT_CANNOT_SERVE, *STAFF_CANNOT_SERVE, CannotRun, IngestError)
 def print_progress(text: str) -> None:
     """Print a line of progress, with the time if the output is a terminal."""
     print(f"\033[2m{time.strftime('%H:%M:%S')}\033[0m {text}" if sys.stdout.isatty() else text, flush=True)
-
-
-def free_port() -> int:
-    """Return a TCP port that is free on loopback now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def end_with_parent() -> None:
-    """Make the kernel send SIGTERM to this child process when its parent dies."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def data_folder() -> Path:
@@ -129,8 +111,6 @@ def hold_folder(data: Path) -> Iterator[int]:
         except BlockingIOError as exc:
             another = f"another `make run` uses {data}"
             raise CannotRun(f"{another}: stop it, or set DATA_DIR, PORT and INGEST_PORT for this one") from exc
-        except OSError as exc:
-            raise CannotRun(f"cannot lock {data} ({exc.strerror}): set DATA_DIR to a folder on a local disk") from exc
         if (free := shutil.disk_usage(data).free) < FREE_BYTES:
             wanted = f"{free >> 20} MiB are free in {data} and {FREE_BYTES >> 20} MiB are needed"
             raise CannotRun(f"only {wanted}: free some space, or set DATA_DIR to a folder on another disk")
@@ -158,7 +138,7 @@ async def run_process(
             stderr=errors,
             start_new_session=True,
             pass_fds=inherited,
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=terminate_with_parent if sys.platform == "linux" else None,
         )
     try:
         yield process
@@ -190,27 +170,23 @@ async def redis_server(data: Path, lock: int) -> AsyncGenerator[str]:
     persistence = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(printed))
     command, errors = (redis_program(), *options, *persistence), data / "logs" / "redis.err"
     async with run_process(*command, log=errors, inherited=(lock,)) as process, Redis(port=port) as client:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(REDIS_START_TIMEOUT_SECONDS):
-                while not await answers(client):
-                    if process.returncode is not None:
-                        raise CannotRun(
-                            f"Redis did not start: {last_line(printed)} (its log: {printed}); if {folder} is damaged, "
-                            "remove it: it holds conversations"
-                        )
+                while process.returncode is None and not await answers(client):  # noqa: ASYNC110  another process
                     await asyncio.sleep(0.05)
-        except TimeoutError as exc:
-            waited = f"did not answer within {REDIS_START_TIMEOUT_SECONDS:.0f} s"
-            raise CannotRun(f"Redis {waited}: {last_line(printed)} (its log: {printed})") from exc
+        if not await answers(client):
+            raise CannotRun(
+                f"Redis did not start: {last_line(printed)} (its log: {printed}); if {folder} is damaged, remove it: "
+                "it holds conversations"
+            )
         yield f"redis://127.0.0.1:{port}/0"
 
 
 async def answers(client: Redis) -> bool:
     """Return whether Redis answers a PING."""
-    try:
+    with suppress(RedisConnectionError, BusyLoadingError):
         return bool(await client.ping())
-    except (RedisConnectionError, BusyLoadingError):
-        return False
+    return False
 
 
 def last_line(log: Path) -> str:
@@ -250,21 +226,10 @@ def audit_key(data: Path) -> str:
     """
     path = data / "audit.key"
     if not path.exists():
-        write_secret(path, secrets.token_hex(AUDIT_KEY_LENGTH // 2).encode())
-    if len(key := path.read_text("utf-8", "replace")) < AUDIT_KEY_LENGTH:
+        write_secret(path, secrets.token_hex(32).encode())
+    if len(key := path.read_text("utf-8", "replace")) < 64:
         raise CannotRun(f"{path} is damaged: restore it, or remove it to chain new audit rows with another key")
     return key
-
-
-async def stream_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
-    """Yield the events of an SSE stream."""
-    name = ""
-    async for line in response.content:
-        field, _, value = line.rstrip(b"\r\n").partition(b": ")
-        if field == b"event":
-            name = value.decode()
-        elif field == b"data":
-            yield from_json(name, value)
 
 
 class AnswerPrinter:
@@ -280,9 +245,7 @@ class AnswerPrinter:
         self.seconds_to_first_token = 0.0
         self.sources: dict[int, Source] = {}
         self.cited: set[int] = set()
-        self.answered = False
-        self.way = ""
-        self.usage = Usage()
+        self.done: Done | None = None
         self.degraded = False
 
     def print_event(self, event: Event) -> None:
@@ -302,33 +265,29 @@ class AnswerPrinter:
             case Failed():
                 text = f"\n   ({event.code}: {event.handoff})"
             case Done():
-                self.answered, self.usage = not self.degraded, event.usage
-                self.way = (
-                    "quoted" if event.quoted else "written" if event.written else "written, not all of it checked"
-                )
+                self.done = event
         print(text, end="", flush=True)
 
     def finish(self) -> bool:
-        """Print the mode, times, tokens and sources; return True for an answer, which our models must cite."""
-        seconds = time.monotonic() - self.asked_at
-        charged = f"{self.usage.prompt_tokens} + {self.usage.answer_tokens} tokens charged"
-        print(f"\n   {self.way}; first token after {self.seconds_to_first_token:.1f} s of {seconds:.1f}; {charged}")
+        """Print times, tokens and sources; return True for an answer, which our models must cite."""
+        usage = self.done.usage if self.done else Usage()
+        checked = "written" if self.done and self.done.written else "written, not all of it checked"
+        way = "quoted" if self.done and self.done.quoted else checked
+        waited = f"first token after {self.seconds_to_first_token:.1f} s of {time.monotonic() - self.asked_at:.1f}"
+        print(f"\n   {way}; {waited}; {usage.prompt_tokens} + {usage.answer_tokens} tokens charged")
         for n in sorted(self.cited):
             print(f"   [{n}] {source_line(self.sources[n]) if n in self.sources else ''}", flush=True)
+        answered = self.done is not None and not self.degraded
         if self.expected_rate is None:
             if not self.cited:
-                print(
-                    "   Answers may be refused or quoted until `evals calibrate` has fitted the checks to your model."
-                )
-            return self.answered
-        rate = self.usage.prompt_tokens / max(self.seconds_to_first_token, 1e-3)
+                print("   Answers may be refused or quoted until `evals calibrate` fits the checks to your model.")
+            return answered
+        rate = usage.prompt_tokens / max(self.seconds_to_first_token, 1e-3)
         if 0 < rate < self.expected_rate:
-            print(
-                f"   This machine reads {rate:.0f} prompt tokens per second, the profile expects "
-                f"{self.expected_rate:.0f}: stop other programs, or run `.venv/bin/python run.py --profile cpu-small` "
-                "for a smaller, faster model."
-            )
-        return self.answered and bool(self.cited)
+            speeds = f"{rate:.0f} prompt tokens per second, the profile expects {self.expected_rate:.0f}"
+            smaller = "`.venv/bin/python run.py --profile cpu-small` for a smaller, faster model"
+            print(f"   This machine reads {speeds}: stop other programs, or run {smaller}.")
+        return answered and bool(self.cited)
 
 
 def source_line(source: Source) -> str:
@@ -336,24 +295,6 @@ def source_line(source: Source) -> str:
     date = f" ({source.effective_from})" if source.effective_from else ""
     section = source.section.removeprefix(source.title).removeprefix(" > ")
     return " › ".join(filter(None, (source.title, section))) + date
-
-
-async def ask(http: aiohttp.ClientSession, question: str, way: AnswerMode | None, expected_rate: float | None) -> bool:
-    """Ask a question, print the answer as it streams, and return whether it is good (`AnswerPrinter.finish`)."""
-    print(f"\nQ  {question}\nA  ", end="", flush=True)
-    printer = AnswerPrinter(expected_rate)
-    async with http.post("/v1/chat", json={"message": question, "answer": way}) as response:
-        if response.status != 200:
-            print(f"({response.status}) {await response.text()}")
-            return False
-        async for event in stream_events(response):
-            printer.print_event(event)
-    return printer.finish()
-
-
-def print_version(key: VersionKey, n: int, of: int, result: str) -> None:
-    """Print the result of a rebuild for one version."""
-    print_progress(f"[{n}/{of}] {key}: {result}")
 
 
 async def load_samples(services: StaffServices) -> None:
@@ -370,10 +311,9 @@ async def load_samples(services: StaffServices) -> None:
         raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")
     if await compare_index(services):
         print_progress("the index lacks passages: writing them again from the originals")
-        await rebuild(services, print_version)
-    print_progress(
-        f"{len(outcomes)} documents with {sum(outcome.passages for outcome in outcomes)} passages answer now"
-    )
+        await rebuild(services, lambda key, n, of, result: print_progress(f"[{n}/{of}] {key}: {result}"))
+    passages = sum(outcome.passages for outcome in outcomes)
+    print_progress(f"{len(outcomes)} documents with {passages} passages answer now")
 
 
 def unset(*names: str) -> bool:
@@ -453,18 +393,13 @@ async def start_parts(profile: str, data: Path, lock: int, stack: AsyncExitStack
 
 
 async def wait_for_model(process: asyncio.subprocess.Process, data: Path) -> None:
-    """Wait until vLLM is ready.
+    """Wait until vLLM is ready; llm-server ends it where that takes too long.
 
     Raises:
-        CannotRun: vLLM exits first, or takes longer than `MODEL_START_TIMEOUT_SECONDS`.
+        CannotRun: vLLM exits first.
     """
     print_progress("waiting for the model to warm up")
-    try:
-        async with asyncio.timeout(MODEL_START_TIMEOUT_SECONDS):
-            line = await process.stdout.readline() if process.stdout else b""
-    except TimeoutError as exc:
-        waited = f"did not generate within {MODEL_START_TIMEOUT_SECONDS:.0f} s"
-        raise CannotRun(f"vLLM {waited}: see its log {data / 'logs' / 'vllm.log'}") from exc
+    line = await process.stdout.readline() if process.stdout else b""
     if not line.startswith(b"ready"):
         raise CannotRun(f"vLLM did not start: {last_line(data / 'logs' / 'llm-server.err')}")
 
@@ -488,16 +423,13 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel if main_task else sys.exit)
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(hold_folder(data))
-        chat_socket = bind(host, port_of("PORT", 8000))
-        staff_socket = bind(host, port_of("INGEST_PORT", 8001), setting="INGEST_PORT")
-        stack.callback(chat_socket.close)
-        stack.callback(staff_socket.close)
+        chat_socket = stack.enter_context(bind(host, port_of("PORT", 8000)))
+        staff_socket = stack.enter_context(bind(host, port_of("INGEST_PORT", 8001), setting="INGEST_PORT"))
         signer = prepare_identity(data, host)
         model = await start_parts(profile, data, lock, stack)
-        print_progress("opening the index and the embedding model")
         settings, staff_settings = read_settings()
         provider = stack.enter_context(tracing("bank-chatbot", settings.traces, tls=settings.traces_tls.context()))
-        engine: AsyncEngine = open_engine(settings.database, settings.database_tls)
+        engine = open_engine(settings.database, settings.database_tls)
         stack.push_async_callback(close_engine, engine)
         index = await stack.enter_async_context(open_passages(settings, read_only=False))
         staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))
@@ -506,14 +438,9 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
         demo = demo_signer(settings.demo_key_file)  # None with an external issuer or off loopback
-        staff_api = create_staff(
-            staff,
-            services.banks,
-            tracer_provider=provider,
-            demo=None if demo is None else demo.token,
-            demo_tenant=settings.demo_tenant,
-        )
-        chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
+        tenant, token = settings.demo_tenant, None if demo is None else demo.token
+        staff_api = create_staff(staff, services.banks, tracer_provider=provider, demo=token, demo_tenant=tenant)
+        chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=tenant)
         await stack.enter_async_context(listening(staff_api, staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
         answered = await ask_questions(
@@ -524,24 +451,30 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         )
         if once:
             return 0 if answered else 1
-        await serve(chat, settings, staff_settings)
+        print_progress(
+            f"\nCustomers: http://{host}:{settings.port}   Staff: http://{host}:{staff_settings.ingest_port}   "
+            "Ctrl-C stops everything"
+        )
+        await until_stopped(chat, drain_seconds=settings.drain_seconds)
+        print_progress("stopping")
     return 0
-
-
-async def serve(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> None:
-    """Print the addresses of both pages and serve until Ctrl-C or SIGTERM."""
-    pages = f"Customers: http://{settings.host}:{settings.port}   Staff: http://{staff.ingest_host}:{staff.ingest_port}"
-    print_progress(f"\n{pages}   Ctrl-C stops everything")
-    await until_stopped(chat, drain_seconds=settings.drain_seconds)
-    print_progress("stopping")
 
 
 async def ask_questions(url: str, signer: LocalSigner, *, expected_rate: float | None, demo: bool) -> bool:
     """Ask one question in each language; return whether all answers are good (`AnswerPrinter.finish`)."""
-    headers = {"authorization": f"Bearer {token_of_guest(signer)}"}
-    timeout = aiohttp.ClientTimeout(total=300)
-    async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as http:
-        return all([await ask(http, text, way if demo else None, expected_rate) for text, way in QUESTIONS])
+    headers, good = {"authorization": f"Bearer {token_of_guest(signer)}"}, True
+    async with aiohttp.ClientSession(url, headers=headers, timeout=aiohttp.ClientTimeout(total=300)) as http:
+        for question, way in QUESTIONS:
+            print(f"\nQ  {question}\nA  ", end="", flush=True)
+            printer = AnswerPrinter(expected_rate)
+            async with http.post("/v1/chat", json={"message": question, "answer": way if demo else None}) as response:
+                if response.status == 200:
+                    async for event in read_events(response):
+                        printer.print_event(event)
+                else:
+                    print(f"({response.status}) {await response.text()}")
+            good = printer.finish() and good
+    return good
 
 
 def main() -> None:

@@ -22,9 +22,10 @@ from rich.console import Console
 
 from chatbot.api import LocalSigner
 from chatbot.events import Done, FinishReason, Queued, Token
+from evals.event_stream import read_events
 from evals.performance.bench import QUESTION, BenchFigure, copy_passages, run_measurement, session
 from evals.product import ProductSpec, run_product, run_scripted_model, scripted_settings, started_part
-from evals.quality import loaded_corpus, read_events
+from evals.quality import loaded_corpus
 from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
 from knowledge.identity import Principal

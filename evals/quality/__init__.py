@@ -1,7 +1,7 @@
 """The quality report: runs, recordings, gates, calibration and comparisons."""
 
 from evals.quality import calibrate, compare, dialogues, gate, golive, record, report, run, summary
-from evals.quality.answer import LONGEST_ANSWER, Customer, read_events
+from evals.quality.answer import LONGEST_ANSWER, Customer
 from evals.quality.rescore import checked_answer
 from evals.quality.run import loaded_corpus
 
@@ -15,7 +15,6 @@ __all__ = [
     "gate",
     "golive",
     "loaded_corpus",
-    "read_events",
     "record",
     "report",
     "run",

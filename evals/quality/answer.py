@@ -1,7 +1,7 @@
 """Ask a running product over HTTP as a customer does, and record what the customer sees."""
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from chatbot.api import LocalSigner
 from chatbot.conversations import History, HistorySettings, StoredMessage
-from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Related, Sources, Token, from_json
+from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Related, Sources, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from evals.event_stream import read_events
 from evals.questions import CustomerAnswer, Dialogue, Sample
 from knowledge.identity import Principal
 
@@ -168,17 +169,6 @@ async def refusal_event(response: aiohttp.ClientResponse) -> Failed:
         trace_id="",
         handoff="",
     )
-
-
-async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
-    """Yield the events of a server-sent event stream."""
-    name = ""
-    async for line in response.content:
-        field_name, _, value = line.rstrip(b"\r\n").partition(b": ")
-        if field_name == b"event":
-            name = value.decode()
-        elif field_name == b"data":
-            yield from_json(name, value)
 
 
 def customer_answer(
