@@ -79,7 +79,7 @@ class NotFound(ChatError):
 
 
 class ModelNotFound(NotFound):
-    code, title = "model_not_found", "No such model"
+    code, title = "model_not_found", "There is no model with that name"
     param = "model"
 
 
@@ -88,7 +88,7 @@ class MethodNotAllowed(ChatError):
 
 
 class LogLost(ChatError):
-    code, status, title = "log_lost", 409, "The event log ends before that event"
+    code, status, title = "log_lost", 409, "The rest of this answer's events is lost"
 
 
 class StillRunning(ChatError):
@@ -117,7 +117,7 @@ class RateLimited(ChatError):
     code, status, title, retryable = "rate_limited", 429, "Too many requests or tokens", True
 
     def __init__(self, *, scope: str, dimension: str, retry_after: float | None, limits: Limits | None = None) -> None:
-        super().__init__(f"The {scope}'s limit of {dimension} is used up", retry_after=retry_after)
+        super().__init__(f"The {scope}'s limit {dimension!r} is reached", retry_after=retry_after)
         self.scope = scope
         self.dimension = dimension
         self.limits = limits
@@ -154,7 +154,7 @@ class AuditUnavailable(Unavailable):
 
 
 class Draining(Unavailable):
-    code, title = "draining", "This server is shutting down; another one answers"
+    code, title = "draining", "This server is shutting down; a retry reaches another one"
 
 
 def errors_under(kind: type[ChatError]) -> Iterator[type[ChatError]]:

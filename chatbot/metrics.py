@@ -43,7 +43,11 @@ class Metrics:
         self.answer = histogram(
             "chatbot_answer_seconds", "Time from the start of a turn to its settlement", ["language"]
         )
-        self.tokens = counter("chatbot_tokens", "Tokens charged", ["kind"])
+        self.tokens = counter(
+            "chatbot_tokens",
+            "Tokens of answers: `cached` are part of `prompt`, and `unpaid` were not charged",
+            ["kind"],
+        )
         self.withheld, self.citations, self.related = (
             counter(name, documentation, ["language"]) for name, documentation in _BY_LANGUAGE
         )
@@ -106,7 +110,7 @@ class Metrics:
         )
         self.lost = counter(
             "chatbot_lost_writes",
-            "Writes of ended answers given up: too many, or the process ended",
+            "Writes of ended answers that were discarded: too many waited, or the process ended",
             ["kind"],
         )
         self.evicting = gauge(

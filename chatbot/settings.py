@@ -55,7 +55,7 @@ class CommandSettings(EncryptedSettings):
     database_url: DatabaseUrl | None = Field(
         None,
         description=(
-            "The SQL database of audit and withdrawals, as `postgresql+asyncpg://user:password@host/name`. "
+            "Audit and withdrawals are in this SQL database, as `postgresql+asyncpg://user:password@host/name`. "
             "Default: SQLite in the data folder."
         ),
     )
@@ -65,7 +65,7 @@ class CommandSettings(EncryptedSettings):
     )
     llm_urls: str | None = Field(
         None,
-        description="The comma-separated addresses of one endpoint group, in place of a models file.",
+        description="These addresses, separated by commas, are one endpoint group, in place of a models file.",
     )
     llm_model: str | None = Field(None, description="Requests name this model. Default: the first of `/v1/models`.")
     llm_tokenizer: Path | None = Field(
@@ -199,8 +199,8 @@ class Settings(AuditCommandSettings):
     qdrant_url: QdrantUrl | None = Field(
         None,
         description=(
-            "A Qdrant server 1.19 to 1.21; the default port is 6333. Without it the index is embedded in the data"
-            " folder (one process)."
+            "The index is on this Qdrant server (1.19 to 1.21); the default port is 6333. Without it the index is "
+            "embedded in the data folder (one process)."
         ),
     )
     qdrant_api_key: SecretStr | None = Field(
@@ -239,7 +239,7 @@ class Settings(AuditCommandSettings):
             "that load balancers that read `/readyz` stop using it. Use 0 if something else waits before SIGTERM."
         ),
     )
-    log_level: LogLevel = Field("INFO", description="Lower levels are not logged.")
+    log_level: LogLevel = Field("INFO", description="Levels below this one are not logged.")
     log_format: Literal["json", "console"] = Field("json", description="Log lines are written in this format.")
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()

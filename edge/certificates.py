@@ -28,7 +28,7 @@ class ServerTlsSettings(BaseModel, frozen=True):
     cert_file: Path | None = Field(
         None, description="The service shows this certificate (PEM file). Changes are noticed within 2 s."
     )
-    key_file: Path | None = Field(None, description="The private key of that certificate (PEM file).")
+    key_file: Path | None = Field(None, description="The private key of that certificate is in this PEM file.")
     client_ca_file: Path | None = Field(
         None,
         description=(

@@ -78,15 +78,15 @@ class DuplicateContent(IngestError):
 
 
 class WrongState(IngestError):
-    code, status, title = "wrong_state", 409, "Not possible in this state"
+    code, status, title = "wrong_state", 409, "The current state does not allow this"
 
 
 class Suspicious(WrongState):
-    code, title = "suspicious", "The text instructs the model"
+    code, title = "suspicious", "A passage contains an instruction to the model"
 
 
 class DatesChanged(WrongState):
-    code, title = "dates_changed", "The dates were changed since they were shown"
+    code, title = "dates_changed", "The dates or the title were changed after they were shown"
 
 
 class TooLarge(IngestError):

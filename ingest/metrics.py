@@ -18,7 +18,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.documents = Counter(
             "ingest_documents_total",
-            "Document versions that the pipeline finished",
+            "Document versions that were indexed or approved, or that failed",
             ["outcome"],
             registry=self.registry,
         )

@@ -51,7 +51,7 @@ class Settings(EncryptedSettings):
     database_url: DatabaseUrl | None = Field(
         None,
         description=(
-            "The SQL database of the catalogue and withdrawals, as "
+            "The catalogue and withdrawals are in this SQL database, as "
             "`postgresql+asyncpg://user:password@host/name`. Default: SQLite in the data folder."
         ),
     )
@@ -59,8 +59,8 @@ class Settings(EncryptedSettings):
     qdrant_url: QdrantUrl | None = Field(
         None,
         description=(
-            "A Qdrant server 1.19 to 1.21; the default port is 6333. Without it the index is embedded in the data"
-            " folder (one process)."
+            "The index is on this Qdrant server (1.19 to 1.21); the default port is 6333. Without it the index is "
+            "embedded in the data folder (one process)."
         ),
     )
     qdrant_api_key: SecretStr | None = Field(
@@ -83,7 +83,7 @@ class Settings(EncryptedSettings):
     auth: AuthSettings | None = None
     oidc: OidcSettings | None = None
     auth_tls: TlsSettings = TlsSettings()
-    log_level: LogLevel = Field("INFO", description="Lower levels are not logged.")
+    log_level: LogLevel = Field("INFO", description="Levels below this one are not logged.")
     log_format: Literal["json", "console"] = Field("json", description="Log lines are written in this format.")
     chunks: ChunkSettings = ChunkSettings()
     parser: ParserSettings = ParserSettings()

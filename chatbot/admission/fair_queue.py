@@ -65,7 +65,7 @@ class AdmissionSettings(BaseModel, frozen=True):
     priorities: dict[Role, Annotated[int, Field(ge=0)]] = Field(
         default={"service": 10, "evals": 20},
         description=(
-            "Sets the priority of each role, as JSON: lower goes first, the default is 0. Other values need "
+            "Each role has this priority, as JSON: lower goes first, the default is 0. Other values need "
             "vLLM's `--scheduling-policy priority`."
         ),
     )

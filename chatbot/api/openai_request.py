@@ -113,7 +113,7 @@ def _refuse_parameters(request: CompletionRequest) -> None:
         if getattr(request, name):
             raise Unsupported(reason, param=name)
     if request.n is not None and request.n > 1:
-        raise Unsupported("One answer a request: each is checked and recorded", param="n")
+        raise Unsupported("One answer per request: each is checked and recorded", param="n")
     if set(request.modalities or ()) - {"text"}:
         raise Unsupported("Answers are text only", param="modalities")
     if request.response_format is not None and request.response_format.type != "text":

@@ -26,10 +26,12 @@ Amount = Annotated[int, Field(ge=1, le=10**12)]
 class Limit(BaseModel, frozen=True, extra="forbid"):
     """What one scope may spend."""
 
-    tokens_per_minute: Amount = Field(description="tokens: The limit of tokens in any 60 seconds.")
-    requests_per_minute: Amount = Field(description="requests: The limit of requests in any 60 seconds.")
-    concurrent: Amount = Field(description="answers: The limit of answers at once.")
-    tokens_per_day: Amount = Field(description="tokens: The limit of tokens from midnight to midnight.")
+    tokens_per_minute: Amount = Field(description="tokens: At most this many tokens are spent in any 60 seconds.")
+    requests_per_minute: Amount = Field(
+        description="requests: At most this many requests are admitted in any 60 seconds."
+    )
+    concurrent: Amount = Field(description="answers: At most this many answers run at once.")
+    tokens_per_day: Amount = Field(description="tokens: At most this many tokens are spent from midnight to midnight.")
 
     def share(self, replicas: int) -> "Limit":
         """Return one replica's part of each dimension, at least one."""
@@ -53,7 +55,7 @@ class LimitSettings(BaseModel, frozen=True, extra="forbid"):
     roles: dict[Role, Limit] = Field(
         default={},
         description=(
-            "Replaces the user's limits for users with these roles, as JSON. With several roles the largest limit"
+            "These limits replace the user's for users with these roles, as JSON. With several roles the largest limit"
             " of each kind applies."
         ),
     )
@@ -139,7 +141,7 @@ class LedgerSettings(BaseModel, frozen=True):
     limits: LimitSettings = LimitSettings()
     tenants: dict[str, LimitSettings] = Field(
         default={},
-        description="Sets limits for single tenants, as JSON. An entry has the fields of `limits`.",
+        description="These limits apply to single tenants, as JSON. An entry has the fields of `limits`.",
     )
     replicas: PositiveInt = Field(
         1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."

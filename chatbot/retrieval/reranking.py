@@ -42,7 +42,7 @@ class RerankerSettings(ModelEndpointSettings, frozen=True):
         ),
     )
     api: Literal["rerank", "tei"] = Field(
-        "rerank", description="The server's API: `/v1/rerank` (vLLM, Cohere, Jina) or TEI's `/rerank`."
+        "rerank", description="The server has this API: `/v1/rerank` (vLLM, Cohere, Jina) or TEI's `/rerank`."
     )
     candidates: ClassVar[int] = 20  # passages: the number to sort
     timeout: PositiveFloat = Field(

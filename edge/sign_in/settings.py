@@ -19,7 +19,8 @@ class OidcSettings(BaseModel, frozen=True):
     )
     client_id: str = Field(min_length=1, description="The page is registered at the provider under this client id.")
     client_secret: SecretStr | None = Field(
-        None, description="The page's client secret at the provider. Without it the page is a public client with PKCE."
+        None,
+        description="The page's client has this secret at the provider. Without it the client is public, with PKCE.",
     )
     scopes: str = Field(
         "openid",

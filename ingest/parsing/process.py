@@ -79,7 +79,7 @@ class ParserSettings(BaseModel, frozen=True):
     require_walls: bool = Field(
         default=False,
         description=(
-            "Requires a parser process that sees no other files, writes none and has no network; otherwise the "
+            "With `true` the parser process must see no other files, write none and have no network; otherwise the "
             "service does not start."
         ),
     )

@@ -31,21 +31,24 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     folder: Path | None = Field(
         None,
         description=(
-            "A sentence-transformers folder in place of a URL or a revision. Default: `e5-small` in WEIGHTS_DIR."
+            "The embedder is this sentence-transformers folder, in place of a URL or a revision. Default: `e5-small` "
+            "in WEIGHTS_DIR."
         ),
     )
     url: AnyHttpUrl | None = Field(
         None,
-        description="An OpenAI-compatible server with `/v1/embeddings` (vLLM, TEI, OpenAI), in place of a folder.",
+        description="An OpenAI-compatible server at this URL (vLLM, TEI, OpenAI) embeds texts, in place of a folder.",
     )
-    model: str | None = Field(None, description="The model's name at the endpoint or the hub. Collections record it.")
+    model: str | None = Field(
+        None, description="The endpoint or the hub knows the model by this name. Collections record it."
+    )
     revision: str | None = Field(
         None, pattern=r"^[0-9a-f]{40}$", description="The hub's model at this commit, as `llm-server fetch` brings it."
     )
     tokenizer: Path | None = Field(
         None,
         description=(
-            "The folder of an endpoint's tokenizer, with its prefixes and input length. Default: passages are "
+            "An endpoint's tokenizer, prefixes and input length are read from this folder. Default: passages are "
             "counted by `e5-small`'s."
         ),
     )

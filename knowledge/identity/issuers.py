@@ -50,10 +50,12 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
     issuer: str = Field(description="Tokens of this issuer (`iss`) are accepted.")
     audience: str = Field("bank-chatbot", description="Tokens must have this audience (`aud`).")
     jwks_url: str | None = Field(None, description="The issuer publishes its keys at this URL. Set it or the key file.")
-    public_key_file: Path | None = Field(None, description="The issuer's public key (PEM file).")
+    public_key_file: Path | None = Field(None, description="The issuer's public key is in this PEM file.")
     subject_claim: ClaimPath = Field(
         "sub",
-        description="The path of the subject's claim: names separated by dots, or a JSON list if a name has dots.",
+        description=(
+            "The subject is at this path of claims: names with dots between, or a JSON list if a name has dots."
+        ),
     )
     subject_prefix: str = Field(
         "",
@@ -63,7 +65,7 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
             "This prefix is put before the issuer's subjects and groups to keep them apart from those of other issuers."
         ),
     )
-    tenant_claim: ClaimPath = Field("tenant", description="The path of the tenant's claim.")
+    tenant_claim: ClaimPath = Field("tenant", description="The tenant is at this path of claims.")
     tenant: str | None = Field(
         None,
         min_length=1,
@@ -71,12 +73,12 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
         pattern=r"^[^{]*$",
         description="All tokens of the issuer belong to this tenant if they have no claim for it.",
     )
-    roles_claim: ClaimPath = Field("roles", description="The path of the claim with the list of roles.")
-    groups_claim: ClaimPath = Field("groups", description="The path of the claim with the list of groups.")
+    roles_claim: ClaimPath = Field("roles", description="The list of roles is at this path of claims.")
+    groups_claim: ClaimPath = Field("groups", description="The list of groups is at this path of claims.")
     role_map: Annotated[dict[Name, Roles], Field(min_length=1)] | None = Field(
         None,
         description=(
-            'Maps the token\'s roles and groups to our roles, as JSON: `{"chat-approvers": ["staff", '
+            'The token\'s roles and groups are mapped to ours, as JSON: `{"chat-approvers": ["staff", '
             '"approver"]}`. Names without an entry give no role. Default: names of our roles are used.'
         ),
     )
@@ -129,8 +131,8 @@ class AuthSettings(Issuer, frozen=True):
     issuers: tuple[FurtherIssuer, ...] | None = Field(
         None,
         description=(
-            "Further issuers, a JSON list of objects with the keys above in lower case (`issuer`, `jwks_url`, "
-            "`role_map`, …). `audience`, `roles` and `subject_prefix` are required."
+            "Tokens of these issuers are accepted too: a JSON list of objects with the keys above in lower case "
+            "(`issuer`, `jwks_url`, `role_map`, …). `audience`, `roles` and `subject_prefix` are required."
         ),
     )
     leeway: ClassVar[float] = 60.0  # seconds: how far the issuer's clock may be from ours

@@ -71,7 +71,7 @@ async def reset(
     """Forgive what one scope has spent of its minute and of its day; answers that run keep their slots."""
     name = {"tenant": admin.tenant, "user": sub, "model": model}[scope]
     if name is None:
-        raise Unprocessable(f"say whose: add {'sub' if scope == 'user' else 'model'}=…")
+        raise Unprocessable(f"the scope {scope!r} needs {'sub' if scope == 'user' else 'model'}=…")
     mine = model or services.models.model
     caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=mine, roles=frozenset())
     after = await services.ledger.reset(caller, scope)

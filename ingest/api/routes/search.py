@@ -30,7 +30,7 @@ async def search(
     Every customer also belongs to the group of all customers.
     """
     if not q.strip():
-        raise Unprocessable("q: a question")
+        raise Unprocessable("q: a question is required")
     at = services.now()
     if as_of is not None:
         at = (as_of if as_of.tzinfo else as_of.replace(tzinfo=services.zone)).timestamp()
