@@ -123,7 +123,7 @@ class Approvals:
                 version.metadata, effective_from=dates.effective_from, effective_until=dates.effective_until
             )
             if version.state not in (State.RECEIVED, State.INDEXED, State.APPROVED):
-                raise WrongState(f"a version that is {version.state} has no dates to change")
+                raise WrongState(f"the dates of a version that is {version.state} cannot be changed")
             if metadata == version.metadata:
                 return ChangedWindows()
             if version.approved_by is not None:
@@ -286,9 +286,9 @@ class Approvals:
 
     def _require_restorable(self, old: Version, current: Sequence[Version], decision: ApprovalDecision) -> None:
         if old.approved_at is None or old.visible_from is None:
-            raise WrongState("only a version that was approved once can be brought back")
+            raise WrongState("only a version that was once approved can be rolled back to")
         if any(version.key == old.key for version in current):
-            raise WrongState("this version is in force: expire what is to come after it instead")
+            raise WrongState("this version is in force: expire the later version instead")
         validity.windows_for_approval(old, [], now=decision.at, zone=self._zone)
 
 

@@ -55,7 +55,7 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
     ]
     before = [other for other in visible_versions if other not in later]
     if any(other.key.version > approved.key.version for other in before):
-        raise WrongState("a later version is already in force: bring the old text back as a new version instead")
+        raise WrongState("a later version is already in force: roll back to the old version instead")
     windows = [
         Window(version=other.key.version, visible_from=_start(other), visible_until=start)
         for other in before
@@ -118,7 +118,7 @@ def windows_for_new_dates(
     if _start(version) > now + NOTICE_SECONDS:
         return _placed_anew(version, metadata, others, now=now, zone=zone)
     if metadata.effective_from != version.metadata.effective_from:
-        raise WrongState("it has begun: its first day stays what it was")
+        raise WrongState("it has begun: its first day can no longer change")
     if _end_of_last_day(metadata, zone) <= now:
         raise WrongState(f"its last day, {metadata.effective_until}, is over: expire it instead")
     return [_until_next(version, metadata, others, zone=zone)]

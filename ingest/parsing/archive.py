@@ -106,7 +106,9 @@ def _check_declared(entries: list[zipfile.ZipInfo]) -> None:
         raise Unreadable(Reason.ENCRYPTED, "the archive is protected by a password")
     names = [entry.filename.lower() for entry in entries]
     if len(set(names)) < len(names):
-        raise Unreadable(Reason.HOSTILE, "the archive holds two parts of one name: which of them is shown is not known")
+        raise Unreadable(
+            Reason.HOSTILE, "the archive holds two parts of one name: it is unknown which of them is shown"
+        )
     if any(name.endswith(_MACROS) or name.startswith("xl/macrosheets/") for name in names):
         raise Unreadable(Reason.HOSTILE, "the document carries macros: save it without them")
 
@@ -121,12 +123,12 @@ def _kind(names: list[str]) -> Format:
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     if entry.file_size > 1024 * 1024 and entry.file_size > MOST_RATIO * max(entry.compress_size, 1):
-        raise Unreadable(Reason.HOSTILE, "the archive is packed far more tightly than a document ever is")
+        raise Unreadable(Reason.HOSTILE, "the archive is compressed far more than any document")
     try:
         with archive.open(entry) as part:
             data = part.read()
     except (zipfile.BadZipFile, EOFError, ValueError) as exc:
         raise Unreadable(Reason.MALFORMED, "a part of the archive is damaged, or holds more than it declares") from exc
     if _DTD.search(data) or _DTD.search(data.replace(b"\x00", b"")):  # also matches UTF-16
-        raise Unreadable(Reason.HOSTILE, "the document declares entities, which an office document never does")
+        raise Unreadable(Reason.HOSTILE, "the document declares entities, which office documents never do")
     return data

@@ -32,7 +32,7 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
     try:
         rows = [row for row in csv.reader(StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(row)]
     except csv.Error as exc:
-        raise Unreadable(Reason.MALFORMED, "a cell of the table never ends") from exc
+        raise Unreadable(Reason.MALFORMED, "a cell of the table is not closed") from exc
     if len(rows) > MOST_ROWS:
         raise Unreadable(Reason.TOO_LARGE, "more than a million rows")
     titles = title_rows(rows)

@@ -57,7 +57,7 @@ class Layout:
         elif name == "c":
             self._cell, self._kind = attributes.get("r", "?"), attributes.get("t")
         elif name == "si" and self._open != _STRING_AT:
-            raise Unreadable(Reason.MALFORMED, "a text of a workbook stands outside of their table")
+            raise Unreadable(Reason.MALFORMED, "a text of the workbook is outside of its table of texts")
         elif self._open[-2:-1] == ["row"] and name not in {"c", "extLst"}:
             raise Unreadable(Reason.MALFORMED, "a row of a sheet holds something other than cells")
         else:
@@ -101,7 +101,7 @@ class Layout:
 
     def _take_row(self, attributes: Mapping[str, str]) -> None:
         if self._open != _ROW_AT:
-            raise Unreadable(Reason.MALFORMED, "a row stands outside of its sheet's cells")
+            raise Unreadable(Reason.MALFORMED, "a row is outside of its sheet's cells")
         self._row = int(attributes["r"]) if "r" in attributes else self._row + 1
         if _is_hidden(attributes) or _is_zero(attributes, "ht"):
             self.hidden_rows.add(self._row)
