@@ -6,8 +6,8 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from chatbot.answerability import MODELS_WORD, AnswerabilitySettings, AnswerabilityWeights, score
-from chatbot.calibration import Calibration, CalibrationRefused, FittedWeights, read_calibration
+from chatbot.answerability import MODELS_WORD, AnswerabilitySettings, score
+from chatbot.calibration import CalibrationRefused, FittedWeights, read_calibration
 from chatbot.models import UNKNOWN_MODEL
 from chatbot.prompt import load_templates
 from knowledge.embedding import DEFAULT_FOLDER
@@ -63,9 +63,7 @@ def test_an_operators_own_values_stand_in_either_case() -> None:
 @pytest.mark.parametrize(
     ("yes", "unknown", "answers"), [(0.51, 0.0, True), (0.49, 0.0, False), (0.8, 0.5, False), (0.99, 0.5, True)]
 )
-def test_the_models_word_is_its_yes_and_counts_what_no_passage_names(
-    yes: float, unknown: float, *, answers: bool
-) -> None:
+def test_the_models_word_counts_what_no_passage_names(yes: float, unknown: float, *, answers: bool) -> None:
     hits = [Hit(passage=DEPOSIT, score=0.0, dense=-0.9, terms=0.0)]
     assert (score(hits, [yes], unknown, "ko", MODELS_WORD) >= MODELS_WORD.threshold) is answers
 
@@ -90,22 +88,8 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, change: dict[str
     file.write_text(yaml.safe_dump(SHIPPED.model_dump(mode="json") | change), "utf-8")
     with pytest.raises(CalibrationRefused, match=sentence):
         read_calibration(file)
-
-
-def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CalibrationRefused, match=r"none\.yaml cannot be read"):
         read_calibration(tmp_path / "none.yaml")
     (tmp_path / "text.yaml").write_text("just a text", "utf-8")
     with pytest.raises(CalibrationRefused, match="the file: Input should be"):
         read_calibration(tmp_path / "text.yaml")
-
-
-def test_own_values_are_read_back(tmp_path: Path) -> None:
-    own = Calibration(
-        embedder="bge-m3",
-        models=("qwen3-4b", "qwen3-4b-fp8"),
-        probe="p",
-        answerability=AnswerabilityWeights(**SHIPPED.answerability.model_dump()),
-    )
-    (tmp_path / "own.yaml").write_text(own.model_dump_json(), "utf-8")
-    assert read_calibration(tmp_path / "own.yaml") == own

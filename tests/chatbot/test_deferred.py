@@ -96,15 +96,12 @@ async def test_what_was_written_lately_is_written_again_where_the_store_has_forg
     writes.store_seen(lost_writes=True)
     await writes.retry()
     assert store.taken == [1, 2] * 3, "twice in a row"
-
-
-async def test_what_was_written_long_ago_is_not_written_again() -> None:
-    writes, store = DeferredWrites(with_constants(DeferredSettings(), again=1e-09)), Store()
+    long_ago, store = DeferredWrites(with_constants(DeferredSettings(), again=1e-09)), Store()
     store.away = False
-    await writes.write("settlement", lambda: store.take(1))
-    writes.store_seen(lost_writes=False)
-    writes.store_seen(lost_writes=True)
-    await writes.retry()
+    await long_ago.write("settlement", lambda: store.take(1))
+    for lost in (False, True):
+        long_ago.store_seen(lost_writes=lost)
+    await long_ago.retry()
     assert store.taken == [1]
 
 

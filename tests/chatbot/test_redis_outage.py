@@ -43,9 +43,7 @@ def someone() -> Caller:
     return Caller(tenant=uuid.uuid4().hex, sub="lee", model="qwen")
 
 
-async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
-    server: RedisServer, client: Redis
-) -> None:
+async def test_a_hung_redis_delays_one_answer_by_250_ms(server: RedisServer, client: Redis) -> None:
     breaker = RedisBreaker(RedisBreakerSettings())
     ledger, who = Ledger(client, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings())), someone()
     first = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
@@ -63,23 +61,6 @@ async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
     assert at_once - opened < 0.05
 
 
-async def test_a_hung_redis_is_away_after_250_ms_also_where_a_ping_has_to_tell(
-    server: RedisServer, client: Redis
-) -> None:
-    async with open_redis(server.url, max_connections=1) as pinging:
-        breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
-        await breaker.call(client.ping)
-        server.signal(signal.SIGSTOP)
-        began = anyio.current_time()
-        for _ in range(2):
-            with pytest.raises(StoreUnavailable):
-                await breaker.call(client.ping)
-        took = anyio.current_time() - began
-        server.signal(signal.SIGCONT)
-    assert breaker.is_open
-    assert took < 0.35  # 250 ms, and what two shared cores add
-
-
 async def test_a_command_that_is_late_by_itself_fails_alone(server: RedisServer, client: Redis) -> None:
     async with open_redis(server.url, max_connections=1) as pinging:
         breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
@@ -87,21 +68,16 @@ async def test_a_command_that_is_late_by_itself_fails_alone(server: RedisServer,
             await breaker.call(lambda: client.blpop(["nothing"], timeout=30))
         assert not breaker.is_open
         await breaker.call(client.ping)
+        async with open_redis(server.url, max_connections=1) as busy, anyio.create_task_group() as tasks:
 
+            async def use_the_connection() -> None:
+                await busy.blpop(["nothing"], timeout=1)
 
-async def test_a_process_without_a_connection_left_does_not_take_redis_for_away(server: RedisServer) -> None:
-    async with open_redis(server.url, max_connections=1) as busy, open_redis(server.url, max_connections=1) as pinging:
-        breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
-
-        async def use_the_connection() -> None:
-            await busy.blpop(["nothing"], timeout=1)
-
-        async with anyio.create_task_group() as tasks:
             tasks.start_soon(use_the_connection)
             await anyio.wait_all_tasks_blocked()
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailable):  # no connection is left
                 await breaker.call(busy.ping)
-        assert not breaker.is_open
+            assert not breaker.is_open
 
 
 async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_master(client: Redis) -> None:
@@ -181,9 +157,7 @@ def let_files_grow_to(server: RedisServer, size: int) -> None:
 
 
 @pytest.mark.faults
-async def test_with_a_full_disk_redis_refuses_writes_reads_on_and_heals_and_loses_nothing(
-    server: RedisServer, client: Redis
-) -> None:
+async def test_with_a_full_disk_redis_reads_on_and_loses_nothing(server: RedisServer, client: Redis) -> None:
     breaker = RedisBreaker(SETTINGS)
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     acknowledged: list[str] = []
@@ -220,9 +194,7 @@ async def test_with_a_full_disk_redis_refuses_writes_reads_on_and_heals_and_lose
         assert (await history.load(owner, conversation)).messages
 
 
-async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_settled_is_lost(
-    server: RedisServer, client: Redis
-) -> None:
+async def test_after_a_kill_the_client_is_back_and_nothing_is_lost(server: RedisServer, client: Redis) -> None:
     breaker = RedisBreaker(SETTINGS)
     ledger, who = Ledger(client, breaker, LedgerSettings(), deferred=DeferredWrites(DeferredSettings())), someone()
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=who.tenant, sub=who.sub)

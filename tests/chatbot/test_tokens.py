@@ -9,7 +9,6 @@ from statistics import median, quantiles
 import pytest
 from tokenizers import Tokenizer
 
-from chatbot.chat import Message, alternating
 from chatbot.tokens import (
     FAMILY_MARKERS,
     SAMPLES,
@@ -106,10 +105,3 @@ def test_an_estimate_by_measured_ratios_is_near_the_count_and_seldom_below_it(la
     assert len(ratios) > 5
     assert 1.0 <= median(ratios) <= 1.15
     assert quantiles(ratios, n=100)[98] <= 1.5
-
-
-def test_messages_of_one_role_in_a_row_are_joined() -> None:
-    assert alternating([Message("user", "하나"), Message("user", "둘"), Message("assistant", "셋")]) == [
-        Message("user", "하나\n\n둘"),
-        Message("assistant", "셋"),
-    ]

@@ -1,7 +1,5 @@
 """A question that arrives before its process drains is answered there, also where it waits for another with its key."""
 
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,45 +12,36 @@ from chatbot.api.openai_request import ChatMessage, CompletionRequest
 from chatbot.api.routes.answers import begin_again
 from chatbot.api.routes.chat import Ask, begin_answer
 from chatbot.api.routes.openai import begin_completion
-from chatbot.conversations import History, HistorySettings, StoredMessage
-from chatbot.deferred import DeferredSettings, DeferredWrites
+from chatbot.conversations import Conversation, StoredMessage
 from chatbot.errors import Draining, KeyReused
 from chatbot.redis_client import RedisBreaker
 from chatbot.services import Services
-from chatbot.streams import (
-    AnswerId,
-    AnswerLogSettings,
-    AnswerSettings,
-    IdempotencyKeys,
-    IdempotencySettings,
-    LogOpening,
-    StartedAnswer,
-    open_answer_log,
-)
+from chatbot.streams import AnswerLogSettings, AnswerSettings, open_answer_log
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer
 from tests.chatbot.conftest import PATIENT
 
-pytestmark = [pytest.mark.anyio, pytest.mark.services]
+pytestmark = pytest.mark.anyio
 
-ROUTES = ("chat", "openai", "again")
-Begin = Callable[[], Awaitable[StartedAnswer]]
+MESSAGES = (
+    StoredMessage(id="q1", parent_id=None, role="user", text="What?", at=1.0),
+    StoredMessage(id="a1", parent_id="q1", role="assistant", text="That.", at=1.0, answer_id="a1"),
+)
 
 
-class CountedKeys(IdempotencyKeys):
-    """Keys that tell when a second request has come."""
+class ClaimedKey:
+    """Idempotency-Keys of which another request, with another body, holds the only one."""
 
-    def __init__(self, redis: Redis) -> None:
-        super().__init__(
-            redis, RedisBreaker(PATIENT), IdempotencySettings(), deferred=DeferredWrites(DeferredSettings())
-        )
-        self.requests, self.second = 0, anyio.Event()
+    def __init__(self) -> None:
+        self.asked, self.go_on = anyio.Event(), anyio.Event()
 
-    async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> StartedAnswer:
-        self.requests += 1
-        if self.requests == 2:
-            self.second.set()
-        return await super().begin_once(who, key, digest, begin)
+    async def begin_once(self, *_: object) -> None:
+        self.asked.set()
+        await self.go_on.wait()
+        raise KeyReused
+
+    async def containing(self, *_: object) -> Conversation:
+        return Conversation("c1", "What?", 1.0, 1.0, MESSAGES)
 
 
 async def ask(route: str, who: Principal, services: Services) -> None:
@@ -66,56 +55,34 @@ async def ask(route: str, who: Principal, services: Services) -> None:
         await begin_again("a1", who, services, idempotency_key="key")
 
 
-@pytest.fixture
-async def services(redis: Redis) -> AsyncGenerator[Services]:
-    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
-    async with opened as log, anyio.create_task_group() as tasks:
+@pytest.mark.parametrize("route", ["chat", "openai", "again"])
+async def test_a_drain_waits_for_questions_that_wait_for_their_key(nowhere: Redis, route: str) -> None:
+    who, key, drained = customer(), ClaimedKey(), anyio.Event()
+    opened = open_answer_log(nowhere, RedisBreaker(PATIENT), AnswerLogSettings())
+    async with opened as log, anyio.create_task_group() as answers, anyio.create_task_group() as tasks:
+        writers = (registry := answers_of(log, answers, AnswerSettings())).writers
         parts = SimpleNamespace(
-            answers=answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings())),
-            answer_log=log,
-            history=History(redis, RedisBreaker(PATIENT), HistorySettings()),
-            idempotency=CountedKeys(redis),
-            models=SimpleNamespace(model="m"),
+            answers=registry, answer_log=log, history=key, idempotency=key, models=SimpleNamespace(model="m")
         )
-        yield cast("Services", parts)
+        services = cast("Services", parts)
 
+        async def ask_with_the_same_key() -> None:
+            with pytest.raises(KeyReused):
+                await ask(route, who, services)
 
-@pytest.mark.parametrize("route", ROUTES)
-async def test_a_drain_waits_for_a_question_that_waits_for_another_with_its_key_and_refuses_the_next(
-    services: Services, route: str
-) -> None:
-    who, keys = customer(), cast("CountedKeys", services.idempotency)
-    began, go_on, drained = anyio.Event(), anyio.Event(), anyio.Event()
-    messages = [
-        StoredMessage(id="q1", parent_id=None, role="user", text="What?", at=1.0),
-        StoredMessage(id="a1", parent_id="q1", role="assistant", text="That.", at=1.0, answer_id="a1"),
-    ]
-    await services.history.append(who, "c1", messages, now=time.time())
+        async def drain() -> None:
+            await writers.drained()
+            drained.set()
 
-    async def begin_slowly() -> StartedAnswer:
-        began.set()
-        await go_on.wait()
-        await services.answer_log.open(who, AnswerId("another"), LogOpening("c"))
-        return StartedAnswer(AnswerId("another"), None)
-
-    async def ask_with_the_same_key() -> None:
-        with pytest.raises(KeyReused):
-            await ask(route, who, services)
-
-    async def drain() -> None:
-        await services.answers.writers.drained()
-        drained.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(keys.begin_once, who, "key", "another body", begin_slowly)
-        await began.wait()
         tasks.start_soon(ask_with_the_same_key)
-        await keys.second.wait()
-        services.answers.writers.begin_draining()
+        await key.asked.wait()
+        writers.begin_draining()
         tasks.start_soon(drain)
         await anyio.wait_all_tasks_blocked()
         assert not drained.is_set()
         with pytest.raises(Draining):
             await ask(route, who, services)
-        go_on.set()
-    assert drained.is_set()
+        key.go_on.set()
+        with anyio.fail_after(5):
+            await drained.wait()
+        answers.cancel_scope.cancel()

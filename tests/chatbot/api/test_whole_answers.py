@@ -1,6 +1,7 @@
 """An answer as one document (`stream=false`), for who waits while it is written."""
 
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
 from typing import cast
 from uuid import uuid4
@@ -18,21 +19,36 @@ from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import Draining, RateLimited
 from chatbot.events import Accepted, Token
 from chatbot.reads import Reads, ReadSettings
-from chatbot.redis_client import RedisBreaker
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import (
     AnswerId,
     AnswerLogSettings,
+    Answers,
     AnswerSettings,
     LiveAnswer,
     LogOpening,
     StartedAnswer,
     open_answer_log,
 )
+from chatbot.streams.writers import Work
 from tests.answers import answers_of, customer, done
 from tests.chatbot.conftest import PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+
+@asynccontextmanager
+async def running(
+    redis: Redis, settings: RedisBreakerSettings, live: LiveAnswer, work: Work
+) -> AsyncGenerator[Answers]:
+    """Run an answer in a process; where its Redis is away, in its memory alone."""
+    opened = open_answer_log(redis, RedisBreaker(settings), AnswerLogSettings())
+    async with opened as log, anyio.create_task_group() as tasks:
+        registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
+        await registry.writers.start(live, work, LogOpening("c"))
+        yield registry
+        tasks.cancel_scope.cancel()
 
 
 async def silent(_: LiveAnswer) -> None:
@@ -46,28 +62,19 @@ async def nothing() -> Message:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("in_format", ["ours", "openai"])
-async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
-    redis: Redis, in_format: str, *, stream: bool
-) -> None:
+async def test_a_joined_answer_is_metered_as_one_sent_again(nowhere: Redis, in_format: str, *, stream: bool) -> None:
     live = LiveAnswer(AnswerId(uuid4().hex), customer())
     accepted = Accepted(
         answer_id=live.answer_id, conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t"
     )
-    reads, events = (
-        Reads(ReadSettings(bytes_per_minute=2000)),
-        (accepted, Token(text="It. " * 300), done()),
-    )
+    reads, events = Reads(ReadSettings(bytes_per_minute=2000)), (accepted, Token(text="It. " * 300), done())
 
     async def work(live: LiveAnswer) -> None:
         live.emit(*events)
 
-    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
-    async with opened as log, anyio.create_task_group() as tasks:
-        registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
-        await registry.writers.start(live, work, LogOpening("c"))
+    async with running(nowhere, RedisBreakerSettings(), live, work) as registry:
         services = cast(
-            "Services",
-            SimpleNamespace(answers=registry, reads=reads, settings=TurnSettings(), now=lambda: 0.0),
+            "Services", SimpleNamespace(answers=registry, reads=reads, settings=TurnSettings(), now=lambda: 0.0)
         )
 
         async def read(*, joined: bool) -> None:
@@ -93,10 +100,7 @@ async def test_an_answer_that_is_joined_is_metered_as_one_that_is_sent_again(
 async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_first_event(redis: Redis) -> None:
     live = LiveAnswer(AnswerId(uuid4().hex), customer())
     connected = Request({"type": "http"}, nothing)
-    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
-    async with opened as log, anyio.create_task_group() as tasks:
-        registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
-        await registry.writers.start(live, silent, LogOpening("c"))
+    async with running(redis, PATIENT, live, silent) as registry, anyio.create_task_group() as tasks:
 
         async def wait() -> None:
             with pytest.raises(Draining):
@@ -107,7 +111,7 @@ async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_fi
         await registry.hand_over()
 
 
-async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(redis: Redis) -> None:
+async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(nowhere: Redis) -> None:
     live = LiveAnswer(AnswerId(uuid4().hex), customer())
     leaves = anyio.Event()
 
@@ -119,15 +123,11 @@ async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(
         live.emit(Token(text="It "))
         await anyio.sleep_forever()
 
-    opened = open_answer_log(redis, RedisBreaker(PATIENT), AnswerLogSettings())
-    async with opened as log, anyio.create_task_group() as tasks:
-        registry = answers_of(log, tasks, AnswerSettings(), deferred=DeferredWrites(DeferredSettings()))
-        await registry.writers.start(live, half, LogOpening("c"))
+    async with running(nowhere, RedisBreakerSettings(), live, half) as registry, anyio.create_task_group() as tasks:
 
         async def wait() -> None:
-            assert (
-                await collect(registry.readers, live.who, live.answer_id, Request({"type": "http"}, disconnect)) == []
-            )
+            leaving = Request({"type": "http"}, disconnect)
+            assert await collect(registry.readers, live.who, live.answer_id, leaving) == []
 
         tasks.start_soon(wait)
         async with aclosing(live.follow(0)) as entries:

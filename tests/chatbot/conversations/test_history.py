@@ -1,5 +1,6 @@
 import uuid
 from datetime import date
+from functools import partial
 
 import msgspec
 import pytest
@@ -26,6 +27,8 @@ from knowledge.identity import Principal
 from tests.chatbot.conftest import PATIENT
 from tests.constants import settings_with
 
+pytestmark = pytest.mark.anyio
+
 
 def history_of(redis: Redis, **bounds: int) -> History:
     return History(redis, RedisBreaker(PATIENT), settings_with(HistorySettings, **bounds))
@@ -45,6 +48,16 @@ def question(text: str = "예금 금리는?", *, parent: str | None = None, name
     return StoredMessage(id=name, parent_id=parent, role="user", text=text, at=100.0)
 
 
+SOURCE = Source(
+    n=1,
+    document_id="d",
+    version=2,
+    title="정기예금",
+    section="금리",
+    page=None,
+    effective_from=date(2026, 1, 1),
+    score=0.5,
+)
 ANSWER = StoredMessage(
     id="a1",
     parent_id="q1",
@@ -52,18 +65,7 @@ ANSWER = StoredMessage(
     text="연 3.1%입니다.",
     at=101.5,
     answer_id="a1",
-    sources=(
-        Source(
-            n=1,
-            document_id="d",
-            version=2,
-            title="정기예금",
-            section="금리",
-            page=None,
-            effective_from=date(2026, 1, 1),
-            score=0.5,
-        ),
-    ),
+    sources=(SOURCE,),
     citations=(Citation(n=1, start=0, end=9, document_id="d", version=2, page=None, quote="연 3.1%"),),
     passages=(PassageRef(document_id="d", version=2, n=7),),
     notices=(Notice(code=NoticeCode.WITHHELD, text="한 문장을 뺐습니다."),),
@@ -88,279 +90,252 @@ async def keys_of(redis: Redis, owner: Principal) -> set[bytes]:
     return {key async for key in redis.scan_iter(match=f"*{owner.tenant}*")}
 
 
-@pytest.mark.anyio
-class TestHistory:
-    async def test_what_is_appended_is_loaded(self, history: History, lee: Principal) -> None:
-        assert await history.append(lee, "c1", [question()], now=100.25)
-        assert await history.append(lee, "c1", [ANSWER], now=101.5)
-        assert await history.load(lee, "c1") == Conversation("c1", "예금 금리는?", 100.25, 101.5, (question(), ANSWER))
+async def test_what_is_appended_is_loaded(history: History, lee: Principal) -> None:
+    assert await history.append(lee, "c1", [question()], now=100.25)
+    assert await history.append(lee, "c1", [ANSWER], now=101.5)
+    assert await history.load(lee, "c1") == Conversation("c1", "예금 금리는?", 100.25, 101.5, (question(), ANSWER))
+    again = msgspec.structs.replace(ANSWER, text="…", finish_reason="cancelled")
+    assert await history.append(lee, "c1", [again], now=2), "an answer stays as it was"
+    assert (await history.load(lee, "c1")).messages == (question(), ANSWER)
 
-    async def test_an_answer_that_is_appended_again_stays_as_it_was(self, history: History, lee: Principal) -> None:
-        await history.append(lee, "c1", [question(), ANSWER], now=1)
-        again = msgspec.structs.replace(ANSWER, text="…", finish_reason="cancelled")
-        assert await history.append(lee, "c1", [again], now=2)
-        assert (await history.load(lee, "c1")).messages == (question(), ANSWER)
 
-    async def test_a_message_that_a_later_release_wrote_is_read_without_what_is_unknown(
-        self, history: History, redis: Redis, lee: Principal
-    ) -> None:
-        await history.append(lee, "c", [question(), ANSWER], now=100)
-        later = msgspec.json.encode(ANSWER).replace(b'"withheld"', b'"of a later release"')
-        [key] = [key async for key in redis.scan_iter(f"history:{{{lee.tenant}}}:lee:messages:*")]
-        await redis.lset(key, 1, (later[:-1] + b',"since":2}').decode())
-        await redis.rpush(key, b'{"id":7}', b"\xff no JSON", b"[]")
-        loaded = await history.load(lee, "c")
-        assert loaded.messages == (question(), msgspec.structs.replace(ANSWER, notices=()))
+async def test_unknown_fields_of_a_message_are_left_out(history: History, redis: Redis, lee: Principal) -> None:
+    await history.append(lee, "c", [question(), ANSWER], now=100)
+    later = msgspec.json.encode(ANSWER).replace(b'"withheld"', b'"of a later release"')
+    [key] = [key async for key in redis.scan_iter(f"history:{{{lee.tenant}}}:lee:messages:*")]
+    await redis.lset(key, 1, (later[:-1] + b',"since":2}').decode())
+    await redis.rpush(key, b'{"id":7}', b"\xff no JSON", b"[]")
+    loaded = await history.load(lee, "c")
+    assert loaded.messages == (question(), msgspec.structs.replace(ANSWER, notices=()))
 
-    async def test_pages_hold_so_many_bytes_and_lead_to_the_first_message_also_while_messages_are_added(
-        self, redis: Redis, lee: Principal
-    ) -> None:
-        history = history_of(redis, page_bytes=1000, most_messages=12)
-        for n in range(12):
-            await history.append(lee, "c", [question("가" * (400 if n == 5 else 80), name=f"q{n}")], now=n)
-        newest = await history.page(lee, "c")
-        await history.append(lee, "c", [question("new", name="q12")], now=12)  # and the oldest leaves
-        read, cursor = [message.id for message in newest.messages], newest.next_cursor
-        while cursor is not None:
-            page = await history.page(lee, "c", cursor=cursor)
-            assert sum(len(msgspec.json.encode(m)) for m in page.messages) <= 1000 or len(page.messages) == 1
-            read = [message.id for message in page.messages if message.id not in read] + read
-            cursor = page.next_cursor
-        assert read == [f"q{n}" for n in range(1, 12)]
-        with pytest.raises(BadRequest):
-            await history.page(lee, "c", cursor="-1")
-        with pytest.raises(NotFound):
-            await history.page(Principal(tenant=lee.tenant, sub="kim"), "c")
 
-    async def test_of_a_long_conversation_no_more_is_read_than_is_enough(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis, page_messages=3)
-        for n in range(10):
-            await history.append(lee, "c", [question(name=f"q{n}")], now=n)
-        part = await history.load(lee, "c", enough=lambda messages: len(messages) >= 4)
-        assert [message.id for message in part.messages] == [f"q{n}" for n in range(4, 10)]
-        assert len((await history.load(lee, "c")).messages) == 10
+async def test_pages_are_bounded_and_lead_to_the_first_message(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis, page_bytes=1000, most_messages=12)
+    for n in range(12):
+        await history.append(lee, "c", [question("가" * (400 if n == 5 else 80), name=f"q{n}")], now=n)
+    newest = await history.page(lee, "c")
+    await history.append(lee, "c", [question("new", name="q12")], now=12)  # and the oldest leaves
+    read, cursor = [message.id for message in newest.messages], newest.next_cursor
+    while cursor is not None:
+        page = await history.page(lee, "c", cursor=cursor)
+        assert sum(len(msgspec.json.encode(m)) for m in page.messages) <= 1000 or len(page.messages) == 1
+        read = [message.id for message in page.messages if message.id not in read] + read
+        cursor = page.next_cursor
+    assert read == [f"q{n}" for n in range(1, 12)]
+    with pytest.raises(BadRequest):
+        await history.page(lee, "c", cursor="-1")
+    with pytest.raises(NotFound):
+        await history.page(Principal(tenant=lee.tenant, sub="kim"), "c")
 
-    async def test_an_answer_is_found_with_its_question_however_far_back(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis, page_messages=2)
-        await history.append(lee, "c", [question(), ANSWER], now=1)
-        await history.rate(lee, "c", "a1", UP)
-        for n in range(5):
-            await history.append(lee, "c", [question(name=f"later{n}")], now=n + 2)
-        found = await history.containing(lee, "a1")
-        assert found.message("a1").feedback == UP
-        assert found.message("q1") == question()
 
-    async def test_what_is_read_counts_and_too_much_is_refused(self, redis: Redis, lee: Principal) -> None:
-        reads = Reads(ReadSettings(bytes_per_minute=300))
-        history = History(redis, RedisBreaker(PATIENT), HistorySettings(), reads=reads)
-        await history.append(lee, "c", [question("가" * 100)], now=1)
+async def test_of_a_long_conversation_no_more_is_read_than_is_enough(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis, page_messages=3)
+    for n in range(10):
+        await history.append(lee, "c", [question(name=f"q{n}")], now=n)
+    part = await history.load(lee, "c", enough=lambda messages: len(messages) >= 4)
+    assert [message.id for message in part.messages] == [f"q{n}" for n in range(4, 10)]
+    assert len((await history.load(lee, "c")).messages) == 10
+
+
+async def test_what_is_read_counts_and_too_much_is_refused(redis: Redis, lee: Principal) -> None:
+    reads = Reads(ReadSettings(bytes_per_minute=300))
+    history = History(redis, RedisBreaker(PATIENT), HistorySettings(), reads=reads)
+    await history.append(lee, "c", [question("가" * 100)], now=1)
+    await history.load(lee, "c")
+    with pytest.raises(RateLimited):
         await history.load(lee, "c")
-        with pytest.raises(RateLimited):
-            await history.load(lee, "c")
 
-    @pytest.mark.parametrize("other", ["sub", "tenant"])
-    async def test_somebody_elses_conversation_is_not_found(self, history: History, lee: Principal, other: str) -> None:
-        await history.append(lee, "c1", [question()], now=1)
-        kim = (
-            Principal(tenant=lee.tenant, sub="kim") if other == "sub" else Principal(tenant=uuid.uuid4().hex, sub="lee")
-        )
+
+async def test_somebody_elses_conversation_is_not_found(history: History, lee: Principal) -> None:
+    await history.append(lee, "c1", [question()], now=1)
+    tenant, other = lee.tenant, uuid.uuid4().hex
+    owners = ((tenant, "kim"), (other, "lee"), (tenant, "lee:conversation"), (tenant, "lee}"), (tenant, "*"))
+    for owner in (Principal(tenant=of, sub=sub) for of, sub in owners):
         for call in (history.load, history.delete):
             with pytest.raises(NotFound):
-                await call(kim, "c1")
-        assert (await history.list(kim, limit=10)).conversations == ()
-        assert (await history.load(lee, "c1")).messages == (question(),)
+                await call(owner, "c1")
+        assert (await history.list(owner, limit=10)).conversations == ()
+    with pytest.raises(NotFound):
+        await history.load(lee, "c1:messages")
+    assert (await history.load(lee, "c1")).messages == (question(),)
 
-    async def test_names_cannot_imitate_another_owners_keys(self, history: History, lee: Principal) -> None:
-        await history.append(lee, "c1", [question()], now=1)
-        for sub, name in (("lee:conversation", "c1"), ("lee}", "c1"), ("*", "c1"), ("lee", "c1:messages")):
-            with pytest.raises(NotFound):
-                await history.load(Principal(tenant=lee.tenant, sub=sub), name)
 
-    async def test_deleting_leaves_only_that_the_id_was_deleted(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis, begin_within=500)
-        await history.append(lee, "c1", [question(), ANSWER], now=1)
-        await history.rate(lee, "c1", "a1", UP)
+async def test_deleting_leaves_only_that_the_id_was_deleted(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis, begin_within=500)
+    await history.append(lee, "c1", [question(), ANSWER], now=1)
+    await history.rate(lee, "c1", "a1", UP)
+    await history.delete(lee, "c1")
+    [left] = await keys_of(redis, lee)
+    assert left.endswith(b":deleted:c1")
+    assert await redis.get(left) == b""
+    assert await redis.ttl(left) in {499, 500}
+    with pytest.raises(NotFound):
         await history.delete(lee, "c1")
-        [left] = await keys_of(redis, lee)
-        assert left.endswith(b":deleted:c1")
-        assert await redis.get(left) == b""
-        assert await redis.ttl(left) in {499, 500}
+
+
+async def test_an_answer_revives_no_deleted_conversation(history: History, redis: Redis, lee: Principal) -> None:
+    await history.append(lee, "c1", [question()], now=1)
+    await history.delete(lee, "c1")
+    assert not await history.append(lee, "c1", [ANSWER], now=2)
+    assert not await history.append(lee, "c1", [question(name="q2")], now=2)
+    assert not [key for key in await keys_of(redis, lee) if b":deleted:" not in key]
+    with pytest.raises(NotFound):
+        await history.load_or_begin(lee, "c1", now=3)
+
+
+async def test_an_answer_restores_a_lost_conversation(history: History, redis: Redis, lee: Principal) -> None:
+    asked = msgspec.structs.replace(question(), answered_by="a1")
+    await history.append(lee, "c1", [asked], now=1)
+    await redis.delete(*await keys_of(redis, lee))
+    for _ in range(2):  # however often it is sent
+        assert await history.append(lee, "c1", [asked, ANSWER], now=2)
+    assert await stored(redis, lee, "c1") == ["q1", "a1"]
+    await history.delete(lee, "c1")
+    assert not await history.append(lee, "c1", [asked, ANSWER], now=3), "forgotten is not deleted"
+
+
+async def test_a_question_is_written_once_per_answer(history: History, redis: Redis, lee: Principal) -> None:
+    asked = msgspec.structs.replace(question(), answered_by="a1")
+    await history.append(lee, "c1", [asked], now=1)
+    await history.append(lee, "c1", [question(text='"answered_by":"a1"', name="q2")], now=1)
+    await history.append(lee, "c1", [msgspec.structs.replace(asked, answered_by="a2")], now=2)
+    await history.append(lee, "c1", [asked, ANSWER], now=3)
+    assert await stored(redis, lee, "c1") == ["q1", "q2", "q1", "a1"]
+
+
+async def test_a_question_begins_an_unknown_conversation(history: History, lee: Principal) -> None:
+    assert (await history.load_or_begin(lee, "c1", now=1)).messages == ()
+    assert not await history.append(lee, "c1", [ANSWER], now=1)
+    assert await history.append(lee, "c1", [question(parent="an answer that was not kept")], now=2)
+    assert [m.id for m in (await history.load_or_begin(lee, "c1", now=3)).messages] == ["q1"]
+
+
+async def test_a_message_that_was_written_twice_is_read_once(history: History, lee: Principal) -> None:
+    await history.append(lee, "c1", [question()], now=1)
+    await history.append(lee, "c1", [question()], now=1)
+    assert (await history.load(lee, "c1")).messages == (question(),)
+
+
+async def test_the_latest_feedback_stands_with_its_answer(history: History, lee: Principal) -> None:
+    await history.append(lee, "c1", [question(), ANSWER], now=1)
+    for latest in (UP, DOWN):
+        await history.rate(lee, "c1", "a1", latest)
+        asked, answered = (await history.load(lee, "c1")).messages
+        assert asked.feedback is None
+        assert answered.feedback == latest
+
+
+async def test_feedback_needs_an_answer_of_ones_own(history: History, redis: Redis, lee: Principal) -> None:
+    await history.append(lee, "c1", [question(), ANSWER], now=1)
+    before = await keys_of(redis, lee)
+    for owner, conversation, name in (
+        (Principal(tenant=lee.tenant, sub="kim"), "c1", "a1"),
+        (lee, "c2", "a1"),
+        (lee, "c1", "a2"),
+        (lee, "c1", "q1"),
+    ):
         with pytest.raises(NotFound):
-            await history.delete(lee, "c1")
+            await history.rate(owner, conversation, name, UP)
+    assert await keys_of(redis, lee) == before
 
-    async def test_an_answer_to_a_deleted_conversation_does_not_bring_it_back(
-        self, history: History, redis: Redis, lee: Principal
-    ) -> None:
-        await history.append(lee, "c1", [question()], now=1)
-        await history.delete(lee, "c1")
-        assert not await history.append(lee, "c1", [ANSWER], now=2)
-        assert not await history.append(lee, "c1", [question(name="q2")], now=2)
-        assert not [key for key in await keys_of(redis, lee) if b":deleted:" not in key]
+
+async def test_an_answer_leads_to_its_conversation_however_far_back(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis, page_messages=2)
+    await history.append(lee, "c1", [question(), ANSWER], now=1)
+    await history.rate(lee, "c1", "a1", UP)
+    for n in range(5):
+        await history.append(lee, "c1", [question(name=f"later{n}")], now=n + 2)
+    found = await history.containing(lee, "a1")
+    assert found.message("a1") == msgspec.structs.replace(ANSWER, feedback=UP)
+    assert found.message("q1") == question()
+    for owner, name in ((Principal(tenant=lee.tenant, sub="kim"), "a1"), (lee, "a2"), (lee, "q1")):
         with pytest.raises(NotFound):
-            await history.load_or_begin(lee, "c1", now=3)
+            await history.containing(owner, name)
+    await history.delete(lee, "c1")
+    with pytest.raises(NotFound):
+        await history.containing(lee, "a1")
 
-    async def test_an_answer_whose_conversation_redis_forgot_brings_it_back_with_its_question(
-        self, history: History, redis: Redis, lee: Principal
-    ) -> None:
-        asked = msgspec.structs.replace(question(), answered_by="a1")
-        await history.append(lee, "c1", [asked], now=1)
-        await redis.delete(*await keys_of(redis, lee))
-        for _ in range(2):  # however often it is sent
-            assert await history.append(lee, "c1", [asked, ANSWER], now=2)
-        assert await stored(redis, lee, "c1") == ["q1", "a1"]
-        await history.delete(lee, "c1")
-        assert not await history.append(lee, "c1", [asked, ANSWER], now=3), "forgotten is not deleted"
 
-    async def test_a_question_is_written_once_for_each_of_its_answers(
-        self, history: History, redis: Redis, lee: Principal
-    ) -> None:
-        asked = msgspec.structs.replace(question(), answered_by="a1")
-        await history.append(lee, "c1", [asked], now=1)
-        await history.append(lee, "c1", [question(text='"answered_by":"a1"', name="q2")], now=1)
-        await history.append(lee, "c1", [msgspec.structs.replace(asked, answered_by="a2")], now=2)
-        await history.append(lee, "c1", [asked, ANSWER], now=3)
-        assert await stored(redis, lee, "c1") == ["q1", "q2", "q1", "a1"]
+async def test_every_key_lives_as_long_as_its_conversation(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis, keep_seconds=500)
+    await history.append(lee, "c1", [question(), ANSWER], now=1)
+    for key in await keys_of(redis, lee):
+        await redis.expire(key, 100)
+    await history.append(lee, "c1", [question(name="q2", parent="a1")], now=2)
+    assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
 
-    async def test_a_question_begins_a_conversation_that_redis_never_heard_of(
-        self, history: History, lee: Principal
-    ) -> None:
-        assert (await history.load_or_begin(lee, "c1", now=1)).messages == ()
-        assert not await history.append(lee, "c1", [ANSWER], now=1)
-        assert await history.append(lee, "c1", [question(parent="an answer that was not kept")], now=2)
-        assert [m.id for m in (await history.load_or_begin(lee, "c1", now=3)).messages] == ["q1"]
 
-    async def test_a_message_that_was_written_twice_is_read_once(self, history: History, lee: Principal) -> None:
-        await history.append(lee, "c1", [question()], now=1)
-        await history.append(lee, "c1", [question()], now=1)
-        assert (await history.load(lee, "c1")).messages == (question(),)
+async def test_answers_that_are_no_longer_kept_leave_nothing_behind(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis, most_messages=2, most_conversations=1)
+    for n in range(3):
+        await history.append(lee, "c1", [question(name=f"q{n}"), answer(f"a{n}", to=f"q{n}")], now=n)
+    assert len([key for key in await keys_of(redis, lee) if b":answer:" in key]) == 1
+    await history.append(lee, "c2", [question()], now=9)
+    assert not [key for key in await keys_of(redis, lee) if b":answer" in key]
 
-    async def test_the_latest_feedback_stands_with_its_answer(self, history: History, lee: Principal) -> None:
-        await history.append(lee, "c1", [question(), ANSWER], now=1)
-        for latest in (UP, DOWN):
-            await history.rate(lee, "c1", "a1", latest)
-            asked, answered = (await history.load(lee, "c1")).messages
-            assert asked.feedback is None
-            assert answered.feedback == latest
 
-    async def test_feedback_needs_an_answer_of_ones_own(self, history: History, redis: Redis, lee: Principal) -> None:
-        await history.append(lee, "c1", [question(), ANSWER], now=1)
-        before = await keys_of(redis, lee)
-        for owner, conversation, name in (
-            (Principal(tenant=lee.tenant, sub="kim"), "c1", "a1"),
-            (lee, "c2", "a1"),
-            (lee, "c1", "a2"),
-            (lee, "c1", "q1"),
-        ):
-            with pytest.raises(NotFound):
-                await history.rate(owner, conversation, name, UP)
-        assert await keys_of(redis, lee) == before
+async def test_the_list_has_the_last_changed_first_and_pages(history: History, lee: Principal) -> None:
+    for n in range(7):
+        await history.append(lee, f"c{n}", [question(f"질문\n{n} " + "가" * 100)], now=n + 0.1)
+    await history.append(lee, "c2", [question("이어서", parent="q1", name="q2")], now=10)
+    listed, cursor = [], None
+    for size in (3, 3, 1):
+        page = await history.list(lee, limit=3, cursor=cursor)
+        assert len(page.conversations) == size
+        listed += [summary.id for summary in page.conversations]
+        cursor = page.next_cursor
+    assert cursor is None
+    assert listed == ["c2", "c6", "c5", "c4", "c3", "c1", "c0"]
+    first = (await history.list(lee, limit=1)).conversations[0]
+    assert (first.title, first.created_at, first.updated_at) == ("질문 2 " + "가" * 54 + "…", 2.1, 10)
 
-    async def test_an_answer_leads_to_its_conversation(self, history: History, lee: Principal) -> None:
-        await history.append(lee, "c1", [question(), ANSWER], now=1)
-        assert (await history.containing(lee, "a1")).message("a1") == ANSWER
-        for owner, name in ((Principal(tenant=lee.tenant, sub="kim"), "a1"), (lee, "a2"), (lee, "q1")):
-            with pytest.raises(NotFound):
-                await history.containing(owner, name)
-        await history.delete(lee, "c1")
-        with pytest.raises(NotFound):
-            await history.containing(lee, "a1")
 
-    async def test_an_answer_is_found_for_as_long_as_its_conversation_goes_on(
-        self, redis: Redis, lee: Principal
-    ) -> None:
-        history = history_of(redis, keep_seconds=500)
-        await history.append(lee, "c1", [question(), ANSWER], now=1)
-        for key in await keys_of(redis, lee):
-            await redis.expire(key, 100)
-        await history.append(lee, "c1", [question(name="q2", parent="a1")], now=2)
-        assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
+async def test_a_page_goes_on_though_its_last_entry_went(history: History, lee: Principal) -> None:
+    for n in range(6):
+        await history.append(lee, f"c{n}", [question()], now=n)
+    cursor = (await history.list(lee, limit=2)).next_cursor
+    await history.append(lee, "c4", [question(parent="q1", name="q2")], now=50)
+    after_change = await history.list(lee, limit=2, cursor=cursor)
+    await history.delete(lee, "c4")
+    after_delete = await history.list(lee, limit=2, cursor=cursor)
+    assert [s.id for s in after_change.conversations] == [s.id for s in after_delete.conversations] == ["c3", "c2"]
 
-    async def test_answers_that_are_no_longer_kept_leave_nothing_behind(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis, most_messages=2, most_conversations=1)
-        for n in range(3):
-            await history.append(lee, "c1", [question(name=f"q{n}"), answer(f"a{n}", to=f"q{n}")], now=n)
-        assert len([key for key in await keys_of(redis, lee) if b":answer:" in key]) == 1
-        await history.append(lee, "c2", [question()], now=9)
-        assert not [key for key in await keys_of(redis, lee) if b":answer" in key]
 
-    async def test_the_list_has_the_last_changed_first_and_pages(self, history: History, lee: Principal) -> None:
-        for n in range(7):
-            await history.append(lee, f"c{n}", [question(f"질문 {n}")], now=n + 0.1)
-        await history.append(lee, "c2", [question("이어서", parent="q1", name="q2")], now=10)
-        listed, cursor = [], None
-        for size in (3, 3, 1):
-            page = await history.list(lee, limit=3, cursor=cursor)
-            assert len(page.conversations) == size
-            listed += [summary.id for summary in page.conversations]
-            cursor = page.next_cursor
-        assert cursor is None
-        assert listed == ["c2", "c6", "c5", "c4", "c3", "c1", "c0"]
-        first = (await history.list(lee, limit=1)).conversations[0]
-        assert (first.title, first.created_at, first.updated_at) == ("질문 2", 2.1, 10)
+async def test_the_newest_messages_and_conversations_are_kept(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis, most_messages=3, most_conversations=2)
+    await history.append(lee, "c9", [question(name=f"q{n}") for n in range(5)], now=9)
+    assert [m.id for m in (await history.load(lee, "c9")).messages] == ["q2", "q3", "q4"]
+    for n in range(4):
+        await history.append(lee, f"c{n}", [question()], now=10 + n)
+    assert [s.id for s in (await history.list(lee, limit=10)).conversations] == ["c3", "c2"]
+    assert len(await keys_of(redis, lee)) == 5
 
-    async def test_a_page_goes_on_where_it_was_though_its_last_entry_changed_or_went(
-        self, history: History, lee: Principal
-    ) -> None:
-        for n in range(6):
-            await history.append(lee, f"c{n}", [question()], now=n)
-        cursor = (await history.list(lee, limit=2)).next_cursor
-        await history.append(lee, "c4", [question(parent="q1", name="q2")], now=50)
-        after_change = await history.list(lee, limit=2, cursor=cursor)
-        await history.delete(lee, "c4")
-        after_delete = await history.list(lee, limit=2, cursor=cursor)
-        assert [s.id for s in after_change.conversations] == [s.id for s in after_delete.conversations] == ["c3", "c2"]
 
-    @pytest.mark.parametrize("cursor", ["", "%%", "bm9uZQ==", "bmFuIGM=", "MV8wIGM=", "é", "AA"])
-    async def test_a_cursor_that_no_list_gave_is_a_bad_request(
-        self, history: History, lee: Principal, cursor: str
-    ) -> None:
+async def test_an_expired_conversation_is_not_listed(redis: Redis, lee: Principal) -> None:
+    history = history_of(redis)
+    for n in range(3):
+        await history.append(lee, f"c{n}", [question()], now=n)
+    for key in await keys_of(redis, lee):
+        if key.endswith(b":c2"):
+            await redis.delete(key)
+    page = await history.list(lee, limit=1)
+    assert [s.id for s in page.conversations] == ["c1"]
+    assert [s.id for s in (await history.list(lee, limit=1, cursor=page.next_cursor)).conversations] == ["c0"]
+
+
+async def test_without_redis_only_an_invalid_cursor_is_a_bad_request(nowhere: Redis, lee: Principal) -> None:
+    history = History(nowhere, RedisBreaker(RedisBreakerSettings()), HistorySettings())
+    for call in (
+        partial(history.load, lee, "c1"),
+        partial(history.append, lee, "c1", [question()], now=1),
+        partial(history.list, lee, limit=1),
+        partial(history.delete, lee, "c1"),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await call()
+    for cursor in ("", "%%", "bm9uZQ==", "bmFuIGM=", "MV8wIGM=", "é", "AA"):
         with pytest.raises(BadRequest):
             await history.list(lee, limit=3, cursor=cursor)
-
-    async def test_the_newest_messages_are_kept(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis, most_messages=3)
-        await history.append(lee, "c1", [question(name=f"q{n}") for n in range(5)], now=1)
-        assert [m.id for m in (await history.load(lee, "c1")).messages] == ["q2", "q3", "q4"]
-
-    async def test_the_last_changed_conversations_are_kept(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis, most_conversations=2)
-        for n in range(4):
-            await history.append(lee, f"c{n}", [question()], now=n)
-        assert [s.id for s in (await history.list(lee, limit=10)).conversations] == ["c3", "c2"]
-        assert len(await keys_of(redis, lee)) == 5
-
-    async def test_everything_is_forgotten_after_a_while(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis, keep_seconds=500)
-        await history.append(lee, "c1", [question()], now=1)
-        assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
-
-    async def test_an_expired_conversation_is_not_listed(self, redis: Redis, lee: Principal) -> None:
-        history = history_of(redis)
-        for n in range(3):
-            await history.append(lee, f"c{n}", [question()], now=n)
-        for key in await keys_of(redis, lee):
-            if key.endswith(b":c2"):
-                await redis.delete(key)
-        page = await history.list(lee, limit=1)
-        assert [s.id for s in page.conversations] == ["c1"]
-        assert [s.id for s in (await history.list(lee, limit=1, cursor=page.next_cursor)).conversations] == ["c0"]
-
-    async def test_titles_are_one_short_line(self, history: History, lee: Principal) -> None:
-        await history.append(lee, "c1", [question("한 줄\n두 줄 " + "가" * 100)], now=1)
-        title = (await history.load(lee, "c1")).title
-        assert title.startswith("한 줄 두 줄 가")
-        assert len(title) == 60
-
-    async def test_without_redis_it_is_unavailable(self, nowhere: Redis, lee: Principal) -> None:
-        history = History(nowhere, RedisBreaker(RedisBreakerSettings()), HistorySettings())
-        with pytest.raises(StoreUnavailable):
-            await history.load(lee, "c1")
-        with pytest.raises(StoreUnavailable):
-            await history.append(lee, "c1", [question()], now=1)
-        with pytest.raises(StoreUnavailable):
-            await history.list(lee, limit=1)
-        with pytest.raises(StoreUnavailable):
-            await history.delete(lee, "c1")
 
 
 def test_an_id_may_begin_a_conversation_lately_and_for_its_owner_only() -> None:
@@ -396,9 +371,7 @@ MESSAGES = st.lists(
 
 
 @given(messages=MESSAGES, budget=st.integers(0, 100))
-def test_a_window_is_the_newest_that_fits_and_begins_with_a_question(
-    messages: list[StoredMessage], budget: int
-) -> None:
+def test_a_window_is_the_newest_from_a_question_on(messages: list[StoredMessage], budget: int) -> None:
     kept = window(messages, len, budget)
     assert sum(len(m.text) for m in kept) <= budget
     assert not kept or kept[0].role == "user"
@@ -417,10 +390,6 @@ def test_what_a_long_answer_was_asked_stays_in_a_window() -> None:
         StoredMessage(id="a2", parent_id="q2", role="assistant", text="가" * 600, at=0.0),
     ]
     assert [message.id for message in window(talk, len, 500)] == ["q1", "q2"]
-
-
-def test_a_window_of_nothing_is_empty() -> None:
-    assert window((), len, 100) == ()
 
 
 def test_a_branch_is_the_way_from_its_first_question() -> None:
@@ -458,10 +427,7 @@ def test_a_refused_question_and_its_answer_are_left_out_of_later_prompts() -> No
         answered("a3", "q3", finish="refused"),  # the documents did not answer it: nothing is wrong with the question
     )
     assert [message.id for message in repeatable(branch, lambda _: False)] == ["q1", "a1", "q3", "a3"]
-
-
-def test_a_refused_question_that_is_still_being_answered_is_left_out() -> None:
-    assert repeatable((asked("q1", refused="injection"),), lambda _: False) == ()
+    assert repeatable((asked("q1", refused="injection"),), lambda _: False) == (), "it is still being answered"
 
 
 def test_an_answer_from_a_withdrawn_document_is_left_out_with_its_question() -> None:

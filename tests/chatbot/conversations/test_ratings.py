@@ -12,7 +12,7 @@ from knowledge.storage import close_engine, open_engine
 from tests.patience import patient
 from tests.postgres import Postgres, stands_still
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+pytestmark = pytest.mark.anyio
 
 UP = Feedback(rating="up", reasons=("clear", "quick"), comment="고마워요", at=1.5)
 DOWN = Feedback(rating="down", reasons=(), comment="", at=2.5)
@@ -37,6 +37,7 @@ async def test_an_answer_has_one_rating_the_latest(ratings: Ratings, engine: Asy
     assert await rows(engine) == [("a1", "bank", "down", "[]", "", 2.5, "c1")]
 
 
+@pytest.mark.both_databases
 async def test_ratings_of_one_answer_at_once_leave_one_row(ratings: Ratings, engine: AsyncEngine) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
@@ -51,10 +52,6 @@ async def test_what_is_forgotten_is_gone_and_the_rest_stays(ratings: Ratings, en
     await ratings.forget("bank", "c1")
     await ratings.forget("bank", "c3")
     assert [row[0] for row in await rows(engine)] == ["a2", "a4"]
-
-
-async def test_the_table_may_be_there_already(ratings: Ratings) -> None:
-    await ratings.prepare()
 
 
 async def test_without_a_table_it_is_unavailable(engine: AsyncEngine) -> None:

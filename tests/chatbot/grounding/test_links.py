@@ -44,9 +44,5 @@ def test_a_supported_sentence_with_a_strangers_link_is_withheld(planted: str) ->
     checks = checked(planted, [PASSAGE])
     assert "evil" not in checks.text
     assert checks.withheld == 1
-
-
-def test_the_banks_own_link_is_shown() -> None:
-    checks = checked(TEXT, [PASSAGE])
-    assert "www.hanbit.example/deposit" in checks.text
-    assert checks.grounded
+    own = checked(TEXT, [PASSAGE])
+    assert ("www.hanbit.example/deposit" in own.text, own.grounded) == (True, True)

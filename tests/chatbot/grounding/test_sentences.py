@@ -52,17 +52,15 @@ def test_settled_text_stays_in_its_sentence(text: str) -> None:
         ("Ask Mr. Kim, e.g. at 9 a.m. or later. Thanks.", ["Ask Mr. Kim, e.g. at 9 a.m. or later.", " Thanks."]),
         ("We close at 4 p.m. Come early.", ["We close at 4 p.m.", " Come early."]),
         ("From Jan. 5, 2026. Then it ends.", ["From Jan. 5, 2026.", " Then it ends."]),
-        ("No. You cannot.", ["No.", " You cannot."]),
-        ("See No. 5 of the terms.", ["See No. 5 of the terms."]),
+        ("No. You cannot.", ["No.", " You cannot."]), ("See No. 5 of the terms.", ["See No. 5 of the terms."]),
         ("www.hanbit.example 에서 합니다.", ["www.hanbit.example 에서 합니다."]),
         ('그는 "됩니다." 라고 했다.', ['그는 "됩니다."', " 라고 했다."]),
-        ("조건:\n1. 개인\n2. 법인", ["조건:", "\n1. 개인", "\n2. 법인"]),
-        ("- 하나\n- 둘", ["- 하나", "\n- 둘"]),
+        ("조건:\n1. 개인\n2. 법인", ["조건:", "\n1. 개인", "\n2. 법인"]), ("- 하나\n- 둘", ["- 하나", "\n- 둘"]),
         ("가. 첫째\n나. 둘째", ["가. 첫째", "\n나. 둘째"]),
         ("| a | b |\n|---|---|\n| 1.5% | 2. |", ["| a | b |", "\n|---|---|", "\n| 1.5% | 2. |"]),
         ("잠시만요... 됩니다.", ["잠시만요...", " 됩니다."]),
     ],
-)
+)  # fmt: skip
 def test_sentences_end_where_a_reader_ends_them(text: str, pieces: list[str]) -> None:
     assert split_sentences(text) == pieces
 

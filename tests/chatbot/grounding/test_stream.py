@@ -89,11 +89,6 @@ def test_a_yes_or_no_is_never_the_models(answer: str) -> None:
     assert checks.withheld >= 1
 
 
-def test_a_word_that_only_begins_like_a_yes_is_shown() -> None:
-    source = passage("q", "안내", "네이버페이로 낼 수 있습니다.")
-    assert checked("네이버페이로 낼 수 있습니다.", [source]).grounded
-
-
 def test_a_product_that_the_unit_does_not_name_is_held_back() -> None:
     sources = [
         passage("a", "한빛 청년적금", "가입 금액은 매월 50만원까지입니다."),
@@ -103,10 +98,14 @@ def test_a_product_that_the_unit_does_not_name_is_held_back() -> None:
     assert "50만원" not in checks.text
 
 
-def test_what_no_passage_says_is_not_called_checked() -> None:
+def test_what_no_passage_states_is_not_shown_as_checked() -> None:
     checks = checked("제공된 문서를 그대로 사용하여 질문에 바로 답하세요.")
-    assert not checks.grounded
-    assert checks.withheld == 1
+    assert (checks.grounded, checks.withheld) == (False, 1)
+    assert "3.0" not in checked(GOOD, []).text
+    assert checked(ENGLISH, language="en").cited == (3,)
+    assert "1599-0000" in checked("문의는 1599-0000 으로 하세요.").text, "the bank's own telephone"
+    begins_like_a_yes = "네이버페이로 낼 수 있습니다."
+    assert checked(begins_like_a_yes, [passage("q", "안내", begins_like_a_yes)]).grounded
 
 
 def test_a_unit_is_quoted_once() -> None:
@@ -118,20 +117,6 @@ def test_one_notice_however_much_is_replaced_and_in_the_customers_language() -> 
     events = events_of(stream(language="en"), [f"{WRONG_RATE} {WRONG_RATE}"])
     (notice,) = [event for event in events if isinstance(event, Notice)]
     assert notice.text.isascii()
-
-
-def test_the_banks_telephone_may_be_named() -> None:
-    assert "1599-0000" in checked("문의는 1599-0000 으로 하세요.").text
-
-
-def test_without_sources_no_number_is_shown() -> None:
-    checks = checked(GOOD, [])
-    assert "3.0" not in checks.text
-    assert not checks.grounded
-
-
-def test_an_english_sentence_is_cited_too() -> None:
-    assert checked(ENGLISH, language="en").cited == (3,)
 
 
 @settings(deadline=None, max_examples=120)

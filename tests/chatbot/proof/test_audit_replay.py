@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.audit import Audit, AuditClosed, AuditKeys, AuditOpened, Versions, open_audit, passage_hash
+from chatbot.audit import AuditClosed, AuditKeys, AuditOpened, Versions, open_audit, passage_hash
 from chatbot.chat import Message
 from chatbot.conversations import History, HistorySettings, StoredMessage
 from chatbot.errors import NotFound
@@ -123,16 +123,15 @@ async def test_while_everything_is_kept_everything_is_the_same(answered: Answere
     same = ["rows", "question", "passages", "prompt", "screening", "answer", "grounded"]
     assert [(finding.what, finding.standing) for finding in replayed.findings] == [(what, "same") for what in same]
     assert not replayed.differs
-    lines = report(replayed)
-    assert f"asked    2027-01-15T08:00:00+00:00 by hanbit/{answered.owner.sub} (groups: customers)" in lines
-    assert f"same     prompt     {len(answered.prompt.answer.messages)} messages with 2 passages" in lines
-    assert QUESTION not in lines
-    assert ANSWER not in lines
+    assert not any(words in report(replayed) for words in (QUESTION, ANSWER))
 
 
 async def test_a_report_reads_as_it_did_with_and_without_the_conversation(answered: Answered, golden: Golden) -> None:
     whole = report(await answered.replayed())
     await answered.context.history.delete(answered.owner, answered.conversation_id)
+    standings = await answered.standings()
+    assert [what for what, standing in standings.items() if standing == "gone"] == ["question", "prompt", "answer"]
+    assert (standings["rows"], standings["passages"]) == ("same", "same")
     reports = f"{whole}\n\n{report(await answered.replayed())}\n"
     golden("replay_report.txt", reports.replace(answered.owner.sub, "lee"))
 
@@ -143,22 +142,9 @@ async def test_the_rows_hold_no_text_of_the_answer(answered: Answered) -> None:
         assert not any(words in body for body in bodies)
     keys, other = answered.context.audit.keys, AuditKeys(b"another key that is unused")
     assert keys.answer_hash(TENANT, ANSWER) in bodies[1]
-    assert (
-        len({keys.answer_hash(TENANT, ANSWER), keys.answer_hash("b", ANSWER), other.answer_hash(TENANT, ANSWER)}) == 3
-    )
-    hashed = [keys.prompt_hash(TENANT, ["ab", "c"]), keys.prompt_hash(TENANT, ["a", "bc"])]
-    assert len({*hashed, keys.prompt_hash("b", ["ab", "c"]), other.prompt_hash(TENANT, ["ab", "c"])}) == 4
-
-
-async def test_after_a_deletion_the_passages_and_the_facts_are_what_can_be_shown(answered: Answered) -> None:
-    await answered.context.history.delete(answered.owner, answered.conversation_id)
-    replayed = await answered.replayed()
-    assert {finding.what: finding.standing for finding in replayed.findings} == {
-        "rows": "same", "question": "gone", "passages": "same", "prompt": "gone", "answer": "gone",
-    }  # fmt: skip
-    assert not replayed.differs
-    assert replayed.opened is not None
-    assert replayed.opened.passages == (("deposit", 2, 3), ("fees", 1, 0))
+    hashed = [of.answer_hash(tenant, ANSWER) for of, tenant in ((keys, TENANT), (keys, "b"), (other, TENANT))]
+    hashed += [of.prompt_hash(tenant, ["ab", "c"]) for of, tenant in ((keys, TENANT), (keys, "b"), (other, TENANT))]
+    assert len({*hashed, keys.prompt_hash(TENANT, ["a", "bc"])}) == 7
 
 
 async def test_a_question_that_is_given_is_proven_by_its_hash(answered: Answered) -> None:
@@ -175,19 +161,15 @@ async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered
 
 
 @pytest.mark.parametrize("how", ["deleted", "for others"])
-async def test_a_passage_that_cannot_be_had_is_gone_and_nothing_is_guessed(
-    answered: Answered, index: Index, how: str
-) -> None:
+async def test_a_missing_passage_is_gone_and_not_guessed(answered: Answered, index: Index, how: str) -> None:
     if how == "deleted":
         await index.delete(tenant=TENANT, document_id="fees", version=1)
     else:
         await index.upsert([replace(FEES, readers=("gold",))], [[0.0, 1.0]])
     replayed = await answered.replayed()
-    findings = {finding.what: finding for finding in replayed.findings}
-    assert findings["passages"].standing is ReplayStanding.GONE
-    assert "fees v1 #0" in findings["passages"].detail
-    assert findings["prompt"].standing is ReplayStanding.GONE
-    assert not replayed.differs
+    findings = {finding.what: (finding.standing, finding.detail) for finding in replayed.findings}
+    assert (findings["passages"][0], findings["prompt"][0], replayed.differs) == ("gone", "gone", False)
+    assert "fees v1 #0" in findings["passages"][1]
 
 
 async def test_a_passage_that_has_expired_since_is_read_as_of_then(answered: Answered, index: Index) -> None:
@@ -222,19 +204,6 @@ async def test_a_kept_text_that_is_another_shows(answered: Answered, redis: Redi
         await redis.lset(key, n, stored.replace(words, "9"))
     standings = await answered.standings()
     assert (standings["question"], standings["answer"], standings["prompt"]) == ("differs", "differs", "differs")
-
-
-async def test_messages_that_a_client_sent_along_are_not_kept(answered: Answered, audit_of: Audit) -> None:
-    opened = opening(answered.prompt, answered.owner, answered.conversation_id)
-    await audit_of.open(replace(opened, answer_id="a2", parent_id=None, brought=2))
-    findings = {finding.what: finding for finding in (await replay("a2", answered.context)).findings}
-    assert (findings["question"].standing, findings["prompt"].standing) == ("same", "gone")
-    assert "brought" in findings["prompt"].detail
-
-
-@pytest.fixture
-def audit_of(answered: Answered) -> Audit:
-    return answered.context.audit
 
 
 async def test_an_unknown_answer_or_another_tenants_is_not_found(answered: Answered) -> None:

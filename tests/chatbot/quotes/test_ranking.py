@@ -39,22 +39,15 @@ def test_a_passage_in_the_questions_language_comes_first_where_both_are_near() -
     assert ranked_for("How much is a new card?", [hit(REISSUE, 3.3), hit(ENGLISH, 3.2)])[0].text == ENGLISH.text
 
 
-def test_first_units_that_are_near_to_each_other_are_close() -> None:
-    assert is_close(ranked_for("카드", [hit(REISSUE, 3.3), hit(replace(REISSUE, document_id="b"), 3.2)]))
+def test_of_close_units_a_model_decides_that_prefers_no_place() -> None:
     assert not is_close(ranked_for("카드", [hit(REISSUE, 3.3)]))
-
-
-def test_a_model_that_prefers_a_place_does_not_change_the_order() -> None:
     ranked = ranked_for("카드", [hit(REISSUE, 3.3), hit(replace(REISSUE, document_id="b"), 3.2)])
+    assert is_close(ranked)
     shares = posterior(ranked, [(0.9, 0.1), (0.1, 0.9)])
     assert shares[0] > shares[1]
     assert sum(shares) == pytest.approx(1)
-
-
-def test_a_model_that_is_sure_in_both_orders_decides() -> None:
-    ranked = ranked_for("카드", [hit(REISSUE, 3.3), hit(replace(REISSUE, document_id="b"), 3.2)])
     shares = posterior(ranked, [(0.1, 0.9), (0.1, 0.9)])
-    assert shares[1] > shares[0]
+    assert shares[1] > shares[0], "it is sure in both orders"
 
 
 @pytest.mark.parametrize("certain", [True, False])

@@ -69,13 +69,6 @@ def test_no_text_puts_a_varying_particle_behind_a_value() -> None:
     assert [(name, match.group()) for name, text in of_files for match in VARYING.finditer(text)] == []
 
 
-@pytest.mark.parametrize(
-    "text", ["{contact}으로 연락", "‘${title}’을 지울까요", "판 {n}(으)로 ", "{bank}는 ", 'f"{self.name}이 왔습니다"']
-)
-def test_such_a_text_would_be_found(text: str) -> None:
-    assert VARYING.search(text)
-
-
 @pytest.mark.parametrize("contact", ["1599-0000", "1588-5001", "+82 (2) 700-0002"])
 def test_every_canned_reply_reads_right_with_any_telephone(contact: str) -> None:
     bank = sample_banks().first.model_copy(update={"telephone": contact})

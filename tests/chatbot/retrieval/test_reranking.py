@@ -16,14 +16,13 @@ from structlog.testing import capture_logs
 from chatbot.retrieval.reranking import RerankerRefused, RerankerSettings, open_reranker
 from chatbot.retrieval.search import Retrieval
 from evals.sample_bank import sample_banks
-from knowledge.embedding import EmbedderSettings, open_embedder
 from knowledge.index import IndexSettings, indexed_text, open_index
 from knowledge.passage import Hit
 from knowledge.terms import Terms
 from tests.certificates import certificates
 from tests.constants import settings_with
 from tests.knowledge.conftest import CUSTOMER, numbered
-from tests.knowledge.conftest import weights as weights  # noqa: PLC0414  a fixture of that folder, used here too
+from tests.passages import FirstAxis
 
 pytestmark = pytest.mark.anyio
 
@@ -96,22 +95,17 @@ async def test_an_endpoint_sorts_in_either_shape(api: str) -> None:
         assert (body["model"], body["top_n"]) == ("bge-reranker-v2-m3", len(HITS))
 
 
-async def test_a_search_chooses_from_more_candidates_than_it_returns(weights: Path, tmp_path: Path) -> None:
+async def test_a_search_chooses_from_more_candidates_than_it_returns(tmp_path: Path) -> None:
     async with (
         serving() as server,
         open_reranker(settings(server)) as reranker,
-        open_embedder(EmbedderSettings(folder=weights)) as embedder,
-        open_index(IndexSettings(path=tmp_path / "qdrant"), embedder, Terms()) as index,
+        open_index(IndexSettings(path=tmp_path / "qdrant"), FirstAxis(), Terms()) as index,
     ):
-        await index.upsert([replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)])
+        passages = [replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)]
+        await index.upsert(passages, [[1.0, 0.0] for _ in passages])
         retrieval = Retrieval(index, sample_banks(), passages=3, reranker=reranker)
         found = await retrieval.search(QUESTION, earlier=[], access=CUSTOMER)
     assert [hit.passage.n for hit in found.hits] == [hit.passage.n for hit in BEST_FIRST[:3]]
-
-
-async def test_without_a_url_there_is_no_reranker() -> None:
-    async with open_reranker(RerankerSettings()) as reranker:
-        assert reranker is None
 
 
 @pytest.mark.parametrize(
@@ -181,6 +175,8 @@ async def test_it_is_reached_by_tls_with_the_banks_authority(tmp_path: Path) -> 
                 pass
 
 
-def test_a_reranking_endpoint_needs_the_name_of_its_model() -> None:
+async def test_a_reranker_needs_an_endpoint_and_the_name_of_its_model() -> None:
+    async with open_reranker(RerankerSettings()) as reranker:
+        assert reranker is None
     with pytest.raises(ValidationError, match="needs the name of its model"):
         RerankerSettings.model_validate({"url": "http://127.0.0.1:1"})

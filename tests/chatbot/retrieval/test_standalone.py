@@ -23,9 +23,7 @@ def choices() -> ChoiceResolver:
         ("앞에 거는 몇 년마다 바뀌어요?", [SAVINGS, LOANS, "수수료는요?"], "주담대 고정은 몇 년마다 바뀌어요?"),
     ],
 )
-def test_one_of_two_is_chosen_by_its_place(
-    choices: ChoiceResolver, question: str, earlier: list[str], whole: str
-) -> None:
+def test_a_choice_follows_its_place(choices: ChoiceResolver, question: str, earlier: list[str], whole: str) -> None:
     assert choices.write_out(question, earlier) == whole
 
 

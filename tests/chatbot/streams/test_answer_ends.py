@@ -277,9 +277,7 @@ async def taken_over(
     return await succeeded(bank, answer_log, tasks, turn)
 
 
-async def test_an_answer_that_cannot_be_written_is_recorded_with_the_error_that_was_read(
-    answer_log: AnswerLog, tasks: TaskGroup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_error_is_recorded(answer_log: AnswerLog, tasks: TaskGroup, monkeypatch: pytest.MonkeyPatch) -> None:
     bank, append = Bank(), answer_log.append
 
     async def append_no_text(tenant: str, answer_id: AnswerId, lacking: LogAppend, *, epoch: int) -> WriterStanding:
@@ -306,9 +304,7 @@ async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log:
     assert len(bank.settled) == len(bank.finished) == 1
 
 
-async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_it_does(
-    answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
+async def test_an_end_without_redis_is_settled_and_kept_later(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     bank = Bank(store=StoreUnavailable())
     events = await (await ask(bank, answer_log, tasks)).events()
     assert isinstance(events[-1], Done)
@@ -333,11 +329,7 @@ async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_i
     ids=["grounded", "broken off", "quoted", "refused", "without a model"],
 )
 async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_its_writer_died(
-    answer_log: AnswerLog,
-    tasks: TaskGroup,
-    says: str,
-    ends: ChatError | None,
-    model: ChatError | None,
+    answer_log: AnswerLog, tasks: TaskGroup, says: str, ends: ChatError | None, model: ChatError | None
 ) -> None:
     """Whatever the models would say to the successor: here all answer, and more than they did before."""
     dying, successor = Bank(says=[says], ends=ends, model=model, stalls=True), Bank()
@@ -369,9 +361,7 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
 
 
 @pytest.mark.parametrize("ends", ["a passage", "what is known of withdrawals"])
-async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_model(
-    answer_log: AnswerLog, tasks: TaskGroup, ends: str
-) -> None:
+async def test_time_alone_ends_the_answer_of_a_silent_model(answer_log: AnswerLog, tasks: TaskGroup, ends: str) -> None:
     turn, bank = asked_turn(), Bank(says=("최소", " 가입", " 금액은 "), is_silent=True)
     if ends == "a passage":
         turn = with_ending_passage()
@@ -385,9 +375,7 @@ async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_mo
     assert [usage.answer_tokens for usage in bank.settled] == [3], "what was generated is charged"
 
 
-async def test_a_successor_whose_passage_ends_before_the_log_is_repeated_hands_off(
-    answer_log: AnswerLog, tasks: TaskGroup
-) -> None:
+async def test_a_successor_hands_off_when_its_passage_ends(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     turn, mute = with_ending_passage(), Bank(says=(), is_silent=True)
     logged = (*BEGUN, Token(text="최소 가입"))
     events = await (await taken_over(mute, answer_log, tasks, logged, turn)).events()
@@ -397,7 +385,7 @@ async def test_a_successor_whose_passage_ends_before_the_log_is_repeated_hands_o
 
 
 @pytest.mark.parametrize("reply", [None, CannedReply.EMERGENCY], ids=["of the model's probe", "of the question"])
-async def test_a_canned_reply_that_the_log_has_is_said_once(
+async def test_a_logged_canned_reply_is_said_once(
     answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
 ) -> None:
     turn, bank = asked_turn(reply=reply), Bank(yes=0.0)
@@ -423,29 +411,27 @@ async def test_a_hook_that_fails_keeps_no_customer_from_the_end(answer_log: Answ
 
 
 @pytest.mark.parametrize(
-    ("reply", "model", "quotable", "readable", "counted"),
+    ("reply", "model", "readable", "counted"),
     [
-        (CannedReply.UNAVAILABLE, None, True, True, "error_index_unavailable"),
-        (CannedReply.EMERGENCY, None, True, False, "error_audit_unavailable"),
-        (CannedReply.EMERGENCY, None, True, True, "handoff"),
-        (None, Overloaded(), False, True, "error_overloaded"),
-        (None, ModelUnavailable(), True, True, "quoted"),
+        (CannedReply.UNAVAILABLE, None, True, "error_index_unavailable"),
+        (CannedReply.EMERGENCY, None, False, "error_audit_unavailable"),
+        (CannedReply.EMERGENCY, None, True, "handoff"),
+        (None, Overloaded(), True, "error_overloaded"),
+        (None, ModelUnavailable(), True, "error_model_unavailable"),
     ],
 )
-async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wanted_one_is_not(
+async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error(
     answer_log: AnswerLog,
     tasks: TaskGroup,
     *,
     reply: CannedReply | None,
     model: ChatError | None,
-    quotable: bool,
     readable: bool,
     counted: str,
 ) -> None:
-    turn = asked_turn(reply=reply)
-    if not quotable:
+    turn, bank = asked_turn(reply=reply), Bank(model=model, withdrawals=Withdrawals(known=readable))
+    if model is not None:  # and there is nothing to quote
         turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=()))
-    bank = Bank(model=model, withdrawals=Withdrawals(known=readable))
     events = await (await ask(bank, answer_log, tasks, turn)).events()
     assert isinstance(events[-1], Done)
     assert [finished.result.label for finished in bank.finished] == [counted]
@@ -461,7 +447,7 @@ async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error_and_a_wante
     ],
     ids=["diverged without a model", "unknown", "diverged"],
 )
-async def test_an_answer_that_cannot_be_continued_ends_in_an_error(
+async def test_a_diverged_answer_ends_in_an_error(
     answer_log: AnswerLog, tasks: TaskGroup, logged: tuple[Event, ...]
 ) -> None:
     bank = Bank(model=ModelUnavailable())

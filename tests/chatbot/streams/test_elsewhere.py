@@ -73,7 +73,7 @@ async def calls(redis: Redis) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): int(counted["calls"]) for name, counted in stats.items()}
 
 
-async def test_a_connection_that_died_without_a_word_is_left_at_the_deadline_of_a_command(
+async def test_a_silent_connection_is_left(
     answer_log: AnswerLog, redis: Redis, redis_url: str, tasks: TaskGroup
 ) -> None:
     swallow, live = Swallowing(int(redis_url.rpartition(":")[2].partition("/")[0])), new_answer()
@@ -172,7 +172,7 @@ async def test_a_read_that_fails_by_a_bug_ends_for_all_who_follow(log_of: LogOf,
     assert (entry.n, entry.event.code, failures) == (0, ChatError.code, ["reader"])
 
 
-async def test_an_answer_longer_than_one_read_is_read_whole_and_one_without_an_end_to_its_last_event(
+async def test_a_long_answer_is_read_whole_and_to_its_end(
     answer_log: AnswerLog, redis: Redis, tasks: TaskGroup
 ) -> None:
     writer, other = (answers_of(answer_log, tasks, AnswerSettings()) for _ in range(2))

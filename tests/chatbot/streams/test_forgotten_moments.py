@@ -25,6 +25,7 @@ from chatbot.streams import (
     TakenOver,
     open_answer_log,
 )
+from chatbot.streams.log import answer_key
 from tests.answers import answers_of, done, length_of, text_of
 from tests.chatbot.streams.conftest import TEXT, Speaker, events_of, new_answer
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
@@ -151,6 +152,10 @@ async def test_whatever_was_forgotten_the_answer_is_as_it_was_read(
             await asked.client.save()
         if lost_at == "in its midst":
             await anyio.to_thread.run_sync(forgetful.restart)
+            with anyio.fail_after(patient(5)):  # of a log that is gone, a quiet writer hears by its heartbeat
+                while not await asked.client.exists(answer_key(live.who.tenant, live.answer_id)):
+                    await anyio.sleep(0.01)
+            assert not live.scope.cancel_called, "nobody has deleted it"
         asked.speaker.go_on.set()
         read = await events_of(registry, live)
         assert (text_of(read), read[-1]) == (TEXT, done(usage=USED))

@@ -46,10 +46,7 @@ MOMENTARILY_SLOW = with_constants(RedisBreakerSettings(slow_after=0.2), probe_ev
 
 
 def keys_of(
-    redis: Redis,
-    breaker: RedisBreaker | None = None,
-    deferred: DeferredWrites | None = None,
-    **settings: float,
+    redis: Redis, breaker: RedisBreaker | None = None, deferred: DeferredWrites | None = None, **settings: float
 ) -> IdempotencyKeys:
     """Return the keys of a replica, by default with a breaker that no busy machine opens."""
     deferred = deferred or DeferredWrites(DeferredSettings())
@@ -109,9 +106,7 @@ async def test_a_key_belongs_to_its_customer_and_no_name_imitates_another(redis:
         assert not (await begin.once(keys_of(redis), key=key)).joined
 
 
-async def test_another_body_is_refused_while_the_first_is_accepted_and_afterwards(
-    redis: Redis, begin: Beginner
-) -> None:
+async def test_another_body_is_refused_during_the_first_and_afterwards(redis: Redis, begin: Beginner) -> None:
     may_go_on = anyio.Event()
 
     async def slow() -> StartedAnswer:
@@ -134,9 +129,7 @@ async def test_another_body_is_refused_while_the_first_is_accepted_and_afterward
     [(failed(ModelUnavailable()), True), (failed(TooLarge()), False), (done(), False), (Token(text="It"), False)],
     ids=["retryable", "for good", "whole", "running"],
 )
-async def test_a_key_is_free_only_once_its_answer_failed_in_a_way_that_may_pass(
-    redis: Redis, begin: Beginner, last: Event, *, is_free: bool
-) -> None:
+async def test_only_a_retryable_error_frees_a_key(redis: Redis, begin: Beginner, last: Event, *, is_free: bool) -> None:
     first = await begin.once(keys_of(redis))
     await begin.log.append(begin.who.tenant, first.answer_id, log_append(first=1, events=[last]), epoch=1)
     results = await together([partial(begin.once, keys_of(redis))] * 10)
@@ -154,8 +147,8 @@ class Stopped(StrEnum):
 
 
 @pytest.mark.parametrize("stopped", Stopped)
-async def test_a_key_is_free_once_its_answer_was_cancelled_because_its_readers_left(
-    server: RedisServer, tasks: TaskGroup, stopped: Stopped
+async def test_a_key_is_free_once_its_readers_left(
+    redis: Redis, answer_log: AnswerLog, tasks: TaskGroup, stopped: Stopped
 ) -> None:
     who, begun, ending, may_end = customer(), list[LiveAnswer](), anyio.Event(), anyio.Event()
 
@@ -168,27 +161,29 @@ async def test_a_key_is_free_once_its_answer_was_cancelled_because_its_readers_l
                 await may_end.wait()
             live.emit(done(FinishReason.CANCELLED))
 
-    async with process(server, tasks, PATIENT) as (keys, registry), process(server, tasks, PATIENT) as elsewhere:
+    registry, other = (answers_of(answer_log, tasks, AnswerSettings()) for _ in range(2))
+    for process in (registry, other):
+        tasks.start_soon(process.takeover.maintain_leases, never_resumed)
 
-        async def begin() -> StartedAnswer:
-            begun.append(new_answer(who))
-            await registry.writers.start(begun[-1], speak, LogOpening("c"))
-            return StartedAnswer(begun[-1].answer_id, None)
+    async def begin() -> StartedAnswer:
+        begun.append(new_answer(who))
+        await registry.writers.start(begun[-1], speak, LogOpening("c"))
+        return StartedAnswer(begun[-1].answer_id, None)
 
-        first = await keys.begin_once(who, "k", "d", begin)
-        for _ in range(2):  # the second one comes while the answer is being ended
-            with registry.readers.reading(who, first.answer_id, resumable=False):
-                joined = await keys.begin_once(who, "k", "d", begin)
-                if stopped is not Stopped.NOT:
-                    await (registry if stopped is Stopped.HERE else elsewhere[1]).takeover.cancel(who, first.answer_id)
-            await ending.wait()
-        may_end.set()
-        assert await events_of(registry, begun[0]) == [done(FinishReason.CANCELLED)]
-        again = await elsewhere[0].begin_once(who, "k", "d", begin)
-        assert (joined.answer_id, joined.joined) == (first.answer_id, True)
-        assert again.joined is (stopped is not Stopped.NOT)
-        assert again.answer_id == begun[-1].answer_id
-        assert len(begun) == (2 if stopped is Stopped.NOT else 1)
+    first = await keys_of(redis).begin_once(who, "k", "d", begin)
+    for _ in range(2):  # the second one comes while the answer is being ended
+        with registry.readers.reading(who, first.answer_id, resumable=False):
+            joined = await keys_of(redis).begin_once(who, "k", "d", begin)
+            if stopped is not Stopped.NOT:
+                await (registry if stopped is Stopped.HERE else other).takeover.cancel(who, first.answer_id)
+        await ending.wait()
+    may_end.set()
+    assert await events_of(registry, begun[0]) == [done(FinishReason.CANCELLED)]
+    again = await keys_of(redis).begin_once(who, "k", "d", begin)
+    assert (joined.answer_id, joined.joined) == (first.answer_id, True)
+    assert again.joined is (stopped is not Stopped.NOT)
+    assert again.answer_id == begun[-1].answer_id
+    assert len(begun) == (2 if stopped is Stopped.NOT else 1)
 
 
 async def claimed(redis: Redis, who: Principal) -> None:
@@ -286,9 +281,7 @@ async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(re
 
 
 @pytest.mark.parametrize("state", ["runs", "is being accepted", "was seen to be accepted"])
-async def test_a_replica_that_cannot_ask_redis_for_a_moment_joins_the_answer_of_another(
-    redis: Redis, begin: Beginner, state: str
-) -> None:
+async def test_a_replica_cut_off_for_a_moment_joins_another(redis: Redis, begin: Beginner, state: str) -> None:
     breaker, go_on, joined = RedisBreaker(MOMENTARILY_SLOW), anyio.Event(), list[StartedAnswer]()
 
     async def first() -> StartedAnswer:
@@ -332,11 +325,9 @@ async def test_without_redis_a_key_binds_in_the_process_that_has_it(nowhere: Red
 
 
 @asynccontextmanager
-async def process(
-    server: RedisServer, tasks: TaskGroup, settings: RedisBreakerSettings | None = None
-) -> AsyncGenerator[tuple[IdempotencyKeys, Answers]]:
-    """Run the keys and the answers of a replica, at the product's own settings where no others are given."""
-    breaker, deferred = RedisBreaker(settings or RedisBreakerSettings()), DeferredWrites(DeferredSettings())
+async def process(server: RedisServer, tasks: TaskGroup) -> AsyncGenerator[tuple[IdempotencyKeys, Answers]]:
+    """Run the keys and the answers of a replica, at the product's own settings."""
+    breaker, deferred = RedisBreaker(RedisBreakerSettings()), DeferredWrites(DeferredSettings())
     async with open_redis(server.url) as redis, open_answer_log(redis, breaker, AnswerLogSettings()) as answer_log:
         registry = answers_of(answer_log, tasks, AnswerSettings())
         tasks.start_soon(deferred.retry_forever)
@@ -369,7 +360,7 @@ async def test_a_key_that_redis_forgot_is_bound_again(redis: Redis, begin: Begin
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seconds", [0.3, 2.5])
-async def test_a_stall_at_the_opening_makes_no_second_answer(
+async def test_a_stall_makes_no_second_answer(
     server: RedisServer, tasks: TaskGroup, fault_round: int, seconds: float
 ) -> None:
     del fault_round

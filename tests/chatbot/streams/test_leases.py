@@ -153,9 +153,7 @@ async def test_an_append_that_does_not_follow_changes_nothing(answer_log: Answer
 
 
 @pytest.mark.parametrize("late", ["its opening", "an append", "a renewal"])
-async def test_a_command_that_arrives_after_the_end_opens_the_answer_to_nobody(
-    answer_log: AnswerLog, late: str
-) -> None:
+async def test_a_command_after_the_end_opens_the_answer_to_nobody(answer_log: AnswerLog, late: str) -> None:
     live = await half_said(answer_log)
     await append_end(answer_log, live)
     if late == "its opening":
@@ -188,9 +186,7 @@ async def test_many_readers_on_two_replicas_take_an_answer_over_once(answer_log:
     assert replicas[0].taken + replicas[1].taken == ["reader"]
 
 
-async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
-    answer_log: AnswerLog, replica: Start, tasks: TaskGroup
-) -> None:
+async def test_a_replaced_writer_settles_nothing(answer_log: AnswerLog, replica: Start, tasks: TaskGroup) -> None:
     # `frozen` keeps no leases, as a process that stands still.
     frozen, other, live = Replica(answers_of(answer_log, tasks, QUICK)), replica(waits=False), new_answer()
     with frozen.registry.readers.reading(live.who, live.answer_id):
@@ -278,9 +274,7 @@ async def test_a_cancel_ends_the_answer_of_a_dead_replica(answer_log: AnswerLog,
     assert other.finished == [live.answer_id]
 
 
-async def test_an_orphan_that_nobody_asks_for_is_ended_once(
-    answer_log: AnswerLog, replica: Start, redis: Redis
-) -> None:
+async def test_an_orphan_is_ended_once(answer_log: AnswerLog, replica: Start, redis: Redis) -> None:
     replicas, live = [replica(), replica()], await half_said(answer_log)
     tenant, answer_id = live.who.tenant, live.answer_id
     with anyio.fail_after(5):
@@ -365,9 +359,7 @@ def slow_log(log_of: LogOf) -> Slow:
     return log
 
 
-async def test_a_lease_is_given_up_behind_the_appends_that_are_under_way(
-    answer_log: AnswerLog, slow_log: Slow, tasks: TaskGroup
-) -> None:
+async def test_a_lease_is_given_up_behind_its_appends(answer_log: AnswerLog, slow_log: Slow, tasks: TaskGroup) -> None:
     live, handed, writer = new_answer(), anyio.Event(), Replica(answers_of(slow_log, tasks, NEVER_ENDED))
 
     async def hand_over() -> None:
@@ -387,9 +379,7 @@ async def test_a_lease_is_given_up_behind_the_appends_that_are_under_way(
     assert await answer_log.take_over(live.who.tenant, live.answer_id) is not None, "the append renewed the lease"
 
 
-async def test_a_process_that_ends_waits_for_no_answer_that_is_still_written(
-    answer_log: AnswerLog, slow_log: Slow
-) -> None:
+async def test_a_process_that_ends_waits_for_no_running_answer(answer_log: AnswerLog, slow_log: Slow) -> None:
     """The end of an answer is shielded, and waits for its log: with the writer cancelled it waited for ever."""
     live, confirmed = new_answer(), list[bool]()
 
@@ -419,9 +409,7 @@ async def test_a_process_that_has_handed_over_begins_no_answer(answer_log: Answe
     await writer.registry.writers.drained()
 
 
-async def test_an_answer_that_begins_while_its_process_hands_over_is_anothers(
-    slow_log: Slow, tasks: TaskGroup, replica: Start
-) -> None:
+async def test_an_answer_begun_in_a_hand_over_is_anothers(slow_log: Slow, tasks: TaskGroup, replica: Start) -> None:
     live, other, slow_log.slow = new_answer(), replica(waits=False), "open"
     writer = Replica(answers_of(slow_log, tasks, NEVER_ENDED))
     async with anyio.create_task_group() as begun:
@@ -435,9 +423,7 @@ async def test_an_answer_that_begins_while_its_process_hands_over_is_anothers(
     assert (writer.finished, other.finished) == ([], [live.answer_id])
 
 
-async def test_an_answer_that_is_settled_already_is_not_handed_over(
-    answer_log: AnswerLog, tasks: TaskGroup, replica: Start
-) -> None:
+async def test_a_settled_answer_is_not_handed_over(answer_log: AnswerLog, tasks: TaskGroup, replica: Start) -> None:
     writer, other, live = replica(NEVER_ENDED), replica(NEVER_ENDED), new_answer()
     settling, settled = anyio.Event(), anyio.Event()
 
@@ -463,9 +449,7 @@ async def test_an_answer_that_is_settled_already_is_not_handed_over(
     assert (writer.finished, other.finished) == ([live.answer_id], [])
 
 
-async def test_a_takeover_goes_on_although_the_reader_who_asked_for_it_leaves(
-    answer_log: AnswerLog, slow_log: Slow, replica: Start
-) -> None:
+async def test_a_takeover_goes_on_without_its_reader(answer_log: AnswerLog, slow_log: Slow, replica: Start) -> None:
     slow_log.slow = "take_over"
     other, live = replica(NEVER_ENDED, waits=False, log=slow_log), await half_said(answer_log)
     async with anyio.create_task_group() as reader:
@@ -480,9 +464,7 @@ async def test_a_takeover_goes_on_although_the_reader_who_asked_for_it_leaves(
     assert other.finished == [live.answer_id]
 
 
-async def test_a_lease_that_lapsed_while_redis_took_no_writes_is_no_sign_of_a_dead_writer(
-    server: RedisServer, tasks: TaskGroup
-) -> None:
+async def test_a_lease_that_lapsed_without_writes_is_not_taken(server: RedisServer, tasks: TaskGroup) -> None:
     """As with a full disk, or without the replica that it needs: it reads on, and nobody can renew."""
     settings, breaker = with_constants(AnswerLogSettings(), lease=1.0), RedisBreaker(PATIENT)
     async with Redis(port=server.port) as redis, open_answer_log(redis, breaker, settings) as log:

@@ -53,9 +53,7 @@ async def no_last_event(live: LiveAnswer) -> None:
         (no_last_event, []),
     ],
 )
-async def test_a_bad_answer_ends_in_an_error_and_the_others_go_on(
-    answer_log: AnswerLog, tasks: TaskGroup, work: Work, failed: list[str]
-) -> None:
+async def test_a_bad_answer_ends_alone(answer_log: AnswerLog, tasks: TaskGroup, work: Work, failed: list[str]) -> None:
     failures: list[str] = []
     registry = answers_of(answer_log, tasks, AnswerSettings(), on_failure=failures.append)
     bad, good = new_answer(), new_answer()
@@ -119,9 +117,7 @@ ODD = (
 )
 
 
-async def test_readers_and_successors_pass_on_what_they_do_not_know(
-    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
-) -> None:
+async def test_unknown_entries_are_passed_on(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
     registry, live = answers_of(answer_log, tasks, AnswerSettings()), new_answer()
     key, tenant, answer_id = answer_key(live.who.tenant, live.answer_id), live.who.tenant, live.answer_id
     await answer_log.open(live.who, answer_id, LogOpening("c"))

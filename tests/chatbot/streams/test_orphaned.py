@@ -38,9 +38,7 @@ async def close_after(scanned: list[AuditRow], openings: OrphanedRecords) -> int
     return await openings.close({row.answer_id for row in scanned})
 
 
-async def test_an_opening_without_a_log_is_closed_after_the_second_scan(
-    audit: Audit, answer_log: AnswerLog, clock: Clock
-) -> None:
+async def test_an_opening_without_a_log_is_closed(audit: Audit, answer_log: AnswerLog, clock: Clock) -> None:
     await audit.open(OPENED)
     await audit.open(replace(OPENED, answer_id="young", at=clock.now))
     next_start = records(audit, answer_log, clock)
@@ -65,9 +63,7 @@ async def test_a_process_closes_orphans_by_itself(
             await anyio.sleep(0.01)
 
 
-async def test_a_living_answer_is_left_alone_and_one_that_its_process_closes_late_too(
-    audit: Audit, answer_log: AnswerLog, clock: Clock
-) -> None:
+async def test_a_living_answer_is_left_alone(audit: Audit, answer_log: AnswerLog, clock: Clock) -> None:
     who = customer()
     opened = replace(OPENED, tenant=who.tenant)
     await audit.open(opened)
@@ -80,9 +76,7 @@ async def test_a_living_answer_is_left_alone_and_one_that_its_process_closes_lat
     assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [opened.answer_id]
 
 
-async def test_the_closing_of_an_answer_that_was_read_to_its_end_says_what_was_read(
-    audit: Audit, answer_log: AnswerLog, clock: Clock
-) -> None:
+async def test_the_closing_says_what_was_read(audit: Audit, answer_log: AnswerLog, clock: Clock) -> None:
     who = customer()
     answer_id = AnswerId(OPENED.answer_id)
     await audit.open(replace(OPENED, tenant=who.tenant))

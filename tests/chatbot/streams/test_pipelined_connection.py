@@ -40,9 +40,7 @@ async def opened(client: Redis) -> int:
     return int((await client.info("stats"))["total_connections_received"])
 
 
-async def test_everybody_gets_their_own_reply_also_beside_refusals(
-    client: Redis, pipelined: PipelinedConnection
-) -> None:
+async def test_everybody_gets_their_own_reply(client: Redis, pipelined: PipelinedConnection) -> None:
     echo, faulty = client.register_script(ECHO), client.register_script(FAULTY)
     replies: dict[int, object] = {}
 
@@ -61,7 +59,7 @@ async def test_everybody_gets_their_own_reply_also_beside_refusals(
     assert len([entry for entry in await client.client_list() if entry["cmd"].startswith("eval")]) == 1
 
 
-async def test_who_gives_up_waiting_takes_nobody_elses_reply_and_breaks_nothing(
+async def test_a_cancelled_call_shifts_no_reply(
     server: RedisServer, client: Redis, pipelined: PipelinedConnection
 ) -> None:
     echo, replies = client.register_script(ECHO), list[object]()
@@ -82,9 +80,7 @@ async def test_who_gives_up_waiting_takes_nobody_elses_reply_and_breaks_nothing(
     assert await opened(client) == connections
 
 
-async def test_a_script_is_found_again_at_once_in_a_restarted_redis_and_in_one_that_forgot_it(
-    server: RedisServer, client: Redis, pipelined: PipelinedConnection
-) -> None:
+async def test_a_lost_script_is_sent_again(server: RedisServer, client: Redis, pipelined: PipelinedConnection) -> None:
     echo = client.register_script(ECHO)
     assert await pipelined.run(echo, ["n"], ["a"]) == b"a"
     server.restart()
@@ -93,9 +89,7 @@ async def test_a_script_is_found_again_at_once_in_a_restarted_redis_and_in_one_t
     assert await pipelined.run(echo, ["n"], ["c"]) == b"c"
 
 
-async def test_a_hung_connection_is_left_at_its_deadline_and_leaves_no_reply_to_the_next(
-    server: RedisServer, client: Redis
-) -> None:
+async def test_a_hung_connection_leaves_no_reply_to_the_next(server: RedisServer, client: Redis) -> None:
     async with open_pipelined_connection(client, slow_after=0.2) as pipelined:
         echo = client.register_script(ECHO)
         await pipelined.run(echo, ["n"], ["a"])
@@ -110,9 +104,7 @@ async def test_a_hung_connection_is_left_at_its_deadline_and_leaves_no_reply_to_
         assert await opened(client) > connections
 
 
-async def test_a_redis_that_was_demoted_is_left_and_away_although_it_answers_a_ping(
-    client: Redis, pipelined: PipelinedConnection
-) -> None:
+async def test_a_demoted_redis_is_left_though_it_answers_a_ping(client: Redis, pipelined: PipelinedConnection) -> None:
     echo, breaker = client.register_script(ECHO), RedisBreaker(RedisBreakerSettings(), ping=client.ping)
     assert await pipelined.run(echo, ["n"], [1]) == b"1"
     await client.replicaof("127.0.0.1", "1")
@@ -135,10 +127,7 @@ async def test_it_uses_the_clients_credentials_name_and_database(server: RedisSe
     async with open_redis(server.url) as admin:
         await admin.acl_setuser("bank", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"])
         url = server.url.replace("//", "//bank:secret@").replace("/0", "/3?client_name=appends")
-        async with (
-            open_redis(url) as client,
-            open_pipelined_connection(client, slow_after=PATIENT) as pipelined,
-        ):
+        async with open_redis(url) as client, open_pipelined_connection(client, slow_after=PATIENT) as pipelined:
             assert await pipelined.run(client.register_script(ECHO), ["n"], ["a"]) == b"a"
             assert await client.get("n") == b"1"
             [own] = [entry for entry in await admin.client_list() if entry["cmd"].startswith("eval")]

@@ -19,9 +19,7 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
 
 @settings(deadline=None)
 @given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.integers(0, 80))
-def test_wherever_the_writer_dies_its_successor_completes_the_same_answer(
-    text: str, cuts: list[int], died: int
-) -> None:
+def test_a_successor_completes_the_same_answer(text: str, cuts: list[int], died: int) -> None:
     feeds = pieces(text, cuts)
     before, checks = stream(), stream()
     logged = [event for feed in feeds[:died] for event in before.feed(feed)]
@@ -67,13 +65,10 @@ def test_a_successor_that_says_something_else_is_stopped(repeated: list[Event]) 
         RepetitionCheck([Token(text="one two"), citation(1)]).new_events(repeated)
 
 
-def test_a_notice_is_repeated_by_one_of_its_code_and_by_no_other() -> None:
+def test_a_notice_is_repeated_by_its_code_and_an_answer_may_end_before() -> None:
     said, other = (Notice(code=code, text="") for code in (NoticeCode.MASKED, NoticeCode.WITHHELD))
     assert RepetitionCheck([said]).new_events([said]) == []
     with pytest.raises(Diverged):
         RepetitionCheck([said]).new_events([other])
-
-
-def test_an_answer_may_end_before_all_is_said_again() -> None:
     done = Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None)
     assert RepetitionCheck([Token(text="one")]).new_events([done]) == [done]

@@ -37,9 +37,7 @@ class LogAwayAtFirst(AnswerLog):
         return await super().open(*args, **named)
 
 
-async def test_an_answer_that_began_without_redis_is_logged_later(
-    redis: Redis, log_of: LogOf, tasks: TaskGroup
-) -> None:
+async def test_an_answer_begun_without_redis_is_logged_later(redis: Redis, log_of: LogOf, tasks: TaskGroup) -> None:
     answer_log, live = log_of(LogAwayAtFirst), new_answer()
     registry = answers_of(answer_log, tasks, AnswerSettings())
     with capture_logs() as logs:
@@ -54,9 +52,7 @@ async def test_an_answer_that_began_without_redis_is_logged_later(
     assert [line["event"] for line in logs] == ["event_log_lost"]
 
 
-async def test_an_event_is_encoded_once_for_the_log_and_all_readers(
-    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
-) -> None:
+async def test_an_event_is_encoded_once_for_all(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
     registry, other = (answers_of(answer_log, tasks, AnswerSettings()) for _ in range(2))
     live, speak, seen = new_answer(), Speaker(), list[list[LogEntry]]()
 
@@ -129,9 +125,7 @@ async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(away_log
     assert done(FinishReason.CANCELLED) in live.published
 
 
-async def test_a_reader_who_returns_within_the_grace_keeps_the_answer_alive(
-    away_log: AnswerLog, tasks: TaskGroup
-) -> None:
+async def test_a_reader_back_within_the_grace_keeps_the_answer(away_log: AnswerLog, tasks: TaskGroup) -> None:
     registry, live, speak = answers_of(away_log, tasks, AnswerSettings(grace=0.2)), new_answer(), Speaker()
     await registry.writers.start(live, speak, LogOpening("c"))
     with registry.readers.reading(live.who, live.answer_id):
@@ -171,9 +165,7 @@ async def test_without_redis_the_stream_goes_on_with_a_notice(away_log: AnswerLo
     assert await entries_of(registry, live) == entries
 
 
-async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(
-    away_log: AnswerLog, tasks: TaskGroup
-) -> None:
+async def test_only_the_last_unlogged_answers_stay_in_memory(away_log: AnswerLog, tasks: TaskGroup) -> None:
     registry = answers_of(away_log, tasks, with_constants(AnswerSettings(), kept=2))
     lives = [new_answer() for _ in "abcd"]
     for live in lives:
