@@ -1,6 +1,6 @@
 """An answer as one document (`stream=false`), for who waits while it is written."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
 from typing import cast
@@ -31,11 +31,11 @@ from chatbot.streams import (
     StartedAnswer,
     open_answer_log,
 )
-from chatbot.streams.writers import Work
 from tests.answers import answers_of, customer, done
 from tests.chatbot.conftest import PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
+Work = Callable[[LiveAnswer], Awaitable[None]]
 
 
 @asynccontextmanager
