@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+import msgspec
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -26,6 +28,11 @@ class Chat:
     messages: Sequence[Message]
     tokens: int
     thinks: bool = True
+
+    @property
+    def json(self) -> str:
+        """The messages as JSON, of which the audit keeps a keyed hash."""
+        return msgspec.json.encode(self.messages).decode()
 
 
 def alternating(messages: Iterable[Message]) -> list[Message]:

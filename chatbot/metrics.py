@@ -185,18 +185,6 @@ class Metrics:
         """Count a write that was given up (a hook)."""
         self.lost.labels(kind).inc()
 
-    def redis_evicts(self, evicts: bool) -> None:  # noqa: FBT001  a hook
-        """Record whether a full Redis evicts keys (a hook)."""
-        self.evicting.set(evicts)
-
-    def reservation_forgotten(self) -> None:
-        """Count a reservation that Redis lost (a hook)."""
-        self.forgotten.inc()
-
-    def audit_anchored(self, at: float) -> None:
-        """Record the time of the last anchor of the audit's heads, in Unix seconds (a hook)."""
-        self.audit_anchored_at.set(at)
-
     def model_called(self, call: ModelCall) -> None:
         """Observe the end of one call to one endpoint (a hook)."""
         self.model_calls.labels(call.group, call.kind, call.outcome).inc()

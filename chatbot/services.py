@@ -16,7 +16,6 @@ from chatbot.metrics import Metrics
 from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
 from chatbot.reads import Reads
-from chatbot.records import TurnFinished
 from chatbot.retrieval import Retrieval
 from chatbot.screener import Screener
 from chatbot.streams import AnswerLog, Answers, IdempotencyKeys
@@ -104,7 +103,6 @@ class Services:
     """Returns Unix seconds."""
     pings: Mapping[str, Callable[[], Awaitable[None]]]
     """The readiness probe of each dependency by its name in `/readyz`."""
-    on_turn_finished: tuple[Callable[[TurnFinished], None], ...]
 
     @property
     def versions(self) -> Versions:

@@ -83,7 +83,7 @@ async def open_services(
         breaker = await enter(open_breaker(settings))
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
-        ledger = Ledger(redis, breaker, settings.ledger, deferred=deferred, on_forgotten=metrics.reservation_forgotten)
+        ledger = Ledger(redis, breaker, settings.ledger, deferred=deferred, on_forgotten=metrics.forgotten.inc)
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
         siem = stack.enter_context(open_siem("chatbot", settings.traces, tls=settings.traces_tls.context(), now=now))
@@ -125,7 +125,7 @@ async def open_services(
             metrics=metrics,
             models=models,
             prompts=prompts,
-            ratings=await open_ratings(engine),
+            ratings=Ratings(engine),
             reads=reads,
             retrieval=retrieval,
             screener=Screener(),
@@ -137,9 +137,8 @@ async def open_services(
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=now,
             pings={**pings(index, engine, answer_log, models, now=now), "calibration": fitted.require_fit},
-            on_turn_finished=(metrics.turn_finished,),
         )
-        start_beside(tasks, services, settings, eviction=partial(watch_eviction, redis, breaker, metrics.redis_evicts))
+        start_beside(tasks, services, settings, eviction=partial(watch_eviction, redis, breaker, metrics.evicting.set))
         yield services
 
 
@@ -183,13 +182,6 @@ def weights_of(
 
     weights()
     return weights
-
-
-async def open_ratings(engine: AsyncEngine) -> Ratings:
-    """Return the customers' ratings after creating their table if it is missing."""
-    ratings = Ratings(engine)
-    await ratings.prepare()
-    return ratings
 
 
 @asynccontextmanager
@@ -246,7 +238,7 @@ def start_beside(
     }
     if settings.anchors is not None:
         anchors = Anchors(services.audit, open_anchors(settings.anchors, settings.audit_anchors_tls), now=services.now)
-        work["anchors"] = partial(anchors.anchor_daily, services.metrics.audit_anchored)
+        work["anchors"] = partial(anchors.anchor_daily, services.metrics.audit_anchored_at.set)
     for name, run in work.items():
         tasks.start_soon(supervise, name, run, services.metrics.task_failed)
 

@@ -5,7 +5,7 @@ prove what was asked, sent and shown; without them nothing can be read (docs/dec
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from chatbot.audit.chain import AuditKeys, Closed, Opened
 from chatbot.records import AnswerResult
@@ -53,7 +53,7 @@ class AuditOpened:
     """How many earlier messages are in the prompt."""
     brought: int = 0
     """How many of those the client sent along: they are not kept."""
-    canned_reply: str = ""
+    reply: str = ""
     """Which of the bank's own texts is shown instead of asking the model."""
     passage_hashes: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
@@ -61,31 +61,14 @@ class AuditOpened:
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Opened:
         """Return the entry as row `sequence` of a writer's chain."""
+        fields = asdict(self)
+        question, prompts = fields.pop("question"), fields.pop("prompts")
         return Opened(
             writer=writer,
             sequence=sequence,
-            answer_id=self.answer_id,
-            tenant=self.tenant,
-            at=self.at,
-            sub=self.sub,
-            conversation_id=self.conversation_id,
-            question_hash=keys.question_hash(self.tenant, self.question),
-            passages=self.passages,
-            groups=self.groups,
-            as_of=self.as_of,
-            model=self.model,
-            prompt_version=self.prompt_version,
-            index_version=self.index_version,
-            embedder=self.embedder,
-            sampling=self.sampling,
-            grounding=self.grounding,
-            question_id=self.question_id,
-            parent_id=self.parent_id,
-            history=self.history,
-            brought=self.brought,
-            reply=self.canned_reply,
-            passage_hashes=self.passage_hashes,
-            prompt_hash=keys.prompt_hash(self.tenant, self.prompts),
+            question_hash=keys.question_hash(self.tenant, question),
+            prompt_hash=keys.prompt_hash(self.tenant, prompts),
+            **fields,
         )
 
 

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.conversations.history import Feedback
 from chatbot.errors import StoreUnavailable
-from chatbot.tables import METADATA, SCHEMA
-from knowledge.storage import UNAVAILABLE, migrate
+from chatbot.tables import METADATA
+from knowledge.storage import UNAVAILABLE
 
 RATINGS = Table(
     "chatbot_feedback",
@@ -31,21 +31,10 @@ _DEADLINE_SECONDS = 2.0
 
 
 class Ratings:
-    """Writes and deletes ratings."""
+    """Writes and deletes ratings; the audit's start has made their table (`chatbot.tables`)."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-
-    async def prepare(self) -> None:
-        """Migrate the tables to this release.
-
-        Raises:
-            StoreUnavailable: the database is unavailable.
-        """
-        try:
-            await migrate(self._engine, SCHEMA)
-        except UNAVAILABLE as exc:
-            raise StoreUnavailable from exc
 
     async def write(self, tenant: str, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
         """Store the rating of an answer, replacing an earlier rating.

@@ -16,7 +16,6 @@ from chatbot.grounding import GroundingStream
 from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
 from chatbot.questions import Verdict, screen
-from chatbot.turns import messages_json
 from knowledge.access import Access
 from knowledge.bank import Bank
 from knowledge.identity import Principal
@@ -214,7 +213,7 @@ def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, con
         return ReplayFinding(
             "prompt", ReplayStanding.GONE, f"its {' and its '.join(missing) or 'passages'} cannot be had any more"
         )
-    messages = tuple(map(messages_json, (prompt.answer, *prompt.probes)))
+    messages = tuple(chat.json for chat in (prompt.answer, *prompt.probes))
     prompt_hash = context.audit.keys.prompt_hash(opened.tenant, messages)
     if prompt_hash != opened.prompt_hash:
         return ReplayFinding(

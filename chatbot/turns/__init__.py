@@ -5,7 +5,7 @@ from chatbot.turns.closing import EndedAnswer, discard_turn, remember_answer
 from chatbot.turns.opening import open_turn
 from chatbot.turns.orphaned import OrphanedRecords
 from chatbot.turns.quoting import CHOSEN_FROM, choice_prompts, chosen_units
-from chatbot.turns.state import Question, Turn, messages_json, passage_refs
+from chatbot.turns.state import Question, Turn, passage_refs
 from chatbot.turns.takeover import continue_answer
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "chosen_units",
     "continue_answer",
     "discard_turn",
-    "messages_json",
     "open_turn",
     "passage_refs",
     "remember_answer",

@@ -248,7 +248,10 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
         live.emit(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
     unknown = await services.retrieval.unknown_share(turn.question, turn.search, tenant=turn.who.tenant)
-    known_evidence = evidence_without_probe(answering, unknown)
+    hits, weights = turn.search.hits, services.answerability()
+    known_evidence = answerability.evidence_of_search(hits, unknown, turn.language, weights)
+    if live.output:
+        known_evidence = Evidence.CERTAIN  # the previous writer asks for a text only then
     writes = turn.answer is AnswerMode.WRITTEN
     slot = services.admission.slot(
         place, prompt_tokens=turn.prompt.tokens, answer_tokens=turn.reservation.answer_tokens, on_wait=show_place
@@ -262,14 +265,6 @@ async def answer_from_passages(answering: Answering, place: Place) -> None:
             await write_answer(answering, place)
         else:
             await quote_answer(answering, place, certain=evidence is Evidence.CERTAIN)
-
-
-def evidence_without_probe(answering: Answering, unknown: float) -> Evidence | None:
-    """Return the evidence level that needs no probe, or None if the model must be asked."""
-    if answering.live.output:
-        return Evidence.CERTAIN  # the previous writer asks for a text only then
-    turn, weights = answering.turn, answering.services.answerability()
-    return answerability.evidence_of_search(turn.search.hits, unknown, turn.language, weights)
 
 
 async def probe_evidence(answering: Answering, unknown: float, place: Place) -> Evidence:

@@ -32,11 +32,6 @@ class EndedAnswer:
     result: AnswerResult
     shown: tuple[Event, ...] = ()
 
-    @property
-    def text(self) -> str:
-        """The answer's text as it was shown."""
-        return text_of(self.shown)
-
     def only(self, kind: type[E]) -> tuple[E, ...]:
         """Return the events of one kind that were shown."""
         return tuple(event for event in self.shown if isinstance(event, kind))
@@ -69,7 +64,7 @@ async def finish(
         await close_audit(ended, services)
     if scope.cancelled_caught:
         log.error("answer_recording_timed_out", answer_id=turn.answer_id)
-    run_hooks(ended, first_token_at, services)
+    record_metrics(ended, first_token_at, services)
     live.emit(last_event(ended, limits, services))
 
 
@@ -99,8 +94,8 @@ async def close_audit(ended: EndedAnswer, services: Services) -> None:
         log.exception("audit_record_close_failed", answer_id=ended.turn.answer_id)
 
 
-def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Services) -> None:
-    """Run every hook with the record of the turn, even if another hook raises."""
+def record_metrics(ended: EndedAnswer, first_token_at: float | None, services: Services) -> None:
+    """Count the ended answer."""
     turn = ended.turn
     finished = TurnFinished(
         result=ended.result,
@@ -110,15 +105,16 @@ def run_hooks(ended: EndedAnswer, first_token_at: float | None, services: Servic
         citations=len(ended.only(Citation)),
         related=bool(ended.only(Related)),
     )
-    for hook in services.on_turn_finished:
-        with contained("hook"):
-            hook(finished)
+    with contained("metrics"):
+        services.metrics.turn_finished(finished)
 
 
 def audit_closed(ended: EndedAnswer, *, at: float) -> AuditClosed:
     """Return the closing audit record."""
     turn = ended.turn
-    return AuditClosed(answer_id=turn.answer_id, tenant=turn.who.tenant, result=ended.result, at=at, text=ended.text)
+    return AuditClosed(
+        answer_id=turn.answer_id, tenant=turn.who.tenant, result=ended.result, at=at, text=text_of(ended.shown)
+    )
 
 
 def answer_message(ended: EndedAnswer, *, at: float) -> StoredMessage:
@@ -128,7 +124,7 @@ def answer_message(ended: EndedAnswer, *, at: float) -> StoredMessage:
         id=turn.answer_id,
         parent_id=turn.question_id,
         role="assistant",
-        text=ended.text,
+        text=text_of(ended.shown),
         at=at,
         answer_id=turn.answer_id,
         sources=sources(turn).items,

@@ -24,7 +24,7 @@ from chatbot.screener import Screening
 from chatbot.services import Services
 from chatbot.streams import AnswerId
 from chatbot.turns.closing import discard_turn
-from chatbot.turns.state import Question, Turn, messages_json, question_message
+from chatbot.turns.state import Question, Turn, question_message
 from knowledge.access import Access
 from knowledge.identity import Principal
 from knowledge.passage import language_in
@@ -73,11 +73,12 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         thinking_tokens=settings.thinking_tokens if services.models.think else 0,
         temperature=settings.again_temperature if question.id else settings.temperature,
     )
-    most_tokens = sampling.max_tokens + sampling.thinking_tokens
     reservation = await services.ledger.reserve(
         caller,
         prompt_tokens=0 if canned_reply else prompt.tokens,
-        answer_tokens=await services.ledger.expected_answer_tokens(who.tenant, most_tokens),
+        answer_tokens=await services.ledger.expected_answer_tokens(
+            who.tenant, sampling.max_tokens + sampling.thinking_tokens
+        ),
         lease_seconds=settings.longest_answer,
     )
     turn = Turn(
@@ -227,7 +228,7 @@ def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
         parent_id=turn.parent_id,
         history=history,
         brought=min(history, turn.client_messages),
-        canned_reply=turn.reply or "",
+        reply=turn.reply or "",
         passage_hashes=tuple(passage_hash(h.passage) for h in turn.search.hits),
-        prompts=tuple(map(messages_json, (turn.prompt.answer, *turn.prompt.probes))),
+        prompts=tuple(prompt.json for prompt in (turn.prompt.answer, *turn.prompt.probes)),
     )

@@ -3,22 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from chatbot.chat import Chat
 from chatbot.conversations import StoredMessage
-from chatbot.events import (
-    PROGRESS,
-    Citation,
-    Event,
-    Notice,
-    NoticeCode,
-    PassageRef,
-    Related,
-    Source,
-    Sources,
-    Token,
-)
+from chatbot.events import PROGRESS, Citation, Event, Notice, NoticeCode, PassageRef, Related, Source, Sources, Token
 from chatbot.limits import Reservation
 from chatbot.models import Sampling
 from chatbot.prompt import Prompt
@@ -107,11 +93,6 @@ def shown_in(turn: Turn, published: Sequence[Event]) -> tuple[Event, ...]:
         for event in content
         if event not in turn.notices and not (isinstance(event, Notice) and event.code in PROGRESS)
     )
-
-
-def messages_json(prompt: Chat) -> str:
-    """Return the messages of a prompt as the audit hashes them."""
-    return msgspec.json.encode(prompt.messages).decode()
 
 
 def sources(turn: Turn) -> Sources:

@@ -41,12 +41,17 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         await finish(turn, live, decided, services)
         return
     answering = Answering.of(turn, live, services)
-    revoked = turn.reply is None and answering.revoked()
-    if any(isinstance(event, Unknown) for event in taken.events):  # another release wrote it
+    unreadable = any(isinstance(event, Unknown) for event in taken.events)  # another release wrote it
+    if unreadable:
         log.error("event_log_unreadable", answer_id=taken.answer_id)
-        await end(answering, cancelled=False)
-    elif taken.cancelled or taken.epoch > _MOST_WRITERS or revoked:
-        await end(answering, cancelled=taken.cancelled)
+    revoked = answering.revoked()
+    if unreadable or taken.cancelled or taken.epoch > _MOST_WRITERS or (revoked and turn.reply is None):
+        if revoked and not taken.cancelled:
+            live.stop_repeating()
+            answering.show_canned_reply(CannedReply.EMERGENCY)
+        elif not taken.cancelled:
+            answering.update(error=ChatError.code)
+        await finish(turn, live, answering.result, services)
     else:
         await answer(turn, live, services.admission.enter_unconditionally(turn.who), services)
 
@@ -58,14 +63,3 @@ def outcome_of(taken: TakenOver) -> AnswerResult | None:
     except msgspec.MsgspecError:
         log.exception("answer_outcome_unreadable", answer_id=taken.answer_id)
         return None
-
-
-async def end(answering: Answering, *, cancelled: bool) -> None:
-    """Settle and record the shown part of an answer that is not continued, with the reason why it ends."""
-    if not cancelled:
-        if answering.revoked():
-            answering.live.stop_repeating()
-            answering.show_canned_reply(CannedReply.EMERGENCY)
-        else:
-            answering.update(error=ChatError.code)
-    await finish(answering.turn, answering.live, answering.result, answering.services)

@@ -97,9 +97,9 @@ async def test_running_streams_new_questions_and_earlier_answers_end_within_five
     await cluster.tell(answer=SENTENCE.strip(), probe=0.99)
     earlier = await bank.ask(replicas[0], KOREAN)
     assert earlier[-1].field("written") is True
-    for again in await bank.without_models(KOREAN):
-        assert text_of(again) == text_of(earlier), "what is to end has not begun"
     document_id = str(next(event for event in earlier if event.name == "citation").field("document_id"))
+    for again in await bank.without_models(KOREAN):
+        assert document_id in sources(again), "what is to end has not begun"
     await until(bank.has_models, 15)
     await cluster.tell(answer=SENTENCE * 12, probe=0.99, token_seconds=0.1)  # far longer than the bar
     streams: list[list[SentEvent]] = [[], []]

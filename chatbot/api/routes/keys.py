@@ -24,7 +24,7 @@ _PLAIN: Final = (
     r"^[^\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     r"\ufeff\ufff9-\ufffb]*$"
 )
-"""One line that shows what it is: `chatbot keys list` writes it to a terminal. No controls, format or line separators,
+"""One line that shows what it is. No controls, format or line separators,
 by number: not every reader of an OpenAPI document knows `\\p{Cf}`."""
 KeyRole = Literal["admin", "customer", "evals", "platform", "service", "staff"]
 KeyId = Annotated[str, InPath(pattern="^[0-9a-f]{16}$")]

@@ -59,17 +59,6 @@ class ModelState(BaseModel):
     """What its server cannot do (docs/models.md)."""
 
 
-class Changed(BaseModel):
-    """A stop or a resumption: who, when (Unix seconds) and why."""
-
-    action: Literal["stop", "resume"]
-    model: str | None
-    tenant: str | None = None
-    by: str
-    reason: str
-    at: float
-
-
 class State(BaseModel):
     """What is stopped as this replica knows it, and the latest changes, newest first."""
 
@@ -77,7 +66,7 @@ class State(BaseModel):
     stopped_models: list[str]
     stopped_tenants: list[str] = []
     models: list[ModelState]
-    changes: list[Changed] = Field(max_length=_CHANGES)
+    changes: list[StopChange] = Field(max_length=_CHANGES)
 
 
 class StateOfTenant(BaseModel):
@@ -85,7 +74,7 @@ class StateOfTenant(BaseModel):
 
     stopped: bool
     """By itself or with everybody."""
-    changes: list[Changed] = Field(max_length=_CHANGES)
+    changes: list[StopChange] = Field(max_length=_CHANGES)
 
 
 @router.get("/tenant/stops")
@@ -200,16 +189,13 @@ async def state_of(tenant: str, withdrawals: Withdrawals) -> StateOfTenant:
     return StateOfTenant(stopped=withdrawals.stopped(tenant), changes=await latest_changes(withdrawals, tenant=tenant))
 
 
-async def latest_changes(withdrawals: Withdrawals, *, tenant: str | None = None) -> list[Changed]:
+async def latest_changes(withdrawals: Withdrawals, *, tenant: str | None = None) -> list[StopChange]:
     """Return the latest changes, all of them or a tenant's.
 
     Raises:
         AuditUnavailable: they cannot be read.
     """
     try:
-        changes = await withdrawals.changes(limit=_CHANGES, tenant=tenant)
+        return list(await withdrawals.changes(limit=_CHANGES, tenant=tenant))
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the changes cannot be read") from exc
-    return [
-        Changed(action=c.action, model=c.model, tenant=c.tenant, by=c.by, reason=c.reason, at=c.at) for c in changes
-    ]

@@ -35,7 +35,7 @@ def rows_of_every_kind() -> str:
     """Return the rows of two answers in one chain as JSON lines: a whole one, and one that failed with little known."""
     bare = replace(
         OPENED, answer_id="a2", passages=(), passage_hashes=(), prompts=(), embedder="", question_id="", parent_id=None,
-        history=0, brought=0, canned_reply="out_of_scope",
+        history=0, brought=0, reply="out_of_scope",
     )  # fmt: skip
     failed = AuditClosed(answer_id="a2", tenant="hanbit", result=AnswerResult(error="internal"), at=NOW + 2)
     records: tuple[AuditOpened | AuditClosed, ...] = (OPENED, CLOSED, bare, failed)

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.conversations.history import Feedback
 from chatbot.conversations.ratings import RATINGS, Ratings
 from chatbot.errors import StoreUnavailable
-from knowledge.storage import close_engine, open_engine
+from chatbot.tables import SCHEMA
+from knowledge.storage import close_engine, migrate, open_engine
 from tests.patience import patient
 from tests.postgres import Postgres, stands_still
 
@@ -20,9 +21,8 @@ DOWN = Feedback(rating="down", reasons=(), comment="", at=2.5)
 
 @pytest.fixture
 async def ratings(engine: AsyncEngine) -> Ratings:
-    ratings = Ratings(engine)
-    await ratings.prepare()
-    return ratings
+    await migrate(engine, SCHEMA)
+    return Ratings(engine)
 
 
 async def rows(engine: AsyncEngine) -> Sequence[tuple[object, ...]]:
@@ -66,8 +66,8 @@ async def test_without_a_table_it_is_unavailable(engine: AsyncEngine) -> None:
 async def test_a_server_that_stands_still_is_unavailable_in_time(postgres: Postgres) -> None:
     """As one whose packets are lost: nobody says that it is away."""
     engine = open_engine(postgres.url(postgres.emptied()))
+    await migrate(engine, SCHEMA)
     ratings = Ratings(engine)
-    await ratings.prepare()
 
     async def refused(call: Awaitable[None]) -> None:
         with pytest.raises(StoreUnavailable):

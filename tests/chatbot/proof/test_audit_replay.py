@@ -23,7 +23,6 @@ from chatbot.proof.report import report
 from chatbot.records import AnswerResult
 from chatbot.redis_client import RedisBreaker
 from chatbot.tokens import TokenCounter
-from chatbot.turns import messages_json
 from evals.sample_bank import sample_banks
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.bank import Banks, Names
@@ -75,7 +74,7 @@ def opening(prompt: Prompt, owner: Principal, conversation_id: str) -> AuditOpen
         prompt_version=load_templates().version, index_version="kb-1", embedder="none", sampling="{}",
         grounding="quote", at=NOW, question_id="q1", parent_id="a0", history=2,
         passage_hashes=(passage_hash(DEPOSIT), passage_hash(FEES)),
-        prompts=tuple(map(messages_json, (prompt.answer, *prompt.probes))),
+        prompts=tuple(chat.json for chat in (prompt.answer, *prompt.probes)),
     )  # fmt: skip
 
 
