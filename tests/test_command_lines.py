@@ -3,15 +3,18 @@
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from chatbot.__main__ import app
+from ingest.__main__ import app as ingest
 
 
 @pytest.fixture
 def own_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the logging configuration: a program sets it for its whole process, which is the tests' here."""
-    monkeypatch.setattr("chatbot.__main__.configure_logs", lambda **_: None)
+    for program in ("chatbot", "ingest"):
+        monkeypatch.setattr(f"{program}.__main__.configure_logs", lambda **_: None)
 
 
 @pytest.mark.usefixtures("own_logs")
@@ -42,3 +45,13 @@ def test_the_audit_of_a_database_without_tables_is_told_to_migrate(tmp_path: Pat
         2,
         "chatbot: the database has no tables yet: run `chatbot migrate` first\n",
     )
+
+
+@pytest.mark.usefixtures("own_logs")
+@pytest.mark.parametrize("program", [app, ingest], ids=["chatbot", "ingest"])
+def test_a_database_that_is_away_is_one_sentence(program: typer.Typer) -> None:
+    env = {"DATABASE_URL": "postgresql+asyncpg://nobody@127.0.0.1:1/none"}
+    result = CliRunner().invoke(program, ["migrate"], env=env)
+    assert result.exit_code == 1
+    assert "could not be migrated" in result.output
+    assert "Traceback" not in result.output

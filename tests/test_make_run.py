@@ -1,7 +1,6 @@
 """`make run` on machines and data folders that are not as they should be; it leaves no process behind."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -76,20 +75,6 @@ def test_a_damaged_signing_key_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "demo-key.pem").write_bytes(b"\xff")
     with pytest.raises(CannotRun, match=f"{tmp_path}/demo-key.pem is not a private key: remove it"):
         prepare_identity(tmp_path, "127.0.0.1")
-
-
-def test_a_key_that_the_disk_does_not_take_is_made_by_the_next_start(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            key_pair(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    private, public = key_pair(tmp_path)
-    assert b"PRIVATE KEY" in private.read_bytes()
-    assert private.stat().st_mode & 0o77 == 0
-    assert b"PUBLIC KEY" in public.read_bytes()
 
 
 def test_redis_ends_when_make_run_is_killed(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Migrations create the tables of the code and run once, on SQLite and on PostgreSQL."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,11 +14,9 @@ from structlog.testing import capture_logs
 
 from chatbot import audit, conversations  # noqa: F401  their tables are in the chatbot's schema
 from chatbot import tables as chatbot
-from evals.sample_bank import SAMPLE_BANK
 from ingest import catalogue
 from knowledge import service_keys, withdrawals  # noqa: F401  both tables are in one schema
 from knowledge.storage import Schema, migrate, open_engine, revision
-from tests.forked import Forked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -84,24 +81,3 @@ async def test_a_step_that_fails_leaves_nothing(engine: AsyncEngine) -> None:
     with pytest.raises(DBAPIError):
         await migrate(engine, catalogue.SCHEMA)
     assert await look(engine, lambda connection: inspect(connection).get_table_names()) == ["document_versions"]
-
-
-CHATBOT = {
-    "REDIS_URL": "redis://127.0.0.1:1/0",
-    "AUDIT_KEY": "a key that only tests have",
-    "AUTH__ISSUER": "https://issuer.test",
-    "AUTH__JWKS_URL": "https://issuer.test/keys",
-    "BANK_FILE": str(SAMPLE_BANK),
-}
-
-
-@pytest.mark.parametrize(("program", "environment"), [("chatbot", CHATBOT), ("ingest", {})])
-async def test_a_database_that_is_away_is_one_sentence(
-    program: str, environment: dict[str, str], tmp_path: Path
-) -> None:
-    away = {"PATH": "/usr/bin:/bin", "DATABASE_URL": "postgresql+asyncpg://nobody@127.0.0.1:1/none"}
-    log = tmp_path / "log"
-    assert Forked(f"{program}.__main__", ["migrate"], away | environment, log).wait(60) == 1
-    printed = log.read_text("utf-8")
-    assert "could not be migrated" in printed
-    assert "Traceback" not in printed

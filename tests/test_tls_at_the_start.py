@@ -141,14 +141,3 @@ def test_a_start_ends_with_the_sentence(program: object, foreign: Path, environm
     assert done.exit_code == 1, done.output
     assert f"no TLS with Redis ({address}): its certificate is refused" in done.output
     assert "Traceback" not in done.output
-
-
-@pytest.mark.parametrize("program", [chatbot, ingest], ids=["chatbot", "ingest"])
-@pytest.mark.parametrize("setting", ["TLS", "REDIS_TLS", "QDRANT"])
-def test_a_missing_file_is_a_sentence_with_its_setting(
-    program: object, setting: str, tmp_path: Path, environment: pytest.MonkeyPatch
-) -> None:
-    environment.setenv(f"{setting}__CA_FILE", str(tmp_path / "none.pem"))
-    done = CliRunner().invoke(program, ["serve"])  # type: ignore[arg-type]
-    assert done.exit_code == 2
-    assert f"{setting}__CA_FILE: {tmp_path / 'none.pem'} is not a file" in done.output

@@ -31,9 +31,9 @@ from tests.e2e.conftest import (
 )
 from tests.e2e.events import SentEvent, read_events
 from tests.e2e.metrics import total
+from tests.e2e.switch import PATHS
 from tests.forked import Forked
 from tests.patience import patient
-from tests.switch import PATHS
 
 NEEDS_HAPROXY = pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy")
 LEDGER = f"ledger:{{{TENANT}}}"
@@ -149,9 +149,6 @@ class Cluster:
         await until(one_does)
         return generating[0]
 
-    async def gauge(self, replica: Server, name: str) -> int:
-        return int(await total(replica.url, name))
-
     async def counted(self, name: str, **labels: str) -> float:
         """Return the sum of a counter over the replicas and over the labels that are not named."""
         return sum([await total(replica.url, name, **labels) for replica in self.replicas])
@@ -162,7 +159,7 @@ class Cluster:
 
         async def one_does() -> bool:
             for n, replica in enumerate(self.replicas):
-                if await self.gauge(replica, "chatbot_active_answers"):
+                if await total(replica.url, "chatbot_active_answers"):
                     owners.append(n)
             return bool(owners)
 
@@ -173,7 +170,7 @@ class Cluster:
     async def at_rest(self) -> bool:
         """Return whether no answer runs and no slot is taken anywhere."""
         names = ("chatbot_active_answers", "chatbot_busy_slots", "chatbot_queued_answers")
-        return not any([await self.gauge(replica, name) for replica in self.replicas for name in names])
+        return not any([await total(replica.url, name) for replica in self.replicas for name in names])
 
     def up(self) -> set[str]:
         """Return the replicas that the balancer sends customers to."""

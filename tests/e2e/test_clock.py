@@ -28,7 +28,7 @@ from tests.e2e.conftest import (
     until,
 )
 from tests.e2e.events import end_of, read_events
-from tests.faketime import LIBRARY, set_clock, with_clock
+from tests.e2e.faketime import LIBRARY, set_clock, with_clock
 from tests.postgres import Postgres
 
 pytestmark = [

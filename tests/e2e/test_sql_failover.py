@@ -34,9 +34,9 @@ from tests.e2e.conftest import (
     until,
 )
 from tests.e2e.events import SentEvent, end_of, read_events, text_of
+from tests.e2e.switch import Switch
 from tests.patience import patient
 from tests.postgres import SHARED, Postgres, served, standby_of
-from tests.switch import Switch
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, pytest.mark.long, NEEDS_HAPROXY]
 

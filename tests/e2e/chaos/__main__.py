@@ -23,9 +23,9 @@ from tests.e2e.chaos.comparison import Compared, compare
 from tests.e2e.chaos.customers import PATIENCE, Reading, talk
 from tests.e2e.chaos.faults import Faults
 from tests.e2e.chaos.schedule import schedule
-from tests.faketime import LIBRARY
+from tests.e2e.faketime import LIBRARY
+from tests.e2e.switch import PATHS
 from tests.postgres import programs
-from tests.switch import PATHS
 
 CUSTOMERS = 30
 

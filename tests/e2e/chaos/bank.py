@@ -20,9 +20,9 @@ from chatbot.api import LocalSigner, key_pair
 from tests.conftest import DURABLE, RedisServer, free_port, redis_server
 from tests.e2e.cluster import Cluster, Server, balanced, scripted
 from tests.e2e.conftest import DOCUMENTS, chat_environment, load
-from tests.faketime import with_clock
+from tests.e2e.faketime import with_clock
+from tests.e2e.switch import Switch
 from tests.postgres import SHARED, Postgres, served
-from tests.switch import Switch
 
 LIMIT_TOKENS = 1_000_000_000
 SETTINGS = {

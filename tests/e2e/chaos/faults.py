@@ -16,7 +16,7 @@ from tests.e2e import model
 from tests.e2e.chaos.bank import TOKEN_SECONDS, Bank, start_again
 from tests.e2e.chaos.schedule import LOSES, Fault
 from tests.e2e.cluster import Server
-from tests.faketime import set_clock
+from tests.e2e.faketime import set_clock
 from tests.postgres import stands_still
 
 SETTLED_SECONDS = 12.0
