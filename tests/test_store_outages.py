@@ -224,7 +224,7 @@ async def asked_during(fault: Fault, bank: Bank, given: dict[str, Any]) -> dict[
 
 
 async def used(bank: Bank, name: str) -> dict[str, Any]:
-    """Wait until both services are ready, ask and upload; return what requests need to reach the answer and the file."""
+    """Wait until both services are ready, ask and upload; return what requests need to reach both results."""
     bank.stores.model.reset()
     with anyio.fail_after(patient(10)):
         for api in (bank.chat, bank.staff):
