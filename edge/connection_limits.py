@@ -57,7 +57,7 @@ class ConnectionLimits:
     """Limits of a connection: bytes and seconds of a head; a body must deliver `body_bytes` every `body_seconds`.
 
     A reply is dropped if the client reads nothing for `reply_seconds`, or for `stalled_seconds` if another connection
-    needs the slot. When more than `pipelined` requests are waiting, nothing further is read.
+    needs the slot. With more than `pipelined` waiting requests it is closed.
     """
 
     head_bytes: int = 32 * 1024
@@ -103,7 +103,6 @@ class LimitedConnection(HttpToolsProtocol):
         self._unacked = 0
         self._taken_at = self.opened_at
         self._running: RequestResponseCycle | None = None
-        self._is_deaf = False
 
     @property
     def waits(self) -> bool:
@@ -181,7 +180,7 @@ class LimitedConnection(HttpToolsProtocol):
             return
         start = 0
         while start < len(data):
-            if self._is_deaf or self.transport.is_closing():
+            if self.transport.is_closing():
                 return
             # Small pieces for a head: if it starts after another request in a piece, at most that piece isn't counted.
             piece = data[start : start + (_HEAD_PIECE_BYTES if self._in_head else _PIECE_BYTES)]
@@ -195,15 +194,8 @@ class LimitedConnection(HttpToolsProtocol):
                 self.refuse(b"431 Request Header Fields Too Large")
                 return
             if len(self.pipeline) > self._limits.pipelined:
-                self._turn_deaf()
-
-    def _turn_deaf(self) -> None:
-        """Stop reading; answer the complete requests without a time limit, then close the connection."""
-        self._stop_timer()
-        if not self._in_head:  # the last request is incomplete
-            self.pipeline.popleft()
-            self.cycle = self.pipeline[0][0]
-        self._is_deaf, self.cycle.keep_alive = True, False
+                self.refuse(b"503 Service Unavailable")
+                return
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; parse a request for a protocol upgrade again without its `Upgrade` header."""

@@ -48,7 +48,7 @@ from knowledge import withdrawals
 from knowledge.bank import Banks, read_banks
 from knowledge.command_line import AsJson, TenantOption, complete, print_json
 from knowledge.embedding import EmbeddingUnavailable, read_model_config
-from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable, optimize_folder
+from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable
 from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
 from knowledge.tls import TlsRefused
 from telemetry.logs import configure_logs
@@ -381,22 +381,6 @@ async def _reindex(settings: Settings, console: Console) -> bool:
     state = "stays" if tally.failed else "answers now"
     console.print(f"{tally.written} versions written, {len(tally.failed)} failed; {collection} {state}.")
     return not tally.failed
-
-
-@app.command("optimize")
-def optimize_command() -> None:
-    """Build the search graphs of an embedded index of more than 20,000 passages; stop its service first.
-
-    Takes 5 to 30 s for 30,000 passages. A Qdrant server builds them automatically.
-    """
-    settings = settings_or_exit()
-    configure_logs(level="WARNING", log_format="console")
-    if settings.index.path is None:
-        raise typer.BadParameter("QDRANT_URL is set, and a Qdrant server does this by itself")
-    console = Console()
-    with console.status("building; the index is not lost if this is interrupted"):
-        points = run_or_exit(optimize_folder(settings.index.path))
-    console.print(f"{sum(points.values())} passages in {len(points)} collections are searched by their graphs.")
 
 
 def _printing(console: Console) -> ReportVersion:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
 
 from knowledge.glossary import Glossary
 from knowledge.passage import Language
@@ -20,13 +20,9 @@ T = TypeVar("T")
 MOST_FILE_BYTES: Final = 1024 * 1024
 MOST_LOGO_BYTES: Final = 256 * 1024
 LOGO_TYPES: Final[Mapping[str, str]] = {".svg": "image/svg+xml", ".png": "image/png"}
-LEAST_CONTRAST: Final = 4.5
-"""The minimum contrast ratio of text on its background (WCAG 2.2, 1.4.3)."""
 MOST_QUESTIONS: Final = 6
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}|[{}]")
-# The backgrounds of text in the brand's colour, on both pages.
-_GROUNDS: Final[Mapping[str, str]] = {"light": "#eaf0f8", "dark": "#1e2a3b"}
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 Short = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
@@ -101,18 +97,6 @@ class Colours(_Part):
 
     light: Palette = Palette(brand="#2f4858", brand_strong="#1d2f3a", on_brand="#ffffff", accent="#d9b44a")
     dark: Palette = Palette(brand="#9fc3d6", brand_strong="#c3dcea", on_brand="#0b1a22", accent="#d9b44a")
-
-    @model_validator(mode="after")
-    def _can_be_read(self) -> Self:
-        for scheme, ground in _GROUNDS.items():
-            palette: Palette = getattr(self, scheme)
-            for colour, on in ((palette.on_brand, palette.brand), (palette.brand, ground)):
-                if (ratio := contrast(colour, on)) < LEAST_CONTRAST:
-                    raise ValueError(
-                        f"{scheme}: {colour} on {on} has a contrast of {ratio:.1f}, and readers need "
-                        f"{LEAST_CONTRAST:g}: choose a {'darker' if scheme == 'light' else 'lighter'} brand"
-                    )
-        return self
 
 
 class Bank(_Part):
@@ -274,15 +258,3 @@ def _check_logo(path: Path) -> None:
         raise ValueError(f"{path.name} is neither .svg nor .png: save it as one of them")
     if (size := path.stat().st_size) > MOST_LOGO_BYTES:
         raise ValueError(f"{path.name} has {size} bytes: make it smaller than {MOST_LOGO_BYTES}")
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the contrast ratio of two colours (`#rrggbb`), from 1 to 21 (WCAG 2.2)."""
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    shares = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

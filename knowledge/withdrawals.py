@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import anyio
-import structlog
 from pydantic import BaseModel, PositiveFloat
 from sqlalchemy import (
     BigInteger,
@@ -39,14 +38,11 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from knowledge.passage import Passage
 from knowledge.storage import Schema, migrate, polled, transaction_lock
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
-
-log = structlog.get_logger(__name__)
 
 _LONGEST_AUTHOR, _LONGEST_REASON = 310, 400
 """In characters; the longest author is a token's tenant and subject (`knowledge.identity`)."""
@@ -169,15 +165,6 @@ class Withdrawals:
         """Return the seconds for which the last successful poll remains valid; negative if it is too old."""
         return self._read_at + self._settings.known_for - self._clock()
 
-    async def withdraw(self, tenant: str, document_id: str, version: int, *, reason: str, at: float) -> None:
-        """Withdraw a version on every replica within seconds; `at` is Unix seconds."""
-        try:
-            async with self._engine.begin() as connection:
-                await write_withdrawal(connection, tenant, document_id, version, reason=reason, at=at)
-        except IntegrityError:
-            log.info("document_already_withdrawn")  # by another process
-        await self.read()
-
     @contextmanager
     def notifying(self, listener: Callable[[], None]) -> Iterator[None]:
         """Call `listener` whenever the withdrawals, the stops or `readable` change, while the block runs."""
@@ -270,18 +257,14 @@ class Withdrawals:
         self._versions_read_at = self._clock()
 
     def _notify(self) -> None:
-        """Call the listeners if the state has changed since the last complete notification."""
+        """Call the listeners if the state has changed since the last notification."""
         state = (self.readable(), self._stops, self._versions)
         if state == self._notified_state:
             return
-        notified = 0
-        listeners = tuple(self._listeners)
-        for listener in listeners:
+        self._notified_state = state
+        for listener in tuple(self._listeners):
             with contained("listener"):  # a failing listener doesn't stop the others
                 listener()
-                notified += 1
-        if notified == len(listeners):
-            self._notified_state = state
 
     async def watch_age(self) -> None:
         """Notify the listeners as soon as the last successful poll is too old, until cancelled."""

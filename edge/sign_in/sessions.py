@@ -27,8 +27,6 @@ log = structlog.get_logger(__name__)
 
 STORE_SECONDS = 2.0
 """The deadline of a Redis command."""
-MOST_OF_PERSON = 100
-"""The most sessions of a person; a further one ends the oldest."""
 _NONCE_BYTES = 12
 _RENEWING, _AWAY = b"renewing", b"away"
 
@@ -95,11 +93,7 @@ class Sessions:
             commands.zremrangebyscore(index, "-inf", self._now())
             commands.zadd(index, {key: session.ends})
             commands.pexpire(index, _ms(lasts))
-            commands.zrange(index, 0, -1 - MOST_OF_PERSON)
-            commands.zremrangebyrank(index, 0, -1 - MOST_OF_PERSON)
-        _, *replies = await _in_time(commands.execute())
-        if too_many := [each for found in replies[3::5] for each in found]:
-            await _in_time(self._redis.delete(*too_many))
+        await _in_time(commands.execute())
         return session_id
 
     async def read(self, session_id: str) -> Session | None:

@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from heapq import nsmallest
-from itertools import accumulate
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -80,9 +78,9 @@ class _Job:
 class LocalEmbedder:
     """A sentence-transformers model in one or several worker threads.
 
-    Questions that arrive within the window are encoded together and before passages; a batch of passages has similar
-    lengths, from any documents. The event loop acquires no lock: it submits a job through a SimpleQueue and awaits a
-    future. The workers take turns at that queue and skip cancelled jobs.
+    Questions that arrive within the window are encoded together and before passages. The event loop acquires no lock:
+    it submits a job through a SimpleQueue and awaits a future. The workers take turns at that queue and skip cancelled
+    jobs.
     """
 
     def __init__(self, folder: Path, settings: EmbedderSettings, config: ModelConfig) -> None:
@@ -154,7 +152,7 @@ class LocalEmbedder:
     async def _encoded(self, jobs: Sequence[_Job]) -> Vectors:
         if self._closing:
             raise EmbeddingUnavailable("the embedder is closed")
-        for job in sorted(jobs, key=lambda job: job.size):
+        for job in sorted(jobs, key=lambda job: job.size):  # padding costs as much as text
             self._inbox.put(job)
         try:
             return [vector for job in jobs for vector in await asyncio.wrap_future(job.result)]
@@ -186,15 +184,13 @@ class LocalEmbedder:
             return jobs
 
     def _next_passages(self) -> list[_Job]:
-        """Return the oldest passage with others of similar length, because padding costs as much as text."""
-        oldest = self._passages[0]
-        similar = [job for job in self._passages if abs(job.size - oldest.size) <= self._settings.padding]
-        alike = nsmallest(self._settings.passage_batch, similar, key=lambda job: abs(job.size - oldest.size))
-        sizes = accumulate(job.size for job in alike)
-        batch = [job for job, size in zip(alike, sizes, strict=True) if job is alike[0] or size <= BATCH_BYTES]
-        for job in batch:
-            self._passages.remove(job)
-        return batch
+        """Return the oldest passages that fit into a batch; those of one caller are in order of length."""
+        jobs = [self._passages.popleft()]
+        free = BATCH_BYTES - jobs[0].size
+        while self._passages and len(jobs) < self._settings.passage_batch and self._passages[0].size <= free:
+            jobs.append(self._passages.popleft())
+            free -= jobs[-1].size
+        return jobs
 
     def _query_texts(self) -> int:
         return sum(len(job.texts) for job in self._queries)

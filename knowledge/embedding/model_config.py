@@ -41,15 +41,11 @@ class _Lengths(msgspec.Struct):
     max_position_embeddings: int | None = None
 
 
-class _Pooling(msgspec.Struct):
-    include_prompt: bool = True
-
-
 def read_model_config(settings: EmbedderSettings) -> ModelConfig:
     """Return the configuration from the settings, else from the folder's files (blocking), else the e5 defaults.
 
     Raises:
-        EmbedderMissing: a file is not valid JSON, or the model excludes its prompt from pooling (endpoints only).
+        EmbedderMissing: a file is not valid JSON.
     """
     folder = settings.folder or settings.tokenizer
     prompts = {} if folder is None else _read(folder / "config_sentence_transformers.json", _Config).prompts
@@ -60,11 +56,6 @@ def read_model_config(settings: EmbedderSettings) -> ModelConfig:
     passage = settings.passage_prefix
     if passage is None:
         passage = _first(prompts, _PASSAGE_PROMPTS) or ("passage: " if is_e5 else "")
-    if settings.folder is not None and (query or passage) and not _pools_prompts(settings.folder):
-        raise EmbedderMissing(
-            f"the model in {settings.folder} leaves its prompt out of the vector (include_prompt is false), which only "
-            "an endpoint does: serve it, and set EMBEDDER__URL"
-        )
     return ModelConfig(
         query_prefix=query, passage_prefix=passage, max_tokens=None if folder is None else _max_tokens(folder)
     )
@@ -81,10 +72,6 @@ def _max_tokens(folder: Path) -> int | None:
         _read(folder / "config.json", _Lengths).max_position_embeddings,
     ]
     return next((int(length) for length in lengths if length is not None and 0 < length < _NO_LIMIT), None)
-
-
-def _pools_prompts(folder: Path) -> bool:
-    return all(_read(file, _Pooling).include_prompt for file in folder.glob("*_Pooling/config.json"))
 
 
 def _read(file: Path, kind: type[_T]) -> _T:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Self
 
 import msgspec
 import numpy as np
@@ -54,34 +53,24 @@ async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmb
     url = URL(str(settings.url))
     with _translated():
         async with open_model_endpoint(settings, call_address(url, "v1/embeddings"), setting=SETTING) as endpoint:
-            yield await EndpointEmbedder.connect(endpoint, settings, config, cut)
+            embedder = EndpointEmbedder(endpoint, settings, config, cut)
+            (vector,) = await embedder.embed_passages(["warm up"])
+            embedder.dimensions = len(vector)
+            yield embedder
 
 
 class EndpointEmbedder:
     """Sends a limited number of requests to an endpoint, which batches questions itself; passages are batched here."""
 
-    def __init__(
-        self, endpoint: ModelEndpoint, settings: EmbedderSettings, config: ModelConfig, cut: Cut, *, dimensions: int
-    ) -> None:
+    def __init__(self, endpoint: ModelEndpoint, settings: EmbedderSettings, config: ModelConfig, cut: Cut) -> None:
         self.name = settings.name
-        self.dimensions = dimensions
+        self.dimensions = 0  # until the first vector
         self._endpoint = endpoint
         self._settings = settings
         self._config = config
         self._cut = cut
         self._waiting_requests = 0
         self._requests = asyncio.Semaphore(settings.requests)
-
-    @classmethod
-    async def connect(cls, endpoint: ModelEndpoint, settings: EmbedderSettings, config: ModelConfig, cut: Cut) -> Self:
-        """Embed a first text, and return the embedder with the number of dimensions of its vector.
-
-        Raises:
-            EmbeddingUnavailable: as `open_served`.
-        """
-        unknown = cls(endpoint, settings, config, cut, dimensions=0)
-        (vector,) = await unknown.embed_passages(["warm up"])
-        return cls(endpoint, settings, config, cut, dimensions=len(vector))
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each question, in order."""

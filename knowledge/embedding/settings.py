@@ -72,8 +72,6 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     query_batch: ClassVar[int] = 16  # max questions per batch in this process
     # Long passages are limited further by `BATCH_BYTES`, to keep the wait of questions short.
     passage_batch: ClassVar[int] = 8  # max passages per batch in this process
-    # bytes; the max difference in length within a batch, about the amount of text that costs as much as a call
-    padding: ClassVar[int] = 96
     queue: ClassVar[int] = 256  # max waiting requests with questions; further ones are rejected at once
     # Workers share one model of 440 MB, and each further one takes 110 MB. Two workers double the throughput, two
     # threads of one worker do not.

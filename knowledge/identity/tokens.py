@@ -5,7 +5,6 @@ come from the identity provider's JWKS (RFC 7517; fetched with a deadline, cache
 or from one public key file. Only RS256 and ES256 are accepted, whatever the token's header names.
 """
 
-import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -36,6 +35,11 @@ SERVICE_KEY = "bck_"
 """What every service key begins with, so that scanners of secrets find it; no JWT does."""
 _MOST_KEY_SET_BYTES = 1024 * 1024
 _MOST_KEYS = 100
+_MALFORMED = (
+    jwt.PyJWTError, UnsupportedAlgorithm, ArithmeticError, LookupError, ValueError, TypeError, AttributeError,
+    RecursionError,
+)  # fmt: skip
+"""What reads a malformed key set raises one of these, depending on the field."""
 _FIRST_KEYS_PAUSE = 1.0
 """Seconds between two fetches while no key is known."""
 _WHY: Mapping[type[Exception], str] = {
@@ -174,39 +178,23 @@ async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> byt
 
 
 def key_set(body: bytes) -> dict[str | None, jwt.PyJWK]:
-    """Return the usable keys of a JWKS (RFC 7517) by their id; keys of other kinds, or broken ones, are passed over.
+    """Return the usable keys of a JWKS (RFC 7517) by their id; keys of kinds that PyJWT does not know are ignored.
 
     Raises:
-        KeySetRefused: it is not a key set, or has no usable key.
+        KeySetRefused: it is not a key set, one of its keys is malformed, or it has no usable key.
     """
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise KeySetRefused("the key set is not valid JSON") from exc
-    published = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(published, list):
-        raise KeySetRefused("the key set has no list of keys")
-    keys: dict[str | None, jwt.PyJWK] = {}
-    for entry in published[:_MOST_KEYS]:
-        key = _usable(entry)
-        if key is not None:
-            keys[key.key_id] = key
+        published = jwt.PyJWKSet.from_json(body.decode()).keys[:_MOST_KEYS]
+        keys = {
+            key.key_id: key
+            for key in published
+            if key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")
+        }
+    except _MALFORMED as exc:
+        raise KeySetRefused(f"the key set cannot be read ({type(exc).__name__})") from exc
     if not keys:
         raise KeySetRefused("the key set has no key that signs with RS256 or ES256")
     return keys
-
-
-def _usable(entry: object) -> jwt.PyJWK | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str | None):
-        return None
-    if entry.get("use") not in (None, "sig"):
-        return None
-    try:
-        key = jwt.PyJWK(entry)
-    # Each malformed field raises something else, depending on what reads it.
-    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, AttributeError, KeyError, OverflowError):
-        return None
-    return key if key.algorithm_name in ALGORITHMS else None
 
 
 class Authenticator:

@@ -1,6 +1,5 @@
 """The passage index: one filter for every search, dense and sparse halves fused, collections behind an alias."""
 
-from knowledge.index.edge import optimize_folder
 from knowledge.index.engine import EmbedderMismatch, IndexInUse, IndexRefused, IndexUnavailable
 from knowledge.index.index import Index, indexed_text, open_index
 from knowledge.index.settings import IndexSettings, QdrantUrl, ServerSettings
@@ -16,5 +15,4 @@ __all__ = [
     "ServerSettings",
     "indexed_text",
     "open_index",
-    "optimize_folder",
 ]

@@ -11,7 +11,6 @@ one after another in one thread, reads in several: the engine releases the GIL.
 
 import asyncio
 import fcntl
-import math
 import os
 import shutil
 import time
@@ -31,7 +30,6 @@ import structlog
 from knowledge.index.engine import (
     DENSE,
     FLOAT_FIELDS,
-    HNSW_EF,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
     TENANT_FIELD,
@@ -50,13 +48,6 @@ from knowledge.terms import SparseTerms
 
 T = TypeVar("T")
 
-EXACT_POINTS = 20_000
-"""Above this exact search takes longer than a search of the graph, which `ingest optimize` builds."""
-
-_GRAPH_LINKS, _GRAPH_CANDIDATES = 16, 200
-"""HNSW's m and ef_construct: graphs of 30,000 found .97 to .99 of the nearest with the engine's own 100, .998 so."""
-_FULL_SCAN_KIB = 10_000
-"""The engine's own bound below which it searches a segment exactly, in KiB of vectors."""
 _READ_THREADS = 4
 _FLUSH_SECONDS = 5.0
 """Time between two flushes while there are writes. A flush bounds what the write-ahead log replays at a start."""
@@ -96,19 +87,6 @@ async def open_edge(folder: Path, *, read_timeout: float, write_timeout: float) 
         yield engine
     finally:
         await engine.aclose()
-
-
-async def optimize_folder(folder: Path) -> dict[str, int]:
-    """Build the graphs of every collection of a folder that no process has open; return the points of each.
-
-    The engine blocks every thread of the process, for 5 to 30 s for 30,000 points on two cores: only a command of its
-    own may call this. Interrupted at any moment it loses nothing.
-
-    Raises:
-        IndexInUse, IndexUnavailable: as `open_edge`.
-    """
-    async with open_edge(folder, read_timeout=math.inf, write_timeout=math.inf) as engine:
-        return await engine.optimize()
 
 
 class EdgeEngine:
@@ -217,18 +195,6 @@ class EdgeEngine:
     async def delete(self, collection: str, only: Filter) -> None:
         await self._update(collection, lambda: edge.UpdateOperation.delete_points_by_filter(_filter(only)))
 
-    async def optimize(self) -> dict[str, int]:
-        """Build the HNSW graphs of every collection; return the points of each."""
-
-        def optimize() -> dict[str, int]:
-            for collection in self._collections.values():
-                collection.shard.optimize()
-            return {name: held.shard.info().points_count for name, held in self._collections.items()}
-
-        # Segments are written anew before the former ones go.
-        stored = await asyncio.to_thread(_disk_bytes, self._folder)
-        return await self._write(optimize, needed_bytes=stored + _FREE_BYTES)
-
     async def _update(self, collection: str, operation: Callable[[], edge.UpdateOperation]) -> None:
         def update() -> None:
             shard = self._shard(collection)
@@ -247,8 +213,7 @@ class EdgeEngine:
     async def _write(self, call: Callable[[], T], *, needed_bytes: int = _FREE_BYTES) -> T:
         def write() -> T:
             if shutil.disk_usage(self._folder).free < needed_bytes:
-                wanted = f"less than {needed_bytes // 1024 // 1024} MiB are free there"
-                raise IndexUnavailable(f"{self._folder}: {wanted}: free some space")
+                raise IndexUnavailable(f"{self._folder}: less than {needed_bytes >> 20} MiB are free: free some space")
             return call()
 
         async with _deadline(self._write_timeout):
@@ -300,7 +265,6 @@ class EdgeEngine:
                     raise IndexUnavailable(f"{path} is missing")
             recorded = msgspec.json.decode(described.read_bytes(), type=_Recorded)
             self._collections[name] = _Collection(edge.EdgeShard.load(str(shard)), recorded)
-            self._warn_of_size(name)
         aliases = folder / "aliases.json"
         if aliases.exists():
             self._aliases = msgspec.json.decode(aliases.read_bytes(), type=dict[str, str])
@@ -316,15 +280,6 @@ class EdgeEngine:
         except BlockingIOError:
             raise IndexInUse(f"{self._folder} is open in another process: stop it, or work through its API") from None
 
-    def _warn_of_size(self, collection: str) -> None:
-        info = self._collections[collection].shard.info()
-        # Terms are always indexed, and counted as well.
-        with_graph = info.indexed_vectors_count - info.points_count
-        if info.points_count > EXACT_POINTS and with_graph < 0.8 * info.points_count:
-            log.warning(
-                "index_optimization_missing", collection=collection, points=info.points_count, command="ingest optimize"
-            )
-
     def _create(self, collection: str, vectors: Vectors) -> None:
         if collection in self._collections:
             return
@@ -335,7 +290,6 @@ class EdgeEngine:
         config = edge.EdgeConfig(
             vectors={DENSE: edge.EdgeVectorParams(size=recorded.dimensions, distance=edge.Distance.Cosine)},
             sparse_vectors={TERMS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-            hnsw_config=edge.HnswIndexConfig(_GRAPH_LINKS, _GRAPH_CANDIDATES, _FULL_SCAN_KIB),
         )
         shard = edge.EdgeShard.create(str(partial / "shard"), config)
         for field, schema in _PAYLOAD_INDEXES.items():
@@ -386,7 +340,7 @@ _PAYLOAD_INDEXES: dict[str, Any] = {
 @asynccontextmanager
 async def _deadline(seconds: float) -> AsyncGenerator[None]:
     try:
-        async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+        async with asyncio.timeout(seconds):
             yield
     except TimeoutError as exc:
         raise IndexUnavailable("the index did not answer in time") from exc
@@ -403,11 +357,6 @@ def _translated(call: Callable[[], T]) -> T:
         if type(exc) is not Exception and type(exc).__name__ != "PanicException":
             raise
         raise IndexUnavailable(f"the index failed: {exc}") from exc
-
-
-def _disk_bytes(folder: Path) -> int:
-    """Return the bytes that the folder's files take on disk; the engine's are sparse."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -427,7 +376,7 @@ def _query(query: Query) -> edge.QueryRequest:
         params = edge.SearchParams(idf=edge.IdfParams(corpus))
     else:
         nearest = edge.Query.Nearest(list(query.vector), using=DENSE)
-        params = edge.SearchParams(hnsw_ef=HNSW_EF)
+        params = None  # every search is exact: only a server builds graphs
     return edge.QueryRequest(query.limit, query=nearest, filter=_filter(query.filter), params=params)
 
 

@@ -95,7 +95,6 @@ class Index:
     ) -> None:
         self._collection = collection
         self._failed_start: Callable[[], Awaitable[None]] | None = None
-        self._refusal = ""
         self._pinned = pinned
         self._looked_at = -math.inf
         self._engine = engine
@@ -328,9 +327,6 @@ class Index:
         try:
             await self._failed_start()
         except IndexRefused as exc:
-            if str(exc) != self._refusal:
-                self._refusal = str(exc)
-                log.error("index_start_failed", error=self._refusal)  # noqa: TRY400  the sentence says it
             raise IndexUnavailable(str(exc)) from exc
 
     async def _present(self) -> str:

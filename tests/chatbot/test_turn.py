@@ -34,7 +34,7 @@ from evals.sample_bank import sample_banks
 from knowledge.bank import read_banks
 from knowledge.identity import Principal
 from knowledge.profiles import AnswerMode
-from knowledge.withdrawals import Withdrawals, load_withdrawals, write_end
+from knowledge.withdrawals import Withdrawals, load_withdrawals, write_end, write_withdrawal
 from tests.answers import customer
 from tests.audit import SETTINGS, faults
 from tests.bank import of_the_sample_bank, write_bank
@@ -70,7 +70,9 @@ class Bank:
         return cast("Services", SimpleNamespace(**vars(self.services) | parts))
 
     async def withdraw_deposit(self) -> None:
-        await self.withdrawals.withdraw(TENANT, DEPOSIT.document_id, DEPOSIT.version, reason="wrong", at=NOW)
+        async with self.withdrawals._engine.begin() as connection:
+            await write_withdrawal(connection, TENANT, DEPOSIT.document_id, DEPOSIT.version, reason="wrong", at=NOW)
+        await self.withdrawals.read()
 
 
 async def counted(chat: Chat, *, conversation_id: str) -> Chat:  # noqa: ARG001

@@ -314,30 +314,12 @@ async def test_a_newcomer_has_no_room_of_a_reply_that_is_taken(served: Serve) ->
                 taken += len(await stream.receive())
 
 
-def statuses_of(replies: bytes) -> set[bytes]:
-    """Return the statuses of all replies except the last, which may be cut off."""
-    return {part[:3] for part in replies.split(b"HTTP/1.1 ")[1:-1]}
-
-
-async def test_requests_that_wait_on_one_connection_are_bounded_and_answered(served: Serve) -> None:
+async def test_requests_that_wait_on_one_connection_are_bounded(served: Serve) -> None:
     async with served() as there:
         few = await sent(there, [GOOD * 20 + GOOD.replace(b"host: x", b"host: x\r\nconnection: close")])
         flood = await sent(there, [GOOD * 5000])
     assert few.count(b" 200 OK") == 21
-    assert LIMITS.pipelined < flood.count(b" 200 OK") < 1000
-    assert statuses_of(flood) == {b"200"}
-
-
-@pytest.mark.parametrize("content", [5, 500], ids=["a head", "a body"])
-async def test_the_time_of_a_request_that_is_cut_where_reading_ends_is_not_taken_from_those_before(
-    served: Serve, content: int
-) -> None:
-    late = GOOD.replace(b"/length", b"/late")
-    long = GOOD.replace(b": 5", b": %d" % content) + b"o" * (content - 5)  # of a piece, it is nearly all
-    async with served() as there:
-        flood = await sent(there, [late + long * (400_000 // len(long))])
-    assert flood.count(b" 200 OK") > LIMITS.pipelined
-    assert statuses_of(flood) == {b"200"}
+    assert flood.count(b" 200 OK") <= LIMITS.pipelined
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from edge import bind, configured, listening
+from edge import bind, listening
 from edge.connection_limits import LimitedConnection
 
 pytestmark = pytest.mark.anyio
@@ -65,12 +65,6 @@ async def test_a_server_may_open_more_files_than_its_machine_gives_a_process_to_
                 assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, 65_536), hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_no_server_speaks_websocket_whatever_is_installed() -> None:
-    config = configured(FastAPI())
-    config.load()
-    assert config.ws_protocol_class is None
 
 
 def test_every_server_is_configured_in_one_place() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evals.sample_bank import sample_banks
-from knowledge.bank import LEAST_CONTRAST, BankRefused, Colours, contrast, read_banks
+from knowledge.bank import BankRefused, read_banks
 from tests.bank import DAWN, write_bank
 
 
@@ -27,11 +26,6 @@ def test_a_host_shows_one_bank_and_any_other_host_the_first(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
-def test_a_text_is_filled_with_the_name_and_the_helplines(tmp_path: Path) -> None:
-    bank = read_banks(write_bank(tmp_path)).first
-    assert bank.filled("{bank}: {crisis}, {emergency}", "en") == "Dawn Bank: the Heartline 02-111-2222, 119"
-
-
 LIGHT = DAWN["colours"]["light"]
 
 
@@ -47,7 +41,6 @@ LIGHT = DAWN["colours"]["light"]
         ({"opening": {"ko": "{name}입니다", "en": "x"}}, "opening.ko: {name} is filled in by nothing: write {bank}"),
         ({"refusals": {"rude": {"ko": "x", "en": "x"}}}, "refusals.rude"),
         ({"refusals": {"advice": {"ko": "x"}}}, "refusals.advice.en: is required"),
-        ({"colours": {"light": LIGHT | {"brand": "#ffd9e5"}}}, "choose a darker brand"),
         ({"colours": {"light": LIGHT | {"brand": "red"}}}, "colours.light.brand: "),
         ({"tenants": {"dusk": {"names": {"ko": "노을은행"}}}}, "tenants.dusk.names.en: is required"),
         ({"tenants": ["dusk"]}, "tenants: write below each tenant"),
@@ -75,13 +68,6 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path) -> Non
     (tmp_path / "bank.yaml").write_text("#" * 1_100_000, "utf-8")
     with pytest.raises(BankRefused, match="more than"):
         read_banks(tmp_path / "bank.yaml")
-
-
-def test_nobody_s_colours_and_the_sample_bank_s_can_be_read() -> None:
-    for colours in (Colours(), sample_banks().first.colours):
-        assert contrast(colours.light.brand, "#ffffff") >= LEAST_CONTRAST
-        assert contrast(colours.dark.brand, "#141c28") >= LEAST_CONTRAST
-    assert contrast("#000000", "#ffffff") == pytest.approx(21)
 
 
 def test_the_example_of_the_documentation_is_a_bank_s_file(tmp_path: Path) -> None:

@@ -15,10 +15,6 @@ def test_a_decomposed_text_is_composed_and_a_composed_one_stays(text: str) -> No
     assert composed(unicodedata.normalize("NFD", text)) == composed(text) == text
 
 
-def test_a_syllable_whose_end_alone_is_apart_is_one_character() -> None:
-    assert composed("주\u11a8고") == "죽고"
-
-
 def test_what_is_no_hangul_stays_as_it_was_written() -> None:
     marks = "e\u0301 " + "\u0315\u0300" * 1000
     assert composed(marks) == marks

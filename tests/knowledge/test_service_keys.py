@@ -98,14 +98,6 @@ async def test_a_key_stands_for_a_machine_of_its_tenant_with_its_roles_until_its
     assert refused(keys, key)
 
 
-async def test_a_key_is_good_for_90_days_unless_it_is_made_for_fewer(keys: ServiceKeys) -> None:
-    made, _ = await keys.make(BATCH)
-    assert made.expires_at == NOON + 90 * DAY
-    for days in (0, -1, 91):
-        with pytest.raises(KeyRefused, match="1 to 90 days"):
-            await keys.make(replace(BATCH, days=days))
-
-
 async def test_a_key_has_roles_of_machines_only(keys: ServiceKeys) -> None:
     for roles in (frozenset[str](), frozenset({"approver"}), ROLES, frozenset({"root"})):
         with pytest.raises(KeyRefused, match="one or more of the roles"):
@@ -217,3 +209,11 @@ async def test_behind_a_machine_stands_who_made_its_key(
     async with engine.connect() as connection:
         assert await person_behind(connection, "hanbit", subject.format(machine=f"service:{made.id}")) == person
         assert await person_behind(connection, "other", f"service:{made.id}") == f"service:{made.id}"
+
+
+async def test_a_key_is_good_for_90_days_unless_it_is_made_for_fewer(keys: ServiceKeys) -> None:
+    made, _ = await keys.make(BATCH)
+    assert made.expires_at == NOON + 90 * DAY
+    for days in (0, -1, 91):
+        with pytest.raises(KeyRefused, match="1 to 90 days"):
+            await keys.make(replace(BATCH, days=days))

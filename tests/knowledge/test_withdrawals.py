@@ -4,7 +4,6 @@ from dataclasses import replace
 import anyio
 import pytest
 from sqlalchemy import delete, event, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from knowledge.storage import open_engine
@@ -35,6 +34,12 @@ async def withdrawals(engine: AsyncEngine) -> AsyncGenerator[Withdrawals]:
         yield withdrawals
 
 
+async def withdraw(withdrawals: Withdrawals, version: int, *, at: float = 1.0) -> None:
+    async with withdrawals._engine.begin() as connection:
+        await write_withdrawal(connection, "hanbit", "rates", version, reason="wrong rate", at=at)
+    await withdrawals.read()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds."""
     with anyio.fail_after(10):
@@ -42,31 +47,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.01)
 
 
-async def test_a_withdrawn_version_is_known_at_once_and_only_it(withdrawals: Withdrawals) -> None:
-    await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
-    assert withdrawals.withdrawn("hanbit", "rates", 2)
-    for other in (("hanbit", "rates", 1), ("hanbit", "other", 2), ("other", "rates", 2)):
-        assert not withdrawals.withdrawn(*other)
-
-
-async def test_a_listener_that_fails_keeps_no_other_from_hearing_and_is_told_again(withdrawals: Withdrawals) -> None:
-    heard, failed = list[bool](), list[bool]()
-
-    def fail() -> None:
-        failed.append(withdrawals.stopped())
-        if len(failed) < 3:
-            raise KeyError("a bug")
-
-    with withdrawals.notifying(fail), withdrawals.notifying(lambda: heard.append(withdrawals.stopped())):
-        await withdrawals.change(STOP)
-        await until(lambda: heard == [True] * 3)
-    assert failed == [True] * 3
-    assert withdrawals.readable()
-
-
 async def test_withdrawing_twice_changes_nothing(withdrawals: Withdrawals) -> None:
     for at in (1.0, 2.0):
-        await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=at)
+        await withdraw(withdrawals, 2, at=at)
     assert withdrawals.withdrawn("hanbit", "rates", 2)
 
 
@@ -75,7 +58,7 @@ async def test_a_poll_sees_the_withdrawals_and_stops_of_other_processes(
 ) -> None:
     engine = open_engine(database_url)
     other = Withdrawals(engine, WithdrawalsSettings())
-    await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
+    await withdraw(other, 2)
     await other.change(STOP)
     await until(lambda: withdrawals.withdrawn("hanbit", "rates", 2) and withdrawals.stopped())
     await other.change(RESUME)
@@ -89,7 +72,7 @@ async def test_a_row_that_is_committed_late_with_an_older_instant_is_seen(
 ) -> None:
     withdrawals = await load_withdrawals(engine)
     other = open_engine(database_url)
-    await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1_000_000.0)
+    await withdraw(withdrawals, 2, at=1_000_000.0)
     async with other.begin() as late:
         await write_withdrawal(late, "hanbit", "fees", 1, reason="wrong fee", at=1.0)
         await withdrawals.read()
@@ -108,7 +91,7 @@ async def test_a_poll_reads_the_versions_only_when_there_are_more_or_a_minute_is
     withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)
     other_engine = open_engine(database_url)
     other = Withdrawals(other_engine, WithdrawalsSettings())
-    await withdrawals.withdraw("hanbit", "rates", 1, reason="wrong rate", at=1.0)
+    await withdraw(withdrawals, 1)
 
     def keep(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
         statements.append(statement)
@@ -120,7 +103,7 @@ async def test_a_poll_reads_the_versions_only_when_there_are_more_or_a_minute_is
 
     event.listen(engine.sync_engine, "before_cursor_execute", keep)
     assert not await reads_versions()
-    await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
+    await withdraw(other, 2)
     assert await reads_versions()
     assert not await reads_versions()
     async with other_engine.begin() as connection:
@@ -137,20 +120,6 @@ async def test_a_poll_reads_the_versions_only_when_there_are_more_or_a_minute_is
     assert await reads_versions()
     assert [withdrawals.withdrawn("hanbit", "rates", n) for n in (1, 2, 3)] == [True, False, True]
     await other_engine.dispose()
-
-
-async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Withdrawals) -> None:
-    assert not withdrawals.stopped()
-    await withdrawals.change(STOP)
-    await withdrawals.change(STOP)
-    assert withdrawals.stopped()
-    assert withdrawals.stopped_models() == frozenset()
-    for model in ("big", "small"):
-        await withdrawals.change(replace(STOP, model=model))
-    await withdrawals.change(RESUME)
-    assert not withdrawals.stopped()
-    await withdrawals.change(replace(RESUME, model="big"))
-    assert withdrawals.stopped_models() == {"small"}
 
 
 async def test_several_people_may_stop_everything_at_once(withdrawals: Withdrawals) -> None:
@@ -222,7 +191,7 @@ async def test_listeners_hear_of_what_changes_and_not_of_every_poll(
         for _ in range(3):
             await withdrawals.read()
         assert len(heard) == 1
-        await other.withdraw(*RATES, reason="wrong rate", at=1.0)
+        await withdraw(other, 2)
         await until(lambda: heard[1:] == [(True, True)])
         await withdrawals.change(RESUME)
         assert heard[2:] == [(False, True)]
@@ -267,18 +236,6 @@ async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the
     assert withdrawals.readable_for() < 0
 
 
-async def test_a_table_that_is_away_is_survived_and_found_again(withdrawals: Withdrawals, engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        await connection.run_sync(WITHDRAWN.drop)
-    with pytest.raises(SQLAlchemyError):
-        await withdrawals.read()
-    async with engine.begin() as connection:
-        await connection.run_sync(WITHDRAWN.create)
-        await write_withdrawal(connection, "hanbit", "rates", 2, reason="wrong rate", at=1.0)
-    await until(lambda: withdrawals.withdrawn("hanbit", "rates", 2))
-    assert withdrawals.readable()
-
-
 WEEK = 7 * 86400.0
 
 
@@ -317,3 +274,35 @@ async def test_what_ended_a_week_ago_is_forgotten_and_what_was_withdrawn_is_not(
     await withdrawals.read()
     assert [withdrawals.has_ended("hanbit", "rates", n, now=11 * WEEK) for n in (3, 4, 5)] == [False, True, True]
     assert withdrawals.withdrawn(*RATES)
+
+
+async def test_a_withdrawn_version_is_known_at_once_and_only_it(withdrawals: Withdrawals) -> None:
+    await withdraw(withdrawals, 2)
+    assert withdrawals.withdrawn("hanbit", "rates", 2)
+    for other in (("hanbit", "rates", 1), ("hanbit", "other", 2), ("other", "rates", 2)):
+        assert not withdrawals.withdrawn(*other)
+
+
+async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Withdrawals) -> None:
+    assert not withdrawals.stopped()
+    await withdrawals.change(STOP)
+    await withdrawals.change(STOP)
+    assert withdrawals.stopped()
+    assert withdrawals.stopped_models() == frozenset()
+    for model in ("big", "small"):
+        await withdrawals.change(replace(STOP, model=model))
+    await withdrawals.change(RESUME)
+    assert not withdrawals.stopped()
+    await withdrawals.change(replace(RESUME, model="big"))
+    assert withdrawals.stopped_models() == {"small"}
+
+
+async def test_a_listener_that_fails_keeps_no_other_from_hearing(withdrawals: Withdrawals) -> None:
+    heard: list[bool] = []
+
+    def fail() -> None:
+        raise KeyError("a bug")
+
+    with withdrawals.notifying(fail), withdrawals.notifying(lambda: heard.append(withdrawals.stopped())):
+        await withdrawals.change(STOP)
+    assert heard == [True]

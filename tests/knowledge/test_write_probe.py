@@ -1,12 +1,8 @@
-import sqlite3
-from contextlib import closing, nullcontext
-from pathlib import Path
-
 import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from knowledge.storage import UNAVAILABLE, open_engine
+from knowledge.storage import UNAVAILABLE
 from knowledge.withdrawals import WITHDRAWN, load_withdrawals
 from knowledge.write_probe import EVERY_SECONDS, WriteProbe
 from tests.clock import Clock
@@ -64,26 +60,3 @@ async def test_however_often_it_is_asked_it_writes_once_a_second(engine: AsyncEn
         for _ in range(20):
             await probe.ping()
         assert sum(statement.startswith("INSERT") for statement in statements) == writes
-
-
-async def busy_timeout(engine: AsyncEngine) -> int:
-    async with engine.connect() as connection:
-        timeout: int = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
-        return timeout
-
-
-@pytest.mark.parametrize("is_locked", [False, True])
-async def test_after_a_probe_others_wait_for_the_lock_of_sqlite_as_long_as_before(
-    tmp_path: Path, *, is_locked: bool
-) -> None:
-    file = tmp_path / "bank.db"
-    engine = open_engine(f"sqlite+aiosqlite:///{file}")
-    await load_withdrawals(engine)
-    usual = await busy_timeout(engine)
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        if is_locked:
-            other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UNAVAILABLE) if is_locked else nullcontext():
-            await WriteProbe(engine).ping()
-    assert await busy_timeout(engine) == usual
-    await engine.dispose()

@@ -15,7 +15,6 @@ from redis.asyncio import Redis
 
 from edge.sign_in import OidcSettings, SignInUnavailable
 from edge.sign_in.provider import GrantRefused, Provider
-from edge.sign_in.sessions import MOST_OF_PERSON, Seal, Session, Sessions
 from ingest.settings import Settings as StaffSettings
 from knowledge.bank import Banks
 from knowledge.tls import TlsSettings
@@ -46,17 +45,6 @@ async def test_a_neighbour_s_cookie_whose_name_only_resembles_ours_is_none(pages
 
 
 @NEEDS_PROVIDER
-@pytest.mark.parametrize("host", ["[", "127.0.0.1:8(0", "127.0.0.1:", "[::1", "", "localhost:8=0", "a/b?c#d"])
-async def test_a_host_that_is_none_is_refused_like_any_other(pages: Pages, host: str) -> None:
-    async with pages.client(pages.replicas[0]) as client:
-        headers = {"host": host, "cookie": "__Host-session=x; __Host-sign-in=x"}
-        assert (await client.get(ME, headers=headers)).status_code == 401
-        assert (await client.get("/oidc/sign-in", headers=headers)).status_code == 303
-        back = await client.get("/oidc/callback?state=x&code=x", headers=headers)
-        assert back.headers["location"] == "/?sign-in=refused"
-
-
-@NEEDS_PROVIDER
 async def test_a_reply_of_another_tab_does_not_end_the_sign_in_of_this_one(pages: Pages) -> None:
     visitor = pages.visitor()
     earlier = await visitor.begin()
@@ -65,14 +53,6 @@ async def test_a_reply_of_another_tab_does_not_end_the_sign_in_of_this_one(pages
     assert (await visitor.page.get(changed(callback, state=state))).headers["location"] == "/?sign-in=refused"
     assert (await visitor.page.get(callback)).headers["location"] == "/"
     assert (await visitor.page.get(ME)).status_code == 200
-
-
-@NEEDS_PROVIDER
-async def test_a_code_that_is_none_is_no_fault_of_the_client(pages: Pages) -> None:
-    for code in ("", "\x00", "x" * 20_000):
-        visitor = pages.visitor()
-        callback = await visitor.at_provider(await visitor.begin(), "kim")
-        assert (await visitor.page.get(changed(callback, code=code))).headers["location"] == "/?sign-in=refused"
 
 
 @NEEDS_PROVIDER
@@ -136,28 +116,6 @@ def test_a_client_that_is_the_audience_of_the_api_ends_the_start(tmp_path: Path)
     oidc = {"issuer": auth["issuer"], "client_id": "bank", "session_key": "k" * 32}
     with pytest.raises(ValidationError, match="ID tokens"):
         StaffSettings.model_validate({"data_dir": tmp_path, "auth": auth, "oidc": oidc})
-
-
-async def test_a_person_has_so_many_sessions_and_the_oldest_ends(redis: Redis) -> None:
-    now = time.time()
-    sessions = Sessions(redis, Seal("k" * 32), realm=uuid4().hex, idle=600, now=Clock(now))
-    ids = []
-    for n in range(MOST_OF_PERSON + 3):
-        session = Session(
-            host="h",
-            tenant="t",
-            sub="kim",
-            name="kim",
-            access_token="a",
-            refresh_token=None,
-            id_token="i",
-            renew_at=now + 60,
-            token_ends=now + 60,
-            ends=now + 3600 + n,
-        )
-        ids.append(await sessions.create(session, [f"sid:{n}", "sub:kim"]))
-    assert [each for each in ids if await sessions.read(each) is None] == ids[:3]
-    assert await sessions.end_all("sub:kim") == MOST_OF_PERSON
 
 
 class Slow:
@@ -240,8 +198,6 @@ async def test_a_renewal_takes_no_longer_than_it_is_claimed_for() -> None:
     ("error", "refusal"),
     [
         ("interaction_required", GrantRefused),  # Entra ID: a second factor is now required
-        ("login_required", GrantRefused),
-        ("consent_required", GrantRefused),
         ("access_denied", GrantRefused),  # Auth0: the account is locked
         ("invalid_client", SignInUnavailable),
         ("temporarily_unavailable", SignInUnavailable),

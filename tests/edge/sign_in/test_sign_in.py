@@ -80,18 +80,6 @@ async def test_a_stolen_cookie_is_nobody_s_at_another_host_or_tenant(pages: Page
     assert (await visitor.page.get(ME)).status_code == 200
 
 
-async def test_a_code_is_taken_once(pages: Pages) -> None:
-    visitor = pages.visitor()
-    callback = await visitor.at_provider(await visitor.begin(), "kim")
-    kept = dict(visitor.page.cookies)
-    assert (await visitor.page.get(callback)).headers["location"] == "/"
-    async with pages.client(pages.replicas[0]) as again:
-        assert (await again.get(callback)).headers["location"] == "/?sign-in=refused", "of another browser"
-        again.cookies.update(kept)
-        assert (await again.get(callback)).headers["location"] == "/?sign-in=refused", "of the same browser"
-        assert (await again.get(ME)).status_code == 401
-
-
 @pytest.mark.parametrize(
     "parameters", [{"state": "x" * 43}, {"iss": "https://other.example"}, {"code": "x" * 43}, {"state": ""}]
 )

@@ -11,7 +11,6 @@ from knowledge.embedding.embedding import BATCH_BYTES, Embedder, LocalEmbedder, 
 from knowledge.embedding.encoder import Vectors
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
-from tests.certificates import certificates
 from tests.constants import with_constants
 
 pytestmark = pytest.mark.anyio
@@ -57,12 +56,6 @@ async def test_a_folder_that_holds_no_model_stops_the_boot(tmp_path: Path) -> No
 )
 def test_an_embedder_has_exactly_one_place(place: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
-        EmbedderSettings.model_validate(place)
-
-
-def test_authorities_are_for_an_address_that_is_encrypted(tmp_path: Path) -> None:
-    place = {"url": "http://127.0.0.1:1", "model": "m", "ca_file": certificates(tmp_path) / "ca.pem"}
-    with pytest.raises(ValidationError, match="does not begin with https"):
         EmbedderSettings.model_validate(place)
 
 
@@ -152,28 +145,6 @@ async def test_a_question_waits_for_no_more_than_a_few_long_passages(tmp_path: P
     batches = [len(batch) for batch in encoder.batches if batch != ["warm up"]]
     assert max(len("".join(batch)) for batch in encoder.batches if len(batch) > 1) <= BATCH_BYTES
     assert (sum(batches), max(batches)) == (41, 8)
-
-
-async def test_passages_of_several_documents_are_encoded_by_like_length_and_the_oldest_first(
-    recorded: tuple[LocalEmbedder, Recorded],
-) -> None:
-    local, encoder = recorded
-    encoder.started.clear()
-    encoder.gate.clear()
-    vectors: dict[int, Vectors] = {}
-
-    async def embed(document: int, *lengths: int) -> None:
-        vectors[document] = await local.embed_passages(["가" * length for length in lengths])
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(embed, 1, 99)
-        await until_busy(encoder)
-        tasks.start_soon(embed, 2, 80, 10)
-        tasks.start_soon(embed, 3, 79, 11)
-        await anyio.wait_all_tasks_blocked()
-        encoder.gate.set()
-    assert [[len(text) for text in batch] for batch in encoder.batches] == [[99], [10, 11], [80, 79]]
-    assert vectors == {1: [[99.0]], 2: [[80.0], [10.0]], 3: [[79.0], [11.0]]}
 
 
 async def test_passages_of_two_workers_come_back_in_order(tmp_path: Path) -> None:

@@ -50,20 +50,9 @@ async def test_a_hubs_model_is_fetched_once_and_converted(tmp_path: Path, tiny: 
         assert (embedder.name, embedder.dimensions) == ("bank/tiny@0123456789ab", 32)
 
 
-async def test_bytes_that_are_not_the_hubs_are_refused_and_fetched_again(tmp_path: Path, tiny: Path) -> None:
+async def test_bytes_that_are_not_the_hubs_are_refused(tmp_path: Path, tiny: Path) -> None:
     async with serving_hub(tmp_path, tiny) as hub:
         hub.spoilt = "model.safetensors"
         status, output = await fetched(f"bank/tiny@{REVISION}", tmp_path / "weights", hub)
         assert (status, "model.safetensors do not match the digests of the hub" in output) == (1, True), output
         assert not (tmp_path / "weights/bank--tiny@0123456789ab/fetched.json").exists()
-        hub.spoilt = ""
-        assert (await fetched(f"bank/tiny@{REVISION}", tmp_path / "weights", hub))[0] == 0
-
-
-@pytest.mark.parametrize(("name", "status"), [(f"bank/none@{REVISION}", 1), ("bank/tiny@main", 2)])
-async def test_a_model_that_the_hub_has_not_or_without_a_commit_is_refused(
-    tmp_path: Path, tiny: Path, name: str, status: int
-) -> None:
-    async with serving_hub(tmp_path, tiny) as hub:
-        finished = await fetched(name, tmp_path / "weights", hub)
-    assert finished[0] == status, finished

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from knowledge.embedding.errors import EmbedderMissing
-from knowledge.embedding.model_config import ModelConfig, read_model_config
+from knowledge.embedding.model_config import read_model_config
 from knowledge.embedding.settings import EmbedderSettings
-from tests.tiny_embedder import copy_unconverted, tiny_weights
 
 
 def written(folder: Path, **files: Any) -> Path:
@@ -70,23 +69,6 @@ def test_an_e5_that_says_nothing_has_the_prefixes_that_it_needs(model: str, quer
 )
 def test_the_longest_text_is_read_from_the_folder(tmp_path: Path, files: dict[str, Any], most: int | None) -> None:
     assert read_model_config(EmbedderSettings(folder=written(tmp_path / "m", **files))).max_tokens == most
-
-
-def test_a_folder_that_sentence_transformers_has_written_is_read(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    copy_unconverted(tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small", tmp_path / "m")
-    read = read_model_config(EmbedderSettings(folder=tmp_path / "m"))
-    assert read == ModelConfig(query_prefix="", passage_prefix="", max_tokens=512)
-
-
-def test_a_model_that_leaves_its_prompt_out_of_the_vector_is_refused(tmp_path: Path) -> None:
-    prompts = {"prompts": {"query": "Represent: "}}
-    folder = written(tmp_path / "m", config_sentence_transformers=prompts)
-    written(folder / "1_Pooling", config={"include_prompt": False})
-    with pytest.raises(EmbedderMissing, match="leaves its prompt out of the vector"):
-        read_model_config(EmbedderSettings(folder=folder))
-    read_model_config(EmbedderSettings(folder=folder, query_prefix=""))
 
 
 def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:

@@ -109,15 +109,6 @@ async def test_what_does_not_fit_ends_the_boot_with_a_sentence(
         assert server.asked <= 1, "what asking again does not help is asked once"
 
 
-async def test_without_the_clients_certificate_it_is_away_and_says_what_it_may_be(tmp_path: Path) -> None:
-    certificates(tmp_path)
-    async with embedding_server(constant, certificates=tmp_path) as server:
-        known = {"ca_file": str(tmp_path / "ca.pem"), "passage_timeout": 0.5}
-        with pytest.raises(EmbeddingUnavailable, match="a server that wants a client certificate does this, too"):
-            async with open_embedder(settings(server, **known)):
-                pass
-
-
 async def test_a_server_of_another_model_is_refused_by_name_also_later() -> None:
     def of(name: str, vector: list[float]) -> web.Response:
         return web.json_response({"data": [{"index": 0, "embedding": vector}], "model": name})
@@ -154,15 +145,8 @@ async def test_passages_go_in_bounded_batches_and_come_back_in_order() -> None:
         assert slopes == list(range(1, 12))
 
 
-async def test_replies_come_uncompressed_over_one_connection_that_is_kept() -> None:
-    async with embedding_server(constant) as server, open_embedder(settings(server)) as embedder:
-        for _ in range(3):
-            await embedder.embed_queries(["a"])
-        assert (server.encodings, len(server.connections)) == ({"identity"}, 1)
-
-
 @pytest.mark.parametrize("kind", ["queries", "passages"])
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [429, 503])
 async def test_what_may_pass_is_tried_again(status: int, kind: str) -> None:
     async with embedding_server(constant) as server, open_embedder(settings(server)) as embedder:
         server.replies = [web.Response(status=status)]
@@ -252,3 +236,10 @@ async def test_an_endpoint_that_is_not_there_or_a_tokenizer_that_is_none_stops_t
     with pytest.raises(EmbeddingUnavailable, match=r"127\.0\.0\.1"):
         async with open_embedder(settings(server, passage_timeout=0.3)):
             pass
+
+
+async def test_replies_come_uncompressed_over_one_connection_that_is_kept() -> None:
+    async with embedding_server(constant) as server, open_embedder(settings(server)) as embedder:
+        for _ in range(3):
+            await embedder.embed_queries(["a"])
+        assert (server.encodings, len(server.connections)) == ({"identity"}, 1)

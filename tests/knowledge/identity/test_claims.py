@@ -121,19 +121,13 @@ MANY = [f"group-{n}" for n in range(10_000)]
     "changed",
     [
         {"realm_access": {"roles": 7}},
-        {"realm_access": {"roles": ""}},
         {"realm_access": {"roles": "chat-customer\ud800"}},
         {"realm_access": {"roles": {"chat-customer": True}}},
-        {"realm_access": {"roles": None}},
         {"realm_access": {"roles": ["chat-customer", ["chat-staff"]]}},
-        {"realm_access": {"roles": ["chat-customer\ud800"]}},
         {"realm_access": "roles"},
-        {"realm_access": ["roles"]},
-        {"realm_access": 7},
         {"groups": MANY},
         {"groups": [{"value": "chat-staff"}]},
         {"sub": ["lee"]},
-        {"sub": {"value": "lee"}},
     ],
     ids=lambda changed: ascii(changed)[:60],
 )
@@ -149,21 +143,6 @@ async def test_one_name_may_be_text_as_ad_fs_writes_it_and_is_never_taken_apart(
     assert lee == await verified(KEYCLOAK, auth, realm_access={"roles": ["chat-customer"]})
     nobody = await verified(KEYCLOAK, auth, realm_access={"roles": "chat-customer chat-staff"}, groups=None)
     assert (nobody.roles, nobody.groups) == (frozenset(), frozenset())
-
-
-@pytest.mark.anyio
-async def test_a_claim_that_is_not_there_gives_nothing() -> None:
-    nobody = await verified(KEYCLOAK, settings(KEYCLOAK, **KEYCLOAK_MAP), realm_access=None, groups=None)
-    assert (nobody.roles, nobody.groups) == (frozenset(), frozenset())
-
-
-@pytest.mark.anyio
-async def test_groups_that_entra_leaves_out_give_no_role() -> None:
-    authenticator = Authenticator({ENTRA.issuer: KeyFile(ENTRA.pem())}, settings(ENTRA, **ENTRA_MAP))
-    source = {"endpoint": f"https://graph.microsoft.com/v1.0/users/{ENTRA.claims['oid']}/getMemberObjects"}
-    overage = {"groups": None, "_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": source}}
-    kim = await authenticator.verify(ENTRA.token(**overage))
-    assert (kim.roles, kim.groups) == (frozenset(), frozenset())
 
 
 NAMES = st.sampled_from(["chat-customer", "chat-staff", "chat-approver", "customer", "staff", "admin", "platform", "x"])
@@ -229,15 +208,9 @@ FURTHER: dict[str, Any] = {
         ({"tenant": "t", "tenant_claim": "tid"}, "set AUTH__TENANT or AUTH__TENANT_CLAIM, not both"),
         ({"roles": ["staff"], "role_map": {"a": ["staff", "admin"]}}, "AUTH__ROLE_MAP gives admin, which AUTH__ROLES"),
         ({"role_map": {"a": ["boss"]}}, "role_map.a.*\n.*Input should be 'customer'"),
-        ({"role_map": {"a": []}}, "role_map.a"),
-        ({"role_map": {}}, "role_map"),
-        ({"role_map": {"a": "staff"}}, "role_map.a"),
-        ({"roles": []}, "roles"),
         ({"roles_claim": OKTA_ROLES}, r'write it as the list \["https://bank.example/roles"\]'),
         ({"roles_claim": "realm_access..roles"}, "names with dots between"),
         ({"groups_claim": ""}, "names with dots between"),
-        ({"groups_claim": []}, "names with dots between"),
-        ({"rolemap": {"a": ["staff"]}}, "rolemap"),
         ({"issuers": [FURTHER]}, "AUTH__ROLES must say which roles AUTH__ISSUER may give"),
         ({"roles": ["staff"], "issuers": [FURTHER, FURTHER]}, "AUTH__ISSUERS has https://staff.example again"),
         ({"roles": ["staff"], "issuers": [FURTHER | {"issuer": KEYCLOAK.issuer}]}, "is set once"),
@@ -246,7 +219,6 @@ FURTHER: dict[str, Any] = {
         ({"roles": ["staff"], "issuers": [FURTHER, FURTHER | {"issuer": "https://b", "subject_prefix": "staff:b."}]},
          "staff:b., begins with another's, staff:"),
         ({"subject_prefix": "staff"}, "subject_prefix.*\n.*should match pattern"),
-        ({"roles": ["staff"], "issuers": [FURTHER | {"subject_prefix": "staff"}]}, "issuers.0.subject_prefix"),
         ({"roles": ["staff"], "issuers": [FURTHER | {"tenant": "t", "tenant_claim": "a"}]},
          "set tenant of https://staff.example in AUTH__ISSUERS or tenant_claim of https://staff.example"),
         ({"roles": ["staff"], "issuers": [FURTHER | {"public_key_file": "k"}]},

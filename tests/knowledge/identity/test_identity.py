@@ -96,31 +96,19 @@ async def test_a_token_is_held_against_the_stores_time_and_not_the_machines() ->
         {"iss": "https://somebody.else"},
         {"aud": "another-service"},
         {"sub": None},
-        {"sub": ""},
         {"tenant": None},
         {"tenant": "han{bit}"},
         {"sub": "l" * 201},
-        {"tenant": "h" * 101},
-        {"sub": "le\x00e"},
         {"exp": None},
         {"exp": "9999999999"},
-        {"iat": True},
         {"nbf": "0"},
         {"exp": float("nan")},
-        {"exp": 1e300},
         {"iat": 0},
         {"iat": None},
-        {"roles": {"customer": True}},
-        {"groups": [1]},
         {"sub": "le\ud800e"},
         {"tenant": "han\nbit"},
-        {"groups": ["vip\udfff"]},
         {"groups": ["v" * 101]},
         {"groups": [f"g{n}" for n in range(201)]},
-        {"groups": ["a\x00b"]},
-        {"groups": {"vip": True}},
-        {"roles": ["customer", "\ud800"]},
-        {"roles": ["customer"] * 201},
     ],
     ids=lambda changed: ascii(changed)[:60],
 )
@@ -152,12 +140,6 @@ async def test_a_token_that_lives_for_more_than_a_day_is_refused(authenticator: 
         await authenticator.verify(signed(exp=int(time.time()) + 90_000))
 
 
-async def test_a_token_without_a_known_role_reads_nothing(authenticator: Authenticator) -> None:
-    principal = await authenticator.verify(signed(roles=["wizard"], groups=[]))
-    assert principal.roles == frozenset()
-    assert principal.groups == frozenset()
-
-
 async def test_an_unsigned_token_is_refused(authenticator: Authenticator) -> None:
     with pytest.raises(TokenRefused):
         await authenticator.verify(jwt.encode(claims(), "", algorithm="none"))
@@ -171,17 +153,6 @@ async def test_a_public_key_used_as_an_hmac_secret_is_refused(authenticator: Aut
     mac = base64.urlsafe_b64encode(hmac.new(public_pem(), body.encode(), hashlib.sha256).digest()).rstrip(b"=").decode()
     with pytest.raises(TokenRefused):
         await authenticator.verify(f"{body}.{mac}")
-
-
-@pytest.mark.parametrize("token", ["", "a", "a.b", "a.b.c", "..", "é.é.é", "x" * 10_000])
-async def test_nonsense_is_refused(authenticator: Authenticator, token: str) -> None:
-    with pytest.raises(TokenRefused):
-        await authenticator.verify(token)
-
-
-def test_settings_name_one_source_of_keys() -> None:
-    with pytest.raises(ValueError, match="AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE"):
-        AuthSettings(issuer=ISSUER)
 
 
 @dataclass
@@ -231,13 +202,6 @@ async def keys(provider: Provider) -> AsyncGenerator[tuple[Authenticator, Clock]
     clock = Clock(0.0)
     async with aiohttp.ClientSession() as http:
         yield Authenticator({ISSUER: Jwks(http, provider.url, settings, clock=clock)}, settings), clock
-
-
-async def test_published_keys_are_asked_for_once(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
-    authenticator, _ = keys
-    for _ in range(5):
-        await authenticator.verify(signed(kid="k1"))
-    assert provider.fetches == 1
 
 
 async def test_whoever_comes_while_the_keys_are_fetched_waits_for_them(
@@ -344,14 +308,6 @@ async def test_keys_are_fetched_from_no_other_address_than_the_one_that_is_set(p
         with pytest.raises(KeysUnavailable):
             await Authenticator({ISSUER: Jwks(http, url, settings)}, settings).verify(signed(kid="k1"))
     assert provider.fetches == 0
-
-
-async def test_without_any_key_the_provider_is_unavailable(
-    provider: Provider, keys: tuple[Authenticator, Clock]
-) -> None:
-    provider.down = True
-    with pytest.raises(KeysUnavailable):
-        await keys[0].verify(signed(kid="k1"))
 
 
 async def test_a_flood_of_unknown_key_ids_is_one_fetch(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:

@@ -50,15 +50,6 @@ async def opened(**of_staff: Any) -> AsyncGenerator[tuple[Authenticator, Publish
         yield authenticator, published
 
 
-async def test_each_issuer_s_tokens_are_read_by_its_own_map() -> None:
-    async with opened() as (authenticator, _):
-        customer = await authenticator.verify(KEYCLOAK.token())
-        staff = await authenticator.verify(OKTA.token())
-    assert (customer.sub, staff.sub) == (KEYCLOAK.claims["sub"], f"staff:{OKTA.claims['uid']}")
-    assert customer.roles == {"customer"}
-    assert staff.roles == {"staff", "approver"}
-
-
 CONFUSED: dict[str, Callable[[], str]] = {
     "a customer's token in the name of staff's issuer": lambda: KEYCLOAK.token(iss=OKTA.issuer),
     "the same with staff's audience and claims": lambda: OKTA.signed(KEYCLOAK.key(), KEYCLOAK.key_id),
@@ -127,13 +118,6 @@ async def test_groups_of_two_issuers_with_one_name_are_two_groups() -> None:
         customer = await authenticator.verify(KEYCLOAK.token(groups=["hr", "staff:hr"]))
     assert staff.groups == {"staff:hr", f"staff:{EVERY_CUSTOMER}", EVERY_CUSTOMER}
     assert customer.groups == {"hr", EVERY_CUSTOMER}  # and no more of staff's, whatever their group is called
-
-
-async def test_people_of_two_issuers_are_the_same_where_that_is_said() -> None:
-    async with opened(subject_prefix="") as (authenticator, _):
-        same = await authenticator.verify(OKTA.token(uid="1001", groups=["hr"]))
-    assert same.sub == "1001"
-    assert same.groups == {"hr", EVERY_CUSTOMER}
 
 
 async def test_one_provider_that_is_away_keeps_only_its_own_people_out() -> None:

@@ -231,13 +231,6 @@ class EngineConformance:
         assert rare == pytest.approx({point_id(n): 2 * math.log(1 + 8.5 / 2.5) for n in (3, 4)}, rel=1e-4)
         assert everywhere == pytest.approx({point_id(n): 2 * math.log(1 + 8.5 / 32.5) for n in (3, 4)}, rel=1e-4)
 
-    async def test_the_highest_and_the_lowest_term_are_found(self, engine: Engine, name: str) -> None:
-        await engine.upsert(
-            name, [point(1, terms={0: 1.0, 2**32 - 1: 0.5}), point(2, terms={}), point(3, terms={5: 1e-3})]
-        )
-        lowest, highest, none = await engine.search(name, [holding(0), holding(2**32 - 1), holding(17)])
-        assert (list(lowest), list(highest), none) == ([point_id(1)], [point_id(1)], {})
-
     async def test_an_empty_collection_finds_nothing(self, engine: Engine, name: str) -> None:
         assert await engine.search(name, [near(), holding(1)]) == [{}, {}]
         assert await engine.count(name, EVERYTHING) == 0
@@ -274,12 +267,6 @@ class EngineConformance:
             with pytest.raises(IndexUnavailable):
                 await call()
         await engine.drop(nowhere)
-
-    async def test_creating_twice_keeps_what_is_there(self, engine: Engine, name: str, alias: str) -> None:
-        await engine.upsert(name, [point(1)])
-        await engine.create(name, VECTORS)
-        assert await ensure_collection(engine, alias=alias, vectors=VECTORS) == name
-        assert await self.ids(engine, name) == {point_id(1)}
 
     async def test_the_embedder_is_kept_with_the_collection(self, engine: Engine, name: str, alias: str) -> None:
         assert await engine.vectors_of(name) == VECTORS

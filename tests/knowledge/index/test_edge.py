@@ -14,11 +14,9 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from structlog.testing import capture_logs
 
-from knowledge.index import edge as edge_engine
 from knowledge.index.collection import ensure_collection
-from knowledge.index.edge import EdgeEngine, open_edge, optimize_folder
+from knowledge.index.edge import EdgeEngine, open_edge
 from knowledge.index.engine import Engine, IndexInUse, IndexUnavailable, Vectors
 from tests.knowledge.index.conformance import EVERYTHING, EngineConformance, OpenAgain, holding, near
 from tests.knowledge.index.points import VECTORS, point, point_id
@@ -144,29 +142,6 @@ async def test_what_a_crash_left_half_made_is_removed(tmp_path: Path) -> None:
         await engine.create("kb-2", VECTORS)
         assert await engine.collections() == ["kb-1", "kb-2"]
         assert {path.name for path in tmp_path.iterdir()} == {"lock", "aliases.json", "kb-1", "kb-2"}  # noqa: ASYNC240
-
-
-async def test_an_optimized_folder_holds_the_same_points(tmp_path: Path) -> None:
-    async with filled(tmp_path, 500) as engine:
-        before = await engine.page("kb-1", EVERYTHING, limit=1000), await engine.search("kb-1", [near()])
-        with pytest.raises(IndexInUse):
-            await optimize_folder(tmp_path)
-    assert await optimize_folder(tmp_path) == {"kb-1": 500}
-    async with opened(tmp_path) as engine:
-        assert (await engine.page("kb-1", EVERYTHING, limit=1000), await engine.search("kb-1", [near()])) == before
-
-
-async def test_a_large_collection_that_was_not_optimized_is_named_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with filled(tmp_path):
-        pass
-    monkeypatch.setattr(edge_engine, "EXACT_POINTS", 10)
-    with capture_logs() as logs:
-        async with opened(tmp_path):
-            pass
-    warned = [(entry["event"], entry["points"], entry["command"]) for entry in logs]
-    assert warned == [("index_optimization_missing", 20, "ingest optimize")]
 
 
 async def test_searches_are_answered_while_a_long_write_runs(tmp_path: Path) -> None:

@@ -23,11 +23,6 @@ def test_the_weight_decides_between_equally_clear_favourites() -> None:
     assert order(dense, terms, weight=0.3) == "ba"
 
 
-def test_the_only_passage_that_holds_the_term_wins_over_slightly_nearer_ones() -> None:
-    dense = {"a": 0.83, "b": 0.82, "c": 0.81, "d": 0.815}
-    assert order(dense, {"d": 7.0})[0] == "d"
-
-
 def test_what_a_full_half_did_not_name_gets_its_lowest_score_and_not_zero() -> None:
     cut = fuse({"a": 0.9, "b": 0.8, "c": 0.7}, {"a": 10.0, "b": 9.0}, weight=0.5, candidates=2)
     by_id = {one.point_id: one for one in cut}

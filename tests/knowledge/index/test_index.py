@@ -97,13 +97,6 @@ async def test_a_hit_that_only_terms_found_has_its_cosine_too(tmp_path: Path, em
     assert by_terms[0].dense == pytest.approx(sum(a * b for a, b in zip(question, far, strict=True)), abs=1e-3)
 
 
-async def test_a_question_without_terms_is_still_answered_by_meaning(index: Index) -> None:
-    await index.upsert(numbered(*CORPUS))
-    hits = await index.search("what is it about?", access=CUSTOMER, limit=2)
-    assert len(hits) == 2
-    assert {hit.terms for hit in hits} == {0.0}
-
-
 async def test_writing_twice_changes_nothing(index: Index) -> None:
     passages = numbered(*CORPUS)
     vectors = await index.embed(passages)
@@ -129,12 +122,6 @@ async def test_a_passage_comes_back_as_it_was_written(index: Index) -> None:
     assert await index.passages(tenant="hanbit", document_id="deposit", version=1) == [written]
     assert await index.passage(document_id="deposit", version=1, n=3, access=CUSTOMER) == written
     assert await index.passage(document_id="deposit", version=1, n=4, access=CUSTOMER) is None
-
-
-async def test_the_staff_view_lists_a_long_version_in_order(index: Index) -> None:
-    many = [replace(BANK, n=n, text=f"문단 {n}", visible_from=None) for n in range(300)]
-    await index.upsert(many, [[1.0] + [0.0] * 383] * 300)
-    assert await index.passages(tenant="hanbit", document_id="deposit", version=1) == many
 
 
 async def test_vectors_must_match_the_passages(index: Index) -> None:
@@ -289,3 +276,16 @@ async def test_neither_a_search_nor_a_write_blocks_the_loop(index: Index) -> Non
             tenant="hanbit", document_id="deposit", version=1, visible_from=1.0, visible_until=None
         )
         await index.ping()
+
+
+async def test_a_question_without_terms_is_still_answered_by_meaning(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS))
+    hits = await index.search("what is it about?", access=CUSTOMER, limit=2)
+    assert len(hits) == 2
+    assert {hit.terms for hit in hits} == {0.0}
+
+
+async def test_the_staff_view_lists_a_long_version_in_order(index: Index) -> None:
+    many = [replace(BANK, n=n, text=f"문단 {n}", visible_from=None) for n in range(300)]
+    await index.upsert(many, [[1.0] + [0.0] * 383] * 300)
+    assert await index.passages(tenant="hanbit", document_id="deposit", version=1) == many

@@ -1,5 +1,4 @@
 import math
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -65,10 +64,6 @@ def test_english_neighbours_are_a_term_of_their_own_that_weighs_half(terms: Term
     assert len(queried & apart) == 2
 
 
-def test_a_repeated_word_gives_no_pair(terms: Terms) -> None:
-    assert terms.query("fee fee").values == (1.0,)
-
-
 @pytest.mark.parametrize("text", ["중도해지 수수료가", "수수료의 중도해지", "수수료, 중도", "OTP 수수료 fee"])
 def test_korean_nouns_are_a_pair_where_nothing_but_a_space_is_between_them(terms: Terms, text: str) -> None:
     pair = set(terms.query("해지수수료").indices) - {*terms.query("해지").indices, *terms.query("수수료").indices}
@@ -81,15 +76,6 @@ def test_words_and_pairs_of_a_korean_question_weigh_what_its_words_would_alone(t
     assert pair / words[0] == pytest.approx(0.3)
     assert math.fsum([pair, *words]) == pytest.approx(2)
     assert sorted(terms.query("해지수수료", before="fee").values)[1] == pytest.approx(0.7 * words[0])
-
-
-def test_a_question_of_a_pair_without_a_word_keeps_what_was_asked_before(terms: Terms) -> None:
-    assert max(terms.query("그럼 끼리들은요?", before="수수료 면제", others="무료").values) >= 0.5
-
-
-def test_half_width_letters_are_korean_too(terms: Terms) -> None:
-    narrow = "\uffbe\uffc2\uffbb\uffa6 \uffb5\uffb7\uffb5\uffb7\uffa9\uffc7"
-    assert terms.query(narrow) == terms.query(unicodedata.normalize("NFKC", narrow))
 
 
 def test_a_pair_of_the_glossary_is_no_pair_of_the_question(terms: Terms) -> None:

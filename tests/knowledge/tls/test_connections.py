@@ -119,12 +119,3 @@ def test_files_that_are_none_are_refused_by_their_names(ours: Path, foreign: Pat
         TlsFiles(cert_file=ours / "client.pem", key_file=foreign / "client.key")
     with pytest.raises(ValidationError, match="key_file needs the cert_file"):
         TlsFiles(key_file=ours / "client.key")
-
-
-def test_a_connection_has_the_files_of_all_but_where_it_has_its_own(ours: Path, foreign: Path) -> None:
-    of_all = TlsFiles(ca_file=ours / "ca.pem", cert_file=ours / "client.pem", key_file=ours / "client.key")
-    assert TlsSettings().over(of_all) == TlsSettings(**of_all.model_dump())
-    own = TlsSettings(ca_file=foreign / "ca.pem")
-    assert own.over(of_all) == TlsSettings(**of_all.model_dump() | {"ca_file": own.ca_file})
-    with_key = TlsSettings(cert_file=foreign / "client.pem", key_file=foreign / "client.key")
-    assert with_key.over(of_all).key_file == foreign / "client.key"
