@@ -26,13 +26,6 @@ class Store:
         return n
 
 
-async def test_a_write_is_done_at_once_where_its_store_is_there() -> None:
-    writes, store = DeferredWrites(DeferredSettings()), Store()
-    store.away = False
-    assert await writes.write("history", lambda: store.take(1)) == 1
-    assert (writes.waiting, store.taken) == (0, [1])
-
-
 async def test_an_outage_delays_writes_and_loses_none() -> None:
     lost: list[WriteKind] = []
     writes, store = DeferredWrites(DeferredSettings(), on_lost=lost.append), Store()

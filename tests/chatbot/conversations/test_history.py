@@ -97,6 +97,9 @@ async def test_what_is_appended_is_loaded(history: History, lee: Principal) -> N
     again = msgspec.structs.replace(ANSWER, text="…", finish_reason="cancelled")
     assert await history.append(lee, "c1", [again], now=2), "an answer stays as it was"
     assert (await history.load(lee, "c1")).messages == (question(), ANSWER)
+    for _ in range(2):
+        await history.append(lee, "c2", [question()], now=1)
+    assert (await history.load(lee, "c2")).messages == (question(),), "what was written twice is read once"
 
 
 async def test_unknown_fields_of_a_message_are_left_out(history: History, redis: Redis, lee: Principal) -> None:
@@ -160,7 +163,7 @@ async def test_somebody_elses_conversation_is_not_found(history: History, lee: P
     assert (await history.load(lee, "c1")).messages == (question(),)
 
 
-async def test_deleting_leaves_only_that_the_id_was_deleted(redis: Redis, lee: Principal) -> None:
+async def test_a_deleted_conversation_leaves_its_id_only_and_stays_deleted(redis: Redis, lee: Principal) -> None:
     history = history_of(redis, begin_within=500)
     await history.append(lee, "c1", [question(), ANSWER], now=1)
     await history.rate(lee, "c1", "a1", UP)
@@ -169,18 +172,13 @@ async def test_deleting_leaves_only_that_the_id_was_deleted(redis: Redis, lee: P
     assert left.endswith(b":deleted:c1")
     assert await redis.get(left) == b""
     assert await redis.ttl(left) in {499, 500}
-    with pytest.raises(NotFound):
-        await history.delete(lee, "c1")
-
-
-async def test_an_answer_revives_no_deleted_conversation(history: History, redis: Redis, lee: Principal) -> None:
-    await history.append(lee, "c1", [question()], now=1)
-    await history.delete(lee, "c1")
-    assert not await history.append(lee, "c1", [ANSWER], now=2)
-    assert not await history.append(lee, "c1", [question(name="q2")], now=2)
-    assert not [key for key in await keys_of(redis, lee) if b":deleted:" not in key]
+    for late in (ANSWER, question(name="q2")):
+        assert not await history.append(lee, "c1", [late], now=2)
+    assert await keys_of(redis, lee) == {left}
     with pytest.raises(NotFound):
         await history.load_or_begin(lee, "c1", now=3)
+    with pytest.raises(NotFound):
+        await history.delete(lee, "c1")
 
 
 async def test_an_answer_restores_a_lost_conversation(history: History, redis: Redis, lee: Principal) -> None:
@@ -210,23 +208,13 @@ async def test_a_question_begins_an_unknown_conversation(history: History, lee: 
     assert [m.id for m in (await history.load_or_begin(lee, "c1", now=3)).messages] == ["q1"]
 
 
-async def test_a_message_that_was_written_twice_is_read_once(history: History, lee: Principal) -> None:
-    await history.append(lee, "c1", [question()], now=1)
-    await history.append(lee, "c1", [question()], now=1)
-    assert (await history.load(lee, "c1")).messages == (question(),)
-
-
-async def test_the_latest_feedback_stands_with_its_answer(history: History, lee: Principal) -> None:
+async def test_the_latest_feedback_stands_with_an_answer_of_ones_own(
+    history: History, redis: Redis, lee: Principal
+) -> None:
     await history.append(lee, "c1", [question(), ANSWER], now=1)
     for latest in (UP, DOWN):
         await history.rate(lee, "c1", "a1", latest)
-        asked, answered = (await history.load(lee, "c1")).messages
-        assert asked.feedback is None
-        assert answered.feedback == latest
-
-
-async def test_feedback_needs_an_answer_of_ones_own(history: History, redis: Redis, lee: Principal) -> None:
-    await history.append(lee, "c1", [question(), ANSWER], now=1)
+        assert [message.feedback for message in (await history.load(lee, "c1")).messages] == [None, latest]
     before = await keys_of(redis, lee)
     for owner, conversation, name in (
         (Principal(tenant=lee.tenant, sub="kim"), "c1", "a1"),
@@ -265,15 +253,6 @@ async def test_every_key_lives_as_long_as_its_conversation(redis: Redis, lee: Pr
     assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
 
 
-async def test_answers_that_are_no_longer_kept_leave_nothing_behind(redis: Redis, lee: Principal) -> None:
-    history = history_of(redis, most_messages=2, most_conversations=1)
-    for n in range(3):
-        await history.append(lee, "c1", [question(name=f"q{n}"), answer(f"a{n}", to=f"q{n}")], now=n)
-    assert len([key for key in await keys_of(redis, lee) if b":answer:" in key]) == 1
-    await history.append(lee, "c2", [question()], now=9)
-    assert not [key for key in await keys_of(redis, lee) if b":answer" in key]
-
-
 async def test_the_list_has_the_last_changed_first_and_pages(history: History, lee: Principal) -> None:
     for n in range(7):
         await history.append(lee, f"c{n}", [question(f"질문\n{n} " + "가" * 100)], now=n + 0.1)
@@ -309,6 +288,12 @@ async def test_the_newest_messages_and_conversations_are_kept(redis: Redis, lee:
         await history.append(lee, f"c{n}", [question()], now=10 + n)
     assert [s.id for s in (await history.list(lee, limit=10)).conversations] == ["c3", "c2"]
     assert len(await keys_of(redis, lee)) == 5
+    for n in range(3):
+        await history.append(lee, "c4", [question(name=f"q{n}"), answer(f"a{n}", to=f"q{n}")], now=20 + n)
+    assert len([key for key in await keys_of(redis, lee) if b":answer:" in key]) == 2, "of the answers that are kept"
+    for n in (5, 6):
+        await history.append(lee, f"c{n}", [question()], now=30 + n)
+    assert not [key for key in await keys_of(redis, lee) if b":answer" in key]
 
 
 async def test_an_expired_conversation_is_not_listed(redis: Redis, lee: Principal) -> None:

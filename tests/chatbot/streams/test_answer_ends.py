@@ -156,12 +156,6 @@ class Bank:
     async def unknown_share(self, *_: object, **__: object) -> float:
         return 0.0
 
-    async def find(self, _: object) -> None:
-        return None
-
-    async def keep(self, *_: object) -> None:
-        return None
-
     async def settle(self, _: object, usage: Usage) -> None:
         if self.store is not None:
             raise self.store
@@ -213,15 +207,8 @@ BEGUN = (
 )
 
 
-@dataclass
-class Asked:
-    """An answer that runs, and the process that it runs in."""
-
-    registry: Answers
-    live: LiveAnswer
-
-    async def events(self) -> list[Event]:
-        return await events_of(self.registry, self.live)
+Asked = tuple[Answers, LiveAnswer]
+"""The process of an answer that runs, and the answer."""
 
 
 def asked_turn(**parts: Any) -> Turn:
@@ -244,7 +231,7 @@ async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | 
     registry = answers_of(answer_log, tasks, AnswerSettings())
     work = partial(answer, turn, place=services.admission.enter(turn.who), services=services)
     await registry.writers.start(live, work, opening(turn))
-    return Asked(registry, live)
+    return registry, live
 
 
 def opening(turn: Turn) -> LogOpening:
@@ -257,7 +244,7 @@ async def succeeded(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: T
     await give_up_lease(answer_log, live)
     tasks.start_soon(registry.takeover.maintain_leases, partial(continue_answer, services=bank.services()))
     await anyio.wait_all_tasks_blocked()
-    return Asked(registry, live)
+    return registry, live
 
 
 async def taken_over(
@@ -287,7 +274,7 @@ async def test_an_error_is_recorded(answer_log: AnswerLog, tasks: TaskGroup, mon
         return await append(tenant, answer_id, lacking, epoch=epoch)
 
     monkeypatch.setattr(answer_log, "append", append_no_text)
-    events = await (await ask(bank, answer_log, tasks)).events()
+    events = await events_of(*await ask(bank, answer_log, tasks))
     with anyio.fail_after(patient(5)):
         while not bank.finished:
             await anyio.sleep(0.01)
@@ -298,7 +285,7 @@ async def test_an_error_is_recorded(answer_log: AnswerLog, tasks: TaskGroup, mon
 
 async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     bank = Bank()
-    events = await (await ask(bank, answer_log, tasks)).events()
+    events = await events_of(*await ask(bank, answer_log, tasks))
     assert isinstance(events[-1], Done)
     assert [message.text for message in bank.kept] == [recorded_turn().screened.text, text_of(events)]
     assert [closed.text for closed in bank.closed] == [text_of(events)]
@@ -307,7 +294,7 @@ async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log:
 
 async def test_an_end_without_redis_is_settled_and_kept_later(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     bank = Bank(store=StoreUnavailable())
-    events = await (await ask(bank, answer_log, tasks)).events()
+    events = await events_of(*await ask(bank, answer_log, tasks))
     assert isinstance(events[-1], Done)
     await bank.deferred.retry()
     assert (bank.settled, bank.kept, bank.deferred.waiting) == ([], [], 2)
@@ -341,9 +328,9 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
             while not dying.closed:
                 await anyio.sleep(0.01)
         shown = await answer_log.all_events(turn.who.tenant, turn.answer_id)
-        events = await (await succeeded(successor, answer_log, tasks, turn)).events()
+        events = await events_of(*await succeeded(successor, answer_log, tasks, turn))
         dying.goes_on.set()
-        assert await first.events() == events, "the writer that was replaced adds nothing"
+        assert await events_of(*first) == events, "the writer that was replaced adds nothing"
         process.cancel_scope.cancel()
     assert events[:-1] == shown
     assert successor.settled == dying.settled
@@ -368,7 +355,7 @@ async def test_time_alone_ends_the_answer_of_a_silent_model(answer_log: AnswerLo
         turn = with_ending_passage()
     else:
         bank.withdrawals.known_for = 0.3
-    events = await (await ask(bank, answer_log, tasks, turn)).events()
+    events = await events_of(*await ask(bank, answer_log, tasks, turn))
     said = canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first)
     assert text_of(events) == f"최소 가입\n\n{said}"
     assert isinstance(events[-1], Done)
@@ -379,7 +366,7 @@ async def test_time_alone_ends_the_answer_of_a_silent_model(answer_log: AnswerLo
 async def test_a_successor_hands_off_when_its_passage_ends(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     turn, mute = with_ending_passage(), Bank(says=(), is_silent=True)
     logged = (*BEGUN, Token(text="최소 가입"))
-    events = await (await taken_over(mute, answer_log, tasks, logged, turn)).events()
+    events = await events_of(*await taken_over(mute, answer_log, tasks, logged, turn))
     assert text_of(events).endswith(canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first))
     assert isinstance(events[-1], Done)
     assert events[-1].finish_reason is FinishReason.HANDOFF
@@ -391,7 +378,7 @@ async def test_a_logged_canned_reply_is_said_once(
 ) -> None:
     turn, bank = asked_turn(reply=reply), Bank(yes=0.0)
     said = Token(text=canned_reply(reply or CannedReply.CANNOT_VERIFY, turn.language, sample_banks().first))
-    events = await (await taken_over(bank, answer_log, tasks, (*BEGUN, said), turn)).events()
+    events = await events_of(*await taken_over(bank, answer_log, tasks, (*BEGUN, said), turn))
     assert (text_of(events), events[: len(BEGUN) + 1]) == (said.text, [*BEGUN, said])
     assert isinstance(events[-1], Done)
 
@@ -399,14 +386,14 @@ async def test_a_logged_canned_reply_is_said_once(
 async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
     decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
-    events = await (await taken_over(Bank(), answer_log, tasks, BEGUN, outcome=decided)).events()
+    events = await events_of(*await taken_over(Bank(), answer_log, tasks, BEGUN, outcome=decided))
     assert isinstance(events[-1], Done)
     assert text_of(events)
 
 
 async def test_a_hook_that_fails_keeps_no_customer_from_the_end(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     bank = Bank(hook=KeyError("a bug"))
-    events = await (await ask(bank, answer_log, tasks)).events()
+    events = await events_of(*await ask(bank, answer_log, tasks))
     assert isinstance(events[-1], Done)
     assert len(bank.finished) == 1, "it was counted although its hook raises"
 
@@ -433,7 +420,7 @@ async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error(
     turn, bank = asked_turn(reply=reply), Bank(model=model, withdrawals=Withdrawals(known=readable))
     if model is not None:  # and there is nothing to quote
         turn = replace(turn, search=msgspec.structs.replace(turn.search, hits=()))
-    events = await (await ask(bank, answer_log, tasks, turn)).events()
+    events = await events_of(*await ask(bank, answer_log, tasks, turn))
     assert isinstance(events[-1], Done)
     assert [finished.result.label for finished in bank.finished] == [counted]
 
@@ -452,7 +439,7 @@ async def test_a_diverged_answer_ends_in_an_error(
     answer_log: AnswerLog, tasks: TaskGroup, logged: tuple[Event, ...]
 ) -> None:
     bank = Bank(model=ModelUnavailable())
-    events = await (await taken_over(bank, answer_log, tasks, logged)).events()
+    events = await events_of(*await taken_over(bank, answer_log, tasks, logged))
     assert tuple(events[: len(logged)]) == logged
     assert isinstance(events[-1], Failed)
     assert (events[-1].code, "1599-0000" in events[-1].handoff) == (ChatError.code, True)
@@ -491,7 +478,7 @@ class Thinker:
                 asked = await ask(bank, self.answer_log, tasks, turn)
             else:
                 asked = await taken_over(bank, self.answer_log, tasks, logged, turn, output=after)
-            events = await asked.events()
+            events = await events_of(*asked)
         left = [*map(repr, logs), *await self.left(bank, turn, events)]
         assert [text for text in left if SECRET.search(text)] == [], (die_after, after)
         assert [event.code for event in events if isinstance(event, Notice)].count(NoticeCode.THINKING) == 1

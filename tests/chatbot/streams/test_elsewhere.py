@@ -1,8 +1,7 @@
 """Answers that another replica writes: one read for all their readers, within bounds, and always an end."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
 
 import anyio
 import pytest
@@ -15,7 +14,6 @@ from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, AnswerSettings, LiveAnswer, LogOpening
 from chatbot.streams.elsewhere import POLL_SECONDS
 from chatbot.streams.log import LogEntry, answer_key, open_answer_log
-from chatbot.streams.pipelined_connection import open_pipelined_connection
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done, text_of
 from tests.chatbot.streams.conftest import (
@@ -71,67 +69,6 @@ async def calls(redis: Redis) -> dict[str, int]:
     """Return how often Redis has run each command."""
     stats = await redis.info("commandstats")
     return {name.removeprefix("cmdstat_"): int(counted["calls"]) for name, counted in stats.items()}
-
-
-async def test_a_silent_connection_is_left(
-    answer_log: AnswerLog, redis: Redis, redis_url: str, tasks: TaskGroup
-) -> None:
-    swallow, live = Swallowing(int(redis_url.rpartition(":")[2].partition("/")[0])), new_answer()
-    async with (
-        swallow.served() as port,
-        open_pipelined_connection(redis, slow_after=20) as pipelined,
-        Redis.from_url(f"redis://127.0.0.1:{port}/5", socket_timeout=None) as through,
-    ):
-        breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=1), probe_timeout=5))
-        log = AnswerLog(through, breaker, AnswerLogSettings(), pipelined=pipelined)
-        writer, other = (answers_of(each, tasks, AnswerSettings()) for each in (answer_log, log))
-        tasks.start_soon(writer.takeover.maintain_leases, never_resumed)
-        go_on = anyio.Event()
-
-        async def speak(live: LiveAnswer) -> None:
-            live.emit(Token(text="one "))
-            await go_on.wait()
-            live.emit(Token(text="two"))
-            await anyio.sleep_forever()
-
-        await writer.writers.start(live, speak, LogOpening("c"))
-        with anyio.fail_after(10):
-            async with aclosing(other.readers.follow(live.who, live.answer_id, after=0)) as followed:
-                seen = [await anext(followed)]
-                swallow.open = False
-                go_on.set()
-                seen.append(await anext(followed))
-        assert text_of(entry.event for entry in seen) == "one two"
-        await writer.takeover.cancel(live.who, live.answer_id)
-
-
-class Swallowing:
-    """A proxy before Redis; once it is no longer open, nothing more comes through the connections that there are."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.open = True
-
-    @asynccontextmanager
-    async def served(self) -> AsyncGenerator[int]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        async with server:
-            yield server.sockets[0].getsockname()[1]
-            server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        began_open = self.open
-
-        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while data := await source.read(65536):
-                if self.open or not began_open:
-                    sink.write(data)
-            sink.close()
-
-        async with asyncio.TaskGroup() as directions:
-            directions.create_task(pass_on(reader, back))
-            directions.create_task(pass_on(there, writer))
 
 
 async def test_a_read_ends_with_its_last_reader_and_with_its_process(answer_log: AnswerLog, tasks: TaskGroup) -> None:
