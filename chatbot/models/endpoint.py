@@ -10,7 +10,7 @@ Only the used fields of replies are decoded, into msgspec types: decoding JSON i
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -375,21 +375,20 @@ class Endpoint(Connection):
     async def stream(self, request: GenerationRequest, decoder: StreamDecoder | None = None) -> AsyncGenerator[Piece]:
         """Generate an answer; `decoder` receives the prompt's ids, the usage and the finish reason."""
         decoder = decoder or StreamDecoder()
-        phase: Phase = "first token"
-        due = _now() + self.deadlines.first_token(request.chat.tokens)
+        phase, due = _sooner(request, "first token", self.deadlines.first_token(request.chat.tokens))
         body = self._body(request, stream=True, stream_options={"include_usage": True}, return_token_ids=True)
         route = self._version + ("completions" if request.ids else "chat/completions")
         with self._span(request) as span, self.translating_errors():
-            response = await self._within(self.send("POST", route, body, _headers(span)), phase, due, request)
+            response = await self.within(self.send("POST", route, body, _headers(span)), phase, due)
             try:
                 await self.check_status(response)
                 while not (decoder.done or response.content.at_eof()):
-                    for piece in decoder.feed(await self._within(response.content.readany(), phase, due, request)):
+                    for piece in decoder.feed(await self.within(response.content.readany(), phase, due)):
                         yield piece
                         # A keep-alive or a chunk with only a role is not progress.
-                        phase, due = "between tokens", _now() + self.deadlines.between_tokens
+                        phase, due = _sooner(request, "between tokens", self.deadlines.between_tokens)
                     if decoder.finish_reason is not None:
-                        phase, due = "between tokens", min(due, _now() + _USAGE_SECONDS)
+                        due = min(due, _now() + _USAGE_SECONDS)
             except (EndpointFailed, aiohttp.ClientError, OSError):
                 if decoder.finish_reason is None:  # otherwise the answer is complete and lacks only its usage
                     raise
@@ -397,12 +396,6 @@ class Endpoint(Connection):
                 # Does not wait: after a complete answer the connection is already back in the pool.
                 response.close()
             self._end(decoder, span)
-
-    async def _within(self, work: Awaitable[_Reply], phase: Phase, due: float, request: GenerationRequest) -> _Reply:
-        """Await a part of a stream within its deadline and that of the whole answer."""
-        if request.until < due:
-            phase, due = "whole answer", request.until
-        return await self.within(work, phase, due)
 
     def _end(self, decoder: StreamDecoder, span: Span) -> None:
         """Raise if the stream broke off or the answer was aborted."""
@@ -532,6 +525,12 @@ def _base(url: URL) -> tuple[URL, str]:
     before = path.removesuffix("/chat/completions")
     version = "" if before != path and not before.endswith("/v1") else "v1/"
     return url.with_path(before.removesuffix("/v1") or "/", keep_query=True), version
+
+
+def _sooner(request: GenerationRequest, phase: Phase, seconds: float) -> tuple[Phase, float]:
+    """Return the phase whose deadline is next: the given one, due in `seconds`, or the whole answer."""
+    due = _now() + seconds
+    return ("whole answer", request.until) if request.until < due else (phase, due)
 
 
 def _now() -> float:

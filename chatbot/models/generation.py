@@ -77,16 +77,22 @@ class Delta:
 class PartialAnswer:
     """The part of an answer generated so far: its text, its token ids, and its prompt."""
 
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
     tokens: int = 0
     ids: list[int] = field(default_factory=list)
     prompt: _Prompt = field(default_factory=_Prompt)
 
+    @property
+    def text(self) -> str:
+        """The text of all pieces."""
+        return "".join(self.texts)
+
     def add(self, line: _OutputLine) -> None:
         """Append a line of the log."""
-        del self.ids[len(self.ids) - line.dropped :]
+        if line.dropped:
+            del self.ids[-line.dropped :]
         self.ids += line.ids
-        self.text += line.text
+        self.texts.append(line.text)
         self.tokens += line.tokens
         self.prompt = line.prompt or self.prompt
 
@@ -159,7 +165,7 @@ class Generation:
     @property
     def started(self) -> bool:
         """Whether a part of the answer was emitted, which the current endpoint must continue."""
-        return bool(self.answer.text)
+        return bool(self.answer.texts)
 
     @property
     def spent(self) -> bool:
@@ -256,11 +262,11 @@ class Generation:
 
     def _passed_on(self, text: str) -> Delta:
         """Emit a text as a piece of the answer, with the held ids."""
-        prompt = None
-        if self._able.token_ids and self.prompt_ids and not self.started:
+        answer, prompt = self.answer, None
+        if not answer.texts and self._able.token_ids and self.prompt_ids:
             ids = (*self.prompt_ids, *self._thought_ids)
             prompt = _Prompt(self._able.vocabulary, ids, self._thinking_tokens)
-        logs_ids = prompt or self.answer.prompt.ids
+        logs_ids = prompt or answer.prompt.ids
         self._held_text = self._held_text[len(text) :]
         tokens = min(self._held_tokens, self._count(text)) if self._held_text else self._held_tokens
         line = _OutputLine(text, tuple(self._held_ids) if logs_ids else (), tokens, self._dropped, prompt)
@@ -268,7 +274,7 @@ class Generation:
         self._held_ids.clear()
         self._dropped = 0
         self._bytes += len(text.encode())
-        self.answer.add(line)
+        answer.add(line)
         return Delta(text, tokens, msgspec.json.encode(line) + b"\n")
 
     def _fitting(self, text: str) -> str:
