@@ -20,7 +20,6 @@ from chatbot.models.pool import ModelCall, Pool
 from chatbot.models.settings import ModelSettings, ModelsMisconfigured
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState
 from knowledge.model_connection import open_session
-from knowledge.profiles import Deadlines
 from llm_server.scripted import Behaviour, decode, encode, scripted_server
 from tests.chatbot.models.scripted_pool import (
     ANSWER,
@@ -38,6 +37,11 @@ from tests.conftest import free_port
 from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
+
+
+async def refused(served: Served) -> None:
+    with pytest.raises(ModelUnavailable):
+        await ask(served)
 
 
 async def test_an_answer_arrives_whole_with_its_usage() -> None:
@@ -128,16 +132,15 @@ async def test_with_every_model_down_customers_know_within_two_seconds_and_then_
     async with serve([Behaviour(dead=True)] * 2) as served:
         for _ in range(20):
             begun = perf_counter()
-            with pytest.raises(ModelUnavailable):
-                await ask(served)
+            await refused(served)
             assert perf_counter() - begun < patient(2)
         assert len(served.calls) <= 10
         assert {member.breaker.state for member in served.members} <= {BreakerState.OPEN}
         begun = perf_counter()
-        with pytest.raises(ModelUnavailable) as refused:
+        with pytest.raises(ModelUnavailable) as error:
             await ask(served)
         assert perf_counter() - begun < patient(0.2)
-        assert 0 < (refused.value.retry_after or 0) <= 60
+        assert 0 < (error.value.retry_after or 0) <= 60
 
 
 async def test_a_model_that_comes_back_is_found_by_one_probe() -> None:
@@ -248,8 +251,7 @@ async def test_without_a_retry_left_no_other_primary_is_asked(
             heard = await ask(served)
             assert (heard.text, heard.switches) == (text, [Switched(served.members[2].name, "fallback")])
         else:
-            with pytest.raises(ModelUnavailable):
-                await ask(served)
+            await refused(served)
         assert [call.outcome for call in served.calls] == outcomes
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
@@ -268,8 +270,7 @@ async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before
 
 async def test_an_answer_never_changes_to_another_model_in_its_middle() -> None:
     async with serve([Behaviour(answer=ANSWER, die_after=20)], [Behaviour(answer="small")]) as served:
-        with pytest.raises(ModelUnavailable):
-            await ask(served)
+        await refused(served)
         assert served.servers[1].stats().started == 0
 
 
@@ -299,8 +300,7 @@ async def test_a_stopped_model_is_not_called_until_it_is_resumed() -> None:
         assert (heard.text, [switch.group for switch in heard.switches]) == ("small", ["fallback"])
         assert [member.stopped for member in served.members] == [True, True, False]
         served.models.pool.stop({"primary", "fallback"})
-        with pytest.raises(ModelUnavailable):
-            await ask(served)
+        await refused(served)
         with pytest.raises(ModelUnavailable):
             await probed(served.models)
         served.models.pool.stop(())
@@ -313,12 +313,7 @@ async def test_a_stop_ends_a_running_answer_at_once_and_opens_no_breaker(moment:
         for server in served.servers:
             server.tell(**moment)
         async with anyio.create_task_group() as group:
-
-            async def customer() -> None:
-                with pytest.raises(ModelUnavailable):
-                    await ask(served)
-
-            group.start_soon(customer)
+            group.start_soon(refused, served)
             await served.servers[served.home("c-1")].until(lambda stats: stats.running == 1)
             served.models.pool.stop({"primary"})
             await until_idle(served, within=0.5)
@@ -329,12 +324,8 @@ async def test_a_stop_ends_a_running_answer_at_once_and_opens_no_breaker(moment:
 @pytest.mark.parametrize("moment", ["mid-stream", "before the first token", "at the switch"])
 async def test_a_client_that_leaves_frees_the_slot_at_once(moment: str) -> None:
     slow = Behaviour(answer=ANSWER, token_seconds=0.02, first_token_seconds=0.0 if moment == "mid-stream" else 3)
-    primaries = [Behaviour(dead=True)] if moment == "at the switch" else []
-    async with serve(
-        primaries or [slow],
-        [slow] if primaries else [],
-        deadlines=Deadlines(prefill=1e6, answer=60, base=30),
-    ) as served:
+    groups = ([Behaviour(dead=True)], [slow]) if moment == "at the switch" else ([slow], [])
+    async with serve(*groups) as served:
         stream = served.models.stream(CHAT, sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t")
         async with anyio.create_task_group() as group:
 

@@ -160,9 +160,9 @@ def streamed(
     return web.Response(body=b"".join(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks))
 
 
-def refused(field: str, status: int = 400) -> web.Response:
+def refused(field: str) -> web.Response:
     error = {"message": f"Unsupported parameter: {field!r}", "type": "invalid_request_error", "code": "unsupported"}
-    return web.json_response({"error": error}, status=status)
+    return web.json_response({"error": error}, status=400)
 
 
 async def test_a_field_that_is_refused_is_left_out_from_then_on() -> None:
@@ -175,9 +175,7 @@ async def test_a_field_that_is_refused_is_left_out_from_then_on() -> None:
                 return refused(field)
         if "max_tokens" in body:
             return refused("Use 'max_completion_tokens' instead")
-        if not body.get("stream"):
-            return web.json_response({"choices": [{"message": {"content": "예"}}]})
-        return streamed({"content": "예."})
+        return chatting({"content": "예."})(body)
 
     async with answering(answer) as served:
         assert served.models.model == "hosted"

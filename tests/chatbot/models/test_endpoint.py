@@ -136,14 +136,9 @@ def test_a_probe_takes_its_word_where_it_has_no_log_probabilities(
     assert ([text.decode() for text, _ in top.logprobs], top.certain) == (texts, certain)
 
 
-def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
-    return GenerationRequest(
-        chat=Chat(messages=(Message("user", "?"),), tokens=3),
-        sampling=Sampling(max_tokens=max_tokens),
-        cache_salt="t",
-        priority=0,
-        until=until,
-    )
+def call(*, until: float = math.inf) -> GenerationRequest:
+    chat = Chat(messages=(Message("user", "?"),), tokens=3)
+    return GenerationRequest(chat=chat, sampling=Sampling(max_tokens=50), cache_salt="t", until=until)
 
 
 async def listen(endpoint: Endpoint, request: GenerationRequest | None = None) -> list[Piece]:
@@ -248,7 +243,6 @@ async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
         (503, b'{"error":{"message":"The engine is currently overloaded, please try again later"}}', QueueFull),
         (503, b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}', ReplyBroken),
         (529, b"", QueueFull),
-        (429, b"", QueueFull),
         (429, b'{"error":{"message":"You exceeded your quota","code":"insufficient_quota"}}', AccessDenied),
         (400, b'{"error":{"code":"content_filter","innererror":{}}}', RequestRejected),
         (401, b"", AccessDenied),
