@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from knowledge.command_line import AsJson, complete, print_json
-from knowledge.embedding import EmbeddingUnavailable, NotConverted, convert_model, fetch_model
+from knowledge.embedding import EmbeddingUnavailable, NotConverted, converted_folder
 from knowledge.profiles import UnknownProfile
 from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.engine_args import check_engine_args
+from llm_server.hub import fetch_model
 from llm_server.launch import CannotServe, ServeSettings
 from llm_server.launch import serve as run_vllm
 from llm_server.profile import Profile, load_profile, profile_names
@@ -92,7 +94,7 @@ def fetch(names: Names, folder: Folder = None) -> None:
             for name in names:
                 brought = _fetch_one(name, root, bar)
                 if (brought / "modules.json").is_file():
-                    convert_model(brought)
+                    _convert(brought)
     except (WeightsError, NotConverted, EmbeddingUnavailable, OSError) as exc:
         raise failure(exc) from exc
 
@@ -111,6 +113,17 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
         bar.update(task, completed=progress.share, stage=progress.stage, megabytes=progress.total_bytes / 1e6)
 
     return fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), report)
+
+
+def _convert(folder: Path) -> None:
+    """Convert an embedder for OpenVINO, unless that is done."""
+    if converted_folder(folder).exists():
+        return
+    if find_spec("sentence_transformers") is None:
+        raise NotConverted(f"no sentence-transformers is installed here, which converts the weights in {folder}")
+    from llm_server.conversion import convert_model  # noqa: PLC0415
+
+    convert_model(folder)
 
 
 @app.command()

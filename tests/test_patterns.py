@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("chatbot", "edge", "ingest", "knowledge", "telemetry")
 NOT_IMPORTED = (
     *("ingest.bulk.batch", "knowledge.storage.migrations.env"),  # parts of Ray and of Alembic's own process
-    "knowledge.embedding.openvino_export",  # torch takes seconds
+    "llm_server.conversion",  # torch takes seconds
 )
 """They have no pattern."""
 # Patterns made from words at run time: an alternation of escaped words is linear.

@@ -7,11 +7,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from knowledge.embedding import Embedder
 from tests.conftest import made_once
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
     from tests.tiny_bert import Pooling
+
+
+Vectors = NDArray[np.float32]
 
 
 class Renamed:
@@ -43,6 +51,22 @@ def copy_unconverted(model: Path, folder: Path) -> None:
 
 def _write_weights(folder: Path) -> None:
     # A separate process, because torch's memory would stay allocated.
-    command = [sys.executable, "-m", "tests.knowledge.embedding.converted_here", str(folder / "e5-small")]
+    command = [sys.executable, "-m", "tests.converted_here", str(folder / "e5-small")]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own
     assert finished.returncode == 0, finished.stderr
+
+
+def of_torch(folder: Path) -> "SentenceTransformer":
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415  seconds, in each process that collects tests
+
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+
+
+def by_torch(model: "SentenceTransformer", texts: list[str]) -> Vectors:
+    vectors: Vectors = model.encode(texts, normalize_embeddings=True)
+    return vectors
+
+
+def cosines(one: Vectors, other: Vectors) -> Vectors:
+    together: Vectors = (one * other).sum(axis=1)
+    return together

@@ -6,9 +6,7 @@ changed weights or settings need another conversion.
 
 import hashlib
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 FOLDER = "openvino"
 FORMAT = b"2"
@@ -24,42 +22,28 @@ class NotConverted(Exception):
     """The weights are not converted or cannot be; the message says why."""
 
 
+def converted_folder(folder: Path) -> Path:
+    """Return where the converted model of the weights in `folder` is or will be.
+
+    Raises:
+        NotConverted: there are no weights.
+    """
+    return folder / FOLDER / _digest(folder)
+
+
 def cached_model(folder: Path) -> Path:
     """Return the folder of the converted model of the weights in `folder`.
 
     Raises:
         NotConverted: the weights are not converted.
     """
-    converted = folder / FOLDER / _digest(folder)
+    converted = converted_folder(folder)
     if not converted.exists():
         raise NotConverted(
             f"the weights are not converted for OpenVINO: run `llm-server fetch {folder}` where sentence-transformers "
             "is installed"
         )
     return converted
-
-
-def convert_model(folder: Path) -> None:
-    """Convert the weights in a folder, unless that is done; the result appears by a rename, so it is always complete.
-
-    Raises:
-        NotConverted: the weights cannot be converted, or sentence-transformers is not installed.
-        OSError: the folder cannot be written.
-    """
-    converted = folder / FOLDER / _digest(folder)
-    if converted.exists():
-        return
-    if find_spec("sentence_transformers") is None:
-        raise NotConverted(f"no sentence-transformers is installed here, which converts the weights in {folder}")
-    # Imported here: torch takes seconds, and services have none.
-    from knowledge.embedding.openvino_export import convert  # noqa: PLC0415
-
-    converted.parent.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=converted.parent, prefix=".unfinished-") as unfinished:
-        target = Path(unfinished) / converted.name
-        target.mkdir()
-        convert(folder, target)
-        target.rename(converted)
 
 
 def _digest(folder: Path) -> str:

@@ -1,12 +1,12 @@
 """Writes a small model and converts it, in a process of its own, because torch's memory would stay allocated.
 
-python -m tests.knowledge.embedding.converted_here FOLDER
+python -m tests.converted_here FOLDER
 """
 
 import sys
 from pathlib import Path
 
-from knowledge.embedding import convert_model
+from llm_server.conversion import convert_model
 from tests.tiny_bert import write_bert
 
 if __name__ == "__main__":

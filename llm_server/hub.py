@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from knowledge.embedding.errors import EmbedderMissing
-from knowledge.embedding.settings import hub_folder
+from knowledge.embedding import EmbeddingUnavailable, hub_folder
 
 STAMP = "fetched.json"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -21,7 +20,7 @@ def fetch_model(model: str, revision: str, weights: Path) -> Path:
     """Download a hub's model, unless it is already there; return its folder below `weights` (blocking).
 
     Raises:
-        EmbedderMissing: the download fails, or a file does not match its digest.
+        EmbeddingUnavailable: the download fails, or a file does not match its digest.
     """
     # Imported here: of our images only llm-server's has it, with sentence-transformers.
     from huggingface_hub import HfApi  # noqa: PLC0415
@@ -36,13 +35,13 @@ def fetch_model(model: str, revision: str, weights: Path) -> Path:
         )
         verified = hub.verify_repo_checksums(model, revision=revision, local_dir=folder)
     except (OSError, ValueError) as exc:
-        raise EmbedderMissing(f"{model} cannot be fetched from {hub.endpoint} at {revision}: {exc}") from exc
+        raise EmbeddingUnavailable(f"{model} cannot be fetched from {hub.endpoint} at {revision}: {exc}") from exc
     if verified.mismatches:
         files = ", ".join(mismatch["path"] for mismatch in verified.mismatches)
         for mismatch in verified.mismatches:
             (folder / mismatch["path"]).unlink()
-        raise EmbedderMissing(f"{model}: {files} do not match the digests of the hub; fetch again")
+        raise EmbeddingUnavailable(f"{model}: {files} do not match the digests of the hub; fetch again")
     if not any(folder.glob("**/*.safetensors")):
-        raise EmbedderMissing(f"{model} has no safetensors file; other weights are not supported")
+        raise EmbeddingUnavailable(f"{model} has no safetensors file; other weights are not supported")
     (folder / STAMP).write_bytes(msgspec.json.encode({"model": model, "revision": revision}))
     return folder

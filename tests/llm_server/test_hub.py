@@ -8,9 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from knowledge.embedding.embedding import open_embedder
-from knowledge.embedding.errors import EmbedderMissing
-from knowledge.embedding.settings import EmbedderSettings
+from knowledge.embedding import EmbedderSettings, EmbeddingUnavailable, open_embedder
 from tests.hub import REVISION, Hub, serving_hub
 from tests.tiny_embedder import tiny_weights
 
@@ -34,7 +32,7 @@ async def fetched(name: str, weights: Path, hub: Hub) -> tuple[int, str]:
 
 async def test_a_hubs_model_is_fetched_once_and_converted(tmp_path: Path, tiny: Path) -> None:
     weights = tmp_path / "weights"
-    with pytest.raises(EmbedderMissing, match=f"run `llm-server fetch bank/tiny@{REVISION}`"):
+    with pytest.raises(EmbeddingUnavailable, match=f"run `llm-server fetch bank/tiny@{REVISION}`"):
         async with open_embedder(SETTINGS.below(weights)):
             pass
     async with serving_hub(tmp_path, tiny) as hub:

@@ -1,9 +1,10 @@
 """Converts a whole sentence-transformers model, from token ids to vectors of length 1, to OpenVINO's format.
 
-Only `llm-server fetch` imports it, because services have no torch.
+Imported only where it is used, because torch takes seconds.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import openvino
@@ -12,8 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
-from knowledge.embedding.encoder import read_converted
-from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER, NotConverted
+from knowledge.embedding import GRAPH, TOKENIZER, NotConverted, converted_folder, read_converted
 
 INPUTS = ("input_ids", "attention_mask")
 EXAMPLES = ["one", "two and three"]
@@ -39,19 +39,27 @@ class _Vectors(torch.nn.Module):
         return torch.nn.functional.normalize(features["sentence_embedding"], dim=1)
 
 
-def convert(weights: Path, folder: Path) -> None:
-    """Write the graph, its weights as float16 (with no relevant loss against bfloat16) and the tokenizer.
+def convert_model(folder: Path) -> None:
+    """Convert the weights in a folder; the result appears by a rename, so it is always complete.
 
     Raises:
         NotConverted: the weights cannot be converted, or the graph's vectors differ from sentence-transformers'.
+        OSError: the folder cannot be written.
     """
-    try:
-        _convert(weights, folder)
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as exc:
-        raise NotConverted(f"OpenVINO cannot convert the weights in {weights}: {exc}") from exc
+    converted = converted_folder(folder)
+    converted.parent.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=converted.parent, prefix=".unfinished-") as unfinished:
+        target = Path(unfinished) / converted.name
+        target.mkdir()
+        try:
+            convert(folder, target)
+        except (ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+            raise NotConverted(f"OpenVINO cannot convert the weights in {folder}: {exc}") from exc
+        target.rename(converted)
 
 
-def _convert(weights: Path, folder: Path) -> None:
+def convert(weights: Path, folder: Path) -> None:
+    """Write the graph, its weights as float16 (with no relevant loss against bfloat16) and the tokenizer."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # publishes no types
     model = SentenceTransformer(
         str(weights), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
