@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
 import anyio
 import pytest
@@ -9,9 +9,7 @@ from chatbot.conversations.history import Feedback
 from chatbot.conversations.ratings import RATINGS, Ratings
 from chatbot.errors import StoreUnavailable
 from chatbot.tables import SCHEMA
-from knowledge.storage import close_engine, migrate, open_engine
-from tests.patience import patient
-from tests.postgres import Postgres, stands_still
+from knowledge.storage import migrate
 
 pytestmark = pytest.mark.anyio
 
@@ -60,21 +58,3 @@ async def test_without_a_table_it_is_unavailable(engine: AsyncEngine) -> None:
         await nowhere.write("bank", "c1", "a1", UP)
     with pytest.raises(StoreUnavailable):
         await nowhere.forget("bank", "c1")
-
-
-@pytest.mark.services
-async def test_a_server_that_stands_still_is_unavailable_in_time(postgres: Postgres) -> None:
-    """As one whose packets are lost: nobody says that it is away."""
-    engine = open_engine(postgres.url(postgres.emptied()))
-    await migrate(engine, SCHEMA)
-    ratings = Ratings(engine)
-
-    async def refused(call: Awaitable[None]) -> None:
-        with pytest.raises(StoreUnavailable):
-            await call
-
-    with stands_still(postgres), anyio.fail_after(patient(5)):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(refused, ratings.write("bank", "c1", "a1", UP))
-            tasks.start_soon(refused, ratings.forget("bank", "c1"))
-    await close_engine(engine)

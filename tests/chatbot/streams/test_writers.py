@@ -12,12 +12,11 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from chatbot.errors import ForeignEventId, LogLost, NotFound, StoreUnavailable
-from chatbot.events import FinishReason, Notice, to_json
+from chatbot.events import FinishReason, Notice
 from chatbot.streams import AnswerLog, AnswerSettings, LiveAnswer, LogOpening
-from chatbot.streams.log import LogEntry, answer_key
 from knowledge.identity import Principal
 from tests.answers import answers_of, customer, done, text_of
-from tests.chatbot.streams.conftest import TEXT, WORDS, LogOf, Speaker, entries_of, events_of, new_answer
+from tests.chatbot.streams.conftest import TEXT, LogOf, Speaker, entries_of, events_of, new_answer
 from tests.constants import with_constants
 from tests.patience import patient
 
@@ -50,28 +49,6 @@ async def test_an_answer_begun_without_redis_is_logged_later(redis: Redis, log_o
     with capture_logs() as logs:
         await registry.writers.append(live)
     assert [line["event"] for line in logs] == ["event_log_lost"]
-
-
-async def test_an_event_is_encoded_once_for_all(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
-    registry, other = (answers_of(answer_log, tasks, AnswerSettings()) for _ in range(2))
-    live, speak, seen = new_answer(), Speaker(), list[list[LogEntry]]()
-
-    async def read(after: int) -> None:
-        seen.append(await entries_of(registry, live, after))
-
-    await registry.writers.start(live, speak, LogOpening("c"))
-    async with anyio.create_task_group() as readers:
-        for after in (0, 2):
-            readers.start_soon(read, after)
-        await speak.half.wait()
-        speak.go_on.set()
-    one, another = sorted(seen, key=len, reverse=True)
-    assert [entry.n for entry in one] == [*range(1, len(WORDS) + 2)]
-    assert [entry.data for entry in one] == [to_json(entry.event) for entry in one]
-    assert all(entry.data is same.data for entry, same in zip(one[2:], another, strict=True))
-    stored: Any = await redis.xrange(f"{answer_key(live.who.tenant, live.answer_id)}:events")
-    assert [fields[b"data"] for _, fields in stored] == [entry.data for entry in one]
-    assert await entries_of(other, live) == one
 
 
 async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: TaskGroup) -> None:
