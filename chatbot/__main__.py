@@ -20,7 +20,7 @@ from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open
 from chatbot.calibration import CalibrationRefused
 from chatbot.errors import AuditUnavailable, ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
-from chatbot.proof import Replayed, replay, replay_remotely, report
+from chatbot.proof import Replayed, replay, report
 from chatbot.retrieval import RerankerRefused
 from chatbot.settings import AuditCommandSettings, CommandSettings, Settings
 from chatbot.tables import SCHEMA
@@ -217,18 +217,11 @@ def replay_answer(
         typer.Option(help="A file with what somebody says was asked; `-` is a pipe."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    url: Annotated[
-        str | None, typer.Option(help="Let this chat API do it: needed while it holds the embedded index.")
-    ] = None,
-    token: Annotated[str, typer.Option(help="An admin's token for --url.")] = "",
 ) -> None:
     """Rebuild an answer's passages, prompt and checks; exit with 1 if they differ from its audit rows."""
     given = question.read().strip() if question else None
     try:
-        if url is not None:
-            replayed = asyncio.run(replay_remotely(answer_id, url=url, token=token, question=given))
-        else:
-            replayed = asyncio.run(_replay(settings_or_exit(Settings), answer_id, given))
+        replayed = asyncio.run(_replay(settings_or_exit(Settings), answer_id, given))
     except NotFound as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc

@@ -16,7 +16,6 @@ from chatbot.audit import Anchors, Audit, Versions, open_anchors, open_audit
 from chatbot.calibration import FittedWeights, read_calibration
 from chatbot.conversations import ConversationIds, History, Ratings
 from chatbot.deferred import DeferredWrites
-from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.limits import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import Models, open_models
@@ -37,12 +36,11 @@ from knowledge.bank import Bank, Banks, read_banks
 from knowledge.embedding import open_embedder
 from knowledge.identity import Authenticator, open_authenticator
 from knowledge.index import Index, open_index
-from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.index_state import read_index_state, require_passages
 from knowledge.passage import LANGUAGES
 from knowledge.profiles import read_answer_mode
 from knowledge.service_keys import ServiceKeys, open_service_keys
-from knowledge.storage import UNAVAILABLE, open_clock
+from knowledge.storage import open_clock
 from knowledge.terms import Terms
 from knowledge.tls import check_connections
 from knowledge.withdrawals import Withdrawals, open_withdrawals
@@ -116,7 +114,9 @@ async def open_services(
             answer_log=answer_log,
             audit=audit,
             banks=banks,
-            conversation_ids=conversation_ids(settings),
+            conversation_ids=ConversationIds(
+                settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within
+            ),
             deferred=deferred,
             history=History(redis, breaker, settings.history, reads=reads),
             idempotency=IdempotencyKeys(redis, breaker, settings.idempotency, deferred=deferred),
@@ -278,11 +278,6 @@ def person_of(bank: Bank) -> str:
     return " ".join(handoff(language, bank) for language in LANGUAGES)
 
 
-def conversation_ids(settings: Settings) -> ConversationIds:
-    """Return the issuer and verifier of conversation ids."""
-    return ConversationIds(settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within)
-
-
 def prompt_builder(settings: Settings, counter: TokenCounter) -> PromptBuilder:
     """Return the builder of every prompt."""
     return PromptBuilder(load_templates(), counter, passage_tokens=settings.passage_tokens)
@@ -299,23 +294,11 @@ def pings(
     """Return the readiness probe of each dependency by its name in `/readyz`."""
     return {
         "index": partial(ping_index, index, engine, now=now),
-        "embedder": partial(ping_translated, index.ping_embedder),
-        "sql": partial(ping_sql, WriteProbe(engine)),
+        "embedder": index.ping_embedder,
+        "sql": WriteProbe(engine).ping,
         "redis": answer_log.ping,
         "models": models.pool.ping,
     }
-
-
-async def ping_translated(ping: Callable[[], Awaitable[None]]) -> None:
-    """Await a ping of the index or its embedder.
-
-    Raises:
-        IndexUnavailable: it does not answer.
-    """
-    try:
-        await ping()
-    except IndexAway as exc:
-        raise IndexUnavailable from exc
 
 
 async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], float]) -> None:
@@ -323,25 +306,9 @@ async def ping_index(index: Index, engine: AsyncEngine, *, now: Callable[[], flo
 
     Raises:
         IndexUnavailable: the index does not answer.
-        AuditUnavailable: the database does not answer.
         IndexEmpty: the index has no passage that customers could ever read.
     """
-    await ping_translated(index.ping)
-    try:
-        async with engine.connect() as connection:
-            state = await read_index_state(connection)
-    except UNAVAILABLE as exc:
-        raise AuditUnavailable from exc
-    await ping_translated(partial(require_passages, index, state, now=now()))
-
-
-async def ping_sql(probe: WriteProbe) -> None:
-    """Check that the database accepts writes, which each question needs.
-
-    Raises:
-        AuditUnavailable: the database does not accept writes.
-    """
-    try:
-        await probe.ping()
-    except UNAVAILABLE as exc:
-        raise AuditUnavailable from exc
+    await index.ping()
+    async with engine.connect() as connection:
+        state = await read_index_state(connection)
+    await require_passages(index, state, now=now())

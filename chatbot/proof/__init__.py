@@ -2,6 +2,6 @@
 
 from chatbot.proof.audit_replay import replay
 from chatbot.proof.context import ReplayContext, Replayed
-from chatbot.proof.report import replay_remotely, report
+from chatbot.proof.report import report
 
-__all__ = ["ReplayContext", "Replayed", "replay", "replay_remotely", "report"]
+__all__ = ["ReplayContext", "Replayed", "replay", "report"]

@@ -1,16 +1,9 @@
-"""Format a replay as text, and request a replay from a running chat API, which may hold the embedded index."""
+"""Format a replay as text."""
 
 from datetime import UTC, datetime
-from urllib.parse import quote
-
-import aiohttp
-import msgspec
 
 from chatbot.audit import Opened, Versions
-from chatbot.errors import ChatError, NotFound
 from chatbot.proof.context import Replayed
-
-_REMOTE_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=5)
 
 
 def report(replayed: Replayed) -> str:
@@ -44,27 +37,3 @@ def made_by(then: Opened, now: Versions) -> str:
     return ", ".join(
         f"{name} {old}" + (f" (now {new})" if new and new != old else "") for name, (old, new) in pairs.items()
     )
-
-
-async def replay_remotely(answer_id: str, *, url: str, token: str, question: str | None) -> Replayed:
-    """Request a replay from the chat API at `url`.
-
-    Raises:
-        NotFound: no audit row has this answer's id, or it belongs to another tenant.
-        ChatError: the API is unreachable, or rejects the request (with its message).
-    """
-    address = f"{url.rstrip('/')}/v1/admin/answers/{quote(answer_id, safe='')}/replay"
-    headers = {"authorization": f"Bearer {token}"}
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=_REMOTE_TIMEOUT, headers=headers) as http,
-            http.post(address, json={"question": question}, allow_redirects=False) as response,
-        ):
-            reply = await response.read()
-    except (aiohttp.ClientError, TimeoutError, ValueError) as exc:  # ValueError: invalid URL or header
-        raise ChatError(f"{url} does not answer") from exc
-    if response.status == NotFound.status:
-        raise NotFound("no audit row names this answer")
-    if response.status != 200:
-        raise ChatError(f"{url} refuses ({response.status}): {reply[:400].decode(errors='replace')}")
-    return msgspec.json.decode(reply, type=Replayed)

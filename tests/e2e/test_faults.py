@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults]
 
 
 def unasked(fault_round: int) -> str:
-    """Return a variant of the question that has no cached answer yet."""
+    """Return a variant of the question that was not asked before."""
     return f"{KOREAN} ({fault_round})"
 
 

@@ -15,7 +15,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from chatbot.api.dependencies import TheModels, ThePings, TheServices
 from chatbot.calibration import CalibrationMisfit
 from chatbot.errors import ChatError
+from knowledge.index import IndexUnavailable
 from knowledge.index_state import IndexEmpty
+from knowledge.storage import UNAVAILABLE
 
 router = APIRouter(tags=["probes"])
 
@@ -51,7 +53,7 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
     try:
         with anyio.fail_after(_DEADLINE_SECONDS):
             await ping()
-    except (ChatError, TimeoutError):
+    except (ChatError, IndexUnavailable, TimeoutError, *UNAVAILABLE):
         return "unavailable"
     except CalibrationMisfit:
         return "does not fit"

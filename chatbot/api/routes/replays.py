@@ -1,4 +1,4 @@
-"""Replaying an answer of the admin's tenant: `chatbot replay --url` calls it, while this process holds the index."""
+"""Replay an answer of the admin's tenant, as `chatbot replay` does where no process holds an embedded index."""
 
 from typing import Annotated
 

@@ -55,8 +55,6 @@ class ModelState(BaseModel):
     endpoint: str
     breaker: str
     stopped: bool
-    lacks: list[str] = []
-    """What its server cannot do (docs/models.md)."""
 
 
 class State(BaseModel):
