@@ -23,6 +23,7 @@ from ingest.app import create_app
 from ingest.bulk import (
     ApiRefused,
     BatchStopped,
+    LoadDisplay,
     LoadOrder,
     LoadOutcome,
     LocalTarget,
@@ -31,13 +32,12 @@ from ingest.bulk import (
     Target,
     load,
     open_api,
-    open_display,
     open_source,
     print_summary,
 )
-from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, Version, VersionKey
+from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError
-from ingest.jobs import JobClaims, this_process
+from ingest.jobs import JobClaims
 from ingest.maintenance import ReportVersion, TenantStatus, read_status, rebuild, reindex, show_status
 from ingest.parsing import ParserUnavailable, WeightsMissing
 from ingest.services import Services
@@ -217,8 +217,7 @@ def _load(places: list[str], target: AbstractAsyncContextManager[Target], settin
 
 async def _loaded(source: Source, target: AbstractAsyncContextManager[Target], console: Console) -> list[LoadOutcome]:
     async with target as opened:
-        with open_display(console) as display:
-            return await load(source, opened, display)
+        return await load(source, opened, LoadDisplay(console))
 
 
 @app.command()
@@ -298,44 +297,16 @@ async def _status(settings: Settings, tenant: str) -> TenantStatus:
 
 
 @app.command()
-def jobs(
-    tenant: Tenant,
-    state: Annotated[list[JobState], typer.Option(help="Jobs in which state.")] = [JobState.FAILED, JobState.DEAD],
-    as_json: AsJson = False,
-) -> None:
-    """List jobs; by default the failed ones and the dead letters (given up after three attempts)."""
-    rows = run_or_exit(_jobs(settings_or_exit(), tenant, state))
-    if as_json:
-        print_json([{"job": job, "version": version} for job, version in rows])
-        return
-    for job, version in rows:
-        typer.echo(f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}")
+def retry(tenant: Tenant) -> None:
+    """Queue every dead letter (a job given up after three attempts) again; a worker starts them within seconds."""
+    for job in run_or_exit(_retry(settings_or_exit(), tenant)):
+        typer.echo(f"{job.id}  {job.key}  {job.state}")
 
 
-async def _jobs(settings: Settings, tenant: str, states: list[JobState]) -> list[tuple[Job, Version]]:
-    async with _catalogue(settings) as (catalogue, _job_claims):
-        return [row for state in states for row in await catalogue.jobs(tenant, state)]
-
-
-@app.command()
-def retry(
-    tenant: Tenant,
-    job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs; with --all-dead every dead letter.")] = None,
-    all_dead: Annotated[bool, typer.Option("--all-dead", help="Every dead letter.")] = False,
-) -> None:
-    """Queue failed jobs or dead letters again; a running worker starts them within seconds."""
-    if bool(job_ids) == all_dead:
-        raise _usage("name jobs (see `ingest jobs`), or --all-dead.")
-    run_or_exit(_retry(settings_or_exit(), tenant, job_ids, Console()))
-
-
-async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, console: Console) -> None:
+async def _retry(settings: Settings, tenant: str) -> list[Job]:
     async with _catalogue(settings) as (catalogue, job_claims):
-        if job_ids is None:
-            job_ids = [job.id for job, _version in await catalogue.jobs(tenant, JobState.DEAD)]
-        again = [await job_claims.retry(job_id, tenant=tenant, now=time.time()) for job_id in job_ids]
-    for job in again:
-        console.print(f"{job.id}  {job.key}  {job.state}", markup=False)
+        dead = await catalogue.jobs(tenant, JobState.DEAD)
+        return [await job_claims.retry(job.id, tenant=tenant, now=time.time()) for job, _version in dead]
 
 
 @asynccontextmanager
@@ -344,7 +315,7 @@ async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobC
     try:
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
-        yield catalogue, JobClaims(catalogue, this_process())
+        yield catalogue, JobClaims(catalogue)
     finally:
         await engine.dispose()
 

@@ -75,8 +75,6 @@ class _HeldClaim:
         self._now = now
         self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a monotonic clock stops during suspend
         self._reported = -math.inf
-        self._stage: Stage | None = None
-        self._stage_began_at = self._until
 
     async def report(self, stage: Stage, done: int, total: int) -> None:
         """Report the progress of the job.
@@ -85,13 +83,10 @@ class _HeldClaim:
             ClaimLost: the lease expired, and another owner has the job.
         """
         now = self._now()
-        if stage is not self._stage:
-            self._stage, self._stage_began_at = stage, now
         if now < self._until and time.monotonic() - self._reported < REPORT_SECONDS:
             return
         self._reported = time.monotonic()
-        began_at = self._stage_began_at
-        await self._job_claims.report(self._job, stage=stage, done=done, total=total, began_at=began_at, now=now)
+        await self._job_claims.report(self._job, stage=stage, done=done, total=total, now=now)
         self._until = now + LEASE_SECONDS
 
     async def keep(self) -> None:

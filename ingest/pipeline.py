@@ -4,16 +4,13 @@
 index, which only staff see. `activate` is a second person's decision. Every step may be repeated after a crash: ids
 follow from the document, and a version that was half written is written again as a whole.
 
-Several documents are under way at once (`at_once`), each at a step of its own: while one is read others are embedded,
-together and by like length (`knowledge.embedding`), and what is embedded is written while the next is.
+Several documents are under way at once (`at_once`), each at a step of its own: while one is read or written others are
+embedded, together and by like length (`knowledge.embedding`).
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
-
-import anyio
-from anyio.streams.memory import MemoryObjectSendStream
 
 from ingest.catalogue import (
     ApprovalDecision,
@@ -33,25 +30,17 @@ from ingest.catalogue import (
     starts_too_soon,
 )
 from ingest.errors import Suspicious, Unavailable
-from ingest.metrics import Metrics
 from ingest.parsing import ChunkedDocument, LeftOut, Reason, Unreadable
 from ingest.review import passage_findings
 from ingest.services import Services
 from knowledge.index import Index
 from knowledge.passage import Passage
-from telemetry.groups import first_failure
 
 Report = Callable[[Stage, int, int], Awaitable[None]]
 """Called at each step with the stage, how much of it is done, and of how much; raises where the claim is lost."""
 Write = Callable[[Version, Services, Report], Awaitable[IndexingResult]]
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedBatch:
-    """Passages with their dense vectors, one a passage: what one upsert writes."""
-
-    passages: Sequence[Passage]
-    vectors: Sequence[Sequence[float]]
+Embed = Callable[[Sequence[Passage]], Awaitable[Sequence[Sequence[float]]]]
+"""Returns the dense vectors of passages."""
 
 
 async def index_version(key: VersionKey, services: Services, report: Report, write: Write | None = None) -> Version:
@@ -78,8 +67,7 @@ async def write_draft(version: Version, services: Services, report: Report) -> I
     """Go from the stored bytes to verified points in the index that no customer sees yet."""
     document = await read(version, services, report)
     passages = passages_of(version, document)
-    await embed_and_upsert(version.key, passages, services, report)
-    await verify(version.key, passages, services.index, services.metrics, report)
+    await write_points(version.key, passages, services.index.embed, services, report)
     return indexing_result(document.format, passages, document.left_out)
 
 
@@ -138,61 +126,40 @@ async def read(version: Version, services: Services, report: Report) -> ChunkedD
             return await services.parser.chunk(path, services.chunking)
 
 
-async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
-    """Write all points of a version; what an interrupted run left is cleared first."""
-    await clear(key, services.index, report)
-    send, receive = anyio.create_memory_object_stream[EmbeddedBatch](1)
-    with first_failure():
-        async with anyio.create_task_group() as group:
-            group.start_soon(_embed, passages, send, services)
-            async with receive:
-                await upsert(len(passages), receive, services.index, services.metrics, report)
-
-
-async def clear(key: VersionKey, index: Index, report: Report) -> None:
-    """Remove what an interrupted run left of a version."""
-    if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
-        await report(Stage.EMBED, 0, 1)  # without its claim a stalled worker would remove passages that answer
-        await index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
-
-
-async def _embed(passages: Sequence[Passage], send: MemoryObjectSendStream[EmbeddedBatch], services: Services) -> None:
-    async with send:
-        for batch in _batches(passages, services.settings.batch):
-            with services.metrics.timed(Stage.EMBED):
-                vectors = await services.index.embed(batch)
-            await send.send(EmbeddedBatch(batch, vectors))
-
-
-async def upsert(
-    total: int, batches: AsyncIterable[EmbeddedBatch], index: Index, metrics: Metrics, report: Report
+async def write_points(
+    key: VersionKey, passages: Sequence[Passage], embed: Embed, services: Services, report: Report
 ) -> None:
-    """Write batches of embedded passages, `total` passages in all, as they come."""
-    done = 0
-    await report(Stage.EMBED, done, total)
-    async for batch in batches:
-        await report(Stage.EMBED, done, total)  # after a long embedding: without its claim it would hide what answers
-        with metrics.timed(Stage.UPSERT):
-            await index.upsert(batch.passages, batch.vectors)
-        done += len(batch.passages)
-        metrics.passages.inc(len(batch.passages))
-        await report(Stage.UPSERT if done == total else Stage.EMBED, done, total)
-
-
-async def verify(key: VersionKey, passages: Sequence[Passage], index: Index, metrics: Metrics, report: Report) -> None:
-    """Read the index back: as many points as passages, and each has the text that was written.
+    """Embed and write all points of a version, and read them back; what an interrupted run left is cleared first.
 
     Raises:
         Unreadable: the index holds something else.
     """
+    index, metrics, total = services.index, services.metrics, len(passages)
+    if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
+        await report(Stage.EMBED, 0, 1)  # without its claim a stalled worker would remove passages that answer
+        await index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    await report(Stage.EMBED, 0, total)
+    for done in range(0, total, services.settings.batch):
+        batch = passages[done : done + services.settings.batch]
+        with metrics.timed(Stage.EMBED):
+            vectors = await embed(batch)
+        await report(Stage.EMBED, done, total)  # after a long embedding: without its claim it would hide what answers
+        with metrics.timed(Stage.UPSERT):
+            await index.upsert(batch, vectors)
+        metrics.passages.inc(len(batch))
+    await report(Stage.UPSERT, total, total)
     with metrics.timed(Stage.VERIFY):
         await report(Stage.VERIFY, 0, 1)
-        count = await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
-        if count != len(passages):
-            raise Unreadable(Reason.NOT_INDEXED, f"the index holds {count} of {len(passages)} passages")
-        unlike = await index.unlike(passages)
-        if unlike:
-            raise Unreadable(Reason.NOT_INDEXED, f"the index does not give back {unlike} of {len(passages)} passages")
+        await _verify(key, passages, index)
+
+
+async def _verify(key: VersionKey, passages: Sequence[Passage], index: Index) -> None:
+    count = await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    if count != len(passages):
+        raise Unreadable(Reason.NOT_INDEXED, f"the index holds {count} of {len(passages)} passages")
+    unlike = await index.unlike(passages)
+    if unlike:
+        raise Unreadable(Reason.NOT_INDEXED, f"the index does not give back {unlike} of {len(passages)} passages")
 
 
 async def write_windows(document: VersionKey, windows: Sequence[Window], services: Services) -> None:
@@ -311,8 +278,3 @@ def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
         )
         for n, chunk in enumerate(document.chunks, start=1)
     ]
-
-
-def _batches(passages: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
-    for start in range(0, len(passages), size):
-        yield passages[start : start + size]

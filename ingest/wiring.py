@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from edge.sign_in import SignIn, open_sign_in
 from ingest.catalogue import Approvals, Catalogue
-from ingest.jobs import JobClaims, this_process
+from ingest.jobs import JobClaims
 from ingest.metrics import Metrics
 from ingest.parsing import (
     Chunking,
@@ -95,7 +95,7 @@ async def open_services(
             chunking=chunking,
             downloads=anyio.Semaphore(MOST_DOWNLOADS),
             index=index,
-            job_claims=JobClaims(catalogue, this_process()),
+            job_claims=JobClaims(catalogue),
             metrics=metrics,
             now=now,
             parser=parser,

@@ -17,7 +17,7 @@ from evals.quality.answer import LONGEST_ANSWER, Customer, history_seed
 from evals.quality.retrieve import Ranking, rank
 from evals.quality.summary import Run, summarise
 from evals.questions import TENANT, Corpus, CustomerAnswer, Dataset, Sample, load_corpus, throwaway_settings
-from ingest.bulk import open_display
+from ingest.bulk import LoadDisplay
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
@@ -75,8 +75,8 @@ async def loaded_corpus(
     """Open the ingest services with stores in the folder `data`, and load the data set's corpus."""
     stores = throwaway_settings(settings, data)
     async with open_services(stores, works_jobs=False) as services:
-        with open_display(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
-            corpus = await load_corpus(dataset, Path(folder), services, show)
+        with tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
+            corpus = await load_corpus(dataset, Path(folder), services, LoadDisplay(console))
         if corpus.left_out:
             console.print(f"{corpus.left_out} entries could not be approved: they are not searched", highlight=False)
         yield services, corpus

@@ -6,14 +6,12 @@ from fastapi import Depends, Request
 
 from edge import bearer_token
 from edge.sign_in import CrossSite, SignInUnavailable, is_by_session, principal_of_session
-from ingest.api.dependencies import TheAuthenticator, TheSiem, TheSignIn
+from ingest.api.dependencies import TheServices
 from ingest.errors import Forbidden, Unauthenticated, Unavailable
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(
-    request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn, siem: TheSiem
-) -> Principal:
+async def authenticate(request: Request, services: TheServices) -> Principal:
     """Return the caller by the request's token, or by its session if it has no token.
 
     Raises:
@@ -23,17 +21,17 @@ async def authenticate(
     """
     is_tried = False
     try:
-        if sign_in is not None and is_by_session(request):
+        if services.sign_in is not None and is_by_session(request):
             is_tried = True
-            return await principal_of_session(request, sign_in)
+            return await principal_of_session(request, services.sign_in)
         token = bearer_token(request.headers)
         is_tried = True
-        if authenticator is None:
+        if services.authenticator is None:
             raise Unavailable("no identity provider is set")
-        return await authenticator.verify(token)
+        return await services.authenticator.verify(token)
     except TokenRefused as exc:
         if is_tried:  # a request without credentials is not a failed attempt
-            siem.refused(str(exc))
+            services.siem.refused(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
         raise Forbidden(str(exc)) from exc

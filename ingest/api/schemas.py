@@ -1,6 +1,7 @@
 """The reply bodies of the staff API: pydantic models, built from the catalogue's values."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from typing import Self
 
@@ -8,8 +9,8 @@ from pydantic import BaseModel
 
 from ingest.catalogue import DecisionRecord, DocumentSummary, Job, Received, State, Version
 from ingest.parsing import LeftOut
-from ingest.review import Change, FindingKind, PassageFinding
-from knowledge.passage import Hit, Language, Passage
+from ingest.review import Change, PassageFinding
+from knowledge.passage import Language
 
 
 class ReceivedOut(BaseModel):
@@ -57,54 +58,20 @@ class VersionOut(BaseModel):
 
     @classmethod
     def of(cls, version: Version, now: float) -> Self:
-        metadata = version.metadata
-        return cls(
-            document_id=version.key.document_id,
-            version=version.key.version,
-            state=version.state_at(now),
-            reason=version.reason,
-            detail=version.detail,
-            title=metadata.title,
-            product=metadata.product,
-            link=metadata.link,
-            language=metadata.language,
-            readers=list(metadata.readers),
-            file_name=version.file_name,
-            format=version.format,
-            size=version.size,
-            sha256=version.sha256,
-            passages=version.passages,
-            left_out={LeftOut(kind): count for kind, count in version.left_out.items()},
-            effective_from=metadata.effective_from,
-            effective_until=metadata.effective_until,
-            uploaded_by=version.uploaded_by,
-            uploaded_at=version.uploaded_at,
-            approved_by=version.approved_by,
-            approved_at=version.approved_at,
-            visible_from=version.visible_from,
-            visible_until=version.visible_until,
-        )
-
-
-class EventOut(BaseModel):
-    """An action on a version, its author and time; `detail` is the reason, or the new title or dates."""
-
-    event: str
-    by: str
-    at: float
-    detail: str | None
+        values = asdict(version)
+        flat = values | values["key"] | values["metadata"]
+        return cls.model_validate(flat | {"state": version.state_at(now)})
 
 
 class HistoryOut(BaseModel):
     """The history of a version, oldest first: `uploaded`, and the decisions about it."""
 
-    events: list[EventOut]
+    events: list[DecisionRecord]
 
     @classmethod
     def of(cls, version: Version, decisions: Sequence[DecisionRecord]) -> Self:
-        uploaded = EventOut(event="uploaded", by=version.uploaded_by, at=version.uploaded_at, detail=None)
-        decided = [EventOut(event=d.decision, by=d.by, at=d.at, detail=d.detail) for d in decisions]
-        return cls(events=[uploaded, *decided])
+        uploaded = DecisionRecord(event="uploaded", by=version.uploaded_by, at=version.uploaded_at, detail=None)
+        return cls(events=[uploaded, *decisions])
 
 
 class CountsOut(BaseModel):
@@ -148,7 +115,7 @@ class StateOut(BaseModel):
     next: str | None
 
 
-class PassageOut(BaseModel):
+class PassageOut(BaseModel, from_attributes=True):
     """A passage as it would be cited."""
 
     n: int
@@ -162,21 +129,6 @@ class PassageOut(BaseModel):
     visible_from: float | None
     visible_until: float | None
 
-    @classmethod
-    def of(cls, passage: Passage) -> Self:
-        return cls(
-            n=passage.n,
-            document_id=passage.document_id,
-            version=passage.version,
-            title=passage.title,
-            section=passage.section,
-            page=passage.page,
-            language=passage.language,
-            text=passage.text,
-            visible_from=passage.visible_from,
-            visible_until=passage.visible_until,
-        )
-
 
 class PassagesOut(BaseModel):
     """The passages of a version, in the document's order."""
@@ -185,43 +137,12 @@ class PassagesOut(BaseModel):
     next: int | None
 
 
-class FindingOut(BaseModel):
-    """A finding in a passage: a personal identifier, an instruction to the model, or cells without values.
-
-    A finding that `blocks` prevents the version's approval.
-    """
-
-    n: int
-    page: int | None
-    kind: FindingKind
-    name: str
-    excerpt: str
-    blocks: bool
-
-
 class FindingsOut(BaseModel):
     """The findings in `passages` passages; `more` if some are not listed."""
 
     passages: int
-    findings: list[FindingOut]
+    findings: list[PassageFinding]
     more: bool
-
-    @classmethod
-    def of(cls, findings: Sequence[PassageFinding], *, passages: int, more: bool) -> Self:
-        listed = [
-            FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt, blocks=f.blocks)
-            for f in findings
-        ]
-        return cls(passages=passages, findings=listed, more=more)
-
-
-class ChangeOut(BaseModel):
-    """Code points `start` to `end` of passage `n`, which replace `removed`; either text may be empty."""
-
-    n: int
-    start: int
-    end: int
-    removed: str
 
 
 class ChangesOut(BaseModel):
@@ -231,13 +152,8 @@ class ChangesOut(BaseModel):
     """
 
     against: int | None
-    changes: list[ChangeOut]
+    changes: list[Change]
     more: bool
-
-    @classmethod
-    def of(cls, changes: Sequence[Change], *, against: int | None, more: bool) -> Self:
-        listed = [ChangeOut(n=c.n, start=c.start, end=c.end, removed=c.removed) for c in changes]
-        return cls(against=against, changes=listed, more=more)
 
 
 class JobOut(BaseModel):
@@ -252,26 +168,12 @@ class JobOut(BaseModel):
     done: int
     total: int
     attempts: int
-    seconds_left: float | None
     reason: str | None
     detail: str | None
 
     @classmethod
-    def of(cls, job: Job, version: Version, now: float) -> Self:
-        return cls(
-            job_id=job.id,
-            document_id=job.key.document_id,
-            version=job.key.version,
-            file_name=version.file_name,
-            state=job.state,
-            stage=job.stage,
-            done=job.done,
-            total=job.total,
-            attempts=job.attempts,
-            seconds_left=_seconds_left(job, now),
-            reason=version.reason,
-            detail=version.detail,
-        )
+    def of(cls, job: Job, version: Version) -> Self:
+        return cls.model_validate({**asdict(version), **asdict(job), **asdict(job.key), "job_id": job.id})
 
 
 class JobsOut(BaseModel):
@@ -290,17 +192,13 @@ class MeOut(BaseModel):
     zone: str
 
 
-class HitOut(BaseModel):
+class HitOut(BaseModel, from_attributes=True):
     """A passage found by a search."""
 
     score: float
     dense: float
     terms: float
     passage: PassageOut
-
-    @classmethod
-    def of(cls, hit: Hit) -> Self:
-        return cls(score=hit.score, dense=hit.dense, terms=hit.terms, passage=PassageOut.of(hit.passage))
 
 
 class SearchOut(BaseModel):
@@ -309,11 +207,3 @@ class SearchOut(BaseModel):
     as_of: float
     as_groups: list[str]
     hits: list[HitOut]
-
-
-def _seconds_left(job: Job, now: float) -> float | None:
-    if job.state == "done":
-        return 0.0
-    if job.state != "running" or not job.done or not job.total or job.stage_began_at is None:
-        return None
-    return round(max(now - job.stage_began_at, 0.0) / job.done * (job.total - job.done), 1)

@@ -3,7 +3,7 @@
 from ingest.bulk.load import ApiRefused, BatchStopped, Target, load
 from ingest.bulk.local import LoadOrder, LocalTarget
 from ingest.bulk.manifest import ManifestError, SourceFile, find_files
-from ingest.bulk.progress import LoadDisplay, LoadOutcome, open_display, print_summary
+from ingest.bulk.progress import LoadDisplay, LoadOutcome, print_summary
 from ingest.bulk.remote import open_api
 from ingest.bulk.sources import LocalFiles, Source, open_source
 
@@ -22,7 +22,6 @@ __all__ = [
     "find_files",
     "load",
     "open_api",
-    "open_display",
     "open_source",
     "print_summary",
 ]

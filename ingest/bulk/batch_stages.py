@@ -1,12 +1,10 @@
-"""The stages that run in Ray's processes: reading on CPU workers, embedding in actors.
-
-Each row is a passage. An unreadable document is a single row with the reason instead of a passage.
-"""
+"""The work of Ray's processes: each reads and embeds documents, several at a time."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,30 +13,24 @@ from numpy.typing import NDArray
 
 from ingest.catalogue import Version
 from ingest.errors import OriginalChanged, StorageUnavailable
-from ingest.parsing import Chunking, Parser, ParserSettings, Unreadable
+from ingest.parsing import Chunking, LeftOut, Parser, ParserSettings, Unreadable
 from ingest.pipeline import passages_of
 from ingest.uploads import BlobSettings, open_blobs
 from knowledge.embedding import EmbedderSettings, open_embedder
 from knowledge.index import indexed_text
 from knowledge.passage import Passage
 
-Row = dict[str, Any]
-"""Ray's row type; the keys are the fields of `PassageRow`."""
 Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PassageRow:
-    """A passage (JSON) of document number `document`, which has `of` passages; or the reason why the file failed.
+class EmbeddedDocument:
+    """A document's passages with their vectors (float32, row by row), or the reason why it failed."""
 
-    `left_out` (JSON) applies to the whole document.
-    """
-
-    document: int
-    of: int
-    passage: bytes = b""
     format: str = ""
-    left_out: bytes = b"{}"
+    passages: Sequence[Passage] = ()
+    vectors: bytes = b""
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
     reason: str = ""
     detail: str = ""
 
@@ -53,56 +45,41 @@ class StageSettings:
     embedder: EmbedderSettings
 
 
-class Read:
-    """Parse and chunk documents; each Ray worker has its own parser process."""
+class ReadAndEmbed:
+    """Parse, chunk and embed documents; each Ray worker has its own parser process and model."""
 
     def __init__(self, settings: StageSettings) -> None:
         self._blobs = open_blobs(settings.blobs)
         self._chunking = settings.chunking
         self._parser = Parser(settings.parser)
         self._loop = asyncio.Runner()
+        # Stays open for the actor's lifetime; Ray ends the process together with the model's thread.
+        self._stack = AsyncExitStack()
+        self._embedder = self._loop.run(self._stack.enter_async_context(open_embedder(settings.embedder)))
 
-    def __call__(self, row: Row) -> Iterator[Row]:
-        """Yield one row per passage of a document."""
-        number = int(row["document"])
-        for passage_row in self._loop.run(self._rows(number, msgspec.json.decode(row["version"], type=Version))):
-            yield {name: getattr(passage_row, name) for name in PassageRow.__dataclass_fields__}
+    def __call__(self, rows: Columns) -> Columns:
+        """Return an `EmbeddedDocument` (JSON) as `result` for each `version` (JSON)."""
+        versions = [msgspec.json.decode(bytes(version), type=Version) for version in rows["version"]]
+        results = [msgspec.json.encode(document) for document in self._loop.run(self._embedded(versions))]
+        return {"document": rows["document"], "result": np.array(results, dtype=object)}
 
-    async def _rows(self, number: int, version: Version) -> list[PassageRow]:
+    async def _embedded(self, versions: Sequence[Version]) -> list[EmbeddedDocument]:
+        documents = [await self._read(version) for version in versions]
+        texts = [indexed_text(passage) for document in documents for passage in document.passages]
+        vectors = iter(await self._embedder.embed_passages(texts))
+        of_each = [list(islice(vectors, len(document.passages))) for document in documents]
+        return [
+            replace(document, vectors=np.asarray(own, np.float32).tobytes())
+            for document, own in zip(documents, of_each, strict=True)
+        ]
+
+    async def _read(self, version: Version) -> EmbeddedDocument:
         try:
             async with self._blobs.on_disk(version.sha256) as path:
                 document = await self._parser.chunk(path, self._chunking)
         except Unreadable as exc:
-            return [PassageRow(document=number, of=0, reason=exc.reason.value, detail=exc.detail)]
+            return EmbeddedDocument(reason=exc.reason.value, detail=exc.detail)
         except (OriginalChanged, StorageUnavailable) as exc:
-            return [PassageRow(document=number, of=0, reason=exc.code, detail=exc.detail)]
+            return EmbeddedDocument(reason=exc.code, detail=exc.detail)
         passages = passages_of(version, document)
-        encode = msgspec.json.encode
-        left_out = encode(document.left_out)
-        return [
-            PassageRow(
-                document=number, of=len(passages), passage=encode(passage), format=document.format, left_out=left_out
-            )
-            for passage in passages
-        ]
-
-
-class Embed:
-    """Add dense vectors to batches of passages; the model stays loaded between batches."""
-
-    def __init__(self, settings: EmbedderSettings) -> None:
-        self._loop = asyncio.Runner()
-        # Stays open for the actor's lifetime; Ray ends the process together with the model's thread.
-        self._stack = AsyncExitStack()
-        self._embedder = self._loop.run(self._stack.enter_async_context(open_embedder(settings)))
-        self._decode = msgspec.json.Decoder(Passage).decode
-
-    def __call__(self, rows: Columns) -> Columns:
-        """Return the batch with a `vector` column (float32, rows × dimensions), zero for rows without a passage."""
-        stored = [bytes(passage) for passage in rows["passage"]]
-        texts = {n: indexed_text(self._decode(passage)) for n, passage in enumerate(stored) if passage}
-        embedded = self._loop.run(self._embedder.embed_passages(list(texts.values())))
-        vectors = np.zeros((len(stored), self._embedder.dimensions), dtype=np.float32)
-        for n, vector in zip(texts, embedded, strict=True):
-            vectors[n] = vector
-        return rows | {"vector": vectors}
+        return EmbeddedDocument(format=document.format, passages=passages, left_out=document.left_out)

@@ -167,7 +167,6 @@ class _Load:
     async def approve(self) -> None:
         """Approve the drafts, one document at a time."""
         drafts = [(n, outcome) for n, outcome in enumerate(self.outcomes) if outcome.is_draft]
-        self._display.begin_approvals(len(drafts))
         for _, group in groupby(drafts, key=lambda draft: draft[1].key and draft[1].key.document_id):
             of_document = list(group)
             if self._is_stopped:
@@ -177,7 +176,6 @@ class _Load:
             for (position, _), outcome in zip(of_document, decided, strict=True):
                 self.outcomes[position] = outcome
                 self._count(outcome)
-            self._display.approved(len(of_document))
 
     async def wait_until_active(self) -> None:
         """Wait until versions that start within SOON_SECONDS are active."""

@@ -9,11 +9,10 @@ import anyio
 from ingest.bulk.load import POLL_SECONDS, Pending, attempt
 from ingest.bulk.manifest import SourceFile
 from ingest.bulk.progress import LoadOutcome
-from ingest.catalogue import ApprovalDecision, JobState, Seen, State, Version, VersionKey
+from ingest.catalogue import ApprovalDecision, JobState, Seen, State, Upload, Version, VersionKey
 from ingest.job_runner import run_job
 from ingest.pipeline import approve, require_harmless
 from ingest.services import Services
-from ingest.uploads import UploadRequest
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -37,14 +36,14 @@ class LocalTarget:
         self._order = order
 
     async def receive(self, file: SourceFile) -> LoadOutcome:
-        request = UploadRequest(
+        upload = Upload(
             tenant=self._order.tenant,
             file_name=file.path.name,
             metadata=file.metadata,
             uploaded_by=self._order.uploaded_by,
             document_id=file.document_id,
         )
-        received = await self.services.uploads.receive(request, _chunks(file.path))
+        received = await self.services.uploads.receive(upload, _chunks(file.path))
         indexed = received.version.state in (State.INDEXED, State.APPROVED)
         job_id = None if received.job.state is JobState.DONE else received.job.id
         return self._outcome(LoadOutcome(file=file, was_there=indexed, job_id=job_id), received.version)

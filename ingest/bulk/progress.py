@@ -1,15 +1,13 @@
-"""The output of a load: one line per document, a progress bar on a terminal, and a summary table."""
+"""The output of a load: one line per document and a summary table."""
 
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ingest.bulk.manifest import SourceFile
@@ -52,20 +50,16 @@ class LoadOutcome:
 
 
 class LoadDisplay:
-    """Print one line per document, and a progress bar below them on a terminal."""
+    """Print one line per document."""
 
-    def __init__(self, console: Console, progress: Progress) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = progress
         self._documents = self._done = self._passages = 0
         self._begun = time.monotonic()
-        self._loading = progress.add_task("loading", total=None)
-        self._approving = progress.add_task("approving", total=None, visible=False)
 
     def begin(self, documents: int) -> None:
         """Show the number of files to load."""
         self._documents, self._begun = documents, time.monotonic()
-        self._progress.update(self._loading, total=documents)
         self._print(f"loading {documents} documents")
 
     def end(self, outcome: LoadOutcome) -> None:
@@ -73,27 +67,10 @@ class LoadDisplay:
         self._done += 1
         self._passages += 0 if outcome.was_there else outcome.passages
         rate = self._passages / max(time.monotonic() - self._begun, 1e-3)
-        self._progress.advance(self._loading)
         self._print(f"[{self._done}/{self._documents}] {outcome} ({rate:.1f} passages/s)")
-
-    def begin_approvals(self, documents: int) -> None:
-        """Show the number of drafts to approve."""
-        self._progress.update(self._approving, total=documents, visible=True)
-
-    def approved(self, documents: int) -> None:
-        """Show that this many more approvals are decided."""
-        self._progress.advance(self._approving, documents)
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def open_display(console: Console) -> Generator[LoadDisplay]:
-    """Open the display of a load."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield LoadDisplay(console, progress)
 
 
 def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneInfo) -> None:

@@ -11,11 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import anyio
-from botocore.exceptions import BotoCoreError, ClientError
-from fsspec.exceptions import FSTimeoutError
 
 from ingest.bulk.manifest import MANIFEST, SourceFile, find_files, in_load_order, manifest_files
-from ingest.errors import StorageUnavailable
+from ingest.uploads import storage_errors
 from knowledge.storage import open_s3
 from knowledge.tls import TlsSettings
 
@@ -63,7 +61,7 @@ class Bucket:
             ManifestError: the manifest is invalid.
             StorageUnavailable: the bucket cannot be listed, or does not exist.
         """
-        with _translated():
+        with storage_errors("the bucket cannot be read"):
             keys = await anyio.to_thread.run_sync(self._s3.find, self._root)
         names = sorted(name for key in keys if (name := str(key).removeprefix(self._root).lstrip("/")))
         if MANIFEST in names:
@@ -89,7 +87,7 @@ class Bucket:
     async def _fetch(self, name: str) -> None:
         path = self._folder / name
         await anyio.Path(path.parent).mkdir(parents=True, exist_ok=True)
-        with _translated():
+        with storage_errors("the bucket cannot be read"):
             await anyio.to_thread.run_sync(self._s3.get_file, f"{self._root}/{name}", str(path))
 
 
@@ -105,11 +103,3 @@ def open_source(places: Sequence[str], tls: TlsSettings) -> Iterator[Source]:
         return
     with TemporaryDirectory(prefix="ingest-load-") as folder:
         yield Bucket(places[0], Path(folder).resolve(), tls)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, BotoCoreError, ClientError, FSTimeoutError) as exc:
-        raise StorageUnavailable(f"the bucket cannot be read: {type(exc).__name__}") from exc

@@ -6,6 +6,7 @@ writes queue at that row, as they do on SQLite at the one write lock.
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import asdict
 from hashlib import sha256
 from itertools import takewhile
 from operator import eq
@@ -20,7 +21,6 @@ from ingest.catalogue import records, rows
 from ingest.catalogue.listing import Listing, documents_query
 from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.versions import (
-    Decision,
     DecisionRecord,
     DocumentSummary,
     IndexedVersion,
@@ -191,7 +191,7 @@ class Catalogue:
         async with self.read() as connection:
             found_rows = (await connection.execute(query)).all()
         return [
-            DecisionRecord(decision=Decision(row.decision), by=row.decided_by, at=row.decided_at, detail=row.detail)
+            DecisionRecord(event=row.decision, by=row.decided_by, at=row.decided_at, detail=row.detail)
             for row in found_rows
         ]
 
@@ -239,20 +239,12 @@ class Catalogue:
 
     async def mark_indexed(self, key: VersionKey, result: IndexingResult) -> Version:
         """Record that a version is in the index as a draft, unless it is already, or was withdrawn."""
+        indexed = {"state": State.INDEXED, "title": _without_nul(result.title), "reason": None, "detail": None}
         async with self.write() as connection:
             await connection.execute(
                 records.update_version(key)
                 .where(VERSIONS.c.state.in_([State.RECEIVED, State.FAILED]))
-                .values(
-                    state=State.INDEXED,
-                    format=result.format,
-                    title=_without_nul(result.title),
-                    language=result.language,
-                    passages=result.passages,
-                    left_out=dict(result.left_out),
-                    reason=None,
-                    detail=None,
-                )
+                .values(**asdict(result) | indexed)
             )
             return await records.read_version(connection, key)
 
@@ -345,15 +337,8 @@ class Catalogue:
             select(*columns).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | was_visible).order_by(*keys)
         )
         async with self.read() as connection:
-            found_rows = (await connection.execute(query)).all()
-        return [
-            IndexedVersion(
-                key=VersionKey(tenant=row.tenant, document_id=row.document_id, version=row.version),
-                passages=row.passages,
-                visible_from=row.visible_from,
-            )
-            for row in found_rows
-        ]
+            found_rows = (await connection.execute(query)).mappings().all()
+        return [rows.to_indexed_version(row) for row in found_rows]
 
     async def digests(self) -> set[str]:
         """Return the SHA-256 of every version's content."""

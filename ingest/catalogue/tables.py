@@ -90,7 +90,6 @@ JOBS = Table(
     Column("claimed_until", Double, nullable=False, default=0.0),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
-    Column("stage_began_at", Double),
     UniqueConstraint("tenant", "document_id", "version"),
     Index("ingest_jobs_waiting", "state", "created_at"),
 )

@@ -137,18 +137,19 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An original that is in the blob store, with its metadata; without `document_id` a new one is made.
+    """An original with its metadata; without `document_id` a new one is made.
 
-    `again`: bytes that are over become a new version; without it the same bytes and metadata stay the version they are.
+    `sha256` and `size` are known once its bytes are stored. `again`: bytes that are over become a new version; without
+    it the same bytes and metadata stay the version they are.
     """
 
     tenant: str
-    document_id: str | None
     file_name: str
-    sha256: str
-    size: int
     metadata: Metadata
     uploaded_by: str
+    document_id: str | None = None
+    sha256: str = ""
+    size: int = 0
     again: bool = False
 
 
@@ -217,10 +218,7 @@ class IndexingResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """The job that indexes one version; `done` of `total` is its progress in the stage; instants are Unix seconds.
-
-    `stage_began_at` is when the worker that has it began the stage; None where no worker has.
-    """
+    """The job that indexes one version; `done` of `total` is its progress in the stage; instants are Unix seconds."""
 
     id: str
     key: VersionKey
@@ -231,7 +229,6 @@ class Job:
     attempts: int
     created_at: float
     updated_at: float
-    stage_began_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,9 +241,9 @@ class Received:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
-    """A decision about a version: who made it, when (Unix seconds), and the reason, or the new title or days."""
+    """A version's upload or a decision about it: by whom, when (Unix seconds), and the reason, new title or days."""
 
-    decision: Decision
+    event: str
     by: str
     at: float
     detail: str | None

@@ -1,6 +1,6 @@
 """Jobs: SQL rows that each index one version, and the claims by which workers take them."""
 
-from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims, Owner, this_process
+from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims
 
 __all__ = [
     "LEASE_SECONDS",
@@ -8,6 +8,4 @@ __all__ = [
     "RENEW_SECONDS",
     "ClaimLost",
     "JobClaims",
-    "Owner",
-    "this_process",
 ]

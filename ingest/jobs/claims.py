@@ -3,8 +3,6 @@
 An accepted upload has a row before its reply is sent, so a crash cannot lose it. Instants are Unix seconds.
 """
 
-import os
-import socket
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -14,25 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ingest.catalogue import JOBS, VERSIONS, Catalogue, Job, JobState, Stage, State, records, rows
 from ingest.errors import NotFound, WrongState
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 20.0
 RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
-MOST_READ = 1000
-"""Number of oldest unfinished jobs that a worker considers for its next one."""
+MOST_TRIED = 20
+"""Number of oldest free jobs that a worker tries to claim; other workers may be faster with each."""
 MOST_AHEAD_SECONDS = 60.0
 """Maximum time ahead of any claim or wait; a later end means that the clock was set back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The holder of a claim: host, process id, and a random id of its start, since process ids are reused."""
-
-    host: str
-    process: int
-    start: str
-
-    def __str__(self) -> str:
-        return f"{self.host}/{self.process}/{self.start}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,55 +34,34 @@ class ClaimLost(Exception):
     """The claim of a job expired, and another owner has it."""
 
 
-def this_process() -> Owner:
-    """Return a unique owner for this process."""
-    return Owner(host=socket.gethostname().replace("/", "-"), process=os.getpid(), start=uuid4().hex[:8])
-
-
 class JobClaims:
-    """Claim, renew and end jobs for one owner.
+    """Claim, renew and end jobs for one owner, by default this process.
 
     Every change of a claimed job raises ClaimLost if the claim was lost.
     """
 
-    def __init__(self, catalogue: Catalogue, owner: Owner) -> None:
+    def __init__(self, catalogue: Catalogue, owner: str | None = None) -> None:
         self._catalogue = catalogue
-        self._owner = owner
+        self._owner = owner or uuid4().hex
 
     async def claim_next(self, *, now: float) -> Job | None:
         """Claim the oldest free job; None if there is none."""
-        columns = (JOBS.c.id, JOBS.c.claimed_by, JOBS.c.claimed_until)
-        query = select(*columns).where(_unfinished()).order_by(JOBS.c.created_at).limit(MOST_READ)
+        free = select(JOBS.c.id).where(_is_free(now)).order_by(JOBS.c.created_at).limit(MOST_TRIED)
         async with self._catalogue.read() as connection:
-            unfinished = (await connection.execute(query)).mappings().all()
-        for row in unfinished:
-            if self._is_free(row, now) and (job := await self.claim(row["id"], now=now)) is not None:
+            job_ids = (await connection.execute(free)).scalars().all()
+        for job_id in job_ids:
+            if (job := await self.claim(job_id, now=now)) is not None:
                 return job
         return None
 
     async def claim(self, job_id: str, *, now: float) -> Job | None:
-        """Claim a job; None if it is finished or claimed by another owner that may be alive."""
-        query = select(JOBS).where(JOBS.c.id == job_id)
+        """Claim a job; None if it is finished or claimed by another owner."""
+        claim = {"claimed_by": self._owner, "claimed_until": now + LEASE_SECONDS, "updated_at": now}
+        free = update(JOBS).where(JOBS.c.id == job_id, _is_free(now))
+        claimed = free.values(state=JobState.RUNNING, attempts=JOBS.c.attempts + 1, **claim).returning(JOBS)
         async with self._catalogue.write() as connection:
-            row = (await connection.execute(query)).mappings().one_or_none()
-            if row is None or not self._is_free(row, now):
-                return None
-            unchanged = (JOBS.c.claimed_until == row["claimed_until"]) & (JOBS.c.updated_at == row["updated_at"])
-            claim = {"claimed_by": str(self._owner), "claimed_until": now + LEASE_SECONDS, "updated_at": now}
-            claim |= {"stage_began_at": None}
-            claimed = await connection.execute(
-                update(JOBS)
-                .where(JOBS.c.id == job_id, _unfinished(), unchanged)
-                .values(state=JobState.RUNNING, attempts=JOBS.c.attempts + 1, **claim)
-            )
-            if claimed.rowcount != 1:
-                return None
-            return rows.to_job((await connection.execute(query)).mappings().one())
-
-    def _is_free(self, row: RowMapping, now: float) -> bool:
-        """Return whether a claim has expired or its owner has ended; an impossibly late expiry counts as expired."""
-        is_held = now < row["claimed_until"] <= now + MOST_AHEAD_SECONDS
-        return not is_held or _has_ended(row["claimed_by"], self._owner)
+            row = (await connection.execute(claimed)).mappings().one_or_none()
+        return None if row is None else rows.to_job(row)
 
     async def retry(self, job_id: str, *, tenant: str, now: float) -> Job:
         """Queue a failed job or a dead letter again, from the start; an unfinished one is unchanged.
@@ -125,17 +90,10 @@ class JobClaims:
             raise NotFound("job not found")
         return row
 
-    async def report(self, job: Job, *, stage: Stage, done: int, total: int, began_at: float, now: float) -> None:
-        """Record the progress of a claimed job in the stage that began at `began_at`, and renew the claim."""
-        progress = {
-            "stage": stage,
-            "done": done,
-            "total": total,
-            "updated_at": now,
-            "claimed_until": now + LEASE_SECONDS,
-            "stage_began_at": began_at,
-        }
-        await self._change(job, **progress)
+    async def report(self, job: Job, *, stage: Stage, done: int, total: int, now: float) -> None:
+        """Record the progress of a claimed job, and renew the claim."""
+        progress = {"stage": stage, "done": done, "total": total, "updated_at": now}
+        await self._change(job, **progress, claimed_until=now + LEASE_SECONDS)
 
     async def renew(self, job: Job, *, now: float) -> None:
         """Renew a job's claim without changing its progress."""
@@ -199,26 +157,13 @@ class JobClaims:
 
     def _claimed(self, job: Job) -> ColumnElement[bool]:
         # Includes the attempt, because a suspended process may have reclaimed the job for a second run.
-        return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
+        return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == self._owner) & (JOBS.c.attempts == job.attempts)
 
 
 def _unfinished() -> ColumnElement[bool]:
     return JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
 
 
-def _has_ended(claimed_by: str | None, this: Owner) -> bool:
-    """Return whether a claim's owner was a process of this host that has ended, so its lease can be ignored."""
-    if claimed_by is None or claimed_by.count("/") != 2:
-        return False
-    host, process, start = claimed_by.split("/")
-    if host != this.host or not process.isdecimal():
-        return False
-    if int(process) == this.process:
-        return start != this.start
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def _is_free(now: float) -> ColumnElement[bool]:
+    """Match unfinished jobs whose claim or wait has ended; an impossibly late end counts as past."""
+    return _unfinished() & ((JOBS.c.claimed_until <= now) | (JOBS.c.claimed_until > now + MOST_AHEAD_SECONDS))

@@ -13,7 +13,7 @@ from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import NotFound, OriginalChanged, StorageUnavailable
 from ingest.lost_passages import compare_index, ignore_progress, restore, write_present_window
 from ingest.parsing import Unreadable
-from ingest.pipeline import embed_and_upsert, passages_of, read, verify
+from ingest.pipeline import passages_of, read, write_points
 from ingest.services import Services
 from knowledge.index import Index
 
@@ -77,8 +77,7 @@ async def _rewrite(key: VersionKey, services: Services, filled: Index, done: Wri
         stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
         written = [passage.text for passage in stored] != [passage.text for passage in passages]
         if written:
-            await embed_and_upsert(key, passages, replace(services, index=filled), ignore_progress)
-            await verify(key, passages, filled, services.metrics, ignore_progress)
+            await write_points(key, passages, filled.embed, replace(services, index=filled), ignore_progress)
         done[as_it_is] = len(passages)
     await write_present_window(version, services.catalogue, services.index)
     return written

@@ -1,6 +1,6 @@
 """Uploads: the original bytes in a blob store (folder or S3), and the first pipeline step, which fills it."""
 
-from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs
-from ingest.uploads.receive import UploadRequest, Uploads
+from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs, storage_errors
+from ingest.uploads.receive import Uploads
 
-__all__ = ["BlobSettings", "Blobs", "UploadRequest", "Uploads", "open_blobs"]
+__all__ = ["BlobSettings", "Blobs", "Uploads", "open_blobs", "storage_errors"]

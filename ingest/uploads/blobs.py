@@ -86,7 +86,7 @@ class Blobs:
             StorageFull, StorageUnavailable: the store is full or unavailable.
         """
         measure, unfinished = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
-        with _translated():
+        with storage_errors():
             file = await anyio.to_thread.run_sync(self._files.open, unfinished, "wb", _PART_BYTES)
             try:
                 async for chunk in chunks:
@@ -112,7 +112,7 @@ class Blobs:
         # A copy, so that the bytes can't change between the check and the read.
         async with anyio.TemporaryDirectory() as folder:
             path = Path(folder) / digest
-            with _translated():
+            with storage_errors():
                 await anyio.to_thread.run_sync(self._files.get_file, self._path(digest), str(path))
             await _check(path, digest, self._on_changed)
             yield path
@@ -123,7 +123,7 @@ class Blobs:
         Raises:
             StorageUnavailable: the store cannot be reached.
         """
-        with _translated():
+        with storage_errors():
             files = await anyio.to_thread.run_sync(partial(self._files.find, self._root, detail=True))
         old = [path.split("/")[-2:] for path, info in files.items() if _written_at(info) < instant]
         return [name for folder, name in old if _is_original(name, folder)]
@@ -184,15 +184,16 @@ def _is_original(name: str, prefix: str) -> bool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def storage_errors(detail: str = "") -> Iterator[None]:
+    """Raise StorageFull or StorageUnavailable for errors of a disk or a bucket."""
     try:
         yield
     except OSError as exc:
         if exc.errno in FULL:
             raise StorageFull from exc
-        raise StorageUnavailable from exc
+        raise StorageUnavailable(detail) from exc
     except (BotoCoreError, ClientError, FSTimeoutError) as exc:
-        raise StorageUnavailable from exc
+        raise StorageUnavailable(detail) from exc
 
 
 def _complete(file: Any) -> None:

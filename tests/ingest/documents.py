@@ -7,19 +7,18 @@ from typing import Any
 
 from rich.console import Console
 
-from ingest.bulk import LoadOrder, LoadOutcome, LocalFiles, LocalTarget, SourceFile, load, open_display
-from ingest.catalogue import Metadata, Received, Stage, Version
+from ingest.bulk import LoadDisplay, LoadOrder, LoadOutcome, LocalFiles, LocalTarget, SourceFile, load
+from ingest.catalogue import Metadata, Received, Stage, Upload, Version
 from ingest.job_runner import run_job
 from ingest.pipeline import activate
 from ingest.services import Services
-from ingest.uploads import UploadRequest
 from knowledge.access import Access
 from knowledge.passage import Passage
 from knowledge.withdrawals import Withdrawals, WithdrawalsSettings
 from tests.ingest import samples
 
 LOAD = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
-REQUEST = UploadRequest(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
+REQUEST = Upload(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
 
 
 async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -27,9 +26,7 @@ async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def receive(
-    services: Services, data: bytes = samples.MARKDOWN.encode(), request: UploadRequest = REQUEST
-) -> Received:
+async def receive(services: Services, data: bytes = samples.MARKDOWN.encode(), request: Upload = REQUEST) -> Received:
     return await services.uploads.receive(request, stream(data))
 
 
@@ -49,8 +46,7 @@ async def publish(services: Services, data: bytes, **changed: Any) -> Version:
 
 
 async def load_files(services: Services, files: Sequence[SourceFile], order: LoadOrder = LOAD) -> list[LoadOutcome]:
-    with open_display(Console(quiet=True)) as display:
-        return await load(LocalFiles(files), LocalTarget(services, order), display)
+    return await load(LocalFiles(files), LocalTarget(services, order), LoadDisplay(Console(quiet=True)))
 
 
 def original_in(folder: Path, digest: str) -> Path:

@@ -76,9 +76,6 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     assert "empty.txt: empty_text" in output
     assert "waiting for approval: 1, on the staff page, or by the same command with --approved-by NAME" in output
     assert states(tmp_path / "data") == {"indexed": 1, "failed": 2}
-    code, output = run(weights, tmp_path / "data", "jobs")
-    assert (code, output.count("\n")) == (0, 2), "those that failed, without asking for them"
-    assert "locked.pdf  failed at parse" in output
     code, output = run(weights, tmp_path / "data", "status")
     assert code == 0
     assert "locked.pdf: encrypted" in output
@@ -86,8 +83,10 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     assert "decisions have not reached" not in output
     code, output = run(weights, tmp_path / "data", "status", "--json")
     assert (code, json.loads(output)["jobs"]) == (0, {"done": 1, "failed": 2})
-    code, output = run(weights, tmp_path / "data", "jobs", "--json")
-    assert {found["version"]["reason"] for found in json.loads(output)} == {"encrypted", "empty_text"}
+    with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
+        database.execute("UPDATE ingest_jobs SET state = 'dead' WHERE state = 'failed'")
+    code, output = run(weights, tmp_path / "data", "retry")
+    assert (code, output.count("queued")) == (0, 2)
 
 
 def test_a_load_without_a_tenant_says_what_to_name(weights: Path, tmp_path: Path) -> None:
@@ -167,7 +166,6 @@ def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it
         (["load", ".", "--uploaded-by", "lee", "--approved-by", "Lee"], "somebody else has to approve"),
         (["load", ".", "--url", "http://127.0.0.1:9"], "--url needs --token"),
         (["serve"], "set AUTH__ISSUER"),
-        (["retry"], "name jobs"),
     ],
 )
 def test_a_wrong_command_ends_with_one_sentence(

@@ -21,17 +21,17 @@ from ingest.catalogue import (
     Received,
     Stage,
     State,
+    Upload,
     Version,
 )
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
 from ingest.job_runner import run_job
-from ingest.jobs import LEASE_SECONDS, JobClaims, Owner
+from ingest.jobs import LEASE_SECONDS, JobClaims
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, write_pending_windows
 from ingest.review import Check, CpuLimiter, PassageFinding
 from ingest.services import Services
 from ingest.settings import Settings
-from ingest.uploads import UploadRequest
 from knowledge.index import Index
 from knowledge.passage import Passage
 from tests.clock import Clock
@@ -260,7 +260,7 @@ async def test_an_upload_over_the_limit_leaves_nothing_behind(services: Services
         replace(REQUEST, metadata=Metadata(effective_from=date(2026, 2, 1), effective_until=date(2026, 1, 1))),
     ],
 )
-async def test_what_cannot_be_is_refused_before_anything_is_stored(services: Services, wrong: UploadRequest) -> None:
+async def test_what_cannot_be_is_refused_before_anything_is_stored(services: Services, wrong: Upload) -> None:
     with pytest.raises(Unprocessable):
         await receive(services, request=wrong)
     assert await unfinished_jobs(services) == 0
@@ -310,7 +310,7 @@ async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_me
     services: Services, clock: Clock, method: str, hidden: int, *, same_process: bool
 ) -> None:
     received = await receive(services)
-    key, other = received.version.key, Owner(host="other", process=1, start="x")
+    key, other = received.version.key, "other"
     still = StandsStill(services.index, method)
     slow = replace(services, index=still)  # type: ignore[arg-type]  # an index that takes its time
     quick = services if same_process else replace(services, job_claims=JobClaims(services.catalogue, other))

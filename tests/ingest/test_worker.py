@@ -17,8 +17,6 @@ from ingest.jobs import (
     MOST_ATTEMPTS,
     ClaimLost,
     JobClaims,
-    Owner,
-    this_process,
 )
 from ingest.parsing import Chunking
 from ingest.services import Services
@@ -63,7 +61,7 @@ async def test_the_oldest_job_that_nobody_works_on_is_claimed_next(services: Ser
 async def test_a_clock_that_was_two_days_ahead_blocks_no_job(services: Services, clock: Clock) -> None:
     received = await receive(services)
     ahead = clock.now + 2 * 86400.0
-    dead = JobClaims(services.catalogue, Owner(host="another", process=1, start="a"))
+    dead = JobClaims(services.catalogue, "another")
     assert await dead.claim(received.job.id, now=ahead) is not None  # and dies; then the clock is set right
     claimed = await services.job_claims.claim_next(now=clock.now)
     assert claimed is not None
@@ -78,7 +76,7 @@ async def test_a_worker_whose_clock_is_two_days_ahead_steals_and_blocks_nothing(
     for clock in (here, ahead):
         await clock.sync()
     running, left = await receive(services), await receive(services, b"# another\n\ntext")
-    other = JobClaims(services.catalogue, Owner(host="ahead", process=1, start="a"))
+    other = JobClaims(services.catalogue, "ahead")
     assert await services.job_claims.claim(running.job.id, now=here.now()) is not None
     assert await other.claim(running.job.id, now=ahead.now()) is None, "it is being done"
     assert await other.claim(left.job.id, now=ahead.now()) is not None
@@ -202,7 +200,7 @@ class Away(JobClaims):
 
 async def test_a_job_whose_end_the_database_misses_is_claimed_again(services: Services, clock: Clock) -> None:
     received = await receive(services)
-    await do_next(replace(services, job_claims=Away(services.catalogue, this_process())))
+    await do_next(replace(services, job_claims=Away(services.catalogue)))
     clock.now += LEASE_SECONDS
     await do_next(services)
     assert (await services.catalogue.job("hanbit", received.job.id)).state is JobState.DONE
@@ -210,7 +208,7 @@ async def test_a_job_whose_end_the_database_misses_is_claimed_again(services: Se
 
 async def test_an_outage_in_a_load_is_the_reason_of_its_file(services: Services, tmp_path: Path) -> None:
     (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
-    away = Away(services.catalogue, this_process())
+    away = Away(services.catalogue)
     away.before = True
     (outcome,) = await load_files(replace(services, job_claims=away), [SourceFile(path=file, name="a")])
     assert outcome.reason == "unavailable"

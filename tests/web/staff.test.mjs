@@ -5,8 +5,8 @@ import { test } from "node:test";
 import { Problem } from "../staff/api.js";
 import { ConnectionLost } from "../staff/event_stream.js";
 import { approval, offered } from "../staff/decisions.js";
+import { followJob } from "../staff/follow_job.js";
 import { formOf, takeIn } from "../staff/intake.js";
-import { followJob } from "../staff/job_stream.js";
 import { Lanes } from "../staff/lanes.js";
 import { progressOf, reasonKey } from "../staff/progress.js";
 import { TEXTS } from "../staff/texts.js";
@@ -15,49 +15,41 @@ import { troubleOf } from "../staff/trouble.js";
 const WEB = new URL("../staff/", import.meta.url);
 const known = (key) => key in TEXTS.ko;
 
-const event = (name, id, job) => `event: ${name}\nid: ${id}\ndata: ${JSON.stringify(job)}\n\n`;
-const streamed = (...chunks) => new Response(ReadableStream.from(chunks.map((chunk) => new TextEncoder().encode(chunk))));
-const QUEUED = event("progress", "j.0.queued.receive.0", { state: "queued", stage: "receive" });
-const EMBED = event("progress", "j.1.running.embed.32", { state: "running", stage: "embed", done: 32, total: 64, seconds_left: 4 });
-const DONE = event("done", "j.1.done.verify.0", { state: "done", stage: "verify", document_id: "d", version: 1 });
+const QUEUED = { state: "queued", stage: "receive", done: 0, total: 0 };
+const EMBED = { state: "running", stage: "embed", done: 32, total: 64 };
+const DONE = { state: "done", stage: "verify", document_id: "d", version: 1 };
+
+/** Return what `read` answers, one reply after the other; an Error is thrown. */
+const replying = (...replies) => async () => {
+  const reply = replies.shift();
+  if (reply instanceof Error) throw reply;
+  return reply;
+};
 
 async function follow(...replies) {
-  const resumedFrom = [];
   const seen = [];
-  const open = async (lastId) => {
-    resumedFrom.push(lastId);
-    const reply = replies.shift();
-    if (reply instanceof Error) throw reply;
-    return reply;
-  };
+  const waits = [];
   let error = null;
   try {
-    for await (const job of followJob({ open, wait: async () => {}, silence: 50 })) seen.push(job.state);
+    for await (const job of followJob({ read: replying(...replies), wait: async (ms) => waits.push(ms) })) seen.push(job.state);
   } catch (thrown) {
     error = thrown;
   }
-  return { seen, resumedFrom, error };
+  return { seen, waits, error };
 }
 
-test("a job is followed to its end, and after a cut from the last step that was seen", async () => {
-  const { seen, resumedFrom, error } = await follow(streamed(QUEUED), new Problem({ status: 503 }), streamed(EMBED, DONE));
-  assert.deepEqual(seen, ["queued", "running", "done"]);
-  assert.deepEqual(resumedFrom, ["", "j.0.queued.receive.0", "j.0.queued.receive.0"]);
-  assert.equal(error, null);
-});
-
-test("a stream that is silent for long is asked for again", async () => {
-  const silent = new Response(new ReadableStream({ pull: () => new Promise(() => {}) }));
-  const { seen, resumedFrom } = await follow(silent, streamed(DONE));
-  assert.deepEqual([seen, resumedFrom.length], [["done"], 2]);
+test("a job is followed to its end, each change is told once, and a cut is waited out", async () => {
+  const { seen, waits, error } = await follow(QUEUED, QUEUED, new Problem({ status: 503 }), EMBED, DONE);
+  assert.deepEqual([seen, waits.length, error], [["queued", "running", "done"], 4, null]);
+  assert.ok(waits[2] <= 500 && waits[2] < waits[1]);
 });
 
 test("a refusal is final, and so is the seventh loss in a row", async () => {
-  const refused = await follow(new Problem({ status: 404, code: "not_found" }), streamed(DONE));
+  const refused = await follow(new Problem({ status: 404, code: "not_found" }), DONE);
   assert.deepEqual([refused.error.code, refused.seen], ["not_found", []]);
-  const lost = await follow(...Array.from({ length: 7 }, () => streamed("")), streamed(DONE));
-  assert.deepEqual([lost.seen, lost.resumedFrom.length], [[], 7]);
-  assert.ok(lost.error);
+  const lost = await follow(...Array.from({ length: 7 }, () => new ConnectionLost("lost")), DONE);
+  assert.deepEqual([lost.seen, lost.waits.length], [[], 6]);
+  assert.ok(lost.error instanceof ConnectionLost);
 });
 
 test("so many tasks run at once and the others follow in their order, failed ones too", async () => {
@@ -104,12 +96,12 @@ test("a file's steps are told in order, from waiting to its end", async () => {
       onSent(0.5);
       return { job_id: "j", document_id: "d", version: 1, title: form.get("title") };
     },
-    jobEvents: async () => streamed(QUEUED, EMBED, DONE),
+    job: replying(QUEUED, DONE),
   };
   const lanes = { sending: new Lanes(1), following: new Lanes(1) };
   const file = new File(["text"], "안내.md");
   const job = await takeIn(file, { title: "예금", readers: ["a", "b"] }, { api, ...lanes, tell: (step) => told.push(step) });
-  assert.deepEqual(told.map(({ state }) => state), ["waiting", "sending", "sending", "accepted", "accepted", "running", "running", "done"]);
+  assert.deepEqual(told.map(({ state }) => state), ["waiting", "sending", "sending", "accepted", "accepted", "running", "done"]);
   assert.equal(job.state, "done");
 });
 
@@ -144,14 +136,13 @@ test("a form holds each group by itself, leaves out what is empty, and has the f
 });
 
 test("each step has a sentence, and a part where one is known", () => {
-  const running = (job) => progressOf({ state: "running", job: { done: 0, total: 0, seconds_left: null, ...job } });
+  const running = (job) => progressOf({ state: "running", job: { done: 0, total: 0, ...job } });
   const steps = [
     [progressOf({ state: "waiting" }), "file_waiting", 0],
     [progressOf({ state: "sending", part: 0.456 }), "file_sending", 0.456],
     [progressOf({ state: "accepted" }), "file_accepted", null],
     [running({ stage: "parse", done: 0, total: 1 }), "file_parse", null],
     [running({ stage: "embed", done: 32, total: 64 }), "file_embed", 0.5],
-    [running({ stage: "embed", done: 32, total: 64, seconds_left: 4 }), "file_embed_left", 0.5],
     [running({ stage: "another" }), "file_receive", null],
     [progressOf({ state: "done" }), "file_done", 1],
   ];

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from ingest.api.auth import Approver, Staff
-from ingest.api.dependencies import LARGEST_VERSION, NO_NUL, TheCatalogue, TheClock, TheIndex, TheServices
+from ingest.api.dependencies import LARGEST_VERSION, NO_NUL, TheServices
 from ingest.api.schemas import (
     DocumentOut,
     DocumentsOut,
@@ -60,31 +60,32 @@ async def listing_of(
 @router.get("")
 async def documents(
     who: Staff,
-    catalogue: TheCatalogue,
-    now: TheClock,
+    services: TheServices,
     listing: Annotated[Listing, Depends(listing_of)],
     cursor: Annotated[str, Query(max_length=100, pattern=NO_NUL)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DocumentsOut:
     """List documents by their latest version; `q`: every word must occur in the title, product, file name or id."""
-    summaries = await catalogue.documents(who.tenant, listing, limit=limit + 1, now=now(), after=cursor)
-    page = [DocumentOut.of(summary, now()) for summary in summaries[:limit]]
+    now = services.now()
+    summaries = await services.catalogue.documents(who.tenant, listing, limit=limit + 1, now=now, after=cursor)
+    page = [DocumentOut.of(summary, now) for summary in summaries[:limit]]
     return DocumentsOut(documents=page, next=page[-1].document_id if len(summaries) > limit else None)
 
 
 @router.get("/{document_id}")
-async def document(document_id: DocumentId, who: Staff, catalogue: TheCatalogue, now: TheClock) -> DocumentOut:
+async def document(document_id: DocumentId, who: Staff, services: TheServices) -> DocumentOut:
     """Return a document with its latest version."""
-    versions = await catalogue.versions(who.tenant, document_id)
-    latest = VersionOut.of(versions[-1], now())
+    versions = await services.catalogue.versions(who.tenant, document_id)
+    latest = VersionOut.of(versions[-1], services.now())
     return DocumentOut(document_id=document_id, versions=len(versions), latest=latest)
 
 
 @router.get("/{document_id}/versions")
-async def versions_of(document_id: DocumentId, who: Staff, catalogue: TheCatalogue, now: TheClock) -> VersionsOut:
+async def versions_of(document_id: DocumentId, who: Staff, services: TheServices) -> VersionsOut:
     """List a document's versions, oldest first."""
-    versions = await catalogue.versions(who.tenant, document_id)
-    return VersionsOut(document_id=document_id, versions=[VersionOut.of(version, now()) for version in versions])
+    versions = await services.catalogue.versions(who.tenant, document_id)
+    listed = [VersionOut.of(version, services.now()) for version in versions]
+    return VersionsOut(document_id=document_id, versions=listed)
 
 
 async def named_version(document_id: DocumentId, version: VersionNumber, who: Staff) -> VersionKey:
@@ -92,42 +93,40 @@ async def named_version(document_id: DocumentId, version: VersionNumber, who: St
     return VersionKey(tenant=who.tenant, document_id=document_id, version=version)
 
 
+Key = Annotated[VersionKey, Depends(named_version)]
+
+
 @router.get("/{document_id}/versions/{version}")
-async def version(
-    key: Annotated[VersionKey, Depends(named_version)], catalogue: TheCatalogue, now: TheClock
-) -> VersionOut:
+async def version(key: Key, services: TheServices) -> VersionOut:
     """Return a version with its current state."""
-    return VersionOut.of(await catalogue.version(key), now())
+    return VersionOut.of(await services.catalogue.version(key), services.now())
 
 
 @router.get("/{document_id}/versions/{version}/passages")
 async def passages(
-    key: Annotated[VersionKey, Depends(named_version)],
-    catalogue: TheCatalogue,
-    index: TheIndex,
+    key: Key,
+    services: TheServices,
     cursor: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PassagesOut:
     """List a version's passages as they would be cited, including drafts."""
-    last = (await catalogue.version(key)).passages
-    page = await index.passages(
+    last = (await services.catalogue.version(key)).passages
+    page = await services.index.passages(
         tenant=key.tenant, document_id=key.document_id, version=key.version, after=cursor, most=limit
     )
-    listed = [PassageOut.of(passage) for passage in page]
+    listed = [PassageOut.model_validate(passage) for passage in page]
     return PassagesOut(passages=listed, next=cursor + limit if cursor + limit < last else None)
 
 
 @router.get("/{document_id}/versions/{version}/history")
-async def history(key: Annotated[VersionKey, Depends(named_version)], catalogue: TheCatalogue) -> HistoryOut:
+async def history(key: Key, services: TheServices) -> HistoryOut:
     """Return a version's upload and the decisions about it, oldest first."""
-    version = await catalogue.version(key)
-    return HistoryOut.of(version, await catalogue.decisions(key))
+    version = await services.catalogue.version(key)
+    return HistoryOut.of(version, await services.catalogue.decisions(key))
 
 
 @router.post("/{document_id}/versions/{version}/approve")
-async def approve(
-    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: SeenIn | None = None
-) -> VersionOut:
+async def approve(key: Key, who: Approver, services: TheServices, body: SeenIn | None = None) -> VersionOut:
     """Approve another person's draft, which answers from its effective date, at the earliest in two seconds."""
     seen = None
     if body is not None and body.model_fields_set:
@@ -138,9 +137,7 @@ async def approve(
 
 
 @router.post("/{document_id}/versions/{version}/reject")
-async def reject(
-    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
-) -> VersionOut:
+async def reject(key: Key, who: Approver, services: TheServices, body: Why | None = None) -> VersionOut:
     """Withdraw a draft that customers have never seen."""
     decision = _decision(who, services.now(), body)
     rejected = await services.approvals.reject(key, decision)
@@ -150,9 +147,7 @@ async def reject(
 
 
 @router.post("/{document_id}/versions/{version}/expire")
-async def expire(
-    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
-) -> VersionOut:
+async def expire(key: Key, who: Approver, services: TheServices, body: Why | None = None) -> VersionOut:
     """Stop an approved version from answering, everywhere, within seconds."""
     decision = _decision(who, services.now(), body)
     expired = await services.approvals.expire(key, decision)
@@ -181,7 +176,7 @@ async def delete(document_id: DocumentId, who: Approver, services: TheServices, 
     changed = await services.approvals.delete(who.tenant, document_id, decision)
     services.siem.emit(Code.DOCUMENT_DELETED, tenant=who.tenant, by=who.sub, about=document_id)
     await update_index(VersionKey(tenant=who.tenant, document_id=document_id, version=1), changed, services)
-    return await versions_of(document_id, who, services.catalogue, services.now)
+    return await versions_of(document_id, who, services)
 
 
 def emit_event(code: Code, who: Principal, key: VersionKey, services: Services, *, detail: str = "") -> None:

@@ -1,16 +1,16 @@
 """Change the dates and title of a version without a new upload."""
 
 from datetime import date
-from typing import Annotated, Self
+from typing import Self
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 
 from ingest.api.auth import Staff, may_approve
 from ingest.api.dependencies import NO_NUL, TheServices
-from ingest.api.routes.documents import emit_event, named_version
+from ingest.api.routes.documents import Key, emit_event
 from ingest.api.schemas import ReceivedOut, VersionOut
-from ingest.catalogue import ApprovalDecision, Dates, VersionKey, is_line
+from ingest.catalogue import ApprovalDecision, Dates, is_line
 from ingest.errors import Unprocessable
 from ingest.pipeline import update_index
 from telemetry.ocsf import Code
@@ -38,9 +38,7 @@ class TitleIn(BaseModel):
 
 
 @router.put("/dates")
-async def set_dates(
-    key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: DatesIn
-) -> VersionOut:
+async def set_dates(key: Key, who: Staff, services: TheServices, body: DatesIn) -> VersionOut:
     """Change a version's dates: any staff for a draft, an approver for an approved version."""
     decision = ApprovalDecision(by=who.sub, at=services.now())
     dates = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
@@ -51,9 +49,7 @@ async def set_dates(
 
 
 @router.put("/title", status_code=202)
-async def set_title(
-    key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: TitleIn
-) -> ReceivedOut:
+async def set_title(key: Key, who: Staff, services: TheServices, body: TitleIn) -> ReceivedOut:
     """Change a title: a draft is indexed again with it; for an approved version, a new draft is created."""
     if not is_line(body.title):
         raise Unprocessable("title: 1 to 300 characters on one line")

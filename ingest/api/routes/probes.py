@@ -13,7 +13,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from ingest.api.dependencies import TheCatalogue, TheIndex, TheServices
+from ingest.api.dependencies import TheServices
 from ingest.errors import IngestError
 from ingest.services import Services
 from knowledge.index import EmbedderMismatch, Index
@@ -32,21 +32,21 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=None)
-async def readyz(catalogue: TheCatalogue, index: TheIndex, services: TheServices) -> JSONResponse:
+async def readyz(services: TheServices) -> JSONResponse:
     """Report whether this process can receive documents, and the state of each dependency."""
     pings: dict[str, Callable[[], Awaitable[None]]] = {
-        "catalogue": catalogue.ping,
-        "index": partial(_ping_index, index, services),
-        "embedder": partial(_ping_embedder, index),
+        "catalogue": services.catalogue.ping,
+        "index": partial(_ping_index, services),
+        "embedder": partial(_ping_embedder, services.index),
     }
     parts = {name: await _state(ping) for name, ping in pings.items()}
     ready = parts["catalogue"] == parts["index"] == "ok" and parts["embedder"] != "former"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
 
 
-async def _ping_index(index: Index, services: Services) -> None:
-    await index.ping()
-    await require_passages(index, await services.catalogue.index_state(), now=services.now())
+async def _ping_index(services: Services) -> None:
+    await services.index.ping()
+    await require_passages(services.index, await services.catalogue.index_state(), now=services.now())
 
 
 async def _ping_embedder(index: Index) -> None:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.api.auth import Staff
 from ingest.api.dependencies import TheServices
-from ingest.api.routes.documents import emit_event, named_version
+from ingest.api.routes.documents import Key, emit_event
 from ingest.api.schemas import ChangesOut, FindingsOut
 from ingest.catalogue import Catalogue, Version, VersionKey
 from ingest.errors import CannotShow, NotFound, Unavailable, WrongState
@@ -48,8 +48,6 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
     Format.TIFF: "image/tiff",
 }
 
-Key = Annotated[VersionKey, Depends(named_version)]
-
 
 @router.get(
     "/pages/{page}",
@@ -78,7 +76,8 @@ async def findings(key: Key, services: TheServices) -> FindingsOut:
     """Return the screening findings in a version's passages: personal identifiers, instructions to the model."""
     passages = await _passages(key, services.catalogue, services.index)
     all_findings = await services.review_limiter.run(lambda check: passage_findings(passages, check))
-    return FindingsOut.of(all_findings[:MOST_FINDINGS], passages=len(passages), more=len(all_findings) > MOST_FINDINGS)
+    more = len(all_findings) > MOST_FINDINGS
+    return FindingsOut(passages=len(passages), findings=all_findings[:MOST_FINDINGS], more=more)
 
 
 @router.get("/changes", name="changes")
@@ -91,13 +90,12 @@ async def changes_of(key: Key, services: TheServices) -> ChangesOut:
             if old:
                 break
     else:
-        return ChangesOut.of([], against=None, more=False)
+        return ChangesOut(against=None, changes=[], more=False)
     found_changes = await services.review_limiter.run(
         lambda check: list(islice(changes(old, new, check), MOST_CHANGES + 1))
     )
-    return ChangesOut.of(
-        found_changes[:MOST_CHANGES], against=earlier.key.version, more=len(found_changes) > MOST_CHANGES
-    )
+    more = len(found_changes) > MOST_CHANGES
+    return ChangesOut(against=earlier.key.version, changes=found_changes[:MOST_CHANGES], more=more)
 
 
 class _Download(FileResponse):

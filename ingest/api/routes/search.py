@@ -36,4 +36,4 @@ async def search(
         at = (as_of if as_of.tzinfo else as_of.replace(tzinfo=services.zone)).timestamp()
     access = Access(tenant=who.tenant, groups=frozenset((EVERY_CUSTOMER, *(as_group or ()))), as_of=at)
     hits = await services.index.search(q, access=access, limit=10)
-    return SearchOut(as_of=at, as_groups=sorted(access.groups), hits=[HitOut.of(hit) for hit in hits])
+    return SearchOut(as_of=at, as_groups=sorted(access.groups), hits=[HitOut.model_validate(hit) for hit in hits])

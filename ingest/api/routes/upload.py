@@ -1,26 +1,34 @@
-"""Uploads: a form whose file is streamed to the store of originals."""
+"""Uploads: a form whose file is copied to the store of originals."""
 
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import date
-from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+import anyio
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect
 
 from ingest.api.auth import Staff
 from ingest.api.dependencies import TheServices
-from ingest.api.multipart import FILE, Form
 from ingest.api.routes.documents import emit_event
 from ingest.api.schemas import ReceivedOut
-from ingest.catalogue import Metadata
-from ingest.errors import Unprocessable
-from ingest.uploads import UploadRequest
+from ingest.catalogue import Metadata, Upload
+from ingest.errors import BadRequest, Unprocessable
+from ingest.uploads import storage_errors
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity import Principal
 from knowledge.passage import Language
 from telemetry.ocsf import Code
+
+FILE = "file"
+MOST_FIELDS = 200
+MOST_FIELD_BYTES = 16 * 1024
+RECEIVE_SECONDS = 30 * 60.0
+"""100 MiB over a slow line; includes the wait for a place."""
+_CHUNK_BYTES = 1024 * 1024
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
@@ -50,32 +58,54 @@ def _described() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
+async def received_form(request: Request, _who: Staff, services: TheServices) -> AsyncGenerator[FormData]:
+    """Yield a form of short fields and one file, which is on disk until the response is sent.
+
+    Raises:
+        BadRequest: it is malformed, has too many or too long fields, breaks off or takes too long.
+        StorageFull, StorageUnavailable: the disk cannot take the file.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            with anyio.fail_after(RECEIVE_SECONDS), storage_errors():
+                await stack.enter_async_context(services.uploads.forms)
+                reading = request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
+                form = await stack.enter_async_context(reading)
+        except (TimeoutError, ClientDisconnect) as exc:
+            raise BadRequest("the form breaks off, or takes too long") from exc
+        yield form
+
+
 @router.post("", status_code=202, openapi_extra=_described())
-async def upload(request: Request, who: Staff, services: TheServices) -> ReceivedOut:
+async def upload(who: Staff, services: TheServices, form: Annotated[FormData, Depends(received_form)]) -> ReceivedOut:
     """Receive a document, which a job indexes as a draft; the same bytes and metadata return the same ids."""
-    form = Form(request.headers.get("content-type", ""), request.stream())
-    async with aclosing(form.file()) as chunks:
-        received = await services.uploads.receive_streamed(partial(_request_of, form, who), chunks)
+    file = form.get(FILE)
+    if not isinstance(file, UploadFile):
+        raise Unprocessable(f"{FILE}: Field required")
+    received = await services.uploads.receive(_upload_of(form, file, who), _chunks(file))
     emit_event(Code.DOCUMENT_UPLOADED, who, received.version.key, services, detail=f"sha256:{received.version.sha256}")
     return ReceivedOut.of(received, services.now())
 
 
-def _request_of(form: Form, who: Principal) -> UploadRequest:
-    """Return the request in the fields of a completed form.
+async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
+    while chunk := await file.read(_CHUNK_BYTES):
+        yield chunk
 
-    Raises:
-        Unprocessable: the file is missing, or a field is invalid.
+
+def _upload_of(form: FormData, file: UploadFile, who: Principal) -> Upload:
+    """Return the upload that a form describes; raise Unprocessable if a field is invalid.
+
+    A page's empty input counts as absent, but an empty reader is invalid.
     """
-    if form.file_name is None:
-        raise Unprocessable(f"{FILE}: Field required")
+    values = {name: value for name, value in form.items() if value and name not in {FILE, "readers"}}
     try:
-        fields = UploadFields.model_validate(_values(form.fields))
+        fields = UploadFields.model_validate({**values, "readers": form.getlist("readers")})
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:5])
         raise Unprocessable(problems) from exc
-    return UploadRequest(
+    return Upload(
         tenant=who.tenant,
-        file_name=form.file_name or "unnamed",
+        file_name=file.filename or "unnamed",
         metadata=Metadata(
             title=fields.title,
             product=fields.product,
@@ -89,9 +119,3 @@ def _request_of(form: Form, who: Principal) -> UploadRequest:
         document_id=fields.document_id,
         again=fields.again,
     )
-
-
-def _values(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
-    """Return the fields by name; a page's empty input counts as absent, but an empty reader is invalid."""
-    values: dict[str, str | list[str]] = {name: value for name, value in fields if value and name != "readers"}
-    return values | {"readers": [value for name, value in fields if name == "readers"]}

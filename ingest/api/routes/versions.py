@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from ingest.api.auth import Staff
-from ingest.api.dependencies import LARGEST_VERSION, TheCatalogue, TheClock
+from ingest.api.dependencies import LARGEST_VERSION, TheServices
 from ingest.api.schemas import CountsOut, StateOut, VersionOut
 from ingest.catalogue import State
 from ingest.errors import Unprocessable
@@ -18,8 +18,7 @@ _BY_THE_CLOCK = (State.ACTIVE, State.EXPIRED)
 @router.get("")
 async def versions(
     who: Staff,
-    catalogue: TheCatalogue,
-    now: TheClock,
+    services: TheServices,
     state: State = State.INDEXED,
     cursor: Annotated[str, Query(pattern=r"^([\w.\-]{1,100}/\d{1,10})?$")] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -34,14 +33,14 @@ async def versions(
     version = int(number or 0)
     if version > LARGEST_VERSION:
         raise Unprocessable("cursor: no version has such a number")
-    in_state = await catalogue.in_state(who.tenant, state, limit=limit + 1, after=(document_id, version))
-    page = [VersionOut.of(listed, now()) for listed in in_state[:limit]]
+    in_state = await services.catalogue.in_state(who.tenant, state, limit=limit + 1, after=(document_id, version))
+    page = [VersionOut.of(listed, services.now()) for listed in in_state[:limit]]
     last = page[-1] if len(in_state) > limit else None
     return StateOut(versions=page, next=f"{last.document_id}/{last.version}" if last else None)
 
 
 @router.get("/counts")
-async def counts(who: Staff, catalogue: TheCatalogue) -> CountsOut:
+async def counts(who: Staff, services: TheServices) -> CountsOut:
     """Return the number of drafts waiting for approval and of versions that could not be indexed."""
-    counted = await catalogue.counts(who.tenant)
+    counted = await services.catalogue.counts(who.tenant)
     return CountsOut(drafts=counted.get(State.INDEXED, 0), failed=counted.get(State.FAILED, 0))

@@ -2,7 +2,7 @@
 
 import { Problem } from "./api.js";
 import { ConnectionLost } from "./event_stream.js";
-import { followJob } from "./job_stream.js";
+import { followJob } from "./follow_job.js";
 
 const DECIDED = ["approved", "active"];
 
@@ -36,10 +36,9 @@ const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () 
 export function watch(jobId, { api, following, tell, signal }) {
   return following.run(async () => {
     let job = null;
-    for await (job of followJob({ open: (lastId) => api.jobEvents(jobId, lastId, signal) })) {
+    for await (job of followJob({ read: () => api.job(jobId, signal) })) {
       tell({ state: job.state === "queued" ? "accepted" : "running", job, received: job });
     }
-    if (job === null) throw new Problem({ code: "not_found", status: 404 });
     tell({ state: job.state === "done" ? "done" : "failed", job, received: job });
     return job;
   }, signal);

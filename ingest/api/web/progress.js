@@ -11,10 +11,9 @@ export function progressOf(step) {
   return { key: `file_${step.state}`, values: {}, part };
 }
 
-function stageOf({ stage, done, total, seconds_left: left }) {
+function stageOf({ stage, done, total }) {
   if (stage !== "embed") return { key: SENTENCES.has(stage) ? `file_${stage}` : "file_receive", values: {}, part: null };
-  const values = { done, total, ...(left !== null && { left: { seconds: left } }) };
-  return { key: left === null ? "file_embed" : "file_embed_left", values, part: total ? done / total : null };
+  return { key: "file_embed", values: { done, total }, part: total ? done / total : null };
 }
 
 /** Return the sentence's key for the reason of a failed file or a withdrawn version. */

@@ -125,10 +125,9 @@ export class Api {
     return this.#send("POST", `/v1/jobs/${jobId}/dismiss`);
   }
 
-  /** Open the stream of a job's steps behind `lastEventId`. */
-  jobEvents(jobId, lastEventId, signal) {
-    const headers = { accept: "text/event-stream", ...(lastEventId && { "last-event-id": lastEventId }) };
-    return this.#request(`/v1/jobs/${jobId}/events`, { headers, signal });
+  async job(jobId, signal) {
+    const signals = [signal, AbortSignal.timeout(DEADLINE_MS)].filter(Boolean);
+    return bodyOf(await this.#request(`/v1/jobs/${jobId}`, { signal: AbortSignal.any(signals) }));
   }
 
   search({ question, groups, asOf }) {

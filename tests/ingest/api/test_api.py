@@ -1,16 +1,10 @@
-import json
-
 import anyio
 import pytest
 
-from ingest.api.routes import jobs
-from ingest.catalogue import Stage
-from ingest.job_runner import run_job
 from ingest.services import Services
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import NOON
-from tests.ingest.documents import do_job, receive
 from tests.ingest.staff import Staff
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
@@ -160,84 +154,6 @@ async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embeddin
     assert len((await staff.http.get("/v1/documents", headers=staff.headers())).json()["documents"]) == 1
     version = (await services.catalogue.versions("hanbit", str(replies[0]["document_id"])))[0]
     assert services.metrics.registry.get_sample_value("ingest_passages_total") == version.passages
-
-
-async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff) -> None:
-    long = samples.MARKDOWN * 30  # it is not done before the stream begins
-    for data, end, reason, steps in (
-        (long.encode(), "done", None, [{"progress"}]),
-        (samples.pdf(password="1234"), "error", "encrypted", [{"progress"}, set()]),
-    ):
-        received = (await staff.upload(data)).json()
-        reply = await staff.http.get(f"/v1/jobs/{received['job_id']}/events", headers=staff.headers())
-        assert reply.headers["content-type"].startswith("text/event-stream")
-        events = [line.removeprefix("event: ") for line in reply.text.splitlines() if line.startswith("event: ")]
-        assert events[-1] == end
-        assert set(events[:-1]) in steps
-        last = json.loads([line for line in reply.text.splitlines() if line.startswith("data: ")][-1][6:])
-        assert (last["job_id"], last["reason"]) == (received["job_id"], reason)
-    assert (await staff.http.get("/v1/jobs/nobody/events", headers=staff.headers())).status_code == 404
-
-
-async def test_a_stream_in_which_nothing_happens_says_that_it_lives(
-    idle_staff: Staff, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert jobs.HEARTBEAT_SECONDS == 15
-    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.1)
-    received = await receive(services)
-    streams: list[str] = []
-
-    async def follow() -> None:
-        address = f"/v1/jobs/{received.job.id}/events"
-        streams.append((await idle_staff.http.get(address, headers=idle_staff.headers())).text)
-
-    async with anyio.create_task_group() as following:
-        following.start_soon(follow)
-        await anyio.sleep(0.5)
-        await do_job(services, received)
-    assert streams[0].count(": ping") >= 2
-
-
-async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff: Staff) -> None:
-    job_id = await staff.hand_in(samples.MARKDOWN.encode())
-    address = f"/v1/jobs/{job_id}/events"
-    reply = await staff.http.get(address, headers=staff.headers())
-    ids = [line.removeprefix("id: ") for line in reply.text.splitlines() if line.startswith("id: ")]
-    assert len(ids) == len(set(ids)) == reply.text.count("event: ")
-    over = await staff.http.get(address, headers=staff.headers() | {"last-event-id": ids[-1]})
-    assert (over.status_code, over.content) == (204, b"")
-    missed = await staff.http.get(address, headers=staff.headers() | {"last-event-id": f"{job_id}.1.running.parse.0"})
-    assert [line for line in missed.text.splitlines() if line.startswith("event: ")] == ["event: done"]
-    other = await staff.http.get(address, headers=staff.headers() | {"last-event-id": "another.1.running.parse.0"})
-    assert (other.status_code, other.json()["code"]) == (400, "bad_request")
-
-
-async def test_the_seconds_left_are_told_by_what_is_done_and_not_by_what_a_job_has_waited(
-    idle_staff: Staff, services: Services, clock: Clock
-) -> None:
-    received = await receive(services)
-    clock.now += 600
-    job = await services.job_claims.claim(received.job.id, now=clock.now)
-    assert job is not None
-
-    async def seconds_left(done: int) -> float | None:
-        await services.job_claims.report(
-            job, stage=Stage.EMBED, done=done, total=64, began_at=clock.now - 4, now=clock.now
-        )
-        told: float | None = (await idle_staff.http.get(f"/v1/jobs/{job.id}", headers=idle_staff.headers())).json()[
-            "seconds_left"
-        ]
-        return told
-
-    assert [await seconds_left(done) for done in (0, 16, 64, 16)] == [None, 12, 0, 12]
-    await services.job_claims.release(job, now=clock.now)
-    clock.now += 600
-    waits = (await idle_staff.http.get(f"/v1/jobs/{job.id}", headers=idle_staff.headers())).json()
-    assert (waits["state"], waits["seconds_left"]) == ("queued", None)
-    again = await services.job_claims.claim(received.job.id, now=clock.now)
-    assert again is not None
-    assert await run_job(again, services) is not None
-    assert (await services.catalogue.job(job.key.tenant, job.id)).stage_began_at == clock.now
 
 
 async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:

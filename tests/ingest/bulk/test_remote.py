@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from rich.console import Console
 
-from ingest.bulk import ApiRefused, LoadOutcome, LocalFiles, SourceFile, load, open_api, open_display, remote
+from ingest.bulk import ApiRefused, LoadDisplay, LoadOutcome, LocalFiles, SourceFile, load, open_api, remote
 from ingest.catalogue import JobState, State
 
 pytestmark = pytest.mark.anyio
@@ -55,8 +55,8 @@ async def loaded(api: Scripted, folder: Path) -> LoadOutcome:
 
 async def loaded_through(url: str, file: Path) -> LoadOutcome:
     async with open_api(url, "t", None) as target:
-        with open_display(Console(quiet=True)) as display:
-            return (await load(LocalFiles([SourceFile(path=file, name="a")]), target, display))[0]
+        display = LoadDisplay(Console(quiet=True))
+        return (await load(LocalFiles([SourceFile(path=file, name="a")]), target, display))[0]
 
 
 async def test_a_job_that_is_given_up_ends_the_load_though_the_api_was_away_for_a_while(tmp_path: Path) -> None:

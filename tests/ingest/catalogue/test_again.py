@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from ingest.bulk import SourceFile
-from ingest.catalogue import Metadata, State, Version
+from ingest.catalogue import Metadata, State, Upload, Version
 from ingest.errors import DuplicateContent
 from ingest.pipeline import activate
 from ingest.services import Services
-from ingest.uploads import UploadRequest
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.documents import REQUEST, do_job, load_files, publish, receive, versions_found
@@ -24,7 +23,7 @@ AGAIN = replace(TERMS, again=True)
 LATER = Metadata(effective_from=date(2027, 6, 1), effective_until=date(2027, 6, 30))
 
 
-async def sent(services: Services, data: bytes, request: UploadRequest) -> Version:
+async def sent(services: Services, data: bytes, request: Upload) -> Version:
     return (await receive(services, data, request)).version
 
 

@@ -91,7 +91,6 @@ def _ingest_jobs() -> None:
         sa.Column("claimed_until", sa.Double, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
-        sa.Column("stage_began_at", sa.Double),
         sa.UniqueConstraint("tenant", "document_id", "version"),
     )
     op.create_index("ingest_jobs_waiting", "ingest_jobs", ["state", "created_at"])
