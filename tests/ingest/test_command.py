@@ -89,15 +89,6 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     assert (code, output.count("queued")) == (0, 2)
 
 
-def test_a_load_without_a_tenant_says_what_to_name(weights: Path, tmp_path: Path) -> None:
-    (file := tmp_path / "good.md").write_text(samples.MARKDOWN, "utf-8")
-    code, output = run(weights, tmp_path / "data", "load", str(file), variables={"TENANT": ""})
-    assert (code, output) == (
-        2,
-        "ingest: name the bank's tenant: --tenant, or TENANT (with --url the token names it).\n",
-    )
-
-
 def test_status_counts_what_is_where_and_says_how_far_work_is_behind(weights: Path, tmp_path: Path) -> None:
     data, folder = tmp_path / "data", tmp_path / "some"
     folder.mkdir()
@@ -191,13 +182,6 @@ def test_a_database_that_cannot_be_read_is_one_sentence(weights: Path, tmp_path:
         database.execute("DROP TABLE document_versions")
     code, output = run(weights, tmp_path, "rebuild")
     assert (code, output) == (1, "ingest: The catalogue cannot be reached right now\n")
-
-
-def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
-    code, output = run(weights, tmp_path, "load", str(folder), "--url", "http://127.0.0.1:9", "--token", "x")
-    assert code == 1
-    assert "does not answer" in output
-    assert "Traceback" not in output
 
 
 def test_an_address_that_is_none_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:

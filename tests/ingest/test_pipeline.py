@@ -2,40 +2,35 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import select
 
 from ingest import pipeline
 from ingest.bulk import LoadOutcome, LocalTarget, SourceFile
 from ingest.catalogue import (
-    DECISIONS,
     IndexingResult,
     JobState,
     Metadata,
     Received,
     Stage,
     State,
-    Upload,
     Version,
 )
-from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
+from ingest.errors import DuplicateContent, Unavailable, WrongState
 from ingest.job_runner import run_job
 from ingest.jobs import LEASE_SECONDS, JobClaims
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, write_pending_windows
 from ingest.review import Check, CpuLimiter, PassageFinding
 from ingest.services import Services
-from ingest.settings import Settings
 from knowledge.index import Index
 from knowledge.passage import Passage
 from tests.clock import Clock
-from tests.ingest import samples, samples_office
+from tests.ingest import samples
 from tests.ingest.conftest import NOON
 from tests.ingest.documents import (
     LOAD,
@@ -68,49 +63,6 @@ async def test_a_draft_never_answers_and_an_approved_version_does_two_seconds_la
     assert (shown.state_at(NOON), shown.state_at(NOON + 2)) == (State.APPROVED, State.ACTIVE)
     assert await versions_found(services, at=NOON + 1.9) == set()
     assert await versions_found(services, at=NOON + 2) == {1}
-
-
-async def test_the_next_version_replaces_its_predecessor_at_one_instant(services: Services, clock: Clock) -> None:
-    request = replace(REQUEST, document_id="term-deposit")
-    first = await do_job(services, await receive(services, request=request))
-    await activate(first.key, "lee", services)
-    later = replace(request, metadata=Metadata(effective_from=date(2026, 6, 1)))
-    second = await do_job(services, await receive(services, samples.MARKDOWN.replace("2.35", "2.75").encode(), later))
-    assert second.key.version == 2
-    clock.now = NOON + 60
-    shown = await activate(second.key, "lee", services)
-    assert shown.visible_from is not None
-    assert await versions_found(services, at=shown.visible_from - 0.001) == {1}
-    assert await versions_found(services, at=shown.visible_from) == {2}
-
-
-async def test_effective_until_ends_a_version_by_the_clock(services: Services) -> None:
-    request = replace(REQUEST, metadata=Metadata(effective_until=date(2026, 5, 31)))
-    version = await do_job(services, await receive(services, request=request))
-    shown = await activate(version.key, "lee", services)
-    assert shown.visible_until is not None
-    assert shown.state_at(shown.visible_until) is State.EXPIRED
-    assert await versions_found(services, at=shown.visible_until) == set()
-
-
-async def test_readers_and_tenants_are_kept_apart(services: Services) -> None:
-    request = replace(REQUEST, metadata=Metadata(readers=("private",)))
-    version = await do_job(services, await receive(services, request=request))
-    await activate(version.key, "lee", services)
-    assert await versions_found(services, at=NOON + 5, group="private") == {1}
-    assert await versions_found(services, at=NOON + 5) == set()
-    assert await versions_found(services, at=NOON + 5, group="private", tenant="other") == set()
-
-
-async def test_the_uploader_cannot_approve_and_the_approver_is_recorded(services: Services) -> None:
-    version = await do_job(services, await receive(services))
-    with pytest.raises(Forbidden):
-        await activate(version.key, " KIM ", services)
-    await activate(version.key, "lee", services)
-    await activate(version.key, "park", services)  # again: nothing changes
-    async with services.catalogue.read() as connection:
-        decided = (await connection.execute(select(DECISIONS.c.decided_by, DECISIONS.c.decided_at))).all()
-    assert [tuple(row) for row in decided] == [("lee", NOON)]
 
 
 async def test_only_a_draft_can_be_approved(services: Services) -> None:
@@ -190,13 +142,6 @@ async def test_fifty_identical_uploads_are_one_document_and_one_embedding_run(se
     assert count == 1, "embedded more than once"
 
 
-async def test_an_indexed_document_handed_in_again_is_not_indexed_again(services: Services) -> None:
-    version = await do_job(services, await receive(services))
-    again = await receive(services)
-    assert (again.version.key, again.job.state) == (version.key, JobState.DONE)
-    assert await services.job_claims.claim(again.job.id, now=services.now()) is None
-
-
 async def test_a_job_left_open_by_a_crash_takes_no_approval_back(services: Services, clock: Clock) -> None:
     received = await receive(services)
     await pipeline.index_version(received.version.key, services, unreported)  # and the crash comes before the job's end
@@ -229,41 +174,12 @@ async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_hande
 
 
 @pytest.mark.both_databases
-async def test_the_hidden_pieces_of_a_workbook_are_counted_by_kind_in_the_catalogue(services: Services) -> None:
-    indexed = await do_job(services, await receive(services, samples_office.xlsx()))
-    assert indexed.left_out == {"hidden_row": 1, "hidden_column": 1, "hidden_sheet": 1}
-    assert (await services.catalogue.version(indexed.key)).left_out == indexed.left_out
-
-
-@pytest.mark.both_databases
 async def test_what_a_file_says_is_kept_without_the_character_that_a_database_may_refuse(services: Services) -> None:
     key = (await receive(services)).version.key
     failed = await services.catalogue.mark_failed(key, reason="damaged", detail="at \x00 the end")
     assert failed.detail == "at  the end"
     result = IndexingResult(format="text", title="안\x00내", language="ko", passages=1, left_out={})
     assert (await services.catalogue.mark_indexed(key, result)).metadata.title == "안내"
-
-
-async def test_an_upload_over_the_limit_leaves_nothing_behind(services: Services, settings: Settings) -> None:
-    services.blobs.most_bytes = 10
-    with pytest.raises(TooLarge):
-        await receive(services)
-    assert [path async for path in anyio.Path(settings.blobs.folder or "").glob("*/*")] == []
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        replace(REQUEST, document_id="../x"),
-        replace(REQUEST, metadata=Metadata(title="")),
-        replace(REQUEST, metadata=Metadata(readers=("a b",))),
-        replace(REQUEST, metadata=Metadata(effective_from=date(2026, 2, 1), effective_until=date(2026, 1, 1))),
-    ],
-)
-async def test_what_cannot_be_is_refused_before_anything_is_stored(services: Services, wrong: Upload) -> None:
-    with pytest.raises(Unprocessable):
-        await receive(services, request=wrong)
-    assert await unfinished_jobs(services) == 0
 
 
 @pytest.mark.both_databases

@@ -1,6 +1,5 @@
 """The staff page in Chromium, against the documents API and its worker as a program of their own; no model server."""
 
-import asyncio
 import base64
 import re
 from collections.abc import AsyncGenerator
@@ -9,7 +8,7 @@ from typing import Literal
 
 import anyio
 import pytest
-from playwright.async_api import Browser, Locator, Page, Route, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_accessible, assert_readable, launched
 from tests.ingest import samples
@@ -116,12 +115,6 @@ async def drop(page: Page, files: dict[str, bytes]) -> None:
     await page.locator("#drop").evaluate(DROP, named)
 
 
-async def held(requests: asyncio.Queue[Route]) -> Route:
-    """Return the next request that the page made and nobody answers."""
-    async with asyncio.timeout(WAIT / 1000):
-        return await requests.get()
-
-
 async def approve_all(page: Page) -> None:
     """Approve every draft that waits, each after a look at it."""
     while True:
@@ -170,17 +163,13 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
         await enter(page, bank, "kim", "staff")
         await upload_four(page)
         await look_at_own_draft(page)
-        await leave_while_files_wait(page, bank)
         await come_back_after_the_session_has_ended(page, bank)
-        await come_while_the_one_before_is_refused(page, bank)
 
         await look_at_the_queue(page)
         await reject_draft(page)
         await dismiss_what_was_not_received(page, bank)
-        await look_at_another_while_one_is_approved(page)
         await approve_all(page)
         document = await change_dates(page)
-        await search_documents(page)
 
         await enter(page, bank, "kim", "staff")
         await upload_second_version(page, document)
@@ -239,23 +228,6 @@ async def look_at_own_draft(page: Page) -> None:
     assert await anyio.Path(await saved.path()).read_bytes() == PAPER
 
 
-async def leave_while_files_wait(page: Page, bank: Bank) -> None:
-    await visit(page, "#/upload")
-    sent = asyncio.Queue[Route]()
-    await page.route("**/v1/documents", sent.put_nowait)
-    await drop(page, {f"waiting-{n}.md": WRONG.encode() for n in range(4)})
-    for _ in range(2):
-        await held(sent)
-    await enter(page, bank, "lee", "approver")
-    upload = await visit(page, "#/upload")
-    await expect(upload.locator("#files > li")).to_have_count(0)
-    await expect(upload.locator("#readers")).to_have_value("")
-    await drop(page, {"own.md": WRONG.encode()})
-    assert "own.md" in ((await held(sent)).request.post_data or "")  # nothing of who left goes in the name of who came
-    await upload.get_by_role("button", name="own.md 취소").click()
-    await page.unroute("**/v1/documents")
-
-
 async def come_back_after_the_session_has_ended(page: Page, bank: Bank) -> None:
     await enter(page, bank, "kim", "staff")
     await page.route("**/v1/documents", lambda route: route.fulfill(status=401), times=1)
@@ -275,49 +247,6 @@ async def come_back_after_the_session_has_ended(page: Page, bank: Bank) -> None:
     await enter(page, bank, "kim", "staff", tenant="dusk")
     await expect(page.locator("#views")).to_be_visible()
     await expect(rows).to_have_count(0)
-
-
-async def come_while_the_one_before_is_refused(page: Page, bank: Bank) -> None:
-    asked = asyncio.Queue[Route]()
-    await page.route("**/v1/jobs?*", asked.put_nowait, times=1)
-    await visit(page, "#/jobs")
-    late = await held(asked)
-    await enter(page, bank, "lee", "approver")
-    await visit(page, "#/upload")
-    async with page.expect_response("**/v1/jobs?*"):
-        await late.fulfill(status=401)
-    await visit(page, "#/queue")
-    await expect(page.locator("#who-name")).to_contain_text("lee")
-    await expect(page.locator("#sign-in-problem")).to_be_empty()
-
-
-async def look_at_another_while_one_is_approved(page: Page) -> None:
-    asked = asyncio.Queue[Route]()
-    await page.route("**/approve", asked.put_nowait)
-    queue = await visit(page, "#/queue")
-    await expect(queue.locator(".cards > li")).to_have_count(2)
-    places = [await link.get_attribute("href") or "" for link in await queue.locator(".cards > li a").all()]
-    await page.route("**/findings", asked.put_nowait, times=1)
-    await visit(page, places[1])
-    screening = await held(asked)
-    await visit(page, places[0])
-    await expect(page.locator("#approve")).to_be_enabled()
-    findings = await page.locator("#review-findings").inner_text()
-    async with page.expect_response("**/findings"):
-        await screening.fulfill(status=500)
-    await page.evaluate("new Promise(requestAnimationFrame)")
-    assert await page.locator("#review-findings").inner_text() == findings
-    await page.locator("#approve").click()
-    approval = await held(asked)
-    await visit(page, places[1])
-    await expect(page.locator("#approve")).to_be_visible()
-    await expect(page.locator("#approve")).to_be_enabled()
-    shown = await page.locator("#review-title").inner_text()
-    await approval.continue_()
-    await expect(page.locator("#announcements")).to_contain_text("승인했습니다")
-    assert await page.locator("#review-title").inner_text() == shown
-    await expect(page.locator("#approve")).to_be_enabled()
-    await page.unroute("**/approve")
 
 
 async def look_at_the_queue(page: Page) -> None:
@@ -387,23 +316,6 @@ async def dismiss_what_was_not_received(page: Page, bank: Bank) -> None:
     await expect(jobs.locator(".cards > li", has_text="locked-too.pdf")).to_have_count(0)
     await enter(page, bank, "lee", "approver")
     await expect(page.locator("#queue h2")).to_be_focused()
-
-
-async def search_documents(page: Page) -> None:
-    documents = await visit(page, "#/documents")
-    cards = documents.locator(".cards > li")
-    await documents.get_by_label("제목, 상품, 파일 이름으로 찾기").fill("상품설명서")
-    await expect(documents.locator(".note")).to_have_text("문서 1건")
-    await expect(cards).to_contain_text("정기예금 상품설명서")
-    await documents.get_by_label("최신 버전의 상태").select_option("failed")
-    await expect(documents.locator(".note")).to_have_text("해당하는 문서가 없습니다.")
-    await documents.get_by_label("제목, 상품, 파일 이름으로 찾기").fill("")
-    await expect(cards.filter(has_text="locked.pdf")).to_have_count(1)
-    await documents.get_by_label("최신 버전의 상태").select_option("")
-    await documents.get_by_label("순서").select_option("title")
-    await expect(cards.filter(has_text="정기예금 안내")).to_have_count(1)
-    titles = await cards.locator("h3").all_inner_texts()
-    assert titles == sorted(titles)
 
 
 async def change_title(page: Page, document: str) -> None:
@@ -558,34 +470,3 @@ async def look_everywhere(page: Page, document: str, screens: Screens = SCREENS)
     await visit(page, "#/upload")
     await page.keyboard.press("Tab")  # from the view's heading on
     assert await page.evaluate("document.activeElement.id") == "readers"
-
-
-async def test_a_long_document_comes_in_pages_and_what_has_not_been_on_the_screen_is_counted(
-    browser: Browser, bank: Bank
-) -> None:
-    async def unseen() -> int:
-        return int(re.findall(r"단락 (\d+)개", await page.locator("#approve").inner_text())[0])
-
-    sections = [f"## 제{n}조\n\n제{n}조의 금리는 연 {n}.5%입니다. " + "가나다라 " * 40 for n in range(1, 91)]
-    with bank.client() as http:
-        text = "# 긴 약관\n\n" + "\n\n".join([*sections, "## 문의\n\n900101-1234568"])
-        reply = http.post("/v1/documents", files={"file": ("long.md", text.encode())}, data={"document_id": "long"})
-        bank.finish(http, [reply.json()["job_id"]])
-        count = http.get("/v1/documents/long/versions/1").json()["passages"]
-    assert count > 200
-    async with opened(browser, bank) as page:
-        await enter(page, bank, "lee", "approver")
-        await visit(page, "#/review/long/1")
-        approve, passages = page.locator("#approve"), page.locator("#review-passages .passage")
-        await expect(passages).to_have_count(100)
-        await expect(approve).to_be_enabled()
-        at_first = await unseen()
-        assert count - 5 < at_first <= count
-        while await unseen() == at_first:
-            await page.keyboard.press("PageDown")
-        await page.locator("#review-findings button").last.click()  # leads to the last passage
-        await expect(page.locator(f"#passage-{count}:focus")).to_contain_text("900101-1234568")
-        await expect(passages).to_have_count(count)
-        assert count // 2 < await unseen() < at_first, "all that lies between has not been on the screen"
-        await approve.click()
-        await expect(page.locator("#view-said")).to_contain_text("승인했습니다")

@@ -114,29 +114,3 @@ async def test_staff_sign_in_upload_work_on_with_renewed_tokens_and_sign_out_her
         await page.locator("#sign-out").click()
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.locator("#sign-in-link")).to_be_focused()
-
-
-async def test_a_customer_is_no_staff_and_a_session_that_the_provider_ends_is_over_on_the_page(
-    browser: Browser, signing_in: Bank, at: Provider
-) -> None:
-    async with visiting(browser, signing_in.url, language="en-US") as page:
-        await sign_in(page, "lee")  # a customer at the provider, whose roles give nothing here
-        await expect(page.locator("#sign-in-problem")).to_contain_text("This role may not do that.")
-        await page.locator("#sign-out").click()
-        await page.get_by_role("button", name="Sign out").click()
-        await expect(page.locator("#sign-in-link")).to_be_focused()
-    async with visiting(browser, signing_in.url, language="en-US") as page:
-        await sign_in(page, "kim")
-        await expect(page.locator("#upload-title")).to_be_focused()
-        elsewhere = await page.context.new_page()
-        await elsewhere.goto(f"{at.issuer}/session/end")
-        await elsewhere.get_by_role("button", name="Sign out").click()
-        ended = "fetch('/oidc/session').then((reply) => reply.json()).then(({ name }) => name === null)"
-        await page.wait_for_function(ended)
-        await page.locator("[data-view=queue]").click()
-        await expect(page.locator("#sign-in-problem")).to_contain_text("You are no longer signed in")
-        await at.stop_for(signing_in.url)
-        await page.locator("#sign-in-link").click()
-        await expect(page.locator("#sign-in-problem")).to_have_text(
-            "Signing in is not possible now. Please try again in a moment."
-        )

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ingest.bulk import SourceFile
-from ingest.catalogue import JOBS, ApprovalDecision, Job, JobState, State
+from ingest.catalogue import ApprovalDecision, Job, JobState, State
 from ingest.errors import CatalogueUnavailable
 from ingest.jobs import (
     LEASE_SECONDS,
@@ -23,7 +21,7 @@ from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.storage import StoreClock
 from tests.clock import Clock
-from tests.ingest.documents import load_files, receive
+from tests.ingest.documents import receive
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -123,22 +121,6 @@ async def test_the_job_of_a_document_that_was_deleted_is_no_dead_letter(
     assert (await services.catalogue.job(key.tenant, received.job.id)).state is JobState.FAILED
 
 
-@pytest.mark.both_databases
-async def test_a_dead_letter_of_a_version_withdrawn_before_or_meanwhile_waits_for_nobody(
-    services: Services, clock: Clock
-) -> None:
-    withdrawn, wanted = [await receive(services, f"# {n}\n\ntext".encode()) for n in range(2)]
-    key = withdrawn.version.key
-    await services.approvals.delete(key.tenant, key.document_id, ApprovalDecision(by="lee", at=clock.now))
-    await services.catalogue.mark_failed(wanted.version.key, reason="unavailable", detail="")
-    async with services.catalogue.write() as connection:  # as an earlier release left it, or a job that ends meanwhile
-        await connection.execute(update(JOBS).values(state=JobState.DEAD))
-    assert (await services.job_claims.backlog()).dead == 1
-    assert [job.id for job, _version in await services.catalogue.jobs(key.tenant, JobState.DEAD)] == [wanted.job.id]
-    await services.job_claims.retry(wanted.job.id, tenant=key.tenant, now=clock.now)
-    assert (await services.job_claims.backlog()).dead == 0
-
-
 async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_three_times_at_most(
     services: Services, clock: Clock
 ) -> None:
@@ -185,14 +167,7 @@ async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_be
 
 
 class Away(JobClaims):
-    """The claims of a process whose database is away when a job ends, or before it begins."""
-
-    before: bool = False
-
-    async def claim(self, job_id: str, *, now: float) -> Job | None:
-        if self.before:
-            raise CatalogueUnavailable
-        return await super().claim(job_id, now=now)
+    """The claims of a process whose database is away when a job ends."""
 
     async def mark_done(self, job: Job, *, now: float) -> None:  # noqa: ARG002  as in JobClaims
         raise CatalogueUnavailable
@@ -204,11 +179,3 @@ async def test_a_job_whose_end_the_database_misses_is_claimed_again(services: Se
     clock.now += LEASE_SECONDS
     await do_next(services)
     assert (await services.catalogue.job("hanbit", received.job.id)).state is JobState.DONE
-
-
-async def test_an_outage_in_a_load_is_the_reason_of_its_file(services: Services, tmp_path: Path) -> None:
-    (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
-    away = Away(services.catalogue)
-    away.before = True
-    (outcome,) = await load_files(replace(services, job_claims=away), [SourceFile(path=file, name="a")])
-    assert outcome.reason == "unavailable"

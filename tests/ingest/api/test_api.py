@@ -1,7 +1,5 @@
-import anyio
 import pytest
 
-from ingest.services import Services
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.conftest import NOON
@@ -28,20 +26,6 @@ async def test_an_upload_is_indexed_approved_by_another_and_found(staff: Staff, 
     assert {hit["passage"]["document_id"] for hit in hits} == {"term-deposit"}
     before = search | {"as_of": "2026-05-29T11:59:00"}
     assert (await staff.http.get("/v1/search", params=before, headers=staff.headers())).json()["hits"] == []
-
-
-async def test_lists_show_versions_states_and_passages_page_by_page(staff: Staff) -> None:
-    for name in ("a", "b", "c"):
-        received = await staff.upload(samples.MARKDOWN.encode() + name.encode(), document_id=name)
-        await staff.done(received.json()["job_id"])
-    first = (await staff.http.get("/v1/documents?limit=2", headers=staff.headers())).json()
-    assert [d["document_id"] for d in first["documents"]] == ["a", "b"]
-    rest = (await staff.http.get(f"/v1/documents?cursor={first['next']}", headers=staff.headers())).json()
-    assert ([d["document_id"] for d in rest["documents"]], rest["next"]) == (["c"], None)
-    versions = (await staff.http.get("/v1/documents/a/versions", headers=staff.headers())).json()["versions"]
-    assert [(v["version"], v["state"], v["format"]) for v in versions] == [(1, "indexed", "markdown")]
-    passages = (await staff.http.get("/v1/documents/a/versions/1/passages", headers=staff.headers())).json()
-    assert [p["n"] for p in passages["passages"]] == list(range(1, versions[0]["passages"] + 1))
 
 
 async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> None:
@@ -103,57 +87,6 @@ async def test_a_search_sees_what_a_customer_of_the_groups_could_read(staff: Sta
     assert await seen() == await seen(as_group="staff") == {"all"}
     assert await seen(as_group=["staff", "vip"]) == {"all", "few"}
     assert await seen(as_group="vip", as_of="2026-05-29T12:00:01") == set()
-
-
-async def test_a_broken_file_ends_in_a_failed_job_with_its_reason(staff: Staff) -> None:
-    received = await staff.upload(samples.pdf(password="1234"))
-    assert await staff.done(received.json()["job_id"]) == "failed"
-    job = (await staff.http.get(f"/v1/jobs/{received.json()['job_id']}", headers=staff.headers())).json()
-    assert (job["reason"], job["stage"]) == ("encrypted", "parse")
-
-
-async def test_the_same_upload_gives_the_same_ids_and_other_metadata_a_conflict(staff: Staff) -> None:
-    first = (await staff.upload(samples.MARKDOWN.encode())).json()
-    again = (await staff.upload(samples.MARKDOWN.encode())).json()
-    assert (again["document_id"], again["job_id"]) == (first["document_id"], first["job_id"])
-    other = await staff.upload(samples.MARKDOWN.encode(), product="예금")
-    assert (other.status_code, other.json()["code"]) == (409, "duplicate_content")
-    assert other.json()["document_id"] == first["document_id"]
-    await staff.done(first["job_id"])  # a file that is left halfway costs the process that reads it
-
-
-async def test_a_former_version_is_repeated_unless_its_bytes_are_wanted_again(staff: Staff, clock: Clock) -> None:
-    for n, rate in enumerate(("2.35", "2.75"), start=1):
-        await staff.done(await staff.hand_in(samples.MARKDOWN.replace("2.35", rate).encode(), document_id="d"))
-        await staff.http.post(f"/v1/documents/d/versions/{n}/approve", headers=staff.headers("lee", "approver"))
-        clock.now += 60
-    former = samples.MARKDOWN.encode()
-    repeated = (await staff.upload(former, document_id="d")).json()
-    assert (repeated["version"], repeated["state"]) == (1, "expired")
-    for _ in range(2):
-        wanted = (await staff.upload(former, document_id="d", again="true")).json()
-        assert (wanted["version"], wanted["state"]) in ((3, "received"), (3, "indexed"))
-        await staff.done(wanted["job_id"])
-
-
-async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embedding_run(
-    staff: Staff, services: Services
-) -> None:
-    replies: list[dict[str, object]] = []
-
-    async def upload() -> None:
-        reply = await staff.upload(samples.MARKDOWN.encode())
-        assert reply.status_code == 202, reply.text
-        replies.append(reply.json())
-
-    async with anyio.create_task_group() as group:
-        for _ in range(50):
-            group.start_soon(upload)
-    assert len({(reply["document_id"], reply["version"], reply["job_id"]) for reply in replies}) == 1
-    assert await staff.done(str(replies[0]["job_id"])) == "done"
-    assert len((await staff.http.get("/v1/documents", headers=staff.headers())).json()["documents"]) == 1
-    version = (await services.catalogue.versions("hanbit", str(replies[0]["document_id"])))[0]
-    assert services.metrics.registry.get_sample_value("ingest_passages_total") == version.passages
 
 
 async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:

@@ -48,14 +48,6 @@ async def test_a_page_of_a_pdf_is_drawn_and_no_page_of_another_format(staff: Sta
     assert (await staff.http.get("/v1/documents/paper/versions/1/pages/1", headers=foreign)).status_code == 404
 
 
-async def test_a_page_that_cannot_be_drawn_says_why(staff: Staff) -> None:
-    received = (await staff.upload(samples.pdf(password="1234"), document_id="locked")).json()
-    assert await staff.done(received["job_id"]) == "failed"
-    refused = await staff.http.get("/v1/documents/locked/versions/1/pages/1", headers=staff.headers())
-    assert (refused.status_code, refused.json()["code"]) == (422, "cannot_show")
-    assert "password" in refused.json()["detail"]
-
-
 async def test_a_page_is_drawn_in_the_limited_process(tmp_path: Path) -> None:
     (file := tmp_path / "paper").write_bytes(samples.pdf())
     async with open_parser(ParserSettings().of_one_page()) as parser:
@@ -207,43 +199,15 @@ async def test_no_more_originals_are_downloaded_at_once_than_may_be(services: Se
         assert "try again" in refused.json()["detail"]
 
 
-async def test_a_client_that_takes_an_original_too_slowly_gives_its_place_back(
-    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = anyio.Semaphore(1)
-    async with open_staff(replace(services, downloads=place), tmp_path) as staff:
-        await indexed(staff, samples.MARKDOWN.encode(), "plain")
-        monkeypatch.setattr(review, "DOWNLOAD_SECONDS", 0.1)
-        headers = [(b"authorization", staff.headers()["authorization"].encode())]
-        requests: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
-        sent = []
+async def test_a_download_that_nobody_takes_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(review, "DOWNLOAD_SECONDS", 0.1)
+    (file := tmp_path / "plain.md").write_text(samples.MARKDOWN, "utf-8")
 
-        async def receive() -> dict[str, Any]:
-            if not requests:
-                await anyio.sleep_forever()
-            return requests.pop()
+    async def stalled(*_message: object) -> Any:
+        await anyio.sleep_forever()
 
-        async def send(message: dict[str, Any]) -> None:
-            sent.append((message["type"], place.value))
-            if message["type"] == "http.response.body":
-                await anyio.sleep_forever()  # a client whose window is full
-
-        path = "/v1/documents/plain/versions/1/original"
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": path,
-            "headers": headers,
-            "query_string": b"",
-            "http_version": "1.1",
-            "scheme": "http",
-            "server": ("testserver", 80),
-            "client": ("127.0.0.1", 1),
-        }
-        with anyio.fail_after(30):
-            await staff.http._transport.app(scope, receive, send)  # type: ignore[attr-defined]
-    assert sent == [("http.response.start", 0), ("http.response.body", 0)]
-    assert place.value == 1
+    with anyio.fail_after(30):
+        await review._Download(file)({"type": "http", "method": "GET", "headers": []}, stalled, stalled)
 
 
 async def test_an_original_that_was_changed_is_not_given_out(staff: Staff, settings: Settings) -> None:

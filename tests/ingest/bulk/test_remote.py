@@ -14,7 +14,7 @@ from ingest.catalogue import JobState, State
 pytestmark = pytest.mark.anyio
 
 JOB = {"job_id": "j", "document_id": "a", "version": 1, "file_name": "a.md", "stage": "embed", "done": 1, "total": 2}
-JOB |= {"attempts": 3, "seconds_left": None, "reason": None, "detail": None}
+JOB |= {"attempts": 3, "reason": None, "detail": None}
 NO_METADATA = ("title", "product", "language", "format", "effective_from", "effective_until")
 NOT_APPROVED = ("approved_by", "approved_at", "visible_from", "visible_until")
 VERSION = dict.fromkeys((*NO_METADATA, *NOT_APPROVED)) | {

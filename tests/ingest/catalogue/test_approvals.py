@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -13,14 +12,10 @@ from ingest.catalogue.approvals import ApprovalDecision, ChangedWindows
 from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import Dates, Metadata, Seen, State, Version, VersionKey
 from ingest.errors import DatesChanged, Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
-from ingest.maintenance import rebuild
-from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
+from ingest.pipeline import activate, update_index, write_pending_windows, write_window
 from ingest.services import Services
-from ingest.settings import Settings
 from ingest.worker import LATE_SECONDS, look_at_decisions
 from knowledge.access import Access
-from knowledge.service_keys import NewKey, ServiceKeys, ServiceKeySettings, load_service_keys
-from knowledge.storage import open_engine
 from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
 from tests.ingest import samples
@@ -93,15 +88,6 @@ async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_ag
     assert await versions_found(services, at=clock.now + 2) == {2}
 
 
-async def test_what_was_withdrawn_for_another_reason_cannot_be_rejected(services: Services, clock: Clock) -> None:
-    version = await approved(services, clock, "2.35")
-    await update_index(
-        version.key, await services.approvals.delete("hanbit", "term-deposit", by("lee", NOON)), services
-    )
-    with pytest.raises(WrongState):
-        await services.approvals.reject(version.key, by("lee", NOON))
-
-
 async def test_a_draft_that_the_index_has_lost_is_not_approved_unseen(services: Services) -> None:
     draft = await indexed(services, "2.35")
     await services.index.delete(tenant="hanbit", document_id="term-deposit", version=1)
@@ -122,18 +108,6 @@ async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
     assert await reasons(services) == ["expired"]
     assert await services.approvals.expire(version.key, by("park", clock.now + 1)) == ChangedWindows()
     assert await decided(services) == [(1, "approved", "lee"), (1, "expired", "lee")]
-
-
-async def test_a_version_that_was_to_come_never_does_and_the_one_before_goes_on(
-    services: Services, clock: Clock
-) -> None:
-    await approved(services, clock, "2.35")
-    later = await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
-    assert later.visible_from is not None
-    assert await versions_found(services, at=later.visible_from) == {2}
-    await update_index(later.key, await services.approvals.expire(later.key, by("lee", clock.now)), services)
-    assert await versions_found(services, at=later.visible_from) == {1}
-    assert await versions_found(services, at=later.visible_from + 100 * DAY) == {1}
 
 
 async def test_a_rollback_ends_the_present_text_at_once_and_brings_the_old_one_back_as_a_new_version(
@@ -301,6 +275,8 @@ async def test_a_deleted_document_ends_everywhere_with_its_drafts_and_can_be_bro
     assert await withdrawn(services) == {f"term-deposit@{n}" for n in (1, 2, 3)}
     versions = await services.catalogue.versions("hanbit", "term-deposit")
     assert {version.state for version in versions} == {State.WITHDRAWN}
+    with pytest.raises(WrongState):
+        await services.approvals.reject(versions[2].key, by("lee", clock.now))
     assert await services.index.count(tenant="hanbit", document_id="term-deposit", version=3) == 0
     with pytest.raises(NotFound):
         await services.approvals.delete("other", "term-deposit", by("lee", clock.now))
@@ -345,17 +321,6 @@ async def test_an_approval_that_a_crash_kept_from_the_index_begins_when_the_inde
     assert (await services.catalogue.version(second.key)).visible_from == clock.now + 2
 
 
-async def test_an_approval_that_waited_for_its_turn_begins_two_seconds_after_the_index_is_told(
-    services: Services, clock: Clock
-) -> None:
-    await approved(services, clock, "2.35")
-    second = await indexed(services, "2.75")
-    shown = await approve(second.key, by("lee", clock.now - 9), services)
-    assert shown.visible_from == clock.now + 2
-    assert await versions_found(services, at=clock.now) == {1}
-    assert await versions_found(services, at=clock.now + 2) == {2}
-
-
 async def test_an_approval_that_is_asked_again_tells_the_index_what_it_was_not_told(
     services: Services, clock: Clock
 ) -> None:
@@ -367,20 +332,6 @@ async def test_an_approval_that_is_asked_again_tells_the_index_what_it_was_not_t
     assert shown.visible_from == clock.now + 2
     assert await versions_found(services, at=clock.now + 2) == {2}
     assert await services.catalogue.unwritten_windows() == []
-
-
-async def test_a_first_day_that_begins_while_the_index_is_away_begins_when_it_is_back(
-    services: Services, clock: Clock
-) -> None:
-    june = 1_780_239_600.0
-    await approved(services, clock, "2.35")
-    second = await indexed(services, "2.75", effective_from=date(2026, 6, 1))
-    clock.now = june - 3
-    changed = await services.approvals.approve(second.key, by("lee", clock.now))
-    clock.now = june + 5
-    await update_index(second.key, changed, services)
-    assert await versions_found(services, at=june + 1) == {1}
-    assert await versions_found(services, at=june + 7) == {2}
 
 
 async def test_what_the_index_knew_in_time_is_never_moved(services: Services, clock: Clock) -> None:
@@ -438,20 +389,6 @@ async def test_what_a_late_writer_left_that_died_is_written_again_a_minute_later
     assert await write_pending_windows(services) == 0
 
 
-async def test_a_lost_index_comes_back_with_every_interval_as_it_was(services: Services, clock: Clock) -> None:
-    await approved(services, clock, "2.35")
-    await approved(services, clock, "2.75")
-    changed = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now))
-    await update_index(VersionKey(tenant="hanbit", document_id="term-deposit", version=1), changed, services)
-    names: list[dict[str, Any]] = [{"tenant": "hanbit", "document_id": "term-deposit", "version": n} for n in (1, 2)]
-    before = [await services.index.passages(**name) for name in names]
-    for name in names:
-        await services.index.delete(**name)
-    tally = await rebuild(services, lambda *_report: None)
-    assert (tally.written, tally.failed) == (2, [])
-    assert [await services.index.passages(**name) for name in names] == before
-
-
 async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(services: Services) -> None:
     draft = await indexed(services, "2.35")
     june = Dates(effective_from=date(2026, 6, 1), effective_until=date(2026, 6, 30))
@@ -464,26 +401,6 @@ async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(serv
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=1)
     assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
     assert (await hand_in_again(services)).key == draft.key  # the bytes and what was said with them are still that
-
-
-async def test_nobody_approves_what_a_machine_of_theirs_has_uploaded_or_dated(
-    services: Services, settings: Settings
-) -> None:
-    engine = open_engine(settings.database)
-    await load_service_keys(engine, now=services.now)  # makes the table
-    key = NewKey(tenant="hanbit", name="nightly", roles=frozenset({"service"}), made_by="hanbit/lee")
-    made, _ = await ServiceKeys(engine, ServiceKeySettings(), now=services.now).make(key)
-    await engine.dispose()
-    machine = f"service:{made.id}"
-    uploaded = await do_job(services, await receive(services, request=replace(TERMS, uploaded_by=machine)))
-    with pytest.raises(SecondPersonNeeded, match="uploader"):
-        await services.approvals.approve(uploaded.key, by("lee", NOON))
-    dated = await indexed(services, "2.75")
-    june = Dates(effective_from=date(2026, 6, 1), effective_until=None)
-    await services.approvals.set_dates(dated.key, june, by(machine, NOON), may_approve=False)
-    with pytest.raises(SecondPersonNeeded, match="dates"):
-        await services.approvals.approve(dated.key, by("lee", NOON))
-    await services.approvals.approve(uploaded.key, by("park", NOON))
 
 
 async def hand_in_again(services: Services) -> Version:
@@ -530,21 +447,6 @@ async def test_whoever_rolls_back_may_set_the_dates_of_what_is_being_indexed_aga
         "lee",
         date(2026, 6, 30),
     )
-
-
-async def test_dates_that_a_crash_kept_from_the_index_are_written_by_the_next_sweep(
-    services: Services, clock: Clock
-) -> None:
-    await approved(services, clock, "2.35")
-    second = await approved(services, clock, "2.75", effective_from=date(2026, 6, 10))
-    sooner = Dates(effective_from=date(2026, 6, 1), effective_until=None)
-    await services.approvals.set_dates(
-        second.key, sooner, by("park", clock.now), may_approve=True
-    )  # and the index is not told
-    assert await write_pending_windows(services) == 2
-    assert await versions_found(services, at=1_780_239_600.0) == {2}
-    stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=2)
-    assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
 
 
 async def test_every_replica_is_told_when_a_version_is_replaced_ends_or_goes_on_after_all(

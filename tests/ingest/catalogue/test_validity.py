@@ -105,11 +105,6 @@ def test_what_was_withdrawn_or_never_shown_stands_in_no_other_version_s_way() ->
     assert (window.version, window.visible_from, window.visible_until) == (1, NOON + NOTICE_SECONDS, None)
 
 
-def test_a_version_without_dates_shows_two_seconds_after_its_approval() -> None:
-    after = approved({1: version(1)}, 1, now=NOON)
-    assert (after[1].visible_from, after[1].visible_until) == (NOON + NOTICE_SECONDS, None)
-
-
 def test_a_later_date_begins_at_midnight_in_the_banks_zone_and_the_last_day_counts() -> None:
     after = approved({1: version(1, begins=date(2026, 6, 1), ends=date(2026, 6, 30))}, 1, now=NOON)
     assert after[1].visible_from == midnight(date(2026, 6, 1), SEOUL) == 1_780_239_600.0
@@ -119,12 +114,6 @@ def test_a_later_date_begins_at_midnight_in_the_banks_zone_and_the_last_day_coun
 def test_a_date_in_the_past_does_not_rewrite_what_customers_could_read() -> None:
     after = approved({1: version(1, begins=date(2020, 1, 1))}, 1, now=NOON)
     assert after[1].visible_from == NOON + NOTICE_SECONDS
-
-
-def test_the_next_version_ends_its_predecessor_at_the_same_instant() -> None:
-    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
-    after = approved(versions, 2, now=NOON + 60)
-    assert after[1].visible_until == after[2].visible_from == midnight(date(2026, 6, 1), SEOUL)
 
 
 def test_an_old_version_cannot_replace_a_newer_one_that_is_in_force() -> None:

@@ -9,21 +9,19 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient
 from structlog.testing import capture_logs
 
-from chatbot.retrieval import Retrieval
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
 from ingest.catalogue import JobState, Version, VersionKey
-from ingest.maintenance.rebuild import rebuild, reindex
+from ingest.maintenance.rebuild import reindex
 from ingest.parsing import Chunking
 from ingest.services import Services
 from ingest.worker import Worker
-from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from knowledge.index import Index
 from tests.clock import Clock
 from tests.embedding_server import embedding_server
 from tests.ingest import samples
-from tests.ingest.documents import name_of, original_in, points_of, publish, receive, versions_found
+from tests.ingest.documents import original_in, points_of, publish, receive, versions_found
 from tests.tiny_embedder import Renamed
 
 pytestmark = pytest.mark.anyio
@@ -75,25 +73,6 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
     assert (await services.catalogue.version(old.key)).passages == await points_of(services, old)
 
 
-async def test_a_search_says_in_which_collection_it_looked(services: Services, finer: Services, clock: Clock) -> None:
-    await shown(services, "old", samples.MARKDOWN)
-    clock.now += 60
-    retrieval = Retrieval(services.index, sample_banks())
-    everybody = Access(tenant="hanbit", groups=frozenset({EVERY_CUSTOMER}), as_of=clock.now)
-    nobody = replace(everybody, groups=frozenset())
-
-    async def looked_in() -> list[str]:
-        searches = [
-            await retrieval.search("정기예금 금리", earlier=(), access=access) for access in (everybody, nobody)
-        ]
-        assert [bool(search.hits) for search in searches] == [True, False]
-        return [search.collection for search in searches]
-
-    assert await looked_in() == ["kb-1", "kb-1"]
-    await reindex(finer, unprinted)
-    assert await looked_in() == ["kb-2", "kb-2"]
-
-
 def of_another_embedder(services: Services) -> Services:
     """The same services with an embedder of another name."""
     present = services.index
@@ -106,21 +85,6 @@ def with_embedder(services: Services, embedder: Embedder, collection: str) -> Se
     present = services.index
     index = Index(present._engine, embedder, present.terms, present._settings, collection=collection)
     return replace(services, index=index)
-
-
-async def test_what_a_worker_of_the_former_embedder_ended_as_the_switch_came_comes_over_with_a_rebuild(
-    services: Services, clock: Clock
-) -> None:
-    old = await shown(services, "old", samples.MARKDOWN)
-    renewed = of_another_embedder(services)
-    assert (await reindex(renewed, unprinted)).failed == []
-    clock.now += 60
-    late = await shown(services, "late", samples.MARKDOWN.replace("2.35", "2.75"))
-    assert [await points_of(renewed, version) for version in (old, late)] == [old.passages, 0]
-    assert (services.index.collection, renewed.index.collection) == ("kb-1", "kb-2")
-    tally = await rebuild(renewed, unprinted)
-    assert (tally.written, tally.failed) == (1, [])
-    assert await renewed.index.passages(**name_of(late)) == await services.index.passages(**name_of(late))
 
 
 async def done_by(worker: Worker, job_id: str, services: Services) -> None:
@@ -234,15 +198,3 @@ async def test_a_reindex_to_an_endpoint_and_back_fails_no_search(services: Servi
         assert min(searches.values()) > 2
         assert await points_of(services, version) == version.passages
         assert await readiness(renewed) == (503, "former")
-
-
-async def test_an_embedder_that_is_away_is_told_and_takes_nobody_out_of_service(services: Services) -> None:
-    in_process = services.index._embedder
-    async with (
-        embedding_server(in_process.embed_passages, name=in_process.name) as server,
-        open_embedder(EmbedderSettings.model_validate({"url": server.url, "model": server.name})) as served,
-    ):
-        renewed = with_embedder(services, served, services.index.collection)
-        assert await readiness(renewed) == (200, "ok")
-        server.key = "another"
-        assert await readiness(renewed) == (200, "unavailable")

@@ -103,20 +103,6 @@ def test_a_broken_file_is_refused_with_its_reason(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.anyio
-async def test_a_file_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    (slow := tmp_path / "slow").write_bytes(samples.pdf(pages=2000))
-    for limits in (
-        with_constants(ParserSettings(), wall_seconds=0.05),
-        with_constants(ParserSettings(), most_wall_seconds=0.05),
-    ):
-        async with open_parser(limits) as parser:
-            await parser.restrictions()
-            with pytest.raises(Unreadable) as refused:
-                await parser.parse(slow)
-        assert refused.value.reason is Reason.TOO_SLOW
-
-
-@pytest.mark.anyio
 async def test_each_page_has_the_computing_time_of_a_page(tmp_path: Path) -> None:
     (long := tmp_path / "long").write_bytes(samples.pdf_of_tables(400))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
