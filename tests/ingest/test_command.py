@@ -1,10 +1,8 @@
 import json
 import re
 import signal
-import socket
 import sqlite3
 import time
-from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -14,7 +12,6 @@ from evals.sample_bank import SAMPLE_BANK
 from tests.conftest import free_port
 from tests.forked import Forked
 from tests.ingest import samples
-from tests.ingest.bank import Bank
 from tests.ingest.commands import WAIT_SECONDS, command, run
 from tests.ingest.keys import ISSUER, key_and_token
 
@@ -44,24 +41,6 @@ def wait_for(process: Forked, log: Path, line: str) -> None:
         assert process.poll() is None, f"it ended before it wrote {line}"
         assert time.monotonic() < deadline, f"it never wrote {line}"
         time.sleep(0.005)
-
-
-def test_load_approves_shows_the_newest_version_and_says_what_it_did(
-    weights: Path, folder: Path, tmp_path: Path
-) -> None:
-    code, output = run(weights, tmp_path / "data", "load", str(folder), "--uploaded-by", "kim", "--approved-by", "lee")
-    assert code == 0, output
-    assert "[10/10]" in output
-    assert "passages/s" in output
-    assert "active" in output
-    assert "expired" in output
-    with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
-        windows = database.execute(
-            "SELECT version, visible_from, visible_until FROM document_versions"
-            " WHERE document_id = 'd1' ORDER BY version"
-        ).fetchall()
-    assert windows[0][2] == windows[1][1]
-    assert windows[1][2] is None
 
 
 def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Path, tmp_path: Path) -> None:
@@ -222,14 +201,6 @@ def test_load_goes_through_the_api_of_a_running_process(weights: Path, folder: P
     with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
         (sent,) = database.execute("SELECT file_name FROM document_versions WHERE state = 'indexed'").fetchone()
     assert sent == korean.name
-
-
-def test_the_staff_api_lets_nobody_send_a_head_without_an_end(bank: Bank) -> None:
-    with socket.create_connection(("127.0.0.1", bank.port), timeout=20) as connection:
-        with suppress(ConnectionError):  # it is closed while it is still sent
-            connection.sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 4_000_000)
-        with suppress(ConnectionError):
-            assert connection.recv(100).partition(b"\r\n")[0] in {b"", b"HTTP/1.1 431 Request Header Fields Too Large"}
 
 
 def wait_for_port(port: int) -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from tests.ingest.points import Points, points_in, windows_in
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 DOCUMENTS = 12
-LEAST_ROUNDS = 3
 WITHIN_SECONDS = 240.0
 SETTINGS = {"CHUNKS__TOKENS": "300", "PIPELINE__BATCH": "4"}
 PEOPLE = ("--uploaded-by", "kim", "--approved-by", "lee")
@@ -69,17 +67,8 @@ def whole(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(folder=folder, points=points_in(data), passages=passages, seconds=seconds)
 
 
-@pytest.fixture(scope="module")
-def met() -> Iterator[list[bool]]:
-    """Whether each kill met a load that was not over."""
-    met: list[bool] = []
-    yield met
-    if len(met) >= LEAST_ROUNDS:
-        assert sum(met) * 2 > len(met), f"most kills came when the load was over: {met}"
-
-
 def test_a_load_killed_at_a_random_moment_shows_nothing_undecided_and_ends_with_the_same_points(
-    weights: Path, tmp_path: Path, whole: Whole, met: list[bool], fault_round: int
+    weights: Path, tmp_path: Path, whole: Whole, fault_round: int
 ) -> None:
     data, load = tmp_path / "data", ("load", str(whole.folder), *PEOPLE)
     chance = random.Random(fault_round)  # noqa: S311  a test's dice
@@ -89,7 +78,6 @@ def test_a_load_killed_at_a_random_moment_shows_nothing_undecided_and_ends_with_
         assert time.monotonic() < deadline, "it never came so far"
         time.sleep(0.001)
     time.sleep(chance.uniform(0, whole.seconds / DOCUMENTS))  # the random moment itself: nothing is waited for
-    met.append(killed.poll() is None)
     with suppress(ProcessLookupError):  # it was over
         killed.send_signal(signal.SIGKILL)
     killed.wait(30)

@@ -166,6 +166,14 @@ def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_g
 days = st.one_of(st.none(), st.dates(date(2026, 5, 1), date(2026, 8, 1)))
 
 
+def shown(versions: dict[int, Version]) -> list[tuple[float, float]]:
+    """Return the windows in which versions can be read, in their order."""
+    windows = (
+        (v.visible_from, v.visible_until or float("inf")) for v in versions.values() if v.visible_from is not None
+    )
+    return sorted((begins, ends) for begins, ends in windows if begins < ends)
+
+
 @given(
     begins=st.lists(days, min_size=2, max_size=6),
     order=st.permutations(range(6)),
@@ -183,11 +191,7 @@ def test_whatever_is_approved_when_no_two_versions_show_at_once_and_no_gap_opens
                 versions = approved(versions, step + 1, now=now)
             except WrongState:
                 continue
-    windows = sorted(
-        (v.visible_from, v.visible_until or float("inf"))
-        for v in versions.values()
-        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
-    )
+    windows = shown(versions)
     assert windows, "at least one was approved"
     for (_, ended), (begin, _) in pairwise(windows):
         assert ended == begin
@@ -219,11 +223,7 @@ def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once
             assert not in_force([v], now=now)
         else:
             assert v.visible_from == before[n].visible_from
-    windows = sorted(
-        (v.visible_from, v.visible_until or float("inf"))
-        for v in versions.values()
-        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
-    )
+    windows = shown(versions)
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
 
 
@@ -296,11 +296,7 @@ def test_whatever_dates_change_no_two_versions_show_at_once_and_the_past_stays(
         with contextlib.suppress(WrongState):
             versions = redated(versions, number, Metadata(effective_from=begin, effective_until=last), now=now)
         assert read_at(before, now) == read_at(versions, now), "what is read at this moment does not change"
-    windows = sorted(
-        (v.visible_from, v.visible_until or float("inf"))
-        for v in versions.values()
-        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
-    )
+    windows = shown(versions)
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
 
 
