@@ -5,7 +5,7 @@ from ingest.catalogue.approvals import ApprovalDecision, Approvals, ChangedWindo
 from ingest.catalogue.catalogue import Catalogue
 from ingest.catalogue.listing import Listing, Order
 from ingest.catalogue.plain_text import is_line, is_plain, plain
-from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
+from ingest.catalogue.tables import JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.validity import known_to_index, midnight, replaced_by_unknown, starts_too_soon
 from ingest.catalogue.versions import (
     Dates,
@@ -28,7 +28,6 @@ from ingest.catalogue.versions import (
 )
 
 __all__ = [
-    "DECISIONS",
     "JOBS",
     "SCHEMA",
     "VERSIONS",
