@@ -69,6 +69,7 @@ def off(tmp_path_factory: pytest.TempPathFactory, redis_url: str, postgres: Post
     data, file = folder / "data", folder / "clock"
     private, public = key_pair(data)
     own = {"DATA_DIR": str(data), "DATABASE_URL": postgres.url(database)}
+    own["REDIS__SLOW_AFTER"] = "2"  # beside other tests: a late reply would be a 503 of the history
     copy_loaded(folder.parent, data)
     with scripted_model(folder) as model:
         environment = chat_environment(public, redis_url, **own, **model, **with_clock(file))
@@ -96,9 +97,10 @@ async def test_a_replica_whose_clock_is_hours_off_answers_as_any_other(
             events = [event async for event in read_events(response)]
         done = end_of(events)
         assert (done.field("finish_reason"), done.field("written")) == ("stop", True)
-        conversation = (await http.get(f"/v1/conversations/{events[0].field('conversation_id')}")).json()
+        reply = await http.get(f"/v1/conversations/{events[0].field('conversation_id')}")
+        assert reply.status_code == 200, reply.text
         limits = (await http.get("/v1/limits")).json()
-    times = [message["at"] for message in conversation["messages"]]
+    times = [message["at"] for message in reply.json()["messages"]]
     times += [entry.at for entry in off.entries(events[0].answer_id)]
     assert len(times) == 4
     assert all(began - 60 < at < time.time() + 60 for at in times), "history and audit have the database's time"
