@@ -36,7 +36,7 @@ def test_the_shipped_values_fit_what_make_run_serves() -> None:
         ({"embedder": "bge-m3", "model": "qwen3-4b"}, "the embedder bge-m3 and the model qwen3-4b"),
     ],
 )
-def test_what_does_not_fit_is_named_once_and_the_models_own_word_decides(served: dict[str, str], named: str) -> None:
+def test_weights_that_do_not_fit_are_named_once(served: dict[str, str], named: str) -> None:
     fitted = FittedWeights(SHIPPED, NOTHING_OWN)
     with capture_logs() as logs:
         assert fitted.of(**{**FITS, **served}) == MODELS_WORD
@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_named_once_and_the_models_own_word_decides(served:
     assert f"not of {named}: the model's own word decides" in entry["sentence"]
 
 
-def test_what_fits_is_used_without_a_word_and_an_operators_own_value_in_either_case() -> None:
+def test_fitting_weights_and_an_operators_value_are_used() -> None:
     fitted, own = FittedWeights(SHIPPED, NOTHING_OWN), FittedWeights(SHIPPED, AnswerabilitySettings(threshold=0.7))
     with capture_logs() as logs:
         for model in (SHIPPED.models[0], UNKNOWN_MODEL):  # also before a model has told its name

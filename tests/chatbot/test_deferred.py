@@ -55,7 +55,7 @@ async def test_the_oldest_are_lost_where_too_many_wait_and_are_counted() -> None
     assert store.taken == [2, 3, 4]
 
 
-async def test_a_write_that_fails_by_a_bug_keeps_no_other_from_being_done() -> None:
+async def test_a_write_that_fails_by_a_bug_delays_no_other() -> None:
     lost, failures = list[WriteKind](), list[str]()
     writes = DeferredWrites(DeferredSettings(), on_lost=lost.append, on_failure=failures.append)
     store = Store()
@@ -72,7 +72,7 @@ async def test_a_write_that_fails_by_a_bug_keeps_no_other_from_being_done() -> N
     assert (writes.waiting, lost) == (0, ["settlement"] * 2)
 
 
-async def test_what_was_written_lately_is_written_again_where_the_store_has_forgotten_its_last_moments() -> None:
+async def test_recent_writes_are_repeated_after_data_loss() -> None:
     writes, store = DeferredWrites(with_constants(DeferredSettings(), again=60)), Store()
     store.away = False
     await writes.write("settlement", lambda: store.take(1))

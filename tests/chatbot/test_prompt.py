@@ -43,7 +43,7 @@ def test_no_text_of_a_prompt_forges_a_marker(builder: PromptBuilder, forged: str
     assert "</문서 1>" not in repair.messages[-1].content
 
 
-def test_each_of_the_first_passages_has_a_probe_that_begins_like_the_answers_prompt(builder: PromptBuilder) -> None:
+def test_each_probe_begins_like_the_answers_prompt(builder: PromptBuilder) -> None:
     passages = [passage(f"이자는 연 {n}%입니다.", n) for n in range(5)]
     prompt = builder.build("얼마예요?", bank=BANK, history=[], passages=passages, language="ko")
     assert len(prompt.probes) == PROBED

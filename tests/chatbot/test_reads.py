@@ -33,7 +33,7 @@ async def test_bytes_of_a_minute_are_refused_with_the_true_wait() -> None:
     reads.check(LEE)
 
 
-async def test_streams_that_are_sent_again_are_counted_however_short_and_refused_after_a_second() -> None:
+async def test_repeated_streams_are_counted_and_refused_after_a_second() -> None:
     reads = Reads(ReadSettings(), clock=Clock(1000.0))
     for _ in range(256):
         await reads.begin_stream(LEE)

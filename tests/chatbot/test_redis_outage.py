@@ -80,7 +80,7 @@ async def test_a_command_that_is_late_by_itself_fails_alone(server: RedisServer,
             assert not breaker.is_open
 
 
-async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_master(client: Redis) -> None:
+async def test_a_demoted_redis_is_away_until_a_master_answers(client: Redis) -> None:
     breaker = RedisBreaker(SETTINGS)
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     question = StoredMessage(id="q1", parent_id=None, role="user", text="예금 금리는?", at=100.0)
@@ -104,7 +104,7 @@ async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_ma
 
 
 @pytest.mark.faults
-async def test_a_full_redis_refuses_writes_and_reads_on_and_one_that_would_evict_is_told(client: Redis) -> None:
+async def test_a_full_redis_reads_on_and_eviction_is_noticed(client: Redis) -> None:
     breaker, told = RedisBreaker(SETTINGS), list[bool]()
     history, owner = History(client, breaker, HistorySettings()), Principal(tenant=uuid.uuid4().hex, sub="lee")
     question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)

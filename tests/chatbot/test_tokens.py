@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_read_says_what_to_set(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("language", ["ko", "en"])
-def test_an_estimate_by_measured_ratios_is_near_the_count_and_seldom_below_it(language: str) -> None:
+def test_an_estimate_is_near_the_count_and_seldom_below(language: str) -> None:
     counter = TokenCounter()
     counter.calibrate([*(len(encode(sample)) for sample in SAMPLES), 26])
     folder = Path(__file__).parents[2] / "evals/datasets/hanbit/documents"

@@ -208,7 +208,7 @@ async def test_a_withdrawn_passage_is_not_used_although_the_index_still_finds_it
     assert (before.prompt.passages, after.prompt.passages) == (2, 1)
 
 
-async def test_an_answer_from_a_passage_that_is_withdrawn_is_in_no_later_prompt(bank: Bank) -> None:
+async def test_an_answer_from_a_withdrawn_passage_is_in_no_prompt(bank: Bank) -> None:
     owner = Principal(tenant=TENANT, sub=bank.who.sub)
     conversation_id = bank.services.conversation_ids.new(owner, now=NOW)
     passage = PassageRef(document_id=DEPOSIT.document_id, version=DEPOSIT.version, n=DEPOSIT.n)

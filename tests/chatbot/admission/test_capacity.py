@@ -52,14 +52,14 @@ def test_the_names_that_we_read_stand_in_the_pinned_vllm() -> None:
         assert f'name="{name}"' in source
 
 
-def test_what_waits_in_the_endpoints_is_taken_back_by_each_replica_in_its_part() -> None:
+def test_each_replica_takes_its_part_of_the_waiting_back() -> None:
     full = [EndpointLoad(running=16, waiting=4)]
     assert slots_after(16, full, busy=20, calm=0, most=32) == 12, "alone: all four"
     assert slots_after(16, full, busy=10, calm=0, most=32) == 8, "one of two replicas: two of them"
     assert slots_after(16, full, busy=0, calm=0, most=32) == 1, "never none"
 
 
-def test_slots_grow_once_nothing_has_waited_for_a_while_up_to_the_settings() -> None:
+def test_slots_grow_while_nothing_waits() -> None:
     assert slots_after(4, [idle()], busy=4, calm=4, most=16) == 4
     assert slots_after(4, [idle()], busy=4, calm=5, most=16) == 5
     assert slots_after(16, [idle()], busy=16, calm=9, most=64) == 18

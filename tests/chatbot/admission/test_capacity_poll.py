@@ -35,7 +35,7 @@ async def generations(server: ScriptedModel, *, running: int, waiting: int) -> A
         tasks.cancel_scope.cancel()
 
 
-async def test_a_busy_endpoint_takes_slots_back_and_one_that_cannot_be_asked_does_not_count() -> None:
+async def test_a_busy_endpoint_takes_slots_back() -> None:
     async with (
         scripted_server(Behaviour(slots=1, stall_after=0)) as busy,
         scripted_server() as away,

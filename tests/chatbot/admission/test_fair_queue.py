@@ -188,7 +188,7 @@ async def test_whoever_is_overtaken_for_too_long_is_told_so() -> None:
         assert (simulation.given_up, simulation.admission.waiting) == (["waits"], 0)
 
 
-async def test_a_slot_handed_to_somebody_who_was_cancelled_in_the_same_moment_is_not_lost() -> None:
+async def test_a_slot_handed_to_a_cancelled_place_is_not_lost() -> None:
     async with simulated() as simulation:
         await simulation.come("runs", of("hanbit"))
         await simulation.come("handed and cancelled", of("hanbit"))

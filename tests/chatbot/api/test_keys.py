@@ -182,7 +182,7 @@ async def test_without_the_database_keys_are_not_believed(api: Api, engine: Asyn
     assert (away.status_code, away.headers["retry-after"]) == (503, "5")
 
 
-async def test_the_siem_is_told_who_made_and_revoked_which_key_and_that_one_is_tried_again(api: Api) -> None:
+async def test_the_siem_gets_every_event_of_a_key(api: Api) -> None:
     made = (await api.make(api.of("admin"), "service", "staff")).json()
     address = f"{ADDRESS}/{made['made']['id']}"
     assert (await api.http.delete(address, headers=api.of("platform", sub="choi", tenant="ops"))).status_code == 200

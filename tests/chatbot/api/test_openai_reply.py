@@ -67,7 +67,7 @@ def test_a_citation_has_its_documents_public_page_or_its_source(link: str | None
     assert annotation.url_citation.url == (link or f"/v1/answers/{'a' * 32}/sources/7")
 
 
-def test_what_may_help_is_annotated_at_the_end_of_the_text_in_both_ways() -> None:
+def test_related_passages_are_annotated_at_the_end() -> None:
     passage = RelatedPassage(n=2, document_id="d", version=1, title="Fees", section="", page=None, quote="A fee.")
     found = Sources(items=())
     events = (ACCEPTED, found, Token(text="No."), Related(items=(passage,)), done(FinishReason.REFUSED, usage=USAGE))

@@ -97,7 +97,7 @@ async def test_a_joined_answer_is_metered_as_one_sent_again(nowhere: Redis, in_f
             await read(joined=True)
 
 
-async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_first_event(redis: Redis) -> None:
+async def test_a_waiting_caller_hears_of_a_hand_over(redis: Redis) -> None:
     live = LiveAnswer(AnswerId(uuid4().hex), customer())
     connected = Request({"type": "http"}, nothing)
     async with running(redis, PATIENT, live, silent) as registry, anyio.create_task_group() as tasks:
@@ -111,7 +111,7 @@ async def test_who_waits_is_told_that_another_replica_goes_on_also_before_the_fi
         await registry.hand_over()
 
 
-async def test_who_leaves_before_the_end_is_sent_nothing_though_a_part_was_read(nowhere: Redis) -> None:
+async def test_a_caller_who_leaves_is_sent_nothing(nowhere: Redis) -> None:
     live = LiveAnswer(AnswerId(uuid4().hex), customer())
     leaves = anyio.Event()
 

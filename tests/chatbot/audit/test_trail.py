@@ -159,7 +159,7 @@ async def test_without_the_database_it_fails_in_time_and_closes_later(engine: As
         assert await faults(audit, unclosed_before=1e12) == []
 
 
-async def test_after_an_audit_row_others_wait_for_the_lock_of_sqlite_as_long_as_before(tmp_path: Path) -> None:
+async def test_an_audit_row_leaves_sqlites_busy_timeout(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite+aiosqlite:///{tmp_path / 'bank.db'}")
 
     async def busy_timeout() -> object:
@@ -226,7 +226,7 @@ async def test_a_rejected_opening_is_closed_whenever_it_is_written(audit: Audit,
     assert await faults(audit, unclosed_before=1e12) == []
 
 
-async def test_after_an_outage_that_refused_thousands_of_questions_the_next_one_is_recorded(audit: Audit) -> None:
+async def test_after_thousands_of_refusals_a_question_is_recorded(audit: Audit) -> None:
     await audit.open(OPENED)
     for n in range(4000):
         audit.close_if_opened(replace(CLOSED, answer_id=f"refused-{n}"))
@@ -288,7 +288,7 @@ async def test_a_rejected_opening_under_way_is_closed_before_the_end(audit: Audi
     assert await faults(audit, unclosed_before=1e12) == []
 
 
-async def test_the_first_instant_of_a_time_belongs_to_it_and_the_last_does_not(audit: Audit) -> None:
+async def test_an_interval_contains_its_first_instant_only(audit: Audit) -> None:
     await audit.open(OPENED)
     await audit.close(replace(CLOSED, answer_id="a2"))
     assert await audit.unclosed(older_than=OPENED.at) == ()

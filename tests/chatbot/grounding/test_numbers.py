@@ -286,7 +286,7 @@ def test_a_row_label_and_a_caption_name_units_too() -> None:
     assert not unsupported_quantities("KRW 3 million", ["| Tier | Limit (KRW million) |\n|---|---|\n| A | 3 |"])
 
 
-def test_each_of_many_rows_has_its_own_tables_units_and_each_heading_is_read_once() -> None:
+def test_many_rows_have_their_own_tables_units() -> None:
     heading_unit.cache_clear()
     won = "| 상품 | 금액(천원) |\n|---|---|\n" + "".join(f"| 가 | {n + 10} |\n" for n in range(300))
     rates = "| 상품 | 금리(%) |\n|---|---|\n" + "".join(f"| 나 | {n + 10} |\n" for n in range(300))

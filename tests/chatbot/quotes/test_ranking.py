@@ -30,7 +30,7 @@ def test_the_searchs_order_decides() -> None:
     assert not is_close(ranked)
 
 
-def test_an_opening_gives_way_to_a_section_with_the_number_that_is_asked_for() -> None:
+def test_an_opening_gives_way_to_the_asked_number() -> None:
     ranked = ranked_for("재발급 수수료는 얼마예요?", [hit(OPENING, 4.0), hit(REISSUE, 3.6)])
     assert ranked[0].text == REISSUE.text
 
@@ -62,7 +62,7 @@ def test_each_unit_is_its_own_event_with_a_true_citation(certain: bool) -> None:
             assert answer.text[event.start : event.end] == event.quote == sources[event.n - 1].text
 
 
-def test_of_a_unit_that_was_shown_the_part_is_quoted_that_the_question_asks_for() -> None:
+def test_of_a_shown_unit_the_asked_part_is_quoted() -> None:
     fees, days = "재발급 수수료는 2,000원입니다.", "새 카드는 3영업일 안에 받습니다."
     source = replace(REISSUE, text=f"{fees}\n\n{days}")
     (whole,) = ranked_for("카드를 다시 만들려면요?", [hit(source, 4.0)])

@@ -54,7 +54,7 @@ def test_every_unit_stands_in_its_passage() -> None:
     assert all(piece in text for piece in pieces_of(passage("p", "T", text)))
 
 
-def test_of_a_long_section_the_unit_that_stands_out_is_quoted_and_else_all_of_it() -> None:
+def test_of_a_long_section_the_nearest_unit_is_quoted() -> None:
     source = passage("long", "Long", f"## Head\n\n{FEES}\n\n{CABLE}\n\n{FILLER.strip()}", "en")
     assert unit_for("Is there a cable charge?", source) == f"{FEES}\n\n{CABLE}", "the table, and the remark below it"
     assert unit_for("Tell me everything", source) == source.text.removeprefix("## Head\n\n")

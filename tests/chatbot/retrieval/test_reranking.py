@@ -129,7 +129,7 @@ async def test_a_broken_reply_keeps_the_order_and_is_logged(reply: Any) -> None:
 
 
 @pytest.mark.faults
-async def test_a_late_endpoint_keeps_the_order_and_one_question_more_than_may_wait_is_not_sent() -> None:
+async def test_a_late_endpoint_keeps_the_order() -> None:
     async with serving() as server, open_reranker(settings(server, timeout=0.3, waiting=1)) as reranker:
         assert reranker is not None
         server.gate, asked, orders = anyio.Event(), len(server.bodies), list[list[Hit]]()
@@ -146,7 +146,7 @@ async def test_a_late_endpoint_keeps_the_order_and_one_question_more_than_may_wa
         server.gate.set()
 
 
-async def test_an_endpoint_that_refuses_the_key_stops_the_boot_and_one_that_is_away_does_not() -> None:
+async def test_a_refused_key_stops_the_start() -> None:
     async with serving() as server:
         with pytest.raises(RerankerRefused, match=r"refused the key \(401\): set RERANKER__API_KEY"):
             async with open_reranker(settings(server, api_key="other")):

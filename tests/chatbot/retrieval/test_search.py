@@ -6,13 +6,13 @@ from knowledge.glossary import Glossary
 GLOSSARY = Glossary([["수수료", "fee"], ["적금", "savings"]])
 
 
-def test_the_questions_before_are_searched_too_the_last_ones_where_not_all_fit() -> None:
+def test_the_last_earlier_questions_are_searched_too() -> None:
     long = "가" * (LONGEST_BEFORE - 5)
     query = SearchQuery.of("수수료는요?", ["적금 금리", long, "적금"], GLOSSARY)
     assert query.before == f"{long} 적금"
 
 
-def test_of_a_question_before_that_is_too_long_the_end_is_searched_where_its_question_stands() -> None:
+def test_of_a_long_earlier_question_the_end_is_searched() -> None:
     story = " ".join(["저는 지난주에 상담을 받았는데요"] * 20) + " 적금 금리가 얼마예요?"
     query = SearchQuery.of("그럼 수수료는요?", ["예금", story, "만기는요?"], GLOSSARY)
     assert query.earlier[-1] == "만기는요?"

@@ -316,7 +316,7 @@ async def test_an_end_without_redis_is_settled_and_kept_later(answer_log: Answer
     ],
     ids=["grounded", "broken off", "quoted", "refused", "without a model"],
 )
-async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_its_writer_died(
+async def test_a_successor_ends_an_answer_as_it_was_settled(
     answer_log: AnswerLog, tasks: TaskGroup, says: str, ends: ChatError | None, model: ChatError | None
 ) -> None:
     """Whatever the models would say to the successor: here all answer, and more than they did before."""
@@ -408,7 +408,7 @@ async def test_a_hook_that_fails_keeps_no_customer_from_the_end(answer_log: Answ
         (None, ModelUnavailable(), True, "error_model_unavailable"),
     ],
 )
-async def test_a_hand_off_for_want_of_a_part_is_counted_as_its_error(
+async def test_a_hand_off_is_counted_as_its_error(
     answer_log: AnswerLog,
     tasks: TaskGroup,
     *,
@@ -510,7 +510,7 @@ class Thinker:
     ("template", "marked", "parses"),
     [("switched", True, True), ("opening", True, True), ("opening", True, False), ("plain", False, False)],
 )
-async def test_no_character_of_thinking_is_shown_kept_or_logged_wherever_it_is_cut(
+async def test_no_thinking_is_shown_kept_or_logged(
     answer_log: AnswerLog,
     tasks: TaskGroup,
     redis: Redis,

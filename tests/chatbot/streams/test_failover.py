@@ -32,7 +32,7 @@ async def until_logged(redis: Redis, live: LiveAnswer) -> None:
             await anyio.sleep(0.01)
 
 
-async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_redis_forgets_it(tmp_path: Path) -> None:
+async def test_an_end_that_redis_takes_late_or_loses_is_logged(tmp_path: Path) -> None:
     lost: list[WriteKind] = []
     deferred, breaker = DeferredWrites(DeferredSettings(), on_lost=lost.append), RedisBreaker(RedisBreakerSettings())
     with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:

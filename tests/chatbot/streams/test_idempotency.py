@@ -192,7 +192,7 @@ async def claimed(redis: Redis, who: Principal) -> None:
             await anyio.sleep(0.01)
 
 
-async def test_a_refusal_does_not_bind_the_key_and_one_of_the_waiting_tries(redis: Redis, begin: Beginner) -> None:
+async def test_a_refusal_does_not_bind_the_key(redis: Redis, begin: Beginner) -> None:
     keys, tried, refusals = keys_of(redis), 0, 0
 
     async def refused_once() -> StartedAnswer:
@@ -263,7 +263,7 @@ async def trip(breaker: RedisBreaker) -> None:
     assert breaker.is_open
 
 
-async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(redis: Redis, begin: Beginner) -> None:
+async def test_a_slow_redis_loses_no_begun_answer(redis: Redis, begin: Beginner) -> None:
     breaker, deferred = RedisBreaker(MOMENTARILY_SLOW), DeferredWrites(DeferredSettings())
 
     async def slow_moment() -> StartedAnswer:

@@ -212,7 +212,7 @@ class CutOff(PipelinedConnection):
 
 
 @pytest.mark.parametrize("arrives_late", [True, False])
-async def test_a_reader_who_was_shown_unlogged_events_reads_no_other_answer_behind_them(
+async def test_a_reader_of_unlogged_events_gets_no_other_answer(
     redis: Redis, answer_log: AnswerLog, replica: Start, tasks: TaskGroup, *, arrives_late: bool
 ) -> None:
     """The writer's appends do not arrive, until another has replaced it; one may arrive late after all."""
@@ -515,7 +515,7 @@ VISITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), max_size=12)
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(visits=VISITS, writer=st.sampled_from(["lives", "dies"]))
-async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_no_double(
+async def test_a_reader_who_reconnects_gets_no_gap_and_no_double(
     answer_log: AnswerLog, replica: Start, visits: list[tuple[int, int]], writer: str
 ) -> None:
     replicas = [replica(NEVER_ENDED, waits=False), replica(NEVER_ENDED, waits=False)]

@@ -43,7 +43,7 @@ def test_texts_may_be_cut_elsewhere() -> None:
     assert repetition.new_events([Token(text=" three")]) == [Token(text=" three")]
 
 
-def test_what_befell_a_writer_is_not_said_again_and_what_befalls_the_next_is_new() -> None:
+def test_queue_places_and_switches_are_not_repeated() -> None:
     switched = Notice(code=NoticeCode.MODEL_SWITCHED, text="")
     repetition = RepetitionCheck([Queued(position=3, estimated_wait_ms=10), switched, Token(text="one")])
     queued = Queued(position=1, estimated_wait_ms=5)
@@ -65,7 +65,7 @@ def test_a_successor_that_says_something_else_is_stopped(repeated: list[Event]) 
         RepetitionCheck([Token(text="one two"), citation(1)]).new_events(repeated)
 
 
-def test_a_notice_is_repeated_by_its_code_and_an_answer_may_end_before() -> None:
+def test_a_notice_is_repeated_by_its_code() -> None:
     said, other = (Notice(code=code, text="") for code in (NoticeCode.MASKED, NoticeCode.WITHHELD))
     assert RepetitionCheck([said]).new_events([said]) == []
     with pytest.raises(Diverged):
