@@ -17,7 +17,6 @@ from knowledge.passage import Language
 
 T = TypeVar("T")
 
-MOST_FILE_BYTES: Final = 1024 * 1024
 MOST_LOGO_BYTES: Final = 256 * 1024
 LOGO_TYPES: Final[Mapping[str, str]] = {".svg": "image/svg+xml", ".png": "image/png"}
 MOST_QUESTIONS: Final = 6
@@ -190,11 +189,7 @@ def read_banks(path: Path) -> Banks:
         BankRefused: the file cannot be read or is invalid.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_FILE_BYTES + 1)
-        if len(content) > MOST_FILE_BYTES:
-            raise BankRefused(f"{path}: more than {MOST_FILE_BYTES} bytes: is it the bank's file?")
-        described = yaml.load(content.decode("utf-8"), yaml.CSafeLoader)
+        described = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise BankRefused(f"{path} cannot be read as YAML: {exc}") from exc
     if not isinstance(described, dict):
@@ -233,19 +228,14 @@ def _bank(path: Path, described: Mapping[str, Any], where: str = "") -> Bank:
             _check_logo(logo)
             bank = bank.model_copy(update={"logo": logo})
     except ValidationError as exc:
-        errors = (f"{where}{'.'.join(map(str, error['loc']))}: {_said(error)}" for error in exc.errors())
+        errors = (
+            f"{where}{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
+            for error in exc.errors()
+        )
         raise BankRefused(f"{path}: {'; '.join(errors)} (docs/bank.md describes every key)") from exc
     except (OSError, ValueError) as exc:
         raise BankRefused(f"{path}: {where}logo: {exc}") from exc
     return bank
-
-
-def _said(error: Mapping[str, Any]) -> str:
-    if error["type"] == "missing":
-        return "is required: write it"
-    if error["type"] == "extra_forbidden":
-        return "is no key of this file: remove it, or correct its name"
-    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _check_logo(path: Path) -> None:

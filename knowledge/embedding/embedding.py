@@ -12,10 +12,10 @@ from threading import Lock
 from time import monotonic
 from typing import Protocol
 
-from knowledge.embedding.encoder import Encode, LoadEncode, Vectors, openvino_encoder
-from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
+from knowledge.embedding.encoder import Encode, LoadEncode, Vectors, read_converted
+from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.model_config import ModelConfig, read_model_config
-from knowledge.embedding.openvino_cache import NotConverted
+from knowledge.embedding.openvino_cache import NotConverted, cached_model
 from knowledge.embedding.served import open_served
 from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
 
@@ -51,7 +51,7 @@ async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
             yield served
         return
     if settings.folder is None:
-        raise EmbedderMissing("no embedder is named: set EMBEDDER__FOLDER, EMBEDDER__URL or EMBEDDER__REVISION")
+        raise EmbeddingUnavailable("no embedder is named: set EMBEDDER__FOLDER, EMBEDDER__URL or EMBEDDER__REVISION")
     local = LocalEmbedder(settings.folder, settings, await asyncio.to_thread(read_model_config, settings))
     await local.start()
     try:
@@ -103,11 +103,11 @@ class LocalEmbedder:
         """Load the model and warm up every worker.
 
         Raises:
-            EmbedderMissing: the folder contains no model, or the model cannot be loaded.
+            EmbeddingUnavailable: the folder contains no model, or the model cannot be loaded.
         """
         if not (self._folder / "modules.json").is_file():
             fetched = f"{self._settings.model}@{revision}" if (revision := self._settings.revision) else DEFAULT_FOLDER
-            raise EmbedderMissing(
+            raise EmbeddingUnavailable(
                 f"no embedding model in {self._folder}: name another by EMBEDDER__FOLDER, or run "
                 f"`llm-server fetch {fetched}`"
             )
@@ -120,14 +120,14 @@ class LocalEmbedder:
                 self._threads.submit(self._work, encode)
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             await self.aclose()
-            raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
+            raise EmbeddingUnavailable(f"the model in {self._folder} cannot be loaded: {exc}") from exc
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each question, in order."""
         if not texts:
             return []
         if self._waiting_requests >= self._settings.queue:
-            raise EmbedderBusy(f"{self._waiting_requests} requests are waiting for the embedder")
+            raise EmbeddingUnavailable(f"{self._waiting_requests} requests are waiting for the embedder")
         self._waiting_requests += 1
         try:
             return await self._encoded([_Job([self._config.query_prefix + text for text in texts], urgent=True)])
@@ -225,4 +225,6 @@ class LocalEmbedder:
 def _loader(folder: Path, settings: EmbedderSettings) -> LoadEncode:
     """Return the function that each worker calls to get its `encode`."""
     batch = max(settings.query_batch, settings.passage_batch)
-    return openvino_encoder(folder, settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch)
+    return read_converted(
+        cached_model(folder), settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 from tokenizers import Tokenizer
 
-from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER, cached_model
+from knowledge.embedding.openvino_cache import GRAPH, TOKENIZER
 
 DType = Literal["bfloat16", "float32"]
 Vectors = list[list[float]]
@@ -18,16 +18,6 @@ Encode = Callable[[list[str]], Vectors]
 LoadEncode = Callable[[], Encode]
 """Returns the `Encode` of the calling thread."""
 _DEVICE = "CPU"
-
-
-def openvino_encoder(folder: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:
-    """Load the converted model of the weights in a folder.
-
-    Raises:
-        NotConverted: the weights are not converted.
-        OSError, RuntimeError: the converted model cannot be read or compiled.
-    """
-    return read_converted(cached_model(folder), dtype, workers=workers, threads=threads, batch=batch)
 
 
 def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int, batch: int) -> LoadEncode:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from knowledge.embedding.errors import EmbedderMissing
+from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -45,7 +45,7 @@ def read_model_config(settings: EmbedderSettings) -> ModelConfig:
     """Return the configuration from the settings, else from the folder's files (blocking), else the e5 defaults.
 
     Raises:
-        EmbedderMissing: a file is not valid JSON.
+        EmbeddingUnavailable: a file is not valid JSON.
     """
     folder = settings.folder or settings.tokenizer
     prompts = {} if folder is None else _read(folder / "config_sentence_transformers.json", _Config).prompts
@@ -80,4 +80,4 @@ def _read(file: Path, kind: type[_T]) -> _T:
     except FileNotFoundError:
         return kind()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
-        raise EmbedderMissing(f"{file} cannot be read: {exc}") from exc
+        raise EmbeddingUnavailable(f"{file} cannot be read: {exc}") from exc

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from yarl import URL
 
 from knowledge.embedding.encoder import Vectors
-from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbedderRefused, EmbeddingUnavailable
+from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.settings import EmbedderSettings
 from knowledge.model_connection import EndpointFailed, EndpointRefused
@@ -44,8 +44,8 @@ async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmb
     """Open the configured endpoint and embed a first text there.
 
     Raises:
-        EmbedderRefused: the endpoint denies access, or does not embed with the configured model.
-        EmbedderMissing: the folder of the tokenizer cannot be read.
+        EmbeddingUnavailable: the endpoint denies access, or does not embed with the configured model.
+        EmbeddingUnavailable: the folder of the tokenizer cannot be read.
         EmbeddingUnavailable: the endpoint does not answer.
     """
     config = await asyncio.to_thread(read_model_config, settings)
@@ -77,7 +77,7 @@ class EndpointEmbedder:
         if not texts:
             return []
         if self._waiting_requests >= self._settings.queue:
-            raise EmbedderBusy(f"{self._waiting_requests} requests are waiting for the embedder")
+            raise EmbeddingUnavailable(f"{self._waiting_requests} requests are waiting for the embedder")
         self._waiting_requests += 1
         try:
             prefixed = [self._config.query_prefix + text for text in texts]
@@ -120,7 +120,7 @@ class EndpointEmbedder:
             raise EmbeddingUnavailable(f"{self._endpoint.name}: the reply is not valid") from exc
         # A single-model server may ignore the requested name; some append a release to it.
         if reply.model and not reply.model.startswith(self.name):
-            raise EmbedderRefused(
+            raise EmbeddingUnavailable(
                 f"{self._endpoint.name} embeds with {reply.model}, not with {self.name}: set EMBEDDER__MODEL"
             )
         vectors = [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
@@ -128,7 +128,7 @@ class EndpointEmbedder:
         if len(vectors) != count or len(sizes) != 1:
             raise EmbeddingUnavailable(f"{self._endpoint.name}: the reply does not have the requested vectors")
         if self.dimensions and sizes != {self.dimensions}:
-            raise EmbedderRefused(
+            raise EmbeddingUnavailable(
                 f"{self._endpoint.name}: {self.name} gives vectors of {sizes.pop()} dimensions, not of "
                 f"{self.dimensions}: look at EMBEDDER__MODEL"
             )
@@ -147,7 +147,7 @@ def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
     """Return a function that truncates texts with the model's tokenizer; without tokenizer or limit it does nothing.
 
     Raises:
-        EmbedderMissing: the tokenizer cannot be read.
+        EmbeddingUnavailable: the tokenizer cannot be read.
     """
     if settings.tokenizer is None or config.max_tokens is None:
         return lambda text: text
@@ -155,7 +155,7 @@ def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as exc:
-        raise EmbedderMissing(f"EMBEDDER__TOKENIZER: {file} cannot be read: {exc}") from exc
+        raise EmbeddingUnavailable(f"EMBEDDER__TOKENIZER: {file} cannot be read: {exc}") from exc
     tokenizer.no_padding()
     tokenizer.enable_truncation(most)
 
@@ -172,6 +172,6 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except EndpointRefused as exc:
-        raise EmbedderRefused(str(exc)) from exc
+        raise EmbeddingUnavailable(str(exc)) from exc
     except EndpointFailed as exc:
         raise EmbeddingUnavailable(str(exc)) from exc

@@ -1,23 +1,13 @@
-"""Why a caller is not known.
-
-IdentityError
-├── TokenRefused      missing, expired, or with a wrong signature, issuer, audience or claim
-├── KeysUnavailable   the identity provider's keys cannot be fetched, or the service keys not read
-└── KeySetRefused     what it publishes is not a key set; known keys stay
-"""
+"""Errors of authentication."""
 
 
-class IdentityError(Exception):
-    """A token cannot be accepted."""
-
-
-class TokenRefused(IdentityError):
+class TokenRefused(Exception):
     """The token is invalid; the message says why and never repeats it."""
 
 
-class KeysUnavailable(IdentityError):
+class KeysUnavailable(Exception):
     """The identity provider's keys cannot be fetched now, or the service keys cannot be read."""
 
 
-class KeySetRefused(IdentityError):
-    """What the identity provider publishes is not a key set."""
+class KeySetRefused(Exception):
+    """The identity provider's key set cannot be used; present keys stay."""

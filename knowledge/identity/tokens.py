@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import aiohttp
 import anyio
@@ -58,19 +58,6 @@ _OPTIONS: Options = {
 }
 
 
-class Keys(Protocol):
-    """A source of public keys."""
-
-    async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:
-        """Return the key; after `but`, which did not sign, the one that has taken its name.
-
-        Raises:
-            TokenRefused: there is no such key.
-            KeysUnavailable: the keys cannot be fetched.
-        """
-        ...
-
-
 class KeyFile:
     """One public key (PEM) for all tokens: the local key of `make run`."""
 
@@ -115,6 +102,12 @@ class Jwks:
         self._fetching = anyio.Lock()
 
     async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:
+        """Return the key; after `but`, which did not sign, the one that has taken its name.
+
+        Raises:
+            TokenRefused: there is no such key.
+            KeysUnavailable: the keys cannot be fetched.
+        """
         # Who comes while they are fetched waits for them: this key may be among them.
         if self._should_fetch(key_id, but) or (self._fetching.locked() and self._found(key_id) is but):
             async with self._fetching:
@@ -159,6 +152,9 @@ class Jwks:
             self._fetched_at = self._clock()
         finally:
             self._asked_at = self._clock()  # who has waited for this, however long it took, does not ask again
+
+
+Keys: TypeAlias = KeyFile | Jwks
 
 
 async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

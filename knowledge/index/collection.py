@@ -6,7 +6,6 @@ for: they stay with what they can read, which is kept until the re-index after.
 """
 
 import re
-from collections.abc import Collection
 
 from knowledge.index.engine import EmbedderMismatch, Engine, Vectors
 
@@ -55,13 +54,6 @@ async def check_behind(engine: Engine, *, alias: str, vectors: Vectors) -> None:
     behind = await engine.behind(alias)
     if behind is not None:
         await check_embedder(engine, behind, vectors)
-
-
-async def drop_former(engine: Engine, *, alias: str, keep: Collection[str]) -> None:
-    """Remove the alias's collections that are not to be kept."""
-    for name in await collections_of(engine, alias):
-        if name not in keep:
-            await engine.drop(name)
 
 
 async def check_embedder(engine: Engine, name: str, vectors: Vectors) -> None:

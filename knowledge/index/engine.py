@@ -46,10 +46,6 @@ class EmbedderMismatch(IndexRefused):
     """The collection was filled by another embedder than this one; its vectors cannot be compared."""
 
 
-class IndexFormatUnknown(IndexRefused):
-    """The server is of a release that this one cannot read."""
-
-
 @dataclass(frozen=True, slots=True)
 class Vectors:
     """What fills a collection's dense vectors: the embedder's name (None: not recorded) and their dimensions."""

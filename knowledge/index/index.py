@@ -1,7 +1,7 @@
 """The index: passages in Qdrant, on a server or embedded in this process, found by meaning and by terms at once.
 
 IndexUnavailable    (knowledge.index.engine) the index, or the embedder it needs, cannot be asked now
-IndexRefused        (knowledge.index.engine) stops the boot: EmbedderMismatch, IndexFormatUnknown
+IndexRefused        (knowledge.index.engine) stops the boot; EmbedderMismatch is one
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from knowledge.embedding import Embedder, EmbeddingUnavailable
 from knowledge.index.collection import (
     check_behind,
     collections_of,
-    drop_former,
     ensure_collection,
     followed,
     next_collection,
@@ -44,7 +43,6 @@ from knowledge.index.fusion import Fused, balanced, fuse
 from knowledge.index.settings import IndexSettings
 from knowledge.passage import LANGUAGES, Hit, Passage, instant, language_of
 from knowledge.terms import SparseTerms, Terms
-from telemetry.groups import first_failure
 
 _T = TypeVar("_T")
 _BEFORE = 0.5
@@ -102,7 +100,6 @@ class Index:
         self.terms = terms
         self._settings = settings
         self._tenants: tuple[str, float, Mapping[str, int]] = ("", -math.inf, {})
-        self._counting = False
 
     @property
     def collection(self) -> str:
@@ -133,12 +130,9 @@ class Index:
             IndexUnavailable: the index or the embedder cannot be asked.
         """
         weight = self._settings.fusion.dense_weight(language_of(question))
-        with first_failure():
-            async with asyncio.TaskGroup() as prepared:
-                embedding = prepared.create_task(self._embed_question([question, before]))
-                terms = prepared.create_task(self._terms_of_question(question, before=before, others=others))
-        vector = embedding.result()
-        find = partial(self._found, vector=vector, terms=terms.result(), access=access, weight=weight, limit=limit)
+        vector = await self._embed_question([question, before])
+        sparse = await asyncio.to_thread(self.terms.query, question, before=before, others=others)
+        find = partial(self._found, vector=vector, terms=sparse, access=access, weight=weight, limit=limit)
         return await self._ask(find)
 
     async def _found(
@@ -287,7 +281,9 @@ class Index:
         former = await self._engine.behind(alias)
         await self._engine.point_alias(alias, filled.collection)
         self._collection = filled.collection
-        await drop_former(self._engine, alias=alias, keep=(former or "", filled.collection))
+        for name in await collections_of(self._engine, alias):
+            if name not in (former, filled.collection):
+                await self._engine.drop(name)
 
     async def ping(self) -> None:
         """Raise IndexUnavailable unless the collection can be read."""
@@ -307,7 +303,7 @@ class Index:
 
         Raises:
             EmbedderMismatch: with `check`, another embedder filled the collection.
-            IndexFormatUnknown: the engine is of a release that this one cannot read.
+            IndexRefused: the engine is of a release that this one cannot read.
             IndexUnavailable: the engine does not answer.
         """
         self._failed_start = partial(self.start, check=check, read_only=read_only)
@@ -375,23 +371,17 @@ class Index:
             raise IndexUnavailable(f"the question cannot be embedded: {exc}") from exc
         return _leaning(*vectors)
 
-    async def _terms_of_question(self, question: str, *, before: str, others: str) -> SparseTerms:
-        return await asyncio.to_thread(self.terms.query, question, before=before, others=others)
-
     async def _counted(self, collection: str, tenant: str) -> Mapping[str, int]:
         """Return how many points each tenant has, this one among them, as of the last _COUNT_EVERY seconds.
 
         While one search asks, the others continue with the last reply.
         """
         counted, counted_at, tenants = self._tenants
-        is_known = counted == collection and tenant in tenants
-        if is_known and (self._counting or time.monotonic() - counted_at <= _COUNT_EVERY):
-            return tenants
-        self._counting = True
-        try:
-            tenants = await self._engine.counts(collection, field=TENANT_FIELD, limit=_TENANTS)
-        finally:
-            self._counting = False
+        if counted == collection and tenant in tenants:
+            if time.monotonic() - counted_at <= _COUNT_EVERY:
+                return tenants
+            self._tenants = collection, time.monotonic(), tenants  # for the searches during this count
+        tenants = await self._engine.counts(collection, field=TENANT_FIELD, limit=_TENANTS)
         self._tenants = collection, time.monotonic(), tenants
         return tenants
 
@@ -458,7 +448,7 @@ async def open_index(
 
     Raises:
         EmbedderMismatch: it was filled by another embedder.
-        IndexFormatUnknown: the server is of a release that this one cannot read.
+        IndexRefused: the server is of a release that this one cannot read.
         IndexUnavailable: the server does not answer, or the folder cannot be opened.
     """
     async with _open_engine(settings) as engine:

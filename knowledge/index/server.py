@@ -28,7 +28,6 @@ from knowledge.index.engine import (
     TENANT_FIELD,
     TERMS,
     CollectionGone,
-    IndexFormatUnknown,
     IndexRefused,
     IndexUnavailable,
     NewPoint,
@@ -153,7 +152,7 @@ class ServerEngine:
         )
         if not is_supported:
             oldest, newest = (".".join(map(str, bound)) for bound in (OLDEST_SERVER, NEWEST_SERVER))
-            raise IndexFormatUnknown(f"{self._server} is of version {version}: run one of {oldest} to {newest}")
+            raise IndexRefused(f"{self._server} is of version {version}: run one of {oldest} to {newest}")
 
     async def collections(self) -> list[str]:
         answer = await self._read(lambda apis: apis.collections_api.get_collections())
@@ -314,7 +313,7 @@ class ServerEngine:
             sparse_vectors={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             shard_number=settings.shards,
             replication_factor=settings.replicas,
-            write_consistency_factor=settings.write_consistency,
+            write_consistency_factor=max(1, settings.replicas - 1),  # so that a node may be down
             on_disk_payload=True,
             metadata={"embedder": vectors.embedder},
         )

@@ -46,11 +46,6 @@ class ServerSettings(TlsSettings, frozen=True):
     )
     replicas: PositiveInt = Field(1, description="copies: The server keeps this many copies of each shard.")
 
-    @property
-    def write_consistency(self) -> int:
-        """The copies that must have a write before it is acknowledged: all but one, so that a node may be down."""
-        return max(1, self.replicas - 1)
-
 
 class IndexSettings(BaseModel, frozen=True):
     """Either the `url` of a Qdrant server or the `path` of an embedded one, which only one process may open."""

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from knowledge.embedding import embedding
 from knowledge.embedding.embedding import BATCH_BYTES, Embedder, LocalEmbedder, open_embedder
 from knowledge.embedding.encoder import Vectors
-from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
+from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
 from tests.constants import with_constants
 
@@ -30,14 +30,14 @@ async def test_a_question_is_nearer_to_its_answer_across_languages(embedder: Emb
 
 
 async def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(EmbedderMissing, match="llm-server fetch e5-small"):
+    with pytest.raises(EmbeddingUnavailable, match="llm-server fetch e5-small"):
         async with open_embedder(EmbedderSettings(folder=tmp_path / "e5-small")):
             pass
 
 
 async def test_a_folder_that_holds_no_model_stops_the_boot(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[]")
-    with pytest.raises(EmbedderMissing, match="cannot be loaded"):
+    with pytest.raises(EmbeddingUnavailable, match="cannot be loaded"):
         async with open_embedder(EmbedderSettings(folder=tmp_path)):
             pass
 
@@ -192,7 +192,7 @@ async def test_a_full_queue_refuses_at_once(recorded: tuple[LocalEmbedder, Recor
         for n in range(8):
             tasks.start_soon(local.embed_queries, [str(n)])
         await anyio.wait_all_tasks_blocked()
-        with pytest.raises(EmbedderBusy):
+        with pytest.raises(EmbeddingUnavailable):
             await local.embed_queries(["one too many"])
         encoder.gate.set()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from knowledge.embedding.errors import EmbedderMissing
+from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.model_config import read_model_config
 from knowledge.embedding.settings import EmbedderSettings
 
@@ -73,5 +73,5 @@ def test_the_longest_text_is_read_from_the_folder(tmp_path: Path, files: dict[st
 
 def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(EmbedderMissing, match=r"config\.json cannot be read"):
+    with pytest.raises(EmbeddingUnavailable, match=r"config\.json cannot be read"):
         read_model_config(EmbedderSettings(folder=tmp_path))

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from knowledge.embedding.embedding import Embedder, open_embedder
-from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbedderRefused, EmbeddingUnavailable
+from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
 from tests.certificates import certificates
 from tests.constants import settings_with
@@ -103,7 +103,7 @@ async def test_what_does_not_fit_ends_the_boot_with_a_sentence(
     certificates(tmp_path)
     async with embedding_server(constant, name="e5-small", key=KEY, certificates=tmp_path) as server:
         known = {name: value for name, value in credentials(tmp_path).items() if name != without}
-        with pytest.raises(EmbedderRefused, match=sentence):
+        with pytest.raises(EmbeddingUnavailable, match=sentence):
             async with open_embedder(settings(server, **{**known, **change})):
                 pass
         assert server.asked <= 1, "what asking again does not help is asked once"
@@ -116,11 +116,11 @@ async def test_a_server_of_another_model_is_refused_by_name_also_later() -> None
     async with embedding_server(constant) as server:
         server.replies = [of("served", [1.0, 0.0]), of("another", [1.0, 0.0]), of("served-002", [1.0, 0.0])]
         async with open_embedder(settings(server)) as embedder:
-            with pytest.raises(EmbedderRefused, match="embeds with another, not with served: set EMBEDDER__MODEL"):
+            with pytest.raises(EmbeddingUnavailable, match="embeds with another, not with served: set EMBEDDER__MODEL"):
                 await embedder.embed_queries(["a"])
             assert await embedder.embed_queries(["a"]) == [[1.0, 0.0]]
             server.replies = [of("served", [1.0, 0.0, 0.0])]
-            with pytest.raises(EmbedderRefused, match="vectors of 3 dimensions, not of 2"):
+            with pytest.raises(EmbeddingUnavailable, match="vectors of 3 dimensions, not of 2"):
                 await embedder.embed_queries(["a"])
 
 
@@ -215,7 +215,7 @@ async def test_more_questions_than_may_wait_are_refused_at_once() -> None:
             tasks.start_soon(embedder.embed_queries, ["a"])
             while server.running == 0:
                 await anyio.sleep(0.01)
-            with pytest.raises(EmbedderBusy):
+            with pytest.raises(EmbeddingUnavailable):
                 await embedder.embed_queries(["b"])
             server.gate.set()
 
@@ -230,7 +230,7 @@ async def test_an_endpoint_that_is_not_there_or_a_tokenizer_that_is_none_stops_t
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 512}')
     async with embedding_server(constant) as server:
-        with pytest.raises(EmbedderMissing, match=r"EMBEDDER__TOKENIZER: .*tokenizer\.json cannot be read"):
+        with pytest.raises(EmbeddingUnavailable, match=r"EMBEDDER__TOKENIZER: .*tokenizer\.json cannot be read"):
             async with open_embedder(settings(server, tokenizer=tmp_path)):
                 pass
     with pytest.raises(EmbeddingUnavailable, match=r"127\.0\.0\.1"):
