@@ -50,7 +50,8 @@ class Hub:
         if not path.startswith("/cdn/"):
             raise web.HTTPFound(f"/cdn/{name}")
         self.sent.append(name)
-        data = (self.folder / name).read_bytes()
+        file = self.folder / name
+        data = file.read_bytes() if file.exists() else b"?"
         return web.Response(body=data[:-1] + b"?" if name == self.spoilt else data)
 
     def _head(self, name: str) -> web.Response:
