@@ -2,7 +2,7 @@
 
 A profile is a YAML file in `knowledge/profiles/`, or any other file given by its path. Every field of `Engine` is a
 `vllm serve` flag of the pinned release, written with underscores; `engine_args` has other flags. A test parses our
-profiles with vLLM's own parser, and `llm-server plan` parses all others (`engine_args.py`).
+profiles with vLLM's own parser; at the start, vLLM refuses what it does not know in all others.
 """
 
 import json
