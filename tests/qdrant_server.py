@@ -1,11 +1,8 @@
 """A fake Qdrant server with just enough of the API to open an index and to answer its searches."""
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import anyio
@@ -219,32 +216,3 @@ def ok(result: object) -> web.Response:
 def refused(status: int, error: str) -> web.Response:
     """Return an error reply in Qdrant's format."""
     return web.json_response({"status": {"error": error}, "time": 0.0}, status=status)
-
-
-@asynccontextmanager
-async def service(*servers: FakeServer) -> AsyncGenerator[str]:
-    """Yield the URL of a round-robin TCP proxy for the servers, including dead ones."""
-    turns = cycle(servers)
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = next(turns).server
-        with suppress(OSError):
-            below_reader, below_writer = await asyncio.open_connection(server.host, server.port)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_copy(reader, below_writer))
-                tasks.create_task(_copy(below_reader, writer))
-        writer.close()
-
-    proxy = await asyncio.start_server(relay, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/"
-    finally:
-        proxy.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()

@@ -45,17 +45,14 @@ def test_no_module_opens_anything_on_import() -> None:
                 assert not opened, f"{path}:{node.lineno} opens {opened} on import (house rule 2)"
 
 
-SLOW_TO_IMPORT = {"torch", "transformers", "sentence_transformers", "qdrant_client"}
-"""Torch takes seconds and half a gigabyte, the client of a Qdrant server half a second."""
-
-
 def test_no_program_imports_what_takes_long_before_it_is_used() -> None:
-    # All in one process: their imports are paid once, and what takes long would be seen whoever brings it.
+    # Torch takes seconds and half a gigabyte, the client of a Qdrant server half a second.
+    slow_to_import = {"torch", "transformers", "sentence_transformers", "qdrant_client"}
     programs = ("chatbot.api", "chatbot.__main__", "ingest.app", "llm_server.__main__")
     command = [sys.executable, "-c", f"import sys, {', '.join(programs)}; print(*sorted(sys.modules))"]
     imported = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()  # noqa: S603
     assert set(programs) <= set(imported)
-    assert SLOW_TO_IMPORT & {name.partition(".")[0] for name in imported} == set()
+    assert slow_to_import & {name.partition(".")[0] for name in imported} == set()
 
 
 def test_broad_excepts_stand_only_at_the_edges() -> None:
@@ -189,18 +186,16 @@ def test_the_spine_sees_no_driver() -> None:
         assert packages & drivers == set(), f"{path}: services hide the drivers (house rule 2)"
 
 
-STDLIB_LOGGERS = {
-    "ingest/bulk/batch.py",  # quiets the loggers of Ray
-    "ingest/parsing/process.py",  # structlog would make every process that reads 12 MiB larger
-    "telemetry/logs.py",
-}
-
-
 def test_events_are_logged_by_structlog_under_a_name_in_snake_case() -> None:
+    stdlib_loggers = {
+        "ingest/bulk/batch.py",  # quiets the loggers of Ray
+        "ingest/parsing/process.py",  # structlog would make every process that reads 12 MiB larger
+        "telemetry/logs.py",
+    }
     for path in modules():
         name = str(path.relative_to(ROOT))
         standard = any(module == "logging" for _, module, _ in imported(path))
-        assert not standard or name in STDLIB_LOGGERS, f"{name} logs past structlog"
+        assert not standard or name in stdlib_loggers, f"{name} logs past structlog"
         for node in nodes(path):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.") and node.args:
                 texts = [text.value for text in ast.walk(node.args[0]) if isinstance(text, ast.Constant)]

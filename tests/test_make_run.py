@@ -49,8 +49,7 @@ def test_a_second_make_run_on_the_same_data_names_what_to_set(tmp_path: Path) ->
     sentence = f"another `make run` uses {tmp_path}: stop it, or set DATA_DIR, PORT and INGEST_PORT"
     with hold_folder(tmp_path), pytest.raises(CannotRun, match=sentence), hold_folder(tmp_path):
         pass
-    with hold_folder(tmp_path):
-        pass
+    assert not is_held(tmp_path)
 
 
 def test_a_disk_that_is_nearly_full_is_named_before_anything_starts(

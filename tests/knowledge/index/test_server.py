@@ -31,11 +31,12 @@ from knowledge.index.filters import Filter
 from knowledge.index.server import open_server
 from knowledge.terms import Terms
 from tests.certificates import certificates
+from tests.e2e.relay import wired
 from tests.knowledge.conftest import CUSTOMER, numbered
 from tests.knowledge.index.conformance import EngineConformance, OpenAgain
 from tests.knowledge.index.points import VECTORS
 from tests.patience import patient
-from tests.qdrant_server import FakeServer, ok, refused, service
+from tests.qdrant_server import FakeServer, ok, refused
 
 pytestmark = pytest.mark.anyio
 TIMEOUTS = {"read_timeout": 10.0, "write_timeout": 30.0}
@@ -380,25 +381,21 @@ async def test_a_read_is_repeated_once_over_another_connection_and_a_write_never
         assert server.failures == server.others == []
 
 
-@pytest.mark.parametrize("dies", [True, False], ids=["dead", "failing"])
-async def test_behind_a_service_a_node_that_is_dead_or_fails_loses_no_search(
-    server: FakeServer, embedder: Embedder, terms: Terms, *, dies: bool
+async def test_a_search_outlives_the_node_that_its_connection_led_to(
+    server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
     other = FakeServer()
     await other.server.start_server()
     server.answer = other.answer = partial(ok, [{"points": []}] * 3)
     try:
         async with (
-            service(server, other) as url,
-            open_index(IndexSettings.model_validate({"url": url}), embedder, terms) as index,
+            wired(str(server.server.make_url("/"))) as wire,
+            open_index(IndexSettings.model_validate({"url": wire.url}), embedder, terms) as index,
         ):
-            if dies:
-                await server.server.close()
-            else:
-                server.answer = lambda: web.Response(status=500)
-            for _ in range(10):
-                await index.search("수수료", access=CUSTOMER, limit=3)
-        assert len(other.received("/points/query/batch")) == 10
+            await index.search("수수료", access=CUSTOMER, limit=3)
+            wire.lead_to(str(other.server.make_url("/")))
+            await index.search("수수료", access=CUSTOMER, limit=3)
+        assert len(other.received("/points/query/batch")) == 1
     finally:
         await other.server.close()
 
