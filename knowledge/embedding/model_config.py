@@ -15,7 +15,6 @@ from knowledge.embedding.settings import EmbedderSettings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 _E5 = re.compile(r"(?:^|[-_/])e5(?:[-_@]|$)")
-_QUERY_PROMPTS = ("query",)
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
 """The prompt names that sentence-transformers looks up, in its order."""
 _NO_LIMIT = 10**6
@@ -52,7 +51,7 @@ def read_model_config(settings: EmbedderSettings) -> ModelConfig:
     is_e5 = _E5.search(settings.name.lower()) is not None and "instruct" not in settings.name.lower()
     query = settings.query_prefix
     if query is None:
-        query = _first(prompts, _QUERY_PROMPTS) or ("query: " if is_e5 else "")
+        query = _first(prompts, ("query",)) or ("query: " if is_e5 else "")
     passage = settings.passage_prefix
     if passage is None:
         passage = _first(prompts, _PASSAGE_PROMPTS) or ("passage: " if is_e5 else "")

@@ -112,13 +112,7 @@ class Index:
         return self._embedder.name
 
     async def search(
-        self,
-        question: str,
-        *,
-        access: Access,
-        limit: int,
-        before: str = "",
-        others: str = "",
+        self, question: str, *, access: Access, limit: int, before: str = "", others: str = ""
     ) -> list[Hit]:
         """Return at most `limit` passages that `access` may read, best first; of a document those of one version.
 
@@ -136,14 +130,7 @@ class Index:
         return await self._ask(find)
 
     async def _found(
-        self,
-        collection: str,
-        *,
-        vector: Sequence[float],
-        terms: SparseTerms,
-        access: Access,
-        weight: float,
-        limit: int,
+        self, collection: str, *, vector: Sequence[float], terms: SparseTerms, access: Access, weight: float, limit: int
     ) -> list[Hit]:
         visible = visible_filter(access)
         tenants = await self._counted(collection, access.tenant)
@@ -386,12 +373,7 @@ class Index:
         return tenants
 
     async def _hits(
-        self,
-        best: Sequence[Fused],
-        vector: Sequence[float],
-        cosines: dict[str, float],
-        collection: str,
-        own: int,
+        self, best: Sequence[Fused], vector: Sequence[float], cosines: dict[str, float], collection: str, own: int
     ) -> list[Hit]:
         """Fetch the shown points; one deleted since the search is left out. `cosines` are those of the search.
 
