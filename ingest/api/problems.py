@@ -102,16 +102,12 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, exc: HTTPException) -> Response:
-        return _plain_problem(request, exc)
+        """Return the framework's own rejections (unknown path or method, malformed or too large body) as problems."""
+        ours = _OURS.get(exc.status_code, BadRequest if exc.status_code < 500 else IngestError)
+        allowed = allowed_methods(request) if exc.status_code == 405 else {}
+        return problem(ours(), {**(exc.headers or {}), **allowed})
 
     @app.exception_handler(Exception)
     async def bug(_request: Request, exc: Exception) -> Response:
         log.error("request_failed", exc_info=exc)
         return problem(IngestError())
-
-
-def _plain_problem(request: Request, exc: HTTPException) -> Response:
-    """Return the framework's own rejections (unknown path or method, malformed or too large body) as problems."""
-    ours = _OURS.get(exc.status_code, BadRequest if exc.status_code < 500 else IngestError)
-    allowed = allowed_methods(request) if exc.status_code == 405 else {}
-    return problem(ours(), {**(exc.headers or {}), **allowed})

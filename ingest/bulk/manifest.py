@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ingest.catalogue import Metadata
+from ingest.uploads import MetadataFields
 from knowledge.access import EVERY_CUSTOMER
-from knowledge.passage import Language
 
 MANIFEST = "documents.yaml"
 _NO_METADATA = Metadata()
@@ -20,20 +20,13 @@ class ManifestError(Exception):
     """A manifest is invalid; the message contains the place and the reason."""
 
 
-class ManifestEntry(BaseModel):
+class ManifestEntry(MetadataFields):
     """One file in a manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
-    document_id: str | None = None
-    title: str | None = None
-    product: str | None = None
-    link: str | None = None
-    language: Language | None = None
-    readers: list[str] = Field(default=[EVERY_CUSTOMER], min_length=1)
-    effective_from: date | None = None
-    effective_until: date | None = None
+    readers: list[str] = Field(default=[EVERY_CUSTOMER], min_length=1)  # an empty list does not mean everybody
 
 
 class Manifest(BaseModel):
@@ -102,15 +95,7 @@ def manifest_files(folder: Path) -> Iterator[SourceFile]:
             path=_inside(folder, entry.file, of=folder / MANIFEST),
             name=entry.file.removeprefix("./"),
             document_id=entry.document_id,
-            metadata=Metadata(
-                title=entry.title,
-                product=entry.product,
-                link=entry.link,
-                language=entry.language,
-                readers=tuple(dict.fromkeys(entry.readers)),
-                effective_from=entry.effective_from,
-                effective_until=entry.effective_until,
-            ),
+            metadata=entry.metadata,
         )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from enum import IntEnum, StrEnum
 from hashlib import sha256
@@ -87,16 +87,8 @@ class Metadata:
     @property
     def fingerprint(self) -> str:
         """A SHA-256 of the metadata; the order of the readers does not change it."""
-        fields = [
-            self.title,
-            self.product,
-            self.link,
-            self.language,
-            sorted(self.readers),
-            self.effective_from.isoformat() if self.effective_from else None,
-            self.effective_until.isoformat() if self.effective_until else None,
-        ]
-        return sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()
+        fields = asdict(self) | {"readers": sorted(self.readers)}
+        return sha256(json.dumps(fields, ensure_ascii=False, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ An accepted upload has a row before its reply is sent, so a crash cannot lose it
 from dataclasses import dataclass
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, RowMapping, exists, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingest.catalogue import JOBS, VERSIONS, Catalogue, Job, JobState, Stage, State, records, rows
@@ -129,13 +129,9 @@ class JobClaims:
                 raise ClaimLost
 
     async def backlog(self) -> Backlog:
-        """Return the backlog of all tenants; dead letters of withdrawn versions are not counted."""
+        """Return the backlog of all tenants."""
         waiting = select(func.count(), func.min(JOBS.c.created_at)).where(_unfinished())
-        of_failed = exists().where(
-            *(VERSIONS.c[name] == JOBS.c[name] for name in ("tenant", "document_id", "version")),
-            VERSIONS.c.state == State.FAILED,
-        )
-        dead = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.DEAD, of_failed)
+        dead = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.DEAD)
         async with self._catalogue.read() as connection:
             count, since = (await connection.execute(waiting)).one()
             return Backlog(waiting=count, since=since, dead=(await connection.execute(dead)).scalar_one())

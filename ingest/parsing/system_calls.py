@@ -70,12 +70,6 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def refused_calls() -> Mapping[str, int]:
-    """Return the unconditionally refused calls of this machine by number; empty if its architecture is unknown."""
-    architecture = _ARCHITECTURES.get(platform.machine())
-    return architecture.refused if architecture else {}
-
-
 def refuse_calls() -> bool:
     """Install the filter for this thread and its children; return whether the kernel accepted it."""
     if platform.machine() not in _ARCHITECTURES:

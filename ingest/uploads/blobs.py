@@ -85,21 +85,22 @@ class Blobs:
             TooLarge: it exceeds the limit; nothing is stored.
             StorageFull, StorageUnavailable: the store is full or unavailable.
         """
-        measure, unfinished = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
+        size, digest, unfinished = 0, sha256(), f"{self._root}/incoming/{uuid4().hex}"
         with storage_errors():
             file = await anyio.to_thread.run_sync(self._files.open, unfinished, "wb", _PART_BYTES)
             try:
                 async for chunk in chunks:
-                    measure.feed(chunk)
+                    size += len(chunk)
+                    self._check_size(size)
+                    digest.update(chunk)
                     await anyio.to_thread.run_sync(file.write, chunk)
                 await anyio.to_thread.run_sync(_complete, file)
-                blob = measure.blob()
-                await anyio.to_thread.run_sync(self._files.mv, unfinished, self._path(blob.sha256))
+                await anyio.to_thread.run_sync(self._files.mv, unfinished, self._path(digest.hexdigest()))
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(_abandon, file, self._files, unfinished)
                 raise
-        return blob
+        return Blob(sha256=digest.hexdigest(), size=size)
 
     @asynccontextmanager
     async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
@@ -128,6 +129,10 @@ class Blobs:
         old = [path.split("/")[-2:] for path, info in files.items() if _written_at(info) < instant]
         return [name for folder, name in old if _is_original(name, folder)]
 
+    def _check_size(self, size: int) -> None:
+        if size > self.most_bytes:
+            raise TooLarge(f"a document may have {self.most_bytes // (1024 * 1024)} MiB")
+
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"
 
@@ -142,24 +147,6 @@ class _Folder(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
 
 def _written_at(info: Mapping[str, Any]) -> float:
     return float(info["mtime"]) if "mtime" in info else float(info["LastModified"].timestamp())
-
-
-class _Measure:
-    """The size and SHA-256 of the bytes fed to it; raises TooLarge above `most_bytes`."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._digest = sha256()
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._most_bytes:
-            raise TooLarge(f"a document may have {self._most_bytes // (1024 * 1024)} MiB")
-        self._digest.update(chunk)
-
-    def blob(self) -> Blob:
-        return Blob(sha256=self._digest.hexdigest(), size=self._size)
 
 
 async def _check(path: Path, digest: str, on_changed: Callable[[str], None]) -> None:

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import date
 from pathlib import PurePath
 
 import anyio
+from pydantic import BaseModel, Field
 
-from ingest.catalogue import Catalogue, Received, Upload, is_line, is_plain, plain
+from ingest.catalogue import Catalogue, Metadata, Received, Upload, is_line, is_plain, plain
 from ingest.errors import Unprocessable
 from ingest.uploads.blobs import Blobs
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.passage import Language
 
 MOST_FORMS = 6
 """Concurrent uploads through the API; each needs a copy on disk until it is stored."""
@@ -18,6 +22,28 @@ _NAME = re.compile(r"\w[\w.\-]{0,99}")
 _GROUP = re.compile(r"[^\s{}/]{1,100}")
 _LINK = re.compile(r"https://[\w\-]+(\.[\w\-]+)+(:\d{1,5})?([/?#][^\s\"<>\\]*)?")
 _MOST_LINK = 2000
+
+
+class MetadataFields(BaseModel):
+    """A document's metadata as a form or a manifest gives it; `Uploads.receive` checks the values."""
+
+    document_id: str | None = Field(None, min_length=1, max_length=100)
+    title: str | None = Field(None, max_length=300)
+    product: str | None = Field(None, max_length=300)
+    link: str | None = Field(None, max_length=2000)
+    language: Language | None = None
+    readers: list[str] = Field(default=[], max_length=100)
+    effective_from: date | None = None
+    effective_until: date | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata; without readers every customer may read the document."""
+        readers = tuple(dict.fromkeys(self.readers)) or (EVERY_CUSTOMER,)
+        return Metadata(**self.model_dump(include=_GIVEN), readers=readers)
+
+
+_GIVEN = {field.name for field in fields(Metadata)} - {"readers"}
 
 
 class Uploads:

@@ -165,13 +165,6 @@ async def staff(services: Services, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-async def idle_staff(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Staff]:
-    """The API without a worker."""
-    async with open_staff(services, tmp_path_factory.mktemp("keys"), works=False) as opened:
-        yield opened
-
-
-@pytest.fixture
 def bank(weights: Path, tmp_path: Path) -> Iterator[Bank]:
     with served(Bank(tmp_path, weights)) as bank:
         yield bank

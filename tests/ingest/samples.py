@@ -102,17 +102,6 @@ def docx() -> bytes:
     return buffer.getvalue()
 
 
-def docx_with(name: str, data: bytes) -> bytes:
-    """Return the Word document with a part replaced or added."""
-    buffer = BytesIO()
-    with zipfile.ZipFile(BytesIO(docx())) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
-        for part in source.namelist():
-            if part != name:
-                target.writestr(part, source.read(part))
-        target.writestr(name, data)
-    return buffer.getvalue()
-
-
 def other_archive() -> bytes:
     """Return an archive that is no office file."""
     buffer = BytesIO()

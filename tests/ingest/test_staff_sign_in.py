@@ -1,12 +1,11 @@
 """The staff page in Chromium, signed in at a certified provider: an upload, what the session may, and its ends."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Dialog, FilePayload, Page, expect
+from playwright.async_api import Browser, FilePayload, Page, expect
 
 from tests.conftest import free_port
 from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
@@ -72,25 +71,6 @@ async def sign_in(page: Page, name: str) -> None:
     await page.keyboard.press("Enter")
 
 
-async def stay_while_a_file_is_sent(page: Page) -> None:
-    """Sign out, and answer the browser's question whether to leave the page with no."""
-    asked = asyncio.Queue[str]()
-
-    async def stay(dialog: Dialog) -> None:
-        await dialog.dismiss()
-        asked.put_nowait(dialog.type)
-
-    page.once("dialog", stay)
-    await page.route("**/v1/documents", lambda _: None, times=1)
-    await page.locator("[data-view=upload]").click()
-    await page.locator("#file-input").set_input_files(FilePayload(name="late.md", mimeType="", buffer=b"late"))
-    give_up = page.locator("#files").get_by_role("button", name="late.md 취소")
-    await expect(give_up).to_be_visible()
-    await page.locator("#sign-out").click()
-    assert await asked.get() == "beforeunload"
-    await give_up.click()
-
-
 async def test_staff_sign_in_upload_work_on_with_renewed_tokens_and_sign_out_here_and_there(
     browser: Browser, signing_in: Bank, at: Provider
 ) -> None:
@@ -110,7 +90,6 @@ async def test_staff_sign_in_upload_work_on_with_renewed_tokens_and_sign_out_her
         await page.locator("[data-view=documents]").click()
         await expect(page.locator("#documents .cards > li")).to_have_count(1)
         assert at.renewed() > before
-        await stay_while_a_file_is_sent(page)
         await page.locator("#sign-out").click()
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.locator("#sign-in-link")).to_be_focused()

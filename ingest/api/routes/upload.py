@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import date
 from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
@@ -15,12 +14,10 @@ from ingest.api.auth import Staff
 from ingest.api.dependencies import TheServices
 from ingest.api.routes.documents import emit_event
 from ingest.api.schemas import ReceivedOut
-from ingest.catalogue import Metadata, Upload
+from ingest.catalogue import Upload
 from ingest.errors import BadRequest, Unprocessable
-from ingest.uploads import storage_errors
-from knowledge.access import EVERY_CUSTOMER
+from ingest.uploads import MetadataFields, storage_errors
 from knowledge.identity import Principal
-from knowledge.passage import Language
 from telemetry.ocsf import Code
 
 FILE = "file"
@@ -33,20 +30,12 @@ _CHUNK_BYTES = 1024 * 1024
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 
-class UploadFields(BaseModel):
+class UploadFields(MetadataFields):
     """An upload's metadata; without `readers` every customer may read it; `link` is the bank's public page about it.
 
     With `again`, the bytes of an ended version become a new draft; without it, the upload returns that version.
     """
 
-    title: str | None = Field(None, max_length=300)
-    product: str | None = Field(None, max_length=300)
-    link: str | None = Field(None, max_length=2000)
-    language: Language | None = None
-    readers: list[str] = Field(default=[], max_length=100)
-    effective_from: date | None = None
-    effective_until: date | None = None
-    document_id: str | None = Field(None, min_length=1, max_length=100)
     again: bool = False
 
 
@@ -106,15 +95,7 @@ def _upload_of(form: FormData, file: UploadFile, who: Principal) -> Upload:
     return Upload(
         tenant=who.tenant,
         file_name=file.filename or "unnamed",
-        metadata=Metadata(
-            title=fields.title,
-            product=fields.product,
-            link=fields.link,
-            language=fields.language,
-            readers=tuple(dict.fromkeys(fields.readers)) or (EVERY_CUSTOMER,),
-            effective_from=fields.effective_from,
-            effective_until=fields.effective_until,
-        ),
+        metadata=fields.metadata,
         uploaded_by=who.sub,
         document_id=fields.document_id,
         again=fields.again,

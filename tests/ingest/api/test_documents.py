@@ -6,10 +6,8 @@ import pytest
 from httpx2 import Response
 from structlog.testing import capture_logs
 
-from ingest.services import Services
 from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import NOON
 from tests.ingest.staff import Staff
 from tests.ocsf import security_events
 
@@ -146,33 +144,6 @@ async def test_a_title_that_is_there_already_and_one_of_a_withdrawn_version_are_
     assert (await put_title(staff, "다른 제목")).status_code == 409
 
 
-async def test_the_reasons_of_decisions_are_in_the_history(staff: Staff, clock: Clock) -> None:
-    await indexed(staff, "d")
-    days = {"effective_from": "2026-01-01", "effective_until": None}
-    await staff.http.put(f"{V1}/dates", headers=staff.headers(), json=days)
-    await post(staff, f"{V1}/approve")
-    clock.now += 60
-    await post(staff, f"{V1}/expire", reason="금리가 바뀜")
-    received = (await post(staff, "/v1/documents/d/rollback", to_version="1", reason="다시 필요")).json()
-    await staff.done(received["job_id"])
-    await staff.http.request(
-        "DELETE", "/v1/documents/d", headers=staff.headers("lee", "approver"), json={"reason": "끝"}
-    )
-    assert await history(staff) == [
-        ("uploaded", "kim", None),
-        ("dated", "kim", "2026-01-01/"),
-        ("approved", "lee", None),
-        ("expired", "lee", "금리가 바뀜"),
-        ("deleted", "lee", "끝"),
-    ]
-    of_second = [("uploaded", "kim", None), ("restored", "lee", "다시 필요"), ("approved", "lee", None)]
-    assert await history(staff, "/v1/documents/d/versions/2") == [*of_second, ("deleted", "lee", "끝")]
-    foreign = await staff.http.get(f"{V1}/history", headers=staff.headers(tenant="other"))
-    assert foreign.status_code == 404
-    events = (await staff.http.get(f"{V1}/history", headers=staff.headers())).json()["events"]
-    assert events[0]["at"] == NOON
-
-
 @pytest.mark.parametrize(
     "link",
     [
@@ -188,9 +159,3 @@ async def test_the_reasons_of_decisions_are_in_the_history(staff: Staff, clock: 
 async def test_a_link_is_a_public_https_address(staff: Staff, link: str) -> None:
     refused = await staff.upload(b"# a", link=link)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
-
-
-async def test_a_link_goes_with_every_passage(staff: Staff, services: Services) -> None:
-    await indexed(staff, "d", link=LINK)
-    passages = await services.index.passages(tenant="hanbit", document_id="d", version=1)
-    assert [passage.link for passage in passages] == [LINK]
