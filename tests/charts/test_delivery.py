@@ -71,6 +71,7 @@ LOADED_BY_NAME = {
     "opentelemetry-sdk": "a namespace",
     "opentelemetry-exporter-otlp-proto-http": "a namespace",
     "cryptography": "pyjwt",
+    "python-multipart": "starlette",
 }
 """What no line of ours imports, and who does."""
 
