@@ -1,4 +1,4 @@
-"""The `chatbot` command: serve the chat API, make tokens, verify and replay answers, stop and resume it."""
+"""The `chatbot` command: serve the chat API, make tokens and keys, verify and replay answers, stop and resume it."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -28,10 +29,11 @@ from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening, wrong_settings
 from knowledge import withdrawals
 from knowledge.bank import BankRefused
-from knowledge.command_line import complete
+from knowledge.command_line import AsJson, complete, print_json
 from knowledge.embedding import EmbeddingUnavailable
-from knowledge.identity import DEMO_TENANT, ROLES, Principal
+from knowledge.identity import DEMO_TENANT, MACHINE, ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
+from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
 from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine, revision
 from knowledge.tls import TlsRefused
 from knowledge.withdrawals import StopChange, load_withdrawals, what_changed
@@ -60,6 +62,8 @@ CANNOT_SERVE = (
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 audit_app = typer.Typer(no_args_is_help=True, help="Check the audit trail.")
 app.add_typer(audit_app, name="audit")
+keys_app = typer.Typer(no_args_is_help=True, help="The keys of machines.")
+app.add_typer(keys_app, name="keys")
 
 
 def settings_or_exit(of: type[S]) -> S:
@@ -172,9 +176,101 @@ def resume(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -
     _change("resume", model, tenant, by, reason)
 
 
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Which machine it is for.")],
+    tenant: Annotated[str, typer.Option(help="The bank whose machine it is.")],
+    by: By,
+    role: Annotated[list[str], typer.Option(help=f"A role: {', '.join(sorted(KEY_ROLES))}.")] = ["service"],
+    days: Annotated[int | None, typer.Option(help="How long it is good for; without it as long as any may be.")] = None,
+) -> None:
+    """Make a key and print it; it is not shown again."""
+    new = NewKey(tenant=tenant, name=name, roles=frozenset(role), made_by=by, days=days)
+
+    async def make(keys: ServiceKeys, siem: Siem) -> tuple[ServiceKey, str]:
+        made, key = await keys.make(new)
+        siem.emit(Code.KEY_MADE, tenant=tenant, by=by, about=MACHINE + made.id, detail=roles_of(made))
+        return made, key
+
+    made, key = with_keys(make)
+    typer.echo(line_of(made), err=True)
+    typer.echo(key)
+
+
+@keys_app.command("list")
+def list_keys(
+    tenant: Annotated[str | None, typer.Option(help="Only the keys of this tenant.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List all keys, newest first, including expired and revoked keys."""
+    listed_keys = with_keys(lambda keys, _siem: keys.all(tenant=tenant))
+    if as_json:
+        print_json(list(listed_keys))
+        return
+    for key in listed_keys:
+        typer.echo(line_of(key))
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `list` shows it.")], by: By) -> None:
+    """Revoke a key; all replicas reject it within 5 s."""
+
+    async def revoke(keys: ServiceKeys, siem: Siem) -> ServiceKey | None:
+        revoked = await keys.revoke(key_id, by=by)
+        if revoked is not None:
+            siem.emit(Code.KEY_REVOKED, tenant=revoked.tenant, by=by, about=MACHINE + key_id)
+        return revoked
+
+    revoked = with_keys(revoke)
+    if revoked is None:
+        typer.echo(f"chatbot: there is no key {key_id}", err=True)
+        raise typer.Exit(2)
+    typer.echo(line_of(revoked))
+
+
 def open_siem_of(settings: CommandSettings) -> AbstractContextManager[Siem]:
     """Open the recorder of a command's security events."""
     return open_siem("chatbot", settings.traces, tls=settings.traces_tls.context())
+
+
+def roles_of(key: ServiceKey) -> str:
+    """Return the detail of a SIEM event that names a key's roles."""
+    return f"roles: {', '.join(sorted(key.roles))}"
+
+
+def line_of(key: ServiceKey) -> str:
+    """Format a key as one line, without its secret."""
+
+    def day(at: float) -> str:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+    revoked = f"revoked {day(key.revoked_at)} by {key.revoked_by}" if key.revoked_at is not None else ""
+    roles = ",".join(sorted(key.roles))
+    made = f"made {day(key.made_at)} by {key.made_by}, until {day(key.expires_at)}"
+    return "  ".join(part for part in (key.id, key.tenant, roles, key.name, made, revoked) if part)
+
+
+def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
+    """Call `use` and return its result, or print why it failed and exit."""
+    settings = settings_or_exit(CommandSettings)
+
+    async def opened() -> T:
+        engine = open_engine(settings.database, settings.database_tls)
+        try:
+            keys = await load_service_keys(engine, settings.service_keys, now=time.time)
+            with open_siem_of(settings) as siem:
+                return await use(keys, siem)
+        finally:
+            await engine.dispose()
+
+    try:
+        return asyncio.run(opened())
+    except KeyRefused as exc:
+        typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    except UNAVAILABLE as exc:
+        typer.echo(f"chatbot: nothing was done, the database cannot be used ({type(exc).__name__})", err=True)
+        raise typer.Exit(1) from exc
 
 
 def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | None, by: str, reason: str) -> None:

@@ -22,6 +22,7 @@ def own_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "settings"),
     [
         (["stop", "--by", "lee", "--reason", "a test"], {}),
+        (["keys", "list"], {}),
         (["audit", "verify"], {"AUDIT_KEY": "k" * 32}),
     ],
 )

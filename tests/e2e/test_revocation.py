@@ -7,12 +7,16 @@ server, every search after the decision goes without the document (tests/ingest/
 """
 
 import asyncio
+import contextlib
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -146,3 +150,64 @@ async def test_a_deleted_document_answers_no_more_within_five_seconds(bank: Bank
     await until(ended, REVOKED_SECONDS)
     assert time.monotonic() - began <= patient(REVOKED_SECONDS)
     await bank.cluster.restore()
+
+
+def command(bank: Bank, folder: Path, *arguments: str) -> str:
+    """Run `chatbot keys …` beside the replicas and return what it prints."""
+    printed = folder / uuid4().hex
+    mine = bank.cluster.environment | {"DATA_DIR": str(folder)}
+    ended = Forked("chatbot.__main__", ["keys", *arguments], mine, printed).wait(60)
+    assert ended == 0, printed.read_text("utf-8")
+    return printed.read_text("utf-8")
+
+
+async def test_a_revoked_key_is_refused_by_all_within_five_seconds(bank: Bank, tmp_path: Path) -> None:
+    cluster = bank.cluster
+    options = ("--tenant", "hanbit", "--by", "park", "--role", "service", "--role", "staff", "--days", "7")
+    made = await asyncio.to_thread(command, bank, tmp_path, "create", "the nightly batch", *options)
+    key = next(line for line in made.splitlines() if line.startswith("bck_"))
+    key_id, secret = key[4:20], key[21:]
+    addresses = [f"{replica.url}/v1/limits" for replica in cluster.replicas] + [f"{bank.staff.url}/v1/documents"]
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(timeout=30) as http:
+
+        async def statuses() -> set[int]:
+            return {(await http.get(address, headers=headers)).status_code for address in addresses}
+
+        async def let_in() -> bool:
+            return await statuses() == {200}
+
+        async def refused() -> bool:
+            return await statuses() == {401}
+
+        await until(let_in, REVOKED_SECONDS)
+        asked = await http.post(f"{cluster.replicas[1].url}/v1/chat", json={"message": TRANSFER}, headers=headers)
+        assert asked.status_code == 200, asked.text
+        (row,) = audited_of(cluster.database, f"service:{key_id}")
+        assert f'"sub":"service:{key_id}"' in row, "every use is attributed"
+
+        async def is_used() -> bool:
+            return (
+                f"{key_id}  hanbit  service,staff  the nightly batch"
+                in (listed := await asyncio.to_thread(command, bank, tmp_path, "list", "--tenant", "hanbit"))
+                and "used never" not in listed
+            )
+
+        await until(is_used, 10)
+        async with cluster.client("kim", url=cluster.replicas[0].url, role="admin") as admin:
+            began = time.monotonic()
+            revoked = await admin.delete(f"/v1/admin/keys/{key_id}")
+            assert (revoked.status_code, revoked.json()["revoked_by"]) == (200, "hanbit/kim")
+        await until(refused, REVOKED_SECONDS)
+        assert time.monotonic() - began <= patient(REVOKED_SECONDS)
+    logs = [bank.staff.log, *(replica.log for replica in cluster.replicas)]
+    told = [await asyncio.to_thread(log.read_text, "utf-8") for log in logs]
+    assert any("service_key_revoked" in text for text in told)
+    assert not any(secret in text for text in told)
+
+
+def audited_of(database: Path, sub: str) -> list[str]:
+    """Return the bodies of the audit rows that open a subject's answers."""
+    query = "SELECT body FROM chatbot_audit WHERE kind = 'opened' AND body LIKE ?"
+    with contextlib.closing(sqlite3.connect(database, timeout=10)) as sql:
+        return [body for (body,) in sql.execute(query, (f"%{sub}%",))]
