@@ -35,7 +35,7 @@ from ingest.bulk import (
     open_source,
     print_summary,
 )
-from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, VersionKey
+from ingest.catalogue import SCHEMA, Catalogue, Job, JobState, Version, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.jobs import JobClaims
 from ingest.maintenance import ReportVersion, TenantStatus, read_status, rebuild, reindex, show_status
@@ -297,16 +297,36 @@ async def _status(settings: Settings, tenant: str) -> TenantStatus:
 
 
 @app.command()
-def retry(tenant: Tenant) -> None:
-    """Queue every dead letter (a job given up after three attempts) again; a worker starts them within seconds."""
-    for job in run_or_exit(_retry(settings_or_exit(), tenant)):
+def jobs(tenant: Tenant, as_json: AsJson = False) -> None:
+    """List the failed jobs and the dead letters (given up after three attempts), with the reason of each."""
+    rows = run_or_exit(_jobs(settings_or_exit(), tenant, JobState.FAILED, JobState.DEAD))
+    if as_json:
+        print_json([{"job": job, "version": version} for job, version in rows])
+        return
+    for job, version in rows:
+        typer.echo(f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}")
+
+
+async def _jobs(settings: Settings, tenant: str, *states: JobState) -> list[tuple[Job, Version]]:
+    async with _catalogue(settings) as (catalogue, _job_claims):
+        return [row for state in states for row in await catalogue.jobs(tenant, state)]
+
+
+@app.command()
+def retry(
+    tenant: Tenant,
+    job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs, as `ingest jobs` lists them.")] = None,
+) -> None:
+    """Queue these jobs again, or every dead letter; a worker starts them within seconds."""
+    for job in run_or_exit(_retry(settings_or_exit(), tenant, job_ids)):
         typer.echo(f"{job.id}  {job.key}  {job.state}")
 
 
-async def _retry(settings: Settings, tenant: str) -> list[Job]:
+async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None) -> list[Job]:
     async with _catalogue(settings) as (catalogue, job_claims):
-        dead = await catalogue.jobs(tenant, JobState.DEAD)
-        return [await job_claims.retry(job.id, tenant=tenant, now=time.time()) for job, _version in dead]
+        if not job_ids:
+            job_ids = [job.id for job, _version in await catalogue.jobs(tenant, JobState.DEAD)]
+        return [await job_claims.retry(job_id, tenant=tenant, now=time.time()) for job_id in job_ids]
 
 
 @asynccontextmanager

@@ -62,6 +62,10 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     assert "decisions have not reached" not in output
     code, output = run(weights, tmp_path / "data", "status", "--json")
     assert (code, json.loads(output)["jobs"]) == (0, {"done": 1, "failed": 2})
+    code, output = run(weights, tmp_path / "data", "jobs")
+    assert (code, output.count("\n"), "locked.pdf  failed at parse" in output) == (0, 2, True)
+    code, output = run(weights, tmp_path / "data", "jobs", "--json")
+    assert {found["version"]["reason"] for found in json.loads(output)} == {"encrypted", "empty_text"}
     with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
         database.execute("UPDATE ingest_jobs SET state = 'dead' WHERE state = 'failed'")
     code, output = run(weights, tmp_path / "data", "retry")
