@@ -77,9 +77,8 @@ def closing_record(row: AuditRow, events: Sequence[Event], *, at: float) -> Audi
     """Return the closing record: from the answer's log if there is one, else an error."""
     last = events[-1] if events else None
     if isinstance(last, Done):
-        result = AnswerResult(
-            finish_reason=last.finish_reason, usage=last.usage, grounded=last.grounded, quoted=last.quoted
-        )
+        grounded = last.grounded or last.written  # a result is grounded whoever's words it has
+        result = AnswerResult(finish_reason=last.finish_reason, usage=last.usage, grounded=grounded, quoted=last.quoted)
     else:
         result = AnswerResult(error=last.code if isinstance(last, Failed) else ChatError.code)
     return AuditClosed(answer_id=row.answer_id, tenant=row.tenant, result=result, at=at, text=text_of(events))

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import anyio
+import msgspec
 import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.audit import Audit, AuditRow, Closed
 from chatbot.errors import StoreUnavailable
-from chatbot.events import Token
+from chatbot.events import Done, Token
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, LogOpening, open_answer_log
 from chatbot.turns import OrphanedRecords
@@ -76,12 +77,12 @@ async def test_a_living_answer_is_left_alone(audit: Audit, answer_log: AnswerLog
     assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [opened.answer_id]
 
 
-async def test_the_closing_says_what_was_read(audit: Audit, answer_log: AnswerLog, clock: Clock) -> None:
+@pytest.mark.parametrize("end", [done(), msgspec.structs.replace(done(grounded=False), written=True)])
+async def test_the_closing_says_what_was_read(audit: Audit, answer_log: AnswerLog, clock: Clock, end: Done) -> None:
     who = customer()
     answer_id = AnswerId(OPENED.answer_id)
     await audit.open(replace(OPENED, tenant=who.tenant))
     await answer_log.open(who, answer_id, LogOpening("c"))
-    end = done()
     append = log_append(first=1, events=[Token(text="연 "), Token(text="3.1%"), end])
     await answer_log.append(who.tenant, answer_id, append, epoch=1)
     next_start = records(audit, answer_log, clock)
@@ -89,7 +90,7 @@ async def test_the_closing_says_what_was_read(audit: Audit, answer_log: AnswerLo
     _, row = await audit.rows(answer_id)
     closed = row.entry()
     assert isinstance(closed, Closed)
-    assert (closed.finish_reason, closed.error, closed.grounded) == (end.finish_reason, None, end.grounded)
+    assert (closed.finish_reason, closed.error, closed.grounded) == (end.finish_reason, None, True)
     assert closed.answer_hash == audit.keys.answer_hash(who.tenant, "연 3.1%")
     assert (closed.prompt_tokens, closed.answer_tokens) == (end.usage.prompt_tokens, end.usage.answer_tokens)
 
