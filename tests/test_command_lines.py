@@ -1,13 +1,44 @@
-"""Commands of `chatbot` ask for the settings that they use, and name what is missing."""
+"""Every command has a help with exit codes, asks for the settings that it uses, and names what is missing."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from chatbot.__main__ import app
+from evals.__main__ import app as evals
 from ingest.__main__ import app as ingest
+from llm_server.__main__ import app as llm_server
+
+PROGRAMS = {"chatbot": app, "evals": evals, "ingest": ingest, "llm-server": llm_server}
+
+
+def commands_of(program: Any, *names: str) -> Iterator[list[str]]:
+    """Yield a program and each of its commands as arguments."""
+    yield [*names]
+    for name, command in getattr(program, "commands", {}).items():
+        yield from commands_of(command, *names, name)
+
+
+HELPS = [(name, rest) for name, program in PROGRAMS.items() for rest in commands_of(typer.main.get_command(program))]
+
+
+@pytest.mark.parametrize("command", HELPS, ids=[" ".join((name, *rest)) for name, rest in HELPS])
+def test_each_help_names_the_exit_codes_in_80_columns(command: tuple[str, list[str]]) -> None:
+    name, arguments = command
+    result = CliRunner().invoke(PROGRAMS[name], [*arguments, "--help"], terminal_width=80, env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert "Exit codes: 0 done; 1 " in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_prints_its_version(name: str) -> None:
+    result = CliRunner().invoke(PROGRAMS[name], ["--version"], prog_name=name)
+    assert (result.exit_code, result.output) == (0, f"{name} 0.1.0\n")
 
 
 @pytest.fixture
