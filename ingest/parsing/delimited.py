@@ -4,6 +4,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from io import StringIO
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ REGULAR = 0.95  # share of the multi-cell rows that must have the most common nu
 PROSE = 60  # average characters per cell above which the text is prose that contains commas
 _DELIMITERS = ("\t", ";", "|", ",")  # in order of preference when equally regular
 _SAMPLE = 200  # lines
+_END = "end"
 _IN_NUMBER = re.compile(r"\d,\d{3}(?!\d)")
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s")
 
@@ -29,10 +31,11 @@ def delimiter_of(text: str) -> str | None:
 
 def parse_delimited(text: str, delimiter: str) -> Parsed:
     """Return the rows as one table below the lines that precede it."""
-    try:
-        rows = [row for row in csv.reader(StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(row)]
-    except csv.Error as exc:
-        raise Unreadable(Reason.MALFORMED, "a cell of the table is not closed") from exc
+    lines, rows = StringIO(f"{text}\n{_END}"), list[list[str]]()
+    with suppress(csv.Error):  # a cell is too long: most often one that is not closed
+        rows = [row for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if any(row)]
+    if not rows or rows.pop() != [_END]:  # `csv` puts all rows after an opening quotation mark into one cell
+        raise Unreadable(Reason.MALFORMED, "a cell of the table is not closed")
     if len(rows) > MOST_ROWS:
         raise Unreadable(Reason.TOO_LARGE, "more than a million rows")
     titles = title_rows(rows)

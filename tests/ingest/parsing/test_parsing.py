@@ -163,6 +163,11 @@ def test_rows_that_share_a_delimiter_are_a_table(tmp_path: Path, rows: str, line
     assert (parsed.format, line in text_of(parsed)) == (Format.CSV, True)
 
 
+def test_a_csv_with_a_cell_that_is_not_closed_is_malformed(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="not closed"):
+        read(tmp_path, '수수료,금액\n송금,"5,000\n이체,500\n출금,700\n조회,0\n'.encode())
+
+
 @pytest.mark.parametrize("title", ["# 2026년 11월 금리표", "# 2026년 11월 금리표,,", "2026년 11월 금리표,,"])
 def test_lines_above_a_csv_are_its_title(tmp_path: Path, title: str) -> None:
     parsed = read(tmp_path, f"{title}\n상품,금리,기간\n예금,3.5%,12개월\n적금,3.7%,6개월\n".encode())
