@@ -43,7 +43,7 @@ class RedisBreakerSettings(BaseModel, frozen=True):
     """When Redis counts as unavailable, and how often it is probed."""
 
     slow_after: PositiveFloat = Field(
-        0.2, description="seconds: A command has this deadline. A command that misses it opens the breaker."
+        0.2, description="seconds: The deadline of a command. If one misses it and a PING fails too, the breaker opens."
     )
     probe_timeout: ClassVar[float] = 0.05  # seconds: the deadline of a probe while the breaker is open
     probe_every: ClassVar[float] = 0.5  # seconds: the probe interval

@@ -127,8 +127,8 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
 async def until_stopped(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:
     """Wait for SIGTERM or SIGINT, then drain for at most `drain_seconds`; a second signal ends the drain.
 
-    Questions are refused for at least `refuse_seconds`, so that the listener is still there when a load balancer that
-    has not asked `/readyz` since sends a request.
+    Questions are refused for at least `refuse_seconds`: a load balancer that has not yet seen `/readyz` fail still
+    reaches a listener.
     """
     loop, stopping, hurrying = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
@@ -145,7 +145,7 @@ async def until_stopped(app: FastAPI, *, drain_seconds: float, refuse_seconds: f
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(hurry)
-        async with anyio.create_task_group() as refusing:
-            refusing.start_soon(anyio.sleep, refuse_seconds)
+        async with anyio.create_task_group() as at_least:
+            at_least.start_soon(anyio.sleep, refuse_seconds)
             await drain(app, seconds=drain_seconds)
         tasks.cancel_scope.cancel()

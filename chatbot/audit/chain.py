@@ -5,7 +5,7 @@ import hmac
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain as concatenated
 from typing import Literal
 
 import msgspec
@@ -190,9 +190,9 @@ class ChainCheck:
         if any(anchor.hmac != row.hmac for anchor in anchors):
             yield problem("edited", row, "the chain was another when its head was anchored")
 
-    def close(self) -> Iterator[ChainProblem]:
+    def missing_heads(self) -> Iterator[ChainProblem]:
         """Yield a problem for each anchored head that no chain holds."""
-        for head in chain.from_iterable(self._anchored.values()):
+        for head in concatenated.from_iterable(self._anchored.values()):
             yield ChainProblem(
                 fault="truncated",
                 writer=head.writer,

@@ -207,7 +207,7 @@ class Audit:
                     problems += check.feed(row_of(sql_row))
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
-        problems += check.close()
+        problems += check.missing_heads()
         for row in await self.unclosed(older_than=unclosed_before, since=since):
             problems.append(problem("unclosed", row, "nothing says how the answer ended"))
         unopened = select(AUDIT).where(AUDIT.c.kind == "closed", AUDIT.c.at >= since, ~exists_other("opened"))

@@ -79,7 +79,7 @@ class OutageQuota:
         self._away_since = now if self._away_since is None else self._away_since
         if now - self._away_since >= self._seconds:
             raise StoreUnavailable
-        refusals = [refusal for charged in scopes for refusal in self._refusal(charged, tokens, now)]
+        refusals = [refusal for charged in scopes for refusal in self._refusals(charged, tokens, now)]
         if refusals:
             raise max(refusals, key=lambda refusal: refusal.retry_after or 0.0)
         self.record(scopes, reservation_id, tokens, now=now)
@@ -109,7 +109,12 @@ class OutageQuota:
             today=share.tokens_per_day - self._left_today(charged, bucket),
         )
 
-    def _refusal(self, charged: ChargedScope, tokens: int, now: float) -> list[RateLimited]:
+    def _refusals(self, charged: ChargedScope, tokens: int, now: float) -> list[RateLimited]:
+        """Return why the bucket of a scope has no room for the tokens; it holds half of the share and empties in 60 s.
+
+        Raises:
+            StoreUnavailable: it never has, or the day's remainder does not suffice.
+        """
         bucket, share = self._bucket(charged, now), self._share(charged)
         if tokens > share / 2 or tokens > self._left_today(charged, bucket):
             raise StoreUnavailable

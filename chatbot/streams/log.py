@@ -284,9 +284,9 @@ class AnswerLog:
     async def touch_all(
         self, customers: Mapping[AnswerId, Principal], mark: Literal["read", "cancelled", ""]
     ) -> dict[AnswerId, AnswerProgress]:
-        """Return how far answers are, each for its customer, and leave the same mark for their writers.
+        """Return the progress of answers that belong to these customers, and leave `mark` for their writers.
 
-        A mark says that the answer is read elsewhere, or is to be cancelled.
+        "read": a reader follows the answer on another replica; "cancelled": cancel it; "": no mark.
         """
         keys = [_OPEN, *(answer_key(who.tenant, answer_id) for answer_id, who in customers.items())]
         options = {"mark": mark, "subs": [who.sub for who in customers.values()]}

@@ -120,7 +120,7 @@ class Catalogue:
     async def receive(self, upload: Upload, *, now: float) -> Received:
         """Register an upload: the same bytes and metadata are the same version, and a failed one is queued again.
 
-        Bytes that are over become a new version where the upload says `again`; withdrawn ones always do.
+        If the version with these bytes has expired, `again` makes a new one; if it was withdrawn, a new one is made.
 
         Raises:
             DuplicateContent: the tenant has the same bytes with other metadata.

@@ -28,9 +28,9 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
     """Return the windows for an approval at `now`: those of the versions it replaces, and last its own.
 
     It begins at the later of its first day and `now` + 2 s, also where that day lies in the past: a window says what
-    customers could read, and before the approval they could not. The version in force at that instant ends there; a
-    version approved for a later day ends this one, also where that day came while this one, brought back by a rollback,
-    was indexed.
+    customers could read, and before the approval they could not. The version in force at that instant ends there. A
+    version approved for a later day ends this one, also if that day came while this one was indexed again for a
+    rollback.
 
     Raises:
         WrongState: its last day has passed, or a later version is in force on it.

@@ -339,7 +339,7 @@ def _block_mark(line: str) -> str:
 
 
 def _cut_of(text: str, start: int) -> int:
-    """Return the end of the next LONGEST_PROSE characters, after a paragraph, line or word in their second half."""
+    """Return where to cut the next LONGEST_PROSE characters: after a paragraph, line or word in their second half."""
     middle, end = start + LONGEST_PROSE // 2, start + LONGEST_PROSE
     if end >= len(text):
         return len(text)
@@ -358,7 +358,7 @@ def _whole_figures(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str
 
 
 def _joined_sections(before: _Section, section: _Section) -> _Section:
-    """Merge two sections; the path is their common headings if both have text."""
+    """Merge two sections; if the first has text, the path has only the headings that both have at the same level."""
     if not before.has_body:
         path = section.path
     else:

@@ -16,7 +16,7 @@ from ingest.parsing.parsed import Format, LeftOut, Parsed, one_page
 from ingest.parsing.text import first_heading
 
 _ROOTS = {"document", "footnotes", "endnotes", "comments", "hdr", "ftr", "styles"}
-_LOOKS = {"docDefaults", "latentStyles", "rPr", "tblPr", "trPr", "tcPr", "tblStylePr"}
+_APPEARANCE = {"docDefaults", "latentStyles", "rPr", "tblPr", "trPr", "tcPr", "tblStylePr"}
 """Style elements without a Markdown equivalent; mammoth takes 0.1 s to read those of a typical template."""
 _STYLES = "\n".join(
     ["p[style-name='Title'] => h1:fresh", "p[style-name='제목'] => h1:fresh", "p[style-name='Subtitle'] => p:fresh"]
@@ -26,7 +26,7 @@ _STYLES = "\n".join(
 
 def parse_docx(office: Office) -> Parsed:
     """Return a Word document's text."""
-    shown, left_out = _shown(office)
+    shown, left_out = _visible_parts(office)
     # mammoth would fetch external pictures, so all pictures are dropped.
     no_images = mammoth.images.img_element(lambda _: {})
     html = mammoth.convert_to_html(shown.packed_again(), style_map=_STYLES, convert_image=no_images).value
@@ -34,17 +34,17 @@ def parse_docx(office: Office) -> Parsed:
     return one_page(Format.DOCX, markdown, office.title or first_heading(markdown), +left_out)
 
 
-def _shown(office: Office) -> tuple[Office, Counter[LeftOut]]:
-    """Return the document normalised for mammoth without its hidden text, and the number of hidden pieces."""
+def _visible_parts(office: Office) -> tuple[Office, Counter[LeftOut]]:
+    """Return the document without its hidden text, rewritten for mammoth, and the number of hidden pieces."""
     roots = {name: as_transitional(root) for name in office.parts if local(root := _root(office, name)) in _ROOTS}
     main = next(iter(office.links("", "/officeDocument").values()), "word/document.xml")
-    named = [*office.links(main, "/styles").values(), "word/styles.xml"]
-    styles = next((Styles.of(roots[name]) for name in named if name in roots), Styles())
+    style_parts = [*office.links(main, "/styles").values(), "word/styles.xml"]
+    styles = next((Styles.of(roots[name]) for name in style_parts if name in roots), Styles())
     parts, left_out = dict(office.parts), Counter[LeftOut]()
     for name, root in roots.items():
         if local(root) == "styles":
             for element in (root, *root):
-                element[:] = [child for child in element if local(child) not in _LOOKS]
+                element[:] = [child for child in element if local(child) not in _APPEARANCE]
         else:
             left_out[LeftOut.ELEMENT] += remove_hidden_drawings(root)
             normalise_for_mammoth(root)

@@ -35,7 +35,7 @@ def normalise_for_mammoth(root: Element) -> None:
         if element.tag in _RENAMED:
             element.tag = _RENAMED[element.tag]
         elif element.tag == f"{_W}sym":
-            _write_sign(element)
+            _normalise_symbol(element)
         if any(map(_is_loose, children)):
             element[:] = [inner for child in children for inner in _loosened(child)]
     for row in root.iter(f"{_W}tr"):
@@ -56,12 +56,12 @@ def _take_text_boxes(root: Element) -> None:
                 parent[at][:] = [box for box in boxes if box not in inner]
 
 
-def _write_sign(sign: Element) -> None:
-    """Upper-case a symbol's code for mammoth; replace a symbol that is the same letter in every font by text."""
-    code = sign.get(f"{_W}char", "").upper()
-    sign.set(f"{_W}char", code)
+def _normalise_symbol(symbol: Element) -> None:
+    """Upper-case a symbol's code for mammoth; outside the private use area, write its character as text."""
+    code = symbol.get(f"{_W}char", "").upper()
+    symbol.set(f"{_W}char", code)
     if _LETTER.fullmatch(code) and not 0xE000 <= int(code, 16) <= 0xF8FF:
-        sign.tag, sign.text = f"{_W}t", chr(int(code, 16))
+        symbol.tag, symbol.text = f"{_W}t", chr(int(code, 16))
 
 
 def _is_loose(element: Element) -> bool:

@@ -171,7 +171,7 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
     for row in rows:
         line: list[str] = []
         for cell in _cells(row):
-            _fill(line, hanging)
+            _append_spanned(line, hanging)
             text = _words(cell)
             # 0: to the end of its row group
             down = len(row.find_next_siblings("tr")) + 1 if cell.get("rowspan") == "0" else _span(cell, "rowspan")
@@ -182,7 +182,7 @@ def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
                 if down > 1:
                     hanging[len(line)] = (down - 1, text)
                 line.append(text)
-        _fill(line, hanging)
+        _append_spanned(line, hanging)
         grid.append(line)
     heads = 0
     while heads < len(rows) - 1 and _is_header(rows[heads]):
@@ -204,11 +204,12 @@ def _is_figure(before: NavigableString, after: NavigableString) -> bool:
     return all(tag.name in _INLINE and not _is_block(tag) for tag in _between(before, after))
 
 
-def _fill(line: list[str], hanging: dict[int, tuple[int, str]]) -> None:
-    while len(line) in hanging:
-        left, text = hanging.pop(len(line))
-        if left > 1:
-            hanging[len(line)] = (left - 1, text)
+def _append_spanned(line: list[str], open_spans: dict[int, tuple[int, str]]) -> None:
+    """Append the cells of earlier rows that reach into this one, by column: (rows left, text)."""
+    while len(line) in open_spans:
+        rows_left, text = open_spans.pop(len(line))
+        if rows_left > 1:
+            open_spans[len(line)] = (rows_left - 1, text)
         line.append(text)
 
 

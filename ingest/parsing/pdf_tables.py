@@ -176,7 +176,7 @@ def _table(drawn: Sequence[_Cell], letters: Sequence[PlacedLetter]) -> Table | N
     if sum(map(bool, held)) < 2:
         return None
     within = sorted((letter for cell in held for letter in cell), key=lambda letter: letter.index)
-    if _breaks_lines(within, letters):
+    if _splits_text(within, letters):
         return None
     grid, head_spans = _filled(drawn, [_text(cell) for cell in held], columns, rows)
     depth = _header_rows(head_spans, len(rows))
@@ -205,15 +205,17 @@ def _text(letters: Sequence[PlacedLetter]) -> str:
     return "".join(parts)
 
 
-def _breaks_lines(within: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
-    """Return whether the border cuts a word, or lines of several rows (whose labels would be outside the table)."""
-    held = {letter.index for letter in within}
-    cuts = [
-        (a, b) for a, b in pairwise(letters) if (a.index in held) != (b.index in held) and _on_one_line(a.box, b.box)
+def _splits_text(inside: Sequence[PlacedLetter], letters: Sequence[PlacedLetter]) -> bool:
+    """Return whether the border splits a word, or lines at several heights, whose labels would be outside the table."""
+    indices = {letter.index for letter in inside}
+    split_pairs = [
+        (a, b)
+        for a, b in pairwise(letters)
+        if (a.index in indices) != (b.index in indices) and _on_one_line(a.box, b.box)
     ]
-    cut = [one.box for pair in cuts for one in pair if one.index in held]
-    spread = max((box.bottom for box in cut), default=0) - min((box.bottom for box in cut), default=0)
-    return any(map(_adjoin, cuts)) or spread > max((box.top - box.bottom for box in cut), default=0)
+    boxes = [letter.box for pair in split_pairs for letter in pair if letter.index in indices]
+    height_span = max((box.bottom for box in boxes), default=0) - min((box.bottom for box in boxes), default=0)
+    return any(map(_adjoin, split_pairs)) or height_span > max((box.top - box.bottom for box in boxes), default=0)
 
 
 def _on_one_line(before: Box, after: Box) -> bool:

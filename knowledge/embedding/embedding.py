@@ -3,12 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Lock
+from threading import Lock, Thread
 from time import monotonic
 from typing import Protocol
 
@@ -89,7 +89,7 @@ class LocalEmbedder:
         self._settings = settings
         self._config = config
         self._folder = folder
-        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="embedder")
+        self._threads: list[Thread] = []
         self._waiting_requests = 0
         self._closing = False
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
@@ -117,7 +117,9 @@ class LocalEmbedder:
                 encode = await asyncio.to_thread(load)
                 (vector,) = await asyncio.to_thread(encode, ["warm up"])
                 self.dimensions = len(vector)
-                self._threads.submit(self._work, encode)
+                # Daemons: a process that ends without `aclose`, such as an actor of Ray, waits for no thread.
+                self._threads.append(Thread(target=self._work, args=(encode,), name="embedder", daemon=True))
+                self._threads[-1].start()
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             await self.aclose()
             raise EmbeddingUnavailable(f"the model in {self._folder} cannot be loaded: {exc}") from exc
@@ -142,7 +144,8 @@ class LocalEmbedder:
         """Stop the workers after their current batches; waiting requests fail with EmbeddingUnavailable."""
         self._closing = True
         self._inbox.put(None)
-        await asyncio.to_thread(self._threads.shutdown)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
         for waiting in (self._queries, self._passages):
             while waiting:
                 job = waiting.popleft()

@@ -124,7 +124,7 @@ class Index:
             IndexUnavailable: the index or the embedder cannot be asked.
         """
         weight = self._settings.fusion.dense_weight(language_of(question))
-        vector = await self._embed_question([question, before])
+        vector = await self._embed_question(question, before)
         sparse = await asyncio.to_thread(self.terms.query, question, before=before, others=others)
         find = partial(self._found, vector=vector, terms=sparse, access=access, weight=weight, limit=limit)
         return await self._ask(find)
@@ -133,7 +133,7 @@ class Index:
         self, collection: str, *, vector: Sequence[float], terms: SparseTerms, access: Access, weight: float, limit: int
     ) -> list[Hit]:
         visible = visible_filter(access)
-        tenants = await self._counted(collection, access.tenant)
+        tenants = await self._points_by_tenant(collection, access.tenant)
         candidates = max(limit, self._settings.fusion.candidates)
         queries = [
             Query(vector=vector, filter=visible.narrowed(Equals("language", language)), limit=candidates)
@@ -278,7 +278,7 @@ class Index:
 
     async def ping_embedder(self) -> None:
         """Raise IndexUnavailable unless the embedder embeds a word."""
-        await self._embed_question(["ping"])
+        await self._embed_question("ping")
 
     async def require_current(self) -> None:
         """Raise EmbedderMismatch where another embedder filled what answers: nobody reads what is written here."""
@@ -351,20 +351,21 @@ class Index:
             raise IndexUnavailable(f"{self._settings.alias} has no collection to write to")
         return [name for name, filled_by in known.items() if not own_vectors or filled_by == self._embedder.name]
 
-    async def _embed_question(self, questions: Sequence[str]) -> list[float]:
+    async def _embed_question(self, question: str, before: str = "") -> list[float]:
+        """Return a question's vector; the question before it counts half."""
         try:
-            vectors = await self._embedder.embed_queries([question for question in questions if question])
+            vectors = await self._embedder.embed_queries([question, *([before] if before else [])])
         except EmbeddingUnavailable as exc:
             raise IndexUnavailable(f"the question cannot be embedded: {exc}") from exc
-        return _leaning(*vectors)
+        return _direction(*vectors)
 
-    async def _counted(self, collection: str, tenant: str) -> Mapping[str, int]:
-        """Return how many points each tenant has, this one among them, as of the last _COUNT_EVERY seconds.
+    async def _points_by_tenant(self, collection: str, tenant: str) -> Mapping[str, int]:
+        """Return how many points each tenant has, `tenant` included; cached for _COUNT_EVERY seconds.
 
         While one search asks, the others continue with the last reply.
         """
-        counted, counted_at, tenants = self._tenants
-        if counted == collection and tenant in tenants:
+        counted_collection, counted_at, tenants = self._tenants
+        if counted_collection == collection and tenant in tenants:
             if time.monotonic() - counted_at <= _COUNT_EVERY:
                 return tenants
             self._tenants = collection, time.monotonic(), tenants  # for the searches during this count
@@ -480,7 +481,7 @@ def _of_version(tenant: str, document_id: str, version: int) -> Filter:
     return Filter(must=(Equals("document_id", document_id), Equals("tenant", tenant), Equals("version", version)))
 
 
-def _leaning(question: Sequence[float], before: Sequence[float] | None = None) -> list[float]:
+def _direction(question: Sequence[float], before: Sequence[float] | None = None) -> list[float]:
     """Return the direction of a question that follows another one: the other counts half."""
     if before is None:
         return list(question)

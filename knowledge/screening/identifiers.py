@@ -69,7 +69,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Return the identifiers of a text from left to right, without overlaps."""
     if not _MAY_HOLD_ONE.search(text):
         return ()
-    found = [identifier for reading in readings(text) for identifier in _found(text, reading)]
+    found = [identifier for reading in readings(text) for identifier in _matches(text, reading)]
     merged: list[Identifier] = []
     # Overlapping identifiers merge into one with the kind of the longer; on a tie, of the first in the tables.
     for one in sorted(found, key=lambda identifier: identifier.start):
@@ -82,15 +82,17 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
     return tuple(merged)
 
 
-def _found(text: str, reading: Reading) -> Iterator[Identifier]:
-    for searched, rows in ((reading, READ), (_linked(reading), LINKED)):
-        for kind, pattern, check in rows:
+def _matches(text: str, reading: Reading) -> Iterator[Identifier]:
+    """Yield the matches of all patterns in one reading of the text, at their places in the text."""
+    for searched, patterns in ((reading, READ), (_linked(reading), LINKED)):
+        for kind, pattern, check in patterns:
             for match in pattern.finditer(searched.text):
                 if check(kind, match):
-                    first, behind = match.span("hit" if "hit" in pattern.groupindex else 0)
-                    start, end = searched.starts[first], searched.ends[behind - 1]
-                    # (02-123-4567) keeps its brackets; the bracket of (02)123-4567 belongs to the number.
-                    yield Identifier(kind, start + (text[start] == "(" and ")" not in text[start:end]), end)
+                    match_start, match_end = match.span("hit" if "hit" in pattern.groupindex else 0)
+                    start, end = searched.starts[match_start], searched.ends[match_end - 1]
+                    if text[start] == "(" and ")" not in text[start:end]:
+                        start += 1  # (02-123-4567) keeps its brackets; that of (02)123-4567 belongs to the number
+                    yield Identifier(kind, start, end)
 
 
 def _linked(reading: Reading) -> Reading:

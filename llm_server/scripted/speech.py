@@ -169,7 +169,7 @@ def _probe(prompt: str, behaviour: Behaviour) -> GeneratedToken:
     korean = any("가" <= letter <= "힣" for letter in read_prompt(prompt).question)
     word = (YES if yes >= 0.5 else NO)[0 if korean else 1]
     probabilities = probe_candidates(yes)
-    if not korean:
-        english = ("Yes", "예", "No", "아니오")
-        probabilities = {word: probabilities[other] for word, other in zip(english, probabilities, strict=True)}
+    if not korean:  # the probabilities of the Korean and the English words are swapped
+        swapped = {"Yes": "예", "예": "Yes", "No": "아니오", "아니오": "No"}
+        probabilities = {swapped[candidate]: probability for candidate, probability in probabilities.items()}
     return GeneratedToken(token=encode(word)[0], text=word, finish_reason="length", probabilities=probabilities)

@@ -430,7 +430,8 @@ async def end_and_delete(page: Page, document: str) -> None:
     await read_the_history(page)
     documents = await visit(page, "#/documents")
     await documents.get_by_role("link", name="정기예금 상품설명서").click()
-    await expect(page.locator("#document h2").first).to_be_focused()
+    await expect(page.locator("#document-title")).to_have_text("정기예금 상품설명서")
+    await expect(page.locator("#versions > li")).to_have_count(1)  # not those of the document before
     await page.get_by_role("button", name="문서 삭제").focus()
     for _ in range(2):  # held down
         await page.keyboard.down("Enter")
