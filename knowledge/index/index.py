@@ -19,13 +19,7 @@ import structlog
 
 from knowledge.access import Access
 from knowledge.embedding import Embedder, EmbeddingUnavailable
-from knowledge.index.collection import (
-    check_behind,
-    collections_of,
-    ensure_collection,
-    followed,
-    next_collection,
-)
+from knowledge.index.collection import check_behind, collections_of, ensure_collection, followed, next_collection
 from knowledge.index.edge import open_edge
 from knowledge.index.engine import (
     TENANT_FIELD,
