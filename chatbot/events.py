@@ -220,9 +220,9 @@ class Done(Event, frozen=True, kw_only=True):
     ends: ClassVar[bool] = True
     finish_reason: Annotated[FinishReason, Meta(description="why it has ended")]
     usage: Annotated[Usage, Meta(description="the tokens used")]
-    grounded: Annotated[bool, Meta(description="whether cited passages state every claim shown")]
-    quoted: Annotated[bool, Meta(description="whether the answer quotes the documents")] = False
-    written: Annotated[bool, Meta(description="whether a model wrote the answer, with every sentence checked")] = False
+    grounded: Annotated[bool, Meta(description="whether the answer consists of quotes of cited passages")]
+    quoted: Annotated[bool, Meta(description="whether passages are quoted in place of a model's words")] = False
+    written: Annotated[bool, Meta(description="whether a model wrote the answer, and all of its sentences passed the checks")] = False
     limits: Annotated[Limits | None, Meta(description="what the caller has left; null if the ledger is unavailable")]
 
 

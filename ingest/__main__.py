@@ -303,6 +303,8 @@ def jobs(tenant: Tenant, as_json: AsJson = False) -> None:
     if as_json:
         print_json([{"job": job, "version": version} for job, version in rows])
         return
+    if not rows:
+        typer.echo(f"ingest: tenant {tenant} has no failed jobs", err=True)
     for job, version in rows:
         typer.echo(f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}")
 

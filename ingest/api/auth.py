@@ -57,7 +57,7 @@ async def require_approver(principal: Annotated[Principal, Depends(authenticate)
         Forbidden: they are not an approver.
     """
     if not may_approve(principal):
-        raise Forbidden("only approvers may approve a version")
+        raise Forbidden("only an approver may decide about versions")
     return principal
 
 

@@ -321,6 +321,7 @@ EXAMPLES: Mapping[str, Event] = {
             finish_reason=FinishReason.STOP,
             usage=Usage(prompt_tokens=812, cached_tokens=0, answer_tokens=19),
             grounded=True,
+            quoted=True,
             limits=Limits(
                 limit_tokens=60000,
                 remaining_tokens=59169,
