@@ -65,7 +65,7 @@ SAMPLES = ROOT / "evals/datasets/hanbit/documents"
 TENANT = DEMO_TENANT
 QUESTIONS = (
     ("한빛 정기예금을 중도해지하면 금리는 어떻게 되나요?", AnswerMode.QUOTE),
-    ("What does Hanbit Bank charge for an overseas remittance?", AnswerMode.WRITTEN),
+    ("What is the minimum amount for a term deposit?", AnswerMode.WRITTEN),
 )
 REDIS_START_TIMEOUT_SECONDS = 60.0
 PROCESS_STOP_TIMEOUT_SECONDS = 60.0
