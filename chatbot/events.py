@@ -222,7 +222,7 @@ class Done(Event, frozen=True, kw_only=True):
     usage: Annotated[Usage, Meta(description="the tokens used")]
     grounded: Annotated[bool, Meta(description="whether the answer consists of quotes of cited passages")]
     quoted: Annotated[bool, Meta(description="whether passages are quoted in place of a model's words")] = False
-    written: Annotated[bool, Meta(description="whether a model wrote the answer, and all of its sentences passed the checks")] = False
+    written: Annotated[bool, Meta(description="whether a model wrote the answer, with each sentence checked")] = False
     limits: Annotated[Limits | None, Meta(description="what the caller has left; null if the ledger is unavailable")]
 
 
