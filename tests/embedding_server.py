@@ -78,11 +78,17 @@ async def embedding_server(
         tls.load_verify_locations(certificates / "ca.pem")
         tls.verify_mode = ssl.CERT_REQUIRED
     app.router.add_post("/v1/embeddings", server.embeddings)
+    async with listening(app, tls) as server.url:
+        yield server
+
+
+@asynccontextmanager
+async def listening(app: web.Application, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str]:
+    """Serve an app on a free port while the block runs; yield its URL."""
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-        yield server
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

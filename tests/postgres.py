@@ -78,7 +78,7 @@ class Postgres:
         """Kill the server, like the loss of its machine."""
         os.kill(self.processes()[0], signal.SIGKILL)
 
-    def told(self, statement: str) -> str:
+    def query(self, statement: str) -> str:
         """Return a statement's result in the database shared by tests."""
         return self.run("psql", "--dbname", SHARED, "--tuples-only", "--no-align", f"--command={statement}").decode()
 
@@ -143,7 +143,7 @@ def served_encrypted(authority: Path, rules: str) -> Iterator[Postgres]:
         files = {"ssl_cert_file": f"{folder}/server.pem", "ssl_key_file": f"{folder}/server.key"}
         with served(ssl="on", listen_addresses="127.0.0.1", port=port, **files) as postgres:
             Path(postgres.data, "pg_hba.conf").write_text(rules, "utf-8")
-            postgres.told("SELECT pg_reload_conf()")
+            postgres.query("SELECT pg_reload_conf()")
             yield postgres
 
 

@@ -74,12 +74,12 @@ async def stores(tmp_path: Path, parts: dict[str, Any]) -> AsyncGenerator[Stores
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Takes a store away while its block runs; `told` is an event of the log that says so."""
+    """Makes a store unavailable while its block runs; the log must have `event` then."""
 
     away: Callable[[Bank], AbstractAsyncContextManager[None]]
-    told: str
+    event: str
     answering: bool = False
-    """Whether it begins while an answer is said."""
+    """Whether it begins while an answer runs."""
 
 
 @asynccontextmanager
@@ -114,14 +114,14 @@ def the_model(**fails: object) -> Fault:
         yield
         bank.stores.model.reset()
 
-    return Fault(away=away, told="model_call_failed")
+    return Fault(away=away, event="model_call_failed")
 
 
 # The model fails so seldom, but in the end, that it goes on to be asked.
 FAULTS = {
-    "Redis is killed": Fault(away=redis_is_killed, told="redis_unavailable", answering=True),
-    "SQLite is locked": Fault(away=sqlite_is_locked, told="audit_write_failed", answering=True),
-    "the index is lost": Fault(away=the_folder_of_the_index_is_lost, told="index_unavailable", answering=True),
+    "Redis is killed": Fault(away=redis_is_killed, event="redis_unavailable", answering=True),
+    "SQLite is locked": Fault(away=sqlite_is_locked, event="audit_write_failed", answering=True),
+    "the index is lost": Fault(away=the_folder_of_the_index_is_lost, event="index_unavailable", answering=True),
     "the model talks nonsense": the_model(garble_after=2, times=4),
     "the model fails": the_model(fail_status=500, times=2),
     "the model breaks off": the_model(drop_after=5, times=4),
@@ -134,19 +134,19 @@ async def test_nothing_that_was_written_is_told_while_a_store_is_away(
     tmp_path: Path, stores: Stores, lines: io.StringIO
 ) -> None:
     problems: list[str] = []
-    with listening_to(lines) as told:
-        async with open_bank(tmp_path, stores, told.provider) as bank:
+    with listening_to(lines) as recorded:
+        async with open_bank(tmp_path, stores, recorded.provider) as bank:
             await bank.approve(await bank.hand_in("first"))
             await bank.until_answered()
             for name, fault in FAULTS.items():
                 given = await used(bank, name)
                 await bank.approve(given)
-                problems += await problems_during(name, fault, given, bank, told)
+                problems += await problems_during(name, fault, given, bank, recorded)
 
-    assert problems + leaked(told.all()) == []
-    spans = {span.name for span in told.exporter.get_finished_spans()}
+    assert problems + leaked(recorded.all()) == []
+    spans = {span.name for span in recorded.exporter.get_finished_spans()}
     assert {"retrieve", "probe", "model.generate"} <= spans, "the spans within a request are among them"
-    security = [line for line in told.lines.getvalue().splitlines() if '"security_event"' in line]
+    security = [line for line in recorded.lines.getvalue().splitlines() if '"security_event"' in line]
     codes = {valid_event(json.dumps(json.loads(line)["ocsf"]))["metadata"]["event_code"] for line in security}
     assert {"key_made", "answers_stopped", "document_uploaded", "version_approved"} <= codes
 
@@ -155,18 +155,18 @@ async def test_nothing_that_was_written_is_told_while_a_server_of_a_store_fails(
     tmp_path: Path, stores: Stores, lines: io.StringIO
 ) -> None:
     problems: list[str] = []
-    with listening_to(lines) as told, served() as postgres:
+    with listening_to(lines) as recorded, served() as postgres:
         async with qdrant_of(stores) as qdrant:
             servers = replace(stores, index=settings_of(qdrant), database_url=postgres.url(SHARED))
             faults = {
-                "Qdrant fails": Fault(away=partial(qdrant_fails, qdrant), told="job_attempt_failed"),
-                "PostgreSQL is killed": Fault(away=partial(postgres_is_killed, postgres), told="audit_write_failed"),
+                "Qdrant fails": Fault(away=partial(qdrant_fails, qdrant), event="job_attempt_failed"),
+                "PostgreSQL is killed": Fault(away=partial(postgres_is_killed, postgres), event="audit_write_failed"),
             }
-            async with open_bank(tmp_path, servers, told.provider) as bank:
+            async with open_bank(tmp_path, servers, recorded.provider) as bank:
                 for name, fault in faults.items():
-                    problems += await problems_during(name, fault, await used(bank, name), bank, told)
+                    problems += await problems_during(name, fault, await used(bank, name), bank, recorded)
 
-    assert problems + leaked(told.all()) == []
+    assert problems + leaked(recorded.all()) == []
 
 
 @asynccontextmanager
@@ -197,17 +197,17 @@ async def postgres_is_killed(postgres: Postgres, _bank: Bank) -> AsyncGenerator[
     yield
 
 
-async def problems_during(name: str, fault: Fault, given: dict[str, Any], bank: Bank, told: Told) -> list[str]:
-    """Take a store away and ask every address; return what is wrong with what was told and replied meanwhile.
+async def problems_during(name: str, fault: Fault, given: dict[str, Any], bank: Bank, recorded: Told) -> list[str]:
+    """Take a store away and ask every address; return what is wrong with records and replies of that time.
 
     It is asserted when the bank is closed: a bank that an exception ends leaves its connections to the next test.
     """
-    before = len(told.lines.getvalue())
+    before = len(recorded.lines.getvalue())
     replies = await asked_during(fault, bank, given)
-    said = told.lines.getvalue()[before:]
-    problems = [f"{name}: {line}" for line in leaked(said)]
+    logged = recorded.lines.getvalue()[before:]
+    problems = [f"{name}: {line}" for line in leaked(logged)]
     problems += [f"{name}: {address} {reply.text}" for address, reply in replies.items() if reply.status_code == 500]
-    return problems if fault.told in said else [f"{name}: nobody noticed", *problems]
+    return problems if fault.event in logged else [f"{name}: nobody noticed", *problems]
 
 
 async def asked_during(fault: Fault, bank: Bank, given: dict[str, Any]) -> dict[str, httpx2.Response]:

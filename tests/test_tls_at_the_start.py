@@ -111,9 +111,9 @@ async def test_a_part_is_checked_against_its_authorities(
         return ""
 
     assert await refusal("ours") == ""
-    told = await refusal("another authority")
-    assert told.startswith(f"no TLS with {part} ({peers['another authority']}): ")
-    assert f"set {OWN[part]}__CA_FILE" in told
+    message = await refusal("another authority")
+    assert message.startswith(f"no TLS with {part} ({peers['another authority']}): ")
+    assert f"set {OWN[part]}__CA_FILE" in message
     environment.setenv(f"{OWN[part]}__CA_FILE", str(foreign / "ca.pem"))
     assert await refusal("another authority") == ""
     environment.delenv(f"{OWN[part]}__CA_FILE")

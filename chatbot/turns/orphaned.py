@@ -40,9 +40,9 @@ class OrphanedRecords:
         """Scan twice, a minute apart, and again every ten minutes, until cancelled."""
         while True:
             try:
-                found = {row.answer_id for row in await self.scan()}
+                scanned = {row.answer_id for row in await self.scan()}
                 await anyio.sleep(_AGAIN_SECONDS)
-                await self.close(found)
+                await self.close(scanned)
             except (AuditUnavailable, StoreUnavailable) as exc:
                 log.warning("orphaned_audit_scan_failed", error=exc.code)
             await anyio.sleep(_EVERY_SECONDS)
@@ -59,13 +59,13 @@ class OrphanedRecords:
         running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
         return [row for row in rows if row.answer_id not in running]
 
-    async def close(self, found: Collection[str]) -> int:
-        """Close those of the answers `found` by an earlier scan that are still orphaned; return their number.
+    async def close(self, scanned: Collection[str]) -> int:
+        """Close those of the answers that an earlier scan returned that are still orphaned; return their number.
 
         Raises:
             AuditUnavailable, StoreUnavailable: as `scan`.
         """
-        due = [row for row in await self.scan() if row.answer_id in found]
+        due = [row for row in await self.scan() if row.answer_id in scanned]
         for row in due:
             events = await self._log.all_events(row.tenant, AnswerId(row.answer_id))
             await self._audit.close(closing_record(row, events, at=self._now()))
@@ -77,7 +77,7 @@ def closing_record(row: AuditRow, events: Sequence[Event], *, at: float) -> Audi
     """Return the closing record: from the answer's log if there is one, else an error."""
     last = events[-1] if events else None
     if isinstance(last, Done):
-        grounded = last.grounded or last.written  # a result is grounded whoever's words it has
+        grounded = last.grounded or last.written  # a result has one field for quoted and for checked words
         result = AnswerResult(finish_reason=last.finish_reason, usage=last.usage, grounded=grounded, quoted=last.quoted)
     else:
         result = AnswerResult(error=last.code if isinstance(last, Failed) else ChatError.code)

@@ -69,10 +69,10 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Return the identifiers of a text from left to right, without overlaps."""
     if not _MAY_HOLD_ONE.search(text):
         return ()
-    found = [identifier for reading in readings(text) for identifier in _matches(text, reading)]
+    matches = [identifier for reading in readings(text) for identifier in _matches(text, reading)]
     merged: list[Identifier] = []
     # Overlapping identifiers merge into one with the kind of the longer; on a tie, of the first in the tables.
-    for one in sorted(found, key=lambda identifier: identifier.start):
+    for one in sorted(matches, key=lambda identifier: identifier.start):
         if merged and one.start < merged[-1].end:
             last = merged.pop()
             longer = max(last, one, key=lambda identifier: identifier.end - identifier.start)

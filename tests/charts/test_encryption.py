@@ -120,7 +120,7 @@ async def test_the_chart_s_postgresql_takes_no_connection_of_the_network_in_plai
     authority = certificates(tmp_path / "authority")
     rules = named(render("values", *TLS), "ConfigMap", f"{NAME}-postgres")["data"]["pg_hba.conf"]
     with served_encrypted(authority, rules) as postgres:
-        postgres.told("CREATE ROLE bank_chatbot LOGIN PASSWORD 'secret'")
+        postgres.query("CREATE ROLE bank_chatbot LOGIN PASSWORD 'secret'")
         at = f"postgresql+asyncpg://bank_chatbot:secret@127.0.0.1:{postgres.port}/{SHARED}"
         trusted = TlsSettings(ca_file=authority / "ca.pem")
         encrypted, plain = open_engine(f"{at}?ssl=verify-full", trusted), open_engine(f"{at}?ssl=disable")

@@ -213,9 +213,11 @@ async def test_an_answer_from_a_withdrawn_passage_is_in_no_prompt(bank: Bank) ->
     conversation_id = bank.services.conversation_ids.new(owner, now=NOW)
     passage = PassageRef(document_id=DEPOSIT.document_id, version=DEPOSIT.version, n=DEPOSIT.n)
     asked = StoredMessage(id="q0", parent_id=None, role="user", text="예금 이자는요?", at=NOW - 9, refused="")
-    told = StoredMessage(id="a0", parent_id="q0", role="assistant", text="연 3.1%입니다.", at=NOW - 8, answer_id="a0")
-    told = msgspec.structs.replace(told, passages=(passage,))
-    await bank.history.append(owner, conversation_id, [asked, told], now=NOW - 8)
+    stored_answer = StoredMessage(
+        id="a0", parent_id="q0", role="assistant", text="연 3.1%입니다.", at=NOW - 8, answer_id="a0"
+    )
+    stored_answer = msgspec.structs.replace(stored_answer, passages=(passage,))
+    await bank.history.append(owner, conversation_id, [asked, stored_answer], now=NOW - 8)
     goes_on = replace(bank.question(conversation_id), text="얼마예요?")  # what it leaves out, nobody here can name
     assert (await open_turn(goes_on, bank.who, bank.services)).context == ("q0", "a0")
     await bank.withdraw_deposit()

@@ -126,10 +126,10 @@ async def test_identifiers_reach_neither_the_model_nor_logs_nor_the_database(pro
         async with httpx2.AsyncClient() as http:
             prompts = "\n".join((await http.get(f"{product.model_url}/prompts")).json())
     files = [path for path in product.data.parent.rglob("*") if path.suffix in {".log", ".db", ".sqlite"}]
-    kept = "\n".join(path.read_bytes().decode("utf-8", "replace") for path in files)
+    stored = "\n".join(path.read_bytes().decode("utf-8", "replace") for path in files)
     assert all(name in prompts for name in ("[주민등록번호]", "[카드번호]", "[계좌번호]", "[전화번호]", "[이메일]"))
     assert {"chat.log", "model.log"} <= {path.name for path in files}
-    assert not [hidden for hidden in spelled if hidden in prompts or hidden in kept]
+    assert not [hidden for hidden in spelled if hidden in prompts or hidden in stored]
 
 
 async def test_no_reply_tells_how_much_of_a_prompt_was_cached(product: Product) -> None:
@@ -188,8 +188,8 @@ async def test_a_refusal_shows_what_may_help_in_every_form_and_an_attack_shows_n
         for item in related:
             passage = await http.get(f"/v1/answers/{events[0].field('answer_id')}/sources/{item['n']}")
             assert item["quote"] in passage.json()["text"]
-        kept = (await http.get(f"/v1/conversations/{events[0].field('conversation_id')}")).json()["messages"]
-        assert kept[-1]["related"] == related
+        messages = (await http.get(f"/v1/conversations/{events[0].field('conversation_id')}")).json()["messages"]
+        assert messages[-1]["related"] == related
         whole = (await http.post("/v1/chat", json={"message": near, "stream": False})).json()
         assert (whole["related"], whole["citations"]) == (related, [])
         asked = {"model": "scripted", "messages": [{"role": "user", "content": near}]}

@@ -60,7 +60,7 @@ class OffClock:
 
     def entries(self, answer_id: str) -> list[Opened | Closed]:
         asked = f"SELECT body FROM chatbot_audit WHERE answer_id = '{answer_id}' ORDER BY at"  # noqa: S608  our own id
-        return [msgspec.json.decode(body, type=Opened | Closed) for body in self.postgres.told(asked).splitlines()]
+        return [msgspec.json.decode(body, type=Opened | Closed) for body in self.postgres.query(asked).splitlines()]
 
 
 @pytest.fixture(scope="module")

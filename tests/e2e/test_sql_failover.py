@@ -77,20 +77,20 @@ class Bank:
         return isinstance(events, list) and end_of(events).field("finish_reason") == "stop"
 
     def follows(self) -> bool:
-        return self.primary.told("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").strip() == "1"
+        return self.primary.query("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").strip() == "1"
 
     def lose_primary(self) -> None:
         self.primary.kill()
         self.switch.hide(0)
 
     def promote(self) -> None:
-        self.standby.told("SELECT pg_promote()")
+        self.standby.query("SELECT pg_promote()")
         self.switch.lead_to(1)
 
     def entries(self) -> dict[str, list[type]]:
         """Return the kinds of audit entries of each answer, as the new primary has them."""
         kinds: defaultdict[str, list[type]] = defaultdict(list)
-        for body in self.standby.told("SELECT body FROM chatbot_audit ORDER BY at").splitlines():
+        for body in self.standby.query("SELECT body FROM chatbot_audit ORDER BY at").splitlines():
             entry = msgspec.json.decode(body, type=Opened | Closed)
             kinds[entry.answer_id].append(type(entry))
         return kinds
@@ -168,8 +168,8 @@ async def test_what_a_replica_of_sql_had_not_got_is_lost_and_told_by_the_audit(t
         await until(running.follows, 10)
         assert await running.answered()
         await until(lambda: len(running.entries()[running.read[0][0].answer_id]) == 2, 10)
-        running.standby.told("ALTER SYSTEM SET primary_conninfo = ''")
-        running.standby.told("SELECT pg_reload_conf()")
+        running.standby.query("ALTER SYSTEM SET primary_conninfo = ''")
+        running.standby.query("SELECT pg_reload_conf()")
         await until(lambda: not running.follows(), 10)
         assert await running.answered()
         await model.tell(running.model_url, token_seconds=0.05, probe=0.99)

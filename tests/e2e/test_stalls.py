@@ -132,7 +132,7 @@ async def differences(bank: Bank, readings: Sequence[Reading]) -> list[str]:
     """Return what slots, bills, audit and history say otherwise than their customers have read."""
     cluster, found = bank.cluster, list[str]()
     entries: defaultdict[str, list[Opened | Closed]] = defaultdict(list)
-    bodies = await anyio.to_thread.run_sync(bank.postgres.told, "SELECT body FROM chatbot_audit")
+    bodies = await anyio.to_thread.run_sync(bank.postgres.query, "SELECT body FROM chatbot_audit")
     for line in bodies.splitlines():
         entry = msgspec.json.decode(line, type=Opened | Closed)
         entries[entry.answer_id].append(entry)

@@ -182,43 +182,43 @@ async def test_the_longest_author_of_a_token_and_the_longest_reason_are_recorded
 async def test_listeners_hear_of_what_changes_and_not_of_every_poll(
     withdrawals: Withdrawals, database_url: str
 ) -> None:
-    heard: list[tuple[bool, bool]] = []
+    notified: list[tuple[bool, bool]] = []
     engine = open_engine(database_url)
     other = Withdrawals(engine, WithdrawalsSettings())
-    with withdrawals.notifying(lambda: heard.append((withdrawals.stopped(), withdrawals.withdrawn(*RATES)))):
+    with withdrawals.notifying(lambda: notified.append((withdrawals.stopped(), withdrawals.withdrawn(*RATES)))):
         await withdrawals.change(STOP)
-        assert heard == [(True, False)]
+        assert notified == [(True, False)]
         for _ in range(3):
             await withdrawals.read()
-        assert len(heard) == 1
+        assert len(notified) == 1
         await withdraw(other, 2)
-        await until(lambda: heard[1:] == [(True, True)])
+        await until(lambda: notified[1:] == [(True, True)])
         await withdrawals.change(RESUME)
-        assert heard[2:] == [(False, True)]
+        assert notified[2:] == [(False, True)]
     await withdrawals.change(STOP)
-    assert len(heard) == 3, "the listener is removed"
+    assert len(notified) == 3, "the listener is removed"
     await engine.dispose()
 
 
 async def test_listeners_hear_when_the_last_poll_is_too_old_before_the_next_one_and_when_one_succeeds(
     engine: AsyncEngine,
 ) -> None:
-    heard: list[bool] = []
+    notified: list[bool] = []
     async with open_withdrawals(engine, WithdrawalsSettings(known_for=0.3, every=600)) as withdrawals:
-        with withdrawals.notifying(lambda: heard.append(withdrawals.readable())):
-            await until(lambda: heard == [False])
+        with withdrawals.notifying(lambda: notified.append(withdrawals.readable())):
+            await until(lambda: notified == [False])
             await withdrawals.read()
-            assert heard == [False, True]
+            assert notified == [False, True]
 
 
 async def test_listeners_hear_that_the_last_poll_is_too_old_also_where_polling_meets_a_bug(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[bool] = []
+    notified: list[bool] = []
     async with open_withdrawals(engine, WithdrawalsSettings(known_for=0.5, every=0.1)) as withdrawals:
-        with withdrawals.notifying(lambda: heard.append(withdrawals.readable())):
+        with withdrawals.notifying(lambda: notified.append(withdrawals.readable())):
             monkeypatch.setattr("knowledge.withdrawals.select", None)  # each poll meets a TypeError
-            await until(lambda: heard == [False])
+            await until(lambda: notified == [False])
 
 
 async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:
@@ -298,11 +298,11 @@ async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Wi
 
 
 async def test_a_listener_that_fails_keeps_no_other_from_hearing(withdrawals: Withdrawals) -> None:
-    heard: list[bool] = []
+    notified: list[bool] = []
 
     def fail() -> None:
         raise KeyError("a bug")
 
-    with withdrawals.notifying(fail), withdrawals.notifying(lambda: heard.append(withdrawals.stopped())):
+    with withdrawals.notifying(fail), withdrawals.notifying(lambda: notified.append(withdrawals.stopped())):
         await withdrawals.change(STOP)
-    assert heard == [True]
+    assert notified == [True]

@@ -121,11 +121,11 @@ def test_an_unknown_profile_is_refused_with_the_choices() -> None:
 @pytest.mark.parametrize("change", ["max_model_length: 5", "max_num_seqs: 0", "kv_cache_dtype: int3"])
 def test_a_wrong_field_is_named(tmp_path: Path, change: str) -> None:
     key = change.partition(":")[0]
-    kept = [
+    lines = [
         line for line in (PROFILES / "cpu.yaml").read_text("utf-8").splitlines() if not line.startswith(f"  {key}:")
     ]
     path = tmp_path / "mine.yaml"
-    path.write_text("\n".join(kept).replace("engine:", f"engine:\n  {change}", 1), "utf-8")
+    path.write_text("\n".join(lines).replace("engine:", f"engine:\n  {change}", 1), "utf-8")
     with pytest.raises(UnknownProfile, match=rf"mine.yaml is wrong: engine.{key}"):
         load_profile(str(path))
 

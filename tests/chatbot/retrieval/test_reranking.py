@@ -21,6 +21,7 @@ from knowledge.passage import Hit
 from knowledge.terms import Terms
 from tests.certificates import certificates
 from tests.constants import settings_with
+from tests.embedding_server import listening
 from tests.knowledge.conftest import CUSTOMER, numbered
 from tests.passages import FirstAxis
 
@@ -68,14 +69,8 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server]:
     app = web.Application()
     app.router.add_post("/v1/rerank", server.rerank)
     app.router.add_post("/rerank", server.rerank)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+    async with listening(app, tls) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 def settings(server: Server, **more: Any) -> RerankerSettings:

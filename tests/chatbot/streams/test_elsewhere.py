@@ -121,11 +121,11 @@ async def test_a_long_answer_is_read_whole_and_to_its_end(
     await writer.writers.start(live, speak, LogOpening("c"))
     with anyio.fail_after(10):
         await writer.writers.drained()
-    *shown, end = await events_of(other, live)
-    assert (text_of(shown), end) == ("".join(words), done())
+    *events, end = await events_of(other, live)
+    assert (text_of(events), end) == ("".join(words), done())
     assert await redis.xdel(f"{answer_key(live.who.tenant, live.answer_id)}:events", f"0-{len(words) + 1}") == 1
-    *shown, end = await events_of(other, live)
-    assert text_of(shown) == "".join(words)
+    *events, end = await events_of(other, live)
+    assert text_of(events) == "".join(words)
     assert isinstance(end, Failed)
     assert end.code == "log_lost"
 

@@ -127,7 +127,7 @@ async def test_another_body_is_refused_during_the_first_and_afterwards(redis: Re
 @pytest.mark.parametrize(
     ("last", "is_free"),
     [(failed(ModelUnavailable()), True), (failed(TooLarge()), False), (done(), False), (Token(text="It"), False)],
-    ids=["retryable", "for good", "whole", "running"],
+    ids=["retryable", "final", "whole", "running"],
 )
 async def test_only_a_retryable_error_frees_a_key(redis: Redis, begin: Beginner, last: Event, *, is_free: bool) -> None:
     first = await begin.once(keys_of(redis))

@@ -135,13 +135,13 @@ class Bank:
 
     def lock_audit(self, seconds: float) -> None:
         """Hold a lock that every write of the audit waits for."""
-        self.postgres.told(
+        self.postgres.query(
             f"BEGIN; LOCK TABLE chatbot_audit IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({seconds}); COMMIT"
         )
 
     def sql_activity(self) -> str:
         """Return what the connections to the database are doing, but for idle ones."""
-        return self.postgres.told(
+        return self.postgres.query(
             "SELECT state, wait_event_type, wait_event, now() - query_start, left(query, 60) FROM pg_stat_activity "
             "WHERE state <> 'idle' AND pid <> pg_backend_pid()"
         )
@@ -219,7 +219,7 @@ def replica(data: Path, environment: Mapping[str, str]) -> Server:
 
 
 def start_again(replica: Server) -> None:
-    """Start a replica and wait until it listens; one that ends meanwhile, for a store is away, is started anew.
+    """Start a replica and wait until it listens; one that ends while a store is unavailable is started again.
 
     Raises:
         TimeoutError: it never listens.

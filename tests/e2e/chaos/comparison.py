@@ -80,7 +80,7 @@ def is_unclosed(entries: Sequence[Opened | Closed]) -> bool:
 def entries_of(bank: Bank) -> Entries:
     """Return every entry of the audit."""
     by_answer: Entries = defaultdict(list)
-    for body in bank.postgres.told("SELECT body FROM chatbot_audit").splitlines():
+    for body in bank.postgres.query("SELECT body FROM chatbot_audit").splitlines():
         entry = msgspec.json.decode(body, type=Opened | Closed)
         by_answer[entry.answer_id].append(entry)
     return by_answer

@@ -67,7 +67,7 @@ async def test_a_query_that_is_given_up_is_left_in_time_although_its_server_stan
         with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask)
-                while "pg_sleep" not in postgres.told("SELECT query FROM pg_stat_activity WHERE state = 'active'"):
+                while "pg_sleep" not in postgres.query("SELECT query FROM pg_stat_activity WHERE state = 'active'"):
                     await anyio.sleep(0.05)
                 with stands_still(postgres):
                     began = time.monotonic()

@@ -58,23 +58,23 @@ async def test_a_certificate_that_is_refused_is_named_with_the_setting(
     folder = certificates(tmp_path / "theirs", **made)
     with peer(server_context(folder)) as address:
         ca_file = (ours if trusted == "other" else folder) / "ca.pem"
-        said = await refusal(f"{scheme}://{address}", ca_file=ca_file)
+        message = await refusal(f"{scheme}://{address}", ca_file=ca_file)
     assert re.match(
         rf"no TLS with Redis \({address}\): its certificate is refused \(.*{reason}.*\): .* set REDIS_TLS__CA_FILE",
-        said,
+        message,
     )
 
 
 @pytest.mark.parametrize("scheme", ["https", "rediss", "postgresql"])
 async def test_plain_text_is_named(ours: Path, scheme: str) -> None:
     with peer(None) as address:
-        said = await refusal(f"{scheme}://{address}", ca_file=ours / "ca.pem")
-        assert said.startswith(f"no TLS with Redis ({address}): it speaks plain text")
+        message = await refusal(f"{scheme}://{address}", ca_file=ours / "ca.pem")
+        assert message.startswith(f"no TLS with Redis ({address}): it speaks plain text")
 
 
 async def test_a_plain_redis_which_waits_for_the_end_of_a_line_is_named(ours: Path, redis_url: str) -> None:
-    said = await refusal(redis_url.replace("redis:", "rediss:"), ca_file=ours / "ca.pem")
-    assert "it speaks plain text" in said
+    message = await refusal(redis_url.replace("redis:", "rediss:"), ca_file=ours / "ca.pem")
+    assert "it speaks plain text" in message
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -89,8 +89,8 @@ async def test_a_part_that_wants_our_certificate_is_named(ours: Path, foreign: P
         theirs = {"cert_file": foreign / "client.pem", "key_file": foreign / "client.key"}
         assert await refusal(f"rediss://{address}", **trusted, **mine) == ""
         for none_of_it in ({}, theirs):
-            said = await refusal(f"rediss://{address}", **trusted, **none_of_it)
-            assert said.endswith("set REDIS_TLS__CERT_FILE and REDIS_TLS__KEY_FILE to one that it accepts")
+            message = await refusal(f"rediss://{address}", **trusted, **none_of_it)
+            assert message.endswith("set REDIS_TLS__CERT_FILE and REDIS_TLS__KEY_FILE to one that it accepts")
 
 
 async def test_a_part_that_is_away_and_a_url_that_asks_for_plain_text_are_no_reason(foreign: Path) -> None:
