@@ -4,8 +4,7 @@
 index, which only staff see. `activate` is a second person's decision. Every step may be repeated after a crash: ids
 follow from the document, and a version that was half written is written again as a whole.
 
-Several documents are under way at once (`at_once`), each at a step of its own: while one is read or written others are
-embedded, together and by like length (`knowledge.embedding`).
+Several documents are processed at once (`at_once`): while one is read or written, others are embedded.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -44,16 +43,20 @@ Embed = Callable[[Sequence[Passage]], Awaitable[Sequence[Sequence[float]]]]
 
 
 async def index_version(key: VersionKey, services: Services, report: Report, write: Write | None = None) -> Version:
-    """Bring a received version into the index: as a draft, or, where it was rolled back to, as what answers.
+    """Index a received version: as a draft, or active at once if a rollback brought it back.
 
-    `write` stands for `write_draft` where the document was parsed and embedded elsewhere (`ingest.bulk.batch`).
+    `write` replaces `write_draft` if the document was parsed and embedded elsewhere (`ingest.bulk.batch`).
 
     Raises:
         Unreadable: the file cannot become passages, or the index does not hold what was written.
         IndexUnavailable, CatalogueUnavailable: try again later.
     """
     version = await services.catalogue.version(key)
-    if version.state not in (State.INDEXED, State.APPROVED, State.WITHDRAWN):  # else a crash came before its job's end
+    if version.state not in (
+        State.INDEXED,
+        State.APPROVED,
+        State.WITHDRAWN,
+    ):  # otherwise a process died before its job ended
         result = await (write or write_draft)(version, services, report)
         version = await services.catalogue.mark_indexed(key, result)
     if version.state is State.WITHDRAWN and version.visible_from is None:
@@ -64,7 +67,7 @@ async def index_version(key: VersionKey, services: Services, report: Report, wri
 
 
 async def write_draft(version: Version, services: Services, report: Report) -> IndexingResult:
-    """Go from the stored bytes to verified points in the index that no customer sees yet."""
+    """Turn the stored bytes into verified points of the index, which no customer sees yet."""
     document = await read(version, services, report)
     passages = passages_of(version, document)
     await write_points(version.key, passages, services.index.embed, services, report)
@@ -84,7 +87,7 @@ def indexing_result(file_format: str, passages: Sequence[Passage], left_out: Map
 
 
 async def activate(key: VersionKey, approver: str, services: Services, seen: Seen | None = None) -> Version:
-    """Approve a draft: from its start on it answers, and the version before it no longer does.
+    """Approve a draft: it answers from its start, and its predecessor until then.
 
     Raises:
         Suspicious, Unavailable: as `require_harmless`.
@@ -129,7 +132,7 @@ async def read(version: Version, services: Services, report: Report) -> ChunkedD
 async def write_points(
     key: VersionKey, passages: Sequence[Passage], embed: Embed, services: Services, report: Report
 ) -> None:
-    """Embed and write all points of a version, and read them back; what an interrupted run left is cleared first.
+    """Embed and write all points of a version, and read them back; the points of an interrupted run are deleted first.
 
     Raises:
         Unreadable: the index holds something else.
@@ -163,11 +166,10 @@ async def _verify(key: VersionKey, passages: Sequence[Passage], index: Index) ->
 
 
 async def write_windows(document: VersionKey, windows: Sequence[Window], services: Services) -> None:
-    """Write the windows of a document's versions to the index, in their order: what opens before what closes.
+    """Write the windows of a document's versions to the index: those that open before those that close.
 
-    All are written within the notice that an approval has; where too little of it is left, the last version begins
-    later. A write that takes longer leaves two versions open for a moment, of which readers get the newer, and never
-    none.
+    An approval takes effect after a notice of seconds, in which all are written; if too little of it is left, the last
+    version begins later. A slower write leaves two versions open for a moment: readers get the newer one.
     """
     latest = max(windows, key=lambda window: window.visible_from, default=None)
     if latest is not None and starts_too_soon(latest.visible_from, now=services.now()):
@@ -208,13 +210,13 @@ async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, in
 
 
 async def write_pending_windows(services: Services) -> int:
-    """Write the windows that the index lacks after a crash or an outage of its own; return how many there were."""
+    """Write the windows that the index lacks after a crash or an outage of its own; return their number."""
     for version in await services.catalogue.unwritten_windows():
         if version.window_written is WindowWritten.NOTHING:
             await services.approvals.postpone_late_start(version.key, now=services.now())
     unwritten = await services.catalogue.unwritten_windows()
     for version in replaced_by_unknown(unwritten, now=services.now()):
-        # Until its successor is written it may not end: what the index has of either is not known.
+        # It may not end before its successor is written: the index may have neither window.
         await services.index.set_visibility(
             tenant=version.key.tenant,
             document_id=version.key.document_id,
@@ -253,8 +255,8 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
 def passages_of(version: Version, document: ChunkedDocument) -> list[Passage]:
     """Return a version's passages, numbered from 1, with its metadata and window.
 
-    Title and language default to the file's own. A draft has no window; one that is written again after a loss has its
-    own with each point, so that a process that dies in between hides nothing.
+    Title and language default to the file's own. A draft has no window. A version that is restored after a loss has its
+    window on each point, so that a process that dies between two writes hides nothing.
     """
     metadata = version.metadata
     language = metadata.language or document.language
