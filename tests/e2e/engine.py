@@ -36,7 +36,9 @@ class Engine:
     def kill(self) -> None:
         """End vLLM at once, with all its processes: they are a process group."""
         of = self.process.pid
-        for child in Path(f"/proc/{of}/task/{of}/children").read_text("ascii").split():
+        children = Path(f"/proc/{of}/task/{of}/children").read_text("ascii").split()
+        assert children, "vLLM is not running"
+        for child in children:
             os.killpg(int(child), signal.SIGKILL)
 
 

@@ -96,9 +96,10 @@ async def test_a_vllm_that_is_killed_mid_answer_is_succeeded_by_the_other(
 ) -> None:
     events: list[SentEvent] = []
     before = 0
+    # Words are shown once their sentence is checked, which may be late: 400 tokens leave the model enough to write.
     async with (
         flowing.client() as http,
-        http.stream("POST", "/v1/chat", json={"message": KOREAN, "max_answer_tokens": 160}) as response,
+        http.stream("POST", "/v1/chat", json={"message": KOREAN, "max_answer_tokens": 400}) as response,
     ):
         async for event in read_events(response):
             events.append(event)
@@ -108,10 +109,10 @@ async def test_a_vllm_that_is_killed_mid_answer_is_succeeded_by_the_other(
                 assert len(working) == 1
                 working[0].kill()
     assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
-    assert notice_codes(events) == ["model_switched"]
+    assert "model_switched" in notice_codes(events)
     assert events[-1].field("finish_reason") == "length"
     assert len(text_of(events)) > len(text_of(events[:before])) + 10
     assert "\ufffd" not in text_of(events), "a character was cut in two where the other began"
     usage = events[-1].field("usage")
     assert isinstance(usage, dict)
-    assert usage["answer_tokens"] == 160
+    assert usage["answer_tokens"] == 400
