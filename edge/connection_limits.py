@@ -17,8 +17,7 @@ import ssl
 import struct
 import sys
 import termios
-import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,21 +69,6 @@ class ConnectionLimits:
     connections: int = _MOST_CONNECTIONS
 
 
-Handshake = Coroutine[object, None, asyncio.Transport | None]
-
-
-@types.coroutine
-def _continued(handshake: Handshake, waits_for: object) -> Generator[object, None, asyncio.Transport | None]:
-    """Await the rest of a coroutine whose first step has already run and returned `waits_for`."""
-    while True:
-        yield waits_for
-        try:
-            waits_for = handshake.send(None)
-        except StopIteration as ended:
-            encrypted: asyncio.Transport | None = ended.value
-            return encrypted
-
-
 class LimitedConnection(HttpToolsProtocol):
     """uvicorn's connection with `ConnectionLimits`."""
 
@@ -92,7 +76,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._limits = limits
         self._tls = tls
-        self._handshake: asyncio.Task[None] | None = None
+        self._in_handshake = tls is not None
         self._early = b""
         self._wire: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
@@ -145,23 +129,27 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport = transport
             self.connections.add(self)
             # Run the first step here: a task would start after uvloop's first read, and the handshake would miss it.
+            # `start_tls` awaits once, for the end of the handshake.
             handshake = self.loop.start_tls(
                 transport, self, self._tls, server_side=True, ssl_handshake_timeout=self._limits.head_seconds
             )
-            self._handshake = self.loop.create_task(self._shake_hands(transport, handshake, handshake.send(None)))
+            handshake.send(None).add_done_callback(lambda _: self._end_handshake(handshake))
         self._begin_head()
         if len(self.connections) > self._limits.connections:
             self._make_room()
 
-    async def _shake_hands(self, plain: asyncio.Transport, handshake: Handshake, waits_for: object) -> None:
+    def _end_handshake(self, handshake: Coroutine[object, None, asyncio.Transport | None]) -> None:
         """Complete the TLS handshake, then process data that arrived with its end."""
+        self._in_handshake = False
+        encrypted: asyncio.Transport | None = None
         try:
-            encrypted = await _continued(handshake, waits_for)
+            handshake.send(None)
+        except StopIteration as ended:
+            encrypted = ended.value
         except (OSError, RuntimeError):  # not TLS, timed out, client certificate rejected, or already closed
-            encrypted = None
-        self._handshake = None
+            pass
         if encrypted is None or encrypted.is_closing():
-            plain.abort()
+            self._wire.abort()
             self._stop_timer()
             self.connections.discard(self)
             return
@@ -175,7 +163,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._handshake is not None:
+        if self._in_handshake:
             self._early += data
             return
         start = 0
@@ -305,7 +293,7 @@ class LimitedConnection(HttpToolsProtocol):
     def refuse(self, status: bytes) -> None:
         """Close the connection, and send `status` first if no response has started."""
         self._stop_timer()
-        if self._handshake is not None:
+        if self._in_handshake:
             self.transport.abort()
         if self.transport.is_closing():
             return
