@@ -79,25 +79,23 @@ async def _reload(
     context: ssl.SSLContext, settings: ServerTlsSettings, cert_file: Path, written: tuple[int, ...]
 ) -> None:
     """Load the certificate when its files change; an unusable one is logged once, and the previous one stays."""
-    told: tuple[int, ...] = ()
     while True:
         await anyio.sleep(LOOK_SECONDS)
+        before, written = written, await anyio.to_thread.run_sync(_written, settings)
+        if written == before:
+            continue
         try:
-            now = await anyio.to_thread.run_sync(_written, settings)
-            if now in (written, told):
-                continue
             # Test in another context first: loading a mismatched certificate and key would replace one of the two.
             trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             await anyio.to_thread.run_sync(load_certificate, trial, cert_file, settings.key_file)
             load_certificate(context, cert_file, settings.key_file)  # in the event loop: no concurrent handshakes
-            written = now
             log.info("certificate_loaded", file=str(cert_file))
         except OSError as exc:  # includes ssl.SSLError
-            told = now
             log.warning("certificate_load_failed", file=str(cert_file), reason=tls_reason(exc) or exc.strerror)
 
 
 def _written(settings: ServerTlsSettings) -> tuple[int, ...]:
-    """Return modification times, inodes and sizes, which change with the files (blocking)."""
-    states = [path.stat() for path in (settings.cert_file, settings.key_file) if path is not None]
+    """Return modification times, inodes and sizes of the existing files, which change with them (blocking)."""
+    paths = (settings.cert_file, settings.key_file)
+    states = [path.stat() for path in paths if path is not None and path.exists()]
     return tuple(number for state in states for number in (state.st_mtime_ns, state.st_ino, state.st_size))

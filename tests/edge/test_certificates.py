@@ -21,7 +21,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from edge import ServerTlsSettings, bind, listening
-from edge.certificates import LOOK_SECONDS
+from edge import certificates as edge_certificates
 from edge.connection_limits import ConnectionLimits
 from tests.certificates import certificates
 from tests.log_and_spans import written_log
@@ -37,6 +37,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 
 LIMITS = ConnectionLimits(head_seconds=0.5)
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_certificates, "LOOK_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -106,7 +111,7 @@ def serial_of(folder: Path) -> int:
 
 
 async def until_seen(port: int, folder: Path) -> None:
-    with anyio.fail_after(patient(2 * LOOK_SECONDS)):
+    with anyio.fail_after(patient(4)):
         while True:
             try:
                 assert await seen_by(port, folder) == serial_of(folder)
@@ -234,19 +239,21 @@ def lines() -> Iterator[io.StringIO]:
         yield written
 
 
-async def test_of_files_that_do_not_belong_together_nothing_is_shown(
-    served: Serve, shown: Path, tmp_path: Path, lines: io.StringIO
+@pytest.mark.parametrize("is_replaced", [True, False], ids=["not of the key", "missing"])
+async def test_an_unusable_certificate_is_not_loaded(
+    served: Serve, shown: Path, tmp_path: Path, lines: io.StringIO, *, is_replaced: bool
 ) -> None:
     second = certificates(tmp_path / "second")
     async with served() as port:
-        first = certificates(tmp_path / "copied")
-        shutil.copytree(shown, first, dirs_exist_ok=True)
-        shutil.copy(second / "server.pem", shown / "server.pem")
-        with anyio.fail_after(patient(2 * LOOK_SECONDS)):
+        first = shutil.copytree(shown, tmp_path / "copied")
+        (shown / "server.pem").unlink()
+        if is_replaced:
+            shutil.copy(second / "server.pem", shown / "server.pem")
+        with anyio.fail_after(patient(4)):
             while "certificate_load_failed" not in lines.getvalue():
                 await anyio.sleep(0.02)
         assert await seen_by(port, first) == serial_of(first)
-        shutil.copy(second / "server.key", shown / "server.key")
+        shutil.copytree(second, shown, dirs_exist_ok=True)
         await until_seen(port, second)
 
 

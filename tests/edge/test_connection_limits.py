@@ -26,7 +26,13 @@ pytestmark = pytest.mark.anyio
 LONG = 32 * 2**20
 """The bytes of a reply that exceeds the kernel's buffer for a client that does not read."""
 LIMITS = ConnectionLimits(
-    head_bytes=4096, head_seconds=0.3, body_bytes=1000, body_seconds=0.3, reply_seconds=0.3, connections=20
+    head_bytes=4096,
+    head_seconds=0.3,
+    body_bytes=1000,
+    body_seconds=0.3,
+    reply_seconds=0.3,
+    stalled_seconds=0.1,
+    connections=20,
 )
 GOOD = b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
 
