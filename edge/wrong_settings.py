@@ -13,24 +13,17 @@ from pydantic_settings import SettingsError
 
 def _of_a_redis(url: SecretStr) -> SecretStr:
     """Reject URLs that Redis clients cannot parse or would read as an unintended host."""
-    begins = "begin with redis:// or rediss://, as redis://:password@host:6379/0"
-    escaped = "a #, / or ? of the password is written as %23, %2F or %3F"
     try:
         parts = urlsplit(url.get_secret_value())
-    except ValueError as exc:  # the message contains the password
+        is_remote = parts.scheme in ("redis", "rediss") and parts.hostname and not parts.fragment and parts.port != 0
+        is_valid = is_remote or parts.scheme == "unix"
+    except ValueError:  # its message contains the password
+        is_valid = False
+    if not is_valid:
         raise ValueError(
-            f"it is not a URL: {begins}; a [, ] or other sign of the password is written as %5B, %5D, ..."
-        ) from exc
-    if parts.scheme == "unix":
-        return url
-    if parts.scheme not in ("redis", "rediss"):
-        raise ValueError(begins)
-    try:
-        _ = parts.port
-    except ValueError as exc:
-        raise ValueError(f"the port is not a number; {escaped}") from exc
-    if parts.fragment or not parts.hostname:
-        raise ValueError(f"there is no host, or what follows is a part of the password; {escaped}")
+            "write redis://:password@host:6379/0, or rediss:// with TLS; in a password, write #, /, ?, [ and ] as %23, "
+            "%2F, %3F, %5B and %5D"
+        )
     return url
 
 
