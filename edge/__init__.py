@@ -6,7 +6,7 @@ It does not depend on either service's routes, settings or errors; each service 
 from edge.bearer import bearer_token
 from edge.certificates import ServerTlsSettings
 from edge.headers import add_response_headers, security_headers
-from edge.listening import PortTaken, bind, configured, listening
+from edge.listening import PortTaken, bind, listening
 from edge.openapi import Api
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
@@ -23,7 +23,6 @@ __all__ = [
     "allowed_methods",
     "bearer_token",
     "bind",
-    "configured",
     "invalid_fields",
     "listening",
     "problem_json",

@@ -59,14 +59,11 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
     return bound
 
 
-def configured(
-    app: FastAPI, *, limits: ConnectionLimits | None = None, tls: ssl.SSLContext | None = None
-) -> uvicorn.Config:
+def _configured(app: FastAPI, limits: ConnectionLimits, tls: ssl.SSLContext | None) -> uvicorn.Config:
     """Return the configuration of our servers: limited connections, which get five seconds to finish at shutdown.
 
     `LimitedConnection` does TLS itself, because uvicorn's handshake would start before the limits apply.
     """
-    limits = limits or ConnectionLimits(connections=most_connections())
     return uvicorn.Config(
         app,
         log_config=None,
@@ -99,7 +96,8 @@ async def listening(
     thresholds = gc.get_threshold()
     gc.set_threshold(*_GC_THRESHOLDS)
     async with shown_certificate(certificate) as tls, anyio.create_task_group() as tasks:
-        server = _Server(configured(app, limits=limits, tls=tls))
+        limits = limits or ConnectionLimits(connections=most_connections())
+        server = _Server(_configured(app, limits, tls))
         tasks.start_soon(_serve_to_its_end, server, bound)
         try:
             yield

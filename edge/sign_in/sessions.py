@@ -113,17 +113,14 @@ class Sessions:
         """End a session on every replica."""
         await _in_time(self._redis.delete(self._key("session", session_id)))
 
-    async def end_all(self, whose: str) -> int:
-        """End every session of a subject or of a provider session; return their number."""
+    async def end_all(self, whose: str) -> None:
+        """End every session of a subject or of a provider session."""
         index = self._key("of", whose)
-        keys = await _in_time(self._redis.zrange(index, 0, -1))
-        if not keys:
-            return 0
-        commands = self._redis.pipeline(transaction=True)
-        commands.delete(*keys)
-        commands.zrem(index, *keys)
-        ended, _ = await _in_time(commands.execute())
-        return int(ended)
+        if keys := await _in_time(self._redis.zrange(index, 0, -1)):
+            commands = self._redis.pipeline(transaction=True)
+            commands.delete(*keys)
+            commands.zrem(index, *keys)
+            await _in_time(commands.execute())
 
     async def claim(self, session_id: str, seconds: float) -> bool:
         """Acquire the right to renew a session's token, across all replicas; it expires after `seconds`."""

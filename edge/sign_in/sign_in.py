@@ -174,8 +174,8 @@ class SignIn:
             return f"{origin}/"
         return self._provider.end_session_url(id_token, back_to=f"{origin}/") or f"{origin}/"
 
-    async def end_by(self, logout_token: str) -> int:
-        """End the sessions that a logout token names (Back-Channel Logout 1.0); return their number.
+    async def end_by(self, logout_token: str) -> None:
+        """End the sessions that a logout token names (Back-Channel Logout 1.0).
 
         Raises:
             TokenRefused: the token is invalid, too old, or already processed.
@@ -190,10 +190,9 @@ class SignIn:
         leeway = self._now() - _LOGOUT_SECONDS
         if float(str(claims["iat"])) < leeway or await self._sessions.is_done(token_id):
             raise TokenRefused("the logout token is old, or was sent before")
-        whose = [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]
-        ended = sum([await self._sessions.end_all(each) for each in whose])
+        for whose in [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]:
+            await self._sessions.end_all(whose)
         await self._sessions.set_done(token_id, 2 * _LOGOUT_SECONDS)  # last, so that the provider can retry
-        return ended
 
     def _read_pending(self, origin: str, pending_cookie: str) -> PendingSignIn:
         try:
