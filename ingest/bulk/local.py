@@ -42,6 +42,7 @@ class LocalTarget:
             metadata=file.metadata,
             uploaded_by=self._order.uploaded_by,
             document_id=file.document_id,
+            path=file.name,
         )
         received = await self.services.uploads.receive(upload, _chunks(file.path))
         indexed = received.version.state in (State.INDEXED, State.APPROVED)

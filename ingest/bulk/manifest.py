@@ -59,10 +59,18 @@ def find_files(paths: Sequence[Path]) -> list[SourceFile]:
 
 
 def in_load_order(files: Iterable[SourceFile]) -> list[SourceFile]:
-    """Return each file once, with the versions of a document together and ordered by effective date."""
+    """Return each file once, with the versions of a document together and ordered by effective date.
+
+    Raises:
+        ManifestError: two files without a document id have the same name, which would make them one document.
+    """
     by_path = {file.path: file for file in files}
+    by_name: dict[str, SourceFile] = {}
     order: dict[str, int] = {}
     for file in by_path.values():
+        if file.document_id is None and by_name.setdefault(file.name, file) is not file:
+            same = f"{by_name[file.name].path} and {file.path} are both named {file.name}"
+            raise ManifestError(f"{same}: load a folder that contains both, or give them ids in a {MANIFEST}")
         order.setdefault(file.document_id or file.name, len(order))
     return sorted(
         by_path.values(),

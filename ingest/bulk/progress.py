@@ -46,7 +46,15 @@ class LoadOutcome:
             return (
                 f"{self.file.name}: {self.reason}: {self.detail}" if self.detail else f"{self.file.name}: {self.reason}"
             )
-        return f"{self.file.name}: {self.passages} passages{', was there' if self.was_there else ''}"
+        return f"{self.file.name}: {self.passages} passages, {self._history}"
+
+    @property
+    def _history(self) -> str:
+        """Whether the file is a new document, a new version of one, or unchanged since it was loaded."""
+        version = self.key.version if self.key else 1
+        if self.was_there:
+            return "already loaded, expired" if self.state is State.EXPIRED else "already loaded"
+        return f"version {version}" if version > 1 else "new document"
 
 
 class LoadDisplay:

@@ -68,6 +68,7 @@ class ApiTarget:
         form = aiohttp.FormData(quote_fields=False)  # otherwise a Korean file name is sent percent-encoded
         body = await anyio.Path(file.path).read_bytes()
         form.add_field("file", body, filename=file.path.name, content_type="application/octet-stream")
+        form.add_field("path", file.name)
         for name, value in _fields(file.metadata, file.document_id):
             form.add_field(name, value)
         received = _Received.model_validate_json(await self._call("POST", "/v1/documents", body=form))

@@ -134,7 +134,7 @@ class Catalogue:
             repeated = None if latest is None else await _repeated(connection, upload, latest, now)
             if repeated is not None:
                 return await _received_before(connection, repeated, now)
-            document_id = upload.document_id or (latest.document_id if latest else _new_document_id(upload))
+            document_id = _document_id(upload, latest)
             number = await records.next_version(connection, upload.tenant, document_id, now)
             key = VersionKey(tenant=upload.tenant, document_id=document_id, version=number)
             await records.add_version(connection, key, upload, instead_of=latest, now=now)
@@ -362,8 +362,13 @@ def _without_nul(text: str) -> str:
     return text.replace("\x00", "")
 
 
-def _new_document_id(upload: Upload) -> str:
-    return f"doc-{sha256(f'{upload.tenant}/{upload.sha256}'.encode()).hexdigest()[:16]}"
+def _document_id(upload: Upload, latest: VersionKey | None) -> str:
+    """Return the document that an upload is a version of; `latest` came with the same bytes."""
+    if upload.document_id is not None:
+        return upload.document_id
+    if latest is not None and not upload.path:
+        return latest.document_id
+    return f"doc-{sha256(f'{upload.tenant}/{upload.path or upload.sha256}'.encode()).hexdigest()[:16]}"
 
 
 async def _repeated(connection: AsyncConnection, upload: Upload, latest: VersionKey, now: float) -> Version | None:

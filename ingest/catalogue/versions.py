@@ -129,8 +129,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An original with its metadata; without `document_id` a new one is made.
+    """An original with its metadata; without `document_id` it is derived from `path`, or else from the content.
 
+    `path` is the path of the file in a folder that is loaded: a changed file is a new version of the same document.
     `sha256` and `size` are known once its bytes are stored. `again`: bytes that are over become a new version; without
     it the same bytes and metadata stay the version they are.
     """
@@ -140,6 +141,7 @@ class Upload:
     metadata: Metadata
     uploaded_by: str
     document_id: str | None = None
+    path: str = ""
     sha256: str = ""
     size: int = 0
     again: bool = False

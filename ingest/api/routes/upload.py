@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, Request
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
@@ -33,10 +33,12 @@ router = APIRouter(prefix="/v1/documents", tags=["documents"])
 class UploadFields(MetadataFields):
     """An upload's metadata; without `readers` every customer may read it; `link` is the bank's public page about it.
 
-    With `again`, the bytes of an ended version become a new draft; without it, the upload returns that version.
+    With `again`, the bytes of an ended version become a new draft; without it, the upload returns that version. Without
+    `document_id`, uploads with the same `path` (of a file in a folder) are versions of one document.
     """
 
     again: bool = False
+    path: str = Field("", max_length=4096)
 
 
 def _described() -> dict[str, Any]:
@@ -98,5 +100,6 @@ def _upload_of(form: FormData, file: UploadFile, who: Principal) -> Upload:
         metadata=fields.metadata,
         uploaded_by=who.sub,
         document_id=fields.document_id,
+        path=fields.path,
         again=fields.again,
     )

@@ -94,7 +94,7 @@ def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_
         left = database.execute("SELECT count(*) FROM ingest_jobs WHERE state NOT IN ('done', 'failed')").fetchone()
     assert left == (0,)
     status, output = run(weights, spread, "load", str(folder), *people)
-    assert output.count("was there") == 5, output
+    assert output.count("already loaded") == 5, output
     until(lambda: processes_of_ray() <= before, "a process of Ray is left")
 
 

@@ -20,3 +20,12 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_it_followed(tmp_path
     (folder / "c.md").symlink_to(tmp_path / "secret.md")
     with pytest.raises(ManifestError, match=r"c\.md lies outside the folder: copy the file into the folder"):
         find_files([folder])
+
+
+def test_two_files_of_one_name_are_refused_because_they_would_be_one_document(tmp_path: Path) -> None:
+    for folder in ("loans", "deposits"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "terms.md").write_text(f"# {folder}", "utf-8")
+    with pytest.raises(ManifestError, match=r"are both named terms\.md: load a folder that contains both"):
+        find_files([tmp_path / "loans", tmp_path / "deposits"])
+    assert [file.name for file in find_files([tmp_path])] == ["deposits/terms.md", "loans/terms.md"]

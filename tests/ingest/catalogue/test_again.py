@@ -13,11 +13,11 @@ from ingest.pipeline import activate
 from ingest.services import Services
 from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.documents import REQUEST, do_job, load_files, publish, receive, versions_found
+from tests.ingest.documents import LOAD, REQUEST, do_job, load_files, publish, receive, versions_found
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
-A, B = (samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75"))
+A, B, C = (samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75", "3.15"))
 TERMS = replace(REQUEST, document_id="terms")
 AGAIN = replace(TERMS, again=True)
 LATER = Metadata(effective_from=date(2027, 6, 1), effective_until=date(2027, 6, 30))
@@ -104,3 +104,24 @@ async def test_a_former_versions_upload_stays_that_version_after_its_bytes_came_
 async def test_what_is_over_comes_back_as_the_document_that_is_named(services: Services, clock: Clock) -> None:
     await replaced(services, clock)
     assert (await sent(services, A, replace(AGAIN, document_id="other"))).key.document_id == "other"
+
+
+async def test_a_changed_file_is_the_next_version_of_its_document_and_an_unchanged_one_or_a_copy_is_none(
+    services: Services, tmp_path: Path
+) -> None:
+    loaded = []
+    for name, data in (("a/terms.md", A), ("a/terms.md", A), ("a/terms.md", B), ("b/terms.md", B), ("b/terms.md", C)):
+        (tmp_path / "terms.md").write_bytes(data)
+        file = SourceFile(path=tmp_path / "terms.md", name=name)
+        loaded += await load_files(services, [file], replace(LOAD, approver=None))
+    passages = f"{loaded[0].passages} passages"
+    assert [str(outcome) for outcome in loaded] == [
+        f"a/terms.md: {passages}, new document",
+        f"a/terms.md: {passages}, already loaded",
+        f"a/terms.md: {passages}, version 2",
+        f"b/terms.md: {passages}, already loaded",
+        f"b/terms.md: {passages}, new document",
+    ]
+    keys = [outcome.key for outcome in loaded]
+    assert keys[0] == keys[1]
+    assert keys[2] == keys[3]
