@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
+from sqlalchemy import make_url
 
 from edge import PortTaken, bind, listening, wrong_settings
 from ingest.app import create_app
@@ -333,6 +335,7 @@ async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None) -> 
 
 @asynccontextmanager
 async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobClaims]]:
+    _require_database(settings)
     engine = open_engine(settings.database, settings.database_tls)
     try:
         catalogue = Catalogue(engine)
@@ -340,6 +343,14 @@ async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobC
         yield catalogue, JobClaims(catalogue)
     finally:
         await engine.dispose()
+
+
+def _require_database(settings: Settings) -> None:
+    """Refuse to work with a SQLite database that doesn't exist, which SQLite would create empty."""
+    url = make_url(settings.database)
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+        where = "run this command in the folder that has it, or set DATA_DIR or DATABASE_URL"
+        raise CatalogueUnavailable(f"there is no database {url.database}: {where}")
 
 
 @app.command("rebuild")
@@ -352,6 +363,7 @@ def rebuild_command() -> None:
 
 
 async def _rebuild(settings: Settings, console: Console) -> bool:
+    _require_database(settings)
     async with open_services(settings, works_jobs=False) as services:
         tally = await rebuild(services, _printing(console))
     console.print(f"{tally.written} of {tally.seen} versions written again, {len(tally.failed)} failed.")
@@ -368,6 +380,7 @@ def reindex_command() -> None:
 
 
 async def _reindex(settings: Settings, console: Console) -> bool:
+    _require_database(settings)
     async with open_services(settings, works_jobs=False, any_embedder=True) as services:
         tally = await reindex(services, _printing(console))
         collection = services.index.collection

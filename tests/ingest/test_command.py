@@ -151,6 +151,16 @@ def test_a_wrong_command_ends_with_one_sentence(
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("name", ["jobs", "rebuild"])
+def test_a_command_in_another_folder_names_the_missing_database_and_creates_none(
+    weights: Path, tmp_path: Path, name: str
+) -> None:
+    code, output = run(weights, tmp_path / "data", name)
+    where = "run this command in the folder that has it, or set DATA_DIR or DATABASE_URL"
+    assert (code, output) == (1, f"ingest: there is no database {tmp_path}/data/bank.db: {where}\n")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_file_that_is_not_a_database_is_one_sentence(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "bank.db").write_bytes(b"not a database" * 100)
     code, output = run(weights, tmp_path, "status")
@@ -160,7 +170,7 @@ def test_a_file_that_is_not_a_database_is_one_sentence(weights: Path, tmp_path: 
 
 
 def test_a_database_that_cannot_be_read_is_one_sentence(weights: Path, tmp_path: Path) -> None:
-    assert run(weights, tmp_path, "status")[0] == 0
+    assert run(weights, tmp_path, "migrate")[0] == 0
     with sqlite3.connect(tmp_path / "bank.db") as database:
         database.execute("DROP TABLE document_versions")
     code, output = run(weights, tmp_path, "rebuild")
