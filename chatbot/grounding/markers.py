@@ -12,13 +12,14 @@ _NAMES: Final = tuple(
     ref refs reference references citation cite see""".split()  # noqa: SIM905  # a word list reads best as prose
 )
 _NAME: Final = "|".join(sorted(_NAMES, key=len, reverse=True))
+# The numbers of a marker: 1 · 1, 2 · 1~3 · ^1 · 1 and source 2
 _LIST: Final = rf"\^?\d{{1,2}}(?:\s?(?:[,、·;~-]|and|및)\s?(?:(?:{_NAME})\s?)?\d{{1,2}})*"
 _MARKER: Final = re.compile(
     rf"(?<![ \t])[ \t]*+(?:[\[［【](?:(?:{_NAME})\s?[:#]?\s?)?{_LIST}[\]］】]"
     rf"|[(（](?:{_NAME})\s?[:#]?\s?(?:{_LIST}|[\[【]{_LIST}[\]】])[)）])",
     re.IGNORECASE,
 )
-_OPENING: Final = re.compile(r"[\[［【(（]")
+_OPENING_BRACKET: Final = re.compile(r"[\[［【(（]")
 # Matches the text after an opening bracket while it may still become a marker.
 _INSIDE: Final = re.compile(
     r"(?P<name>[A-Za-z가-힣]*)\s?[:#]?\s?[\[【]?(?:[\d\s,、·;~\-^]|(?<![A-Za-z가-힣])[A-Za-z가-힣]{1,10})*[\]】]?"
@@ -39,17 +40,19 @@ class MarkerFilter:
         if final:
             certain = len(held)
         else:
-            openings = (o.start() for o in _OPENING.finditer(held, max(0, len(held) - _LONGEST_MARKER)))
-            grows_at = next((at for at in openings if _may_grow(held[at:])), len(held))
-            certain = len(held[:grows_at].rstrip(" \t"))
+            brackets = _OPENING_BRACKET.finditer(held, max(0, len(held) - _LONGEST_MARKER))
+            markers = (bracket.start() for bracket in brackets if _may_become_marker(held[bracket.start() :]))
+            certain = len(held[: next(markers, len(held))].rstrip(" \t"))
         self._held = held[certain:]
         pieces: list[str] = []
         for piece in _MARKER.split(held[:certain]):
-            if pieces:  # after a marker that began a line, drop the spaces that follow it
+            follows_marker = bool(pieces)
+            if follows_marker:  # drop the spaces after a marker that began a line
                 self._skip_blanks = self._at_line_start
             text = piece.lstrip(" \t") if self._skip_blanks else piece
             if text:
-                self._skip_blanks, self._at_line_start = False, text.endswith("\n")
+                self._skip_blanks = False
+                self._at_line_start = text.endswith("\n")
             pieces.append(text)
         return "".join(pieces)
 
@@ -57,11 +60,13 @@ class MarkerFilter:
         return self.feed("", final=True)
 
 
-def _may_grow(text: str) -> bool:
+def _may_become_marker(text: str) -> bool:
+    """Return whether a text from an opening bracket to its end may still grow into a marker."""
     inside = _INSIDE.fullmatch(text, 1)
     if inside is None:
         return False
     name = inside["name"].lower()
     if not any(known.startswith(name) for known in _NAMES):
         return False
-    return bool(name) or text[0] not in "(（" or len(text) == 1
+    is_round = text[0] in "(（"  # a marker in round brackets has a name: (1) is not a marker
+    return bool(name) or not is_round or len(text) == 1

@@ -8,6 +8,7 @@ _NEGATION: Final = re.compile(
     r"|\b(?:not|no|never|cannot|without|except|unable|free|waived|neither|nor|unless|prohibited|excluded)\b|n't\b",
     re.IGNORECASE,
 )
+# A negative word that ends a Korean sentence.
 _FINAL_NEGATION: Final = re.compile(
     r"(?:없|않|불가|못합|못한|아닙|금지|제외|안\s?(?:됩|돼))[가-힣\s]{0,6}[.!?)\s|*]*\Z"
 )
@@ -22,25 +23,28 @@ def has_negation(sentence: str) -> bool:
 
 
 def same_polarity(one: str, other: str) -> bool:
-    """Return whether two sentences agree in polarity: in having a negative word, and in being a denial."""
+    """Return whether both or neither of two sentences has a negative word, and both or neither is a denial."""
     return has_negation(one) == has_negation(other) and _is_denial(one) == _is_denial(other)
 
 
 def _is_denial(sentence: str) -> bool:
-    negated_verb = len(sentence) <= _ONE_CLAUSE and _NEGATED_VERB.search(sentence)
-    return has_negation(sentence) and bool(_FINAL_NEGATION.search(sentence) or negated_verb)
+    """Return whether the main clause of a sentence is negative."""
+    if not has_negation(sentence):
+        return False
+    is_one_clause = len(sentence) <= _ONE_CLAUSE
+    return bool(_FINAL_NEGATION.search(sentence) or (is_one_clause and _NEGATED_VERB.search(sentence)))
 
 
 YES: Final = "네|예|그렇습니다|맞습니다|yes|sure|certainly"
 NO: Final = "아니요|아니오|no"
-# Requires a comma or a stop: "No fee applies" and "네 번" are not yes or no.
-_ANSWERED: Final = re.compile(rf"\A\s*+[*_]{{0,4}}(?:{YES}|{NO})[ *_]{{0,4}}(?:[,.!;–-]\s*+|\Z)", re.IGNORECASE)
+# Requires punctuation after the word, or the end: "No fee applies" and "네 번" are not yes or no.
+_YES_OR_NO: Final = re.compile(rf"\A\s*+[*_]{{0,4}}(?:{YES}|{NO})[ *_]{{0,4}}(?:[,.!;–-]\s*+|\Z)", re.IGNORECASE)
 _WORDS: Final = tuple(word for part in (YES, NO) for word in part.split("|"))
 
 
 def says_yes_or_no(sentence: str) -> bool:
     """Return whether a sentence begins with yes or no."""
-    return _ANSWERED.match(sentence) is not None
+    return _YES_OR_NO.match(sentence) is not None
 
 
 def may_begin_yes_or_no(text: str) -> bool:

@@ -28,7 +28,7 @@ from chatbot.grounding.quantity import (
     Reading,
     Statement,
 )
-from chatbot.grounding.units import Unit, heading_unit, leading_currency, may_be_age, trailing_unit, unread_unit
+from chatbot.grounding.units import Unit, heading_unit, leading_currency, may_be_age, trailing_unit, unknown_unit
 
 _ORDINAL: Final = re.compile(
     r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}(?!\(?0\d\)[ ]\d)\(?\d{1,2}[.)](?=[*_]{0,2}[ \t]+\S)", re.MULTILINE
@@ -42,7 +42,7 @@ _AND_A_HALF: Final = re.compile(
     r"[ ]?반(?=(?:은|이|을|의|에|으로|까지|부터|동안|만|간|마다|입니다|이며|이고|이내|이상)?(?![가-힣]))"
     r"|[ ]and[ ]a[ ]half(?![A-Za-z])"
 )
-_HALVED: Final = frozenset({MONTHS, DAYS, SECONDS})
+_PERIODS: Final = frozenset({MONTHS, DAYS, SECONDS})
 _BY_BUSINESS_DAYS: Final = re.compile(
     r"영업일[ ]?(?:기준(?:으로)?[ ]?)?(?:(?:약|최대|최소|최장|통상|보통|평균)[ ]?)?"
     r"(?:\d{1,3}(?:일?[ ]?[~∼～-]|일?에서)[ ]?)?\Z"
@@ -73,16 +73,16 @@ class QuantifiedText:
     """A source's plain text and the statements of its quantities, read once for all claims."""
 
     text: str
-    stated: frozenset[Statement]
+    statements: frozenset[Statement]
 
     @classmethod
     def read(cls, text: str) -> "QuantifiedText":
-        stated = (statement for quantity in quantities(text) for statement in quantity.supported())
-        return cls(plain_text(text), frozenset(stated))
+        statements = (statement for quantity in quantities(text) for statement in quantity.statements())
+        return cls(plain_text(text), frozenset(statements))
 
     def supports(self, claimed: Quantity) -> bool:
         """Return whether the text states the claimed quantity, in numbers or (zero and one) in words."""
-        if not self.stated.isdisjoint(claimed.needed()):
+        if not self.statements.isdisjoint(claimed.supporting_statements()):
             return True
         if not claimed.readings or len(claimed.numbers) != 1 or claimed.numbers[0] > 1:
             return False
@@ -104,14 +104,14 @@ def unsupported_by(claimed: Iterable[Quantity], sources: Sequence[QuantifiedText
 def quantities(text: str) -> tuple[Quantity, ...]:
     """Return the quantities of a text from left to right; offsets refer to its `plain_text`."""
     plain = plain_text(text)
-    taken = bytearray(len(plain))
+    occupied = bytearray(len(plain))
     for match in (*_ORDINAL.finditer(plain), *_MARKER.finditer(plain)):
-        taken[match.start() : match.end()] = b"\1" * len(match.group())
-    result = [one for one in composite_quantities(plain) if not any(taken[one.start : one.end])]
+        occupied[match.start() : match.end()] = b"\1" * len(match.group())
+    result = [one for one in composite_quantities(plain) if not any(occupied[one.start : one.end])]
     for one in result:
-        taken[one.start : one.end] = b"\1" * (one.end - one.start)
+        occupied[one.start : one.end] = b"\1" * (one.end - one.start)
     for number in numbers_in(plain):
-        if not any(taken[number.start : number.end]):
+        if not any(occupied[number.start : number.end]):
             result.extend(_with_unit(plain, number))
     result.sort(key=lambda quantity: quantity.start)
     return tuple(_with_table_units(plain, _with_shared_units(plain, _with_compounds(plain, result))))
@@ -131,24 +131,26 @@ def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
     is_business = _BY_BUSINESS_DAYS.search(text, max(0, start - 24), start) or _OF_BUSINESS_DAYS.match(text, end)
     if unit is not None and unit.names == (DAYS, DATE) and is_business:  # 영업일 기준 3일, 3일(영업일 기준)
         unit = Unit((BUSINESS_DAYS,))
-    if _is_no_quantity(text, number, unit):
+    if number.in_words and _is_other_word(text, number, unit):
         return
     value = number.value
-    if unit is not None and unit.names[0] in _HALVED and (half := _AND_A_HALF.match(text, end)) is not None:
-        value, end = value + Decimal("0.5"), half.end()
-    code, noun = ("", "") if unit else unread_unit(text, start, end)
+    half = _AND_A_HALF.match(text, end)
+    if half is not None and unit is not None and unit.names[0] in _PERIODS:
+        value += Decimal("0.5")
+        end = half.end()
+    code, noun = ("", "") if unit else unknown_unit(text, start, end)
     is_age = unit is None and may_be_age(text, start, end)
     yield Quantity(text[start:end], start, end, _readings(value, unit), (value,), code, noun, is_age)
 
 
-def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
-    if not number.in_words:
-        return False
-    is_scale_alone = text[number.start : number.end] in ("만", "천", "백", "백만", "천만", "십만", "십억")
-    if is_scale_alone and (text[: number.start].rstrip().endswith((":", "：", "단위", "(", "（", ",")) or unit is None):
+def _is_other_word(text: str, number: Number, unit: Unit | None) -> bool:
+    """Return whether a number in words is a part of a heading, an article or another word."""
+    is_scale = text[number.start : number.end] in ("만", "천", "백", "백만", "천만", "십만", "십억")
+    if is_scale and text[: number.start].rstrip().endswith((":", "：", "단위", "(", "（", ",")):
         return True  # the unit in a table heading: (단위: 천원), (만원)
     if unit is None:
-        return number.value <= 1 or not text[number.start].isascii() or text[number.start :].lower().startswith("a ")
+        is_korean = not text[number.start].isascii()
+        return is_korean or number.value <= 1 or text[number.start :].lower().startswith("a ")
     return number.value <= 1 and not set(unit.names) & _MEASURES
 
 
@@ -171,18 +173,17 @@ def _with_compounds(text: str, separate: Iterable[Quantity]) -> list[Quantity]:
     joined: list[Quantity] = []
     for quantity in separate:
         last = joined[-1] if joined else None
-        if last is not None and _continues(text, last, quantity):
+        if last is not None and _continues_period(text, last, quantity):
             total = last.readings[0].value + quantity.readings[0].value  # type: ignore[operator]  # both are periods
-            joined[-1] = Quantity(
-                text[last.start : quantity.end], last.start, quantity.end,
-                (Reading(quantity.readings[0].unit, total),), (*last.numbers, *quantity.numbers),
-            )  # fmt: skip
+            readings = (Reading(quantity.readings[0].unit, total),)
+            start, end = last.start, quantity.end
+            joined[-1] = Quantity(text[start:end], start, end, readings, (*last.numbers, *quantity.numbers))
         else:
             joined.append(quantity)
     return joined
 
 
-def _continues(text: str, first: Quantity, second: Quantity) -> bool:
+def _continues_period(text: str, first: Quantity, second: Quantity) -> bool:
     if not first.readings or not second.readings or not _JOINED.fullmatch(text, first.end, second.start):
         return False
     larger, smaller = first.readings[0], second.readings[0]
@@ -194,8 +195,8 @@ def _continues(text: str, first: Quantity, second: Quantity) -> bool:
 
 def _unit_size(quantity: Quantity) -> Decimal:
     """Return the size of the written unit in the reading's unit: 12 months for 1년."""
-    value = quantity.readings[0].value
-    return value / quantity.numbers[-1] if isinstance(value, Decimal) and quantity.numbers[-1] else Decimal(0)
+    value, number = quantity.readings[0].value, quantity.numbers[-1]
+    return value / number if isinstance(value, Decimal) and number else Decimal(0)
 
 
 def _with_shared_units(text: str, separate: list[Quantity]) -> list[Quantity]:
@@ -203,46 +204,45 @@ def _with_shared_units(text: str, separate: list[Quantity]) -> list[Quantity]:
     shared = list(separate)
     for at in range(len(shared) - 2, -1, -1):
         left, right = shared[at], shared[at + 1]
-        if not left.readings and right.readings and _share_unit(text, left, right):
-            shared[at] = replace(left, readings=_borrowed(left, right))
+        if not left.readings and right.readings and _are_joined(text, left, right):
+            shared[at] = replace(left, readings=_readings_like(right, left))
     for at in range(1, len(shared)):
         left, right = shared[at - 1], shared[at]
-        prefixed = left.readings and not left.text[0].isdigit() and left.readings[0].unit in _MEASURES
-        if prefixed and not right.readings and _RANGE.fullmatch(text, left.end, right.start):
-            shared[at] = replace(right, readings=_borrowed(right, left))
+        has_leading_unit = left.readings and not left.text[0].isdigit() and left.readings[0].unit in _MEASURES
+        if has_leading_unit and not right.readings and _RANGE.fullmatch(text, left.end, right.start):
+            shared[at] = replace(right, readings=_readings_like(left, right))
     return shared
 
 
-def _share_unit(text: str, left: Quantity, right: Quantity) -> bool:
+def _are_joined(text: str, left: Quantity, right: Quantity) -> bool:
+    """Return whether two quantities are the ends of a range or neighbours in a list; a year is not: "2024, 3개월"."""
     if _RANGE.fullmatch(text, left.end, right.start):
         return True
     is_year = left.numbers[0] in _YEARS and right.readings[0].unit != DATE
     return not is_year and _LIST.fullmatch(text, left.end, right.start) is not None
 
 
-def _borrowed(bare: Quantity, neighbour: Quantity) -> tuple[Reading, ...]:
+def _readings_like(neighbour: Quantity, bare: Quantity) -> tuple[Reading, ...]:
     """Return the readings of a bare number in its neighbour's unit."""
     value, model = bare.numbers[0], neighbour.readings[0]
     if isinstance(model.value, PartialDate):
-        return _borrowed_date(value, model.value)
+        return _date_like(model.value, int(value))
     if not isinstance(model.value, Decimal):
         return ()
     if model.unit == TIME:
-        return tuple(Reading(TIME, (value * 60 + half) % 1440) for half in (0, 720))
-    written = neighbour.numbers[-1]
-    factor = model.value / written if written else Decimal(1)
-    readings = [Reading(model.unit, value * factor)]
-    readings += [
-        replace(reading, value=value) for reading in neighbour.readings[1:] if isinstance(reading.value, Decimal)
-    ]
+        return tuple(Reading(TIME, (value * 60 + half_day) % 1440) for half_day in (0, 720))
+    number = neighbour.numbers[-1]
+    factor = model.value / number if number else Decimal(1)
+    others = [reading for reading in neighbour.readings[1:] if isinstance(reading.value, Decimal)]
+    readings = [Reading(model.unit, value * factor), *(replace(reading, value=value) for reading in others)]
     scale = next((number.scale for number in numbers_in(neighbour.text)), Decimal(1))
     if scale > 1 and value < scale:
         readings.append(Reading(model.unit, value * factor * scale))  # 1~3천만원
     return tuple(readings)
 
 
-def _borrowed_date(value: Decimal, model: PartialDate) -> tuple[Reading, ...]:
-    number = int(value)
+def _date_like(model: PartialDate, number: int) -> tuple[Reading, ...]:
+    """Return the number as a year, as a day of the model's month, or as a month."""
     if number in _YEARS:
         return (Reading(DATE, PartialDate(year=number)),)
     if model.day is not None:
@@ -258,13 +258,13 @@ def _with_table_units(text: str, separate: list[Quantity]) -> list[Quantity]:
     rows = list(_rows(text))
 
     def unit_at(at: int) -> Unit | None:
-        captioned = next((unit for start, unit in reversed(captions) if unit and start < at), None)
+        caption_unit = next((unit for start, unit in reversed(captions) if unit and start < at), None)
         for start, row, heading in rows:
             if start <= at < start + len(row):
                 column = row.count("|", 0, at - start)
-                of_column = heading_unit(heading[column]) if column < len(heading) else None
-                return of_column or heading_unit(row.split("|")[1]) or captioned
-        return captioned
+                column_unit = heading_unit(heading[column]) if column < len(heading) else None
+                return column_unit or heading_unit(row.split("|")[1]) or caption_unit
+        return caption_unit
 
     return [
         replace(quantity, readings=quantity.readings or _readings(quantity.numbers[0], unit_at(quantity.start)))
@@ -278,7 +278,8 @@ def _rows(text: str) -> Iterator[tuple[int, str, list[str]]]:
     at = 0
     for line in text.splitlines(keepends=True):
         cells = line.split("|") if line.lstrip().startswith("|") else []
-        heading = (heading or cells) if cells else []
-        if heading != cells:
+        if not heading or not cells:
+            heading = cells
+        elif cells != heading:
             yield at, line, heading
         at += len(line)

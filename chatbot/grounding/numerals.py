@@ -15,14 +15,14 @@ _MONEY: Final = r"(?:원|달러|유로|엔|위안|파운드)"
 # A scale directly follows its digits (5만); a space is allowed only before a currency (5 만원, but "5 만기" is not
 # 50,000). 조 is an article of a law (제3조) unless money follows.
 _BIG: Final = rf"(?:[만억]|조(?=[ ]?(?:{_MONEY}|{_DIGITS}[천백십]*억)))"
-_NEXT: Final = rf"(?:[ ](?={_DIGITS}(?:[천백십만억]|[ ]?{_MONEY})))?"
-_GROUP: Final = rf"(?:{_DIGITS}[천백십]{_NEXT})*{_DIGITS}[천백십]?"
+_NEXT: Final = rf"(?:[ ](?={_DIGITS}(?:[천백십만억]|[ ]?{_MONEY})))?"  # a blank within a number
+_GROUP: Final = rf"(?:{_DIGITS}[천백십]{_NEXT})*{_DIGITS}[천백십]?"  # the digits before 만, 억 or 조: 3천5백
 _KOREAN: Final = (
     rf"(?:{_GROUP}{_BIG}{_NEXT})*"
     rf"{_GROUP}(?:{_BIG}|[ ](?:천|만|억|조|천만|백만|십만)(?=[ ]?{_MONEY}))?"
 )
 
-_UNITS: Final = {
+_ENGLISH_NUMERALS: Final = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
@@ -35,10 +35,10 @@ _ABBREVIATED: Final = {"mn": 10**6, "bn": 10**9, "tn": 10**12}
 _LETTERS: Final = {"k": 10**3, "m": 10**6, "b": 10**9}
 _CODE: Final = f"(?:{'|'.join(sorted(CURRENCY_CODES))})"
 _BEHIND_CURRENCY: Final = rf"(?=\d)(?:(?<=[₩$€£¥])|(?<=[₩$€£¥][ ])|(?-i:(?<={_CODE})|(?<={_CODE}[ ])))"
-_ENGLISH_WORD: Final = "|".join(sorted([*_UNITS, *_SCALES, *_GROUPS], key=len, reverse=True))
+_ENGLISH_WORD: Final = "|".join(sorted([*_ENGLISH_NUMERALS, *_SCALES, *_GROUPS], key=len, reverse=True))
 _ENGLISH_SCALE: Final = "|".join([*_SCALES, *_ABBREVIATED])
 _ENGLISH_GROUP: Final = "|".join([*_SCALES, "dozen"])
-_ENGLISH_UNIT: Final = "|".join(sorted(_UNITS, key=len, reverse=True))
+_ENGLISH_NUMERAL: Final = "|".join(sorted(_ENGLISH_NUMERALS, key=len, reverse=True))
 
 _SINO: Final = {"일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7, "팔": 8, "구": 9}
 _SINO_SCALES: Final = {"십": 10, "백": 100, "천": 1000}
@@ -60,13 +60,12 @@ _NATIVE_ONES: Final = {
 _NATIVE_TENS: Final = {
     "열": 10, "스물": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60, "일흔": 70, "여든": 80, "아흔": 90,
 }  # fmt: skip
-NATIVE: Final = (
+NATIVE: Final = (  # the values of native Korean numerals
     _NATIVE_ONES
     | {"석": 3, "넉": 4, "스무": 20}
     | _NATIVE_TENS
     | {ten + one: tens + ones for ten, tens in _NATIVE_TENS.items() for one, ones in _NATIVE_ONES.items()}
 )
-"""The values of native Korean numerals."""
 _NATIVE_FEW: Final = r"[한두세네]"
 _NATIVE_MANY: Final = "|".join(sorted((word for word in NATIVE if word not in "한두세네석넉"), key=len, reverse=True))
 _COUNTED: Final = r"(?:번|차례|가지|개|명|분|달|시간|시|살|곳|군데|건|장|배|종류|단계|주|사람|자리|영업일)"
@@ -77,6 +76,7 @@ _DAYS: Final = {
 _HALVED: Final = r"(?=[ ]?(?:년|달|개월|시간)(?![가-힣]{2}))"
 
 # The first characters of numbers: trying each kind at every other character would take most of the time.
+# In order: 10 million · $5m · 2½ · .5 · 1/4분기 · 5억 3천만 · 하루 · 영점오 · 이백만 · 스무 · 반 · a · two hundred
 _FIRST: Final = r"(?=[\d.¼½¾A-Za-z영일이삼사오육칠팔구십백천만억조한두세네석넉다여아열스서마쉰예하나닷엿보반])"
 _NUMBER = re.compile(
     rf"{_FIRST}(?:(?P<english_scaled>{_DIGITS}[ -]?(?:{_ENGLISH_SCALE})(?![A-Za-z]))"
@@ -95,7 +95,7 @@ _NUMBER = re.compile(
     rf"|(?P<half>(?<![가-힣])반{_HALVED}|(?<![A-Za-z])half[ ]an?[ ](?:(?:{_ENGLISH_SCALE})(?![A-Za-z]))?"
     r"|(?<![A-Za-z])half(?=[ ]percent))"
     r"|(?P<one>(?<![A-Za-z])an?(?=[ ](?:year|month|week|day|hour)[ ]and[ ]a[ ]half(?![A-Za-z])))"
-    rf"|(?P<english>(?<![A-Za-z])(?:an?[ ](?:{_ENGLISH_GROUP})|{_ENGLISH_UNIT})"
+    rf"|(?P<english>(?<![A-Za-z])(?:an?[ ](?:{_ENGLISH_GROUP})|{_ENGLISH_NUMERAL})"
     rf"(?:[ -](?:and[ ])?(?:{_ENGLISH_WORD}))*(?:[ ]and[ ]a[ ]half)?(?![A-Za-z])))",
     re.IGNORECASE,
 )
@@ -105,17 +105,14 @@ _LEADING_DIGITS = re.compile(_DIGITS)
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number at [start, end) of a text; `scale` is the factor of a single mantissa (10^8 in 3억), otherwise 1.
-
-    `in_words`: the number has no digits. `counts_days`: it is a word for a number of days, such as 하루.
-    """
+    """A number at [start, end) of a text."""
 
     start: int
     end: int
     value: Decimal
-    scale: Decimal
-    in_words: bool
-    counts_days: bool
+    scale: Decimal  # the factor of a single mantissa (10^8 in 3억), otherwise 1
+    in_words: bool  # the number has no digits
+    counts_days: bool  # the number is a word for days, such as 하루
 
 
 def numbers_in(text: str) -> Iterator[Number]:
@@ -124,10 +121,10 @@ def numbers_in(text: str) -> Iterator[Number]:
         kind, raw = match.lastgroup or "", match.group()
         value = _READERS[kind](raw)
         digits = _LEADING_DIGITS.match(raw)
-        is_single = digits is not None and len(_LEADING_DIGITS.findall(raw)) == 1
-        mantissa = _plain(digits.group()) if is_single and digits else Decimal(0)
+        is_only = len(_LEADING_DIGITS.findall(raw)) == 1
+        mantissa = _plain(digits.group()) if digits and is_only else Decimal(0)
         scale = value / mantissa if mantissa else Decimal(1)
-        yield Number(match.start(), match.end(), value, scale, in_words=kind in _WORDS, counts_days=kind == "days")
+        yield Number(match.start(), match.end(), value, scale, in_words=kind in _IN_WORDS, counts_days=kind == "days")
 
 
 def _plain(digits: str) -> Decimal:
@@ -135,6 +132,7 @@ def _plain(digits: str) -> Decimal:
 
 
 def _korean(raw: str) -> Decimal:
+    """Return the value of digits and scales: `section` is the part before the next 만, 억 or 조."""
     total = section = Decimal(0)
     pending: Decimal | None = None
     for token in _TOKEN.findall(raw):
@@ -162,7 +160,8 @@ def _sino_point(raw: str) -> Decimal:
 
 def _fraction(raw: str) -> Decimal:
     digits = _LEADING_DIGITS.match(raw)
-    return (_plain(digits.group()) if digits else 0) + Decimal(numeric(raw[-1]) if raw[-1] in "¼½¾" else 0.5)
+    whole = _plain(digits.group()) if digits else 0
+    return whole + Decimal(numeric(raw[-1]) if raw[-1] in "¼½¾" else 0.5)
 
 
 def _half(raw: str) -> Decimal:
@@ -179,8 +178,8 @@ def _english_scaled(raw: str) -> Decimal:
 def _english(raw: str) -> Decimal:
     total = section = 0
     for word in re.split(r"[ -]", raw.lower()):
-        if word in _UNITS:
-            section += _UNITS[word]
+        if word in _ENGLISH_NUMERALS:
+            section += _ENGLISH_NUMERALS[word]
         elif word in _GROUPS:
             section = (section or 1) * _GROUPS[word]
         elif word in _SCALES:
@@ -204,4 +203,4 @@ _READERS: Final = {
     "one": lambda _: Decimal(1),
     "english": _english,
 }
-_WORDS: Final = frozenset({"days", "sino_point", "sino", "native", "half", "one", "english"})
+_IN_WORDS: Final = frozenset({"days", "sino_point", "sino", "native", "half", "one", "english"})

@@ -7,10 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 KRW: Final = "KRW"
-CURRENCIES: Final = (
-    *(KRW, "USD", "EUR", "JPY", "GBP", "CNY"),
-    *("HKD", "SGD", "AUD", "CAD", "NZD", "TWD", "CHF", "THB"),
-)
+CURRENCIES: Final = (KRW, "USD", "EUR", "JPY", "GBP", "CNY", "HKD", "SGD", "AUD", "CAD", "NZD", "TWD", "CHF", "THB")
 # All ISO 4217 codes in use and the offshore yuan (CNH), except ALL and TOP, which are words before counts ("TOP 10").
 CURRENCY_CODES: Final = frozenset(
     """AED AFN AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF
@@ -36,14 +33,13 @@ TIMES: Final = "회"
 BUSINESS_DAYS: Final = "business days"
 
 _YEAR: Final = re.compile(r"(?:19|20)\d{2}")
-_COUNTED: Final = "counted"
-"""The unit of a source's count in any counter."""
+_COUNTED: Final = "counted"  # stands for any counter: a source with 10명 also states ten of a claim's noun
 
 # English expresses these counters by a noun (3장, "three cards"): a source may state the number without a unit.
 GENERIC_COUNTERS: Final = frozenset(
     {"개", "건", "장", "곳", "단계", "자리", "조", "항", "호", "차", "대", "등급", "쪽"}
 )
-# A claim in one of these needs the same counter in the source; a claim with a noun accepts any (10명, "10 customers").
+# A claim in one of these needs the same counter in the source; a claim with a noun ("10 customers") accepts any (10명).
 _COUNTERS: Final = GENERIC_COUNTERS | {"명", "회", "주"}
 
 
@@ -71,34 +67,29 @@ class Reading:
 
 
 Statement = Decimal | tuple[str, Decimal | PartialDate | str] | tuple[Decimal, ...]
-"""A statement of a source or need of a claim: a number, a value with its unit, or numbers without a unit."""
+"""The form in which sources and claims are compared: a number in any unit, (unit, value), or numbers without a unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with its unit at [start, end) of a text; `numbers` are the numbers as written.
-
-    `readings` is empty for a bare number. A bare number may have an unknown unit: `code` is a currency code
-    (CHF 2,000), `noun` the word after it (5 decades), or `MONTHS` if it counts monthly payments.
-    `may_be_age`: the context suggests an age without a unit (aged 19, over 65).
-    """
+    """A number with its unit at [start, end) of a text; a bare number may have an unknown unit (`code` or `noun`)."""
 
     text: str
     start: int
     end: int
-    readings: tuple[Reading, ...]
-    numbers: tuple[Decimal, ...]
-    code: str = ""
-    noun: str = ""
-    may_be_age: bool = False
+    readings: tuple[Reading, ...]  # empty for a bare number
+    numbers: tuple[Decimal, ...]  # as written, before conversion into the unit of a reading
+    code: str = ""  # the currency code beside a bare number (SEK 2,000)
+    noun: str = ""  # the word after a bare number (5 decades); `MONTHS` for a number of monthly payments
+    may_be_age: bool = False  # the context suggests an age without a unit (aged 19, over 65)
 
     @property
     def kinds(self) -> frozenset[str]:
         """The possible units; the empty string for a bare number."""
         return frozenset(reading.unit for reading in self.readings) or frozenset({""})
 
-    def supported(self) -> Iterator[Statement]:
-        """Yield the statements of a source with this quantity."""
+    def statements(self) -> Iterator[Statement]:
+        """Yield the statements of a source that contains this quantity."""
         yield from self.numbers
         if _YEAR.fullmatch(self.text) and not self.code:  # "in 2022", or a column's heading
             yield DATE, PartialDate(year=int(self.numbers[0]))
@@ -106,14 +97,14 @@ class Quantity:
             parts = reading.value.parts() if isinstance(reading.value, PartialDate) else (reading.value,)
             yield from ((reading.unit, part) for part in parts)
         if not self.readings:
-            yield (self.code, self.numbers[0]) if self.code else self.numbers
+            yield (self.code, self.numbers[0]) if self.code else self.numbers  # `numbers`: they have no unit
             if self.may_be_age:
                 yield YEARS_OLD, self.numbers[0]
         elif not self.kinds.isdisjoint(_COUNTERS):
             yield _COUNTED, self.numbers[0]
 
-    def needed(self) -> Iterator[Statement]:
-        """Yield statements of which a source must have at least one to support this quantity in a claim."""
+    def supporting_statements(self) -> Iterator[Statement]:
+        """Yield the statements that support this quantity in a claim; a source needs one of them."""
         if self.readings:
             yield from ((reading.unit, reading.value) for reading in self.readings)
             if self.readings[0].unit in GENERIC_COUNTERS or self.readings[0].unit == PHONE:
@@ -128,4 +119,4 @@ class Quantity:
 
     def supports(self, claimed: "Quantity") -> bool:
         """Return whether a source with this quantity supports the claimed quantity."""
-        return not set(self.supported()).isdisjoint(claimed.needed())
+        return not set(self.statements()).isdisjoint(claimed.supporting_statements())

@@ -16,11 +16,11 @@ _CLOSERS = re.compile(r"[\"'”’)\]}」』》〉】*_`]*")
 _OPENERS = "\"'“‘([{「『《〈【*-•"
 # Syllables that end Korean sentences: only after these does a full stop without a space end a sentence.
 _ENDINGS = frozenset("다요까죠음함됨임오네라")
-_OUTLINE = re.compile(r"\s{0,8}[가나다라마바사아자차카타파하]")
-_DATE_END = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?\Z")
-_SHORT = re.compile(r"(?<![\d.,:%-])\d{1,2}\Z")
-_WHOLE = re.compile(r"(?<![\d.,-])\d{3,4}\Z")
-_WORD = re.compile(r"[A-Za-z][A-Za-z.]{0,40}\Z")
+_OUTLINE = re.compile(r"\s{0,8}[가나다라마바사아자차카타파하]")  # the letter of a list item: "가."
+_DATE_END = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?\Z")  # 2025. 3 or 2025.3.1
+_SHORT_NUMBER = re.compile(r"(?<![\d.,:%-])\d{1,2}\Z")
+_LONGER_NUMBER = re.compile(r"(?<![\d.,-])\d{3,4}\Z")
+_LAST_WORD = re.compile(r"[A-Za-z][A-Za-z.]{0,40}\Z")
 _NEVER_LAST = frozenset(["mr", "mrs", "ms", "dr", "prof", "vs", "e.g", "i.e", "cf", "st", "rs"])
 _MAY_BE_LAST = frozenset(
     """etc inc ltd co corp approx est max min incl excl a.m p.m u.s u.k p.a tel dept al no nos fig sec art
@@ -33,10 +33,8 @@ class SentenceSplitter:
 
     def __init__(self) -> None:
         self._scan_from = 0
-        self.pending = ""
-        """The text of the incomplete sentence."""
-        self.settled = 0
-        """The number of characters of `pending` that belong to this sentence whatever follows."""
+        self.pending = ""  # the text of the incomplete sentence
+        self.settled = 0  # the characters of `pending` that belong to this sentence whatever follows
 
     def feed(self, text: str, *, final: bool = False) -> list[str]:
         self.pending += text
@@ -58,8 +56,10 @@ class SentenceSplitter:
 
     def close(self) -> list[str]:
         pieces = self.feed("", final=True)
-        rest, self.pending, self._scan_from, self.settled = self.pending, "", 0, 0
-        return [*pieces, rest] if rest else pieces
+        if self.pending:
+            pieces.append(self.pending)
+        self.pending, self._scan_from, self.settled = "", 0, 0
+        return pieces
 
 
 def split_sentences(text: str) -> list[str]:
@@ -104,43 +104,48 @@ def _boundary(text: str, mark: re.Match[str], *, final: bool) -> int:
     if text[end] == "\n":
         return end
     if mark.group() == ".":
-        return _after_stop(text, at, end, final=final)
-    return _by_what_follows(text, at, end)
+        return _boundary_at_full_stop(text, at, end, final=final)
+    return _boundary_by_next_character(text, at, end)
 
 
-def _after_stop(text: str, at: int, end: int, *, final: bool) -> int:
+def _boundary_at_full_stop(text: str, at: int, end: int, *, final: bool) -> int:
+    """Return the boundary at a full stop: none after an abbreviation, an ordinal or a part of a date."""
     before = text[at - 1] if at else " "
     is_number, is_word = before.isdigit(), before.isascii() and before.isalpha()
     if not is_number and not is_word:
-        return _NO_BOUNDARY if _OUTLINE.fullmatch(text[:at]) else _by_what_follows(text, at, end)
+        return _NO_BOUNDARY if _OUTLINE.fullmatch(text[:at]) else _boundary_by_next_character(text, at, end)
     if not text[end].isspace():
         return _NO_BOUNDARY
     if is_word:
-        match = _WORD.search(text, max(0, at - 12), at)
+        match = _LAST_WORD.search(text, max(0, at - 12), at)
         word = match.group().lower() if match else ""
         if word in _NEVER_LAST or (len(word) == 1 and word != "i"):
             return _NO_BOUNDARY
         if word not in _MAY_BE_LAST:
             return end
-    following = next((char for char in text[end:] if char == "\n" or not char.isspace()), "\n" if final else "")
+    visible = (char for char in text[end:] if char == "\n" or not char.isspace())
+    following = next(visible, "\n" if final else "")
     if not following:
         return _UNDECIDED
-    goes_on = _number_goes_on(text, at, following) if is_number else following.islower() or following.isdigit()
-    return _NO_BOUNDARY if goes_on and following != "\n" else end
+    if following == "\n":
+        return end
+    continues = _number_continues(text, at, following) if is_number else following.islower() or following.isdigit()
+    return _NO_BOUNDARY if continues else end
 
 
-def _by_what_follows(text: str, at: int, end: int) -> int:
+def _boundary_by_next_character(text: str, at: int, end: int) -> int:
+    """Return the boundary before a blank, or between a Korean ending and the beginning of a sentence."""
     following = text[end]
     if following.isspace():
         return end
-    starts = "가" <= following <= "힣" or following.isdigit() or following.isupper() or following in _OPENERS
-    return end if starts and at and text[at - 1] in _ENDINGS else _NO_BOUNDARY
+    may_start = "가" <= following <= "힣" or following.isdigit() or following.isupper() or following in _OPENERS
+    return end if may_start and at and text[at - 1] in _ENDINGS else _NO_BOUNDARY
 
 
-def _number_goes_on(text: str, at: int, following: str) -> bool:
+def _number_continues(text: str, at: int, following: str) -> bool:
     """Return whether the number before the full stop at `at` is an ordinal or part of a date."""
     if _DATE_END.search(text, max(0, at - 16), at):
         return not (following.isascii() and following.isupper())
-    if _SHORT.search(text, max(0, at - 4), at):
+    if _SHORT_NUMBER.search(text, max(0, at - 4), at):
         return True
-    return following.isdigit() and _WHOLE.search(text, max(0, at - 6), at) is not None
+    return following.isdigit() and _LONGER_NUMBER.search(text, max(0, at - 6), at) is not None

@@ -23,8 +23,7 @@ from knowledge.bank import Bank
 from knowledge.passage import Language, Passage
 
 ELLIPSIS: Final = "…"
-_LONGEST_SENTENCE: Final = 2_000
-"""The maximum length in characters of a checked sentence: no answer needs more, and the cost grows."""
+_LONGEST_SENTENCE: Final = 2_000  # characters: no answer needs more, and a check's cost grows with the length
 # Text is held back after a word that has a digit or belongs to a number, because the number may still grow.
 _HELD: Final = re.compile(
     r"\d|[０-９]|^[\W_]{0,20}(?:[한두세네](?:$|번|가지|개|명|분|달|시|살|곳|군데|건|장|배|종|단계|주|사람|자리)"
@@ -35,43 +34,36 @@ _HELD: Final = re.compile(
     r"|noon|midnight|krw|usd|eur|won|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|[$₩￦€¥£¼½¾@]|://|www|\w\.\w",
     re.IGNORECASE,
 )
+# A word between two numbers of one range, list or date.
 _JOINS: Final = re.compile(r"[\W_]*+(?:and|or|to|및|또는|내지|오전|오후|매월|매달|은행)?[\W_]*+", re.IGNORECASE)
 _WORD: Final = re.compile(r"\S+")
-_HELD_END: Final = 4
-"""Characters held back at the end of the text, because the next token may change the last word."""
-_LONGEST_TOKEN: Final = 16
-"""A piece of more characters holds several tokens, and is shown in parts."""
-_CLOSING_WORDS: Final = 3
-"""A number is complete after this many plain words: no unit, scale or end of a range is further away."""
+_HELD_END: Final = 4  # characters held back at the end of the text: the next token may change the last word
+_LONGEST_TOKEN: Final = 16  # characters: a longer feed contains several tokens, and is shown in parts
+_CLOSING_WORDS: Final = 3  # plain words after a number: its unit, scale and end of a range are not further away
 
 
 class GroundingStream:
-    """Turns the model's text into checked text and citations; `sources` are numbered from 1.
-
-    The `bank`'s telephone number needs no source.
-    """
+    """Turns the model's text into checked text and citations; the telephone number of `bank` needs no source."""
 
     def __init__(
         self, sources: Sequence[Passage], *, question: str, language: Language, bank: Bank | None = None
     ) -> None:
         self._sources = tuple(sources)
         self._units = checked_units(sources, question=question, contact=bank.telephone if bank else "")
-        self._names = frozenset[str]().union(*(unit.others for unit in self._units))
+        self._names = frozenset[str]().union(*(unit.other_names for unit in self._units))
         self._texts = tuple(f"{passage.heading}\n{passage.text}" for passage in sources)
         self._language = language
         self._markers, self._sentences = MarkerFilter(), SentenceSplitter()
-        self._flowed = 0  # shown characters of the current sentence
-        self._ends: list[int] = []  # the ends of the feeds not yet shown completely, from the sentence's start
-        self._checked = 0  # characters of the current sentence without an unchecked number
-        self._cut: int | None = None  # where the current sentence is cut off
-        self._stating: list[CheckedUnit] = []  # the units that state all numbers of the current sentence so far
-        self._quoted: list[CheckedUnit] = []
-        self.text = ""
-        """The answer shown so far: the concatenation of all `token` texts."""
-        self.cited: tuple[int, ...] = ()
-        """The numbers of the cited sources, in order of first use."""
-        self.withheld = 0
-        """The number of sentences that were replaced or cut off."""
+        # Of the current sentence, with offsets from its start:
+        self._shown_length = 0
+        self._checked_length = 0  # its numbers and names are stated by a unit
+        self._cut_at: int | None = None  # where it is cut off
+        self._feed_ends: list[int] = []  # of the feeds that are not shown completely
+        self._stating_units: list[CheckedUnit] = []  # they state all its checked numbers
+        self._quoted_units: list[CheckedUnit] = []  # of the whole answer
+        self.text = ""  # the shown answer: the concatenation of all `token` texts
+        self.cited: tuple[int, ...] = ()  # the numbers of the cited sources (from 1), in order of first use
+        self.withheld = 0  # the number of sentences that were replaced or cut off
 
     @property
     def grounded(self) -> bool:
@@ -80,46 +72,46 @@ class GroundingStream:
 
     def feed(self, text: str) -> list[Event]:
         """Add text; return the events that later text cannot change."""
-        fed = self._markers.feed(text)
-        self._ends.append(len(self._sentences.pending) + len(fed))
-        events = [event for piece in self._sentences.feed(fed) for event in self._finish(piece)]
+        text = self._markers.feed(text)
+        self._feed_ends.append(len(self._sentences.pending) + len(text))
+        events = [event for sentence in self._sentences.feed(text) for event in self._finish(sentence)]
         pending = self._sentences.pending[: self._sentences.settled]
         safe = self._safe_length(pending, complete=False)
-        whole_tokens = max((end for end in self._ends if end <= safe), default=0)
-        return [*events, *self._flow(pending, safe if safe - whole_tokens > _LONGEST_TOKEN else whole_tokens)]
+        whole_feeds = max((end for end in self._feed_ends if end <= safe), default=0)
+        return [*events, *self._show_up_to(pending, safe if safe - whole_feeds > _LONGEST_TOKEN else whole_feeds)]
 
     def close(self) -> list[Event]:
         """Return the events of the remaining text."""
-        pieces = [*self._sentences.feed(self._markers.close()), *self._sentences.close()]
-        return [event for piece in pieces for event in self._finish(piece)]
+        sentences = [*self._sentences.feed(self._markers.close()), *self._sentences.close()]
+        return [event for sentence in sentences for event in self._finish(sentence)]
 
-    def _finish(self, piece: str) -> list[Event]:
+    def _finish(self, sentence: str) -> list[Event]:
         """Show the rest of a sentence with its citation, or cut it off and quote the nearest unit."""
-        safe = self._safe_length(piece, complete=True)
-        start = len(self.text) - self._flowed + len(piece) - len(piece.lstrip())
-        supporting = [unit for unit in self._units if safe == len(piece) and unit.supports(piece)]
-        if not any(map(str.isalnum, piece)):
-            events = self._flow(piece, len(piece))
+        length, safe = len(sentence), self._safe_length(sentence, complete=True)
+        start = len(self.text) - self._shown_length + length - len(sentence.lstrip())
+        supporting = [unit for unit in self._units if safe == length and unit.supports(sentence)]
+        if not any(map(str.isalnum, sentence)):
+            events = self._show_up_to(sentence, length)
         elif supporting:
-            events = self._flow(piece, safe)
-            events.append(self._cite(_nearest(supporting, piece), start, len(self.text)))
+            events = self._show_up_to(sentence, safe)
+            events.append(self._cite(_nearest(supporting, sentence), start, len(self.text)))
         else:
-            events = self._flow(piece, min(safe, _length_before_end(piece)))
-            stating = self._stating if self._flowed else []
-            events += self._replace(_nearest(stating or self._units, piece) if self._units else None)
-        self._flowed, self._checked, self._cut, self._stating = 0, 0, None, []
-        self._ends = [end - len(piece) for end in self._ends if end > len(piece)]
+            events = self._show_up_to(sentence, min(safe, _length_before_end(sentence)))
+            candidates = (self._stating_units if self._shown_length else []) or self._units
+            events += self._replace(_nearest(candidates, sentence) if candidates else None)
+        self._shown_length, self._checked_length, self._cut_at, self._stating_units = 0, 0, None, []
+        self._feed_ends = [end - length for end in self._feed_ends if end > length]
         return events
 
     def _replace(self, unit: CheckedUnit | None) -> list[Event]:
         """Cut a sentence off and quote a unit, unless that unit was quoted before."""
         self.withheld += 1
-        events = self._show(ELLIPSIS) if self._flowed else []
+        events = self._show(ELLIPSIS) if self._shown_length else []
         if self.withheld == 1:
             events.append(notice(NoticeCode.WITHHELD, self._language))
-        if unit is None or unit in self._quoted:
+        if unit is None or unit in self._quoted_units:
             return events
-        self._quoted.append(unit)
+        self._quoted_units.append(unit)
         events += self._show("\n\n" if self.text else "")
         start = len(self.text)
         events += self._show(unit.text)
@@ -131,12 +123,12 @@ class GroundingStream:
             self.cited += (unit.n,)
         return citation(unit.n, passage, unit.text, start, end)
 
-    def _flow(self, sentence: str, length: int) -> list[Event]:
-        """Show the next characters of the sentence up to `length`, in the pieces that the model generated."""
-        ends = [*(end for end in self._ends if self._flowed < end < length), max(self._flowed, length)]
-        events = [event for start, end in pairwise([self._flowed, *ends]) for event in self._show(sentence[start:end])]
-        self._flowed = ends[-1]
-        return events
+    def _show_up_to(self, sentence: str, length: int) -> list[Event]:
+        """Show the next characters of the sentence up to `length`, divided as they were fed."""
+        shown, length = self._shown_length, max(self._shown_length, length)
+        ends = [shown, *(end for end in self._feed_ends if shown < end < length), length]
+        self._shown_length = length
+        return [event for start, end in pairwise(ends) for event in self._show(sentence[start:end])]
 
     def _show(self, text: str) -> list[Event]:
         if not text:
@@ -146,38 +138,41 @@ class GroundingStream:
 
     def _safe_length(self, sentence: str, *, complete: bool) -> int:
         """Return how many characters of the sentence may be shown; `complete` if its end is known."""
-        if says_yes_or_no(sentence) or (len(sentence) > _LONGEST_SENTENCE and not self._flowed):
-            self._cut = 0
+        is_too_long = len(sentence) > _LONGEST_SENTENCE and not self._shown_length
+        if is_too_long or says_yes_or_no(sentence):
+            self._cut_at = 0
         elif not complete and may_begin_yes_or_no(sentence):
             return 0
-        while self._cut is None:
-            words = _WORD.finditer(sentence, self._checked)
-            begin = next((word.start() for word in words if self._is_held(word.group())), None)
-            if begin is None:
+        while self._cut_at is None:
+            words = _WORD.finditer(sentence, self._checked_length)
+            held_from = next((word.start() for word in words if self._is_held(word.group())), None)
+            if held_from is None:
                 return len(sentence) if complete else _length_before_end(sentence)
-            end = self._complete_at(sentence, begin) or (len(sentence) if complete else None)
-            if end is None:
-                return min(len(sentence[:begin].rstrip()), _length_before_end(sentence))
-            if not self._is_stated(sentence, end):
-                self._cut = len(sentence[:begin].rstrip())
-            self._checked = end
-        return self._cut
+            held_to = self._end_of_number_or_name(sentence, held_from) or (len(sentence) if complete else None)
+            length_before = len(sentence[:held_from].rstrip())
+            if held_to is None:
+                return min(length_before, _length_before_end(sentence))
+            if not self._is_stated(sentence, held_to):
+                self._cut_at = length_before
+            self._checked_length = held_to
+        return self._cut_at
 
     def _is_held(self, word: str) -> bool:
         """Return whether a word must be checked before it is shown."""
         return bool(_HELD.search(word) or features(word) & self._names)
 
-    def _complete_at(self, sentence: str, begin: int) -> int | None:
-        """Return the end of the number or name at `begin`, or None while it may still grow."""
-        plain = 0
-        for n, word in enumerate(_WORD.finditer(sentence, begin)):
-            if not n and not _HELD.search(word.group()):  # a name
+    def _end_of_number_or_name(self, sentence: str, start: int) -> int | None:
+        """Return the end of the number or name at `start`, or None while it may still grow."""
+        plain_words = 0
+        for word in _WORD.finditer(sentence, start):
+            is_in_number = _HELD.search(word.group()) is not None
+            if word.start() == start and not is_in_number:  # a name
                 return word.end() if word.end() < len(sentence) else None
-            if _HELD.search(word.group()):
-                plain = 0
+            if is_in_number:
+                plain_words = 0
             elif not _JOINS.fullmatch(word.group()):
-                plain += 1
-            if plain > _CLOSING_WORDS:  # the last of them may still grow
+                plain_words += 1
+            if plain_words > _CLOSING_WORDS:
                 return word.start()
         return None
 
@@ -185,9 +180,9 @@ class GroundingStream:
         """Return whether one unit states all numbers and names up to `end`, and the passages contain all links."""
         if first_unknown_link(sentence[:end], self._texts):
             return False
-        stating = [unit for unit in self._units if unit.states(sentence[:end])]
-        self._stating = stating or self._stating
-        return bool(stating)
+        stating_units = [unit for unit in self._units if unit.states(sentence[:end])]
+        self._stating_units = stating_units or self._stating_units
+        return bool(stating_units)
 
 
 def _nearest(units: Sequence[CheckedUnit], sentence: str) -> CheckedUnit:
@@ -197,7 +192,12 @@ def _nearest(units: Sequence[CheckedUnit], sentence: str) -> CheckedUnit:
 
 def _length_before_end(sentence: str) -> int:
     """Return the length before the last word, which may reverse the meaning, without splitting a number."""
-    before = max(0, len(sentence) - max(len(re.split(r"\s", sentence)[-1]), _HELD_END))
-    begin = before - len(re.split(r"\s", sentence[:before])[-1])
-    word = _WORD.match(sentence, begin)
-    return len(sentence[: begin if word and _HELD.search(word.group()) else before].rstrip())
+    end = max(0, len(sentence) - max(_length_of_last_word(sentence), _HELD_END))
+    word_start = end - _length_of_last_word(sentence[:end])
+    word = _WORD.match(sentence, word_start)
+    is_number = word is not None and _HELD.search(word.group()) is not None
+    return len(sentence[: word_start if is_number else end].rstrip())
+
+
+def _length_of_last_word(text: str) -> int:
+    return len(re.split(r"\s", text)[-1])

@@ -12,44 +12,43 @@ from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
 from chatbot.grounding.plain_text import plain_text
 from chatbot.grounding.quantity import CURRENCIES, PERCENT, Quantity
 from chatbot.grounding.sentences import passage_sentences
-from chatbot.quotes import features, pieces_of
+from chatbot.quotes import features, units_of
 from knowledge.passage import Passage
 
-_SUPPORTED: Final = 0.5
-"""The share of a sentence's content that its unit must contain."""
+_LEAST_SHARE: Final = 0.5  # of a sentence's content, which its unit must contain
 _AMOUNTS: Final = frozenset({*CURRENCIES, PERCENT})
-_NAME_WORDS: Final = 3
-"""The number of words before an amount that name it."""
+_NAME_WORDS: Final = 3  # before an amount, which name it
 _WORD: Final = re.compile(r"[^\W\d_]+")
-MOST_NUMBERS: Final = 30
-"""A sentence with more numbers is not supported."""
+MOST_NUMBERS: Final = 30  # a sentence with more is not supported
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedUnit:
-    """A unit of source `n`; `others` are words that name only other sources, and `contact` needs no source."""
+    """A unit of source `n`, read once for all sentences of an answer."""
 
     n: int
     text: str
-    content: frozenset[str]
-    others: frozenset[str]
-    quantified: QuantifiedText
-    contact: QuantifiedText
-    rows: tuple[str, ...]
+    content: frozenset[str]  # features of the source's heading and the unit
+    other_names: frozenset[str]  # features that name only other sources
+    quantified: QuantifiedText  # the source's heading and the unit
+    contact: QuantifiedText  # the bank's telephone number, which needs no source
+    rows: tuple[str, ...]  # of tables, headings included
     sentences: tuple[str, ...]
-    prose: tuple[str, ...]
-    outside_rows: QuantifiedText
-    weights: dict[str, float] = field(compare=False)
+    prose: tuple[str, ...]  # the sentences outside tables
+    quantified_prose: QuantifiedText
+    weights: dict[str, float] = field(compare=False)  # of features; rarer ones weigh more
 
     def share(self, sentence: str) -> float:
         """Return the weighted share in [0, 1] of a sentence's content that the unit contains."""
         wanted = features(sentence)
-        held = math.fsum(self.weights.get(word, 1.0) for word in wanted & self.content)
-        return held / (math.fsum(self.weights.get(word, 1.0) for word in wanted) or 1.0)
+        return self._weight(wanted & self.content) / (self._weight(wanted) or 1.0)
+
+    def _weight(self, words: frozenset[str]) -> float:
+        return math.fsum(self.weights.get(word, 1.0) for word in words)
 
     def supports(self, sentence: str) -> bool:
         """Return whether the unit supports a complete sentence, judged by content, numbers and polarity."""
-        if self.share(sentence) < _SUPPORTED or not self.states(sentence):
+        if self.share(sentence) < _LEAST_SHARE or not self.states(sentence):
             return False
         wanted = features(sentence)
         nearest = max(self.sentences, key=lambda other: len(features(other) & wanted), default="")
@@ -58,46 +57,48 @@ class CheckedUnit:
     def states(self, sentence: str) -> bool:
         """Return whether the unit states all numbers of a sentence, in the named table row, for the same product."""
         claimed = unsupported_by(quantities(sentence), [self.contact])
-        if len(claimed) > MOST_NUMBERS or features(sentence) & self.others:
+        names_other_source = bool(features(sentence) & self.other_names)
+        if names_other_source or len(claimed) > MOST_NUMBERS or unsupported_by(claimed, [self.quantified]):
             return False
-        if unsupported_by(claimed, [self.quantified]) or not all(self.names(one, sentence) for one in claimed):
+        if not all(self.names_amount(amount, sentence) for amount in claimed):
             return False
         if not self.rows or not claimed:
             return True
-        named = QuantifiedText.read("\n".join([self.rows[0], *_named(self.rows, sentence)]))
-        return not unsupported_by(claimed, [named, self.outside_rows])
+        named_rows = QuantifiedText.read("\n".join([self.rows[0], *_named_rows(self.rows, sentence)]))
+        return not unsupported_by(claimed, [named_rows, self.quantified_prose])
 
-    def names(self, claimed: Quantity, sentence: str) -> bool:
+    def names_amount(self, claimed: Quantity, sentence: str) -> bool:
         """Return whether a sentence names an amount as the unit's prose does: "a cable charge of 8,000".
 
-        It must contain over half of the weight of the words before the amount. `states` checks amounts of tables.
+        It contains over half of the weight of the words before the amount. `states` checks amounts of tables.
         """
         if claimed.kinds.isdisjoint(_AMOUNTS):
             return True
-        wanted, places = features(sentence), 0
-        for stated in self.prose:
-            for quantity in quantities(stated):
-                if quantity.supports(claimed):
-                    places += 1
-                    words = features(" ".join(_WORD.findall(plain_text(stated)[: quantity.start])[-_NAME_WORDS:]))
-                    weight = {word: self.weights.get(word, 1.0) for word in words}
-                    if 2 * math.fsum(weight[word] for word in words & wanted) > math.fsum(weight.values()) or not words:
-                        return True
-        return not places
+        is_in_prose, sentence_words = False, features(sentence)
+        for text in self.prose:
+            for quantity in quantities(text):
+                if not quantity.supports(claimed):
+                    continue
+                is_in_prose = True
+                words_before = _WORD.findall(plain_text(text)[: quantity.start])
+                name = features(" ".join(words_before[-_NAME_WORDS:]))
+                if not name or 2 * self._weight(name & sentence_words) > self._weight(name):
+                    return True
+        return not is_in_prose
 
 
 def checked_units(sources: Sequence[Passage], *, question: str, contact: str) -> tuple[CheckedUnit, ...]:
     """Return the units of an answer's sources; words of the question never count as names of other sources."""
     names = [features(f"{passage.title} {passage.product or ''}") for passage in sources]
-    asked, telephone = features(question), QuantifiedText.read(contact)
-    read = [(n, text) for n, passage in enumerate(sources, 1) for text in pieces_of(passage)]
-    counts = Counter(word for _, text in read for word in features(text))
-    weights = {word: math.log(1 + len(read) / count) for word, count in counts.items()}
-    everything = [features(f"{passage.heading} {passage.text}") for passage in sources]
+    contents = [features(f"{passage.heading} {passage.text}") for passage in sources]
+    question_words, telephone = features(question), QuantifiedText.read(contact)
+    numbered = [(n, text) for n, passage in enumerate(sources, 1) for text in units_of(passage)]
+    counts = Counter(word for _, text in numbered for word in features(text))
+    weights = {word: math.log(1 + len(numbered) / count) for word, count in counts.items()}
     units = []
-    for n, text in read:
+    for n, text in numbered:
         passage = sources[n - 1]
-        others = frozenset[str]().union(*(name for m, name in enumerate(names, 1) if m != n))
+        other_names = frozenset[str]().union(*(name for m, name in enumerate(names, 1) if m != n))
         lines = text.splitlines()
         rows = tuple(line for line in lines if line.lstrip().startswith("|"))
         prose = "\n".join(line for line in lines if line not in rows)
@@ -107,21 +108,21 @@ def checked_units(sources: Sequence[Passage], *, question: str, contact: str) ->
                 n=n,
                 text=text,
                 content=features(f"{heading} {text}"),
-                others=others - everything[n - 1] - asked,
+                other_names=other_names - contents[n - 1] - question_words,
                 quantified=QuantifiedText.read(f"{heading}\n{text}"),
                 contact=telephone,
                 rows=rows,
                 sentences=tuple(passage_sentences(text)),
                 prose=tuple(passage_sentences(prose)),
-                outside_rows=QuantifiedText.read(prose),
+                quantified_prose=QuantifiedText.read(prose),
                 weights=weights,
             )
         )
     return tuple(units)
 
 
-def _named(rows: Sequence[str], sentence: str) -> list[str]:
-    """Return the rows whose labels share the most with a sentence; if none matches, return only a sole row."""
+def _named_rows(rows: Sequence[str], sentence: str) -> list[str]:
+    """Return the rows whose labels share the most with a sentence; a table's only row need not match."""
     wanted, claimed = features(sentence), QuantifiedText.read(sentence)
     labels = [row.strip().strip("|").split("|")[0] for row in rows[1:]]
     shared = [
@@ -129,4 +130,6 @@ def _named(rows: Sequence[str], sentence: str) -> list[str]:
         for label in labels
     ]
     most = max(shared, default=0)
-    return [row for row, count in zip(rows[1:], shared, strict=True) if count == most and (most or len(labels) == 1)]
+    if most == 0 and len(labels) > 1:
+        return []
+    return [row for row, count in zip(rows[1:], shared, strict=True) if count == most]

@@ -32,82 +32,73 @@ class Unit:
     factor: Decimal = Decimal(1)
 
 
-# "won입니다" also ends a word: Hangul directly after Latin letters is a particle.
+# Each `\b` below becomes `_END`, so that "won입니다" ends a word too: Hangul after Latin letters is a particle.
 _B: Final = r"\b"
 _END: Final = r"(?![A-Za-z])"
 # The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강). Directly after a number a counter
 # may have a particle (보증인 3명의 동의); after a space, or before one of these endings, 명의, 회의 and 주의 are nouns.
 _NO_NOUN: Final = r"(?!(?<=[ \t][명회주])의|의(?:사항|보|깊|무|실|록|체|장|자|변경))"
-_FOREIGN: Final = {
-    "HKD": r"홍콩\s?달러|(?:hong kong|hk) dollars?\b",
-    "SGD": r"싱가포르\s?달러|singapore dollars?\b",
-    "AUD": r"호주\s?달러|australian dollars?\b",
-    "CAD": r"캐나다\s?달러|canadian dollars?\b",
-    "NZD": r"뉴질랜드\s?달러|new zealand dollars?\b",
-    "TWD": r"(?:대만|타이완)\s?달러|(?:new )?taiwan dollars?\b",
-    "CHF": r"(?:스위스\s?)?프랑(?!스|크)|(?:swiss )?francs?\b",
-    "THB": r"(?:태국\s?)?바트|(?:thai )?baht\b",
-}
-_TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
-    (pattern, Unit(tuple(names.split("|")), Decimal(str(factor))))
-    for pattern, names, factor in (
-        (
-            r"%\s?(?:p(?![a-z]|\.a\b|\. a\.)|포인트)|(?:퍼센트|프로)\s?포인트|(?:percent(?:age)?|%)[ -]points?\b|pp\b",
-            POINTS,
-            1,
-        ),
-        (r"‰", PERCENT, "0.1"),
-        (r"(?<!\s)할(?!인|부|증|당|수|머|애|때)", PERCENT, 10),
-        (r"bps?\b|basis[ -]points?\b|베이시스\s?포인트", POINTS, "0.01"),
-        (r"%|퍼센트|프로(?!그램|젝트|모션|필|세스|토콜|듀스)|percent\b|per cent\b|pct\b", PERCENT, 1),
-        (r"원(?!리금|금|칙|본|격|천|화|인)|(?:korean )?won\b|krw\b|(?<!\s)₩(?!\s?\d)", KRW, 1),
-        *((rf"{words}|{code}\b", code, 1) for code, words in _FOREIGN.items()),
-        (r"(?:미국\s?)?(?:달러|불(?![가-힣]))|(?:us )?dollars?\b|usd\b|(?<!\s)\$(?!\s?\d)", "USD", 1),
-        (r"유로|euros?\b|eur\b|€(?!\s?\d)", "EUR", 1),
-        (r"엔(?![가-힣]{2})|yen\b|jpy\b|(?<!\s)¥(?!\s?\d)", "JPY", 1),
-        (r"위안|yuan\b|cny\b", "CNY", 1),
-        (r"파운드|pounds?\b|gbp\b|(?<!\s)£(?!\s?\d)", "GBP", 1),
-        (r"(?:은행\s?)?영업일|(?:(?:business|working|bank(?:ing)?)[ -]){1,3}days?\b", BUSINESS_DAYS, 1),
-        (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
-        (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", YEARS_OLD, 1),
-        (r"년|해(?![가-힣])|years?\b|yrs?\b", MONTHS, 12),
-        (rf"주(?!식|택|소|문|민|요|거|체|간사){_NO_NOUN}(?:일|간)?", f"{DAYS}|주", 7),
-        (r"weeks?\b", DAYS, 7),
-        (r"일(?!괄|반|정|치|용|시|부\s)(?:간)?", f"{DAYS}|{DATE}", 1),
-        (r"days?\b", DAYS, 1),
-        (r"시간|hours?\b|hrs?\b", SECONDS, 3600),
-        (r"분(?!기|의|류|석|할|납|야|양|실|쟁|만|담|배)|minutes?\b|mins?\b", SECONDS, 60),
-        (r"초(?!과|기|본|등)|seconds?\b|secs?\b", SECONDS, 1),
-        (rf"회(?!원|사|계|전|선|복|피|비|신){_NO_NOUN}|번(?!째|호)|차례", TIMES, 1),
-        (r"times?\b", "회|배", 1),
-        (r"배(?!송|당|정|분|우|상|달)", "배", 1),
-        (rf"명(?!칭|세|시|목|확|함){_NO_NOUN}", "명", 1),
-        (r"인(?!출|증|터|하|상|정|쇄|적|감|도|별|지|수)|사람|people\b|persons?\b", "명", 1),
-        (r"분기|quarters?\b", QUARTER, 1),
-        (r"포인트|points?\b", "포인트", 1),
-        (r"마일(?!리)|miles?\b", "마일", 1),
-        (r"개(?!인|설|시|정|별|선|통|봉|편|요|발)|가지|종(?:류)?(?!료|합|목|전|사|이)|kinds?\b|types?\b", "개", 1),
-        (r"건(?!강|물|전|축)|cases?\b|transactions?\b", "건", 1),
-        (r"장(?!기|애|점|소|치|려|부)|매(?!월|일|년|도|매|입|수|주|각)|sheets?\b|copies\b", "장", 1),
-        (r"곳|군데|branches\b|places?\b", "곳", 1),
-        (r"단계|steps?\b|stages?\b", "단계", 1),
-        (r"자리|글자|digits?\b|characters?\b", "자리", 1),
-        (r"등급|grades?\b", "등급", 1),
-        (r"조(?![가-힣]{0,20}(?:건|회|정))", "조", 1),
-        (r"항(?!목|공|상)", "항", 1),
-        (r"호(?!텔|주|출)", "호", 1),
-        (r"차(?!량|감|등|이|입|주|단)", "차", 1),
-        (r"대(?!출|상|금|면|표|한|여|리|행|기|부)", "대", 1),
-        (r"쪽|페이지|pages?\b", "쪽", 1),
-    )
+# Each unit's pattern, its names separated by "|", and its factor; the first pattern that matches counts.
+_UNIT_ROWS: Final[tuple[tuple[str, str, int | str], ...]] = (
+    (r"%\s?(?:p(?![a-z]|\.a\b|\. a\.)|포인트)|(?:퍼센트|프로)\s?포인트", POINTS, 1),
+    (r"(?:percent(?:age)?|%)[ -]points?\b|pp\b", POINTS, 1),
+    (r"‰", PERCENT, "0.1"),
+    (r"(?<!\s)할(?!인|부|증|당|수|머|애|때)", PERCENT, 10),
+    (r"bps?\b|basis[ -]points?\b|베이시스\s?포인트", POINTS, "0.01"),
+    (r"%|퍼센트|프로(?!그램|젝트|모션|필|세스|토콜|듀스)|percent\b|per cent\b|pct\b", PERCENT, 1),
+    (r"원(?!리금|금|칙|본|격|천|화|인)|(?:korean )?won\b|krw\b|(?<!\s)₩(?!\s?\d)", KRW, 1),
+    (r"홍콩\s?달러|(?:hong kong|hk) dollars?\b|HKD\b", "HKD", 1),
+    (r"싱가포르\s?달러|singapore dollars?\b|SGD\b", "SGD", 1),
+    (r"호주\s?달러|australian dollars?\b|AUD\b", "AUD", 1),
+    (r"캐나다\s?달러|canadian dollars?\b|CAD\b", "CAD", 1),
+    (r"뉴질랜드\s?달러|new zealand dollars?\b|NZD\b", "NZD", 1),
+    (r"(?:대만|타이완)\s?달러|(?:new )?taiwan dollars?\b|TWD\b", "TWD", 1),
+    (r"(?:스위스\s?)?프랑(?!스|크)|(?:swiss )?francs?\b|CHF\b", "CHF", 1),
+    (r"(?:태국\s?)?바트|(?:thai )?baht\b|THB\b", "THB", 1),
+    (r"(?:미국\s?)?(?:달러|불(?![가-힣]))|(?:us )?dollars?\b|usd\b|(?<!\s)\$(?!\s?\d)", "USD", 1),
+    (r"유로|euros?\b|eur\b|€(?!\s?\d)", "EUR", 1),
+    (r"엔(?![가-힣]{2})|yen\b|jpy\b|(?<!\s)¥(?!\s?\d)", "JPY", 1),
+    (r"위안|yuan\b|cny\b", "CNY", 1),
+    (r"파운드|pounds?\b|gbp\b|(?<!\s)£(?!\s?\d)", "GBP", 1),
+    (r"(?:은행\s?)?영업일|(?:(?:business|working|bank(?:ing)?)[ -]){1,3}days?\b", BUSINESS_DAYS, 1),
+    (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
+    (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", YEARS_OLD, 1),
+    (r"년|해(?![가-힣])|years?\b|yrs?\b", MONTHS, 12),
+    (rf"주(?!식|택|소|문|민|요|거|체|간사){_NO_NOUN}(?:일|간)?", f"{DAYS}|주", 7),
+    (r"weeks?\b", DAYS, 7),
+    (r"일(?!괄|반|정|치|용|시|부\s)(?:간)?", f"{DAYS}|{DATE}", 1),
+    (r"days?\b", DAYS, 1),
+    (r"시간|hours?\b|hrs?\b", SECONDS, 3600),
+    (r"분(?!기|의|류|석|할|납|야|양|실|쟁|만|담|배)|minutes?\b|mins?\b", SECONDS, 60),
+    (r"초(?!과|기|본|등)|seconds?\b|secs?\b", SECONDS, 1),
+    (rf"회(?!원|사|계|전|선|복|피|비|신){_NO_NOUN}|번(?!째|호)|차례", TIMES, 1),
+    (r"times?\b", "회|배", 1),
+    (r"배(?!송|당|정|분|우|상|달)", "배", 1),
+    (rf"명(?!칭|세|시|목|확|함){_NO_NOUN}", "명", 1),
+    (r"인(?!출|증|터|하|상|정|쇄|적|감|도|별|지|수)|사람|people\b|persons?\b", "명", 1),
+    (r"분기|quarters?\b", QUARTER, 1),
+    (r"포인트|points?\b", "포인트", 1),
+    (r"마일(?!리)|miles?\b", "마일", 1),
+    (r"개(?!인|설|시|정|별|선|통|봉|편|요|발)|가지|종(?:류)?(?!료|합|목|전|사|이)|kinds?\b|types?\b", "개", 1),
+    (r"건(?!강|물|전|축)|cases?\b|transactions?\b", "건", 1),
+    (r"장(?!기|애|점|소|치|려|부)|매(?!월|일|년|도|매|입|수|주|각)|sheets?\b|copies\b", "장", 1),
+    (r"곳|군데|branches\b|places?\b", "곳", 1),
+    (r"단계|steps?\b|stages?\b", "단계", 1),
+    (r"자리|글자|digits?\b|characters?\b", "자리", 1),
+    (r"등급|grades?\b", "등급", 1),
+    (r"조(?![가-힣]{0,20}(?:건|회|정))", "조", 1),
+    (r"항(?!목|공|상)", "항", 1),
+    (r"호(?!텔|주|출)", "호", 1),
+    (r"차(?!량|감|등|이|입|주|단)", "차", 1),
+    (r"대(?!출|상|금|면|표|한|여|리|행|기|부)", "대", 1),
+    (r"쪽|페이지|pages?\b", "쪽", 1),
 )
-ANY_UNIT: Final = "(?:" + "|".join(p.replace(_B, _END) for p, _ in _TRAILING_UNITS) + ")"
-"""Matches any unit after a number in words."""
+_PATTERNS: Final = tuple(pattern.replace(_B, _END) for pattern, _, _ in _UNIT_ROWS)
+_UNITS: Final = tuple(Unit(tuple(names.split("|")), Decimal(str(factor))) for _, names, factor in _UNIT_ROWS)
+ANY_UNIT: Final = f"(?:{'|'.join(_PATTERNS)})"  # after a number in words
+# Between a number and its unit: 여 (over), emphasis, a blank, a hyphen, and adjectives.
 _GAP: Final = r"여?+[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+(?:(?:full|whole|consecutive|additional|more|calendar)[ ]){0,2}+"
-_TRAILING: Final = re.compile(
-    _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_TRAILING_UNITS)) + ")",
-    re.IGNORECASE,
-)
+_TRAILING: Final = re.compile(f"{_GAP}(?:{'|'.join(f'({pattern})' for pattern in _PATTERNS)})", re.IGNORECASE)
 _LEADING: Final = re.compile(
     rf"(?P<sign>₩|US\$|(?-i:(?<![A-Za-z])[A-Z]{{1,2}})\$|\$|{'|'.join(CURRENCIES)}|€|¥|£|원화|미화)"
     r"[ \t]?[*_]{0,3}\Z",
@@ -148,9 +139,9 @@ _HEADING_SCALES: Final = {
 def trailing_unit(text: str, at: int) -> tuple[Unit, int] | None:
     """Return the unit after a number that ends at `at`, and the unit's end offset."""
     match = _TRAILING.match(text, at)
-    if match is None:
+    if match is None or match.lastindex is None:
         return None
-    return _TRAILING_UNITS[int((match.lastgroup or "u0")[1:])][1], match.end()
+    return _UNITS[match.lastindex - 1], match.end()
 
 
 def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
@@ -162,34 +153,35 @@ def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
     return Unit((_SIGNS.get(sign, sign),)), match.start()  # an unknown sign such as R$ is its own currency
 
 
-def unread_unit(text: str, start: int, end: int) -> tuple[str, str]:
-    """Return the currency code beside a number at [start, end) and the noun after it; at most one is not empty.
+def unknown_unit(text: str, start: int, end: int) -> tuple[str, str]:
+    """Return the currency code beside a bare number at [start, end) and "", or "" and the noun after the number.
 
-    Years and ages have no unit.
+    Both are empty for a year or an age.
     """
     before, behind = _CODE_BEFORE.search(text, max(0, start - 5), start), _WORD_BEHIND.match(text, end)
-    code, word = before[1] if before else "", behind[1] if behind else ""
-    for beside in (code, word):
-        if beside in CURRENCY_CODES:
-            return beside, ""
+    word_before, word_behind = before[1] if before else "", behind[1] if behind else ""
+    for code in (word_before, word_behind):
+        if code in CURRENCY_CODES:
+            return code, ""
     if _PAID_MONTHLY.match(text, end):
         return "", MONTHS
     if may_be_age(text, start, end) or _YEAR.fullmatch(text, start, end):
         return "", ""
-    return "", next(iter(content_words(word)), "" if word.isalpha() else word)
+    is_sign = not word_behind.isalpha()  # such as ₽; a word without content, such as "the", is not a unit
+    return "", next(iter(content_words(word_behind)), word_behind if is_sign else "")
 
 
 def may_be_age(text: str, start: int, end: int) -> bool:
     """Return whether the context of a number at [start, end) suggests an age without a unit."""
-    stands = _OF_AGE.search(text, max(0, start - 8), start) or _OR_OLDER.match(text, end)
-    return end - start <= 2 and stands is not None
+    cue = _OF_AGE.search(text, max(0, start - 8), start) or _OR_OLDER.match(text, end)
+    return end - start <= 2 and cue is not None
 
 
 @lru_cache(maxsize=512)
 def heading_unit(cell: str) -> Unit | None:
     """Return the unit of bare numbers under a table heading or a caption, or None."""
-    inner = [part for text in _PARENTHESIS.findall(cell) for part in (text, *text.split(","))]
-    for candidate in [*_CAPTION.findall(cell), *inner, cell]:
+    parenthesised = [part for text in _PARENTHESIS.findall(cell) for part in (text, *text.split(","))]
+    for candidate in [*_CAPTION.findall(cell), *parenthesised, cell]:
         match = _HEADING.fullmatch(candidate.strip())
         if match is None:
             continue

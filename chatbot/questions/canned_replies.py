@@ -1,6 +1,6 @@
-"""The canned replies, each of which names the contact for customers.
+"""The canned replies. Each names the bank's contact for customers.
 
-These are the product's texts, which name no bank; a bank's file may replace any of them.
+The product's texts contain no bank's name; a bank's file may replace any of them.
 """
 
 from enum import StrEnum
@@ -31,12 +31,12 @@ class CannedReply(StrEnum):
 
 HANDOFFS: Final = frozenset({CannedReply.PERSON, CannedReply.DISTRESS, CannedReply.UNAVAILABLE, CannedReply.EMERGENCY})
 """The replies that refer to a person; all others decline the question."""
-OF_THE_QUESTION: Final = frozenset(CannedReply) - {
+CAUSED_BY_QUESTION: Final = frozenset(CannedReply) - {
     CannedReply.CANNOT_VERIFY,
     CannedReply.UNAVAILABLE,
     CannedReply.EMERGENCY,
 }
-"""The replies caused by a message's own words; such a message never enters a later prompt."""
+"""The replies that depend on the question's words alone; such a question never enters a later prompt."""
 _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
     "ko": {
         CannedReply.GREETING: (
@@ -132,10 +132,10 @@ _HANDOFF: Final[dict[Language, str]] = {
 
 def canned_reply(reply: CannedReply, language: Language, bank: Bank) -> str:
     """Return the text of a canned reply, the bank's own if it has one; it names the contact exactly once."""
-    own = bank.refusals.get(reply.value)
-    text = _TEXTS[language][reply] if own is None else getattr(own, language)
-    filled = bank.filled(text, language)
-    return filled if "{contact}" in text else f"{filled} {handoff(language, bank)}"
+    bank_texts = bank.refusals.get(reply.value)
+    template = _TEXTS[language][reply] if bank_texts is None else getattr(bank_texts, language)
+    text = bank.filled(template, language)
+    return text if "{contact}" in template else f"{text} {handoff(language, bank)}"
 
 
 def handoff(language: Language, bank: Bank) -> str:

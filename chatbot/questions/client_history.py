@@ -30,18 +30,20 @@ def screened_messages(messages: Sequence[ClientMessage]) -> tuple[ClientMessage,
 
     A rejected question is dropped with its answer.
     """
-    kept_messages: list[ClientMessage] = []
-    question_kept = False
+    accepted: list[ClientMessage] = []
+    follows_accepted_question = False
     for message in _newest(messages):
         screened = screen(message.text)
+        is_question = message.role == "user"
         passes = screened.verdict is Verdict.OK and bool(screened.text.strip())
-        if passes and (message.role == "user" or question_kept):
-            kept_messages.append(ClientMessage(message.role, screened.text))
-        question_kept = passes and message.role == "user"
-    return tuple(kept_messages)
+        if passes and (is_question or follows_accepted_question):
+            accepted.append(ClientMessage(message.role, screened.text))
+        follows_accepted_question = passes and is_question
+    return tuple(accepted)
 
 
 def _newest(messages: Sequence[ClientMessage]) -> list[ClientMessage]:
+    """Return the newest messages within the bounds, oldest first."""
     newest: list[ClientMessage] = []
     remaining = MOST_CHARACTERS
     for message in reversed(messages[-MOST_MESSAGES:]):

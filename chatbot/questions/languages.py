@@ -40,13 +40,13 @@ _SERVED_SCRIPTS: Final = ("LATIN", "HANGUL", "CJK")
 def is_unserved_language(text: str) -> bool:
     """Return whether over a quarter of the letters, or most function words, belong to an unsupported language."""
     letters = [char for char in text if char.isalpha()]
-    of_other_scripts = [
+    foreign_letters = [
         char for char in letters if not char.isascii() and not unicodedata.name(char, "").startswith(_SERVED_SCRIPTS)
     ]
-    if len(letters) >= 4 and len(of_other_scripts) * 4 > len(letters):
+    if len(letters) >= 4 and len(foreign_letters) * 4 > len(letters):
         return True
     words = re.findall(r"[^\W\d_]+", text.lower())
-    latin = [word for word in words if word[0] < "가"]
-    foreign = sum(word in _FOREIGN and word not in _ENGLISH for word in latin)
-    english = sum(word in _ENGLISH for word in latin)
+    latin_words = [word for word in words if word[0] < "가"]
+    foreign = sum(word in _FOREIGN and word not in _ENGLISH for word in latin_words)
+    english = sum(word in _ENGLISH for word in latin_words)
     return foreign >= 2 and foreign > english

@@ -27,7 +27,8 @@ _GENERIC_BANKS: Final = frozenset({"은행"}) | {
     받으시는 보내는 송금 입금 출금 지급 결제 발급 개설 취급 이용 제휴 중개 어느 어떤 무슨 모든 여러 각 해당
     이전""".split()  # noqa: SIM905  # a word list reads best as prose
 }
-_NO_NAMES: Final = frozenset(
+# Words before "Bank" that name no bank in particular.
+_NOT_NAMES: Final = frozenset(
     {"The", "Your", "My", "Another", "Other", "This", "A", "Any", "Which"}
     | {"Receiving", "Sending", "Correspondent", "Intermediary", "Beneficiary", "Issuing"}
 )
@@ -65,7 +66,7 @@ _OWN_ACCOUNT: Final = re.compile(
     re.IGNORECASE,
 )
 # The documents answer questions about procedures, certificates and rules, even for the customer's own account.
-_ASKS_THE_WAY: Final = re.compile(
+_ASKS_FOR_PROCEDURE: Final = re.compile(
     r"어떻게(?!\s?[되돼된됩됐])|방법|어디(?:서|에|로)|려면|증명서|내역서|수수료|부족"
     r"|\bhow (?:do|can|to|long)\b|\bwhere\b|\bwhen will\b|\bway (?:for me )?to\b|\b(?:recipient|the person)\b",
     re.IGNORECASE,
@@ -87,15 +88,15 @@ _WILL: Final = re.compile(
     r"|\b(?:forecast|predict|outlook)\b",
     re.IGNORECASE,
 )
-_MOVES_KO: Final = re.compile(rf"{_PRICE_KO}[^.?\n]{{0,40}}(?:오르|내리|떨어지)나요")
+_PRICE_MOVES: Final = re.compile(rf"{_PRICE_KO}[^.?\n]{{0,40}}(?:오르|내리|떨어지)나요")
 # "연체하면 금리가 오르나요?" asks about a term of the contract.
-_ON_A_CONDITION: Final = re.compile(
+_CONDITION: Final = re.compile(
     r"[가-힣]면\s|\b(?:if|when|once|after|unless) (?:i|we|my|our|the (?:base|policy|reference|key) rate)\b"
     r"|\bafter the (?:first|fixed|introductory|promotional)\b|\bmy (?:\w{1,20}+ ){0,3}rate\b",
     re.IGNORECASE,
 )
 # But a contract does not set market prices: "기준금리가 오르면 환율이 내리나요?" asks for a forecast.
-_ON_A_MARKET: Final = re.compile(
+_MARKET_PRICE: Final = re.compile(
     rf"(?:{_MARKET_KO})[가-힣]?\s(?:\S{{1,6}}\s)?"
     r"(?:오르|내리|떨어지)나요"
     r"|\bwill (?:the )?(?:\w{1,20}+ )?(?:exchange rate|dollar|won|yen|euro|stock|share|bitcoin|gold|inflation"
@@ -126,22 +127,21 @@ def excluded_topic(question: str, own_names: Collection[str]) -> ExcludedTopic |
         return ExcludedTopic.OTHER_BANK
     if any(_is_other_bank(f"{match['name']} Bank", own_names) for match in _BANK_EN.finditer(question)):
         return ExcludedTopic.OTHER_BANK
-    if _OWN_ACCOUNT.search(question) and not _ASKS_THE_WAY.search(question):
+    if _OWN_ACCOUNT.search(question) and not _ASKS_FOR_PROCEDURE.search(question):
         return ExcludedTopic.OWN_ACCOUNT
-    if _FORECAST.search(question) or _is_forecast(question):
+    if _FORECAST.search(question) or any(map(_asks_for_forecast, _SENTENCE_END.split(question))):
         return ExcludedTopic.FORECAST
     return ExcludedTopic.ADVICE if _ADVICE.search(question) else None
 
 
-def _is_forecast(question: str) -> bool:
+def _asks_for_forecast(sentence: str) -> bool:
     """Return whether a sentence asks for a price forecast, and not for a price under a condition."""
-    return any(
-        (_MOVES_KO.search(part) or (_ENGLISH_PRICE.search(part) and _WILL.search(part)))
-        and (_ON_A_MARKET.search(part) or not _ON_A_CONDITION.search(part))
-        for part in _SENTENCE_END.split(question)
-    )
+    asks_for_change = _PRICE_MOVES.search(sentence) or (_ENGLISH_PRICE.search(sentence) and _WILL.search(sentence))
+    has_condition = _CONDITION.search(sentence) and not _MARKET_PRICE.search(sentence)
+    return bool(asks_for_change) and not has_condition
 
 
 def _is_other_bank(name: str, own_names: Collection[str]) -> bool:
-    generic = name in _GENERIC_BANKS or name.split(maxsplit=1)[0] in _NO_NAMES
-    return not generic and not any(own in name or name in own for own in own_names)
+    is_generic = name in _GENERIC_BANKS or name.split(maxsplit=1)[0] in _NOT_NAMES
+    is_own = any(own_name in name or name in own_name for own_name in own_names)
+    return not is_generic and not is_own

@@ -1,6 +1,6 @@
 """Screen a question before all other steps: mask identifiers, and decide without a model whether it may be answered.
 
-The verdict uses the unmasked text, so that an injection hidden among digits is still found. Patterns are matched after
+The verdict uses the unmasked text, so that masking cannot hide an injection among digits. Patterns are matched after
 normalisation: compatibility forms are folded and invisible characters removed.
 """
 
@@ -14,6 +14,8 @@ from knowledge.screening import IdentifierKind, ScreeningFinding, Tactic, find_i
 
 
 class Verdict(StrEnum):
+    """Whether a question may be answered, or why it gets a canned reply."""
+
     OK = "ok"
     INJECTION = "injection"
     OUT_OF_SCOPE = "out_of_scope"
@@ -87,15 +89,16 @@ _LONG: Final = 200
 def screen(question: str) -> ScreenedQuestion:
     """Return the masked question and its verdict."""
     masked = mask(question)
-    read = normalised(question)
-    if _DISTRESS.search(read):
+    text = normalised(question)
+    if _DISTRESS.search(text):
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.DISTRESS)
-    findings = tuple(found for found in find_injection(question) if found.tactic not in _HARMLESS)
+    findings = tuple(finding for finding in find_injection(question) if finding.tactic not in _HARMLESS)
     if findings:
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.INJECTION, findings)
-    out_of_scope = (
-        is_unserved_language(read)
-        or _FOREIGN_TASK.search(read) is not None
-        or (len(read) >= _LONG and not _BANKING.search(read))
+    is_out_of_scope = (
+        is_unserved_language(text)
+        or _FOREIGN_TASK.search(text) is not None
+        or (len(text) >= _LONG and not _BANKING.search(text))
     )
-    return ScreenedQuestion(masked.text, masked.kinds, Verdict.OUT_OF_SCOPE if out_of_scope else Verdict.OK)
+    verdict = Verdict.OUT_OF_SCOPE if is_out_of_scope else Verdict.OK
+    return ScreenedQuestion(masked.text, masked.kinds, verdict)

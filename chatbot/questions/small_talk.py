@@ -21,10 +21,12 @@ class SmallTalk(StrEnum):
 
 
 def _letters(text: str) -> str:
+    """Return the letters and digits of a text, in lower case."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
 
 
 def _each(firsts: str, lasts: str) -> str:
+    """Return each of the first parts joined with each of the last parts."""
     return " ".join(first + last for first, last in product(firsts.split(), lasts.split()))
 
 
@@ -115,24 +117,23 @@ _FILLERS: Final = frozenset(
 _LONGEST_MESSAGE: Final = 80
 """The maximum length of small talk in characters."""
 _LONGEST_PHRASE: Final = max(map(len, (*_KIND_OF, *_FILLERS)))
-_LAST_COUNTS: Final = tuple(SmallTalk).index
+_PRECEDENCE: Final = tuple(SmallTalk).index
 
 
 def small_talk(message: str, own_names: Collection[str]) -> SmallTalk | None:
     """Return the kind of small talk, or None for any other message; `own_names` are the bank's names."""
     if len(message) > _LONGEST_MESSAGE:
         return None
-    letters_left = _letters(message)
+    remaining = _letters(message)
     for name in own_names:
-        letters_left = letters_left.replace(_letters(name), "")
+        remaining = remaining.replace(_letters(name), "")
     kinds: set[SmallTalk] = set()
-    while letters_left:
-        lengths = range(min(_LONGEST_PHRASE, len(letters_left)), 0, -1)
-        phrase = next(
-            (letters_left[:n] for n in lengths if letters_left[:n] in _KIND_OF or letters_left[:n] in _FILLERS), None
-        )
+    while remaining:
+        beginnings = (remaining[:length] for length in range(min(_LONGEST_PHRASE, len(remaining)), 0, -1))
+        phrase = next((text for text in beginnings if text in _KIND_OF or text in _FILLERS), None)
         if phrase is None:
             return None
-        kinds |= {_KIND_OF[phrase]} if phrase in _KIND_OF else set()
-        letters_left = letters_left[len(phrase) :]
-    return max(kinds, key=_LAST_COUNTS, default=None)
+        if phrase in _KIND_OF:
+            kinds.add(_KIND_OF[phrase])
+        remaining = remaining[len(phrase) :]
+    return max(kinds, key=_PRECEDENCE, default=None)

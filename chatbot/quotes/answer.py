@@ -26,7 +26,7 @@ class QuotedAnswer:
     text: str = ""
 
 
-def introduced(
+def quoting_answer(
     candidates: Sequence[Candidate], sources: Sequence[Passage], language: Language, *, certain: bool
 ) -> QuotedAnswer:
     """Return an answer that quotes the candidates in order; empty without candidates."""
@@ -35,9 +35,9 @@ def introduced(
     text = (_INTRODUCTION if certain else NOT_CERTAIN)[language]
     events: list[Event] = []
     for candidate in candidates:
-        start = len(text) + 2
+        start = len(text) + len("\n\n")
         piece = f"\n\n{candidate.text}"
-        events.append(Token(text=piece if events else text + piece))
+        events.append(Token(text=piece if events else text + piece))  # the first token includes the introduction
         text += piece
         events.append(citation(candidate.n, sources[candidate.n - 1], candidate.text, start, len(text)))
     return QuotedAnswer(tuple(events), text)

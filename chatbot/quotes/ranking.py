@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from chatbot.quotes.units import unit_for
@@ -19,9 +18,9 @@ from knowledge.passage import Hit, Language, Passage
 _STATES_NUMBERS: Final = 0.4
 """The weight of ln(1 + count of numbers in the unit), if the question asks for a number."""
 _SAME_LANGUAGE: Final = 0.8
-_INTRODUCES: Final = -1.0
-_LONGEST_OPENING: Final = 250
-"""A shorter first passage in characters only introduces its document."""
+_IS_INTRODUCTION: Final = -1.0
+_LONGEST_INTRODUCTION: Final = 250
+"""A document's first passage with fewer characters only introduces the document."""
 _CLOSE: Final = 0.8
 """The lead of the first candidate below which the model is asked."""
 _PRIOR: Final = 1.0
@@ -50,20 +49,20 @@ class Candidate:
 
 def rank(question: str, hits: Sequence[Hit], language: Language, shown: Collection[str] = ()) -> tuple[Candidate, ...]:
     """Return a candidate for each hit, likeliest answer first; a unit in `shown` is replaced by a part of it."""
-    opens = _openings([hit.passage for hit in hits])
+    introductions = _introductions([hit.passage for hit in hits])
     asks_for_number = _ASKS_FOR_A_NUMBER.search(question) is not None
-    candidates = [
-        Candidate(
-            n,
-            unit,
-            hit.score
-            + _STATES_NUMBERS * (math.log1p(len(_NUMBER.findall(unit))) if asks_for_number else 0.0)
-            + _SAME_LANGUAGE * (hit.passage.language == language)
-            + _INTRODUCES * (n in opens),
-        )
-        for n, hit in enumerate(hits, 1)
-        if (unit := unit_for(question, hit.passage, shown))
-    ]
+    candidates = []
+    for n, hit in enumerate(hits, 1):
+        unit = unit_for(question, hit.passage, shown)
+        score = hit.score
+        if asks_for_number:
+            score += _STATES_NUMBERS * math.log1p(len(_NUMBER.findall(unit)))
+        if hit.passage.language == language:
+            score += _SAME_LANGUAGE
+        if n in introductions:
+            score += _IS_INTRODUCTION
+        if unit:
+            candidates.append(Candidate(n, unit, score))
     return tuple(sorted(candidates, key=lambda candidate: -candidate.score))
 
 
@@ -72,19 +71,19 @@ def asks_two_things(question: str) -> bool:
     return _ASKS_TWO_THINGS.search(question) is not None
 
 
-def _openings(passages: Sequence[Passage]) -> frozenset[int]:
+def _introductions(passages: Sequence[Passage]) -> frozenset[int]:
     """Return the numbers of short first passages whose document has other passages in the list."""
     documents = Counter(passage.document_id for passage in passages)
     return frozenset(
         n
         for n, passage in enumerate(passages, 1)
-        if passage.n == 1 and len(passage.text) < _LONGEST_OPENING and documents[passage.document_id] > 1
+        if passage.n == 1 and len(passage.text) < _LONGEST_INTRODUCTION and documents[passage.document_id] > 1
     )
 
 
 def is_close(ranked: Sequence[Candidate]) -> bool:
     """Return whether the lead of the first candidate is too small to decide alone."""
-    return any(first.score - second.score < _CLOSE for first, second in pairwise(ranked[:2]))
+    return len(ranked) > 1 and ranked[0].score - ranked[1].score < _CLOSE
 
 
 def posterior(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]) -> tuple[float, ...]:
@@ -92,9 +91,9 @@ def posterior(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]) -
 
     Each of `choices` holds the model's probability of each candidate, from a prompt in a different order.
     """
-    logits = [
-        _PRIOR * candidate.score + math.fsum(math.log(max(choice[at], 1e-6)) for choice in choices) / len(choices)
-        for at, candidate in enumerate(ranked)
-    ]
+    logits = []
+    for at, candidate in enumerate(ranked):
+        log_probabilities = [math.log(max(choice[at], 1e-6)) for choice in choices]
+        logits.append(_PRIOR * candidate.score + math.fsum(log_probabilities) / len(choices))
     exponentials = [math.exp(logit - max(logits)) for logit in logits]
     return tuple(value / math.fsum(exponentials) for value in exponentials)

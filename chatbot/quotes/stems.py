@@ -64,11 +64,12 @@ def other_letters(text: str) -> frozenset[str]:
 
 @lru_cache(maxsize=20_000)
 def _stem(word: str) -> str:
+    """Return a word without its endings (a Korean word loses at most two), or "" for a stop word."""
     if word[0] < "가":
         return _english_stem(word)
     for _ in range(2):
-        ending = next((e for e in _ENDINGS if word.endswith(e) and len(word) - len(e) >= 2), "")
-        word = word.removesuffix(ending) if ending else word
+        ending = next((end for end in _ENDINGS if word.endswith(end) and len(word) - len(end) >= 2), "")
+        word = word.removesuffix(ending)
     return "" if word in _KOREAN_STOP_WORDS else word
 
 

@@ -16,7 +16,7 @@ from knowledge.passage import Passage
 _SHORT_SECTION: Final = 700
 """The maximum length in characters of a section that is one unit."""
 _CLEARLY: Final = 0.35
-"""The lead, as a share of the question's words, with which one unit of a long section is quoted alone."""
+"""The lead over all other units, as a share of the question's words, with which a unit is quoted alone."""
 _LONGEST_INTRODUCTION: Final = 200
 """The maximum length in characters of a paragraph that belongs to the list or table below it."""
 _LONGEST_REMARK: Final = 300
@@ -25,11 +25,13 @@ _HEADINGS: Final = re.compile(r"\A(?:\s*#{1,6}[ \t][^\n]*(?:\n|\Z))+\s*")
 _BLOCK: Final = re.compile(r"[^\n].*?(?=\n[ \t]*\n|\Z)", re.DOTALL)
 _TABLE: Final = re.compile(r"\s{0,9}\|")
 _ITEM: Final = re.compile(r"\s{0,9}(?:[-*•·○●◦▪∙→▶►▷■□◆◇✓✔①-⑳]|\(?\d{1,2}[.)]\s|[가-하][.)]\s)")
+# The beginning of a note: ※, an asterisk, a footnote mark, "다만", "주의:", "However".
 _NOTE: Final = re.compile(
     r"\s{0,9}(?:※|\*(?!\*)\S|[¹²³†‡]|(?:단|다만|그러나)[,\s]|\((?:단|다만)|(?:주의|유의|참고|비고|notes?|exceptions?)\s?[:：]"
     r"|(?:however|but|otherwise|except|unless)\b)",
     re.IGNORECASE,
 )
+# A heading, a bold line, or up to 60 characters without a full stop.
 _TITLE: Final = re.compile(r"\s{0,9}(?:#{1,6}\s[^\n]*|\*\*[^*\n]*\*\*[:：.]?|[^\n.!?。]{1,60}[:：]?)\s{0,9}")
 
 _UNFINISHED: Final = re.compile(r"[^\W_](?<![다요죠까음함됨임])\Z")
@@ -41,38 +43,44 @@ def unit_for(question: str, passage: Passage, shown: Collection[str] = ()) -> st
 
     If this text is in `shown`, return the part of the passage with the most of the question's words.
     """
-    pieces, body = _pieces(passage.text), _body(passage.text)
-    unit, lead = _first(question, pieces)
-    if len(pieces) > 1 and lead < _CLEARLY:
-        unit = body
-    return unit if unit not in shown else _first(question, tuple(_joined(body)))[0]
+    units, body = units_of(passage), _body(passage.text)
+    quote, lead = _best_unit(question, units)
+    if len(units) > 1 and lead < _CLEARLY:
+        quote = body
+    if quote in shown:
+        quote, _ = _best_unit(question, tuple(_blocks_with_notes(body)))
+    return quote
 
 
-def _first(question: str, pieces: Sequence[str]) -> tuple[str, float]:
-    """Return the piece with the largest share of the question's words, and its lead; ("", 0.0) without pieces."""
-    ranked = sorted(zip(_shares(question, pieces), pieces, strict=True), reverse=True)
+def _best_unit(question: str, units: Sequence[str]) -> tuple[str, float]:
+    """Return the unit with the largest share of the question's words, and its lead; ("", 0.0) without units."""
+    ranked = sorted(zip(_shares(question, units), units, strict=True), reverse=True)
     shares = [*(share for share, _ in ranked), 0.0, 0.0]
     return ranked[0][1] if ranked else "", shares[0] - shares[1]
 
 
-def pieces_of(passage: Passage) -> tuple[str, ...]:
+def units_of(passage: Passage) -> tuple[str, ...]:
     """Return the units of a passage in order."""
-    return _pieces(passage.text)
+    return _units(passage.text)
 
 
 def nearest_unit(question: str, passage: Passage) -> str:
     """Return the unit with the most of the question's words; "" if no unit has any."""
-    pieces = _pieces(passage.text)
-    share, unit = max(zip(_shares(question, pieces), pieces, strict=True), default=(0.0, ""))
+    units = units_of(passage)
+    share, unit = max(zip(_shares(question, units), units, strict=True), default=(0.0, ""))
     return unit if share else ""
 
 
-def _shares(question: str, pieces: Sequence[str]) -> list[float]:
+def _shares(question: str, units: Sequence[str]) -> list[float]:
     """Return the share of the question's words in each unit; rarer words weigh more."""
-    wanted, held = features(question), [features(piece) for piece in pieces]
-    weights = {word: math.log(1 + len(pieces) / count) for word in wanted if (count := sum(word in h for h in held))}
+    words_of_units = [features(unit) for unit in units]
+    weights: dict[str, float] = {}
+    for word in features(question):
+        count = sum(word in words for words in words_of_units)
+        if count:
+            weights[word] = math.log(1 + len(units) / count)
     total = math.fsum(weights.values()) or 1.0
-    return [math.fsum(weights[word] for word in weights.keys() & of_piece) / total for of_piece in held]
+    return [math.fsum(weights[word] for word in weights.keys() & words) / total for words in words_of_units]
 
 
 def _body(text: str) -> str:
@@ -82,13 +90,15 @@ def _body(text: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _pieces(text: str) -> tuple[str, ...]:
+def _units(text: str) -> tuple[str, ...]:
     """Return the units of a passage; empty if it has only headings."""
     body = _body(text)
-    return tuple(_joined(body)) if len(body) > _SHORT_SECTION else (body,) if body else ()
+    if len(body) > _SHORT_SECTION:
+        return tuple(_blocks_with_notes(body))
+    return (body,) if body else ()
 
 
-def _joined(body: str) -> Iterator[str]:
+def _blocks_with_notes(body: str) -> Iterator[str]:
     """Yield the blocks between blank lines, each with the title or introduction above it and the notes below it."""
     start, above = 0, ""
     for block in _BLOCK.finditer(body):

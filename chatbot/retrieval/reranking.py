@@ -48,7 +48,7 @@ class RerankerSettings(ModelEndpointSettings, frozen=True):
     timeout: PositiveFloat = Field(
         0.5, description="seconds: An answer waits this long for the reranker, then keeps the order of the search."
     )
-    waiting: ClassVar[int] = 8  # questions: the most in progress; further ones are not reranked
+    at_once: ClassVar[int] = 8  # questions: the most in progress; further ones are not reranked
 
     @model_validator(mode="after")
     def _named_model(self) -> Self:
@@ -63,6 +63,10 @@ class _Score(msgspec.Struct):
     index: int
     relevance_score: float | None = None
     score: float | None = None
+
+    @property
+    def value(self) -> float | None:
+        return self.score if self.relevance_score is None else self.relevance_score
 
 
 class _Scores(msgspec.Struct):
@@ -82,7 +86,7 @@ class Reranker:
     def __init__(self, endpoint: ModelEndpoint, settings: RerankerSettings) -> None:
         self._endpoint = endpoint
         self._settings = settings
-        self._waiting = 0
+        self._in_progress = 0
 
     @property
     def candidates(self) -> int:
@@ -91,17 +95,18 @@ class Reranker:
 
     async def order(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
         """Return the hits, best first, or in the given order if the scores are late or the endpoint fails."""
-        if self._waiting >= self._settings.waiting or len(hits) < 2:
+        if self._in_progress >= self._settings.at_once or len(hits) < 2:
             return list(hits)
-        self._waiting += 1
+        self._in_progress += 1
         try:
             scores = await self.scores(question, [indexed_text(hit.passage) for hit in hits])
         except EndpointFailed as exc:
             log.warning("reranking_failed", error=str(exc))
             return list(hits)
         finally:
-            self._waiting -= 1
-        return _sorted(hits, scores)
+            self._in_progress -= 1
+        best_first = sorted(range(len(hits)), key=lambda n: -scores[n])
+        return [hits[n] for n in best_first]
 
     async def scores(self, question: str, texts: Sequence[str]) -> list[float]:
         """Return the score of each text in order.
@@ -109,29 +114,21 @@ class Reranker:
         Raises:
             EndpointFailed: the endpoint fails or is late.
         """
-        own: dict[str, object] = (
-            {"model": self._settings.model, "query": question, "documents": texts, "top_n": len(texts)}
-            if self._settings.api == "rerank"
-            else {"query": question, "texts": texts}
-        )
+        body: dict[str, object] = {"query": question, "texts": texts}
+        if self._settings.api == "rerank":
+            body = {"model": self._settings.model, "query": question, "documents": texts, "top_n": len(texts)}
         reply = await self._endpoint.ask(
-            {**self._settings.extra_body, **own}, within_seconds=self._settings.timeout, most_attempts=1
+            {**self._settings.extra_body, **body}, within_seconds=self._settings.timeout, most_attempts=1
         )
         try:
-            found = {
-                score.index: score.score if score.relevance_score is None else score.relevance_score
-                for score in _DECODE[self._settings.api](reply)
-            }
+            scores = {score.index: score.value for score in _DECODE[self._settings.api](reply)}
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise EndpointAway(f"{self._endpoint.name}: the reply is not valid") from exc
-        scores = [score for n in range(len(texts)) if (score := found.get(n)) is not None]
-        if len(scores) != len(texts):
+        ordered = [scores.get(n) for n in range(len(texts))]
+        complete = [score for score in ordered if score is not None]
+        if len(complete) != len(texts):
             raise EndpointAway(f"{self._endpoint.name}: the reply does not have the requested scores")
-        return scores
-
-
-def _sorted(hits: Sequence[Hit], scores: Sequence[float]) -> list[Hit]:
-    return [hits[n] for n in sorted(range(len(hits)), key=lambda n: -scores[n])]
+        return complete
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     """The question rewritten to be understood without earlier messages; empty if it was not rewritten."""
 
 
-LONGEST_BEFORE = 200
+MOST_EARLIER_CHARACTERS = 200
 """The maximum number of characters of earlier questions in a search."""
 
 
@@ -57,19 +57,21 @@ class SearchQuery:
 
         A question longer than the limit contributes only its end, which usually holds the actual question.
         """
-        kept_texts: list[str] = []
-        room = LONGEST_BEFORE
+        newest_first: list[str] = []
+        characters_left = MOST_EARLIER_CHARACTERS
         for text in reversed(earlier):
-            if len(text) > room:
-                end = _end_of(text, room) if len(text) > LONGEST_BEFORE else ""
-                kept_texts[:0] = [end] if end else []
+            if len(text) > characters_left:
+                end = _end_of(text, characters_left)
+                if end and len(text) > MOST_EARLIER_CHARACTERS:
+                    newest_first.append(end)
                 break
-            kept_texts.insert(0, text)
-            room -= len(text)
-        return cls(question, tuple(kept_texts), glossary.synonyms(" ".join((*kept_texts, question))))
+            newest_first.append(text)
+            characters_left -= len(text)
+        texts = tuple(reversed(newest_first))
+        return cls(question, texts, glossary.synonyms(" ".join((*texts, question))))
 
     @property
-    def before(self) -> str:
+    def earlier_text(self) -> str:
         """The earlier questions as one text."""
         return " ".join(self.earlier)
 
@@ -86,7 +88,7 @@ def _end_of(text: str, most: int) -> str:
 
 
 def quoting_query(question: str, previous: Sequence[str], glossary: Glossary) -> str:
-    """Return the words that select the quoted units; `previous` is the previous question, or empty if not needed."""
+    """Return the words that select the quoted units; `previous` is at most the question before this one."""
     return SearchQuery.of(question, previous, glossary).text
 
 
@@ -115,22 +117,23 @@ class Retrieval:
             IndexUnavailable: the index cannot be searched.
         """
         with tracer.start_as_current_span("retrieve") as span:
-            standalone = await to_thread.run_sync(self._choices.write_out, question, earlier) if earlier else ""
+            standalone = await to_thread.run_sync(self._choices.rewrite, question, earlier) if earlier else ""
             glossary = self._banks.of(access.tenant).synonyms
             query = SearchQuery.of(standalone or question, earlier, glossary)
-            wanted = self._passages
+            limit = self._passages if self._reranker is None else max(self._passages, self._reranker.candidates)
             try:
                 hits = await self._index.search(
                     query.question,
                     access=access,
-                    limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
-                    before=query.before,
+                    limit=limit,
+                    before=query.earlier_text,
                     others=query.synonyms,
                 )
             except IndexFailed as exc:
                 raise IndexUnavailable from exc
             if self._reranker is not None:
-                hits = (await self._reranker.order(f"{query.before} {query.question}".strip(), hits))[:wanted]
+                reranked = await self._reranker.order(f"{query.earlier_text} {query.question}".strip(), hits)
+                hits = reranked[: self._passages]
             span.set_attribute("retrieval.hits", len(hits))
         return SearchResult(
             hits=tuple(hits),

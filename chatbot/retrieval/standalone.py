@@ -21,7 +21,7 @@ MOST_EARLIER: Final = 8
 
 _NOUN_TAGS: Final = frozenset({"NNG", "NNP", "XR", "SL", "XPN", "XSN", "SN", "SH"})
 _NAMING_TAGS: Final = frozenset({"NNG", "NNP", "XR", "SL"})
-# Attributes of any product: two of these joined are not two things to choose from.
+# Attributes of any product: "수수료와 한도" does not name two things to choose from.
 _OF_ANY_PRODUCT: Final = frozenset(
     {
         *("수수료", "금리", "이자", "이율", "한도", "금액", "기간", "기한", "서류", "심사"),
@@ -32,10 +32,12 @@ _OF_ANY_PRODUCT: Final = frozenset(
         *("변경", "소득", "월급", "이번", "다음", "중도", "중간", "원금", "사람"),
     }
 )
+# Words that begin a follow-up: "그럼", "네, 알겠어요."
 _OPENERS: Final = re.compile(
     r"^(?:(?:그럼|그러면|그렇다면|근데|그런데|그리고|그래도|그래서|또|또한|아니|아뇨|아|네|넵|참|음|오"
     r"|혹시|그렇군요|알겠어요|감사합니다|고마워요)[\s,.!?~]+){1,4}"
 )
+# A reference to the first or the second of two things: "앞에 거는", "둘 중에 두 번째 거", "후자는".
 _CHOICE: Final = re.compile(
     r"(?:둘 중(?:에)? )?(?:(?P<first>앞에?|첫\s?번째|먼저 말한|전자)|뒤에?|둘째|두\s?번째|나중에 말한|후자)"
     r"(?:\s?[거것꺼]|(?<=[전후]자))(?P<particle>[는은도로])?(?=[\s?])"
@@ -49,19 +51,22 @@ class ChoiceResolver:
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
 
-    def write_out(self, question: str, earlier: Sequence[str]) -> str:
+    def rewrite(self, question: str, earlier: Sequence[str]) -> str:
         """Return the rewritten question, or "" if it has no such reference; `earlier` is oldest first."""
         if language_of(question) != "ko":
             return ""
         without_opener = _OPENERS.sub("", question).strip()
-        if not (choice := _CHOICE.search(without_opener)):
+        choice = _CHOICE.search(without_opener)
+        if choice is None:
             return ""
-        pair = next(filter(None, map(self._pair, reversed(earlier[-MOST_EARLIER:]))), None)
+        pairs = (self._pair(text) for text in reversed(earlier[-MOST_EARLIER:]))
+        pair = next((pair for pair in pairs if pair is not None), None)
         if pair is None:
             return ""
-        chosen = with_particle(pair[0 if choice["first"] else 1], choice["particle"] or "")
-        whole = without_opener[: choice.start()] + chosen + without_opener[choice.end() :]
-        return whole if len(whole) <= LONGEST else ""
+        first, second = pair
+        name = with_particle(first if choice["first"] else second, choice["particle"] or "")
+        rewritten = without_opener[: choice.start()] + name + without_opener[choice.end() :]
+        return rewritten if len(rewritten) <= LONGEST else ""
 
     def _pair(self, text: str) -> tuple[str, str] | None:
         """Return the first two things that a text joins, or None."""
@@ -72,7 +77,7 @@ class ChoiceResolver:
         return None
 
     def _noun_phrases(self, text: str) -> list[list[Morpheme]]:
-        """Return the sequences of consecutive nouns; a space does not end a phrase."""
+        """Return the sequences of consecutive nouns that name something; a space does not end a sequence."""
         phrases: list[list[Morpheme]] = [[]]
         for morpheme in self._terms.morphemes(text):
             if morpheme.tag not in _NOUN_TAGS:

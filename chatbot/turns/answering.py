@@ -46,7 +46,7 @@ from chatbot.models import (
 )
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import HANDOFFS, CannedReply, canned_reply
-from chatbot.quotes import Candidate, asks_two_things, introduced, is_close, nearest_unit, rank
+from chatbot.quotes import Candidate, asks_two_things, is_close, nearest_unit, quoting_answer, rank
 from chatbot.records import AnswerResult
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
@@ -313,7 +313,7 @@ async def quote_answer(answering: Answering, place: Place, *, certain: bool) -> 
         chosen = ranked[: 2 if asks_two_things(turn.question) or is_close(ranked) else 1]
     if all(unit.text in turn.quoted_before for unit in chosen):  # a follow-up asks for more than the previous answer
         chosen += tuple(unit for unit in ranked if unit.text not in turn.quoted_before)[:1]
-    answering.show_quotes(introduced(chosen, turn.prompt_passages, turn.language, certain=certain).events)
+    answering.show_quotes(quoting_answer(chosen, turn.prompt_passages, turn.language, certain=certain).events)
 
 
 async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Place) -> tuple[Candidate, ...]:
@@ -394,7 +394,7 @@ def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    quoted = introduced(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
+    quoted = quoting_answer(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
     answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
     answering.show(quoted.events)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)

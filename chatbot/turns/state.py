@@ -8,7 +8,7 @@ from chatbot.events import PROGRESS, Citation, Event, Notice, NoticeCode, Passag
 from chatbot.limits import Reservation
 from chatbot.models import Sampling
 from chatbot.prompt import Prompt
-from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion
+from chatbot.questions import CAUSED_BY_QUESTION, CannedReply, ClientMessage, ScreenedQuestion
 from chatbot.retrieval import SearchResult
 from chatbot.streams import AnswerId
 from knowledge.identity import Principal
@@ -121,7 +121,7 @@ def question_message(turn: Turn) -> StoredMessage:
         text=turn.screened.text,
         at=turn.asked_at,
         answered_by=turn.answer_id,
-        refused=turn.reply if turn.reply in OF_THE_QUESTION else "",
+        refused=turn.reply if turn.reply in CAUSED_BY_QUESTION else "",
         context=turn.context,
         standalone=turn.search.standalone,
     )

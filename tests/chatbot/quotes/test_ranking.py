@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chatbot.events import Citation, Token
-from chatbot.quotes import NOT_CERTAIN, Candidate, asks_two_things, introduced, is_close, posterior, rank
+from chatbot.quotes import NOT_CERTAIN, Candidate, asks_two_things, is_close, posterior, quoting_answer, rank
 from knowledge.passage import Hit, Passage, language_of
 from tests.chatbot.grounding.fed_streams import passage
 
@@ -53,7 +53,9 @@ def test_of_close_units_a_model_decides_that_prefers_no_place() -> None:
 @pytest.mark.parametrize("certain", [True, False])
 def test_each_unit_is_its_own_event_with_a_true_citation(certain: bool) -> None:  # noqa: FBT001
     sources = [REISSUE, ENGLISH]
-    answer = introduced(ranked_for("카드", [hit(source, 3.0) for source in sources]), sources, "ko", certain=certain)
+    answer = quoting_answer(
+        ranked_for("카드", [hit(source, 3.0) for source in sources]), sources, "ko", certain=certain
+    )
     assert [type(event) for event in answer.events] == [Token, Citation, Token, Citation]
     assert "".join(event.text for event in answer.events if isinstance(event, Token)) == answer.text
     assert answer.text.startswith(NOT_CERTAIN["ko"]) is not certain

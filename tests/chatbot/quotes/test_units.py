@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chatbot.quotes import nearest_unit, pieces_of
+from chatbot.quotes import nearest_unit, units_of
 from chatbot.quotes.units import unit_for
 from tests.chatbot.grounding.fed_streams import passage
 
@@ -15,15 +15,15 @@ SHORT = passage("fees", "Remittance", f"## Fees\n\n{FEES}\n\n{CABLE}", "en")
 
 
 def long(*parts: str) -> tuple[str, ...]:
-    return pieces_of(passage("long", "Long", "\n\n".join([*parts, FILLER.strip()])))
+    return units_of(passage("long", "Long", "\n\n".join([*parts, FILLER.strip()])))
 
 
 def test_a_short_section_is_quoted_whole_and_without_its_heading() -> None:
-    assert pieces_of(SHORT) == (f"{FEES}\n\n{CABLE}",)
+    assert units_of(SHORT) == (f"{FEES}\n\n{CABLE}",)
 
 
 def test_a_passage_of_headings_alone_has_no_unit() -> None:
-    assert pieces_of(passage("h", "Heading", "# Heading\n\n## Another")) == ()
+    assert units_of(passage("h", "Heading", "# Heading\n\n## Another")) == ()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_paragraphs_are_units_by_themselves() -> None:
 
 def test_every_unit_stands_in_its_passage() -> None:
     text = f"# T\n\n{FEES}\n\n{CABLE}\n\n{FILLER}\n\n- a\n- b\n"
-    assert all(piece in text for piece in pieces_of(passage("p", "T", text)))
+    assert all(piece in text for piece in units_of(passage("p", "T", text)))
 
 
 def test_of_a_long_section_the_nearest_unit_is_quoted() -> None:

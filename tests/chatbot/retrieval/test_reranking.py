@@ -125,7 +125,7 @@ async def test_a_broken_reply_keeps_the_order_and_is_logged(reply: Any) -> None:
 
 @pytest.mark.faults
 async def test_a_late_endpoint_keeps_the_order() -> None:
-    async with serving() as server, open_reranker(settings(server, timeout=0.3, waiting=1)) as reranker:
+    async with serving() as server, open_reranker(settings(server, timeout=0.3, at_once=1)) as reranker:
         assert reranker is not None
         server.gate, asked, orders = anyio.Event(), len(server.bodies), list[list[Hit]]()
 

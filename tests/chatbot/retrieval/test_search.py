@@ -1,15 +1,15 @@
 """A question is searched with those before it, which count less, as far as they fit."""
 
-from chatbot.retrieval.search import LONGEST_BEFORE, SearchQuery, quoting_query
+from chatbot.retrieval.search import MOST_EARLIER_CHARACTERS, SearchQuery, quoting_query
 from knowledge.glossary import Glossary
 
 GLOSSARY = Glossary([["수수료", "fee"], ["적금", "savings"]])
 
 
 def test_the_last_earlier_questions_are_searched_too() -> None:
-    long = "가" * (LONGEST_BEFORE - 5)
+    long = "가" * (MOST_EARLIER_CHARACTERS - 5)
     query = SearchQuery.of("수수료는요?", ["적금 금리", long, "적금"], GLOSSARY)
-    assert query.before == f"{long} 적금"
+    assert query.earlier_text == f"{long} 적금"
 
 
 def test_of_a_long_earlier_question_the_end_is_searched() -> None:
@@ -18,9 +18,10 @@ def test_of_a_long_earlier_question_the_end_is_searched() -> None:
     assert query.earlier[-1] == "만기는요?"
     assert query.earlier[0].endswith("적금 금리가 얼마예요?")
     assert query.earlier[0].split()[0] in story.split()
-    assert LONGEST_BEFORE / 2 < sum(map(len, query.earlier)) <= LONGEST_BEFORE
+    assert MOST_EARLIER_CHARACTERS / 2 < sum(map(len, query.earlier)) <= MOST_EARLIER_CHARACTERS
     assert (
-        SearchQuery.of("수수료는요?", ["적금", "나" * (LONGEST_BEFORE + 1)], GLOSSARY).before == "나" * LONGEST_BEFORE
+        SearchQuery.of("수수료는요?", ["적금", "나" * (MOST_EARLIER_CHARACTERS + 1)], GLOSSARY).earlier_text
+        == "나" * MOST_EARLIER_CHARACTERS
     )
 
 

@@ -24,7 +24,7 @@ def choices() -> ChoiceResolver:
     ],
 )
 def test_a_choice_follows_its_place(choices: ChoiceResolver, question: str, earlier: list[str], whole: str) -> None:
-    assert choices.write_out(question, earlier) == whole
+    assert choices.rewrite(question, earlier) == whole
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_a_choice_follows_its_place(choices: ChoiceResolver, question: str, earl
     ids=["a pronoun", "an ellipsis", "no choice", "of any product", "one thing", "English", "too long"],
 )
 def test_nothing_else_is_written(choices: ChoiceResolver, question: str, earlier: list[str]) -> None:
-    assert not choices.write_out(question, earlier)
+    assert not choices.rewrite(question, earlier)
