@@ -7,8 +7,8 @@ unexport PYTHONDONTWRITEBYTECODE
 N ?= 50
 SEED ?= 1
 MINUTES ?= 30
-# Test files side by side. Those that start two vLLM come before the others: memory for both, and no start beside a test
-# of time.
+# Test files side by side. Those that share two vLLM come before the others: memory for both, and no start beside a test
+# of time. They are sorted: the last test of `test_vllm.py` kills one.
 WORKERS ?= 4
 # What `make check` runs; `make test CHECKED=1` leaves it out, where a check runs beside it (.ci/run).
 HOUSE_TESTS := tests/test_architecture.py tests/test_docs.py tests/golden
@@ -30,7 +30,7 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests)
+	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests | sort)
 	@$(PY) -m pytest -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cache-clear \
 	  $(if $(CHECKED),$(addprefix --ignore=,$(HOUSE_TESTS))) || { [ $$? = 1 ] && \
 	  echo "test: what failed beside others runs once more, alone" && $(PY) -m pytest -v --lf --lfnf none; }

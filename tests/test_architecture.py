@@ -201,14 +201,3 @@ def test_events_are_logged_by_structlog_under_a_name_in_snake_case() -> None:
                 texts = [text.value for text in ast.walk(node.args[0]) if isinstance(text, ast.Constant)]
                 wrong = [t for t in texts if isinstance(t, str) and not re.fullmatch(r"[a-z][a-z0-9_]*(: %s)?", t)]
                 assert not wrong, f"{name}:{node.lineno} {wrong}"
-
-
-# Which particle is right depends on the sound of what stands before it: 1599-0000으로, but 1599-0001로.
-PARTICLE_AFTER_A_PLACEHOLDER = re.compile(r"\}(?:을|를|은|는|이|가|와|과|로|으로)(?![가-힣])")
-
-
-def test_no_korean_particle_follows_what_is_filled_in() -> None:
-    for path in (path for package in ("chatbot", "ingest", "edge") for path in (ROOT / package).rglob("*")):
-        if path.suffix in {".py", ".js", ".html", ".md"}:
-            wrong = PARTICLE_AFTER_A_PLACEHOLDER.findall(path.read_text("utf-8"))
-            assert not wrong, f"{path.relative_to(ROOT)}: {wrong}"

@@ -12,9 +12,7 @@ import anyio
 import pytest
 
 from chatbot.api import key_pair
-from chatbot.events import Done, FinishReason, Notice, NoticeCode, Usage
 from run import (
-    AnswerPrinter,
     CannotRun,
     hold_folder,
     port_of,
@@ -138,18 +136,3 @@ def is_running(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text("utf-8")
     except FileNotFoundError:
         return False
-
-
-@pytest.mark.parametrize(
-    ("notices", "expected_rate", "expected"),
-    [((), 60.0, False), ((), None, True), ((NoticeCode.DEGRADED,), None, False)],
-)
-def test_an_answer_without_citations_is_enough_where_the_checks_are_not_fitted_to_the_model(
-    notices: tuple[NoticeCode, ...], expected_rate: float | None, *, expected: bool
-) -> None:
-    printer = AnswerPrinter(expected_rate)
-    for code in notices:
-        printer.print_event(Notice(code=code, text="The model is away."))
-    assert not printer.finish(), "it has not ended"
-    printer.print_event(Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=False, limits=None))
-    assert printer.finish() is expected

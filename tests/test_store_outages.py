@@ -125,11 +125,10 @@ FAULTS = {
     "the model talks nonsense": the_model(garble_after=2, times=4),
     "the model fails": the_model(fail_status=500, times=2),
     "the model breaks off": the_model(drop_after=5, times=4),
-    "the model is dead": the_model(dead=True),
 }
 
 
-@pytest.mark.timeout(300)  # every address of both services, in each of seven faults
+@pytest.mark.timeout(300)  # every address of both services, in each of six faults
 async def test_nothing_that_was_written_is_told_while_a_store_is_away(
     tmp_path: Path, stores: Stores, lines: io.StringIO
 ) -> None:

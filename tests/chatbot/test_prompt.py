@@ -62,14 +62,6 @@ def test_passages_that_do_not_fit_are_left_out_and_one_always_stays(builder: Pro
     assert builder.build("?", bank=BANK, history=[], passages=huge, language="ko").passages == 1
 
 
-def test_the_order_is_system_history_passages_question(builder: PromptBuilder) -> None:
-    history = [Message("user", "앞선질문"), Message("assistant", "앞선답변")]
-    prompt = builder.build("새질문", bank=BANK, history=history, passages=[passage("문서본문")], language="ko")
-    text = text_of(prompt.answer)
-    places = [text.index(part) for part in ("한빛은행", "앞선질문", "앞선답변", "문서본문", "새질문")]
-    assert places == sorted(places)
-
-
 @pytest.mark.parametrize("language", ["ko", "en"])
 def test_a_repair_begins_like_the_answers_prompt(builder: PromptBuilder, language: Language) -> None:
     history = [Message("user", "앞선질문"), Message("assistant", "앞선답변")]

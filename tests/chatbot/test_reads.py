@@ -74,15 +74,3 @@ async def test_a_customer_has_one_turn_and_leaves_the_others_to_others() -> None
         held.set()
     async with reads.turn(LEE), reads.turn(PARK):
         pass
-
-
-async def test_who_reads_on_is_remembered_and_who_read_first_is_forgotten() -> None:
-    reads = Reads(SETTINGS, clock=Clock(1000.0))
-    reads.count(LEE, 600)
-    reads.count(KIM, 600)
-    for n in range(9_999):
-        reads.count(("hanbit", f"customer-{n}"), 1)
-        with pytest.raises(RateLimited):
-            reads.check(LEE)
-    reads.check(KIM)  # forgotten: there are more customers than are remembered
-    assert len(reads._customers) == 10_000

@@ -22,6 +22,7 @@ from evals.sample_bank import SAMPLE_BANK
 from knowledge.identity import Principal
 from tests.conftest import free_port, made_once
 from tests.e2e import model
+from tests.e2e.engine import Engine, engine
 from tests.e2e.events import SentEvent, read_events
 from tests.forked import Forked, run_to_the_end
 from tests.patience import patient
@@ -223,6 +224,16 @@ def served(
             process=chat,
             signer=LocalSigner(private.read_text("ascii")),
         )
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
+    """Two vLLMs, started side by side, for all tests of a session; its last test kills one."""
+    with contextlib.ExitStack() as stack:
+        both = [stack.enter_context(engine(tmp_path_factory.mktemp("vllm"))) for _ in range(2)]
+        for vllm in both:
+            vllm.await_ready()
+        yield both
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,6 @@ async def test_the_audit_is_anchored_and_verified_by_command(product: Product, t
     told = [valid_event(line) for line in collector.lines]
     assert {event["metadata"]["event_code"] for event in told} == {"audit_differs"}
     assert "edited" in {event["resources"][0]["uid"] for event in told}
-    assert run(product, tmp_path / "bad", "audit", "verify", AUDIT_ANCHORS="ftp://nowhere")[0] == 2
 
 
 async def test_audit_rows_are_removed_by_a_policy_only(product: Product, tmp_path: Path) -> None:
@@ -90,7 +89,6 @@ async def test_audit_rows_are_removed_by_a_policy_only(product: Product, tmp_pat
         assert await anyio.to_thread.run_sync(prune) == (0, "0 rows removed\n")
     (event,) = [valid_event(line) for line in collector.lines]
     assert (event["metadata"]["event_code"], event["actor"]["user"]["uid"]) == ("audit_pruned", "kim")
-    assert run(product, tmp_path / "whole", "audit", "verify", AUDIT_KEPT_DAYS="1")[0] == 0
 
 
 def run(product: Product, log: Path, *arguments: str, **settings: str) -> tuple[int, str]:
@@ -114,4 +112,3 @@ async def test_the_command_prints_what_it_proved_unless_the_index_is_held(produc
     status, printed = run(product, tmp_path / "held", "replay", answer_id)
     assert status == 2
     assert "nothing was proven" in printed
-    assert run(product, tmp_path / "none", "replay", "nobody", **copied)[0] == 2

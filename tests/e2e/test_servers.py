@@ -15,7 +15,7 @@ from chatbot.chat import Chat, Message
 from chatbot.models import YES_OR_NO, Models, ModelSettings, open_models, read_output
 from tests.chatbot.models.scripted_pool import Served, ask
 from tests.conftest import free_port
-from tests.e2e.engine import PROFILE, engine
+from tests.e2e.engine import PROFILE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -47,13 +47,6 @@ def started(*command: str, log: Path, ready: str) -> Iterator[None]:
             process.terminate()
 
 
-@pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with engine(tmp_path_factory.mktemp("vllm")) as running:
-        running.await_ready()
-        yield running.url
-
-
 LITELLM = shutil.which("litellm")
 """LiteLLM's proxy, where it is on the PATH (CONTRIBUTING.md)."""
 
@@ -76,7 +69,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with started(*command, log=folder / "log", ready="ready"):
             yield Server(url, frozenset())
         return
-    running = request.getfixturevalue("vllm")
+    running = request.getfixturevalue("engines")[0].url
     if request.param == "vllm":
         yield Server(running, frozenset())
         return

@@ -1,7 +1,6 @@
 """The customers' page in Chromium, signed in at a certified provider: from the sign-in to every way a session ends."""
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -11,12 +10,11 @@ from tests.e2e.browser import (
     ANSWER,
     NEEDS_CHROMIUM,
     SECONDS_A_TOKEN,
-    WAIT,
-    Trouble,
     ask,
-    assert_readable,
+    assert_accessible,
     finished,
     launched,
+    visiting,
     words,
 )
 from tests.e2e.conftest import Product, scripted_model, served
@@ -30,13 +28,6 @@ pytestmark = [
     NEEDS_CHROMIUM,
     NEEDS_PROVIDER,
 ]
-
-
-# Runs before the page's own scripts: what the policy refused.
-WATCH = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,26 +64,8 @@ async def browser() -> AsyncGenerator[Browser]:
         yield browser
 
 
-@asynccontextmanager
-async def visiting(
-    browser: Browser, product: Product, *, language: str = "ko-KR", expected: tuple[str, ...] = (), width: int = 1280
-) -> AsyncGenerator[Page]:
-    """Open the page; afterwards nothing unexpected may have been in the console."""
-    phone = width < 500
-    context = await browser.new_context(
-        viewport={"width": width, "height": 800}, locale=language, has_touch=phone, is_mobile=phone
-    )
-    context.set_default_timeout(WAIT)
-    await context.add_init_script(WATCH)
-    page = await context.new_page()
-    trouble = Trouble(page)
-    trouble.expected = ("asked http://localhost:", *expected)  # the provider's own pages
-    await page.goto(product.url)
-    yield page
-    assert trouble.unexpected() == []
-    if page.url.startswith(product.url):
-        assert await page.evaluate("window.violations") == []
-    await context.close()
+AT_PROVIDER = "asked http://localhost:"
+"""The provider's own pages are requests to another site."""
 
 
 async def sign_in(page: Page, name: str = "lee") -> None:
@@ -109,10 +82,11 @@ async def test_a_customer_signs_in_reads_an_answer_that_outlives_the_token_and_s
     browser: Browser, scripted: Product, at: Provider
 ) -> None:
     at.let_tokens_last(2)
-    async with visiting(browser, scripted) as page:
+    async with visiting(browser, scripted.url) as (page, trouble):
+        trouble.expected = (AT_PROVIDER,)
         await expect(page.locator("#sign-in-link")).to_be_visible()
         await expect(page.locator("#token")).to_be_hidden()
-        await assert_readable(page, least=5)
+        await assert_accessible(page)
         await sign_in(page)
         await expect(page.locator("#who-name")).to_have_text("lee lee님")
         assert await page.evaluate("document.cookie") == "", "no script reads the session"
@@ -133,8 +107,9 @@ async def test_a_customer_signs_in_reads_an_answer_that_outlives_the_token_and_s
 async def test_the_way_back_after_signing_out_shows_nothing_of_the_conversation(scripted: Product) -> None:
     async with (
         launched(without=("--disable-back-forward-cache",)) as browser,
-        visiting(browser, scripted, expected=("401",)) as page,
+        visiting(browser, scripted.url) as (page, trouble),
     ):
+        trouble.expected = (AT_PROVIDER, "401")
         await sign_in(page)
         await finished(await ask(page))
         await page.locator("#question").fill("다음 질문")

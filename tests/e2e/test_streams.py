@@ -178,24 +178,6 @@ async def _has_said(model: Server, k: int) -> bool:
     return await generated(model) >= k
 
 
-async def test_a_cancel_through_the_other_replica_stops_the_model(talking: Cluster, fault_round: int) -> None:
-    who = f"{new_customer()}-{fault_round}"
-    await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
-    async with talking.client(who) as http:
-        events: list[SentEvent] = []
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(talking.follow(http, events, message=KOREAN))
-            await until(lambda: bool(text_of(events)))
-            answer_id = events[0].answer_id
-            other = talking.replicas[1 - await talking.owner()]
-            async with talking.client(who, url=other.url) as elsewhere:
-                cancelled = await elsewhere.post(f"/v1/answers/{answer_id}/cancel")
-            assert (cancelled.status_code, cancelled.json()) == (202, {"stopped": True})
-            await until(talking.idle, 0.5)
-    assert answer_of(events).finish_reason == "cancelled"
-    await check_recorded(talking, who, events)
-
-
 async def test_an_answer_that_nobody_comes_back_for_is_closed(talking: Cluster) -> None:
     who = new_customer()
     async with talking.client(who) as http:

@@ -3,28 +3,17 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
 from tests.e2e.conftest import ENGLISH, KOREAN, Product, served, until
-from tests.e2e.engine import PROFILE, Engine, engine
+from tests.e2e.engine import PROFILE, Engine
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
 from tests.e2e.metrics import total
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
-    """Two vLLMs, started side by side."""
-    with ExitStack() as stack:
-        both = [stack.enter_context(engine(tmp_path_factory.mktemp("vllm"))) for _ in range(2)]
-        for vllm in both:
-            vllm.await_ready()
-        yield both
 
 
 def weights() -> Path:
@@ -91,6 +80,7 @@ async def test_a_customer_who_stops_frees_vllm(flowing: Product, engines: list[E
     await until(lambda: nothing_runs(engines), 0.5)
 
 
+# The last test of the session: the engines are shared.
 async def test_a_vllm_that_is_killed_mid_answer_is_succeeded_by_the_other(
     flowing: Product, engines: list[Engine]
 ) -> None:

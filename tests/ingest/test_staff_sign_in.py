@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser, FilePayload, Page, expect
 
 from tests.conftest import free_port
-from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
+from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_accessible, launched
 from tests.ingest import samples
 from tests.ingest.bank import Bank, served
 from tests.oidc_provider import NEEDS_PROVIDER, Provider, provider
@@ -76,7 +76,7 @@ async def test_staff_sign_in_upload_work_on_with_renewed_tokens_and_sign_out_her
 ) -> None:
     async with visiting(browser, f"{signing_in.url}/#/documents") as page:
         await expect(page.locator("#token")).to_be_hidden()
-        await assert_readable(page, least=5)
+        await assert_accessible(page)
         await sign_in(page, "kim")
         await expect(page.locator("#documents-title")).to_be_focused()  # where the page was before
         await expect(page.locator("#who-name")).to_have_text("kim kim님")

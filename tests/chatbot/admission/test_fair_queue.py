@@ -100,19 +100,6 @@ async def simulated(
     assert (admission.busy, admission.waiting) == (0, 0)
 
 
-async def test_those_who_wait_are_told_their_place_and_again_when_it_changes() -> None:
-    async with simulated(AdmissionSettings(slots=1, first_token_target=100)) as simulation:
-        for name in ("first", "second", "third", "fourth"):
-            await simulation.come(name, of("hanbit"))
-        assert simulation.positions == {"second": [1], "third": [2], "fourth": [3]}
-        await simulation.end("first")
-        assert simulation.positions["third"] == [2], "only when `notify` is called"
-        simulation.admission.notify()
-        simulation.admission.notify()
-        assert simulation.served == ["first", "second"]
-        assert simulation.positions == {"second": [1], "third": [2, 1], "fourth": [3, 2]}
-
-
 async def test_the_estimate_is_the_measured_pace() -> None:
     async with simulated(AdmissionSettings(slots=2, first_token_target=100)) as simulation:
         for n in range(100):

@@ -1,4 +1,4 @@
-"""What a customer writes comes in composed, on every route that takes it."""
+"""What a customer writes comes in composed and within bounds, on every route that takes it."""
 
 import unicodedata
 from collections.abc import Callable
@@ -32,6 +32,24 @@ def of_completion(content: object) -> tuple[str, str]:
 )
 def test_a_decomposed_text_of_a_customer_is_read_composed(read: Callable[[str], str]) -> None:
     assert read(unicodedata.normalize("NFD", "죽고 싶어요")) == "죽고 싶어요"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"rating": "sideways"},
+        {"rating": "up", "reasons": ["a"] * 9},
+        {"rating": "up", "reasons": ["Call 010-1234-5678"]},
+        {"rating": "up", "reasons": ["x" * 41]},
+        {"rating": "up", "comment": "가" * 1001},
+        {"rating": "up", "comment": "\x00"},
+    ],
+    ids=str,
+)
+def test_an_invalid_feedback_is_refused(body: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Rating.model_validate(body)
 
 
 def test_the_longest_question_is_counted_in_the_characters_that_a_reader_sees() -> None:

@@ -1,4 +1,4 @@
-"""Events as OpenAI's format: reasons, citations, failures, refusals."""
+"""Events as OpenAI's format: reasons, usage, failures, refusals."""
 
 import msgspec
 import pytest
@@ -19,15 +19,11 @@ from chatbot.errors import (
 )
 from chatbot.events import (
     Accepted,
-    Citation,
     Event,
     Failed,
     FinishReason,
     Notice,
     NoticeCode,
-    Related,
-    RelatedPassage,
-    Sources,
     Token,
     Usage,
 )
@@ -36,7 +32,6 @@ from tests.answers import done
 ACCEPTED = Accepted(
     answer_id="a" * 32, conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t"
 )
-CITATION = Citation(n=7, start=0, end=2, document_id="fees", version=1, page=None, quote="It")
 FAILED = Failed(
     code="overloaded", status=503, title="Busy", retryable=True, retry_after_ms=1500, trace_id="t", handoff="Call us."
 )
@@ -55,30 +50,6 @@ def test_every_end_has_a_reason_that_clients_know(reason: FinishReason) -> None:
     assert isinstance(whole, Completion)
     assert isinstance(last, Chunk)
     assert whole.choices[0].finish_reason == last.choices[0].finish_reason == FINISH[reason]
-
-
-@pytest.mark.parametrize("link", [None, "https://www.hanbit.example/fees"])
-def test_a_citation_has_its_documents_public_page_or_its_source(link: str | None) -> None:
-    cited = msgspec.structs.replace(CITATION, link=link)
-    whole = completion([ACCEPTED, Token(text="It"), cited, done(usage=USAGE)], created=1)
-    assert isinstance(whole, Completion)
-    (annotation,) = whole.choices[0].message.annotations
-    assert annotation.url_citation.title == "fees"
-    assert annotation.url_citation.url == (link or f"/v1/answers/{'a' * 32}/sources/7")
-
-
-def test_related_passages_are_annotated_at_the_end() -> None:
-    passage = RelatedPassage(n=2, document_id="d", version=1, title="Fees", section="", page=None, quote="A fee.")
-    found = Sources(items=())
-    events = (ACCEPTED, found, Token(text="No."), Related(items=(passage,)), done(FinishReason.REFUSED, usage=USAGE))
-    whole = completion(list(events), created=1)
-    assert isinstance(whole, Completion)
-    (annotation,) = whole.choices[0].message.annotations
-    cited = annotation.url_citation
-    assert (cited.start_index, cited.end_index, cited.title) == (3, 3, "Fees")
-    assert cited.url == f"/v1/answers/{'a' * 32}/sources/2"
-    chunks = [chunk for chunk in fed(*events) if isinstance(chunk, Chunk)]
-    assert [chunk.choices[0].delta.annotations for chunk in chunks][2] == (annotation,)
 
 
 def test_a_model_that_thinks_adds_nothing_to_the_answer() -> None:

@@ -2,7 +2,6 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import anyio
 import asyncpg  # type: ignore[import-untyped]  # publishes no types
@@ -12,9 +11,7 @@ import sqlalchemy.exc
 from pydantic import SecretStr
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
 
-from chatbot.audit import AuditOpened
 from chatbot.audit.chain import GENESIS, seal
 from chatbot.audit.trail import AUDIT, Audit, AuditSettings, open_audit
 from chatbot.errors import AuditUnavailable
@@ -159,20 +156,6 @@ async def test_without_the_database_it_fails_in_time_and_closes_later(engine: As
         assert await faults(audit, unclosed_before=1e12) == []
 
 
-async def test_an_audit_row_leaves_sqlites_busy_timeout(tmp_path: Path) -> None:
-    engine = open_engine(f"sqlite+aiosqlite:///{tmp_path / 'bank.db'}")
-
-    async def busy_timeout() -> object:
-        async with engine.connect() as connection:
-            return (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
-
-    usual = await busy_timeout()
-    async with open_audit(engine, SETTINGS) as audit:
-        await audit.open(OPENED)
-    assert await busy_timeout() == usual
-    await engine.dispose()
-
-
 @pytest.mark.both_databases
 async def test_after_a_write_of_unknown_outcome_a_new_chain_begins(audit: Audit, engine: AsyncEngine) -> None:
     await answer(audit, "a1")
@@ -236,24 +219,6 @@ async def test_after_thousands_of_refusals_a_question_is_recorded(audit: Audit) 
     assert await faults(audit, unclosed_before=1e12) == []
 
 
-async def test_a_row_that_cannot_be_written_keeps_no_other_from_being_written(audit: Audit) -> None:
-    refused: list[str] = []
-
-    async def refuse(record: AuditOpened) -> None:
-        try:
-            await audit.open(record)
-        except ValueError:
-            refused.append(record.question)
-
-    async with anyio.create_task_group() as group:
-        for name, question in (("a1", "한도"), ("a2", "이자"), ("a3", "\ud800"), ("a4", "수수료")):
-            group.start_soon(refuse, replace(OPENED, answer_id=name, question=question))
-    assert refused == ["\ud800"]
-    await answer(audit, "a1", "a2", "a4")
-    assert await audit.rows("a3") == ()
-    assert await faults(audit, unclosed_before=1e12) == []
-
-
 async def test_what_waits_is_written_although_its_process_is_cancelled(engine: AsyncEngine) -> None:
     with anyio.CancelScope() as process:
         async with open_audit(engine, SETTINGS) as audit:
@@ -262,40 +227,6 @@ async def test_what_waits_is_written_although_its_process_is_cancelled(engine: A
             process.cancel()
     async with open_audit(engine, SETTINGS) as audit:
         assert [row.kind for row in await audit.rows(OPENED.answer_id)] == ["opened", "closed"]
-
-
-async def test_a_rejected_opening_under_way_is_closed_before_the_end(audit: Audit, engine: AsyncEngine) -> None:
-    reported = anyio.Event()
-
-    def commit(connection: Connection) -> None:
-        connection.connection.commit()
-        await_only(reported.wait())
-
-    sqlalchemy.event.listen(engine.sync_engine, "commit", commit)
-    async with anyio.create_task_group() as asking:
-        asking.start_soon(audit.open, OPENED)
-        while not await audit.rows(OPENED.answer_id):
-            await anyio.sleep(0.01)
-        asking.cancel_scope.cancel()
-    audit.close_if_opened(CLOSED)
-    with anyio.move_on_after(0.5) as drained_early:
-        await audit.drain()
-    assert drained_early.cancelled_caught, "the transaction under way has not ended"
-    reported.set()
-    await audit.drain()
-    sqlalchemy.event.remove(engine.sync_engine, "commit", commit)
-    assert [row.kind for row in await audit.rows(OPENED.answer_id)] == ["opened", "closed"]
-    assert await faults(audit, unclosed_before=1e12) == []
-
-
-async def test_an_interval_contains_its_first_instant_only(audit: Audit) -> None:
-    await audit.open(OPENED)
-    await audit.close(replace(CLOSED, answer_id="a2"))
-    assert await audit.unclosed(older_than=OPENED.at) == ()
-    assert len(await audit.unclosed(older_than=OPENED.at + 0.001, since=OPENED.at)) == 1
-    assert [found.fault for found in await audit.verify(unclosed_before=0.0, since=CLOSED.at)] == ["unopened"]
-    assert await audit.prune(before=CLOSED.at) == 0
-    assert await audit.prune(before=CLOSED.at + 0.001) == 2
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:

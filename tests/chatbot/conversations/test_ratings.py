@@ -7,14 +7,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.conversations.history import Feedback
 from chatbot.conversations.ratings import RATINGS, Ratings
-from chatbot.errors import StoreUnavailable
 from chatbot.tables import SCHEMA
 from knowledge.storage import migrate
 
 pytestmark = pytest.mark.anyio
 
 UP = Feedback(rating="up", reasons=("clear", "quick"), comment="고마워요", at=1.5)
-DOWN = Feedback(rating="down", reasons=(), comment="", at=2.5)
 
 
 @pytest.fixture
@@ -26,13 +24,6 @@ async def ratings(engine: AsyncEngine) -> Ratings:
 async def rows(engine: AsyncEngine) -> Sequence[tuple[object, ...]]:
     async with engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(select(RATINGS).order_by(RATINGS.c.answer_id))]
-
-
-async def test_an_answer_has_one_rating_the_latest(ratings: Ratings, engine: AsyncEngine) -> None:
-    await ratings.write("bank", "c1", "a1", UP)
-    assert await rows(engine) == [("a1", "bank", "up", '["clear","quick"]', "고마워요", 1.5, "c1")]
-    await ratings.write("bank", "c1", "a1", DOWN)
-    assert await rows(engine) == [("a1", "bank", "down", "[]", "", 2.5, "c1")]
 
 
 @pytest.mark.both_databases
@@ -50,11 +41,3 @@ async def test_what_is_forgotten_is_gone_and_the_rest_stays(ratings: Ratings, en
     await ratings.forget("bank", "c1")
     await ratings.forget("bank", "c3")
     assert [row[0] for row in await rows(engine)] == ["a2", "a4"]
-
-
-async def test_without_a_table_it_is_unavailable(engine: AsyncEngine) -> None:
-    nowhere = Ratings(engine)
-    with pytest.raises(StoreUnavailable):
-        await nowhere.write("bank", "c1", "a1", UP)
-    with pytest.raises(StoreUnavailable):
-        await nowhere.forget("bank", "c1")

@@ -25,13 +25,6 @@ def in_korean(amount: int) -> str:
     return " ".join(part for part in parts if part and part not in ("0만", "0"))
 
 
-def in_thousands(amount: int) -> str:
-    """3천5백만: digits before 천, 백 and 십 within the 만."""
-    tens = amount // 10**4
-    digits = [(tens // 1000, "천"), (tens // 100 % 10, "백"), (tens // 10 % 10, "십"), (tens % 10, "")]
-    return "".join(f"{digit}{scale}" for digit, scale in digits if digit) + "만"
-
-
 def won(n: int) -> list[str]:
     wide = f"{n:,}원".translate(str.maketrans("0123456789", "０１２３４５６７８９"))
     return [
@@ -102,21 +95,6 @@ def test_a_value_is_equal_to_itself_alone_in_any_spelling(
     assert not unsupported_quantities(claimed, [source.format(same)])
     assert unsupported_quantities(claimed, [source.format(other)])
     assert len(quantities(claimed)) == 1
-
-
-@settings(deadline=None)
-@given(st.integers(1, 9_999), st.data())
-def test_thousands_of_ten_thousands_are_read(tens: int, data: st.DataObject) -> None:
-    other_spelling = data.draw(st.sampled_from(won(tens * 10**4)))
-    assert not unsupported_quantities(f"{in_thousands(tens * 10**4)}원", [other_spelling])
-
-
-@settings(deadline=None)
-@given(PERCENT, st.data())
-def test_percentage_points_are_not_percent(rate: Decimal, data: st.DataObject) -> None:
-    percent, as_points = (data.draw(st.sampled_from(spelled(rate))) for spelled in (rates, points))
-    assert unsupported_quantities(percent, [as_points])
-    assert unsupported_quantities(as_points, [percent])
 
 
 EQUAL = (

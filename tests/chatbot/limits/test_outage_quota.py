@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from chatbot.errors import RateLimited, StoreUnavailable
 from chatbot.limits.limits import Limit
-from chatbot.limits.outage_quota import MOST_SCOPES, ChargedScope, OutageQuota
+from chatbot.limits.outage_quota import ChargedScope, OutageQuota
 
 LIMIT = Limit(tokens_per_minute=2_000, requests_per_minute=8, concurrent=4, tokens_per_day=10_000)
 SHARE = 1_000
@@ -98,14 +98,3 @@ def test_the_longest_wait_of_all_scopes_is_raised_and_nothing_is_recorded() -> N
         own.take([LEE, HANBIT], "c", 300, now=10.0)
     assert refused.value.scope == "tenant"
     assert own.use(LEE, now=10.0).tokens == before
-
-
-def test_of_more_scopes_than_are_remembered_those_used_lately_are() -> None:
-    own = quota()
-    own.take([LEE], "a", 400, now=0.0)
-    own.take([HANBIT], "b", 400, now=0.0)
-    own.use(LEE, now=0.0)
-    for n in range(MOST_SCOPES - 1):
-        own.use(ChargedScope(scope="user", key=f"user {n}", limit=LIMIT), now=0.0)
-    assert own.use(LEE, now=0.0).tokens == 400 + SHARE // 2
-    assert own.use(HANBIT, now=0.0).tokens == SHARE // 2, "it was used before all others"

@@ -4,7 +4,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import cast
 
 import anyio
 import pytest
@@ -14,7 +13,7 @@ from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
 from chatbot.models.choice_probabilities import YES_OR_NO
 from chatbot.models.client import ModelDone, Models, Switched, open_models
-from chatbot.models.endpoint import Capabilities, Endpoint, Sampling
+from chatbot.models.endpoint import Endpoint, Sampling
 from chatbot.models.generation import Delta
 from chatbot.models.pool import ModelCall, Pool
 from chatbot.models.settings import ModelSettings, ModelsMisconfigured
@@ -128,21 +127,6 @@ async def test_a_failure_before_the_first_token_is_retried_once_without_a_word(
         await until_idle(served, within=0.5)
 
 
-async def test_with_every_model_down_customers_know_within_two_seconds_and_then_at_once() -> None:
-    async with serve([Behaviour(dead=True)] * 2) as served:
-        for _ in range(20):
-            begun = perf_counter()
-            await refused(served)
-            assert perf_counter() - begun < patient(2)
-        assert len(served.calls) <= 10
-        assert {member.breaker.state for member in served.members} <= {BreakerState.OPEN}
-        begun = perf_counter()
-        with pytest.raises(ModelUnavailable) as error:
-            await ask(served)
-        assert perf_counter() - begun < patient(0.2)
-        assert 0 < (error.value.retry_after or 0) <= 60
-
-
 async def test_a_model_that_comes_back_is_found_by_one_probe() -> None:
     async with serve([Behaviour(answer=ANSWER, dead=True)], open_seconds=0.2) as served:
         with pytest.raises(ModelUnavailable):
@@ -179,18 +163,6 @@ async def test_a_pool_that_names_more_than_there_are_degrades_no_answer() -> Non
     assert failed
     assert {call.kind for call in failed} == {"ping"}
     assert len(failed) <= took
-
-
-async def test_an_endpoint_whose_probe_fails_by_a_bug_is_probed_again() -> None:
-    async with serve([Behaviour(answer=ANSWER)], open_seconds=0.01) as served:
-        [member] = served.members
-        able, member.able = member.able, cast("Capabilities", None)
-        member.breaker.trip()
-        await anyio.sleep(0.02)  # the breaker's own time
-        with pytest.raises(ModelUnavailable):
-            await probed(served.models)
-        member.able = able
-        await ready(served.models, within=5)
 
 
 async def test_a_model_that_is_up_but_hangs_is_not_ready() -> None:

@@ -117,14 +117,6 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index) -> AsyncGene
         yield kept
 
 
-async def test_while_everything_is_kept_everything_is_the_same(answered: Answered) -> None:
-    replayed = await answered.replayed()
-    same = ["rows", "question", "passages", "prompt", "screening", "answer", "grounded"]
-    assert [(finding.what, finding.standing) for finding in replayed.findings] == [(what, "same") for what in same]
-    assert not replayed.differs
-    assert not any(words in report(replayed) for words in (QUESTION, ANSWER))
-
-
 async def test_a_report_reads_as_it_did_with_and_without_the_conversation(answered: Answered, golden: Golden) -> None:
     whole = report(await answered.replayed())
     await answered.context.history.delete(answered.owner, answered.conversation_id)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.questions import CannedReply, canned_reply
 from chatbot.retrieval.particles import with_particle
-from evals.sample_bank import sample_banks
 
 ROOT = Path(__file__).parents[3]
 SERVICES = ("chatbot", "ingest", "knowledge", "edge", "telemetry", "llm_server")
@@ -67,11 +65,3 @@ def test_no_text_puts_a_varying_particle_behind_a_value() -> None:
     of_files = list(texts())
     assert {"texts.js", "system.ko.md", "canned_replies.py"} <= {name for name, _ in of_files}
     assert [(name, match.group()) for name, text in of_files for match in VARYING.finditer(text)] == []
-
-
-@pytest.mark.parametrize("contact", ["1599-0000", "1588-5001", "+82 (2) 700-0002"])
-def test_every_canned_reply_reads_right_with_any_telephone(contact: str) -> None:
-    bank = sample_banks().first.model_copy(update={"telephone": contact})
-    for reply in CannedReply:
-        text = canned_reply(reply, "ko", bank)
-        assert text.endswith(f"{contact}.")

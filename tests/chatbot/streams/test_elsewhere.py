@@ -86,14 +86,6 @@ async def test_a_read_ends_with_its_last_reader_and_with_its_process(answer_log:
             assert [entry async for entry in followed] == [], "without an error"
 
 
-async def test_an_answer_that_was_never_there_is_not_waited_for(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    other = answers_of(answer_log, tasks, with_constants(AnswerSettings(), patience=60))
-    with anyio.fail_after(patient(2)):
-        [event] = await events_of(other, new_answer())
-    assert isinstance(event, Failed)
-    assert event.code == NotFound.code
-
-
 class LogThatCannotBeRead(AnswerLog):
     """Raises a bug."""
 

@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.deferred import DeferredSettings, DeferredWrites, WriteKind
-from chatbot.events import Event, Failed, Notice
+from chatbot.events import Event, Failed
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, open_redis
 from chatbot.streams import AnswerLog, AnswerLogSettings, AnswerSettings, LiveAnswer, LogOpening, TakenOver
 from chatbot.streams.log import answer_key, open_answer_log
@@ -128,20 +128,3 @@ async def test_a_successor_restores_its_takeover(answer_log: AnswerLog, tasks: T
         await registry.writers.drained()
     assert await redis.hget(key_of(live), "epoch") == b"2"
     assert await length_of(answer_log, live.who, live.answer_id) == (len(WORDS) + 1, True)
-
-
-async def test_a_deleted_answer_is_cancelled_and_leaves_memory(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live, speak = answers_of(answer_log, tasks, AnswerSettings()), new_answer(), Speaker()
-    tasks.start_soon(registry.takeover.maintain_leases, never_resumed)
-    with registry.readers.reading(live.who, live.answer_id):
-        await registry.writers.start(live, speak, LogOpening("c"))
-        await speak.half.wait()
-        await answer_log.forget(live.who.tenant, [live.answer_id])
-        with anyio.fail_after(5):
-            while not live.scope.cancel_called:
-                await anyio.sleep(0.01)
-        seen = await events_of(registry, live)
-    assert not any(isinstance(event, Notice) for event in seen), "who has deleted it needs no warning"
-    with anyio.fail_after(5):
-        await registry.writers.drained()
-    assert registry.writers.find(live.who, live.answer_id) is None

@@ -37,7 +37,6 @@ from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import events_of, log_append, never_resumed, new_answer
 from tests.conftest import RedisServer
 from tests.constants import settings_with, with_constants
-from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -261,23 +260,6 @@ async def trip(breaker: RedisBreaker) -> None:
     with contextlib.suppress(StoreUnavailable):
         await breaker.call(anyio.sleep_forever)
     assert breaker.is_open
-
-
-async def test_a_slow_redis_loses_no_begun_answer(redis: Redis, begin: Beginner) -> None:
-    breaker, deferred = RedisBreaker(MOMENTARILY_SLOW), DeferredWrites(DeferredSettings())
-
-    async def slow_moment() -> StartedAnswer:
-        begun = await begin()
-        await trip(breaker)
-        return begun
-
-    await begin.once(keys_of(redis, breaker, deferred), begin=slow_moment)
-    with anyio.fail_after(patient(5)):
-        while deferred.waiting:
-            await deferred.retry()
-            await anyio.sleep(0.01)
-    joined = await begin.once(keys_of(redis))
-    assert begin.begun == [joined.answer_id]
 
 
 @pytest.mark.parametrize("state", ["runs", "is being accepted", "was seen to be accepted"])

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import anyio
 import pytest
 from anyio.abc import TaskGroup
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -508,35 +506,3 @@ async def test_a_redis_that_lost_a_number_of_the_count_has_lost_writes(answer_lo
         await redis.set(count, lost)
         assert await answer_log.has_forgotten()
         assert not await answer_log.has_forgotten()
-
-
-VISITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), max_size=12)
-
-
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(visits=VISITS, writer=st.sampled_from(["lives", "dies"]))
-async def test_a_reader_who_reconnects_gets_no_gap_and_no_double(
-    answer_log: AnswerLog, replica: Start, visits: list[tuple[int, int]], writer: str
-) -> None:
-    replicas = [replica(NEVER_ENDED, waits=False), replica(NEVER_ENDED, waits=False)]
-    if writer == "dies":
-        live = await half_said(answer_log)
-    else:
-        live = new_answer()
-        await replicas[0].start(live)
-    seen: list[LogEntry] = []
-    for at, length in visits:
-        with anyio.move_on_after(0.01), replicas[at].registry.readers.reading(live.who, live.answer_id):
-            after = seen[-1].n if seen else 0
-            async with aclosing(replicas[at].registry.readers.follow(live.who, live.answer_id, after=after)) as entries:
-                async for entry in entries:
-                    seen.append(entry)
-                    if len(seen) >= after + length:
-                        break
-    if not (seen and isinstance(seen[-1].event, Done)):
-        seen += await entries_of(replicas[1].registry, live, after=seen[-1].n if seen else 0)
-    assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
-    assert text_of(entry.event for entry in seen) == TEXT
-    with suppress(NotFound):
-        assert await length_of(answer_log, live.who, live.answer_id) == (len(WORDS) + 1, True)
-    assert len(replicas[0].finished + replicas[1].finished) == 1

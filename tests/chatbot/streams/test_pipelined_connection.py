@@ -117,12 +117,6 @@ async def test_a_demoted_redis_is_left_though_it_answers_a_ping(client: Redis, p
     assert await pipelined.run(echo, ["n"], [3]) == b"3"
 
 
-async def test_without_redis_it_says_so(nowhere: Redis) -> None:
-    async with open_pipelined_connection(nowhere, slow_after=PATIENT) as pipelined:
-        with pytest.raises(RedisConnectionError):
-            await pipelined.run(nowhere.register_script(ECHO), ["n"], ["a"])
-
-
 async def test_it_uses_the_clients_credentials_name_and_database(server: RedisServer) -> None:
     async with open_redis(server.url) as admin:
         await admin.acl_setuser("bank", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"])

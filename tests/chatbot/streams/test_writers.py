@@ -1,4 +1,4 @@
-"""Running answers: logged before shown, resumable, abandoned when nobody reads, unharmed by Redis being away."""
+"""Running answers: logged before shown, resumable, drained at the end of a process, unharmed by Redis being away."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from chatbot.errors import ForeignEventId, LogLost, NotFound, StoreUnavailable
+from chatbot.errors import Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import FinishReason, Notice
 from chatbot.streams import AnswerLog, AnswerSettings, LiveAnswer, LogOpening
 from knowledge.identity import Principal
@@ -93,36 +93,6 @@ async def speak_for_ever(live: LiveAnswer) -> None:
         live.emit(done(FinishReason.CANCELLED))
 
 
-async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(away_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live = answers_of(away_log, tasks, AnswerSettings(grace=0.05)), new_answer()
-    await registry.writers.start(live, speak_for_ever, LogOpening("c"))
-    with anyio.fail_after(5):
-        while live.is_written_here:
-            await anyio.sleep(0.01)
-    assert done(FinishReason.CANCELLED) in live.published
-
-
-async def test_a_reader_back_within_the_grace_keeps_the_answer(away_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live, speak = answers_of(away_log, tasks, AnswerSettings(grace=0.2)), new_answer(), Speaker()
-    await registry.writers.start(live, speak, LogOpening("c"))
-    with registry.readers.reading(live.who, live.answer_id):
-        pass
-    with registry.readers.reading(live.who, live.answer_id):
-        await anyio.sleep(0.5)  # longer than the grace: the second reader holds it
-        speak.go_on.set()
-        assert text_of(await events_of(registry, live)) == TEXT
-
-
-async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(away_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, live = answers_of(away_log, tasks, AnswerSettings(grace=60)), new_answer()
-    await registry.writers.start(live, speak_for_ever, LogOpening("c"))
-    with registry.readers.reading(live.who, live.answer_id, resumable=False):
-        await anyio.lowlevel.checkpoint()
-    with anyio.fail_after(patient(0.5)):
-        while live.is_written_here:
-            await anyio.sleep(0.01)
-
-
 async def test_a_process_that_ends_cancels_the_answers_that_only_it_has(away_log: AnswerLog, tasks: TaskGroup) -> None:
     registry, live = answers_of(away_log, tasks, AnswerSettings(grace=60)), new_answer()
     await registry.writers.start(live, speak_for_ever, LogOpening("c"))
@@ -152,3 +122,23 @@ async def test_only_the_last_unlogged_answers_stay_in_memory(away_log: AnswerLog
             while registry.writers.active:
                 await anyio.sleep(0.01)
     assert [registry.writers.find(live.who, live.answer_id) for live in lives] == [None, None, *lives[2:]]
+
+
+async def test_a_drain_waits_for_questions_being_accepted_and_accepts_no_other(
+    away_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    writers, drained = answers_of(away_log, tasks, AnswerSettings()).writers, anyio.Event()
+
+    async def drain() -> None:
+        await writers.drained()
+        drained.set()
+
+    with writers.accepting():
+        writers.begin_draining()
+        tasks.start_soon(drain)
+        await anyio.wait_all_tasks_blocked()
+        assert not drained.is_set()
+        with pytest.raises(Draining), writers.accepting():
+            pytest.fail("a question was accepted in a drain")
+    with anyio.fail_after(5):
+        await drained.wait()
