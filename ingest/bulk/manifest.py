@@ -121,10 +121,28 @@ def _inside(folder: Path, name: str, *, of: Path) -> Path:
 
 def _read(manifest: Path) -> Manifest:
     try:
-        return Manifest.model_validate(yaml.safe_load(manifest.read_text("utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise ManifestError(f"{manifest}: not valid YAML") from exc
+        text = manifest.read_text("utf-8")
+        return Manifest.model_validate(yaml.safe_load(text))
+    except UnicodeDecodeError as exc:
+        raise ManifestError(f"{manifest}: not UTF-8 text") from exc
+    except yaml.YAMLError as exc:
+        raise ManifestError(f"{manifest}: not valid YAML{_place_of(exc)}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ManifestError(f"{manifest}: {where}: {first['msg']}") from exc
+        line, name = _line_of(yaml.compose(text), first["loc"]), ".".join(map(str, first["loc"]))
+        raise ManifestError(f"{manifest}, line {line}: {name}: {first['msg']}") from exc
+
+
+def _place_of(exc: yaml.YAMLError) -> str:
+    mark = exc.problem_mark if isinstance(exc, yaml.MarkedYAMLError) else None
+    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}: {exc.problem}"
+
+
+def _line_of(node: yaml.Node | None, place: Sequence[str | int]) -> int:
+    """Return the line of the value at a place, or of the entry that lacks it."""
+    for part in place:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+        elif isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in node.value if key.value == part), node)
+    return 1 if node is None else node.start_mark.line + 1

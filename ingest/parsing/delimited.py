@@ -4,7 +4,6 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from io import StringIO
 from itertools import pairwise
 
@@ -31,17 +30,28 @@ def delimiter_of(text: str) -> str | None:
 
 def parse_delimited(text: str, delimiter: str) -> Parsed:
     """Return the rows as one table below the lines that precede it."""
-    lines, rows = StringIO(f"{text}\n{_END}"), list[list[str]]()
-    with suppress(csv.Error):  # a cell is too long: most often one that is not closed
-        rows = [row for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if any(row)]
-    if not rows or rows.pop() != [_END]:  # `csv` puts all rows after an opening quotation mark into one cell
-        raise Unreadable(Reason.MALFORMED, "a cell of the table is not closed")
+    rows = [row for row in _rows(text, delimiter) if any(row)]
     if len(rows) > MOST_ROWS:
         raise Unreadable(Reason.TOO_LARGE, "more than a million rows")
     titles = title_rows(rows)
     title_lines = [" ".join(cell for cell in row if cell) for row in rows[:titles]]
     title = (first_heading(title_lines[0]) or title_lines[0]) if title_lines else None
     return one_page(Format.CSV, "\n\n".join([*title_lines, to_markdown(rows[titles:])]).strip(), title)
+
+
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    """Return all rows; raise Unreadable if a cell is not closed."""
+    reader = csv.reader(StringIO(f"{text}\n{_END}"), delimiter=delimiter, skipinitialspace=True)
+    rows, line, end = list[list[str]](), 1, 0
+    try:
+        for row in reader:
+            rows.append(row)
+            line, end = end + 1, reader.line_num
+    except csv.Error:  # a cell is too long: most often one that is not closed
+        line, rows = end + 1, [[]]
+    if rows.pop() != [_END]:  # `csv` puts all rows after an opening quotation mark into one cell
+        raise Unreadable(Reason.MALFORMED, f"line {line}: a cell of the table is not closed")
+    return rows
 
 
 def _regular_rows(lines: Sequence[str], delimiter: str) -> tuple[int, int] | None:

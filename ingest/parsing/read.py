@@ -86,7 +86,8 @@ def _parse_office(path: Path, on_page: OnPage) -> Parsed:
             return parse_pptx(office, on_page)
         return parse_docx(office) if office.format is Format.DOCX else parse_hwpx(office)
     except _BROKEN as exc:
-        raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
+        where = f" ({exc})" if isinstance(exc, (ExpatError, SyntaxError)) else ""  # their line and column
+        raise Unreadable(Reason.MALFORMED, f"the document inside the archive is damaged{where}") from exc
 
 
 def _parse_text(text: str) -> Parsed:

@@ -114,8 +114,12 @@ def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[Re
         timedelta_formats=book._timedelta_formats,  # noqa: SLF001  as above
         rich_text=True,
     )
-    for at, cells in parser.parse():
-        yield at, [ReadOnlyCell(sheet, **cell) for cell in cells]
+    try:
+        for at, cells in parser.parse():
+            yield at, [ReadOnlyCell(sheet, **cell) for cell in cells]
+    except (LookupError, TypeError, ValueError) as exc:
+        where = f"row {parser.row_counter} of the sheet {sheet.title}"
+        raise Unreadable(Reason.MALFORMED, f"{where} has a cell that cannot be read") from exc
 
 
 def _date_styles(book: Workbook) -> set[int]:

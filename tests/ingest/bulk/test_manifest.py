@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,18 @@ def test_two_files_of_one_name_are_refused_because_they_would_be_one_document(tm
     with pytest.raises(ManifestError, match=r"are both named terms\.md: load a folder that contains both"):
         find_files([tmp_path / "loans", tmp_path / "deposits"])
     assert [file.name for file in find_files([tmp_path])] == ["deposits/terms.md", "loans/terms.md"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("  title: Fees: 2026", "not valid YAML, line 3, column 14: mapping values are not allowed here"),
+        ("  titel: Fees", "line 3: documents.0.titel: Extra inputs are not permitted"),
+        ("- title: Fees", "line 3: documents.1.file: Field required"),
+        ('- {"file": "b.md", "language": "de"}', "line 3: documents.1.language: Input should be 'ko' or 'en'"),
+    ],
+)
+def test_an_invalid_manifest_is_refused_with_its_line(tmp_path: Path, entry: str, problem: str) -> None:
+    (tmp_path / "documents.yaml").write_text(f"documents:\n- file: a.md\n{entry}\n", "utf-8")
+    with pytest.raises(ManifestError, match=re.escape(problem)):
+        find_files([tmp_path])

@@ -121,6 +121,16 @@ def hostile() -> Iterator[tuple[str, bytes, Reason]]:
     yield from hostile_others()
 
 
+def test_a_damaged_part_or_cell_is_named_by_its_place(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match=r"archive is damaged \(.*: line 2, column \d+\)"):
+        read(tmp_path, office.with_part(samples.docx(), "word/document.xml", b"<a>\n<b></a>"))
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    rows = '<row r="2"><c r="A2"><v>1</v></c></row><row r="3"><c r="A3"><v>no number</v></c></row>'
+    sheet = f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>'.encode()
+    with pytest.raises(Unreadable, match="row 3 of the sheet Sheet has a cell that cannot be read"):
+        read(tmp_path, office.with_part(office.xlsx_of([1]), "xl/worksheets/sheet1.xml", sheet))
+
+
 def hostile_others() -> list[tuple[str, bytes, Reason]]:
     macros = b'<Types><Override ContentType="application/vnd.ms-excel.sheet.macroEnabled.main+xml"/></Types>'
     encrypted = b"<odf:manifest><odf:file-entry><odf:encryption-data/></odf:file-entry></odf:manifest>"

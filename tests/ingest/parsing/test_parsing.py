@@ -164,8 +164,10 @@ def test_rows_that_share_a_delimiter_are_a_table(tmp_path: Path, rows: str, line
 
 
 def test_a_csv_with_a_cell_that_is_not_closed_is_malformed(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="not closed"):
+    with pytest.raises(Unreadable, match="line 2: a cell of the table is not closed"):
         read(tmp_path, '수수료,금액\n송금,"5,000\n이체,500\n출금,700\n조회,0\n'.encode())
+    with pytest.raises(Unreadable, match="line 601: a cell"):
+        read(tmp_path, b"a,b\n1,2\n" * 300 + b'"' + b"x" * 200_000 + b",3\n")
 
 
 @pytest.mark.parametrize("title", ["# 2026년 11월 금리표", "# 2026년 11월 금리표,,", "2026년 11월 금리표,,"])
