@@ -24,8 +24,8 @@ setup: ## Install everything into .venv and .venv-llm (every other target does i
 
 # Answers and names of files are Korean in a locale of any encoding.
 setup run: export PYTHONUTF8 := 1
-run: setup ## Start everything, load the sample documents, ask one question in each language, serve until Ctrl-C (ONCE=1: stop then)
-	@exec $(PY) run.py $(if $(ONCE),--once)
+run: setup ## Start everything, load the sample documents, ask one question in each language, serve until Ctrl-C (ONCE=1: stop then; EMPTY=1: no samples, no questions)
+	@exec $(PY) run.py $(if $(ONCE),--once) $(if $(EMPTY),--empty)
 
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
 	@scripts/test_parts

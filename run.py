@@ -1,6 +1,7 @@
 """`make run`: the whole product on one machine. Starts Redis, vLLM and both services, loads the sample documents, asks
 one question in each language (the Korean answer is quoted, the English one written), then serves until Ctrl-C.
-With `--once` it exits after the answers, with 0 if both have citations or, with your own model, if both exist.
+With `--once` it exits after the answers, with 0 if both have citations or, with your own model, if both exist. With
+`--empty` it neither loads the sample documents nor asks about them.
 
 Every child process has its own session and is stopped by its process id, so that Ctrl-C stops things in order; on Linux
 the kernel stops it if this process is killed.
@@ -298,7 +299,7 @@ def source_line(source: Source) -> str:
 
 
 async def load_samples(services: StaffServices) -> None:
-    """Load and approve the sample documents that are not loaded yet; restore passages that the index has lost.
+    """Load and approve the sample documents that are not loaded yet.
 
     Raises:
         CannotRun: a document cannot be loaded.
@@ -309,11 +310,17 @@ async def load_samples(services: StaffServices) -> None:
     failed = [f"{outcome.file.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
     if failed:
         raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")
+    passages = sum(outcome.passages for outcome in outcomes)
+    print_progress(f"{len(outcomes)} sample documents with {passages} passages are loaded")
+
+
+async def prepare_index(services: StaffServices, *, empty: bool) -> None:
+    """Load the sample documents, unless `empty`; restore the passages that the index has lost."""
+    if not empty:
+        await load_samples(services)
     if await compare_index(services):
         print_progress("the index lacks passages: writing them again from the originals")
         await rebuild(services, lambda key, n, of, result: print_progress(f"[{n}/{of}] {key}: {result}"))
-    passages = sum(outcome.passages for outcome in outcomes)
-    print_progress(f"{len(outcomes)} documents with {passages} passages answer now")
 
 
 def unset(*names: str) -> bool:
@@ -416,8 +423,11 @@ def port_of(setting: str, default: int) -> int:
     return int(text)
 
 
-async def run(profile: str, data: Path, *, once: bool) -> int:
-    """Start everything, ask the questions, and serve; return the exit status."""
+async def run(profile: str, data: Path, *, once: bool, empty: bool) -> int:
+    """Start everything, ask the questions, and serve; return the exit status.
+
+    `empty`: don't load the sample documents, and ask nothing about them.
+    """
     host, main_task = os.environ.get("HOST", "127.0.0.1"), asyncio.current_task()
     # SIGTERM during the start acts like Ctrl-C: every child process is stopped.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel if main_task else sys.exit)
@@ -433,7 +443,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         stack.push_async_callback(close_engine, engine)
         index = await stack.enter_async_context(open_passages(settings, read_only=False))
         staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))
-        await load_samples(staff)
+        await prepare_index(staff, empty=empty)
         if model is not None:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
@@ -443,7 +453,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=tenant)
         await stack.enter_async_context(listening(staff_api, staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
-        answered = await ask_questions(
+        answered = empty or await ask_questions(
             f"http://{host}:{settings.port}",
             signer,
             expected_rate=services.models.pool.prefill_rate if model else None,
@@ -481,13 +491,14 @@ def main() -> None:
     """Parse the command line and run; print one sentence if a part cannot start."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--once", action="store_true", help="leave after the two answers")
+    parser.add_argument("--empty", action="store_true", help="do not load the sample documents")
     parser.add_argument("--profile", default="cpu", help="the llm-server profile (default: cpu)")
     arguments = parser.parse_args()
     configure_logs(level=os.environ.get("LOG_LEVEL", "WARNING"), log_format="console")
     data = data_folder()
     status = 1
     try:
-        status = asyncio.run(run(arguments.profile, data, once=arguments.once))
+        status = asyncio.run(run(arguments.profile, data, once=arguments.once, empty=arguments.empty))
     except* CANNOT_SERVE as stopped:
         for reason in leaves(stopped):
             print(f"make run: {reason}", file=sys.stderr)

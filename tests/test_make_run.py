@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -20,7 +22,9 @@ from run import (
     redis_server,
     run_process,
 )
+from tests.conftest import free_port
 from tests.patience import patient
+from tests.tiny_embedder import tiny_weights
 
 ROOT = Path(__file__).parents[1]
 REDIS = """
@@ -87,6 +91,26 @@ def test_redis_ends_when_make_run_is_killed(tmp_path: Path) -> None:
     while is_held(tmp_path):  # Redis keeps the lock as long as it runs
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_an_empty_start_loads_no_sample_documents_and_asks_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],  # noqa: TID251  a child's environment
+        "PYTHONPATH": str(ROOT),
+        "DATA_DIR": str(tmp_path),
+        "PORT": str(free_port()),
+        "INGEST_PORT": str(free_port()),
+        "EMBEDDER__FOLDER": str(tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small"),
+        "LLM_URLS": "http://127.0.0.1:1",
+        "LLM_PROFILE": "scripted",
+    }
+    command = [sys.executable, str(ROOT / "run.py"), "--once", "--empty"]
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  ours
+    assert (started.returncode, started.stdout) == (0, ""), started.stderr
+    with closing(sqlite3.connect(tmp_path / "bank.db")) as database:
+        assert database.execute("SELECT count(*) FROM documents").fetchone() == (0,)
 
 
 def is_held(data: Path) -> bool:

@@ -134,8 +134,9 @@ def _read(manifest: Path) -> Manifest:
 
 
 def _place_of(exc: yaml.YAMLError) -> str:
-    mark = exc.problem_mark if isinstance(exc, yaml.MarkedYAMLError) else None
-    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}: {exc.problem}"
+    if not isinstance(exc, yaml.MarkedYAMLError) or exc.problem_mark is None:
+        return ""
+    return f", line {exc.problem_mark.line + 1}, column {exc.problem_mark.column + 1}: {exc.problem}"
 
 
 def _line_of(node: yaml.Node | None, place: Sequence[str | int]) -> int:
