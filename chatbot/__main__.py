@@ -95,11 +95,12 @@ def serve() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    bound = bind(settings.host, settings.port)
-    for_admins = bind(settings.host, settings.admin_port, setting="ADMIN_PORT") if settings.admin_port else None
+    listener = bind(settings.host, settings.port)
+    admin_listener = bind(settings.host, settings.admin_port, setting="ADMIN_PORT") if settings.admin_port else None
     async with AsyncExitStack() as stack:
-        for listener in filter(None, (bound, for_admins)):
-            stack.callback(listener.close)
+        stack.callback(listener.close)
+        if admin_listener is not None:
+            stack.callback(admin_listener.close)
         provider = stack.enter_context(tracing("chatbot", settings.traces, tls=settings.traces_tls.context()))
         engine = open_engine(settings.database, settings.database_tls)
         stack.push_async_callback(close_engine, engine)
@@ -112,9 +113,9 @@ async def _serve(settings: Settings) -> None:
             demo=demo,
             demo_tenant=settings.demo_tenant,
         )
-        if for_admins is not None:
-            await stack.enter_async_context(listening(chat, for_admins, certificate=settings.server_tls))
-        await stack.enter_async_context(listening(chat, bound, certificate=settings.server_tls))
+        if admin_listener is not None:
+            await stack.enter_async_context(listening(chat, admin_listener, certificate=settings.server_tls))
+        await stack.enter_async_context(listening(chat, listener, certificate=settings.server_tls))
         typer.echo(f"chatbot listens on {settings.server_tls.scheme}://{settings.host}:{settings.port}", err=True)
         await until_stopped(chat, drain_seconds=settings.drain_seconds, refuse_seconds=settings.refuse_seconds)
 
@@ -143,14 +144,14 @@ def known_roles(roles: list[str]) -> list[str]:
 
 @app.command()
 def token(
-    name: Annotated[str, typer.Argument(help="The customer or staff member to be.")] = "guest",
+    name: Annotated[str, typer.Argument(help="The token's subject: a customer or a staff member.")] = "guest",
     role: Annotated[list[str], typer.Option(callback=known_roles, help=f"A role: {', '.join(sorted(ROLES))}.")] = [
         "customer"
     ],
     tenant: Annotated[str, typer.Option(envvar="DEMO_TENANT", help="The bank's tenant.")] = DEMO_TENANT,
-    group: Annotated[list[str], typer.Option(help="A reader group beside every customer's.")] = [],
-    hours: Annotated[float, typer.Option(help="How long it is good for.")] = 12,
-    data_dir: Annotated[Path, typer.Option(envvar="DATA_DIR", help="Where `make run` keeps its data.")] = Path(".data"),
+    group: Annotated[list[str], typer.Option(help="A reader group, besides that of all customers.")] = [],
+    hours: Annotated[float, typer.Option(help="The token's lifetime.")] = 12,
+    data_dir: Annotated[Path, typer.Option(envvar="DATA_DIR", help="The data folder of `make run`.")] = Path(".data"),
 ) -> None:
     """Print a token signed with the demo key of `make run`: curl -H "Authorization: Bearer $(chatbot token)" …"""
     private, _ = key_pair(data_dir)
@@ -160,41 +161,41 @@ def token(
 
 Tenant = Annotated[str | None, typer.Option(help="Only the answers of this tenant.")]
 Model = Annotated[str | None, typer.Option(help="Only this entry of the MODELS_FILE (`primary` with LLM_URLS).")]
-By = Annotated[str, typer.Option(help="Who does it.")]
-Reason = Annotated[str, typer.Option(help="Why.")]
+By = Annotated[str, typer.Option(help="Your name, for the record.")]
+Reason = Annotated[str, typer.Option(help="The reason, for the record.")]
 
 
 @app.command()
 def stop(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> None:
     """Stop all answers on all replicas within seconds, or only those of one tenant or one model."""
-    _change("stop", model, tenant, by, reason)
+    _change_stop("stop", model, tenant, by, reason)
 
 
 @app.command()
 def resume(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> None:
     """Resume answers of the chatbot, a tenant or one model."""
-    _change("resume", model, tenant, by, reason)
+    _change_stop("resume", model, tenant, by, reason)
 
 
 @keys_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="Which machine it is for.")],
+    name: Annotated[str, typer.Argument(help="The name of the machine.")],
     tenant: Annotated[str, typer.Option(help="The bank whose machine it is.")],
     by: By,
     role: Annotated[list[str], typer.Option(help=f"A role: {', '.join(sorted(KEY_ROLES))}.")] = ["service"],
-    days: Annotated[int | None, typer.Option(help="How long it is good for; without it as long as any may be.")] = None,
+    days: Annotated[int | None, typer.Option(help="The key's lifetime. Default: the longest allowed.")] = None,
 ) -> None:
     """Make a key and print it; it is not shown again."""
     new = NewKey(tenant=tenant, name=name, roles=frozenset(role), made_by=by, days=days)
 
     async def make(keys: ServiceKeys, siem: Siem) -> tuple[ServiceKey, str]:
-        made, key = await keys.make(new)
-        siem.emit(Code.KEY_MADE, tenant=tenant, by=by, about=MACHINE + made.id, detail=roles_of(made))
-        return made, key
+        key, secret = await keys.make(new)
+        siem.emit(Code.KEY_MADE, tenant=tenant, by=by, about=MACHINE + key.id, detail=roles_of(key))
+        return key, secret
 
-    made, key = with_keys(make)
-    typer.echo(line_of(made), err=True)
-    typer.echo(key)
+    key, secret = with_keys(make)
+    typer.echo(line_of(key), err=True)
+    typer.echo(secret)
 
 
 @keys_app.command("list")
@@ -254,7 +255,7 @@ def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
     """Call `use` and return its result, or print why it failed and exit."""
     settings = settings_or_exit(CommandSettings)
 
-    async def opened() -> T:
+    async def use_keys() -> T:
         engine = open_engine(settings.database, settings.database_tls)
         try:
             keys = await load_service_keys(engine, settings.service_keys, now=time.time)
@@ -264,7 +265,7 @@ def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
             await engine.dispose()
 
     try:
-        return asyncio.run(opened())
+        return asyncio.run(use_keys())
     except KeyRefused as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
@@ -273,11 +274,13 @@ def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
         raise typer.Exit(1) from exc
 
 
-def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | None, by: str, reason: str) -> None:
+def _change_stop(
+    action: Literal["stop", "resume"], model: str | None, tenant: str | None, by: str, reason: str
+) -> None:
     settings = settings_or_exit(CommandSettings)
     change = StopChange(action=action, model=model, tenant=tenant, by=by, reason=reason, at=time.time())
     try:
-        typer.echo(asyncio.run(_changed(settings, change)))
+        typer.echo(asyncio.run(_apply_change(settings, change)))
     except (ValueError, ModelsMisconfigured) as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
@@ -286,7 +289,7 @@ def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | 
         raise typer.Exit(1) from exc
 
 
-async def _changed(settings: CommandSettings, change: StopChange) -> str:
+async def _apply_change(settings: CommandSettings, change: StopChange) -> str:
     engine = open_engine(settings.database, settings.database_tls)
     try:
         withdrawals = await load_withdrawals(engine)
@@ -310,19 +313,19 @@ def replay_answer(
     answer_id: Annotated[str, typer.Argument(help="The answer's id, as `accepted` gave it.")],
     question: Annotated[
         typer.FileText | None,
-        typer.Option(help="A file with what somebody says was asked; `-` is a pipe."),
+        typer.Option(help="A file with the question, if it is no longer stored; `-` reads a pipe."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rebuild an answer's passages, prompt and checks; exit with 1 if they differ from its audit rows."""
-    given = question.read().strip() if question else None
+    question_text = question.read().strip() if question else None
     try:
-        replayed = asyncio.run(_replay(settings_or_exit(Settings), answer_id, given))
+        replayed = asyncio.run(_replay(settings_or_exit(Settings), answer_id, question_text))
     except NotFound as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
     except (ChatError, IndexUnavailable, IndexRefused) as exc:
-        typer.echo(f"chatbot: nothing was proven: {exc}", err=True)
+        typer.echo(f"chatbot: the answer cannot be replayed: {exc}", err=True)
         raise typer.Exit(2) from exc
     typer.echo(msgspec.json.format(msgspec.json.encode(replayed)).decode() if as_json else report(replayed))
     raise typer.Exit(1 if replayed.differs else 0)
@@ -348,9 +351,9 @@ def verify(
     )
     for problem in problems:
         typer.echo(str(problem))
-    typer.echo(f"{len(problems)} problems" if problems else "every row is in its place", err=True)
+    typer.echo(f"{len(problems)} problems" if problems else "no problems", err=True)
     if settings.anchors is None:
-        typer.echo("not compared with anchors: AUDIT_ANCHORS names none", err=True)
+        typer.echo("the chain was not compared with anchors: AUDIT_ANCHORS is not set", err=True)
     raise typer.Exit(1 if problems else 0)
 
 
@@ -360,7 +363,9 @@ def prune(by: By) -> None:
     settings = settings_or_exit(AuditCommandSettings)
     since = settings.audit_kept_since(time.time())
     if since == 0:
-        typer.echo("chatbot: set AUDIT_KEPT_DAYS: for how long are audit rows kept?", err=True)
+        typer.echo(
+            "chatbot: AUDIT_KEPT_DAYS is not set, so no row is old enough: set the days that rows are kept", err=True
+        )
         raise typer.Exit(2)
     removed = with_audit(settings, partial(_prune, since=since, by=by, settings=settings))
     typer.echo(f"{removed} rows removed")
@@ -378,7 +383,7 @@ async def _prune(
 def with_audit(settings: AuditCommandSettings, use: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
     """Call `use` and return its result, or print which store is unavailable and exit."""
 
-    async def opened() -> T:
+    async def use_audit() -> T:
         engine = open_engine(settings.database, settings.database_tls)
         try:
             if await revision(engine, SCHEMA) is None:
@@ -390,7 +395,7 @@ def with_audit(settings: AuditCommandSettings, use: Callable[[Audit, Anchors | N
             await engine.dispose()
 
     try:
-        return asyncio.run(opened())
+        return asyncio.run(use_audit())
     except (AnchorsUnavailable, ChatError) as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc

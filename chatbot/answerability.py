@@ -35,19 +35,19 @@ class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
     near: float
     least_dense: float
     bias: float
-    first: float
-    likeliest: float
-    dense: float
-    terms: float
-    unknown: float
-    english: float
+    first: float  # of the log-odds of "yes" for the first passage
+    likeliest: float  # of the largest log-odds of "yes"
+    dense: float  # of the largest cosine
+    terms: float  # of the largest score of shared terms
+    unknown: float  # of the share of the question's topics that the passages lack
+    english: float  # of a question in English
 
 
-MODELS_WORD = AnswerabilityWeights(
+UNCALIBRATED_WEIGHTS = AnswerabilityWeights(
     threshold=0.5, near=0.1, least_dense=-1, bias=0, first=1, likeliest=0, dense=0, terms=0, unknown=-4, english=0
 )
-"""The weights if no calibration fits: answer if the model's "yes" is more likely than its "no". The more of the
-question's topics are missing from the passages, the less likely is an answer."""
+"""The weights if no calibration fits: the model's "yes" must be more likely than its "no". Each topic of the question
+that the passages lack lowers the probability."""
 
 
 class AnswerabilitySettings(BaseModel, frozen=True):
@@ -62,7 +62,7 @@ class AnswerabilitySettings(BaseModel, frozen=True):
         None, description="ratio: The model is not asked if the nearest passage has a lower cosine."
     )
 
-    def over(self, weights: AnswerabilityWeights) -> AnswerabilityWeights:
+    def override(self, weights: AnswerabilityWeights) -> AnswerabilityWeights:
         """Return the weights with these overrides applied."""
         return weights.model_copy(update=self.model_dump(exclude_none=True))
 
@@ -103,11 +103,13 @@ def evidence_of_search(
     hits: Sequence[Hit], unknown: float, language: Language, weights: AnswerabilityWeights
 ) -> Evidence | None:
     """Return the evidence level if the search alone decides it, or None if the model must be asked."""
-    if not hits or weights.dense == weights.terms == 0:  # the weights were not fitted
+    is_fitted = weights.dense != 0 or weights.terms != 0
+    if not hits or not is_fitted:
         return None
     if score(hits, [_UNDECIDED[language]], unknown, language, weights) >= weights.threshold:
         return Evidence.CERTAIN
-    return Evidence.NONE if score(hits, [_SURE], unknown, language, weights) < weights.near else None
+    highest_score = score(hits, [_SURE], unknown, language, weights)
+    return Evidence.NONE if highest_score < weights.near else None
 
 
 def nearness(cosine: float) -> float:

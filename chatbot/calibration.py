@@ -1,7 +1,7 @@
 """Fitted weights, with the embedder, the models (by served name) and the probe's version that they were fitted with.
 
 A cosine of .85 is near for one embedder and far for another, and models differ in how readily they say yes. Weights
-that were fitted with another embedder, model or probe are not used: `MODELS_WORD` applies, and a warning is logged.
+that were fitted with another embedder, model or probe are not used: `UNCALIBRATED_WEIGHTS` apply, with a warning.
 """
 
 from importlib.resources import files
@@ -11,7 +11,7 @@ import structlog
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from chatbot.answerability import MODELS_WORD, AnswerabilitySettings, AnswerabilityWeights
+from chatbot.answerability import UNCALIBRATED_WEIGHTS, AnswerabilitySettings, AnswerabilityWeights
 from chatbot.models import UNKNOWN_MODEL
 
 log = structlog.get_logger(__name__)
@@ -35,12 +35,12 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
 
     def misfit(self, *, embedder: str, model: str, probe: str) -> str:
         """Name the served embedder, model and probe that this was not fitted with; empty if it fits all three."""
-        served = {
+        fits = {
             f"the embedder {embedder}": embedder == self.embedder,
-            f"the model {model}": model in (*self.models, UNKNOWN_MODEL),  # no endpoint is up
+            f"the model {model}": model in (*self.models, UNKNOWN_MODEL),  # unknown while no endpoint is up
             f"the probe {probe}": probe == self.probe,
         }
-        return " and ".join(name for name, fits in served.items() if not fits)
+        return " and ".join(name for name, is_fitted in fits.items() if not is_fitted)
 
 
 def read_calibration(path: Path | None) -> Calibration:
@@ -62,9 +62,10 @@ def read_calibration(path: Path | None) -> Calibration:
 class FittedWeights:
     """Selects the weights for the served embedder, model and probe; the operator's overrides always apply."""
 
-    def __init__(self, calibration: Calibration, own: AnswerabilitySettings) -> None:
+    def __init__(self, calibration: Calibration, overrides: AnswerabilitySettings) -> None:
         self._calibration = calibration
-        self._fitted, self._safe = own.over(calibration.answerability), own.over(MODELS_WORD)
+        self._fitted = overrides.override(calibration.answerability)
+        self._uncalibrated = overrides.override(UNCALIBRATED_WEIGHTS)
         self._misfit = ""
 
     def of(self, *, embedder: str, model: str, probe: str) -> AnswerabilityWeights:
@@ -74,13 +75,13 @@ class FittedWeights:
             log.warning(
                 "calibration_mismatch",
                 sentence=(
-                    f"The fitted values are of {self._calibration.embedder} and "
-                    f"{', '.join(self._calibration.models)}, not of {misfit}: the model's own word decides what is "
-                    "answered, until CALIBRATION_FILE names values that were fitted with these (`evals calibrate`)"
+                    f"The weights were fitted with {self._calibration.embedder} and "
+                    f"{', '.join(self._calibration.models)}, not with {misfit}: the model's probes alone decide what "
+                    "is answered, until CALIBRATION_FILE names weights that were fitted with these (`evals calibrate`)"
                 ),
             )
         self._misfit = misfit
-        return self._safe if misfit else self._fitted
+        return self._uncalibrated if misfit else self._fitted
 
     async def require_fit(self) -> None:
         """Raise CalibrationMisfit if the fitted weights are not in use."""

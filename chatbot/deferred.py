@@ -1,11 +1,11 @@
 """Writes at the end of an answer: a write that fails is kept in memory and retried until its store accepts it.
 
 A finished answer is therefore settled and added to the history although Redis stalls at its end. These writes are
-idempotent: each reservation is settled once, and each answer is added once to its conversation. At most `most` writes
-wait; a write that is given up is counted as lost. A stopping process waits for them within its drain.
+idempotent: each reservation is settled once, and each answer is added once to its conversation. The number of waiting
+writes is bounded; a write that is given up is counted as lost. A stopping process waits for them within its drain.
 
-A failover may lose recent writes. The writes of the last `again` seconds are remembered, and repeated after data loss
-is detected.
+A failover may lose recent writes. Completed writes are remembered for some seconds, and repeated after data loss is
+detected.
 """
 
 import time
@@ -30,18 +30,18 @@ log = structlog.get_logger(__name__)
 class DeferredSettings(BaseModel, frozen=True):
     """The queue's size and its retry interval."""
 
-    most: ClassVar[int] = 10_000  # writes: the maximum number that wait in a process
-    every: ClassVar[float] = 0.5  # seconds: the retry interval
-    again: ClassVar[float] = 10.0  # seconds: the maximum age of a completed write that is repeated after data loss
+    most_waiting: ClassVar[int] = 10_000  # writes: the maximum number that wait in a process
+    retry_seconds: ClassVar[float] = 0.5  # seconds: the retry interval
+    repeat_within: ClassVar[float] = 10.0  # seconds: the maximum age of a completed write repeated after data loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeferredWrite:
-    """A waiting or completed write; `lost` is called if it is given up."""
+    """A waiting or completed write; `on_lost` is called if it is given up."""
 
     kind: WriteKind
     write: Callable[[], Awaitable[object]]
-    lost: Callable[[], None] = lambda: None
+    on_lost: Callable[[], None] = lambda: None
 
 
 class DeferredWrites:
@@ -58,8 +58,8 @@ class DeferredWrites:
         self._on_lost = on_lost
         self._on_failure = on_failure
         self._waiting: dict[DeferredWrite, None] = {}
-        self._done: deque[tuple[float, DeferredWrite]] = deque(maxlen=settings.most)
-        self._none_waits = anyio.Event()
+        self._completed: deque[tuple[float, DeferredWrite]] = deque(maxlen=settings.most_waiting)
+        self._queue_emptied = anyio.Event()
 
     @property
     def waiting(self) -> int:
@@ -67,56 +67,59 @@ class DeferredWrites:
         return len(self._waiting)
 
     async def write(self, kind: WriteKind, write: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the write's result, or None if its store is unavailable (it is retried) or a bug made it fail."""
+        """Return the write's result; None if it waits for its store, or if a bug made it fail."""
         deferred = DeferredWrite(kind, write)
         result: T | None
-        available, result = await self._try(deferred)
-        if not available:
+        is_available, result = await self._try(deferred)
+        if not is_available:
             self.defer(deferred)
         return result
 
-    def note_done(self, done: DeferredWrite) -> None:
-        """Remember a completed write, so that it can be repeated if the store loses it within `again` seconds."""
-        self._done.append((time.monotonic(), done))
+    def remember(self, completed: DeferredWrite) -> None:
+        """Remember a completed write for some seconds, so that it can be repeated if the store loses it."""
+        self._completed.append((time.monotonic(), completed))
 
-    def store_seen(self, *, lost_writes: bool) -> None:
-        """Record that the store answers; queue the last writes again if it has lost some."""
+    def store_answered(self, *, lost_writes: bool) -> None:
+        """Forget the completed writes that are too old to be lost; after data loss, first queue the remembered ones."""
         if lost_writes:
-            log.warning("redis_data_loss_detected", writes=len(self._done))
-            self._waiting |= {done: None for _, done in self._done}
-            self._done.clear()
-        oldest = time.monotonic() - self._settings.again
-        while self._done and self._done[0][0] < oldest:
-            self._done.popleft()
+            log.warning("redis_data_loss_detected", writes=len(self._completed))
+            self._waiting |= {write: None for _, write in self._completed}
+            self._completed.clear()
+        oldest = time.monotonic() - self._settings.repeat_within
+        while self._completed and self._completed[0][0] < oldest:
+            self._completed.popleft()
 
     def defer(self, deferred: DeferredWrite) -> None:
         """Queue a write and retry it until its store accepts it."""
         self._waiting[deferred] = None
         log.warning("redis_write_deferred", kind=deferred.kind, waiting=self.waiting)
-        if self.waiting > self._settings.most:
+        if self.waiting > self._settings.most_waiting:
             self._lose(next(iter(self._waiting)))
 
     def _lose(self, deferred: DeferredWrite) -> None:
         self._waiting.pop(deferred, None)
         log.error("redis_write_lost", kind=deferred.kind)
         self._on_lost(deferred.kind)
-        deferred.lost()
+        deferred.on_lost()
 
     async def retry_forever(self) -> None:
         """Retry the waiting writes until cancelled."""
         while True:
-            await anyio.sleep(self._settings.every)
+            await anyio.sleep(self._settings.retry_seconds)
             await self.retry()
 
     async def retry(self) -> None:
         """Try each waiting write once, in order; skip the rest of a kind whose store is unavailable."""
-        away: set[WriteKind] = set()
+        unavailable: set[WriteKind] = set()
         for deferred in tuple(self._waiting):
-            if deferred.kind not in away and not (await self._try(deferred))[0]:
-                away.add(deferred.kind)
+            if deferred.kind in unavailable:
+                continue
+            is_available, _ = await self._try(deferred)
+            if not is_available:
+                unavailable.add(deferred.kind)
         if not self._waiting:
-            self._none_waits.set()
-            self._none_waits = anyio.Event()
+            self._queue_emptied.set()
+            self._queue_emptied = anyio.Event()
 
     async def _try(self, deferred: DeferredWrite) -> tuple[bool, Any]:
         """Try a write; return whether its store is available, and the write's result."""
@@ -126,7 +129,7 @@ class DeferredWrites:
             except StoreUnavailable:
                 return False, None
             self._waiting.pop(deferred, None)
-            self.note_done(deferred)
+            self.remember(deferred)
             return True, result
         self._lose(deferred)
         return True, None
@@ -134,7 +137,7 @@ class DeferredWrites:
     async def drained(self) -> None:
         """Return when no write waits."""
         while self._waiting:
-            await self._none_waits.wait()
+            await self._queue_emptied.wait()
 
     def give_up(self) -> None:
         """Count all waiting writes as lost, because this process ends."""

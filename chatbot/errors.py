@@ -158,22 +158,22 @@ class Draining(Unavailable):
 
 
 def errors_under(kind: type[ChatError]) -> Iterator[type[ChatError]]:
-    """Yield an error and all that are derived from it."""
+    """Yield an error class and all classes derived from it."""
     yield kind
     for derived in kind.__subclasses__():
         yield from errors_under(derived)
 
 
 def error_of(code: str, *, retry_after: float | None) -> ChatError:
-    """Return an error as a stream of events ends in it, by its code; `internal` where no error has that code."""
+    """Return the error that has a code, or an `internal` error if none has it."""
     kind = next((kind for kind in errors_under(ChatError) if kind.code == code), ChatError)
-    error = kind.__new__(kind)
+    error = kind.__new__(kind)  # without the fields of its own `__init__`, which only a status needs
     ChatError.__init__(error, retry_after=retry_after)
     return error
 
 
 def failed(error: ChatError, *, trace_id: str = "", handoff: str = "") -> Failed:
-    """Return the event in which a stream ends by an error; `handoff` says where to find a person."""
+    """Return the event that ends a stream with an error; `handoff` says where to find a person."""
     return Failed(
         code=error.code,
         status=error.status,

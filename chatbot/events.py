@@ -249,7 +249,7 @@ class Unknown(Event, frozen=True, kw_only=True):
     @property
     def ends(self) -> bool:  # type: ignore[override]  # decided by its name
         """Whether the event ends its stream."""
-        return self.name in _LAST
+        return self.name in _NAMES_OF_LAST_EVENTS
 
 
 EVENTS: dict[str, type[Event]] = {
@@ -257,7 +257,7 @@ EVENTS: dict[str, type[Event]] = {
 }
 LISTS: dict[str, type[Sources | Related]] = {kind.name: kind for kind in (Sources, Related)}
 """The events whose data is the bare list of their `items`."""
-_LAST = frozenset(kind.name for kind in EVENTS.values() if kind.ends)
+_NAMES_OF_LAST_EVENTS = frozenset(kind.name for kind in EVENTS.values() if kind.ends)
 
 
 def to_json(event: Event) -> bytes:

@@ -25,7 +25,7 @@ _BY_LANGUAGE = (
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
 
 
-def our_failures() -> list[type[ChatError]]:
+def server_errors() -> list[type[ChatError]]:
     """Return the server errors (5xx)."""
     return [error for error in errors_under(ChatError) if error.status >= 500]
 
@@ -35,7 +35,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        counter, gauge, histogram = self._makers()
+        counter, gauge, histogram = self._constructors()
         self.answers = counter("chatbot_answers", "Answers that ended", ["outcome", "language", "grounded"])
         self.first_token = histogram(
             "chatbot_first_token_seconds", "Time from the start of a turn to the first text shown", ["language"]
@@ -122,7 +122,7 @@ class Metrics:
             "Reservations that Redis lost in a failover and that were charged again",
         )
 
-    def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
+    def _constructors(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
 
@@ -136,7 +136,7 @@ class Metrics:
 
     def begin_at_zero(self, priorities: Iterable[int]) -> None:
         """Create the labelled counters of scalers and alerts at 0, because a counter that starts at 1 has no rate."""
-        for error in our_failures():
+        for error in server_errors():
             self.refused.labels(error.code)
             for language in get_args(Language):
                 self.answers.labels(f"error_{error.code}", language, "false")

@@ -18,7 +18,7 @@ from knowledge.passage import Language, Passage
 PROBED = 3
 """The maximum number of probed passages: the first three hold the answer to 94 % of questions."""
 
-_OF_PROBES = ("system.", "question.", "probe.")
+_PROBE_TEMPLATES = ("system.", "question.", "probe.")
 _ANGLES = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")  # full-width ones too: a small model reads them alike
 _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
@@ -64,15 +64,14 @@ class Templates:
     @property
     def probe_version(self) -> str:
         """A hash of the texts that probes use."""
-        return _version({name: text for name, text in self.texts.items() if name.startswith(_OF_PROBES)})
+        return _version({name: text for name, text in self.texts.items() if name.startswith(_PROBE_TEMPLATES)})
 
 
 def load_templates() -> Templates:
     """Read `prompts/*.md` of this package."""
     folder = files("chatbot") / "prompts"
-    texts = {
-        p.name.removesuffix(".md"): p.read_text("utf-8").strip() for p in folder.iterdir() if p.name.endswith(".md")
-    }
+    paths = [path for path in folder.iterdir() if path.name.endswith(".md")]
+    texts = {path.name.removesuffix(".md"): path.read_text("utf-8").strip() for path in paths}
     return Templates(texts, _version(texts))
 
 
@@ -109,7 +108,7 @@ class PromptBuilder:
         language: Language,
     ) -> Prompt:
         """Return the prompt of a question; `bank` is the bank's name, history is oldest first, passages best first."""
-        marked = self._fitting([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
+        marked = self._within_token_limit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
         system = Message("system", self._text("system", language).format(bank=bank))
         before = (system, *(Message(message.role, as_data(message.content)) for message in history))
 
@@ -118,15 +117,15 @@ class PromptBuilder:
             self._last_message("probe", question, [mark(passage, 1, language)], language)
             for passage in passages[:PROBED]
         ]
-        shared = self._counter.count_chat(before)
+        shared_tokens = self._counter.count_chat(before)
         probe_tokens = [self._counter.count_chat([Message("user", probe)]) for probe in probes]
         return Prompt(
             before=before,
             answer_text=answer,
             probe_texts=tuple(probes),
             passages=len(marked),
-            tokens=self._counter.count_chat([Message("user", answer)]) + shared,
-            probe_tokens=shared + max(probe_tokens, default=0),
+            tokens=self._counter.count_chat([Message("user", answer)]) + shared_tokens,
+            probe_tokens=shared_tokens + max(probe_tokens, default=0),
         )
 
     def choice(
@@ -134,10 +133,9 @@ class PromptBuilder:
     ) -> Chat:
         """Return the prompt that asks for the number (from 1) of the excerpt that states the answer.
 
-        `before` is that of the answer's `Prompt`; an excerpt is a passage cut to one quote.
-        The template is named `repair`.
+        `before` comes from the answer's `Prompt`; an excerpt is a passage cut to one quote. The template is `repair`.
         """
-        numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
+        numbered = "\n\n".join(number_excerpt(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
         content = self._last_message("repair", question, [numbered], language)
         messages = (*before, Message("user", content))
         return Chat(messages=messages, tokens=self._counter.count_chat(messages), thinks=False)
@@ -150,15 +148,16 @@ class PromptBuilder:
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]
 
-    def _fitting(self, marked: Sequence[str]) -> list[str]:
-        fitting: list[str] = []
+    def _within_token_limit(self, marked: Sequence[str]) -> list[str]:
+        """Return the first passages that fit into the limit, and always the first one."""
+        selected: list[str] = []
         tokens_left = self._passage_tokens
         for text in marked:
             tokens_left -= self._counter.count(text)
-            if tokens_left < 0 and fitting:
+            if tokens_left < 0 and selected:
                 break
-            fitting.append(text)
-        return fitting
+            selected.append(text)
+        return selected
 
 
 def mark(passage: Passage, n: int, language: Language) -> str:
@@ -167,7 +166,7 @@ def mark(passage: Passage, n: int, language: Language) -> str:
     return f"<{name} {n}> {_titled(passage)}\n{as_data(passage.text)}\n</{name} {n}>"
 
 
-def number(excerpt: Passage, n: int) -> str:
+def number_excerpt(excerpt: Passage, n: int) -> str:
     """Return the excerpt as the model sees it: numbered, titled, dated, and with its own brackets replaced.
 
     With passage markers the small model would prefer the first excerpt even more (docs/decisions/0002).
@@ -177,9 +176,11 @@ def number(excerpt: Passage, n: int) -> str:
 
 
 def _titled(passage: Passage) -> str:
-    dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
+    """Return the title and the section on one line, and the date."""
+    date = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
+    heading = " ".join(as_data(passage.heading).split())
     # The ">" between title and section is ours; a ">" alone closes no marker.
-    return f"{' '.join(as_data(passage.heading).split()).replace(' › ', ' > ')}{dated}"
+    return f"{heading.replace(' › ', ' > ')}{date}"
 
 
 def as_data(text: str) -> str:

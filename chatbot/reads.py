@@ -19,10 +19,10 @@ ReadDimension = Literal["bytes_read_per_minute", "readers"]
 """The read limits, in addition to those of `chatbot.limits`; `readers` are open streams."""
 _MOST_CUSTOMERS = 10_000
 _MINUTE = 60.0
-_STREAMS = 256
+_STREAMS_PER_MINUTE = 256
 """The maximum number of repeated streams per minute: even a short stream costs processor time."""
 _REFUSAL_SECONDS = 1.0
-"""The delay before a repeated stream is refused: a client that retries at once would cost as much as a served one."""
+"""The delay before a repeated stream is refused: an immediate retry would cost as much as a stream."""
 
 
 class ReadSettings(BaseModel, frozen=True):
@@ -41,11 +41,11 @@ class ReadSettings(BaseModel, frozen=True):
 
 @dataclass(slots=True)
 class _Customer:
-    """A leaky bucket of read bytes as of the monotonic time `at`; a full bucket drains in a minute."""
+    """A leaky bucket of read bytes; a full bucket drains in a minute."""
 
-    spent: float = 0.0
-    at: float = 0.0
-    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    bytes_read: float = 0.0  # as of `at`
+    at: float = 0.0  # in monotonic seconds
+    lock: anyio.Lock = field(default_factory=anyio.Lock)  # of the customer's read in progress
 
 
 class Reads:
@@ -56,7 +56,7 @@ class Reads:
         self._settings = settings or ReadSettings()
         self._clock = clock
         self._customers: OrderedDict[tuple[str, str], _Customer] = OrderedDict()
-        self._turns = anyio.Semaphore(self._settings.at_once)
+        self._reads = anyio.Semaphore(self._settings.at_once)
 
     def check(self, customer: tuple[str, str]) -> None:
         """Refuse a customer who has used up the limit.
@@ -64,7 +64,7 @@ class Reads:
         Raises:
             RateLimited: the limit is used up; `retry_after` is the time until the next byte is free.
         """
-        surplus = self._now(customer).spent - self._settings.bytes_per_minute
+        surplus = self._bucket(customer).bytes_read - self._settings.bytes_per_minute
         if surplus >= 0:
             wait = (surplus + 1) * _MINUTE / self._settings.bytes_per_minute
             raise RateLimited(scope="user", dimension="bytes_read_per_minute", retry_after=wait)
@@ -80,11 +80,11 @@ class Reads:
         except RateLimited:
             await anyio.sleep(_REFUSAL_SECONDS)
             self.check(customer)
-        self.count(customer, self._settings.bytes_per_minute // _STREAMS)
+        self.count(customer, self._settings.bytes_per_minute // _STREAMS_PER_MINUTE)
 
     def count(self, customer: tuple[str, str], size: int) -> None:
         """Count bytes that the customer has read."""
-        self._now(customer).spent += size
+        self._bucket(customer).bytes_read += size
 
     @asynccontextmanager
     async def turn(self, customer: tuple[str, str]) -> AsyncGenerator[None]:
@@ -94,23 +94,24 @@ class Reads:
             RateLimited: the customer is over the limit.
             Overloaded: no turn became free in time.
         """
-        turn = self._now(customer).turn
-        async with AsyncExitStack() as held:
+        lock = self._bucket(customer).lock
+        async with AsyncExitStack() as stack:
             try:
                 with anyio.fail_after(self._settings.wait):
-                    await held.enter_async_context(turn)
-                    await held.enter_async_context(self._turns)
+                    await stack.enter_async_context(lock)
+                    await stack.enter_async_context(self._reads)
             except TimeoutError:
                 raise Overloaded("too many reads in progress; try again", retry_after=1) from None
             self.check(customer)
             yield
 
-    def _now(self, customer: tuple[str, str]) -> _Customer:
+    def _bucket(self, customer: tuple[str, str]) -> _Customer:
         """Return the customer's bucket, drained up to now."""
         now = self._clock()
         bucket = self._customers.setdefault(customer, _Customer(at=now))
         self._customers.move_to_end(customer)
-        bucket.spent = max(0.0, bucket.spent - (now - bucket.at) * self._settings.bytes_per_minute / _MINUTE)
+        drained = (now - bucket.at) * self._settings.bytes_per_minute / _MINUTE
+        bucket.bytes_read = max(0.0, bucket.bytes_read - drained)
         bucket.at = now
         if len(self._customers) > _MOST_CUSTOMERS:
             self._customers.popitem(last=False)

@@ -29,8 +29,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 LATE_SECONDS = 0.02
-"""A timer that fires later than this shows that the event loop was too busy to read replies."""
+"""The delay of a timer that shows that the event loop was too busy to read replies."""
 GRACE_SECONDS = 0.05
+"""The additional time of a command in that case."""
 CHECK_SECONDS = 60.0
 """The interval of the checks of Redis's configuration."""
 MAX_CONNECTIONS = 64
@@ -65,7 +66,7 @@ class RedisBreaker:
         self._ping = ping
         self._pinging: asyncio.Task[bool] | None = None
         self._next_probe: float | None = None
-        self._away_at = self._back_at = -math.inf
+        self._opened_at = self._closed_at = -math.inf
 
     @property
     def slow_after(self) -> float:
@@ -75,12 +76,12 @@ class RedisBreaker:
     @property
     def away_for(self) -> float:
         """Seconds since the breaker opened; 0 while it is closed."""
-        return self._clock() - self._away_at if self.is_open else 0.0
+        return self._clock() - self._opened_at if self.is_open else 0.0
 
     @property
     def back_for(self) -> float:
         """Seconds since the breaker closed; 0 while it is open, infinite if it never opened."""
-        return 0.0 if self.is_open else self._clock() - self._back_at
+        return 0.0 if self.is_open else self._clock() - self._closed_at
 
     @property
     def is_open(self) -> bool:
@@ -93,14 +94,16 @@ class RedisBreaker:
         Raises:
             StoreUnavailable: the breaker is open, the command was late or lost its connection, or Redis rejected it.
         """
-        deadline = self._settings.slow_after if self._next_probe is None else self._probe(self._next_probe)
+        deadline = self._settings.slow_after
+        if self._next_probe is not None:
+            deadline = self._begin_probe(self._next_probe)
         try:
             reply = await in_time(command, deadline)
         except DEMOTED as exc:
             self._open(exc)
             raise StoreUnavailable from exc
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as exc:
-            if await self._answers():
+            if await self._redis_answers():
                 self._close()
                 log.warning("redis_command_failed", error=type(exc).__name__)
             else:
@@ -115,22 +118,22 @@ class RedisBreaker:
             self._close()
         return reply
 
-    async def _answers(self) -> bool:
+    async def _redis_answers(self) -> bool:
         """Return whether Redis answers a PING now; concurrent failures share one PING."""
         if self._ping is None:
             return False
         if self._pinging is None or self._pinging.done():
-            self._pinging = asyncio.ensure_future(self._pinged(self._ping))
+            self._pinging = asyncio.ensure_future(self._is_ping_answered(self._ping))
         return await asyncio.shield(self._pinging)
 
-    async def _pinged(self, ping: Callable[[], Awaitable[object]]) -> bool:
+    async def _is_ping_answered(self, ping: Callable[[], Awaitable[object]]) -> bool:
         try:
             await in_time(ping, self._settings.probe_timeout)
         except (TimeoutError, RedisError, OSError):
             return False
         return True
 
-    def _probe(self, due: float) -> float:
+    def _begin_probe(self, due: float) -> float:
         """Allow a command as a probe and return its deadline in seconds; raise `StoreUnavailable` before `due`."""
         now = self._clock()
         if now < due:
@@ -143,13 +146,13 @@ class RedisBreaker:
     def _open(self, exc: BaseException) -> None:
         if self._next_probe is None:
             log.warning("redis_unavailable", error=type(exc).__name__)
-            self._away_at = self._clock()
+            self._opened_at = self._clock()
         self._next_probe = self._clock() + self._settings.probe_every
 
     def _close(self) -> None:
         if self._next_probe is not None:
             log.info("redis_recovered")
-            self._back_at = self._clock()
+            self._closed_at = self._clock()
         self._next_probe = None
 
 

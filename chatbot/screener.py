@@ -51,7 +51,7 @@ class Screener:
         try:
             with anyio.fail_after(self._seconds):
                 return await anyio.to_thread.run_sync(
-                    self._screened,
+                    _screen_now,
                     question,
                     tuple(earlier),
                     tuple(own_names),
@@ -61,9 +61,10 @@ class Screener:
         except TimeoutError as exc:
             raise Overloaded("too many questions are being screened; try again", retry_after=1) from exc
 
-    def _screened(self, text: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
-        question = screen(text)
-        if question.verdict is not Verdict.OK:
-            return Screening(question, None, ())
-        topic = small_talk(question.text, own_names) or excluded_topic(question.text, own_names)
-        return Screening(question, topic, screened_messages(earlier))
+
+def _screen_now(text: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
+    question = screen(text)
+    if question.verdict is not Verdict.OK:
+        return Screening(question, None, ())
+    topic = small_talk(question.text, own_names) or excluded_topic(question.text, own_names)
+    return Screening(question, topic, screened_messages(earlier))

@@ -41,7 +41,7 @@ class TurnSettings(BaseModel, frozen=True):
     )
     answerability: AnswerabilitySettings = AnswerabilitySettings()
     temperature: float = Field(0.0, description="ratio: First answers are sampled at this temperature.")
-    again_temperature: ClassVar[float] = 0.4  # ratio: for a regenerated answer; at 0 the model repeats itself
+    regeneration_temperature: ClassVar[float] = 0.4  # ratio: at 0 a regenerated answer would repeat the first one
     max_answer_tokens: int = Field(
         400, description="tokens: An answer has at most this length if the caller names none."
     )
@@ -60,9 +60,9 @@ class TurnSettings(BaseModel, frozen=True):
     )
     finish_timeout: ClassVar[float] = 5.0  # seconds: the deadline of recording an answer's end
 
-    def answer_tokens(self, asked: int | None) -> int:
-        """Return the token limit of an answer; `asked` is the caller's limit, or None."""
-        return self.max_answer_tokens if asked is None else min(asked, self.most_answer_tokens)
+    def answer_tokens(self, requested: int | None) -> int:
+        """Return the token limit of an answer; `requested` is the caller's limit, or None."""
+        return self.max_answer_tokens if requested is None else min(requested, self.most_answer_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -266,7 +266,7 @@ class Settings(AuditCommandSettings):
         return self
 
     @model_validator(mode="after")
-    def _provider_s_tokens_are_accepted(self) -> Self:
+    def _provider_tokens_are_accepted(self) -> Self:
         if self.oidc is not None:
             self.oidc.check_issuer(self.auth)
         return self
@@ -289,18 +289,17 @@ class Settings(AuditCommandSettings):
     def _connections(self) -> Iterator[Connection]:
         """Yield the connections whose URLs are in these settings."""
         yield from super()._connections()
+        provider_url, provider_tls = (self.oidc.issuer, self.oidc.tls) if self.oidc else (None, SYSTEM_TLS)
         for part, url, setting, tls in (
             ("Redis", self.redis_url.get_secret_value(), "REDIS_TLS", self.redis_tls),
             ("Qdrant", self.qdrant_url, "QDRANT", self.qdrant),
             ("the embedder", self.embedder.url, "EMBEDDER", self.embedder),
             ("the reranker", self.reranker.url, "RERANKER", self.reranker),
-            (
-                "the sign-in provider",
-                self.oidc and self.oidc.issuer,
-                "OIDC__TLS",
-                self.oidc.tls if self.oidc else SYSTEM_TLS,
+            ("the sign-in provider", provider_url, "OIDC__TLS", provider_tls),
+            *(
+                ("the identity provider", issuer.jwks_url, "AUTH_TLS", self.auth_tls)
+                for issuer in self.auth.every_issuer()
             ),
-            *(("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls) for one in self.auth.every_issuer()),
         ):
             yield Connection(part=part, url=str(url or ""), setting=setting, tls=tls)
 

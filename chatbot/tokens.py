@@ -46,7 +46,8 @@ class TokenCounter:
         """Return the token count of `text` inside a message; an estimate is too high rather than too low."""
         if self.exact is not None:
             return self.exact(text)
-        return math.ceil(MARGIN * sum(n * ratio for n, ratio in zip(_letters(text), self.ratios, strict=True)))
+        letters = zip(_letters_by_script(text), self.ratios, strict=True)
+        return math.ceil(MARGIN * sum(number * ratio for number, ratio in letters))
 
     def count_chat(self, messages: Sequence[Message]) -> int:
         """Return the token count of the messages, including the chat template's tokens."""
@@ -57,16 +58,18 @@ class TokenCounter:
 
         The last count is that of a chat with two messages of one token.
         """
-        *counts, template = counts
-        self.template_tokens = max(1, -(-(template - 2) // 3))
-        letters = [_letters(sample)[script] for script, sample in enumerate(SAMPLES)]
-        self.ratios = [max(0.05, count / n) for count, n in zip(counts, letters, strict=True)]
+        *counts, chat_tokens = counts
+        # `count_chat` adds the template's tokens three times to such a chat, and these are rounded up.
+        self.template_tokens = max(1, math.ceil((chat_tokens - 2) / 3))
+        letters = [_letters_by_script(sample)[script] for script, sample in enumerate(SAMPLES)]
+        self.ratios = [max(0.05, count / number) for count, number in zip(counts, letters, strict=True)]
 
 
-def _letters(text: str) -> Sequence[int]:
+def _letters_by_script(text: str) -> Sequence[int]:
     """Count Hangul, Latin and other characters except spaces, which tokenizers join with the following word."""
     hangul, latin = (len("".join(script.findall(text))) for script in (_HANGUL, _LATIN))
-    return hangul, latin, len(text) - text.count(" ") - hangul - latin
+    others = len(text) - text.count(" ") - hangul - latin
+    return hangul, latin, others
 
 
 class UnknownTokenizer(Exception):
@@ -87,7 +90,9 @@ def read_tokenizer(path: Path) -> tuple[Callable[[str], int], Sequence[str]]:
     tokenizer.no_truncation()
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     counter = tiktoken_counter(json.loads(tokenizer.to_str()))
-    return counter or (lambda text: len(tokenizer.encode(text, add_special_tokens=False))), added
+    if counter is None:
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False)), added
+    return counter, added
 
 
 def tiktoken_counter(tokenizer: Mapping[str, Any]) -> Callable[[str], int] | None:
@@ -112,17 +117,17 @@ def tiktoken_counter(tokenizer: Mapping[str, Any]) -> Callable[[str], int] | Non
 
 
 def _ranks(merges: Sequence[str | Sequence[str]]) -> dict[bytes, int] | None:
-    """Return the rank of each token's bytes in merge order, or None if the tokens are not of GPT-2's byte letters."""
-    # GPT-2's table: each byte as a printable letter.
+    """Return the rank of each token's bytes in merge order, or None if a token has a letter outside GPT-2's table."""
+    # GPT-2's table writes each byte as a printable letter.
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in printable]
-    bytes_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+    byte_of_letter = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
     ranks = {bytes([byte]): byte for byte in range(256)}
     for merge in merges:
         token = merge.replace(" ", "", 1) if isinstance(merge, str) else "".join(merge)
-        if not bytes_of.keys() >= set(token):
+        if not byte_of_letter.keys() >= set(token):
             return None
-        ranks.setdefault(bytes(map(bytes_of.__getitem__, token)), len(ranks))
+        ranks.setdefault(bytes(byte_of_letter[letter] for letter in token), len(ranks))
     return ranks
 
 
@@ -143,35 +148,40 @@ _WIDE = 0xFEE0
 
 
 class SpecialTokens:
-    """Keeps a model's special tokens out of messages; `markers` are their texts."""
+    """Neutralises a model's special tokens in messages; `markers` are the tokens' texts."""
 
     def __init__(self, markers: Iterable[str] = ()) -> None:
         self.markers = sorted({marker for marker in (*FAMILY_MARKERS, *markers) if marker.strip()}, key=len)
-        rests: dict[str, list[str]] = {}
+        rests_by_first: dict[str, list[str]] = {}  # the patterns after each pattern of a first character
         for marker in reversed(self.markers):  # the longest first
-            rests.setdefault(_either_width(marker[0]), []).append("".join(map(_either_width, marker[1:])))
+            rest = "".join(map(_either_width, marker[1:]))
+            rests_by_first.setdefault(_either_width(marker[0]), []).append(rest)
         # Starting with one set of first characters makes the expression ten times as fast.
-        markers = "|".join(f"(?<={first})(?:{'|'.join(rest)})" for first, rest in rests.items())
-        self._pattern = re.compile(f"[{''.join(first[1:-1] for first in rests)}](?:{markers})")
+        first_characters = "".join(first[1:-1] for first in rests_by_first)
+        markers = "|".join(f"(?<={first})(?:{'|'.join(rests)})" for first, rests in rests_by_first.items())
+        self._pattern = re.compile(f"[{first_characters}](?:{markers})")
 
     def neutralise(self, text: str) -> str:
         """Replace characters of each special token by similar ones, or insert spaces, so that it is read as text."""
         # Lone surrogates cannot be encoded in UTF-8.
         text = text.encode("utf-8", "replace").decode()
-        while (harmless := self._pattern.sub(_harmless, text)) != text:
-            text = harmless
+        while (neutral := self._pattern.sub(_neutral_form, text)) != text:
+            text = neutral
         return text
 
 
 def _either_width(sign: str) -> str:
+    """Return a character class of a sign and its full-width form."""
     wide = chr(ord(sign) + _WIDE) if "!" <= sign <= "~" else ""
     return f"[{re.escape(sign)}{wide}]"
 
 
-def _harmless(match: re.Match[str]) -> str:
+def _neutral_form(match: re.Match[str]) -> str:
     marker = "".join(chr(ord(sign) - _WIDE) if "！" <= sign <= "～" else sign for sign in match[0])
-    harmless = marker.translate(_SIMILAR_SIGNS)
-    return harmless if harmless != marker else " ".join(marker) if len(marker) > 1 else "·"
+    similar = marker.translate(_SIMILAR_SIGNS)
+    if similar != marker:
+        return similar
+    return " ".join(marker) if len(marker) > 1 else "·"
 
 
 FAMILY_TOKENS = SpecialTokens()

@@ -55,11 +55,13 @@ async def open_passages(settings: Settings, *, read_only: bool) -> AsyncGenerato
 
     With `read_only`, a collection on a server is not created, and each use connects again to an unavailable server.
     """
-    on_server = read_only and settings.qdrant_url is not None
+    only_reads_server = read_only and settings.qdrant_url is not None
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder) as embedder,
-        open_index(settings.index, embedder, terms, read_only=on_server, retry_start=on_server) as index,
+        open_index(
+            settings.index, embedder, terms, read_only=only_reads_server, retry_start=only_reads_server
+        ) as index,
     ):
         yield index
 
@@ -138,7 +140,9 @@ async def open_services(
             now=now,
             pings={**pings(index, engine, answer_log, models, now=now), "calibration": fitted.require_fit},
         )
-        start_beside(tasks, services, settings, eviction=partial(watch_eviction, redis, breaker, metrics.evicting.set))
+        start_background_tasks(
+            tasks, services, settings, eviction=partial(watch_eviction, redis, breaker, metrics.evicting.set)
+        )
         yield services
 
 
@@ -157,8 +161,9 @@ async def open_identity(
         sign_in = None
         if settings.oidc is not None:
             redis_url = settings.redis_url.get_secret_value()
-            opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now, redis_tls=settings.redis_tls)
-            sign_in = await stack.enter_async_context(opened)
+            sign_in = await stack.enter_async_context(
+                open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now, redis_tls=settings.redis_tls)
+            )
         yield keys, authenticator, sign_in
 
 
@@ -175,7 +180,7 @@ async def fitted_weights(settings: Settings) -> FittedWeights:
 def weights_of(
     fitted: FittedWeights, index: Index, models: Models, prompts: PromptBuilder
 ) -> Callable[[], AnswerabilityWeights]:
-    """Return a function that returns the weights for the served models; log a misfit now or when it appears."""
+    """Return a function that selects the weights for the current models; a misfit is logged now or when it appears."""
 
     def weights() -> AnswerabilityWeights:
         return fitted.of(embedder=index.embedder, model=models.model, probe=prompts.probe_version)
@@ -200,8 +205,8 @@ async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailu
 @asynccontextmanager
 async def open_breaker(settings: Settings) -> AsyncGenerator[RedisBreaker]:
     """Open the breaker of Redis; its own connection distinguishes a late command from an unavailable store."""
-    async with open_redis(settings.redis_url.get_secret_value(), settings.redis_tls, max_connections=1) as pinging:
-        yield RedisBreaker(settings.redis, ping=pinging.ping)
+    async with open_redis(settings.redis_url.get_secret_value(), settings.redis_tls, max_connections=1) as client:
+        yield RedisBreaker(settings.redis, ping=client.ping)
 
 
 @asynccontextmanager
@@ -221,25 +226,25 @@ async def open_retrieval(settings: Settings, index: Index, banks: Banks) -> Asyn
         yield Retrieval(index, banks, reranker=reranker)
 
 
-def start_beside(
-    tasks: TaskGroup, services: Services, settings: Settings, **more: Callable[[], Awaitable[None]]
+def start_background_tasks(
+    tasks: TaskGroup, services: Services, settings: Settings, **other_tasks: Callable[[], Awaitable[None]]
 ) -> None:
     """Start the supervised background tasks; they run until the process ends."""
     capacity = Capacity(lambda: services.models.pool.members, services.admission, settings.admission)
-    longest = settings.turn.longest_answer + settings.idempotency.lease
-    orphaned = OrphanedRecords(services.audit, services.answer_log, after=longest, now=services.now)
-    work: dict[str, Callable[[], Awaitable[None]]] = {
+    longest_open = settings.turn.longest_answer + settings.idempotency.lease
+    orphaned = OrphanedRecords(services.audit, services.answer_log, after=longest_open, now=services.now)
+    runs: dict[str, Callable[[], Awaitable[None]]] = {
         "leases": partial(services.answers.takeover.maintain_leases, partial(continue_answer, services=services)),
         "places": services.admission.notify_forever,
         "deferred": services.deferred.retry_forever,
         "capacity": capacity.watch,
         "openings": orphaned.close_periodically,
-        **more,
+        **other_tasks,
     }
     if settings.anchors is not None:
         anchors = Anchors(services.audit, open_anchors(settings.anchors, settings.audit_anchors_tls), now=services.now)
-        work["anchors"] = partial(anchors.anchor_daily, services.metrics.audit_anchored_at.set)
-    for name, run in work.items():
+        runs["anchors"] = partial(anchors.anchor_daily, services.metrics.audit_anchored_at.set)
+    for name, run in runs.items():
         tasks.start_soon(supervise, name, run, services.metrics.task_failed)
 
 

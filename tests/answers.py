@@ -47,7 +47,7 @@ def answers_of(
 ) -> Answers:
     """Return a process's `Answers`, which retries failed Redis writes twenty times a second."""
     if deferred is None:
-        deferred = DeferredWrites(with_constants(DeferredSettings(), every=0.05), on_failure=on_failure)
+        deferred = DeferredWrites(with_constants(DeferredSettings(), retry_seconds=0.05), on_failure=on_failure)
         tasks.start_soon(deferred.retry_forever)
     parts = AnswerParts(
         log=log,

@@ -26,21 +26,18 @@ from knowledge.passage import Language, Passage, language_in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTexts:
-    """The available texts of an answer; `earlier` is None if the prompt's history is incomplete.
-
-    `asked` is the question in the prompt: the rewritten question if there was one.
-    """
+    """The texts of an answer, each None if it is not available."""
 
     question: str | None
-    asked: str | None
-    earlier: tuple[Message, ...] | None
+    prompt_question: str | None  # as in the prompt: the rewritten question if there was one
+    history: tuple[Message, ...] | None  # of the prompt; None also if a part of it is missing
     answer: str | None
 
     @property
     def language(self) -> Language:
         """The language of the answer."""
-        earlier = (message.content for message in self.earlier or () if message.role == "user")
-        return language_in([*earlier, self.asked or ""])
+        earlier_questions = (message.content for message in self.history or () if message.role == "user")
+        return language_in([*earlier_questions, self.prompt_question or ""])
 
 
 async def replay(
@@ -62,21 +59,23 @@ async def replay(
     if not rows or (tenant is not None and rows[0].tenant != tenant):
         raise NotFound("no audit row names this answer")
     keys = context.audit.keys
-    proven = rows_finding(rows, keys)
-    opened, closed = entries(rows) if proven.standing is ReplayStanding.SAME else (None, None)
-    replayed = Replayed(answer_id=answer_id, opened=opened, closed=closed, now=context.versions, findings=(proven,))
+    rows_result = rows_finding(rows, keys)
+    opened, closed = entries(rows) if rows_result.standing is ReplayStanding.SAME else (None, None)
+    replayed = Replayed(
+        answer_id=answer_id, opened=opened, closed=closed, now=context.versions, findings=(rows_result,)
+    )
     if opened is None:
         return replayed
     bank = context.banks.of(opened.tenant)
     texts = known_texts(await conversation_of(opened, context.history), opened, question)
-    passages, passages_finding = await read_passages(opened, context.index)
-    prompt = (
-        None if passages_finding.standing is ReplayStanding.GONE else rebuild(texts, passages, bank, context.prompts)
-    )
+    passages, passages_result = await read_passages(opened, context.index)
+    prompt = None
+    if passages_result.standing is not ReplayStanding.GONE:
+        prompt = rebuild_prompt(texts, passages, bank, context.prompts)
     findings = [
-        proven,
+        rows_result,
         question_finding(texts, opened, keys),
-        passages_finding,
+        passages_result,
         prompt_finding(prompt, texts, opened, context),
         *screening_finding(texts, opened),
     ]
@@ -94,18 +93,21 @@ def rows_finding(rows: Sequence[AuditRow], keys: AuditKeys) -> ReplayFinding:
     changed = [row for row in rows if not (keys.signed(row) and matches(row))]
     if changed:
         where = ", ".join(f"{row.kind} (writer {row.writer}, row {row.sequence})" for row in changed)
-        return ReplayFinding("rows", ReplayStanding.DIFFERS, f"not what was signed: {where}; nothing else is believed")
+        return ReplayFinding(
+            "rows", ReplayStanding.DIFFERS, f"changed after signing: {where}; no other part is compared"
+        )
     if rows[0].kind != "opened":
-        return ReplayFinding("rows", ReplayStanding.DIFFERS, "nothing says that the answer began")
-    kinds = "opened and closed" if len(rows) == 2 else "opened; nothing says how it ended"
-    return ReplayFinding("rows", ReplayStanding.SAME, f"{kinds}, as signed")
+        return ReplayFinding("rows", ReplayStanding.DIFFERS, "the opening row is missing")
+    detail = "opened and closed, as signed" if len(rows) == 2 else "opened, as signed; the closing row is missing"
+    return ReplayFinding("rows", ReplayStanding.SAME, detail)
 
 
 def entries(rows: Sequence[AuditRow]) -> tuple[Opened | None, Closed | None]:
     """Return the opening and closing entries of the rows."""
     decoded = [row.entry() for row in rows]
     opened = next((entry for entry in decoded if isinstance(entry, Opened)), None)
-    return opened, next((entry for entry in decoded if isinstance(entry, Closed)), None)
+    closed = next((entry for entry in decoded if isinstance(entry, Closed)), None)
+    return opened, closed
 
 
 async def conversation_of(opened: Opened, history: History) -> Conversation | None:
@@ -120,28 +122,30 @@ async def conversation_of(opened: Opened, history: History) -> Conversation | No
         return None
 
 
-def known_texts(conversation: Conversation | None, opened: Opened, given: str | None) -> KnownTexts:
-    """Return the stored texts; the `given` question replaces one that is not stored."""
+def known_texts(conversation: Conversation | None, opened: Opened, given_question: str | None) -> KnownTexts:
+    """Return the stored texts; the given question replaces one that is not stored."""
     messages = conversation.messages if conversation else ()
     by_id = {message.id: message for message in messages}
     question, answer = by_id.get(opened.question_id), by_id.get(opened.answer_id)
     if question is not None:
-        window = tuple(by_id[earlier] for earlier in question.context if earlier in by_id)
+        history = tuple(by_id[message_id] for message_id in question.context if message_id in by_id)
     else:
         branch = path_to(messages, opened.parent_id)
-        window = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
-    complete = len(window) == opened.history and not opened.brought
-    question_text = question.text if question else screen(given).text if given is not None else None
+        history = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
+    is_complete = len(history) == opened.history and not opened.brought
+    question_text = None if given_question is None else screen(given_question).text
+    if question is not None:
+        question_text = question.text
     return KnownTexts(
         question=question_text,
-        asked=question.standalone if question and question.standalone else question_text,
-        earlier=tuple(Message(message.role, message.text) for message in window) if complete else None,
+        prompt_question=question.standalone if question and question.standalone else question_text,
+        history=tuple(Message(message.role, message.text) for message in history) if is_complete else None,
         answer=answer.text if answer else None,
     )
 
 
 async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], ReplayFinding]:
-    """Return the passages with the customer's access of that time (empty if any is missing), and their finding.
+    """Return the passages that the customer could read then (empty if any is missing), and their finding.
 
     Raises:
         IndexUnavailable: the index is unavailable.
@@ -163,24 +167,22 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
         if passage_hash(passage) != signed_hash:
             changed.append(name)
     if changed:
-        return passages, ReplayFinding(
-            "passages", ReplayStanding.DIFFERS, f"another text than was found then: {', '.join(changed)}"
-        )
+        detail = f"the text has changed since: {', '.join(changed)}"
+        return passages, ReplayFinding("passages", ReplayStanding.DIFFERS, detail)
     if gone:
-        detail = f"not in the index as this customer could read it then: {', '.join(gone)}"
+        detail = f"not in the index, or not readable for this customer then: {', '.join(gone)}"
         return [], ReplayFinding("passages", ReplayStanding.GONE, detail)
-    detail = f"{len(passages)} as of then, by document, version and text"
-    return passages, ReplayFinding("passages", ReplayStanding.SAME, detail)
+    return passages, ReplayFinding("passages", ReplayStanding.SAME, f"{len(passages)} passages with the same texts")
 
 
-def rebuild(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder) -> Prompt | None:
+def rebuild_prompt(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder) -> Prompt | None:
     """Rebuild the prompt, or return None if the question or the history is missing."""
-    if texts.asked is None or texts.earlier is None:
+    if texts.prompt_question is None or texts.history is None:
         return None
     return prompts.build(
-        texts.asked,
+        texts.prompt_question,
         bank=bank.name(texts.language),
-        history=texts.earlier,
+        history=texts.history,
         passages=passages,
         language=texts.language,
     )
@@ -192,35 +194,29 @@ def rebuild(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts:
 def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> ReplayFinding:
     """Compare the question with its signed hash."""
     if texts.question is None:
-        return ReplayFinding(
-            "question", ReplayStanding.GONE, "the conversation is not kept any more; give a --question to compare"
-        )
+        detail = "the conversation is no longer stored; give its question with --question"
+        return ReplayFinding("question", ReplayStanding.GONE, detail)
     if keys.question_hash(opened.tenant, texts.question) != opened.question_hash:
-        return ReplayFinding("question", ReplayStanding.DIFFERS, "another text than was asked")
-    return ReplayFinding("question", ReplayStanding.SAME, f"{len(texts.question)} characters, by its hash")
+        return ReplayFinding("question", ReplayStanding.DIFFERS, "the text differs from the signed hash")
+    return ReplayFinding("question", ReplayStanding.SAME, f"{len(texts.question)} characters with the signed hash")
 
 
 def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, context: ReplayContext) -> ReplayFinding:
     """Compare the rebuilt messages with the signed hash of the prompt."""
     if opened.brought:
-        detail = f"{opened.brought} messages in it were brought by the caller and kept nowhere"
+        detail = f"{opened.brought} of its messages came from the client and were never stored"
         return ReplayFinding("prompt", ReplayStanding.GONE, detail)
     if prompt is None:
-        missing = [
-            *(["question"] if texts.question is None else []),
-            *([f"history ({opened.history} messages)"] if texts.earlier is None else []),
-        ]
-        return ReplayFinding(
-            "prompt", ReplayStanding.GONE, f"its {' and its '.join(missing) or 'passages'} cannot be had any more"
-        )
+        missing = ["question"] if texts.question is None else []
+        if texts.history is None:
+            missing.append(f"history ({opened.history} messages)")
+        detail = f"no longer stored: {' and '.join(missing) or 'passages'}"
+        return ReplayFinding("prompt", ReplayStanding.GONE, detail)
     messages = tuple(chat.json for chat in (prompt.answer, *prompt.probes))
     prompt_hash = context.audit.keys.prompt_hash(opened.tenant, messages)
     if prompt_hash != opened.prompt_hash:
-        return ReplayFinding(
-            "prompt",
-            ReplayStanding.DIFFERS,
-            "other messages than were sent" + version_changes(opened, context.versions),
-        )
+        detail = "the messages differ from the signed hash" + version_changes(opened, context.versions)
+        return ReplayFinding("prompt", ReplayStanding.DIFFERS, detail)
     return ReplayFinding(
         "prompt", ReplayStanding.SAME, f"{len(prompt.answer.messages)} messages with {prompt.passages} passages"
     )
@@ -240,35 +236,38 @@ def screening_finding(texts: KnownTexts, opened: Opened) -> Iterator[ReplayFindi
     """Compare the verdict of screening the question now with the recorded verdict."""
     if texts.question is None:
         return
-    then = Verdict(opened.reply) if opened.reply in set(Verdict) else Verdict.OK
-    now = screen(texts.question).verdict
-    standing = ReplayStanding.SAME if now is then else ReplayStanding.DIFFERS
-    yield ReplayFinding("screening", standing, f"{then} then, {now} now")
+    recorded = Verdict(opened.reply) if opened.reply in set(Verdict) else Verdict.OK
+    repeated = screen(texts.question).verdict
+    standing = ReplayStanding.SAME if repeated is recorded else ReplayStanding.DIFFERS
+    yield ReplayFinding("screening", standing, f"{recorded} then, {repeated} now")
 
 
 def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> ReplayFinding:
     """Compare the stored answer with the signed hash of the shown answer."""
     if texts.answer is None:
-        return ReplayFinding("answer", ReplayStanding.GONE, "the conversation does not keep it any more")
+        return ReplayFinding("answer", ReplayStanding.GONE, "the conversation is no longer stored")
     if keys.answer_hash(closed.tenant, texts.answer) != closed.answer_hash:
-        return ReplayFinding("answer", ReplayStanding.DIFFERS, "another text than was shown")
-    return ReplayFinding("answer", ReplayStanding.SAME, f"{len(texts.answer)} characters, by their hash")
+        return ReplayFinding("answer", ReplayStanding.DIFFERS, "the text differs from the signed hash")
+    return ReplayFinding("answer", ReplayStanding.SAME, f"{len(texts.answer)} characters with the signed hash")
 
 
 def grounding_finding(
     texts: KnownTexts, passages: Sequence[Passage], prompt: Prompt | None, closed: Closed, bank: Bank
 ) -> Iterator[ReplayFinding]:
     """Check that the passages contain the quoted lines, or that a written answer passes the checks again."""
-    if texts.answer is None or texts.asked is None or prompt is None or not closed.grounded:
+    if texts.answer is None or texts.prompt_question is None or prompt is None or not closed.grounded:
         return
-    if not closed.quoted:
-        checks = GroundingStream(passages[: prompt.passages], question=texts.asked, language=texts.language, bank=bank)
+    if closed.quoted:
+        _introduction, _, quotes = texts.answer.partition("\n\n")
+        passage_text = "\n".join(passage.text for passage in passages)
+        unknown_lines = [line for line in quotes.splitlines() if line not in passage_text]
+        is_grounded = not unknown_lines
+        detail = f"{len(unknown_lines)} of {len(quotes.splitlines())} lines in no passage"
+    else:
+        sources = passages[: prompt.passages]
+        checks = GroundingStream(sources, question=texts.prompt_question, language=texts.language, bank=bank)
         checks.feed(texts.answer)
         checks.close()
-        holds, detail = checks.grounded, f"{checks.withheld} sentences that no passage supports"
-    else:
-        _, _, quoted = texts.answer.partition("\n\n")
-        held = "\n".join(passage.text for passage in passages)
-        missing = [line for line in quoted.splitlines() if line not in held]
-        holds, detail = not missing, f"{len(missing)} of {len(quoted.splitlines())} lines in no passage"
-    yield ReplayFinding("grounded", ReplayStanding.SAME if holds else ReplayStanding.DIFFERS, detail)
+        is_grounded = checks.grounded
+        detail = f"{checks.withheld} sentences that no passage supports"
+    yield ReplayFinding("grounded", ReplayStanding.SAME if is_grounded else ReplayStanding.DIFFERS, detail)

@@ -13,7 +13,7 @@ def report(replayed: Replayed) -> str:
         asked_at = datetime.fromtimestamp(opened.at, UTC).isoformat(timespec="seconds")
         lines += [
             f"asked    {asked_at} by {opened.tenant}/{opened.sub} (groups: {', '.join(opened.groups) or 'none'})",
-            f"made by  {made_by(opened, replayed.now)}",
+            f"made by  {version_list(opened, replayed.now)}",
             f"sampling {opened.sampling}, grounding {opened.grounding}",
         ]
     if (closed := replayed.closed) is not None:
@@ -23,10 +23,11 @@ def report(replayed: Replayed) -> str:
             f"; {closed.prompt_tokens} + {closed.answer_tokens} tokens by {', '.join(closed.models) or 'no model'}"
             + (f"; {closed.rung}" if closed.rung else "")
         ]
-    return "\n".join([*lines, "", *(f"{f.standing:<8} {f.what:<10} {f.detail}" for f in replayed.findings)])
+    lines += ["", *(f"{finding.standing:<8} {finding.what:<10} {finding.detail}" for finding in replayed.findings)]
+    return "\n".join(lines)
 
 
-def made_by(then: Opened, now: Versions) -> str:
+def version_list(then: Opened, now: Versions) -> str:
     """Format the recorded versions, each with the current version if it differs."""
     pairs = {
         "model": (then.model, now.model),
@@ -34,6 +35,8 @@ def made_by(then: Opened, now: Versions) -> str:
         "index": (then.index_version, now.index),
         "embedder": (then.embedder, now.embedder),
     }
-    return ", ".join(
-        f"{name} {old}" + (f" (now {new})" if new and new != old else "") for name, (old, new) in pairs.items()
-    )
+    versions = []
+    for name, (recorded, current) in pairs.items():
+        change = f" (now {current})" if current and current != recorded else ""
+        versions.append(f"{name} {recorded}{change}")
+    return ", ".join(versions)

@@ -54,7 +54,7 @@ class Takeover:
     async def _renew_leases(self) -> None:
         while True:
             try:
-                self._parts.deferred.store_seen(lost_writes=await self._log.has_forgotten())
+                self._parts.deferred.store_answered(lost_writes=await self._log.has_forgotten())
             except StoreUnavailable:  # nobody can renew
                 self._no_renewal_at = anyio.current_time()
             with suppress(StoreUnavailable):

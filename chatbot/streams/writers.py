@@ -170,12 +170,12 @@ class Writers:
             if live.is_written_here:  # cancelled with the process: `confirm_ownership`, shielded, must not hang
                 live.stop_writing()
         del self._running[live.answer_id]
-        end = DeferredWrite("log", partial(self._log_end, live), lost=partial(self._drop, live))
+        end = DeferredWrite("log", partial(self._log_end, live), on_lost=partial(self._drop, live))
         if live.owes_log:
             self._keep(live)
             self._parts.deferred.defer(end)
         elif live.ended and live.log_state == "whole":
-            self._parts.deferred.note_done(end)
+            self._parts.deferred.remember(end)
         self._wake()
 
     async def _log_and_publish(self, live: LiveAnswer) -> None:

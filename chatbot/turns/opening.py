@@ -71,7 +71,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     sampling = Sampling(
         max_tokens=settings.answer_tokens(question.max_answer_tokens),
         thinking_tokens=settings.thinking_tokens if services.models.think else 0,
-        temperature=settings.again_temperature if question.id else settings.temperature,
+        temperature=settings.regeneration_temperature if question.id else settings.temperature,
     )
     reservation = await services.ledger.reserve(
         caller,

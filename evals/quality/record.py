@@ -20,7 +20,7 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
 from chatbot import answerability
-from chatbot.answerability import MODELS_WORD
+from chatbot.answerability import UNCALIBRATED_WEIGHTS
 from chatbot.calibration import read_calibration
 from chatbot.chat import Message
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
@@ -74,7 +74,7 @@ from knowledge.index import Index
 from knowledge.passage import Hit, Language, Passage, language_of
 
 SCRIPTED = "scripted"
-ASKS_ALL = MODELS_WORD.model_copy(update={"threshold": 0.0})
+ASKS_ALL = UNCALIBRATED_WEIGHTS.model_copy(update={"threshold": 0.0})
 """One probe for each question, then an answer whatever the probe's result."""
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from chatbot.answerability import MODELS_WORD, AnswerabilitySettings, score
+from chatbot.answerability import UNCALIBRATED_WEIGHTS, AnswerabilitySettings, score
 from chatbot.calibration import CalibrationRefused, FittedWeights, read_calibration
 from chatbot.models import UNKNOWN_MODEL
 from chatbot.prompt import load_templates
@@ -39,11 +39,11 @@ def test_the_shipped_values_fit_what_make_run_serves() -> None:
 def test_weights_that_do_not_fit_are_named_once(served: dict[str, str], named: str) -> None:
     fitted = FittedWeights(SHIPPED, NOTHING_OWN)
     with capture_logs() as logs:
-        assert fitted.of(**{**FITS, **served}) == MODELS_WORD
-        assert fitted.of(**{**FITS, **served}) == MODELS_WORD
+        assert fitted.of(**{**FITS, **served}) == UNCALIBRATED_WEIGHTS
+        assert fitted.of(**{**FITS, **served}) == UNCALIBRATED_WEIGHTS
     (entry,) = logs
     assert entry["log_level"] == "warning"
-    assert f"not of {named}: the model's own word decides" in entry["sentence"]
+    assert f"not with {named}: the model's probes alone decide" in entry["sentence"]
 
 
 def test_fitting_weights_and_an_operators_value_are_used() -> None:
@@ -53,7 +53,7 @@ def test_fitting_weights_and_an_operators_value_are_used() -> None:
             assert fitted.of(**{**FITS, "model": model}) == SHIPPED.answerability
     assert logs == []
     assert own.of(**FITS) == SHIPPED.answerability.model_copy(update={"threshold": 0.7})
-    assert own.of(**{**FITS, "embedder": "bge-m3"}) == MODELS_WORD.model_copy(update={"threshold": 0.7})
+    assert own.of(**{**FITS, "embedder": "bge-m3"}) == UNCALIBRATED_WEIGHTS.model_copy(update={"threshold": 0.7})
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_fitting_weights_and_an_operators_value_are_used() -> None:
 )
 def test_the_models_word_counts_what_no_passage_names(yes: float, unknown: float, *, answers: bool) -> None:
     hits = [Hit(passage=DEPOSIT, score=0.0, dense=-0.9, terms=0.0)]
-    assert (score(hits, [yes], unknown, "ko", MODELS_WORD) >= MODELS_WORD.threshold) is answers
-    large = MODELS_WORD.model_copy(update={"first": 1e9})
+    assert (score(hits, [yes], unknown, "ko", UNCALIBRATED_WEIGHTS) >= UNCALIBRATED_WEIGHTS.threshold) is answers
+    large = UNCALIBRATED_WEIGHTS.model_copy(update={"first": 1e9})
     assert 0 <= score(hits, [yes], unknown, "ko", large) <= 1
 
 

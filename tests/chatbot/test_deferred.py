@@ -46,7 +46,7 @@ async def test_an_outage_delays_writes_and_loses_none() -> None:
 
 async def test_the_oldest_are_lost_where_too_many_wait_and_are_counted() -> None:
     lost: list[WriteKind] = []
-    writes, store = DeferredWrites(with_constants(DeferredSettings(), most=3), on_lost=lost.append), Store()
+    writes, store = DeferredWrites(with_constants(DeferredSettings(), most_waiting=3), on_lost=lost.append), Store()
     for n in range(5):
         await writes.write("settlement", lambda n=n: store.take(n))  # type: ignore[misc]
     assert (writes.waiting, lost) == (3, ["settlement"] * 2)
@@ -73,27 +73,27 @@ async def test_a_write_that_fails_by_a_bug_delays_no_other() -> None:
 
 
 async def test_recent_writes_are_repeated_after_data_loss() -> None:
-    writes, store = DeferredWrites(with_constants(DeferredSettings(), again=60)), Store()
+    writes, store = DeferredWrites(with_constants(DeferredSettings(), repeat_within=60)), Store()
     store.away = False
     await writes.write("settlement", lambda: store.take(1))
     store.away = True
     await writes.write("history", lambda: store.take(2))
     store.away = False
     await writes.retry()
-    writes.store_seen(lost_writes=False)
+    writes.store_answered(lost_writes=False)
     await writes.retry()
     assert store.taken == [1, 2], "nothing was forgotten"
-    writes.store_seen(lost_writes=True)
+    writes.store_answered(lost_writes=True)
     await writes.retry()
     assert store.taken == [1, 2, 1, 2]
-    writes.store_seen(lost_writes=True)
+    writes.store_answered(lost_writes=True)
     await writes.retry()
     assert store.taken == [1, 2] * 3, "twice in a row"
-    long_ago, store = DeferredWrites(with_constants(DeferredSettings(), again=1e-09)), Store()
+    long_ago, store = DeferredWrites(with_constants(DeferredSettings(), repeat_within=1e-09)), Store()
     store.away = False
     await long_ago.write("settlement", lambda: store.take(1))
     for lost in (False, True):
-        long_ago.store_seen(lost_writes=lost)
+        long_ago.store_answered(lost_writes=lost)
     await long_ago.retry()
     assert store.taken == [1]
 

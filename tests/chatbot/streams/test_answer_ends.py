@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from chatbot.admission import Admission, AdmissionSettings
-from chatbot.answerability import MODELS_WORD
+from chatbot.answerability import UNCALIBRATED_WEIGHTS
 from chatbot.audit import AuditClosed, Versions
 from chatbot.conversations import StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
@@ -183,7 +183,7 @@ class Bank:
         parts: dict[str, Any] = {
             "settings": self.settings,
             "admission": Admission(AdmissionSettings()),
-            "answerability": lambda: MODELS_WORD,
+            "answerability": lambda: UNCALIBRATED_WEIGHTS,
             "audit": self,
             "banks": sample_banks(),
             "deferred": self.deferred,

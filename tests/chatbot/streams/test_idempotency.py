@@ -335,7 +335,7 @@ async def test_a_key_that_redis_forgot_is_bound_again(redis: Redis, begin: Begin
     deferred = DeferredWrites(DeferredSettings())
     await begin.once(keys_of(redis, deferred=deferred))
     await forget_keys(redis, begin.who)
-    deferred.store_seen(lost_writes=True)
+    deferred.store_answered(lost_writes=True)
     await deferred.retry()
     assert (await begin.once(keys_of(redis))).joined
 
