@@ -45,7 +45,7 @@ def test_no_module_opens_anything_on_import() -> None:
                 assert not opened, f"{path}:{node.lineno} opens {opened} on import (house rule 2)"
 
 
-def test_no_program_imports_what_takes_long_before_it_is_used() -> None:
+def test_no_program_imports_slow_modules_at_its_start() -> None:
     # Torch takes seconds and half a gigabyte, the client of a Qdrant server half a second.
     slow_to_import = {"torch", "transformers", "sentence_transformers", "qdrant_client"}
     programs = ("chatbot.api", "chatbot.__main__", "ingest.app", "llm_server.__main__")
@@ -133,7 +133,7 @@ def rooms() -> Iterator[str]:
             yield f"{package}.{init.parent.name}"
 
 
-def test_a_room_says_what_it_is_for_and_every_name_of_its_door_is_used_elsewhere() -> None:
+def test_a_room_has_a_docstring_and_exports_only_names_used_elsewhere() -> None:
     for room in rooms():
         init = ROOT.joinpath(*room.split("."), "__init__.py")
         assert len(ast.get_docstring(parsed(init)) or "") > 40, f"{room} does not say what it is for"

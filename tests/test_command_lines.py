@@ -69,7 +69,7 @@ def test_a_command_requires_only_the_settings_that_it_uses(
 
 
 @pytest.mark.usefixtures("own_logs")
-def test_the_audit_of_a_database_without_tables_is_told_to_migrate(tmp_path: Path) -> None:
+def test_audit_verify_of_a_database_without_tables_names_migrate(tmp_path: Path) -> None:
     env = {"DATA_DIR": str(tmp_path), "AUDIT_KEY": "k" * 32}
     result = CliRunner().invoke(app, ["audit", "verify"], env=env)
     assert (result.exit_code, result.output) == (

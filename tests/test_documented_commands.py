@@ -68,7 +68,7 @@ def test_the_pages_have_commands_to_compare() -> None:
     assert len([words for page in PAGES for words in ours(page)]) > 60
 
 
-def test_the_revisions_that_migrate_is_said_to_print_are_the_last() -> None:
+def test_the_documented_revisions_of_migrate_are_the_last() -> None:
     text = (ROOT / "docs/install.md").read_text("utf-8")
     last = {
         owner: max(path.name[:4] for path in (ROOT / owner).glob("**/versions/[0-9]*.py"))

@@ -126,7 +126,7 @@ APPS = pytest.mark.parametrize("make", [chat_app, staff_app])
 
 
 @APPS
-async def test_whatever_an_address_replies_no_cache_keeps_it_and_it_has_the_policy(
+async def test_every_reply_forbids_caching_and_has_the_content_policy(
     make: Any, tmp_path: Path, lines: io.StringIO
 ) -> None:
     async with opened(make, tmp_path, lines) as served:
@@ -148,9 +148,7 @@ async def test_whatever_an_address_replies_no_cache_keeps_it_and_it_has_the_poli
 
 
 @APPS
-async def test_no_bug_behind_any_address_tells_what_a_caller_wrote(
-    make: Any, tmp_path: Path, lines: io.StringIO
-) -> None:
+async def test_no_bug_behind_any_address_logs_customer_text(make: Any, tmp_path: Path, lines: io.StringIO) -> None:
     async with opened(make, tmp_path, lines) as served:
         requests = Requests(app=served.app, given=dict(WELL_FORMED))
         replies = await send(served.http, requests, authorization=served.authorization)
@@ -168,9 +166,7 @@ async def test_no_bug_behind_any_address_tells_what_a_caller_wrote(
 
 
 @APPS
-async def test_no_refusal_of_any_address_tells_what_a_caller_wrote(
-    make: Any, tmp_path: Path, lines: io.StringIO
-) -> None:
+async def test_no_refusal_of_any_address_logs_customer_text(make: Any, tmp_path: Path, lines: io.StringIO) -> None:
     async with opened(make, tmp_path, lines) as served:
         for authorization in (f"Bearer {WORD}", ""):
             await send(served.http, Requests(app=served.app), authorization=authorization)
@@ -230,9 +226,7 @@ async def test_every_refusal_of_the_framework_has_a_documented_code(
     assert {code for _, code in codes if code.startswith("http_")} == set()
 
 
-async def test_every_address_of_admins_is_refused_to_others_and_one_tenants_admin_names_no_tenant(
-    tmp_path: Path, lines: io.StringIO
-) -> None:
+async def test_admin_addresses_refuse_others_and_name_no_tenant(tmp_path: Path, lines: io.StringIO) -> None:
     async with opened(chat_app, tmp_path, lines) as served:
         requests = Requests(app=served.app, given=dict(WELL_FORMED))
         others = served.of(*sorted(ROLES - {"admin", "platform"}))

@@ -47,7 +47,7 @@ def restored_environment() -> Iterator[None]:
     os.environ.update(before)  # noqa: TID251
 
 
-def test_a_second_make_run_on_the_same_data_names_what_to_set(tmp_path: Path) -> None:
+def test_a_second_make_run_on_the_same_data_names_its_settings(tmp_path: Path) -> None:
     sentence = f"another `make run` uses {tmp_path}: stop it, or set DATA_DIR, PORT and INGEST_PORT"
     with hold_folder(tmp_path), pytest.raises(CannotRun, match=sentence), hold_folder(tmp_path):
         pass

@@ -106,7 +106,7 @@ def growth(pattern: Pattern[str] | Pattern[bytes], text: str, doubled: str) -> f
 
 
 @pytest.mark.parametrize("module", [name for name, found in patterns().items() if found])
-def test_a_text_of_twice_the_length_is_little_more_than_twice_the_work(module: str) -> None:
+def test_a_text_of_twice_the_length_takes_about_twice_the_work(module: str) -> None:
     for pattern in patterns()[module]:
         for length, most in MOST_GROWTH.items():
             pairs = zip(adversarial_texts(pattern, length), adversarial_texts(pattern, 2 * length), strict=True)

@@ -65,7 +65,7 @@ async def test_processes_that_start_together_take_each_step_once(engine: AsyncEn
     assert [log["owner"] for log in logs if log["event"] == "schema_migrated"] == [s.owner for s in SCHEMAS]
 
 
-async def test_what_a_later_release_has_migrated_is_left_as_it_is(engine: AsyncEngine) -> None:
+async def test_a_schema_of_a_later_release_is_left_unchanged(engine: AsyncEngine) -> None:
     await migrate(engine, catalogue.SCHEMA)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE ingest_schema SET version_num = '9999'"))

@@ -129,7 +129,7 @@ FAULTS = {
 
 
 @pytest.mark.timeout(300)  # every address of both services, in each of six faults
-async def test_nothing_that_was_written_is_told_while_a_store_is_away(
+async def test_no_customer_text_is_logged_while_a_store_is_away(
     tmp_path: Path, stores: Stores, lines: io.StringIO
 ) -> None:
     problems: list[str] = []
@@ -150,7 +150,7 @@ async def test_nothing_that_was_written_is_told_while_a_store_is_away(
     assert {"key_made", "answers_stopped", "document_uploaded", "version_approved"} <= codes
 
 
-async def test_nothing_that_was_written_is_told_while_a_server_of_a_store_fails(
+async def test_no_customer_text_is_logged_while_a_store_server_fails(
     tmp_path: Path, stores: Stores, lines: io.StringIO
 ) -> None:
     problems: list[str] = []

@@ -100,7 +100,7 @@ WRONG_AUTH: list[tuple[dict[str, str | None], str]] = [
         ("chatbot", {"AUTH__ISSUERS": '[{"issuer": "https://b.example.com"}]'}, "AUTH__ISSUERS: set 0.audience, which"),
     ],
 )
-def test_a_missing_or_wrong_group_ends_the_start_with_what_to_set(
+def test_a_missing_or_wrong_group_ends_the_start_with_a_remedy(
     service: str,
     variables: dict[str, str | None],
     sentence: str,

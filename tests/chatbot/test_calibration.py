@@ -59,7 +59,7 @@ def test_fitting_weights_and_an_operators_value_are_used() -> None:
 @pytest.mark.parametrize(
     ("yes", "unknown", "answers"), [(0.51, 0.0, True), (0.49, 0.0, False), (0.8, 0.5, False), (0.99, 0.5, True)]
 )
-def test_the_models_word_counts_what_no_passage_names(yes: float, unknown: float, *, answers: bool) -> None:
+def test_the_models_word_is_corrected_by_the_unknown_share(yes: float, unknown: float, *, answers: bool) -> None:
     hits = [Hit(passage=DEPOSIT, score=0.0, dense=-0.9, terms=0.0)]
     assert (score(hits, [yes], unknown, "ko", UNCALIBRATED_WEIGHTS) >= UNCALIBRATED_WEIGHTS.threshold) is answers
     large = UNCALIBRATED_WEIGHTS.model_copy(update={"first": 1e9})
@@ -74,7 +74,9 @@ def test_the_models_word_counts_what_no_passage_names(yes: float, unknown: float
         ({"modell": "x"}, "modell: Extra inputs are not permitted"),
     ],
 )
-def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+def test_an_invalid_calibration_file_is_refused_by_its_field(
+    tmp_path: Path, change: dict[str, object], sentence: str
+) -> None:
     file = tmp_path / "calibration.yaml"
     file.write_text(yaml.safe_dump(SHIPPED.model_dump(mode="json") | change), "utf-8")
     with pytest.raises(CalibrationRefused, match=sentence):

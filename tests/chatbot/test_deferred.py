@@ -98,7 +98,7 @@ async def test_recent_writes_are_repeated_after_data_loss() -> None:
     assert store.taken == [1]
 
 
-async def test_what_still_waits_when_the_process_ends_is_counted() -> None:
+async def test_writes_pending_at_the_end_of_a_process_are_counted_as_lost() -> None:
     lost: list[WriteKind] = []
     writes, store = DeferredWrites(DeferredSettings(), on_lost=lost.append), Store()
     await writes.write("history", lambda: store.take(1))

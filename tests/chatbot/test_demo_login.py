@@ -44,7 +44,7 @@ def test_no_demo_login_off_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         prepare_identity(tmp_path, "127.0.0.2")
 
 
-def test_make_run_says_in_a_sentence_which_setting_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_run_names_a_wrong_setting_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TURN__ANSWER", "sometimes")
     with pytest.raises(CannotRun, match=r"TURN__ANSWER: .* \(docs/settings.md lists"):
         read_settings()

@@ -55,7 +55,7 @@ def test_each_probe_begins_like_the_answers_prompt(builder: PromptBuilder) -> No
         assert [f"연 {other}%" in text for other in range(5)] == [other == n for other in range(5)]
 
 
-def test_passages_that_do_not_fit_are_left_out_and_one_always_stays(builder: PromptBuilder) -> None:
+def test_passages_that_do_not_fit_are_left_out_except_the_first(builder: PromptBuilder) -> None:
     long = [passage("가" * 250, n) for n in range(5)]  # a syllable is one token here
     assert builder.build("?", bank=BANK, history=[], passages=long, language="ko").passages == 2
     huge = [passage("가" * 4000)]

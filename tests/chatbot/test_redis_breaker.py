@@ -13,7 +13,7 @@ from tests.constants import with_constants
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_period_closes_it() -> None:
+async def test_a_slow_command_opens_the_breaker_and_a_probe_closes_it() -> None:
     clock, asked = Clock(0), 0
     breaker = RedisBreaker(with_constants(RedisBreakerSettings(slow_after=0.05), probe_timeout=0.05), clock=clock)
 
@@ -46,7 +46,7 @@ async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_period_c
     assert breaker.back_for == 7
 
 
-async def test_a_late_event_loop_is_not_held_against_redis() -> None:
+async def test_a_late_event_loop_does_not_open_the_breaker() -> None:
     async def answered_while_the_loop_slept() -> str:
         await anyio.sleep(0.06)
         return "PONG"

@@ -129,7 +129,7 @@ def lines() -> Iterator[io.StringIO]:
         yield written
 
 
-async def test_what_a_refused_command_was_given_is_not_logged(client: Redis, lines: io.StringIO) -> None:
+async def test_arguments_of_a_refused_command_are_not_logged(client: Redis, lines: io.StringIO) -> None:
     breaker, canary = RedisBreaker(SETTINGS), "hong 880101-1234567"
 
     async def pipelined() -> None:

@@ -84,7 +84,7 @@ def test_byte_level_tokenizers_are_counted_by_tiktoken() -> None:
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "none.json"])
-def test_a_file_that_cannot_be_read_says_what_to_set(tmp_path: Path, name: str) -> None:
+def test_an_unreadable_tokenizer_names_the_setting(tmp_path: Path, name: str) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UnknownTokenizer, match="set the served model's"):
         read_tokenizer(tmp_path / name)

@@ -163,7 +163,7 @@ async def test_a_question_left_while_it_is_reserved_costs_nothing(bank: Bank, se
     assert (user.use.tokens, user.use.slots, user.use.requests) == (0, 0, 2)
 
 
-async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis: Redis, bank: Bank) -> None:
+async def test_a_question_that_redis_stores_late_is_stored_with_its_answer(redis: Redis, bank: Bank) -> None:
     breaker = LateBreaker()
     history = History(redis, breaker, HistorySettings())
     breaker.is_late = True
@@ -175,7 +175,7 @@ async def test_a_question_that_redis_may_keep_late_is_kept_with_its_answer(redis
     assert [(message.role, message.text) for message in kept.messages] == [("user", QUESTION), ("assistant", "")]
 
 
-async def test_a_question_not_sent_to_redis_is_not_kept(nowhere: Redis, bank: Bank) -> None:
+async def test_a_question_not_sent_to_redis_is_not_stored(nowhere: Redis, bank: Bank) -> None:
     breaker = RedisBreaker(with_constants(RedisBreakerSettings(), probe_every=60))
     with pytest.raises(StoreUnavailable):
         await breaker.call(nowhere.ping)

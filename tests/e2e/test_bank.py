@@ -63,7 +63,7 @@ async def test_another_tenant_s_customers_read_of_their_bank(dawn: Product) -> N
         assert "노을은행은 상품을" in text_of(await dawn.ask(http, "어떤 상품을 추천해 주세요"))
 
 
-async def test_a_word_of_the_bank_s_glossary_finds_what_it_means(dawn: Product) -> None:
+async def test_a_word_of_the_bank_s_glossary_finds_its_synonym(dawn: Product) -> None:
     async with dawn.client(new_customer()) as http:
         events = await dawn.ask(http, "모으기통장을 만기 전에 해지하면 금리가 어떻게 되나요?")
     assert "샘물" in sent(events)

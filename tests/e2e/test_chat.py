@@ -45,7 +45,7 @@ async def test_an_answer_is_streamed_cited_and_grounded(product: Product, questi
 
 
 @pytest.mark.parametrize("question", ["What is the weather on Mars today?", "양자역학의 불확정성 원리를 설명해 주세요"])
-async def test_what_the_documents_do_not_say_is_refused(product: Product, question: str) -> None:
+async def test_a_question_outside_the_documents_is_refused(product: Product, question: str) -> None:
     async with product.client() as http:
         events = await product.ask(http, question)
     done = end_of(events)
@@ -132,7 +132,7 @@ async def test_identifiers_reach_neither_the_model_nor_logs_nor_the_database(pro
     assert not [hidden for hidden in spelled if hidden in prompts or hidden in stored]
 
 
-async def test_no_reply_tells_how_much_of_a_prompt_was_cached(product: Product) -> None:
+async def test_no_reply_reveals_cached_prompt_tokens(product: Product) -> None:
     async with product.client(new_customer()) as first, product.client(new_customer()) as second:
         for http in (first, second):
             events = await product.ask(http, KOREAN)
@@ -174,7 +174,7 @@ async def test_an_admin_stops_and_resumes_its_own_tenant_and_no_other(product: P
     assert (resumed["stopped"], answered, refused) == (False, "stop", [403, 403])
 
 
-async def test_a_refusal_shows_what_may_help_in_every_form_and_an_attack_shows_nothing(product: Product) -> None:
+async def test_a_refusal_shows_related_passages_and_an_attack_none(product: Product) -> None:
     near = "샘물 정기예금에 우주여행 보험과 반려견 미용이 포함되나요?"
     async with product.telling(probe=0.01), product.client(new_customer()) as http:
         events = await product.ask(http, near)

@@ -30,7 +30,7 @@ def client(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_a_client_of_the_page_shows_an_answer_with_its_sources_through_a_cut(name: str, product: Product) -> None:
+async def test_a_documented_client_shows_an_answer_across_a_broken_connection(name: str, product: Product) -> None:
     command, customer = client(name), new_customer()
     await product.tell(answer=ANSWER, probe=0.99, token_seconds=SLOWLY)
     async with product.client(customer) as http, wired(product.url) as wire:
@@ -50,7 +50,7 @@ async def test_a_client_of_the_page_shows_an_answer_with_its_sources_through_a_c
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_a_client_of_the_page_says_why_it_was_refused(name: str, product: Product) -> None:
+async def test_a_documented_client_prints_the_reason_of_a_refusal(name: str, product: Product) -> None:
     command = client(name)
     refused = await anyio.run_process([*command, product.url, "no-token", QUESTION], check=False)
     assert refused.returncode != 0

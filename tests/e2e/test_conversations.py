@@ -32,7 +32,7 @@ def charge(events: list[SentEvent]) -> int:
     return int(usage["prompt_tokens"]) + int(usage["answer_tokens"])
 
 
-async def test_another_answer_stands_beside_the_first_under_the_same_question(product: Product) -> None:
+async def test_a_regenerated_answer_joins_the_first_under_the_same_question(product: Product) -> None:
     async with product.client(new_customer()) as http:
         first = await product.ask(http, KOREAN)
         conversation_id = str(first[0].field("conversation_id"))
@@ -74,7 +74,7 @@ async def test_a_running_answer_is_neither_answered_again_nor_rated(product: Pro
         assert (refused.status_code, refused.json()["code"]) == (409, "still_running")
 
 
-async def test_feedback_is_kept_once_masked_exported_and_deleted_with_its_conversation(product: Product) -> None:
+async def test_feedback_is_stored_once_masked_exported_and_deleted(product: Product) -> None:
     async with product.client(new_customer()) as http:
         before = await ratings_counted(product)
         events = await product.ask(http, KOREAN)
@@ -108,7 +108,7 @@ async def ratings_counted(product: Product) -> dict[str, float]:
     return {rating: await total(product.url, "chatbot_feedback_total", rating=rating) for rating in ("up", "down")}
 
 
-async def test_an_export_holds_all_that_was_said_and_seen(product: Product) -> None:
+async def test_an_export_contains_every_message_citation_and_notice(product: Product) -> None:
     confirmed, not_confirmed = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다.", "기본 금리는 연 7.7%입니다."
     async with (
         product.telling(answer=f"{confirmed} {not_confirmed}", probe=0.99),
@@ -130,9 +130,7 @@ async def test_an_export_holds_all_that_was_said_and_seen(product: Product) -> N
     assert answered["finish_reason"] == events[-1].field("finish_reason")
 
 
-async def test_a_source_opens_after_the_answers_log_is_gone_while_its_conversation_is_kept(
-    product: Product, redis_url: str
-) -> None:
+async def test_a_source_opens_as_long_as_its_conversation_exists(product: Product, redis_url: str) -> None:
     async with product.client(new_customer()) as http, product.client(new_customer()) as stranger:
         events = await product.ask(http, ENGLISH)
         answer_id = events[0].field("answer_id")
@@ -166,7 +164,7 @@ async def test_questions_at_once_in_one_conversation_branch_and_never_interleave
         assert parent is None or parent["role"] != message["role"], "every path alternates"
 
 
-async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its_answer_ends(product: Product) -> None:
+async def test_a_conversation_deleted_during_an_answer_stays_deleted(product: Product) -> None:
     async with (
         product.client(new_customer()) as http,
         product.telling(token_seconds=0.05, answer="이자는 연 0.5%입니다. " * 40, probe=0.99),
@@ -211,7 +209,7 @@ async def test_somebody_elses_answer_and_conversation_are_not_found_by_any_route
     assert "feedback" not in kept[1]
 
 
-async def test_a_choice_of_two_is_asked_with_what_it_chooses_and_the_customer_sees_it(product: Product) -> None:
+async def test_a_choice_of_two_is_written_out_and_shown_to_the_customer(product: Product) -> None:
     both, asked = "샘물 정기예금이랑 해외송금은 누가 이용해요?", "그럼 앞에 거는 앱으로 언제 해지하나요?"
     whole = "샘물 정기예금은 앱으로 언제 해지하나요?"
     async with product.client(new_customer()) as http:

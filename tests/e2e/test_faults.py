@@ -147,7 +147,7 @@ def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Produc
         yield running, redis
 
 
-async def test_with_redis_hung_chat_answers_without_history_and_says_so(
+async def test_with_redis_hung_an_answer_has_a_notice_and_no_history(
     stoppable: tuple[Product, RedisServer], fault_round: int
 ) -> None:
     product, redis = stoppable
@@ -226,7 +226,7 @@ ASKED = [(KOREAN, "상담원"), (ENGLISH, "call 1599")]
 
 
 @pytest.mark.parametrize(("question", "said"), ASKED)
-async def test_without_the_index_a_customer_reads_whom_to_call_in_their_own_language(
+async def test_without_the_index_a_customer_reads_a_hand_off_in_their_language(
     leaving: Product, fault_round: int, question: str, said: str
 ) -> None:
     async with leaving.client(f"unfound-{fault_round}") as http:
@@ -244,7 +244,7 @@ async def test_without_the_index_a_customer_reads_whom_to_call_in_their_own_lang
 
 @pytest.mark.parametrize("fault", [sql_locked, disk_full])
 @pytest.mark.parametrize(("question", "said"), ASKED)
-async def test_with_sql_locked_or_full_a_customer_is_handed_off_in_their_own_language(
+async def test_with_sql_locked_or_full_a_customer_reads_a_hand_off(
     leaving: Product,
     fault_round: int,
     question: str,

@@ -49,7 +49,7 @@ async def test_its_answer_is_checked_cited_and_charged_as_it_counts(hosted: Prod
         assert (kept["text"], kept.get("notices", [])) == (text_of(events), []), "how it was made is no part of it"
 
 
-async def test_a_hosted_answer_is_checked_and_one_that_breaks_off_ends_in_an_error(hosted: Product) -> None:
+async def test_a_hosted_answer_that_breaks_off_ends_in_an_error(hosted: Product) -> None:
     await hosted.tell(answer=LONG, probe=0.99, drop_after=60)
     try:
         async with hosted.client(new_customer()) as http:

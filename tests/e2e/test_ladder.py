@@ -248,7 +248,7 @@ async def command(cluster: Cluster, *arguments: str) -> None:
     await asyncio.to_thread(run_to_the_end, "chatbot.__main__", arguments, environment, log)
 
 
-async def test_a_stopped_model_is_left_on_every_replica_and_the_ladder_goes_on(ladder: Cluster) -> None:
+async def test_a_stopped_model_is_replaced_by_the_fallback_on_every_replica(ladder: Cluster) -> None:
     await ladder.tell(answer=ANSWER * 5, probe=0.99, token_seconds=0.01, stall_after=60)
     await tell(ladder.fallback, answer=ANSWER, probe=0.99)
     streams: list[list[SentEvent]] = [[], []]

@@ -63,7 +63,7 @@ async def test_an_answer_and_its_refusal_carry_the_callers_limits(planned: Plann
     assert 'chatbot_rate_limited_requests_total{dimension="requests_per_minute",scope="user"}' in metrics
 
 
-async def test_an_admin_sees_and_resets_what_somebody_of_their_tenant_has_spent(planned: Planned) -> None:
+async def test_an_admin_sees_and_resets_the_spending_of_a_customer(planned: Planned) -> None:
     tenant = f"bank-{uuid4().hex}"
     async with planned.client(tenant, sub="lee") as lee, planned.client(tenant, role="admin") as admin:
         usage = (await lee.post("/v1/chat", json=QUESTION)).json()["usage"]

@@ -38,7 +38,7 @@ def plain(text: str) -> str:
     return "".join(text.replace("|", " ").split())
 
 
-async def test_what_a_newcomer_asks_is_answered_with_the_passage_that_states_it(newcomer: Product) -> None:
+async def test_newcomers_questions_are_answered_with_the_passages_that_state_it(newcomer: Product) -> None:
     turns: list[dict[str, Any]] = [
         json.loads(line) for line in (BANK / "newcomer.jsonl").read_text("utf-8").splitlines()
     ]

@@ -51,7 +51,7 @@ async def read(product: Product, sub: str, role: str, asked: Asked) -> None:
             asked.events.append(event)
 
 
-async def test_waiting_is_told_in_order_and_beyond_the_bound_is_a_refusal_with_a_time(small: Product) -> None:
+async def test_queued_customers_see_their_place_and_a_full_queue_refuses(small: Product) -> None:
     await small.tell(stall_after=0)
     async with asyncio.TaskGroup() as tasks:
 

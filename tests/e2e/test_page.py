@@ -100,7 +100,7 @@ async def test_an_answer_is_copied_with_its_sources_and_printed(desk: Page) -> N
     assert await desk.evaluate("window.printed") is True
 
 
-async def test_before_the_first_answer_the_page_says_that_an_ai_answers_and_how_to_reach_a_person(desk: Page) -> None:
+async def test_the_page_opens_with_an_ai_notice_and_a_telephone_number(desk: Page) -> None:
     welcome = desk.locator("#welcome")
     await expect(welcome).to_contain_text("사람이 아닌 AI가 답합니다")
     await expect(welcome).to_contain_text("1599-0000")
@@ -124,7 +124,7 @@ async def test_stop_ends_the_answer_and_the_models_work(desk: Page, scripted: Pr
     await finished(await ask(desk))  # and the conversation goes on
 
 
-async def test_the_history_lists_a_conversation_reopens_it_with_its_citations_and_deletes_it(desk: Page) -> None:
+async def test_a_conversation_is_listed_reopened_with_citations_and_deleted(desk: Page) -> None:
     await finished(await ask(desk))
     row = desk.locator("#history-list li")
     await expect(row).to_have_count(1)
@@ -151,9 +151,7 @@ async def test_the_history_lists_a_conversation_reopens_it_with_its_citations_an
     await expect(desk.locator("#messages")).to_be_empty()
 
 
-async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keyboard(
-    desk: Page, scripted: Product
-) -> None:
+async def test_a_regenerated_answer_and_the_first_are_reached_by_keyboard(desk: Page, scripted: Product) -> None:
     await finished(await ask(desk))
     await scripted.tell(answer=SENTENCES[0])
     await desk.get_by_role("button", name="다시 답변받기").focus()
@@ -180,7 +178,7 @@ async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keybo
     assert await words(answer) == SENTENCES[0]
 
 
-async def test_a_thumb_and_its_reasons_are_kept_by_keyboard_in_both_languages(desk: Page) -> None:
+async def test_a_rating_and_its_reasons_are_given_by_keyboard(desk: Page) -> None:
     await finished(await ask(desk))
     await expect(desk.locator(".reasons")).to_be_hidden()
     await desk.get_by_role("button", name="도움이 안 됐어요").focus()
@@ -247,7 +245,7 @@ async def test_text_of_twice_the_size_leaves_room_to_read(
         assert await page.evaluate("document.getElementById('log').clientHeight") >= 2 * 32 * 1.65  # two lines
 
 
-async def test_forced_colours_show_what_is_focused_and_what_is_pressed(desk: Page) -> None:
+async def test_forced_colours_show_focus_and_pressed_buttons(desk: Page) -> None:
     await desk.emulate_media(forced_colors="active")
     await finished(await ask(desk))
     await expect(desk.locator(".field")).to_have_css("outline-style", "solid")
@@ -320,7 +318,7 @@ async def test_enter_in_the_middle_of_a_korean_syllable_does_not_send(desk: Page
     await finished(desk.locator(".answer"))
 
 
-async def test_a_screen_reader_hears_whole_sentences_and_the_end(desk: Page) -> None:
+async def test_a_screen_reader_gets_whole_sentences_and_the_end(desk: Page) -> None:
     await finished(await ask(desk))
     spoken = await desk.evaluate("window.seen.spoken")
     sentences = [line for line in spoken if any(sentence in line for sentence in SENTENCES)]
@@ -345,7 +343,7 @@ async def test_a_lost_connection_is_resumed_and_no_word_is_missing_or_twice(
         await expect(answer.locator(".stamp")).to_be_visible()
 
 
-async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
+async def test_a_running_answer_continues_after_a_reload_and_on_a_second_device(
     browser: Browser, desk: Page, scripted: Product
 ) -> None:
     await scripted.tell(token_seconds=SLOWLY)
@@ -388,9 +386,7 @@ async def test_a_first_answer_whose_network_stays_away_is_joined_on_request(
         assert await words(answer) == ANSWER
 
 
-async def test_what_is_typed_is_there_after_a_reload_and_after_the_session_has_ended(
-    browser: Browser, scripted: Product
-) -> None:
+async def test_a_typed_question_survives_a_reload_and_the_end_of_a_session(browser: Browser, scripted: Product) -> None:
     async with opened(browser, scripted.url) as (page, trouble):
         trouble.expected = ("401", "404")
         field = page.locator("#question")
@@ -407,9 +403,7 @@ async def test_what_is_typed_is_there_after_a_reload_and_after_the_session_has_e
         assert await field.input_value() == "질문 하나\n질문 둘"
 
 
-async def test_a_model_that_dies_is_told_plainly_and_asked_again_on_request(
-    browser: Browser, scripted: Product
-) -> None:
+async def test_an_answer_whose_model_dies_is_retried_on_request(browser: Browser, scripted: Product) -> None:
     async with opened(browser, scripted.url) as (page, _):
         await scripted.tell(die_after=len(SENTENCES[0].encode()) + 20, times=None)
         answer = await ask(page)
@@ -447,7 +441,7 @@ async def test_markup_in_a_question_is_only_text(desk: Page) -> None:
     assert await desk.evaluate("window.hacked") is None
 
 
-async def test_the_counter_counts_as_the_server_does_and_keeps_a_question_that_is_too_long(desk: Page) -> None:
+async def test_a_question_that_is_too_long_is_counted_and_not_sent(desk: Page) -> None:
     field = desk.locator("#question")
     await field.fill("💰" * 4000)
     await expect(desk.locator("#counter")).to_have_text("4,000 / 4,000자")

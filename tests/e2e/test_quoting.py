@@ -22,7 +22,7 @@ async def quoted(product: Product, question: str = QUESTION, **behaviour: object
         return await product.ask(http, question, answer="quote")
 
 
-async def test_the_answer_is_what_the_passages_say_and_the_model_writes_nothing(product: Product) -> None:
+async def test_a_quoted_answer_has_only_words_of_its_passages(product: Product) -> None:
     events = await quoted(product, probe=0.99)
     done = json.loads(events[-1].data)
     quotes = [str(event.field("quote")) for event in events if event.name == "citation"]
@@ -32,7 +32,7 @@ async def test_the_answer_is_what_the_passages_say_and_the_model_writes_nothing(
     assert "모델이 쓴" not in text_of(events)
 
 
-async def test_an_unclear_question_is_quoted_as_near_and_charged_for_what_the_model_read(product: Product) -> None:
+async def test_an_unclear_question_is_answered_as_uncertain_and_its_probes_are_charged(product: Product) -> None:
     before = len(await requests(product.model_url))
     events = await quoted(product, UNCLEAR, probe=0.97)
     done = json.loads(events[-1].data)
@@ -54,7 +54,7 @@ async def test_a_replay_finds_the_same_words(product: Product) -> None:
     assert {standings[part] for part in ("prompt", "grounded", "answer")} == {"same"}
 
 
-async def test_what_no_passage_is_near_to_is_refused(product: Product) -> None:
+async def test_a_question_without_a_near_passage_is_refused(product: Product) -> None:
     events = await quoted(product, UNCLEAR, probe=0.0001)
     done = json.loads(events[-1].data)
     assert (done["finish_reason"], done["grounded"], done["quoted"]) == ("refused", False, False)

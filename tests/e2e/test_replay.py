@@ -97,7 +97,9 @@ def run(product: Product, log: Path, *arguments: str, **settings: str) -> tuple[
     return status, log.read_text("utf-8")
 
 
-async def test_the_command_prints_what_it_proved_unless_the_index_is_held(product: Product, tmp_path: Path) -> None:
+async def test_the_replay_command_prints_its_findings_unless_the_index_is_locked(
+    product: Product, tmp_path: Path
+) -> None:
     async with product.client(uuid4().hex) as http:
         events = await product.ask(http, KOREAN)
     answer_id = str(events[0].field("answer_id"))

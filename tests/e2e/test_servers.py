@@ -93,14 +93,14 @@ async def counted(models: Models, text: str) -> Chat:
     return await models.counted(replace(chat, tokens=models.counter.count_chat(chat.messages)), conversation_id="c")
 
 
-async def test_it_is_ready_and_what_it_lacks_is_known(server: Server) -> None:
+async def test_a_server_is_ready_and_its_missing_capabilities_are_known(server: Server) -> None:
     async with opened(server) as models:
         await models.pool.ping()
         assert frozenset(models.lacks) == server.lacks
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["ko", "en"])
-async def test_an_answer_keeps_to_its_length_and_costs_no_more_than_was_counted(server: Server, question: str) -> None:
+async def test_an_answer_keeps_its_length_and_costs_its_counted_tokens(server: Server, question: str) -> None:
     async with opened(server) as models:
         chat = await counted(models, question)
         heard = await ask(Served(models, []), chat=chat, max_tokens=LENGTH)
@@ -122,9 +122,7 @@ async def test_a_probe_weighs_yes_against_no(server: Server) -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["ko", "en"])
-async def test_an_answer_that_is_cut_goes_on_without_a_doubled_or_missing_character(
-    server: Server, question: str
-) -> None:
+async def test_a_cut_answer_continues_without_a_doubled_or_missing_character(server: Server, question: str) -> None:
     async with opened(server) as models:
         served, chat, length = Served(models, []), await counted(models, question), 3 * LENGTH
         whole = await ask(served, chat=chat, max_tokens=length)

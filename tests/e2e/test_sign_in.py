@@ -78,7 +78,7 @@ async def sign_in(page: Page, name: str = "lee") -> None:
     await expect(page.locator("#who-name")).to_have_attribute("data-i18n", "signed_in")
 
 
-async def test_a_customer_signs_in_reads_an_answer_that_outlives_the_token_and_signs_out_here_and_there(
+async def test_a_session_outlives_its_token_and_ends_at_the_provider_too(
     browser: Browser, scripted: Product, at: Provider
 ) -> None:
     at.let_tokens_last(2)

@@ -128,9 +128,7 @@ def bank(folder: Path, redis_url: str, **settings: str) -> Iterator[Bank]:
         yield Bank(server, signer, model_settings["LLM_URLS"], primary, standby, switch)
 
 
-async def test_a_failover_of_sql_hands_customers_over_in_their_language_and_loses_nothing_that_was_recorded(
-    tmp_path: Path, redis_url: str
-) -> None:
+async def test_a_failover_of_sql_hands_customers_over_and_loses_no_record(tmp_path: Path, redis_url: str) -> None:
     """A primary that confirms what its replica has (`synchronous_standby_names`)."""
     with bank(tmp_path, redis_url, synchronous_standby_names="*") as running:
         await until(running.follows, 10)
@@ -162,7 +160,7 @@ async def test_a_failover_of_sql_hands_customers_over_in_their_language_and_lose
         assert await running.problems() == []
 
 
-async def test_what_a_replica_of_sql_had_not_got_is_lost_and_told_by_the_audit(tmp_path: Path, redis_url: str) -> None:
+async def test_rows_that_a_promoted_sql_replica_lacks_are_reported_by_the_audit(tmp_path: Path, redis_url: str) -> None:
     """Replication without waiting: the opening of an answer that runs is lost with the primary, and its end is not."""
     with bank(tmp_path, redis_url) as running:
         await until(running.follows, 10)

@@ -146,7 +146,7 @@ async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole:
 
 
 @pytest.mark.parametrize("victim", ["model", "replica"])
-async def test_thinking_that_a_death_cuts_goes_on_and_nobody_reads_it(
+async def test_thinking_interrupted_by_a_death_is_repeated_and_never_shown(
     talking: Cluster, whole: Answer, fault_round: int, victim: str
 ) -> None:
     thinking = "<think>\n" + "Ёж " * 15 + "\n</think>\n\n"

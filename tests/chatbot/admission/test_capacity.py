@@ -38,7 +38,7 @@ def test_the_metrics_of_the_pinned_vllm_are_read_over_all_its_engines() -> None:
         VLLM.replace("} 0.25", "} NaN"),
     ],
 )
-def test_other_metrics_tell_nothing(text: str) -> None:
+def test_invalid_metrics_report_no_load(text: str) -> None:
     with pytest.raises(LoadNotReported):
         read_load(text)
 

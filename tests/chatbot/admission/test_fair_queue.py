@@ -111,7 +111,7 @@ async def test_the_estimate_is_the_measured_pace() -> None:
     assert simulation.estimates["d"] == pytest.approx(4.0, rel=0.01), "two slots of four seconds: two starts in four"
 
 
-async def test_a_refusal_says_why_and_when_to_come_back() -> None:
+async def test_a_refusal_has_its_reason_and_the_wait() -> None:
     records: list[object] = []
     async with simulated(AdmissionSettings(slots=1, queue=1, tenant_share=1), records=records) as simulation:
         await simulation.come("runs", of("hanbit"))
@@ -165,7 +165,7 @@ async def test_an_answer_of_another_process_is_never_refused() -> None:
     assert admission.waiting == 0
 
 
-async def test_whoever_is_overtaken_for_too_long_is_told_so() -> None:
+async def test_a_place_overtaken_for_too_long_is_given_up() -> None:
     async with simulated(AdmissionSettings(slots=1, first_token_target=0.01)) as simulation:
         await simulation.come("runs", of("hanbit"))
         await simulation.come("waits", of("hanbit"))

@@ -129,7 +129,7 @@ async def test_a_key_makes_no_keys_whatever_its_roles(api: Api) -> None:
     assert len(await api.keys.all()) == 1
 
 
-async def test_an_admin_keeps_the_keys_of_their_tenant_and_the_platform_everybodys(api: Api) -> None:
+async def test_an_admin_manages_the_keys_of_one_tenant_the_platform_of_all(api: Api) -> None:
     ours = (await api.make(api.of("admin"), "service")).json()
     theirs = (await api.make(api.of("admin", tenant="other"), "service")).json()
     assert await api.list(api.of("admin")) == ["hanbit"]
@@ -157,11 +157,11 @@ async def test_an_admin_keeps_the_keys_of_their_tenant_and_the_platform_everybod
         {"name": "a\u202eb"},
     ],
 )
-async def test_what_cannot_be_a_key_is_refused(api: Api, more: dict[str, object]) -> None:
+async def test_an_invalid_key_name_or_lifetime_is_refused(api: Api, more: dict[str, object]) -> None:
     assert (await api.make(api.of("admin"), "service", **more)).status_code == 422
 
 
-async def test_a_tenant_that_has_enough_keys_is_told_so(api: Api) -> None:
+async def test_a_tenant_with_too_many_keys_is_refused_another(api: Api) -> None:
     for _ in range(MOST_OF_TENANT):
         assert (await api.make(api.of("admin"), "service")).status_code == 201
     full = await api.make(api.of("admin"), "service")
@@ -203,7 +203,7 @@ async def test_the_siem_gets_every_event_of_a_key(api: Api) -> None:
     assert "the batch" not in text
 
 
-async def test_no_log_and_no_span_tells_a_key(api: Api) -> None:
+async def test_no_log_and_no_span_contains_a_key(api: Api) -> None:
     key = (await api.make(api.of("admin"), *sorted(ROLES - {"approver", "platform"}))).json()["key"]
     assert (await api.http.get(ADDRESS, headers=bearer(key))).status_code == 200
     wrong = key[:-4] + "0000"

@@ -59,7 +59,7 @@ def test_a_model_that_thinks_adds_nothing_to_the_answer() -> None:
     assert completion([ACCEPTED, thinks, *events[1:]], created=1) == completion(events, created=1)
 
 
-def test_usage_is_told_only_where_it_was_asked_for() -> None:
+def test_usage_is_sent_only_where_requested() -> None:
     events = (ACCEPTED, Token(text="It"), done(usage=USAGE))
     assert [b'"usage"' in msgspec.json.encode(chunk) for chunk in fed(*events)] == [False] * 3
     with_usage = [msgspec.json.decode(msgspec.json.encode(chunk)) for chunk in fed(*events, include_usage=True)]

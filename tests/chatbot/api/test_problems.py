@@ -34,7 +34,7 @@ def small_app() -> FastAPI:
     return app
 
 
-async def test_a_refused_method_is_told_every_one_that_the_address_takes() -> None:
+async def test_a_refused_method_gets_the_allowed_methods() -> None:
     async with AsyncClient(transport=ASGITransport(app=small_app()), base_url="http://chat") as http:
         refused = await http.request("PUT", "/things/1")
     assert (refused.status_code, refused.json()["code"]) == (405, "method_not_allowed")

@@ -52,7 +52,7 @@ async def nothing() -> Message:
     return {}
 
 
-async def test_a_waiting_caller_hears_of_a_hand_over(redis: Redis) -> None:
+async def test_a_caller_of_a_whole_answer_gets_draining_at_a_hand_over(redis: Redis) -> None:
     live = LiveAnswer(AnswerId(uuid4().hex), customer())
     connected = Request({"type": "http"}, nothing)
     async with running(redis, PATIENT, live, silent) as registry, anyio.create_task_group() as tasks:

@@ -72,7 +72,7 @@ async def rewrite(engine: AsyncEngine, audit: Audit, sequence: int, *, was: str,
             await connection.execute(insert(AUDIT), asdict(sealed))
 
 
-async def test_a_day_is_anchored_once_and_only_with_what_is_new(anchors: Anchors, audit: Audit, clock: Clock) -> None:
+async def test_a_day_is_anchored_once_with_new_heads_only(anchors: Anchors, audit: Audit, clock: Clock) -> None:
     await answer(audit, "a1")
     assert await anchors.anchor() == "2024-10-04.json"
     await answer(audit, "a2")
@@ -99,7 +99,7 @@ async def test_a_file_is_never_written_twice(request: pytest.FixtureRequest, pla
 
 
 @pytest.mark.usefixtures("s3")
-async def test_a_bucket_that_is_not_there_is_no_anchor_that_was_there() -> None:
+async def test_a_missing_bucket_is_an_error_and_no_existing_anchor() -> None:
     with pytest.raises(OSError, match="bucket"):
         open_anchors("s3://no-such-bucket/audit").write_once("2026-09-30-w.json", b"{}")
 
@@ -150,7 +150,7 @@ async def problems(anchors: Anchors, *, since: float) -> list[tuple[str, str]]:
     return [(p.fault, p.answer_id) for p in await anchors.verify(unclosed_before=since + 9 * DAY, since=since)]
 
 
-async def test_what_remains_after_the_policy_verifies(engine: AsyncEngine, store: AnchorStore, clock: Clock) -> None:
+async def test_rows_remaining_after_a_prune_verify(engine: AsyncEngine, store: AnchorStore, clock: Clock) -> None:
     async with open_audit(engine, SETTINGS) as old, open_audit(engine, SETTINGS) as long:
         anchors = Anchors(old, store, now=clock)
         await answer(old, "old-1", "old-2", at=MONDAY)
@@ -206,7 +206,7 @@ async def test_an_anchor_that_was_changed_or_taken_away_is_found(audit: Audit, t
     assert await faults(anchors) == ["anchor", "anchor"]
 
 
-async def test_a_store_that_is_not_there_says_so(audit: Audit, tmp_path: Path, clock: Clock) -> None:
+async def test_a_missing_anchor_store_is_reported(audit: Audit, tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(AnchorsUnavailable):
         await Anchors(audit, FolderAnchors(tmp_path / "file"), now=clock).anchor()

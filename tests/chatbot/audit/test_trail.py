@@ -98,7 +98,7 @@ async def test_a_row_of_another_replica_fails_no_other_row(audit: Audit, engine:
         ("UPDATE chatbot_audit SET sequence = sequence + 1 WHERE sequence = 6", [("reordered", 7)]),
     ],
 )
-async def test_verify_finds_what_was_touched(
+async def test_verify_finds_every_edited_moved_or_deleted_row(
     audit: Audit, engine: AsyncEngine, statement: str, expected: list[tuple[str, int]]
 ) -> None:
     await answer(audit, "a1", "a2", "a3")
@@ -219,7 +219,7 @@ async def test_after_thousands_of_refusals_a_question_is_recorded(audit: Audit) 
     assert await faults(audit, unclosed_before=1e12) == []
 
 
-async def test_what_waits_is_written_although_its_process_is_cancelled(engine: AsyncEngine) -> None:
+async def test_a_pending_closing_is_written_although_its_process_is_cancelled(engine: AsyncEngine) -> None:
     with anyio.CancelScope() as process:
         async with open_audit(engine, SETTINGS) as audit:
             await audit.open(OPENED)

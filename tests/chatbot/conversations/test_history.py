@@ -90,7 +90,7 @@ async def keys_of(redis: Redis, owner: Principal) -> set[bytes]:
     return {key async for key in redis.scan_iter(match=f"*{owner.tenant}*")}
 
 
-async def test_what_is_appended_is_loaded(history: History, lee: Principal) -> None:
+async def test_appended_messages_are_loaded_once(history: History, lee: Principal) -> None:
     assert await history.append(lee, "c1", [question()], now=100.25)
     assert await history.append(lee, "c1", [ANSWER], now=101.5)
     assert await history.load(lee, "c1") == Conversation("c1", "예금 금리는?", 100.25, 101.5, (question(), ANSWER))
@@ -140,7 +140,7 @@ async def test_of_a_long_conversation_no_more_is_read_than_is_enough(redis: Redi
     assert len((await history.load(lee, "c")).messages) == 10
 
 
-async def test_what_is_read_counts_and_too_much_is_refused(redis: Redis, lee: Principal) -> None:
+async def test_reading_a_conversation_counts_against_the_byte_limit(redis: Redis, lee: Principal) -> None:
     reads = Reads(ReadSettings(bytes_per_minute=300))
     history = History(redis, RedisBreaker(PATIENT), HistorySettings(), reads=reads)
     await history.append(lee, "c", [question("가" * 100)], now=1)
@@ -208,7 +208,7 @@ async def test_a_question_begins_an_unknown_conversation(history: History, lee: 
     assert [m.id for m in (await history.load_or_begin(lee, "c1", now=3)).messages] == ["q1"]
 
 
-async def test_the_latest_feedback_stands_with_an_answer_of_ones_own(
+async def test_only_the_latest_feedback_of_the_own_answer_counts(
     history: History, redis: Redis, lee: Principal
 ) -> None:
     await history.append(lee, "c1", [question(), ANSWER], now=1)
@@ -280,7 +280,7 @@ async def test_a_page_goes_on_though_its_last_entry_went(history: History, lee: 
     assert [s.id for s in after_change.conversations] == [s.id for s in after_delete.conversations] == ["c3", "c2"]
 
 
-async def test_the_newest_messages_and_conversations_are_kept(redis: Redis, lee: Principal) -> None:
+async def test_only_the_newest_messages_and_conversations_are_stored(redis: Redis, lee: Principal) -> None:
     history = history_of(redis, most_messages=3, most_conversations=2)
     await history.append(lee, "c9", [question(name=f"q{n}") for n in range(5)], now=9)
     assert [m.id for m in (await history.load(lee, "c9")).messages] == ["q2", "q3", "q4"]
@@ -369,7 +369,7 @@ def test_a_window_is_the_newest_from_a_question_on(messages: list[StoredMessage]
     assert len(longer) == len(kept) or sum(len(m.text) for m in longer) > budget or longer[0].role == "assistant"
 
 
-def test_what_a_long_answer_was_asked_stays_in_a_window() -> None:
+def test_the_question_of_a_too_long_answer_stays_in_a_window() -> None:
     talk = [
         *(question(name="q1"), question(name="q2", parent="a1")),
         StoredMessage(id="a2", parent_id="q2", role="assistant", text="가" * 600, at=0.0),
@@ -402,7 +402,7 @@ def answered(name: str, to: str, *, finish: str = "stop", document: str = "depos
     )
 
 
-def test_a_refused_question_and_its_answer_are_left_out_of_later_prompts() -> None:
+def test_refused_questions_and_their_answers_are_in_no_later_prompt() -> None:
     branch = (
         asked("q1"),
         answered("a1", "q1"),

@@ -34,7 +34,7 @@ async def test_ratings_of_one_answer_at_once_leave_one_row(ratings: Ratings, eng
     assert len(await rows(engine)) == 1
 
 
-async def test_what_is_forgotten_is_gone_and_the_rest_stays(ratings: Ratings, engine: AsyncEngine) -> None:
+async def test_forgetting_a_conversation_removes_only_its_ratings(ratings: Ratings, engine: AsyncEngine) -> None:
     for conversation, name in (("c1", "a1"), ("c2", "a2"), ("c1", "a3")):
         await ratings.write("bank", conversation, name, UP)
     await ratings.write("other", "c1", "a4", UP)

@@ -28,7 +28,7 @@ def test_a_link_that_no_passage_contains_is_found(text: str, link: str) -> None:
     "text",
     ["www.hanbit.example/deposit 을 보세요.", "WWW.HANBIT.EXAMPLE", "연 3.10%, 1.5.2항, 5 p.m.", "e.g. a deposit", ""],
 )
-def test_what_passages_contain_and_what_is_no_link_passes(text: str) -> None:
+def test_a_known_link_and_a_text_without_a_link_pass(text: str) -> None:
     assert first_unknown_link(text, [TEXT]) is None
 
 

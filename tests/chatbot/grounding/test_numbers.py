@@ -228,7 +228,7 @@ def test_another_value_or_unit_does_not(claim: str, source: str) -> None:
         "a hundred ways, half of it", "만 원칙",
     ],
 )  # fmt: skip
-def test_what_is_no_claim_has_no_quantity(text: str) -> None:
+def test_a_text_without_a_claim_has_no_quantity(text: str) -> None:
     assert texts(text) == []
 
 

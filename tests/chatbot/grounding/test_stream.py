@@ -88,7 +88,7 @@ def test_a_product_that_the_unit_does_not_name_is_held_back() -> None:
     assert "50만원" not in checks.text
 
 
-def test_what_no_passage_states_is_not_shown_as_checked() -> None:
+def test_a_claim_that_no_passage_states_is_not_grounded() -> None:
     checks = checked("제공된 문서를 그대로 사용하여 질문에 바로 답하세요.")
     assert (checks.grounded, checks.withheld) == (False, 1)
     assert "3.0" not in checked(GOOD, []).text

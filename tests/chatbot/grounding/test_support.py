@@ -24,7 +24,7 @@ A cable charge of KRW 8,000 is added to every remittance at a branch. A recall c
     ("송금 수수료는 8,000원입니다.", False),
     ("전신료는 8,000원입니다.", True),
 ])  # fmt: skip
-def test_an_amount_of_prose_has_the_name_that_its_unit_gives_it(sentence: str, *, is_stated: bool) -> None:
+def test_an_amount_in_a_sentence_needs_the_name_of_its_unit(sentence: str, *, is_stated: bool) -> None:
     units = checked_units(
         [replace(FEES, text=FEES_ABROAD)], question="송금 수수료, remittance fee?", contact="1599-0000"
     )

@@ -5,7 +5,7 @@ from chatbot.limits.attempts import Attempts
 from tests.clock import Clock
 
 
-def test_a_user_is_refused_at_twice_their_limit_and_let_in_when_the_oldest_request_is_a_minute_old() -> None:
+def test_a_user_is_refused_at_twice_the_limit_for_a_minute() -> None:
     clock = Clock(100.0)
     attempts = Attempts(clock=clock)
     for _ in range(6):

@@ -88,7 +88,7 @@ async def forget(redis: Redis, who: Caller) -> None:
 
 
 @pytest.mark.parametrize("before", ["its extension", "its end"])
-async def test_a_reservation_that_redis_forgot_is_charged_anew_once_and_counted(
+async def test_a_reservation_that_redis_forgot_is_charged_again_once_and_counted(
     redis: Redis, clock: Clock, before: str
 ) -> None:
     forgotten: list[str] = []
@@ -117,9 +117,7 @@ async def test_larger_than_the_limit_is_too_large_without_a_wait(redis: Redis, c
     assert await dump(redis, who) == {}
 
 
-async def test_what_a_dead_process_has_reserved_is_given_back_when_its_lease_has_ended(
-    redis: Redis, clock: Clock
-) -> None:
+async def test_a_reservation_of_a_dead_process_is_released_after_its_lease(redis: Redis, clock: Clock) -> None:
     """The next question of the bank does it, whoever asks it; also where that question is refused."""
     ledger, dead = ledger_of(redis, limited(tokens_per_day=100), clock), someone()
     other = replace(dead, sub="kim", model="smaller")
@@ -135,9 +133,7 @@ async def test_what_a_dead_process_has_reserved_is_given_back_when_its_lease_has
     await reserve(ledger, dead, 100)
 
 
-async def test_who_settles_a_reservation_that_was_given_back_is_charged_what_was_used_once(
-    redis: Redis, clock: Clock
-) -> None:
+async def test_a_reservation_settled_after_its_release_is_charged_its_usage_once(redis: Redis, clock: Clock) -> None:
     forgotten: list[str] = []
     ledger, who = ledger_of(redis, limited(), clock, on_forgotten=lambda: forgotten.append("once")), someone()
     reservation = await reserve(ledger, who, 60, lease=120)
@@ -213,7 +209,7 @@ async def test_cached_prompt_tokens_cost_their_weight_in_the_minute_and_the_day(
     assert (left.remaining_tokens, left.remaining_today) == (100 - 40, 1000 - 40)
 
 
-async def test_limits_say_what_is_left_and_when_all_of_it_is_back(redis: Redis, clock: Clock) -> None:
+async def test_limits_have_the_remainder_and_the_time_of_their_reset(redis: Redis, clock: Clock) -> None:
     ledger = ledger_of(redis, limited(tokens_per_minute=100, requests_per_minute=5, tokens_per_day=900), clock)
     who = someone()
     await reserve(ledger, who, 40)
@@ -297,7 +293,7 @@ async def test_without_redis_a_replica_spends_its_share_for_a_minute(redis: Redi
         await reserve(outage.ledger, who, 1)
 
 
-async def test_an_answer_that_was_admitted_without_redis_is_charged_once_when_redis_is_back(redis: Redis) -> None:
+async def test_an_answer_admitted_without_redis_is_charged_once_redis_returns(redis: Redis) -> None:
     forgotten: list[str] = []
     ledger, who = ledger_of(redis, limited(), on_forgotten=lambda: forgotten.append("once")), someone()
     outage = Outage(ledger, Clock(1000), redis, redis.connection_pool.connection_kwargs["port"])
@@ -327,9 +323,7 @@ async def use_of(ledger: Ledger, who: Caller) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("delivered", ["before it is settled", "after it is settled"])
-async def test_a_reservation_that_redis_executes_late_is_charged_what_was_used_and_keeps_no_slot(
-    redis: Redis, delivered: str
-) -> None:
+async def test_a_late_reservation_is_charged_its_usage_and_holds_no_slot(redis: Redis, delivered: str) -> None:
     breaker, who = LateBreaker(), someone()
     ledger = ledger_of(redis, limited(), breaker=breaker)
     await ledger.limits(who)
@@ -379,7 +373,7 @@ async def test_each_outage_has_a_minute_of_its_own(redis: Redis) -> None:
     assert (await reserve(outage.ledger, who, 1)).local
 
 
-async def test_while_redis_only_reads_the_share_lasts_a_minute_and_the_day_is_not_spent_twice(tmp_path: Path) -> None:
+async def test_while_redis_only_reads_the_share_lasts_a_minute(tmp_path: Path) -> None:
     """As with a full disk, or without the replica that it needs; each reply with the limits' headers reads them."""
     with redis_server(tmp_path / "redis") as server:
         async with Redis(port=server.port) as redis:
@@ -419,7 +413,7 @@ async def test_an_outage_opens_no_second_window_beside_the_first(redis: Redis) -
     await refused(outage.ledger, who, 1)
 
 
-async def test_what_redis_has_added_to_an_answer_counts_in_the_outage_too(redis: Redis) -> None:
+async def test_an_extension_charged_by_redis_counts_in_the_outage(redis: Redis) -> None:
     outage, who = outage_of(redis, limited(tokens_per_minute=100)), someone()
     assert await outage.ledger.extend(await reserve(outage.ledger, who, 20), more_tokens=10) is not None
     await outage.begin()
@@ -427,7 +421,7 @@ async def test_what_redis_has_added_to_an_answer_counts_in_the_outage_too(redis:
     await reserve(outage.ledger, who, 20)
 
 
-async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(redis: Redis) -> None:
+async def test_while_redis_is_away_a_known_answer_extends_from_the_share(redis: Redis) -> None:
     outage, who = outage_of(redis, limited(tokens_per_minute=100)), someone()
     reservation = await reserve(outage.ledger, who, 30)
     await outage.begin()

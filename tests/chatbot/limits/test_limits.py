@@ -24,7 +24,7 @@ UNUSED = Use(tokens=0, newest_tokens=0, requests=0, newest_request=0, slots=0, t
 NOW = 1_800_000_000 * MICRO
 
 
-def test_of_each_dimension_the_scope_with_the_least_left_is_told_not_the_one_with_the_smallest_limit() -> None:
+def test_the_scope_with_the_least_left_of_each_dimension_is_reported() -> None:
     used = Use(tokens=900, newest_tokens=1_800_000_000, requests=95, newest_request=1_799_999_990, slots=9, today=9_500)
     left = tightest([LARGE, SMALL], [used, UNUSED], NOW)
     assert (left.limit_tokens, left.remaining_tokens, left.reset_tokens) == (1_000, 100, BUCKET_SPAN)
@@ -50,7 +50,7 @@ def test_a_bucket_is_gone_61_seconds_after_its_second_began() -> None:
     assert seconds_until_gone(0, 1) == 0.0, "there is none"
 
 
-def test_a_day_ends_at_midnight_of_its_zone_and_is_shorter_where_clocks_change() -> None:
+def test_a_day_ends_at_midnight_of_its_zone_also_where_clocks_change() -> None:
     for at, name, ends in (
         (datetime(2027, 3, 1, 14, 59, 59, tzinfo=UTC), "20270301", datetime(2027, 3, 1, 15, tzinfo=UTC)),
         (datetime(2027, 3, 1, 15, tzinfo=UTC), "20270302", datetime(2027, 3, 2, 15, tzinfo=UTC)),
@@ -70,13 +70,13 @@ def test_a_replicas_part_is_whole_and_at_least_one() -> None:
     assert (tiny.tokens_per_minute, tiny.requests_per_minute, tiny.concurrent, tiny.tokens_per_day) == (1, 1, 1, 1)
 
 
-def test_no_more_of_the_prompt_is_cached_than_there_is() -> None:
+def test_cached_tokens_are_at_most_those_of_the_prompt() -> None:
     usage = Usage(prompt_tokens=100, cached_tokens=140, answer_tokens=7, thinking_tokens=5)
     assert LimitSettings(cached_weight=0.5).charge(usage) == 50 + 12
     assert LimitSettings(cached_weight=0).charge(usage) == 12
 
 
-def test_a_zone_that_does_not_exist_and_a_limit_of_nothing_stop_the_boot() -> None:
+def test_an_unknown_zone_and_a_limit_of_zero_stop_the_boot() -> None:
     for wrong in ({"zone": "Asia/Atlantis"}, {"zone": "../etc"}, {"cached_weight": 1.1}):
         with pytest.raises(ValidationError):
             LimitSettings.model_validate(wrong)

@@ -26,7 +26,7 @@ TAKES = st.lists(st.tuples(st.floats(0, 20), st.integers(1, SHARE // 2)), max_si
 
 @settings(deadline=None)
 @given(TAKES)
-def test_no_60_seconds_see_more_than_the_share_and_every_wait_is_true(takes: list[tuple[float, int]]) -> None:
+def test_no_minute_exceeds_the_share_and_every_wait_is_true(takes: list[tuple[float, int]]) -> None:
     own, now, taken = OutageQuota(replicas=2, seconds=10**6), 0.0, list[tuple[float, int]]()
     own.note_remainder(LEE, 10**9, now=0.0)
     for n, (pause, tokens) in enumerate(takes):
@@ -50,7 +50,7 @@ def test_half_of_the_share_fits_at_once_and_more_never_does() -> None:
     assert (refused.value.dimension, refused.value.retry_after) == ("tokens_per_minute", 0.12)
 
 
-def test_the_days_remainder_is_shared_and_what_is_spent_since_counts() -> None:
+def test_the_remainder_of_the_day_is_shared_and_later_spending_counts() -> None:
     own = quota(left=1_000)
     own.take([LEE], "a", 300, now=0.0)
     assert own.use(LEE, now=0.0).today == 5_000 - 200

@@ -78,7 +78,7 @@ async def test_without_one_of_them_the_boot_ends_with_a_sentence(
                 pass
 
 
-async def test_an_endpoint_that_lets_nobody_in_does_not_stop_the_boot_beside_one_that_does(tmp_path: Path) -> None:
+async def test_a_refusing_endpoint_beside_a_working_one_does_not_stop_the_boot(tmp_path: Path) -> None:
     async with guarded(tmp_path) as server, scripted_server(Behaviour(answer="예.")) as other:
         with capture_logs() as logs:
             async with open_models(settings(tmp_path, {"urls": [server.url]}, {"urls": [other.url]})) as models:
@@ -86,7 +86,7 @@ async def test_an_endpoint_that_lets_nobody_in_does_not_stop_the_boot_beside_one
         assert [entry["event"] for entry in logs if "no TLS connection" in entry.get("error", "")]
 
 
-async def test_the_key_of_llm_urls_goes_to_no_endpoint_of_a_models_file(tmp_path: Path) -> None:
+async def test_the_key_of_llm_urls_is_not_sent_to_a_models_file(tmp_path: Path) -> None:
     async with guarded(tmp_path) as server:
         files = credentials(tmp_path)
         del files["api_key_variable"]
@@ -132,7 +132,7 @@ async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(tmp_pa
         ({"tokenizer": "/nowhere"}, r"LLM_TOKENIZER .* can be read"),
     ],
 )
-async def test_what_cannot_be_used_ends_the_boot_with_a_sentence(
+async def test_an_unusable_entry_ends_the_boot_with_a_sentence(
     tmp_path: Path, entry: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ModelsMisconfigured, match=sentence):

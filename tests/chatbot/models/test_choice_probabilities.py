@@ -52,7 +52,7 @@ def test_of_several_numbers_each_has_its_share_and_nothing_else_counts() -> None
     assert probabilities({b"The": 0.9, b"20": 0.1}, number_choices(3)) == (1 / 3, 1 / 3, 1 / 3)
 
 
-def test_what_a_model_hardly_says_is_no_choice() -> None:
+def test_an_unlikely_choice_counts_as_none() -> None:
     chances = {b"1": 0.02, b"2": 0.005, b"<think>": 0.9}
     assert probabilities(chances, number_choices(2)) == pytest.approx((0.8, 0.2))
     assert probabilities(chances, number_choices(2), LEAST_CHOICE_MASS) == (0.5, 0.5)

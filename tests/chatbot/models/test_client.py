@@ -116,7 +116,7 @@ async def test_the_token_allowance_spans_endpoints() -> None:
         ({"first_token_seconds": 30}, "slow"),
     ],
 )
-async def test_a_failure_before_the_first_token_is_retried_once_without_a_word(
+async def test_a_failure_before_the_first_token_is_retried_once_silently(
     fault: dict[str, object], outcome: str
 ) -> None:
     async with serve([Behaviour(answer=ANSWER)] * 2, deadlines=QUICK) as served:
@@ -176,7 +176,7 @@ async def test_a_model_that_is_up_but_hangs_is_not_ready() -> None:
         assert [(call.kind, call.outcome) for call in served.calls] == [("ping", "slow")]
 
 
-async def test_a_probe_that_a_rate_limit_refuses_is_repeated_later_and_later() -> None:
+async def test_a_rate_limited_probe_is_repeated_after_growing_waits() -> None:
     now = 0.0
     async with serve([Behaviour(fail_status=429)]) as served:
         (member,) = served.members
@@ -193,7 +193,7 @@ async def test_a_probe_that_a_rate_limit_refuses_is_repeated_later_and_later() -
         assert member.available
 
 
-async def test_a_full_queue_is_overload_opens_no_breaker_and_retries_stay_under_a_tenth() -> None:
+async def test_a_full_queue_opens_no_breaker_and_retries_stay_under_a_tenth() -> None:
     async with serve([Behaviour(answer="a", fail_status=429)] * 2) as served:
         for _ in range(300):
             with pytest.raises(Overloaded):
@@ -331,7 +331,7 @@ async def test_a_prompt_that_cannot_fit_is_refused_before_any_call() -> None:
         assert served.started() == 1
 
 
-async def test_an_endpoint_whose_context_is_too_small_for_the_prompt_is_not_asked() -> None:
+async def test_an_endpoint_with_too_small_a_context_is_not_called() -> None:
     tiny, small = (Behaviour(answer="a", max_model_len=CHAT.tokens + n) for n in (0, 5))
     async with serve([Behaviour(answer=ANSWER), tiny], [small]) as served:
         for n in range(10):

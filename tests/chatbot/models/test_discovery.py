@@ -78,7 +78,7 @@ async def until_members(models: Models, *addresses: str) -> None:
             await anyio.sleep(0.01)
 
 
-async def test_every_address_of_a_name_is_an_endpoint_and_a_new_one_is_called_when_it_is_there(tmp_path: Path) -> None:
+async def test_every_address_of_a_name_is_an_endpoint_also_a_new_one(tmp_path: Path) -> None:
     names, port = Names(HERE, THERE), free_port()
     async with pods([HERE, THERE, ELSEWHERE], Behaviour(answer="예."), port) as servers:
         async with following(tmp_path, names, port) as models:
@@ -91,7 +91,7 @@ async def test_every_address_of_a_name_is_an_endpoint_and_a_new_one_is_called_wh
         assert all(server.stats().started for server in servers)
 
 
-async def test_an_address_that_is_gone_gets_no_call_and_its_answer_goes_on(tmp_path: Path) -> None:
+async def test_a_removed_address_gets_no_call_and_its_answer_continues(tmp_path: Path) -> None:
     names, port = Names(HERE), free_port()
     async with pods([HERE, THERE], Behaviour(answer=ANSWER, stall_after=3), port) as (here, there):
         async with following(tmp_path, names, port) as models:
@@ -113,7 +113,7 @@ async def test_an_address_that_is_gone_gets_no_call_and_its_answer_goes_on(tmp_p
         assert (here.stats().started, there.stats().started) == (1, 1)
 
 
-async def test_a_name_that_cannot_be_asked_changes_nothing_and_one_without_addresses_has_no_endpoint(
+async def test_a_failed_lookup_changes_nothing_and_an_empty_one_leaves_no_endpoint(
     tmp_path: Path,
 ) -> None:
     names, port = Names(HERE), free_port()
@@ -136,7 +136,7 @@ async def test_a_name_that_cannot_be_asked_changes_nothing_and_one_without_addre
         assert models.names == {"main"}
 
 
-async def test_a_pool_that_sleeps_at_boot_wakes_and_a_stopped_model_stays_stopped(tmp_path: Path) -> None:
+async def test_a_pool_that_is_empty_at_boot_fills_and_respects_a_stop(tmp_path: Path) -> None:
     names, port = Names(), free_port()
     async with (
         pods([HERE], Behaviour(answer="예."), port) as servers,
@@ -152,7 +152,7 @@ async def test_a_pool_that_sleeps_at_boot_wakes_and_a_stopped_model_stays_stoppe
         assert (await ask(Served(models, servers))).text == "예."
 
 
-async def test_a_start_in_a_rollout_goes_on_with_the_endpoints_that_serve_our_model_already(tmp_path: Path) -> None:
+async def test_a_start_in_a_rollout_uses_the_endpoints_that_serve_our_model(tmp_path: Path) -> None:
     names, port = Names(HERE, THERE), free_port()
     async with (
         pods([HERE], Behaviour(answer="아니요."), port, name="before") as [before],

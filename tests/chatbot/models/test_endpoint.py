@@ -89,14 +89,14 @@ def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
         (b"data: " + b"x" * (5 * 2**20), "exceeds"),
     ],
 )
-def test_what_is_no_completion_is_refused(data: bytes, sentence: str) -> None:
+def test_a_chunk_that_is_not_a_completion_is_refused(data: bytes, sentence: str) -> None:
     with pytest.raises(ReplyBroken, match=sentence) as refused:
         decode([data])
     assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"choices": []}', b"<html>"])
-def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
+def test_a_probe_reply_without_a_choice_is_refused(body: bytes) -> None:
     with pytest.raises(ReplyBroken):
         read_top_tokens(body)
 
@@ -111,7 +111,7 @@ def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
         (b"\xff", ""),
     ],
 )
-def test_a_refusal_is_told_by_its_names_alone(body: bytes, names: str) -> None:
+def test_a_refusal_is_reported_by_its_codes_alone(body: bytes, names: str) -> None:
     told = refusal_names(body)
     assert names in told
     assert bool(told) == bool(names)
@@ -202,7 +202,7 @@ LAST = b'data: {"choices":[{"delta":{"content":""},"token_ids":[2],"finish_reaso
         b"data: {\n\n",
     ],
 )
-async def test_no_text_is_lost_by_what_follows_it_in_the_same_packet(usage: bytes) -> None:
+async def test_no_text_is_lost_before_an_invalid_usage_in_its_packet(usage: bytes) -> None:
     async with replying(saying(TOKEN + LAST + usage)) as endpoint:
         assert await listen(endpoint) == [Piece("a", (1,)), Piece("", (2,))]
 
@@ -263,7 +263,7 @@ async def test_every_status_has_a_meaning(status: int, body: bytes, kind: type[E
             await endpoint.top_tokens(call())
 
 
-async def test_a_refusal_whose_end_does_not_come_is_one_all_the_same() -> None:
+async def test_a_refusal_with_an_unfinished_body_is_a_refusal() -> None:
     async with replying(saying(b'{"error":', then_wait=True), status=500) as endpoint:
         with pytest.raises(ReplyBroken, match="status 500"):
             await listen(endpoint)
@@ -345,7 +345,7 @@ async def test_connections_are_used_again_after_a_whole_answer() -> None:
     assert len(set(connections)) == 1
 
 
-async def test_the_span_says_what_was_asked_and_used_but_no_content() -> None:
+async def test_the_span_has_usage_and_no_content() -> None:
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     async with scripted_server(Behaviour(answer="비밀 0123")) as server, open_session() as http:

@@ -59,7 +59,7 @@ def test_the_tags_of_each_family_are_known(opening: str, closing: str) -> None:
     assert not opens_thinking(["<|im_start|>", "assistant", "Ċ"])
 
 
-def test_an_id_is_logged_with_all_of_its_text_where_its_end_may_begin_a_tag() -> None:
+def test_a_possible_beginning_of_a_tag_is_logged_with_its_token() -> None:
     texts = ["a", " \\[", " x", " <", "th", "is", " [", "T"]
     answer = Generation(CHAT, Sampling(max_tokens=50), most_tokens=50, count=len)
     answer.continue_on(

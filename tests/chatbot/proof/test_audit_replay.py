@@ -178,7 +178,7 @@ async def test_another_prompt_shows(answered: Answered) -> None:
 
 
 @pytest.mark.parametrize("kind", ["opened", "closed"])
-async def test_of_an_edited_row_nothing_is_believed(answered: Answered, kind: str) -> None:
+async def test_an_edited_row_proves_nothing(answered: Answered, kind: str) -> None:
     edit = text("UPDATE chatbot_audit SET body = replace(body, 'qwen', 'gwen') WHERE kind = :kind")
     async with answered.engine.begin() as connection:
         await connection.execute(edit, {"kind": kind})
@@ -188,7 +188,7 @@ async def test_of_an_edited_row_nothing_is_believed(answered: Answered, kind: st
     assert kind in replayed.findings[0].detail
 
 
-async def test_a_kept_text_that_is_another_shows(answered: Answered, redis: Redis) -> None:
+async def test_an_edited_message_of_the_history_differs(answered: Answered, redis: Redis) -> None:
     key = f"history:{{{TENANT}}}:{answered.owner.sub}:messages:{answered.conversation_id}"
     for n, words in ((2, "금리"), (3, "3.1")):
         stored = str((await redis.lrange(key, n, n))[0], "utf-8")  # type: ignore[arg-type]  # nothing is decoded by this client

@@ -6,7 +6,7 @@ ASKED = ClientMessage("user", "What is the fee of an overseas transfer?")
 SAID = ClientMessage("assistant", "It is 8,000 won.")
 
 
-def test_what_is_in_order_passes_as_it_is() -> None:
+def test_harmless_earlier_messages_pass_unchanged() -> None:
     assert screened_messages([ASKED, SAID]) == (ASKED, SAID)
 
 

@@ -71,7 +71,7 @@ def test_an_attack_is_named_and_still_masked() -> None:
     ],
 )
 @SPELT
-def test_what_is_no_question_for_a_bank_is_out_of_scope(question: str, spelt: Callable[[str], str]) -> None:
+def test_a_question_that_is_not_for_a_bank_is_out_of_scope(question: str, spelt: Callable[[str], str]) -> None:
     assert screen(spelt(question)).verdict is Verdict.OUT_OF_SCOPE
 
 

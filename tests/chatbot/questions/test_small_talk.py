@@ -27,7 +27,7 @@ NAMES = ("한빛은행", "Hanbit Bank")
         ("감사합니다 해결됐어요 ㅎㅎ", SmallTalk.THANKS),
     ],
 )  # fmt: skip
-def test_small_talk_is_told_by_the_whole_message(message: str, kind: SmallTalk) -> None:
+def test_small_talk_is_recognised_by_the_whole_message(message: str, kind: SmallTalk) -> None:
     assert small_talk(message, NAMES) is kind
 
 
@@ -55,7 +55,7 @@ def test_small_talk_is_told_by_the_whole_message(message: str, kind: SmallTalk) 
         "",
     ],
 )
-def test_what_may_ask_something_is_searched_for(message: str) -> None:
+def test_a_message_that_may_be_a_question_is_no_small_talk(message: str) -> None:
     assert small_talk(message, NAMES) is None
 
 

@@ -38,7 +38,7 @@ def test_a_passage_of_headings_alone_has_no_unit() -> None:
         ("1. 신분증", "2. 위임장"),
     ],
 )
-def test_what_belongs_together_is_one_unit(above: str, below: str) -> None:
+def test_paragraphs_that_belong_together_are_one_unit(above: str, below: str) -> None:
     assert long(above, below)[0] == f"{above}\n\n{below}"
 
 

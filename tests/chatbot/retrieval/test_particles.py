@@ -45,7 +45,7 @@ VARYING = re.compile(
         ("…", "…는 …가 …를 …와 …로"),
     ],
 )  # fmt: skip
-def test_a_particle_follows_what_is_said_last(word: str, written: str) -> None:
+def test_a_particle_follows_the_last_sound(word: str, written: str) -> None:
     assert " ".join(with_particle(word, particle) for particle in ("은", "이", "을", "과", "으로")) == written
     assert " ".join(with_particle(word, particle) for particle in ("는", "가", "를", "와", "로")) == written
 

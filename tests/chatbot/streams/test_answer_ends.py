@@ -283,7 +283,7 @@ async def test_an_error_is_recorded(answer_log: AnswerLog, tasks: TaskGroup, mon
     assert len(bank.settled) == len(bank.finished) == 1
 
 
-async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+async def test_an_answer_is_settled_stored_and_recorded_as_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     bank = Bank()
     events = await events_of(*await ask(bank, answer_log, tasks))
     assert isinstance(events[-1], Done)
@@ -292,7 +292,7 @@ async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(answer_log:
     assert len(bank.settled) == len(bank.finished) == 1
 
 
-async def test_an_end_without_redis_is_settled_and_kept_later(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+async def test_an_end_without_redis_is_settled_and_stored_later(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     bank = Bank(store=StoreUnavailable())
     events = await events_of(*await ask(bank, answer_log, tasks))
     assert isinstance(events[-1], Done)
@@ -373,7 +373,7 @@ async def test_a_successor_hands_off_when_its_passage_ends(answer_log: AnswerLog
 
 
 @pytest.mark.parametrize("reply", [None, CannedReply.EMERGENCY], ids=["of the model's probe", "of the question"])
-async def test_a_logged_canned_reply_is_said_once(
+async def test_a_logged_canned_reply_is_not_repeated(
     answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
 ) -> None:
     turn, bank = asked_turn(reply=reply), Bank(yes=0.0)
@@ -383,7 +383,7 @@ async def test_a_logged_canned_reply_is_said_once(
     assert isinstance(events[-1], Done)
 
 
-async def test_an_outcome_that_nobody_can_read_is_none(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+async def test_an_unreadable_outcome_is_ignored(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
     decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
     events = await events_of(*await taken_over(Bank(), answer_log, tasks, BEGUN, outcome=decided))
@@ -510,7 +510,7 @@ class Thinker:
     ("template", "marked", "parses"),
     [("switched", True, True), ("opening", True, True), ("opening", True, False), ("plain", False, False)],
 )
-async def test_no_thinking_is_shown_kept_or_logged(
+async def test_no_thinking_is_shown_stored_or_logged(
     answer_log: AnswerLog,
     tasks: TaskGroup,
     redis: Redis,

@@ -66,7 +66,9 @@ async def test_an_end_that_redis_takes_late_or_loses_is_logged(tmp_path: Path) -
             tasks.cancel_scope.cancel()
 
 
-async def test_readers_wait_for_a_lost_log_only(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
+async def test_readers_wait_for_a_lost_log_and_not_for_a_deleted_one(
+    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
+) -> None:
     writer, other = (answers_of(answer_log, tasks, AnswerSettings()) for _ in range(2))
     live, speak, seen = new_answer(), Speaker(), list[Event]()
 

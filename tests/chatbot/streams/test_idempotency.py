@@ -228,7 +228,7 @@ async def test_a_key_whose_request_is_cancelled_is_free_at_once(redis: Redis, be
         assert not (await begin.once(keys_of(redis))).joined
 
 
-async def test_the_claim_of_a_dead_process_lapses_and_nobody_waits_for_ever(redis: Redis, begin: Beginner) -> None:
+async def test_the_claim_of_a_dead_process_lapses_and_waiting_ends(redis: Redis, begin: Beginner) -> None:
     claim = KeyRequest(begin.who.tenant, _key(begin.who, "k"), KeyClaim("a token", "d"), begin)
     await keys_of(redis, lease=1)._claim(claim)
     with anyio.fail_after(5), pytest.raises(Overloaded):

@@ -481,7 +481,7 @@ async def test_a_lease_that_lapsed_without_writes_is_not_taken(server: RedisServ
         assert (await entries_of(writer.registry, live))[-1].event == done()
 
 
-async def test_nothing_of_an_answer_is_kept_for_good(answer_log: AnswerLog, redis: Redis) -> None:
+async def test_every_key_of_an_answer_expires(answer_log: AnswerLog, redis: Redis) -> None:
     live, keep = await half_said(answer_log), AnswerLogSettings().keep
     key = answer_key(live.who.tenant, live.answer_id)
     for name in (key, f"{key}:events", f"{key}:output"):

@@ -78,7 +78,9 @@ async def test_a_living_answer_is_left_alone(audit: Audit, answer_log: AnswerLog
 
 
 @pytest.mark.parametrize("end", [done(), msgspec.structs.replace(done(grounded=False), written=True)])
-async def test_the_closing_says_what_was_read(audit: Audit, answer_log: AnswerLog, clock: Clock, end: Done) -> None:
+async def test_the_closing_of_an_orphan_has_the_logged_answer(
+    audit: Audit, answer_log: AnswerLog, clock: Clock, end: Done
+) -> None:
     who = customer()
     answer_id = AnswerId(OPENED.answer_id)
     await audit.open(replace(OPENED, tenant=who.tenant))

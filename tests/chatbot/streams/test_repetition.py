@@ -60,7 +60,7 @@ def test_queue_places_and_switches_are_not_repeated() -> None:
         [Notice(code=NoticeCode.MASKED, text="")],
     ],
 )
-def test_a_successor_that_says_something_else_is_stopped(repeated: list[Event]) -> None:
+def test_a_successor_with_another_text_is_stopped(repeated: list[Event]) -> None:
     with pytest.raises(Diverged):
         RepetitionCheck([Token(text="one two"), citation(1)]).new_events(repeated)
 

@@ -7,7 +7,7 @@ from tests.ingest.staff import Staff
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_refused_method_is_told_every_one_that_the_address_takes(staff: Staff) -> None:
+async def test_a_refused_method_gets_the_allowed_methods(staff: Staff) -> None:
     refused = await staff.http.request("PUT", "/v1/documents/a", headers=staff.headers())
     assert refused.status_code == 405
     assert {"GET", "DELETE"} <= set(refused.headers["allow"].split(", "))
