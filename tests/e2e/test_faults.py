@@ -128,42 +128,36 @@ async def test_a_customer_who_stops_reading_harms_nobody_else(product: Product, 
 
 
 @pytest.fixture(scope="module")
-def leaving(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
-    """A product with a short grace, so that abandonment is seen soon."""
-    folder = tmp_path_factory.mktemp("leaving")
-    with scripted_model(folder) as model, served(folder, redis_url, model, ANSWERS__GRACE="1") as running:
-        yield running
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that may be stopped."""
+    with redis_server(tmp_path_factory.mktemp("redis"), *NOT_DURABLE) as redis:
+        yield redis
 
 
 @pytest.fixture(scope="module")
-def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Product, RedisServer]]:
-    """A product whose Redis may be stopped."""
-    folder = tmp_path_factory.mktemp("stoppable")
-    with (
-        redis_server(folder / "redis", *NOT_DURABLE) as redis,
-        scripted_model(folder) as model,
-        served(folder, redis.url, model) as running,
-    ):
-        yield running, redis
+def leaving(tmp_path_factory: pytest.TempPathFactory, own_redis: RedisServer) -> Iterator[Product]:
+    """A product with a short grace, so that abandonment is seen soon."""
+    folder = tmp_path_factory.mktemp("leaving")
+    with scripted_model(folder) as model, served(folder, own_redis.url, model, ANSWERS__GRACE="1") as running:
+        yield running
 
 
 async def test_with_redis_hung_an_answer_has_a_notice_and_no_history(
-    stoppable: tuple[Product, RedisServer], fault_round: int
+    leaving: Product, own_redis: RedisServer, fault_round: int
 ) -> None:
-    product, redis = stoppable
-    async with product.client(f"hung-{fault_round}") as http:
-        assert end_of(await product.ask(http, KOREAN)).field("finish_reason") == "stop"
-        redis.signal(signal.SIGSTOP)
+    async with leaving.client(f"hung-{fault_round}") as http:
+        assert end_of(await leaving.ask(http, KOREAN)).field("finish_reason") == "stop"
+        own_redis.signal(signal.SIGSTOP)
         try:
-            events = await product.ask(http, KOREAN)
+            events = await leaving.ask(http, KOREAN)
             refused = await http.get("/v1/conversations")
         finally:
-            redis.signal(signal.SIGCONT)
+            own_redis.signal(signal.SIGCONT)
         assert end_of(events).field("finish_reason") == "stop"
         codes = set(notice_codes(events))
         assert codes == {"history_unavailable", "degraded"}
         assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
-        await until(lambda: _without_notice(product, http), 5)
+        await until(lambda: _without_notice(leaving, http), 5)
 
 
 async def _without_notice(product: Product, http: httpx2.AsyncClient) -> bool:
