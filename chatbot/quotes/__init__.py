@@ -1,7 +1,7 @@
 """Quotes of the bank's documents: units of passages, ranked by a question, and the quoting answer. No I/O."""
 
 from chatbot.quotes.answer import NOT_CERTAIN, citation, quoting_answer
-from chatbot.quotes.ranking import Candidate, asks_two_things, is_close, posterior, rank
+from chatbot.quotes.ranking import Candidate, asks_two_things, close_candidates, posterior, rank
 from chatbot.quotes.stems import content_words, features
 from chatbot.quotes.units import nearest_unit, units_of
 
@@ -10,9 +10,9 @@ __all__ = [
     "Candidate",
     "asks_two_things",
     "citation",
+    "close_candidates",
     "content_words",
     "features",
-    "is_close",
     "nearest_unit",
     "posterior",
     "quoting_answer",

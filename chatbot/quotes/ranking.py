@@ -21,8 +21,9 @@ _SAME_LANGUAGE: Final = 0.8
 _IS_INTRODUCTION: Final = -1.0
 _LONGEST_INTRODUCTION: Final = 250
 """A document's first passage with fewer characters only introduces the document."""
-_CLOSE: Final = 0.8
-"""The lead of the first candidate below which the model is asked."""
+_CLOSE: Final = 1.2
+"""A candidate whose score is this much lower than the first's is not close to it."""
+_MOST_CLOSE: Final = 3
 _PRIOR: Final = 1.0
 """The log-odds of one unit of the ranking's score."""
 _ASKS_FOR_A_NUMBER: Final = re.compile(
@@ -81,9 +82,9 @@ def _introductions(passages: Sequence[Passage]) -> frozenset[int]:
     )
 
 
-def is_close(ranked: Sequence[Candidate]) -> bool:
-    """Return whether the lead of the first candidate is too small to decide alone."""
-    return len(ranked) > 1 and ranked[0].score - ranked[1].score < _CLOSE
+def close_candidates(ranked: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return the first candidate and those of the next two that the ranking cannot tell from it."""
+    return tuple(candidate for candidate in ranked[:_MOST_CLOSE] if ranked[0].score - candidate.score < _CLOSE)
 
 
 def posterior(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]) -> tuple[float, ...]:

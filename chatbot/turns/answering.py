@@ -46,7 +46,7 @@ from chatbot.models import (
 )
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import HANDOFFS, CannedReply, canned_reply
-from chatbot.quotes import Candidate, asks_two_things, is_close, nearest_unit, quoting_answer, rank
+from chatbot.quotes import Candidate, asks_two_things, close_candidates, nearest_unit, quoting_answer, rank
 from chatbot.records import AnswerResult
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
@@ -92,7 +92,7 @@ class Answering:
     @property
     def model_chooses(self) -> bool:
         """Whether the ranking leaves open which unit answers, and the model is fast enough to be asked."""
-        ranking_is_open = is_close(self.ranked_units) and not asks_two_things(self.turn.question)
+        ranking_is_open = len(close_candidates(self.ranked_units)) > 1 and not asks_two_things(self.turn.question)
         return ranking_is_open and may_choose(self.services.models.pool.prefill_rate)
 
     def update(self, **fields: Any) -> None:
@@ -302,7 +302,7 @@ async def probabilities(
 
 
 async def quote_answer(answering: Answering, place: Place, *, certain: bool) -> None:
-    """Quote the unit that answers the question, or two; where their ranking is close, the model chooses."""
+    """Quote the unit that answers the question; of units that rank close, those a fast model chooses, else all."""
     turn, ranked = answering.turn, answering.ranked_units
     if not ranked:
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
@@ -310,7 +310,9 @@ async def quote_answer(answering: Answering, place: Place, *, certain: bool) -> 
     if certain and answering.model_chooses:
         chosen = await choose(ranked[:CHOSEN_FROM], answering, place)
     else:
-        chosen = ranked[: 2 if asks_two_things(turn.question) or is_close(ranked) else 1]
+        chosen = close_candidates(ranked)
+        if len(chosen) < 2 and asks_two_things(turn.question):
+            chosen = ranked[:2]
     if all(unit.text in turn.quoted_before for unit in chosen):  # a follow-up asks for more than the previous answer
         chosen += tuple(unit for unit in ranked if unit.text not in turn.quoted_before)[:1]
     answering.show_quotes(quoting_answer(chosen, turn.prompt_passages, turn.language, certain=certain).events)
@@ -328,7 +330,7 @@ async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Pla
             choices = [await probabilities(answering, place, prompt, numbers, LEAST_CHOICE_MASS) for prompt in prompts]
         except (ModelUnavailable, Overloaded, TooLarge) as exc:
             log.warning("quote_choice_skipped", answer_id=turn.answer_id, error=exc.code)
-            return ranked[:2]
+            return close_candidates(ranked)
     answering.update(choice=choices[0])
     return chosen_units(ranked, choices)
 

@@ -37,7 +37,7 @@ from chatbot.models import (
 )
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.questions import Verdict, excluded_topic, screen
-from chatbot.quotes import is_close, rank
+from chatbot.quotes import close_candidates, rank
 from chatbot.retrieval import PASSAGES, Retrieval, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
@@ -290,7 +290,7 @@ class Recorder:
     ) -> tuple[tuple[float, ...], ...]:
         """Return the model's probabilities for the top units in both orders; empty if the ranking is clear."""
         ranked = rank(question, hits, language_of(question))
-        if not is_close(ranked):
+        if len(close_candidates(ranked)) < 2:
             return ()
         ranked = ranked[:CHOSEN_FROM]
         prompts = choice_prompts(

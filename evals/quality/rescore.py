@@ -14,7 +14,7 @@ from chatbot.calibration import read_calibration
 from chatbot.events import Citation, Event, Notice
 from chatbot.grounding import GroundingStream, plain_text, quantities, unsupported_quantities
 from chatbot.questions import Verdict, excluded_topic, screen
-from chatbot.quotes import is_close, quoting_answer, rank
+from chatbot.quotes import close_candidates, quoting_answer, rank
 from chatbot.turns import chosen_units
 from evals.quality.summary import Measures, Run, summarise
 from evals.questions import CustomerAnswer, Dataset, RecordedAnswer, Recording, Sample, recording_header
@@ -144,7 +144,7 @@ class RecordedAnswerCheck:
             ranked = ranked[: len(choices[0])]
             chosen = chosen_units(ranked, choices)
         else:
-            chosen = ranked[: 2 if is_close(ranked) else 1]
+            chosen = close_candidates(ranked)
         quoted = quoting_answer(chosen, self._passages, self._language, certain=certain)
         return self._customer_answer(quoted.text, quoted.events, finish_reason="stop", grounded=True, quoted=True)
 

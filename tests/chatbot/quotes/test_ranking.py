@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chatbot.events import Citation, Token
-from chatbot.quotes import NOT_CERTAIN, Candidate, asks_two_things, is_close, posterior, quoting_answer, rank
+from chatbot.quotes import NOT_CERTAIN, Candidate, asks_two_things, close_candidates, posterior, quoting_answer, rank
 from knowledge.passage import Hit, Passage, language_of
 from tests.chatbot.grounding.fed_streams import passage
 
@@ -27,7 +27,7 @@ def test_the_searchs_order_decides() -> None:
         "카드를 잃어버렸어요", [hit(REISSUE, 4.0), hit(replace(REISSUE, document_id="b", text="다른 글입니다."), 2.0)]
     )
     assert [unit.n for unit in ranked] == [1, 2]
-    assert not is_close(ranked)
+    assert len(close_candidates(ranked)) == 1
 
 
 def test_an_opening_gives_way_to_the_asked_number() -> None:
@@ -39,10 +39,18 @@ def test_a_passage_in_the_questions_language_comes_first_where_both_are_near() -
     assert ranked_for("How much is a new card?", [hit(REISSUE, 3.3), hit(ENGLISH, 3.2)])[0].text == ENGLISH.text
 
 
+@pytest.mark.parametrize(
+    ("scores", "close"),
+    [([3.3], 1), ([3.3, 2.0], 1), ([3.3, 2.2, 2.0], 2), ([3.3, 3.2, 2.2, 2.2], 3)],
+    ids=["alone", "a clear lead", "two", "four"],
+)
+def test_up_to_three_units_that_rank_close_are_quoted(scores: list[float], close: int) -> None:
+    hits = [hit(replace(REISSUE, document_id=str(n)), score) for n, score in enumerate(scores)]
+    assert [unit.n for unit in close_candidates(ranked_for("카드", hits))] == list(range(1, close + 1))
+
+
 def test_of_close_units_a_model_decides_that_prefers_no_place() -> None:
-    assert not is_close(ranked_for("카드", [hit(REISSUE, 3.3)]))
     ranked = ranked_for("카드", [hit(REISSUE, 3.3), hit(replace(REISSUE, document_id="b"), 3.2)])
-    assert is_close(ranked)
     shares = posterior(ranked, [(0.9, 0.1), (0.1, 0.9)])
     assert shares[0] > shares[1]
     assert sum(shares) == pytest.approx(1)
