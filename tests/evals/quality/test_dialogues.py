@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from chatbot.events import RelatedPassage, Source
-from evals.quality.dialogues import dialogue_run, read_part
+from evals.quality.dialogues import dialogue_run
 from evals.questions import CustomerAnswer, Dataset, Dialogue, DialogueTurn
 
 ROOT = Path(__file__).parents[3]
@@ -93,27 +93,3 @@ def test_a_turn_is_right_wrong_beside_or_refused() -> None:
     }
     assert {name: run.measures[name] for name in figures} == figures
     assert [row.id for row in run.rows] == ["d/0", "d/1", "d/2", "d/3", "d/4", "d/5"]
-
-
-def test_intervals_are_over_dialogues() -> None:
-    dialogues = tuple(msgspec.structs.replace(DIALOGUE, id=name) for name in ("a", "b"))
-    answers = [
-        msgspec.structs.replace(answered(n, text), id=dialogue.turn_id(n))
-        for dialogue, text in zip(dialogues, ("3%, 5만원, 0.3%, 12개월, 19세", "모릅니다."), strict=True)
-        for n in range(6)
-    ]
-    run = dialogue_run(DATASET, dialogues, answers, contact="")
-    assert run.measures["follow_ups_right"] == 0.5
-    assert (run.intervals["follow_ups_right"].low, run.intervals["follow_ups_right"].high) == (0.0, 1.0)
-
-
-def test_a_line_that_was_cut_off_counts_as_not_held(tmp_path: Path) -> None:
-    part = tmp_path / "dialogues.part"
-    assert read_part(part) == {}
-    whole = b'{"id":"d","answers":[]}'
-    part.write_bytes(whole + b'\n{"id":"e","ans')
-    assert read_part(part) == {"d": ()}
-    assert part.read_bytes() == whole + b"\n"
-    part.write_bytes(b'{"id":"e","ans')
-    assert read_part(part) == {}
-    assert part.read_bytes() == b""

@@ -1,6 +1,5 @@
 """Runs are summed up, compared and reported."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,8 @@ from evals.quality.answer import customer_answer
 from evals.quality.compare import compare, verdict
 from evals.quality.report import Gate, faults, lines, report
 from evals.quality.retrieve import Ranking
-from evals.quality.summary import Row, Run, RunBroken, read_run, summarise, write_run
+from evals.quality.summary import Row, Run, summarise
 from evals.questions import Dataset, Sample
-from evals.scorers import intervals
 from tests.answers import done
 
 CITATION = Citation(n=1, start=0, end=9, document_id="d1", version=1, page=None, quote="It costs 5 won.")
@@ -83,15 +81,6 @@ def test_a_number_without_a_source_is_counted(tmp_path: Path) -> None:
     assert "shows numbers that no cited passage holds: 9 dollars" in faults(run.rows[0])
 
 
-def test_a_run_is_written_and_read_again(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    write_run(run, tmp_path / "new" / "run.json")
-    assert read_run(tmp_path / "new" / "run.json") == run
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(RunBroken):
-        read_run(tmp_path / "other.json")
-
-
 def rows(values: dict[str, float], measure: str = "mrr") -> Run:
     listed = tuple(
         Row(id=name, kind="", question="", unanswerable=False, measures={measure: value})
@@ -126,25 +115,6 @@ def test_a_small_difference_is_not_called_one() -> None:
     assert not difference.is_significant
     assert difference.sentence.startswith("no difference shown")
     assert verdict([difference]).startswith("B is neither better nor worse")
-
-
-def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = random.Random(7)  # noqa: S311  draws, no secret
-    covered = 0
-    for seed in range(30):
-        drawn = [float(rng.random() < 0.8) for _ in range(120)]
-        made = intervals(drawn, lambda values: {"share": sum(values) / len(values), "count": len(values)}, seed=seed)
-        assert made.keys() == {"share"}
-        covered += made["share"].low <= 0.8 <= made["share"].high
-    assert 26 <= covered <= 30
-
-
-def test_every_score_of_a_summary_has_an_interval_around_it(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    scores = {name: value for name, value in run.measures.items() if isinstance(value, float)}
-    named = {"mrr", "right", "wrong", "beside", "refusal_recall", "answer_seconds_p95"}
-    assert run.intervals.keys() == scores.keys() >= named
-    assert all(run.intervals[name].low <= value <= run.intervals[name].high for name, value in scores.items())
 
 
 def test_gates_hold_at_their_bound_and_a_missing_measure_fails(tmp_path: Path) -> None:

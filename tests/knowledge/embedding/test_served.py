@@ -164,19 +164,6 @@ async def test_passages_wait_for_a_server_that_is_busy_for_a_while_and_its_break
         assert server.asked == 9
 
 
-async def test_an_attempt_that_the_deadline_cuts_short_does_not_hide_why_the_one_before_failed() -> None:
-    async def warm_up_only(texts: object) -> list[list[float]]:
-        if server.asked > 1:
-            await anyio.sleep_forever()
-        return await constant(texts)
-
-    async with embedding_server(warm_up_only) as server, open_embedder(settings(server, query_timeout=0.5)) as embedder:
-        server.replies = [web.Response(status=503)]
-        with pytest.raises(EmbeddingUnavailable, match="status 503"):
-            await embedder.embed_queries(["a"])
-        assert server.asked == 3
-
-
 @pytest.mark.parametrize(
     "reply",
     [
@@ -236,10 +223,3 @@ async def test_an_endpoint_that_is_not_there_or_a_tokenizer_that_is_none_stops_t
     with pytest.raises(EmbeddingUnavailable, match=r"127\.0\.0\.1"):
         async with open_embedder(settings(server, passage_timeout=0.3)):
             pass
-
-
-async def test_replies_come_uncompressed_over_one_connection_that_is_kept() -> None:
-    async with embedding_server(constant) as server, open_embedder(settings(server)) as embedder:
-        for _ in range(3):
-            await embedder.embed_queries(["a"])
-        assert (server.encodings, len(server.connections)) == ({"identity"}, 1)

@@ -97,16 +97,6 @@ async def test_a_hit_that_only_terms_found_has_its_cosine_too(tmp_path: Path, em
     assert by_terms[0].dense == pytest.approx(sum(a * b for a, b in zip(question, far, strict=True)), abs=1e-3)
 
 
-async def test_writing_twice_changes_nothing(index: Index) -> None:
-    passages = numbered(*CORPUS)
-    vectors = await index.embed(passages)
-    await index.upsert(passages, vectors)
-    before = await index.search("수수료", access=CUSTOMER, limit=6)
-    await index.upsert(passages, vectors)
-    assert await index.count(tenant="hanbit", document_id="deposit", version=1) == len(passages)
-    assert_same(await index.search("수수료", access=CUSTOMER, limit=6), before)
-
-
 async def test_a_passage_comes_back_as_it_was_written(index: Index) -> None:
     written = replace(
         BANK,
@@ -122,11 +112,6 @@ async def test_a_passage_comes_back_as_it_was_written(index: Index) -> None:
     assert await index.passages(tenant="hanbit", document_id="deposit", version=1) == [written]
     assert await index.passage(document_id="deposit", version=1, n=3, access=CUSTOMER) == written
     assert await index.passage(document_id="deposit", version=1, n=4, access=CUSTOMER) is None
-
-
-async def test_vectors_must_match_the_passages(index: Index) -> None:
-    with pytest.raises(ValueError, match="2 passages came with 1 vectors"):
-        await index.upsert(numbered("a", "b"), [[1.0] * 384])
 
 
 async def test_a_draft_is_seen_once_it_is_visible_and_until_it_is_not(index: Index) -> None:
@@ -145,18 +130,6 @@ async def test_a_draft_is_seen_once_it_is_visible_and_until_it_is_not(index: Ind
     assert [await versions(at) for at in (99, 100, 249.999, 250, 300)] == [[], [1], [1], [2], [2]]
     await index.set_visibility(**rates, version=2, visible_from=None, visible_until=None)
     assert await versions(300) == []
-
-
-async def test_deleting_a_version_leaves_the_others(index: Index) -> None:
-    await index.upsert([replace(BANK, tenant=tenant, version=version) for tenant in "ab" for version in (1, 2)])
-    await index.delete(tenant="a", document_id="deposit", version=1)
-    left = [
-        (tenant, version)
-        for tenant in "ab"
-        for version in (1, 2)
-        if await index.count(tenant=tenant, document_id="deposit", version=version)
-    ]
-    assert left == [("a", 2), ("b", 1), ("b", 2)]
 
 
 async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(index: Index) -> None:

@@ -93,12 +93,6 @@ def at(server: FakeServer) -> IndexSettings:
     return IndexSettings.model_validate({"url": str(server.server.make_url("/")), "read_timeout": 0.5})
 
 
-async def test_a_server_gets_its_payload_indexes_at_boot(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
-    async with open_index(at(server), embedder, terms) as index:
-        assert index.collection == "kb-1"
-    assert set(server.indexed) == FILTERED
-
-
 @pytest.mark.parametrize(("replicas", "acknowledged"), [(1, 1), (2, 1), (3, 2)])
 async def test_a_collection_is_made_so_that_it_takes_writes_without_one_of_its_copies(
     server: FakeServer, embedder: Embedder, terms: Terms, replicas: int, acknowledged: int
@@ -279,35 +273,8 @@ async def test_a_key_that_crosses_the_network_in_plain_text_is_named_once(recwar
     assert len(recwarn) == 0
 
 
-async def test_replies_come_uncompressed_over_one_connection_that_is_kept(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
-    server.answer = partial(ok, [{"points": []}] * 3)
-    async with open_index(at(server), embedder, terms) as index:
-        for _ in range(5):
-            await index.search("수수료", access=CUSTOMER, limit=3)
-    assert len(server.received("/points/query/batch")) == 5
-    assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
-    assert len({request.connection for request in server.requests}) == 1
-
-
 def scored(*names: str) -> dict[str, Any]:
     return {"points": [{"id": name, "version": 0, "score": 1.0 - n / 10} for n, name in enumerate(names)]}
-
-
-async def test_vectors_are_read_only_where_the_dense_half_has_not_scored_a_hit(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
-    near, nearer, named = numbered("수수료", "이율", "약관")
-    server.held = {passage.point_id: msgspec.to_builtins(passage) for passage in (near, nearer, named)}
-    dense = scored(near.point_id, nearer.point_id)
-    server.answer = lambda: ok([dense, scored(), scored(named.point_id, near.point_id)])
-    async with open_index(at(server), embedder, terms) as index:
-        hits = await index.search("수수료", access=CUSTOMER, limit=3)
-        assert {hit.passage.text for hit in hits} == {"수수료", "이율", "약관"}
-        server.answer = lambda: ok([dense, scored(), scored(near.point_id)])
-        await index.search("수수료", access=CUSTOMER, limit=3)
-    assert [bool(request.body["with_vector"]) for request in server.received("/points")] == [True, False]
 
 
 @pytest.mark.parametrize("foreign", [0, 1])
@@ -345,19 +312,6 @@ async def test_of_searches_at_once_one_counts_the_tenants_and_the_others_use_the
                 await anyio.sleep(0.01)
         assert len(server.received("/facet")) == 2
         server.counted.set()
-
-
-async def test_a_tenant_that_was_not_counted_yet_is_counted_at_its_search(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
-    server.answer = lambda: ok([scored()] * 3)
-    async with open_index(at(server), embedder, terms) as index:
-        await index.search("수수료", access=CUSTOMER, limit=3)
-        (passage,) = numbered("수수료")
-        server.held = {passage.point_id: msgspec.to_builtins(passage)}
-        for _ in range(3):
-            await index.search("수수료", access=CUSTOMER, limit=3)
-    assert len(server.received("/facet")) == 2
 
 
 async def test_a_read_is_repeated_once_over_another_connection_and_a_write_never(

