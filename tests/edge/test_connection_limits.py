@@ -1,5 +1,4 @@
-"""Connections that occupy the service without a request are closed, while others are answered, in plain text and over
-TLS."""
+"""Connections that occupy the service without a request are closed, while others are answered."""
 
 import select
 import socket
@@ -76,10 +75,13 @@ class Served:
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
 
-@pytest.fixture(scope="module", params=["plain text", "tls"])
+OVER_TLS_TOO = pytest.mark.parametrize("served", ["plain text", "TLS"], indirect=True)
+
+
+@pytest.fixture(scope="module")
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Serve:
     certificate, tls = ServerTlsSettings(), None
-    if request.param == "tls":
+    if getattr(request, "param", "plain text") == "TLS":
         folder = certificates(tmp_path_factory.mktemp("authority"))
         certificate = ServerTlsSettings(cert_file=folder / "server.pem", key_file=folder / "server.key")
         tls = ssl.create_default_context(cafile=folder / "ca.pem")
@@ -168,6 +170,7 @@ async def test_a_head_that_ends_is_refused_where_it_is_longer_than_the_limit(
     [(b"", b""), (HEAD, b"x: " + b"a" * 60), (HEAD + b"content-length: 500\r\n\r\n", b"a" * 60)],
     ids=["nothing", "a head", "a body"],
 )
+@OVER_TLS_TOO
 async def test_a_request_that_trickles_is_closed(served: Serve, begun: bytes, rest: bytes) -> None:
     async with served() as there:
         began = time.monotonic()
@@ -205,6 +208,7 @@ def is_closed(wire: socket.socket) -> bool:
     return True
 
 
+@OVER_TLS_TOO
 async def test_idle_connections_in_any_number_leave_room_for_a_customer(served: Serve) -> None:
     idle: list[socket.socket] = []
     limits = ConnectionLimits(head_seconds=30, connections=20)
@@ -247,6 +251,7 @@ async def broken_off(stream: ByteStream) -> None:
             await anyio.sleep(0.02)
 
 
+@OVER_TLS_TOO
 async def test_a_reply_that_nobody_takes_is_given_up(served: Serve) -> None:
     async with served() as there, await there.connect() as stream:
         await stream.send(LONG_ASKED)
@@ -265,6 +270,7 @@ async def test_a_reply_that_is_taken_slowly_is_sent_to_its_end(served: Serve) ->
                 await anyio.sleep(0.05)
 
 
+@OVER_TLS_TOO
 async def test_replies_that_nobody_takes_leave_room_for_a_customer(served: Serve) -> None:
     limits = ConnectionLimits(reply_seconds=60, stalled_seconds=0.2, connections=5)
     async with served(limits) as there, AsyncExitStack() as open_ones:
@@ -277,6 +283,7 @@ async def test_replies_that_nobody_takes_leave_room_for_a_customer(served: Serve
                 await anyio.sleep(0.05)
 
 
+@OVER_TLS_TOO
 async def test_a_connection_closed_twice_is_reset(served: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[LimitedConnection] = []
     complete = LimitedConnection.on_response_complete
@@ -306,6 +313,7 @@ async def let_in(there: Served) -> bool:
         return False
 
 
+@OVER_TLS_TOO
 async def test_a_newcomer_has_no_room_of_a_reply_that_is_taken(served: Serve) -> None:
     limits = ConnectionLimits(stalled_seconds=0.5, connections=1)
     async with served(limits) as there, await there.connect() as stream:

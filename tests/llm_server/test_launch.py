@@ -17,7 +17,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from llm_server.__main__ import app
 from llm_server.launch import ServeSettings, command
 from llm_server.profile import load_profile
 from tests.certificates import certificates
@@ -80,13 +82,13 @@ def stand_in(tmp_path: Path, more: str = "") -> Path:
     return path
 
 
-def sentence(process: subprocess.Popen[str]) -> str:
-    """Return the one-line standard error of a failed run that printed nothing else."""
-    output, error = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert output == ""
-    assert error.count("\n") == 1
-    return error
+def refusal(python: Path, port: int, *options: str, folder: Path) -> str:
+    """Return the only line that a `serve` that fails in this process prints, on standard error."""
+    environment = {"LLM_PYTHON": str(python), "DATA_DIR": str(folder), "WEIGHTS_DIR": str(folder)}
+    arguments = ["serve", "--profile", "cpu-small", "--port", str(port), *options]
+    failed = CliRunner().invoke(app, arguments, env=environment)
+    assert (failed.exit_code, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+    return failed.stderr
 
 
 def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(tmp_path: Path, port: int) -> None:
@@ -171,34 +173,24 @@ def test_a_taken_port_is_reported_before_the_model_is_loaded(tmp_path: Path, por
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
-        with serving(stand_in(tmp_path), port, tmp_path) as process:
-            assert f"Port {port} on 127.0.0.1 cannot be used" in sentence(process)
+        message = refusal(stand_in(tmp_path), port, "--model", str(tmp_path), folder=tmp_path)
+    assert f"Port {port} on 127.0.0.1 cannot be used" in message
 
 
 def test_an_interpreter_without_vllm_is_named(tmp_path: Path, port: int) -> None:
-    with serving(Path(sys.executable), port, tmp_path) as process:
-        assert "has no vLLM: run scripts/setup, or set LLM_PYTHON" in sentence(process)
+    message = refusal(Path(sys.executable), port, "--model", str(tmp_path), folder=tmp_path)
+    assert "has no vLLM: run scripts/setup, or set LLM_PYTHON" in message
 
 
 def test_vllms_last_error_and_its_log_are_named_when_it_ends(tmp_path: Path, port: int) -> None:
     path = tmp_path / "python"
     path.write_text("#!/bin/sh\necho loading\necho 'ValueError: no room for the cache'\nexit 3\n", encoding="utf-8")
     path.chmod(0o755)
-    with serving(path, port, tmp_path) as process:
-        error = sentence(process)
-    assert "vLLM ended with status 3 after saying: ValueError: no room for the cache" in error
-    assert "logs/vllm-cpu-small.log" in error
+    message = refusal(path, port, "--model", str(tmp_path), folder=tmp_path)
+    assert "vLLM ended with status 3 after saying: ValueError: no room for the cache" in message
+    assert "logs/vllm-cpu-small.log" in message
 
 
-def test_missing_weights_are_named(tmp_path: Path) -> None:
-    environment = {**os.environ, "WEIGHTS_DIR": str(tmp_path)}  # noqa: TID251
-    finished = subprocess.run(
-        [sys.executable, "-m", "llm_server", "serve", "--profile", "cpu-small"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert finished.returncode == 1
-    assert "run `llm-server fetch cpu-small` first" in finished.stderr
+def test_missing_weights_are_named(tmp_path: Path, port: int) -> None:
+    message = refusal(stand_in(tmp_path), port, folder=tmp_path)
+    assert "run `llm-server fetch cpu-small` first" in message

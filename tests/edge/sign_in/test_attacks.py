@@ -4,18 +4,15 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from uuid import uuid4
 
 import anyio
 import pytest
 from aiohttp import web
-from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from edge.sign_in import OidcSettings, SignInUnavailable
 from edge.sign_in.provider import GrantRefused, Provider
-from ingest.settings import Settings as StaffSettings
 from knowledge.bank import Banks
 from knowledge.tls import TlsSettings
 from tests.clock import Clock
@@ -109,13 +106,6 @@ async def test_nobody_signs_in_where_an_id_token_would_be_taken_for_an_access_to
         visitor = pages.visitor()
         callback = await visitor.at_provider(changed(await visitor.begin(), resource="urn:client"), "kim")
         assert (await visitor.page.get(callback)).headers["location"] == "/?sign-in=refused"
-
-
-def test_a_client_that_is_the_audience_of_the_api_ends_the_start(tmp_path: Path) -> None:
-    auth = {"issuer": "https://login.bank.example", "jwks_url": "https://login.bank.example/keys", "audience": "bank"}
-    oidc = {"issuer": auth["issuer"], "client_id": "bank", "session_key": "k" * 32}
-    with pytest.raises(ValidationError, match="ID tokens"):
-        StaffSettings.model_validate({"data_dir": tmp_path, "auth": auth, "oidc": oidc})
 
 
 class Slow:

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from edge import bind, listening
-from edge.sign_in import OidcSettings
 from edge.sign_in.sessions import Seal
 from ingest.settings import Settings as StaffSettings
 from knowledge.bank import Banks
@@ -24,6 +23,9 @@ from tests.every_route import addresses
 from tests.oidc_provider import CLIENT, NEEDS_PROVIDER, Provider, provider
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, NEEDS_PROVIDER]
+
+
+ISSUER = "https://login.bank.example"
 
 
 async def test_who_signs_in_works_as_with_a_token_and_the_browser_has_no_token(pages: Pages) -> None:
@@ -424,9 +426,18 @@ async def test_without_its_store_a_session_is_unavailable_and_a_token_goes_on(ru
         assert (await visitor.page.get(ME, headers=bearer_of(running))).status_code == 200
 
 
-def test_a_provider_whose_tokens_nobody_accepts_is_refused_at_the_start(tmp_path: Path) -> None:
-    oidc = {"issuer": "https://login.bank.example", "client_id": "bank", "session_key": "k" * 32}
-    with pytest.raises(ValidationError, match="name it in AUTH__ISSUER or AUTH__ISSUERS"):
-        StaffSettings.model_validate({"data_dir": tmp_path, "oidc": oidc})
-    with pytest.raises(ValidationError, match="at least 32"):
-        OidcSettings.model_validate(oidc | {"session_key": "short"})
+@pytest.mark.parametrize(
+    ("auth", "changed", "sentence"),
+    [
+        (None, {}, "name it in AUTH__ISSUER or AUTH__ISSUERS"),
+        ({"issuer": ISSUER, "jwks_url": f"{ISSUER}/keys", "audience": "bank"}, {}, "ID tokens"),
+        (None, {"session_key": "short"}, "at least 32"),
+    ],
+    ids=["an unknown issuer", "the API's audience", "a short key"],
+)
+def test_unsafe_settings_of_a_provider_end_the_start(
+    tmp_path: Path, auth: dict[str, str] | None, changed: dict[str, str], sentence: str
+) -> None:
+    oidc = {"issuer": ISSUER, "client_id": "bank", "session_key": "k" * 32} | changed
+    with pytest.raises(ValidationError, match=sentence):
+        StaffSettings.model_validate({"data_dir": tmp_path, "auth": auth, "oidc": oidc})

@@ -186,7 +186,7 @@ def test_the_report_shows_the_figures_the_point_and_the_worst() -> None:
     wrong = [case(60 + n, likely=1.5, outcome=Outcome.WRONG, text=f"틀린 {n}?") for n in range(4)]
     invented = [case(60, unanswerable=True, likely=2.5, text="주차 요금은?")]
     report = report_of(result_of([*YES, *NO, *wrong, *invented]))
-    for said in (
+    for sentence in (
         "50 of 54",
         "Wrong answers (4,",
         "Answers beside the question (0,",
@@ -195,7 +195,7 @@ def test_the_report_shows_the_figures_the_point_and_the_worst() -> None:
         "CALIBRATION_FILE",
         "What the documents lack (21)",
     ):
-        assert said in report
+        assert sentence in report
     assert report.index("Unanswerable questions that are answered (1,") < report.index("주차 요금은?")
 
 
@@ -246,31 +246,19 @@ def spec_of(bank: Dataset, folder: Path, weights: Path) -> RunSpec:
 
 
 @pytest.mark.anyio
-async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judged(
-    tmp_path: Path, bank: Dataset, tiny: Path
-) -> None:
-    part = tmp_path / "out" / "recorded.jsonl"
+async def test_a_recorded_endpoint_is_judged_by_each_question(tmp_path: Path, bank: Dataset, tiny: Path) -> None:
     async with scripted_server(Behaviour(sentences=1)) as server:
         endpoint = ModelSettings.model_validate({"llm_urls": server.url, "llm_profile": "scripted"})
         own = OwnBank(banks=sample_banks(), endpoint=endpoint)
-
-        async def recorded(name: str) -> tuple[Recording, int]:
-            before, spec = server.stats().started, spec_of(bank, tmp_path / name, tiny)
-            made = await record(spec, Console(quiet=True), part=part, at_once=4, calibrates=own)
-            return made, server.stats().started - before
-
-        whole, asked = await recorded("first")
-        lines = part.read_bytes().splitlines(keepends=True)
-        cut = [n for n, line in enumerate(lines) if b'"type":"answer"' in line][-6]
-        part.write_bytes(b"".join(lines[:cut]) + lines[cut][:40])  # stopped in the middle of a line
-        again, asked_again = await recorded("second")
-    assert asked >= 2 * len(bank.samples)
-    assert 6 <= asked_again <= 6 * 4  # a probe, an answer, a choice in two orders
-    assert {answer.id for answer in again.answers} == {answer.id for answer in whole.answers}
-    asked_all = [answer for answer in whole.answers if not answer.id.endswith("-without") and answer.probes]
-    assert all(answer.said is not None for answer in asked_all)  # also where the probe says no
-    cases = cases_of(again, bank, sample_banks().first)
-    assert_near_misses_lack_their_documents(cases, again, bank)
+        part = tmp_path / "recorded.jsonl"
+        recording = await record(
+            spec_of(bank, tmp_path, tiny), Console(quiet=True), part=part, at_once=4, calibrates=own
+        )
+        assert server.stats().started >= 2 * len(bank.samples)
+    probed = [answer for answer in recording.answers if not answer.id.endswith("-without") and answer.probes]
+    assert all(answer.said is not None for answer in probed)  # also where the probe says no
+    cases = cases_of(recording, bank, sample_banks().first)
+    assert_near_misses_lack_their_documents(cases, recording, bank)
     result = calibrated(cases, BARS)
     assert result.chosen.right >= 30
     assert result.chosen.invented == 0
@@ -307,11 +295,11 @@ async def test_a_stopped_command_goes_on_and_writes_the_calibration_and_the_repo
     stopped.send_signal(signal.SIGINT)
     assert await anyio.to_thread.run_sync(stopped.wait, 100) == 130
     assert "the same command continues" in log.read_text("utf-8")
-    kept = [line for line in recorded.read_bytes().splitlines() if b'"type":"answer"' in line]
+    answers = [line for line in recorded.read_bytes().splitlines() if b'"type":"answer"' in line]
     went_on, log = command(bank, tmp_path, tiny, "--profile", "scripted")
     status = await anyio.to_thread.run_sync(went_on.wait, 100)
     assert status in {0, 1}, log.read_text("utf-8")
-    assert set(kept) <= set(recorded.read_bytes().splitlines())
+    assert set(answers) <= set(recorded.read_bytes().splitlines())
     fitted = read_calibration(tmp_path / "out" / "calibration.yaml")
     assert fitted.models == ("scripted",)
     assert "Go-live report: small-bank" in (tmp_path / "out" / "go-live.md").read_text("utf-8")

@@ -3,9 +3,7 @@
 import pytest
 
 from evals.questions import IDENTIFIER_SETS, MadeIdentifier, read_identifiers
-from evals.safety.masking import is_masked, main, recall
-
-app.command()(main)
+from evals.safety.masking import is_masked, recall
 
 
 def made(text: str, *pieces: str) -> MadeIdentifier:

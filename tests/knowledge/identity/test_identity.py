@@ -101,6 +101,7 @@ async def test_a_token_is_held_against_the_stores_time_and_not_the_machines() ->
         {"sub": "l" * 201},
         {"exp": None},
         {"exp": "9999999999"},
+        {"exp": int(time.time()) + 93_600},  # more than a day
         {"nbf": "0"},
         {"exp": float("nan")},
         {"iat": 0},
@@ -133,11 +134,6 @@ async def test_a_refusal_says_which_part_of_the_provider_s_set_up_is_wrong(
 ) -> None:
     with pytest.raises(TokenRefused, match=why):
         await authenticator.verify(token())
-
-
-async def test_a_token_that_lives_for_more_than_a_day_is_refused(authenticator: Authenticator) -> None:
-    with pytest.raises(TokenRefused):
-        await authenticator.verify(signed(exp=int(time.time()) + 90_000))
 
 
 async def test_an_unsigned_token_is_refused(authenticator: Authenticator) -> None:

@@ -36,19 +36,12 @@ async def refusal(url: str, **tls: object) -> str:
     return ""
 
 
-@pytest.mark.parametrize("scheme", ["https", "rediss", "postgresql"])
-async def test_a_part_with_a_certificate_of_the_authority_is_reached(ours: Path, scheme: str) -> None:
-    with peer(server_context(ours)) as address:
-        assert await refusal(f"{scheme}://{address}", ca_file=ours / "ca.pem") == ""
-
-
-@pytest.mark.parametrize("scheme", ["https", "rediss", "postgresql"])
 @pytest.mark.parametrize(
-    ("made", "trusted", "reason"),
+    ("scheme", "made", "trusted", "reason"),
     [
-        ({}, "other", "certificate"),
-        ({"host": "redis.bank.example"}, "own", "IP address mismatch"),
-        ({"hours": -1}, "own", "certificate has expired"),
+        ("https", {}, "other", "certificate"),
+        ("rediss", {"host": "redis.bank.example"}, "own", "IP address mismatch"),
+        ("postgresql", {"hours": -1}, "own", "certificate has expired"),
     ],
     ids=["another authority", "another name", "expired"],
 )
