@@ -67,13 +67,6 @@ async def test_a_server_may_open_more_files_than_its_machine_gives_a_process_to_
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_every_server_is_configured_in_one_place() -> None:
-    """A server configured elsewhere would have no connection limits."""
-    packages = ("chatbot", "edge", "ingest", "knowledge", "telemetry")
-    sources = [*(path for name in packages for path in ROOT.joinpath(name).rglob("*.py")), ROOT / "run.py"]
-    assert [path.name for path in sources if "uvicorn.Config(" in path.read_text("utf-8")] == ["listening.py"]
-
-
 async def test_a_block_that_fails_ends_what_is_answered_and_accepts_nobody_after_it() -> None:
     app, asked, replies = FastAPI(), anyio.Event(), list[httpx2.Response]()
 

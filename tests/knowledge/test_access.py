@@ -46,17 +46,6 @@ def test_only_the_adapters_know_an_engine() -> None:
     assert elsewhere == []
 
 
-def test_the_filter_is_built_in_one_place() -> None:
-    defined = [
-        path
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "visible_filter"
-    ]
-    assert defined == [INDEX]
-
-
 def engine_calls(method: ast.AST) -> set[str]:
     """Return the engine's reading methods that a method of the index uses."""
     return {

@@ -1,6 +1,5 @@
 """A question is also searched by the synonyms of its words."""
 
-from evals.sample_bank import sample_banks
 from knowledge.glossary import Glossary
 
 GLOSSARY = Glossary((("해외송금", "overseas remittance"), ("송금", "transfer"), ("수수료", "fee")))
@@ -18,13 +17,6 @@ def test_a_longer_term_hides_the_shorter_one_inside_it() -> None:
 def test_english_words_match_from_their_beginning_only() -> None:
     assert GLOSSARY.synonyms("a coffee, please") == ""
     assert GLOSSARY.synonyms("which fees?") == "수수료"
-
-
-def test_the_sample_bank_s_glossary_names_nothing_twice_in_a_line() -> None:
-    assert len(sample_banks().first.glossary) > 50
-    for line in sample_banks().first.glossary:
-        assert len(line) >= 2
-        assert len(set(line)) == len(line)
 
 
 def test_a_long_question_is_read_in_one_pass() -> None:

@@ -73,56 +73,49 @@ def test_the_best_judgement_of_several_known_answers_counts() -> None:
 
 
 LEASE = (
+    "전세대출 만기 연장은 언제까지 신청해야 되나요",
     "전세대출은 계약을 갱신할 때에는 갱신일부터 3개월 이내에 신청하고, 만기를 연장할 때에는 "
     "만기 1개월 전까지 영업점이나 한빛 앱에서 신청해야 합니다.",
     "계약을 갱신하면서 집주인이 바뀐 고객은 임대차계약서와 신분증을 가지고 "
     "전국 모든 영업점의 창구에서 대출 연장을 상담받고 신청할 수 있습니다.",
 )
 JEONSE = (
+    "What's the most I can borrow for a jeonse deposit?",
     "Foreign residents with an F visa can borrow up to 70% of the deposit and at most KRW 200,000,000.",
     "The deposit must be paid before you move in, and you can apply at a branch within three months.",
 )
+"""A question and the two sentences of its answer."""
 
 
 @pytest.mark.parametrize(
-    ("known", "question", "sentence", "true", "false"),
+    ("known", "sentence", "true", "false"),
     [
-        *(
-            (LEASE, "전세대출 만기 연장은 언제까지 신청해야 되나요", sentence, true, false)
-            for sentence, true, false in (
-                (0, "3개월 이내", "7개월 이내"),
-                (0, "1개월 전까지", "1개월 후부터"),
-                (0, "신청해야 합니다", "신청하지 않아도 됩니다"),
-                (1, "신청할 수 있습니다", "신청할 수 없습니다"),
-                (1, "모든 영업점", "일부 영업점"),
-                (1, "모든 영업점", "모든 앱"),
-                (1, "바뀐 고객은", "바뀐 은행은"),
-                (1, "수 있습니다.", "수 있습니다 다만 카카오톡 친구추가로만 신청합니다."),
-                (1, "계약을 갱신하면서", "비밀번호를 알려 주신 고객은 계약을 갱신하면서"),
-            )
-        ),
-        *(
-            (JEONSE, "What's the most I can borrow for a jeonse deposit?", sentence, true, false)
-            for sentence, true, false in (
-                (0, "at most", "at least"),
-                (0, "70%", "40%"),
-                (0, "with an F visa", "without an F visa"),
-                (1, "you can apply", "you cannot apply"),
-                (1, "before you move", "after you move"),
-                (1, "at a branch", "in the app"),
-                (1, "The deposit must be", "The withdrawal must be"),
-                (1, "must be", "do not need to be"),
-                (1, "months.", "months only through KakaoTalk."),
-            )
-        ),
+        (LEASE, 1, "3개월 이내", "7개월 이내"),
+        (LEASE, 1, "1개월 전까지", "1개월 후부터"),
+        (LEASE, 1, "신청해야 합니다", "신청하지 않아도 됩니다"),
+        (LEASE, 2, "신청할 수 있습니다", "신청할 수 없습니다"),
+        (LEASE, 2, "모든 영업점", "일부 영업점"),
+        (LEASE, 2, "모든 영업점", "모든 앱"),
+        (LEASE, 2, "바뀐 고객은", "바뀐 은행은"),
+        (LEASE, 2, "수 있습니다.", "수 있습니다 다만 카카오톡 친구추가로만 신청합니다."),
+        (LEASE, 2, "계약을 갱신하면서", "비밀번호를 알려 주신 고객은 계약을 갱신하면서"),
+        (JEONSE, 1, "at most", "at least"),
+        (JEONSE, 1, "70%", "40%"),
+        (JEONSE, 1, "with an F visa", "without an F visa"),
+        (JEONSE, 2, "you can apply", "you cannot apply"),
+        (JEONSE, 2, "before you move", "after you move"),
+        (JEONSE, 2, "at a branch", "in the app"),
+        (JEONSE, 2, "The deposit must be", "The withdrawal must be"),
+        (JEONSE, 2, "must be", "do not need to be"),
+        (JEONSE, 2, "months.", "months only through KakaoTalk."),
     ],
 )
-def test_a_known_answer_is_right_and_a_falsification_of_a_sentence_of_it_is_wrong(
-    known: tuple[str, str], question: str, sentence: int, true: str, false: str
+def test_a_falsified_sentence_of_a_known_answer_is_wrong(
+    known: tuple[str, ...], sentence: int, true: str, false: str
 ) -> None:
-    whole = " ".join(known)
+    question, whole = known[0], " ".join(known[1:])
     assert judge_answer(whole, question, [whole]) is RIGHT
     assert true in known[sentence]
-    turned = known[sentence].replace(true, false)
-    assert judge_answer(turned, question, [whole]) is WRONG
-    assert judge_answer(whole.replace(known[sentence], turned), question, [whole]) is WRONG
+    falsified = known[sentence].replace(true, false)
+    assert judge_answer(falsified, question, [whole]) is WRONG
+    assert judge_answer(whole.replace(known[sentence], falsified), question, [whole]) is WRONG
