@@ -8,12 +8,9 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-from rich.console import Console
 
 from chatbot.calibration import read_calibration
-from chatbot.models import ModelSettings
 from chatbot.prompt import load_templates
-from evals.product import ProductSpec
 from evals.quality.calibrate import (
     Bars,
     CalibrationResult,
@@ -34,8 +31,6 @@ from evals.quality.calibrate import (
     write_calibration,
 )
 from evals.quality.golive import figure_lines, go_live_report
-from evals.quality.record import OwnBank, record
-from evals.quality.run import RunSpec
 from evals.questions import (
     Dataset,
     Recording,
@@ -47,7 +42,6 @@ from evals.questions import (
     without_documents,
 )
 from evals.sample_bank import sample_banks
-from ingest.settings import Settings
 from llm_server.scripted import Behaviour, scripted_server
 from tests.forked import Forked
 from tests.patience import patient
@@ -240,28 +234,41 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_weights(tmp_path_factory.getbasetemp())
 
 
-def spec_of(bank: Dataset, folder: Path, weights: Path) -> RunSpec:
-    product = ProductSpec(profile="scripted", data=folder / "data", weights=folder, environment={})
-    return RunSpec(dataset=bank, settings=Settings(weights_dir=weights), product=product, answers=False)
+def command(bank: Dataset, folder: Path, weights: Path, url: str, *arguments: str) -> tuple[Forked, Path]:
+    """Start `evals calibrate` with the bank's own endpoint; return the process and its log."""
+    log = folder / "calibrate.log"
+    options = ["calibrate", "--dataset", str(bank.folder), "--output", str(folder / "out"), *arguments]
+    own = {"DATA_DIR": str(folder), "WEIGHTS_DIR": str(weights), "LLM_URLS": url, "LLM_PROFILE": "scripted"}
+    return Forked("evals.__main__", options, os.environ | own, log), log  # noqa: TID251 - it inherits it
 
 
 @pytest.mark.anyio
-async def test_a_recorded_endpoint_is_judged_by_each_question(tmp_path: Path, bank: Dataset, tiny: Path) -> None:
+async def test_a_stopped_calibration_continues_and_writes_its_report(tmp_path: Path, bank: Dataset, tiny: Path) -> None:
+    recorded = tmp_path / "out" / "recorded.jsonl"
     async with scripted_server(Behaviour(sentences=1)) as server:
-        endpoint = ModelSettings.model_validate({"llm_urls": server.url, "llm_profile": "scripted"})
-        own = OwnBank(banks=sample_banks(), endpoint=endpoint)
-        part = tmp_path / "recorded.jsonl"
-        recording = await record(
-            spec_of(bank, tmp_path, tiny), Console(quiet=True), part=part, at_once=4, calibrates=own
-        )
-        assert server.stats().started >= 2 * len(bank.samples)
+        stopped, log = command(bank, tmp_path, tiny, server.url, "--at-once", "1")
+        with anyio.fail_after(patient(120)):
+            while not recorded.exists() or recorded.read_bytes().count(b'"type":"answer"') < 3:
+                assert stopped.poll() is None, log.read_text("utf-8")
+                await anyio.sleep(0.02)
+        stopped.send_signal(signal.SIGINT)
+        assert await anyio.to_thread.run_sync(stopped.wait, 100) == 130
+        assert "the same command continues" in log.read_text("utf-8")
+        answers = [line for line in recorded.read_bytes().splitlines() if b'"type":"answer"' in line]
+        widest_bars = ("--most-wrong", "1", "--most-unanswerable", "1")
+        continued, log = command(bank, tmp_path, tiny, server.url, *widest_bars)
+        status = await anyio.to_thread.run_sync(continued.wait, 100)
+    assert status == 0, log.read_text("utf-8")
+    assert set(answers) <= set(recorded.read_bytes().splitlines())
+    assert read_calibration(tmp_path / "out" / "calibration.yaml").models == ("scripted",)
+    assert "Go-live report: small-bank" in (tmp_path / "out" / "go-live.md").read_text("utf-8")
+    recording = read_recording(recorded)
     probed = [answer for answer in recording.answers if not answer.id.endswith("-without") and answer.probes]
     assert all(answer.said is not None for answer in probed)  # also where the probe says no
     cases = cases_of(recording, bank, sample_banks().first)
     assert_near_misses_lack_their_documents(cases, recording, bank)
     result = calibrated(cases, BARS)
-    assert result.chosen.right >= 30
-    assert result.chosen.invented == 0
+    assert (result.chosen.right >= 30, result.chosen.invented) == (True, 0)
 
 
 def assert_near_misses_lack_their_documents(cases: list[Case], recording: Recording, bank: Dataset) -> None:
@@ -272,41 +279,6 @@ def assert_near_misses_lack_their_documents(cases: list[Case], recording: Record
     for missed in near:
         documents = {key[0] for key in recorded[without_documents(missed.sample.id)].passages}
         assert not documents & bank.right_documents(missed.sample)
-
-
-def command(bank: Dataset, folder: Path, weights: Path, *arguments: str) -> tuple[Forked, Path]:
-    log = folder / "calibrate.log"
-    options = ["calibrate", "--dataset", str(bank.folder), "--output", str(folder / "out"), *arguments]
-    places = {"DATA_DIR": str(folder), "WEIGHTS_DIR": str(weights)}
-    environment = os.environ | places  # noqa: TID251 - it inherits it
-    return Forked("evals.__main__", options, environment, log), log
-
-
-@pytest.mark.anyio
-async def test_a_stopped_command_goes_on_and_writes_the_calibration_and_the_report(
-    tmp_path: Path, bank: Dataset, tiny: Path
-) -> None:
-    recorded = tmp_path / "out" / "recorded.jsonl"
-    stopped, log = command(bank, tmp_path, tiny, "--profile", "scripted", "--at-once", "1")
-    with anyio.fail_after(patient(120)):
-        while not recorded.exists() or recorded.read_bytes().count(b'"type":"answer"') < 3:
-            assert stopped.poll() is None, log.read_text("utf-8")
-            await anyio.sleep(0.02)
-    stopped.send_signal(signal.SIGINT)
-    assert await anyio.to_thread.run_sync(stopped.wait, 100) == 130
-    assert "the same command continues" in log.read_text("utf-8")
-    answers = [line for line in recorded.read_bytes().splitlines() if b'"type":"answer"' in line]
-    went_on, log = command(bank, tmp_path, tiny, "--profile", "scripted")
-    status = await anyio.to_thread.run_sync(went_on.wait, 100)
-    assert status in {0, 1}, log.read_text("utf-8")
-    assert set(answers) <= set(recorded.read_bytes().splitlines())
-    fitted = read_calibration(tmp_path / "out" / "calibration.yaml")
-    assert fitted.models == ("scripted",)
-    assert "Go-live report: small-bank" in (tmp_path / "out" / "go-live.md").read_text("utf-8")
-    wide, _ = command(
-        bank, tmp_path, tiny, "--recording", str(recorded), "--most-wrong", "1", "--most-unanswerable", "1"
-    )
-    assert await anyio.to_thread.run_sync(wide.wait, 100) == 0
 
 
 def test_a_recording_of_other_documents_or_fewer_questions_is_refused(tmp_path: Path, bank: Dataset) -> None:

@@ -30,7 +30,7 @@ from ingest.settings import Settings
 from knowledge.profiles import AnswerMode
 
 ROOT = Path(__file__).parents[3]
-FEWER = 60
+FEWER = 15
 """Recorded answers that a planted regression is tried on: enough to fall below a gate, and quick."""
 
 
