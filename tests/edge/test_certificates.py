@@ -121,7 +121,7 @@ async def until_seen(port: int, folder: Path) -> None:
                 return
 
 
-async def test_a_client_of_the_authority_is_answered_and_plain_text_is_not(served: Serve, shown: Path) -> None:
+async def test_plain_text_is_refused_where_tls_is_served(served: Serve, shown: Path) -> None:
     async with served() as port, httpx2.AsyncClient(verify=trusting(shown)) as http:
         assert (await http.get(f"https://127.0.0.1:{port}/")).json() == "here"
         with pytest.raises(httpx2.TransportError):
@@ -147,7 +147,7 @@ async def refused(port: int, context: ssl.SSLContext) -> bool:
             return True
 
 
-async def test_where_client_certificates_are_wanted_only_those_of_the_authority_are_let_in(
+async def test_only_client_certificates_of_the_authority_are_accepted(
     served: Serve, shown: Path, tmp_path: Path
 ) -> None:
     stranger = certificates(tmp_path / "stranger")
@@ -171,14 +171,14 @@ async def ended(wire: SocketStream) -> float:
 
 
 @pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=["nothing", "a hello"])
-async def test_a_handshake_that_never_ends_is_ended_by_us(served: Serve, begun: bytes) -> None:
+async def test_an_unfinished_handshake_is_closed(served: Serve, begun: bytes) -> None:
     async with served() as port, await anyio.connect_tcp("127.0.0.1", port) as wire:
         if begun:
             await wire.send(begun)
         assert LIMITS.head_seconds - 0.1 < await ended(wire) < LIMITS.head_seconds + patient(1)
 
 
-async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(served: Serve, shown: Path) -> None:
+async def test_a_request_sent_with_the_handshakes_end_is_answered(served: Serve, shown: Path) -> None:
     received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = trusting(shown).wrap_bio(received, sent, server_hostname="127.0.0.1")
     async with served() as port, await anyio.connect_tcp("127.0.0.1", port) as wire:
@@ -201,9 +201,7 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(se
     assert reply.startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_a_hello_that_is_there_before_the_connection_is_accepted_begins_a_handshake(
-    served: Serve, shown: Path
-) -> None:
+async def test_a_hello_sent_before_the_accept_begins_a_handshake(served: Serve, shown: Path) -> None:
     sent = ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
         trusting(shown).wrap_bio(ssl.MemoryBIO(), sent, server_hostname="127.0.0.1").do_handshake()
@@ -216,7 +214,7 @@ async def test_a_hello_that_is_there_before_the_connection_is_accepted_begins_a_
     assert reply.startswith(b"\x16\x03"), "a message of the handshake"
 
 
-async def test_a_stream_goes_on_and_new_connections_see_the_renewed_certificate(
+async def test_streams_continue_while_a_renewed_certificate_is_loaded(
     served: Serve, shown: Path, tmp_path: Path
 ) -> None:
     more, second = anyio.Event(), certificates(tmp_path / "second")
@@ -225,12 +223,12 @@ async def test_a_stream_goes_on_and_new_connections_see_the_renewed_certificate(
         httpx2.AsyncClient(verify=trusting(shown), timeout=20) as http,
         http.stream("GET", f"https://127.0.0.1:{port}/slow") as reply,
     ):
-        said = reply.aiter_bytes()
-        assert await anext(said) == b"begun,"
+        parts = reply.aiter_bytes()
+        assert await anext(parts) == b"begun,"
         show(shown, second)
         await until_seen(port, second)
         more.set()
-        assert b"".join([part async for part in said]) == b"ended"
+        assert b"".join([part async for part in parts]) == b"ended"
 
 
 @pytest.fixture
@@ -257,12 +255,12 @@ async def test_an_unusable_certificate_is_not_loaded(
         await until_seen(port, second)
 
 
-def test_files_that_cannot_be_shown_are_refused(shown: Path, tmp_path: Path) -> None:
+def test_unusable_certificate_files_are_refused(shown: Path, tmp_path: Path) -> None:
     second = certificates(tmp_path / "second")
-    for files, said in (
+    for files, sentence in (
         ({"cert_file": tmp_path / "none.pem"}, "none.pem is not a file"),
         ({"cert_file": shown / "server.pem", "key_file": second / "server.key"}, "is not a certificate with its key"),
         ({"client_ca_file": shown / "ca.pem"}, "need the cert_file that the service shows"),
     ):
-        with pytest.raises(ValidationError, match=said):
+        with pytest.raises(ValidationError, match=sentence):
             ServerTlsSettings.model_validate(files)

@@ -118,7 +118,7 @@ async def sent(there: Served, parts: Iterable[bytes], *, pause: float = 0.0) -> 
         return await all_of(stream)
 
 
-async def asked(there: Served) -> bytes:
+async def answer_of(there: Served) -> bytes:
     async with await there.connect() as stream:
         await stream.send(GOOD)
         with anyio.fail_after(20):
@@ -147,7 +147,7 @@ async def test_a_head_that_does_not_end_is_refused(served: Serve, head: bytes) -
     async with served() as there:
         reply = await sent(there, [head])
         assert not reply or reply.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
-        assert b" 200 OK" in await asked(there)
+        assert b" 200 OK" in await answer_of(there)
 
 
 def head_of(size: int) -> bytes:
@@ -157,9 +157,7 @@ def head_of(size: int) -> bytes:
 
 @pytest.mark.parametrize("before", [b"", HEAD + b"content-length: 0\r\n\r\n"], ids=["first", "pipelined"])
 @pytest.mark.parametrize(("more", "status"), [(-600, b"200"), (600, b"431")])
-async def test_a_head_that_ends_is_refused_where_it_is_longer_than_the_limit(
-    served: Serve, before: bytes, more: int, status: bytes
-) -> None:
+async def test_a_head_longer_than_the_limit_is_refused(served: Serve, before: bytes, more: int, status: bytes) -> None:
     async with served() as there:
         reply = await sent(there, [before + head_of(LIMITS.head_bytes + more)])
     assert reply.split(b"HTTP/1.1 ")[-1].startswith(status)
@@ -179,7 +177,7 @@ async def test_a_request_that_trickles_is_closed(served: Serve, begun: bytes, re
         assert time.monotonic() - began < 5, "sent to its end it takes longer"
 
 
-async def test_a_slow_body_that_comes_on_is_read_whatever_time_it_takes(served: Serve) -> None:
+async def test_a_slow_body_that_continues_is_read(served: Serve) -> None:
     body = [b"a" * 500] * 10
     async with served() as there:
         head = HEAD + b"content-length: 5000\r\nconnection: close\r\n\r\n"
@@ -209,7 +207,7 @@ def is_closed(wire: socket.socket) -> bool:
 
 
 @OVER_TLS_TOO
-async def test_idle_connections_in_any_number_leave_room_for_a_customer(served: Serve) -> None:
+async def test_idle_connections_make_room_for_a_customer(served: Serve) -> None:
     idle: list[socket.socket] = []
     limits = ConnectionLimits(head_seconds=30, connections=20)
     try:
@@ -218,7 +216,7 @@ async def test_idle_connections_in_any_number_leave_room_for_a_customer(served: 
                 idle.append(socket.create_connection(("127.0.0.1", there.port)))
                 await anyio.lowlevel.checkpoint()
             began = time.monotonic()
-            assert b" 200 OK" in await asked(there)
+            assert b" 200 OK" in await answer_of(there)
             assert time.monotonic() - began < 5
             with anyio.fail_after(10):  # each counts from its first byte
                 while sum(map(is_closed, idle)) < len(idle) - limits.connections:
@@ -228,7 +226,7 @@ async def test_idle_connections_in_any_number_leave_room_for_a_customer(served: 
             one.close()
 
 
-async def test_requests_that_follow_on_one_connection_each_have_their_own_limits(served: Serve) -> None:
+async def test_each_request_of_a_connection_has_its_own_limits(served: Serve) -> None:
     async with served() as there, await there.connect() as stream:
         for _ in range(60):  # more than one head's limit
             await stream.send(GOOD)
@@ -239,7 +237,7 @@ async def test_requests_that_follow_on_one_connection_each_have_their_own_limits
             assert b" 200 OK" in reply
 
 
-LONG_ASKED = b"GET /long HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+LONG_REQUEST = b"GET /long HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 async def broken_off(stream: ByteStream) -> None:
@@ -252,16 +250,16 @@ async def broken_off(stream: ByteStream) -> None:
 
 
 @OVER_TLS_TOO
-async def test_a_reply_that_nobody_takes_is_given_up(served: Serve) -> None:
+async def test_an_unread_reply_is_dropped(served: Serve) -> None:
     async with served() as there, await there.connect() as stream:
-        await stream.send(LONG_ASKED)
+        await stream.send(LONG_REQUEST)
         await broken_off(stream)
-        assert b" 200 OK" in await asked(there)
+        assert b" 200 OK" in await answer_of(there)
 
 
-async def test_a_reply_that_is_taken_slowly_is_sent_to_its_end(served: Serve) -> None:
+async def test_a_slowly_read_reply_is_sent_completely(served: Serve) -> None:
     async with served() as there, await there.connect() as stream:
-        await stream.send(LONG_ASKED)
+        await stream.send(LONG_REQUEST)
         with anyio.fail_after(60):
             for _ in range(16):
                 taken = 0
@@ -271,12 +269,12 @@ async def test_a_reply_that_is_taken_slowly_is_sent_to_its_end(served: Serve) ->
 
 
 @OVER_TLS_TOO
-async def test_replies_that_nobody_takes_leave_room_for_a_customer(served: Serve) -> None:
+async def test_unread_replies_make_room_for_a_customer(served: Serve) -> None:
     limits = ConnectionLimits(reply_seconds=60, stalled_seconds=0.2, connections=5)
     async with served(limits) as there, AsyncExitStack() as open_ones:
         stalled = [await open_ones.enter_async_context(await there.connect()) for _ in range(limits.connections)]
         for stream in stalled:
-            await stream.send(LONG_ASKED)
+            await stream.send(LONG_REQUEST)
             assert b" 200 OK" in await stream.receive(100)
         with anyio.fail_after(20):
             while not await let_in(there):
@@ -295,7 +293,7 @@ async def test_a_connection_closed_twice_is_reset(served: Serve, monkeypatch: py
     monkeypatch.setattr(LimitedConnection, "on_response_complete", record)
     limits = ConnectionLimits(reply_seconds=0.2, stalled_seconds=0.1)
     async with served(limits) as there, await there.connect() as stream:
-        await stream.send(LONG_ASKED)
+        await stream.send(LONG_REQUEST)
         with anyio.fail_after(20):
             while not made:
                 await anyio.sleep(0.01)
@@ -308,16 +306,16 @@ async def test_a_connection_closed_twice_is_reset(served: Serve, monkeypatch: py
 async def let_in(there: Served) -> bool:
     """Return whether the server answers a new connection."""
     try:
-        return b" 200 OK" in await asked(there)
+        return b" 200 OK" in await answer_of(there)
     except (anyio.EndOfStream, anyio.BrokenResourceError, ConnectionError):  # with TLS there is no status
         return False
 
 
 @OVER_TLS_TOO
-async def test_a_newcomer_has_no_room_of_a_reply_that_is_taken(served: Serve) -> None:
+async def test_a_slowly_read_reply_makes_no_room(served: Serve) -> None:
     limits = ConnectionLimits(stalled_seconds=0.5, connections=1)
     async with served(limits) as there, await there.connect() as stream:
-        await stream.send(LONG_ASKED)
+        await stream.send(LONG_REQUEST)
         taken = 0
         with anyio.fail_after(60):
             for part in range(1, 4):  # the kernel may have buffered the rest
@@ -328,7 +326,7 @@ async def test_a_newcomer_has_no_room_of_a_reply_that_is_taken(served: Serve) ->
                 taken += len(await stream.receive())
 
 
-async def test_requests_that_wait_on_one_connection_are_bounded(served: Serve) -> None:
+async def test_pipelined_requests_are_bounded(served: Serve) -> None:
     async with served() as there:
         few = await sent(there, [GOOD * 20 + GOOD.replace(b"host: x", b"host: x\r\nconnection: close")])
         flood = await sent(there, [GOOD * 5000])
@@ -342,7 +340,7 @@ async def test_requests_that_wait_on_one_connection_are_bounded(served: Serve) -
     ids=["of a known length", "in chunks"],
 )
 @pytest.mark.parametrize("cut", [1, 20, 70, 130, 1000])
-async def test_a_request_for_another_protocol_is_answered_in_this_one(served: Serve, body: bytes, cut: int) -> None:
+async def test_a_request_for_an_upgrade_is_answered_without_it(served: Serve, body: bytes, cut: int) -> None:
     """Java's own client sends these headers with its first request (RFC 9110, 7.8: they may be ignored)."""
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\n"
     asks = HEAD + upgrade + body

@@ -37,9 +37,7 @@ def app_with_headers() -> FastAPI:
         ("/nowhere", 404, "no-store"),
     ],
 )
-async def test_every_reply_has_the_security_headers_and_says_what_caches_may_do(
-    path: str, status: int, cached: str
-) -> None:
+async def test_every_reply_has_security_and_cache_headers(path: str, status: int, cached: str) -> None:
     transport = ASGITransport(app=app_with_headers(), raise_app_exceptions=False)
     async with AsyncClient(transport=transport, base_url="http://chat") as http:
         reply = await http.get(path)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
 
 
-async def test_no_reply_waits_until_what_was_sent_before_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replies_are_sent_without_nagles_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nagle's algorithm holds the second packet of a reply for 40 ms, and every event of a stream."""
     delays: list[bool] = []
     made = LimitedConnection.connection_made
@@ -35,7 +35,7 @@ async def test_no_reply_waits_until_what_was_sent_before_is_acknowledged(monkeyp
     assert delays == [False]
 
 
-async def test_what_many_streams_hold_is_not_searched_as_a_whole_again_and_again() -> None:
+async def test_many_objects_cause_no_full_garbage_collection() -> None:
     """A full garbage collection with 5,000 streams pauses every answer of the process for more than a second."""
     full, thresholds = list[int](), gc.get_threshold()
 
@@ -47,15 +47,15 @@ async def test_what_many_streams_hold_is_not_searched_as_a_whole_again_and_again
         async with listening(FastAPI(), bound):
             gc.callbacks.append(note)
             try:
-                held = [[n] for n in range(300_000)]
+                objects = [[n] for n in range(300_000)]
             finally:
                 gc.callbacks.remove(note)
-    assert len(held) == 300_000
+    assert len(objects) == 300_000
     assert full == []
     assert gc.get_threshold() == thresholds
 
 
-async def test_a_server_may_open_more_files_than_its_machine_gives_a_process_to_begin_with() -> None:
+async def test_a_server_raises_its_limit_of_open_files() -> None:
     """Many machines allow 1,024 files; with 768 for customers, the models and Redis would have too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
@@ -67,15 +67,15 @@ async def test_a_server_may_open_more_files_than_its_machine_gives_a_process_to_
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_a_block_that_fails_ends_what_is_answered_and_accepts_nobody_after_it() -> None:
-    app, asked, replies = FastAPI(), anyio.Event(), list[httpx2.Response]()
+async def test_a_failed_block_ends_running_requests_and_closes_the_port() -> None:
+    app, arrived, replies = FastAPI(), anyio.Event(), list[httpx2.Response]()
 
     class Failed(Exception):
         pass
 
     @app.get("/slow")
     async def slow() -> str:
-        asked.set()
+        arrived.set()
         await anyio.sleep(0.3)
         return "answered"
 
@@ -89,7 +89,7 @@ async def test_a_block_that_fails_ends_what_is_answered_and_accepts_nobody_after
         with pytest.RaisesGroup(Failed):
             async with listening(app, bound):
                 group.start_soon(ask, f"http://127.0.0.1:{port}/slow")
-                await asked.wait()
+                await arrived.wait()
                 raise Failed
         with pytest.raises(OSError, match="connect"):
             await anyio.connect_tcp("127.0.0.1", port)

@@ -41,7 +41,7 @@ def served(name: str, http: TestClient) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_of_the_sample_bank_is_served_for_another(name: str, tmp_path: Path) -> None:
+def test_another_bank_shows_nothing_of_the_sample_bank(name: str, tmp_path: Path) -> None:
     app = application(name, read_banks(write_bank(tmp_path)))
     for host, bank in (("chat.dawn.example", "새벽은행"), ("chat.dusk.example", "노을은행")):
         texts = served(name, TestClient(app, base_url=f"http://{host}"))
@@ -63,14 +63,14 @@ def test_the_page_dials_the_bank_s_telephone_before_any_script_runs(tmp_path: Pa
     assert dialled("+82 (2) 700-0002") == "+8227000002"
 
 
-def test_a_name_is_text_and_no_markup(tmp_path: Path) -> None:
+def test_markup_in_a_name_is_escaped(tmp_path: Path) -> None:
     banks = read_banks(write_bank(tmp_path, names={"ko": "<b>은행", "en": "</script>"}))
     http = TestClient(application("chat", banks))
     assert "<b>" not in http.get("/").text
     assert http.get("/web/bank.js").headers["content-type"].startswith("text/javascript")
 
 
-def test_a_browser_asks_again_for_what_is_the_bank_s(tmp_path: Path) -> None:
+def test_a_browser_revalidates_the_banks_files(tmp_path: Path) -> None:
     http = TestClient(application("staff", read_banks(write_bank(tmp_path))))
     for address in ("/", "/web/bank.js", "/web/bank.css", "/web/logo", "/web/app.js"):
         assert http.get(address).headers["cache-control"] == "no-cache"

@@ -30,7 +30,7 @@ LIGHT = DAWN["colours"]["light"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "sentence"),
     [
         ({"names": {"ko": "새벽은행"}}, "names.en: Field required"),
         ({"name": "x"}, "name: Extra inputs are not permitted"),
@@ -47,16 +47,16 @@ LIGHT = DAWN["colours"]["light"]
         ({"tenants": {"dusk": {"hosts": ["CHAT.dawn.example"]}}}, "hosts: one is named twice"),
     ],
 )
-def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, changed: dict[str, Any], sentence: str) -> None:
     file = write_bank(tmp_path, **changed)
     with pytest.raises(BankRefused) as refused:
         read_banks(file)
     assert str(file) in str(refused.value)
-    assert said in str(refused.value)
+    assert sentence in str(refused.value)
 
 
 @pytest.mark.parametrize("content", ["names: [", "- x\n", "", "\ufeff\x00"])
-def test_what_is_no_description_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_invalid_bank_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "bank.yaml").write_text(content, "utf-8")
     with pytest.raises(BankRefused, match=r"bank\.yaml"):
         read_banks(tmp_path / "bank.yaml")

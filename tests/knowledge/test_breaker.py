@@ -113,13 +113,13 @@ def test_each_failed_probe_doubles_the_time_until_the_next(breaker: Breaker, clo
     assert breaker.due, "after a good one the waits are short again"
 
 
-def test_probes_of_many_are_not_at_once(clock: Clock) -> None:
+def test_probes_of_several_breakers_are_spread(clock: Clock) -> None:
     breaker = Breaker(SETTINGS, clock=clock, jitter=lambda: 0.8)
     breaker.trip()
     assert breaker.retry_after == pytest.approx(4)
 
 
-def test_a_probe_whose_client_left_gives_its_place_to_the_next(breaker: Breaker, clock: Clock) -> None:
+def test_a_cancelled_probe_lets_the_next_one_through(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     breaker.record(probe(breaker), None)
@@ -127,7 +127,7 @@ def test_a_probe_whose_client_left_gives_its_place_to_the_next(breaker: Breaker,
     assert breaker.probe() is None
 
 
-def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, clock: Clock) -> None:
+def test_a_call_from_before_the_opening_is_ignored(breaker: Breaker, clock: Clock) -> None:
     early = permitted(breaker)
     opened(breaker)
     breaker.record(early, CallResult.OK)
@@ -141,7 +141,7 @@ def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, cl
     assert state(breaker) is BreakerState.CLOSED
 
 
-def test_leaving_counts_neither_way(breaker: Breaker) -> None:
+def test_cancelled_calls_are_not_counted(breaker: Breaker) -> None:
     for _ in range(100):
         breaker.record(permitted(breaker), None)
     assert state(breaker) is BreakerState.CLOSED

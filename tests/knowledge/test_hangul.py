@@ -15,7 +15,7 @@ def test_a_decomposed_text_is_composed_and_a_composed_one_stays(text: str) -> No
     assert composed(unicodedata.normalize("NFD", text)) == composed(text) == text
 
 
-def test_what_is_no_hangul_stays_as_it_was_written() -> None:
+def test_other_characters_than_hangul_stay() -> None:
     marks = "e\u0301 " + "\u0315\u0300" * 1000
     assert composed(marks) == marks
 

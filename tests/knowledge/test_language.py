@@ -19,7 +19,5 @@ from knowledge.passage import language_in
         ([], "en"),
     ],
 )
-def test_a_few_words_without_hangul_are_in_the_language_of_the_question_before(
-    questions: list[str], language: str
-) -> None:
+def test_a_few_latin_words_keep_the_language_of_the_question_before(questions: list[str], language: str) -> None:
     assert language_in(questions) == language

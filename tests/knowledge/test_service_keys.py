@@ -80,9 +80,7 @@ def refused(keys: ServiceKeys, key: str) -> bool:
     return False
 
 
-async def test_a_key_stands_for_a_machine_of_its_tenant_with_its_roles_until_its_days_are_over(
-    keys: ServiceKeys, now: Clock
-) -> None:
+async def test_a_key_is_a_machine_of_its_tenant_until_it_expires(keys: ServiceKeys, now: Clock) -> None:
     made, key = await keys.make(replace(BATCH, roles=frozenset({"service", "staff"}), days=30))
     assert keys.principal(key) == Principal(
         tenant="hanbit",
@@ -105,7 +103,7 @@ async def test_a_key_has_roles_of_machines_only(keys: ServiceKeys) -> None:
     assert await keys.all() == ()
 
 
-async def test_what_is_kept_of_a_key_does_not_sign_in(keys: ServiceKeys, engine: AsyncEngine) -> None:
+async def test_the_stored_part_of_a_key_does_not_sign_in(keys: ServiceKeys, engine: AsyncEngine) -> None:
     made, key = await keys.make(BATCH)
     async with engine.connect() as connection:
         (row,) = (await connection.execute(select(KEYS))).all()
@@ -116,7 +114,7 @@ async def test_what_is_kept_of_a_key_does_not_sign_in(keys: ServiceKeys, engine:
     assert refused(keys, f"bck_{made.id}_{row.digest}")
 
 
-async def test_whatever_is_not_the_whole_key_is_refused(keys: ServiceKeys) -> None:
+async def test_anything_but_the_whole_key_is_refused(keys: ServiceKeys) -> None:
     (made, key), (other, _) = await keys.make(BATCH), await keys.make(replace(BATCH, tenant="other"))
     last = "0" if key[-1] != "0" else "1"
     swapped = key.replace(made.id, other.id)
@@ -125,9 +123,7 @@ async def test_whatever_is_not_the_whole_key_is_refused(keys: ServiceKeys) -> No
     assert not refused(keys, key)
 
 
-async def test_a_flood_of_keys_that_nobody_made_asks_the_database_nothing_and_keeps_nothing(
-    keys: ServiceKeys, engine: AsyncEngine
-) -> None:
+async def test_a_flood_of_unknown_keys_never_reaches_the_database(keys: ServiceKeys, engine: AsyncEngine) -> None:
     await keys.make(BATCH)
     statements = counted(engine)
     for n in range(10_000):
@@ -165,7 +161,7 @@ async def test_one_tenant_revokes_and_lists_no_key_of_another(keys: ServiceKeys)
     assert {listed.id for listed in await keys.all()} == {made.id, other.id}
 
 
-async def test_what_was_read_more_than_five_seconds_ago_lets_nobody_in(keys: ServiceKeys, clock: Clock) -> None:
+async def test_keys_read_more_than_five_seconds_ago_are_unavailable(keys: ServiceKeys, clock: Clock) -> None:
     _, key = await keys.make(BATCH)
     clock.pass_seconds(KNOWN_FOR_SECONDS)
     assert not refused(keys, key)
@@ -201,7 +197,7 @@ async def test_a_tenant_has_a_hundred_keys_in_force_at_most(keys: ServiceKeys) -
     ("subject", "person"),
     [("kim", "kim"), ("{machine}", "park"), ("service:unknown", "service:unknown")],
 )
-async def test_behind_a_machine_stands_who_made_its_key(
+async def test_the_person_behind_a_machine_made_its_key(
     keys: ServiceKeys, engine: AsyncEngine, subject: str, person: str
 ) -> None:
     made, _ = await keys.make(BATCH)
@@ -211,7 +207,7 @@ async def test_behind_a_machine_stands_who_made_its_key(
         assert await person_behind(connection, "other", f"service:{made.id}") == f"service:{made.id}"
 
 
-async def test_a_key_is_good_for_90_days_unless_it_is_made_for_fewer(keys: ServiceKeys) -> None:
+async def test_a_key_is_valid_for_90_days_at_most(keys: ServiceKeys) -> None:
     made, _ = await keys.make(BATCH)
     assert made.expires_at == NOON + 90 * DAY
     for days in (0, -1, 91):

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 TWO_DAYS = 2 * 86400.0
 
 
-async def test_a_machine_that_is_two_days_ahead_tells_the_databases_time(engine: AsyncEngine) -> None:
+async def test_a_machine_two_days_ahead_uses_the_databases_time(engine: AsyncEngine) -> None:
     ahead = StoreClock(engine, machine=lambda: time.time() + TWO_DAYS)
     assert ahead.now() - time.time() == pytest.approx(TWO_DAYS, abs=5), "nothing is known yet"
     await ahead.sync()

@@ -79,9 +79,7 @@ async def test_a_row_that_is_committed_late_with_an_older_instant_is_seen(
     await other.dispose()
 
 
-async def test_a_poll_reads_the_versions_only_when_there_are_more_or_a_minute_is_over(
-    engine: AsyncEngine, database_url: str
-) -> None:
+async def test_a_poll_reads_versions_after_a_change_or_a_minute(engine: AsyncEngine, database_url: str) -> None:
     clock, statements = Clock(1000.0), list[str]()
     await load_withdrawals(engine)
     withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)
@@ -134,7 +132,7 @@ async def test_every_change_is_recorded_with_author_time_and_reason(withdrawals:
     assert await withdrawals.changes(limit=1) == (RESUME,)
 
 
-async def test_a_stop_of_a_tenant_is_its_own_and_its_change_is_seen_by_it_alone(withdrawals: Withdrawals) -> None:
+async def test_a_stop_of_a_tenant_concerns_it_alone(withdrawals: Withdrawals) -> None:
     ours = replace(STOP, tenant="hanbit")
     await withdrawals.change(ours)
     assert (withdrawals.stopped("hanbit"), withdrawals.stopped("other"), withdrawals.stopped()) == (True, False, False)
@@ -166,9 +164,7 @@ async def test_a_change_without_a_valid_author_or_reason_is_refused(
     assert await withdrawals.changes(limit=10) == ()
 
 
-async def test_listeners_hear_of_what_changes_and_not_of_every_poll(
-    withdrawals: Withdrawals, database_url: str
-) -> None:
+async def test_listeners_hear_of_changes_only(withdrawals: Withdrawals, database_url: str) -> None:
     notified: list[tuple[bool, bool]] = []
     engine = open_engine(database_url)
     other = Withdrawals(engine, WithdrawalsSettings())
@@ -187,7 +183,7 @@ async def test_listeners_hear_of_what_changes_and_not_of_every_poll(
     await engine.dispose()
 
 
-async def test_listeners_hear_when_the_last_poll_is_too_old_before_the_next_one_and_when_one_succeeds(
+async def test_listeners_hear_when_the_last_poll_is_too_old_and_renewed(
     engine: AsyncEngine,
 ) -> None:
     notified: list[bool] = []
@@ -198,7 +194,7 @@ async def test_listeners_hear_when_the_last_poll_is_too_old_before_the_next_one_
             assert notified == [False, True]
 
 
-async def test_listeners_hear_that_the_last_poll_is_too_old_also_where_polling_meets_a_bug(
+async def test_listeners_hear_of_an_old_poll_despite_a_bug_in_polling(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notified: list[bool] = []
@@ -208,7 +204,7 @@ async def test_listeners_hear_that_the_last_poll_is_too_old_also_where_polling_m
             await until(lambda: notified == [False])
 
 
-async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:
+async def test_withdrawals_are_readable_for_5_seconds_after_a_poll(engine: AsyncEngine) -> None:
     clock = Clock(1000.0)
     async with open_withdrawals(engine):
         pass
@@ -226,7 +222,7 @@ async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the
 WEEK = 7 * 86400.0
 
 
-async def test_a_version_that_ends_is_over_at_its_instant_on_every_replica_and_stops_no_answer(
+async def test_an_ended_version_is_over_on_every_replica_at_its_instant(
     withdrawals: Withdrawals, database_url: str
 ) -> None:
     engine = open_engine(database_url)
@@ -251,7 +247,7 @@ async def test_another_end_of_as_many_versions_is_read_at_once(engine: AsyncEngi
     await other.dispose()
 
 
-async def test_what_ended_a_week_ago_is_forgotten_and_what_was_withdrawn_is_not(engine: AsyncEngine) -> None:
+async def test_ends_are_forgotten_after_a_week_and_withdrawals_never(engine: AsyncEngine) -> None:
     withdrawals = await load_withdrawals(engine)
     async with engine.begin() as connection:
         await write_withdrawal(connection, *RATES, reason="wrong rate", at=100.0)
@@ -271,7 +267,7 @@ async def test_a_version_withdrawn_twice_is_known_and_no_other(withdrawals: With
         assert not withdrawals.withdrawn(*other)
 
 
-async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Withdrawals) -> None:
+async def test_the_stop_flags_of_all_and_of_each_model_are_separate(withdrawals: Withdrawals) -> None:
     assert not withdrawals.stopped()
     await withdrawals.change(STOP)
     await withdrawals.change(STOP)
@@ -285,7 +281,7 @@ async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Wi
     assert withdrawals.stopped_models() == {"small"}
 
 
-async def test_a_listener_that_fails_keeps_no_other_from_hearing(withdrawals: Withdrawals) -> None:
+async def test_a_failing_listener_does_not_affect_the_others(withdrawals: Withdrawals) -> None:
     notified: list[bool] = []
 
     def fail() -> None:

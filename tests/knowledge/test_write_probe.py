@@ -27,7 +27,7 @@ async def set_read_only(engine: AsyncEngine, *, is_on: bool) -> None:
     event.listen(engine.sync_engine, "connect", set_up)
 
 
-async def test_a_database_that_takes_writes_is_ready_and_keeps_nothing_of_the_probe(engine: AsyncEngine) -> None:
+async def test_a_writable_database_is_ready_and_the_probe_leaves_nothing(engine: AsyncEngine) -> None:
     await load_withdrawals(engine)
     await WriteProbe(engine).ping()
     async with engine.connect() as connection:
@@ -46,7 +46,7 @@ async def test_a_database_that_is_read_only_is_not_ready(engine: AsyncEngine) ->
     await probe.ping()
 
 
-async def test_however_often_it_is_asked_it_writes_once_a_second(engine: AsyncEngine) -> None:
+async def test_frequent_probes_write_once_a_second(engine: AsyncEngine) -> None:
     await load_withdrawals(engine)
     clock = Clock(0.0)
     probe, statements = WriteProbe(engine, clock=clock), list[str]()

@@ -67,7 +67,7 @@ def test_the_pooling_is_that_of_the_model(tmp_path: Path, export: ModuleType, po
 
 
 @CONVERTED_HERE
-def test_a_model_whose_vectors_the_conversion_changes_is_refused(
+def test_a_conversion_that_changes_the_vectors_is_refused(
     tiny: Path, tmp_path: Path, export: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = export._save_tokenizer

@@ -91,7 +91,7 @@ def refusal(python: Path, port: int, *options: str, folder: Path) -> str:
     return failed.stderr
 
 
-def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(tmp_path: Path, port: int) -> None:
+def test_ready_follows_a_generation_and_a_signal_ends_all(tmp_path: Path, port: int) -> None:
     with serving(stand_in(tmp_path), port, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
@@ -106,7 +106,7 @@ def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(t
     assert "engine of its own" in (tmp_path / "logs" / "vllm-cpu-small.log").read_text(encoding="utf-8")
 
 
-def test_with_a_certificate_it_is_asked_over_tls_and_watches_itself_so(tmp_path: Path, port: int) -> None:
+def test_with_a_certificate_it_is_served_and_watched_over_tls(tmp_path: Path, port: int) -> None:
     folder = certificates(tmp_path / "authority", host="llm.bank.example")
     files = f"--ssl-certfile {folder / 'server.pem'} --ssl-keyfile {folder / 'server.key'}"
     with serving(stand_in(tmp_path, files), port, tmp_path, *files.split()) as process:
@@ -120,7 +120,7 @@ def test_with_a_certificate_it_is_asked_over_tls_and_watches_itself_so(tmp_path:
         assert process.wait(30) == 0
 
 
-def test_a_certificate_is_handed_to_vllm_which_loads_a_changed_one_by_itself(tmp_path: Path) -> None:
+def test_vllm_reloads_a_changed_certificate_by_itself(tmp_path: Path) -> None:
     files = {"ssl_certfile": Path("c.pem"), "ssl_keyfile": Path("k.pem")}
     profile = load_profile("cpu-small")
     settings = ServeSettings(profile=profile, model="m", python=tmp_path, log_file=None, **files)

@@ -62,7 +62,7 @@ def test_vllm_itself_parses_the_arguments_of_every_profile(vllm: Path) -> None:
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_a_profile_names_pinned_weights_or_a_pinned_commit_and_fits_its_memory(name: str) -> None:
+def test_a_profile_is_pinned_and_fits_its_memory(name: str) -> None:
     profile = load_profile(name)
     assert (profile.weights in WEIGHTS) != (profile.hub is not None)
     longest = profile.engine.max_model_len * profile.memory.kv_per_token
@@ -71,7 +71,7 @@ def test_a_profile_names_pinned_weights_or_a_pinned_commit_and_fits_its_memory(n
 
 
 @pytest.mark.parametrize("name", [name for name in profile_names() if load_profile(name).device == "cuda"])
-def test_a_profile_that_never_ran_on_a_gpu_says_so(name: str) -> None:
+def test_a_profile_names_estimated_speeds(name: str) -> None:
     profile = load_profile(name)
     assert ("Never run on a GPU" in profile.about) == ("an estimate" in profile.speeds.measured)
 

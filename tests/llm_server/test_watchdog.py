@@ -36,7 +36,7 @@ async def hangs(server: ScriptedModel, *, within: float) -> bool:
     return not waiting.cancelled_caught
 
 
-async def test_an_engine_that_stalls_with_requests_running_hangs_and_its_health_is_green() -> None:
+async def test_an_engine_stalled_during_requests_hangs_although_healthy() -> None:
     async with (
         scripted_server(Behaviour(answer=LONG, stall_after=5, slots=1)) as server,
         anyio.create_task_group() as tasks,
@@ -49,13 +49,13 @@ async def test_an_engine_that_stalls_with_requests_running_hangs_and_its_health_
         tasks.cancel_scope.cancel()
 
 
-async def test_an_engine_that_stalls_while_nobody_asks_hangs_too() -> None:
+async def test_an_engine_stalled_while_idle_hangs() -> None:
     async with scripted_server(Behaviour(stall_after=0)) as server:
         assert await hangs(server, within=patient(10))
         assert server.stats().started == 1, "what was asked to find out"
 
 
-async def test_tokens_that_come_slowly_are_no_hang_although_nobody_else_is_answered() -> None:
+async def test_slow_tokens_are_not_a_hang() -> None:
     behaviour = Behaviour(answer=LONG, token_seconds=PATIENCE / 4, slots=1)
     async with scripted_server(behaviour) as server, anyio.create_task_group() as tasks:
         tasks.start_soon(generate, server)
@@ -64,7 +64,7 @@ async def test_tokens_that_come_slowly_are_no_hang_although_nobody_else_is_answe
         tasks.cancel_scope.cancel()
 
 
-async def test_an_idle_engine_is_asked_for_a_token_and_one_that_is_full_says_so() -> None:
+async def test_idle_and_full_engines_do_not_hang() -> None:
     async with scripted_server(Behaviour(answer="예.")) as server:
         assert not await hangs(server, within=3 * PATIENCE)
         assert {request.answer_tokens for request in server.stats().requests} == {1}
@@ -85,7 +85,7 @@ def test_the_launcher_ends_a_hung_engine_with_a_sentence(tmp_path: Path) -> None
         assert all_gone(children)
 
 
-def test_a_launcher_that_drains_waits_for_its_answers(tmp_path: Path) -> None:
+def test_a_draining_launcher_waits_for_its_answers(tmp_path: Path) -> None:
     port = free_port()
     path = stand_in(tmp_path)
     # A front end that is slow to exit after SIGTERM, like vLLM while it finishes its streams.

@@ -60,7 +60,7 @@ def test_drivers_never_log_below_info(lines: io.StringIO) -> None:
     assert CANARY not in lines.getvalue()
 
 
-def test_requests_to_other_servers_are_no_lines_of_the_log(lines: io.StringIO) -> None:
+def test_requests_to_other_servers_are_not_logged(lines: io.StringIO) -> None:
     for client in ("httpx", "httpx2"):
         logging.getLogger(client).info("HTTP Request: POST http://qdrant:6333/collections/kb-1/points/query/batch")
     assert not lines.getvalue()
@@ -85,13 +85,13 @@ async def fail_unseen() -> None:
     await asyncio.sleep(0)
 
 
-def test_of_what_nobody_awaited_the_log_has_the_type_and_the_lines_of_code(lines: io.StringIO) -> None:
+def test_unawaited_failures_are_logged_with_type_and_code_lines(lines: io.StringIO) -> None:
     asyncio.run(fail_unseen())
-    told = [json.loads(line) for line in lines.getvalue().splitlines() if "selector" not in line]
-    unawaited, in_callback = told
+    failures = [json.loads(line) for line in lines.getvalue().splitlines() if "selector" not in line]
+    unawaited, in_callback = failures
     assert unawaited["event"] == "Task exception was never retrieved"
     assert in_callback["event"].startswith("Exception in callback fail()")
-    for line in told:
+    for line in failures:
         assert line["exception"].splitlines()[0] == "KeyError", "what led to it"
         assert "in fail" in line["exception"]
         assert line["exception"].endswith("ValueError")

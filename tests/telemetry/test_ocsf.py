@@ -27,7 +27,7 @@ def test_every_event_is_valid_whatever_is_known_of_it(code: Code, known: bool) -
     assert len(written["metadata"]["uid"]) == 32
 
 
-def test_an_event_says_who_did_what_to_which_in_which_tenant() -> None:
+def test_an_event_has_actor_action_object_and_tenant() -> None:
     written = as_ocsf(EVENT, "ingest")
     assert written["actor"] == {"user": {"uid": "park"}}
     assert written["user"]["uid"] == "service:1"

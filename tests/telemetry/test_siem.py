@@ -48,7 +48,7 @@ def test_a_flood_of_refusals_is_one_event_a_second_and_reason() -> None:
     ], "the last one as the process ends"
 
 
-def test_reasons_without_end_are_few_events() -> None:
+def test_countless_reasons_become_few_events() -> None:
     with capture_logs() as logs, open_siem("chatbot", TraceSettings()) as siem:
         for n in range(1000):
             siem.refused(f"reason {n}")
@@ -82,14 +82,14 @@ async def test_a_collector_s_redirect_is_not_followed() -> None:
     assert other.lines == []
 
 
-async def test_a_collector_that_is_away_stops_nothing() -> None:
+async def test_an_absent_collector_stops_nothing() -> None:
     async with collecting() as collector:
         pass
     with anyio.fail_after(30):
         await export(collector, "a")
 
 
-async def test_a_collector_is_believed_with_a_certificate_of_the_banks_authority_only(tmp_path: Path) -> None:
+async def test_only_a_collector_with_a_trusted_certificate_gets_events(tmp_path: Path) -> None:
     folder = certificates(tmp_path)
     async with collecting(server_context(folder)) as collector:
         sent = partial(export, collector)

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 @pytest.mark.parametrize(
     "name", [b"\xa0__Host-session", b"\x85__Host-session", b"__Host-session\xa0", b"\x1c__Host-session"]
 )
-async def test_a_neighbour_s_cookie_whose_name_only_resembles_ours_is_none(pages: Pages, name: bytes) -> None:
+async def test_a_cookie_with_a_similar_name_is_ignored(pages: Pages, name: bytes) -> None:
     """Chromium lets any host of the bank's domain set the first two with Domain, and sends them to all hosts."""
     visitor = pages.visitor(DUSK)
     await visitor.sign_in("cho")
@@ -42,7 +42,7 @@ async def test_a_neighbour_s_cookie_whose_name_only_resembles_ours_is_none(pages
 
 
 @NEEDS_PROVIDER
-async def test_a_reply_of_another_tab_does_not_end_the_sign_in_of_this_one(pages: Pages) -> None:
+async def test_a_reply_to_another_tab_leaves_this_sign_in_pending(pages: Pages) -> None:
     visitor = pages.visitor()
     earlier = await visitor.begin()
     callback = await visitor.at_provider(await visitor.begin(), "kim")
@@ -53,7 +53,7 @@ async def test_a_reply_of_another_tab_does_not_end_the_sign_in_of_this_one(pages
 
 
 @NEEDS_PROVIDER
-async def test_a_logout_token_counts_as_sent_once_its_sessions_have_ended(pages: Pages, redis: Redis) -> None:
+async def test_a_failed_logout_can_be_retried(pages: Pages, redis: Redis) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     token = pages.provider.signed(logout(pages, sub="kim"))
@@ -97,7 +97,7 @@ async def test_signing_out_while_the_store_is_away_leaves_no_cookie(running: Run
 
 
 @NEEDS_PROVIDER
-async def test_nobody_signs_in_where_an_id_token_would_be_taken_for_an_access_token(
+async def test_id_tokens_that_the_api_accepts_are_refused(
     running: Running, port: int, redis_url: str, banks: Banks
 ) -> None:
     origin = f"http://127.0.0.1:{port}"
@@ -116,13 +116,13 @@ class Slow:
         self.seconds = 0.0
         self.fails = False
         self.error: object = "invalid_grant"
-        self.asked = 0
+        self.requests = 0
         self.now_at_once = 0
         self.most_at_once = 0
         self.shown: tuple[object, object] = (None, None)
 
     async def metadata(self, _: web.Request) -> web.Response:
-        self.asked += 1
+        self.requests += 1
         await anyio.sleep(self.seconds)
         where = {f"{name}_endpoint": f"{self.issuer}/{name}" for name in ("authorization", "token")}
         return web.json_response({"issuer": self.issuer, **where}, status=500 if self.fails else 200)
@@ -154,7 +154,7 @@ async def slow(**changed: object) -> AsyncGenerator[tuple[Slow, Provider, Clock]
         await runner.cleanup()
 
 
-async def test_metadata_are_asked_for_once_whoever_begins_to_sign_in_and_seldom_while_they_fail() -> None:
+async def test_concurrent_sign_ins_request_the_metadata_once() -> None:
     async def begin(provider: Provider) -> None:
         try:
             await provider.authorization_url(state="s", nonce="n", verifier="v" * 64, redirect_uri="https://h/")
@@ -168,14 +168,14 @@ async def test_metadata_are_asked_for_once_whoever_begins_to_sign_in_and_seldom_
             async with anyio.create_task_group() as group:
                 for _ in range(20):
                     group.start_soon(begin, provider)
-            assert (at.asked, len(refused)) == (1, 20 * (n + 1))
+            assert (at.requests, len(refused)) == (1, 20 * (n + 1))
         at.fails = False
         clock.now += 3
         await begin(provider)
-        assert (at.asked, len(refused)) == (2, 40)
+        assert (at.requests, len(refused)) == (2, 40)
 
 
-async def test_a_renewal_takes_no_longer_than_it_is_claimed_for() -> None:
+async def test_a_renewal_ends_before_its_claim_expires() -> None:
     async with slow() as (at, provider, _):
         at.seconds = 0.7  # for the metadata, and again for the tokens
         began = time.monotonic()
@@ -194,9 +194,7 @@ async def test_a_renewal_takes_no_longer_than_it_is_claimed_for() -> None:
         ({"code": 500}, SignInUnavailable),
     ],
 )
-async def test_a_session_ends_where_only_its_person_can_go_on_and_for_no_fault_of_the_provider(
-    error: object, refusal: type[Exception]
-) -> None:
+async def test_only_refusals_of_the_grant_end_a_session(error: object, refusal: type[Exception]) -> None:
     async with slow() as (at, provider, _):
         at.error = error
         with pytest.raises(refusal):
@@ -218,7 +216,7 @@ async def test_a_client_without_a_secret_only_names_itself(secret: str | None, s
         assert at.shown == shown
 
 
-async def test_a_flood_of_codes_that_are_none_reaches_the_provider_a_few_at_a_time() -> None:
+async def test_a_flood_of_invalid_codes_reaches_the_provider_slowly() -> None:
     async def try_one(provider: Provider) -> None:
         with pytest.raises((GrantRefused, SignInUnavailable)):
             await provider.tokens_for("none", verifier="v" * 64, redirect_uri="https://h/")

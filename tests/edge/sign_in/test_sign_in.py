@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services, NEEDS_PROVIDER]
 ISSUER = "https://login.bank.example"
 
 
-async def test_who_signs_in_works_as_with_a_token_and_the_browser_has_no_token(pages: Pages) -> None:
+async def test_a_session_grants_what_its_token_grants(pages: Pages) -> None:
     visitor = pages.visitor()
     assert (await visitor.page.get(ME)).status_code == 401
     reply = await visitor.sign_in("kim", place="/review/terms/2")
@@ -53,7 +53,7 @@ async def test_who_signs_in_works_as_with_a_token_and_the_browser_has_no_token(p
         assert (await chat.get("/v1/models")).status_code == 200
 
 
-async def test_a_cookie_of_a_host_with_tls_is_bound_to_it_by_its_name(pages: Pages) -> None:
+async def test_a_cookie_over_tls_has_the_host_prefix(pages: Pages) -> None:
     visitor = pages.visitor(DUSK)
     reply = await visitor.page.get(await visitor.at_provider(await visitor.begin(), "cho"))
     (cookie,) = [each for each in reply.headers.get_list("set-cookie") if "__Host-session" in each]
@@ -62,14 +62,16 @@ async def test_a_cookie_of_a_host_with_tls_is_bound_to_it_by_its_name(pages: Pag
 
 
 @pytest.mark.parametrize(("origin", "who", "status"), [(DUSK, "cho", 200), (DUSK, "kim", 401), (None, "cho", 200)])
-async def test_nobody_signs_in_at_another_bank_s_host(pages: Pages, origin: str | None, who: str, status: int) -> None:
+async def test_a_person_signs_in_only_at_their_banks_host(
+    pages: Pages, origin: str | None, who: str, status: int
+) -> None:
     visitor = pages.visitor(origin)
     reply = await visitor.sign_in(who)
     assert reply.headers["location"] == ("/" if status == 200 else "/?sign-in=refused")
     assert (await visitor.page.get(ME)).status_code == status
 
 
-async def test_a_stolen_cookie_is_nobody_s_at_another_host_or_tenant(pages: Pages) -> None:
+async def test_a_stolen_cookie_is_invalid_at_another_host(pages: Pages) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     (cookie,) = visitor.page.cookies.jar
@@ -85,7 +87,7 @@ async def test_a_stolen_cookie_is_nobody_s_at_another_host_or_tenant(pages: Page
 @pytest.mark.parametrize(
     "parameters", [{"state": "x" * 43}, {"iss": "https://other.example"}, {"code": "x" * 43}, {"state": ""}]
 )
-async def test_a_reply_that_is_not_the_end_of_this_sign_in_is_refused(pages: Pages, parameters: dict[str, str]) -> None:
+async def test_a_reply_to_another_sign_in_is_refused(pages: Pages, parameters: dict[str, str]) -> None:
     visitor = pages.visitor()
     callback = await visitor.at_provider(await visitor.begin(), "kim")
     reply = await visitor.page.get(changed(callback, **parameters))
@@ -105,7 +107,7 @@ async def test_tokens_for_something_else_are_refused(pages: Pages, parameters: d
     assert (await visitor.page.get(ME)).status_code == 401
 
 
-async def test_a_sign_in_ends_at_the_host_where_it_began_and_within_ten_minutes(pages: Pages) -> None:
+async def test_a_sign_in_completes_at_its_host_within_ten_minutes(pages: Pages) -> None:
     pages.provider.let_tokens_last(3600)
     visitor = pages.visitor()
     callback = await visitor.at_provider(await visitor.begin(), "kim")
@@ -166,7 +168,7 @@ async def test_no_address_of_either_api_takes_a_cookie_from_another_site(pages: 
             assert "own page" in reply.text, address
 
 
-async def test_our_own_page_may_and_a_token_beside_the_cookie_is_the_one_that_counts(pages: Pages) -> None:
+async def test_a_token_takes_precedence_over_the_cookie(pages: Pages) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     path = "/v1/documents/terms/versions/1/approve"
@@ -178,7 +180,7 @@ async def test_our_own_page_may_and_a_token_beside_the_cookie_is_the_one_that_co
     assert (await visitor.page.get(ME, headers={"authorization": "Bearer nonsense"})).status_code == 401
 
 
-async def test_a_token_that_ends_is_renewed_once_whoever_asks_on_whichever_replica(pages: Pages) -> None:
+async def test_a_token_is_renewed_once_across_replicas(pages: Pages) -> None:
     pages.provider.let_tokens_last(120)
     visitor = pages.visitor()
     await visitor.sign_in("kim")
@@ -202,7 +204,7 @@ async def test_a_token_that_ends_is_renewed_once_whoever_asks_on_whichever_repli
     assert pages.provider.renewed() == before + 2
 
 
-async def test_who_has_read_a_session_before_it_was_renewed_or_ended_changes_nothing(pages: Pages) -> None:
+async def test_an_outdated_session_changes_nothing(pages: Pages) -> None:
     pages.provider.let_tokens_last(120)
     visitor = pages.visitor()
     await visitor.sign_in("kim")
@@ -220,7 +222,7 @@ async def test_who_has_read_a_session_before_it_was_renewed_or_ended_changes_not
     assert await sign_in._sessions.read(session_id) is None
 
 
-async def test_a_session_whose_token_becomes_somebody_else_s_ends(pages: Pages) -> None:
+async def test_a_session_with_another_persons_token_ends(pages: Pages) -> None:
     visitor, other = pages.visitor(), pages.visitor()
     await visitor.sign_in("kim")
     first = dict(visitor.page.cookies)
@@ -237,7 +239,7 @@ async def test_a_session_whose_token_becomes_somebody_else_s_ends(pages: Pages) 
     assert await sign_in._sessions.read(former) is None
 
 
-async def test_whoever_comes_back_late_waits_for_the_one_renewal(pages: Pages) -> None:
+async def test_concurrent_requests_wait_for_one_late_renewal(pages: Pages) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     pages.clock.now += 1500  # the token expired longer ago than any grace period
@@ -255,7 +257,7 @@ async def test_whoever_comes_back_late_waits_for_the_one_renewal(pages: Pages) -
     assert pages.provider.renewed() == before + 1
 
 
-async def test_a_session_ends_unused_and_in_the_end_used_or_not(
+async def test_a_session_ends_when_idle_and_after_its_maximum(
     running: Provider, port: int, redis_url: str, banks: Banks
 ) -> None:
     settings: dict[str, Any] = {"session_key": uuid4().hex, "idle": 0.3, "longest": 600}
@@ -275,14 +277,14 @@ async def test_a_session_ends_unused_and_in_the_end_used_or_not(
         assert (await visitor.page.get(ME)).status_code == 401
 
 
-async def test_redis_holds_neither_tokens_nor_ids_that_could_be_used(pages: Pages, redis: Redis) -> None:
+async def test_redis_contains_no_usable_tokens_or_ids(pages: Pages, redis: Redis) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     (session_id,) = visitor.page.cookies.values()
-    held = [key async for key in redis.scan_iter("oidc:session:*")]
-    values = [value for key in held if (value := await redis.get(key)) is not None]
+    keys = [key async for key in redis.scan_iter("oidc:session:*")]
+    values = [value for key in keys if (value := await redis.get(key)) is not None]
     assert values
-    for bytes_ in (*held, *values):
+    for bytes_ in (*keys, *values):
         assert session_id.encode() not in bytes_
         assert b"eyJ" not in bytes_, "a token"
         assert b"kim" not in bytes_
@@ -298,26 +300,26 @@ async def test_signing_out_ends_the_session_here_and_at_the_provider(pages: Page
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     cookies = dict(visitor.page.cookies)
-    left = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
+    reply = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
     assert dict(visitor.page.cookies) == {}
     visitor.page.cookies.update(cookies)
     assert (await visitor.page.get(ME)).status_code == 401
     assert await pages.elsewhere(visitor) == 401
-    back = await visitor.sign_out_at(left.json()["go_to"])
+    back = await visitor.sign_out_at(reply.json()["go_to"])
     assert back.headers["location"] == f"{pages.origin}/"
-    asked = await visitor.elsewhere.get(changed(await visitor.begin()), follow_redirects=True)
-    assert "Who" in asked.text, "the provider asks again who it is"
+    page = await visitor.elsewhere.get(changed(await visitor.begin()), follow_redirects=True)
+    assert "Who" in page.text, "the provider asks again who it is"
 
 
-async def test_who_signs_out_after_their_session_has_ended_here_signs_out_at_the_provider_too(pages: Pages) -> None:
+async def test_signing_out_of_an_ended_session_signs_out_at_the_provider(pages: Pages) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     pages.clock.now += 43_200
-    left = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
-    back = await visitor.sign_out_at(left.json()["go_to"])
+    reply = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
+    back = await visitor.sign_out_at(reply.json()["go_to"])
     assert back.headers["location"] == f"{pages.origin}/"
-    asked = await visitor.elsewhere.get(await visitor.begin(), follow_redirects=True)
-    assert "Who" in asked.text, "whoever comes next to this browser is asked who they are"
+    page = await visitor.elsewhere.get(await visitor.begin(), follow_redirects=True)
+    assert "Who" in page.text, "whoever comes next to this browser is asked who they are"
     again = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
     assert again.json() == {"go_to": f"{pages.origin}/"}, "signed out already, in another tab"
 
@@ -336,7 +338,7 @@ async def test_signing_out_at_the_provider_ends_the_session_on_every_replica(pag
         assert (await other.page.get(ME)).status_code == 200, "of the same person, at another browser"
 
 
-async def test_a_logout_token_for_a_person_ends_all_their_sessions_and_nobody_else_s(pages: Pages) -> None:
+async def test_a_logout_token_ends_all_sessions_of_its_person(pages: Pages) -> None:
     one, two, lee = pages.visitor(), pages.visitor(replica=1), pages.visitor()
     await one.sign_in("kim")
     await two.sign_in("kim")
@@ -376,9 +378,7 @@ async def test_a_wrong_logout_token_ends_nothing(pages: Pages, name: str) -> Non
     assert (await visitor.page.get(ME)).status_code == 200
 
 
-async def test_while_the_provider_is_away_who_is_signed_in_works_on_for_the_grace_and_nobody_signs_in(
-    redis_url: str, banks: Banks
-) -> None:
+async def test_sessions_outlive_their_token_while_the_provider_is_away(redis_url: str, banks: Banks) -> None:
     origin = f"http://127.0.0.1:{free_port()}"
     with provider(origin, seconds=120) as away:
         async with opened(away, origin, redis_url, banks, session_key=uuid4().hex, grace=600) as pages:
@@ -400,11 +400,11 @@ async def test_while_the_provider_is_away_who_is_signed_in_works_on_for_the_grac
                     while "unavailable" not in (reply := await newcomer.get("/oidc/sign-in")).headers["location"]:
                         await anyio.sleep(0.1)
                 assert (reply.status_code, reply.headers["location"]) == (303, "/?sign-in=unavailable")
-            left = await visitor.page.post("/oidc/sign-out", headers={"origin": origin})
-            assert left.json() == {"go_to": f"{origin}/"}, "here alone"
+            reply = await visitor.page.post("/oidc/sign-out", headers={"origin": origin})
+            assert reply.json() == {"go_to": f"{origin}/"}, "here alone"
 
 
-async def test_a_session_whose_refresh_token_the_provider_has_revoked_is_over(pages: Pages) -> None:
+async def test_a_session_with_a_revoked_refresh_token_ends(pages: Pages) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
     cookies = dict(visitor.page.cookies)
@@ -417,7 +417,7 @@ async def test_a_session_whose_refresh_token_the_provider_has_revoked_is_over(pa
     assert (await visitor.page.get(ME)).status_code == 401, "for good"
 
 
-async def test_without_its_store_a_session_is_unavailable_and_a_token_goes_on(running: Provider, banks: Banks) -> None:
+async def test_without_redis_sessions_are_unavailable_and_tokens_work(running: Provider, banks: Banks) -> None:
     origin = f"http://127.0.0.1:{free_port()}"
     async with opened(running, origin, "redis://127.0.0.1:1/0", banks) as pages:
         visitor = pages.visitor()

@@ -87,14 +87,14 @@ def point(threshold: float, right: int, wrong: int, invented: int) -> Point:
     )  # fmt: skip
 
 
-def test_the_fit_separates_likely_from_unlikely_however_few_a_side_is() -> None:
+def test_the_fit_separates_few_unlikely_from_many_likely() -> None:
     weights = fit([*YES, *NO[:6]])
     assert all((score(case, weights) >= weights.threshold) is not case.unanswerable for case in [*YES, *NO])
     assert weights.likeliest == 0.0
     assert weights.least_dense == pytest.approx(0.83)
 
 
-def test_a_question_is_judged_by_weights_that_have_not_seen_it_or_its_near_miss() -> None:
+def test_a_question_is_judged_by_weights_fitted_without_it() -> None:
     odd = case(99, likely=-9.0)
     miss = case(99, likely=9.0, near_miss=True)
     scores = scores_without_themselves([*YES, *NO, odd, miss])
@@ -134,7 +134,7 @@ def test_most_right_answers_within_both_bars_are_chosen() -> None:
     assert "hold both bars" in reason
 
 
-def test_a_bar_that_is_held_only_by_hardly_answering_is_said_to_be_missed() -> None:
+def test_a_bar_held_only_by_hardly_answering_is_missed() -> None:
     curve = [point(0.2, 60, 30, 20), point(0.5, 55, 20, 6), point(0.9, 10, 2, 0)]
     chosen, reason = chosen_point(curve, BARS)
     assert chosen.threshold == 0.5
@@ -157,7 +157,7 @@ def test_too_few_questions_are_refused_with_what_to_add(answerable: int, unanswe
         require_enough(samples)
 
 
-def test_a_fit_is_written_as_a_calibration_of_what_was_asked(tmp_path: Path) -> None:
+def test_a_fit_is_written_as_a_calibration(tmp_path: Path) -> None:
     weights = fit([*YES, *NO])
     write_calibration(
         calibration_of(weights, embedder="bge-m3", model="qwen3-4b"), tmp_path / "own" / "calibration.yaml"
@@ -193,7 +193,7 @@ def test_the_report_shows_the_figures_the_point_and_the_worst() -> None:
     assert report.index("Unanswerable questions that are answered (1,") < report.index("주차 요금은?")
 
 
-def test_a_bar_that_is_missed_is_said_so() -> None:
+def test_a_missed_bar_is_reported() -> None:
     wrong = [case(60 + n, likely=3, outcome=Outcome.WRONG if n else Outcome.BESIDE) for n in range(40)]
     result = result_of([*YES, *NO, *wrong])
     shares = {name: share for name, share, _ in figure_lines(result)}

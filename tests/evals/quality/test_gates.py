@@ -74,7 +74,7 @@ def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Data
         ({}, set()),
     ],
 )
-def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
+def test_a_changed_prompt_or_document_misses_its_gate(
     task: Task, dataset: Dataset, recording: Recording, change: dict[str, str], red: set[str]
 ) -> None:
     other = msgspec.structs.replace(recording.header, **change)
@@ -82,7 +82,7 @@ def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
     assert missed(run, task) & {"prompt_is_recorded", "documents_are_recorded"} == red
 
 
-def test_a_wrong_number_is_shown_in_neither_way(dataset: Dataset, recording: Recording) -> None:
+def test_a_wrong_number_is_shown_in_neither_mode(dataset: Dataset, recording: Recording) -> None:
     wrong = reworded(first(recording), lambda text: f"{text} 수수료는 77,777원입니다.")
     for answer in AnswerMode:
         run = rescore(wrong, dataset, bank=sample_banks().first, answer=answer)

@@ -32,7 +32,7 @@ def test_the_events_of_a_stream_become_an_answer() -> None:
     assert (answer.text, answer.refused, answer.grounded, answer.prompt_tokens) == ("It costs 5 won.", False, True, 9)
 
 
-def test_a_failed_a_cut_and_a_refused_answer_are_none() -> None:
+def test_failed_cut_and_refused_streams_are_no_answers() -> None:
     failed = Failed(
         code="model_unavailable", status=503, title="", retryable=True, retry_after_ms=None, trace_id="", handoff=""
     )
@@ -89,7 +89,7 @@ def rows(values: dict[str, float], measure: str = "mrr") -> Run:
     return Run(dataset="d", measures={}, rows=listed)
 
 
-def test_what_is_wrong_or_beside_the_question_is_told_apart_and_read_first(tmp_path: Path) -> None:
+def test_wrong_answers_differ_from_answers_beside_the_question(tmp_path: Path) -> None:
     wrong = run_of(tmp_path, text="That much is 7 won.")
     beside = run_of(tmp_path, text="Ask at the counter.")
     assert [wrong.measures[name] for name in ("right", "wrong", "beside")] == [0.0, 1.0, 0.0]

@@ -103,7 +103,7 @@ def test_judgements_name_documents_and_questions_that_exist(texts: Mapping[str, 
         assert not question.also_in or own, question.id
 
 
-def test_answers_stand_in_their_documents_and_subjects_of_the_unanswerable_in_none(
+def test_documents_contain_answers_and_no_unanswerable_subjects(
     texts: Mapping[str, list[tuple[date, str]]],
 ) -> None:
     for question in QUESTIONS:

@@ -21,7 +21,7 @@ def texts() -> dict[str, str]:
     return {row["document_id"]: read_text(DOCUMENTS / row["file"]) for row in entries()}
 
 
-def test_a_turn_has_answers_and_documents_of_its_language_unless_it_is_unanswerable(texts: dict[str, str]) -> None:
+def test_an_answerable_turn_has_answers_and_documents(texts: dict[str, str]) -> None:
     for dialogue in DIALOGUES:
         for turn in dialogue.turns:
             assert bool(turn.answers) != turn.unanswerable, turn
@@ -29,7 +29,7 @@ def test_a_turn_has_answers_and_documents_of_its_language_unless_it_is_unanswera
             assert set(turn.documents) <= {name for name in texts if name.endswith(f"-{dialogue.language}")}, turn
 
 
-def test_an_answer_stands_letter_for_letter_in_a_document_and_every_document_holds_one(texts: dict[str, str]) -> None:
+def test_every_answer_is_in_its_documents(texts: dict[str, str]) -> None:
     missing = [
         name
         for name, turn in TURNS.items()
@@ -49,7 +49,7 @@ def test_no_question_gives_its_answer_away() -> None:
     assert [name for name, turn in TURNS.items() if holds_answer(turn.whole, turn.answers)] == []
 
 
-def test_a_turn_that_leans_on_another_is_written_out_and_no_question_is_asked_twice() -> None:
+def test_dependent_turns_are_written_out_and_no_question_repeats() -> None:
     assert [n for n, t in TURNS.items() if t.kind not in LEANS_ON_NOTHING and t.whole == t.text] == []
     assert [whole for whole, n in Counter(turn.whole for turn in TURNS.values()).items() if n > 1] == []
     golden = {json.loads(line)["text"] for line in (HANBIT / "queries.jsonl").read_text("utf-8").splitlines()}

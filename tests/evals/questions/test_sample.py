@@ -38,7 +38,7 @@ def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("queries", "qrels", "says"),
+    ("queries", "qrels", "sentence"),
     [
         ('{"id": "a"}', "h\n", "queries.jsonl, line 1"),
         ('{"id": "a", "text": "?"}', "h\na\td1\n", "qrels.tsv, line 2"),
@@ -46,8 +46,8 @@ def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
         ("", "h\n", "no question"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, queries: str, qrels: str, says: str) -> None:
-    with pytest.raises(DatasetBroken, match=says):
+def test_a_broken_line_is_named(tmp_path: Path, queries: str, qrels: str, sentence: str) -> None:
+    with pytest.raises(DatasetBroken, match=sentence):
         read_dataset(written(tmp_path, queries, qrels))
 
 

@@ -11,7 +11,7 @@ def made(text: str, *pieces: str) -> MadeIdentifier:
     return MadeIdentifier(kind="resident_number", form="halves", text=text, pieces=spans)
 
 
-def test_an_identifier_of_which_a_piece_is_left_is_not_masked() -> None:
+def test_a_partly_visible_identifier_is_not_masked() -> None:
     hidden, left = made("앞은 880101 뒤는 1234567", "880101", "1234567"), made("앞은 88 뒤는 1234", "88", "1234")
     assert (is_masked(hidden), is_masked(left)) == (True, False)
     figures, missed = recall("set", [hidden, left])

@@ -29,7 +29,7 @@ async def test_a_question_is_nearer_to_its_answer_across_languages(embedder: Emb
     assert cosine(question, answer) > cosine(question, other) + 0.02
 
 
-async def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
+async def test_missing_weights_are_refused_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(EmbeddingUnavailable, match="llm-server fetch e5-small"):
         async with open_embedder(EmbedderSettings(folder=tmp_path / "e5-small")):
             pass

@@ -65,11 +65,11 @@ def test_a_model_is_shared_by_threads(weights: Path) -> None:
     ("dtype", "native", "computed"),
     [("bfloat16", ["BF16"], "bf16"), ("bfloat16", [], "f32"), ("float32", ["BF16"], "f32")],
 )
-def test_a_machine_computes_in_bfloat16_only_where_it_has_it(
+def test_bfloat16_is_used_only_on_machines_that_have_it(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, dtype: DType, native: list[str], computed: str
 ) -> None:
     """With AVX-512 but no bfloat16, OpenVINO would emulate it, many times slower than float32."""
-    asked: list[object] = []
+    precisions: list[object] = []
     real = openvino.Core()
 
     class Machine:
@@ -77,12 +77,12 @@ def test_a_machine_computes_in_bfloat16_only_where_it_has_it(
             return [*(set(real.get_property(device, name)) - {"BF16"}), *native]
 
         def compile_model(self, model: Path, device: str, options: dict[str, object]) -> openvino.CompiledModel:
-            asked.append(options["INFERENCE_PRECISION_HINT"])
+            precisions.append(options["INFERENCE_PRECISION_HINT"])
             return real.compile_model(model, device, {**options, "INFERENCE_PRECISION_HINT": "f32"})
 
     monkeypatch.setattr(openvino, "Core", Machine)
     loader(tiny, dtype)
-    assert asked == [computed]
+    assert precisions == [computed]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small"
 
 
-def test_many_lengths_do_not_add_up(tiny: Path) -> None:
+def test_memory_is_bounded_for_texts_of_many_lengths(tiny: Path) -> None:
     encode = loader(tiny, "bfloat16")()
     used = []
     for length in range(10, 500):

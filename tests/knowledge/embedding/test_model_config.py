@@ -51,7 +51,7 @@ def test_prefixes_are_the_prompts_of_the_folder(
         ("BAAI/bge-m3", ""),
     ],
 )
-def test_an_e5_that_says_nothing_has_the_prefixes_that_it_needs(model: str, query_prefix: str) -> None:
+def test_an_e5_model_has_its_prefixes_without_a_configuration(model: str, query_prefix: str) -> None:
     of_endpoint = EmbedderSettings.model_validate({"url": "http://127.0.0.1:1", "model": model})
     of_hub = EmbedderSettings(model=model, revision="0" * 40)
     for settings in (of_endpoint, of_hub):
@@ -71,7 +71,7 @@ def test_the_longest_text_is_read_from_the_folder(tmp_path: Path, files: dict[st
     assert read_model_config(EmbedderSettings(folder=written(tmp_path / "m", **files))).max_tokens == most
 
 
-def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
+def test_an_invalid_json_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(EmbeddingUnavailable, match=r"config\.json cannot be read"):
         read_model_config(EmbedderSettings(folder=tmp_path))

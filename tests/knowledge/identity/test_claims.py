@@ -52,7 +52,7 @@ async def test_keycloak_s_realm_roles_are_mapped() -> None:
 
 
 @pytest.mark.anyio
-async def test_entra_s_groups_are_mapped_by_their_object_ids_and_its_subject_is_the_person_s() -> None:
+async def test_entra_groups_are_mapped_by_object_id() -> None:
     kim = await verified(ENTRA, settings(ENTRA, **ENTRA_MAP))
     assert (kim.tenant, kim.sub) == (ENTRA.claims["tid"], ENTRA.claims["oid"])
     assert kim.roles == {"staff"}
@@ -61,7 +61,7 @@ async def test_entra_s_groups_are_mapped_by_their_object_ids_and_its_subject_is_
 
 
 @pytest.mark.anyio
-async def test_okta_s_claims_may_be_named_by_addresses() -> None:
+async def test_okta_claims_may_have_urls_as_names() -> None:
     park = await verified(OKTA, settings(OKTA, **OKTA_MAP))
     assert (park.tenant, park.sub) == ("hanbit", OKTA.claims["uid"])
     assert park.roles == {"staff", "approver"}
@@ -79,7 +79,7 @@ async def test_a_foreign_audience_is_refused(
 
 
 @pytest.mark.anyio
-async def test_with_a_map_our_own_names_give_nothing_that_it_does_not_name() -> None:
+async def test_role_names_missing_in_the_map_give_nothing() -> None:
     auth = settings(OKTA, **OKTA_MAP)
     nobody = await verified(OKTA, auth, **{OKTA_ROLES: ["admin", "platform", "staff", "chat approvers"]})
     assert nobody.roles == frozenset()
@@ -87,7 +87,7 @@ async def test_with_a_map_our_own_names_give_nothing_that_it_does_not_name() -> 
 
 
 @pytest.mark.anyio
-async def test_an_issuer_gives_no_role_that_it_may_not() -> None:
+async def test_an_issuer_gives_only_its_allowed_roles() -> None:
     allowed = await verified(
         OKTA, settings(OKTA, audience="api://bank-chatbot", tenant="t", roles=["staff"]), roles=["staff", "platform"]
     )
@@ -134,7 +134,7 @@ async def test_a_claim_of_another_shape_is_refused(changed: dict[str, Any]) -> N
 
 
 @pytest.mark.anyio
-async def test_one_name_may_be_text_as_ad_fs_writes_it_and_is_never_taken_apart() -> None:
+async def test_a_single_name_may_be_text_and_is_not_split() -> None:
     auth = settings(KEYCLOAK, **KEYCLOAK_MAP)
     lee = await verified(KEYCLOAK, auth, realm_access={"roles": "chat-customer"}, groups="/private-banking")
     assert lee == await verified(KEYCLOAK, auth, realm_access={"roles": ["chat-customer"]})

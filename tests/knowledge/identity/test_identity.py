@@ -76,7 +76,7 @@ async def test_a_minute_of_clock_difference_is_forgiven_and_more_is_not(authenti
         await authenticator.verify(signed(exp=now - 70))
 
 
-async def test_a_token_is_held_against_the_stores_time_and_not_the_machines() -> None:
+async def test_a_token_is_checked_by_the_database_time() -> None:
     store = Clock(now=time.time() + 3 * 3600)  # this machine is three hours behind
     authenticator = Authenticator({ISSUER: KeyFile(public_pem())}, SETTINGS, now=store)
     now = int(store.now)
@@ -199,9 +199,7 @@ async def keys(provider: Provider) -> AsyncGenerator[tuple[Authenticator, Clock]
         yield Authenticator({ISSUER: Jwks(http, provider.url, settings, clock=clock)}, settings), clock
 
 
-async def test_whoever_comes_while_the_keys_are_fetched_waits_for_them(
-    provider: Provider, keys: tuple[Authenticator, Clock]
-) -> None:
+async def test_requests_during_a_fetch_wait_for_its_keys(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
     authenticator, clock = keys
     rotated = generate_private_key(SECP256R1())
     for fetches, kid, key in ((1, "k1", KEY), (2, "k2", rotated)):  # of a replica that has just started, and later
@@ -217,7 +215,7 @@ async def test_whoever_comes_while_the_keys_are_fetched_waits_for_them(
     assert provider.fetches == 2
 
 
-async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
+async def test_a_rotated_key_is_fetched_but_not_for_every_guess(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
     authenticator, clock = keys
@@ -233,7 +231,7 @@ async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
 
 
 @pytest.mark.parametrize(("published", "named"), [("k1", None), (None, "k1"), (None, None)])
-async def test_a_key_that_is_published_alone_needs_no_name(
+async def test_a_key_published_alone_needs_no_name(
     provider: Provider, keys: tuple[Authenticator, Clock], published: str | None, named: str | None
 ) -> None:
     authenticator, clock = keys
@@ -246,7 +244,7 @@ async def test_a_key_that_is_published_alone_needs_no_name(
 
 
 @pytest.mark.parametrize(("published", "named"), [("k1", None), (None, "k1"), ("k1", "k3")])
-async def test_a_key_that_is_published_beside_another_signs_only_what_names_it(
+async def test_a_key_published_beside_another_needs_its_name(
     provider: Provider, keys: tuple[Authenticator, Clock], published: str | None, named: str | None
 ) -> None:
     provider.keys = {published: KEY, "k2": generate_private_key(SECP256R1())}
@@ -254,7 +252,7 @@ async def test_a_key_that_is_published_beside_another_signs_only_what_names_it(
         await keys[0].verify(signed(kid=named))
 
 
-async def test_a_key_that_takes_the_name_of_another_is_found_but_not_asked_for_at_every_forgery(
+async def test_a_key_with_a_reused_name_is_fetched_but_not_for_every_forgery(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
     authenticator, clock = keys
@@ -291,7 +289,7 @@ async def test_tokens_stay_valid_during_an_outage_of_the_provider(
     await authenticator.verify(signed(kid="k1"))
 
 
-async def test_keys_are_fetched_from_no_other_address_than_the_one_that_is_set(provider: Provider) -> None:
+async def test_keys_are_not_fetched_from_a_redirect(provider: Provider) -> None:
     async def lead_away(_: web.Request) -> web.Response:
         return web.Response(status=302, headers={"location": provider.url})
 
@@ -323,7 +321,7 @@ async def test_a_flood_of_unknown_key_ids_is_one_fetch(provider: Provider, keys:
     assert (refused, provider.fetches) == (300, 2)
 
 
-async def test_without_any_key_the_provider_is_asked_once_a_second(
+async def test_without_keys_the_provider_is_requested_once_a_second(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
     authenticator, clock = keys
@@ -338,7 +336,7 @@ async def test_without_any_key_the_provider_is_asked_once_a_second(
     await authenticator.verify(signed(kid="k1"))
 
 
-async def test_whoever_has_waited_for_a_provider_that_does_not_answer_is_told_so_and_waits_no_second_time(
+async def test_concurrent_requests_wait_once_for_an_unresponsive_provider(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
     authenticator, clock = keys
@@ -358,7 +356,7 @@ async def test_whoever_has_waited_for_a_provider_that_does_not_answer_is_told_so
     assert provider.fetches == 1
 
 
-async def test_who_leaves_while_the_keys_are_fetched_takes_them_from_nobody(
+async def test_a_cancelled_request_does_not_cancel_the_fetch(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
     authenticator, _ = keys
@@ -379,9 +377,7 @@ async def test_who_leaves_while_the_keys_are_fetched_takes_them_from_nobody(
     assert provider.fetches == 1
 
 
-async def test_keys_are_not_believed_for_ever_without_their_provider(
-    provider: Provider, keys: tuple[Authenticator, Clock]
-) -> None:
+async def test_keys_expire_a_day_after_their_last_fetch(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
     authenticator, clock = keys
     await authenticator.verify(signed(kid="k1"))
     provider.down = True
@@ -406,7 +402,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
-async def test_a_malformed_key_set_changes_nothing_but_that_its_keys_are_missing(
+async def test_a_malformed_key_set_is_treated_as_unavailable(
     provider: Provider, keys: tuple[Authenticator, Clock], body: bytes
 ) -> None:
     authenticator, clock = keys

@@ -236,9 +236,7 @@ class EngineConformance:
         assert await engine.count(name, EVERYTHING) == 0
         assert await engine.counts(name, field="tenant", limit=2) == {}
 
-    async def test_a_vector_of_another_size_and_a_broken_text_are_refused_and_lose_nothing(
-        self, engine: Engine, name: str
-    ) -> None:
+    async def test_invalid_vectors_and_texts_are_refused_and_change_nothing(self, engine: Engine, name: str) -> None:
         await engine.upsert(name, [point(1)])
         with pytest.raises(IndexUnavailable):
             await engine.upsert(name, [replace(point(2), dense=[1.0, 0.0])])
@@ -324,7 +322,7 @@ class EngineConformance:
                 tasks.start_soon(write, start)
         assert await engine.count(name, EVERYTHING.narrowed(AtMost("visible_from", 1.0))) == 400
 
-    async def test_what_was_written_is_there_when_it_is_opened_again(
+    async def test_written_points_survive_a_restart(
         self, engine: Engine, name: str, alias: str, again: OpenAgain
     ) -> None:
         await engine.upsert(name, [point(n, version=n) for n in range(20)])

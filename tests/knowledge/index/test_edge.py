@@ -64,7 +64,7 @@ async def filled(folder: Path, points: int = 20) -> AsyncGenerator[EdgeEngine]:
         yield engine
 
 
-async def test_a_read_of_a_collection_that_is_dropped_ends_as_it_began(tmp_path: Path) -> None:
+async def test_a_read_of_a_dropped_collection_continues(tmp_path: Path) -> None:
     """A re-index drops a former collection while a late reader is still in it."""
     async with filled(tmp_path) as engine:
         late = engine._shard("kb-1")
@@ -76,7 +76,7 @@ async def test_a_read_of_a_collection_that_is_dropped_ends_as_it_began(tmp_path:
         assert await engine.collections() == ["kb-2"]
 
 
-async def test_a_second_opener_is_told_in_one_sentence_and_disturbs_nothing(tmp_path: Path) -> None:
+async def test_a_second_opener_is_refused_with_a_sentence(tmp_path: Path) -> None:
     async with filled(tmp_path) as engine:
         with pytest.raises(IndexInUse, match=r"is open in another process: stop it, or work through its API$"):
             async with opened(tmp_path):
@@ -86,7 +86,7 @@ async def test_a_second_opener_is_told_in_one_sentence_and_disturbs_nothing(tmp_
         assert await engine.count("kb-1", EVERYTHING) == 20
 
 
-async def test_a_folder_that_is_lost_is_unavailable_and_comes_back(tmp_path: Path) -> None:
+async def test_a_lost_folder_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
     async with filled(tmp_path / "index") as engine:
         (tmp_path / "index").rename(tmp_path / "elsewhere")
         for call in (
@@ -103,7 +103,7 @@ async def test_a_folder_that_is_lost_is_unavailable_and_comes_back(tmp_path: Pat
 @pytest.mark.parametrize(
     "damaged", ["aliases.json", "kb-1/collection.json", "kb-1/shard/edge_config.json", "kb-1/shard"]
 )
-async def test_a_damaged_folder_is_unavailable_by_its_message_and_is_not_changed(tmp_path: Path, damaged: str) -> None:
+async def test_a_damaged_folder_is_named_and_not_changed(tmp_path: Path, damaged: str) -> None:
     async with filled(tmp_path):
         pass
     path = tmp_path / damaged
@@ -133,7 +133,7 @@ async def test_a_full_disk_refuses_writes_and_answers_searches(tmp_path: Path, m
         assert await engine.count("kb-1", EVERYTHING) == 21
 
 
-async def test_what_a_crash_left_half_made_is_removed(tmp_path: Path) -> None:
+async def test_an_unfinished_collection_is_removed_at_the_start(tmp_path: Path) -> None:
     async with filled(tmp_path):
         pass
     (tmp_path / "kb-2.partial" / "shard").mkdir(parents=True)
@@ -160,7 +160,7 @@ async def test_searches_are_answered_while_a_long_write_runs(tmp_path: Path) -> 
         assert answered_meanwhile >= 3
 
 
-async def test_a_failed_create_and_a_missing_file_are_named_and_do_not_block_the_next(tmp_path: Path) -> None:
+async def test_a_failed_create_blocks_no_later_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         with pytest.raises(IndexUnavailable):
             await engine.create("kb-1", Vectors("e5-small", -1))
@@ -175,7 +175,7 @@ async def test_a_failed_create_and_a_missing_file_are_named_and_do_not_block_the
             pass
 
 
-async def test_a_close_that_is_cancelled_still_gives_the_folder_back(tmp_path: Path) -> None:
+async def test_a_cancelled_close_releases_the_folder(tmp_path: Path) -> None:
     busy = threading.Event()
     with anyio.CancelScope() as scope:
         async with filled(tmp_path) as engine:
@@ -188,7 +188,7 @@ async def test_a_close_that_is_cancelled_still_gives_the_folder_back(tmp_path: P
         assert await again.count("kb-1", EVERYTHING) == 20
 
 
-async def test_a_folder_that_is_lost_before_the_close_is_given_back(tmp_path: Path) -> None:
+async def test_a_lost_folder_is_released_at_the_close(tmp_path: Path) -> None:
     async with filled(tmp_path / "index") as engine:
         shutil.rmtree(tmp_path / "index")
     assert engine._lock is None

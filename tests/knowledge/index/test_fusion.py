@@ -11,7 +11,7 @@ def order(dense: dict[str, float], terms: dict[str, float], *, weight: float = 0
     return "".join(one.point_id for one in fuse(dense, terms, weight=weight, candidates=candidates))
 
 
-def test_a_clear_favourite_of_one_half_beats_a_mild_one_of_the_other() -> None:
+def test_a_clear_favourite_beats_a_mild_one() -> None:
     dense = {"a": 0.81, "b": 0.80, "c": 0.79}
     terms = {"b": 20.0, "a": 2.0, "c": 1.0}
     assert order(dense, terms)[0] == "b"
@@ -23,7 +23,7 @@ def test_the_weight_decides_between_equally_clear_favourites() -> None:
     assert order(dense, terms, weight=0.3) == "ba"
 
 
-def test_what_a_full_half_did_not_name_gets_its_lowest_score_and_not_zero() -> None:
+def test_a_candidate_missing_in_a_full_half_gets_its_lowest_score() -> None:
     cut = fuse({"a": 0.9, "b": 0.8, "c": 0.7}, {"a": 10.0, "b": 9.0}, weight=0.5, candidates=2)
     by_id = {one.point_id: one for one in cut}
     assert by_id["c"].terms is None
@@ -44,7 +44,7 @@ def test_a_half_alone_keeps_its_own_order(dense: dict[str, float], weight: float
     assert [dense[one.point_id] for one in fused] == pytest.approx(sorted(dense.values(), reverse=True))
 
 
-def test_a_language_that_is_further_off_as_a_whole_is_lifted_by_a_share_of_the_distance() -> None:
+def test_scores_of_a_more_distant_language_are_lifted() -> None:
     own, other = {"a": 0.90, "b": 0.86}, {"c": 0.87, "d": 0.81}
     assert list(balanced([own, other], share=0, candidates=4)) == ["a", "c", "b", "d"]
     lifted = balanced([own, other], share=1, candidates=3)

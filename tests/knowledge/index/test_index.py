@@ -114,7 +114,7 @@ async def test_a_passage_comes_back_as_it_was_written(index: Index) -> None:
     assert await index.passage(document_id="deposit", version=1, n=4, access=CUSTOMER) is None
 
 
-async def test_a_draft_is_seen_once_it_is_visible_and_until_it_is_not(index: Index) -> None:
+async def test_a_version_is_found_within_its_visibility(index: Index) -> None:
     old = [replace(BANK, document_id="rates", version=1)]
     new = [replace(BANK, document_id="rates", version=2, visible_from=None)]
     await index.upsert([*old, *new])
@@ -188,7 +188,7 @@ async def test_during_a_reindex_writes_go_to_both_collections(index: Index) -> N
     assert (await filled.count(**version), await index.count(**version)) == (0, 0)
 
 
-async def test_a_reader_stays_with_what_its_own_embedder_filled(
+async def test_a_reader_stays_with_its_own_embedders_collection(
     tmp_path: Path, embedder: Embedder, terms: Terms
 ) -> None:
     other = Renamed(embedder, name="other", dimensions=384)
@@ -211,7 +211,7 @@ async def test_a_reader_stays_with_what_its_own_embedder_filled(
         assert again.collection == "kb-2"
 
 
-async def test_a_point_that_is_no_passage_is_not_passed_over(index: Index) -> None:
+async def test_an_invalid_passage_makes_the_search_unavailable(index: Index) -> None:
     await index.upsert(numbered(*CORPUS[:1]))
     await index._engine.set_payload("kb-1", Filter(must=(Equals("tenant", "hanbit"),)), {"n": "three"})
     with pytest.raises(IndexUnavailable, match="no passage"):

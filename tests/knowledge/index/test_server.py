@@ -49,19 +49,19 @@ def opened(settings: ServerSettings) -> Any:
 
 
 @pytest.mark.qdrant
-@pytest.mark.parametrize("kept", [{}, {"shards": 2}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"shards": 2}], ids=str)
 class TestServer(EngineConformance):
     @pytest.fixture
     def alias(self) -> str:
         return f"test{uuid4().hex[:12]}"
 
     @pytest.fixture
-    def shards(self, kept: dict[str, Any]) -> int:
-        return int(kept.get("shards", 1))
+    def shards(self, options: dict[str, Any]) -> int:
+        return int(options.get("shards", 1))
 
     @pytest.fixture
-    async def engine(self, alias: str, kept: dict[str, Any]) -> AsyncGenerator[Engine]:
-        async with opened(ServerSettings.model_validate(kept)) as engine:
+    async def engine(self, alias: str, options: dict[str, Any]) -> AsyncGenerator[Engine]:
+        async with opened(ServerSettings.model_validate(options)) as engine:
             yield engine
             for name in await engine.collections():
                 if name.startswith(alias):
@@ -94,7 +94,7 @@ def at(server: FakeServer) -> IndexSettings:
 
 
 @pytest.mark.parametrize(("replicas", "acknowledged"), [(1, 1), (2, 1), (3, 2)])
-async def test_a_collection_is_made_so_that_it_takes_writes_without_one_of_its_copies(
+async def test_a_collection_accepts_writes_without_one_of_its_replicas(
     server: FakeServer, embedder: Embedder, terms: Terms, replicas: int, acknowledged: int
 ) -> None:
     server.names = set()
@@ -106,7 +106,7 @@ async def test_a_collection_is_made_so_that_it_takes_writes_without_one_of_its_c
 
 
 @pytest.mark.parametrize("version", ["1.18.9", "1.22.0", "unknown"])
-async def test_a_server_of_another_version_is_refused_at_boot_in_one_sentence(
+async def test_an_unsupported_server_version_ends_the_start(
     server: FakeServer, embedder: Embedder, terms: Terms, version: str
 ) -> None:
     server.version = version
@@ -119,7 +119,7 @@ async def test_a_server_of_another_version_is_refused_at_boot_in_one_sentence(
         assert index.collection == "kb-1"
 
 
-async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
+async def test_a_read_only_index_waits_for_the_collection(
     server: FakeServer, embedder: Embedder, terms: Terms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.names, server.alias = set(), None
@@ -206,7 +206,7 @@ async def test_a_wrong_key_and_a_full_disk_are_named_by_host_and_port(
         ("http://nowhere.invalid", r"nowhere\.invalid:6333 cannot be reached: Name or service not known"),
     ],
 )
-async def test_a_server_that_cannot_be_reached_is_named_with_its_port_and_the_cause(
+async def test_an_unreachable_server_is_named_with_port_and_cause(
     embedder: Embedder, terms: Terms, url: str, sentence: str
 ) -> None:
     with pytest.raises(IndexUnavailable, match=f"^the Qdrant server at {sentence}$"):
@@ -214,7 +214,7 @@ async def test_a_server_that_cannot_be_reached_is_named_with_its_port_and_the_ca
             pass
 
 
-async def test_http_at_a_port_of_tls_and_https_at_one_of_http_are_named(
+async def test_http_at_a_tls_port_and_https_at_an_http_port_are_named(
     tmp_path: Path, server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
     certificates(tmp_path)
@@ -241,7 +241,7 @@ async def test_http_at_a_port_of_tls_and_https_at_one_of_http_are_named(
         ("http://host:7000", 7000),
     ],
 )
-def test_the_port_of_the_url_holds_and_without_one_it_is_6333(given: str, port: int) -> None:
+def test_the_default_port_of_a_url_is_6333(given: str, port: int) -> None:
     url = IndexSettings.model_validate({"url": given}).url
     assert url is not None
     parts = urlsplit(str(url))  # what the client and the check of TLS go to
@@ -264,7 +264,7 @@ async def test_the_path_of_the_url_comes_before_every_call(embedder: Embedder, t
         await server.server.close()
 
 
-async def test_a_key_that_crosses_the_network_in_plain_text_is_named_once(recwarn: pytest.WarningsRecorder) -> None:
+async def test_a_key_sent_in_plain_text_is_logged_once(recwarn: pytest.WarningsRecorder) -> None:
     with capture_logs() as logs:
         for url, key in (("http://qdrant:6333", "k"), ("http://qdrant:6333", ""), ("http://localhost:6333", "k")):
             async with open_server(url, ServerSettings(), api_key=key, **TIMEOUTS):
@@ -278,7 +278,7 @@ def scored(*names: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("foreign", [0, 1])
-async def test_beside_another_tenant_the_rarity_of_terms_is_that_within_the_tenant(
+async def test_beside_another_tenant_terms_weigh_by_their_own_tenant(
     server: FakeServer, embedder: Embedder, terms: Terms, foreign: int
 ) -> None:
     (passage,) = numbered("수수료")
@@ -294,9 +294,7 @@ async def test_beside_another_tenant_the_rarity_of_terms_is_that_within_the_tena
     assert [request.body.get("filter") for request in server.received("/facet")] == [None]
 
 
-async def test_of_searches_at_once_one_counts_the_tenants_and_the_others_use_the_last_count(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
+async def test_concurrent_searches_count_the_tenants_once(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
     (passage,) = numbered("수수료")
     server.held = {passage.point_id: msgspec.to_builtins(passage)}
     server.answer = lambda: ok([scored(passage.point_id), scored(), scored(passage.point_id)])
@@ -314,9 +312,7 @@ async def test_of_searches_at_once_one_counts_the_tenants_and_the_others_use_the
         server.counted.set()
 
 
-async def test_a_read_is_repeated_once_over_another_connection_and_a_write_never(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
+async def test_a_read_is_retried_once_and_a_write_never(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
     (passage,) = numbered("수수료")
     server.held = {passage.point_id: msgspec.to_builtins(passage)}
     server.answer = partial(ok, [{"points": []}] * 3)
@@ -335,9 +331,7 @@ async def test_a_read_is_repeated_once_over_another_connection_and_a_write_never
         assert server.failures == server.others == []
 
 
-async def test_a_search_outlives_the_node_that_its_connection_led_to(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
+async def test_a_search_survives_the_loss_of_its_node(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
     other = FakeServer()
     await other.server.start_server()
     server.answer = other.answer = partial(ok, [{"points": []}] * 3)
@@ -354,7 +348,7 @@ async def test_a_search_outlives_the_node_that_its_connection_led_to(
         await other.server.close()
 
 
-async def test_two_first_starts_at_once_make_one_collection(
+async def test_two_concurrent_first_starts_create_one_collection(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
     server.names, server.alias = set(), None
@@ -374,9 +368,7 @@ async def test_two_first_starts_at_once_make_one_collection(
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-async def test_a_start_without_a_server_waits_and_goes_on_once_it_answers(
-    embedder: Embedder, terms: Terms, *, read_only: bool
-) -> None:
+async def test_a_start_waits_for_the_server(embedder: Embedder, terms: Terms, *, read_only: bool) -> None:
     server = FakeServer(port=unused_port())
     if not read_only:
         server.names, server.alias = set(), None
@@ -412,7 +404,7 @@ async def served_with_tls(folder: Path) -> AsyncGenerator[str]:
         await server.server.close()
 
 
-async def test_a_server_is_reached_by_tls_with_the_banks_authority_and_a_client_certificate(
+async def test_tls_uses_the_authority_and_client_certificate_of_the_settings(
     tmp_path: Path, embedder: Embedder, terms: Terms
 ) -> None:
     certificates(tmp_path)

@@ -138,14 +138,14 @@ def test_numbers_that_identify_no_person_are_kept(text: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "most_missed"), [("spelled", 0.005), ("composed", 0.02), ("held-out", 0.02)])
-def test_nearly_all_made_identifiers_are_masked_and_nothing_of_them_is_left(name: str, most_missed: float) -> None:
+def test_nearly_all_made_identifiers_are_masked_completely(name: str, most_missed: float) -> None:
     identifiers = read_identifiers(name)[::4]
     missed = [(made.kind, made.form, made.text) for made in identifiers if not is_masked(made)]
     assert len(identifiers) >= 500
     assert len(missed) <= most_missed * len(identifiers), missed
 
 
-def test_letters_of_hangul_that_are_written_apart_name_a_number_too() -> None:
+def test_decomposed_hangul_names_a_number_too() -> None:
     assert mask(unicodedata.normalize("NFD", "인증번호는 482913이에요")).kinds == (IdentifierKind.SECRET,)
 
 
@@ -276,7 +276,7 @@ def test_an_attack_is_recognised(tactic: Tactic, text: str) -> None:
         "What happens if I have forgotten your password rules?",
     ],
 )
-def test_an_honest_question_is_none(question: str) -> None:
+def test_an_honest_question_is_not_an_attack(question: str) -> None:
     assert find_injection(question) == ()
 
 

@@ -17,7 +17,7 @@ from tests.postgres import SHARED, served, stands_still
 
 
 @pytest.mark.anyio
-async def test_a_file_that_another_process_reads_is_opened_though_its_mode_cannot_be_switched_now(
+async def test_a_sqlite_file_in_use_is_opened_in_its_former_mode(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "bank.db"
@@ -38,7 +38,7 @@ async def test_a_file_that_another_process_reads_is_opened_though_its_mode_canno
 
 @pytest.mark.anyio
 @pytest.mark.services
-async def test_an_engine_is_closed_in_time_although_its_server_stands_still() -> None:
+async def test_an_engine_is_closed_in_time_although_its_server_hangs() -> None:
     """A drained process has finished its work and must not wait for a lost server."""
     with served() as postgres:
         engine = open_engine(postgres.url(SHARED))
@@ -54,7 +54,7 @@ async def test_an_engine_is_closed_in_time_although_its_server_stands_still() ->
 
 @pytest.mark.anyio
 @pytest.mark.services
-async def test_a_query_that_is_given_up_is_left_in_time_although_its_server_stands_still() -> None:
+async def test_a_cancelled_query_ends_in_time_although_its_server_hangs() -> None:
     with served() as postgres:
         engine = open_engine(postgres.url(SHARED))
 
@@ -77,7 +77,7 @@ async def test_a_query_that_is_given_up_is_left_in_time_although_its_server_stan
                     assert time.monotonic() - began < patient(CLOSE_SECONDS + 1)
 
 
-def test_a_process_ends_although_a_query_of_sqlite_is_given_up_as_it_does(tmp_path: Path) -> None:
+def test_a_process_ends_despite_a_cancelled_query_of_sqlite(tmp_path: Path) -> None:
     """A second stop of a connection would wait forever for its ended thread, and block the loop's shutdown."""
     path = tmp_path / "bank.db"
 

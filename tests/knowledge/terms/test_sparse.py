@@ -50,13 +50,24 @@ def test_a_term_weighs_less_in_a_longer_passage(terms: Terms) -> None:
     assert min(longer.values) < terms.passage("fee").values[0]
 
 
-def test_terms_of_the_earlier_question_count_less(terms: Terms) -> None:
-    leaning = terms.query("fee", before="fee transfer", others="charge")
-    assert sorted(leaning.values) == [0.35, 0.7, 1.0, 1.0]
+@pytest.mark.parametrize(
+    ("question", "before", "others", "weights"),
+    [
+        ("fee", "fee transfer", "charge", [0.35, 0.7, 1.0, 1.0]),
+        ("What is a credit card?", "", "", [0.5, 1.0, 1.0]),
+        ("ATM", "", "cash machine", [1.0, 1.0, 1.0]),
+        ("지급기", "", "ATM 지급기", [0.5, 1.0]),
+        ("fee", "", "charge", [1.0, 1.0]),
+    ],
+    ids=["an earlier question", "a pair", "no pair of the glossary", "a Korean synonym", "an English synonym"],
+)
+def test_terms_weigh_by_their_origin(
+    terms: Terms, question: str, before: str, others: str, weights: list[float]
+) -> None:
+    assert sorted(terms.query(question, before=before, others=others).values) == weights
 
 
-def test_english_neighbours_are_a_term_of_their_own_that_weighs_half(terms: Terms) -> None:
-    assert sorted(terms.query("What is a credit card?").values) == [0.5, 1.0, 1.0]
+def test_english_neighbours_are_a_term_of_their_own(terms: Terms) -> None:
     apart = set(terms.passage("A card with credit.").indices)
     together = set(terms.passage("The credit card.").indices)
     queried = set(terms.query("credit cards").indices)
@@ -65,26 +76,17 @@ def test_english_neighbours_are_a_term_of_their_own_that_weighs_half(terms: Term
 
 
 @pytest.mark.parametrize("text", ["중도해지 수수료가", "수수료의 중도해지", "수수료, 중도", "OTP 수수료 fee"])
-def test_korean_nouns_are_a_pair_where_nothing_but_a_space_is_between_them(terms: Terms, text: str) -> None:
+def test_korean_nouns_are_a_pair_only_with_a_space_between(terms: Terms, text: str) -> None:
     pair = set(terms.query("해지수수료").indices) - {*terms.query("해지").indices, *terms.query("수수료").indices}
     assert len(pair) == 1
     assert (pair <= set(terms.passage(text).indices)) is (text == "중도해지 수수료가")
 
 
-def test_words_and_pairs_of_a_korean_question_weigh_what_its_words_would_alone(terms: Terms) -> None:
+def test_korean_words_and_pairs_weigh_as_the_words_alone(terms: Terms) -> None:
     pair, *words = sorted(terms.query("해지수수료").values)
     assert pair / words[0] == pytest.approx(0.3)
     assert math.fsum([pair, *words]) == pytest.approx(2)
     assert sorted(terms.query("해지수수료", before="fee").values)[1] == pytest.approx(0.7 * words[0])
-
-
-def test_a_pair_of_the_glossary_is_no_pair_of_the_question(terms: Terms) -> None:
-    assert sorted(terms.query("ATM", others="cash machine").values) == [1.0, 1.0, 1.0]
-
-
-def test_a_synonym_weighs_by_language_and_the_questions_own_terms_weigh_one(terms: Terms) -> None:
-    assert sorted(terms.query("지급기", others="ATM 지급기").values) == [0.5, 1.0]
-    assert sorted(terms.query("fee", others="charge").values) == [1.0, 1.0]
 
 
 def test_threads_share_one_instance(terms: Terms) -> None:

