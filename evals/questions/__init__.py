@@ -2,7 +2,7 @@
 
 from evals.questions.answered import CustomerAnswer
 from evals.questions.corpus import TENANT, Corpus, CorpusNotLoaded, load_corpus, throwaway_settings
-from evals.questions.dialogue import Dialogue, DialogueTurn, read_dialogues
+from evals.questions.dialogue import Dialogue, read_dialogues
 from evals.questions.made import (
     IDENTIFIER_SETS,
     MadeIdentifier,
@@ -35,7 +35,6 @@ __all__ = [
     "Dataset",
     "DatasetBroken",
     "Dialogue",
-    "DialogueTurn",
     "MadeIdentifier",
     "PartialRecording",
     "RecordedAnswer",
