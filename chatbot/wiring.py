@@ -156,7 +156,7 @@ async def open_identity(
             open_service_keys(engine, settings.service_keys, now=now, on_failure=metrics.task_failed)
         )
         authenticator = await stack.enter_async_context(
-            open_authenticator(settings.auth, now=now, of_key=keys.principal, tls=settings.auth_tls)
+            open_authenticator(settings.auth, now=now, principal_of_key=keys.principal, tls=settings.auth_tls)
         )
         sign_in = None
         if settings.oidc is not None:

@@ -129,7 +129,9 @@ async def _open_identity(
         return
     async with (
         open_service_keys(engine, now=now, on_failure=metrics.task_failed) as keys,
-        open_authenticator(settings.auth, now=now, of_key=keys.principal, tls=settings.auth_tls) as authenticator,
+        open_authenticator(
+            settings.auth, now=now, principal_of_key=keys.principal, tls=settings.auth_tls
+        ) as authenticator,
         AsyncExitStack() as stack,
     ):
         sign_in = None

@@ -47,11 +47,12 @@ class Code(StrEnum):
 
 
 class _Kind(NamedTuple):
-    of: Class
+    ocsf_class: Class
     activity: int
     severity: int
     message: str
     entity: str = ""
+    """The type of the object that the event is about."""
 
 
 _INFORMATIONAL, _LOW, _MEDIUM, _HIGH = 1, 2, 3, 4
@@ -92,50 +93,57 @@ KINDS: Final[dict[Code, _Kind]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityEvent:
-    """An event `at` Unix seconds: `by` is the acting subject, `about` the object's id, `detail` a fixed text."""
+    """A security event; `count` events of one kind may be recorded as one."""
 
     code: Code
     at: float
+    """Unix seconds."""
     tenant: str = ""
     by: str = ""
+    """The subject who acted."""
     about: str = ""
+    """The id of the object."""
     detail: str = ""
+    """A fixed text that gives the reason."""
     count: int = 1
 
 
 def as_ocsf(event: SecurityEvent, service: str) -> dict[str, Any]:
     """Return the event as a JSON object."""
     kind = KINDS[event.code]
-    refused = kind.of is Class.AUTHENTICATION
-    written: dict[str, Any] = {
-        "class_uid": int(kind.of),
-        "category_uid": kind.of // 1000,
+    has_failed = kind.ocsf_class is Class.AUTHENTICATION  # the only event of this class is a refusal
+    record: dict[str, Any] = {
+        "class_uid": int(kind.ocsf_class),
+        "category_uid": kind.ocsf_class // 1000,
         "activity_id": kind.activity,
-        "type_uid": kind.of * 100 + kind.activity,
+        "type_uid": kind.ocsf_class * 100 + kind.activity,
         "severity_id": kind.severity,
-        "status_id": 2 if refused else 1,
+        "status_id": 2 if has_failed else 1,
         "time": int(event.at * 1000),
         "message": kind.message,
         "metadata": _metadata(event, service),
         **_about(event, kind, service),
     }
     if event.detail:
-        written["status_detail"] = event.detail
+        record["status_detail"] = event.detail
     if event.count > 1:
-        written["count"] = event.count
-    if event.by and kind.of is not Class.DETECTION_FINDING:
-        written["actor"] = {"user": {"uid": event.by}}
-    return written
+        record["count"] = event.count
+    if event.by and kind.ocsf_class is not Class.DETECTION_FINDING:
+        record["actor"] = {"user": {"uid": event.by}}
+    return record
 
 
 def _metadata(event: SecurityEvent, service: str) -> dict[str, Any]:
     product = {"name": "bank-chatbot", "vendor_name": "bank-chatbot", "feature": {"name": service}}
     metadata = {"version": VERSION, "product": product, "uid": uuid4().hex, "event_code": str(event.code)}
-    return metadata | ({"tenant_uid": event.tenant} if event.tenant else {})
+    if event.tenant:
+        metadata["tenant_uid"] = event.tenant
+    return metadata
 
 
 def _about(event: SecurityEvent, kind: _Kind, service: str) -> dict[str, Any]:
-    match kind.of:
+    """Return the object of the event, in the fields that its OCSF class has for it."""
+    match kind.ocsf_class:
         case Class.AUTHENTICATION:  # a rejected token's claims cannot be trusted
             return {"user": {"uid": "unknown"}, "service": {"name": service}}
         case Class.ACCOUNT_CHANGE:

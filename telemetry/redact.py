@@ -31,27 +31,34 @@ def stack_of(exc_info: ExcInfo) -> str:
     Messages may quote input such as a question or a row's values. For operating system errors, the kernel's error text
     is included.
     """
-    return "\n".join(_described(exc_info[1], set()))
+    return "\n".join(_stack_lines(exc_info[1], set()))
 
 
-def _described(exc: BaseException, seen: set[int]) -> Iterator[str]:
-    seen.add(id(exc))
-    earlier = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
-    if earlier is not None and id(earlier) not in seen:
-        yield from _described(earlier, seen)
+def _stack_lines(exc: BaseException, seen_ids: set[int]) -> Iterator[str]:
+    """Yield the lines of `stack_of`: first the cause, then the exception, then the parts of a group."""
+    seen_ids.add(id(exc))
+    cause = exc.__cause__
+    if cause is None and not exc.__suppress_context__:
+        cause = exc.__context__
+    if cause is not None and id(cause) not in seen_ids:
+        yield from _stack_lines(cause, seen_ids)
         yield "which led to:"
-    yield from (lines.rstrip("\n") for lines in traceback.format_tb(exc.__traceback__))
-    kind = f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins.")
-    number = exc.errno if isinstance(exc, OSError) else None
-    yield f"{kind}: {os.strerror(number)}" if isinstance(number, int) else kind
-    for n, part in enumerate(exc.exceptions if isinstance(exc, BaseExceptionGroup) else (), 1):
-        if id(part) not in seen:
-            yield f"part {n}:"
-            yield from _described(part, seen)
+    for frame in traceback.format_tb(exc.__traceback__):
+        yield frame.rstrip("\n")
+    type_name = f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins.")
+    if isinstance(exc, OSError) and isinstance(exc.errno, int):
+        yield f"{type_name}: {os.strerror(exc.errno)}"
+    else:
+        yield type_name
+    if isinstance(exc, BaseExceptionGroup):
+        for n, part in enumerate(exc.exceptions, 1):
+            if id(part) not in seen_ids:
+                yield f"part {n}:"
+                yield from _stack_lines(part, seen_ids)
 
 
 def drop_quoted_exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Keep the first line of third-party log messages with an exception: asyncio appends the exception's message."""
+    """Cut third-party log messages with an exception to one line: asyncio appends the exception's message."""
     if "exc_info" in event and not event.get("_from_structlog", True):
         event["event"] = str(event["event"]).partition("\n")[0]
     return event
@@ -68,7 +75,7 @@ REQUEST_ATTRIBUTES = frozenset(
     }
 )
 """Attributes that callers cannot choose freely, unlike a path, a query, a Host or an unknown method."""
-_OF_EXCEPTIONS = frozenset({"exception.message", "exception.stacktrace"})
+_EXCEPTION_ATTRIBUTES = frozenset({"exception.message", "exception.stacktrace"})
 """An exception's message may quote its input; its type stays in the span, and its traceback is in the log."""
 
 
@@ -117,5 +124,5 @@ def _without_state(context: SpanContext | None) -> SpanContext | None:
 
 
 def _event_without_content(event: Event) -> Event:
-    kept_attributes = {key: value for key, value in (event.attributes or {}).items() if key not in _OF_EXCEPTIONS}
-    return Event(event.name, kept_attributes, event.timestamp)
+    attributes = {key: value for key, value in (event.attributes or {}).items() if key not in _EXCEPTION_ATTRIBUTES}
+    return Event(event.name, attributes, event.timestamp)

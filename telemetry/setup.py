@@ -31,7 +31,7 @@ class TraceSettings(BaseModel, frozen=True):
 
 
 class _TlsAdapter(HTTPAdapter):
-    """Uses one TLS context for every connection, instead of the one that requests builds from its options."""
+    """Uses our TLS context for every connection; requests would build one from its own options."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls

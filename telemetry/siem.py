@@ -22,8 +22,9 @@ from telemetry.setup import TraceSettings, otlp_session
 log = structlog.get_logger(__name__)
 
 REFUSALS_SECONDS = 1.0
-"""The minimum time between two events of refused sign-ins with the same reason; the later one has the count."""
+"""The minimum time between two events of refused sign-ins with the same reason."""
 _MOST_REASONS = 50
+"""Reasons beyond this number are recorded as one."""
 
 
 class Siem:
@@ -37,7 +38,7 @@ class Siem:
         self._logger = None if provider is None else provider.get_logger(__name__)
         self._now = now
         self._refusals: dict[str, tuple[float, int]] = {}
-        """By reason: the time of the last event, and the refusals since then."""
+        """By reason: the time of the last event, and the number of refusals since then, which have no event yet."""
 
     def emit(
         self, code: Code, *, tenant: str = "", by: str = "", about: str = "", detail: str = "", count: int = 1
@@ -57,22 +58,22 @@ class Siem:
                 )
             )
 
-    def refused(self, why: str) -> None:
-        """Record a refused sign-in, with at most one event per second and reason."""
-        if why not in self._refusals and len(self._refusals) >= _MOST_REASONS:
-            why = "for another reason"
-        recorded_at, since = self._refusals.get(why, (float("-inf"), 0))
+    def refused(self, reason: str) -> None:
+        """Record a refused sign-in: at most one event per second and reason, with the number of refusals."""
+        if reason not in self._refusals and len(self._refusals) >= _MOST_REASONS:
+            reason = "for another reason"
+        recorded_at, unreported = self._refusals.get(reason, (float("-inf"), 0))
         if self._now() - recorded_at < REFUSALS_SECONDS:
-            self._refusals[why] = recorded_at, since + 1
+            self._refusals[reason] = recorded_at, unreported + 1
         else:
-            self._refusals[why] = self._now(), 0
-            self.emit(Code.SIGN_IN_REFUSED, detail=why, count=since + 1)
+            self._refusals[reason] = self._now(), 0
+            self.emit(Code.SIGN_IN_REFUSED, detail=reason, count=unreported + 1)
 
     def close(self) -> None:
-        """Record the refusals that have not been reported yet."""
-        for why, (_, since) in self._refusals.items():
-            if since:
-                self.emit(Code.SIGN_IN_REFUSED, detail=why, count=since)
+        """Record the refusals that have no event yet."""
+        for reason, (_, unreported) in self._refusals.items():
+            if unreported:
+                self.emit(Code.SIGN_IN_REFUSED, detail=reason, count=unreported)
         self._refusals.clear()
 
 

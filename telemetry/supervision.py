@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""A task that ran this long without failing is next restarted after the first wait."""
+"""If a task ran this long before it failed, the wait starts at the first wait again."""
 
 OnFailure = Callable[[str], None]
 """Counts a failure of the named task."""

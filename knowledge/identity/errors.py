@@ -2,7 +2,7 @@
 
 
 class TokenRefused(Exception):
-    """The token is invalid; the message says why and never repeats it."""
+    """The token is invalid; the message gives the reason and never contains the token."""
 
 
 class KeysUnavailable(Exception):
@@ -10,4 +10,4 @@ class KeysUnavailable(Exception):
 
 
 class KeySetRefused(Exception):
-    """The identity provider's key set cannot be used; present keys stay."""
+    """The identity provider's key set cannot be used; cached keys remain in use."""

@@ -1,6 +1,6 @@
-"""The accepted issuers of tokens: their keys, where their tokens say what, and which of our roles they may give.
+"""The accepted issuers of tokens: their keys, the claims of their tokens, and the roles that they may give.
 
-`AUTH__…` is the first issuer; where customers and staff sign in at different ones, the others stand in AUTH__ISSUERS.
+`AUTH__…` describes the first issuer. AUTH__ISSUERS has further ones, for instance a separate one for staff.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from knowledge.identity.principal import MACHINE, ROLES, Role
 
 LONGEST_TENANT = 100
-"""Characters: what the SQL tables hold."""
+"""In characters, as in the SQL tables."""
 _LONGEST_PREFIX = 50
 _PREFIX = r"^([A-Za-z0-9_.:|@/-]*[_.:|@/-])?$"
-"""It ends in a sign: with `staff` no `stafford` of another issuer could sign in."""
+"""A prefix ends with a separator: the prefix `staff` would also claim another issuer's subject `stafford`."""
 
 Name = Annotated[str, StringConstraints(min_length=1)]
 
 
-def _as_path(claim: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """Refuse what can name no claim.
+def _checked_path(claim: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Return the path unchanged.
 
     Raises:
-        ValueError: a name of the path is empty, or the text is an address, whose dots do not separate a path.
+        ValueError: a name of the path is empty, or the text is a URL, whose dots do not separate names.
     """
     if isinstance(claim, str) and "://" in claim:
         raise ValueError(f'{claim} is one name, and text is split at its dots: write it as the list ["{claim}"]')
@@ -39,8 +39,8 @@ def path_of(claim: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(claim.split(".")) if isinstance(claim, str) else claim
 
 
-ClaimPath = Annotated[str | tuple[str, ...], AfterValidator(_as_path)]
-"""Names with dots between them (`realm_access.roles`); a list where a name has dots itself."""
+ClaimPath = Annotated[str | tuple[str, ...], AfterValidator(_checked_path)]
+"""Names separated by dots (`realm_access.roles`), or a list if a name contains dots."""
 Roles = Annotated[frozenset[Role], Field(min_length=1)]
 
 
@@ -86,18 +86,18 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
         None, description="The issuer may give these roles, a JSON list. Default: all. Required with AUTH__ISSUERS."
     )
 
-    def key_named(self, field: str) -> str:
-        """Return what an operator calls a field of this issuer."""
+    def setting_name(self, field: str) -> str:
+        """Return the name of a field's setting, for error messages."""
         return f"AUTH__{field.upper()}"
 
     @property
     def allowed_roles(self) -> frozenset[str]:
-        """The roles that its tokens may give."""
+        """The roles that the issuer's tokens may give."""
         return self.roles if self.roles is not None else ROLES
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Self:
-        key = self.key_named
+    def _fields_agree(self) -> Self:
+        key = self.setting_name
         if (self.jwks_url is None) == (self.public_key_file is None):
             raise ValueError(
                 f"set {key('jwks_url')} or {key('public_key_file')} (one of them): whose tokens are accepted?"
@@ -106,27 +106,27 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"set {key('tenant')} or {key('tenant_claim')}, not both: where does the tenant come from?"
             )
-        given = frozenset[str]().union(*(self.role_map or {}).values())
-        if more := sorted(given - self.allowed_roles):
+        mapped_roles = frozenset[str]().union(*(self.role_map or {}).values())
+        if excess := sorted(mapped_roles - self.allowed_roles):
             raise ValueError(
-                f"{key('role_map')} gives {', '.join(more)}, which {key('roles')} does not allow: correct one"
+                f"{key('role_map')} gives {', '.join(excess)}, which {key('roles')} does not allow: correct one"
             )
         return self
 
 
 class FurtherIssuer(Issuer, frozen=True):
-    """One of several issuers: what is nobody's concern while there is one has no default here."""
+    """An issuer besides the first; the fields that keep issuers apart are required."""
 
     audience: str
     subject_prefix: str = Field(max_length=_LONGEST_PREFIX, pattern=_PREFIX)
     roles: Roles
 
-    def key_named(self, field: str) -> str:
+    def setting_name(self, field: str) -> str:
         return f"{field} of {self.issuer} in AUTH__ISSUERS"
 
 
 class AuthSettings(Issuer, frozen=True):
-    """The first issuer, the others, and what holds for all; times in seconds."""
+    """The first issuer, the further ones, and the limits that all share; times are in seconds."""
 
     issuers: tuple[FurtherIssuer, ...] | None = Field(
         None,
@@ -135,12 +135,11 @@ class AuthSettings(Issuer, frozen=True):
             "(`issuer`, `jwks_url`, `role_map`, …). `audience`, `roles` and `subject_prefix` are required."
         ),
     )
-    leeway: ClassVar[float] = 60.0  # seconds: how far the issuer's clock may be from ours
-    jwks_timeout: ClassVar[float] = 3.0  # seconds: the deadline of fetching the keys
-    jwks_keep: ClassVar[float] = 3600.0  # seconds: after which the keys are fetched anew
-    jwks_ask_again: ClassVar[float] = 30.0  # seconds: at least between two fetches for a key that is unknown
-    # seconds: when keys are no longer believed, where the provider is away or answers nonsense
-    jwks_most_age: ClassVar[float] = 86400.0
+    leeway: ClassVar[float] = 60.0  # the tolerated difference between the issuer's clock and ours
+    jwks_timeout: ClassVar[float] = 3.0  # the deadline of a fetch of the keys
+    jwks_refetch_after: ClassVar[float] = 3600.0  # the age at which keys are fetched again
+    jwks_pause: ClassVar[float] = 30.0  # the shortest time between two fetches
+    jwks_most_age: ClassVar[float] = 86400.0  # the age from which keys are not used, if every fetch has failed
     longest_lifetime: float = Field(
         86400.0, description="seconds: A token's `exp` may be at most this long after its `iat`."
     )
@@ -151,10 +150,10 @@ class AuthSettings(Issuer, frozen=True):
         yield from self.issuers or ()
 
     @model_validator(mode="after")
-    def _issuers_are_told_apart(self) -> Self:
+    def _issuers_are_distinct(self) -> Self:
         names = [issuer.issuer for issuer in self.every_issuer()]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"AUTH__ISSUERS has {twice[0]} again: an issuer is set once")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"AUTH__ISSUERS has {repeated[0]} again: an issuer is set once")
         prefixes = sorted({issuer.subject_prefix for issuer in self.every_issuer()} - {""})
         if any(prefix.startswith(MACHINE) for prefix in prefixes):
             raise ValueError(

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 Role = Literal["customer", "staff", "approver", "admin", "platform", "service", "evals"]
-"""`admin` administers its own tenant, `platform` what all tenants share. `evals`, beside another role, marks a caller
-that measures: its questions queue behind all others.
+"""`admin` administers its own tenant, `platform` the settings that all tenants share. `evals`, beside another role,
+marks a measurement: its questions queue behind all others.
 """
 ROLES: frozenset[str] = frozenset(get_args(Role))
 MACHINE = "service:"
-"""What the subject of a service key begins with (`knowledge.service_keys`), and that of no token."""
+"""The prefix of the subjects of service keys (`knowledge.service_keys`); no token may have it."""
 
 DEMO_TENANT: Final = "demo"
 """The tenant of `make run`'s sample bank."""
@@ -17,7 +17,7 @@ DEMO_TENANT: Final = "demo"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """The bearer of a valid token; one with any known role belongs to the group of every customer."""
+    """The bearer of a valid token; with any role, the bearer belongs to the group `EVERY_CUSTOMER`."""
 
     tenant: str
     sub: str
@@ -26,10 +26,10 @@ class Principal:
 
     @property
     def customer_id(self) -> tuple[str, str]:
-        """The tenant and subject, by which stores and counters know the caller."""
+        """The tenant and subject, which identify the caller in stores and counters."""
         return self.tenant, self.sub
 
     @property
     def is_machine(self) -> bool:
-        """Whether a service key stands for it."""
+        """Whether the bearer signed in with a service key."""
         return self.sub.startswith(MACHINE)

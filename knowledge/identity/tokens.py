@@ -1,8 +1,8 @@
 """Verifies bearer tokens (JWT, RFC 7519): signature, issuer, audience and expiry.
 
-A token is judged by the issuer that it names: by its keys, its audience and its map of claims, and by no other's. Keys
-come from the identity provider's JWKS (RFC 7517; fetched with a deadline, cached, fetched again for an unknown key id)
-or from one public key file. Only RS256 and ES256 are accepted, whatever the token's header names.
+A token is verified with the keys, the audience and the claim settings of the issuer that it names. Keys come from the
+identity provider's JWKS (RFC 7517; fetched with a deadline, cached, fetched again for an unknown key id) or from one
+public key file. Only RS256 and ES256 are accepted, whatever the token's header names.
 """
 
 import time
@@ -32,26 +32,26 @@ log = structlog.get_logger(__name__)
 
 ALGORITHMS = ("RS256", "ES256")
 SERVICE_KEY = "bck_"
-"""What every service key begins with, so that scanners of secrets find it; no JWT does."""
+"""The prefix of every service key, so that secret scanners find it; no JWT has it."""
 _MOST_KEY_SET_BYTES = 1024 * 1024
 _MOST_KEYS = 100
 _MALFORMED = (
     jwt.PyJWTError, UnsupportedAlgorithm, ArithmeticError, LookupError, ValueError, TypeError, AttributeError,
     RecursionError,
 )  # fmt: skip
-"""What reads a malformed key set raises one of these, depending on the field."""
+"""The exceptions that a malformed key set raises, depending on the field."""
 _FIRST_KEYS_PAUSE = 1.0
 """Seconds between two fetches while no key is known."""
-_WHY: Mapping[type[Exception], str] = {
+_REASONS: Mapping[type[Exception], str] = {
     jwt.DecodeError: "the token is not a JWT",
     jwt.InvalidSignatureError: "the token is not signed with its issuer's key",
     jwt.InvalidAudienceError: "the token is for another audience",
     jwt.MissingRequiredClaimError: "the token lacks one of the claims exp, iat, iss and aud",
 }
-"""What tells an operator which part of the provider's set-up is wrong; of claims hears only who has a signed token."""
+"""The reasons that help an operator to correct the provider's settings. The last two need a correctly signed token."""
 _OPTIONS: Options = {
     "require": ["exp", "iat", "iss", "aud"],
-    # By the machine's clock, which may be hours off: `_require_time` has another.
+    # PyJWT uses the machine's clock, which may be hours off; `_require_time` uses the database's.
     "verify_exp": False,
     "verify_iat": False,
     "verify_nbf": False,
@@ -70,18 +70,23 @@ class KeyFile:
         else:
             raise TypeError("AUTH__PUBLIC_KEY_FILE must hold an RSA or a P-256 public key")
 
-    async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:  # noqa: ARG002  one for all
-        if but is not None:
-            raise TokenRefused(_WHY[jwt.InvalidSignatureError])
+    async def key(self, key_id: str | None, *, failed: jwt.PyJWK | None = None) -> jwt.PyJWK:  # noqa: ARG002  one for all
+        """Return the key, unless it has `failed` to verify the token.
+
+        Raises:
+            TokenRefused: it has.
+        """
+        if failed is not None:
+            raise TokenRefused(_REASONS[jwt.InvalidSignatureError])
         return self._key
 
 
 class Jwks:
     """An identity provider's cached key set.
 
-    It is fetched again when it is old, for an unknown key id, or where a key did not sign what names it (a provider may
-    give a new key the old name): by one caller at a time, at most every `jwks_ask_again` seconds, whatever tokens come.
-    Keys older than `jwks_most_age` are not used: a revoked one must not sign permanently.
+    It is fetched again when it is old, when a key id is unknown, and when a key fails to verify a token that names it
+    (a provider may publish a new key under an old id). One caller at a time fetches, at most every `jwks_pause` s.
+    Keys older than `jwks_most_age` are not used, because they may have been revoked.
     """
 
     def __init__(
@@ -98,48 +103,52 @@ class Jwks:
         self._clock = clock
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
         self._fetched_at = float("-inf")
-        self._asked_at = float("-inf")
+        self._attempted_at = float("-inf")
         self._fetching = anyio.Lock()
 
-    async def key(self, key_id: str | None, *, but: jwt.PyJWK | None = None) -> jwt.PyJWK:
-        """Return the key; after `but`, which did not sign, the one that has taken its name.
+    async def key(self, key_id: str | None, *, failed: jwt.PyJWK | None = None) -> jwt.PyJWK:
+        """Return the key with this id; not `failed`, which did not verify the token, but a new key with its id.
 
         Raises:
             TokenRefused: there is no such key.
             KeysUnavailable: the keys cannot be fetched.
         """
-        # Who comes while they are fetched waits for them: this key may be among them.
-        if self._should_fetch(key_id, but) or (self._fetching.locked() and self._found(key_id) is but):
+        # A caller without a key waits for a fetch in progress: it may bring the key.
+        if self._should_fetch(key_id, failed) or (self._lacks(key_id, failed) and self._fetching.locked()):
             async with self._fetching:
-                if self._should_fetch(key_id, but):  # unless the caller before has fetched
-                    with anyio.CancelScope(shield=True):  # a caller who leaves takes nobody's keys away
+                if self._should_fetch(key_id, failed):  # unless the previous caller has fetched
+                    with anyio.CancelScope(shield=True):  # other callers wait for this fetch too
                         await self._fetch()
         if self._age() > self._settings.jwks_most_age:
             raise KeysUnavailable("the identity provider's keys cannot be fetched")
-        found = self._found(key_id)
-        if found is None or found is but:
+        key = self._cached(key_id)
+        if key is None or self._lacks(key_id, failed):
             raise TokenRefused("the token is signed with a key that its issuer does not publish")
-        return found
+        return key
 
-    def _found(self, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key of this id; where one alone is published, it or the token may have none (OIDC Core 10.1)."""
+    def _cached(self, key_id: str | None) -> jwt.PyJWK | None:
+        """Return the cached key with this id; a sole key matches if it or the token has no id (OIDC Core 10.1)."""
         if key_id not in self._keys and len(self._keys) == 1:
-            only = next(iter(self._keys.values()))
-            return only if key_id is None or only.key_id is None else None
+            sole_key = next(iter(self._keys.values()))
+            return sole_key if key_id is None or sole_key.key_id is None else None
         return self._keys.get(key_id)
+
+    def _lacks(self, key_id: str | None, failed: jwt.PyJWK | None) -> bool:
+        """Return whether no key with this id is cached, or only the one that has failed."""
+        return self._cached(key_id) in (None, failed)
 
     def _age(self) -> float:
         return self._clock() - self._fetched_at
 
-    def _should_fetch(self, key_id: str | None, but: jwt.PyJWK | None) -> bool:
-        is_wanted = self._found(key_id) is but or self._age() > self._settings.jwks_keep
-        # Without any key every customer waits, so a provider that is back is noticed soon.
-        pause = self._settings.jwks_ask_again if self._keys else _FIRST_KEYS_PAUSE
-        return is_wanted and self._clock() - self._asked_at > pause
+    def _should_fetch(self, key_id: str | None, failed: jwt.PyJWK | None) -> bool:
+        # Without any key every customer waits, so the provider's return is noticed soon.
+        pause = self._settings.jwks_pause if self._keys else _FIRST_KEYS_PAUSE
+        may_fetch = self._clock() - self._attempted_at > pause
+        return may_fetch and (self._lacks(key_id, failed) or self._age() > self._settings.jwks_refetch_after)
 
     async def _fetch(self) -> None:
-        """Fetch the key set; where that fails, the present keys stay until they are too old."""
-        self._asked_at = self._clock()
+        """Fetch the key set; if that fails, keep the cached keys."""
+        self._attempted_at = self._clock()
         timeout = aiohttp.ClientTimeout(total=self._settings.jwks_timeout)
         try:
             get = self._http.get(self._url, timeout=timeout, raise_for_status=True, allow_redirects=False)
@@ -151,7 +160,7 @@ class Jwks:
             self._keys = keys
             self._fetched_at = self._clock()
         finally:
-            self._asked_at = self._clock()  # who has waited for this, however long it took, does not ask again
+            self._attempted_at = self._clock()  # callers that waited for a slow fetch do not fetch again
 
 
 Keys: TypeAlias = KeyFile | Jwks
@@ -161,7 +170,7 @@ async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> byt
     """Return the body of a reply.
 
     Raises:
-        KeySetRefused: it is longer, or the reply leads to another address.
+        KeySetRefused: the body exceeds `most_bytes`, or the status is not 200 (a redirect, for instance).
     """
     if response.status != HTTPStatus.OK:
         raise KeySetRefused(f"status {response.status}: set the address of the key set itself")
@@ -174,10 +183,10 @@ async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> byt
 
 
 def key_set(body: bytes) -> dict[str | None, jwt.PyJWK]:
-    """Return the usable keys of a JWKS (RFC 7517) by their id; keys of kinds that PyJWT does not know are ignored.
+    """Return the usable keys of a JWKS (RFC 7517) by id; keys of a type that PyJWT does not know are ignored.
 
     Raises:
-        KeySetRefused: it is not a key set, one of its keys is malformed, or it has no usable key.
+        KeySetRefused: the body is not a key set, one of its keys is malformed, or none is usable.
     """
     try:
         published = jwt.PyJWKSet.from_json(body.decode()).keys[:_MOST_KEYS]
@@ -202,77 +211,77 @@ class Authenticator:
         settings: AuthSettings,
         *,
         now: Callable[[], float] = time.time,
-        of_key: Callable[[str], Principal] | None = None,
+        principal_of_key: Callable[[str], Principal] | None = None,
     ) -> None:
-        """`keys` has the keys of every issuer by its name; `now` tells the time in Unix seconds for tokens' times.
+        """`keys` has the keys of every issuer by its name; `now` returns Unix seconds.
 
-        `of_key` judges what begins as a service key does; without it that is a token like any other.
+        `principal_of_key` verifies service keys; without it they are refused, like any text that is not a JWT.
         """
-        self._of_key = of_key
+        self._principal_of_key = principal_of_key
         self._keys = keys
         self._issuers = {issuer.issuer: issuer for issuer in settings.every_issuer()}
         self._settings = settings
         self._now = now
 
     async def verify(self, token: str, *, grace: float = 0.0) -> Principal:
-        """Return the principal of a token, good for `grace` seconds after its end too, or of a service key.
+        """Return the principal of a token, accepted until `grace` seconds after its end, or of a service key.
 
         Raises:
             TokenRefused: the token is invalid.
             KeysUnavailable: the keys cannot be fetched.
         """
-        if self._of_key is not None and token.startswith(SERVICE_KEY):
-            return self._of_key(token)
+        if self._principal_of_key is not None and token.startswith(SERVICE_KEY):
+            return self._principal_of_key(token)
         claims, issuer = await self._verified(token, grace=grace)
-        return self._principal(claims, issuer)
+        prefixes = {other.subject_prefix for other in self._issuers.values()}
+        return principal_of(claims, issuer, tuple(prefixes - {"", issuer.subject_prefix}))
 
     async def claims(self, token: str, *, issuer: str, audience: str) -> Claims:
-        """Return the claims of another token than those of callers: an ID or a logout token for this audience.
+        """Return the claims of an ID or logout token of this issuer, for this audience.
 
         Raises:
             TokenRefused: the token is invalid, or another issuer's.
             KeysUnavailable: the keys cannot be fetched.
         """
-        claims, found = await self._verified(token, audience=audience)
-        if found.issuer != issuer:
+        claims, named_issuer = await self._verified(token, audience=audience)
+        if named_issuer.issuer != issuer:
             raise TokenRefused("the token is from another issuer")
         return claims
 
     async def _verified(
         self, token: str, *, audience: str | None = None, grace: float = 0.0
     ) -> tuple[dict[str, Any], Issuer]:
+        """Return the claims and the issuer of a valid token; the default `audience` is the issuer's."""
         try:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
             if unverified["header"].get("alg") not in ALGORITHMS:
                 raise TokenRefused("the token's algorithm is not accepted")
             issuer = self._issuer(unverified["payload"].get("iss"))
-            claims = await self._signed(token, unverified["header"].get("kid"), issuer, audience or issuer.audience)
+            claims = await self._signed_claims(
+                token, unverified["header"].get("kid"), issuer, audience or issuer.audience
+            )
             _require_time(claims, now=self._now(), leeway=self._settings.leeway, grace=grace)
             lifetime = float(claims["exp"]) - float(claims["iat"])
         except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, OverflowError, RecursionError) as exc:
-            raise TokenRefused(_WHY.get(type(exc), "the token is not valid")) from exc
-        if not lifetime <= self._settings.longest_lifetime:  # not: longer; nothing compares with NaN
+            raise TokenRefused(_REASONS.get(type(exc), "the token is not valid")) from exc
+        if not lifetime <= self._settings.longest_lifetime:  # `>` would accept NaN
             raise TokenRefused("the token is valid for longer than AUTH__LONGEST_LIFETIME")
         return claims, issuer
 
-    async def _signed(self, token: str, key_id: str | None, issuer: Issuer, audience: str) -> dict[str, Any]:
+    async def _signed_claims(self, token: str, key_id: str | None, issuer: Issuer, audience: str) -> dict[str, Any]:
         """Return the claims of a token that its issuer has signed for an audience."""
         keys = self._keys[issuer.issuer]
         key = await keys.key(key_id)
         try:
             return _decoded(token, key, issuer, audience)
         except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
-            return _decoded(token, await keys.key(key_id, but=key), issuer, audience)
+            return _decoded(token, await keys.key(key_id, failed=key), issuer, audience)
 
     def _issuer(self, name: object) -> Issuer:
-        """Return the issuer that a token names, before anything shows that it has signed it."""
+        """Return the issuer that a token names; its signature is not verified yet."""
         if not isinstance(name, str) or name not in self._issuers:
             raise TokenRefused("the token's issuer is not accepted")
         return self._issuers[name]
-
-    def _principal(self, claims: Mapping[str, object], issuer: Issuer) -> Principal:
-        prefixes = {other.subject_prefix for other in self._issuers.values()} - {"", issuer.subject_prefix}
-        return principal_of(claims, issuer, tuple(prefixes))
 
 
 def _decoded(token: str, key: jwt.PyJWK, issuer: Issuer, audience: str) -> dict[str, Any]:
@@ -282,20 +291,21 @@ def _decoded(token: str, key: jwt.PyJWK, issuer: Issuer, audience: str) -> dict[
 
 
 def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float, grace: float) -> None:
-    """Refuse a token whose time is over, `grace` seconds after it, or has not come.
+    """Check that a token is valid at `now` (Unix seconds), with tolerances in seconds.
+
+    `leeway` tolerates the difference of two clocks; `grace` prolongs the token's validity.
 
     Raises:
-        TokenRefused: it is.
+        TokenRefused: the token has expired or is not valid yet.
         ValueError, TypeError, OverflowError: a time is not a number.
     """
-    issued, ends = claims["iat"], claims["exp"]
-    begins = claims.get("nbf", issued)
-    if any(type(time) not in (int, float) for time in (issued, begins, ends)):  # RFC 7519, 2: a NumericDate
+    issued_at, expires_at = claims["iat"], claims["exp"]
+    not_before = claims.get("nbf", issued_at)
+    if any(type(time) not in (int, float) for time in (issued_at, not_before, expires_at)):  # NumericDate, RFC 7519, 2
         raise ValueError("a time is not a number")
-    begins = max(int(issued), int(begins))
-    if int(ends) <= now - leeway - grace:
+    if int(expires_at) <= now - leeway - grace:
         raise TokenRefused("the token has expired: sign in again")
-    if begins > now + leeway:
+    if max(int(issued_at), int(not_before)) > now + leeway:
         raise TokenRefused("the token is not valid yet")
 
 
@@ -304,14 +314,14 @@ async def open_authenticator(
     settings: AuthSettings,
     *,
     now: Callable[[], float],
-    of_key: Callable[[str], Principal] | None = None,
+    principal_of_key: Callable[[str], Principal] | None = None,
     tls: TlsSettings = SYSTEM_TLS,
 ) -> AsyncGenerator[Authenticator]:
-    """Yield an authenticator with the keys of the issuers that are set; `now` tells the time in Unix seconds."""
-    trusted = await anyio.to_thread.run_sync(tls.context)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted)) as http:
-        keys = {each.issuer: _keys_of(each, http, settings) for each in settings.every_issuer()}
-        yield Authenticator(keys, settings, now=now, of_key=of_key)
+    """Open the authenticator of the configured issuers; `now` returns Unix seconds."""
+    context = await anyio.to_thread.run_sync(tls.context)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as http:
+        keys = {issuer.issuer: _keys_of(issuer, http, settings) for issuer in settings.every_issuer()}
+        yield Authenticator(keys, settings, now=now, principal_of_key=principal_of_key)
 
 
 def _keys_of(issuer: Issuer, http: aiohttp.ClientSession, settings: AuthSettings) -> Keys:

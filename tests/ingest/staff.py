@@ -57,7 +57,7 @@ def with_tokens(services: Services, folder: Path, keys: ServiceKeys | None = Non
     token, file = key_and_token(folder)
     settings = AuthSettings(issuer=ISSUER, public_key_file=file)
     of_key = keys.principal if keys is not None else None
-    authenticator = Authenticator({ISSUER: KeyFile(file.read_bytes())}, settings, of_key=of_key)
+    authenticator = Authenticator({ISSUER: KeyFile(file.read_bytes())}, settings, principal_of_key=of_key)
     return replace(services, authenticator=authenticator), token
 
 

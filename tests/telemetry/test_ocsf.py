@@ -20,8 +20,8 @@ def test_every_event_is_valid_whatever_is_known_of_it(code: Code, known: bool) -
         json.dumps(as_ocsf(event if known else SecurityEvent(code=code, at=EVENT.at, about="a/1"), "chatbot"))
     )
     kind = KINDS[code]
-    assert written["type_uid"] == kind.of * 100 + kind.activity
-    assert written["category_uid"] == kind.of // 1000
+    assert written["type_uid"] == kind.ocsf_class * 100 + kind.activity
+    assert written["category_uid"] == kind.ocsf_class // 1000
     assert written["time"] == 1_800_000_000_250
     assert written["metadata"]["event_code"] == code
     assert len(written["metadata"]["uid"]) == 32

@@ -65,7 +65,9 @@ async def api(engine: AsyncEngine, tmp_path: Path, nowhere: Redis) -> AsyncGener
     keys = await load_service_keys(engine, now=now)
     token, file = key_and_token(tmp_path)
     authenticator = Authenticator(
-        {ISSUER: KeyFile(file.read_bytes())}, AuthSettings(issuer=ISSUER, public_key_file=file), of_key=keys.principal
+        {ISSUER: KeyFile(file.read_bytes())},
+        AuthSettings(issuer=ISSUER, public_key_file=file),
+        principal_of_key=keys.principal,
     )
     parts = SimpleNamespace(
         authenticator=authenticator,

@@ -108,7 +108,7 @@ async def test_people_of_two_issuers_with_one_name_are_two_people() -> None:
         staff = await authenticator.verify(OKTA.token(uid="1001"))
         assert (customer.tenant, staff.tenant) == ("hanbit", "hanbit")
         assert (customer.sub, staff.sub) == ("1001", "staff:1001")
-        with pytest.raises(TokenRefused, match="another issuer's"):
+        with pytest.raises(TokenRefused, match="another issuer"):
             await authenticator.verify(KEYCLOAK.token(sub="staff:1001"))
 
 
