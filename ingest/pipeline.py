@@ -160,9 +160,9 @@ async def _verify(key: VersionKey, passages: Sequence[Passage], index: Index) ->
     count = await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
     if count != len(passages):
         raise Unreadable(Reason.NOT_INDEXED, f"the index holds {count} of {len(passages)} passages")
-    unlike = await index.unlike(passages)
-    if unlike:
-        raise Unreadable(Reason.NOT_INDEXED, f"the index does not give back {unlike} of {len(passages)} passages")
+    differing = await index.count_differing(passages)
+    if differing:
+        raise Unreadable(Reason.NOT_INDEXED, f"the index does not give back {differing} of {len(passages)} passages")
 
 
 async def write_windows(document: VersionKey, windows: Sequence[Window], services: Services) -> None:

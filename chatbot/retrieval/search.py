@@ -126,8 +126,8 @@ class Retrieval:
                     query.question,
                     access=access,
                     limit=limit,
-                    before=query.earlier_text,
-                    others=query.synonyms,
+                    earlier=query.earlier_text,
+                    synonyms=query.synonyms,
                 )
             except IndexFailed as exc:
                 raise IndexUnavailable from exc

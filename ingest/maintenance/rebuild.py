@@ -50,7 +50,7 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
         EmbedderMismatch: another embedder has started to fill it.
         IndexUnavailable, CatalogueUnavailable: run it again.
     """
-    filled = await services.index.beside()
+    filled = await services.index.next_index()
     done: Written = {}
     write = partial(_rewrite, services=services, filled=filled, done=done)
     tally = await _each(services.catalogue, write, report)

@@ -1,8 +1,8 @@
-"""The collection: what it is called, what it holds, and which embedder filled it.
+"""Collections: their names, the alias that points to the current one, and the embedder that filled each.
 
-A re-index fills the next collection while readers use the present one and writes go to both, and switches the alias in
-one call. Readers look at the alias each second and follow it, unless another embedder than theirs filled what it stands
-for: they stay with what they can read, which is kept until the re-index after.
+A re-index fills the next collection, while readers use the current one and writes go to both; then it switches the
+alias in one call. Readers check the alias each second. They follow it unless another embedder filled its collection:
+then they continue with the former one, which exists until the next re-index.
 """
 
 import re
@@ -11,15 +11,15 @@ from knowledge.index.engine import EmbedderMismatch, Engine, Vectors
 
 
 async def ensure_collection(engine: Engine, *, alias: str, vectors: Vectors, check: bool = True) -> str:
-    """Return the collection behind the alias, made when there is none.
+    """Return the collection that the alias points to; create both if the alias is missing.
 
     Raises:
         EmbedderMismatch: with `check`, another embedder filled it.
     """
-    behind = await engine.behind(alias)
-    name = behind or f"{alias}-1"
+    target = await engine.alias_target(alias)
+    name = target or f"{alias}-1"
     await engine.create(name, vectors)
-    if behind is None:
+    if target is None:
         await engine.point_alias(alias, name)
     if check:
         await check_embedder(engine, name, vectors)
@@ -27,37 +27,39 @@ async def ensure_collection(engine: Engine, *, alias: str, vectors: Vectors, che
 
 
 async def next_collection(engine: Engine, *, alias: str, vectors: Vectors) -> str:
-    """Return the collection after the alias's, made when there is none: what a re-index fills."""
-    behind = await engine.behind(alias) or f"{alias}-0"
-    name = f"{alias}-{int(behind.rpartition('-')[2]) + 1}"
+    """Return the collection that a re-index fills, numbered after the current one; create it if it is missing."""
+    current = await engine.alias_target(alias) or f"{alias}-0"
+    number = int(current.rpartition("-")[2])
+    name = f"{alias}-{number + 1}"
     await engine.create(name, vectors)
     await check_embedder(engine, name, vectors)
     return name
 
 
 async def collections_of(engine: Engine, alias: str) -> dict[str, str | None]:
-    """Return the alias's collections, present, former and next ones, each with the embedder that fills it."""
+    """Return the former, current and next collections of the alias, each with its embedder."""
     names = sorted(name for name in await engine.collections() if re.fullmatch(rf"{re.escape(alias)}-\d+", name))
     return {name: (await engine.vectors_of(name)).embedder for name in names}
 
 
-async def followed(engine: Engine, *, alias: str, present: str | None, embedder: str) -> str | None:
-    """Return the collection to read: the alias's, unless another embedder filled it; then the present one."""
-    behind = await engine.behind(alias)
-    if behind is None or behind == present:
-        return present
-    return behind if (await engine.vectors_of(behind)).embedder == embedder else present
+async def collection_to_read(engine: Engine, *, alias: str, current: str | None, embedder: str) -> str | None:
+    """Return the alias's collection if this embedder filled it, else the `current` one."""
+    target = await engine.alias_target(alias)
+    if target is None or target == current:
+        return current
+    is_ours = (await engine.vectors_of(target)).embedder == embedder
+    return target if is_ours else current
 
 
-async def check_behind(engine: Engine, *, alias: str, vectors: Vectors) -> None:
-    """Raise EmbedderMismatch where another embedder filled the collection behind the alias."""
-    behind = await engine.behind(alias)
-    if behind is not None:
-        await check_embedder(engine, behind, vectors)
+async def check_alias(engine: Engine, *, alias: str, vectors: Vectors) -> None:
+    """Raise EmbedderMismatch if another embedder filled the alias's collection."""
+    target = await engine.alias_target(alias)
+    if target is not None:
+        await check_embedder(engine, target, vectors)
 
 
 async def check_embedder(engine: Engine, name: str, vectors: Vectors) -> None:
-    """Raise EmbedderMismatch unless the collection holds such vectors."""
+    """Raise EmbedderMismatch if the collection has another embedder or other dimensions."""
     stored = await engine.vectors_of(name)
     if stored.embedder != vectors.embedder:
         raise EmbedderMismatch(

@@ -1,12 +1,12 @@
-"""Qdrant Edge as an engine: the server's own search engine in this process, over a folder that belongs to it.
+"""Qdrant Edge as an engine: Qdrant's search engine in this process, over a folder that only this process may open.
 
-    lock                 held by the one process that has the folder open
-    aliases.json         alias → collection, replaced in one step
+    lock                 a lock file of the process that has the folder open
+    aliases.json         alias → collection, replaced atomically
     kb-1/collection.json the embedder and its dimensions
     kb-1/shard/          the engine's own files
 
-Writes go to the engine's write-ahead log before they return, and survive the end of the process at any moment. They run
-one after another in one thread, reads in several: the engine releases the GIL.
+A write is in the engine's write-ahead log when it returns, so it survives the end of the process. One thread writes and
+several read; the engine releases the GIL.
 """
 
 import asyncio
@@ -50,15 +50,16 @@ T = TypeVar("T")
 
 _READ_THREADS = 4
 _FLUSH_SECONDS = 5.0
-"""Time between two flushes while there are writes. A flush bounds what the write-ahead log replays at a start."""
+"""The time between two flushes while there are writes; a start replays the write-ahead log since the last flush."""
 _FREE_BYTES = 128 * 1024 * 1024
-"""Free space that a write needs: the engine's files are memory-mapped, and a full disk would end the process."""
+"""The free space that a write needs: the engine's files are memory-mapped, and a full disk would end the process."""
 _PARTIAL = ".partial"
+"""The suffix of a collection's folder while it is created or removed."""
 
 log = structlog.get_logger(__name__)
 
 
-class _Recorded(msgspec.Struct):
+class _Description(msgspec.Struct):
     """The content of collection.json."""
 
     embedder: str | None
@@ -70,16 +71,16 @@ class _Collection:
     """An open collection; the engine closes a shard when its last reader ends."""
 
     shard: edge.EdgeShard
-    recorded: _Recorded
+    description: _Description
 
 
 @asynccontextmanager
 async def open_edge(folder: Path, *, read_timeout: float, write_timeout: float) -> AsyncGenerator["EdgeEngine"]:
-    """Open the folder for as long as the context lasts; timeouts are in seconds.
+    """Open the folder while the block runs; timeouts are in seconds.
 
     Raises:
-        IndexInUse: another process has it open.
-        IndexUnavailable: it is damaged.
+        IndexInUse: another process has the folder open.
+        IndexUnavailable: the folder is damaged.
     """
     engine = EdgeEngine(folder, read_timeout=read_timeout, write_timeout=write_timeout)
     await engine.open()
@@ -100,12 +101,13 @@ class EdgeEngine:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-write")
         self._collections: dict[str, _Collection] = {}
         self._aliases: dict[str, str] = {}
-        self._unflushed: dict[str, float] = {}
+        self._unflushed_since: dict[str, float] = {}
+        """By collection: the time of its first write since the last flush."""
         self._lock: int | None = None
         self._closed = False
 
     async def open(self) -> None:
-        """Take the folder and load its collections."""
+        """Lock the folder and load its collections."""
         try:
             await self._in_thread(self._writer, self._load)
         except BaseException:
@@ -113,20 +115,20 @@ class EdgeEngine:
             raise
 
     async def aclose(self) -> None:
-        """Flush what was written, once running calls have ended, and release the folder; waiting calls are refused."""
+        """Cancel waiting calls, await the running ones, flush the writes and release the folder."""
         self._closed = True
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._close)
 
     async def check(self) -> None:
-        """Pass: `open` has checked the folder."""
+        """Do nothing, because `open` has checked the folder."""
 
     async def collections(self) -> list[str]:
         return await self._read(lambda: sorted(self._collections))
 
     async def vectors_of(self, collection: str) -> Vectors:
-        recorded = await self._read(lambda: self._collection(collection).recorded)
-        return Vectors(recorded.embedder, recorded.dimensions)
+        description = await self._read(lambda: self._collection(collection).description)
+        return Vectors(description.embedder, description.dimensions)
 
     async def create(self, collection: str, vectors: Vectors) -> None:
         await self._write(lambda: self._create(collection, vectors))
@@ -134,7 +136,7 @@ class EdgeEngine:
     async def drop(self, collection: str) -> None:
         await self._write(lambda: self._drop(collection), needed_bytes=0)
 
-    async def behind(self, alias: str) -> str | None:
+    async def alias_target(self, alias: str) -> str | None:
         return await self._read(lambda: self._aliases.get(alias))
 
     async def point_alias(self, alias: str, collection: str) -> None:
@@ -148,8 +150,8 @@ class EdgeEngine:
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
         def search() -> list[dict[str, float]]:
             batch = edge.QueryBatchRequest([_query(query) for query in queries])
-            found = self._shard(collection).query_batch(batch)
-            return [{str(point.id): point.score for point in points} for points in found]
+            results = self._shard(collection).query_batch(batch)
+            return [{str(point.id): point.score for point in points} for points in results]
 
         return await self._read(search)
 
@@ -160,11 +162,11 @@ class EdgeEngine:
 
     async def counts(self, collection: str, *, field: str, limit: int, only: Filter | None = None) -> dict[str, int]:
         def counts() -> dict[str, int]:
-            passing = None if only is None else _filter(only)
-            request = edge.FacetRequest(field, limit=limit, exact=only is not None, filter=passing)
+            condition = None if only is None else _filter(only)
+            request = edge.FacetRequest(field, limit=limit, exact=only is not None, filter=condition)
             return {str(hit.value): hit.count for hit in self._shard(collection).facet(request).hits}
 
-        # An exact count reads every point that passes.
+        # An exact count reads every point that passes, so it may take as long as a write.
         return await self._read(counts, timeout=self._read_timeout if only is None else self._write_timeout)
 
     async def read(
@@ -200,9 +202,10 @@ class EdgeEngine:
             shard = self._shard(collection)
             shard.update(operation())
             now = time.monotonic()
-            if now - self._unflushed.setdefault(collection, now) > _FLUSH_SECONDS:
+            unflushed_since = self._unflushed_since.setdefault(collection, now)
+            if now - unflushed_since > _FLUSH_SECONDS:
                 shard.flush()
-                del self._unflushed[collection]
+                del self._unflushed_since[collection]
 
         await self._write(update)
 
@@ -220,17 +223,20 @@ class EdgeEngine:
             return await self._in_thread(self._writer, lambda: self._checked(write))
 
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        """Run the call in one of the threads; raise IndexUnavailable if `aclose` cancels it."""
         if self._closed:
             raise IndexUnavailable("the index is closed")
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, lambda: _translated(call))
         except asyncio.CancelledError:
-            if self._closed and (task := asyncio.current_task()) is not None and not task.cancelling():
+            task = asyncio.current_task()
+            is_task_cancelled = task is None or task.cancelling() > 0
+            if self._closed and not is_task_cancelled:  # `_close` has cancelled the call
                 raise IndexUnavailable("the index is closed") from None
             raise
 
     def _checked(self, call: Callable[[], T]) -> T:
-        # The engine's files are mapped: without this look it would go on after its folder is lost.
+        # Fail if the folder is lost; the engine would continue with its memory-mapped files.
         (self._folder / "lock").stat()
         return call()
 
@@ -246,7 +252,7 @@ class EdgeEngine:
     def _load(self) -> None:
         folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._acquire_lock()
         for partial in folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(partial)
         try:
@@ -256,15 +262,13 @@ class EdgeEngine:
 
     def _load_collections(self) -> None:
         folder = self._folder
-        for place in sorted(
-            {path.parent for name in ("shard", "collection.json") for path in folder.glob(f"*/{name}")}
-        ):
-            name, shard, described = place.name, place / "shard", place / "collection.json"
-            for path in (shard, described):
+        # A folder with only one of the two parts is a damaged collection.
+        for place in sorted({path.parent for path in (*folder.glob("*/shard"), *folder.glob("*/collection.json"))}):
+            for path in (place / "shard", place / "collection.json"):
                 if not path.exists():
                     raise IndexUnavailable(f"{path} is missing")
-            recorded = msgspec.json.decode(described.read_bytes(), type=_Recorded)
-            self._collections[name] = _Collection(edge.EdgeShard.load(str(shard)), recorded)
+            description = msgspec.json.decode((place / "collection.json").read_bytes(), type=_Description)
+            self._collections[place.name] = _Collection(edge.EdgeShard.load(str(place / "shard")), description)
         aliases = folder / "aliases.json"
         if aliases.exists():
             self._aliases = msgspec.json.decode(aliases.read_bytes(), type=dict[str, str])
@@ -272,8 +276,8 @@ class EdgeEngine:
             if name not in self._collections:
                 raise IndexUnavailable(f"{folder} lacks the collection {name} of {alias}")
 
-    def _take_lock(self) -> None:
-        """Hold the folder's lock file until the close."""
+    def _acquire_lock(self) -> None:
+        """Lock the folder's lock file until `_close`."""
         self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -283,12 +287,12 @@ class EdgeEngine:
     def _create(self, collection: str, vectors: Vectors) -> None:
         if collection in self._collections:
             return
-        recorded = _Recorded(vectors.embedder, vectors.dimensions or 0)
+        description = _Description(vectors.embedder, vectors.dimensions or 0)
         partial = self._folder / f"{collection}{_PARTIAL}"
-        shutil.rmtree(partial, ignore_errors=True)  # of an attempt that failed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a failed attempt
         partial.mkdir()
         config = edge.EdgeConfig(
-            vectors={DENSE: edge.EdgeVectorParams(size=recorded.dimensions, distance=edge.Distance.Cosine)},
+            vectors={DENSE: edge.EdgeVectorParams(size=description.dimensions, distance=edge.Distance.Cosine)},
             sparse_vectors={TERMS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         )
         shard = edge.EdgeShard.create(str(partial / "shard"), config)
@@ -296,10 +300,10 @@ class EdgeEngine:
             shard.update(edge.UpdateOperation.create_field_index(field, schema))
         shard.flush()
         shard.close()
-        _replace(partial / "collection.json", msgspec.json.encode(recorded))
+        _replace(partial / "collection.json", msgspec.json.encode(description))
         partial.rename(self._folder / collection)
         loaded = edge.EdgeShard.load(str(self._folder / collection / "shard"))
-        self._collections[collection] = _Collection(loaded, recorded)
+        self._collections[collection] = _Collection(loaded, description)
 
     def _drop(self, collection: str) -> None:
         if collection not in self._collections:
@@ -307,7 +311,7 @@ class EdgeEngine:
         partial = self._folder / f"{collection}{_PARTIAL}"
         shutil.rmtree(partial, ignore_errors=True)
         (self._folder / collection).rename(partial)
-        self._unflushed.pop(collection, None)
+        self._unflushed_since.pop(collection, None)
         del self._collections[collection]
         shutil.rmtree(partial)
 
@@ -320,7 +324,7 @@ class EdgeEngine:
                     _translated(collection.shard.flush)
                     _translated(collection.shard.close)
                 except IndexUnavailable as exc:
-                    # The write-ahead log holds what was acknowledged.
+                    # The write-ahead log has every acknowledged write.
                     log.warning("index_flush_failed", collection=name, error=str(exc))
             self._collections.clear()
         finally:
@@ -347,26 +351,27 @@ async def _deadline(seconds: float) -> AsyncGenerator[None]:
 
 
 def _translated(call: Callable[[], T]) -> T:
-    """Run a call of the engine; what it raises becomes IndexUnavailable."""
+    """Call the engine, and translate its exceptions to IndexUnavailable."""
     try:
         return call()
     except (OSError, OverflowError, TypeError, ValueError, msgspec.MsgspecError) as exc:
         raise IndexUnavailable(f"the index failed: {exc}") from exc
     except BaseException as exc:
-        # The engine raises Exception itself; Rust's PanicException has no import.
-        if type(exc) is not Exception and type(exc).__name__ != "PanicException":
+        # The engine raises plain Exception, or Rust's PanicException, which cannot be imported.
+        is_from_engine = type(exc) is Exception or type(exc).__name__ == "PanicException"
+        if not is_from_engine:
             raise
         raise IndexUnavailable(f"the index failed: {exc}") from exc
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it holds the former or the new content whatever happens."""
-    beside = path.with_name(f"{path.name}.tmp")
-    with beside.open("wb") as file:
+    """Replace a file atomically: even after a crash it has the former or the new content."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    temporary.replace(path)
 
 
 def _query(query: Query) -> edge.QueryRequest:
@@ -390,7 +395,7 @@ def _condition(condition: Condition) -> Any:
         case Equals(field, value):
             return edge.FieldCondition(field, match=edge.MatchValue(value))
         case AnyOf(field, ()):
-            # A condition and its opposite: engines differ in what an empty list of alternatives means.
+            # Match nothing, by a condition and its negation: engines treat an empty list of values differently.
             empty = edge.IsEmptyCondition(field)
             return edge.Filter(must=[empty], must_not=[empty])
         case AnyOf(field, values):
@@ -413,6 +418,6 @@ def _point(point: NewPoint) -> edge.Point:
 
 
 def _stored(record: edge.Record) -> StoredPoint:
-    vectors = record.vector  # each look at it makes a new list
+    vectors = record.vector  # each access copies it
     dense: Any = vectors.get(DENSE, ()) if isinstance(vectors, dict) else ()
     return StoredPoint(id=str(record.id), payload=record.payload or {}, dense=dense)

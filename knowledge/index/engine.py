@@ -1,6 +1,6 @@
-"""What the index asks of a search engine. Two adapters: a Qdrant server (`server`), Qdrant Edge in a folder (`edge`).
+"""The search engine's interface. It has two adapters: a Qdrant server (`server`), and Qdrant Edge in a folder (`edge`).
 
-Every method raises IndexUnavailable where the engine cannot be asked, CollectionGone where the collection is not there.
+Every method raises IndexUnavailable if the engine does not answer, and CollectionGone if the collection is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ TERMS = "terms"
 Payload: TypeAlias = Mapping[str, Any]
 
 HNSW_EF = 512
-"""Candidates that a search of the graph keeps (`ef`; Malkov and Yashunin, 2016). With the engine's default of 100 the
-dense half found .88 of the 20 nearest of 30,000 passages of which many are alike; with 512 it found all, in 0.9 ms.
+"""The candidates in a search of the graph (`ef`; Malkov and Yashunin, 2016). Among 30,000 passages, many of them alike,
+the engine's default of 100 finds .88 of the 20 nearest; 512 finds all, in 0.9 ms.
 """
 
-# The payload fields that filters name. A tenant's points lie together on a server's disk.
+# The payload fields that filters use. A server stores a tenant's points together on disk.
 TENANT_FIELD = "tenant"
 KEYWORD_FIELDS = ("readers", "document_id", "language")
 INTEGER_FIELDS = ("version",)
@@ -27,11 +27,11 @@ FLOAT_FIELDS = ("visible_from", "visible_until")
 
 
 class IndexUnavailable(Exception):
-    """The index, or the embedder it needs, cannot be asked now."""
+    """The index or its embedder does not answer now."""
 
 
 class CollectionGone(IndexUnavailable):
-    """There is no such collection any more: a re-index has removed it."""
+    """The collection no longer exists: a re-index has removed it."""
 
 
 class IndexInUse(IndexUnavailable):
@@ -39,16 +39,16 @@ class IndexInUse(IndexUnavailable):
 
 
 class IndexRefused(Exception):
-    """The index cannot be used as it is, and asking again does not help; the message says what to do."""
+    """The index cannot be used until someone follows the message; a retry does not help."""
 
 
 class EmbedderMismatch(IndexRefused):
-    """The collection was filled by another embedder than this one; its vectors cannot be compared."""
+    """Another embedder filled the collection, so its vectors cannot be compared with ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What fills a collection's dense vectors: the embedder's name (None: not recorded) and their dimensions."""
+    """The embedder of a collection's dense vectors (None: not recorded), and their dimensions."""
 
     embedder: str | None
     dimensions: int | None
@@ -56,9 +56,9 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """The `limit` nearest points that pass the filter: by cosine for a dense vector, by BM25 for terms.
+    """A query for the `limit` best points that pass the filter: by cosine for a dense vector, by BM25 for terms.
 
-    The rarity of terms (IDF) is counted over the points that pass `corpus`, by default all, in each shard separately.
+    The rarity of terms (IDF) is computed per shard, over the points that pass `corpus` (default: all).
     """
 
     vector: Sequence[float] | SparseTerms
@@ -79,7 +79,7 @@ class NewPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPoint:
-    """A point that was read: its payload as far as asked, and its dense vector where asked, else ()."""
+    """A point that was read, with the requested fields of its payload and, if requested, its dense vector."""
 
     id: str
     payload: Payload
@@ -87,10 +87,10 @@ class StoredPoint:
 
 
 class Engine(Protocol):
-    """Collections of points behind aliases. Writes are durable, and seen by every later search, on return."""
+    """Collections of points behind aliases. On return a write is durable, and every later search sees it."""
 
     async def check(self) -> None:
-        """Raise IndexRefused unless the engine can be used as it is."""
+        """Raise IndexRefused if the engine's release is not supported."""
         ...
 
     async def collections(self) -> list[str]:
@@ -98,7 +98,7 @@ class Engine(Protocol):
         ...
 
     async def vectors_of(self, collection: str) -> Vectors:
-        """Return what fills the collection."""
+        """Return the collection's embedder and dimensions."""
         ...
 
     async def create(self, collection: str, vectors: Vectors) -> None:
@@ -109,12 +109,12 @@ class Engine(Protocol):
         """Remove a collection; one that does not exist is ignored."""
         ...
 
-    async def behind(self, alias: str) -> str | None:
-        """Return the collection that the alias stands for."""
+    async def alias_target(self, alias: str) -> str | None:
+        """Return the collection that the alias points to."""
         ...
 
     async def point_alias(self, alias: str, collection: str) -> None:
-        """Let the alias stand for the collection, in one step: a reader finds the former or the new one."""
+        """Point the alias to the collection, atomically."""
         ...
 
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
@@ -122,34 +122,34 @@ class Engine(Protocol):
         ...
 
     async def count(self, collection: str, only: Filter) -> int:
-        """Return exactly how many points pass the filter."""
+        """Return the exact number of points that pass the filter."""
         ...
 
     async def counts(self, collection: str, *, field: str, limit: int, only: Filter | None = None) -> dict[str, int]:
-        """Return the points by the value of a keyword field, of the `limit` most frequent values.
+        """Return the number of points for each of the `limit` most frequent values of a keyword field.
 
-        The counts are exact with `only`; without it they are approximate, and no point is read.
+        With `only` the counts are exact. Without it they are approximate and cheap, because no point is read.
         """
         ...
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:
-        """Return those of the points that exist, in any order; `fields` limits the payload to these."""
+        """Return the existing points among `ids`, in any order; `fields` limits the payload."""
         ...
 
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
     ) -> tuple[list[StoredPoint], str | None]:
-        """Return points that pass the filter, ordered by id, and where the next page starts (None: there is none)."""
+        """Return a page of points that pass the filter, by id, and the start of the next page (None: the last)."""
         ...
 
     async def upsert(self, collection: str, points: Sequence[NewPoint]) -> None:
-        """Write points; those with the same id are replaced."""
+        """Write points, replacing those with the same id."""
         ...
 
     async def set_payload(self, collection: str, only: Filter, payload: Payload) -> None:
-        """Set these fields of all points that pass the filter; the other fields stay."""
+        """Set these fields of all points that pass the filter, and leave other fields unchanged."""
         ...
 
     async def delete(self, collection: str, only: Filter) -> None:

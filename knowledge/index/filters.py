@@ -1,4 +1,4 @@
-"""Filters over the payload of points, in our own words; each engine translates them into its own."""
+"""Filters over the payload of points; each engine translates them into its own."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -8,7 +8,7 @@ Value: TypeAlias = str | int
 
 @dataclass(frozen=True, slots=True)
 class Equals:
-    """The field holds this value."""
+    """The field has this value."""
 
     field: str
     value: Value
@@ -16,7 +16,7 @@ class Equals:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """The field, or one element of a list, is one of these values; no value matches no point."""
+    """The field, or an element if it is a list, is one of these values; without values no point matches."""
 
     field: str
     values: tuple[str, ...]
@@ -50,11 +50,11 @@ Condition: TypeAlias = Equals | AnyOf | AtMost | Above | Missing
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Matches a point that satisfies every condition of `must` and, where there are any, one of `should`."""
+    """Matches a point that satisfies every condition of `must`, and one of `should` unless that is empty."""
 
     must: tuple[Condition, ...]
     should: tuple[Condition, ...] = ()
 
     def narrowed(self, *conditions: Condition) -> "Filter":
-        """Return this filter with further conditions that must hold."""
+        """Return this filter with further conditions in `must`."""
         return Filter((*self.must, *conditions), self.should)

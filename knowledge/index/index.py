@@ -1,7 +1,7 @@
-"""The index: passages in Qdrant, on a server or embedded in this process, found by meaning and by terms at once.
+"""The index: passages in Qdrant, on a server or embedded in this process, searched by meaning and by terms at once.
 
-IndexUnavailable    (knowledge.index.engine) the index, or the embedder it needs, cannot be asked now
-IndexRefused        (knowledge.index.engine) stops the boot; EmbedderMismatch is one
+IndexUnavailable    (knowledge.index.engine) the index or its embedder does not answer now
+IndexRefused        (knowledge.index.engine) prevents the start; EmbedderMismatch is a subclass
 """
 
 import asyncio
@@ -19,7 +19,13 @@ import structlog
 
 from knowledge.access import Access
 from knowledge.embedding import Embedder, EmbeddingUnavailable
-from knowledge.index.collection import check_behind, collections_of, ensure_collection, followed, next_collection
+from knowledge.index.collection import (
+    check_alias,
+    collection_to_read,
+    collections_of,
+    ensure_collection,
+    next_collection,
+)
 from knowledge.index.edge import open_edge
 from knowledge.index.engine import (
     TENANT_FIELD,
@@ -39,22 +45,23 @@ from knowledge.passage import LANGUAGES, Hit, Passage, instant, language_of
 from knowledge.terms import SparseTerms, Terms
 
 _T = TypeVar("_T")
-_BEFORE = 0.5
+_EARLIER_WEIGHT = 0.5
+"""The weight of the earlier question's vector; the question's own weighs 1."""
 _PAGE = 256
 _COUNT_EVERY = 5.0
-"""Seconds."""
-_TENANTS = 1000
-"""The largest tenants of a collection, which are counted; a smaller one is taken to have as many points as the last."""
-_LOOK_EVERY = 1.0
-"""Seconds after which a reader looks again at what the alias stands for."""
+"""Seconds between two counts of each tenant's points."""
+_MOST_TENANTS = 1000
+"""The tenants whose points are counted, largest first; any other is assumed to have as many as the smallest of them."""
+_CHECK_EVERY = 1.0
+"""Seconds after which a reader checks again which collection the alias points to."""
 
 log = structlog.get_logger(__name__)
 
 
 def visible_filter(access: Access) -> Filter:
-    """Return the one filter of the tree: what `access` may read at its instant, and nothing else.
+    """Return the filter for the passages that `access` may read at its instant; every search uses it.
 
-    A draft has no `visible_from` and matches no range; without groups nothing matches.
+    A draft never matches, because it has no `visible_from`; without groups nothing matches.
     """
     as_of = instant(access.as_of)
     return Filter(
@@ -68,12 +75,12 @@ def visible_filter(access: Access) -> Filter:
 
 
 def indexed_text(passage: Passage) -> str:
-    """Return what is embedded and what terms are read from: title and section name what the text is about."""
+    """Return the text to embed and to take terms from, with the title and section, which state its subject."""
     return "\n".join(part for part in (passage.title, passage.section, passage.text) if part)
 
 
 class Index:
-    """Reads and writes passages; every search is seen through an `Access`."""
+    """Reads and writes passages; every search is limited by an `Access`."""
 
     def __init__(
         self,
@@ -85,19 +92,22 @@ class Index:
         collection: str | None,
         pinned: bool = False,
     ) -> None:
+        """A `pinned` index uses this collection only, and ignores the alias."""
         self._collection = collection
-        self._failed_start: Callable[[], Awaitable[None]] | None = None
-        self._pinned = pinned
-        self._looked_at = -math.inf
+        self._start: Callable[[], Awaitable[None]] | None = None
+        """Repeats a start that has failed; None after a successful one."""
+        self._is_pinned = pinned
+        self._alias_checked_at = -math.inf
         self._engine = engine
         self._embedder = embedder
         self.terms = terms
         self._settings = settings
-        self._tenants: tuple[str, float, Mapping[str, int]] = ("", -math.inf, {})
+        self._tenant_counts: tuple[str, float, Mapping[str, int]] = ("", -math.inf, {})
+        """The collection of the last count, its time, and the points of each tenant."""
 
     @property
     def collection(self) -> str:
-        """The collection that is read; empty while there is none."""
+        """The name of the collection that is read; empty if there is none yet."""
         return self._collection or ""
 
     @property
@@ -106,26 +116,26 @@ class Index:
         return self._embedder.name
 
     async def search(
-        self, question: str, *, access: Access, limit: int, before: str = "", others: str = ""
+        self, question: str, *, access: Access, limit: int, earlier: str = "", synonyms: str = ""
     ) -> list[Hit]:
-        """Return at most `limit` passages that `access` may read, best first; of a document those of one version.
+        """Return at most `limit` passages that `access` may read, best first; only the newest version of a document.
 
-        While a version replaces another both may be open for a moment: the newer is read.
-        `before` is the question that this one follows, and counts less; `others` are synonyms of its words.
-        A hit's `dense` is the cosine, its `terms` the term score in rarest terms, 0 if it is not a candidate there.
+        Two versions of a document may be visible for a moment, while one replaces the other.
+        `earlier` is the previous question of the conversation, with a lower weight; `synonyms` are those of the words.
 
         Raises:
-            IndexUnavailable: the index or the embedder cannot be asked.
+            IndexUnavailable: the index or the embedder does not answer.
         """
         weight = self._settings.fusion.dense_weight(language_of(question))
-        vector = await self._embed_question(question, before)
-        sparse = await asyncio.to_thread(self.terms.query, question, before=before, others=others)
-        find = partial(self._found, vector=vector, terms=sparse, access=access, weight=weight, limit=limit)
-        return await self._ask(find)
+        vector = await self._embed_question(question, earlier)
+        terms = await asyncio.to_thread(self.terms.query, question, earlier=earlier, synonyms=synonyms)
+        search = partial(self._search, vector=vector, terms=terms, access=access, weight=weight, limit=limit)
+        return await self._with_collection(search)
 
-    async def _found(
+    async def _search(
         self, collection: str, *, vector: Sequence[float], terms: SparseTerms, access: Access, weight: float, limit: int
     ) -> list[Hit]:
+        """Search each language by meaning and all passages by terms, and fuse; `weight` is that of the dense half."""
         visible = visible_filter(access)
         tenants = await self._points_by_tenant(collection, access.tenant)
         candidates = max(limit, self._settings.fusion.candidates)
@@ -134,121 +144,125 @@ class Index:
             for language in LANGUAGES
         ]
         if weight < 1 and terms.indices:
-            # Alone in its collection a tenant needs no corpus, which may cost a server half of a search's time.
-            corpus = _of_tenant(access.tenant) if tenants.keys() - {access.tenant} else None
+            # The rarity of terms is that of the tenant's own points. A sole tenant needs no filter for this, which may
+            # take half of a search's time.
+            has_other_tenants = bool(tenants.keys() - {access.tenant})
+            corpus = _tenant_filter(access.tenant) if has_other_tenants else None
             queries.append(Query(vector=terms, filter=visible, limit=candidates, corpus=corpus))
         scores = await self._engine.search(collection, queries)
-        by_meaning = balanced(
-            scores[: len(LANGUAGES)], share=self._settings.fusion.language_balance, candidates=candidates
-        )
+        by_language = scores[: len(LANGUAGES)]
+        by_meaning = balanced(by_language, share=self._settings.fusion.language_balance, candidates=candidates)
         by_terms = scores[-1] if len(scores) > len(LANGUAGES) else {}
         best = fuse(by_meaning, by_terms, weight=weight, candidates=candidates)[:limit]
-        cosines = {point: cosine for named in scores[: len(LANGUAGES)] for point, cosine in named.items()}
-        own = tenants.get(access.tenant, min(tenants.values(), default=0))
-        return await self._hits(best, vector, cosines, collection, own)
+        cosines = {point: cosine for scored in by_language for point, cosine in scored.items()}
+        tenant_points = tenants.get(access.tenant, min(tenants.values(), default=0))
+        return await self._hits(best, vector, cosines, collection, tenant_points)
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
-        """Return one passage if `access` may read it."""
-        wanted = visible_filter(access).narrowed(*_of_version(access.tenant, document_id, version).must, Equals("n", n))
-        points, _ = await self._ask(partial(self._engine.page, only=wanted, limit=1))
+        """Return passage number `n` of a version if `access` may read it."""
+        wanted = visible_filter(access).narrowed(
+            *_version_filter(access.tenant, document_id, version).must, Equals("n", n)
+        )
+        points, _ = await self._with_collection(partial(self._engine.page, only=wanted, limit=1))
         return _passage(points[0].payload) if points else None
 
     async def passages(
         self, *, tenant: str, document_id: str, version: int, after: int = 0, most: int | None = None
     ) -> list[Passage]:
-        """Return the passages of a version in order, drafts too: the view of the bank's staff, never a customer's.
+        """Return the passages of a version in order, also of a draft: for the bank's staff, never for customers.
 
-        With `most` only those of that many numbers above `after`.
+        `most` limits them to the numbers `after` + 1 to `after` + `most`.
         """
-        wanted = _of_version(tenant, document_id, version)
+        wanted = _version_filter(tenant, document_id, version)
         if most is not None:
             wanted = wanted.narrowed(Above("n", after), AtMost("n", after + most))
 
         async def read(collection: str) -> list[Passage]:
             passages: list[Passage] = []
-            after: str | None = None
+            next_page: str | None = None
             while True:
-                points, after = await self._engine.page(collection, wanted, limit=_PAGE, after=after)
+                points, next_page = await self._engine.page(collection, wanted, limit=_PAGE, after=next_page)
                 passages.extend(_passage(point.payload) for point in points)
-                if after is None:
+                if next_page is None:
                     return sorted(passages, key=lambda passage: passage.n)
 
-        return await self._ask(read)
+        return await self._with_collection(read)
 
     async def count(self, *, tenant: str, document_id: str, version: int) -> int:
-        """Return how many points a version has."""
-        return await self._ask(partial(self._engine.count, only=_of_version(tenant, document_id, version)))
+        """Return the number of a version's points."""
+        count = partial(self._engine.count, only=_version_filter(tenant, document_id, version))
+        return await self._with_collection(count)
 
     async def counts(self, tenant: str, *, limit: int) -> dict[str, int]:
-        """Return how many points each of a tenant's documents has, of at most `limit` documents."""
-        of_tenant = Filter(must=(Equals("tenant", tenant),))
-        return await self._ask(partial(self._engine.counts, only=of_tenant, field="document_id", limit=limit))
+        """Return the number of points of each of a tenant's documents, for at most `limit` documents."""
+        only = _tenant_filter(tenant)
+        return await self._with_collection(partial(self._engine.counts, only=only, field="document_id", limit=limit))
 
     async def holds_visible_passages(self, now: float) -> bool:
-        """Return whether there is a passage, of any tenant, that may be read at `now` or could be read before."""
-        shown = Filter(must=(AtMost("visible_from", instant(now)),))
-        points, _ = await self._ask(partial(self._engine.page, only=shown, limit=1))
+        """Return whether any tenant has a passage that is visible at `now` (Unix seconds), or was before."""
+        has_begun = Filter(must=(AtMost("visible_from", instant(now)),))
+        points, _ = await self._with_collection(partial(self._engine.page, only=has_begun, limit=1))
         return bool(points)
 
-    async def unlike(self, passages: Sequence[Passage]) -> int:
-        """Return how many of these passages are missing from the index or have another text there."""
+    async def count_differing(self, passages: Sequence[Passage]) -> int:
+        """Return how many of these passages are missing from the index, or have another text there."""
 
         async def read(collection: str) -> int:
-            texts = {passage.point_id: passage.text for passage in passages}
-            ids = list(texts)
+            differing = {passage.point_id: passage.text for passage in passages}
+            ids = list(differing)
             for start in range(0, len(ids), _PAGE):
                 for point in await self._engine.read(collection, ids[start : start + _PAGE], fields=["text"]):
-                    if point.payload.get("text") == texts[point.id]:
-                        del texts[point.id]
-            return len(texts)
+                    if point.payload.get("text") == differing[point.id]:
+                        del differing[point.id]
+            return len(differing)
 
-        return await self._ask(read)
+        return await self._with_collection(read)
 
     async def embed(self, passages: Sequence[Passage]) -> list[list[float]]:
-        """Return the dense vectors that `upsert` takes: the slow step, for a pipeline that times it by itself."""
+        """Return dense vectors for `upsert`; this is its slow step, which the pipeline times separately."""
         try:
             return await self._embedder.embed_passages([indexed_text(passage) for passage in passages])
         except EmbeddingUnavailable as exc:
             raise IndexUnavailable(f"passages cannot be embedded: {exc}") from exc
 
     async def upsert(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]] | None = None) -> None:
-        """Write passages, durable on return; written twice they change nothing. Without `vectors` it embeds them."""
+        """Write passages, durable on return and idempotent; without `vectors` they are embedded first."""
         if vectors is not None and len(vectors) != len(passages):
             raise ValueError(f"{len(passages)} passages came with {len(vectors)} vectors")
         step = self._settings.write_batch
         for start in range(0, len(passages), step):
             batch = passages[start : start + step]
-            ready = await self.embed(batch) if vectors is None else vectors[start : start + step]
-            points = await asyncio.to_thread(self._points, batch, ready)
-            for collection in await self._collections(own_vectors=True):
+            batch_vectors = await self.embed(batch) if vectors is None else vectors[start : start + step]
+            points = await asyncio.to_thread(self._points, batch, batch_vectors)
+            for collection in await self._collections_to_write(own_vectors=True):
                 await self._engine.upsert(collection, points)
 
     async def set_visibility(
         self, *, tenant: str, document_id: str, version: int, visible_from: float | None, visible_until: float | None
     ) -> None:
-        """Set the interval in which all points of a version are seen; it holds for every search after the return."""
+        """Set the interval in which a version is visible (Unix seconds), for every search after the return."""
         interval = {
             "visible_from": None if visible_from is None else instant(visible_from),
             "visible_until": None if visible_until is None else instant(visible_until),
         }
-        await self._set(interval, _of_version(tenant, document_id, version))
+        await self._set(interval, _version_filter(tenant, document_id, version))
 
     async def set_first_day(self, *, tenant: str, document_id: str, version: int, effective_from: date | None) -> None:
-        """Set the day that citations of a version name; it says nothing about who may read it."""
+        """Set the date that citations of a version show; it does not affect visibility."""
         day = None if effective_from is None else effective_from.isoformat()
-        await self._set({"effective_from": day}, _of_version(tenant, document_id, version))
+        await self._set({"effective_from": day}, _version_filter(tenant, document_id, version))
 
     async def _set(self, payload: Payload, wanted: Filter) -> None:
-        for collection in await self._collections(own_vectors=False):
+        for collection in await self._collections_to_write(own_vectors=False):
             await self._engine.set_payload(collection, wanted, payload)
 
     async def delete(self, *, tenant: str, document_id: str, version: int) -> None:
         """Remove all points of a version."""
-        for collection in await self._collections(own_vectors=False):
-            await self._engine.delete(collection, _of_version(tenant, document_id, version))
+        for collection in await self._collections_to_write(own_vectors=False):
+            await self._engine.delete(collection, _version_filter(tenant, document_id, version))
 
-    async def beside(self) -> "Index":
-        """Return the index that a re-index fills: the next collection, made when there is none, and nothing else.
+    async def next_index(self) -> "Index":
+        """Return an index of the next collection, for a re-index to fill; the collection is created if it is missing.
 
         Raises:
             EmbedderMismatch: another embedder has begun to fill it.
@@ -257,9 +271,9 @@ class Index:
         return Index(self._engine, self._embedder, self.terms, self._settings, collection=name, pinned=True)
 
     async def switch_to(self, filled: "Index") -> None:
-        """Let the alias stand for a collection that was filled beside; the one before is kept, older ones go."""
+        """Point the alias to the collection that a re-index has filled; keep the former one, and remove older ones."""
         alias = self._settings.alias
-        former = await self._engine.behind(alias)
+        former = await self._engine.alias_target(alias)
         await self._engine.point_alias(alias, filled.collection)
         self._collection = filled.collection
         for name in await collections_of(self._engine, alias):
@@ -267,134 +281,138 @@ class Index:
                 await self._engine.drop(name)
 
     async def ping(self) -> None:
-        """Raise IndexUnavailable unless the collection can be read."""
-        await self._ask(self._engine.vectors_of)
+        """Raise IndexUnavailable if the collection cannot be read."""
+        await self._with_collection(self._engine.vectors_of)
 
     async def ping_embedder(self) -> None:
-        """Raise IndexUnavailable unless the embedder embeds a word."""
+        """Raise IndexUnavailable if the embedder cannot embed a word."""
         await self._embed_question("ping")
 
     async def require_current(self) -> None:
-        """Raise EmbedderMismatch where another embedder filled what answers: nobody reads what is written here."""
-        await self._started()
-        await check_behind(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
+        """Raise EmbedderMismatch if another embedder filled the alias's collection: no search sees our writes."""
+        await self._ensure_started()
+        await check_alias(self._engine, alias=self._settings.alias, vectors=_vectors_of(self._embedder))
 
     async def start(self, *, check: bool, read_only: bool) -> None:
-        """Check the engine and find its collection, made unless `read_only`; a failed start is repeated at each use.
+        """Check the engine and find its collection; create that unless `read_only`. Each use repeats a failed start.
 
         Raises:
             EmbedderMismatch: with `check`, another embedder filled the collection.
-            IndexRefused: the engine is of a release that this one cannot read.
+            IndexRefused: the engine's release is not supported.
             IndexUnavailable: the engine does not answer.
         """
-        self._failed_start = partial(self.start, check=check, read_only=read_only)
+        self._start = partial(self.start, check=check, read_only=read_only)
         alias, vectors = self._settings.alias, _vectors_of(self._embedder)
         await self._engine.check()
         if read_only:
             if check:
-                await check_behind(self._engine, alias=alias, vectors=vectors)
-            self._collection = await self._engine.behind(alias)
+                await check_alias(self._engine, alias=alias, vectors=vectors)
+            self._collection = await self._engine.alias_target(alias)
         else:
             self._collection = await ensure_collection(self._engine, alias=alias, vectors=vectors, check=check)
-        self._failed_start = None
+        self._start = None
 
-    async def _started(self) -> None:
-        if self._failed_start is None:
+    async def _ensure_started(self) -> None:
+        if self._start is None:
             return
         try:
-            await self._failed_start()
+            await self._start()
         except IndexRefused as exc:
             raise IndexUnavailable(str(exc)) from exc
 
-    async def _present(self) -> str:
-        """Return the collection to read."""
-        await self._started()
-        if not self._pinned and time.monotonic() - self._looked_at > _LOOK_EVERY:
-            self._collection = await followed(
-                self._engine, alias=self._settings.alias, present=self._collection, embedder=self._embedder.name
+    async def _collection_to_read(self) -> str:
+        await self._ensure_started()
+        if not self._is_pinned and time.monotonic() - self._alias_checked_at > _CHECK_EVERY:
+            self._collection = await collection_to_read(
+                self._engine, alias=self._settings.alias, current=self._collection, embedder=self._embedder.name
             )
-            self._looked_at = time.monotonic()
+            self._alias_checked_at = time.monotonic()
         if self._collection is None:
-            behind = await self._engine.behind(self._settings.alias)
-            raise IndexUnavailable(
-                f"{self._settings.alias} has no collection yet: `ingest` makes it at its start"
-                if behind is None
-                else f"{behind} was filled by another embedder than {self._embedder.name}"
-            )
+            target = await self._engine.alias_target(self._settings.alias)
+            if target is None:
+                raise IndexUnavailable(f"{self._settings.alias} has no collection yet: `ingest` makes it at its start")
+            raise IndexUnavailable(f"{target} was filled by another embedder than {self._embedder.name}")
         return self._collection
 
-    async def _ask(self, ask: Callable[[str], Awaitable[_T]]) -> _T:
-        """Ask the collection to read, or the one there is now where a second re-index since the last look took it."""
-        collection = await self._present()
+    async def _with_collection(self, read: Callable[[str], Awaitable[_T]]) -> _T:
+        """Call `read` with the collection to read; again with the current one if a re-index has removed the former."""
+        collection = await self._collection_to_read()
         try:
-            return await ask(collection)
+            return await read(collection)
         except CollectionGone:
-            self._looked_at = -math.inf
-            renewed = await self._present()
-            if renewed == collection:
+            self._alias_checked_at = -math.inf
+            current = await self._collection_to_read()
+            if current == collection:
                 raise
-            return await ask(renewed)
+            return await read(current)
 
-    async def _collections(self, *, own_vectors: bool) -> list[str]:
-        """Return the collections to write: all there are, or those that this embedder fills."""
-        if self._pinned:
+    async def _collections_to_write(self, *, own_vectors: bool) -> list[str]:
+        """Return the names of all collections or, with `own_vectors`, of those with this embedder's vectors."""
+        if self._is_pinned:
             return [self.collection]
-        await self._started()
-        known = await collections_of(self._engine, self._settings.alias)
-        if not known:
+        await self._ensure_started()
+        embedders = await collections_of(self._engine, self._settings.alias)
+        if not embedders:
             raise IndexUnavailable(f"{self._settings.alias} has no collection to write to")
-        return [name for name, filled_by in known.items() if not own_vectors or filled_by == self._embedder.name]
+        return [name for name, embedder in embedders.items() if not own_vectors or embedder == self._embedder.name]
 
-    async def _embed_question(self, question: str, before: str = "") -> list[float]:
-        """Return a question's vector; the question before it counts half."""
+    async def _embed_question(self, question: str, earlier: str = "") -> list[float]:
+        """Return a question's vector, with half the weight for the earlier question's."""
         try:
-            vectors = await self._embedder.embed_queries([question, *([before] if before else [])])
+            vectors = await self._embedder.embed_queries([question, earlier] if earlier else [question])
         except EmbeddingUnavailable as exc:
             raise IndexUnavailable(f"the question cannot be embedded: {exc}") from exc
         return _direction(*vectors)
 
     async def _points_by_tenant(self, collection: str, tenant: str) -> Mapping[str, int]:
-        """Return how many points each tenant has, `tenant` included; cached for _COUNT_EVERY seconds.
+        """Return the number of points of each tenant, cached for 5 s.
 
-        While one search asks, the others continue with the last reply.
+        While one search counts, the others use the last result.
         """
-        counted_collection, counted_at, tenants = self._tenants
-        if counted_collection == collection and tenant in tenants:
+        counted_collection, counted_at, points = self._tenant_counts
+        if counted_collection == collection and tenant in points:
             if time.monotonic() - counted_at <= _COUNT_EVERY:
-                return tenants
-            self._tenants = collection, time.monotonic(), tenants  # for the searches during this count
-        tenants = await self._engine.counts(collection, field=TENANT_FIELD, limit=_TENANTS)
-        self._tenants = collection, time.monotonic(), tenants
-        return tenants
+                return points
+            self._tenant_counts = collection, time.monotonic(), points  # for the searches during this count
+        points = await self._engine.counts(collection, field=TENANT_FIELD, limit=_MOST_TENANTS)
+        self._tenant_counts = collection, time.monotonic(), points
+        return points
 
     async def _hits(
-        self, best: Sequence[Fused], vector: Sequence[float], cosines: dict[str, float], collection: str, own: int
+        self,
+        best: Sequence[Fused],
+        vector: Sequence[float],
+        cosines: dict[str, float],
+        collection: str,
+        tenant_points: int,
     ) -> list[Hit]:
-        """Fetch the shown points; one deleted since the search is left out. `cosines` are those of the search.
+        """Read the points of the best candidates; skip those deleted since the search.
 
-        Of `own` points of the tenant a term has the weight 1 that only one of them has (the IDF of BM25).
+        `cosines` are those of the dense search. A hit's `terms` are in units of the rarest term's weight: BM25's IDF of
+        a term in one of `tenant_points` points.
         """
         if not best:
             return []
-        unit = math.log1p(max(own - 0.5, 0.5) / 1.5)
-        # Of hits that only the terms have named, the vectors are needed.
-        without = [candidate.point_id for candidate in best if candidate.point_id not in cosines]
+        rarest_weight = math.log1p(max(tenant_points - 0.5, 0.5) / 1.5)
+        # Candidates of the terms alone have no cosine yet, so their vectors are read too.
+        only_terms = [candidate.point_id for candidate in best if candidate.point_id not in cosines]
         ids = [candidate.point_id for candidate in best]
-        points = {point.id: point for point in await self._engine.read(collection, ids, dense=bool(without))}
-        without = [point_id for point_id in without if point_id in points]
-        cosines |= zip(without, _cosines(vector, [points[point_id].dense for point_id in without]), strict=True)
+        points = {point.id: point for point in await self._engine.read(collection, ids, dense=bool(only_terms))}
+        only_terms = [point_id for point_id in only_terms if point_id in points]
+        computed = _cosines(vector, [points[point_id].dense for point_id in only_terms])
+        cosines |= zip(only_terms, computed, strict=True)
         hits = [
             Hit(
                 passage=_passage(points[candidate.point_id].payload),
                 score=candidate.score,
                 dense=cosines[candidate.point_id],
-                terms=(candidate.terms or 0.0) / unit,
+                terms=(candidate.terms or 0.0) / rarest_weight,
                 collection=collection,
             )
             for candidate in best
             if candidate.point_id in points
         ]
-        return _of_newest_versions(hits)
+        return _newest_versions(hits)
 
     def _points(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]) -> list[NewPoint]:
         return [
@@ -418,14 +436,14 @@ async def open_index(
     read_only: bool = False,
     retry_start: bool = False,
 ) -> AsyncGenerator[Index]:
-    """Open the index and make sure that its collection is there and was filled by this embedder (`check`).
+    """Open the index; create its collection if it is missing, and `check` that this embedder filled it.
 
-    With `read_only` nothing is made, and until another process has made the collection every search is unavailable.
-    With `retry_start` a server that is away is opened all the same: everything is unavailable until it answers.
+    With `read_only` nothing is created: searches fail until another process has created the collection.
+    With `retry_start` a server may be away: calls fail until it answers.
 
     Raises:
-        EmbedderMismatch: it was filled by another embedder.
-        IndexRefused: the server is of a release that this one cannot read.
+        EmbedderMismatch: with `check`, another embedder filled the collection.
+        IndexRefused: the server's release is not supported.
         IndexUnavailable: the server does not answer, or the folder cannot be opened.
     """
     async with _open_engine(settings) as engine:
@@ -446,7 +464,7 @@ async def _open_engine(settings: IndexSettings) -> AsyncGenerator[Engine]:
         async with open_edge(settings.path, **timeouts) as folder:
             yield folder
         return
-    # Imported here: the client takes half a second, a quarter of a start, which no embedded index needs.
+    # Imported here, because the client takes half a second and an embedded index does not need it.
     from knowledge.index.server import open_server  # noqa: PLC0415
 
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
@@ -458,8 +476,8 @@ def _vectors_of(embedder: Embedder) -> Vectors:
     return Vectors(embedder.name, embedder.dimensions)
 
 
-def _of_newest_versions(hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits without those in a version of which a newer one is among them."""
+def _newest_versions(hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits in the newest version of each document."""
     newest: dict[str, int] = {}
     for hit in hits:
         passage = hit.passage
@@ -467,29 +485,30 @@ def _of_newest_versions(hits: Sequence[Hit]) -> list[Hit]:
     return [hit for hit in hits if hit.passage.version == newest[hit.passage.document_id]]
 
 
-def _of_tenant(tenant: str) -> Filter:
+def _tenant_filter(tenant: str) -> Filter:
     return Filter(must=(Equals(TENANT_FIELD, tenant),))
 
 
-def _of_version(tenant: str, document_id: str, version: int) -> Filter:
+def _version_filter(tenant: str, document_id: str, version: int) -> Filter:
     return Filter(must=(Equals("document_id", document_id), Equals("tenant", tenant), Equals("version", version)))
 
 
-def _direction(question: Sequence[float], before: Sequence[float] | None = None) -> list[float]:
-    """Return the direction of a question that follows another one: the other counts half."""
-    if before is None:
+def _direction(question: Sequence[float], earlier: Sequence[float] | None = None) -> list[float]:
+    """Return the question's vector, or the direction of its weighted sum with the earlier question's."""
+    if earlier is None:
         return list(question)
-    both = [own + _BEFORE * other for own, other in zip(question, before, strict=True)]
+    both = [own + _EARLIER_WEIGHT * other for own, other in zip(question, earlier, strict=True)]
     length = math.hypot(*both)
     return [value / length for value in both] if length else list(question)
 
 
 def _cosines(vector: Sequence[float], stored: Sequence[Sequence[float]]) -> list[float]:
-    """Return the cosine of one vector with each of the others."""
+    """Return the cosine of a vector with each stored one."""
     if not stored:
         return []
     own, others = np.asarray(vector), np.asarray(stored)
-    cosines: list[float] = (others @ own / (np.linalg.norm(others, axis=1) * np.linalg.norm(own))).tolist()
+    lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(own)
+    cosines: list[float] = (others @ own / lengths).tolist()
     return cosines
 
 

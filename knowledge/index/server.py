@@ -5,6 +5,7 @@ The API is documented at https://api.qdrant.tech.
 
 import asyncio
 import os
+import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -45,8 +46,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Apis = AsyncApis[AsyncApiClient]
 
-# Everything the client raises when the server cannot be asked: its own two trees (httpx is wrapped in them), and
-# ValueError for a text that cannot be encoded and a reply that is no JSON. TimeoutError is an OSError.
+# The client's exceptions if a call fails: its own two trees (they wrap httpx's), and ValueError for a text that cannot
+# be encoded or a reply that is not valid JSON. TimeoutError is an OSError.
 CLIENT_ERRORS = (ApiException, QdrantException, OSError, ValueError)
 
 OLDEST_SERVER = (1, 19)
@@ -54,15 +55,15 @@ NEWEST_SERVER = (1, 21)
 """Client and server may be one minor version apart; the client is pinned to 1.20."""
 
 _HEADERS = {"accept-encoding": "identity"}
-"""A compressed reply is sent in chunks, the last of which waits 40 ms for an acknowledgement (Nagle's algorithm)."""
+"""Without compression: the last chunk of a compressed reply waits 40 ms for an acknowledgement (Nagle's algorithm)."""
 _CONNECTIONS = 100
 _IDLE_SECONDS = 4.0
-"""The server closes a connection that was idle for 5 s."""
+"""Less than the 5 s after which the server closes an idle connection."""
 _SETTLE_SECONDS = 10.0
-"""The time for which nodes of a cluster may disagree about a collection that was just created."""
+"""The nodes of a cluster may disagree for this time about a new collection."""
 _SETTLE_WAIT_SECONDS = 0.2
 _CONFLICTS = frozenset({404, 409, 500})
-"""What a node answers to a change that it has not seen yet, or that another process has just made."""
+"""A node's statuses if it has not seen the collection yet, or if another process has just made the same change."""
 _DISK_FULL = b"No space left on device"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PORTS = {"http": 80, "https": 443}
@@ -74,21 +75,22 @@ log = structlog.get_logger(__name__)
 async def open_server(
     url: str, settings: ServerSettings, *, api_key: str | None, read_timeout: float, write_timeout: float
 ) -> AsyncGenerator["ServerEngine"]:
-    """Open the client of a server, which need not answer yet; timeouts are in seconds.
+    """Open a client without connecting to the server; timeouts are in seconds.
 
     Raises:
         IndexRefused: the TLS files cannot be used.
     """
     parts = urlsplit(url)
-    options: dict[str, Any] = {"headers": {**_HEADERS, **({"api-key": api_key} if api_key else {})}}
+    key_header = {"api-key": api_key} if api_key else {}
+    options: dict[str, Any] = {"headers": _HEADERS | key_header}
     if parts.scheme == "https":
         try:
             options["verify"] = await asyncio.to_thread(settings.context)
-        except OSError as exc:  # ssl.SSLError is one
+        except OSError as exc:  # ssl.SSLError is an OSError
             raise IndexRefused(f"the TLS files of the Qdrant server cannot be used: {exc}") from exc
     elif api_key and parts.hostname not in _LOOPBACK:
         log.warning("qdrant_encryption_skipped", host=parts.hostname, detail="let QDRANT_URL begin with https://")
-    # Half the deadline of a read, so that a node that drops packets leaves time for the repetition.
+    # Half the deadline of a read, so that a node that drops packets leaves time for a retry.
     options["timeout"] = httpx.Timeout(write_timeout, connect=read_timeout / 2)
     address = f"{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"
     async with _client(url, **options) as apis, _client(url, **options) as spare:
@@ -108,18 +110,17 @@ async def _client(url: str, **options: Any) -> AsyncGenerator[Apis]:
 
 
 class _Reply(Protocol[T_co]):
-    """What every call of the generated API but one returns."""
+    """The reply of every call of the generated API, except `root`."""
 
     @property
     def result(self) -> T_co | None: ...
 
 
 class ServerEngine:
-    """Implements `Engine`; both clients wait for their sockets in this event loop.
+    """Implements `Engine` with two clients, each with its own connections.
 
-    Each keeps its connections; a read that fails changes to the other one, whose connections may lead to another node.
-    One client is not enough: its idle connections lead to the failed node too, and httpx closes them only together with
-    those on which other searches wait.
+    A failed read is retried with the other client, whose connections may lead to another node. A retry with the same
+    client might use an idle connection to the failed node, and httpx cannot close only those.
     """
 
     def __init__(
@@ -142,21 +143,18 @@ class ServerEngine:
 
     async def check(self) -> None:
         try:
-            version = (await self._repeated(lambda apis: apis.service_api.root())).version
+            version = (await self._with_retry(lambda apis: apis.service_api.root())).version
         except CollectionGone:
             raise IndexUnavailable(f"{self._address} is not a Qdrant server: check QDRANT_URL") from None
-        major, _, rest = version.partition(".")
-        minor = rest.partition(".")[0]
-        is_supported = (
-            major.isdigit() and minor.isdigit() and OLDEST_SERVER <= (int(major), int(minor)) <= NEWEST_SERVER
-        )
-        if not is_supported:
-            oldest, newest = (".".join(map(str, bound)) for bound in (OLDEST_SERVER, NEWEST_SERVER))
+        release = re.match(r"(\d+)\.(\d+)(?:\.|$)", version)  # major and minor
+        if release is None or not OLDEST_SERVER <= (int(release[1]), int(release[2])) <= NEWEST_SERVER:
+            oldest = ".".join(map(str, OLDEST_SERVER))
+            newest = ".".join(map(str, NEWEST_SERVER))
             raise IndexRefused(f"{self._server} is of version {version}: run one of {oldest} to {newest}")
 
     async def collections(self) -> list[str]:
-        answer = await self._read(lambda apis: apis.collections_api.get_collections())
-        return [described.name for described in answer.collections]
+        reply = await self._read(lambda apis: apis.collections_api.get_collections())
+        return [collection.name for collection in reply.collections]
 
     async def vectors_of(self, collection: str) -> Vectors:
         config = (await self._read(lambda apis: apis.collections_api.get_collection(collection))).config
@@ -170,25 +168,26 @@ class ServerEngine:
             if not exists.exists:
                 await self._write(
                     lambda apis: apis.collections_api.create_collection(
-                        collection, create_collection=self._described(vectors)
+                        collection, create_collection=self._collection_config(vectors)
                     )
                 )
             for field, schema in _PAYLOAD_INDEXES.items():
                 index = models.CreateFieldIndex(field_name=field, field_schema=schema)
                 await self._write(partial(_create_field_index, collection=collection, index=index))
 
-        await self._settled(create)
+        await self._retry_conflicts(create)
 
     async def drop(self, collection: str) -> None:
         await self._write(lambda apis: apis.collections_api.delete_collection(collection))
 
-    async def behind(self, alias: str) -> str | None:
-        aliases = (await self._read(lambda apis: apis.aliases_api.get_collections_aliases())).aliases
-        return next((known.collection_name for known in aliases if known.alias_name == alias), None)
+    async def alias_target(self, alias: str) -> str | None:
+        reply = await self._read(lambda apis: apis.aliases_api.get_collections_aliases())
+        targets = {described.alias_name: described.collection_name for described in reply.aliases}
+        return targets.get(alias)
 
     async def point_alias(self, alias: str, collection: str) -> None:
         async def point() -> None:
-            former = await self.behind(alias)
+            former = await self.alias_target(alias)
             if former == collection:
                 return
             operations: list[models.CreateAliasOperation | models.DeleteAliasOperation] = []
@@ -199,50 +198,50 @@ class ServerEngine:
             change = models.ChangeAliasesOperation(actions=operations)
             await self._write(lambda apis: apis.aliases_api.update_aliases(change_aliases_operation=change))
 
-        await self._settled(point)
+        await self._retry_conflicts(point)
 
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
         batch = models.QueryRequestBatch(searches=[_query(query) for query in queries])
-        answers = await self._read(
+        results = await self._read(
             lambda apis: apis.search_api.query_batch_points(collection, query_request_batch=batch)
         )
-        return [{str(point.id): point.score for point in answer.points} for answer in answers]
+        return [{str(point.id): point.score for point in result.points} for result in results]
 
     async def count(self, collection: str, only: Filter) -> int:
-        wanted = models.CountRequest(filter=_filter(only), exact=True)
-        return (await self._read(lambda apis: apis.points_api.count_points(collection, count_request=wanted))).count
+        request = models.CountRequest(filter=_filter(only), exact=True)
+        return (await self._read(lambda apis: apis.points_api.count_points(collection, count_request=request))).count
 
     async def counts(self, collection: str, *, field: str, limit: int, only: Filter | None = None) -> dict[str, int]:
-        passing = None if only is None else _filter(only)
-        wanted = models.FacetRequest(key=field, filter=passing, limit=limit, exact=only is not None)
+        condition = None if only is None else _filter(only)
+        request = models.FacetRequest(key=field, filter=condition, limit=limit, exact=only is not None)
         # An exact count reads every point that passes, so it may take as long as a write.
         timeout = self._read_timeout if only is None else self._write_timeout
-        answer = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=wanted), timeout=timeout)
-        return {str(hit.value): hit.count for hit in answer.hits}
+        reply = await self._read(lambda apis: apis.points_api.facet(collection, facet_request=request), timeout=timeout)
+        return {str(hit.value): hit.count for hit in reply.hits}
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:
-        wanted = models.PointRequest(
+        request = models.PointRequest(
             ids=list(ids),
             with_payload=True if fields is None else list(fields),
             with_vector=[DENSE] if dense else False,
         )
-        records = await self._read(lambda apis: apis.points_api.get_points(collection, point_request=wanted))
+        records = await self._read(lambda apis: apis.points_api.get_points(collection, point_request=request))
         return [_stored(record) for record in records]
 
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
     ) -> tuple[list[StoredPoint], str | None]:
-        wanted = models.ScrollRequest(filter=_filter(only), limit=limit, offset=after, with_payload=True)
-        page = await self._read(lambda apis: apis.points_api.scroll_points(collection, scroll_request=wanted))
+        request = models.ScrollRequest(filter=_filter(only), limit=limit, offset=after, with_payload=True)
+        page = await self._read(lambda apis: apis.points_api.scroll_points(collection, scroll_request=request))
         following = page.next_page_offset
         return [_stored(record) for record in page.points], None if following is None else str(following)
 
     async def upsert(self, collection: str, points: Sequence[NewPoint]) -> None:
-        new = models.PointsList(points=await asyncio.to_thread(_structs, points))
+        operations = models.PointsList(points=await asyncio.to_thread(_structs, points))
         await self._write(
-            lambda apis: apis.points_api.upsert_points(collection, wait=True, point_insert_operations=new)
+            lambda apis: apis.points_api.upsert_points(collection, wait=True, point_insert_operations=operations)
         )
 
     async def set_payload(self, collection: str, only: Filter, payload: Payload) -> None:
@@ -250,23 +249,24 @@ class ServerEngine:
         await self._write(lambda apis: apis.points_api.set_payload(collection, wait=True, set_payload=change))
 
     async def delete(self, collection: str, only: Filter) -> None:
-        wanted = models.FilterSelector(filter=_filter(only))
-        await self._write(lambda apis: apis.points_api.delete_points(collection, wait=True, points_selector=wanted))
+        selector = models.FilterSelector(filter=_filter(only))
+        await self._write(lambda apis: apis.points_api.delete_points(collection, wait=True, points_selector=selector))
 
     async def _read(self, operation: Callable[[Apis], Awaitable[_Reply[T]]], *, timeout: float | None = None) -> T:
-        return self._result(await self._repeated(operation, timeout=timeout))
+        return self._result(await self._with_retry(operation, timeout=timeout))
 
-    async def _repeated(self, operation: Callable[[Apis], Awaitable[T]], *, timeout: float | None = None) -> T:
-        """Run a read within its deadline; it is repeated once where the connection or the server failed."""
+    async def _with_retry(self, operation: Callable[[Apis], Awaitable[T]], *, timeout: float | None = None) -> T:
+        """Run a read within its deadline; retry it once with the other client if the connection or the server fails."""
         async with self._translated(timeout or self._read_timeout):
-            apis = self._apis
+            failed_apis = self._apis
             try:
-                return await operation(apis)
+                return await operation(failed_apis)
             except (ResponseHandlingException, UnexpectedResponse) as exc:
-                if not _may_pass(exc):
+                if not _is_retryable(exc):
                     raise
-            if self._apis is apis:
-                self._apis, self._spare = self._spare, apis
+            if self._apis is failed_apis:  # else a concurrent read has already changed the client
+                self._apis = self._spare
+                self._spare = failed_apis
             return await operation(self._apis)
 
     async def _write(self, operation: Callable[[Apis], Awaitable[_Reply[T]]]) -> T:
@@ -274,8 +274,8 @@ class ServerEngine:
             reply = await operation(self._apis)
         return self._result(reply)
 
-    async def _settled(self, change: Callable[[], Awaitable[None]]) -> None:
-        """Make a change that another process may be making; retry conflicts for 10 s."""
+    async def _retry_conflicts(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Make a change that another process may be making too; retry conflicts for 10 s."""
         deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
         while True:
             try:
@@ -292,7 +292,7 @@ class ServerEngine:
 
     @asynccontextmanager
     async def _translated(self, seconds: float) -> AsyncGenerator[None]:
-        """Bound the block in time; what the client raises becomes IndexUnavailable, with its reason."""
+        """Give the block a deadline, and translate the client's exceptions to IndexUnavailable."""
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -306,29 +306,30 @@ class ServerEngine:
         except CLIENT_ERRORS as exc:
             raise IndexUnavailable(f"{self._server} {_failure(exc)}") from exc
 
-    def _described(self, vectors: Vectors) -> models.CreateCollection:
+    def _collection_config(self, vectors: Vectors) -> models.CreateCollection:
         settings = self._settings
         return models.CreateCollection(
             vectors={DENSE: models.VectorParams(size=vectors.dimensions or 0, distance=models.Distance.COSINE)},
             sparse_vectors={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             shard_number=settings.shards,
             replication_factor=settings.replicas,
-            write_consistency_factor=max(1, settings.replicas - 1),  # so that a node may be down
+            write_consistency_factor=max(1, settings.replicas - 1),  # one node may be down
             on_disk_payload=True,
             metadata={"embedder": vectors.embedder},
         )
 
 
 def _query(query: Query) -> models.QueryRequest:
-    wanted = _filter(query.filter)
+    only = _filter(query.filter)
     if isinstance(query.vector, SparseTerms):
-        corpus = None if query.corpus is None else models.IdfCorpusParams(corpus=_filter(query.corpus))
-        params = None if corpus is None else models.SearchParams(idf=corpus)
+        params = None
+        if query.corpus is not None:
+            params = models.SearchParams(idf=models.IdfCorpusParams(corpus=_filter(query.corpus)))
         return models.QueryRequest(
-            query=_sparse(query.vector), using=TERMS, filter=wanted, limit=query.limit, params=params
+            query=_sparse(query.vector), using=TERMS, filter=only, limit=query.limit, params=params
         )
     params = models.SearchParams(hnsw_ef=HNSW_EF)
-    return models.QueryRequest(query=list(query.vector), using=DENSE, filter=wanted, limit=query.limit, params=params)
+    return models.QueryRequest(query=list(query.vector), using=DENSE, filter=only, limit=query.limit, params=params)
 
 
 _KEYWORD = models.KeywordIndexType.KEYWORD
@@ -348,8 +349,8 @@ def _create_field_index(
     return apis.indexes_api.create_field_index(collection, wait=True, create_field_index=index)
 
 
-def _may_pass(exc: ResponseHandlingException | UnexpectedResponse) -> bool:
-    """Return whether a repetition of the request may succeed: its connection failed, or the server did."""
+def _is_retryable(exc: ResponseHandlingException | UnexpectedResponse) -> bool:
+    """Return whether a retry may succeed: the connection failed, or the status is 500 or above."""
     if isinstance(exc, UnexpectedResponse):
         return (exc.status_code or 0) >= 500
     return isinstance(exc.source, httpx.TransportError)
@@ -360,7 +361,7 @@ def _in_conflict(exc: BaseException | None) -> bool:
 
 
 def _advice(exc: UnexpectedResponse) -> str:
-    """Return what the answer of a server comes from; its text may hold a customer's, and is not repeated."""
+    """Return the end of an error message: the cause of the status; the reply itself may contain customers' text."""
     if exc.status_code == 401:
         return ": QDRANT_API_KEY is not a key of this server"
     if exc.status_code == 403:
@@ -379,9 +380,12 @@ def _failure(exc: BaseException) -> str:
                 return f"cannot be reached over TLS: {tls_reason(cause)}"
             case OSError(errno=int(number)):
                 return f"cannot be reached: {os.strerror(number) if number > 0 else cause.strerror}"
-        source = cause.source if isinstance(cause, ResponseHandlingException) else None
-        grouped = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
-        cause = grouped or source or cause.__cause__ or cause.__context__
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        elif isinstance(cause, ResponseHandlingException) and cause.source is not None:
+            cause = cause.source
+        else:
+            cause = cause.__cause__ or cause.__context__
     return f"cannot be asked: {type(exc).__name__}"
 
 
@@ -395,7 +399,7 @@ def _condition(condition: Condition) -> models.Condition:
         case Equals(field, value):
             return models.FieldCondition(key=field, match=models.MatchValue(value=value))
         case AnyOf(field, ()):
-            # A condition and its opposite: engines differ in what an empty list of alternatives means.
+            # Match nothing, by a condition and its negation: engines treat an empty list of values differently.
             empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
             return models.Filter(must=[empty], must_not=[empty])
         case AnyOf(field, values):

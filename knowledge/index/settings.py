@@ -1,4 +1,4 @@
-"""Settings of the index: where it is, how a server keeps it, and how halves are fused."""
+"""Settings of the index: its place, its deadlines, the replication on a server, and the fusion of scores."""
 
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -22,7 +22,7 @@ QDRANT_PORT: Final = 6333
 
 
 def _with_port(url: object) -> object:
-    """Return a URL with Qdrant's port where it names none."""
+    """Return the URL, with Qdrant's port if it has none."""
     if not isinstance(url, str):
         return url
     parts = urlsplit(url)
@@ -32,13 +32,13 @@ def _with_port(url: object) -> object:
 
 
 QdrantUrl = Annotated[AnyHttpUrl, BeforeValidator(_with_port)]
-"""The address of a Qdrant server: the port in it holds, also its scheme's own; without a port it is 6333."""
+"""The address of a Qdrant server; the default port is 6333, not the scheme's 80 or 443."""
 
 
 class ServerSettings(TlsSettings, frozen=True):
-    """How a Qdrant server is reached, and how it keeps the collections that this process creates.
+    """The TLS files for a Qdrant server, and the replication of new collections.
 
-    An existing collection keeps how it was created until the next `ingest reindex`.
+    An existing collection keeps its shards and replicas until the next `ingest reindex`.
     """
 
     shards: PositiveInt = Field(

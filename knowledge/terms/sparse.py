@@ -24,7 +24,9 @@ from snowballstemmer import stemmer
 # first; particles, endings and punctuation carry no topic; letters and digits are matched by `_WORD` in any language.
 _TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", "XPN", "SH"})
 
+# A letter of Hangul, or a Hanja.
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3\u3400-\u9fff]")
+# A number with its separators, or a word in Latin letters ("bank's").
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
 _DIGITS = re.compile(r"\d")
 
@@ -55,7 +57,6 @@ _GENERIC_WORDS = (
     "grandmother grandfather people person hello thanks"
 )
 
-
 # BM25's constants; a typical passage length, in terms, replaces the mean, which changes as a corpus grows. English
 # texts have fewer terms for their length (docs/decisions/0001-fusion-of-scores.md).
 _K1 = 1.2
@@ -64,7 +65,7 @@ _TYPICAL_TERMS_KO, _TYPICAL_TERMS_EN = 150.0, 60.0
 # Weights in a question, whose own terms weigh 1: of a pair, of a synonym, and of a term of earlier questions only.
 _PAIR_KO, _PAIR_EN = 0.3, 0.5
 _SYNONYM_KO, _SYNONYM_EN = 0.5, 1.0
-_BEFORE = 0.7
+_EARLIER = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Morpheme:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
+class _TextTerms:
     """The words and pairs of a text in order, with repetitions."""
 
     words: list[str]
@@ -104,7 +105,7 @@ class Terms:
 
     def words(self, text: str) -> list[str]:
         """Return the terms of a text in order, with repetitions and without pairs."""
-        return self._read(text).words
+        return self._terms_of(text).words
 
     def morphemes(self, text: str) -> list[Morpheme]:
         """Return the Korean morphemes of a text in order; forms are in lower case, offsets count characters."""
@@ -125,42 +126,44 @@ class Terms:
 
     def passage(self, text: str) -> SparseTerms:
         """Return BM25's term frequencies: saturated, and lower in a passage longer than typical."""
-        read = self._read(text)
-        b, typical = (_B_KO, _TYPICAL_TERMS_KO) if read.is_korean else (_B_EN, _TYPICAL_TERMS_EN)
-        length = _K1 * (1 - b + b * len(read.words) / typical)
-        counts = Counter([*read.words, *read.pairs])
-        return _vector((term, n * (_K1 + 1) / (n + length)) for term, n in counts.items())
+        terms = self._terms_of(text)
+        b = _B_KO if terms.is_korean else _B_EN
+        typical_length = _TYPICAL_TERMS_KO if terms.is_korean else _TYPICAL_TERMS_EN
+        length_factor = _K1 * (1 - b + b * len(terms.words) / typical_length)
+        counts = Counter([*terms.words, *terms.pairs])
+        return _vector((term, n * (_K1 + 1) / (n + length_factor)) for term, n in counts.items())
 
-    def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
-        """Return the terms of a question, of its synonyms (`others`) and of the earlier questions (`before`).
+    def query(self, text: str, *, earlier: str = "", synonyms: str = "") -> SparseTerms:
+        """Return the terms of a question, and with lower weights those of earlier questions and of synonyms.
 
-        Terms of the latter two weigh less. A Korean question's weights are scaled by one factor, so
-        that its words and pairs have the total weight of its words alone. This keeps the best score, which decides
-        answerability, on its scale.
+        A Korean question's weights are scaled by one factor, so that its words and pairs have the total weight of its
+        words alone. This keeps the best score, which decides answerability, on its scale.
         """
-        asked = self._read(text)
-        own = self._question_weights(asked)
-        previous = {term: weight * _BEFORE for term, weight in self._question_weights(self._read(before)).items()}
-        synonyms = dict.fromkeys(self.words(others), _SYNONYM_KO if asked.is_korean else _SYNONYM_EN)
-        factor = len(set(asked.words)) / sum(own.values()) if asked.words and asked.is_korean else 1.0
-        return _vector((term, factor * weight) for term, weight in (previous | synonyms | own).items())
+        terms = self._terms_of(text)
+        own_weights = self._question_weights(terms)
+        weights = {term: _EARLIER * weight for term, weight in self._question_weights(self._terms_of(earlier)).items()}
+        weights |= dict.fromkeys(self.words(synonyms), _SYNONYM_KO if terms.is_korean else _SYNONYM_EN)
+        weights |= own_weights
+        factor = len(set(terms.words)) / sum(own_weights.values()) if terms.words and terms.is_korean else 1.0
+        return _vector((term, factor * weight) for term, weight in weights.items())
 
-    def _question_weights(self, asked: _Read) -> dict[str, float]:
-        weight = _PAIR_KO if asked.is_korean else _PAIR_EN
-        return dict.fromkeys(asked.pairs, weight) | dict.fromkeys(asked.words, 1.0)
+    def _question_weights(self, terms: _TextTerms) -> dict[str, float]:
+        pair_weight = _PAIR_KO if terms.is_korean else _PAIR_EN
+        return dict.fromkeys(terms.pairs, pair_weight) | dict.fromkeys(terms.words, 1.0)
 
-    def _read(self, text: str) -> _Read:
+    def _terms_of(self, text: str) -> _TextTerms:
         plain = normalize("NFKC", text).lower()
         with self._lock:
             words = [self._word(match.group()) for match in _WORD.finditer(plain) if match.group() not in _STOPWORDS]
             if not _HANGUL.search(plain):
                 pairs = [f"{left} {right}" for left, right in pairwise(words) if left != right]
-                return _Read(words=words, pairs=pairs, is_korean=False)
+                return _TextTerms(words=words, pairs=pairs, is_korean=False)
             tokens = self._tokens(plain)
         words += [token.form for token in tokens if _kind(token) in _TOPICAL and _HANGUL.search(token.form)]
-        return _Read(words=words, pairs=list(_noun_pairs(tokens)), is_korean=True)
+        return _TextTerms(words=words, pairs=list(_noun_pairs(tokens)), is_korean=True)
 
     def _word(self, word: str) -> str:
+        """Return the term of a word: its stem, or the digits of a number without separators of thousands."""
         if _DIGITS.match(word):
             return word.replace(",", "")
         return str(self._stem(word))
@@ -219,5 +222,5 @@ def _vector(weights: Iterable[tuple[str, float]]) -> SparseTerms:
 
 @lru_cache(maxsize=100_000)
 def _index(term: str) -> int:
-    """Return 32 bits of a keyless hash, which is stable across processes and releases, unlike `hash()`."""
+    """Return a 32-bit hash that, unlike `hash()`, is the same in every process and release."""
     return int.from_bytes(blake2b(term.encode(), digest_size=4).digest(), "big")

@@ -17,8 +17,8 @@ INDEX = ROOT / "knowledge" / "index" / "index.py"
 ENGINES = {ROOT / "knowledge" / "index" / name for name in ("server.py", "edge.py")}
 READING = {"search", "page", "read"}
 """The methods of an engine that return points."""
-COUNTING = {"unlike", "holds_visible_passages"}
-SEEING_SCORES = {"_found", "passage"}
+COUNTING = {"count_differing", "holds_visible_passages"}
+SEEING_SCORES = {"_search", "passage"}
 
 
 @pytest.mark.anyio
@@ -60,7 +60,7 @@ def test_every_search_of_the_index_takes_an_access_and_uses_its_filter() -> None
     index = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Index")
     methods = {node.name: node for node in index.body if isinstance(node, ast.AsyncFunctionDef)}
     reading = {name for name, method in methods.items() if engine_calls(method)}
-    assert reading >= {"_found", "passage", "_hits", "passages"}
+    assert reading >= {"_search", "passage", "_hits", "passages"}
     for name in SEEING_SCORES:
         assert "access" in [argument.arg for argument in methods[name].args.kwonlyargs], name
         assert "visible_filter(access)" in ast.unparse(methods[name]), name
@@ -71,8 +71,8 @@ def test_every_search_of_the_index_takes_an_access_and_uses_its_filter() -> None
         # The bank's staff read a version they name with its tenant; COUNTING returns no text.
         given = "access" in arguments or {"tenant", "version"} <= arguments or name in COUNTING
         assert not (public and reads) or given, name
-        # Only `_found`, which builds the filter of its access, searches the engine.
-        assert "search" not in reads or name == "_found"
+        # Only `_search`, which builds the filter of its access, searches the engine.
+        assert "search" not in reads or name == "_search"
     queries = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Query"]
     assert len(queries) == 2
     for query in queries:

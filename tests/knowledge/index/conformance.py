@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from knowledge.access import Access
-from knowledge.index.collection import collections_of, ensure_collection, followed, next_collection
+from knowledge.index.collection import collection_to_read, collections_of, ensure_collection, next_collection
 from knowledge.index.engine import (
     CollectionGone,
     EmbedderMismatch,
@@ -284,7 +284,7 @@ class EngineConformance:
             done = False
             while not done:
                 done = switched.is_set()
-                present = await followed(engine, alias=alias, present=present, embedder="e5-small")
+                present = await collection_to_read(engine, alias=alias, current=present, embedder="e5-small")
                 assert present is not None
                 (scores,) = await engine.search(present, [near(limit=100)])
                 points = await engine.read(present, list(scores), fields=["text"])
@@ -298,7 +298,7 @@ class EngineConformance:
                 await engine.upsert(filled, [point(n, text="new") for n in range(start, start + 8)])
             await engine.point_alias(alias, filled)
             switched.set()
-        assert await engine.behind(alias) == filled
+        assert await engine.alias_target(alias) == filled
         assert {len(texts) for texts in seen} == {1}
         assert set.union(*seen) == {"30 old", "40 new"}
         assert await collections_of(engine, alias) == {name: "e5-small", filled: "e5-small"}
@@ -330,6 +330,6 @@ class EngineConformance:
         await engine.set_payload(name, EVERYTHING.narrowed(Equals("version", 4)), {"text": "set"})
         before = await engine.page(name, EVERYTHING, limit=100)
         async with again() as reopened:
-            assert await reopened.behind(alias) == name
+            assert await reopened.alias_target(alias) == name
             assert await reopened.vectors_of(name) == VECTORS
             assert await reopened.page(name, EVERYTHING, limit=100) == before

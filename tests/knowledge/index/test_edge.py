@@ -92,7 +92,7 @@ async def test_a_lost_folder_is_unavailable_until_it_is_back(tmp_path: Path) -> 
         for call in (
             lambda: engine.search("kb-1", [near()]),
             lambda: engine.upsert("kb-1", [point(50)]),
-            lambda: engine.behind("kb"),
+            lambda: engine.alias_target("kb"),
         ):
             with pytest.raises(IndexUnavailable):
                 await call()
@@ -222,7 +222,7 @@ async def _compare(folder: Path, acknowledged: list[tuple[str, int]]) -> None:
         word: [version for each, version in acknowledged if each == word] for word in ("written", "shown", "deleted")
     }
     async with opened(folder) as engine:
-        assert await engine.behind("kb") == "kb-1"
+        assert await engine.alias_target("kb") == "kb-1"
         for version in range(max(done["written"]) + 2):
             stored = (await engine.page("kb-1", of_version(version), limit=1000))[0]
             visible = await engine.count("kb-1", shown(version))
@@ -244,7 +244,7 @@ async def _compare(folder: Path, acknowledged: list[tuple[str, int]]) -> None:
                 (with_term,) = await engine.search("kb-1", [holding(version * PASSAGES)])
                 assert list(with_term) == [point_id(version * PASSAGES)]
         # The second alias stands for a whole collection, whatever moment of its re-index was cut off.
-        beside = await engine.behind("beside")
+        beside = await engine.alias_target("beside")
         if beside is not None:
             assert await engine.vectors_of(beside) == VECTORS
             assert await engine.count(beside, EVERYTHING) == PASSAGES

@@ -82,7 +82,7 @@ async def test_title_and_section_are_found_too(index: Index) -> None:
 async def test_terms_of_an_earlier_question_break_a_tie(index: Index) -> None:
     await index.upsert(numbered("OTP 수수료는 5,000원입니다.", "인증서 수수료는 5,000원입니다."))
     for before, n in (("OTP 발급 방법이 궁금해요", 0), ("인증서 발급 방법이 궁금해요", 1)):
-        hits = await index.search("수수료는요?", access=CUSTOMER, limit=1, before=before)
+        hits = await index.search("수수료는요?", access=CUSTOMER, limit=1, earlier=before)
         assert hits[0].passage.n == n
 
 
@@ -134,7 +134,7 @@ async def test_a_version_is_found_within_its_visibility(index: Index) -> None:
 
 async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(index: Index) -> None:
     await index.upsert(numbered(*CORPUS))
-    filled = await index.beside()
+    filled = await index.next_index()
     assert (index.collection, filled.collection) == ("kb-1", "kb-2")
     assert await index.search("수수료", access=CUSTOMER, limit=3)
     await index.switch_to(filled)
@@ -142,7 +142,7 @@ async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(i
     assert await index.search("수수료", access=CUSTOMER, limit=3) == []
     await index.upsert(numbered(*CORPUS))
     assert await index.search("수수료", access=CUSTOMER, limit=3)
-    third = await index.beside()
+    third = await index.next_index()
     await index.switch_to(third)
     assert set(await collections_of(index._engine, "kb")) == {"kb-2", "kb-3"}
 
@@ -157,7 +157,7 @@ _FIRST: dict[str, Any] = {"document_id": "deposit", "version": 1}
         lambda reader: reader.passage(**_FIRST, n=1, access=CUSTOMER),
         lambda reader: reader.passages(**_FIRST, tenant="hanbit"),
         lambda reader: reader.count(**_FIRST, tenant="hanbit"),
-        lambda reader: reader.unlike([replace(numbered(*CORPUS)[0], text="another")]),
+        lambda reader: reader.count_differing([replace(numbered(*CORPUS)[0], text="another")]),
     ],
     ids=["search", "passage", "passages", "count", "unlike"],
 )
@@ -168,7 +168,7 @@ async def test_a_reader_that_missed_two_switches_looks_again(
     reader = Index(index._engine, index._embedder, index.terms, index._settings, collection="kb-1")
     await reader.ping()  # it has just looked
     for _ in range(2):
-        filled = await index.beside()
+        filled = await index.next_index()
         await filled.upsert(numbered(*CORPUS))
         await index.switch_to(filled)
     assert await read(reader)
@@ -177,7 +177,7 @@ async def test_a_reader_that_missed_two_switches_looks_again(
 
 async def test_during_a_reindex_writes_go_to_both_collections(index: Index) -> None:
     await index.upsert(numbered(*CORPUS[:1]))
-    filled = await index.beside()
+    filled = await index.next_index()
     version: dict[str, Any] = {"tenant": "hanbit", "document_id": "deposit", "version": 1}
     assert await filled.count(**version) == 0
     await index.upsert(numbered(*CORPUS))
@@ -195,9 +195,9 @@ async def test_a_reader_stays_with_its_own_embedders_collection(
     async with open_index(IndexSettings(path=tmp_path), embedder, terms) as index:
         await index.upsert(numbered(*CORPUS))
         mine = Index(index._engine, other, terms, IndexSettings(path=tmp_path), collection="kb-1")
-        filled = await mine.beside()
+        filled = await mine.next_index()
         await mine.switch_to(filled)
-        index._looked_at = 0.0
+        index._alias_checked_at = 0.0
         assert await index.search("수수료", access=CUSTOMER, limit=3)
         assert index.collection == "kb-1"
         await index.set_visibility(

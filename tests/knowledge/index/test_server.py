@@ -132,7 +132,7 @@ async def test_a_read_only_index_waits_for_the_collection(
         with pytest.raises(IndexUnavailable, match="no collection yet"):
             await index.ping()
         server.names, server.alias = {"kb-1"}, "kb-1"
-        monkeypatch.setattr("knowledge.index.index._LOOK_EVERY", 0.0)
+        monkeypatch.setattr("knowledge.index.index._CHECK_EVERY", 0.0)
         assert await index.search("수수료", access=CUSTOMER, limit=3) == []
         await index.ping()
     assert server.indexed == server.others == []
@@ -301,7 +301,7 @@ async def test_concurrent_searches_count_the_tenants_once(server: FakeServer, em
     settings = at(server).model_copy(update={"read_timeout": 30.0})
     async with open_index(settings, embedder, terms) as index, anyio.create_task_group() as tasks:
         await index.search("수수료", access=CUSTOMER, limit=3)
-        index._tenants = (index.collection, -1e9, index._tenants[2])
+        index._tenant_counts = (index.collection, -1e9, index._tenant_counts[2])
         server.counted = anyio.Event()
         for _ in range(20):
             tasks.start_soon(partial(index.search, "수수료", access=CUSTOMER, limit=3))

@@ -38,7 +38,7 @@ def acknowledge(step: str, version: int) -> None:
 
 async def reindex(engine: Engine) -> None:
     """Fill the next collection of a second alias, switch it, and drop the former one."""
-    former = await engine.behind("beside")
+    former = await engine.alias_target("beside")
     filled = await next_collection(engine, alias="beside", vectors=VECTORS)
     await engine.upsert(filled, points_of(0))
     await engine.point_alias("beside", filled)

@@ -51,7 +51,7 @@ def test_a_term_weighs_less_in_a_longer_passage(terms: Terms) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "before", "others", "weights"),
+    ("question", "earlier", "synonyms", "weights"),
     [
         ("fee", "fee transfer", "charge", [0.35, 0.7, 1.0, 1.0]),
         ("What is a credit card?", "", "", [0.5, 1.0, 1.0]),
@@ -62,9 +62,9 @@ def test_a_term_weighs_less_in_a_longer_passage(terms: Terms) -> None:
     ids=["an earlier question", "a pair", "no pair of the glossary", "a Korean synonym", "an English synonym"],
 )
 def test_terms_weigh_by_their_origin(
-    terms: Terms, question: str, before: str, others: str, weights: list[float]
+    terms: Terms, question: str, earlier: str, synonyms: str, weights: list[float]
 ) -> None:
-    assert sorted(terms.query(question, before=before, others=others).values) == weights
+    assert sorted(terms.query(question, earlier=earlier, synonyms=synonyms).values) == weights
 
 
 def test_english_neighbours_are_a_term_of_their_own(terms: Terms) -> None:
@@ -86,7 +86,7 @@ def test_korean_words_and_pairs_weigh_as_the_words_alone(terms: Terms) -> None:
     pair, *words = sorted(terms.query("해지수수료").values)
     assert pair / words[0] == pytest.approx(0.3)
     assert math.fsum([pair, *words]) == pytest.approx(2)
-    assert sorted(terms.query("해지수수료", before="fee").values)[1] == pytest.approx(0.7 * words[0])
+    assert sorted(terms.query("해지수수료", earlier="fee").values)[1] == pytest.approx(0.7 * words[0])
 
 
 def test_threads_share_one_instance(terms: Terms) -> None:
