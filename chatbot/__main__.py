@@ -36,7 +36,7 @@ from knowledge.index import IndexRefused, IndexUnavailable
 from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
 from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine, revision
 from knowledge.tls import TlsRefused
-from knowledge.withdrawals import StopChange, load_withdrawals, what_changed
+from knowledge.withdrawals import StopChange, change_target, load_withdrawals
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.ocsf import Code
@@ -299,7 +299,7 @@ async def _apply_change(settings: CommandSettings, change: StopChange) -> str:
         await withdrawals.change(change)
         with open_siem_of(settings) as siem:
             code = Code.ANSWERS_STOPPED if change.action == "stop" else Code.ANSWERS_RESUMED
-            siem.emit(code, by=change.by, about=what_changed(model=change.model, tenant=change.tenant))
+            siem.emit(code, by=change.by, about=change_target(model=change.model, tenant=change.tenant))
         state = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
         tenants = ", ".join(sorted(withdrawals.stopped_tenants())) or "none"
         models = ", ".join(sorted(withdrawals.stopped_models())) or "none"

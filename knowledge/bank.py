@@ -21,6 +21,7 @@ MOST_LOGO_BYTES: Final = 256 * 1024
 LOGO_TYPES: Final[Mapping[str, str]] = {".svg": "image/svg+xml", ".png": "image/png"}
 MOST_QUESTIONS: Final = 6
 
+# {name}, or a brace that belongs to no placeholder.
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}|[{}]")
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
@@ -44,10 +45,10 @@ def _only(*names: str) -> AfterValidator:
     """Return a validator that rejects every placeholder except `names`."""
 
     def checked(text: str) -> str:
-        for found in _PLACEHOLDER.finditer(text):
-            if found[1] not in names:
+        for placeholder in _PLACEHOLDER.finditer(text):
+            if placeholder[1] not in names:
                 allowed = ", ".join(f"{{{name}}}" for name in names)
-                raise ValueError(f"{found[0]} is filled in by nothing: write {allowed}, or no braces")
+                raise ValueError(f"{placeholder[0]} is filled in by nothing: write {allowed}, or no braces")
         return text
 
     return AfterValidator(checked)
@@ -170,8 +171,9 @@ class Banks:
 
     def each(self, make: Callable[[Bank], T]) -> Callable[[str], T]:
         """Call `make` once per bank, and return a lookup of the results by tenant."""
-        first, made = make(self.first), {tenant: make(bank) for tenant, bank in self._tenants.items()}
-        return lambda tenant: made.get(tenant, first)
+        of_first = make(self.first)
+        of_tenants = {tenant: make(bank) for tenant, bank in self._tenants.items()}
+        return lambda tenant: of_tenants.get(tenant, of_first)
 
     def welcomes(self, tenant: str, host: str) -> bool:
         """Return whether a tenant's people may sign in at a host; False if the host shows another bank's pages."""

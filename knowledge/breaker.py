@@ -1,12 +1,10 @@
 """The circuit breaker of one endpoint: closed, open, half open with exactly one probe (Nygard, "Release It!", 2007).
 
 Calls pass only while it is closed. One probe at a time decides when it closes again; each failed probe doubles the time
-until the next.
+until the next. Every call acquires a `Permit` and records its result with it. A result counts only if the breaker has
+not changed state since: a call that began before the breaker opened cannot close it.
 
 This is our own code because the libraries we tried let 50 of 50 concurrent calls through when half open.
-
-Every call acquires a `Permit` and records its result with it. A result counts only if the breaker has not changed state
-since: a call that began before the breaker opened cannot close it.
 """
 
 import time

@@ -175,12 +175,7 @@ class Connection:
             at,
             data=None if body is None else msgspec.json.encode(body),
             allow_redirects=False,  # send prompts and keys only to the configured address
-            headers={
-                "Content-Type": "application/json",
-                **self._host_header,
-                **self.access.headers,
-                **(headers or {}),
-            },
+            headers={"Content-Type": "application/json", **self._host_header, **self.access.headers, **(headers or {})},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
             ssl=self.access.tls or True,
             server_hostname=self._server_name,
@@ -211,12 +206,12 @@ class Connection:
 
     async def within(self, work: Awaitable[_Result], phase: Phase, until: float) -> _Result:
         """Await a part of a call with a deadline in the event loop's time; `stop` ends the wait too."""
-        wait = asyncio.timeout_at(0 if self.stopped else until)
+        wait = asyncio.timeout_at(0 if self.stopped else until)  # 0 is in the past of the event loop's time
         self._waits.add(wait)
         try:
             async with wait:
                 return await work
-        except aiohttp.ServerTimeoutError:
+        except aiohttp.ServerTimeoutError:  # a TimeoutError, but a failed connection
             raise
         except TimeoutError as exc:
             stopped = EndpointStopped(f"{self.name}: stopped")
@@ -237,7 +232,7 @@ class Connection:
             return
         beginning = await _beginning(response)
         response.close()
-        # A 403 with an HTML page to a POST is a firewall that blocks a question: a wrong key fails the first GET.
+        # A 403 with an HTML page comes from a firewall that blocks the question; a wrong key fails the first GET.
         by_firewall = response.status == 403 and response.method == "POST" and beginning.lstrip().startswith(b"<")
         raise self.failure(response.status, beginning, by_firewall=by_firewall)
 
@@ -275,19 +270,15 @@ class Connection:
         """Translate the driver's exceptions."""
         try:
             yield
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            if reason := tls_reason(exc):
-                raise self._no_tls(reason) from exc
-            raise Unreachable(f"{self.name}: no connection") from exc
         except (aiohttp.ClientError, OSError, RecursionError) as exc:
-            if reason := tls_reason(exc):
-                raise self._no_tls(reason) from exc
+            reason = tls_reason(exc)
+            if reason:
+                raise AccessDenied(f"{self.name}: no TLS connection ({reason}): {self._remedies.tls}") from exc
+            if isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                raise Unreachable(f"{self.name}: no connection") from exc
             # Only the class: a parser's message quotes its input, which may be a customer's answer.
             hint = " (a server that wants a client certificate does this, too)" if self.url.scheme == "https" else ""
             raise ReplyBroken(f"{self.name}: {type(exc).__name__}{hint}") from exc
-
-    def _no_tls(self, reason: str) -> AccessDenied:
-        return AccessDenied(f"{self.name}: no TLS connection ({reason}): {self._remedies.tls}")
 
 
 @asynccontextmanager

@@ -80,18 +80,19 @@ class ModelEndpoint:
             EndpointAway, EndpointRefused: the error of the last attempt that the deadline did not cut short.
         """
         now = asyncio.get_running_loop().time
-        deadline, wait = now() + within_seconds, FIRST_WAIT_SECONDS
-        failed: EndpointAway | None = None
+        deadline = now() + within_seconds
+        wait = FIRST_WAIT_SECONDS
+        failure: EndpointAway | None = None
         for attempt in range(1, most_attempts + 1):
             try:
                 return await self._permitted(body, deadline)
             except EndpointAway as exc:
-                if failed is None or now() < deadline:
-                    failed = exc
+                if failure is None or now() < deadline:
+                    failure = exc
                 pause = _JITTER.uniform(wait / 2, wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
                 if attempt == most_attempts or now() + pause >= deadline:
-                    raise failed from failed.__cause__
+                    raise failure from failure.__cause__
                 await asyncio.sleep(pause)
         raise ValueError("most_attempts is below 1")
 
@@ -139,10 +140,13 @@ async def open_model_endpoint(
 def call_address(server: URL, call: str) -> URL:
     """Return the URL of a call (`v1/embeddings`) on a server whose address may end with `/v1` or with the call.
 
-    An address that ends with the call's name but without a version is the call itself only if it has a query (Azure).
+    An address that ends with the call's name is the call itself if a version precedes the name (`/v1/embeddings`), or
+    if it has a query (Azure).
     """
-    path, name = server.path.rstrip("/"), call.rpartition("/")[2]
-    before, _, last = path.rpartition("/")
-    if last == name and (server.query_string or _VERSION.fullmatch(before.rpartition("/")[2])):
+    path = server.path.rstrip("/")
+    name = call.rpartition("/")[2]
+    parent, _, last = path.rpartition("/")
+    has_version = _VERSION.fullmatch(parent.rpartition("/")[2]) is not None
+    if last == name and (has_version or server.query_string):
         return server
     return server.with_path(f"{path.removesuffix('/v1')}/{call}", keep_query=True)

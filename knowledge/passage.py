@@ -13,7 +13,7 @@ Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
 UNSTORED = "⟦수식의 값이 파일에 없음: "
-"""Starts a mark that ends with `⟧`: the workbook has no stored values for these cells, so it cannot be approved."""
+"""The beginning of a mark (its end is `⟧`) for cells whose values the workbook lacks; it prevents an approval."""
 MARK = re.compile(f"{re.escape(UNSTORED)}[^⟦⟧]{{1,80}}⟧")
 
 _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
@@ -21,11 +21,11 @@ _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """One passage of one version of a document.
+    """One passage of one version of a document; `n` is its number in the version.
 
-    `visible_from` and `visible_until` are Unix seconds and form a half-open interval; without `visible_from` the
-    version is a draft, which no search returns. `readers` are group names; an empty tuple matches no caller.
-    `link` is the URL of the bank's public page about the document.
+    It is visible from `visible_from` until before `visible_until` (Unix seconds; None: without end). Without
+    `visible_from` the version is a draft, which no search returns. `readers` are group names; an empty tuple matches no
+    caller. `link` is the URL of the bank's public page about the document.
     """
 
     tenant: str
@@ -40,18 +40,18 @@ class Passage:
     product: str | None
     readers: tuple[str, ...]
     link: str | None = None
-    effective_from: date | None = None  # the index does not distinguish null from a missing field
+    effective_from: date | None = None  # the first day, which citations show
     visible_from: float | None = None
     visible_until: float | None = None
 
     @property
     def heading(self) -> str:
-        """Return title and section; a section that starts with the title does not repeat it."""
+        """Return the title and the section, without repeating the title if the section begins with it."""
         below = self.section.removeprefix(self.title).removeprefix(" > ")
         return f"{self.title} > {below}" if below else self.title
 
     def has_ended(self, now: float) -> bool:
-        """Return whether the visible interval ended at or before `now`, in Unix seconds."""
+        """Return whether the visible interval has ended at `now` (Unix seconds)."""
         return self.visible_until is not None and self.visible_until <= now
 
     @property
@@ -64,9 +64,9 @@ class Passage:
 class Hit:
     """A passage found for a question.
 
-    `score` is the fused score that orders hits; `dense` is the cosine similarity in [-1, 1]. `terms` is the BM25 score
-    divided by that of the collection's rarest term, so that it compares across collections of any size (0 if no term
-    matches). Answerability is computed from `dense` and `terms`.
+    `score` is the fused score that orders hits. `dense` is the cosine similarity in [-1, 1]. `terms` is the BM25 score
+    divided by the weight of a term in a single passage, which makes it comparable between collections of any size (0 if
+    no term matches). Answerability is computed from `dense` and `terms`.
     """
 
     passage: Passage
@@ -104,5 +104,6 @@ def language_in(questions: Iterable[str]) -> Language:
     for question in questions:
         own = language_of(question)
         is_undecided = own == "en" and len(question.split()) <= _MOST_WORDS_UNDECIDED
-        language = language if is_undecided and language else own
+        if language is None or not is_undecided:
+            language = own
     return language or "en"

@@ -19,11 +19,13 @@ class Coverage:
     def unknown_share(self, question: str, passages: Sequence[Passage]) -> float:
         """Return the share in [0, 1] of the question's topics that are missing from the best-covering passage."""
         topics = [topic for topic in self._terms.topics(question) if topic not in self._own]
-        if not topics or not passages:
-            return float(bool(topics))
-        return min(self._unknown_topics(question, topics, indexed_text(passage)) for passage in passages) / len(topics)
+        if not topics:
+            return 0.0
+        unknown = [self._unknown_topics(question, topics, indexed_text(passage)) for passage in passages]
+        return min(unknown, default=len(topics)) / len(topics)
 
     def _unknown_topics(self, question: str, topics: Sequence[str], text: str) -> int:
+        """Return the number of topics that the text lacks, both as a term and as a substring."""
         plain = text.casefold()
         named = set(self._terms.words(text))
         for word, synonyms in self._glossary.matches(question):

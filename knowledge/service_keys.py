@@ -37,6 +37,7 @@ MOST_LISTED = 1000
 POLL_SECONDS = 1.0
 DEADLINE_SECONDS = 2.0
 KNOWN_FOR_SECONDS = 5.0
+"""The age at which the last read of the keys is too old."""
 _DAY = 86_400.0
 
 KEYS = Table(
@@ -53,7 +54,7 @@ KEYS = Table(
     Column("revoked_by", String(310), nullable=True),
     Column("revoked_at", Double, nullable=True),
 )
-_SHAPE: Final = re.compile(r"bck_([0-9a-f]{16})_[0-9a-f]{64}")
+_KEY: Final = re.compile(r"bck_([0-9a-f]{16})_[0-9a-f]{64}")  # the id, and the secret
 
 
 class KeyRefused(Exception):
@@ -96,7 +97,7 @@ class ServiceKey:
 
 
 @dataclass(frozen=True, slots=True)
-class _InForce:
+class _ActiveKey:
     digest: str
     expires_at: float
     principal: Principal
@@ -118,7 +119,7 @@ class ServiceKeys:
         self._longest_days = settings.longest_days
         self._now = now
         self._clock = clock
-        self._keys: dict[str, _InForce] = {}
+        self._keys: dict[str, _ActiveKey] = {}
         self._read_at = float("-inf")
 
     def principal(self, key: str) -> Principal:
@@ -128,16 +129,16 @@ class ServiceKeys:
             TokenRefused: the key is malformed, unknown, expired or revoked.
             KeysUnavailable: the last read is too old, so revocations may be missing.
         """
-        shape = _SHAPE.fullmatch(key)
-        if shape is None:
+        parts = _KEY.fullmatch(key)
+        if parts is None:
             raise TokenRefused("the service key is not complete")
         if self._clock() - self._read_at > KNOWN_FOR_SECONDS:
             raise KeysUnavailable("the service keys cannot be read")
-        known = self._keys.get(shape[1])
-        is_right = known is not None and hmac.compare_digest(known.digest, _digest(key))
-        if known is None or not is_right or known.expires_at <= self._now():
+        active = self._keys.get(parts[1])
+        is_genuine = active is not None and hmac.compare_digest(active.digest, _digest(key))
+        if active is None or not is_genuine or active.expires_at <= self._now():
             raise TokenRefused("the service key is unknown, revoked or expired")
-        return known.principal
+        return active.principal
 
     async def make(self, new: NewKey) -> tuple[ServiceKey, str]:
         """Create a key; return it with its text, which is not stored.
@@ -151,22 +152,23 @@ class ServiceKeys:
             raise KeyRefused(f"a key has one or more of the roles {', '.join(sorted(KEY_ROLES))}")
         if not 1 <= days <= self._longest_days:
             raise KeyRefused(f"a key is valid for 1 to {self._longest_days} days (SERVICE_KEYS__LONGEST_DAYS)")
-        key_id, now = secrets.token_hex(8), self._now()
+        key_id = secrets.token_hex(8)
         text = f"bck_{key_id}_{secrets.token_hex(32)}"
-        row = {"id": key_id, "digest": _digest(text), "tenant": new.tenant, "name": new.name, "made_by": new.made_by}
-        row |= {"roles": " ".join(sorted(new.roles))}
+        now = self._now()
+        columns = {"id": key_id, "digest": _digest(text), "tenant": new.tenant, "name": new.name}
+        columns |= {"roles": " ".join(sorted(new.roles)), "made_by": new.made_by}
         times = {"made_at": now, "expires_at": now + days * _DAY}
-        in_force = select(func.count()).where(KEYS.c.tenant == new.tenant, _is_in_force(now))
+        active_count = select(func.count()).where(KEYS.c.tenant == new.tenant, _is_active(now))
         with anyio.fail_after(DEADLINE_SECONDS):
             async with self._engine.begin() as connection:
                 await transaction_lock(connection, "service keys")
-                if (await connection.execute(in_force)).scalar_one() >= MOST_OF_TENANT:
+                if (await connection.execute(active_count)).scalar_one() >= MOST_OF_TENANT:
                     raise KeyRefused(f"{MOST_OF_TENANT} keys are in force: revoke one first")
-                await connection.execute(insert(KEYS).values(row | times))
-                made = (await connection.execute(select(KEYS).where(KEYS.c.id == key_id))).one()
+                await connection.execute(insert(KEYS).values(columns | times))
+                row = (await connection.execute(select(KEYS).where(KEYS.c.id == key_id))).one()
         log.warning("service_key_created", key=key_id, by=new.made_by, tenant=new.tenant, roles=sorted(new.roles))
         await self.read()
-        return _key_of(made), text
+        return _key_of(row), text
 
     async def revoke(self, key_id: str, *, by: str, tenant: str | None = None) -> ServiceKey | None:
         """Revoke a key on every replica within 5 s; an already revoked key is unchanged.
@@ -176,13 +178,15 @@ class ServiceKeys:
         Raises:
             UNAVAILABLE: the table cannot be written.
         """
-        which = (KEYS.c.id == key_id) & (KEYS.c.tenant == tenant if tenant is not None else KEYS.c.tenant != "")
-        end = update(KEYS).where(which, KEYS.c.revoked_at.is_(None)).values(revoked_at=self._now(), revoked_by=by)
+        is_key = KEYS.c.id == key_id
+        if tenant is not None:
+            is_key &= KEYS.c.tenant == tenant
+        revoke = update(KEYS).where(is_key, KEYS.c.revoked_at.is_(None)).values(revoked_at=self._now(), revoked_by=by)
         with anyio.fail_after(DEADLINE_SECONDS):
             async with self._engine.begin() as connection:
-                ended = (await connection.execute(end)).rowcount
-                row = (await connection.execute(select(KEYS).where(which))).one_or_none()
-        if ended:
+                revoked_keys = (await connection.execute(revoke)).rowcount
+                row = (await connection.execute(select(KEYS).where(is_key))).one_or_none()
+        if revoked_keys:
             log.warning("service_key_revoked", key=key_id, by=by)
         await self.read()
         return _key_of(row) if row is not None else None
@@ -210,9 +214,9 @@ class ServiceKeys:
         columns = (KEYS.c.id, KEYS.c.digest, KEYS.c.tenant, KEYS.c.roles, KEYS.c.expires_at)
         with anyio.fail_after(DEADLINE_SECONDS):
             async with self._engine.connect() as connection:
-                rows = (await connection.execute(select(*columns).where(_is_in_force(self._now())))).all()
+                rows = (await connection.execute(select(*columns).where(_is_active(self._now())))).all()
         self._keys = {
-            key_id: _InForce(digest, expires_at, _principal_of(tenant, key_id, frozenset(roles.split()) & KEY_ROLES))
+            key_id: _ActiveKey(digest, expires_at, _principal_of(tenant, key_id, frozenset(roles.split()) & KEY_ROLES))
             for key_id, digest, tenant, roles, expires_at in rows
         }
         self._read_at = began
@@ -222,7 +226,7 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _is_in_force(now: float) -> Any:
+def _is_active(now: float) -> Any:
     return KEYS.c.revoked_at.is_(None) & (KEYS.c.expires_at > now)
 
 
@@ -232,7 +236,8 @@ def _principal_of(tenant: str, key_id: str, roles: frozenset[str]) -> Principal:
 
 
 def _key_of(row: Row[Any]) -> ServiceKey:
-    columns = {column: getattr(row, column) for column in KEYS.columns.keys() if column != "digest"}  # noqa: SIM118  not a mapping
+    columns = row._asdict()
+    del columns["digest"]
     return ServiceKey(**columns | {"roles": frozenset(row.roles.split())})
 
 

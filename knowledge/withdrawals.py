@@ -1,17 +1,16 @@
 """Withdrawn versions, stopped models and the emergency flag: an SQL table that every process polls once a second.
 
-Checks read memory, and a poll that finds a change notifies the running answers, which check again. They are also
-notified after five seconds without a successful poll: `readable` is false, and the caller hands over to a person. Every
+Checks read memory. A poll that finds a change notifies the running answers, which check again. After five seconds
+without a successful poll `readable` is false; the running answers are notified too, and hand over to a person. Every
 stop and resumption is recorded with its author, time and reason, in the same transaction.
 
 The row of a withdrawn version is permanent: its points stay in the index for searches of an earlier time, and an index
 restored from a backup does not know that they have ended. A poll reads the stops, the number of version rows and the
-sum of their instants; it reads the rows themselves if either changed, and once a minute. This needs no clock.
+sum of their instants; it reads the rows themselves if either changed, and once a minute.
 
-The table also holds the instants at which versions end or are replaced, because an index node that rejoins serves stale
+The table also has the instants at which versions end or are replaced, because an index node that rejoins serves stale
 data for some seconds and could return a replaced version. Such a row is written once the index has the version's
-window, so that its successor can be found, and removed a week after its instant: a node that was away for longer
-rejoins empty.
+window, and removed a week after its instant: a node that was away for longer rejoins empty.
 """
 
 import math
@@ -19,25 +18,11 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import anyio
 from pydantic import BaseModel, PositiveFloat
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ColumnElement,
-    Double,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    cast,
-    delete,
-    func,
-    insert,
-    select,
-)
+from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, String, Table, cast, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from knowledge.passage import Passage
@@ -79,7 +64,7 @@ _ENDS_KEPT_SECONDS: Final = 7 * 86400.0
 
 
 class WithdrawalsSettings(BaseModel, frozen=True):
-    """In seconds: the polling interval, the interval of full reads, a poll's deadline, and how long a poll is valid."""
+    """In seconds: the intervals of polls and full reads, a poll's deadline, and the time for which a poll is valid."""
 
     every: PositiveFloat = 1.0
     whole_every: PositiveFloat = 60.0
@@ -89,7 +74,7 @@ class WithdrawalsSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopChange:
-    """A stop or resumption of a model, of a tenant's answers, or (if neither is set) of all; `at` is Unix seconds."""
+    """A stop or resumption of a model, of a tenant's answers or, if neither is set, of all; `at` is in Unix seconds."""
 
     action: Literal["stop", "resume"]
     model: str | None = None
@@ -99,9 +84,11 @@ class StopChange:
     at: float
 
 
-def what_changed(*, model: str | None, tenant: str | None) -> str:
+def change_target(*, model: str | None, tenant: str | None) -> str:
     """Return the target of a change: `model:<name>`, `tenant:<name>` or `everything`."""
-    return f"model:{model}" if model else f"tenant:{tenant}" if tenant else "everything"
+    if model:
+        return f"model:{model}"
+    return f"tenant:{tenant}" if tenant else "everything"
 
 
 class Withdrawals:
@@ -182,9 +169,9 @@ class Withdrawals:
         """
         if not change.by.strip() or not change.reason.strip():
             raise ValueError("say who stops or resumes, and why")
-        for written_text, longest in ((change.by, _LONGEST_AUTHOR), (change.reason, _LONGEST_REASON)):
-            if len(written_text) > longest:
-                raise ValueError(f"at most {longest} characters: {written_text[:30]}…")
+        for text, longest in ((change.by, _LONGEST_AUTHOR), (change.reason, _LONGEST_REASON)):
+            if len(text) > longest:
+                raise ValueError(f"at most {longest} characters: {text[:30]}…")
         if change.model is not None and change.tenant is not None:
             raise ValueError("a model is stopped for all tenants: name a model or a tenant")
         kind, name = (_STOP, _EVERYONE) if change.model is None else (_MODEL, change.model)
@@ -239,13 +226,14 @@ class Withdrawals:
         count = select(func.count(), instants).where(WITHDRAWN.c.kind.in_((_VERSION, _ENDS)))
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:
-                stopped = (await connection.execute(stops)).all()
-                rows, total = (await connection.execute(count)).one()
-                is_whole_due = self._clock() - self._versions_read_at > self._settings.whole_every
-                if (rows, total) != self._counted or is_whole_due:
+                stop_rows = (await connection.execute(stops)).all()
+                row_count, instant_sum = (await connection.execute(count)).one()
+                has_changed = (row_count, instant_sum) != self._counted
+                is_full_read_due = self._clock() - self._versions_read_at > self._settings.whole_every
+                if has_changed or is_full_read_due:
                     await self._read_versions(connection)
-                    self._counted = rows, total
-        self._stops = frozenset((kind, name) for kind, name in stopped)
+                    self._counted = row_count, instant_sum
+        self._stops = frozenset((kind, name) for kind, name in stop_rows)
         self._read_at = self._clock()
         self._notify()
 
@@ -270,8 +258,8 @@ class Withdrawals:
         """Notify the listeners as soon as the last successful poll is too old, until cancelled."""
         while True:
             self._notify()
-            left = self.readable_for()
-            await anyio.sleep(left if left >= 0 else min(self._settings.every, self._settings.known_for))
+            remaining = self.readable_for()
+            await anyio.sleep(remaining if remaining >= 0 else min(self._settings.every, self._settings.known_for))
 
 
 async def write_withdrawal(
@@ -284,14 +272,14 @@ async def write_withdrawal(
 async def write_end(
     connection: AsyncConnection, tenant: str, document_id: str, version: int, *, ends_at: float
 ) -> None:
-    """Write a version's end in the caller's transaction, which also records that the index has the version's window."""
+    """Write a version's end in the caller's transaction; call it once the index has the version's window."""
     await _write_row(connection, _ENDS, tenant, f"{document_id}@{version}", "", ends_at)
 
 
 async def remove_end(connection: AsyncConnection, tenant: str, document_id: str, version: int, *, now: float) -> None:
-    """Remove a version's end in the caller's transaction, which changes its window, and all ends over a week old."""
-    over = (WITHDRAWN.c.kind == _ENDS) & (WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS)
-    await connection.execute(delete(WITHDRAWN).where(_is_row(_ENDS, tenant, f"{document_id}@{version}") | over))
+    """Remove a version's end, and all ends over a week old, in the caller's transaction."""
+    is_old = (WITHDRAWN.c.kind == _ENDS) & (WITHDRAWN.c.at < now - _ENDS_KEPT_SECONDS)
+    await connection.execute(delete(WITHDRAWN).where(_is_row(_ENDS, tenant, f"{document_id}@{version}") | is_old))
 
 
 async def _write_row(connection: AsyncConnection, kind: str, tenant: str, name: str, reason: str, at: float) -> None:
@@ -300,7 +288,7 @@ async def _write_row(connection: AsyncConnection, kind: str, tenant: str, name: 
     await connection.execute(insert(WITHDRAWN).values(row))
 
 
-def _is_row(kind: str, tenant: str, name: str) -> ColumnElement[bool]:
+def _is_row(kind: str, tenant: str, name: str) -> Any:
     return (WITHDRAWN.c.kind == kind) & (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
 
 

@@ -20,7 +20,7 @@ from knowledge.embedding.served import open_served
 from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
 
 BATCH_BYTES = 2_000
-"""The most text in a batch of passages: it takes a CPU 0.1 s, during which questions wait."""
+"""The most text in a batch of passages; a CPU needs 0.1 s for it, during which questions wait."""
 
 
 class Embedder(Protocol):
@@ -76,7 +76,7 @@ class _Job:
 
 
 class LocalEmbedder:
-    """A sentence-transformers model in one or several worker threads.
+    """Implements `Embedder` by a sentence-transformers model in one or several worker threads.
 
     Questions that arrive within the window are encoded together and before passages. The event loop acquires no lock:
     it submits a job through a SimpleQueue and awaits a future. The workers take turns at that queue and skip cancelled
@@ -106,10 +106,11 @@ class LocalEmbedder:
             EmbeddingUnavailable: the folder contains no model, or the model cannot be loaded.
         """
         if not (self._folder / "modules.json").is_file():
-            fetched = f"{self._settings.model}@{revision}" if (revision := self._settings.revision) else DEFAULT_FOLDER
+            is_from_hub = self._settings.revision is not None
+            model = f"{self._settings.model}@{self._settings.revision}" if is_from_hub else DEFAULT_FOLDER
             raise EmbeddingUnavailable(
                 f"no embedding model in {self._folder}: name another by EMBEDDER__FOLDER, or run "
-                f"`llm-server fetch {fetched}`"
+                f"`llm-server fetch {model}`"
             )
         try:
             load = await asyncio.to_thread(_loader, self._folder, self._settings)
@@ -117,7 +118,7 @@ class LocalEmbedder:
                 encode = await asyncio.to_thread(load)
                 (vector,) = await asyncio.to_thread(encode, ["warm up"])
                 self.dimensions = len(vector)
-                # Daemons: a process that ends without `aclose`, such as an actor of Ray, waits for no thread.
+                # Daemon threads do not block the exit of a process that never calls `aclose`, such as an actor of Ray.
                 self._threads.append(Thread(target=self._work, args=(encode,), name="embedder", daemon=True))
                 self._threads[-1].start()
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
@@ -125,7 +126,6 @@ class LocalEmbedder:
             raise EmbeddingUnavailable(f"the model in {self._folder} cannot be loaded: {exc}") from exc
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each question, in order."""
         if not texts:
             return []
         if self._waiting_requests >= self._settings.queue:
@@ -137,7 +137,6 @@ class LocalEmbedder:
             self._waiting_requests -= 1
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each passage, in order; questions that arrive in between go first."""
         return await self._encoded([_Job([self._config.passage_prefix + text], urgent=False) for text in texts])
 
     async def aclose(self) -> None:
@@ -161,7 +160,7 @@ class LocalEmbedder:
             return [vector for job in jobs for vector in await asyncio.wrap_future(job.result)]
         finally:
             for job in jobs:
-                job.result.cancel()
+                job.result.cancel()  # no effect on finished jobs
 
     def _work(self, encode: Encode) -> None:
         while jobs := self._next_batch():
@@ -170,24 +169,33 @@ class LocalEmbedder:
     def _next_batch(self) -> list[_Job]:
         """Return the next batch of jobs, or an empty list when the embedder closes."""
         with self._turn:
-            while not self._ended and self._receive(None if not (self._queries or self._passages) else 0.0):
-                pass
+            self._empty_inbox()
             if self._ended:
                 return []
-            if not self._queries:
-                return self._next_passages()
-            until = self._queries[0].arrived + self._settings.window
-            while self._query_texts() < self._settings.query_batch and self._receive(max(0.0, until - monotonic())):
-                pass
-            jobs = [self._queries.popleft()]
-            free = self._settings.query_batch - len(jobs[0].texts)
-            while self._queries and len(self._queries[0].texts) <= free:
-                jobs.append(self._queries.popleft())
-                free -= len(jobs[-1].texts)
-            return jobs
+            return self._next_queries() if self._queries else self._next_passages()
+
+    def _empty_inbox(self) -> None:
+        """Move all jobs from the inbox to their queues; if there are none anywhere, wait for the first."""
+        while not self._ended:
+            has_jobs = bool(self._queries or self._passages)
+            if not self._receive(0.0 if has_jobs else None):
+                return
+
+    def _next_queries(self) -> list[_Job]:
+        """Return the oldest questions that fit into a batch, after waiting within the window for further ones."""
+        window_end = self._queries[0].arrived + self._settings.window
+        has_received = True
+        while has_received and sum(len(job.texts) for job in self._queries) < self._settings.query_batch:
+            has_received = self._receive(max(0.0, window_end - monotonic()))
+        jobs = [self._queries.popleft()]
+        free = self._settings.query_batch - len(jobs[0].texts)
+        while self._queries and len(self._queries[0].texts) <= free:
+            jobs.append(self._queries.popleft())
+            free -= len(jobs[-1].texts)
+        return jobs
 
     def _next_passages(self) -> list[_Job]:
-        """Return the oldest passages that fit into a batch; those of one caller are in order of length."""
+        """Return the oldest passages that fit into a batch; each caller's are sorted by length."""
         jobs = [self._passages.popleft()]
         free = BATCH_BYTES - jobs[0].size
         while self._passages and len(jobs) < self._settings.passage_batch and self._passages[0].size <= free:
@@ -195,11 +203,8 @@ class LocalEmbedder:
             free -= jobs[-1].size
         return jobs
 
-    def _query_texts(self) -> int:
-        return sum(len(job.texts) for job in self._queries)
-
     def _receive(self, timeout: float | None) -> bool:
-        """Move one job from the inbox to its queue; return False if none arrives within `timeout` seconds."""
+        """Move a job from the inbox to its queue; return False if none arrives in `timeout` seconds (None: ever)."""
         try:
             job = self._inbox.get(block=timeout != 0.0, timeout=timeout)
         except Empty:
@@ -207,7 +212,8 @@ class LocalEmbedder:
         if job is None:
             self._ended = True
             return False
-        (self._queries if job.urgent else self._passages).append(job)
+        queue = self._queries if job.urgent else self._passages
+        queue.append(job)
         return True
 
     def _encode(self, encode: Encode, jobs: list[_Job]) -> None:

@@ -16,7 +16,7 @@ Vectors = list[list[float]]
 Encode = Callable[[list[str]], Vectors]
 """Returns one vector of length 1 for each text, in order; not thread-safe."""
 LoadEncode = Callable[[], Encode]
-"""Returns the `Encode` of the calling thread."""
+"""Returns an `Encode` for the calling thread."""
 _DEVICE = "CPU"
 
 
@@ -47,7 +47,8 @@ def read_converted(converted: Path, dtype: DType, *, workers: int, threads: int,
 
         def encode(texts: list[str]) -> Vectors:
             vectors: list[list[float]] = [[]] * len(texts)
-            longest_first = sorted(range(len(texts)), key=lambda n: -len(texts[n]))  # little padding in a batch
+            # Texts of similar length need little padding in a batch.
+            longest_first = sorted(range(len(texts)), key=lambda n: -len(texts[n]))
             for start in range(0, len(texts), batch):
                 part = longest_first[start : start + batch]
                 encodings = tokenizer.encode_batch_fast([texts[n] for n in part])

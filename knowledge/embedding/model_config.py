@@ -14,6 +14,7 @@ from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+# The word "e5" in a model's name, between its separators.
 _E5 = re.compile(r"(?:^|[-_/])e5(?:[-_@]|$)")
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
 """The prompt names that sentence-transformers looks up, in its order."""
@@ -61,7 +62,9 @@ def read_model_config(settings: EmbedderSettings) -> ModelConfig:
 
 
 def _first(prompts: dict[str, str | None], names: tuple[str, ...]) -> str:
-    return next((prompt for name in names if (prompt := prompts.get(name))), "")
+    """Return the first non-empty prompt with one of the names, or an empty text."""
+    candidates = (prompts.get(name) for name in names)
+    return next((prompt for prompt in candidates if prompt), "")
 
 
 def _max_tokens(folder: Path) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 FOLDER = "openvino"
 FORMAT = b"2"
-"""The version of the conversion's output; a change of it makes new folders."""
+"""The version of the conversion's output; changing it invalidates the converted folders."""
 GRAPH = "model.xml"
 TOKENIZER = "tokenizer.json"
 SOURCES = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model")
@@ -23,7 +23,7 @@ class NotConverted(Exception):
 
 
 def converted_folder(folder: Path) -> Path:
-    """Return where the converted model of the weights in `folder` is or will be.
+    """Return the folder for the converted model of the weights in `folder`, which may not exist yet.
 
     Raises:
         NotConverted: there are no weights.

@@ -13,7 +13,7 @@ from knowledge.embedding.encoder import Vectors
 from knowledge.embedding.errors import EmbeddingUnavailable
 from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.settings import EmbedderSettings
-from knowledge.model_connection import EndpointFailed, EndpointRefused
+from knowledge.model_connection import EndpointFailed
 from knowledge.model_endpoint import ModelEndpoint, call_address, open_model_endpoint
 
 Cut = Callable[[str], str]
@@ -22,8 +22,8 @@ Cut = Callable[[str], str]
 SETTING = "EMBEDDER"
 QUERY_ATTEMPTS = 2
 PASSAGE_ATTEMPTS = 8
-ENDS = 2
-"""The tokens that the server adds at a text's beginning and end."""
+ADDED_TOKENS = 2
+"""The special tokens that the server adds to a text."""
 
 
 class _Embedding(msgspec.Struct):
@@ -41,12 +41,11 @@ _REPLIES = msgspec.json.Decoder(_EmbeddingsReply)
 
 @asynccontextmanager
 async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmbedder"]:
-    """Open the configured endpoint and embed a first text there.
+    """Open the configured endpoint and embed a first text with it.
 
     Raises:
-        EmbeddingUnavailable: the endpoint denies access, or does not embed with the configured model.
-        EmbeddingUnavailable: the folder of the tokenizer cannot be read.
-        EmbeddingUnavailable: the endpoint does not answer.
+        EmbeddingUnavailable: the endpoint does not answer, denies access or serves another model, or the tokenizer's
+            folder cannot be read.
     """
     config = await asyncio.to_thread(read_model_config, settings)
     cut = await asyncio.to_thread(_open_cut, settings, config)
@@ -60,7 +59,7 @@ async def open_served(settings: EmbedderSettings) -> AsyncGenerator["EndpointEmb
 
 
 class EndpointEmbedder:
-    """Sends a limited number of requests to an endpoint, which batches questions itself; passages are batched here."""
+    """Implements `Embedder` by an endpoint, which batches questions itself; passages are batched here."""
 
     def __init__(self, endpoint: ModelEndpoint, settings: EmbedderSettings, config: ModelConfig, cut: Cut) -> None:
         self.name = settings.name
@@ -73,7 +72,6 @@ class EndpointEmbedder:
         self._requests = asyncio.Semaphore(settings.requests)
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each question, in order."""
         if not texts:
             return []
         if self._waiting_requests >= self._settings.queue:
@@ -88,9 +86,9 @@ class EndpointEmbedder:
             self._waiting_requests -= 1
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each passage, in order."""
-        step, prefix = self._settings.request_passages, self._config.passage_prefix
-        batches = [[prefix + text for text in texts[n : n + step]] for n in range(0, len(texts), step)]
+        prefixed = [self._config.passage_prefix + text for text in texts]
+        size = self._settings.request_passages
+        batches = [prefixed[start : start + size] for start in range(0, len(texts), size)]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._embed_batch(batch)) for batch in batches]
@@ -105,20 +103,21 @@ class EndpointEmbedder:
             )
 
     async def _embed(self, texts: list[str], *, within_seconds: float, most_attempts: int) -> Vectors:
-        readable = await asyncio.to_thread(lambda: [self._cut(text) for text in texts])
-        own: dict[str, object] = {"model": self.name, "input": readable, "encoding_format": "float"}
+        truncated = await asyncio.to_thread(lambda: [self._cut(text) for text in texts])
+        body: dict[str, object] = {"model": self.name, "input": truncated, "encoding_format": "float"}
         with _translated():
             reply = await self._endpoint.ask(
-                {**self._settings.extra_body, **own}, within_seconds=within_seconds, most_attempts=most_attempts
+                self._settings.extra_body | body, within_seconds=within_seconds, most_attempts=most_attempts
             )
         return self._vectors(reply, len(texts))
 
     def _vectors(self, body: bytes, count: int) -> Vectors:
+        """Return the `count` vectors of a reply, in the order of the request, scaled to length 1."""
         try:
             reply = _REPLIES.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise EmbeddingUnavailable(f"{self._endpoint.name}: the reply is not valid") from exc
-        # A single-model server may ignore the requested name; some append a release to it.
+        # A server with one model may ignore the requested name; some append a release to it.
         if reply.model and not reply.model.startswith(self.name):
             raise EmbeddingUnavailable(
                 f"{self._endpoint.name} embeds with {reply.model}, not with {self.name}: set EMBEDDER__MODEL"
@@ -132,9 +131,9 @@ class EndpointEmbedder:
                 f"{self._endpoint.name}: {self.name} gives vectors of {sizes.pop()} dimensions, not of "
                 f"{self.dimensions}: look at EMBEDDER__MODEL"
             )
-        return self._of_length_one(vectors)
+        return self._unit_vectors(vectors)
 
-    def _of_length_one(self, vectors: Vectors) -> Vectors:
+    def _unit_vectors(self, vectors: Vectors) -> Vectors:
         array = np.asarray(vectors, np.float64)
         lengths = np.linalg.norm(array, axis=1, keepdims=True)
         if not (np.isfinite(lengths).all() and lengths.all()):
@@ -144,24 +143,27 @@ class EndpointEmbedder:
 
 
 def _open_cut(settings: EmbedderSettings, config: ModelConfig) -> Cut:
-    """Return a function that truncates texts with the model's tokenizer; without tokenizer or limit it does nothing.
+    """Return a function that truncates texts to the model's limit, or leaves them as they are if that is unknown.
 
     Raises:
         EmbeddingUnavailable: the tokenizer cannot be read.
     """
     if settings.tokenizer is None or config.max_tokens is None:
         return lambda text: text
-    file, most = settings.tokenizer / "tokenizer.json", config.max_tokens - ENDS
+    file = settings.tokenizer / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as exc:
         raise EmbeddingUnavailable(f"EMBEDDER__TOKENIZER: {file} cannot be read: {exc}") from exc
     tokenizer.no_padding()
-    tokenizer.enable_truncation(most)
+    tokenizer.enable_truncation(config.max_tokens - ADDED_TOKENS)
 
     def cut(text: str) -> str:
         encoding = tokenizer.encode(text, add_special_tokens=False)
-        return text[: encoding.offsets[-1][1]] if encoding.overflowing else text
+        if not encoding.overflowing:
+            return text
+        _, end_of_last_token = encoding.offsets[-1]
+        return text[:end_of_last_token]
 
     return cut
 
@@ -171,7 +173,5 @@ def _translated() -> Iterator[None]:
     """Translate the errors of an endpoint."""
     try:
         yield
-    except EndpointRefused as exc:
-        raise EmbeddingUnavailable(str(exc)) from exc
     except EndpointFailed as exc:
         raise EmbeddingUnavailable(str(exc)) from exc

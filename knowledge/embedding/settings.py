@@ -9,7 +9,7 @@ from knowledge.embedding.encoder import DType
 from knowledge.model_endpoint import ModelEndpointSettings
 
 DEFAULT_FOLDER = "e5-small"
-"""The default, below the folder of weights, as created by `llm-server fetch e5-small`."""
+"""The default folder, below the folder of weights; `llm-server fetch e5-small` creates it."""
 
 
 def hub_name(model: str, revision: str) -> str:
@@ -30,10 +30,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
 
     folder: Path | None = Field(
         None,
-        description=(
-            "The embedder is this sentence-transformers folder, in place of a URL or a revision. Default: `e5-small` "
-            "in WEIGHTS_DIR."
-        ),
+        description="The embedder is this sentence-transformers folder. Default: `e5-small` in WEIGHTS_DIR.",
     )
     url: AnyHttpUrl | None = Field(
         None,
@@ -59,16 +56,13 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
         None, description="This text precedes a passage. Default: the model's configuration."
     )
     query_timeout: ClassVar[float] = 2.0  # seconds; an endpoint's deadline for a question
-    # seconds; an endpoint's deadline for a batch of passages, retries included
-    passage_timeout: ClassVar[float] = 30.0
+    passage_timeout: ClassVar[float] = 30.0  # seconds; the same for a batch of passages, retries included
     requests: ClassVar[int] = 4  # max concurrent passage requests per endpoint
     request_passages: ClassVar[int] = 32  # max passages per request to an endpoint
-    # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each barrier waits for a
-    # time slice.
+    # Two threads would synchronise dozens of times per text, and wait each time for a core that vLLM uses.
     threads: ClassVar[int] = 1  # OpenVINO threads per worker
     dtype: DType = Field("bfloat16", description="A folder's model computes in this type if the machine can.")
-    # seconds; questions that arrive within this window are embedded together in this process
-    window: ClassVar[float] = 0.002
+    window: ClassVar[float] = 0.002  # seconds; questions that arrive within it are embedded together in this process
     query_batch: ClassVar[int] = 16  # max questions per batch in this process
     # Long passages are limited further by `BATCH_BYTES`, to keep the wait of questions short.
     passage_batch: ClassVar[int] = 8  # max passages per batch in this process
@@ -78,7 +72,7 @@ class EmbedderSettings(ModelEndpointSettings, frozen=True):
     workers: ClassVar[int] = 1  # concurrent worker threads in this process
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _source_is_unique(self) -> Self:
         if sum((self.folder is not None, self.url is not None, self.revision is not None)) > 1:
             raise ValueError("set one of the embedder's folder, url and revision (of a hub's model)")
         if not self.model and self.url is not None:

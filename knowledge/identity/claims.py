@@ -71,11 +71,7 @@ def _our_roles(issuer: Issuer, token_roles: frozenset[str], token_groups: frozen
 
 
 def _names(value: object) -> frozenset[str]:
-    """Return the names of a claim.
-
-    Raises:
-        TokenRefused: it is not a list of names, or has too many or too long ones.
-    """
+    """Return the names of a claim; raise TokenRefused if it is not a list of names, or exceeds a limit."""
     names = [value] if isinstance(value, str) and value else value
     if not (isinstance(names, list) and all(isinstance(item, str) for item in names)):
         raise TokenRefused("the token's roles or groups are not lists of names")

@@ -52,18 +52,13 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
     jwks_url: str | None = Field(None, description="The issuer publishes its keys at this URL. Set it or the key file.")
     public_key_file: Path | None = Field(None, description="The issuer's public key is in this PEM file.")
     subject_claim: ClaimPath = Field(
-        "sub",
-        description=(
-            "The subject is at this path of claims: names with dots between, or a JSON list if a name has dots."
-        ),
+        "sub", description="The subject is at this path of claims: names separated by dots, or a JSON list of names."
     )
     subject_prefix: str = Field(
         "",
         max_length=_LONGEST_PREFIX,
         pattern=_PREFIX,
-        description=(
-            "This prefix is put before the issuer's subjects and groups to keep them apart from those of other issuers."
-        ),
+        description="This prefix distinguishes the issuer's subjects and groups from those of other issuers.",
     )
     tenant_claim: ClaimPath = Field("tenant", description="The tenant is at this path of claims.")
     tenant: str | None = Field(
@@ -99,13 +94,9 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
     def _fields_agree(self) -> Self:
         key = self.setting_name
         if (self.jwks_url is None) == (self.public_key_file is None):
-            raise ValueError(
-                f"set {key('jwks_url')} or {key('public_key_file')} (one of them): whose tokens are accepted?"
-            )
+            raise ValueError(f"set either {key('jwks_url')} or {key('public_key_file')}: the source of the keys")
         if self.tenant is not None and "tenant_claim" in self.model_fields_set:
-            raise ValueError(
-                f"set {key('tenant')} or {key('tenant_claim')}, not both: where does the tenant come from?"
-            )
+            raise ValueError(f"set either {key('tenant')} or {key('tenant_claim')}, not both")
         mapped_roles = frozenset[str]().union(*(self.role_map or {}).values())
         if excess := sorted(mapped_roles - self.allowed_roles):
             raise ValueError(
@@ -156,9 +147,7 @@ class AuthSettings(Issuer, frozen=True):
             raise ValueError(f"AUTH__ISSUERS has {repeated[0]} again: an issuer is set once")
         prefixes = sorted({issuer.subject_prefix for issuer in self.every_issuer()} - {""})
         if any(prefix.startswith(MACHINE) for prefix in prefixes):
-            raise ValueError(
-                f"AUTH__SUBJECT_PREFIX, or one in AUTH__ISSUERS, begins with {MACHINE}: so do service keys"
-            )
+            raise ValueError(f"AUTH__SUBJECT_PREFIX or one in AUTH__ISSUERS begins with {MACHINE}, as service keys do")
         for shorter, longer in pairwise(prefixes):
             if longer.startswith(shorter):
                 raise ValueError(
@@ -167,6 +156,6 @@ class AuthSettings(Issuer, frozen=True):
                 )
         if self.issuers and self.roles is None:
             raise ValueError(
-                "AUTH__ROLES must say which roles AUTH__ISSUER may give, now that AUTH__ISSUERS has others"
+                "AUTH__ROLES must name the roles that AUTH__ISSUER may give, now that AUTH__ISSUERS is set"
             )
         return self

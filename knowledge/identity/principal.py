@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 Role = Literal["customer", "staff", "approver", "admin", "platform", "service", "evals"]
-"""`admin` administers its own tenant, `platform` the settings that all tenants share. `evals`, beside another role,
-marks a measurement: its questions queue behind all others.
-"""
+"""`admin` administers its tenant, `platform` what all tenants share. `evals`, beside another role, marks a measurement,
+whose questions queue behind all others."""
 ROLES: frozenset[str] = frozenset(get_args(Role))
 MACHINE = "service:"
 """The prefix of the subjects of service keys (`knowledge.service_keys`); no token may have it."""

@@ -71,11 +71,7 @@ class KeyFile:
             raise TypeError("AUTH__PUBLIC_KEY_FILE must hold an RSA or a P-256 public key")
 
     async def key(self, key_id: str | None, *, failed: jwt.PyJWK | None = None) -> jwt.PyJWK:  # noqa: ARG002  one for all
-        """Return the key, unless it has `failed` to verify the token.
-
-        Raises:
-            TokenRefused: it has.
-        """
+        """Return the key; raise TokenRefused if it has `failed` to verify the token."""
         if failed is not None:
             raise TokenRefused(_REASONS[jwt.InvalidSignatureError])
         return self._key

@@ -42,7 +42,7 @@ async def collections_of(engine: Engine, alias: str) -> dict[str, str | None]:
     return {name: (await engine.vectors_of(name)).embedder for name in names}
 
 
-async def collection_to_read(engine: Engine, *, alias: str, current: str | None, embedder: str) -> str | None:
+async def target_to_read(engine: Engine, *, alias: str, current: str | None, embedder: str) -> str | None:
     """Return the alias's collection if this embedder filled it, else the `current` one."""
     target = await engine.alias_target(alias)
     if target is None or target == current:

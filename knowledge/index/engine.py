@@ -16,8 +16,7 @@ Payload: TypeAlias = Mapping[str, Any]
 
 HNSW_EF = 512
 """The candidates in a search of the graph (`ef`; Malkov and Yashunin, 2016). Among 30,000 passages, many of them alike,
-the engine's default of 100 finds .88 of the 20 nearest; 512 finds all, in 0.9 ms.
-"""
+the engine's default of 100 finds .88 of the 20 nearest; 512 finds all, in 0.9 ms."""
 
 # The payload fields that filters use. A server stores a tenant's points together on disk.
 TENANT_FIELD = "tenant"
@@ -91,67 +90,52 @@ class Engine(Protocol):
 
     async def check(self) -> None:
         """Raise IndexRefused if the engine's release is not supported."""
-        ...
 
     async def collections(self) -> list[str]:
         """Return the names of all collections."""
-        ...
 
     async def vectors_of(self, collection: str) -> Vectors:
         """Return the collection's embedder and dimensions."""
-        ...
 
     async def create(self, collection: str, vectors: Vectors) -> None:
         """Create an empty collection with its payload indexes; an existing one is kept."""
-        ...
 
     async def drop(self, collection: str) -> None:
         """Remove a collection; one that does not exist is ignored."""
-        ...
 
     async def alias_target(self, alias: str) -> str | None:
         """Return the collection that the alias points to."""
-        ...
 
     async def point_alias(self, alias: str, collection: str) -> None:
         """Point the alias to the collection, atomically."""
-        ...
 
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
         """Return the scores of each query by point id, best first, in one round trip."""
-        ...
 
     async def count(self, collection: str, only: Filter) -> int:
         """Return the exact number of points that pass the filter."""
-        ...
 
     async def counts(self, collection: str, *, field: str, limit: int, only: Filter | None = None) -> dict[str, int]:
         """Return the number of points for each of the `limit` most frequent values of a keyword field.
 
         With `only` the counts are exact. Without it they are approximate and cheap, because no point is read.
         """
-        ...
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
     ) -> list[StoredPoint]:
         """Return the existing points among `ids`, in any order; `fields` limits the payload."""
-        ...
 
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
     ) -> tuple[list[StoredPoint], str | None]:
         """Return a page of points that pass the filter, by id, and the start of the next page (None: the last)."""
-        ...
 
     async def upsert(self, collection: str, points: Sequence[NewPoint]) -> None:
         """Write points, replacing those with the same id."""
-        ...
 
     async def set_payload(self, collection: str, only: Filter, payload: Payload) -> None:
         """Set these fields of all points that pass the filter, and leave other fields unchanged."""
-        ...
 
     async def delete(self, collection: str, only: Filter) -> None:
         """Remove all points that pass the filter."""
-        ...

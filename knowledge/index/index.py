@@ -19,13 +19,7 @@ import structlog
 
 from knowledge.access import Access
 from knowledge.embedding import Embedder, EmbeddingUnavailable
-from knowledge.index.collection import (
-    check_alias,
-    collection_to_read,
-    collections_of,
-    ensure_collection,
-    next_collection,
-)
+from knowledge.index.collection import check_alias, collections_of, ensure_collection, next_collection, target_to_read
 from knowledge.index.edge import open_edge
 from knowledge.index.engine import (
     TENANT_FIELD,
@@ -160,9 +154,8 @@ class Index:
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
         """Return passage number `n` of a version if `access` may read it."""
-        wanted = visible_filter(access).narrowed(
-            *_version_filter(access.tenant, document_id, version).must, Equals("n", n)
-        )
+        of_version = _version_filter(access.tenant, document_id, version)
+        wanted = visible_filter(access).narrowed(*of_version.must, Equals("n", n))
         points, _ = await self._with_collection(partial(self._engine.page, only=wanted, limit=1))
         return _passage(points[0].payload) if points else None
 
@@ -323,7 +316,7 @@ class Index:
     async def _collection_to_read(self) -> str:
         await self._ensure_started()
         if not self._is_pinned and time.monotonic() - self._alias_checked_at > _CHECK_EVERY:
-            self._collection = await collection_to_read(
+            self._collection = await target_to_read(
                 self._engine, alias=self._settings.alias, current=self._collection, embedder=self._embedder.name
             )
             self._alias_checked_at = time.monotonic()
@@ -379,21 +372,16 @@ class Index:
         return points
 
     async def _hits(
-        self,
-        best: Sequence[Fused],
-        vector: Sequence[float],
-        cosines: dict[str, float],
-        collection: str,
-        tenant_points: int,
+        self, best: Sequence[Fused], vector: Sequence[float], cosines: dict[str, float], collection: str, size: int
     ) -> list[Hit]:
         """Read the points of the best candidates; skip those deleted since the search.
 
         `cosines` are those of the dense search. A hit's `terms` are in units of the rarest term's weight: BM25's IDF of
-        a term in one of `tenant_points` points.
+        a term in one of the tenant's `size` points.
         """
         if not best:
             return []
-        rarest_weight = math.log1p(max(tenant_points - 0.5, 0.5) / 1.5)
+        rarest_weight = math.log1p(max(size - 0.5, 0.5) / 1.5)
         # Candidates of the terms alone have no cosine yet, so their vectors are read too.
         only_terms = [candidate.point_id for candidate in best if candidate.point_id not in cosines]
         ids = [candidate.point_id for candidate in best]

@@ -4,16 +4,7 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AnyHttpUrl,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    model_validator,
-)
+from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, Field, PositiveFloat, SecretStr, model_validator
 
 from knowledge.index.fusion import FusionSettings
 from knowledge.tls import TlsSettings
@@ -41,10 +32,10 @@ class ServerSettings(TlsSettings, frozen=True):
     An existing collection keeps its shards and replicas until the next `ingest reindex`.
     """
 
-    shards: PositiveInt = Field(
-        1, description="shards: A collection is split into this many parts over the server's nodes."
+    shards: int = Field(
+        1, gt=0, description="shards: A collection is split into this many parts over the server's nodes."
     )
-    replicas: PositiveInt = Field(1, description="copies: The server keeps this many copies of each shard.")
+    replicas: int = Field(1, gt=0, description="copies: The server keeps this many copies of each shard.")
 
 
 class IndexSettings(BaseModel, frozen=True):
@@ -57,7 +48,7 @@ class IndexSettings(BaseModel, frozen=True):
     alias: str = "kb"
     read_timeout: PositiveFloat = Field(2.0, description="seconds: A read has this deadline.")
     write_timeout: PositiveFloat = Field(30.0, description="seconds: A write has this deadline.")
-    write_batch: PositiveInt = Field(64, description="One write has this many points.")
+    write_batch: int = Field(64, gt=0, description="One write has this many points.")
     fusion: FusionSettings = FusionSettings()
 
     @model_validator(mode="after")

@@ -22,8 +22,8 @@ class Identifier:
     end: int
 
 
-# A text without a digit in any spelling or a sign of an e-mail address is not searched.
-_MAY_HOLD_ONE: Final = re.compile(
+# A text is searched only if it has a digit in some spelling, or the sign of an e-mail address.
+_MAY_HAVE_IDENTIFIER: Final = re.compile(
     r"\d|[^\x00-\x7f\uac00-\ud7a3]|@|&\w|[공영일이삼사오육륙칠팔구][ ]?[공영일이삼사오육륙칠팔구]|골뱅이|앳"
     r"|\bat\b|_at_|\(at|\[at|\{at|<at|zero|one|two|three|four|five|six|seven|eight|nine",
     re.IGNORECASE,
@@ -34,8 +34,9 @@ _COUNT: Final = re.compile(
     r"|(?<=last |back )\d{1,2}(?!\d)|^[ \t]{0,4}[1-9][).](?=[ \t])",
     re.IGNORECASE | re.MULTILINE,
 )
-# Only up to four digits count as a quantity: 67890 만 may end an account number.
+# Units of a quantity. Only up to four digits before one are harmless: "67890 만" may end an account number.
 _COUNTED: Final = r"(?:[만억천주개건명회호분초년월일점좌장석조위](?![가-힣])|shares?\b)"
+# Numbers that identify nobody.
 _HARMLESS: Final = re.compile(
     r"(?<![\d,.])\d{1,3}(?:,\d{3}){1,6}(?!,?\d)|(?<![\d.,-])(?!0\d)\d{1,4}\.\d{1,4}(?![\d-]|\.\d)"  # 1,000 and 2.5
     # the banks' own numbers
@@ -51,8 +52,10 @@ _HARMLESS: Final = re.compile(
     r"|(?<![A-Za-z0-9])(?=(?:\d{0,40}[A-Za-z]){2})[A-Za-z0-9]{20,128}",
     re.IGNORECASE,
 )
+# A word that announces the other half of a number.
 _HALF: Final = r"(?:뒤|뒷|나머지|끝|마지막|앞|last|back|second|rest|remaining|ends?\b|other half|latter|followed)"
 _LINKS: Final = {"blank": " ", "hyphen": "-", "mark": "."}  # a weaker link is "~"
+# The text between two groups of digits.
 _LINK: Final = re.compile(
     r"(?<=\d)(?=\D)(?:(?P<blank>[ \t]{1,2})|(?P<hyphen>[ \t]{0,2}-[ \t]{0,2})|(?P<mark>[ \t]{0,2}[._·/~)][ \t]{0,2})"
     rf"|[ \t]{{0,4}}{MARK}{{0,4}}[ \t]{{0,4}}|(?:[\s\\]|{MARK}){{1,10}}|{WORDS}"
@@ -67,18 +70,18 @@ _ALIKE: Final = re.compile(
 
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Return the identifiers of a text from left to right, without overlaps."""
-    if not _MAY_HOLD_ONE.search(text):
+    if not _MAY_HAVE_IDENTIFIER.search(text):
         return ()
     matches = [identifier for reading in readings(text) for identifier in _matches(text, reading)]
     merged: list[Identifier] = []
     # Overlapping identifiers merge into one with the kind of the longer; on a tie, of the first in the tables.
-    for one in sorted(matches, key=lambda identifier: identifier.start):
-        if merged and one.start < merged[-1].end:
+    for identifier in sorted(matches, key=lambda match: match.start):
+        if merged and identifier.start < merged[-1].end:
             last = merged.pop()
-            longer = max(last, one, key=lambda identifier: identifier.end - identifier.start)
-            merged.append(Identifier(longer.kind, last.start, max(last.end, one.end)))
+            longer = max(last, identifier, key=lambda match: match.end - match.start)
+            merged.append(Identifier(longer.kind, last.start, max(last.end, identifier.end)))
         else:
-            merged.append(one)
+            merged.append(identifier)
     return tuple(merged)
 
 
@@ -91,7 +94,7 @@ def _matches(text: str, reading: Reading) -> Iterator[Identifier]:
                     match_start, match_end = match.span("hit" if "hit" in pattern.groupindex else 0)
                     start, end = searched.starts[match_start], searched.ends[match_end - 1]
                     if text[start] == "(" and ")" not in text[start:end]:
-                        start += 1  # (02-123-4567) keeps its brackets; that of (02)123-4567 belongs to the number
+                        start += 1  # the bracket of (02-123-4567) is kept, that of (02)123-4567 is masked
                     yield Identifier(kind, start, end)
 
 

@@ -1,9 +1,9 @@
 """Finds instructions to the model in questions and passages, in Korean and English (pure).
 
 A dozen patterns match the usual tactics: override instructions, ask for the prompt, assign a role, forge a turn, steer
-the answer's form, hide markup. They run on the text as a model reads it, and again with each usual disguise undone.
-Attacks that no pattern matches are contained by design: prompt markers are removed from all text that is not the
-bank's own, and an answer shows the text of passages (docs/threats.md).
+the answer's form, hide markup. They are applied to the text as a model reads it, and again without each usual disguise.
+The design contains attacks that no pattern matches: prompt markers are removed from all text that is not the bank's
+own, and an answer shows the text of passages (docs/threats.md).
 """
 
 import base64
@@ -34,11 +34,7 @@ class Tactic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScreeningFinding:
-    """A tactic and the matching excerpt.
-
-    `blocks`: a document with this finding cannot be approved, because a bank's own text never instructs the model.
-    Documents with other findings can be approved.
-    """
+    """A tactic and the matching excerpt; a document with a finding that `blocks` cannot be approved."""
 
     tactic: Tactic
     excerpt: str
@@ -122,24 +118,27 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
         (Tactic.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|!\[[^\]\n]{0,100}\]\(|\{\{[^}\n]{0,100}\}\}|\$\{[^}\n]{0,100}\}"),
     )
 )  # fmt: skip
-_DISGUISED: Final = tuple(pair for pair in PATTERNS if pair[0] in (Tactic.OVERRIDE, Tactic.EXTRACTION))
+_PATTERNS_OF_DISGUISED: Final = tuple(pair for pair in PATTERNS if pair[0] in (Tactic.OVERRIDE, Tactic.EXTRACTION))
 
 _BLANKS: Final = re.compile(r"[^\S\n]+")
 _LINE_BREAKS: Final = re.compile(r" ?\n[ \n]*")
-# Two Arabic ligatures that NFKC expands to eighteen and eight characters, which would make a short text a long one.
+# Two Arabic ligatures that NFKC would expand to eighteen and eight characters.
 _LONG_FORMS: Final = dict.fromkeys(map(ord, "\ufdfa\ufdfb"), " ")
 # Invisible characters: format characters within a word, changes of direction, and tags.
-_UNSEEN: Final = re.compile(
+_INVISIBLE: Final = re.compile(
     r"(?<=[^\W_])[\u200b-\u200d\u2060\ufeff\u00ad]+(?=[^\W_])|[\u202a-\u202e\u2066-\u2069]|[\U000e0000-\U000e007f]"
 )
 _FORMAT_CHARACTERS: Final = re.compile(
     "[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\U000e0000-\U000e007f\u0300-\u036f]"
 )
+# A run of hexadecimal digits, Base32 or Base64.
 _ENCODED: Final = re.compile(
     r"(?<![\w+/=-])(?:[0-9a-f]{20,4000}|[A-Z2-7]{16,4000}=*|[\w+/-]{16,4000}={0,2})(?![\w+/=-])"
 )
 _UNICODE_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
+# The separator in a word spelled with single letters: i-g-n-o-r-e.
 _SINGLE_LETTERS: Final = re.compile(r"(?<=\b[^\W\d_])[ .\-_*/|,](?=[^\W\d_]\b)")
+# Markup that may split a word: a tag, emphasis, a hyphen at a line's end.
 _WITHIN_WORDS: Final = re.compile(r"</?[a-z]{1,10}>|[*`~]+|-\n", re.IGNORECASE)
 _WORD: Final = re.compile(r"\w{2,100}")
 _LEET: Final = str.maketrans("013457$@!|", "oieastsail")
@@ -156,10 +155,7 @@ def normalised(text: str) -> str:
 
 
 def one_spaced(text: str) -> str:
-    """Collapse each run of whitespace to one line feed if it contains one, else to one blank.
-
-    Patterns need such a text: they allow for a single blank between words.
-    """
+    """Collapse each run of whitespace to one line feed if it contains one, else to one blank, as patterns expect it."""
     return _LINE_BREAKS.sub("\n", _BLANKS.sub(" ", text))
 
 
@@ -168,12 +164,14 @@ def find_injection(text: str) -> tuple[ScreeningFinding, ...]:
     folded = _folded(text)
     plain = one_spaced(folded)
     findings = [*_match(plain, PATTERNS), *_encoded(plain)]
-    if unseen := _UNSEEN.search(text):
-        findings.insert(0, ScreeningFinding(Tactic.HIDDEN, ascii(unseen.group())[:40], blocks=True))
+    invisible = _INVISIBLE.search(text)
+    if invisible is not None:
+        findings.insert(0, ScreeningFinding(Tactic.HIDDEN, ascii(invisible.group())[:40], blocks=True))
     if not any(finding.blocks for finding in findings):
-        for undo in _UNDO:
-            if (reading := one_spaced(undo(folded))) != plain:
-                findings += _match(reading, _DISGUISED)
+        for remove_disguise in _DISGUISES:
+            undisguised = one_spaced(remove_disguise(folded))
+            if undisguised != plain:
+                findings += _match(undisguised, _PATTERNS_OF_DISGUISED)
     return tuple(dict.fromkeys(findings))
 
 
@@ -221,11 +219,12 @@ def _unescaped(text: str) -> str:
 
 
 def _syllables_closed(text: str) -> str:
-    """Compose Hangul syllables that were typed as single letters, where NFKC leaves the final consonant separate."""
+    """Compose Hangul that was typed as single letters; NFKC leaves a syllable's final consonant separate."""
     return _OPEN_SYLLABLE.sub(lambda pair: unicodedata.normalize("NFC", pair[1] + _FINALS.get(pair[2], pair[2])), text)
 
 
-_UNDO: Final[tuple[Callable[[str], str], ...]] = (
+# Functions that remove one disguise each.
+_DISGUISES: Final[tuple[Callable[[str], str], ...]] = (
     _unescaped,
     lambda text: text[::-1],
     lambda text: _WORD.sub(lambda word: word.group()[::-1], text),

@@ -1,9 +1,9 @@
 """The tables of identifiers: kind, pattern and an additional check.
 
-Patterns of `READ` match a reading of the text. Patterns of `LINKED` match a reading with amounts, dates and counts
-blanked out, and with one character for the text between two groups of digits: a blank, a hyphen, `.` for another firm
-mark, or `~` for a weak link (a line break, "dash", the name of the other half). A weak link needs the kind's name
-nearby, or a check digit. The group `hit`, if any, is the part to mask.
+Patterns of `READ` match a reading of the text. Patterns of `LINKED` match a simplified reading: amounts, dates and
+counts are blanked out, and one character stands for the text between two groups of digits. It is a blank, a hyphen,
+`.` for another firm mark, or `~` for a weak link (a line break, "dash", the name of the other half). Over a weak link a
+number counts only with the kind's name nearby, or with a check digit. The group `hit`, if any, is the part to mask.
 """
 
 import re
@@ -41,7 +41,7 @@ _NAMES: Final[dict[IdentifierKind, re.Pattern[str]]] = {
     }.items()
 }
 _NAME_BEFORE, _NAME_AFTER = 60, 20  # characters around a match that are searched for the kind's name
-# A security card has numbered cells of four digits, and a check asks for two; one name covers several cells.
+# A security card has numbered cells of four digits; banks ask for two of them. Its name may precede several cells.
 _SECURITY_CARD: Final = re.compile(r"(?:보안|시크릿|안전)[ ]?카드|security[ ]?card", re.IGNORECASE)
 _CELL_BEFORE, _CELL_AFTER = 150, 40  # characters
 
@@ -55,7 +55,7 @@ def _named(kind: IdentifierKind, match: re.Match[str]) -> bool:
     return _NAMES[kind].search(match.string, max(0, start - _NAME_BEFORE), end + _NAME_AFTER) is not None
 
 
-def _of_security_card(_kind: IdentifierKind, match: re.Match[str]) -> bool:
+def _near_security_card(_kind: IdentifierKind, match: re.Match[str]) -> bool:
     start, end = match.span()
     return _SECURITY_CARD.search(match.string, max(0, start - _CELL_BEFORE), end + _CELL_AFTER) is not None
 
@@ -63,7 +63,7 @@ def _of_security_card(_kind: IdentifierKind, match: re.Match[str]) -> bool:
 def _luhn(_kind: IdentifierKind, match: re.Match[str]) -> bool:
     """Return whether the digits pass the check of card numbers (Luhn, ISO/IEC 7812-1)."""
     digits = re.sub(r"\D", "", match.group())
-    doubled = [int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(digits))]
+    doubled = [int(digit) * (1 + n % 2) for n, digit in enumerate(reversed(digits))]  # every second digit
     return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
 
 
@@ -73,24 +73,25 @@ def _named_or_luhn(kind: IdentifierKind, match: re.Match[str]) -> bool:
 
 def _iban(_kind: IdentifierKind, match: re.Match[str]) -> bool:
     """Return whether the text may be an IBAN: all upper case, or with valid check digits (ISO 13616)."""
-    written = match.group().replace(" ", "")
-    turned = written[4:] + written[:4]
-    is_valid = written.isupper() or int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
-    return is_valid and len(re.sub(r"\D", "", written)) >= 10
+    iban = match.group().replace(" ", "")
+    rearranged = iban[4:] + iban[:4]
+    is_valid = iban.isupper() or int("".join(str(int(char, 36)) for char in rearranged)) % 97 == 1
+    return is_valid and len(re.sub(r"\D", "", iban)) >= 10
 
 
-# Building blocks: the surroundings of a number, and the links between its groups (firm, any, or with a few words).
+# Building blocks: the surroundings of a number (`_BEFORE`, `_END`), and the links between its groups of digits (a firm
+# link, any link, or a far one with a few words).
 BLANKED_OUT: Final = "§"
 MONEY: Final = r"(?:[만억천조]{0,2}원(?![래금하])|달러|퍼센트|%|won\b|usd\b|krw\b|dollars?\b)"
 MARK: Final = r"(?:[^\w\s%$₩€£]|_)"
-_SAID: Final = (
+_SPOKEN_LINK: Final = (
     r"다시|[대데]시|하이[픈푼]|[작짝]대기|그리고|그[ \t]?다음[은엔에]?|다음[은엔에]?|바|빼기|마이너스|점|쩜|땡"
     r"|슬래[시쉬]|쉼표|콤마|언더바|이어서?|그?[ \t]?뒤[에로]?|그|띄[고우]고?|한칸|음{1,4}|어{1,4}|에(?:다가?)?"
     r"|하고요?|이고요?|이?랑|또|줄바꿈|줄|칸|플러스|더하기|별표?|샵|쉬고|계속|나머지[는은]?|[두세네]?[ \t]?번째[는로]?"
     r"|dash|hyphen|minus|plus|slash|dot|period|comma|colon|star|space|pause|then|and|next|after|that|followed|by|comes"
     r"|continuing|continues|it|goes|on|the|rest|is|again|finally|lastly|um{1,4}|uh{1,4}|/?br/?"
 )
-WORDS: Final = rf"(?:(?:[\s]|{MARK}){{0,6}}(?:(?:{_SAID})(?:[\s]|{MARK}){{0,5}}){{1,3}})"
+WORDS: Final = rf"(?:(?:[\s]|{MARK}){{0,6}}(?:(?:{_SPOKEN_LINK})(?:[\s]|{MARK}){{0,5}}){{1,3}})"
 _BEFORE: Final = r"(?<![\d,.])(?<!\d-)"
 _END: Final = r"(?!\d|,\d)"
 _FIRM: Final = "[-. ]"
@@ -100,20 +101,20 @@ _MONTH_DAY: Final = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 _REGION: Final = (
     r"(?:서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주|대구|인천|광주|대전|울산)(?:특별시|광역시|시|도)?"
 )
-_PLACE: Final = r"0(?:2|[3-6][1-5]|70|50\d)"
+_AREA_CODE: Final = r"0(?:2|[3-6][1-5]|70|50\d)"
 
 # Spelled-out addresses: lee (at) bank (dot) com, hong 골뱅이 네이버 점 컴.
-_DOT_SAID: Final = (
+_SPOKEN_DOT: Final = (
     r"[ \t]{0,2}(?:[(\[{<][ ]?(?:dot|닷|점|쩜|\.)[ ]?[)\]}>]|[-_*~/|]dot[-_*~/|]|점|쩜|닷)[ \t]{0,2}"
     r"|[ \t]{1,2}dot[ \t]{1,2}"
 )
 _DOT: Final = (
-    rf"(?:{_DOT_SAID}|[ ]?[。․][ ]?|[ ]\.[ ]|\."
+    rf"(?:{_SPOKEN_DOT}|[ ]?[。․][ ]?|[ ]\.[ ]|\."
     r"|[ \n]{0,2}[.,][ \n]{0,2}(?=(?:com|net|org|co|kr|go|or|ac|io)\b))"
 )
-_AT_SAID: Final = r"[(\[{<][ ]?(?:at|앳|골뱅이|@)[ ]?[)\]}>]|[-_*~/|][ ]?at[ ]?[-_*~/|]|골뱅이|앳"
+_SPOKEN_AT: Final = r"[(\[{<][ ]?(?:at|앳|골뱅이|@)[ ]?[)\]}>]|[-_*~/|][ ]?at[ ]?[-_*~/|]|골뱅이|앳"
 _AT: Final = (
-    rf"(?:[ \t\n]{{0,2}}(?:{_AT_SAID}|@),?[ \t\n]{{0,2}}"
+    rf"(?:[ \t\n]{{0,2}}(?:{_SPOKEN_AT}|@),?[ \t\n]{{0,2}}"
     r"|[ \t]{1,2}at[ \t]{1,2}(?!(?:the|a|an|my|your|this|that|our)\b))"
 )
 # Possessive, so that a series of labels matches in only one way.
@@ -121,12 +122,14 @@ _LABEL: Final = r"[A-Za-z0-9]{1,31}+"
 _LOCAL: Final = rf"(?<![A-Za-z0-9]){_LABEL}(?:(?:{_DOT}|[_+-]|[ ]?(?:언더바|대시)[ ]?){_LABEL}){{0,5}}"
 # Signs that "at" between blanks is part of an address ("lee at gmail.com"), not of a sentence ("I bank at chase.com").
 _SIGN: Final = re.compile(
-    rf"{_AT_SAID}|@|{_DOT_SAID}|\b(?:gmail|naver|hanmail|daum|kakao|nate|outlook|hotmail|yahoo|icloud)\b", re.IGNORECASE
+    rf"{_SPOKEN_AT}|@|{_SPOKEN_DOT}|\b(?:gmail|naver|hanmail|daum|kakao|nate|outlook|hotmail|yahoo|icloud)\b",
+    re.IGNORECASE,
 )
+# "mail address is" before an address.
 _MAIL: Final = re.compile(r"(?:mail|메일|이멜)(?:[ ]?(?:주소|address))?[ ]?(?:은|는|이|:|=|is)[ ]?\Z", re.IGNORECASE)
 
 
-def _signed(_kind: IdentifierKind, match: re.Match[str]) -> bool:
+def _has_address_sign(_kind: IdentifierKind, match: re.Match[str]) -> bool:
     before = match.string[max(0, match.start() - 24) : match.start()]
     return _SIGN.search(match.group()) is not None or _MAIL.search(before) is not None
 
@@ -169,7 +172,7 @@ READ: Final = _table(
     (_K.EMAIL, r"[A-Za-z0-9._%+\-]{1,64}+[ \t]?@[ \t]?"
      r"[A-Za-z0-9\-]{1,63}(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]{1,63}){0,8}\.[A-Za-z]{2,24}", _always),
     (_K.EMAIL, rf"{_LOCAL}{_AT}(?:[A-Za-z][A-Za-z0-9-]{{0,30}}+|[가-힣]{{2,6}}?)(?:{_DOT}{_LABEL}){{0,4}}"
-     rf"(?:{_DOT}(?:[A-Za-z]{{2,24}}|컴|넷|씨오|케이알|코리아))", _signed),
+     rf"(?:{_DOT}(?:[A-Za-z]{{2,24}}|컴|넷|씨오|케이알|코리아))", _has_address_sign),
     # After Latin letters, 골뱅이 means @; elsewhere it is a dish.
     (_K.EMAIL, rf"{_LOCAL}[ ]?골뱅이[ ]?(?:[A-Za-z0-9-]{{1,31}}+|[가-힣]{{2,6}}?)(?=[ 로으에입이가\n.,]|\Z)", _always),
     (_K.EMAIL, r"(?<![A-Za-z0-9])(?:[A-Za-z0-9._+-][ \t]){2,64}+@(?:[ \t][A-Za-z0-9.-]){4,64}(?![A-Za-z0-9])", _always),
@@ -186,22 +189,22 @@ READ: Final = _table(
      rf"(?:이|가|은|는|,|:|[ ]is)?(?:{_SOURCE},?[ ](?:it[ ]is|it's))?[ ]?"
      rf"(?:제|내|이게|저의|요거|my|the)?[ ]?(?:제[ ]?)?{_CODE_NAME}(?:[ ]?(?:번호|코드|숫자|code|number))?"
      rf"(?:예요|이에요|입니다|인데|이야|야|[.!\n]|\Z)", _always),
-    # A password of letters and digits: six or more after the word "password", else eight or more; not a device, release
-    # or error code.
+    # A password of letters and digits: six or more characters after "password is", eight or more after "password"
+    # alone; not a device, release or error code.
     (_K.SECRET, r"(?:(?:비밀|암호)[ ]?번호|비번|패스워드|암호|\bpassword|\bpasscode|\bpasswd|\bpw)"
-     r"(?:[ \t\n]{0,2}(?:는요?|은요?|가|이|를|:|=|\b(?:is|was)\b:?|->|→)[ \t\n]{0,2}[\"'(\[<]?(?P<said>)|[ \t\n]{1,2})"
-     r"(?!https?:)(?=[!-~]{0,40}[A-Za-z])(?=[!-~]{0,40}\d)(?P<hit>(?(said)[!-~]{6,400}+|[!-~]{8,400}+))"
+     r"(?:[ \t\n]{0,2}(?:는요?|은요?|가|이|를|:|=|\b(?:is|was)\b:?|->|→)[ \t\n]{0,2}[\"'(\[<]?(?P<is>)|[ \t\n]{1,2})"
+     r"(?!https?:)(?=[!-~]{0,40}[A-Za-z])(?=[!-~]{0,40}\d)(?P<hit>(?(is)[!-~]{6,400}+|[!-~]{8,400}+))"
      r"(?![ ]?(?:에서|오류|에러))", _always),
     # Two digits are secret if the text calls them the first or last of a code.
     (_K.SECRET, r"(?:비밀[ ]?번호|비번|\bcvc|\bcvv|뒷[ ]?면)[^\n.?!]{0,24}?"
      r"(?:앞|뒤|뒷|맨앞|맨뒤|첫)[ ]?(?:[ ]?면)?[ ]?(?:\d|한|두|세|네)[ ]?(?:자리|글자|digits?)"
      rf"{_IS}(?P<hit>(?<!\d)\d{{2,4}}){_NO_COUNT}", _always),
-    (_K.SECRET, rf"(?<![\d.,-])\d{{4}}(?!,\d|[.-]\d){_NO_COUNT}", _of_security_card),
+    (_K.SECRET, rf"(?<![\d.,-])\d{{4}}(?!,\d|[.-]\d){_NO_COUNT}", _near_security_card),
     (_K.SECRET, r"(?:\d{1,2}[ ]?(?:번째|번|칸)|(?:number|no\.?|cell|row)[ ]?\d{1,2})[^\d\n]{0,12}?"
-     rf"{_IS}(?<!\d)(?P<hit>\d{{1,3}}{_BETWEEN}\d{{1,3}}){_NO_COUNT}", _of_security_card),
+     rf"{_IS}(?<!\d)(?P<hit>\d{{1,3}}{_BETWEEN}\d{{1,3}}){_NO_COUNT}", _near_security_card),
     (_K.SECRET, r"(?:(?:앞|뒤|뒷|첫|끝)[ ]?(?:\d|한|두|세|네)?[ ]?자리(?:숫자|수)?"
      rf"|(?:first|last)[ ](?:two|2)(?:[ ]digits)?)[^\d\n]{{0,40}}?(?:\d{{1,2}}(?:번째|번)?[ ]?)??{_IS}(?<!\d)"
-     rf"(?P<hit>\d{{2}})(?![ ]?(?:are|is|was|:)){_NO_COUNT}", _of_security_card),
+     rf"(?P<hit>\d{{2}})(?![ ]?(?:are|is|was|:)){_NO_COUNT}", _near_security_card),
 )  # fmt: skip
 
 LINKED: Final = _table(
@@ -227,9 +230,9 @@ LINKED: Final = _table(
     (_K.PHONE, rf"(?<![\d.,])\(?(?:(?:\+|00)?82{_ANY}?\(?0?\)?{_ANY}?|0)1[016-9]\)?{_FAR}?(?!01[016-9])"
      rf"\d{{3,4}}{_FAR}?\d{{4}}(?!\d)", _always),
     (_K.PHONE, rf"(?<!\d)0{_ANY}?1{_ANY}?[016-9](?:{_ANY}?\d){{7,8}}(?!\d)", _named),
-    (_K.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?{_PLACE}[-.]\d{{3,4}}{_FIRM}\d{{4}}(?![\d-])", _always),
-    (_K.PHONE, rf"(?<!\d){_PLACE}{_FAR}\d{{3,4}}{_FAR}\d{{4}}(?!\d)", _named),
-    (_K.PHONE, rf"(?<!\d){_PLACE}~\d{{3,4}}~\d{{4}}(?!\d)", _always),
+    (_K.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?{_AREA_CODE}[-.]\d{{3,4}}{_FIRM}\d{{4}}(?![\d-])", _always),
+    (_K.PHONE, rf"(?<!\d){_AREA_CODE}{_FAR}\d{{3,4}}{_FAR}\d{{4}}(?!\d)", _named),
+    (_K.PHONE, rf"(?<!\d){_AREA_CODE}~\d{{3,4}}~\d{{4}}(?!\d)", _always),
     (_K.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-.~ (]{0,2}\d){8,12}(?!\d)", _always),
     (_K.PHONE, r"(?<![\d-])(?<!\d[.,])0(?!80)\d{2,4}[- ]\d{3,4}[- ]\d{3,4}(?![\d-])", _always),
     (_K.PHONE, r"(?:phone|mobile|cell|fax|call (?:me |us )?(?:at|on|back at)|reach(?:ed)? (?:me )?(?:at|on)"

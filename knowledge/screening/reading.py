@@ -1,8 +1,8 @@
 """Normalises the digits of a text, and maps each character back to its original position.
 
-Decimal digits of every script become ASCII digits, also circled, superscript and escaped ones (HTML, URL, JSON).
-Invisible characters (categories Cf, Mn, Me) are removed. Number words are ambiguous (이 means two, but is also a
-particle), so a text has two readings: as written, and with number words as digits and single digits joined.
+Digits of every script become ASCII digits, also circled, superscript and escaped ones (HTML, URL, JSON). Invisible
+characters (categories Cf, Mn, Me) are removed. A text has two readings, because number words are ambiguous (이 means
+two, but is also a particle): as written, and with number words as digits and single digits joined.
 """
 
 import json
@@ -84,35 +84,40 @@ class Reading:
         text: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
-        at = 0
+        position = 0
         for match in pattern.finditer(self.text):
             start, end = match.span()
-            written = rewrite(match)
-            text += self.text[at:start], written
-            is_mapped = len(written) == end - start
-            starts += self.starts[at : end if is_mapped else start]
-            ends += self.ends[at : end if is_mapped else start]
-            if not is_mapped:
-                starts += [self.starts[start]] * len(written)
-                ends += [self.ends[end - 1]] * len(written)
-            at = end
-        return Reading("".join([*text, self.text[at:]]), (*starts, *self.starts[at:]), (*ends, *self.ends[at:]))
+            rewritten = rewrite(match)
+            text += self.text[position:start], rewritten
+            starts += self.starts[position:start]
+            ends += self.ends[position:start]
+            if len(rewritten) == end - start:
+                starts += self.starts[start:end]
+                ends += self.ends[start:end]
+            else:
+                starts += [self.starts[start]] * len(rewritten)
+                ends += [self.ends[end - 1]] * len(rewritten)
+            position = end
+        text.append(self.text[position:])
+        return Reading("".join(text), (*starts, *self.starts[position:]), (*ends, *self.ends[position:]))
 
 
 def readings(text: str) -> tuple[Reading, Reading]:
-    """Return the text with normalised figures, and a second reading with words as digits and single digits joined."""
-    places = range(len(text) + 1)
-    plain = Reading(text, (*places[:-1],), (*places[1:],)).sub(_CHARACTER, lambda match: _folded(match.group()))
-    least = 1 if len(_ENGLISH_WORD.findall(plain.text)) >= 8 else 2  # with eight or more words, each alone counts too
-    said = plain.sub(_ENGLISH_RUN, lambda run: _english_digits(run.group(), least))
-    said = said.sub(_DAY, lambda day: f"{day.group()[:-1]}日").sub(_SPOKEN, _spoken_digits)
-    said = said.sub(_LOOK_ALIKE, lambda run: run.group().translate(_LETTERS))
-    born = said.sub(_APART, _joined).sub(_BORN, lambda day: f"{day['year']}{day['month']:0>2}{day['day']:0>2}")
-    return plain, born
+    """Return the text with normalised digits, and a second reading with words as digits and single digits joined."""
+    as_written = Reading(text, tuple(range(len(text))), tuple(range(1, len(text) + 1)))
+    plain = as_written.sub(_CHARACTER, lambda match: _folded(match.group()))
+    # With eight or more number words in the text, even one that stands alone counts.
+    shortest_run = 1 if len(_ENGLISH_WORD.findall(plain.text)) >= 8 else 2
+    digits = plain.sub(_ENGLISH_RUN, lambda run: _english_digits(run.group(), shortest_run))
+    digits = digits.sub(_DAY, lambda day: f"{day.group()[:-1]}日").sub(_SPOKEN, _spoken_digits)
+    digits = digits.sub(_LOOK_ALIKE, lambda run: run.group().translate(_LETTERS))
+    digits = digits.sub(_APART, _joined)
+    return plain, digits.sub(_BORN, lambda day: f"{day['year']}{day['month']:0>2}{day['day']:0>2}")
 
 
 @lru_cache(maxsize=4096)
 def _folded(char: str) -> str:
+    """Return the normalised form of a match of `_CHARACTER`; empty for an invisible character."""
     if len(char) > 1:
         chars = str(json.loads(f'"{char}"')) if char[0] == "\\" else unescape(unquote(char))
         return "".join(map(_folded, unicodedata.normalize("NFC", chars)))
@@ -130,23 +135,28 @@ def _folded(char: str) -> str:
         value = int(unicodedata.numeric(char))  # a circled sans-serif zero, and scripts with separate signs for tens
     if value is not None:
         return str(value)
-    # ½, ㎡ and the like are not digits of an identifier.
-    folded = unicodedata.normalize("NFKC", char)
-    return " " if category == "Zs" else "-" if folded in _DASHES else folded
+    # Compatibility forms (½, ㎡) have no digits of an identifier.
+    folded = " " if category == "Zs" else unicodedata.normalize("NFKC", char)
+    return "-" if folded in _DASHES else folded
 
 
 def _spoken_digits(spoken: re.Match[str]) -> str:
-    until = len(spoken.group()) - (_ENDING.match(spoken.string, spoken.end() - 1) is not None)
-    return "".join(_WORDS.get(word, word) for word in spoken.group()[:until]) + spoken.group()[until:]
+    """Return a run of number words as digits, without its last syllable if that begins an ending."""
+    words = spoken.group()
+    has_ending = _ENDING.match(spoken.string, spoken.end() - 1) is not None
+    length = len(words) - 1 if has_ending else len(words)
+    return "".join(_WORDS.get(word, word) for word in words[:length]) + words[length:]
 
 
-def _english_digits(run: str, least: int) -> str:
+def _english_digits(run: str, shortest_run: int) -> str:
     words = _ENGLISH_WORD.findall(run)
-    return "".join(_ENGLISH[word.lower()] for word in words) if len(words) >= least else run
+    return "".join(_ENGLISH[word.lower()] for word in words) if len(words) >= shortest_run else run
 
 
 def _joined(apart: re.Match[str]) -> str:
+    """Return single digits joined, unless they are probably the labels of an axis or list items."""
     digits = re.sub(r"\D", "", apart.group())
-    steps = sum(abs(int(a) - int(b)) == 1 for a, b in pairwise(digits))
-    # Mostly consecutive digits (5, 4, 3, 2) are labels of an axis or list items.
-    return digits if not (apart["gap"] or "").strip(" \t") or steps * 2 < len(digits) else apart.group()
+    has_only_blanks = not (apart["gap"] or "").strip(" \t")
+    steps = sum(abs(int(left) - int(right)) == 1 for left, right in pairwise(digits))
+    are_mostly_consecutive = steps * 2 >= len(digits)  # 5, 4, 3, 2
+    return digits if has_only_blanks or not are_mostly_consecutive else apart.group()

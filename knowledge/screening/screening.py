@@ -7,29 +7,16 @@ from knowledge.passage import Language, language_of
 from knowledge.screening.identifiers import find_identifiers
 from knowledge.screening.patterns import IdentifierKind
 
-LABELS: Final[dict[Language, dict[IdentifierKind, str]]] = {
-    "ko": {
-        IdentifierKind.RESIDENT_NUMBER: "[주민등록번호]",
-        IdentifierKind.CARD: "[카드번호]",
-        IdentifierKind.ACCOUNT: "[계좌번호]",
-        IdentifierKind.PHONE: "[전화번호]",
-        IdentifierKind.PASSPORT: "[여권번호]",
-        IdentifierKind.DRIVER_LICENCE: "[운전면허번호]",
-        IdentifierKind.BUSINESS_NUMBER: "[사업자등록번호]",
-        IdentifierKind.EMAIL: "[이메일]",
-        IdentifierKind.SECRET: "[비밀번호]",
-    },
-    "en": {
-        IdentifierKind.RESIDENT_NUMBER: "[resident number]",
-        IdentifierKind.CARD: "[card number]",
-        IdentifierKind.ACCOUNT: "[account number]",
-        IdentifierKind.PHONE: "[phone number]",
-        IdentifierKind.PASSPORT: "[passport number]",
-        IdentifierKind.DRIVER_LICENCE: "[driver licence number]",
-        IdentifierKind.BUSINESS_NUMBER: "[business number]",
-        IdentifierKind.EMAIL: "[e-mail]",
-        IdentifierKind.SECRET: "[secret code]",
-    },
+LABELS: Final[dict[IdentifierKind, dict[Language, str]]] = {
+    IdentifierKind.RESIDENT_NUMBER: {"ko": "[주민등록번호]", "en": "[resident number]"},
+    IdentifierKind.CARD: {"ko": "[카드번호]", "en": "[card number]"},
+    IdentifierKind.ACCOUNT: {"ko": "[계좌번호]", "en": "[account number]"},
+    IdentifierKind.PHONE: {"ko": "[전화번호]", "en": "[phone number]"},
+    IdentifierKind.PASSPORT: {"ko": "[여권번호]", "en": "[passport number]"},
+    IdentifierKind.DRIVER_LICENCE: {"ko": "[운전면허번호]", "en": "[driver licence number]"},
+    IdentifierKind.BUSINESS_NUMBER: {"ko": "[사업자등록번호]", "en": "[business number]"},
+    IdentifierKind.EMAIL: {"ko": "[이메일]", "en": "[e-mail]"},
+    IdentifierKind.SECRET: {"ko": "[비밀번호]", "en": "[secret code]"},
 }
 
 
@@ -48,8 +35,8 @@ def mask(text: str, language: Language | None = None) -> Masked:
     ends = [*(identifier.start for identifier in identifiers), len(text)]
     plain_parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
     # An e-mail address in Latin letters does not make a Korean sentence English.
-    labels = LABELS[language or language_of("".join(plain_parts))]
-    masked = plain_parts[0] + "".join(
-        labels[identifier.kind] + after for identifier, after in zip(identifiers, plain_parts[1:], strict=True)
-    )
+    language = language or language_of("".join(plain_parts))
+    masked = plain_parts[0]
+    for identifier, after in zip(identifiers, plain_parts[1:], strict=True):
+        masked += LABELS[identifier.kind][language] + after
     return Masked(masked, tuple(dict.fromkeys(identifier.kind for identifier in identifiers)))

@@ -27,32 +27,32 @@ UNAVAILABLE: Final = (
 """The exceptions of the SQL drivers; SQLAlchemy wraps all except asyncpg's while it connects."""
 
 
-def speaks_tls(url: URL) -> bool:
+def requires_tls(url: URL) -> bool:
     """Return whether a PostgreSQL URL requires an encrypted, verified connection (`?ssl=verify-full`)."""
     return url.query.get("ssl") == "verify-full"
 
 
-def _of_a_database(url: SecretStr) -> SecretStr:
+def _checked_url(url: SecretStr) -> SecretStr:
     """Reject URLs that SQLAlchemy or the installed drivers don't support."""
-    begins = "begin with postgresql+asyncpg://, as postgresql+asyncpg://user:password@host/name"
+    advice = "begin with postgresql+asyncpg://, as postgresql+asyncpg://user:password@host/name"
     try:
-        where = make_url(url.get_secret_value())
+        parts = make_url(url.get_secret_value())
     except (ArgumentError, ValueError) as exc:
-        raise ValueError(f"it is not a URL: {begins}") from exc
-    if where.drivername not in ("postgresql+asyncpg", "sqlite+aiosqlite"):
-        raise ValueError(begins)
-    if "sslmode" in where.query:
+        raise ValueError(f"it is not a URL: {advice}") from exc
+    if parts.drivername not in ("postgresql+asyncpg", "sqlite+aiosqlite"):
+        raise ValueError(advice)
+    if "sslmode" in parts.query:
         raise ValueError("write ?ssl= in place of ?sslmode=, with the same values: verify-full, require, disable, ...")
     return url
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_of_a_database)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_checked_url)]
 
 
 def database_connection(url: str, tls: TlsSettings) -> Connection:
     """Return the database's address and TLS settings; the address is empty unless TLS is required."""
-    where = make_url(url)
-    address = f"postgresql://{where.host}:{where.port or 5432}" if speaks_tls(where) else ""
+    parts = make_url(url)
+    address = f"postgresql://{parts.host}:{parts.port or 5432}" if requires_tls(parts) else ""
     return Connection(part="the database", url=address, setting="DATABASE_TLS", tls=tls)
 
 
@@ -64,9 +64,9 @@ def open_engine(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncEngine:
     """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {} if is_sqlite else {"pool_pre_ping": True, "connect_args": {"timeout": CONNECT_SECONDS}}
-    if speaks_tls(make_url(url)):
+    if requires_tls(make_url(url)):
         options["connect_args"]["ssl"] = tls.context()
-    # Statement parameters are data of customers and staff; in an error's message they would reach the logs.
+    # SQLAlchemy's error messages would bring the statements' parameters, which are customers' data, into the logs.
     engine = create_async_engine(url, hide_parameters=True, **options)
     if is_sqlite:
         if engine.url.database:
@@ -128,5 +128,5 @@ def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
     except sqlite3.OperationalError as exc:
         if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
-        # Another process is switching the mode, for which SQLite does not always wait. The mode belongs to the file.
+        # SQLite may not wait while another process switches the mode. That is enough, as the mode belongs to the file.
     cursor.close()

@@ -92,11 +92,12 @@ def _revision(connection: Connection, schema: Schema) -> str | None:
 
 
 def _is_behind(connection: Connection, schema: Schema) -> bool:
-    present = _revision(connection, schema)
-    known_steps = _steps(schema.package)
-    if present is not None and present not in known_steps:
-        log.warning("schema_newer_than_release", owner=schema.owner, revision=present, known=known_steps[0])
-    return present is None or present in known_steps[1:]
+    """Return whether this release has migrations that the database lacks; warn if a later release has migrated it."""
+    current = _revision(connection, schema)
+    latest, *earlier = _revisions(schema.package)
+    if current is not None and current != latest and current not in earlier:
+        log.warning("schema_newer_than_release", owner=schema.owner, revision=current, known=latest)
+    return current is None or current in earlier
 
 
 def _upgrade(connection: Connection, schema: Schema) -> None:
@@ -109,7 +110,7 @@ def _upgrade(connection: Connection, schema: Schema) -> None:
 
 
 @cache
-def _steps(package: str) -> tuple[str, ...]:
+def _revisions(package: str) -> tuple[str, ...]:
     """Return the package's revisions, latest first."""
     return tuple(step.revision for step in ScriptDirectory.from_config(_config(package)).walk_revisions())
 
@@ -117,9 +118,7 @@ def _steps(package: str) -> tuple[str, ...]:
 def _config(package: str) -> Config:
     config = Config()
     config.set_main_option("path_separator", "newline")
-    for option, folder in (
-        ("script_location", files("knowledge.storage") / "migrations"),
-        ("version_locations", files(package) / "migrations" / "versions"),
-    ):
-        config.set_main_option(option, str(folder).replace("%", "%%"))
+    script, versions = files("knowledge.storage") / "migrations", files(package) / "migrations" / "versions"
+    config.set_main_option("script_location", str(script).replace("%", "%%"))
+    config.set_main_option("version_locations", str(versions).replace("%", "%%"))
     return config

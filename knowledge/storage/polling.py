@@ -16,13 +16,13 @@ log = structlog.get_logger(__name__)
 async def polled(
     name: str, read: Callable[[], Awaitable[None]], *, every: float, on_failure: OnFailure
 ) -> AsyncGenerator[None]:
-    """Call `read`, which has a deadline, every so many seconds while the block runs; log failures of the database."""
+    """Call `read`, which must have a deadline, every `every` seconds while the block runs; log database failures."""
 
     async def poll() -> None:
         while True:
             await anyio.sleep(every)
             try:
-                # aiosqlite may hang if cancelled while it opens a connection; the deadline of `read` still applies.
+                # aiosqlite may hang if it is cancelled while it opens a connection.
                 with anyio.CancelScope(shield=True):
                     await read()
             except UNAVAILABLE as exc:

@@ -13,8 +13,8 @@ def open_s3(seconds: float, tls: TlsSettings, **options: Any) -> S3FileSystem:
     config: dict[str, Any] = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"max_attempts": 2}}
     if tls.cert_file is not None:
         config["client_cert"] = (str(tls.cert_file), str(tls.key_file)) if tls.key_file else str(tls.cert_file)
-    trusted = {} if tls.ca_file is None else {"verify": str(tls.ca_file)}
-    return S3FileSystem(config_kwargs=config, client_kwargs=trusted, skip_instance_cache=True, **options)
+    authorities = {} if tls.ca_file is None else {"verify": str(tls.ca_file)}
+    return S3FileSystem(config_kwargs=config, client_kwargs=authorities, skip_instance_cache=True, **options)
 
 
 def s3_address() -> str:

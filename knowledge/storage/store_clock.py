@@ -49,10 +49,10 @@ class StoreClock:
             return
         with anyio.fail_after(DEADLINE_SECONDS):
             async with self._engine.connect() as connection:
-                asked = self._monotonic()
+                asked_at = self._monotonic()
                 store_seconds = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())"))
-                answered = self._monotonic()
-        self._offset = float(store_seconds) - (asked + answered) / 2
+                answered_at = self._monotonic()
+        self._offset = float(store_seconds) - (asked_at + answered_at) / 2
 
 
 @asynccontextmanager

@@ -28,7 +28,6 @@ _TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", 
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3\u3400-\u9fff]")
 # A number with its separators, or a word in Latin letters ("bank's").
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
-_DIGITS = re.compile(r"\d")
 
 # Common English words, which would only make a passage count as longer.
 _STOPWORD_LIST = (
@@ -164,7 +163,7 @@ class Terms:
 
     def _word(self, word: str) -> str:
         """Return the term of a word: its stem, or the digits of a number without separators of thousands."""
-        if _DIGITS.match(word):
+        if word[0].isdigit():
             return word.replace(",", "")
         return str(self._stem(word))
 

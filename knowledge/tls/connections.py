@@ -25,7 +25,9 @@ _ALERT_SECONDS = 0.2
 _PORTS = {"https": 443, "rediss": 6379, "postgresql": 5432}
 _POSTGRES_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 """PostgreSQL's SSLRequest; the answer is S or N."""
-_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+_PLAIN_TEXT_REASONS = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+)
 _PLAIN_TEXT = "it speaks plain text: let it speak TLS, or let its URL ask for none"
 
 
@@ -35,7 +37,7 @@ class TlsRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """The connection to a component; `setting` is its TLS settings' prefix (`REDIS_TLS`) or says where they are."""
+    """The connection to the component `part`; `setting` is the prefix of its TLS settings, or describes their place."""
 
     part: str
     url: str
@@ -47,8 +49,8 @@ class Connection:
         """Whether the URL's scheme requires TLS."""
         return urlsplit(self.url).scheme in _PORTS
 
-    def named(self, field: str) -> str:
-        """Return the operator's name for a field of the TLS settings."""
+    def setting_name(self, field: str) -> str:
+        """Return the name of a TLS setting, for error messages."""
         return f"{self.setting}__{field.upper()}" if self.setting.isupper() else f"`{field}` of {self.setting}"
 
     def refuse_unused(self, default: TlsFiles) -> None:
@@ -60,7 +62,7 @@ class Connection:
         for field in TlsFiles.model_fields:
             own = getattr(self.tls, field)
             if own is not None and own != getattr(default, field) and not self.is_encrypted:
-                raise ValueError(f"{self.named(field)} is set, but the URL of {self.part} asks for plain text")
+                raise ValueError(f"{self.setting_name(field)} is set, but the URL of {self.part} asks for plain text")
 
 
 @runtime_checkable
@@ -77,11 +79,11 @@ class EncryptedSettings(BaseSettings):
 
     @field_validator("*")
     @classmethod
-    def _with_the_files_of_all(cls, value: object, info: ValidationInfo) -> object:
+    def _inherits_files(cls, value: object, info: ValidationInfo) -> object:
         return value.over(info.data.get("tls", TlsFiles())) if isinstance(value, _Encrypted) else value
 
     @model_validator(mode="after")
-    def _files_where_they_are_used(self) -> Self:
+    def _files_are_used(self) -> Self:
         for connection in self._connections():
             connection.refuse_unused(self.tls)
         return self
@@ -99,27 +101,25 @@ async def check_connections(connections: Callable[[], Iterable[Connection]]) -> 
     Raises:
         TlsRefused: a component answers, but TLS fails.
     """
-    all_of_them = await anyio.to_thread.run_sync(lambda: [*connections()])
-    sentences: dict[int, str] = {}
+    encrypted = await anyio.to_thread.run_sync(lambda: [each for each in connections() if each.is_encrypted])
+    failures = [""] * len(encrypted)
 
-    async def check(place: int, connection: Connection) -> None:
-        if sentence := await anyio.to_thread.run_sync(_wrong_with, connection, abandon_on_cancel=True):
-            sentences[place] = sentence
+    async def check(n: int) -> None:
+        failures[n] = await anyio.to_thread.run_sync(_tls_failure, encrypted[n], abandon_on_cancel=True)
 
     with anyio.move_on_after(_ALL_SECONDS):  # DNS timeouts take longer
         async with anyio.create_task_group() as tasks:
-            for place, connection in enumerate(all_of_them):
-                if connection.is_encrypted:
-                    tasks.start_soon(check, place, connection)
-    if sentences:
-        raise TlsRefused("; ".join(sentences[place] for place in sorted(sentences)))
+            for n in range(len(encrypted)):
+                tasks.start_soon(check, n)
+    if any(failures):
+        raise TlsRefused("; ".join(failure for failure in failures if failure))
 
 
-def _wrong_with(connection: Connection) -> str:
-    """Return a sentence about why TLS fails; empty if it succeeds or the component is away."""
+def _tls_failure(connection: Connection) -> str:
+    """Return a sentence with the cause of a TLS failure; empty if TLS succeeds or the component is away."""
     parts = urlsplit(connection.url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    begins = f"no TLS with {connection.part} ({host}:{port}): "
+    beginning = f"no TLS with {connection.part} ({host}:{port}): "
     context = connection.tls.context()
     try:
         wire = socket.create_connection((host, port), timeout=_SECONDS)
@@ -130,38 +130,39 @@ def _wrong_with(connection: Connection) -> str:
             if parts.scheme == "postgresql":
                 wire.sendall(_POSTGRES_REQUEST)
                 if wire.recv(1) == b"N":
-                    return f"{begins}{_PLAIN_TEXT}"
+                    return f"{beginning}{_PLAIN_TEXT}"
             with context.wrap_socket(wire, server_hostname=host) as encrypted:
                 encrypted.settimeout(_ALERT_SECONDS)
                 encrypted.recv(1)
         except ssl.SSLCertVerificationError as exc:
             return (
-                f"{begins}its certificate is refused ({exc.verify_message}): renew it, write its name in the URL, or "
-                f"set {connection.named('ca_file')} to the file of its authority"
+                f"{beginning}its certificate is refused ({exc.verify_message}): renew it, write its name in the URL, "
+                f"or set {connection.setting_name('ca_file')} to the file of its authority"
             )
         except ssl.SSLError as exc:
-            return "" if isinstance(exc, ssl.SSLEOFError) else begins + _about_the_handshake(exc, connection)
+            is_away = isinstance(exc, ssl.SSLEOFError)  # the connection was closed
+            return "" if is_away else beginning + _handshake_failure(exc, connection)
         except TimeoutError:
-            return f"{begins}{_PLAIN_TEXT}" if _answers_in_plain_text(host, port) else ""
+            return f"{beginning}{_PLAIN_TEXT}" if _answers_in_plain_text(host, port) else ""
         except OSError:
             return ""
     return ""
 
 
 def _answers_in_plain_text(host: str, port: int) -> bool:
-    """Return whether a plain-text Redis listens: it ignores a handshake, because it waits for the end of a line."""
+    """Return whether a plain-text Redis listens; it does not answer a handshake, as it waits for the end of a line."""
     with suppress(OSError), socket.create_connection((host, port), timeout=_SECONDS) as wire:
         wire.sendall(b"PING\r\n")
         return wire.recv(1) in (b"+", b"-")
     return False
 
 
-def _about_the_handshake(exc: ssl.SSLError, connection: Connection) -> str:
-    if exc.reason in _NO_TLS:
+def _handshake_failure(exc: ssl.SSLError, connection: Connection) -> str:
+    if exc.reason in _PLAIN_TEXT_REASONS:
         return _PLAIN_TEXT
-    if any(about in exc.reason for about in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE")):
+    if any(word in exc.reason for word in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE")):
         return (
-            f"it refuses our certificate ({exc.reason}): set {connection.named('cert_file')} and "
-            f"{connection.named('key_file')} to one that it accepts"
+            f"it refuses our certificate ({exc.reason}): set {connection.setting_name('cert_file')} and "
+            f"{connection.setting_name('key_file')} to one that it accepts"
         )
     return f"it refuses ({exc.reason})"

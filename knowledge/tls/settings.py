@@ -51,7 +51,7 @@ class TlsFiles(BaseModel, frozen=True):
 
 
 class TlsSettings(TlsFiles, frozen=True):
-    """The TLS settings of a connection whose URL requires TLS; the server's certificate is always verified."""
+    """The TLS settings of one connection; the server's certificate is always verified."""
 
     def over(self, default: TlsFiles) -> Self:
         """Return these settings with missing files taken from `default`."""
@@ -73,7 +73,7 @@ class TlsSettings(TlsFiles, frozen=True):
         return context
 
     def redis_options(self, url: str) -> dict[str, Any]:
-        """Return redis-py's options for a `rediss://` URL; it trusts the system's authorities as well as the file's."""
+        """Return redis-py's options, empty unless the URL is `rediss://`; the system's authorities are trusted too."""
         if not url.startswith("rediss:"):
             return {}
         return {
@@ -101,6 +101,7 @@ def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | 
 
 def tls_reason(exc: BaseException) -> str:
     """Return OpenSSL's reason for a TLS failure; empty for any other exception."""
+    # aiohttp wraps the error as `certificate_error` or `os_error`.
     for cause in (getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__, exc):
         if isinstance(cause, ssl.SSLError):
             return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__

@@ -15,7 +15,7 @@ from chatbot.models import UNKNOWN_MODEL, Models
 from chatbot.services import Services
 from knowledge.identity import Principal
 from knowledge.storage import UNAVAILABLE
-from knowledge.withdrawals import StopChange, Withdrawals, what_changed
+from knowledge.withdrawals import StopChange, Withdrawals, change_target
 from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/admin", tags=["stops"])
@@ -149,7 +149,7 @@ async def make_change(
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the change could not be recorded") from exc
     code = Code.ANSWERS_STOPPED if action == "stop" else Code.ANSWERS_RESUMED
-    services.siem.emit(code, tenant=who.tenant, by=who.sub, about=what_changed(model=model, tenant=tenant))
+    services.siem.emit(code, tenant=who.tenant, by=who.sub, about=change_target(model=model, tenant=tenant))
 
 
 async def state(models: Models, withdrawals: Withdrawals) -> State:

@@ -106,7 +106,7 @@ async def test_no_token_names_a_subject_of_a_service_key() -> None:
     for subject in ("service:0123456789abcdef", "service:"):
         with pytest.raises(TokenRefused, match="service keys"):
             await verified(OKTA, settings(OKTA, **OKTA_MAP), uid=subject)
-    with pytest.raises(ValidationError, match="so do service keys"):
+    with pytest.raises(ValidationError, match="as service keys do"):
         settings(OKTA, **OKTA_MAP | {"subject_prefix": "service:of-okta:"})
 
 
@@ -157,7 +157,7 @@ FURTHER: dict[str, Any] = {
         ({"roles_claim": OKTA_ROLES}, r'write it as the list \["https://bank.example/roles"\]'),
         ({"roles_claim": "realm_access..roles"}, "names with dots between"),
         ({"groups_claim": ""}, "names with dots between"),
-        ({"issuers": [FURTHER]}, "AUTH__ROLES must say which roles AUTH__ISSUER may give"),
+        ({"issuers": [FURTHER]}, "AUTH__ROLES must name the roles that AUTH__ISSUER may give"),
         ({"roles": ["staff"], "issuers": [FURTHER, FURTHER]}, "AUTH__ISSUERS has https://staff.example again"),
         ({"roles": ["staff"], "issuers": [FURTHER | {"issuer": KEYCLOAK.issuer}]}, "is set once"),
         ({"roles": ["staff"], "subject_prefix": "staff:eu:", "issuers": [FURTHER]},

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from knowledge.access import Access
-from knowledge.index.collection import collection_to_read, collections_of, ensure_collection, next_collection
+from knowledge.index.collection import collections_of, ensure_collection, next_collection, target_to_read
 from knowledge.index.engine import (
     CollectionGone,
     EmbedderMismatch,
@@ -284,7 +284,7 @@ class EngineConformance:
             done = False
             while not done:
                 done = switched.is_set()
-                present = await collection_to_read(engine, alias=alias, current=present, embedder="e5-small")
+                present = await target_to_read(engine, alias=alias, current=present, embedder="e5-small")
                 assert present is not None
                 (scores,) = await engine.search(present, [near(limit=100)])
                 points = await engine.read(present, list(scores), fields=["text"])
