@@ -41,8 +41,9 @@ def default_folder() -> Path:
 
 def default_python() -> Path:
     """Return the interpreter that has vLLM: LLM_PYTHON, else the one installed by scripts/setup, else this one."""
-    beside = Path(sys.prefix).parent / ".venv-llm" / "bin" / "python"
-    return Path(os.environ.get("LLM_PYTHON") or (beside if beside.exists() else sys.executable))
+    installed = Path(sys.prefix).parent / ".venv-llm" / "bin" / "python"
+    default = installed if installed.exists() else sys.executable
+    return Path(os.environ.get("LLM_PYTHON") or default)
 
 
 def failure(reason: Exception | str, status: int = 1) -> typer.Exit:
@@ -58,6 +59,7 @@ Names = Annotated[
         show_default=False,
     ),
 ]
+# The name of a hub's model, and its commit.
 HUB_MODEL = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 Folder = Annotated[Path | None, typer.Option("--dir", help="Where weights are kept; default: WEIGHTS_DIR.")]
 ProfileName = Annotated[
@@ -91,9 +93,10 @@ def fetch(names: Names, folder: Folder = None) -> None:
     try:
         with bar:
             for name in names:
-                brought = _fetch_one(name, root, bar)
-                if (brought / "modules.json").is_file():
-                    _convert(brought)
+                weights_folder = _fetch_one(name, root, bar)
+                is_embedder = (weights_folder / "modules.json").is_file()
+                if is_embedder:
+                    _convert(weights_folder)
     except (WeightsError, NotConverted, EmbeddingUnavailable, OSError) as exc:
         raise failure(exc) from exc
 
@@ -115,7 +118,7 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
 
 
 def _convert(folder: Path) -> None:
-    """Convert an embedder for OpenVINO, unless that is done."""
+    """Convert an embedder for OpenVINO, unless it is converted already."""
     if converted_folder(folder).exists():
         return
     if find_spec("sentence_transformers") is None:
@@ -217,10 +220,12 @@ def plan(  # noqa: PLR0917  one parameter per option
     print(f"replicas          {result.replicas} for {answers_per_minute:g} answers a minute, {spare} of them spare")
 
 
-def _log_file(named: Path | None, profile: str) -> Path | None:
-    if named == Path("-"):
+def _log_file(option: Path | None, profile: str) -> Path | None:
+    """Return the log's path; None if vLLM inherits our output."""
+    if option == Path("-"):
         return None
-    return named or Path(os.environ.get("DATA_DIR") or ".data") / "logs" / f"vllm-{Path(profile).stem}.log"
+    logs = Path(os.environ.get("DATA_DIR") or ".data") / "logs"
+    return option or logs / f"vllm-{Path(profile).stem}.log"
 
 
 def _model_of(profile: Profile, root: Path) -> str:

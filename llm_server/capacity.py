@@ -57,15 +57,15 @@ def plan_capacity(profile: Profile, load: PeakLoad) -> CapacityPlan:
     tokens_per_second = _tokens_per_second(speeds, streams)
     prefill_seconds = load.prompt_tokens * (1 - load.cached_share) / speeds.prefill
     decode_seconds = load.answer_tokens / tokens_per_second
-    per_second = 1 / (prefill_seconds + decode_seconds)
-    replicas = load.answers_per_minute / 60 / (per_second * (1 - load.headroom))
+    answers_per_second = 1 / (prefill_seconds + decode_seconds)
+    replicas = load.answers_per_minute / 60 / (answers_per_second * (1 - load.headroom))
     return CapacityPlan(
         streams=streams,
-        answers_per_second=per_second,
+        answers_per_second=answers_per_second,
         first_token_seconds=prefill_seconds,
         answer_seconds=prefill_seconds + load.answer_tokens * streams / tokens_per_second,
         replicas=math.ceil(replicas) + load.spare_replicas,
-        bound_by=_bound(profile, fitting_contexts, prefill_seconds, decode_seconds),
+        bound_by=_bottleneck(profile, fitting_contexts, prefill_seconds, decode_seconds),
     )
 
 
@@ -77,7 +77,7 @@ def _tokens_per_second(speeds: Speeds, streams: int) -> float:
     return speeds.one_stream + share * (speeds.all_streams - speeds.one_stream)
 
 
-def _bound(profile: Profile, fitting_contexts: int, prefill_seconds: float, decode_seconds: float) -> str:
+def _bottleneck(profile: Profile, fitting_contexts: int, prefill_seconds: float, decode_seconds: float) -> str:
     """Return a description of the replica's bottleneck."""
     if fitting_contexts < profile.engine.max_num_seqs and fitting_contexts < profile.speeds.streams:
         return "memory for contexts"

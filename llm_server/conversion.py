@@ -1,6 +1,6 @@
 """Converts a whole sentence-transformers model, from token ids to vectors of length 1, to OpenVINO's format.
 
-Imported only where it is used, because torch takes seconds.
+Import this module only where it is used, because torch takes seconds to load.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ from knowledge.embedding import GRAPH, TOKENIZER, NotConverted, converted_folder
 
 INPUTS = ("input_ids", "attention_mask")
 EXAMPLES = ["one", "two and three"]
-CHECKED = [
+CHECK_TEXTS = [
     "금리",
     "What is the fee for an overseas remittance?",
     "정기예금을 중도에 해지하면 약정 이율 대신 중도해지 이율이 적용됩니다. " * 4,
     "A transfer to another bank costs 500 won at a branch. " * 200,
 ]
-"""From one token to more than a model's limit; in one batch, nearly all of the first is padding."""
+"""Texts to compare the vectors of: from one token to more than a model's limit, with much padding in one batch."""
 LEAST_COSINE = 0.9999
 
 
@@ -74,20 +74,20 @@ def convert(weights: Path, folder: Path) -> None:
 
 def _save_tokenizer(model: SentenceTransformer, file: Path) -> None:
     """Write the tokenizer with its truncation length and padding."""
-    theirs = model.tokenizer
-    tokenizer = theirs.backend_tokenizer
-    tokenizer.enable_truncation(model.max_seq_length, direction=theirs.truncation_side)
-    tokenizer.enable_padding(direction=theirs.padding_side, pad_id=theirs.pad_token_id, pad_token=theirs.pad_token)
+    source = model.tokenizer
+    tokenizer = source.backend_tokenizer
+    tokenizer.enable_truncation(model.max_seq_length, direction=source.truncation_side)
+    tokenizer.enable_padding(direction=source.padding_side, pad_id=source.pad_token_id, pad_token=source.pad_token)
     tokenizer.save(str(file), pretty=False)
 
 
 def _check(model: SentenceTransformer, folder: Path) -> None:
     """Load the written model as services do, and compare its vectors with those of sentence-transformers."""
-    encode = read_converted(folder, "float32", workers=1, threads=1, batch=len(CHECKED))()
-    ours = np.array(encode(CHECKED))
+    encode = read_converted(folder, "float32", workers=1, threads=1, batch=len(CHECK_TEXTS))()
+    ours = np.array(encode(CHECK_TEXTS))
     theirs = model.encode(
-        CHECKED, prompt="", batch_size=len(CHECKED), normalize_embeddings=True, show_progress_bar=False
+        CHECK_TEXTS, prompt="", batch_size=len(CHECK_TEXTS), normalize_embeddings=True, show_progress_bar=False
     )
-    least = (ours * theirs).sum(axis=1).min()
-    if not least >= LEAST_COSINE:
-        raise ValueError(f"its vectors are not those of sentence-transformers (cosine {least:.4f})")
+    least_cosine = (ours * theirs).sum(axis=1).min()
+    if not least_cosine >= LEAST_COSINE:  # `<` would accept NaN
+        raise ValueError(f"its vectors are not those of sentence-transformers (cosine {least_cosine:.4f})")

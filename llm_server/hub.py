@@ -11,8 +11,8 @@ import msgspec
 from knowledge.embedding import EmbeddingUnavailable, hub_folder
 
 STAMP = "fetched.json"
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
-NOT_WANTED = ("onnx/*", "openvino/*")
+FETCHED_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+OTHER_FORMATS = ("onnx/*", "openvino/*")
 """Folders that contain the model in other formats."""
 
 
@@ -22,7 +22,7 @@ def fetch_model(model: str, revision: str, weights: Path) -> Path:
     Raises:
         EmbeddingUnavailable: the download fails, or a file does not match its digest.
     """
-    # Imported here: of our images only llm-server's has it, with sentence-transformers.
+    # Imported here, because only the llm-server image with sentence-transformers has it.
     from huggingface_hub import HfApi  # noqa: PLC0415
 
     folder = weights / hub_folder(model, revision)
@@ -31,7 +31,11 @@ def fetch_model(model: str, revision: str, weights: Path) -> Path:
     hub = HfApi()
     try:
         hub.snapshot_download(
-            model, revision=revision, local_dir=folder, allow_patterns=list(WANTED), ignore_patterns=list(NOT_WANTED)
+            model,
+            revision=revision,
+            local_dir=folder,
+            allow_patterns=list(FETCHED_FILES),
+            ignore_patterns=list(OTHER_FORMATS),
         )
         verified = hub.verify_repo_checksums(model, revision=revision, local_dir=folder)
     except (OSError, ValueError) as exc:

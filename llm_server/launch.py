@@ -71,8 +71,11 @@ class ServeSettings(BaseModel):
     def url(self) -> str:
         """The server's URL on this machine."""
         scheme = "http" if self.ssl_certfile is None else "https"
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  by the address that means all interfaces
+        host = loopback.get(self.host, self.host)
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{scheme}://{host}:{self.port}"
 
 
 async def serve(settings: ServeSettings, on_ready: Callable[[float], None]) -> None:
@@ -85,7 +88,8 @@ async def serve(settings: ServeSettings, on_ready: Callable[[float], None]) -> N
     began = time.monotonic()
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with _vllm_process(settings) as process:
-            ready, stopping = anyio.Event(), anyio.Event()
+            ready = anyio.Event()
+            stopping = anyio.Event()
             async with anyio.create_task_group() as group:
                 grace = settings.profile.engine.shutdown_timeout + 10
                 group.start_soon(_forward_signals, signals, process, ready, stopping, grace)
@@ -101,29 +105,35 @@ async def serve(settings: ServeSettings, on_ready: Callable[[float], None]) -> N
 def command(settings: ServeSettings) -> list[str]:
     """Return the command line of `vllm serve`."""
     profile = settings.profile
-    fixed = ["-m", "vllm.entrypoints.cli.main", "serve", settings.model, "--host", settings.host]
-    named = ["--port", str(settings.port), "--served-model-name", profile.served_name]
-    pinned = ["--revision", profile.hub.revision] if profile.hub and settings.model == profile.hub.name else []
-    traced = ["--otlp-traces-endpoint", settings.otlp_endpoint] if settings.otlp_endpoint else []
-    files = {"--ssl-certfile": settings.ssl_certfile, "--ssl-keyfile": settings.ssl_keyfile}
-    encrypted = [part for option, file in files.items() if file is not None for part in (option, str(file))]
-    renewed = ["--enable-ssl-refresh"] if encrypted else []
-    return [str(settings.python), *fixed, *named, *pinned, *profile.arguments(), *traced, *encrypted, *renewed]
+    arguments = [str(settings.python), "-m", "vllm.entrypoints.cli.main", "serve", settings.model]
+    arguments += ["--host", settings.host, "--port", str(settings.port), "--served-model-name", profile.served_name]
+    if profile.hub is not None and settings.model == profile.hub.name:
+        arguments += ["--revision", profile.hub.revision]
+    arguments += profile.arguments()
+    if settings.otlp_endpoint:
+        arguments += ["--otlp-traces-endpoint", settings.otlp_endpoint]
+    if settings.ssl_certfile is not None:
+        arguments += ["--ssl-certfile", str(settings.ssl_certfile)]
+    if settings.ssl_keyfile is not None:
+        arguments += ["--ssl-keyfile", str(settings.ssl_keyfile)]
+    if settings.ssl_certfile is not None or settings.ssl_keyfile is not None:
+        arguments.append("--enable-ssl-refresh")
+    return arguments
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:
-    """Return vLLM's environment: the caller's, with telemetry off, and on a CPU bound to all cores."""
-    fixed = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+    """Return vLLM's environment: ours for a device, overridden by the profile's, and that by the caller's."""
+    ours = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if settings.profile.device == "cpu":
         # vLLM's default reserves a core for its front end, which on two cores halves the speed.
-        fixed["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+        ours["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         # A GPU in the machine must not affect a CPU profile.
-        fixed["CUDA_VISIBLE_DEVICES"] = ""
+        ours["CUDA_VISIBLE_DEVICES"] = ""
         # Compiling needs a C++ compiler and saves 0.1 ms of the 80 ms that a token takes (two cores).
-        fixed["TORCH_COMPILE_DISABLE"] = "1"
+        ours["TORCH_COMPILE_DISABLE"] = "1"
     if Path(settings.model).is_dir():
-        fixed |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return {**fixed, **settings.profile.environment, **settings.environment}
+        ours |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return {**ours, **settings.profile.environment, **settings.environment}
 
 
 def check_port(host: str, port: int) -> None:
@@ -263,7 +273,7 @@ async def _ask_once(http: aiohttp.ClientSession, profile: Profile) -> None:
     body: dict[str, object]
     match profile.task:
         case "generate":
-            # Log probabilities, as the answerability probe asks for, because on a GPU vLLM compiles a kernel for them.
+            # Request log probabilities, as the answerability probe does: on a GPU vLLM compiles a kernel for them.
             path, body = "/v1/completions", {"prompt": WARM_UP_PROMPT, "max_tokens": 16, "temperature": 0}
             body |= {"ignore_eos": True, "logprobs": 1}
         case "embed":
@@ -279,11 +289,12 @@ async def _ask_once(http: aiohttp.ClientSession, profile: Profile) -> None:
 
 def _exit_reason(settings: ServeSettings, status: int | None) -> str:
     if settings.log_file is None:
-        return f"vLLM ended with status {status}: what it said stands above."
+        return f"vLLM ended with status {status}: see its output above."
     log_text = settings.log_file.read_text(encoding="utf-8", errors="replace")
     lines = [line for line in log_text.splitlines()[-_LINES_READ:] if line.strip()]
     if any("No module named 'vllm'" in line for line in lines):
         return f"{settings.python} has no vLLM: run scripts/setup, or set LLM_PYTHON to the interpreter that has it."
-    errors = [line for line in lines if "Error" in line] or lines or ["nothing"]
-    last = " / ".join(line.strip()[-300:] for line in errors[-2:])
+    errors = [line for line in lines if "Error" in line]
+    reasons = errors or lines or ["nothing"]
+    last = " / ".join(line.strip()[-300:] for line in reasons[-2:])
     return f"vLLM ended with status {status} after saying: {last} (whole log: {settings.log_file})."

@@ -2,7 +2,7 @@
 
 A profile is a YAML file in `knowledge/profiles/`, or any other file given by its path. Every field of `Engine` is a
 `vllm serve` flag of the pinned release, written with underscores; `engine_args` has other flags. A test parses our
-profiles with vLLM's own parser; at the start, vLLM refuses what it does not know in all others.
+profiles with vLLM's own parser; in other files, vLLM itself refuses unknown flags at its start.
 """
 
 import json
@@ -135,8 +135,10 @@ class Profile(_Strict):
             raise ValueError("name either `weights` (brought by llm-server fetch) or a `hub` model")
         if self.task == "generate" and self.deadlines is None:
             raise ValueError("a model that answers needs `deadlines`: `prefill` and `answer`")
-        if twice := sorted(self.engine_args.keys() & (Engine.model_fields.keys() | _SET_BY_SERVE)):
-            raise ValueError(f"`engine_args` cannot set {', '.join(twice)}: `engine` or `llm-server serve` does")
+        reserved = Engine.model_fields.keys() | _SET_BY_SERVE
+        duplicates = sorted(self.engine_args.keys() & reserved)
+        if duplicates:
+            raise ValueError(f"`engine_args` cannot set {', '.join(duplicates)}: `engine` or `llm-server serve` does")
 
     def arguments(self) -> Iterator[str]:
         """Yield the profile's arguments of `vllm serve`."""

@@ -17,21 +17,21 @@ async def engine_hangs(http: aiohttp.ClientSession, model: str, *, every: float,
 
     The count is read every `every` seconds; `http` has the server's base URL.
     """
-    before: float | None = None
+    last_count: float | None = None
     while True:
         await anyio.sleep(every)
-        now = await _tokens(http)
-        if now is not None and now != before:
-            before = now
+        count = await _generated_tokens(http)
+        if count is not None and count != last_count:
+            last_count = count
             continue
         with anyio.move_on_after(patience) as waiting:
-            await _progress(http, model, before, min(every, _POLL_SECONDS))
+            await _progress(http, model, last_count, min(every, _POLL_SECONDS))
         if waiting.cancelled_caught:
             return
 
 
-async def _progress(http: aiohttp.ClientSession, model: str, before: float | None, every: float) -> None:
-    """Return once the server has answered a request for one token, or generated one for another request."""
+async def _progress(http: aiohttp.ClientSession, model: str, last_count: float | None, every: float) -> None:
+    """Return once the server has answered a request for one token, or generated a token for another request."""
 
     async def ask() -> None:
         body = {"model": model, "prompt": "1", "max_tokens": 1}
@@ -45,17 +45,17 @@ async def _progress(http: aiohttp.ClientSession, model: str, before: float | Non
                 break
         tasks.cancel_scope.cancel()
 
-    async def count() -> None:
-        while (await _tokens(http)) in (before, None):  # noqa: ASYNC110  another process cannot set an event
+    async def watch_count() -> None:
+        while (await _generated_tokens(http)) in (last_count, None):  # noqa: ASYNC110  another process cannot set an event
             await anyio.sleep(every)
         tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask)
-        tasks.start_soon(count)
+        tasks.start_soon(watch_count)
 
 
-async def _tokens(http: aiohttp.ClientSession) -> float | None:
+async def _generated_tokens(http: aiohttp.ClientSession) -> float | None:
     """Return the total tokens that the server's engines have generated; None if its metrics are unavailable."""
     try:
         with anyio.fail_after(_METRICS_SECONDS):

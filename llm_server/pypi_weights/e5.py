@@ -73,13 +73,13 @@ class Vocabulary:
 
 
 class Reader:
-    """Reads the values of a mapped file from the offset `at`, and advances it."""
+    """Reads values from a mapped file in order; `at` is the offset of the next one."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self.at = 0
 
-    def take(self, layout: str) -> tuple[Any, ...]:
+    def read(self, layout: str) -> tuple[Any, ...]:
         """Unpack values in a `struct` format."""
         values = struct.unpack_from(layout, self._data, self.at)
         self.at += struct.calcsize(layout)
@@ -97,11 +97,11 @@ def unpack_e5(source: Path, folder: Path) -> None:
     with source.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     reader = Reader(data)
-    _magic, _version, *dimensions = reader.take("<II7i")
+    _magic, _version, *dimensions = reader.read("<II7i")
     shape = ModelDimensions(*dimensions)
-    reader.take("<fi")  # the layers' epsilon and the block length, both fixed for this model
+    reader.read("<fi")  # the layers' epsilon and the block length, both fixed for this model
     vocabulary = _read_vocabulary(reader)
-    (count,) = reader.take("<i")
+    (count,) = reader.read("<i")
     packed = [_read_entry(reader) for _ in range(count)]
     _write_tensors(folder / "model.safetensors", data, packed, shape)
     _write_tokenizer(folder, vocabulary, shape)
@@ -109,30 +109,35 @@ def unpack_e5(source: Path, folder: Path) -> None:
 
 
 def _read_vocabulary(reader: Reader) -> Vocabulary:
-    count, *_specials, length = reader.take("<5iQ")
+    count, *_specials, length = reader.read("<5iQ")
     offsets = np.frombuffer(reader.bytes(4 * (count + 1)), dtype="<u4")
     scores = np.frombuffer(reader.bytes(4 * count), dtype="<f4")
     blob = bytes(reader.bytes(length))
     spans = zip(offsets, offsets[1:], scores, strict=False)
     pieces = [(blob[start:stop].decode(), float(score)) for start, stop, score in spans]
-    mapped = list(_read_map(reader))
-    removed = "".join(letter for letter, into in mapped if not into)
-    # NFKC covers the rest of the map, except for a few format characters that become blanks.
-    spaced = "".join(letter for letter, into in mapped if into == " " and unicodedata.normalize("NFKC", letter) != " ")
+    removed = ""
+    spaced = ""
+    # NFKC covers the rest of the map.
+    for letter, replacement in _read_map(reader):
+        if not replacement:
+            removed += letter
+        elif replacement == " " and unicodedata.normalize("NFKC", letter) != " ":
+            spaced += letter
     return Vocabulary(pieces, removed, spaced)
 
 
 def _read_map(reader: Reader) -> Iterator[tuple[str, str]]:
-    count, _size = reader.take("<iI")
+    """Yield the letters of the normalisation map, each with its replacement."""
+    count, _size = reader.read("<iI")
     for _ in range(count):
-        code, length = reader.take("<IB")
-        yield chr(code), "".join(map(chr, reader.take(f"<{length}I")))
+        code, length = reader.read("<IB")
+        yield chr(code), "".join(map(chr, reader.read(f"<{length}I")))
 
 
 def _read_entry(reader: Reader) -> PackedTensor:
-    (length,) = reader.take("<H")
+    (length,) = reader.read("<H")
     name = bytes(reader.bytes(length)).decode()
-    kind, count, offset, size = reader.take("<BIQQ")
+    kind, count, offset, size = reader.read("<BIQQ")
     return PackedTensor(name, kind == 1, count, offset, size)
 
 
@@ -148,13 +153,15 @@ def _write_tensors(path: Path, data: memoryview, packed: list[PackedTensor], sha
             flat = arrays[entry.name].reshape(-1)
             raw = data[tensor.offset : tensor.offset + tensor.size]
             blocks = np.frombuffer(raw, dtype=BLOCK if tensor.quantized else "<f4")
-            for at in range(0, len(blocks), BLOCKS_AT_ONCE):
-                values = _values(blocks[at : at + BLOCKS_AT_ONCE]).reshape(-1)
-                start = at * tensor.count // len(blocks)
+            values_per_block = tensor.count // len(blocks)
+            for first in range(0, len(blocks), BLOCKS_AT_ONCE):
+                values = _values(blocks[first : first + BLOCKS_AT_ONCE]).reshape(-1)
+                start = first * values_per_block
                 flat[start : start + len(values)] = to_bf16(values)
 
 
 def _values(blocks: NDArray[Any]) -> Floats:
+    """Return the values of Q4_0 blocks, or of a tensor that is not quantised."""
     if blocks.dtype != BLOCK:
         return blocks
     nibbles = np.concatenate([blocks["nibbles"] & 0x0F, blocks["nibbles"] >> 4], axis=1).astype(np.float32) - 8
@@ -163,6 +170,7 @@ def _values(blocks: NDArray[Any]) -> Floats:
 
 
 def _name(packed: str) -> str:
+    """Return transformers' name for the name of a tensor in the file, such as `l3.q.w`."""
     if packed in NAMES:
         return NAMES[packed]
     stem, _, part = packed.rpartition(".")
@@ -185,12 +193,16 @@ def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: ModelDimension
     ids = {piece: n for n, (piece, _) in enumerate(vocabulary.pieces)}
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     plain = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
-    replaced = [(_letters(vocabulary.removed), ""), (_letters(vocabulary.spaced), " ")]
-    normalizers = [_replace(letters, into) for letters, into in replaced if letters]
+    normalizers: list[dict[str, object]] = []
+    if vocabulary.removed:
+        normalizers.append(_replace(_letters(vocabulary.removed), ""))
+    if vocabulary.spaced:
+        normalizers.append(_replace(_letters(vocabulary.spaced), " "))
     normalizers += [{"type": "NFKC"}, _replace(" {2,}", " ")]
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    begin, sequence = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    begin = {"SpecialToken": {"id": "<s>", "type_id": 0}}
     end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
+    first = {"Sequence": {"id": "A", "type_id": 0}}
     second = {"Sequence": {"id": "B", "type_id": 0}}
     tokenizer = {
         "version": "1.0",
@@ -201,8 +213,8 @@ def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: ModelDimension
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [begin, sequence, end],
-            "pair": [begin, sequence, end, end, second, end],
+            "single": [begin, first, end],
+            "pair": [begin, first, end, end, second, end],
             "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in ("<s>", "</s>")},
         },
         "decoder": metaspace,
@@ -216,14 +228,14 @@ def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: ModelDimension
     _write(folder / "tokenizer_config.json", config | tokens)
 
 
-def _replace(pattern: str, into: str) -> dict[str, object]:
-    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": into}
+def _replace(pattern: str, replacement: str) -> dict[str, object]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": replacement}
 
 
 def _letters(letters: str) -> str:
     """Return a regular expression that matches any of `letters`."""
     codes = "".join(f"\\x{{{ord(letter):x}}}" for letter in letters)
-    return f"[{codes}]" if codes else ""
+    return f"[{codes}]"
 
 
 def _write_configuration(folder: Path, shape: ModelDimensions) -> None:

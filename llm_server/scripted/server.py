@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -150,9 +151,8 @@ class ScriptedModel:
         if self.behaviour.dead:
             _cut(request)
             return web.Response()
-        if self.behaviour.plain and (refusal := _refusal_of_plain(request.path, await request.read())):
-            return refusal
-        return await handler(request)
+        refusal = _refusal_of_plain(request.path, await request.read()) if self.behaviour.plain else None
+        return refusal or await handler(request)
 
     async def _post_script(self, request: web.Request) -> web.Response:
         try:
@@ -239,9 +239,9 @@ class ScriptedModel:
         )
         self._generations.append(generation)
         self._started += 1
-        busy = self._slots.available_tokens < 1
-        full = behaviour.queue is not None and busy and self._waiting >= behaviour.queue
-        if full or behaviour.fail_status is not None:
+        has_no_slot = self._slots.available_tokens < 1
+        is_queue_full = behaviour.queue is not None and has_no_slot and self._waiting >= behaviour.queue
+        if is_queue_full or behaviour.fail_status is not None:
             generation.ended = "failed"
             detail = f"scripted failure of: {decode(generation_request.prompt_ids)}"  # as servers quote rejected input
             return _error(behaviour.fail_status or 503, detail, retry_after=behaviour.retry_after)
@@ -260,9 +260,9 @@ class ScriptedModel:
 
     @asynccontextmanager
     async def _slot(self, request: web.Request, generation: SeenGeneration) -> AsyncGenerator[None]:
-        """Acquire a slot while the block runs; a generation that is then still running was left by its client.
+        """Acquire a slot for the block; a generation that still runs at its end has lost its client (`left`).
 
-        As in vLLM, which counts waiting requests after scheduling, none is waiting while a slot is free.
+        As in vLLM, which counts waiting requests after scheduling, no request counts as waiting while a slot is free.
         """
         transport = request.transport
         try:
@@ -308,7 +308,7 @@ class ScriptedModel:
                 if request.stream:
                     # Invalid JSON that quotes the prompt, as from a broken proxy.
                     garbled = behaviour.garble_after == generation.answer_tokens - 1
-                    await response.write(_no_json(request) if garbled else chunk)
+                    await response.write(_invalid_json(request) if garbled else chunk)
                 generation.ended = token.finish_reason or generation.ended
         if generation.ended == "running":
             generation.ended = "cut"
@@ -345,16 +345,20 @@ class ScriptedModel:
 
     def _cached_tokens(self, request: GenerationRequest) -> int:
         """Return the number of prompt tokens in a prefix cache with vLLM's blocks of 16, and add the prompt to it."""
-        best, prompt_ids = 0, request.prompt_ids
-        for salt, ids in self._prompts:
-            if salt == request.cache_salt:
-                pairs = enumerate(zip(ids, prompt_ids, strict=False))
-                best = max(best, next((n for n, (a, b) in pairs if a != b), min(len(ids), len(prompt_ids))))
+        prompt_ids = request.prompt_ids
+        lengths = [_common_prefix(ids, prompt_ids) for salt, ids in self._prompts if salt == request.cache_salt]
         self._prompts.append((request.cache_salt, prompt_ids))
-        return min(best, len(prompt_ids) - 1) // 16 * 16
+        longest = max(lengths, default=0)
+        return min(longest, len(prompt_ids) - 1) // 16 * 16
 
 
-def _no_json(request: GenerationRequest) -> bytes:
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return the number of equal items at the beginning of both."""
+    pairs = zip(left, right, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _invalid_json(request: GenerationRequest) -> bytes:
     return b"data: {broken " + msgspec.json.encode(decode(request.prompt_ids)) + b"\n\n"
 
 

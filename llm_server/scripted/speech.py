@@ -102,30 +102,35 @@ def render(
         return text.removesuffix(f"{END}\n")
     if not add_generation_prompt:
         return text
-    begun = {"plain": "", "switched": "" if thinks else NO_THINKING, "opening": f"{MARKERS[0]}\n"}[template]
-    return f"{text}{START}assistant\n{begun}"
+    text += f"{START}assistant\n"
+    if template == "switched" and not thinks:
+        text += NO_THINKING
+    elif template == "opening":
+        text += f"{MARKERS[0]}\n"
+    return text
 
 
 def generate(
     prompt_ids: Sequence[int], behaviour: Behaviour, *, max_tokens: int, stop: Sequence[str], probing: bool
 ) -> Iterator[GeneratedToken]:
-    """Yield at most `max_tokens` tokens of the answer, after the part in the prompt's assistant turn."""
+    """Yield at most `max_tokens` tokens of the answer; the part in the prompt's assistant turn is not repeated."""
     prompt = decode(prompt_ids)
-    begun = _begun_answer(prompt_ids)
-    thinks = bool(behaviour.thinking) and decode(begun)[: len(NO_THINKING)] != NO_THINKING
+    prefix_ids = _answer_prefix(prompt_ids)
+    thinks = bool(behaviour.thinking) and not decode(prefix_ids).startswith(NO_THINKING)
     if probing and max_tokens == 1:
         yield _thinking_probe() if thinks else _probe(prompt, behaviour)
         return
     text = _answer_text(prompt, behaviour)
     end = min((text.find(word) for word in stop if word in text), default=len(text))
-    before = behaviour.thinking if thinks or not behaviour.thinking else NO_THINKING
-    ids = encode(before + text[:end], marked=behaviour.marked)
-    if ids[: len(begun)] == begun:
-        rest = ids[len(begun) :]
+    thinking = NO_THINKING if behaviour.thinking and not thinks else behaviour.thinking
+    ids = encode(thinking + text[:end], marked=behaviour.marked)
+    if ids[: len(prefix_ids)] == prefix_ids:
+        remaining_ids = ids[len(prefix_ids) :]
     else:  # the prefix is from another model, or lacks the thinking
-        said = decode(begun).rpartition(MARKERS[1])[2].lstrip()
-        rest = encode(text[len(said) : end]) if said and text.startswith(said) else ids
-    yield from _tokens([*rest, *encode(END)], max_tokens)
+        prefix = decode(prefix_ids).rpartition(MARKERS[1])[2].lstrip()
+        is_continued = bool(prefix) and text.startswith(prefix)
+        remaining_ids = encode(text[len(prefix) : end]) if is_continued else ids
+    yield from _tokens([*remaining_ids, *encode(END)], max_tokens)
 
 
 def _answer_text(prompt: str, behaviour: Behaviour) -> str:
@@ -134,26 +139,33 @@ def _answer_text(prompt: str, behaviour: Behaviour) -> str:
     return obedient_answer(prompt) if behaviour.obeys else quoted_answer(prompt, sentences=behaviour.sentences)
 
 
-def _begun_answer(prompt_ids: Sequence[int]) -> list[int]:
-    """Return the token ids in the unfinished assistant turn at the end of a ChatML prompt."""
+def _answer_prefix(prompt_ids: Sequence[int]) -> list[int]:
+    """Return the token ids in the unfinished assistant turn at the end of a ChatML prompt; empty without one."""
     header = encode(f"{START}assistant\n")
-    for at in range(len(prompt_ids) - len(header), -1, -1):
-        if prompt_ids[at] == header[0]:
-            return list(prompt_ids[at + len(header) :]) if list(prompt_ids[at : at + len(header)]) == header else []
+    ids = list(prompt_ids)
+    for start in range(len(ids) - len(header), -1, -1):
+        if ids[start] == header[0]:  # the last turn
+            end = start + len(header)
+            return ids[end:] if ids[start:end] == header else []
     return []
 
 
 def _tokens(ids: Sequence[int], max_tokens: int) -> Iterator[GeneratedToken]:
-    held: list[int] = []
+    """Yield the tokens with their texts; the last of `ids` is the end token, whose text is empty."""
+    undecoded: list[int] = []
     for n, token in enumerate(ids[:max_tokens], 1):
-        last = n == len(ids)
-        reason = "stop" if last else "length" if n == max_tokens else None
-        held.append(token)
-        text = "" if last else decode(held)
-        if text.endswith("�") and reason is None:
+        is_last = n == len(ids)
+        reason = None
+        if is_last:
+            reason = "stop"
+        elif n == max_tokens:
+            reason = "length"
+        undecoded.append(token)
+        text = "" if is_last else decode(undecoded)
+        if text.endswith("�") and reason is None:  # an incomplete character
             text = ""
         else:
-            held.clear()
+            undecoded.clear()
         yield GeneratedToken(token=token, text=text, finish_reason=reason, probabilities={decode([token]): 0.97})
 
 
@@ -165,7 +177,9 @@ def _thinking_probe() -> GeneratedToken:
 
 def _probe(prompt: str, behaviour: Behaviour) -> GeneratedToken:
     """Return the token of a probe: yes or no in the question's language."""
-    yes = 1.0 if behaviour.obeys else answer_probability(prompt) if behaviour.probe is None else behaviour.probe
+    yes = behaviour.probe if behaviour.probe is not None else answer_probability(prompt)
+    if behaviour.obeys:
+        yes = 1.0
     korean = any("가" <= letter <= "힣" for letter in read_prompt(prompt).question)
     word = (YES if yes >= 0.5 else NO)[0 if korean else 1]
     probabilities = probe_candidates(yes)
