@@ -94,9 +94,9 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
     def _fields_agree(self) -> Self:
         key = self.setting_name
         if (self.jwks_url is None) == (self.public_key_file is None):
-            raise ValueError(f"set either {key('jwks_url')} or {key('public_key_file')}: the source of the keys")
+            raise ValueError(f"set {key('jwks_url')} or {key('public_key_file')} (one of them), the source of the keys")
         if self.tenant is not None and "tenant_claim" in self.model_fields_set:
-            raise ValueError(f"set either {key('tenant')} or {key('tenant_claim')}, not both")
+            raise ValueError(f"set {key('tenant')} or {key('tenant_claim')}, not both")
         mapped_roles = frozenset[str]().union(*(self.role_map or {}).values())
         if excess := sorted(mapped_roles - self.allowed_roles):
             raise ValueError(
