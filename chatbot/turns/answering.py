@@ -1,4 +1,4 @@
-"""While the answer streams: `answer` runs in the application's task group and emits events, which connections read."""
+"""Answer an opened turn: `answer` runs in the application's task group and emits the events that connections read."""
 
 import math
 import time
@@ -64,24 +64,24 @@ _MOST_RELATED = 3
 
 @dataclass(slots=True)
 class Answering:
-    """An answer while it is made: its events go to `live`, and what is decided about its end into `result`."""
+    """An answer in progress: it emits its events through `live` and collects its outcome in `result`."""
 
     turn: Turn
     live: LiveAnswer
     services: Services
     result: AnswerResult = field(default_factory=AnswerResult)
     first_token_at: float | None = None
-    """Monotonic time in seconds of the first text."""
+    """Monotonic time in seconds of the first published text."""
     text_emitted: bool = False
-    """Whether this writer has emitted text, including text that was already logged."""
+    """Whether this writer has emitted text, new or repeated from the log."""
     progress_shown: set[NoticeCode] = field(default_factory=set)
 
     @classmethod
     def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
         """Return a new answer; for a successor, with the usage and the progress notices of the previous writer."""
-        result = AnswerResult(usage=logged_usage(turn, live)) if live.output else AnswerResult()
+        usage = logged_usage(turn, live) if live.output else Usage()
         shown_codes = {event.code for event in live.published if isinstance(event, Notice)}
-        return cls(turn, live, services, result, progress_shown=shown_codes & PROGRESS)
+        return cls(turn, live, services, AnswerResult(usage=usage), progress_shown=shown_codes & PROGRESS)
 
     @property
     def ranked_units(self) -> tuple[Candidate, ...]:
@@ -90,10 +90,10 @@ class Answering:
         return rank(turn.question, turn.search.hits[: turn.prompt.passages], turn.language, turn.quoted_before)
 
     @property
-    def model_chooses(self) -> bool:
-        """Whether the ranking leaves open which unit answers, and the model is fast enough to be asked."""
-        ranking_is_open = len(close_candidates(self.ranked_units)) > 1 and not asks_two_things(self.turn.question)
-        return ranking_is_open and may_choose(self.services.models.pool.prefill_rate)
+    def model_chooses_unit(self) -> bool:
+        """Whether the model chooses the quoted units: their ranking is close, and the model is fast enough."""
+        one_of_close_units = len(close_candidates(self.ranked_units)) > 1 and not asks_two_things(self.turn.question)
+        return one_of_close_units and may_choose(self.services.models.pool.prefill_rate)
 
     def update(self, **fields: Any) -> None:
         """Set fields of the result."""
@@ -106,19 +106,20 @@ class Answering:
 
     def show(self, events: Sequence[Event], *, output: bytes = b"") -> None:
         """Emit events, with the model output they come from."""
-        fresh = self.live.emit(*events, output=output)
-        self.text_emitted = self.text_emitted or any(isinstance(event, Token) for event in events)
-        if self.first_token_at is None and any(isinstance(event, Token) for event in fresh):
+        new_events = self.live.emit(*events, output=output)
+        if any(isinstance(event, Token) for event in events):
+            self.text_emitted = True
+        if self.first_token_at is None and any(isinstance(event, Token) for event in new_events):
             self.first_token_at = time.monotonic()
 
     def notify_once(self, code: NoticeCode) -> None:
-        """Emit a progress notice, once."""
+        """Emit a progress notice, unless the answer has shown it before."""
         if code not in self.progress_shown:
             self.progress_shown.add(code)
             self.live.emit(notice(code, self.turn.language))
 
     def handle_part(self, part: Delta | Thought | Switched | NotResumable | ModelDone, checks: GroundingStream) -> None:
-        """Charge and record a part of the model's stream, and emit what its customer may see of it."""
+        """Record a part of the model's stream and its usage, and emit its checked text or its notice."""
         usage = self.result.usage
         match part:
             case Delta():
@@ -138,65 +139,70 @@ class Answering:
                     self.result = self.result.degraded_to(DegradationLevel.REPLICA)
 
     def show_canned_reply(self, reply: CannedReply) -> None:
-        """Emit one of the bank's canned replies: without claims, so neither cited nor grounded."""
-        follows = self.text_emitted or (not self.live.repeats and text_of(self.live.published))
+        """Emit one of the bank's canned replies, which is neither cited nor grounded, and end the answer with it."""
         text = canned_reply(reply, self.turn.language, self.services.banks.of(self.turn.who.tenant))
-        self.show([Token(text=f"\n\n{text}" if follows else text)])
-        missing = IndexUnavailable.code if reply is CannedReply.UNAVAILABLE else ""
-        if reply is CannedReply.EMERGENCY and not self.services.withdrawals.readable():
+        follows_logged_text = not self.live.repeats and text_of(self.live.published) != ""
+        if self.text_emitted or follows_logged_text:
+            text = f"\n\n{text}"
+        self.show([Token(text=text)])
+        missing = ""
+        if reply is CannedReply.UNAVAILABLE:
+            missing = IndexUnavailable.code
+        elif reply is CannedReply.EMERGENCY and not self.services.withdrawals.readable():
             missing = AuditUnavailable.code
         finish_reason = FinishReason.HANDOFF if reply in HANDOFFS else FinishReason.REFUSED
         self.update(finish_reason=finish_reason, missing=missing, grounded=False)
 
     def show_quotes(self, quotes: Sequence[Event]) -> None:
-        """Emit the quotes as the whole answer, which is grounded."""
+        """Emit quotes as the whole answer, and record it as grounded."""
         self.show(quotes)
         self.update(finish_reason=FinishReason.STOP, grounded=True, quoted=True)
 
     def show_related(self) -> None:
-        """Show the passages that may help a customer whose question is not answered, if there are any."""
-        turn = self.turn
-        items = [
-            RelatedPassage.of(n, passage, quote=quote)
-            for n, passage in enumerate(turn.prompt_passages[:_MOST_RELATED], 1)
-            if (quote := nearest_unit(turn.search.query or turn.question, passage))
-        ]
+        """Emit the passages nearest to a question that is not answered, if there are any."""
+        query = self.turn.search.query or self.turn.question
+        items = []
+        for n, passage in enumerate(self.turn.prompt_passages[:_MOST_RELATED], 1):
+            quote = nearest_unit(query, passage)
+            if quote:
+                items.append(RelatedPassage.of(n, passage, quote=quote))
         if items:
             self.show([Related(items=tuple(items))])
 
     def revoked(self) -> bool:
         """Return whether an emergency stop or the withdrawal of a passage forbids the answer."""
         withdrawals, now = self.services.withdrawals, self.services.now()
-        is_withdrawn = any(withdrawals.has_withdrawn(hit.passage, now=now) for hit in self.turn.search.hits)
-        return is_withdrawn or not withdrawals.may_answer(self.turn.who.tenant)
+        if not withdrawals.may_answer(self.turn.who.tenant):
+            return True
+        return any(withdrawals.has_withdrawn(hit.passage, now=now) for hit in self.turn.search.hits)
 
     @contextmanager
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
         """Cancel the block when the answer is revoked, even if the model sends nothing.
 
-        Revocation is checked when the withdrawals change; the scope's deadline is when a passage's validity ends.
+        The block is cancelled at the first end of a passage's validity, or when a change of the withdrawals revokes it.
         """
-        ends = (hit.passage.visible_until for hit in self.turn.search.hits)
-        first_end = min((end for end in ends if end is not None), default=math.inf)
+        validity_ends = (hit.passage.visible_until for hit in self.turn.search.hits)
+        first_end = min((end for end in validity_ends if end is not None), default=math.inf)
+        scope = anyio.move_on_after(first_end - self.services.now())
 
-        def check() -> None:
+        def cancel_if_revoked() -> None:
             if self.revoked():
                 scope.cancel()
 
-        seconds_left = first_end - self.services.now()
-        with anyio.move_on_after(seconds_left) as scope, self.services.withdrawals.notifying(check):
-            check()
+        with scope, self.services.withdrawals.notifying(cancel_if_revoked):
+            cancel_if_revoked()
             yield scope
 
 
 async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services) -> None:
     """Answer the turn, from its place in the queue; every path ends in `finish`.
 
-    A successor runs this again after the logged tokens; published events are not emitted twice.
+    A successor runs the same steps again and continues after the logged tokens; no event is published twice.
     """
     answering = Answering.of(turn, live, services)
     try:
-        await speak(answering, place)
+        await emit_answer(answering, place)
     except ChatError as exc:
         answering.update(error=exc.code, retry_after=exc.retry_after)
     except Exception:
@@ -207,8 +213,8 @@ async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services)
         await finish(turn, live, answering.result, services, first_token_at=answering.first_token_at)
 
 
-async def speak(answering: Answering, place: Place) -> None:
-    """Emit all events except the final one: the model's answer, or quotes without a model."""
+async def emit_answer(answering: Answering, place: Place) -> None:
+    """Emit all events of the answer except the final one; without a model, a quote and a hand-off."""
     turn, live = answering.turn, answering.live
     try:
         versions = answering.services.versions
@@ -228,7 +234,7 @@ async def speak(answering: Answering, place: Place) -> None:
             with answering.until_revoked() as scope:
                 await answer_from_passages(answering, place)
             if scope.cancelled_caught:
-                live.stop_repeating()  # a successor may not have repeated the whole log yet
+                live.stop_repeating()  # a successor may be cancelled before it has repeated the whole log
                 answering.show_canned_reply(CannedReply.EMERGENCY)
             elif answering.result.finish_reason in {FinishReason.REFUSED, FinishReason.WITHHELD}:
                 answering.show_related()
@@ -238,45 +244,53 @@ async def speak(answering: Answering, place: Place) -> None:
 
 
 async def answer_from_passages(answering: Answering, place: Place) -> None:
-    """Quote or write the answer, as the evidence allows; wait for a model slot only if the model is asked."""
+    """Quote or write the answer, as the evidence allows; wait for a model slot only if the model is needed."""
     turn, live, services = answering.turn, answering.live, answering.services
-    if quotes := logged_quotes(turn, live):  # the previous writer had chosen them
-        answering.show_quotes(quotes)
+    previous_quotes = logged_quotes(turn, live)
+    if previous_quotes:
+        answering.show_quotes(previous_quotes)
         return
 
     def show_place(position: int, seconds: float) -> None:
         live.emit(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
     unknown = await services.retrieval.unknown_share(turn.question, turn.search, tenant=turn.who.tenant)
-    hits, weights = turn.search.hits, services.answerability()
-    known_evidence = answerability.evidence_of_search(hits, unknown, turn.language, weights)
     if live.output:
-        known_evidence = Evidence.CERTAIN  # the previous writer asks for a text only then
-    writes = turn.answer is AnswerMode.WRITTEN
+        known_evidence: Evidence | None = Evidence.CERTAIN  # or the previous writer would not have begun a text
+    else:
+        known_evidence = answerability.evidence_of_search(
+            turn.search.hits, unknown, turn.language, services.answerability()
+        )
+    is_written = turn.answer is AnswerMode.WRITTEN
     slot = services.admission.slot(
         place, prompt_tokens=turn.prompt.tokens, answer_tokens=turn.reservation.answer_tokens, on_wait=show_place
     )
-    asks_model = known_evidence is None or (known_evidence is Evidence.CERTAIN and (writes or answering.model_chooses))
-    async with slot if asks_model else nullcontext():
+    if known_evidence is Evidence.CERTAIN:
+        needs_model = is_written or answering.model_chooses_unit
+    else:
+        needs_model = known_evidence is None
+    async with slot if needs_model else nullcontext():
         evidence = known_evidence or await probe_evidence(answering, unknown, place)
         if evidence is Evidence.NONE:
             answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
-        elif writes and evidence is Evidence.CERTAIN:
+        elif is_written and evidence is Evidence.CERTAIN:
             await write_answer(answering, place)
         else:
             await quote_answer(answering, place, certain=evidence is Evidence.CERTAIN)
 
 
 async def probe_evidence(answering: Answering, unknown: float, place: Place) -> Evidence:
-    """Return the evidence level by the search and by the model's reply to a probe of each passage."""
-    turn, services = answering.turn, answering.services
-    weights, score = services.answerability(), 0.0
+    """Return the evidence level: ask the model of one passage after the other until the level is certain."""
+    turn = answering.turn
+    weights = answering.services.answerability()
+    score = 0.0
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
             yes, _ = await probabilities(answering, place, probe, YES_OR_NO)
             answering.update(probes=(*answering.result.probes, yes))
             score = answerability.score(turn.search.hits, answering.result.probes, unknown, turn.language, weights)
-            if score >= weights.threshold or not weights.likeliest:  # more probes change nothing
+            only_first_counts = weights.likeliest == 0
+            if score >= weights.threshold or only_first_counts:
                 break
         span.set_attributes({"probe.yes": answering.result.probes, "probe.unknown": unknown, "probe.score": score})
     return answerability.evidence_of_score(score, weights)
@@ -285,7 +299,7 @@ async def probe_evidence(answering: Answering, unknown: float, place: Place) -> 
 async def probabilities(
     answering: Answering, place: Place, prompt: Chat, choices: Choices, least_mass: float = 0.0
 ) -> tuple[float, ...]:
-    """Return the model's probability of each choice as the next token, and charge the prompt and the token."""
+    """Return the model's probability of each choice as the next token; charge the prompt and one token."""
     shares = await answering.services.models.choice_probabilities(
         prompt,
         choices,
@@ -302,24 +316,25 @@ async def probabilities(
 
 
 async def quote_answer(answering: Answering, place: Place, *, certain: bool) -> None:
-    """Quote the unit that answers the question; of units that rank close, those a fast model chooses, else all."""
+    """Quote the units that rank close, or those of them that a fast model chooses."""
     turn, ranked = answering.turn, answering.ranked_units
     if not ranked:
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
         return
-    if certain and answering.model_chooses:
-        chosen = await choose(ranked[:CHOSEN_FROM], answering, place)
+    if certain and answering.model_chooses_unit:
+        chosen = await choose_units(ranked[:CHOSEN_FROM], answering, place)
     else:
         chosen = close_candidates(ranked)
         if len(chosen) < 2 and asks_two_things(turn.question):
             chosen = ranked[:2]
     if all(unit.text in turn.quoted_before for unit in chosen):  # a follow-up asks for more than the previous answer
-        chosen += tuple(unit for unit in ranked if unit.text not in turn.quoted_before)[:1]
+        not_quoted_before = tuple(unit for unit in ranked if unit.text not in turn.quoted_before)
+        chosen += not_quoted_before[:1]
     answering.show_quotes(quoting_answer(chosen, turn.prompt_passages, turn.language, certain=certain).events)
 
 
-async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Place) -> tuple[Candidate, ...]:
-    """Return the units that answer the question, by the ranking and the model; by the ranking without a model."""
+async def choose_units(ranked: tuple[Candidate, ...], answering: Answering, place: Place) -> tuple[Candidate, ...]:
+    """Return the units likeliest by the ranking and the model; without a model, the units that rank close."""
     turn = answering.turn
     prompts = choice_prompts(
         ranked, answering.services.prompts, turn.question, turn.prompt.before, turn.prompt_passages, turn.language
@@ -336,7 +351,7 @@ async def choose(ranked: tuple[Candidate, ...], answering: Answering, place: Pla
 
 
 async def write_answer(answering: Answering, place: Place) -> None:
-    """Emit the model's text as far as it passes the checks, and decide how it ends."""
+    """Emit the model's text as far as it passes the checks, and record how it ends."""
     turn, bank = answering.turn, answering.services.banks.of(answering.turn.who.tenant)
     checks = GroundingStream(turn.prompt_passages, question=turn.question, language=turn.language, bank=bank)
     await stream_answer(checks, answering, place)
@@ -350,7 +365,7 @@ async def write_answer(answering: Answering, place: Place) -> None:
 
 
 async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
-    """Stream the model's tokens through the checks, until it is done or the reservation used up."""
+    """Stream the model's tokens through the checks, until the model is done or the caller's allowance is used up."""
     turn, services, reservation = answering.turn, answering.services, answering.turn.reservation
     partial_answer = read_output(answering.live.output)
     answering.show(checks.feed(partial_answer.text))
@@ -379,32 +394,34 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
 
 
 def logged_usage(turn: Turn, live: LiveAnswer) -> Usage:
-    """Return the charge of the answer's prompt and of the logged output.
+    """Return the usage of the answer's prompt and of the logged output.
 
-    A probe's prompt is the beginning of the answer's, so a written answer is charged the prompt once.
+    It replaces the usage of the probes: their prompt is the beginning of the answer's, and is charged once.
     """
     logged = read_output(live.output)
     return Usage(prompt_tokens=turn.prompt.tokens, answer_tokens=logged.tokens, thinking_tokens=logged.prompt.thinking)
 
 
 def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
-    """Answer without a model: by a quote and a hand-off."""
+    """Answer by a quote and a hand-off; raise the model's error if the answer already has text."""
     turn = answering.turn
     if answering.text_emitted or text_of(answering.live.published):
         raise exc
-    answering.update(usage=Usage())  # what no model generated is not charged
+    answering.update(usage=Usage())  # a failed model is not charged
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    quoted = quoting_answer(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
-    answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
-    answering.show(quoted.events)
+    quote = quoting_answer(answering.ranked_units[:1], turn.prompt_passages, turn.language, certain=True)
+    has_quote = quote.text != ""
+    answering.degrade(DegradationLevel.QUOTED if has_quote else DegradationLevel.HANDOFF)
+    answering.show(quote.events)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)
-    answering.update(grounded=bool(quoted.text), quoted=bool(quoted.text), missing=exc.code)
+    answering.update(grounded=has_quote, quoted=has_quote, missing=exc.code)
 
 
 def logged_quotes(turn: Turn, live: LiveAnswer) -> Sequence[Event]:
-    """Return the quotes that the previous writer logged, if its answer consists of them."""
+    """Return the events of the previous writer's answer if it consists of quotes; else none."""
     logged = shown_in(turn, live.published)
-    are_quotes = not live.output and all(isinstance(event, Token | Citation) for event in logged)
-    return logged if are_quotes and any(isinstance(event, Citation) for event in logged) else ()
+    only_quotes = all(isinstance(event, Token | Citation) for event in logged)
+    has_citation = any(isinstance(event, Citation) for event in logged)
+    return logged if only_quotes and has_citation and not live.output else ()

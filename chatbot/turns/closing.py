@@ -1,4 +1,4 @@
-"""The end of every answer: `finish` settles and records it, once and shielded, and then emits the final event."""
+"""End an answer: `finish` settles and records it, once and shielded, and then emits its final event."""
 
 import time
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ class EndedAnswer:
     result: AnswerResult
     shown: tuple[Event, ...] = ()
 
-    def only(self, kind: type[E]) -> tuple[E, ...]:
-        """Return the events of one kind that were shown."""
+    def shown_of(self, kind: type[E]) -> tuple[E, ...]:
+        """Return the shown events of one kind."""
         return tuple(event for event in self.shown if isinstance(event, kind))
 
 
 async def discard_turn(turn: Turn, services: Services) -> None:
-    """Release the reservation of an answer that will not start, and close its audit record if one was opened."""
+    """Release the reservation of a turn that will not be answered, and close its audit record if one was opened."""
     unanswered = EndedAnswer(turn, AnswerResult(error=AuditUnavailable.code))
     services.audit.close_if_opened(audit_closed(unanswered, at=services.now()))
     await settle(unanswered, services)
@@ -69,15 +69,15 @@ async def finish(
 
 
 async def settle(ended: EndedAnswer, services: Services) -> Limits | None:
-    """Charge what was used, once, now or later; return what the caller has left, if the ledger can be asked."""
+    """Charge the used tokens, once; return the caller's remaining limits, or None if it is charged later."""
     settlement = partial(services.ledger.settle, ended.turn.reservation, ended.result.usage)
     return await services.deferred.write("settlement", settlement)
 
 
 async def remember_answer(ended: EndedAnswer, services: Services) -> None:
-    """Append question and answer to the history, now or later, unless the turn is not kept.
+    """Append question and answer to the history, now or later; do nothing if the history lacks the question.
 
-    The question was appended before; it is appended again because Redis may have lost it in a failover.
+    The question was appended before the answer; it is appended again because Redis may have lost it in a failover.
     """
     turn, now = ended.turn, services.now()
     if turn.in_history:
@@ -87,7 +87,7 @@ async def remember_answer(ended: EndedAnswer, services: Services) -> None:
 
 
 async def close_audit(ended: EndedAnswer, services: Services) -> None:
-    """Close the audit record; `chatbot audit verify` finds one that stays open."""
+    """Close the audit record, or log that it stays open; `chatbot audit verify` reports open records."""
     try:
         await services.audit.close(audit_closed(ended, at=services.now()))
     except AuditUnavailable:
@@ -95,15 +95,15 @@ async def close_audit(ended: EndedAnswer, services: Services) -> None:
 
 
 def record_metrics(ended: EndedAnswer, first_token_at: float | None, services: Services) -> None:
-    """Count the ended answer."""
+    """Record the ended answer in the metrics."""
     turn = ended.turn
     finished = TurnFinished(
         result=ended.result,
         language=turn.language,
         seconds=time.monotonic() - turn.opened_at,
         first_token_seconds=None if first_token_at is None else first_token_at - turn.opened_at,
-        citations=len(ended.only(Citation)),
-        related=bool(ended.only(Related)),
+        citations=len(ended.shown_of(Citation)),
+        related=bool(ended.shown_of(Related)),
     )
     with contained("metrics"):
         services.metrics.turn_finished(finished)
@@ -129,19 +129,19 @@ def answer_message(ended: EndedAnswer, *, at: float) -> StoredMessage:
         answer_id=turn.answer_id,
         sources=sources(turn).items,
         passages=passage_refs(turn),
-        citations=ended.only(Citation),
-        related=tuple(item for event in ended.only(Related) for item in event.items),
-        notices=(*turn.notices, *ended.only(Notice)),
+        citations=ended.shown_of(Citation),
+        related=tuple(item for event in ended.shown_of(Related) for item in event.items),
+        notices=(*turn.notices, *ended.shown_of(Notice)),
         finish_reason="error" if result.error else result.finish_reason,
         grounded=result.grounded and result.quoted,
     )
 
 
 def last_event(ended: EndedAnswer, limits: Limits | None, services: Services) -> Event:
-    """Return the final event; an error names the bank's contact.
+    """Return the final event: `Done`, or an error with the bank's contact.
 
-    It counts no cached tokens: customers of a tenant share a prefix cache, and the count would tell one of them what
-    another has asked (docs/decisions/0021).
+    `Done` omits the cached tokens: customers of a tenant share a prefix cache, and the number would show one customer
+    what another has asked (docs/decisions/0021).
     """
     turn, result = ended.turn, ended.result
     if result.error:

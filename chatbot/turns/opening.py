@@ -1,4 +1,4 @@
-"""Before the first byte: `open_turn` runs every check that may reject; its errors become the response's status."""
+"""Open a turn before the first byte: `open_turn` runs all checks, and its errors become the response's status."""
 
 import time
 from collections.abc import Sequence
@@ -38,12 +38,12 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     """Run every check that may reject the question, reserve tokens and open the audit record.
 
     Raises:
-        ChatError: rejected, with its status; nothing is reserved or recorded.
+        ChatError: the question is rejected, with this status; nothing stays reserved.
     """
     settings, caller = services.settings, Caller.of(who, services.models.model)
     services.ledger.count_request(caller)
     if question.answer is not None and not services.chooses_answer:
-        raise Unprocessable("answer: TURN__ANSWER or the model's profile decides it here")
+        raise Unprocessable("answer: not accepted here; TURN__ANSWER or the model's profile decides it")
     conversation = await load_conversation(question, who, services)
     bank = services.banks.of(who.tenant)
     screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
@@ -54,9 +54,9 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     )
     earlier: list[HistoryMessage] = [*repeated, *screening.earlier]
     result, canned_reply = await retrieve(screening, earlier, who, services)
-    # A question that is understood alone needs no message before it.
-    budget = 0 if result.standalone else settings.history_tokens
-    in_prompt = window(earlier, services.models.counter.count, budget)
+    # A question that was rewritten to stand alone needs no earlier message.
+    history_tokens = 0 if result.standalone else settings.history_tokens
+    in_prompt = window(earlier, services.models.counter.count, history_tokens)
     language = language_in([*(message.text for message in in_prompt if message.role == "user"), screened.text])
     prompt = services.prompts.build(
         result.standalone or screened.text,
@@ -112,12 +112,12 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
 
 
 async def load_conversation(question: Question, who: Principal, services: Services) -> Conversation:
-    """Return the conversation that the question continues, or a new one; without Redis an empty one.
+    """Return the conversation that the question continues, or a new one; an empty one while Redis is unavailable.
 
-    Of a long conversation only as much is read as fits into the prompt.
+    It holds at least the messages that fit into the prompt, and not all messages of a long conversation.
 
     Raises:
-        NotFound: the conversation or its message does not exist, or belongs to another customer.
+        NotFound: the conversation or the parent message does not exist, or belongs to another customer.
         RateLimited, Overloaded: the customer has read too much, or too much is read at once.
     """
     conversation_id, now = question.conversation_id, services.now()
@@ -130,52 +130,52 @@ async def load_conversation(question: Question, who: Principal, services: Servic
         return characters >= 20 * services.settings.history_tokens
 
     try:
-        if services.conversation_ids.may_begin(who, conversation_id, now=now):  # its first question may be missing
+        # An outage may have kept the first question of a recent conversation out of Redis.
+        if services.conversation_ids.may_begin(who, conversation_id, now=now):
             conversation = await services.history.load_or_begin(who, conversation_id, now=now, enough=enough)
         else:
             conversation = await services.history.load(who, conversation_id, enough=enough)
     except StoreUnavailable:
         return Conversation.new(conversation_id, now=now)
-    # A question that is answered again may have lost its parent, and so may any if the conversation was not stored.
     parent_missing = question.parent_id is not None and not branch_of(question, conversation.messages)
-    if parent_missing and question.id is None and conversation.messages:
+    # A question that is answered again may have lost its parent, and an outage may have kept all messages out of Redis.
+    is_new = question.id is None
+    if parent_missing and is_new and conversation.messages:
         raise NotFound("the conversation has no such message")
     return conversation
 
 
 def branch_of(question: Question, messages: Sequence[StoredMessage]) -> tuple[StoredMessage, ...]:
-    """Return the messages up to the question's parent, or to the newest answer.
+    """Return the messages up to the question's parent; a new question without one continues after the newest answer.
 
-    A question whose answer is still running is not a parent: a question asked during it starts another branch.
+    The newest answer is a finished one: a question that is asked while another is answered starts another branch.
     """
-    newest = next((message.id for message in reversed(messages) if message.role == "assistant"), None)
-    return path_to(messages, question.parent_id or (newest if question.id is None else None))
+    parent_id = question.parent_id
+    if not parent_id and question.id is None:
+        parent_id = next((message.id for message in reversed(messages) if message.role == "assistant"), None)
+    return path_to(messages, parent_id)
 
 
 async def retrieve(
     screening: Screening, earlier: Sequence[HistoryMessage], who: Principal, services: Services
 ) -> tuple[SearchResult, CannedReply | None]:
-    """Return the passages that the caller may read, or the canned reply to give instead of an answer."""
+    """Return the passages that the caller may read, and the canned reply if one takes the place of an answer."""
     now, withdrawals, screened = services.now(), services.withdrawals, screening.question
-    nothing = SearchResult(hits=(), as_of=now)
+    no_hits = SearchResult(hits=(), as_of=now)
     if not withdrawals.may_answer(who.tenant):
-        return nothing, CannedReply.EMERGENCY
+        return no_hits, CannedReply.EMERGENCY
     if screened.verdict is not Verdict.OK:
-        return nothing, CannedReply(screened.verdict)
+        return no_hits, CannedReply(screened.verdict)
     if screening.topic is not None:
-        return nothing, CannedReply(screening.topic)
-    questions = [  # as they were understood
-        (message.standalone if isinstance(message, StoredMessage) else "") or message.text
-        for message in earlier
-        if message.role == "user"
-    ]
+        return no_hits, CannedReply(screening.topic)
+    questions = [standalone_text(message) for message in earlier if message.role == "user"]
     access = Access(tenant=who.tenant, groups=who.groups, as_of=now)
     try:
         result = await services.retrieval.search(screened.text, earlier=questions, access=access)
     except IndexUnavailable:
         log.warning("index_unavailable")
-        return nothing, CannedReply.UNAVAILABLE
-    # The index, or a node that was down, may apply an end later than the withdrawals table.
+        return no_hits, CannedReply.UNAVAILABLE
+    # A passage's validity may end in the withdrawals table before it ends in the index, or in a node that was down.
     hits = tuple(hit for hit in result.hits if not withdrawals.is_over(hit.passage, now=services.now()))
     result = msgspec.structs.replace(result, hits=hits)
     if answerability.nothing_near(hits, services.answerability()):
@@ -183,30 +183,37 @@ async def retrieve(
     return result, None
 
 
-async def record_opening(turn: Turn, services: Services) -> Turn:
-    """Store the audit record and the question before any model call; return the turn, noting a missing history.
+def standalone_text(message: HistoryMessage) -> str:
+    """Return an earlier question, rewritten to stand alone where it was."""
+    standalone = message.standalone if isinstance(message, StoredMessage) else ""
+    return standalone or message.text
 
-    A question that is answered again is appended again, under its id: the message names the answer that runs now.
+
+async def record_opening(turn: Turn, services: Services) -> Turn:
+    """Store the audit record and the question before any model call; return the turn.
+
+    The returned turn has a notice if the history is unavailable. A question that is answered again is stored again
+    under its id, with the id of its new answer.
 
     Raises:
         AuditUnavailable: the record could not be stored; the question is rejected.
     """
     now = services.now()
     await services.audit.open(audit_opened(turn, services.versions, at=now))
-    # Shielded: a question that may be in the history must get its answer.
+    # Shielded: once its question is in the history, the turn must be answered.
     with anyio.CancelScope(shield=True):
         try:
             await services.history.append(turn.who, turn.conversation_id, [question_message(turn)], now=now)
         except StoreUnavailable as exc:
             log.warning("history_unavailable", answer_id=turn.answer_id)
-            # If the append may be executed, `remember_answer` repeats it later.
+            # If Redis may have executed the append, no notice: `remember_answer` appends the question again.
             if not exc.may_be_executed:
                 turn = replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, turn.language)))
     return turn
 
 
 def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
-    """Return the audit record that is written before any model is called."""
+    """Return the opening audit record."""
     history = len(turn.prompt.before) - 1  # without the system message
     return AuditOpened(
         answer_id=turn.answer_id,

@@ -1,7 +1,7 @@
-"""Which units an answer quotes: the ranking decides where its lead is clear, and elsewhere a fast model (pure).
+"""Let a model choose which of the closely ranked units an answer quotes (pure).
 
-Of units whose ranking is close the model is asked twice for the number of the one that states the answer, the second
-time in the opposite order, since models prefer certain positions in a list (docs/decisions/0029).
+The model is asked twice for the number of the unit that states the answer. The second time the units are in reverse
+order, since models prefer certain positions in a list (docs/decisions/0029).
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,29 @@ _LONGEST_EXCERPT: Final = 300
 """Characters of a unit that the model reads to choose it."""
 _MOST_SECONDS: Final = 1.0
 """How long a choice may take: a small model on a CPU chooses no better than the ranking, and takes fifteen seconds."""
-_SECOND: Final = 0.4
-"""Probability from which on a second unit is quoted too: the question asks two things, or both state the answer."""
+_LEAST_SECOND: Final = 0.4
+"""The probability from which on the second unit is quoted too: the question asks two things, or both state the
+answer."""
 
 
 def may_choose(prefill_rate: float) -> bool:
-    """Return whether a model that reads so many tokens a second reads the two prompts of a choice fast enough."""
-    prompts = 2 * CHOSEN_FROM * _LONGEST_EXCERPT  # characters, of which a token has at least one
-    return prompts / prefill_rate <= _MOST_SECONDS
+    """Return whether a model with this prefill rate, in tokens per second, reads both prompts fast enough."""
+    most_tokens = 2 * CHOSEN_FROM * _LONGEST_EXCERPT  # a token has at least one character
+    return most_tokens / prefill_rate <= _MOST_SECONDS
 
 
 def chosen_units(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]) -> tuple[Candidate, ...]:
-    """Return the likeliest unit, and the second where it is nearly as likely.
+    """Return the likeliest unit, and the second if it is nearly as likely.
 
-    `choices` are the probabilities that the model gave the units in the prompts of `choice_prompts`.
+    `choices` has for each prompt of `choice_prompts` the units' probabilities, in that prompt's order.
     """
-    shares = posterior(ranked, [choices[0], *(choice[::-1] for choice in choices[1:])])
-    (_, likeliest), *others = sorted(zip(shares, ranked, strict=True), key=lambda pair: -pair[0])
-    return (likeliest, *(unit for share, unit in others[:1] if share >= _SECOND))
+    first, *reversed_choices = choices
+    in_ranked_order = [first, *(choice[::-1] for choice in reversed_choices)]
+    probabilities = posterior(ranked, in_ranked_order)
+    likeliest_first = sorted(zip(probabilities, ranked, strict=True), key=lambda pair: -pair[0])
+    chosen = [likeliest_first[0][1]]
+    chosen += [unit for probability, unit in likeliest_first[1:2] if probability >= _LEAST_SECOND]
+    return tuple(chosen)
 
 
 def choice_prompts(
@@ -47,7 +52,7 @@ def choice_prompts(
     passages: Sequence[Passage],
     language: Language,
 ) -> tuple[Chat, ...]:
-    """Return the prompts that ask for the number of a unit, in the order of the ranking and in the opposite one."""
+    """Return two prompts that ask for a unit's number: in the order of the ranking, and in the opposite order."""
     excerpts = [replace(passages[unit.n - 1], text=unit.text[:_LONGEST_EXCERPT]) for unit in ranked]
     return tuple(
         prompts.choice(question, before=before, excerpts=ordered, language=language)

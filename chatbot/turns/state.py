@@ -18,9 +18,9 @@ from knowledge.profiles import AnswerMode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A customer's question and its place in a conversation; `id` is set where the question is answered again.
+    """A customer's question and its place in a conversation; `id` is set only if the question is answered again.
 
-    `earlier` are the messages that an OpenAI client sent along; no conversation stores them.
+    `earlier` are the previous messages in an OpenAI client's request, which are not stored.
     """
 
     text: str
@@ -56,23 +56,23 @@ class Turn:
     opened_at: float
     """Seconds on the monotonic clock of the process that answers."""
     client_messages: int = 0
-    """The number of messages that the client sent along: untrusted, and not stored."""
+    """The number of earlier messages in the client's request, which are untrusted and not stored."""
     context: tuple[str, ...] = ()
-    """The ids of the earlier messages in the prompt, without those that the client sent along."""
+    """The ids of the stored messages in the prompt."""
     answer: AnswerMode = AnswerMode.QUOTE
     """Whether the answer quotes the bank or is written by the model."""
     quoted_before: tuple[str, ...] = ()
-    """The units cited by the previous answer: a follow-up asks for others."""
+    """The units that the previous answer quotes: a follow-up asks for others."""
 
     @property
     def question(self) -> str:
-        """The question for search, model and checks: its standalone form if there is one, else its text."""
+        """The question for search, model and checks: rewritten to stand alone if that was needed."""
         return self.search.standalone or self.screened.text
 
     @property
     def in_history(self) -> bool:
-        """Whether the history has the question; a notice says so where it has not."""
-        return all(notice.code is not NoticeCode.HISTORY_UNAVAILABLE for notice in self.notices)
+        """Whether the history has the question: otherwise the turn has a notice."""
+        return NoticeCode.HISTORY_UNAVAILABLE not in {notice.code for notice in self.notices}
 
     @property
     def prompt_passages(self) -> tuple[Passage, ...]:
@@ -86,17 +86,21 @@ def text_of(events: Sequence[Event]) -> str:
 
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> tuple[Event, ...]:
-    """Return the published events of the answer itself, without the turn's notices and progress."""
-    content = (event for event in published if isinstance(event, Token | Citation | Related | Notice))
-    return tuple(
-        event
-        for event in content
-        if event not in turn.notices and not (isinstance(event, Notice) and event.code in PROGRESS)
-    )
+    """Return the answer's texts, citations, related passages and notices, without the turn's own notices and progress.
+
+    A notice of progress (`PROGRESS`) is shown while the answer is made, and is not a part of it.
+    """
+
+    def is_shown(event: Event) -> bool:
+        if isinstance(event, Notice):
+            return event not in turn.notices and event.code not in PROGRESS
+        return isinstance(event, Token | Citation | Related)
+
+    return tuple(event for event in published if is_shown(event))
 
 
 def sources(turn: Turn) -> Sources:
-    """Return the passages of the answer's prompt with their numbers there; none where a canned reply is shown."""
+    """Return the passages of the answer's prompt with their numbers; none for a canned reply."""
     hits = turn.search.hits[: turn.prompt.passages] if turn.reply is None else ()
     return Sources(
         items=tuple(
@@ -107,13 +111,13 @@ def sources(turn: Turn) -> Sources:
 
 
 def passage_refs(turn: Turn) -> tuple[PassageRef, ...]:
-    """Return the references of the passages behind the sources, in their order."""
+    """Return references to the passages of `sources`, in the same order."""
     passages = turn.prompt_passages if turn.reply is None else ()
     return tuple(PassageRef(document_id=p.document_id, version=p.version, n=p.n) for p in passages)
 
 
 def question_message(turn: Turn) -> StoredMessage:
-    """Return the question for the history, masked."""
+    """Return the masked question as the history stores it."""
     return StoredMessage(
         id=turn.question_id,
         parent_id=turn.parent_id,

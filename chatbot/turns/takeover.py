@@ -1,4 +1,4 @@
-"""Continuing an answer whose writer died: the turn of its checkpoint, the tokens in its log, and `answer` once more.
+"""Continue an answer whose writer died: run `answer` again on the turn of its checkpoint and the tokens in its log.
 
 If the log has no token, the model is asked again; otherwise it continues after the last logged token. An answer that
 must not continue (cancelled, unread, revoked, or taken over too often) is ended. If the previous writer had decided the
@@ -24,7 +24,7 @@ from chatbot.turns.state import Turn
 log = structlog.get_logger(__name__)
 
 _MOST_WRITERS = 5
-"""An answer is ended after so many writers: when they all died, the answer is the likely cause."""
+"""An answer that so many writers have begun is ended: if they all died, the answer is the likely cause."""
 
 
 async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
@@ -36,16 +36,19 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
         # Its reservation stays charged until its lease ends; `OrphanedRecords` closes its audit record.
         live.emit(failed(ChatError()))
         return
-    turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.search.as_of))
-    if decided := outcome_of(taken):
-        await finish(turn, live, decided, services)
+    seconds_since_opening = services.now() - turn.search.as_of
+    turn = replace(turn, opened_at=time.monotonic() - seconds_since_opening)
+    outcome = outcome_of(taken)
+    if outcome is not None:
+        await finish(turn, live, outcome, services)
         return
     answering = Answering.of(turn, live, services)
     unreadable = any(isinstance(event, Unknown) for event in taken.events)  # another release wrote it
     if unreadable:
         log.error("event_log_unreadable", answer_id=taken.answer_id)
     revoked = answering.revoked()
-    if unreadable or taken.cancelled or taken.epoch > _MOST_WRITERS or (revoked and turn.reply is None):
+    forbidden = revoked and turn.reply is None  # a canned reply may still be shown
+    if unreadable or taken.cancelled or taken.epoch > _MOST_WRITERS or forbidden:
         if revoked and not taken.cancelled:
             live.stop_repeating()
             answering.show_canned_reply(CannedReply.EMERGENCY)
@@ -57,7 +60,7 @@ async def continue_answer(live: LiveAnswer, taken: TakenOver, services: Services
 
 
 def outcome_of(taken: TakenOver) -> AnswerResult | None:
-    """Return the previous writer's outcome, or None if it had decided none or this release cannot decode it."""
+    """Return the previous writer's outcome; None if it had not decided it, or if this release cannot decode it."""
     try:
         return msgspec.msgpack.decode(taken.outcome, type=AnswerResult) if taken.outcome else None
     except msgspec.MsgspecError:

@@ -56,7 +56,7 @@ async def test_an_opening_without_a_log_is_closed(audit: Audit, answer_log: Answ
 async def test_a_process_closes_orphans_by_itself(
     audit: Audit, answer_log: AnswerLog, clock: Clock, tasks: TaskGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatbot.turns.orphaned._AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("chatbot.turns.orphaned._SECOND_SCAN_AFTER_SECONDS", 0.01)
     await audit.open(OPENED)
     tasks.start_soon(records(audit, answer_log, clock).close_periodically)
     with anyio.fail_after(patient(5)):
