@@ -1,4 +1,4 @@
-"""An answer outlives its connection: its log in Redis, its writers and readers, resuming, Idempotency-Keys.
+"""Answers that outlive their connections: event log, writers, readers, takeover, Idempotency-Keys.
 
 An event is in the log before it is on the wire; the holder of the answer's lease writes
 (docs/decisions/0005-leases-and-epochs.md).

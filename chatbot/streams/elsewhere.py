@@ -1,6 +1,6 @@
-"""Follow answers that other replicas write, with one poll of the logs shared by all readers.
+"""Follow answers that other replicas write: one poll reads all their logs for all readers of this process.
 
-Once a second one command marks the answers as read and checks that they are still there. `Takeover` continues those
+Once a second, one command marks the answers as read and checks that their logs exist. `Takeover` continues answers
 whose writers died.
 """
 
@@ -18,26 +18,26 @@ from telemetry.supervision import contained
 
 POLL_SECONDS = 0.05
 _CHECK_SECONDS = 1.0
-"""Between two checks; a mark "read" counts for longer (`chatbot.streams.log`)."""
+"""The interval of the checks; a mark "read" counts for longer (`chatbot.streams.log`)."""
 
 
 class SharedRead(Feed):
-    """The entries of one answer that this process has read for all its readers."""
+    """The entries of one answer that this process has read from the log for all its readers."""
 
     def __init__(self, who: Principal) -> None:
         super().__init__()
         self.who = who
         self.followers = 0
-        self.log_found = False
-        """Whether its log has existed since the read began."""
+        self.log_existed = False
+        """Whether a check has found its log since the read began."""
         self._failing_since = math.inf
 
-    def note_success(self) -> None:
-        """Note that the answer could be read."""
+    def record_success(self) -> None:
+        """Record that the log could be read."""
         self._failing_since = math.inf
 
-    def note_failure(self, error: ChatError, *, patience: float) -> None:
-        """Note that the answer could not be read; close with `error` if that has lasted for `patience` seconds."""
+    def record_failure(self, error: ChatError, *, patience: float) -> None:
+        """Record that the log could not be read; close with `error` if that has lasted for `patience` seconds."""
         now = anyio.current_time()
         self._failing_since = min(self._failing_since, now)
         if now - self._failing_since >= patience:
@@ -59,7 +59,7 @@ class ReadsElsewhere:
         return answer_id in self._reads
 
     def end(self, answer_id: AnswerId, error: ChatError | None = None) -> None:
-        """End the read of an answer; its followers continue from memory if this process writes it now."""
+        """Close the read of an answer; its followers continue from memory if this process writes it now."""
         if (read := self._reads.pop(answer_id, None)) is not None:
             read.close(error)
 
@@ -90,7 +90,7 @@ class ReadsElsewhere:
                 self.end(answer_id)
 
     def end_all(self, error: ChatError | None = None) -> None:
-        """End every read: this process is stopping, or polling failed."""
+        """Close every read: this process is stopping, or polling failed."""
         for answer_id in tuple(self._reads):
             self.end(answer_id, error)
 
@@ -103,43 +103,45 @@ class ReadsElsewhere:
                     self._reads = {answer_id: read for answer_id, read in self._reads.items() if not read.closed}
                     await anyio.sleep(POLL_SECONDS)
                     continue
+                # `contained` has caught a bug.
                 self.end_all(ChatError())
         finally:
             self._polling = False
 
     async def _read_all(self) -> None:
-        """Read the new entries of all logs, after a check of their writers where that is due."""
-        now, reads = anyio.current_time(), dict(self._reads)
+        """Read the new entries of all logs; once a second, also mark the answers as read and check their logs."""
+        now = anyio.current_time()
+        reads = dict(self._reads)
         progress: dict[AnswerId, AnswerProgress] = {}
         try:
             if now >= self._check_at:
                 self._check_at = now + _CHECK_SECONDS
                 progress = await self._log.touch_all({answer_id: read.who for answer_id, read in reads.items()}, "read")
-            new = await self._log.read_all(
+            new_entries = await self._log.read_all(
                 {answer_id: (read.who.tenant, len(read.entries)) for answer_id, read in reads.items()}
             )
         except StoreUnavailable as exc:
             for read in reads.values():
-                read.note_failure(exc, patience=self._parts.settings.patience)
+                read.record_failure(exc, patience=self._parts.settings.patience)
             return
-        for answer_id, entries in new.items():
-            reads[answer_id].note_success()
+        for answer_id, entries in new_entries.items():
+            reads[answer_id].record_success()
             reads[answer_id].add(entries)
             if entries[-1].event.ends:
                 reads[answer_id].close()
-        for answer_id, checked in progress.items():
+        for answer_id, answer_progress in progress.items():
             if not reads[answer_id].closed:
-                self._apply_progress(reads[answer_id], checked, has_new=answer_id in new)
+                self._apply_progress(reads[answer_id], answer_progress, has_new=answer_id in new_entries)
 
     def _apply_progress(self, read: SharedRead, progress: AnswerProgress, *, has_new: bool) -> None:
         """Close the read of an answer that has no log, or that has ended without a last event."""
         if progress.events is None:
-            # Redis may have lost the log in a failover; its writer restores it.
-            may_return = read.log_found and not progress.deleted
+            # Redis may have lost the log in a failover: then the answer's writer restores it.
+            may_return = read.log_existed and not progress.deleted
             patience = self._parts.settings.patience if may_return else 0.0
-            read.note_failure(NotFound("answer not found"), patience=patience)
+            read.record_failure(NotFound("answer not found"), patience=patience)
             return
-        read.log_found = True
-        read.note_success()
+        read.log_existed = True
+        read.record_success()
         if progress.lease_left is None and not has_new:
             read.close(LogLost(f"the log ends at event {progress.events}"))

@@ -1,4 +1,4 @@
-"""The entries of one answer in this process, which any number of connections follow as they arrive."""
+"""The entries of one answer in this process, for any number of connections that follow it."""
 
 from collections.abc import AsyncGenerator, Sequence
 
@@ -15,7 +15,7 @@ class Feed:
         self.entries = list(entries)
         self.closed = False
         self._error: ChatError | None = None
-        self._grown = anyio.Event()
+        self._changed = anyio.Event()
 
     def add(self, entries: Sequence[LogEntry]) -> None:
         """Add entries and wake the followers."""
@@ -23,20 +23,21 @@ class Feed:
         self._wake()
 
     def close(self, error: ChatError | None = None) -> None:
-        """Add nothing more; followers get the error after the entries. A second call changes nothing."""
+        """Close the feed; followers get the error after the last entry. A second call changes nothing."""
         if not self.closed:
             self.closed, self._error = True, error
             self._wake()
 
     def _wake(self) -> None:
-        grown, self._grown = self._grown, anyio.Event()
-        grown.set()
+        changed = self._changed
+        self._changed = anyio.Event()
+        changed.set()
 
     async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after` until the feed is closed.
 
         Raises:
-            ChatError: why it was closed.
+            ChatError: the error with which the feed was closed.
         """
         n = after
         while True:
@@ -47,4 +48,4 @@ class Feed:
                 if self._error is not None:
                     raise self._error
                 return
-            await self._grown.wait()
+            await self._changed.wait()

@@ -1,4 +1,4 @@
-"""Idempotency-Keys: a request may be sent again, to any replica; its one answer is started once and joined.
+"""Idempotency-Keys: a request that is sent again, to any replica, joins the answer that the first one started.
 
 The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before any work is done
 for the request. Another request with the key waits, and joins the answer once the key is bound to it. If the first
@@ -6,8 +6,8 @@ request is rejected, its claim is removed; if its process dies, the claim lapses
 key itself.
 
 A key belongs to (tenant, sub) and stays bound as long as the answer's log exists. It is free again if the answer ends
-in a retryable error, or is cancelled because nobody reads it. While Redis is away, keys are bound in this process, and
-in Redis afterwards.
+in a retryable error, or is cancelled because nobody reads it. While Redis is unavailable, keys are bound in this
+process; they are bound in Redis afterwards.
 """
 
 import math
@@ -36,8 +36,10 @@ _STILL_CLAIMED = "another request with this Idempotency-Key is still being accep
 _KEEP_SECONDS = 86_400.0
 """How long a bound key is kept: longer than any log, since a key without its answer's log is free."""
 _MOST_UNWRITTEN = 10_000
+"""Keys that are bound in this process alone: beyond these, the oldest is dropped."""
 
 Begin = Callable[[], Awaitable["StartedAnswer"]]
+"""Starts an answer."""
 
 
 class IdempotencySettings(BaseModel, frozen=True):
@@ -46,12 +48,12 @@ class IdempotencySettings(BaseModel, frozen=True):
     lease: ClassVar[float] = 15.0  # seconds: after which the process of a request without an answer counts as dead
     patience: ClassVar[float] = 30.0  # seconds: how long a request waits for another's claim
     poll_every: ClassVar[float] = 0.05  # seconds: between two reads of that claim
-    insist: ClassVar[float] = 1.5  # seconds: how long a command is retried while Redis does not answer
+    retry_for: ClassVar[float] = 1.5  # seconds: how long a claim is retried while Redis does not answer
 
 
 @dataclass(frozen=True, slots=True)
 class StartedAnswer:
-    """An answer that runs or has run, and what its caller has left where that is known."""
+    """An answer that runs or has run, and its caller's remaining limits if they are known."""
 
     answer_id: AnswerId
     limits: Limits | None
@@ -60,7 +62,7 @@ class StartedAnswer:
 
 
 class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The value of a key: the claim's random token, the digest of the body, and the answer once there is one."""
+    """The stored value of a key: a random token of the request, the digest of its body, and the answer once started."""
 
     token: str
     digest: str
@@ -69,7 +71,7 @@ class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """A request with a key: its tenant, the key's name in Redis, its claim, and what starts its answer."""
+    """A request with a key: its tenant, the key's name in Redis, its claim, and the function that starts its answer."""
 
     tenant: str
     key: str
@@ -87,17 +89,17 @@ class IdempotencyKeys:
         self._settings = settings
         self._deferred = deferred
         self._locks = WeakValueDictionary[str, anyio.Lock]()
-        """Per key: the requests of this process ask Redis and start the answer one at a time."""
+        """A lock for each key, so that this process handles its requests one at a time."""
         self._unwritten: dict[str, KeyClaim] = {}
         """The keys that are bound in this process and not yet in Redis."""
         self._script = redis.register_script((files("chatbot.streams") / "lua" / "claim.lua").read_text("utf-8"))
 
     async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> StartedAnswer:
-        """Return what `begin` returns, or the answer that the key is bound to.
+        """Start an answer with `begin` and bind it to the key, or return the answer that the key is bound to.
 
         Raises:
-            KeyReused: it was used with a body of another digest.
-            Overloaded: starting takes longer than half the lease, or another request's claim longer than the patience.
+            KeyReused: the key was used with a body of another digest.
+            Overloaded: `begin` takes longer than half the lease, or another request's claim longer than the patience.
         """
         if key is None:
             return await begin()
@@ -117,7 +119,7 @@ class IdempotencyKeys:
         try:
             claim = self._unwritten.get(request.key) or await self._claim(request)
         except StoreUnavailable:
-            claim = request.claim  # Redis may have executed it, although the reply is missing
+            claim = request.claim  # Redis may have stored it, although its reply is missing
         if claim.digest != request.claim.digest:
             raise KeyReused
         if claim.answer_id is not None:
@@ -125,24 +127,27 @@ class IdempotencyKeys:
         return await self._begin(request)
 
     async def _claim(self, request: KeyRequest) -> KeyClaim:
-        """Claim the key, and return the claim that it has then.
+        """Claim the key; return the claim that holds it now.
 
-        This is the request's own claim, or another request's that is bound to an answer or has another digest. While
-        another request with the same digest holds an unbound claim, try again.
+        This is the request's own claim, or another request's claim that is bound to an answer or has another digest.
+        While another request with the same digest holds an unbound claim, try again.
 
         Raises:
-            StoreUnavailable: Redis has been away for `insist` seconds, and no other request is known to hold the key.
-            Overloaded: another request holds the key for too long, or Redis became unavailable.
+            StoreUnavailable: Redis has been unavailable for `retry_for` seconds, and no other request is known to hold
+                the key.
+            Overloaded: another request holds the key for too long, or held it when Redis became unavailable.
         """
-        deadline, failing_since = time.monotonic() + self._settings.patience, math.inf
+        deadline = time.monotonic() + self._settings.patience
+        failing_since = math.inf
         held_by_other = False
         while (now := time.monotonic()) < deadline:
             try:
                 other = await self._replace(request, request.claim, keep_seconds=self._settings.lease)
             except StoreUnavailable:
                 failing_since = min(failing_since, now)
-                # One command that is late in a busy process is no outage: another replica may hold the key.
-                if max(time.monotonic() - failing_since, self._breaker.away_for) >= self._settings.insist:
+                # A single late command in a busy process is not an outage: another replica may hold the key.
+                unavailable_for = max(time.monotonic() - failing_since, self._breaker.away_for)
+                if unavailable_for >= self._settings.retry_for:
                     if held_by_other:
                         break
                     raise
@@ -151,36 +156,42 @@ class IdempotencyKeys:
                     return request.claim
                 if other.digest != request.claim.digest or other.answer_id is not None:
                     return other
-                failing_since, held_by_other = math.inf, True
+                failing_since = math.inf
+                held_by_other = True
             await anyio.sleep(self._settings.poll_every)
         raise Overloaded(_STILL_CLAIMED, retry_after=1)
 
     async def _begin(self, request: KeyRequest) -> StartedAnswer:
-        bound: KeyClaim | None = None
+        """Start the answer; bind the key to it, or remove the claim if it did not start."""
+        bound_claim: KeyClaim | None = None
         try:
-            # Another request may take the key when the lease ends. Half of it is left for work that is shielded from
-            # this deadline.
+            # Another request may claim the key when the lease ends. The second half of the lease is for work that is
+            # shielded from this deadline.
             with anyio.fail_after(self._settings.lease / 2):
                 started = await request.begin()
-            bound = msgspec.structs.replace(request.claim, answer_id=started.answer_id)
-            self._unwritten[request.key] = bound
-            while len(self._unwritten) > _MOST_UNWRITTEN:
-                del self._unwritten[next(iter(self._unwritten))]
+            bound_claim = msgspec.structs.replace(request.claim, answer_id=started.answer_id)
+            self._unwritten[request.key] = bound_claim
+            if len(self._unwritten) > _MOST_UNWRITTEN:
+                oldest_key = next(iter(self._unwritten))
+                del self._unwritten[oldest_key]
         except TimeoutError as exc:
             raise Overloaded(retry_after=1) from exc
         finally:
             with anyio.CancelScope(shield=True):
-                await self._deferred.write("key", partial(self._end_claim, request, bound))
+                await self._deferred.write("key", partial(self._end_claim, request, bound_claim))
         return started
 
-    async def _end_claim(self, request: KeyRequest, bound: KeyClaim | None) -> None:
-        """Bind the key, or remove the claim if there is no answer; leave a key of another request as it is."""
-        await self._replace(request, bound, keep_seconds=_KEEP_SECONDS)
-        if bound is not None:
+    async def _end_claim(self, request: KeyRequest, bound_claim: KeyClaim | None) -> None:
+        """Bind the key, or remove the claim if there is no answer; leave a key that another request holds."""
+        await self._replace(request, bound_claim, keep_seconds=_KEEP_SECONDS)
+        if bound_claim is not None:
             self._unwritten.pop(request.key, None)
 
     async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
-        """Replace the key's value if it is free or the request's own; otherwise return the other request's claim."""
+        """Set the key's value (None: remove it) if this request may; else return the other request's claim.
+
+        The request may if the key is free or holds its own claim.
+        """
         options = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
         args = [
             msgspec.msgpack.encode(options),
@@ -192,5 +203,5 @@ class IdempotencyKeys:
 
 
 def _key(who: Principal, key: str) -> str:
-    # Length first: no choice of sub and key can name another customer's.
+    # The length of `sub` keeps a chosen key from naming another customer's: the parts are unambiguous.
     return f"{{{who.tenant}}}:idempotency:{len(who.sub)}:{who.sub}:{key}"

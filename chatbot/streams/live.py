@@ -1,4 +1,4 @@
-"""One answer that this process writes: its pending, published and unlogged events."""
+"""One answer in the process that writes it: its pending, published and unlogged events."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from knowledge.identity import Principal
 
 
 class LiveAnswer(Feed):
-    """One answer in this process; its entries are the published events. Only its own task emits."""
+    """One answer that this process writes; its entries are the published events. Only its own task emits events."""
 
     stage: Stage = "writing"
     log_state: LogState = "whole"
     unread = False
-    """Whether it was cancelled because nobody read it, and not by its customer."""
+    """Whether the answer was cancelled because nobody read it, and not by its customer."""
     outcome = b""
-    """The encoded result, once it is decided, for a successor."""
+    """The encoded result for a successor, empty until it is decided."""
     log_opening = LogOpening("")
-    """The content to open its log with, also if Redis has lost the log."""
+    """The content of a new log: the first one, and one that replaces a log which Redis has lost."""
 
     def __init__(
         self, answer_id: AnswerId, who: Principal, *, epoch: int = 1, logged: Sequence[Event] = (), output: bytes = b""
     ) -> None:
-        """`logged` are the events of its previous writer, `output` is that writer's model output."""
+        """`logged` and `output` are the events and the model output of the previous writer."""
         super().__init__([entry_of(n, event) for n, event in enumerate(logged, 1)])
         self.answer_id = answer_id
         self.who = who
@@ -37,33 +37,33 @@ class LiveAnswer(Feed):
         self.output = bytearray(output)
         """The model's output, one encoded line for each piece (`chatbot.models.read_output`)."""
         self.logged_count = len(logged)
-        """The number of published events that are certainly in the log."""
+        """How many of the published events are certainly in the log."""
         self._repetition = RepetitionCheck(logged)
         self._logged_output = len(output)
         self._pending: list[Event] = []
         """Emitted events that are not yet published."""
         self._emitted = anyio.Event()
-        """Wakes the writer in `next_batch`: set when there is something to log."""
+        """Set when the log lacks events, output or the outcome: wakes the writer in `next_batch`."""
         self._next_batch_done = anyio.Event()
-        """Set when a batch that `next_batch` has yet to return is published, or when the answer ends before."""
+        """Set when the next batch of `next_batch` is published, or when the answer ends before that."""
         self._batch_done = anyio.Event()
-        """The `_next_batch_done` of the last batch that `next_batch` returned; `publish` sets it."""
+        """Set when the last batch of `next_batch` is published."""
         self._unread_timer: asyncio.TimerHandle | None = None
 
     # --- its state ---------------------------------------------------------------------------------------------------
 
     def move(self, event: StageEvent) -> None:
-        """Go to the stage after an event."""
+        """Change to the stage that follows an event."""
         self.stage = STAGES[self.stage][event]
 
-    def note_log_state(self, log_state: LogState) -> None:
-        """Note the state of the log, unless it is deleted: the reply to an append may arrive after that report."""
+    def update_log_state(self, log_state: LogState) -> None:
+        """Set the state of the log, unless it is deleted: an append's reply may arrive after the deletion's."""
         if self.log_state != "deleted":
             self.log_state = log_state
 
     @property
     def ended(self) -> bool:
-        """Whether the event that ends the answer is published."""
+        """Whether the last event of the answer is published."""
         return self.stage == "ended"
 
     @property
@@ -72,7 +72,7 @@ class LiveAnswer(Feed):
         return self.stage not in {"ended", "elsewhere"}
 
     @property
-    def owes_log(self) -> bool:
+    def must_log(self) -> bool:
         """Whether this process still has to log published events."""
         return self.log_state == "behind" and self.stage != "elsewhere"
 
@@ -81,15 +81,16 @@ class LiveAnswer(Feed):
         """The events that every connection may see."""
         return [entry.event for entry in self.entries]
 
-    # --- the work emits events --------------------------------------------------------------------------------------
+    # --- its own task emits events -----------------------------------------------------------------------------------
 
     def emit(self, *events: Event, output: bytes = b"") -> list[Event]:
-        """Add events to the answer and return the new ones; they are published once the log has them.
+        """Add events to the answer, without those that the log already has; return the new ones.
 
-        `output` is the model's next output, for a successor; without an event it goes with the next append.
+        The writer logs and then publishes them. `output` is the model's next output for a successor; without an event,
+        it is appended together with the next one.
 
         Raises:
-            Diverged: the log has other events of the previous writer.
+            Diverged: the previous writer has logged different events.
         """
         self.output += output
         new = self._repetition.new_events(events)
@@ -99,34 +100,34 @@ class LiveAnswer(Feed):
         return new
 
     def end_with(self, last: Event) -> None:
-        """Emit the final event, unless one was emitted."""
+        """Emit the last event, unless a last event is pending."""
         if not any(event.ends for event in self._pending):
             self.stop_repeating()
             self.emit(last)
 
     @property
     def repeats(self) -> bool:
-        """Whether logged events of the previous writer are still to be repeated."""
+        """Whether this successor has yet to repeat events that the previous writer logged."""
         return not self._repetition.complete
 
     def check_repeated(self) -> None:
-        """Check, after the last event, that all logged events were repeated.
+        """Check, before the last event, that all logged events were repeated.
 
         Raises:
-            Diverged: the log has more.
+            Diverged: the previous writer has logged more events.
         """
         if self.repeats:
             raise Diverged
 
     def stop_repeating(self) -> None:
-        """Treat every further event as new, even if the log has it."""
+        """Treat every further event as new, even if the log already has it."""
         self._repetition = RepetitionCheck(())
 
     async def confirm_ownership(self, outcome: bytes = b"") -> bool:
-        """Wait until the log has all events and `outcome`; return whether this process still writes the answer.
+        """Wait until the log has all events and `outcome`; return whether this process still owns the answer.
 
-        If so, this process finishes it, and it is not handed over any more. If it dies before that, its successor ends
-        the answer with `outcome`.
+        If so, this process finishes it and does not hand it over any more. If this process dies first, its successor
+        ends the answer with `outcome`.
         """
         self.outcome = outcome
         if self.is_written_here:
@@ -135,17 +136,18 @@ class LiveAnswer(Feed):
         self.move("confirm")
         return self.stage != "elsewhere"  # an answer that `fail` has ended is still finished here
 
-    # --- its writer logs and publishes them --------------------------------------------------------------------------
+    # --- its writer logs and publishes events ------------------------------------------------------------------------
 
     async def next_batch(self) -> list[LogEntry]:
-        """Wait for pending events; return their entries."""
+        """Wait until there is something to log; return the entries of the pending events."""
         await self._emitted.wait()
         self._emitted = anyio.Event()
-        self._batch_done, self._next_batch_done = self._next_batch_done, anyio.Event()
+        self._batch_done = self._next_batch_done
+        self._next_batch_done = anyio.Event()
         return [entry_of(n, event) for n, event in enumerate(self._pending, len(self.entries) + 1)]
 
     def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
-        """Return everything that the log lacks, and `batch`."""
+        """Return the append of everything that the log lacks, `batch` included."""
         return LogAppend(
             entries=[*self.entries[self.logged_count :], *batch],
             output_before=self._logged_output,
@@ -155,23 +157,24 @@ class LiveAnswer(Feed):
         )
 
     def mark_log_lost(self) -> None:
-        """Note that Redis has lost the log, or a part of it: the next append has everything."""
-        self.note_log_state("behind")
-        self.logged_count = self._logged_output = 0
+        """Record that Redis has lost the log or a part of it: the next append is complete."""
+        self.update_log_state("behind")
+        self.logged_count = 0
+        self._logged_output = 0
 
-    def append_again(self) -> None:
-        """Request an append of what the log lacks, without a new event."""
+    def request_append(self) -> None:
+        """Wake the writer to append what the log lacks, without a new event."""
         self._emitted.set()
 
     def mark_appended(self, appended: LogAppend) -> None:
-        """Note that the log has all of `appended`."""
-        self.note_log_state("whole")
+        """Record that the log has all of `appended`."""
+        self.update_log_state("whole")
         if appended.entries:
             self.logged_count = appended.entries[-1].n
         self._logged_output = appended.output_before + len(appended.output)
 
     def publish(self, batch: Sequence[LogEntry] = (), *, emitted: int = 0) -> None:
-        """Publish entries to all connections, among them the first `emitted` pending events."""
+        """Publish entries to all connections; the first `emitted` pending events are among them."""
         del self._pending[:emitted]
         if any(entry.event.ends for entry in batch):
             self.move("end")
@@ -181,15 +184,15 @@ class LiveAnswer(Feed):
         self._batch_done.set()
 
     def fail(self, last: Event) -> None:
-        """End an answer that cannot be written: cancel its work, and publish `last` in place of the pending events."""
+        """End an answer that cannot be written: cancel its task, and publish `last` in place of the pending events."""
         del self.output[self._logged_output :]
-        self.note_log_state("behind")
+        self.update_log_state("behind")
         self.scope.cancel()
         self._next_batch_done.set()
         self.publish([entry_of(len(self.entries) + 1, last)])
 
     def stop_writing(self) -> None:
-        """Stop: another replica writes the answer, and settles and records it."""
+        """Stop writing: another replica continues, settles and records the answer."""
         self.move("leave")
         self.scope.cancel()
         self.stop_unread_timer()
@@ -206,10 +209,11 @@ class LiveAnswer(Feed):
             self._unread_timer = asyncio.get_running_loop().call_later(grace, self._cancel_unread)
 
     def _cancel_unread(self) -> None:
-        self.unread = self.unread or not self.scope.cancel_called
+        if not self.scope.cancel_called:
+            self.unread = True
         self.scope.cancel()
 
     def stop_unread_timer(self) -> None:
-        """Stop the timer of `cancel_if_unread_after`."""
+        """Stop the timer that `cancel_if_unread_after` has started."""
         if self._unread_timer is not None:
             self._unread_timer.cancel()

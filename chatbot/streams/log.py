@@ -1,9 +1,9 @@
-"""The answer log in Redis: every event of an answer under its number, so that any replica can stream or continue it.
+"""The event log of answers in Redis: all events of an answer by number, so that any replica can stream or continue it.
 
 An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's checkpoint, and its outcome once that
-is decided), a stream of events with ids `0-<n>` and, while it runs, the model's output. The open answers are a sorted
-set by the end of their writers' leases, on Redis's time. Hash and stream live for an hour after the last event; what
-only a successor needs leaves with it (`docs/decisions/0005-leases-and-epochs.md`).
+is decided), a stream of events with ids `0-<n>` and, while it runs, the model's output. A sorted set holds the open
+answers by the end of their writers' leases, in Redis's time. The last event removes the data that only a successor
+needs; hash and stream are kept for an hour after it (`docs/decisions/0005-leases-and-epochs.md`).
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -34,29 +34,31 @@ _BEAT_KEEP_SECONDS = 3600
 _READ_MARK_SECONDS = 2.5
 """How long a mark "read" counts; a replica whose readers follow the answer renews it every second."""
 _MOST_ENTRIES = 500
-"""How many events of an answer one poll reads: more than most answers have."""
+"""The most events of an answer that one poll reads: more than most answers have."""
 _MOST_LOGS = 100
-"""How many logs one command reads."""
+"""The most logs that one command reads."""
 _MOST_LAPSED = 1000
-"""How many answers without a writer are listed at once, the longest without one first."""
+"""The most answers with a lapsed lease that are listed at once, the earliest lapse first."""
 
-# What redis-py gives when it decodes nothing.
+# The types of redis-py's replies without decoding.
 _Entries = list[tuple[bytes, dict[bytes, bytes]]]
 _Streams = list[tuple[bytes, _Entries]]
 
 
 class AnswerLogSettings(BaseModel, frozen=True):
-    """How long a log is kept, read and owned."""
+    """How long a log is kept after its end, and how long a writer owns it without renewal."""
 
     keep: int = Field(3600, description="seconds: A finished stream can be read again for this long.")
-    lease: ClassVar[float] = 2.0  # seconds: after which another replica may take a silent writer's answer over
+    lease: ClassVar[float] = (
+        2.0  # seconds: how long another replica waits before it takes over a silent writer's answer
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """An event and its number in the answer, from 1 without gaps; `data` is the event as log and wire have it.
+    """An event and its number in the answer, from 1 without gaps; `data` is its JSON, as it is logged and sent.
 
-    n = 0 marks an error of this connection; it is not part of the answer.
+    n = 0 marks an error of this connection, which is not part of the answer.
     """
 
     n: int
@@ -65,29 +67,29 @@ class LogEntry:
 
 
 def entry_of(n: int, event: Event) -> LogEntry:
-    """Return an event under its number, encoded once for the log and all its readers."""
+    """Return the entry of an event, encoded once for the log and all readers."""
     return LogEntry(n=n, event=event, data=to_json(event))
 
 
 class WriterStanding(IntEnum):
-    """A writer's standing with its answer, as the scripts `answer_append` and `answer_renew` return it."""
+    """Whether a writer still owns its answer; the scripts `answer_append` and `answer_renew` return it."""
 
     REPLACED = 0
     """Another replica has taken the answer over: this writer must stop."""
     OWNED = 1
     CANCELLED = 2
-    """Owned, but to be cancelled."""
+    """Owned, and marked as cancelled: this writer must end it."""
     DELETED = 3
-    """Its customer has deleted the answer."""
+    """The customer has deleted the answer."""
     READ_ELSEWHERE = 4
-    """Owned, and read on another replica; only `answer_renew` reports it."""
+    """Owned, and read on another replica; only `answer_renew` returns it."""
     BEHIND = 5
-    """Redis has lost the log or a part of it: everything must be sent again."""
+    """Redis has lost the log or a part of it: this writer must append everything again."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogOpening:
-    """The content of a new log: its conversation, the passages behind the sources, and what a successor reads."""
+    """The content of a new log: its conversation, the passages of its sources, and the checkpoint for a successor."""
 
     conversation_id: str
     passages: Sequence[PassageRef] = ()
@@ -96,33 +98,34 @@ class LogOpening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppend:
-    """The content of one append: entries in order, and the model output after its first `output_before` bytes."""
+    """The content of one append: entries in order, and the model output from byte `output_before` on."""
 
     entries: Sequence[LogEntry]
     output_before: int = 0
     output: bytes = b""
     outcome: bytes = b""
-    """The encoded result, once it is decided; it is appended before the last event."""
+    """The encoded result, empty until it is decided; it is appended before the last event."""
     unread: bool = False
-    """Whether it was cancelled because nobody read it: a retry with its Idempotency-Key starts a new answer."""
+    """Whether the answer was cancelled because nobody read it: a retry with its Idempotency-Key starts a new one."""
 
 
 class AnswerProgress(msgspec.Struct, frozen=True):
-    """How far an answer is, as its customer may know."""
+    """The number of an answer's events and its writer's lease."""
 
     events: int | None = None
-    """None where the customer has no such answer."""
+    """None if the customer has no such answer."""
     lease_left: float | None = None
-    """The seconds left of its writer's lease; None where it has ended."""
+    """The remaining seconds of the writer's lease; None if the answer has ended."""
     deleted: bool = False
-    """Whether it is not there because it was deleted; else Redis may have forgotten it."""
+    """Whether the customer has deleted the answer; an answer that is missing otherwise may be lost by Redis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenOver:
-    """An answer that was taken over, as its log has it; checkpoint and `outcome` are read by `chatbot.turns`.
+    """An answer that was taken over, from its log; `chatbot.turns` decodes the checkpoint and the outcome.
 
-    `outcome` is empty unless the previous writer had decided it; that writer may have settled and recorded the answer.
+    `outcome` is empty unless the previous writer had decided it. If so, that writer may have settled and recorded the
+    answer.
     """
 
     answer_id: AnswerId
@@ -136,32 +139,34 @@ class TakenOver:
 
 
 class AnswerLog:
-    """Appends to and reads the logs of answers; an answer is written by one epoch at a time.
+    """Appends to and reads the logs of answers; only the writer of an answer's current epoch can append.
 
-    Every method that asks Redis raises `StoreUnavailable` where that cannot be asked. A script may run twice.
+    Every method that calls Redis raises `StoreUnavailable` if Redis is unavailable. A script may run twice.
     """
 
     def __init__(
         self, redis: Redis, breaker: RedisBreaker, settings: AnswerLogSettings, *, pipelined: PipelinedConnection
     ) -> None:
-        """`pipelined` carries appends, leases and marks."""
+        """`pipelined` runs the scripts for appends, lease renewals and marks."""
         self._redis = redis
         self._pipelined = pipelined
         self._breaker = breaker
         self._settings = settings
         self._lease_ms = round(settings.lease * 1000)
         self._beat_key = f"answers:beat:{uuid4().hex}"
-        self._beats = self._confirmed_beat = 0
+        self._last_beat = 0
+        self._confirmed_beat = 0
         self._server_run: bytes | None = None
-        folder = files("chatbot.streams") / "lua"
-        self._open, self._append, self._renew, self._touch, self._take, self._beat = (
-            redis.register_script((folder / f"answer_{name}.lua").read_text("utf-8"))
-            for name in ("open", "append", "renew", "touch", "take", "beat")
-        )
+        self._open = _script(redis, "answer_open.lua")
+        self._append = _script(redis, "answer_append.lua")
+        self._renew = _script(redis, "answer_renew.lua")
+        self._touch = _script(redis, "answer_touch.lua")
+        self._take = _script(redis, "answer_take.lua")
+        self._beat = _script(redis, "answer_beat.lua")
 
     @property
     def lease_seconds(self) -> float:
-        """How long a writer's lease lasts."""
+        """How long a writer's lease lasts after a renewal."""
         return self._settings.lease
 
     @property
@@ -173,28 +178,30 @@ class AnswerLog:
         return await self._breaker.call(lambda: self._pipelined.run(script, keys, args))
 
     async def ping(self) -> None:
-        """Ask Redis whether it takes writes."""
+        """Check that Redis accepts writes."""
         await self._breaker.call(lambda: self._redis.set("answers:ping", "", px=1000))
 
-    async def has_forgotten(self) -> bool:
-        """Write the next number of this process's count; return whether Redis may have forgotten its last moments.
+    async def may_have_lost_writes(self) -> bool:
+        """Store the next number of this process's count; return whether Redis may have lost writes since the last call.
 
-        A failover, a restart from an older file or a restore is silent: another run of the server answers, or a number
-        that was confirmed is lost.
+        A failover, a restart from an older file and a restore are silent, but the previous number is missing then, or
+        another run of the server replies.
         """
-        self._beats += 1
-        beat = partial(self._beat, keys=[self._beat_key], args=[self._beats, _BEAT_KEEP_SECONDS])
-        before, run = await self._breaker.call(beat)
-        has_forgotten = before < self._confirmed_beat or self._server_run not in (None, run)
-        self._confirmed_beat, self._server_run = self._beats, run
-        return has_forgotten
+        self._last_beat += 1
+        beat = partial(self._beat, keys=[self._beat_key], args=[self._last_beat, _BEAT_KEEP_SECONDS])
+        stored_beat, server_run = await self._breaker.call(beat)
+        is_beat_lost = stored_beat < self._confirmed_beat
+        is_other_run = self._server_run is not None and self._server_run != server_run
+        self._confirmed_beat = self._last_beat
+        self._server_run = server_run
+        return is_beat_lost or is_other_run
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def open(self, who: Principal, answer_id: AnswerId, opening: LogOpening, *, epoch: int = 1) -> bool:
-        """Make the log, owned by the caller and written by an epoch; a second time changes nothing.
+        """Create the log of a customer's answer, with its writer's epoch; a second call changes nothing.
 
-        Return false where another replica has taken the answer over.
+        Return False if another replica has taken the answer over.
         """
         options = {
             "epoch": epoch,
@@ -211,8 +218,8 @@ class AnswerLog:
         """Append events and model output, and renew the lease."""
         ended = 0
         if any(entry.event.ends for entry in append.entries):
-            ended = 2 if append.unread else 1  # 2: nobody has read its end
-        # In the order in which `answer_append.lua` names them.
+            ended = 2 if append.unread else 1  # 2: ended because nobody read it
+        # In the order of the arguments of `answer_append.lua`.
         args: list[Argument] = [epoch, self._lease_ms, self._settings.keep, ended, append.output_before]
         args += [append.output, append.outcome]
         for entry in append.entries:
@@ -222,7 +229,7 @@ class AnswerLog:
     async def renew(
         self, writers: Mapping[AnswerId, tuple[str, int]], *, lease_ms: int | None = None
     ) -> dict[AnswerId, WriterStanding]:
-        """Renew the leases of answers, each of a tenant and written by an epoch; return the writers' standings."""
+        """Renew the leases of answers, of which `writers` has tenant and epoch; return the writers' standings."""
         options = {
             "lease_ms": self._lease_ms if lease_ms is None else lease_ms,
             "reader_ms": round(_READ_MARK_SECONDS * 1000),
@@ -233,16 +240,17 @@ class AnswerLog:
         return dict(zip(writers, map(WriterStanding, standings), strict=True))
 
     async def give_up(self, writers: Mapping[AnswerId, tuple[str, int]]) -> None:
-        """Let the leases lapse now, so that another replica may take the answers over at once."""
+        """Let leases lapse now, so that another replica may take the answers over at once."""
         await self.renew(writers, lease_ms=0)
 
     async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
-        """Take an answer over, as its next epoch; None where its writer's lease holds or it has ended."""
+        """Take an answer over and begin its next epoch; return None if its lease has not lapsed or it has ended."""
         keys = _script_keys(tenant, answer_id)
         reply = await self._breaker.call(lambda: self._take(keys=keys, args=[self._lease_ms]))
         if reply is None:
             return None
         epoch, sub, conversation, checkpoint, cancelled, passages, outcome, output, entries = reply
+        fields_of_events = (dict(zip(pairs[::2], pairs[1::2], strict=True)) for _, pairs in entries)
         return TakenOver(
             answer_id=answer_id,
             sub=sub.decode(),
@@ -253,15 +261,15 @@ class AnswerLog:
             cancelled=bool(cancelled),
             outcome=outcome,
             output=output,
-            events=tuple(_event(dict(zip(pairs[::2], pairs[1::2], strict=True))) for _, pairs in entries),
+            events=tuple(_event(fields) for fields in fields_of_events),
         )
 
     async def forget(self, tenant: str, answer_ids: Sequence[str]) -> None:
-        """Remove the logs of a conversation that its customer deletes."""
+        """Delete the logs of answers whose conversation the customer deletes."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for answer_id in answer_ids:
                 key = answer_key(tenant, answer_id)
-                # So that its writer can tell a deletion from a log that Redis has lost.
+                # Its writer has to distinguish a deleted log from one that Redis has lost.
                 pipe.set(f"{key}:deleted", "", ex=self._settings.keep)
                 pipe.delete(key, f"{key}:events", f"{key}:output")
             await self._breaker.call(pipe.execute)
@@ -271,10 +279,10 @@ class AnswerLog:
     async def touch(
         self, who: Principal, answer_id: AnswerId, mark: Literal["read", "cancelled", ""]
     ) -> tuple[int, float | None]:
-        """Return an answer's number of events and its lease's seconds (None: ended), and leave a mark for its writer.
+        """Set a mark for an answer's writer (`touch_all`); return its number of events and `lease_left`.
 
         Raises:
-            NotFound: no such answer, or another customer's.
+            NotFound: the answer does not exist, or belongs to another customer.
         """
         progress = (await self.touch_all({answer_id: who}, mark))[answer_id]
         if progress.events is None:
@@ -284,9 +292,9 @@ class AnswerLog:
     async def touch_all(
         self, customers: Mapping[AnswerId, Principal], mark: Literal["read", "cancelled", ""]
     ) -> dict[AnswerId, AnswerProgress]:
-        """Return the progress of answers that belong to these customers, and leave `mark` for their writers.
+        """Set a mark for the writers of answers; return the progress of the answers that belong to these customers.
 
-        "read": a reader follows the answer on another replica; "cancelled": cancel it; "": no mark.
+        The mark is "read" (another replica has a reader of the answer), "cancelled" (cancel it) or "" (none).
         """
         keys = [_OPEN, *(answer_key(who.tenant, answer_id) for answer_id, who in customers.items())]
         options = {"mark": mark, "subs": [who.sub for who in customers.values()]}
@@ -294,24 +302,26 @@ class AnswerLog:
         return dict(zip(customers, msgspec.msgpack.decode(reply, type=list[AnswerProgress]), strict=True))
 
     async def lapsed(self) -> list[tuple[str, AnswerId, float]]:
-        """Return the tenant and id of answers whose writers' leases have lapsed, and for how many seconds."""
+        """Return the answers with a lapsed lease: tenant, id and the seconds since the lapse."""
         seconds, micros = await self._breaker.call(self._redis.time)
         now_ms = seconds * 1000 + micros // 1000
-        lapsed = partial(self._redis.zrangebyscore, _OPEN, "-inf", now_ms, start=0, num=_MOST_LAPSED, withscores=True)
-        stored = cast("list[tuple[bytes, float]]", await self._breaker.call(lapsed))
-        return [(*_named_by(key.decode()), (now_ms - lease_end) / 1000) for key, lease_end in stored]
+        read = partial(self._redis.zrangebyscore, _OPEN, "-inf", now_ms, start=0, num=_MOST_LAPSED, withscores=True)
+        lease_ends = cast("list[tuple[bytes, float]]", await self._breaker.call(read))
+        return [(*_answer_of(key.decode()), (now_ms - lease_end) / 1000) for key, lease_end in lease_ends]
 
     async def running(self, tenants: Mapping[AnswerId, str]) -> set[AnswerId]:
-        """Return which of the answers, each of a tenant, have not ended."""
+        """Return the answers that have not ended, of those in `tenants`."""
+        if not tenants:
+            return set()
         keys = [answer_key(tenant, answer_id) for answer_id, tenant in tenants.items()]
-        leases = await self._breaker.call(lambda: self._redis.zmscore(_OPEN, keys)) if keys else []
-        return {answer_id for answer_id, lease_end in zip(tenants, leases, strict=True) if lease_end is not None}
+        lease_ends = await self._breaker.call(lambda: self._redis.zmscore(_OPEN, keys))
+        return {answer_id for answer_id, lease_end in zip(tenants, lease_ends, strict=True) if lease_end is not None}
 
     async def passages(self, who: Principal, answer_id: AnswerId) -> tuple[PassageRef, ...]:
-        """Return the passages behind the answer's sources, in their order.
+        """Return the passages of the answer's sources, in their order.
 
         Raises:
-            NotFound: no such answer, or another customer's.
+            NotFound: the answer does not exist, or belongs to another customer.
         """
         key = answer_key(who.tenant, answer_id)
         sub, refs = await self._breaker.call(lambda: self._redis.hmget(key, ["sub", "passages"]))
@@ -320,18 +330,25 @@ class AnswerLog:
         return msgspec.json.decode(refs, type=tuple[PassageRef, ...])
 
     async def read_all(self, logs: Mapping[AnswerId, tuple[str, int]]) -> dict[AnswerId, list[LogEntry]]:
-        """Return the new entries of logs, each of a tenant, after a number."""
-        new: dict[AnswerId, list[LogEntry]] = {}
-        names = {_events_key(tenant, answer_id).encode(): answer_id for answer_id, (tenant, _) in logs.items()}
-        after: list[tuple[Any, Any]] = [(name, f"0-{logs[answer_id][1]}") for name, answer_id in names.items()]
-        for first in range(0, len(after), _MOST_LOGS):
-            read = partial(self._redis.xread, dict(after[first : first + _MOST_LOGS]), count=_MOST_ENTRIES)
+        """Return the new entries of logs, of which `logs` has tenant and number of the last entry that was read.
+
+        An answer without new entries is left out.
+        """
+        new_entries: dict[AnswerId, list[LogEntry]] = {}
+        answer_of_key: dict[bytes, AnswerId] = {}
+        positions: list[tuple[Any, Any]] = []
+        for answer_id, (tenant, last_number) in logs.items():
+            key = _events_key(tenant, answer_id).encode()
+            answer_of_key[key] = answer_id
+            positions.append((key, f"0-{last_number}"))
+        for first in range(0, len(positions), _MOST_LOGS):
+            read = partial(self._redis.xread, dict(positions[first : first + _MOST_LOGS]), count=_MOST_ENTRIES)
             for key, stored in cast("_Streams", await self._breaker.call(read)):
-                new[names[key]] = [entry_of(int(at.rpartition(b"-")[2]), _event(fields)) for at, fields in stored]
-        return new
+                new_entries[answer_of_key[key]] = [entry_of(_number_of(at), _event(fields)) for at, fields in stored]
+        return new_entries
 
     async def all_events(self, tenant: str, answer_id: AnswerId) -> list[Event]:
-        """Return every event of an answer, none where its log is gone."""
+        """Return every event of an answer; none if its log does not exist any more."""
         key = _events_key(tenant, answer_id)
         stored = cast("_Entries", await self._breaker.call(lambda: self._redis.xrange(key)))
         return [_event(fields) for _, fields in stored]
@@ -341,9 +358,13 @@ class AnswerLog:
 async def open_answer_log(
     redis: Redis, breaker: RedisBreaker, settings: AnswerLogSettings
 ) -> AsyncGenerator[AnswerLog]:
-    """Open the answer log, with a connection of its own for what each token needs."""
+    """Open the answer log, with a dedicated connection for the scripts that run for each token."""
     async with open_pipelined_connection(redis, slow_after=breaker.slow_after) as pipelined:
         yield AnswerLog(redis, breaker, settings, pipelined=pipelined)
+
+
+def _script(redis: Redis, name: str) -> AsyncScript:
+    return redis.register_script((files("chatbot.streams") / "lua" / name).read_text("utf-8"))
 
 
 def answer_key(tenant: str, answer_id: str) -> str:
@@ -351,8 +372,8 @@ def answer_key(tenant: str, answer_id: str) -> str:
     return f"{{{tenant}}}:answer:{answer_id}"
 
 
-def _named_by(key: str) -> tuple[str, AnswerId]:
-    """Return the tenant and the answer of a hash's key."""
+def _answer_of(key: str) -> tuple[str, AnswerId]:
+    """Return the tenant and the id of the answer whose hash has this key."""
     tenant, _, answer_id = key.rpartition(":answer:")
     return tenant[1:-1], AnswerId(answer_id)
 
@@ -363,12 +384,17 @@ def _events_key(tenant: str, answer_id: AnswerId) -> str:
 
 @lru_cache(maxsize=4096)
 def _script_keys(tenant: str, answer_id: AnswerId) -> tuple[str, ...]:
-    """Return an answer's hash, events and output, and the open answers; cached, since each token needs them."""
+    """Return the keys of an answer's hash, events and output, and of the open answers; cached for use at each token."""
     key = answer_key(tenant, answer_id)
     return key, f"{key}:events", f"{key}:output", _OPEN
 
 
+def _number_of(stream_id: bytes) -> int:
+    """Return n of a stream's id `0-<n>`."""
+    return int(stream_id.rpartition(b"-")[2])
+
+
 def _event(fields: Mapping[bytes, bytes]) -> Event:
-    """Return the event of an entry, or an `Unknown` where it cannot be decoded."""
+    """Return the event of a stored entry, or `Unknown` if it cannot be decoded."""
     name = fields.get(b"name", b"").decode("ascii", "replace")
     return from_json(name if name.isidentifier() else "unknown", fields.get(b"data", b""))

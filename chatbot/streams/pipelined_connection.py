@@ -1,7 +1,7 @@
-"""One connection for the scripts of a process's answers: those that are due together are sent in one write.
+"""One connection for the scripts of a process's answers: scripts that wait at the same time are sent in one write.
 
-A client takes a connection from its pool for each command; at the pace of tokens that costs more than the command
-(`make bench` measures the log's cost).
+A client takes a connection from its pool for each command. For a script per token that costs more than the command
+itself (`make bench` measures the log's cost).
 """
 
 import asyncio
@@ -20,45 +20,46 @@ from telemetry.supervision import supervise
 
 Argument = str | bytes | int | memoryview
 _Call = tuple[Sequence[Argument], asyncio.Future[Any]]
-"""A command, and the future of its reply."""
+"""A command and the future of its reply."""
 
 
 class PipelinedConnection:
-    """Runs scripts on a connection of its own, made as the client's pool makes them, while `serve` runs."""
+    """Runs scripts on one dedicated connection, while `serve` runs."""
 
     def __init__(self, redis: Redis, *, slow_after: float) -> None:
-        """`slow_after` is the deadline of a reply in seconds; the connection is closed when one is late."""
+        """`slow_after` is the deadline of a reply in seconds; a late reply closes the connection."""
         self._redis = redis
         self._slow_after = slow_after
-        self._due: list[_Call] = []
-        self._any_due = asyncio.Event()
+        self._waiting: list[_Call] = []
+        self._any_waits = asyncio.Event()
 
     async def run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """Return a script's reply; it may have run twice where a connection broke.
+        """Run a script and return its reply; it may run twice if the connection breaks.
 
         Raises:
-            RedisError: Redis refused it, or cannot be reached.
+            RedisError: Redis has rejected the script, or cannot be reached.
         """
         try:
-            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *args))
+            return await self._send(("EVALSHA", script.sha, len(keys), *keys, *args))
         except (NoScriptError, RedisConnectionError, *DEMOTED):
-            # Redis was restarted, or this connection no longer leads to the master. EVAL brings the script along.
-            return await self._ask(("EVAL", script.script, len(keys), *keys, *args))
+            # Redis was restarted, or this connection no longer leads to the master. EVAL contains the script's text.
+            return await self._send(("EVAL", script.script, len(keys), *keys, *args))
 
-    async def _ask(self, command: Sequence[Argument]) -> Any:
+    async def _send(self, command: Sequence[Argument]) -> Any:
         reply = asyncio.get_running_loop().create_future()
-        self._due.append((command, reply))
-        self._any_due.set()
+        self._waiting.append((command, reply))
+        self._any_waits.set()
         return await reply
 
     async def serve(self) -> None:
-        """Send the due commands and read their replies, until cancelled."""
+        """Send the waiting commands and read their replies, until cancelled."""
         connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             while True:
-                await self._any_due.wait()
-                self._any_due.clear()
-                calls, self._due = [call for call in self._due if not call[1].done()], []
+                await self._any_waits.wait()
+                self._any_waits.clear()
+                calls = [(command, reply) for command, reply in self._waiting if not reply.done()]
+                self._waiting = []
                 try:
                     await in_time(lambda: _exchange(connection, calls), self._slow_after)  # noqa: B023  awaited here
                     continue
@@ -73,9 +74,10 @@ class PipelinedConnection:
 
 
 async def _exchange(connection: Any, calls: Sequence[_Call]) -> None:
-    """Send commands and read their replies, also those whose callers were cancelled.
+    """Send commands and read all their replies, also those of cancelled callers.
 
-    Raises `RedisError` where the connection broke or leads to a replica.
+    Raises:
+        RedisError: the connection broke, or its Redis is not a master any more.
     """
     await connection.send_packed_command(connection.pack_commands(command for command, _ in calls))
     for _, reply in calls:
@@ -92,7 +94,7 @@ async def _exchange(connection: Any, calls: Sequence[_Call]) -> None:
 
 @asynccontextmanager
 async def open_pipelined_connection(redis: Redis, *, slow_after: float) -> AsyncGenerator[PipelinedConnection]:
-    """Keep a pipelined connection while the block runs."""
+    """Yield a pipelined connection, which is served while the block runs."""
     connection = PipelinedConnection(redis, slow_after=slow_after)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervise, "scripts", connection.serve)

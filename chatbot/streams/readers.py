@@ -1,4 +1,4 @@
-"""Connections that read answers: from memory if this process writes them, else from the log; bounded."""
+"""Readers of answers: connections that read from memory if this process writes the answer, else from its log."""
 
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterator
@@ -24,7 +24,7 @@ _CUT_OFF = (
 
 
 class Readers:
-    """Follows answers for connections, and limits their number."""
+    """Follows answers for connections, and limits the connections of a customer."""
 
     def __init__(self, parts: AnswerParts, writers: Writers, elsewhere: ReadsElsewhere) -> None:
         self._parts = parts
@@ -34,14 +34,14 @@ class Readers:
         self._of_customer: Counter[tuple[str, str]] = Counter()
 
     async def resume_position(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
-        """Return the number of the last event received, and whether it ended the answer.
+        """Return the number in `last_event_id` (0 without one), and whether that event has ended the answer.
 
         Raises:
-            NotFound: no such answer, or another customer's.
-            ForeignEventId: `last_event_id` is another answer's.
-            LogLost: it lies beyond the log.
-            StoreUnavailable: this process does not hold the answer, and Redis cannot be asked or came back just now.
-            Draining: this process ends soon and does not run the answer.
+            NotFound: the answer does not exist, or belongs to another customer.
+            ForeignEventId: `last_event_id` belongs to another answer.
+            LogLost: the log has no event of that number.
+            StoreUnavailable: this process does not hold the answer, and Redis is unavailable or came back just now.
+            Draining: this process does not hold the answer, and ends soon.
         """
         after = _number_of(last_event_id, answer_id)
         live = self._writers.find(who, answer_id)
@@ -53,7 +53,8 @@ class Readers:
             try:
                 length, lease_left = await self._log.touch(who, answer_id, "")
             except NotFound:
-                if self._log.back_for < OUTAGE_TERMS * self._log.lease_seconds:  # Redis may have forgotten it
+                # After an outage, the answer's writer may still have to restore a log that Redis has lost.
+                if self._log.back_for < OUTAGE_TERMS * self._log.lease_seconds:
                     raise StoreUnavailable(retry_after=1) from None
                 raise
             ended = lease_left is None
@@ -65,18 +66,20 @@ class Readers:
         """Yield the entries after number `after`: from memory while this process writes the answer, else from the log.
 
         An answer whose writer is dead is taken over. If the answer cannot be read to its end, the last entry is an
-        error with number 0. There is no last event only if this process ends and has handed the answer over: the
+        error with number 0. If this process hands the answer over and ends, the entries end without a last event: the
         client resumes on another replica.
         """
-        error, over = ChatError(), False
-        unlogged = deque[LogEntry]()  # entries that were read here and may be in no log
+        error = ChatError()
+        has_ended = False
+        unlogged = deque[LogEntry]()  # entries that were yielded from memory, and that the log may lack
         with contained("stream", self._parts.on_failure):
             try:
-                while not (over or self._writers.handed_over):
-                    live, start = self._writers.find(who, answer_id), after - len(unlogged)
+                while not (has_ended or self._writers.handed_over):
+                    live = self._writers.find(who, answer_id)
+                    start = after - len(unlogged)
                     feed = self._elsewhere.follow(who, answer_id, start) if live is None else live.follow(start)
                     if unlogged:
-                        feed = self._skip_read(unlogged, feed, who)
+                        feed = self._skip_yielded(unlogged, feed, who)
                     async with aclosing(feed) as entries:
                         async for entry in entries:
                             after = entry.n
@@ -84,51 +87,55 @@ class Readers:
                             if entry.event.ends:
                                 return
                     if live is not None:
-                        over, unlogged = live.ended, deque(live.entries[live.logged_count : after])
+                        has_ended = live.ended
+                        unlogged = deque(live.entries[live.logged_count : after])
             except ChatError as exc:
                 error = exc
             else:
                 return
-        yield entry_of(0, failed(error, handoff=self._cut_off(who)))
+        yield entry_of(0, failed(error, handoff=self._cut_off_text(who)))
 
-    def _cut_off(self, who: Principal) -> str:
+    def _cut_off_text(self, who: Principal) -> str:
         return f"{_CUT_OFF} {self._parts.person(who.tenant)}".strip()
 
-    async def _skip_read(
-        self, read: deque[LogEntry], feed: AsyncGenerator[LogEntry], who: Principal
+    async def _skip_yielded(
+        self, yielded: deque[LogEntry], feed: AsyncGenerator[LogEntry], who: Principal
     ) -> AsyncGenerator[LogEntry]:
-        """Yield another writer's entries after those that were already read here, if the latter are the same.
+        """Skip the entries of another writer that repeat the `yielded` ones; yield the entries after them.
 
-        If they differ, yield an error that ends the answer for this connection. It has a number, as an event of the
-        answer, so that the client does not resume in the other writer's text.
+        If an entry differs, yield an error instead, which ends the answer for this connection. The error has a number,
+        as an event of the answer, so that the client does not resume in the other writer's text.
         """
         async with aclosing(feed) as entries:
             async for entry in entries:
-                if not read:
+                if not yielded:
                     yield entry
-                elif entry.event != read.popleft().event:
+                elif entry.event != yielded.popleft().event:
                     log.warning("reader_disconnected_log_diverged", n=entry.n)
-                    yield entry_of(entry.n + len(read) + 1, failed(LogLost(), handoff=self._cut_off(who)))
+                    yield entry_of(entry.n + len(yielded) + 1, failed(LogLost(), handoff=self._cut_off_text(who)))
                     return
 
     def check_readers(self, who: Principal) -> None:
-        """Reject a reader whose customer has too many here; connections bound all of them (`edge`).
+        """Reject another reader of a customer who has too many; `edge` bounds the connections of all customers.
 
         Raises:
-            RateLimited: too many open streams of this customer.
+            RateLimited: this customer has too many open streams in this process.
         """
         if self._of_customer[who.customer_id] >= self._parts.settings.readers_of_customer:
             raise RateLimited(scope="user", dimension="readers", retry_after=None)
 
     @contextmanager
     def reading(self, who: Principal, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
-        """Count a connection as a reader of the answer; one that cannot resume gives it no grace when it leaves.
+        """Count a connection as a reader of the answer while the block runs.
+
+        When the last reader leaves, the answer is cancelled: after the grace, or at once if that reader is not
+        `resumable`.
 
         Raises:
             NotFound: the answer belongs to another customer.
-            RateLimited: there are too many readers (`check_readers`).
+            RateLimited: the customer has too many readers (`check_readers`).
         """
-        self._writers.find(who, answer_id)
+        self._writers.find(who, answer_id)  # checks the customer
         self.check_readers(who)
         customer = who.customer_id
         self._of_customer[customer] += 1
@@ -153,23 +160,23 @@ class Answers:
 
     @classmethod
     def of(cls, parts: AnswerParts) -> "Answers":
-        """Create them for a process."""
+        """Create them for this process."""
         writers = Writers(parts)
         elsewhere = ReadsElsewhere(parts)
         return cls(elsewhere, writers, Takeover(parts, writers, elsewhere), Readers(parts, writers, elsewhere))
 
     async def hand_over(self) -> None:
-        """End every read, and hand every answer of this process over to the other replicas.
+        """End every read, and hand the answers of this process over to other replicas.
 
         Raises:
-            StoreUnavailable: the leases could not be given up; they lapse by themselves.
+            StoreUnavailable: the leases could not be given up; they lapse without that.
         """
         self.elsewhere.end_all()
         await self.writers.hand_over()
 
 
 def _number_of(last_event_id: str | None, answer_id: AnswerId) -> int:
-    """Return n of `<answer_id>.<n>`, or 0 without an id; raise `ForeignEventId` for an id of another answer."""
+    """Return n of `<answer_id>.<n>`, or 0 without an id; raise `ForeignEventId` for any other id."""
     if not last_event_id:
         return 0
     owner, _, n = last_event_id.rpartition(".")

@@ -1,8 +1,8 @@
-"""What a successor repeats and the log has already: dropped, so that customers see one answer (pure).
+"""Drop the events that a successor repeats from the log, so that customers see one answer (pure).
 
-A successor (docs/decisions/0005-leases-and-epochs.md) runs the turn again on the same tokens, so it produces the same
-events in the same order. A text may be cut at other places; notices about a writer itself (its queue, its model, its
-log, what it can do) are not repeated and do not count.
+A successor (docs/decisions/0005-leases-and-epochs.md) runs the turn again on the same tokens, so it emits the same
+events in the same order. It may split the text at other places. Events about the writer itself (its queue, model, log
+and abilities) are not compared: a successor does not repeat them.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from chatbot.events import ABOUT_THE_WRITER, Citation, Event, Notice, Queued, To
 
 
 class Diverged(Exception):
-    """The successor's events differ from the logged ones: to continue would make two answers of one."""
+    """The successor's events differ from the logged ones: the customer would see parts of two answers."""
 
 
 class RepetitionCheck:
@@ -27,10 +27,10 @@ class RepetitionCheck:
         return not self._expected
 
     def new_events(self, events: Sequence[Event]) -> list[Event]:
-        """Return those of the events that the log does not have.
+        """Return the events that the log lacks.
 
         Raises:
-            Diverged: the log continues differently.
+            Diverged: the next logged event is different.
         """
         new: list[Event] = []
         for event in events:
@@ -45,26 +45,27 @@ class RepetitionCheck:
         return new
 
     def _new_text(self, text: str) -> list[Event]:
+        """Return the part of a text that the log lacks, as a list of at most one `Token`."""
         while text and self._expected:
             logged = self._expected.popleft()
             if not isinstance(logged, Token):
                 raise Diverged
-            common = min(len(logged.text), len(text))
-            if logged.text[:common] != text[:common]:
+            length = min(len(logged.text), len(text))
+            if logged.text[:length] != text[:length]:
                 raise Diverged
-            if len(logged.text) > common:
-                self._expected.appendleft(Token(text=logged.text[common:]))
-            text = text[common:]
+            if len(logged.text) > length:
+                self._expected.appendleft(Token(text=logged.text[length:]))
+            text = text[length:]
         return [Token(text=text)] if text else []
 
 
 def about_the_writer(event: Event) -> bool:
-    """Return whether the event reports what happened to its writer, which a successor does not repeat."""
+    """Return whether the event is about its writer, so that a successor does not repeat it."""
     return isinstance(event, Queued) or (isinstance(event, Notice) and event.code in ABOUT_THE_WRITER)
 
 
 def repeats(event: Event, logged: Event) -> bool:
-    """Return whether an event repeats a logged one; of `accepted` and `sources` only the place counts."""
+    """Return whether an event repeats a logged one; for `accepted` and `sources` the same type is enough."""
     if isinstance(event, Citation):
         return logged == event
     if isinstance(event, Notice):

@@ -1,8 +1,9 @@
-"""Leases and takeover: this process renews what it writes, and continues or ends what a dead replica wrote.
+"""Leases and takeover: renew the leases of this process's answers, and continue or end the answers of dead replicas.
 
-Every writer holds a lease, renewed by a heartbeat whose reply also reports cancels and readers on other replicas. An
-answer whose lease has lapsed is continued by a process that has readers of it, ended by one that was asked to cancel
-it, and by any other after the grace. `docs/decisions/0005-leases-and-epochs.md` says what a successor may assume.
+Every writer renews its lease by a heartbeat, whose reply also reports cancels and readers on other replicas. An answer
+whose lease has lapsed is continued by a process that has readers of it. A process that received a cancel for it ends it
+at once, and any other process after the grace. `docs/decisions/0005-leases-and-epochs.md` lists what a successor may
+assume.
 """
 
 import math
@@ -24,8 +25,8 @@ from telemetry.supervision import contained, supervise
 log = structlog.get_logger(__name__)
 
 OUTAGE_TERMS = 2
-"""A lapsed lease counts once Redis has been back for so many lease terms: until a probe of its own Redis breaker
-succeeds, which may be the second one, a live writer cannot renew its lease."""
+"""The lease terms after an outage of Redis in which a lapsed lease does not yet mean a dead writer: a live writer can
+renew its lease only after a probe of its own Redis breaker has succeeded, which may be the second probe."""
 
 ContinueAnswer = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
 """Continues an answer that was taken over, or ends it if `TakenOver.cancelled` is set."""
@@ -41,11 +42,12 @@ class Takeover:
         self._reads = reads
         self._continue_answer: ContinueAnswer | None = None
         self._no_renewal_at = -math.inf
-        """When Redis was unavailable last, or this process stood still and could not have noticed that it was."""
+        """When this process last saw Redis unavailable, or stood still and could not see whether it was."""
         self._to_cancel: set[AnswerId] = set()
+        """Answers for which this process has received a cancel, and which another replica writes."""
 
     async def maintain_leases(self, continue_answer: ContinueAnswer) -> None:
-        """Renew this process's leases and end the orphans of dead replicas, until cancelled."""
+        """Renew this process's leases and take over the answers of dead replicas, until cancelled."""
         self._continue_answer = continue_answer
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervise, "renewals", self._renew_leases, self._parts.on_failure)
@@ -54,8 +56,8 @@ class Takeover:
     async def _renew_leases(self) -> None:
         while True:
             try:
-                self._parts.deferred.store_answered(lost_writes=await self._log.has_forgotten())
-            except StoreUnavailable:  # nobody can renew
+                self._parts.deferred.store_answered(lost_writes=await self._log.may_have_lost_writes())
+            except StoreUnavailable:  # other replicas cannot renew their leases either
                 self._no_renewal_at = anyio.current_time()
             with suppress(StoreUnavailable):
                 await self._writers.renew_leases()
@@ -75,19 +77,22 @@ class Takeover:
                             await self.take_over(tenant, answer_id, reason)
 
     def _reason_for(self, answer_id: AnswerId, lapsed_for: float) -> TakeoverReason | None:
-        """Return why this process takes over an answer whose lease lapsed so many seconds ago; None: it does not."""
+        """Return the reason for which this process takes over an answer whose lease has lapsed, or None if it does not.
+
+        `lapsed_for` is the time in seconds since the lapse.
+        """
         if answer_id in self._to_cancel:
             return "cancel"
         if answer_id in self._reads:
             return "reader"
-        grace = self._parts.settings.grace
-        return "orphan" if min(lapsed_for, self._renewable_for) >= grace else None
+        is_orphan = min(lapsed_for, self._renewable_for) >= self._parts.settings.grace
+        return "orphan" if is_orphan else None
 
     @property
     def _renewable_for(self) -> float:
-        """For how many seconds every live writer has been able to renew its lease.
+        """The seconds for which Redis has been available, so that every live writer could renew its lease.
 
-        A lease that lapses in that time means a dead writer. Before it, Redis may have been unavailable.
+        A lease that lapsed in this time means a dead writer.
         """
         return min(self._log.back_for, anyio.current_time() - self._no_renewal_at)
 
@@ -98,8 +103,9 @@ class Takeover:
             StoreUnavailable: Redis cannot be asked.
         """
         continue_answer, writers = self._continue_answer, self._writers
+        # If this process writes the answer, its next append renews the lapsed lease.
         if continue_answer is None or writers.draining or answer_id in writers:
-            return False  # a lease of our own that has lapsed is renewed by the next append
+            return False
         if self._renewable_for < OUTAGE_TERMS * self._log.lease_seconds:
             return False
         with anyio.CancelScope(shield=True):  # an answer that was taken over must get a writer
@@ -112,24 +118,26 @@ class Takeover:
             who = Principal(tenant=tenant, sub=taken.sub)
             live = LiveAnswer(answer_id, who, epoch=taken.epoch, logged=taken.events, output=taken.output)
             live.log_opening = taken.opening
-            live.unread = reason == "orphan" and not (taken.cancelled or taken.outcome)
-            to_continue = replace(taken, cancelled=True) if reason == "orphan" else taken  # an orphan is only ended
-            writers.run(live, lambda live: continue_answer(live, to_continue))
+            if reason == "orphan":  # nobody reads it: it is only ended
+                live.unread = not (taken.cancelled or taken.outcome)
+                taken = replace(taken, cancelled=True)
+            writers.run(live, lambda live: continue_answer(live, taken))
             self._reads.end(answer_id)
         return True
 
     async def cancel(self, who: Principal, answer_id: AnswerId) -> bool:
-        """Stop the answer, also if another replica writes it; return whether it had not ended yet.
+        """Cancel the answer, also if another replica writes it; return False if it had already ended.
 
         Raises:
-            NotFound: no such answer, or another customer's.
-            StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
+            NotFound: the answer does not exist, or belongs to another customer.
+            StoreUnavailable: this process does not hold the answer, and Redis is unavailable.
         """
         live = self._writers.find(who, answer_id)
         if live is not None:
             live.scope.cancel()
             return not live.ended
         _, lease_left = await self._log.touch(who, answer_id, "cancelled")
-        if lease_left is not None:
-            self._to_cancel.add(answer_id)
-        return lease_left is not None
+        if lease_left is None:
+            return False
+        self._to_cancel.add(answer_id)
+        return True

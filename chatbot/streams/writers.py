@@ -1,8 +1,8 @@
-"""The answers that this process writes: owned by the application's task group, logged before any connection sees them.
+"""Write the answers of this process: they run in the application's task group, and log each event before publishing it.
 
-Group commit: events emitted during an append go with the next one. While Redis is away the stream continues
-from this process's memory, with a notice, and cannot be resumed elsewhere. An answer without readers is cancelled after
-a grace period: this closes the model's socket, and the answer then ends like any cancelled one.
+Events that are emitted during an append are appended together after it. While Redis is unavailable, the stream
+continues from this process's memory, with a notice, and cannot be resumed elsewhere. An answer without readers is
+cancelled after a grace period: this closes the model's socket, and the answer then ends like any cancelled one.
 """
 
 from collections import Counter, OrderedDict
@@ -39,23 +39,23 @@ TakeoverReason = Literal["reader", "cancel", "orphan"]
 
 
 class AnswerSettings(BaseModel, frozen=True):
-    """When an answer without readers or without its process ends, and how many read."""
+    """When an answer without readers or without its process ends, and the bounds of its readers."""
 
     grace: float = Field(
         10.0,
         description="seconds: An answer without readers is abandoned after this time, also if its process has died.",
     )
-    kept: ClassVar[int] = 1000  # answers: how many that have ended without a log stay in memory
-    # seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed
+    most_unlogged: ClassVar[int] = 1000  # answers: the most that have ended without a complete log and stay in memory
+    # seconds: the interval of the lease renewals, after which the writer notices a cancel on another replica
     heartbeat: ClassVar[float] = 0.25
-    # seconds: how long those who read an answer that another replica writes wait for Redis before an `error`
+    # seconds: how long a reader of another replica's answer waits for Redis before it gets an `error`
     patience: ClassVar[float] = 10.0
-    readers_of_customer: ClassVar[int] = 200  # readers: open streams of one customer in a process; then 429
+    readers_of_customer: ClassVar[int] = 200  # readers: the most open streams of one customer in a process; then 429
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerParts:
-    """What writers, takeover and readers share; the answers run in `tasks`."""
+    """The parts that writers, takeover and readers share; answers run in `tasks`."""
 
     log: AnswerLog
     tasks: TaskGroup
@@ -64,35 +64,37 @@ class AnswerParts:
     on_failure: OnFailure = uncounted
     on_taken: Callable[[TakeoverReason], None] = lambda _: None
     person: Callable[[str], str] = lambda _: ""
-    """Returns the sentence that names the person of a tenant's bank to turn to, in each language."""
+    """Returns the sentence, in each language, about how to reach a person of a tenant's bank."""
 
 
 Work = Callable[[LiveAnswer], Awaitable[None]]
+"""Produces the events of an answer."""
 
 
 class Writers:
     """Starts, finds, ends and hands over the answers of this process."""
 
     def __init__(self, parts: AnswerParts) -> None:
-        self.draining = self.handed_over = False
+        self.draining = False
+        self.handed_over = False
         self.readers: Counter[AnswerId] = Counter()
         """Connections of this process per answer, including answers that other replicas write."""
         self._parts = parts
         self._log = parts.log
         self._running: dict[AnswerId, LiveAnswer] = {}
-        self._kept: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
-        """Ended answers that are not fully logged, for their readers."""
+        self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
+        """Ended answers whose logs are not complete, for their readers."""
         self._accepting = 0
-        """How many questions are in an `accepting` block."""
+        """The number of questions in an `accepting` block."""
         self._changed = anyio.Event()
 
     def __contains__(self, answer_id: AnswerId) -> bool:
-        """Return whether this process writes an answer, or keeps its end."""
-        return answer_id in self._running or answer_id in self._kept
+        """Return whether this process holds an answer: it writes it, or still has to log its end."""
+        return answer_id in self._running or answer_id in self._unlogged
 
     @property
     def active(self) -> int:
-        """How many answers this process writes."""
+        """The number of answers that this process writes."""
         return len(self._running)
 
     @contextmanager
@@ -117,15 +119,17 @@ class Writers:
         Raises:
             NotFound: it belongs to another customer.
         """
-        live = self._running.get(answer_id) or self._kept.get(answer_id)
-        if live is not None and live.who.customer_id != who.customer_id:
+        live = self._running.get(answer_id) or self._unlogged.get(answer_id)
+        if live is None:
+            return None
+        if live.who.customer_id != who.customer_id:
             raise NotFound("answer not found")
-        return None if live is None or live.stage == "elsewhere" else live
+        return None if live.stage == "elsewhere" else live
 
     async def start(self, live: LiveAnswer, work: Work, opening: LogOpening) -> None:
         """Open the answer's log and run `work` in the application's task group.
 
-        While Redis is away the answer starts without a log, and gets it when Redis is back.
+        While Redis is unavailable, the answer starts without a log, which is written when Redis is back.
 
         Raises:
             Draining: this process has handed its answers over, and ends.
@@ -136,21 +140,21 @@ class Writers:
         try:
             await self._log.open(live.who, live.answer_id, opening, epoch=live.epoch)
         except StoreUnavailable:
-            live.note_log_state("behind")
+            live.update_log_state("behind")
         self.run(live, work)
 
     def run(self, live: LiveAnswer, work: Work) -> None:
-        """Run the work of an answer that has a log, and write its events."""
+        """Run the work of an answer, and write its events."""
         self._running[live.answer_id] = live
         if not self.readers[live.answer_id]:
             live.cancel_if_unread_after(self._parts.settings.grace)
-        if self.handed_over:  # while its log was being opened; another replica takes it over when its lease lapses
+        if self.handed_over:  # since the log was opened; another replica takes the answer over when its lease lapses
             live.stop_writing()
         self._parts.tasks.start_soon(self._work, live, work)
         self._parts.tasks.start_soon(self._write, live)
 
     async def _work(self, live: LiveAnswer, work: Work) -> None:
-        """Run the work of an answer; emit a last event if it has emitted none."""
+        """Run the work of an answer; emit an error as the last event if the work has not emitted one."""
         with live.scope, contained("answer", self._parts.on_failure):
             await work(live)
         if live.is_written_here:
@@ -161,25 +165,26 @@ class Writers:
         return msgspec.structs.replace(failed(ChatError(), handoff=text), retryable=True)
 
     async def _write(self, live: LiveAnswer) -> None:
+        """Write the events of an answer until it ends, and have an incomplete log written later."""
         try:
             with contained("writer", self._parts.on_failure):
                 await self._log_and_publish(live)
             if live.is_written_here:
                 live.fail(self._unfinished(live))
         finally:
-            if live.is_written_here:  # cancelled with the process: `confirm_ownership`, shielded, must not hang
+            if live.is_written_here:  # this task is cancelled: `confirm_ownership`, which is shielded, must not hang
                 live.stop_writing()
         del self._running[live.answer_id]
-        end = DeferredWrite("log", partial(self._log_end, live), on_lost=partial(self._drop, live))
-        if live.owes_log:
+        log_end = DeferredWrite("log", partial(self._log_end, live), on_lost=partial(self._drop, live))
+        if live.must_log:
             self._keep(live)
-            self._parts.deferred.defer(end)
+            self._parts.deferred.defer(log_end)
         elif live.ended and live.log_state == "whole":
-            self._parts.deferred.remember(end)
+            self._parts.deferred.remember(log_end)
         self._wake()
 
     async def _log_and_publish(self, live: LiveAnswer) -> None:
-        """Log and then publish events, until the answer has ended or is written elsewhere."""
+        """Log and then publish events, until the answer has ended or another replica writes it."""
         while live.is_written_here:
             batch = await live.next_batch()
             emitted = len(batch)
@@ -187,26 +192,27 @@ class Writers:
                 await self.append(live, batch)
             if not live.is_written_here:
                 return
-            if live.log_state == "behind" and not any(
-                entry.event.ends or entry.event == _NOT_LOGGED for entry in [*live.entries, *batch]
-            ):
+            if live.log_state == "behind" and _lacks_notice([*live.entries, *batch]):
                 log.warning("event_log_write_failed", answer_id=live.answer_id)
-                # After the batch: Redis may have executed the append, and the log has those numbers then.
+                # After the batch: Redis may have executed the append, so that the log already has the batch's numbers.
                 batch.append(entry_of(len(live.entries) + emitted + 1, _NOT_LOGGED))
             live.publish(batch, emitted=emitted)
 
     async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
-        """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
+        """Append `batch` and everything else that the log lacks; the next append repeats a failed one.
+
+        If Redis has lost the log, open it again and append all entries.
+        """
         try:
             appended, standing = await self._send(live, batch)
             if standing is WriterStanding.BEHIND:
-                self.apply_standing(live, standing)  # from now on everything is unlogged
+                self.apply_standing(live, standing)  # makes all entries unlogged
                 if await self._log.open(live.who, live.answer_id, live.log_opening, epoch=live.epoch):
                     appended, standing = await self._send(live, batch)
                 else:
                     standing = WriterStanding.REPLACED
         except StoreUnavailable:
-            live.note_log_state("behind")
+            live.update_log_state("behind")
             return
         if standing in (WriterStanding.OWNED, WriterStanding.CANCELLED):
             live.mark_appended(appended)
@@ -217,7 +223,7 @@ class Writers:
         return append, await self._log.append(live.who.tenant, live.answer_id, append, epoch=live.epoch)
 
     def apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:
-        """Apply the log's reply about an answer of this process."""
+        """Stop, cancel or log an answer of this process, as its standing in the log requires."""
         match standing:
             case WriterStanding.REPLACED:
                 log.warning("writer_replaced", answer_id=live.answer_id)
@@ -225,10 +231,10 @@ class Writers:
             case WriterStanding.CANCELLED:
                 live.scope.cancel()
             case WriterStanding.DELETED:
-                live.note_log_state("deleted")
+                live.update_log_state("deleted")
                 live.scope.cancel()
             case WriterStanding.BEHIND:
-                if live.logged_count:  # otherwise it began while Redis was away, and never had a log
+                if live.logged_count:  # otherwise it started while Redis was unavailable, and never had a log
                     log.warning("event_log_lost", answer_id=live.answer_id)
                 live.mark_log_lost()
             case WriterStanding.READ_ELSEWHERE if not self.readers[live.answer_id]:
@@ -237,27 +243,27 @@ class Writers:
     # --- ended answers that are not logged ---------------------------------------------------------------------------
 
     def _keep(self, live: LiveAnswer) -> None:
-        """Keep an ended answer for its readers."""
-        self._kept[live.answer_id] = live
-        while len(self._kept) > self._parts.settings.kept:
-            self._kept.popitem(last=False)
+        """Keep an ended answer in memory for its readers, until its log is complete."""
+        self._unlogged[live.answer_id] = live
+        while len(self._unlogged) > self._parts.settings.most_unlogged:
+            self._unlogged.popitem(last=False)
 
     def _drop(self, live: LiveAnswer) -> None:
-        """Remove an ended answer from memory: readers find it in its log."""
-        self._kept.pop(live.answer_id, None)
+        """Remove an ended answer from memory."""
+        self._unlogged.pop(live.answer_id, None)
 
     async def _log_end(self, live: LiveAnswer) -> None:
-        """Log the rest of an ended answer, or all of it if Redis may have lost it.
+        """Log the rest of an ended answer, or all of it if Redis may have lost its complete log.
 
         Raises:
-            StoreUnavailable: it is not logged; `DeferredWrites` calls again.
+            StoreUnavailable: the log is not complete; `DeferredWrites` calls again.
         """
         if live.log_state == "whole":
             live.mark_log_lost()
             self._keep(live)
-        if live.owes_log:
+        if live.must_log:
             await self.append(live)
-        if live.owes_log:
+        if live.must_log:
             raise StoreUnavailable
         self._drop(live)
 
@@ -267,43 +273,47 @@ class Writers:
         """Renew the leases of all answers that this process writes or still has to log; append missing events.
 
         Raises:
-            StoreUnavailable: Redis cannot be asked.
+            StoreUnavailable: Redis is unavailable.
         """
         running = [live for live in self._running.values() if live.log_state != "deleted" and live.stage != "elsewhere"]
         for live in running:
-            if live.owes_log:
-                live.append_again()
-        held = [*running, *(live for live in self._kept.values() if live.owes_log)]
-        if held:
-            leases = {live.answer_id: (live.who.tenant, live.epoch) for live in held}
-            for answer_id, standing in (await self._log.renew(leases)).items():
-                if (still := self._running.get(answer_id)) is not None:
-                    self.apply_standing(still, standing)
+            if live.must_log:
+                live.request_append()
+        ended = [live for live in self._unlogged.values() if live.must_log]
+        leases = {live.answer_id: (live.who.tenant, live.epoch) for live in (*running, *ended)}
+        if not leases:
+            return
+        for answer_id, standing in (await self._log.renew(leases)).items():
+            if answer_id in self._running:
+                self.apply_standing(self._running[answer_id], standing)
 
     # --- readers come and leave --------------------------------------------------------------------------------------
 
     def reader_came(self, answer_id: AnswerId) -> None:
-        """Count a reader of an answer, also of one that another replica writes."""
+        """Count a reader of an answer, which another replica may write."""
         self.readers[answer_id] += 1
-        if (live := self._running.get(answer_id)) is not None:
-            live.stop_unread_timer()
+        if answer_id in self._running:
+            self._running[answer_id].stop_unread_timer()
 
     def reader_left(self, answer_id: AnswerId, *, resumable: bool) -> None:
         """Cancel an answer whose last reader has left: after the grace, or at once if that reader cannot resume."""
         self.readers[answer_id] -= 1
-        if not self.readers[answer_id]:
-            del self.readers[answer_id]
-            if (live := self._running.get(answer_id)) is not None:
-                live.cancel_if_unread_after(self._parts.settings.grace if resumable else 0)
+        if self.readers[answer_id]:
+            return
+        del self.readers[answer_id]
+        if answer_id in self._running:
+            grace = self._parts.settings.grace if resumable else 0
+            self._running[answer_id].cancel_if_unread_after(grace)
 
     # --- the end of the process --------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
+        changed = self._changed
+        self._changed = anyio.Event()
         changed.set()
 
     def begin_draining(self) -> None:
-        """Accept no further question and take no answer over: this process ends soon."""
+        """Reject further questions and take no answer over: this process ends soon."""
         self.draining = True
 
     async def drained(self) -> None:
@@ -313,16 +323,25 @@ class Writers:
         await self._parts.deferred.drained()
 
     async def hand_over(self) -> None:
-        """Stop writing every answer and give up its lease; cancel an answer that is not fully logged."""
+        """Stop writing every answer and give up its lease; cancel an answer whose log is not complete.
+
+        Raises:
+            StoreUnavailable: the leases could not be given up.
+        """
         self.handed_over = True
-        given_up: dict[AnswerId, tuple[str, int]] = {}
+        leases: dict[AnswerId, tuple[str, int]] = {}
         for live in self._running.values():
             if live.stage == "writing" and live.log_state == "whole":
-                given_up[live.answer_id] = live.who.tenant, live.epoch
+                leases[live.answer_id] = live.who.tenant, live.epoch
                 live.stop_writing()
             elif live.stage == "writing":
                 live.scope.cancel()
-        while self._running:  # an append that is still in flight would renew the lease
+        while self._running:  # an append in flight would renew the lease after it is given up
             await self._changed.wait()
-        if given_up:
-            await self._log.give_up(given_up)
+        if leases:
+            await self._log.give_up(leases)
+
+
+def _lacks_notice(entries: Sequence[LogEntry]) -> bool:
+    """Return whether the answer continues and has not yet shown the notice that it is not logged."""
+    return not any(entry.event.ends or entry.event == _NOT_LOGGED for entry in entries)

@@ -113,7 +113,7 @@ async def test_without_redis_the_stream_goes_on_with_a_notice(away_log: AnswerLo
 
 
 async def test_only_the_last_unlogged_answers_stay_in_memory(away_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry = answers_of(away_log, tasks, with_constants(AnswerSettings(), kept=2))
+    registry = answers_of(away_log, tasks, with_constants(AnswerSettings(), most_unlogged=2))
     lives = [new_answer() for _ in "abcd"]
     for live in lives:
         await registry.writers.start(live, speak, LogOpening("c"))
