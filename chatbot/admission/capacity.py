@@ -1,8 +1,8 @@
-"""Adjust the number of slots to the endpoints' load, which vLLM's metrics report once a second.
+"""Adjust the number of slots to the endpoints' load, which is read once a second from vLLM's metrics.
 
 Replicas share the endpoints without coordination. While requests wait inside vLLM, each replica gives up slots in
-proportion to its share of the requests; while none wait, each adds a few. The setting is the upper bound, and applies
-if no endpoint reports its load.
+proportion to its share of the requests; while none wait, each adds a few. The configured number of slots is the upper
+bound, and applies while no endpoint reports its load.
 """
 
 import math
@@ -18,7 +18,9 @@ from knowledge.model_connection import EndpointFailed
 
 log = structlog.get_logger(__name__)
 
-_RUNNING, _WAITING, _CACHE = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"
+_RUNNING = "vllm:num_requests_running"
+_WAITING = "vllm:num_requests_waiting"
+_CACHE = "vllm:kv_cache_usage_perc"
 # Contexts grow with their answers: above this share of the KV cache, vLLM may soon preempt running answers.
 _CACHE_FULL = 0.95
 # After this many consecutive polls without waiting requests, each poll adds an eighth of the slots. Growth is slow
@@ -77,19 +79,22 @@ def _gauge(text: str) -> float:
 
 
 def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, calm: int, most: int) -> int:
-    """Return the new number of slots, at most `most`; `busy` of the current `slots` are taken.
+    """Return the new number of slots, at most `most`; `busy` is the number of taken slots.
 
     `calm` counts the consecutive polls without waiting requests, including this one.
     """
     if not loads:
         return most
-    running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
+    running = sum(load.running for load in loads)
+    waiting = sum(load.waiting for load in loads)
     if waiting:
         own_share = min(1.0, busy / (running + waiting))
         return max(1, min(slots, busy) - math.ceil(waiting * own_share))
     if max(load.cache for load in loads) >= _CACHE_FULL:
         return max(1, min(slots, busy))
-    return min(most, slots + max(1, slots // _GROWTH_DIVISOR)) if calm >= _CALM_POLLS else min(most, slots)
+    if calm >= _CALM_POLLS:
+        slots += max(1, slots // _GROWTH_DIVISOR)
+    return min(most, slots)
 
 
 class Capacity:
@@ -101,8 +106,8 @@ class Capacity:
         self._members = members
         self._admission = admission
         self._settings = settings
-        self._reported = True
-        self._calm = 0
+        self._load_reported = True
+        self._calm_polls = 0
 
     async def watch(self) -> None:
         """Poll every `poll_every` seconds until cancelled."""
@@ -117,29 +122,31 @@ class Capacity:
         async with anyio.create_task_group() as tasks:
             for member in members:
                 tasks.start_soon(self._read_load, member, loads)
-        if members and bool(loads) is not self._reported:
-            self._reported = bool(loads)
-            log.warning(
-                "endpoint_metrics_available" if loads else "endpoint_metrics_unavailable", slots=self._settings.slots
-            )
-        self._calm = self._calm + 1 if loads and not any(load.waiting for load in loads) else 0
+        load_reported = len(loads) > 0
+        if members and load_reported != self._load_reported:
+            self._load_reported = load_reported
+            event = "endpoint_metrics_available" if load_reported else "endpoint_metrics_unavailable"
+            log.warning(event, slots=self._settings.slots)
+        any_waiting = any(load.waiting for load in loads)
+        self._calm_polls = self._calm_polls + 1 if load_reported and not any_waiting else 0
         self._admission.slots = slots_after(
             self._admission.slots,
             loads,
             busy=self._admission.busy,
-            calm=self._calm,
+            calm=self._calm_polls,
             most=self._settings.slots,
         )
 
     def _in_use(self) -> list[Endpoint]:
-        """Return the available members of the first group with any, without those known not to be vLLM."""
+        """Return the endpoints of the first group with an available one, without servers that are not vLLM."""
         for group in SERVING_GROUPS:
             available = [member for member in self._members() if member.group == group and member.available]
             if available:
-                return [member for member in available if member.able.tokenize or not member.checked]
+                return [member for member in available if member.capabilities.tokenize or not member.checked]
         return []
 
     async def _read_load(self, member: Endpoint, loads: list[EndpointLoad]) -> None:
+        """Add the endpoint's load to `loads`, if it reports its load in time."""
         try:
             until = anyio.current_time() + self._settings.poll_every
             text = await member.exchange("GET", "/metrics", until=until)

@@ -1,4 +1,4 @@
-"""Compute how likely a model's next output is each of a few words, from its most likely next tokens."""
+"""Compute the probability that a model's next word is each of a few choices, from its most likely next tokens."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ Choices = Sequence[Sequence[str]]
 
 YES_OR_NO: Final[Choices] = (("예", "Yes"), ("아니오", "No"))
 LEAST_CHOICE_MASS: Final = 0.5
-"""If the choices together have a lower probability, the model is about to write something else."""
+"""The least total probability of the choices: below it, the model is about to write something else."""
 
 
 def number_choices(count: int) -> Choices:
@@ -26,17 +26,21 @@ def choice_probabilities(
     of them, or if their total probability is below `least_mass`. A token that begins several choices (a byte that two
     Korean syllables share) is ignored.
     """
-    spellings = [[spelling.lower().encode() for spelling in choice] for choice in choices]
+    spellings_by_choice = [[spelling.lower().encode() for spelling in choice] for choice in choices]
     masses = [0.0] * len(choices)
     for token, logprob in logprobs:
         text = token.lstrip(b" \n\r\t").lower()
-        matching = [
-            n for n, of_choice in enumerate(spellings) if any(_begins(text, spelling) for spelling in of_choice)
+        matching_choices = [
+            n
+            for n, spellings in enumerate(spellings_by_choice)
+            if any(_begins(text, spelling) for spelling in spellings)
         ]
-        if len(matching) == 1:
-            masses[matching[0]] += math.exp(logprob)
+        if len(matching_choices) == 1:
+            masses[matching_choices[0]] += math.exp(logprob)
     total = sum(masses)
-    return tuple(mass / total if total > 0 and total >= least_mass else 1 / len(choices) for mass in masses)
+    if total == 0 or total < least_mass:
+        return (1 / len(choices),) * len(choices)
+    return tuple(mass / total for mass in masses)
 
 
 def _begins(token: bytes, spelling: bytes) -> bool:
@@ -45,7 +49,8 @@ def _begins(token: bytes, spelling: bytes) -> bool:
     A Korean word of two syllables may have endings (아니+오, 아니+요); a single syllable is too ambiguous.
     """
     if not token.startswith(spelling):
-        return bool(token) and spelling.startswith(token)
-    following = token[len(spelling) :].decode("utf-8", errors="replace")[:1]
-    is_korean_word = len(spelling) >= 6 and spelling >= "가".encode()
-    return is_korean_word or not (following.isalnum() or following == "\N{REPLACEMENT CHARACTER}")
+        return token != b"" and spelling.startswith(token)
+    is_long_korean_word = len(spelling) >= 6 and spelling >= "가".encode()  # a syllable has three bytes
+    next_character = token[len(spelling) :].decode("utf-8", errors="replace")[:1]
+    word_continues = next_character.isalnum() or next_character == "\N{REPLACEMENT CHARACTER}"
+    return is_long_korean_word or not word_continues

@@ -1,11 +1,10 @@
-"""The models client: it retries a call before the first token, and continues the answer elsewhere afterwards.
+"""The models client: retries a call before the first token, and continues the answer on another endpoint after it.
 
 Before the first token, a request is retried once on a primary, also for a canary's conversation, and then on the
 fallback group. After the first token, another endpoint of the same group continues the answer (`generation.py`), even
 one with an open breaker, because the answer would be lost otherwise: the customer sees one unbroken stream. An endpoint
-that cut the connection is called again only if no other remains. The rest of a group is skipped after it rejected the
-request (content filter, smaller context), or after a failure without a retry budget; the first call to the next group
-repeats no work there.
+that cut the connection is called again only if no other remains. The rest of a group is skipped after one of its
+endpoints rejected the request (content filter, smaller context), or after a failure when the retry budget is empty.
 """
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -45,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 UNKNOWN_MODEL = "unknown"
 _COUNT_SECONDS = 0.5
-"""The deadline of counting a prompt on the server; the estimate applies afterwards."""
+"""The deadline of counting a prompt on the server; after it, the estimate is used."""
 _DECODE_SECONDS = 1.0
 # Two primaries and a fallback: connecting to a vLLM takes at most 0.6 s each, so a hand-off comes within 2 s.
 _MOST_BEFORE_FIRST_TOKEN = 3
@@ -54,7 +53,7 @@ _MOST_FAILOVERS = 3
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """Another endpoint generates the rest: of the same model, or of the smaller model if `group` is fallback."""
+    """Another endpoint generates the rest of the answer, with a smaller model if `group` is "fallback"."""
 
     endpoint: str
     group: Group = "primary"
@@ -62,7 +61,7 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class NotResumable:
-    """No endpoint could continue the answer if the current one breaks off."""
+    """The answer is lost if the current endpoint fails: no other endpoint can continue its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class ModelDone:
     """The answer is complete.
 
     `usage` counts the prompt once, even if several endpoints read it, and all tokens of the answer and its thinking.
-    `models` are the models that generated parts of it; `retried`: an endpoint failed on the way.
+    `models` are the models that generated parts of it. `retried` is set if an endpoint failed.
     """
 
     finish_reason: Literal["stop", "length"]
@@ -82,7 +81,7 @@ class ModelDone:
 
 
 class Models:
-    """The pool of endpoints and its token counter; `names` are those of the MODELS_FILE's entries."""
+    """The pool of endpoints and its token counter; `names` are the names of the MODELS_FILE's entries."""
 
     def __init__(self, pool: Pool, *, names: frozenset[str] = frozenset(), configured_model: str | None = None) -> None:
         self.pool = pool
@@ -92,26 +91,30 @@ class Models:
 
     @property
     def model(self) -> str:
-        """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
-        # An unchecked endpoint may serve another model during a rollout.
+        """The primary model's name: reported or configured, or `UNKNOWN_MODEL` until one is known."""
+        # Checked endpoints first: another one may serve another model during a rollout.
         primaries = sorted(self.pool.of_group("primary"), key=lambda endpoint: not endpoint.checked)
         names = [*(endpoint.model for endpoint in primaries), self._configured_model]
-        return next(filter(None, names), UNKNOWN_MODEL)
+        return next((name for name in names if name), UNKNOWN_MODEL)
 
     @property
-    def think(self) -> bool:
+    def may_think(self) -> bool:
         """Whether any serving model may think before it answers."""
-        return any(endpoint.able.thinks for endpoint in self.pool.serving)
+        return any(endpoint.capabilities.thinks for endpoint in self.pool.serving)
 
     @property
-    def lacks(self) -> tuple[str, ...]:
-        """The capabilities that at least one serving endpoint lacks."""
-        return tuple(dict.fromkeys(lack for e in self.pool.serving if e.checked for lack in e.able.lacks))
+    def missing_capabilities(self) -> tuple[str, ...]:
+        """The names of the capabilities that at least one serving endpoint lacks."""
+        missing: dict[str, None] = {}
+        for endpoint in self.pool.serving:
+            if endpoint.checked:
+                missing |= dict.fromkeys(endpoint.capabilities.missing)
+        return tuple(missing)
 
-    async def counted(self, chat: Chat, *, conversation_id: str) -> Chat:
-        """Return the chat with a token count from one of its servers, or with the estimate if none is available."""
-        able = [endpoint for endpoint in self.pool.of_group("primary") if endpoint.able.tokenize]
-        endpoint = self.pool.pick(conversation_id, able)
+    async def with_token_count(self, chat: Chat, *, conversation_id: str) -> Chat:
+        """Return the chat with the token count of a primary's tokenizer, or unchanged if none is available."""
+        tokenizers = [endpoint for endpoint in self.pool.of_group("primary") if endpoint.capabilities.tokenize]
+        endpoint = self.pool.pick(conversation_id, tokenizers)
         if endpoint is None:
             return chat
         try:
@@ -133,10 +136,10 @@ class Models:
     ) -> AsyncGenerator[Delta | Thought | Switched | NotResumable | ModelDone]:
         """Generate an answer, or continue `partial_answer`; closing the generator closes the socket.
 
-        An answer whose thinking uses up its tokens ends with the reason "length".
+        An answer whose thinking uses up its tokens ends with the finish reason "length".
 
         Raises:
-            TooLarge: prompt and answer do not fit into the model's context.
+            TooLarge: the prompt fills the model's context.
             Overloaded: the endpoints' queues are full.
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
@@ -146,41 +149,39 @@ class Models:
         )
         request = GenerationRequest(chat=chat, sampling=sampling, cache_salt=cache_salt, priority=priority)
         attempts = _Attempts(self.pool, conversation_id)
-        while not answer.spent:
-            so_far = chat.tokens + answer.answer.tokens
-            able = [e for e in self.pool.members if answer.can_continue_on(e.able) and e.able.context_tokens > so_far]
-            endpoint, reported = attempts.next_endpoint(able)
+        while not answer.limit_reached:
+            endpoint = attempts.next_endpoint([e for e in self.pool.members if answer.can_continue_on(e.capabilities)])
             notices: list[Switched | NotResumable] = []
-            if reported:
+            if attempts.mid_answer or endpoint.group == "fallback":
                 notices.append(Switched(endpoint.name, endpoint.group))
-            if not (endpoint.able.token_ids or endpoint.able.continues_text):
+            if not (endpoint.capabilities.token_ids or endpoint.capabilities.continues_text):
                 notices.append(NotResumable())
             request = replace(request, until=attempts.deadline)
             try:
                 async with aclosing(self._generate(endpoint, request, answer)) as parts:
                     async for part in parts:
-                        while notices:  # only with the first part: the endpoint may generate nothing
+                        while notices:  # before the first part, and not for an endpoint that generates nothing
                             yield notices.pop(0)
                         yield part
                 break
             except EndpointFailed as exc:
                 attempts.record_failure(endpoint, exc, mid_answer=answer.started)
                 answer.record_failure()
-        usage, models = answer.usage(), tuple(answer.models)
-        if answer.thinks:
+        usage = answer.usage()
+        models = tuple(answer.models)
+        if answer.in_thinking:
             log.warning("thinking_end_missing", models=models)
-        yield ModelDone(answer.finish_reason, usage, models, bool(attempts.failures), answer.unpaid_tokens)
+        retried = len(attempts.failures) > 0
+        yield ModelDone(answer.finish_reason, usage, models, retried, answer.unpaid_tokens)
 
     async def _generate(
         self, endpoint: Endpoint, request: GenerationRequest, answer: Generation
     ) -> AsyncGenerator[Delta | Thought]:
         """Generate on one endpoint until its stream or the answer ends."""
         reply = StreamDecoder()
-        # An answer cannot continue after the ids of a part of a character.
-        is_cut = endpoint.able.tokenize
-        while answer.ids and is_cut:
-            is_cut = answer.drop_cut_character(await endpoint.detokenize(answer.ids, seconds=_DECODE_SECONDS))
-        request = answer.continue_on(endpoint.able, request)
+        if endpoint.capabilities.tokenize:
+            await _drop_cut_character(endpoint, answer)
+        request = answer.continue_on(endpoint.capabilities, request)
         with self.pool.call(endpoint, "answer") as call:
             await self.pool.check(endpoint)
             async with aclosing(endpoint.stream(request, reply)) as pieces:
@@ -188,13 +189,13 @@ class Models:
                     if reply.prompt_ids and not answer.prompt_ids:
                         await self._check_special_tokens(endpoint, request.chat, reply.prompt_ids)
                         answer.prompt_ids = reply.prompt_ids
-                    call.begin()
+                    call.record_token()
                     answer.models[endpoint.model] = None
                     for part in answer.feed(piece):
                         if isinstance(part, Thought):
-                            endpoint.able.thinks = True
+                            endpoint.capabilities.thinks = True
                         yield part
-                    if answer.over:
+                    if answer.ended:
                         break
                 else:
                     for part in answer.finish(reply):
@@ -203,14 +204,20 @@ class Models:
             answer.models[endpoint.model] = None
 
     async def _check_special_tokens(self, endpoint: Endpoint, chat: Chat, prompt_ids: Sequence[int]) -> None:
-        """Raise RequestRejected if a prompt has more special tokens than its template adds to such messages."""
-        special, (template, exchange) = endpoint.able.special_ids, endpoint.able.template_specials
-        special_tokens = sum(token in special for token in prompt_ids)
-        if special_tokens <= template + exchange * sum(message.role == "assistant" for message in chat.messages):
+        """Check that a prompt has no more special tokens than its template adds to such messages.
+
+        Raises:
+            RequestRejected: a text of the prompt became a special token.
+        """
+        capabilities = endpoint.capabilities
+        special_tokens = sum(token in capabilities.special_ids for token in prompt_ids)
+        of_first_exchange, of_each_exchange = capabilities.template_specials
+        exchanges = sum(message.role == "assistant" for message in chat.messages)
+        if special_tokens <= of_first_exchange + of_each_exchange * exchanges:
             return
-        plain = [Message(message.role, "x") for message in chat.messages]
-        rendered = await endpoint.tokenize(plain, seconds=_DECODE_SECONDS)
-        if special_tokens > sum(token in special for token in rendered.tokens):
+        same_roles = [Message(message.role, "x") for message in chat.messages]
+        rendered = await endpoint.tokenize(same_roles, seconds=_DECODE_SECONDS)
+        if special_tokens > sum(token in capabilities.special_ids for token in rendered.tokens):
             log.error("special_tokens_forged", endpoint=endpoint.name, found=special_tokens)
             raise RequestRejected(f"{endpoint.name}: a text of the prompt became a special token")
 
@@ -226,8 +233,8 @@ class Models:
     ) -> tuple[float, ...]:
         """Return the probability of each choice given that one of them is next.
 
-        The probabilities are equal if no choice is among the most likely tokens, if their total is below `least_mass`,
-        or if the endpoint rejects questions for one token.
+        The probabilities are equal if no choice is among the most likely tokens, if the choices' total probability is
+        below `least_mass`, or if the endpoint rejects requests for one token.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
@@ -238,15 +245,16 @@ class Models:
             chat=chat, sampling=Sampling(max_tokens=1), cache_salt=cache_salt, priority=priority
         )
         while True:
-            able = [endpoint for endpoint in self.pool.members if endpoint.able.context_tokens > chat.tokens]
-            endpoint, _ = attempts.next_endpoint(able)
-            if endpoint.able.top_logprobs is None:
+            endpoint = attempts.next_endpoint(
+                [e for e in self.pool.members if e.capabilities.context_tokens > chat.tokens]
+            )
+            if endpoint.capabilities.top_logprobs is None:
                 return (1 / len(choices),) * len(choices)
             request = replace(request, until=attempts.deadline)
             try:
                 with self.pool.call(endpoint, "probability") as call:
                     top_tokens = await endpoint.top_tokens(request)
-                    call.begin()
+                    call.record_token()
                     call.outcome = "ok"
             except EndpointFailed as exc:
                 attempts.record_failure(endpoint, exc, mid_answer=False)
@@ -254,83 +262,102 @@ class Models:
                 return choice_probabilities(top_tokens.logprobs, choices, least_mass=least_mass)
 
     def _room(self, chat: Chat) -> int:
-        """Return how many tokens of an answer fit into the largest context of a primary; raise TooLarge if none."""
-        contexts = (e.able.context_tokens for e in self.pool.of_group("primary") if e.checked)
-        most = max(contexts, default=UNKNOWN_CONTEXT)
-        if most <= chat.tokens:
-            raise TooLarge(f"The question and its documents take {chat.tokens} of {most} tokens")
-        return most - chat.tokens
+        """Return how many tokens of an answer fit after the chat into the largest context of a primary.
+
+        Raises:
+            TooLarge: the chat fills it.
+        """
+        contexts = (e.capabilities.context_tokens for e in self.pool.of_group("primary") if e.checked)
+        largest = max(contexts, default=UNKNOWN_CONTEXT)
+        if largest <= chat.tokens:
+            raise TooLarge(f"The question and its documents take {chat.tokens} of {largest} tokens")
+        return largest - chat.tokens
 
 
 class _Attempts:
-    """The endpoints that one request is sent to in turn, and their `failures`."""
+    """Chooses the endpoint of each attempt of one request, and stores the `failures`."""
 
     def __init__(self, pool: Pool, conversation_id: str) -> None:
         self._pool = pool
         self._conversation_id = conversation_id
         self._groups: Sequence[Group] = pool.group_order(conversation_id)
-        self._mid_answer = False
+        self.mid_answer = False
+        """Whether a part of the answer was shown before the last failure."""
         self.failures: list[tuple[Endpoint, EndpointFailed]] = []
         self.deadline = 0.0
         """The deadline of the whole answer in event loop time, set at the first call."""
         pool.add_request()
 
-    def next_endpoint(self, able: Collection[Endpoint]) -> tuple[Endpoint, bool]:
-        """Return the next of the `able` endpoints, and whether the customer is notified of the switch.
+    def next_endpoint(self, candidates: Collection[Endpoint]) -> Endpoint:
+        """Return the candidate for the next attempt.
 
         Raises:
             Overloaded: the last endpoint's queue was full, and no other can be called.
             ModelUnavailable: no endpoint can be called.
         """
         for group in self._groups:
-            endpoint = self._pick([e for e in able if e.group == group])
+            endpoint = self._pick([e for e in candidates if e.group == group])
             if endpoint is not None:
-                self.deadline = self.deadline or anyio.current_time() + endpoint.deadlines.answer
-                return endpoint, self._mid_answer or group == "fallback"
-        raise self._no_target() from (self.failures[-1][1] if self.failures else None)
+                if not self.failures:
+                    self.deadline = anyio.current_time() + endpoint.deadlines.answer
+                return endpoint
+        raise self._unavailable() from (self.failures[-1][1] if self.failures else None)
 
-    def _pick(self, able: Sequence[Endpoint]) -> Endpoint | None:
-        pick, failed = partial(self._pool.pick, self._conversation_id), [endpoint for endpoint, _ in self.failures]
-        fresh = [endpoint for endpoint in able if endpoint not in failed]
-        cut_once = [e for e, exc in self.failures if failed.count(e) == 1 and isinstance(exc, ReplyBroken)]
-        if self._mid_answer:
-            return pick(fresh) or pick(fresh, override=True) or pick([e for e in cut_once if e in able])
-        return pick(fresh) or pick([e for e in cut_once if e in able and e.group != "canary"])
+    def _pick(self, candidates: Sequence[Endpoint]) -> Endpoint | None:
+        """Return an endpoint of one group; one that cut the connection once only if no other is left."""
+        pick = partial(self._pool.pick, self._conversation_id)
+        failed = [endpoint for endpoint, _ in self.failures]
+        not_failed = [endpoint for endpoint in candidates if endpoint not in failed]
+        failed_once = [(e, exc) for e, exc in self.failures if e in candidates and failed.count(e) == 1]
+        cut_once = [e for e, exc in failed_once if isinstance(exc, ReplyBroken)]
+        if self.mid_answer:
+            return pick(not_failed) or pick(not_failed, override=True) or pick(cut_once)
+        return pick(not_failed) or pick([e for e in cut_once if e.group != "canary"])
 
     def record_failure(self, endpoint: Endpoint, exc: EndpointFailed, *, mid_answer: bool) -> None:
-        """Record a failed call to an endpoint; `mid_answer` if a part of the answer was already shown.
+        """Record a failed call to an endpoint, and the groups that no further attempt may use.
+
+        `mid_answer`: a part of the answer was already shown.
 
         Raises:
-            Overloaded, ModelUnavailable: the request gives up.
+            Overloaded, ModelUnavailable: there is no further attempt.
         """
         log.warning("model_call_failed", endpoint=endpoint.name, error=str(exc), outcome=exc.outcome)
         self.failures.append((endpoint, exc))
-        self._mid_answer = mid_answer
-        failed = [each.group for each, _ in self.failures]
+        self.mid_answer = mid_answer
+        failed_groups = [failed.group for failed, _ in self.failures]
         if isinstance(exc, RequestRejected):  # other endpoints of this group would reject it too
             self._leave([endpoint.group])
         if mid_answer:
             self._leave([group for group in self._groups if group != endpoint.group])
-            gives_up = len(failed) > _MOST_FAILOVERS
+            gives_up = len(failed_groups) > _MOST_FAILOVERS
         else:
-            if len(failed) - failed.count("fallback") >= 2:
+            if len(failed_groups) - failed_groups.count("fallback") >= 2:
                 self._leave(["primary", "canary"])
-            gives_up = len(failed) >= _MOST_BEFORE_FIRST_TOKEN
+            gives_up = len(failed_groups) >= _MOST_BEFORE_FIRST_TOKEN
             # An unreachable or stopped endpoint, or one that rejects the request, did no work that a retry repeats.
-            works_again = not isinstance(exc, Unreachable | EndpointStopped | RequestRejected)
-            if works_again and not gives_up and not self._pool.take_retry():
-                self._leave(failed)
+            retry_repeats_work = not isinstance(exc, Unreachable | EndpointStopped | RequestRejected)
+            if retry_repeats_work and not gives_up and not self._pool.take_retry():
+                self._leave(failed_groups)
                 gives_up = isinstance(exc, DeadlineExceeded | QueueFull)  # do not flood the next group
         if gives_up or (isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer"):
-            raise self._no_target() from exc
+            raise self._unavailable() from exc
 
     def _leave(self, groups: Collection[Group]) -> None:
         self._groups = [group for group in self._groups if group not in groups]
 
-    def _no_target(self) -> Unavailable:
+    def _unavailable(self) -> Unavailable:
         if self.failures and isinstance(self.failures[-1][1], QueueFull):
             return Overloaded(retry_after=1.0)
         return ModelUnavailable(retry_after=self._pool.retry_after())
+
+
+async def _drop_cut_character(endpoint: Endpoint, answer: Generation) -> None:
+    """Drop the last ids of the answer if they are a part of a character: no endpoint can continue after them."""
+    while answer.ids:
+        text = await endpoint.detokenize(answer.ids, seconds=_DECODE_SECONDS)
+        if not answer.drop_cut_character(text):
+            return
 
 
 def _read_entry(
@@ -341,8 +368,9 @@ def _read_entry(
     Raises:
         ModelsMisconfigured: the entry's key, TLS files or tokenizer cannot be read.
     """
-    # Never send LLM_API_KEY to the providers of a MODELS_FILE.
-    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key and settings.models_file is None else None
+    key = None
+    if settings.llm_api_key and settings.models_file is None:  # never send it to the providers of a MODELS_FILE
+        key = settings.llm_api_key.get_secret_value()
     special = FAMILY_TOKENS
     if entry.tokenizer is not None:
         try:
@@ -380,7 +408,9 @@ async def open_models(
         ModelsMisconfigured: the message says what to set.
     """
     file = await anyio.to_thread.run_sync(settings.read)
-    counter, members, names = TokenCounter(), list[Endpoint](), list[FollowedName]()
+    counter = TokenCounter()
+    members: list[Endpoint] = []
+    names: list[FollowedName] = []
     async with open_session() as http:
         for entry in file.root:
             endpoint_at = await anyio.to_thread.run_sync(_read_entry, entry, http, settings, counter)
@@ -389,7 +419,8 @@ async def open_models(
             else:
                 members += [endpoint_at(str(url)) for url in entry.urls]
         for name in names:
-            members += (await name.update(resolve))[0]
+            added, _ = await name.update(resolve)
+            members += added
         prefill = read_deadlines(file.primary.profile).prefill
         pool = Pool(
             members,

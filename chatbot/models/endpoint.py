@@ -113,7 +113,7 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Delta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of a chat completion; servers use one of two names for the thinking."""
+    """A piece of a chat completion; servers send the thinking in `reasoning` or `reasoning_content`."""
 
     content: str | None = None
     reasoning: str | None = None
@@ -199,6 +199,7 @@ class StreamDecoder:
                 yield from self._pieces(value)
 
     def _pieces(self, value: bytes) -> Iterator[Piece]:
+        """Yield the pieces in an event's JSON, and store its prompt ids, finish reason and usage."""
         try:
             chunk = _CHUNKS.decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
@@ -210,10 +211,11 @@ class StreamDecoder:
             if choice.index:
                 raise ReplyBroken("it sends more than one choice")
             delta = choice.delta or _NO_DELTA
-            text, thinking = delta.content or choice.text, delta.reasoning or delta.reasoning_content or ""
+            text = delta.content or choice.text
+            thinking = delta.reasoning or delta.reasoning_content or ""
             if text or thinking or choice.token_ids:
                 yield Piece(text, choice.token_ids or (), thinking)
-            # Set only after the piece was consumed, so that a choice that fails does not end the answer.
+            # Set after the piece is consumed: if the consumer raises, the answer has not ended.
             self.finish_reason = choice.finish_reason or self.finish_reason
         self.usage = chunk.usage or self.usage
 
@@ -222,7 +224,7 @@ class StreamDecoder:
 class TopTokens:
     """The most likely next tokens with their natural log probabilities, and the usage of the call.
 
-    `certain`: the server sent no log probabilities, so its word counts as the only possible one.
+    `certain`: the server sent no log probabilities, so the word that it wrote has the probability 1.
     """
 
     logprobs: Sequence[tuple[bytes, float]]
@@ -240,11 +242,12 @@ def read_top_tokens(body: bytes) -> TopTokens:
         reply = msgspec.json.decode(body)
         usage = msgspec.convert(reply.get("usage") or {}, ReportedUsage)
         choice = reply["choices"][0]
-        places = (choice.get("logprobs") or {}).get("content") or [{}]
+        logprobs = choice.get("logprobs") or {}
+        positions = logprobs.get("content") or [{}]
         # For an incomplete character, vLLM's bytes are those of the replacement character.
         top = [
             (bytes(list(token.get("bytes") or token["token"].encode())), min(0.0, float(token["logprob"])))
-            for token in places[0].get("top_logprobs") or ()
+            for token in positions[0].get("top_logprobs") or ()
         ]
         word = (choice["message"].get("content") or "").encode()
     except (msgspec.MsgspecError, LookupError, AttributeError, TypeError, ValueError) as exc:
@@ -270,40 +273,41 @@ FORMS: Final = (
     _EXTENSIONS | {"seed"},
     _EXTENSIONS | {"seed", "temperature", "top_p", "max_tokens"},
 )
-"""The fields that each form of a request omits: for vLLM, vLLM without priority scheduling, OpenAI, servers without a
-seed, and OpenAI's reasoning models, which use `max_completion_tokens`.
+"""The fields that each form of a request omits. The forms are for vLLM, vLLM without priority scheduling, OpenAI,
+servers without a seed, and OpenAI's reasoning models, which use `max_completion_tokens`.
 """
 
 
 @dataclass(slots=True, kw_only=True)
 class Capabilities:
-    """An endpoint's capabilities; docs/models.md describes the consequence of each missing one.
-
-    `omitted`: request fields that it rejects. `continues_text`: it honours `continue_final_message`. `tokenize`: it has
-    vLLM's `/tokenize`. `top_logprobs`: how many log probabilities to request (0: it sends none; None: it rejects
-    questions for one token). `opens_thinking`: its template opens a thinking block, which the server leaves in the
-    text. `template_specials`: the number of special ids in a chat of two messages, and in each further exchange.
-    `vocabulary`: a hash of model, tokenizer and template, within which ids are interchangeable. `counts`: its token
-    counts of `SAMPLES` and of a chat of two messages of one token.
-    """
+    """An endpoint's capabilities; docs/models.md describes the consequence of each missing one."""
 
     token_ids: bool = False
+    """It sends token ids, and continues an answer after them."""
     continues_text: bool = False
+    """It honours `continue_final_message`."""
     tokenize: bool = False
+    """It has vLLM's `/tokenize`."""
     usage: bool = False
     top_logprobs: int | None = 20
+    """How many log probabilities to request; 0: it sends none; None: it rejects requests for one token."""
     thinks: bool = False
     opens_thinking: bool = False
+    """Its template opens a thinking block, which the server leaves in the text."""
     omitted: frozenset[str] = frozenset()
+    """The request fields that it rejects."""
     context_tokens: int = UNKNOWN_CONTEXT
     special: SpecialTokens = FAMILY_TOKENS
     special_ids: frozenset[int] = frozenset()
     template_specials: tuple[int, int] = (0, 0)
+    """The number of special ids in a chat of two messages, and in each further exchange."""
     vocabulary: str = ""
+    """A hash of model, tokenizer and template: endpoints with the same hash understand each other's ids."""
     counts: Sequence[int] = ()
+    """Its token counts of each of `SAMPLES`, and of a chat of two messages of one token."""
 
     @property
-    def lacks(self) -> tuple[str, ...]:
+    def missing(self) -> tuple[str, ...]:
         """The names of the missing capabilities, as shown in the log and in `/readyz`."""
         has = {
             "token_ids": self.token_ids,
@@ -314,14 +318,14 @@ class Capabilities:
             "usage": self.usage,
             "continuation": self.token_ids or self.continues_text,
         }
-        return tuple(name for name, there in has.items() if not there)
+        return tuple(name for name, is_present in has.items() if not is_present)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """A request for one generation on one endpoint; `until` is the whole answer's deadline in event loop time.
 
-    A partial answer continues after `ids` (of prompt and answer) or after the text `prefix`.
+    To continue a partial answer, `ids` has the token ids of prompt and answer, or `prefix` the answer's text.
     """
 
     chat: Chat
@@ -336,7 +340,7 @@ class GenerationRequest:
 class Endpoint(Connection):
     """An endpoint of a group: the name and capabilities of its model, its breaker and its calls in flight.
 
-    `entry` is the name of its MODELS_FILE entry. `checked`: `able` was detected after the breaker was last open.
+    `entry` is the name of its MODELS_FILE entry. `checked`: the capabilities were detected since the breaker closed.
     """
 
     def __init__(  # noqa: PLR0913  its address, its entry and its access
@@ -359,7 +363,7 @@ class Endpoint(Connection):
         self.group = group
         self.entry = entry
         self.model = model or ""
-        self.able = Capabilities(omitted=FORMS[2], special=special)
+        self.capabilities = Capabilities(omitted=FORMS[2], special=special)
         self.breaker = Breaker(BreakerSettings(), jitter=partial(_JITTER.uniform, 0.8, 1.0))
         self.in_flight = 0
         self.checked = False
@@ -373,32 +377,37 @@ class Endpoint(Connection):
         return self.breaker.available and not self.stopped
 
     async def stream(self, request: GenerationRequest, decoder: StreamDecoder | None = None) -> AsyncGenerator[Piece]:
-        """Generate an answer; `decoder` receives the prompt's ids, the usage and the finish reason."""
+        """Generate an answer; `decoder` receives the prompt's ids, the usage and the finish reason.
+
+        Raises:
+            EndpointFailed: the endpoint rejected the request, missed a deadline, or broke off the answer.
+        """
         decoder = decoder or StreamDecoder()
-        phase, due = _sooner(request, "first token", self.deadlines.first_token(request.chat.tokens))
+        phase, deadline = _next_deadline(request, "first token", self.deadlines.first_token(request.chat.tokens))
         body = self._body(request, stream=True, stream_options={"include_usage": True}, return_token_ids=True)
         route = self._version + ("completions" if request.ids else "chat/completions")
         with self._span(request) as span, self.translating_errors():
-            response = await self.within(self.send("POST", route, body, _headers(span)), phase, due)
+            response = await self.within(self.send("POST", route, body, _headers(span)), phase, deadline)
             try:
                 await self.check_status(response)
                 while not (decoder.done or response.content.at_eof()):
-                    for piece in decoder.feed(await self.within(response.content.readany(), phase, due)):
+                    data = await self.within(response.content.readany(), phase, deadline)
+                    for piece in decoder.feed(data):
                         yield piece
-                        # A keep-alive or a chunk with only a role is not progress.
-                        phase, due = _sooner(request, "between tokens", self.deadlines.between_tokens)
+                        # Only a piece extends the deadline: a keep-alive or a chunk with only a role is not progress.
+                        phase, deadline = _next_deadline(request, "between tokens", self.deadlines.between_tokens)
                     if decoder.finish_reason is not None:
-                        due = min(due, _now() + _USAGE_SECONDS)
+                        deadline = min(deadline, _now() + _USAGE_SECONDS)
             except (EndpointFailed, aiohttp.ClientError, OSError):
-                if decoder.finish_reason is None:  # otherwise the answer is complete and lacks only its usage
+                if decoder.finish_reason is None:  # otherwise the answer is complete, and only its usage is missing
                     raise
             finally:
                 # Does not wait: after a complete answer the connection is already back in the pool.
                 response.close()
-            self._end(decoder, span)
+            self._check_finish_reason(decoder, span)
 
-    def _end(self, decoder: StreamDecoder, span: Span) -> None:
-        """Raise if the stream broke off or the answer was aborted."""
+    def _check_finish_reason(self, decoder: StreamDecoder, span: Span) -> None:
+        """Raise an error if the answer broke off or was filtered; otherwise add its end and usage to the span."""
         meaning = FINISH_REASONS.get(decoder.finish_reason)
         if meaning == "filtered":
             raise RequestRejected(f"{self.name}: its content filter ended the answer")
@@ -410,9 +419,8 @@ class Endpoint(Connection):
             span.set_attribute("gen_ai.usage.output_tokens", decoder.usage.completion_tokens)
 
     def _body(self, request: GenerationRequest, **more: object) -> Mapping[str, object]:
-        """Return the body of a request with the fields that the endpoint accepts."""
-        sampling, omitted = request.sampling, self.able.omitted
-        switches = {} if request.chat.thinks else _NO_THINKING
+        """Return the body of a request, without the fields that the endpoint rejects."""
+        sampling, omitted = request.sampling, self.capabilities.omitted
         fields: dict[str, object] = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -428,27 +436,34 @@ class Endpoint(Connection):
             if request.prefix:
                 messages.append({"role": "assistant", "content": request.prefix})
                 fields |= {"continue_final_message": True, "add_generation_prompt": False}
-            fields |= {"messages": messages, "chat_template_kwargs": {**self._template_kwargs, **switches} or None}
-        length = "max_completion_tokens" if "max_tokens" in omitted else "max_tokens"
+            switches = {} if request.chat.thinks else _NO_THINKING
+            template_kwargs = {**self._template_kwargs, **switches}
+            fields |= {"messages": messages, "chat_template_kwargs": template_kwargs or None}
+        length_field = "max_completion_tokens" if "max_tokens" in omitted else "max_tokens"
         body = {name: value for name, value in fields.items() if value is not None and name not in omitted}
-        return {**body, "model": self.model, length: sampling.max_tokens, **self.access.extra_body}
+        return {**body, "model": self.model, length_field: sampling.max_tokens, **self.access.extra_body}
 
     def messages(self, messages: Sequence[Message]) -> list[Mapping[str, str]]:
         """Return the messages to send: special tokens neutralised, and consecutive messages of one role joined."""
-        neutralise = self.able.special.neutralise
+        neutralise = self.capabilities.special.neutralise
         return [{"role": message.role, "content": neutralise(message.content)} for message in alternating(messages)]
 
     async def top_tokens(self, request: GenerationRequest) -> TopTokens:
-        """Return the most likely next tokens."""
-        top = self.able.top_logprobs
-        body = self._body(request, **({"logprobs": True, "top_logprobs": top} if top else {}))
+        """Return the most likely next tokens.
+
+        Raises:
+            EndpointFailed: the endpoint rejected the request, missed a deadline, or sent an invalid reply.
+        """
+        top = self.capabilities.top_logprobs
+        logprobs = {"logprobs": True, "top_logprobs": top} if top else {}
+        body = self._body(request, **logprobs)
         with self._span(request) as span:
-            due = min(request.until, _now() + self.deadlines.first_token(request.chat.tokens))
+            _, deadline = _next_deadline(request, "first token", self.deadlines.first_token(request.chat.tokens))
             route = f"{self._version}chat/completions"
-            return read_top_tokens(await self.exchange("POST", route, body, until=due, headers=_headers(span)))
+            return read_top_tokens(await self.exchange("POST", route, body, until=deadline, headers=_headers(span)))
 
     async def read_model(self) -> int | None:
-        """Store the name of the configured model, or of the first served model; return its context length.
+        """Store the name of the configured model, or of the first served model; return its context length if reported.
 
         Raises:
             WrongModel: the server does not serve the configured model.
@@ -466,12 +481,13 @@ class Endpoint(Connection):
             )
         self.model = served[0].id
         # vLLM reports an adapter's context length with its base model.
-        return next((card.max_model_len for card in (served[0], *cards) if card.max_model_len), None)
+        lengths = [card.max_model_len for card in (served[0], *cards)]
+        return next((length for length in lengths if length is not None), None)
 
     async def ask(
         self, path: str, body: Mapping[str, object] | None, kind: type[_Reply], *, seconds: float = METADATA_SECONDS
     ) -> _Reply:
-        """Return the reply of a route without generation; without a body, send a GET."""
+        """Return the reply of a route that generates nothing; send a GET if there is no body, else a POST."""
         reply = await self.exchange("GET" if body is None else "POST", path, body, until=_now() + seconds)
         try:
             return msgspec.json.decode(reply, type=kind)
@@ -501,7 +517,7 @@ class Endpoint(Connection):
 
     @contextmanager
     def _span(self, request: GenerationRequest) -> Iterator[Span]:
-        """Open the client span, but not as the current span: a generator may be closed in another context."""
+        """Open the client span without making it the current span: a generator may be closed in another context."""
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": "text_completion" if request.ids else "chat",
             "gen_ai.request.model": self.model,
@@ -520,17 +536,18 @@ class Endpoint(Connection):
 
 
 def _base(url: URL) -> tuple[URL, str]:
-    """Split an address into its base and the version prefix of its routes ("v1/" or "")."""
+    """Split a URL into its base and the version prefix of its routes: "v1/", or "" if the URL names a route without."""
     path = url.path.rstrip("/")
-    before = path.removesuffix("/chat/completions")
-    version = "" if before != path and not before.endswith("/v1") else "v1/"
-    return url.with_path(before.removesuffix("/v1") or "/", keep_query=True), version
+    names_route = path.endswith("/chat/completions")
+    prefix = path.removesuffix("/chat/completions")
+    version = "" if names_route and not prefix.endswith("/v1") else "v1/"
+    return url.with_path(prefix.removesuffix("/v1") or "/", keep_query=True), version
 
 
-def _sooner(request: GenerationRequest, phase: Phase, seconds: float) -> tuple[Phase, float]:
-    """Return the phase whose deadline is next: the given one, due in `seconds`, or the whole answer."""
-    due = _now() + seconds
-    return ("whole answer", request.until) if request.until < due else (phase, due)
+def _next_deadline(request: GenerationRequest, phase: Phase, seconds: float) -> tuple[Phase, float]:
+    """Return the earlier deadline and its phase: `seconds` from now for `phase`, or that of the whole answer."""
+    deadline = _now() + seconds
+    return ("whole answer", request.until) if request.until < deadline else (phase, deadline)
 
 
 def _now() -> float:
@@ -538,5 +555,6 @@ def _now() -> float:
 
 
 def _headers(span: Span) -> dict[str, str]:
+    """Return the headers of a request in this span."""
     with trace.use_span(span, end_on_exit=False):
         return {"X-Request-Id": uuid4().hex, **trace_headers()}

@@ -1,4 +1,4 @@
-"""Track an answer across endpoints: the new text of each piece, its limits and its cost. No I/O.
+"""Track an answer across endpoints: the text to emit, what another endpoint continues after, limits and usage (pure).
 
 An endpoint's text lags behind its token ids while a character is incomplete, so an answer continues after the last id
 whose text has arrived. If an endpoint sends no ids but can continue a text, its text is emitted in whole sentences, so
@@ -27,14 +27,14 @@ from chatbot.models.thinking import ThinkingFilter
 
 _MOST_BYTES = 64
 """The maximum size of one token: a server that sends more ignores the requested length."""
-_ESTIMATED = 2
-"""The factor on length limits if tokens are estimated and not counted by their ids."""
+_ESTIMATE_FACTOR = 2
+"""The factor on length limits if tokens are estimated instead of counted by their ids."""
 _SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’)\]]*(?=\s)|\S(?=\n)")
-_CUT = "\N{REPLACEMENT CHARACTER}"
+_CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 class _Prompt(msgspec.Struct, frozen=True, array_like=True):
-    """The token ids of the prompt and the thinking before an answer, their vocabulary, and the thinking's length."""
+    """The token ids before an answer (prompt and thinking), their vocabulary, and the number of thinking tokens."""
 
     vocabulary: str = ""
     ids: tuple[int, ...] = ()
@@ -42,15 +42,13 @@ class _Prompt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _OutputLine(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of an answer in its log, as a line of JSON; the first line with ids includes the prompt.
-
-    `dropped` is the number of preceding ids without text when an endpoint failed; they were generated again.
-    """
+    """A piece of an answer in its log, as a line of JSON; the first line with ids includes the prompt."""
 
     text: str
     ids: tuple[int, ...] = ()
     tokens: int = 0
     dropped: int = 0
+    """The number of preceding ids to remove: an endpoint failed after them, and they were generated again."""
     prompt: _Prompt | None = None
 
 
@@ -59,14 +57,14 @@ _OUTPUT_LINES = msgspec.json.Decoder(_OutputLine)
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A piece of the model's thinking: the number of its tokens."""
+    """The number of tokens of a piece of the model's thinking."""
 
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the answer: its text, the number of its tokens, and its line of the log for a successor."""
+    """A piece of the answer: its text, the number of its tokens, and its log line for a successor."""
 
     text: str
     tokens: int
@@ -110,12 +108,7 @@ def read_output(output: bytes | bytearray) -> PartialAnswer:
 
 
 class Generation:
-    """An answer in progress; `most_tokens` bounds it over all endpoints, including its thinking.
-
-    `count` estimates tokens if an endpoint sends no ids; `partial_answer` comes from another process. `unpaid_tokens`
-    are generated tokens that are not charged: lost thinking, and tokens beyond the allowed length. `models` are the
-    models that generated parts of it, in order.
-    """
+    """An answer in progress, which several endpoints may generate one after the other."""
 
     def __init__(
         self,
@@ -126,179 +119,217 @@ class Generation:
         count: Callable[[str], int],
         partial_answer: PartialAnswer | None = None,
     ) -> None:
+        """`most_tokens` limits answer and thinking over all endpoints; `count` estimates tokens without ids.
+
+        `partial_answer` comes from another process.
+        """
         self.answer = partial_answer or PartialAnswer()
         self._chat = chat
         self._sampling = sampling
         self.most_tokens = most_tokens
         self._count = count
-        self._thought_before = self.answer.prompt.thinking  # by earlier endpoints of this answer
+        self._earlier_thinking_tokens = self.answer.prompt.thinking
         self._bytes = len(self.answer.text.encode())
-        self._dropped = 0
+        self._dropped_ids = 0
         self._reported: ReportedUsage | None = None
         self.unpaid_tokens = 0
+        """Generated tokens that are not charged: lost thinking, and tokens beyond the allowed length."""
         self.finish_reason: Literal["stop", "length"] = "length"
         self.models: dict[str, None] = {}
+        """The models that generated parts of the answer, in order."""
         self._start(Capabilities())
-        self.over = self.spent
+        self.ended = self.limit_reached
+        """Whether the answer is complete: the model has finished it, or it has reached a limit."""
 
-    def _start(self, able: Capabilities) -> None:
-        self._able = able
-        self._kept = self.answer.tokens  # tokens of earlier endpoints, which are part of this endpoint's prompt
+    def _start(self, capabilities: Capabilities) -> None:
+        """Reset everything that belongs to the current endpoint."""
+        self._capabilities = capabilities
+        self._earlier_tokens = self.answer.tokens  # of earlier endpoints: they are part of this endpoint's prompt
         self.prompt_ids: Sequence[int] = ()  # of the current endpoint's rendered prompt, if it sends them
-        self._filter = ThinkingFilter(begins_inside=able.opens_thinking and self._chat.thinks and not self.started)
+        opens_thinking = capabilities.opens_thinking and self._chat.thinks and not self.started
+        self._filter = ThinkingFilter(begins_inside=opens_thinking)
         self._held_ids: list[int] = []
         self._held_text = ""
         self._held_tokens = 0
-        self._thought_ids: list[int] = []
+        self._thinking_ids: list[int] = []
         self._thinking_tokens = 0
 
     @property
     def ids(self) -> Sequence[int]:
         """The ids of the answer that an endpoint continues after."""
-        return self.answer.ids[: len(self.answer.ids) - self._dropped]
+        return self.answer.ids[: len(self.answer.ids) - self._dropped_ids]
 
     @property
-    def received(self) -> int:
+    def received_tokens(self) -> int:
         """The number of tokens that the current endpoint has generated."""
-        return self._thinking_tokens + self.answer.tokens - self._kept + self._held_tokens
+        return self._thinking_tokens + self.answer.tokens - self._earlier_tokens + self._held_tokens
 
     @property
     def started(self) -> bool:
         """Whether a part of the answer was emitted, which the current endpoint must continue."""
-        return bool(self.answer.texts)
+        return len(self.answer.texts) > 0
 
     @property
-    def spent(self) -> bool:
+    def limit_reached(self) -> bool:
         """Whether the answer has reached its length limit."""
         return self.answer.tokens >= min(self._sampling.max_tokens, self.most_tokens)
 
     @property
-    def thinks(self) -> bool:
+    def in_thinking(self) -> bool:
         """Whether a thinking block is open."""
         return self._filter.inside
 
-    def can_continue_on(self, able: Capabilities) -> bool:
-        """Return whether an endpoint can continue or begin the answer."""
-        if self.started and self.answer.prompt.ids:
-            return able.token_ids and able.vocabulary == self.answer.prompt.vocabulary
-        return able.continues_text or not self.started
+    def can_continue_on(self, capabilities: Capabilities) -> bool:
+        """Return whether an endpoint can begin the answer, or continue it if it has started."""
+        if capabilities.context_tokens <= self._chat.tokens + self.answer.tokens:
+            return False
+        if not self.started:
+            return True
+        if self.answer.prompt.ids:
+            return capabilities.token_ids and capabilities.vocabulary == self.answer.prompt.vocabulary
+        return capabilities.continues_text
 
-    def continue_on(self, able: Capabilities, request: GenerationRequest) -> GenerationRequest:
+    def continue_on(self, capabilities: Capabilities, request: GenerationRequest) -> GenerationRequest:
         """Switch to an endpoint; return its request, with the ids or the text to continue after."""
-        self._start(able)
-        thinking = self._sampling.thinking_tokens if able.thinks and not self.started else 0
-        most = min(self._sampling.max_tokens + thinking, self.most_tokens, able.context_tokens - self._chat.tokens)
-        sampling = replace(self._sampling, max_tokens=max(1, most - self.answer.tokens))
+        self._start(capabilities)
+        thinking = self._sampling.thinking_tokens if capabilities.thinks and not self.started else 0
+        room = capabilities.context_tokens - self._chat.tokens
+        most_tokens = min(self._sampling.max_tokens + thinking, self.most_tokens, room)
+        sampling = replace(self._sampling, max_tokens=max(1, most_tokens - self.answer.tokens))
         ids = (*self.answer.prompt.ids, *self.ids) if self.started and self.answer.prompt.ids else ()
         return replace(request, sampling=sampling, ids=ids, prefix="" if ids else self.answer.text)
 
     def drop_cut_character(self, text: str) -> bool:
-        """Drop the last id if the text of the ids ends within a character; return whether it does."""
-        is_cut = text.endswith(_CUT) and not self.answer.text.endswith(_CUT)
-        self._dropped += is_cut
+        """Drop the last id if the text of the ids ends within a character; return whether it was dropped."""
+        is_cut = text.endswith(_CUT_CHARACTER) and not self.answer.text.endswith(_CUT_CHARACTER)
+        if is_cut:
+            self._dropped_ids += 1
         return is_cut
 
     def record_failure(self) -> None:
         """Account for a failed endpoint: its tokens that were not emitted are generated again and not charged."""
-        thinking_tokens = self._thinking_tokens if self.started else 0
-        self._thought_before += thinking_tokens
-        self.unpaid_tokens += self._thinking_tokens - thinking_tokens + self._held_tokens
+        self.unpaid_tokens += self._held_tokens
+        if self.started:  # the thinking led to emitted text
+            self._earlier_thinking_tokens += self._thinking_tokens
+        else:
+            self.unpaid_tokens += self._thinking_tokens
 
     def feed(self, piece: Piece) -> Sequence[Delta | Thought]:
-        """Return the new parts of a piece; once the answer is `over`, include the held-back rest."""
+        """Return the parts of the answer and the thinking to emit after a piece; all held text once it has `ended`."""
         parts: list[Delta | Thought] = []
         text, ids = piece.text, piece.token_ids
         if piece.thinking:
             self._filter.end_block()
             # One chunk may end the thinking and begin the answer; its ids then count as the answer's.
-            own = () if text else ids
-            parts += self._thought(len(own) if ids else self._count(piece.thinking), own)
+            thinking_ids = () if text else ids
+            tokens = len(thinking_ids) if ids else self._count(piece.thinking)
+            parts += self._add_thinking(tokens, thinking_ids)
         if text or not piece.thinking:
-            parts += self._unfiltered(text, ids)
-        if self.over:
-            parts += self._answer(self._filter.close(), 0, ())
+            parts += self._add_unfiltered(text, ids)
+        if self.ended:
+            parts += self._add_answer(self._filter.close(), 0, ())
         return parts
 
-    def _unfiltered(self, text: str, ids: Sequence[int]) -> Iterable[Delta | Thought]:
+    def _add_unfiltered(self, text: str, ids: Sequence[int]) -> Iterable[Delta | Thought]:
+        """Add text that may be the answer's, or thinking between tags."""
         if not (text or self._filter.inside):  # an incomplete character or a marker
             self._held_ids += ids
             self._held_tokens += len(ids)
             return ()
         tokens = len(ids) or self._count(text)
-        was_inside, text = self._filter.inside, self._filter.feed(text)
-        if not text and (was_inside or self._filter.inside):
-            return self._thought(tokens, ids)
-        return self._answer(text, tokens, ids)
+        was_inside = self._filter.inside
+        answer_text = self._filter.feed(text)
+        if not answer_text and (was_inside or self._filter.inside):
+            return self._add_thinking(tokens, ids)
+        return self._add_answer(answer_text, tokens, ids)
 
     def finish(self, reply: StreamDecoder) -> Iterable[Delta]:
-        """End the answer with the current endpoint's finish reason; return the held-back rest."""
+        """End the answer with the current endpoint's finish reason; return the held text."""
         self.finish_reason = "length" if FINISH_REASONS.get(reply.finish_reason) == "length" else "stop"
-        self._reported, self.over = reply.usage, True
-        return self._answer(self._filter.close(), 0, ())
+        self._reported = reply.usage
+        self.ended = True
+        return self._add_answer(self._filter.close(), 0, ())
 
-    def _thought(self, tokens: int, ids: Sequence[int]) -> Iterable[Thought]:
-        if not self._held_text:  # held-back tokens, such as a partial tag, belong to the thinking
+    def _add_thinking(self, tokens: int, ids: Sequence[int]) -> Iterable[Thought]:
+        """Add thinking, and end the answer if it has used up the tokens for thinking."""
+        if not self._held_text:  # held tokens, such as a partial tag, belong to the thinking
             tokens += self._held_tokens
-            self._thought_ids += self._held_ids
+            self._thinking_ids += self._held_ids
             self._held_tokens = 0
             self._held_ids.clear()
         self._thinking_tokens += tokens
-        self._thought_ids += ids
-        budget = self._sampling.thinking_tokens * (1 if ids else _ESTIMATED)
-        self.over = self.over or 0 < budget <= self._thinking_tokens
+        self._thinking_ids += ids
+        most_tokens = self._sampling.thinking_tokens * (1 if ids else _ESTIMATE_FACTOR)
+        if 0 < most_tokens <= self._thinking_tokens:
+            self.ended = True
         return (Thought(tokens),)
 
-    def _answer(self, text: str, tokens: int, ids: Sequence[int]) -> Iterable[Delta]:
+    def _add_answer(self, text: str, tokens: int, ids: Sequence[int]) -> Iterable[Delta]:
+        """Add text of the answer, and end the answer if it has reached its limit; return the text to emit now."""
         self._held_ids += ids
         self._held_tokens += tokens
-        self._held_text = text = self._fitting(self._held_text + text)
-        budget = self._sampling.max_tokens * (1 if self._able.token_ids else _ESTIMATED)
-        self.over = self.over or self.answer.tokens + self._held_tokens >= budget
-        if self._filter.held and not self.over:  # text of the last ids is still held back
+        self._held_text = self._truncate(self._held_text + text)
+        most_tokens = self._sampling.max_tokens * (1 if self._capabilities.token_ids else _ESTIMATE_FACTOR)
+        if self.answer.tokens + self._held_tokens >= most_tokens:
+            self.ended = True
+        if self._filter.held and not self.ended:  # the filter holds text of the last ids
             return ()
-        if self._able.continues_text and not self.over:
+        text = self._held_text
+        if self._capabilities.continues_text and not self.ended:
             text = text[: max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)]
-        return (self._passed_on(text),) if text else ()
+        return (self._delta(text),) if text else ()
 
-    def _passed_on(self, text: str) -> Delta:
-        """Emit a text as a piece of the answer, with the held ids."""
+    def _delta(self, text: str) -> Delta:
+        """Return the beginning `text` of the held text as a piece of the answer, with all held ids."""
         answer, prompt = self.answer, None
-        if not answer.texts and self._able.token_ids and self.prompt_ids:
-            ids = (*self.prompt_ids, *self._thought_ids)
-            prompt = _Prompt(self._able.vocabulary, ids, self._thinking_tokens)
-        logs_ids = prompt or answer.prompt.ids
+        if not answer.texts and self._capabilities.token_ids and self.prompt_ids:
+            ids = (*self.prompt_ids, *self._thinking_ids)
+            prompt = _Prompt(self._capabilities.vocabulary, ids, self._thinking_tokens)
+        logs_ids = prompt is not None or len(answer.prompt.ids) > 0
         self._held_text = self._held_text[len(text) :]
         tokens = min(self._held_tokens, self._count(text)) if self._held_text else self._held_tokens
-        line = _OutputLine(text, tuple(self._held_ids) if logs_ids else (), tokens, self._dropped, prompt)
+        line = _OutputLine(text, tuple(self._held_ids) if logs_ids else (), tokens, self._dropped_ids, prompt)
         self._held_tokens -= tokens
         self._held_ids.clear()
-        self._dropped = 0
+        self._dropped_ids = 0
         self._bytes += len(text.encode())
         answer.add(line)
         return Delta(text, tokens, msgspec.json.encode(line) + b"\n")
 
-    def _fitting(self, text: str) -> str:
-        """Cut the text to the maximum size of an answer; set `over` if it is too long."""
-        most = _MOST_BYTES * self._sampling.max_tokens - self._bytes
-        if len(text) * 4 <= most or len(encoded := text.encode()) <= most:
+    def _truncate(self, text: str) -> str:
+        """Cut the text to the maximum size of an answer; end the answer if it is too long."""
+        most_bytes = _MOST_BYTES * self._sampling.max_tokens - self._bytes
+        if len(text) * 4 <= most_bytes:  # a character has at most four bytes
             return text
-        self.over = True
-        return encoded[: max(0, most)].decode("utf-8", "ignore")
+        encoded = text.encode()
+        if len(encoded) <= most_bytes:
+            return text
+        self.ended = True
+        return encoded[: max(0, most_bytes)].decode("utf-8", "ignore")
 
     def usage(self) -> Usage:
-        """Return the charged tokens: the prompt once, and the answer and its thinking up to their limits."""
+        """Return the charged tokens: the prompt once, and the answer and its thinking up to their limits.
+
+        Add the other generated tokens to `unpaid_tokens`.
+        """
         reported, sampling, most_prompt = self._reported, self._sampling, self._chat.tokens
-        generated = (reported.generated_tokens if reported else 0) or self.received
+        generated = self.received_tokens
+        if reported is not None and reported.generated_tokens:
+            generated = reported.generated_tokens
         thinking = self._thinking_tokens
-        if reported is not None and not self._able.token_ids:
+        if reported is not None and not self._capabilities.token_ids:
             thinking = min(max(thinking, reported.thinking_tokens), generated)
-        answer, thinking = self._kept + max(0, generated - thinking), thinking + self._thought_before
-        # In a continuation, the prompt includes the answer so far, and most cached tokens are the answer's own.
-        first = reported if reported is not None and not self._kept else None
-        prompt = (first.prompt_tokens if first else 0) or most_prompt
+        answer = self._earlier_tokens + max(0, generated - thinking)
+        thinking += self._earlier_thinking_tokens
+        prompt = most_prompt
+        cached = 0
+        # In a continuation, the reported prompt includes the answer so far, to which most cached tokens belong.
+        if reported is not None and not self._earlier_tokens:
+            prompt = reported.prompt_tokens or most_prompt
+            cached = reported.cached_tokens
         paid = Usage(
             prompt_tokens=min(prompt, most_prompt),
-            cached_tokens=min(first.cached_tokens, most_prompt) if first else 0,
+            cached_tokens=min(cached, most_prompt),
             answer_tokens=min(answer, sampling.max_tokens),
             thinking_tokens=min(thinking, sampling.thinking_tokens or thinking),
         )

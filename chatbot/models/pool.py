@@ -1,17 +1,17 @@
 """Choose the endpoint of each call by group, conversation and load; check, probe and discover endpoints.
 
-A canary gets its share of the conversations, always the same ones; the others start at a primary. If neither can
-answer, the fallback does.
+The canary gets a fixed share of the conversations; the others start at a primary. If neither can answer, the fallback
+does.
 
 A conversation stays at its home endpoint, which caches its prefix, until the home has more than its share of the calls;
 then the next endpoint in the conversation's own order takes the call (rendezvous hashing, Thaler and Ravishankar 1998,
 with bounded loads, Mirrokni et al. 2018).
 
-An endpoint that is down does not stop the start: its breaker starts open. Background probes close open breakers and
-detect the capabilities again; customers' calls never do.
+The process starts even if an endpoint is unavailable: that endpoint's breaker starts open. Background probes close open
+breakers and detect the capabilities again; customers' calls never do.
 
-A headless Service's name resolves to its ready pods, each of which becomes an endpoint after a check. A removed one
-gets no new calls; its running answers continue. If a lookup fails, the endpoints are kept; NXDOMAIN removes all.
+A headless Service's name resolves to its ready pods, each of which becomes an endpoint after a check. A removed
+endpoint gets no new calls; its running answers continue. A failed lookup changes nothing; NXDOMAIN removes all.
 """
 
 import ipaddress
@@ -66,8 +66,8 @@ class ModelCall:
     outcome: Literal["ok", "left"] | FailureName = "left"
     first_token_seconds: float | None = None
 
-    def begin(self) -> None:
-        """Record the arrival of the first token."""
+    def record_token(self) -> None:
+        """Record the time of the first token; do nothing for further ones."""
         if self.first_token_seconds is None:
             self.first_token_seconds = time.monotonic() - self.started
 
@@ -88,8 +88,9 @@ async def addresses_of(host: str) -> frozenset[str]:
         if exc.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
             return frozenset()
         raise
-    addresses = {str(entry[4][0]) for entry in resolved}
-    return frozenset({a for a in addresses if ipaddress.ip_address(a).version == 4} or addresses)
+    addresses = frozenset(str(entry[4][0]) for entry in resolved)
+    ipv4_addresses = frozenset(address for address in addresses if ipaddress.ip_address(address).version == 4)
+    return ipv4_addresses or addresses
 
 
 @dataclass
@@ -101,24 +102,25 @@ class FollowedName:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
 
     async def update(self, resolve: Resolve) -> tuple[list[Endpoint], list[Endpoint]]:
-        """Resolve the host; return the added and removed endpoints, or two empty lists if the lookup fails."""
+        """Resolve the host; return the added and the removed endpoints. A failed lookup changes nothing."""
         try:
             with anyio.fail_after(_RESOLVE_SECONDS):
                 addresses = await resolve(self.host)
         except OSError as exc:  # includes TimeoutError
             log.warning("model_host_resolution_failed", host=self.host, error=str(exc) or type(exc).__name__)
             return [], []
-        gone = [self.endpoints.pop(address) for address in self.endpoints.keys() - addresses]
-        new = {address: self.endpoint_at(address=address) for address in sorted(addresses - self.endpoints.keys())}
-        self.endpoints |= new
-        return list(new.values()), gone
+        removed = [self.endpoints.pop(address) for address in self.endpoints.keys() - addresses]
+        new_addresses = sorted(addresses - self.endpoints.keys())
+        added = {address: self.endpoint_at(address=address) for address in new_addresses}
+        self.endpoints |= added
+        return list(added.values()), removed
 
 
 class Pool:
     """The endpoints of all groups, and the token counter, which primaries calibrate.
 
-    `canary_share` is the canary's share of the conversations. `prefill` is the rate of one primary, used while the pool
-    has no endpoint.
+    `canary_share` is the canary's share of the conversations. `prefill` is the prefill rate of one primary, which
+    applies while the pool has no endpoint.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class Pool:
     ) -> None:
         self.members = tuple(members)
         self.counter = counter or TokenCounter()
-        self._stopped: frozenset[str] = frozenset()
+        self._stopped_entries: frozenset[str] = frozenset()
         self._canary_share = canary_share
         self._prefill = prefill
         self._on_call = on_call
@@ -141,11 +143,11 @@ class Pool:
         self._saved_retries = _MOST_SAVED_RETRIES
 
     def add_request(self) -> None:
-        """Count a request: retries are limited to a tenth of the requests, plus a saved budget for bursts."""
+        """Add a request's share to the retry budget: a tenth of a retry, up to the budget that is saved for bursts."""
         self._saved_retries = min(_MOST_SAVED_RETRIES, self._saved_retries + _RETRY_SHARE)
 
     def take_retry(self) -> bool:
-        """Take a retry from the budget; return whether one was left."""
+        """Take a retry from the budget; return False if none is left."""
         if self._saved_retries < 1:
             return False
         self._saved_retries -= 1
@@ -153,7 +155,7 @@ class Pool:
 
     def stop(self, entries: Collection[str]) -> None:
         """Stop the endpoints of these entries and their calls in progress; resume all others."""
-        self._stopped = frozenset(entries)
+        self._stopped_entries = frozenset(entries)
         for endpoint in self.members:
             if endpoint.entry not in entries:
                 endpoint.stopped = False
@@ -162,9 +164,11 @@ class Pool:
                 endpoint.stop()
 
     def group_order(self, conversation_id: str) -> tuple[Group, ...]:
-        """Return the groups that may answer the conversation, in order of attempts, the same in every process."""
-        in_canary = int.from_bytes(_affinity(conversation_id, "canary"), "big") / 2**64 < self._canary_share
-        return ("canary", "primary", "fallback") if in_canary else ("primary", "fallback")
+        """Return the groups to try for the conversation, in order; it is the same in every process."""
+        place_in_shares = int.from_bytes(_affinity(conversation_id, "canary"), "big") / 2**64
+        if place_in_shares < self._canary_share:
+            return ("canary", "primary", "fallback")
+        return ("primary", "fallback")
 
     def of_group(self, group: Group) -> list[Endpoint]:
         """Return the endpoints of a group."""
@@ -178,15 +182,21 @@ class Pool:
     def pick(self, conversation_id: str, members: Collection[Endpoint], *, override: bool = False) -> Endpoint | None:
         """Return the endpoint to call, or None if none is available; `override` ignores breakers."""
         candidates = [e for e in members if e.available or (override and not e.stopped)]
-        most_calls = math.ceil(_LOAD_BOUND * (sum(e.in_flight for e in candidates) + 1) / max(1, len(candidates)))
-        candidates.sort(key=lambda e: _affinity(conversation_id, e.name), reverse=True)
-        return next((e for e in candidates if e.in_flight < most_calls), None)
+        if not candidates:
+            return None
+        calls = sum(e.in_flight for e in candidates) + 1
+        most_calls = math.ceil(_LOAD_BOUND * calls / len(candidates))
+        home_first = sorted(candidates, key=lambda e: _affinity(conversation_id, e.name), reverse=True)
+        return next((e for e in home_first if e.in_flight < most_calls), None)
 
     @property
     def prefill_rate(self) -> float:
         """The total prefill rate (prompt tokens per second) of the first group with endpoints, by their profiles."""
-        rates = ([endpoint.deadlines.prefill for endpoint in self.of_group(group)] for group in SERVING_GROUPS)
-        return sum(next(filter(None, rates), [self._prefill]))
+        for group in SERVING_GROUPS:
+            endpoints = self.of_group(group)
+            if endpoints:
+                return sum(endpoint.deadlines.prefill for endpoint in endpoints)
+        return self._prefill
 
     def retry_after(self) -> float:
         """Return the seconds until an endpoint may be called again."""
@@ -198,7 +208,7 @@ class Pool:
     ) -> Iterator[ModelCall]:
         """Count a call in flight, and report its result to the breaker and the hook.
 
-        The result of a call despite an open breaker, which continues a broken-off answer, does not count.
+        A call may continue a broken-off answer although the breaker is open; its result does not change the breaker.
         """
         permit = probe or endpoint.breaker.permit() or endpoint.breaker.override()
         call = ModelCall(group=endpoint.group, kind=kind)
@@ -226,13 +236,13 @@ class Pool:
         if not endpoint.checked:
             await detect(endpoint)
             endpoint.checked = True
-            if endpoint.group == "primary" and endpoint.able.counts:
-                self.counter.calibrate(endpoint.able.counts)
+            if endpoint.group == "primary" and endpoint.capabilities.counts:
+                self.counter.calibrate(endpoint.capabilities.counts)
 
     async def check_all(self) -> None:
         """Detect the capabilities of all endpoints; an endpoint that fails starts with an open breaker.
 
-        During a rollout, so does an endpoint with another model, if its entry has one with the right model.
+        An endpoint with another model also only starts so, during a rollout: if its entry has one with the right model.
 
         Raises:
             ModelsMisconfigured: an entry serves only another model, or all endpoints deny access.
@@ -241,15 +251,18 @@ class Pool:
         async with anyio.create_task_group() as tasks:
             for endpoint in self.members:
                 tasks.start_soon(self._check_first, endpoint, failures)
-        fit = {endpoint.entry for endpoint in self.members if endpoint.checked}
-        errors = [f"{e}" for at, e in failures.items() if isinstance(e, WrongModel) and at.entry not in fit]
+        checked_entries = {endpoint.entry for endpoint in self.members if endpoint.checked}
+        errors = []
+        for endpoint, exc in failures.items():
+            if isinstance(exc, WrongModel) and endpoint.entry not in checked_entries:
+                errors.append(str(exc))
         if all(isinstance(failures.get(endpoint), AccessDenied) for endpoint in self.serving):
-            errors += [f"{e}" for e in failures.values() if isinstance(e, AccessDenied)]
+            errors += [str(exc) for exc in failures.values() if isinstance(exc, AccessDenied)]
         if errors:
             raise ModelsMisconfigured("; ".join(errors))
 
     async def _check_first(self, endpoint: Endpoint, failures: dict[Endpoint, EndpointFailed]) -> None:
-        """Detect a new endpoint's capabilities; on failure, store the error and open the breaker."""
+        """Detect a new endpoint's capabilities; if that fails, add the error to `failures` and open the breaker."""
         try:
             await self.check(endpoint)
         except EndpointFailed as exc:
@@ -265,18 +278,18 @@ class Pool:
             raise ModelUnavailable(retry_after=self.retry_after())
 
     async def probe_forever(self) -> None:
-        """Probe due endpoints with an open breaker, one per second in total, so that no customer's call tests them."""
+        """Probe the endpoints whose breakers are due for a probe, one endpoint per second, until cancelled."""
         async with anyio.create_task_group() as tasks:
             while True:
                 await anyio.sleep(_PROBE_EVERY)
-                due = [endpoint for endpoint in self.members if endpoint.breaker.due and not endpoint.stopped]
-                if due:
-                    tasks.start_soon(self.probe, min(due, key=lambda endpoint: endpoint.breaker.due_since))
+                due_endpoints = [each for each in self.members if each.breaker.due and not each.stopped]
+                if due_endpoints:
+                    tasks.start_soon(self.probe, min(due_endpoints, key=lambda each: each.breaker.due_since))
 
     async def probe(self, endpoint: Endpoint) -> None:
-        """Probe an endpoint with an open breaker, if its probe is due: detect its capabilities, and generate a token.
+        """Probe an endpoint if its breaker is due for it: detect its capabilities, and generate a token.
 
-        A hung engine still answers its health check.
+        The token is needed because a hung engine still answers a health check.
         """
         permit = endpoint.breaker.probe()
         if permit is None:
@@ -288,22 +301,22 @@ class Pool:
             self.call(endpoint, "ping", probe=permit) as call,
         ):
             await self.check(endpoint)
-            if endpoint.able.top_logprobs is not None:
+            if endpoint.capabilities.top_logprobs is not None:
                 await endpoint.top_tokens(_PING)
-            call.begin()
+            call.record_token()
             call.outcome = "ok"
 
     async def follow_forever(self, names: Sequence[FollowedName], *, resolve: Resolve, every: float) -> None:
-        """Resolve the names every `every` seconds; new endpoints join the pool after a check."""
+        """Resolve the names each `every` seconds, until cancelled; new endpoints join the pool after a check."""
 
         async def follow(name: FollowedName) -> None:
             while True:
                 await anyio.sleep(every)
-                new, gone = await name.update(resolve)
-                for endpoint in gone:
+                added, removed = await name.update(resolve)
+                for endpoint in removed:
                     log.info("model_endpoint_removed", endpoint=endpoint.name)
-                self.members = tuple(endpoint for endpoint in self.members if endpoint not in gone)
-                for endpoint in new:
+                self.members = tuple(endpoint for endpoint in self.members if endpoint not in removed)
+                for endpoint in added:
                     tasks.start_soon(self._check_and_join, name, endpoint)
 
         async with anyio.create_task_group() as tasks:
@@ -311,14 +324,15 @@ class Pool:
                 tasks.start_soon(follow, name)
 
     async def _check_and_join(self, name: FollowedName, endpoint: Endpoint) -> None:
-        """Add a new endpoint to the pool; it is stopped if its entry is."""
+        """Check a new endpoint and add it to the pool; it is stopped if its entry is stopped."""
         with contained("follow", self._on_failure):
             await self._check_first(endpoint, {})
         if endpoint in name.endpoints.values():  # otherwise it was removed during the check
             log.info("model_endpoint_added", endpoint=endpoint.name)
             self.members = (*self.members, endpoint)
-            self.stop(self._stopped)
+            self.stop(self._stopped_entries)
 
 
 def _affinity(conversation_id: str, name: str) -> bytes:
+    """Return a hash of the conversation and an endpoint; the conversation's home is the endpoint with the highest."""
     return blake2b(f"{conversation_id}\0{name}".encode(), digest_size=8).digest()

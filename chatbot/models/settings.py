@@ -42,7 +42,10 @@ class ModelsMisconfigured(Exception):
 
 
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    """Split a comma-separated string; return any other value unchanged."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 _Urls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_split)]
@@ -74,7 +77,9 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     )
 
     def access(self, api_key: str | None) -> Access:
-        """Return the headers, TLS context and fields for every request (blocking); `api_key` is LLM_API_KEY.
+        """Return the headers, TLS context and fields for every request (blocking).
+
+        `api_key` is LLM_API_KEY, which applies if the entry has no `api_key_variable`.
 
         Raises:
             ModelsMisconfigured: `api_key_variable` is not set, or a TLS file cannot be read.
@@ -94,7 +99,9 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     def _check(self) -> "ModelsFileEntry":
         if "authorization" in map(str.lower, self.headers):
             raise ValueError("a key cannot be in this file: set `api_key_variable`")
-        if (self.weight is not None) is not (self.group == "canary"):
+        has_weight = self.weight is not None
+        is_canary = self.group == "canary"
+        if has_weight != is_canary:
             raise ValueError(f"set `weight` of a canary, and of no other group (it is {self.group})")
         return self
 
@@ -144,7 +151,9 @@ class ModelSettings(BaseModel, frozen=True):
 
     @model_validator(mode="after")
     def _check_source(self) -> "ModelSettings":
-        if (self.models_file is None) is not bool(self.llm_urls):
+        has_file = self.models_file is not None
+        has_urls = len(self.llm_urls) > 0
+        if has_file == has_urls:
             raise ValueError("set MODELS_FILE or LLM_URLS, not both")
         return self
 
@@ -156,8 +165,8 @@ class ModelSettings(BaseModel, frozen=True):
         """
         if self.models_file is None:
             fields = ("urls", "tokenizer", "profile", "model", "chat_template_kwargs")
-            single = {field: getattr(self, f"llm_{field}") for field in fields}
-            return ModelsFile.model_validate([{**self.llm_tls.model_dump(), **single, "name": "primary"}])
+            entry = {field: getattr(self, f"llm_{field}") for field in fields}
+            return ModelsFile.model_validate([{**self.llm_tls.model_dump(), **entry, "name": "primary"}])
         try:
             file = ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
             return ModelsFile(tuple(entry.over(self.tls) for entry in file.root))

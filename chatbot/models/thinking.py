@@ -1,4 +1,4 @@
-"""Separate a model's thinking from its answer if the server leaves the tags in the text. No I/O."""
+"""Separate a model's thinking from its answer, for servers that leave the thinking in the text (pure)."""
 
 import re
 from collections.abc import Sequence
@@ -22,45 +22,54 @@ _MAY_BEGIN = re.compile("[" + re.escape("".join({tag[0] for tag in _ALL})) + "]"
 class ThinkingFilter:
     """Extracts the answer's text from a model's output; `inside` while a thinking block is open.
 
-    Text that may become a tag is `held` back. `begins_inside`: the prompt has already opened the block.
+    The end of a text that may be the beginning of a tag is `held` until the next text.
     """
 
     def __init__(self, *, begins_inside: bool = False) -> None:
+        """`begins_inside`: the prompt has already opened a thinking block."""
         self.inside = begins_inside
-        self._strips = begins_inside  # whitespace around the thinking is not part of the answer
+        self._strips_whitespace = begins_inside  # around the thinking; it is not part of the answer
         self.held = ""
 
     def end_block(self) -> None:
         """Treat the following text as the answer, because the server separates the thinking itself."""
-        self.inside, self._strips = False, True
+        self.inside = False
+        self._strips_whitespace = True
 
     def feed(self, text: str) -> str:
         """Return the part of the next text that belongs to the answer."""
-        if not (self.inside or self.held or self._strips or _MAY_BEGIN.search(text)):
+        if not (self.inside or self.held or self._strips_whitespace or _MAY_BEGIN.search(text)):
             return text
         text = self.held + text
-        cut = max((len(part) for part in _PARTS if text.endswith(part)), default=0)
-        text, self.held = text[: len(text) - cut], text[len(text) - cut :]
-        answer, at = "", 0
-        for tag in _ANY.finditer(text):
-            answer += self._outside(text[at : tag.start()])
-            self.inside, self._strips, at = tag[0] in _OPENING, True, tag.end()
-        return answer + self._outside(text[at:])
+        held_length = max((len(part) for part in _PARTS if text.endswith(part)), default=0)
+        held_start = len(text) - held_length
+        self.held = text[held_start:]
+        answer = ""
+        start = 0
+        for tag in _ANY.finditer(text, 0, held_start):
+            answer += self._outside(text[start : tag.start()])
+            self.inside = tag[0] in _OPENING
+            self._strips_whitespace = True
+            start = tag.end()
+        return answer + self._outside(text[start:held_start])
 
     def close(self) -> str:
-        """Return the held-back text that belongs to the answer, at the end of the output."""
-        held, self.held = self.held, ""
+        """Return the held text if it belongs to the answer; the output has ended."""
+        held = self.held
+        self.held = ""
         return self._outside(held)
 
     def _outside(self, text: str) -> str:
+        """Return the text if no thinking block is open, without whitespace that follows a block."""
         if self.inside:
             return ""
-        text = text.lstrip() if self._strips else text
-        self._strips = self._strips and not text
+        if self._strips_whitespace:
+            text = text.lstrip()
+            self._strips_whitespace = text == ""
         return text
 
 
 def opens_thinking(rendered: Sequence[str | None]) -> bool:
-    """Return whether a rendered prompt (the texts of its tokens) ends inside a thinking block."""
-    end = "".join(text or "" for text in rendered[-24:]).rstrip("Ċ\n \u2581Ġ")
+    """Return whether a rendered prompt, as the texts of its tokens, ends with an opening tag."""
+    end = "".join(text or "" for text in rendered[-24:]).rstrip("Ċ\n \u2581Ġ")  # tokenizers' whitespace
     return end.endswith(_OPENING)

@@ -338,7 +338,7 @@ class Recorder:
             prompt.answer,
             sampling=Sampling(
                 max_tokens=settings.max_answer_tokens,
-                thinking_tokens=settings.thinking_tokens if self._models.think else 0,
+                thinking_tokens=settings.thinking_tokens if self._models.may_think else 0,
                 temperature=settings.temperature,
             ),
             conversation_id=uuid4().hex,

@@ -90,13 +90,15 @@ async def opened(server: Server) -> AsyncGenerator[Models]:
 
 async def counted(models: Models, text: str) -> Chat:
     chat = Chat(messages=(Message("system", "You are a bank clerk."), Message("user", text)), tokens=0)
-    return await models.counted(replace(chat, tokens=models.counter.count_chat(chat.messages)), conversation_id="c")
+    return await models.with_token_count(
+        replace(chat, tokens=models.counter.count_chat(chat.messages)), conversation_id="c"
+    )
 
 
 async def test_a_server_is_ready_and_its_missing_capabilities_are_known(server: Server) -> None:
     async with opened(server) as models:
         await models.pool.ping()
-        assert frozenset(models.lacks) == server.lacks
+        assert frozenset(models.missing_capabilities) == server.lacks
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["ko", "en"])

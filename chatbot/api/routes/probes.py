@@ -43,8 +43,8 @@ async def readyz(request: Request, pings: ThePings, models: TheModels) -> JSONRe
     async with anyio.create_task_group() as tasks:
         for name, ping in pings.items():
             tasks.start_soon(look, name, ping)
-    if models.lacks:
-        parts["models_lack"] = ", ".join(models.lacks)
+    if models.missing_capabilities:
+        parts["models_lack"] = ", ".join(models.missing_capabilities)
     ready = parts["index"] == parts["sql"] == "ok"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
 

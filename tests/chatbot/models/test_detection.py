@@ -30,7 +30,7 @@ async def probability(served: Served) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "lacks"),
+    ("behaviour", "missing"),
     [
         (Behaviour(), ()),
         (Behaviour(keeps_ids=True), ("token_ids",)),
@@ -38,14 +38,14 @@ async def probability(served: Served) -> tuple[float, ...]:
     ],
     ids=["vLLM", "a gateway that keeps ids back", "hosted"],
 )
-async def test_a_server_answers_with_what_it_has(behaviour: Behaviour, lacks: tuple[str, ...]) -> None:
+async def test_a_server_answers_with_what_it_has(behaviour: Behaviour, missing: tuple[str, ...]) -> None:
     async with serve([behaviour]) as served:
         served.servers[0].tell(answer=ANSWER, probe=0.8)
-        assert served.members[0].able.lacks == lacks
-        assert served.models.lacks == lacks
+        assert served.members[0].capabilities.missing == missing
+        assert served.models.missing_capabilities == missing
         heard = await ask(served)
         assert heard.text == ANSWER
-        assert heard.notices == ([NotResumable()] if "continuation" in lacks else [])
+        assert heard.notices == ([NotResumable()] if "continuation" in missing else [])
         assert heard.done.usage.answer_tokens == len(encode(ANSWER)) + 1
         assert await probability(served) == pytest.approx((0.8, 0.2), abs=0.02)
 
@@ -53,9 +53,9 @@ async def test_a_server_answers_with_what_it_has(behaviour: Behaviour, lacks: tu
 async def test_a_prompt_is_counted_by_the_server_or_else_estimated() -> None:
     async with serve([Behaviour()]) as served:
         guess = Chat(messages=CHAT.messages, tokens=9)
-        assert (await served.models.counted(guess, conversation_id="c")).tokens == CHAT.tokens
+        assert (await served.models.with_token_count(guess, conversation_id="c")).tokens == CHAT.tokens
         served.servers[0].tell(dead=True)
-        assert await served.models.counted(guess, conversation_id="c") == guess
+        assert await served.models.with_token_count(guess, conversation_id="c") == guess
 
 
 @pytest.mark.parametrize("k", range(1, 60, 3))
@@ -102,7 +102,7 @@ async def test_a_prompt_with_forged_special_tokens_is_refused_before_its_first_c
     async with serve([Behaviour(obeys=True)]) as served:
         [member] = served.members
         assert (await ask(served, chat=forged)).text, "its markers are text"
-        member.able.special = Blind()
+        member.capabilities.special = Blind()
         with pytest.raises(ModelUnavailable):
             await ask(served, chat=forged)
         assert served.calls[-1].outcome == "refused"
@@ -246,6 +246,6 @@ async def test_a_usage_beyond_the_allowed_answer_is_unpaid() -> None:
 async def test_thinking_is_no_text_in_whatever_form_a_server_sends_it(deltas: list[dict[str, object]]) -> None:
     async with answering(chatting(*deltas)) as served:
         heard = await ask(served, sampling=Sampling(max_tokens=50, thinking_tokens=50))
-        assert served.models.think
+        assert served.models.may_think
     assert heard.text == "예."
     assert heard.thinking_tokens > 0

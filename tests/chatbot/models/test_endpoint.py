@@ -169,7 +169,7 @@ async def replying(handler: Handler, *, status: int = 200, deadlines: Deadlines 
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         async with open_session() as http:
             endpoint = Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", deadlines)
-            endpoint.able = Capabilities(token_ids=True, tokenize=True)
+            endpoint.capabilities = Capabilities(token_ids=True, tokenize=True)
             yield endpoint
     finally:
         await runner.cleanup()
