@@ -1,7 +1,7 @@
 """A bounded fair queue for model slots, which reports queue positions.
 
 An answer gets its `Place` before any other work. An answer that could not start within the first-token target is
-rejected at once, with a retry time. Lower priority numbers go first (vLLM gets the same numbers). Within a priority,
+rejected at once, with a retry time. Lower priority numbers are served first; vLLM uses the same numbers. In a priority,
 tenants share by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each tenant is a flow, and the next slot
 goes to the flow with the lowest start tag. A start tag is the virtual time at which the flow's previous work, divided
 by its weight, ends. `capacity.py` sets the number of slots. docs/decisions/0007-admission.md has the reasons.
@@ -27,12 +27,12 @@ RejectionReason = Literal["late", "full", "share"]
 OnWait = Callable[[int, float], None]
 """Called with the position in the queue, counted from 1, and the estimated seconds until the slot."""
 
-# The newest answer's weight in the moving averages, and the initial values.
+# The weight of the newest answer in the moving averages, and their initial values.
 _SMOOTHING = 0.1
 _FIRST_SECONDS_PER_SLOT = 10.0
 _FIRST_PROMPT_TOKENS = 1200.0
 _FIRST_COST = 1400.0
-# The measured prefill rate is clamped to the profile's rate divided and multiplied by this factor.
+# The measured prefill rate is clamped to between a quarter of the profile's rate and four times that rate.
 _PREFILL_RANGE = 4.0
 # The maximum wait of an overtaken answer, as a multiple of the first-token target.
 _LONGEST_WAIT = 3.0
@@ -69,7 +69,7 @@ class AdmissionSettings(BaseModel, frozen=True):
             "vLLM's `--scheduling-policy priority`."
         ),
     )
-    tell_every: ClassVar[float] = 1.0  # seconds: the interval of position updates
+    notify_every: ClassVar[float] = 1.0  # seconds: the interval of position updates
     poll_every: ClassVar[float] = 1.0  # seconds: the interval of reading the endpoints' metrics
 
 
@@ -83,7 +83,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """An answer was rejected: it would start late, or the queue or its tenant's share of it is full (for hooks)."""
+    """An answer was rejected: it would start late, the queue is full, or its tenant's share of it is (for hooks)."""
 
     priority: int
     reason: RejectionReason
@@ -94,7 +94,7 @@ Hook = Callable[[Started | Rejected], None]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Place:
-    """An answer's place in the queue and its slot, with their `state`; only `Admission` changes it."""
+    """An answer's place in the queue, and then its slot; only `Admission` changes it."""
 
     tenant: str
     priority: int
@@ -103,22 +103,23 @@ class Place:
     """Prompt and answer tokens."""
     prompt_tokens: float
     state: Literal["opening", "waiting", "served", "left"] = "opening"
+    """`opening`: its turn is being opened, so it does not wait for a slot yet; `served`: it has a slot."""
     on_wait: OnWait | None = None
-    told_position: int = 0
+    notified_position: int = 0
     waiting_since: float = 0.0
     served_at: float = 0.0
     tokens_to_read: float = 0.0
-    """Prompt tokens that the endpoints had to read before its first token, including those of earlier answers."""
+    """Prompt tokens that the endpoints must read before its first token, including those of earlier answers."""
     has_first_token: bool = False
     slot_given: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)
 class Flow:
-    """A tenant's places of one priority in order of arrival; `start` is the first place's start tag (virtual time)."""
+    """A tenant's places of one priority in order of arrival; `start_tag` (virtual time) belongs to the first place."""
 
     weight: float
-    start: float = 0.0
+    start_tag: float = 0.0
     places: deque[Place] = field(default_factory=deque)
 
 
@@ -139,15 +140,18 @@ class Admission:
         self._clock = clock
         self._slots = settings.slots
         self._busy = 0
-        self._reading = 0.0
-        """Prompt tokens of served answers without a first token."""
+        self._unread_tokens = 0.0
+        """Prompt tokens of all answers with a slot and without a first token: endpoints still read them."""
         self._flows: dict[tuple[int, str], Flow] = {}
         self._virtual_time: dict[int, float] = {}
-        """The highest served start tag by priority."""
+        """By priority, the highest start tag of a served place."""
         self._arrivals = 0
         self._order: list[tuple[int, float, int, Place]] | None = None
+        """The cache of `_in_order`; None after a change."""
         self._retry_at: dict[str, float] = {}
-        self._profile_prefill = self._prefill = prefill
+        """By tenant, the latest retry time of a rejected answer, on the clock."""
+        self._profile_prefill = prefill
+        self._prefill = prefill
         self._seconds_per_slot = _FIRST_SECONDS_PER_SLOT
         self._prompt_tokens = _FIRST_PROMPT_TOKENS
         self._cost = _FIRST_COST
@@ -193,24 +197,32 @@ class Admission:
 
     @property
     def _start_rate(self) -> float:
-        """The number of answers that start per second while others wait."""
-        return min(self._slots / max(self._seconds_per_slot, 1e-3), self._prefill / self._prompt_tokens)
+        """The number of answers that start per second while others wait: limited by slots, or by reading prompts."""
+        slots_per_second = self._slots / max(self._seconds_per_slot, 1e-3)
+        prompts_per_second = self._prefill / self._prompt_tokens
+        return min(slots_per_second, prompts_per_second)
+
+    @property
+    def _readable_tokens(self) -> float:
+        """The prompt tokens that the endpoints can read within the first-token target."""
+        return self._settings.first_token_target * self._prefill
 
     @property
     def _room(self) -> int:
         """The number of answers of average size that could start now."""
         free_slots = max(0, self._slots - self._busy)
-        readable = (self._settings.first_token_target * self._prefill - self._reading) / self._prompt_tokens
-        return int(min(free_slots, max(readable, 0 if self._reading else 1)))
+        readable_prompts = (self._readable_tokens - self._unread_tokens) / self._prompt_tokens
+        least_prompts = 0 if self._unread_tokens else 1  # one prompt may always start
+        return int(min(free_slots, max(readable_prompts, least_prompts)))
 
     # --- before the first byte ---------------------------------------------------------------------------------------
 
     @contextmanager
     def entered(self, who: Principal) -> Iterator[Place]:
-        """Take a place in the queue; release it if the block fails (otherwise `leave` releases it).
+        """Take a place in the queue; release it if the block raises (otherwise `leave` releases it later).
 
         Raises:
-            Overloaded: no place is free; `retry_after` says when to retry.
+            Overloaded: no place is free; `retry_after` is set.
         """
         place = self.enter(who)
         try:
@@ -223,7 +235,7 @@ class Admission:
         """Take a place in the queue.
 
         Raises:
-            Overloaded: no place is free; `retry_after` says when to retry.
+            Overloaded: no place is free; `retry_after` is set.
         """
         priority = self._priority_of(who)
         obstacle = self._obstacle(who.tenant, priority)
@@ -234,7 +246,7 @@ class Admission:
         return self.enter_unconditionally(who)
 
     def enter_unconditionally(self, who: Principal) -> Place:
-        """Take a place for an answer that another process has admitted; this never fails."""
+        """Take a place for an answer that another process has admitted."""
         priority = self._priority_of(who)
         flow = self._flow(priority, who.tenant)
         self._arrivals += 1
@@ -256,22 +268,25 @@ class Admission:
         excess = sum(waiting.values()) + 1 - room - settings.queue
         if excess > 0:
             return "full", excess
-        of_tenant = sum(count for (_, name), count in waiting.items() if name == tenant)
-        excess = of_tenant + 1 - room - max(1, int(settings.queue * settings.tenant_share))
+        waiting_of_tenant = sum(count for (_, name), count in waiting.items() if name == tenant)
+        most_of_tenant = max(1, int(settings.queue * settings.tenant_share))
+        excess = waiting_of_tenant + 1 - room - most_of_tenant
         if excess > 0:
             return "share", excess
-        in_time = max(1, int(settings.first_token_target * self._start_rate))
-        excess = self._ahead_of_next(tenant, priority) + 1 - room - in_time
+        starts_in_time = max(1, int(settings.first_token_target * self._start_rate))
+        excess = self._ahead_of_next(tenant, priority) + 1 - room - starts_in_time
         return ("late", excess) if excess > 0 else None
 
     def _retry_after(self, tenant: str, missing_places: int) -> float:
-        """Return the seconds until a retry; a tenant's successive rejected answers get successively later times."""
+        """Return the seconds until a retry; each further rejected answer of a tenant gets a later time."""
         now = self._clock()
         self._retry_at = {name: at for name, at in self._retry_at.items() if at > now}
         tenants = len({name for _, name in self._flows} | self._retry_at.keys() | {tenant})
         seconds_per_place = tenants / self._start_rate
-        at = max(now + missing_places * seconds_per_place, self._retry_at.get(tenant, now) + seconds_per_place)
-        self._retry_at[tenant] = min(at, now + self._settings.longest_retry)
+        places_free_at = now + missing_places * seconds_per_place
+        after_earlier_retry = self._retry_at.get(tenant, now) + seconds_per_place
+        latest = now + self._settings.longest_retry
+        self._retry_at[tenant] = min(max(places_free_at, after_earlier_retry), latest)
         return max(1.0, self._retry_at[tenant] - now)
 
     def _priority_of(self, who: Principal) -> int:
@@ -286,12 +301,15 @@ class Admission:
         """Wait for a slot and hold it; `on_wait` is called at once if none is free, and by `notify` after changes.
 
         Raises:
-            Overloaded: the wait exceeded its limit because other answers went first.
+            Overloaded: the wait exceeded its limit because other answers were served first.
         """
-        place.prompt_tokens, place.cost = prompt_tokens, max(1, prompt_tokens + answer_tokens)
+        place.prompt_tokens = prompt_tokens
+        place.cost = max(1, prompt_tokens + answer_tokens)
+        place.state = "waiting"
+        place.waiting_since = self._clock()
+        place.on_wait = on_wait
         self._prompt_tokens += _SMOOTHING * (max(1, prompt_tokens) - self._prompt_tokens)
         self._cost += _SMOOTHING * (place.cost - self._cost)
-        place.state, place.waiting_since, place.on_wait = "waiting", self._clock(), on_wait
         self._order = None
         try:
             self._fill()
@@ -313,10 +331,11 @@ class Admission:
         if place.state != "served" or place.has_first_token:
             return
         place.has_first_token = True
-        self._reading -= place.prompt_tokens
+        self._unread_tokens -= place.prompt_tokens
         seconds = self._clock() - place.served_at
         if seconds > 0 and math.isfinite(self._profile_prefill):
-            slowest, fastest = self._profile_prefill / _PREFILL_RANGE, self._profile_prefill * _PREFILL_RANGE
+            slowest = self._profile_prefill / _PREFILL_RANGE
+            fastest = self._profile_prefill * _PREFILL_RANGE
             measured = min(max(place.tokens_to_read / seconds, slowest), fastest)
             self._prefill += _SMOOTHING * (measured - self._prefill)
         self._fill()
@@ -327,8 +346,10 @@ class Admission:
             return
         if place.state == "served":
             self._busy -= 1
-            self._reading -= 0 if place.has_first_token else place.prompt_tokens
-            self._seconds_per_slot += _SMOOTHING * (self._clock() - place.served_at - self._seconds_per_slot)
+            if not place.has_first_token:
+                self._unread_tokens -= place.prompt_tokens
+            seconds = self._clock() - place.served_at
+            self._seconds_per_slot += _SMOOTHING * (seconds - self._seconds_per_slot)
         else:
             self._flows[place.priority, place.tenant].places.remove(place)
             self._drop_idle_flows(place.priority)
@@ -337,87 +358,94 @@ class Admission:
         self._fill()
 
     def notify(self, *places: Place) -> None:
-        """Call `on_wait` of each place (by default all places) whose position has changed."""
+        """Call `on_wait` of the given places, by default of all, whose position has changed."""
         for position, (_, _, _, place) in enumerate(self._in_order(), 1):
-            changed = place.state == "waiting" and position != place.told_position
-            if changed and place.on_wait is not None and (not places or place in places):
-                place.told_position = position
+            is_given = not places or place in places
+            has_changed = place.state == "waiting" and position != place.notified_position
+            if is_given and has_changed and place.on_wait is not None:
+                place.notified_position = position
                 with contained("place"):  # still notify the others
                     place.on_wait(position, self.estimate(position))
 
     async def notify_forever(self) -> None:
-        """Call `notify` every `tell_every` seconds until cancelled."""
+        """Call `notify` every `notify_every` seconds until cancelled."""
         while True:
-            await anyio.sleep(self._settings.tell_every)
+            await anyio.sleep(self._settings.notify_every)
             self.notify()
 
     def _flow(self, priority: int, tenant: str) -> Flow:
         """Return the tenant's flow; an idle flow starts at the current virtual time, so idle time earns no credit."""
         flow = self._flows.setdefault((priority, tenant), Flow(self._settings.weights.get(tenant, 1.0)))
         if not flow.places:
-            flow.start = max(flow.start, self._virtual_time.get(priority, 0.0))
+            flow.start_tag = max(flow.start_tag, self._virtual_time.get(priority, 0.0))
         return flow
 
     def _in_order(self) -> list[tuple[int, float, int, Place]]:
-        """Return (priority, start tag, arrival, place) in the order of service without new arrivals."""
+        """Return (priority, start tag, arrival, place) in the order in which the places are served."""
         if self._order is None:
             order = []
             for (priority, _), flow in self._flows.items():
-                start = flow.start
+                start_tag = flow.start_tag
                 for place in flow.places:
-                    order.append((priority, start, place.arrival, place))
-                    start += place.cost / flow.weight
+                    order.append((priority, start_tag, place.arrival, place))
+                    start_tag += place.cost / flow.weight
             self._order = sorted(order, key=lambda entry: entry[:3])
         return self._order
 
     def _ahead_of_next(self, tenant: str, priority: int) -> int:
         """Return how many places would be served before a new place of the tenant."""
         flow = self._flows.get((priority, tenant), Flow(1.0))
-        start = flow.start if flow.places else max(flow.start, self._virtual_time.get(priority, 0.0))
-        start += sum(place.cost for place in flow.places) / flow.weight
-        return bisect_right(self._in_order(), (priority, start), key=lambda entry: entry[:2])
+        start_tag = flow.start_tag
+        if not flow.places:
+            start_tag = max(start_tag, self._virtual_time.get(priority, 0.0))
+        start_tag += sum(place.cost for place in flow.places) / flow.weight
+        return bisect_right(self._in_order(), (priority, start_tag), key=lambda entry: entry[:2])
 
     def _fill(self) -> None:
         """Assign free slots to the next places."""
-        while self._busy < self._slots and (due := self._next()) is not None:
-            flow, place = due
+        while self._busy < self._slots:
+            next_in_line = self._next()
+            if next_in_line is None:
+                return
+            flow, place = next_in_line
             # One prompt may always start; further prompts wait until the endpoints can read them within the target.
-            readable = self._settings.first_token_target * self._prefill
-            if self._reading and self._reading + place.prompt_tokens > readable:
+            if self._unread_tokens and self._unread_tokens + place.prompt_tokens > self._readable_tokens:
                 return
             self._serve(flow, place)
 
     def _next(self) -> tuple[Flow, Place] | None:
-        """Return the flow that is next and its first waiting place."""
-        waiting = [
-            ((priority, flow.start, place.arrival), flow, place)
-            for (priority, _), flow in self._flows.items()
-            for place in [next((place for place in flow.places if place.state == "waiting"), None)]
-            if place is not None
-        ]
-        if not waiting:
+        """Return the next place to serve, and its flow; None if no place waits."""
+        candidates = []
+        for (priority, _), flow in self._flows.items():
+            place = next((place for place in flow.places if place.state == "waiting"), None)
+            if place is not None:
+                candidates.append((priority, flow.start_tag, place.arrival, flow, place))
+        if not candidates:
             return None
-        _, flow, place = min(waiting, key=lambda entry: entry[0])
+        _, _, _, flow, place = min(candidates, key=lambda candidate: candidate[:3])
         return flow, place
 
     def _serve(self, flow: Flow, place: Place) -> None:
+        """Give a waiting place a slot."""
         now = self._clock()
         flow.places.remove(place)
-        self._virtual_time[place.priority] = max(self._virtual_time.get(place.priority, 0.0), flow.start)
-        flow.start += place.cost / flow.weight
+        self._virtual_time[place.priority] = max(self._virtual_time.get(place.priority, 0.0), flow.start_tag)
+        flow.start_tag += place.cost / flow.weight
         self._drop_idle_flows(place.priority)
         self._order = None
         self._busy += 1
-        self._reading += place.prompt_tokens
-        place.state, place.served_at, place.tokens_to_read = "served", now, self._reading
+        self._unread_tokens += place.prompt_tokens
+        place.state = "served"
+        place.served_at = now
+        place.tokens_to_read = self._unread_tokens
         self._hook(Started(priority=place.priority, waited_seconds=now - place.waiting_since))
         place.slot_given.set()
 
     def _drop_idle_flows(self, priority: int) -> None:
-        """Drop idle flows that are not ahead of the virtual time; when no place waits, reset the priority's time."""
+        """Drop idle flows whose start tag the virtual time has reached; if no place is left, reset the virtual time."""
         flows = {key: flow for key, flow in self._flows.items() if key[0] == priority}
         if not any(flow.places for flow in flows.values()):
             self._virtual_time.pop(priority, None)
         for key, flow in flows.items():
-            if not flow.places and flow.start <= self._virtual_time.get(priority, math.inf):
+            if not flow.places and flow.start_tag <= self._virtual_time.get(priority, math.inf):
                 del self._flows[key]
