@@ -117,7 +117,7 @@ class Metrics:
             "chatbot_redis_eviction_enabled",
             "1 if a full Redis would evict conversations and reservations (maxmemory-policy is not noeviction)",
         )
-        self.forgotten = counter(
+        self.lost_reservations = counter(
             "chatbot_lost_reservations",
             "Reservations that Redis lost in a failover and that were charged again",
         )

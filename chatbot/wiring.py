@@ -83,7 +83,7 @@ async def open_services(
         breaker = await enter(open_breaker(settings))
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
-        ledger = Ledger(redis, breaker, settings.ledger, deferred=deferred, on_forgotten=metrics.forgotten.inc)
+        ledger = Ledger(redis, breaker, settings.ledger, deferred=deferred, on_lost=metrics.lost_reservations.inc)
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
         siem = stack.enter_context(open_siem("chatbot", settings.traces, tls=settings.traces_tls.context(), now=now))

@@ -1,4 +1,4 @@
-"""The requests of each user in this process in the last minute, counted before anything is done for one of them."""
+"""Count the requests of each user in this process in the last minute, before any other work is done for a request."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from chatbot.errors import RateLimited
 _WINDOW_SECONDS: Final = 60.0
 _MOST_USERS: Final = 10_000
 _LENIENCE: Final = 2
-"""A request that is refused later does not count in the ledger, so this count lets through twice the user's limit."""
+"""Requests that this count allows, as a multiple of the user's limit: the ledger does not count rejected requests."""
 
 
 class Attempts:
-    """Refuses a user who sends far more requests than the ledger would let through, without asking Redis.
+    """Rejects a user who sends far more requests than the ledger would admit, without asking Redis.
 
-    Screening costs processor time before the ledger can be asked, since a reservation needs the length of the prompt.
+    The ledger needs the length of the prompt, and so comes after the screening, which costs processor time.
     """
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
@@ -27,7 +27,7 @@ class Attempts:
         """Count a request of the user.
 
         Raises:
-            RateLimited: there are twice as many in this minute as the limit; this one is not counted.
+            RateLimited: the user has sent twice the limit in the last minute; this request is not counted.
         """
         now = self._clock()
         times = self._times.setdefault(user, deque())

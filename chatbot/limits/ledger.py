@@ -1,7 +1,7 @@
 """The token ledger: sliding-window limits of a tenant, a user and a tenant's use of a model (docs/decisions/0022).
 
-Reserve, extend and settle are one script each on Redis's own time, under keys that all carry `{tenant}`. While Redis
-is away a replica admits on its quota (`chatbot.limits.outage_quota`) for a minute, then nothing.
+Reserve, extend and settle are one script each, which uses Redis's time; all keys contain `{tenant}`. While Redis is
+unavailable, a replica admits on its own quota (`chatbot.limits.outage_quota`) for a minute; then it rejects everything.
 """
 
 import math
@@ -43,13 +43,13 @@ from knowledge.identity import Principal
 log = structlog.get_logger(__name__)
 
 KEEP_UNSETTLED_SECONDS = 3600
-"""How long a reservation outlives its lease, so that a successor can still settle it, and how long it is known that it
-is settled."""
+"""How long Redis keeps a reservation after its lease, so that a successor can settle it; and the mark that it is
+settled, so that it is settled once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """A user and the model that it asks; the roles choose the user's limits."""
+    """A user and the requested model; the roles decide the user's limits."""
 
     tenant: str
     sub: str
@@ -63,7 +63,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """Tokens reserved for one answer, which its writer extends and settles. A turn's checkpoint stores it."""
+    """Tokens reserved for one answer, whose writer extends and settles them. A turn's checkpoint stores it."""
 
     id: str
     caller: Caller
@@ -72,7 +72,7 @@ class Reservation:
     lease_seconds: float
     limits: Limits
     local: bool = False
-    """Whether it was admitted on the outage quota: Redis may have no record of it before it is settled."""
+    """Whether the outage quota admitted it: Redis need not have a record of it."""
 
     @property
     def tokens(self) -> int:
@@ -81,7 +81,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """A scope's limit and use; `name` is the tenant's, the user's or the model's."""
+    """A scope's limit and use; `name` names the tenant, the user or the model."""
 
     scope: Scope
     name: str
@@ -98,31 +98,34 @@ class Uses(msgspec.Struct, frozen=True):
 
     @property
     def in_order(self) -> tuple[Use, Use, Use]:
-        """In the order of `SCOPES`."""
+        """The uses in the order of `SCOPES`."""
         return self.tenant, self.user, self.model
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """The scope and dimension that stay full for longest, and for how many microseconds; 0 where nobody knows."""
+    """The scope and dimension that stay full for the longest time."""
 
     scope: Scope
     dimension: Dimension
     wait: int
+    """Microseconds until the tokens fit; 0 if that is unknown."""
 
 
 class LedgerReply(msgspec.Struct, frozen=True):
-    """The reply of every script (`report` in `lua/window.lua`): Redis's time in microseconds and the caller's state."""
+    """The reply of every script (`report` in `lua/window.lua`)."""
 
     now: int
+    """Redis's time in Unix microseconds."""
     percentile: int
+    """The 95th percentile of the tokens of the tenant's answers; 0 before there are enough answers."""
     uses: Uses
-    forgotten: bool
-    """Whether Redis had forgotten the reservation, and charged it again."""
+    was_lost: bool
+    """Whether Redis had lost the reservation, and has charged it again."""
     refusal: Refusal | None = None
 
 
 class Ledger:
-    """Sliding windows, slots and a day's budget over three scopes at once; never over-admits, settles once."""
+    """Enforces the limits of three scopes at once: sliding windows, slots and a day's tokens; settles once."""
 
     def __init__(  # noqa: PLR0913  two clocks and a hook for tests and metrics
         self,
@@ -131,13 +134,13 @@ class Ledger:
         settings: LedgerSettings,
         *,
         deferred: DeferredWrites,
-        on_forgotten: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = lambda: None,
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deferred` releases reservations that were refused here and that Redis may execute all the same.
+        """`deferred` releases reservations that this process has rejected although Redis may still execute them.
 
-        `on_forgotten` is called for a reservation that Redis had forgotten and that was charged again.
+        `on_lost` is called for a reservation that Redis had lost and that was charged again.
 
         `clock` replaces Redis's time in tests; both clocks are in seconds.
         """
@@ -145,13 +148,13 @@ class Ledger:
         self._breaker = breaker
         self._settings = settings
         self._deferred = deferred
-        self._on_forgotten = on_forgotten
+        self._on_lost = on_lost
         self._clock = clock
         self._monotonic = monotonic
         self._outage_quota = OutageQuota(replicas=settings.replicas, seconds=settings.share_seconds)
         self._attempts = Attempts(clock=monotonic)
         self._percentiles: dict[str, int] = {}
-        # Redis's time less this process's monotonic time, in microseconds; unknown before the first reply.
+        # Redis's time minus this process's monotonic time, in microseconds; None before the first reply.
         self._clock_offset: int | None = None
         self._reserve = load_script(redis, "reserve")
         self._extend = load_script(redis, "extend")
@@ -160,10 +163,10 @@ class Ledger:
         self._reset = load_script(redis, "reset")
 
     def count_request(self, caller: Caller) -> None:
-        """Count a request in this process before any work is done for it; `reserve` counts it for all replicas.
+        """Count a request in this process before any other work is done for it; `reserve` counts it for all replicas.
 
         Raises:
-            RateLimited: the user sends far more than their limit.
+            RateLimited: the user sends far more requests than the limit.
         """
         _, user, _ = scope_keys(caller)
         _, limit, _ = self._limits_of(caller)
@@ -175,14 +178,15 @@ class Ledger:
         """Reserve tokens, a request and a slot in all scopes, or write nothing.
 
         Raises:
-            RateLimited: names the scope and dimension that stay full for longest, and for how long.
-            TooLarge: more than a limit will ever allow.
-            StoreUnavailable: Redis is away, for longer than the outage quota lasts or with a quota that is too small.
+            RateLimited: a limit is reached; the error names the scope and dimension that stay full for longest.
+            TooLarge: the tokens exceed a limit even without other use.
+            StoreUnavailable: Redis is unavailable, and the outage quota has ended or is too small.
         """
         tokens = prompt_tokens + answer_tokens
-        self._refuse_what_never_fits(caller, tokens)
-        reservation_id, scopes = uuid.uuid4().hex, self._scopes(caller)
-        reservation = partial(
+        self._check_fits_limits(caller, tokens)
+        reservation_id = uuid.uuid4().hex
+        scopes = self._scopes(caller)
+        reservation_with = partial(
             Reservation,
             id=reservation_id,
             caller=caller,
@@ -190,18 +194,19 @@ class Ledger:
             answer_tokens=answer_tokens,
             lease_seconds=lease_seconds,
         )
-        # Shielded: after a cancellation it is unknown whether Redis executed the command.
+        # Shielded: after a cancellation it would be unknown whether Redis executed the command.
         with anyio.CancelScope(shield=True):
             try:
-                return reservation(limits=await self._reserve_in_redis(caller, reservation_id, tokens, lease_seconds))
+                limits = await self._reserve_in_redis(caller, reservation_id, tokens, lease_seconds)
+                return reservation_with(limits=limits)
             except StoreUnavailable as exc:
                 may_be_executed = exc.may_be_executed
         try:
-            return reservation(limits=self._take_quota(scopes, reservation_id, tokens), local=True)
+            return reservation_with(limits=self._take_quota(scopes, reservation_id, tokens), local=True)
         except ChatError:
             if may_be_executed:
-                refused = reservation(limits=self._quota_limits(scopes), local=True)
-                self._deferred.defer(DeferredWrite("settlement", partial(self.settle, refused, Usage())))
+                rejected = reservation_with(limits=self._quota_limits(scopes), local=True)
+                self._deferred.defer(DeferredWrite("settlement", partial(self.settle, rejected, Usage())))
             raise
 
     async def _reserve_in_redis(self, caller: Caller, reservation_id: str, tokens: int, lease_seconds: float) -> Limits:
@@ -214,11 +219,12 @@ class Ledger:
             "limits": self._limits_by_scope(caller),
         }
         reply = await self._run(self._reserve, caller, reservation_id, args)
-        if (refusal := reply.refusal) is not None:
+        refusal = reply.refusal
+        if refusal is not None:
             raise RateLimited(
                 scope=refusal.scope,
                 dimension=refusal.dimension,
-                # When a running answer ends is unknown.
+                # It is unknown when a running answer ends.
                 retry_after=None if refusal.dimension == "concurrent" else refusal.wait / MICRO,
                 limits=self._limits_left(caller, reply),
             )
@@ -234,7 +240,7 @@ class Ledger:
         return self._quota_limits(scopes)
 
     async def extend(self, reservation: Reservation, *, more_tokens: int) -> Reservation | None:
-        """Return the reservation with `more_tokens` for the answer; None where the limits refuse them."""
+        """Reserve `more_tokens` for the answer; return the extended reservation, or None if a limit is reached."""
         try:
             if reservation.local:
                 limits = self._extend_quota(reservation, more_tokens)
@@ -247,12 +253,12 @@ class Ledger:
         return replace(reservation, answer_tokens=reservation.answer_tokens + more_tokens, limits=limits)
 
     async def _extend_in_redis(self, reservation: Reservation, more_tokens: int) -> Limits | None:
-        caller, lease_seconds = reservation.caller, reservation.lease_seconds
+        caller = reservation.caller
         args = {
             "id": reservation.id,
             "total": reservation.tokens + more_tokens,
-            "lease": round(lease_seconds * MICRO),
-            "keep_seconds": keep_seconds(lease_seconds),
+            "lease": round(reservation.lease_seconds * MICRO),
+            "keep_seconds": keep_seconds(reservation.lease_seconds),
             "days": await self._days(caller.tenant),
             "limits": self._limits_by_scope(caller),
         }
@@ -269,14 +275,14 @@ class Ledger:
             return None
 
     async def settle(self, reservation: Reservation, usage: Usage) -> Limits | None:
-        """Charge what was used instead of what was reserved, once; None when it was settled before.
+        """Charge the used tokens in place of the reserved ones, once; return None if it was settled before.
 
-        A reservation that Redis does not know (it was away, or has forgotten it in a failover) is charged now, and is
-        refused should Redis execute it after all.
+        Redis may lack the reservation, because it was unavailable or has lost it in a failover. Then the used tokens
+        are charged now, and Redis rejects the reservation if it executes it later.
 
         Raises:
-            StoreUnavailable: Redis is away; the unsettled reservation stays charged and keeps its slot until its lease
-                ends (`lease_seconds` of `reserve`).
+            StoreUnavailable: Redis is unavailable; the unsettled reservation stays charged and keeps its slot until its
+                lease ends (`lease_seconds` of `reserve`).
         """
         caller = reservation.caller
         charge = self._settings.of(caller.tenant).charge(usage)
@@ -294,10 +300,10 @@ class Ledger:
         return None if reply is None else self._limits_after_charge(caller, reply)
 
     async def limits(self, caller: Caller) -> Limits:
-        """Return what the caller has left, by the tightest scope of each dimension.
+        """Return the caller's remaining limits, in each dimension those of the scope that has the least left.
 
         Raises:
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unavailable.
         """
         args = {"days": await self._days(caller.tenant)}
         return self._limits_left(caller, await self._run(self._limits, caller, "", args))
@@ -306,22 +312,25 @@ class Ledger:
         """Return the limit and use of each of the caller's scopes.
 
         Raises:
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unavailable.
         """
         args = {"days": await self._days(caller.tenant)}
         return self._spending(caller, await self._run(self._limits, caller, "", args))
 
     async def reset(self, caller: Caller, scope: Scope) -> tuple[Spending, ...]:
-        """Forgive the spending of one of the caller's scopes in its minute and days; running answers keep their slots.
+        """Reset the minute's and the day's use of one of the caller's scopes to 0; running answers keep their slots.
 
         Raises:
-            StoreUnavailable: Redis is away, and it is not known whether anything was forgiven.
+            StoreUnavailable: Redis is unavailable; the use may be reset.
         """
         args = {"scope": scope, "days": await self._days(caller.tenant)}
         return self._spending(caller, await self._run(self._reset, caller, "", args))
 
     async def expected_answer_tokens(self, tenant: str, ceiling: int) -> int:
-        """Return min(`ceiling`, the tenant's 95th percentile); asks Redis only before the tenant's first reply."""
+        """Return the 95th percentile of the tokens of the tenant's answers, at most `ceiling`; `ceiling` if unknown.
+
+        The scripts' replies update the percentile; it is read from Redis only before the tenant's first reply.
+        """
         if tenant not in self._percentiles:
             key = percentile_key(tenant)
             try:
@@ -331,7 +340,8 @@ class Ledger:
             self._percentiles[tenant] = int(percentile or 0)
         return min(ceiling, self._percentiles[tenant] or ceiling)
 
-    def _refuse_what_never_fits(self, caller: Caller, tokens: int) -> None:
+    def _check_fits_limits(self, caller: Caller, tokens: int) -> None:
+        """Raise `TooLarge` if the tokens exceed a limit even without other use."""
         for scope, limit in zip(SCOPES, self._limits_of(caller), strict=True):
             for most, unit in ((limit.tokens_per_minute, "minute"), (limit.tokens_per_day, "day")):
                 if tokens > most:
@@ -340,30 +350,31 @@ class Ledger:
     async def _run(
         self, script: AsyncScript, caller: Caller, reservation_id: str, args: Mapping[str, object]
     ) -> LedgerReply:
-        return self._decoded(await self._evaluated(script, caller, reservation_id, args))
+        return self._decode(await self._call(script, caller, reservation_id, args))
 
     async def _run_on(
         self, script: AsyncScript, reservation: Reservation, args: Mapping[str, object]
     ) -> LedgerReply | None:
-        """Run a script that replies nothing where there is no such reservation, or it is not extended."""
-        encoded = await self._evaluated(script, reservation.caller, reservation.id, args)
+        """Run a script on a reservation; return None if it was settled before, or a limit prevents its extension."""
+        encoded = await self._call(script, reservation.caller, reservation.id, args)
         if encoded is None:
             return None
-        reply = self._decoded(encoded)
-        if reply.forgotten and not reservation.local:
+        reply = self._decode(encoded)
+        if reply.was_lost and not reservation.local:
             log.warning("reservation_lost", reservation=reservation.id)
-            self._on_forgotten()
+            self._on_lost()
         return reply
 
-    async def _evaluated(
-        self, script: AsyncScript, caller: Caller, reservation_id: str, args: Mapping[str, object]
-    ) -> Any:
+    async def _call(self, script: AsyncScript, caller: Caller, reservation_id: str, args: Mapping[str, object]) -> Any:
+        """Run a script; return its encoded reply, or None if it replies nothing."""
         if self._clock is not None:
             args = {"now": round(self._clock() * MICRO), **args}
-        keys, encoded = keys_of(caller, reservation_id), msgspec.msgpack.encode(args)
+        keys = keys_of(caller, reservation_id)
+        encoded = msgspec.msgpack.encode(args)
         return await self._breaker.call(lambda: script(keys=keys, args=[encoded]))
 
-    def _decoded(self, encoded: bytes) -> LedgerReply:
+    def _decode(self, encoded: bytes) -> LedgerReply:
+        """Decode a script's reply, and keep the offset of Redis's clock."""
         reply = msgspec.msgpack.decode(encoded, type=LedgerReply)
         self._clock_offset = reply.now - round(self._monotonic() * MICRO)
         return reply
@@ -372,15 +383,17 @@ class Ledger:
         return tightest(self._limits_of(caller), reply.uses.in_order, reply.now)
 
     def _limits_after_charge(self, caller: Caller, reply: LedgerReply) -> Limits:
-        """Return a reply as `Limits`; the percentile and the days' remainders are kept.
+        """Return the remaining limits after a charge; keep the percentile and the days' remainders for an outage.
 
-        Redis has taken a write: where it only reads (its disk is full, its replica gone) the outage continues.
+        A charge ends an outage, because Redis has accepted a write. A reply to a read does not end it: Redis may be
+        unable to write (full disk, lost replica).
         """
         self._outage_quota.end_outage()
         self._percentiles[caller.tenant] = reply.percentile
-        uses, now = reply.uses.in_order, self._monotonic()
-        for scope, use in zip(self._scopes(caller), uses, strict=True):
-            self._outage_quota.note_remainder(scope, max(0, scope.limit.tokens_per_day - use.today), now=now)
+        now = self._monotonic()
+        for scope, use in zip(self._scopes(caller), reply.uses.in_order, strict=True):
+            remainder = max(0, scope.limit.tokens_per_day - use.today)
+            self._outage_quota.set_remainder(scope, remainder, now=now)
         return self._limits_left(caller, reply)
 
     def _spending(self, caller: Caller, reply: LedgerReply) -> tuple[Spending, ...]:
@@ -392,27 +405,29 @@ class Ledger:
         return self._settings.of(caller.tenant).limits_of(caller.roles)
 
     def _limits_by_scope(self, caller: Caller) -> dict[Scope, dict[str, int]]:
-        # `vars`: pydantic's own ways to a dictionary take longer than all the rest of the arguments.
+        # `vars` is used because pydantic's own conversion takes longer than encoding all other arguments.
         return {scope: vars(limit) for scope, limit in zip(SCOPES, self._limits_of(caller), strict=True)}
 
     def _quota_limits(self, scopes: Sequence[ChargedScope]) -> Limits:
+        """Return the remaining limits of this replica's outage quota."""
         now = self._monotonic()
         shares = [scope.limit.share(self._settings.replicas) for scope in scopes]
-        return tightest(shares, [self._outage_quota.use(scope, now=now) for scope in scopes], round(now * MICRO))
+        uses = [self._outage_quota.use(scope, now=now) for scope in scopes]
+        return tightest(shares, uses, round(now * MICRO))
 
     def _scopes(self, caller: Caller) -> tuple[ChargedScope, ...]:
         rows = zip(SCOPES, scope_keys(caller), self._limits_of(caller), strict=True)
         return tuple(ChargedScope(scope=scope, key=key, limit=limit) for scope, key, limit in rows)
 
     async def _days(self, tenant: str) -> dict[str, Day]:
-        """Return today and tomorrow with their ends, on Redis's time: this process's clock may be days off."""
+        """Return today and tomorrow by Redis's clock, since this process's clock may be days off."""
         zone = self._settings.of(tenant).zone
         today = day_at(await self._now(), zone)
         tomorrow = day_at(today.ends, zone)
         return {"today": today, "tomorrow": tomorrow}
 
     async def _now(self) -> int:
-        """Return Redis's time in microseconds, or the test's."""
+        """Return Redis's time in Unix microseconds, or the test's time."""
         if self._clock is not None:
             return round(self._clock() * MICRO)
         monotonic = round(self._monotonic() * MICRO)
@@ -423,7 +438,7 @@ class Ledger:
 
 
 def load_script(redis: Redis, name: str) -> AsyncScript:
-    """Return a script of `chatbot/limits/lua`, behind the functions that all of them share."""
+    """Return a script of `chatbot/limits/lua`, with the functions of `window.lua` before it."""
     folder = files("chatbot.limits") / "lua"
     texts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("window", name)]
     return redis.register_script("\n".join(texts))
@@ -435,7 +450,7 @@ def keep_seconds(lease_seconds: float) -> int:
 
 @lru_cache(maxsize=4096)
 def tenant_key(tenant: str) -> str:
-    """Return the prefix of a tenant's keys; quoted, so that no name can leave its braces or imitate another's."""
+    """Return the prefix of a tenant's keys; the name is quoted, so that it cannot imitate another tenant's prefix."""
     return f"ledger:{{{quote(tenant, safe='')}}}"
 
 
@@ -445,9 +460,11 @@ def percentile_key(tenant: str) -> str:
 
 @lru_cache(maxsize=4096)
 def scope_keys(caller: Caller) -> tuple[str, str, str]:
-    """Return the prefixes of the keys of the caller's three scopes."""
-    tenant, sub, model = tenant_key(caller.tenant), quote(caller.sub, safe=""), quote(caller.model, safe="")
-    return f"{tenant}:all", f"{tenant}:user:{sub}", f"{tenant}:model:{model}"
+    """Return the prefixes of the keys of the caller's three scopes, in the order of `SCOPES`."""
+    tenant = tenant_key(caller.tenant)
+    user = f"{tenant}:user:{quote(caller.sub, safe='')}"
+    model = f"{tenant}:model:{quote(caller.model, safe='')}"
+    return f"{tenant}:all", user, model
 
 
 @lru_cache(maxsize=4096)
@@ -459,5 +476,6 @@ def scoped_keys(caller: Caller) -> tuple[str, ...]:
 def keys_of(caller: Caller, reservation_id: str) -> list[str]:
     """Return KEYS in the order of `lua/window.lua`."""
     tenant = tenant_key(caller.tenant)
-    reservation, settled = (f"{tenant}:{kind}:{reservation_id}" for kind in ("reservation", "settled"))
+    reservation = f"{tenant}:reservation:{reservation_id}"
+    settled = f"{tenant}:settled:{reservation_id}"
     return [*scoped_keys(caller), reservation, f"{tenant}:answers", percentile_key(caller.tenant), settled]

@@ -1,4 +1,4 @@
-"""Limits as values: a scope's limits and use, when a tenant's day ends, and the rest of them (pure)."""
+"""Limits as values: the limits and the use of a scope, a tenant's days, and the remaining limits (pure)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from knowledge.identity import Role
 
 MICRO = 1_000_000
 BUCKET_SPAN = 61
-"""Seconds for which a one-second bucket counts: a token spent at its very end is 60 s old only then."""
+"""Seconds for which a one-second bucket counts: then even a token spent at its end is 60 s old."""
 
 Scope = Literal["tenant", "user", "model"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Dimension = Literal["tokens_per_minute", "requests_per_minute", "concurrent", "tokens_per_day"]
 Amount = Annotated[int, Field(ge=1, le=10**12)]
-"""Within what Lua's numbers hold exactly, with room for use beyond a limit."""
+"""The upper bound leaves room for use beyond a limit within the integers that Lua's numbers represent exactly."""
 
 
 class Limit(BaseModel, frozen=True, extra="forbid"):
-    """What one scope may spend."""
+    """The limits of one scope."""
 
     tokens_per_minute: Amount = Field(description="tokens: At most this many tokens are spent in any 60 seconds.")
     requests_per_minute: Amount = Field(
@@ -34,12 +34,12 @@ class Limit(BaseModel, frozen=True, extra="forbid"):
     tokens_per_day: Amount = Field(description="tokens: At most this many tokens are spent from midnight to midnight.")
 
     def share(self, replicas: int) -> "Limit":
-        """Return one replica's part of each dimension, at least one."""
+        """Return one replica's share of each dimension, at least 1."""
         return Limit(**{dimension: max(1, most // replicas) for dimension, most in vars(self).items()})
 
 
 def most_generous(limits: Sequence[Limit]) -> Limit:
-    """Return the largest of each dimension."""
+    """Return the largest limit of each dimension."""
     return Limit(**{dimension: max(vars(limit)[dimension] for limit in limits) for dimension in Limit.model_fields})
 
 
@@ -48,7 +48,7 @@ TENANT = Limit(tokens_per_minute=2_000_000, requests_per_minute=3_000, concurren
 
 
 class LimitSettings(BaseModel, frozen=True, extra="forbid"):
-    """A tenant's plan: its limits, the zone whose midnight ends its day, and what a cached prompt token costs."""
+    """A tenant's limits, the time zone of its days, and the weight of a cached prompt token."""
 
     tenant: Limit = TENANT
     user: Limit = USER
@@ -76,18 +76,23 @@ class LimitSettings(BaseModel, frozen=True, extra="forbid"):
 
     def limits_of(self, roles: Iterable[str] = ()) -> tuple[Limit, Limit, Limit]:
         """Return the limits of a user with these roles, in the order of `SCOPES`."""
-        of_roles = [limit for role, limit in self.roles.items() if role in roles]
-        return self.tenant, most_generous(of_roles) if of_roles else self.user, self.model
+        role_limits = [limit for role, limit in self.roles.items() if role in roles]
+        user = most_generous(role_limits) if role_limits else self.user
+        return self.tenant, user, self.model
 
     def charge(self, usage: Usage) -> int:
-        """Return the tokens that an answer costs: its prompt, the cached part at its weight, its own, its thinking."""
+        """Return the tokens to charge: prompt tokens, cached ones by their weight, and generated ones."""
         cached = min(usage.cached_tokens, usage.prompt_tokens)
-        return usage.prompt_tokens - cached + round(cached * self.cached_weight) + usage.generated_tokens
+        uncached = usage.prompt_tokens - cached
+        return uncached + round(cached * self.cached_weight) + usage.generated_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The use of one scope: tokens and requests of the minute, the second of each's newest, slots, today's tokens."""
+    """The use of one scope: tokens and requests in the last minute, running answers (`slots`), and tokens today.
+
+    `newest_…` is the Unix second of the newest tokens or request in that minute; 0 if there are none.
+    """
 
     tokens: int
     newest_tokens: int
@@ -106,7 +111,7 @@ class Day:
 
 
 def day_at(micros: int, zone: str) -> Day:
-    """Return the day of `zone` that the instant lies in."""
+    """Return the day of `zone` at a time in Unix microseconds."""
     timezone = ZoneInfo(zone)
     date = datetime.fromtimestamp(micros // MICRO, UTC).astimezone(timezone).date()
     midnight = datetime.combine(date + timedelta(days=1), time_of_day.min, tzinfo=timezone)
@@ -114,7 +119,10 @@ def day_at(micros: int, zone: str) -> Day:
 
 
 def tightest(limits: Sequence[Limit], uses: Sequence[Use], micros: int) -> Limits:
-    """Return the rest in the tightest scope of each dimension; `reset` is the seconds until a window is empty."""
+    """Return the remaining limits: in each dimension, those of the scope that has the least left.
+
+    A `reset_…` field is the number of seconds until the window is empty, if nothing more is spent.
+    """
     pairs = list(zip(limits, uses, strict=True))
     token_limit, token_use = min(pairs, key=lambda pair: pair[0].tokens_per_minute - pair[1].tokens)
     request_limit, request_use = min(pairs, key=lambda pair: pair[0].requests_per_minute - pair[1].requests)
@@ -131,12 +139,15 @@ def tightest(limits: Sequence[Limit], uses: Sequence[Use], micros: int) -> Limit
 
 
 def seconds_until_gone(newest: int, micros: int) -> float:
-    """Return the seconds until the bucket of second `newest` (0: there is none) has left the window."""
-    return max(0, (newest + BUCKET_SPAN) * MICRO - micros) / MICRO if newest else 0.0
+    """Return the seconds until the bucket of Unix second `newest` has left the window; 0 if there is no bucket (0)."""
+    if newest == 0:
+        return 0.0
+    leaves_at = (newest + BUCKET_SPAN) * MICRO
+    return max(0, leaves_at - micros) / MICRO
 
 
 class LedgerSettings(BaseModel, frozen=True):
-    """Limits by tenant (`limits` for those without their own), and a replica's quota while Redis is away."""
+    """The limits of all tenants and of single ones, and a replica's quota while Redis is unavailable."""
 
     limits: LimitSettings = LimitSettings()
     tenants: dict[str, LimitSettings] = Field(
@@ -146,10 +157,10 @@ class LedgerSettings(BaseModel, frozen=True):
     replicas: PositiveInt = Field(
         1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."
     )
-    share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica goes on with its share; then 503
-    # answers: the last of a tenant, whose 95th percentile of tokens is what is reserved
+    share_seconds: ClassVar[float] = 60.0  # seconds: how long a replica admits on its share; then 503
+    # answers: a tenant's newest ones, whose 95th percentile of tokens is reserved for an answer
     answers_remembered: ClassVar[int] = 128
-    # answers: how many there must be for that; before, what was asked for is reserved
+    # answers: the fewest with a percentile; with fewer answers, the requested maximum is reserved
     answers_needed: ClassVar[int] = 20
 
     def of(self, tenant: str) -> LimitSettings:

@@ -1,5 +1,5 @@
--- Raises a reservation to a total, in all scopes; one that Redis has forgotten is made anew. Returns the state, or
--- nothing where that was refused, or it is settled; then it has written nothing.
+-- Raises a reservation to a total, in all scopes; one that Redis has lost is reserved again. Returns the state, or
+-- nothing, after writing nothing, if a limit is reached or the reservation is settled.
 -- Arguments: id, total (tokens: not the difference, so that a command sent twice is charged once), lease (µs),
 -- keep_seconds, limits (of each scope, by dimension), days.
 

@@ -1,17 +1,16 @@
--- Charges what was used in place of what was reserved, once: a mark stays, and a second call changes nothing. Where
--- there is neither a reservation nor a mark Redis never had the reservation or has forgotten it, and what was used is
--- charged now.
--- Returns the state, or nothing where it was settled before.
+-- Charges the used tokens in place of the reserved ones, once: it leaves a mark, and a second call changes nothing.
+-- Without a reservation and a mark, Redis never had the reservation or has lost it: the used tokens are charged now.
+-- Returns the state, or nothing if it was settled before.
 -- Arguments: id, charge (tokens), answer_tokens (0: no sample), remember (answers), needed (answers for a percentile),
 -- keep_seconds (of the mark), days.
 
 if redis.call("EXISTS", SETTLED) == 1 then
-  redis.call("DEL", RESERVATION) -- of a mark that came back without the deletion
+  redis.call("DEL", RESERVATION) -- a failover may restore the mark and lose the deletion
   return false
 end
 local stored = redis.call("GETDEL", RESERVATION)
 redis.call("SET", SETTLED, "", "EX", args.keep_seconds)
-local record = stored and cjson.decode(stored) or charge_anew(day_of(args.days), args.charge)
+local record = stored and cjson.decode(stored) or charge_now(day_of(args.days), args.charge)
 
 for _, name in ipairs(SCOPES) do
   redis.call("ZREM", KEYS_OF[name].leases, args.id)

@@ -273,8 +273,8 @@ local function give_back_lapsed()
   end
 end
 
--- Charge tokens and a request now, in place of a reservation that Redis has forgotten; returns what it would be.
-local function charge_anew(day, tokens)
+-- Charge tokens and a request now, for a reservation that Redis lacks; returns the record of such a reservation.
+local function charge_now(day, tokens)
   local scopes = read_scopes(day.name)
   for _, scope in pairs(scopes) do
     charge(scope.window, tokens, 1)
@@ -283,9 +283,9 @@ local function charge_anew(day, tokens)
   return record_of(day.name, tokens, { part_of(scopes, tokens) })
 end
 
--- The reply of every script (`LedgerReply` in ledger.py); a success has no `refusal`. `forgotten`: Redis had forgotten
--- the reservation.
-local function report(scopes, refusal, forgotten)
+-- The reply of every script (`LedgerReply` in ledger.py); a success has no `refusal`. `was_lost`: Redis lacked the
+-- reservation and has charged it again.
+local function report(scopes, refusal, was_lost)
   local uses = {}
   for name, scope in pairs(scopes) do
     uses[name] = {
@@ -302,6 +302,6 @@ local function report(scopes, refusal, forgotten)
     percentile = tonumber(redis.call("GET", PERCENTILE) or 0),
     uses = uses,
     refusal = refusal,
-    forgotten = forgotten or false,
+    was_lost = was_lost or false,
   })
 end

@@ -92,7 +92,7 @@ async def test_a_reservation_that_redis_forgot_is_charged_again_once_and_counted
     redis: Redis, clock: Clock, before: str
 ) -> None:
     forgotten: list[str] = []
-    ledger, who = ledger_of(redis, limited(), clock, on_forgotten=lambda: forgotten.append("once")), someone()
+    ledger, who = ledger_of(redis, limited(), clock, on_lost=lambda: forgotten.append("once")), someone()
     reservation = await reserve(ledger, who, 60)
     await forget(redis, who)
     if before == "its extension":
@@ -135,7 +135,7 @@ async def test_a_reservation_of_a_dead_process_is_released_after_its_lease(redis
 
 async def test_a_reservation_settled_after_its_release_is_charged_its_usage_once(redis: Redis, clock: Clock) -> None:
     forgotten: list[str] = []
-    ledger, who = ledger_of(redis, limited(), clock, on_forgotten=lambda: forgotten.append("once")), someone()
+    ledger, who = ledger_of(redis, limited(), clock, on_lost=lambda: forgotten.append("once")), someone()
     reservation = await reserve(ledger, who, 60, lease=120)
     clock.pass_seconds(120)
     assert (await ledger.spending(who))[1].use.today == 0
@@ -295,7 +295,7 @@ async def test_without_redis_a_replica_spends_its_share_for_a_minute(redis: Redi
 
 async def test_an_answer_admitted_without_redis_is_charged_once_redis_returns(redis: Redis) -> None:
     forgotten: list[str] = []
-    ledger, who = ledger_of(redis, limited(), on_forgotten=lambda: forgotten.append("once")), someone()
+    ledger, who = ledger_of(redis, limited(), on_lost=lambda: forgotten.append("once")), someone()
     outage = Outage(ledger, Clock(1000), redis, redis.connection_pool.connection_kwargs["port"])
     await outage.begin()
     reservation = await reserve(ledger, who, 30)

@@ -17,7 +17,7 @@ AWAY = 90.0
 def quota(*, left: int = 10_000) -> OutageQuota:
     own = OutageQuota(replicas=2, seconds=AWAY)
     for scope in (LEE, HANBIT):
-        own.note_remainder(scope, left, now=0.0)
+        own.set_remainder(scope, left, now=0.0)
     return own
 
 
@@ -28,7 +28,7 @@ TAKES = st.lists(st.tuples(st.floats(0, 20), st.integers(1, SHARE // 2)), max_si
 @given(TAKES)
 def test_no_minute_exceeds_the_share_and_every_wait_is_true(takes: list[tuple[float, int]]) -> None:
     own, now, taken = OutageQuota(replicas=2, seconds=10**6), 0.0, list[tuple[float, int]]()
-    own.note_remainder(LEE, 10**9, now=0.0)
+    own.set_remainder(LEE, 10**9, now=0.0)
     for n, (pause, tokens) in enumerate(takes):
         now += pause
         try:
@@ -61,7 +61,7 @@ def test_the_remainder_of_the_day_is_shared_and_later_spending_counts() -> None:
         own.take([LEE], "b", 1, now=2.0)
     own.settle([LEE], "a", 100, now=2.0)
     own.take([LEE], "b", 400, now=2.0)
-    own.note_remainder(LEE, 9_000, now=2.0)
+    own.set_remainder(LEE, 9_000, now=2.0)
     assert own.use(LEE, now=2.0).today == 500, "Redis knows of it by now"
 
 

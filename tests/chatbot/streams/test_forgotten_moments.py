@@ -51,8 +51,8 @@ class Asked:
     def __post_init__(self) -> None:
         breaker, self.deferred = RedisBreaker(RedisBreakerSettings(slow_after=5)), DeferredWrites(DeferredSettings())
         self.history = History(self.client, breaker, HistorySettings())
-        on_forgotten = partial(self.charged_anew.append, None)
-        self.ledger = Ledger(self.client, breaker, LedgerSettings(), on_forgotten=on_forgotten, deferred=self.deferred)
+        on_lost = partial(self.charged_anew.append, None)
+        self.ledger = Ledger(self.client, breaker, LedgerSettings(), on_lost=on_lost, deferred=self.deferred)
         self.registry = answers_of(self.log, self.tasks, AnswerSettings(), deferred=self.deferred)
         self.tasks.start_soon(self.registry.takeover.maintain_leases, self.resume)
         self.tasks.start_soon(self.deferred.retry_forever)
