@@ -130,11 +130,7 @@ class Capacity:
         any_waiting = any(load.waiting for load in loads)
         self._calm_polls = self._calm_polls + 1 if load_reported and not any_waiting else 0
         self._admission.slots = slots_after(
-            self._admission.slots,
-            loads,
-            busy=self._admission.busy,
-            calm=self._calm_polls,
-            most=self._settings.slots,
+            self._admission.slots, loads, busy=self._admission.busy, calm=self._calm_polls, most=self._settings.slots
         )
 
     def _in_use(self) -> list[Endpoint]:

@@ -219,11 +219,7 @@ class Admission:
 
     @contextmanager
     def entered(self, who: Principal) -> Iterator[Place]:
-        """Take a place in the queue; release it if the block raises (otherwise `leave` releases it later).
-
-        Raises:
-            Overloaded: no place is free; `retry_after` is set.
-        """
+        """Take a place as `enter` does; release it if the block raises (otherwise `leave` releases it later)."""
         place = self.enter(who)
         try:
             yield place
@@ -232,11 +228,7 @@ class Admission:
             raise
 
     def enter(self, who: Principal) -> Place:
-        """Take a place in the queue.
-
-        Raises:
-            Overloaded: no place is free; `retry_after` is set.
-        """
+        """Take a place in the queue, or raise `Overloaded` with the time of a retry."""
         priority = self._priority_of(who)
         obstacle = self._obstacle(who.tenant, priority)
         if obstacle is not None:

@@ -1,4 +1,4 @@
-"""The chat API as an ASGI application over the services that it is given."""
+"""The chat API as an ASGI application over the given services, and the drain at its end."""
 
 import asyncio
 import signal
@@ -31,7 +31,7 @@ _HEADERS = (
 
 
 class BodyLimit:
-    """Refuses a larger body with a problem document; Starlette's own limit would answer in plain text."""
+    """Rejects a larger body with a problem document; Starlette's own limit would reply in plain text."""
 
     def __init__(self, app: ASGIApp, *, most_bytes: int) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class BodyLimit:
 
 
 class AdminListener:
-    """Shows `/v1/admin/…` on one port only, and nothing else there; anywhere else it is a path that does not exist."""
+    """Serves `/v1/admin/…` on one port only, and no other path there; any other request is not found."""
 
     def __init__(self, app: ASGIApp, *, port: int) -> None:
         self._app = app
@@ -60,9 +60,10 @@ class AdminListener:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            is_admin = scope["path"].startswith(_ADMIN)
-            listens = (scope.get("server") or ("", None))[1] == self._port
-            if is_admin != listens:
+            is_admin_path = scope["path"].startswith(_ADMIN)
+            _, port = scope.get("server") or ("", None)
+            is_admin_port = port == self._port
+            if is_admin_path != is_admin_port:
                 scope = {**scope, "path": _NOWHERE, "raw_path": _NOWHERE.encode()}
         await self._app(scope, receive, send)
 
@@ -77,19 +78,19 @@ def create_app(
 ) -> FastAPI:
     """Return the application; `demo` (`chatbot.api.demo_signer`) adds the demo login.
 
-    With an `admin_port` the calls of admins are on that port only.
+    With an `admin_port`, the admins' paths are served on that port only.
     """
     app = Api(
         title=f"{services.banks.first.names.en} chatbot",
         version="1",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # an empty id is no conversation, and not the list of all
+        redirect_slashes=False,  # a path with an empty id must not redirect to the list
         middleware=[
             Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
             *([Middleware(AdminListener, port=admin_port)] if admin_port is not None else []),
         ],
-        # One span a request and none an event: the spans of an answer are made in chatbot.turns and chatbot.models.
+        # A span for each request but not for each event: chatbot.turns and chatbot.models make an answer's spans.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
     add_response_headers(app, _HEADERS)
@@ -107,9 +108,9 @@ def create_app(
 
 
 async def drain(app: FastAPI, *, seconds: float) -> None:
-    """Refuse new questions, let running answers end for `seconds`, then hand the rest over to other replicas.
+    """Reject new questions, wait up to `seconds` until running answers end, then hand the rest over to other replicas.
 
-    A cancelled drain hands them over at once.
+    If the drain is cancelled, hand them over at once.
     """
     app.state.draining = True
     services: Services = app.state.services
@@ -127,25 +128,28 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
 async def until_stopped(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:
     """Wait for SIGTERM or SIGINT, then drain for at most `drain_seconds`; a second signal ends the drain.
 
-    Questions are refused for at least `refuse_seconds`: a load balancer that has not yet seen `/readyz` fail still
-    reaches a listener.
+    Questions are rejected for at least `refuse_seconds`, so that a load balancer which has not yet seen `/readyz` fail
+    still reaches a listener.
     """
-    loop, stopping, hurrying = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    first_signal, second_signal = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
-        (hurrying if stopping.is_set() else stopping).set()
+        if first_signal.is_set():
+            second_signal.set()
+        first_signal.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await stopping.wait()
+    await first_signal.wait()
     async with anyio.create_task_group() as tasks:
 
-        async def hurry() -> None:
-            await hurrying.wait()
+        async def end_drain_on_second_signal() -> None:
+            await second_signal.wait()
             tasks.cancel_scope.cancel()
 
-        tasks.start_soon(hurry)
-        async with anyio.create_task_group() as at_least:
-            at_least.start_soon(anyio.sleep, refuse_seconds)
+        tasks.start_soon(end_drain_on_second_signal)
+        async with anyio.create_task_group() as minimum:
+            minimum.start_soon(anyio.sleep, refuse_seconds)
             await drain(app, seconds=drain_seconds)
         tasks.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""The bearer token or the session of a request as a `Principal`: a parameter annotated with `TheCaller` is that."""
+"""Authenticate a request by its bearer token or its session; a parameter of the type `TheCaller` is the principal."""
 
 from typing import Annotated
 
@@ -14,24 +14,24 @@ from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 async def authenticate(
     request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn, siem: TheSiem
 ) -> Principal:
-    """Return the principal of the request's token, or of its session where it has no token.
+    """Return the principal of the request's token, or of its session if it has no token.
 
     Raises:
-        Unauthenticated: there is neither, or it is not accepted.
-        Forbidden: the call with a session is not from our own page.
-        Unavailable: the identity provider, or the store of sessions, is away.
+        Unauthenticated: the request has neither, or it is not accepted.
+        Forbidden: a request with a session is not from our own page.
+        Unavailable: the identity provider or the store of sessions is unavailable.
     """
-    is_tried = False
+    has_credentials = False
     try:
         if sign_in is not None and is_by_session(request):
-            is_tried = True
+            has_credentials = True
             principal = await principal_of_session(request, sign_in)
         else:
             token = bearer_token(request.headers)
-            is_tried = True
+            has_credentials = True
             principal = await authenticator.verify(token)
     except TokenRefused as exc:
-        if is_tried:  # who sends nothing has tried nothing
+        if has_credentials:  # a request without any is not an attempt to sign in
             siem.refused(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
@@ -43,11 +43,7 @@ async def authenticate(
 
 
 async def require_chat(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if one of their roles may chat.
-
-    Raises:
-        Forbidden: none may.
-    """
+    """Return the caller; raise `Forbidden` if none of their roles may chat."""
     if not principal.roles & {"customer", "staff", "service", "admin"}:
         raise Forbidden("this token carries no role that may chat")
     return principal
@@ -57,28 +53,20 @@ TheCaller = Annotated[Principal, Depends(require_chat)]
 
 
 async def require_admin(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if they administer their tenant.
-
-    Raises:
-        Forbidden: they do not.
-    """
+    """Return the caller; raise `Forbidden` if they do not administer their tenant."""
     if "admin" not in principal.roles:
         raise Forbidden("this token does not carry the role admin")
     return principal
 
 
 async def require_platform(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if they run the platform that all tenants share.
-
-    Raises:
-        Forbidden: they do not, whatever they may do in their own tenant.
-    """
+    """Return the caller; raise `Forbidden` if they do not run the platform that all tenants share."""
     if "platform" not in principal.roles:
         raise Forbidden("this token does not carry the role platform")
     return principal
 
 
 ThePlatform = Annotated[Principal, Depends(require_platform)]
-"""Somebody who runs what all tenants share: stops and resumes it, and sees who did."""
+"""An operator of the platform that all tenants share, who may stop and resume it."""
 TheAdmin = Annotated[Principal, Depends(require_admin)]
 """An administrator of one tenant."""

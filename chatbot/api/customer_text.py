@@ -1,4 +1,4 @@
-"""What a customer writes, as every route takes it: its Hangul composed before anything reads it."""
+"""The types of customers' texts in every route: Hangul is composed before a text is used."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from knowledge.hangul import composed
 _NO_CONTROL = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
 COMPOSED = BeforeValidator(lambda value: composed(value) if isinstance(value, str) else value)
-"""Stands last in the annotation of every text of a customer, so that its bounds hold for the composed text."""
+"""Must be last in the annotation of every customer's text, so that the length limits apply to the composed text."""
 
 Composed = Annotated[str, COMPOSED]
 _Plain = Annotated[str, StringConstraints(strip_whitespace=True, pattern=_NO_CONTROL)]

@@ -1,4 +1,4 @@
-"""What a route takes from the application that serves it: one part where it needs no more, else all services."""
+"""The services as parameters of routes: one part if a route needs only that, else all services."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, TypeVar, cast
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 async def services_of(request: Request) -> Services:
-    """Return the services that the application was started with."""
+    """Return the application's services."""
     return cast("Services", request.app.state.services)
 
 
@@ -28,9 +28,9 @@ TheServices = Annotated[Services, Depends(services_of)]
 
 
 def part(of: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
-    """Return the dependency that gives a route one part of the services."""
+    """Return the dependency that passes one part of the services to a route."""
 
-    async def dependency(services: TheServices) -> T:  # async: FastAPI runs any other in a thread
+    async def dependency(services: TheServices) -> T:  # async, because FastAPI runs other functions in a thread
         return of(services)
 
     return dependency

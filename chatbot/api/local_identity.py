@@ -45,7 +45,7 @@ def demo_signer(key_file: Path | None) -> LocalSigner | None:
 
 
 def key_pair(folder: Path) -> tuple[Path, Path]:
-    """Return the private and public key files of a folder, made on the first call (readable by their owner only)."""
+    """Return the private and the public key file of a folder; create them first if they are missing (mode 600)."""
     private, public = folder / "demo-key.pem", folder / "demo-key.pub"
     if not (private.exists() and public.exists()):
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,8 +56,8 @@ def key_pair(folder: Path) -> tuple[Path, Path]:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read; the file appears with its whole content."""
-    beside = path.with_name(f"{path.name}.tmp")
-    beside.touch(mode=0o600)
-    beside.write_bytes(content)
-    beside.replace(path)
+    """Write a file that only its owner can read; it appears with its whole content."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.touch(mode=0o600)
+    unfinished.write_bytes(content)
+    unfinished.replace(path)

@@ -1,10 +1,10 @@
-"""An answer's events as OpenAI's chat completion, whole or in chunks, and errors in OpenAI's format (pure).
+"""Convert an answer's events to OpenAI's chat completion, whole or in chunks, and errors to OpenAI's format (pure).
 
-The id is the answer's own, so that `/v1/answers/{id}/…` takes it. Citations are `url_citation` annotations:
-`start_index` and `end_index` are the offsets of the cited sentence (code points, the end not included), `url` is the
-bank's public page about the document, or the path of the passage at this API. A passage that may help in place of an
-answer (`related`) is one too, for no sentence: both offsets are the end of the text. Events without a counterpart in
-the format (queued, sources, notice) are left out.
+The completion's id is the answer's id, so that `/v1/answers/{id}/…` accepts it. Citations are `url_citation`
+annotations: `start_index` and `end_index` are the offsets of the cited sentence (code points, the end not included),
+`url` is the bank's public page about the document, or the path of the passage at this API. Related passages are such
+annotations too, with both offsets at the end of the text. Events without a counterpart in the format (queued, sources,
+notice) are left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +30,8 @@ from chatbot.events import (
 
 Finish = Literal["stop", "length", "content_filter"]
 
-# refused and handoff are `stop`: the text is complete and meant for the customer, and many clients discard a text that
-# ends in `content_filter`. withheld is `content_filter`: as OpenAI defines it, content was left out by a check. budget
+# refused and handoff are `stop`: the text is complete and meant for the customer, and many clients discard a text with
+# the reason `content_filter`. withheld is `content_filter`: as OpenAI defines it, a check has removed content. budget
 # and cancelled are `length`: the text breaks off, and `length` is the only reason by which clients recognise that.
 FINISH: Final[Mapping[FinishReason, Finish]] = {
     FinishReason.STOP: "stop",
@@ -113,7 +113,7 @@ class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a streamed answer; `usage` is in every chunk where it was asked for, and null until the last."""
+    """A part of a streamed answer; if usage was requested, every chunk has `usage`, null in all but the last."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -131,7 +131,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
-    """OpenAI's error format; `code` is the same as everywhere else in this API."""
+    """OpenAI's error format; `code` is this API's own code."""
 
     error: ErrorInfo
 
@@ -149,7 +149,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chunks:
-    """Turns events into chunks as they come; `created` is in Unix seconds."""
+    """Converts events to chunks one by one; `created` is in Unix seconds."""
 
     def __init__(self, *, created: int, include_usage: bool) -> None:
         self._created = created
@@ -160,10 +160,11 @@ class Chunks:
         self._length = 0
 
     def feed(self, event: Event) -> list[Chunk | ErrorReply]:
-        """Return the chunks of the event: usually one, for some events none."""
+        """Return the chunks of the event: one, none, or two for the last event."""
         match event:
             case Accepted():
-                self._id, self._model = event.answer_id, event.model
+                self._id = event.answer_id
+                self._model = event.model
                 return [self._chunk(Delta(role="assistant", content=""))]
             case Sources():
                 self._annotations = Annotations(self._id, event.items)
@@ -176,12 +177,12 @@ class Chunks:
                 annotations = tuple(self._annotations.related(item, at=self._length) for item in event.items)
                 return [self._chunk(Delta(annotations=annotations))]
             case Done():
-                return self._ended(event)
+                return self._last_chunks(event)
             case Failed():
                 return [failure(event)]
         return []
 
-    def _ended(self, done: Done) -> list[Chunk | ErrorReply]:
+    def _last_chunks(self, done: Done) -> list[Chunk | ErrorReply]:
         last: list[Chunk | ErrorReply] = [self._chunk(Delta(), finish_reason=FINISH[done.finish_reason])]
         if self._include_usage:
             usage = usage_of(done.usage)
@@ -199,19 +200,19 @@ class Chunks:
 
 
 class Annotations:
-    """Turns the citations of an answer into annotations."""
+    """Converts the citations and the related passages of an answer to annotations."""
 
     def __init__(self, answer_id: str, sources: Iterable[Source]) -> None:
         self._answer_id = answer_id
         self._titles = {source.n: source.title for source in sources}
 
     def of(self, citation: Citation) -> Annotation:
-        """Return the annotation, with the title of the source."""
+        """Return the annotation of a citation, with the title of its source."""
         title = self._titles.get(citation.n, citation.document_id)
         return self._annotation(citation, title, citation.start, citation.end)
 
     def related(self, passage: RelatedPassage, *, at: int) -> Annotation:
-        """Return the annotation of a passage that may help, at the end of the text."""
+        """Return the annotation of a related passage at the offset `at`, the end of the text."""
         return self._annotation(passage, passage.title, at, at)
 
     def _annotation(self, cited: Citation | RelatedPassage, title: str, start: int, end: int) -> Annotation:
@@ -220,21 +221,20 @@ class Annotations:
 
 
 def completion(events: Sequence[Event], *, created: int) -> Completion:
-    """Return the finished answer of the events; `created` is in Unix seconds.
+    """Return the completion of an answer's events; `created` is in Unix seconds.
 
     Raises:
-        ValueError: the events are not those of an answer from its first to a `done`.
+        ValueError: the events do not begin with `accepted` or do not end with `done`.
     """
     match events[:1], events[-1:]:
         case [Accepted() as accepted], [Done() as done]:
-            annotations = Annotations(accepted.answer_id, _sources(events))
-            text = "".join(event.text for event in events if isinstance(event, Token))
-            cited = [annotations.of(event) for event in events if isinstance(event, Citation)]
+            sources = [source for event in events if isinstance(event, Sources) for source in event.items]
             related = [item for event in events if isinstance(event, Related) for item in event.items]
-            message = ReplyMessage(
-                content=text,
-                annotations=(*cited, *(annotations.related(item, at=len(text)) for item in related)),
-            )
+            text = "".join(event.text for event in events if isinstance(event, Token))
+            annotations = Annotations(accepted.answer_id, sources)
+            of_citations = [annotations.of(event) for event in events if isinstance(event, Citation)]
+            of_related = [annotations.related(item, at=len(text)) for item in related]
+            message = ReplyMessage(content=text, annotations=(*of_citations, *of_related))
             return Completion(
                 id=accepted.answer_id,
                 created=created,
@@ -245,12 +245,8 @@ def completion(events: Sequence[Event], *, created: int) -> Completion:
     raise ValueError("these events are not a whole answer")
 
 
-def _sources(events: Sequence[Event]) -> list[Source]:
-    return [source for event in events if isinstance(event, Sources) for source in event.items]
-
-
 def usage_of(usage: Usage) -> CompletionUsage:
-    """Return the tokens used, in OpenAI's names."""
+    """Return the usage in OpenAI's fields."""
     return CompletionUsage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.generated_tokens,
@@ -261,14 +257,15 @@ def usage_of(usage: Usage) -> CompletionUsage:
 
 
 def failure(failed: Failed) -> ErrorReply:
-    """Return the error that ended an answer, with its hand-off text."""
+    """Return the error reply of an answer that ended in an error, with its hand-off text."""
     return error_reply(status=failed.status, code=failed.code, message=f"{failed.title}. {failed.handoff}")
 
 
 def error_reply(*, status: int, code: str, message: str, param: str | None = None) -> ErrorReply:
-    """Return an error; its `type` follows from the HTTP status."""
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return ErrorReply(error=ErrorInfo(message=message, type=kind, param=param, code=code))
+    """Return an error reply; its `type` depends on the HTTP status."""
+    default_type = "server_error" if status >= 500 else "invalid_request_error"
+    error_type = _TYPES.get(status, default_type)
+    return ErrorReply(error=ErrorInfo(message=message, type=error_type, param=param, code=code))
 
 
 _TYPES: Final[Mapping[int, str]] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}

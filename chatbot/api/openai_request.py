@@ -1,11 +1,11 @@
-"""An OpenAI chat completion request as a question to this bank: what is used, ignored and refused (pure).
+"""Read an OpenAI chat completion request as a question to this bank (pure).
 
-- The last message is the question and must be the customer's; the earlier ones are a conversation that the client
-  claims: never trusted, never stored.
-- Refused, because they would instruct the bank's model: `system` and `developer` messages. Refused, because the answer
-  could not fulfil them: tools and functions, images, audio and files, `n` above 1, `stop`, `logprobs`, a
+- The last message is the question and must be the customer's; the earlier ones are a conversation by the client's
+  account, which is not trusted and not stored.
+- Rejected, because they would instruct the bank's model: `system` and `developer` messages. Rejected, because the
+  answer could not fulfil them: tools and functions, images, audio and files, `n` above 1, `stop`, `logprobs`, a
   `response_format` other than text, web search.
-- `max_completion_tokens` (or `max_tokens`) bounds the answer, up to the bank's own bound.
+- `max_completion_tokens` (or `max_tokens`) limits the answer, up to the bank's own limit.
 - Ignored: `temperature`, `top_p`, `seed`, penalties, `user` and every other field. The bank decides how answers are
   sampled, and records it in the audit trail.
 """
@@ -24,14 +24,14 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ContentPart(BaseModel):
-    """One part of a message; only text is served."""
+    """One part of a message; only text is accepted."""
 
     type: str
     text: Composed = ""
 
 
 class ChatMessage(BaseModel):
-    """One message as OpenAI's clients send it; what they got from this API they may send back as it is."""
+    """One message in OpenAI's format; a message from a reply of this API may be sent back unchanged."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Composed | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
@@ -40,7 +40,7 @@ class ChatMessage(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """Whether a last chunk tells the tokens used."""
+    """Whether the last chunk reports the usage."""
 
     include_usage: bool | None = None
 
@@ -66,13 +66,13 @@ class CompletionRequest(BaseModel):
 
     @property
     def include_usage(self) -> bool:
-        """Whether the stream tells the tokens used."""
-        return bool(self.stream_options and self.stream_options.include_usage)
+        """Whether the stream reports the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage is True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedQuestion:
-    """The question, the index of its message, the messages before it, and the bound on the answer's tokens."""
+class QuestionInRequest:
+    """The question, the index of its message, the messages before it, and the limit of the answer's tokens."""
 
     text: str
     position: int
@@ -80,7 +80,7 @@ class AskedQuestion:
     max_answer_tokens: int | None
 
 
-_REFUSED: Final[Mapping[str, str]] = {
+_REJECTED_PARAMETERS: Final[Mapping[str, str]] = {
     "tools": "The bank's assistant calls no tools",
     "functions": "The bank's assistant calls no functions",
     "stop": "Stop sequences are not served: an answer ends where its checked sentences end",
@@ -90,17 +90,17 @@ _REFUSED: Final[Mapping[str, str]] = {
 }
 
 
-def read_request(request: CompletionRequest) -> AskedQuestion:
-    """Return the question that the request asks.
+def read_request(request: CompletionRequest) -> QuestionInRequest:
+    """Return the question of the request.
 
     Raises:
-        Unsupported: it asks for something that this API does not do; the message says why.
+        Unsupported: the request needs something that this API does not do; the message names it.
     """
-    _refuse_parameters(request)
+    _check_parameters(request)
     messages = [_client_message(message, position) for position, message in enumerate(request.messages)]
     if messages[-1].role != "user":
         raise Unsupported("The last message must be the customer's question (role 'user')", param="messages")
-    return AskedQuestion(
+    return QuestionInRequest(
         text=messages[-1].text,
         position=len(messages) - 1,
         earlier=tuple(messages[:-1]),
@@ -108,8 +108,8 @@ def read_request(request: CompletionRequest) -> AskedQuestion:
     )
 
 
-def _refuse_parameters(request: CompletionRequest) -> None:
-    for name, reason in _REFUSED.items():
+def _check_parameters(request: CompletionRequest) -> None:
+    for name, reason in _REJECTED_PARAMETERS.items():
         if getattr(request, name):
             raise Unsupported(reason, param=name)
     if request.n is not None and request.n > 1:
@@ -135,9 +135,11 @@ def _client_message(message: ChatMessage, position: int) -> ClientMessage:
 
 
 def _text_of(content: str | Sequence[ContentPart] | None, param: str) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    other = next((part.type for part in content if part.type != "text"), None)
-    if other is not None:
-        raise Unsupported(f"Content of type '{other[:40]}' is not read: questions are text only", param=param)
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part.type != "text":
+            raise Unsupported(f"Content of type '{part.type[:40]}' is not read: questions are text only", param=param)
     return "\n".join(part.text for part in content)

@@ -1,4 +1,4 @@
-"""Errors before the first byte: RFC 9457 problem documents with a stable `code`; some paths have another format."""
+"""Errors before the first byte as RFC 9457 problem documents with a stable `code`; some paths have another format."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,13 +25,13 @@ from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
 
-_KNOWN: Mapping[int, type[ChatError]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
+_ERRORS_BY_STATUS: Mapping[int, type[ChatError]] = {404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
 
 
 class Problem(ProblemDocument, frozen=True, kw_only=True):
-    """A problem document (RFC 9457); `param` is the field at fault, `scope` and `dimension` the limit used up.
+    """A problem document (RFC 9457); `param` is the invalid field, `scope` and `dimension` name the reached limit.
 
-    `handoff` is where to find a person while the service is away, in the customer's language.
+    `handoff` is the bank's contact while the service is unavailable, in the customer's language.
     """
 
     param: str | UnsetType = UNSET
@@ -42,14 +42,14 @@ class Problem(ProblemDocument, frozen=True, kw_only=True):
 
 _DOCUMENTED: Final = {
     PROBLEM_JSON: {"schema": msgspec.json.schema_components([Problem])[1]["Problem"]},
-    "application/json": {},  # of the paths with another format
+    "application/json": {},  # for the paths with another format
 }
 Format = Callable[[Problem, Mapping[str, str]], Response]
-"""Makes the response of a problem, with these headers."""
+"""Returns the response for a problem and its headers."""
 
 
 def problem_of(exc: ChatError, *, handoff: str = "") -> Problem:
-    """Return the problem document of an error; `handoff`, which names a person to turn to, is part of a 5xx."""
+    """Return the problem document of an error; only that of a 5xx error contains `handoff`, the bank's contact."""
     limit = exc if isinstance(exc, RateLimited) else None
     return Problem(
         title=exc.title,
@@ -66,7 +66,7 @@ def problem_of(exc: ChatError, *, handoff: str = "") -> Problem:
 
 
 def failed_reply(failed: Failed, form: Format = problem_json) -> Response:
-    """Return the reply to who waited for a whole answer that failed, as its refusal would have been."""
+    """Return the reply to a request for a whole answer that has failed: the same as for an error before the answer."""
     problem = Problem(
         title=failed.title,
         status=failed.status,
@@ -76,27 +76,28 @@ def failed_reply(failed: Failed, form: Format = problem_json) -> Response:
         trace_id=failed.trace_id or current_trace_id(),
         handoff=failed.handoff or UNSET,
     )
-    waits = failed.retryable and failed.retry_after_ms is not None
-    wait = max(1, math.ceil((failed.retry_after_ms or 0) / 1000))
-    return form(problem, {"retry-after": str(wait)} if waits else {})
+    if not failed.retryable or failed.retry_after_ms is None:
+        return form(problem, {})
+    retry_after = max(1, math.ceil(failed.retry_after_ms / 1000))
+    return form(problem, {"retry-after": str(retry_after)})
 
 
 def person(request: Request) -> str:
-    """Return the sentence that names the person to turn to, in the language of the question or of the client.
-
-    In every language where neither is known.
-    """
+    """Return the bank's contact in the language of the question or of the client, or in all languages."""
     services: Services = request.app.state.services
-    asked: Language | None = getattr(request.state, "language", None)
-    preferred = request.headers.get("accept-language", "")[:2].lower()
-    languages = (asked,) if asked else tuple(name for name in LANGUAGES if name == preferred) or LANGUAGES
+    question_language: Language | None = getattr(request.state, "language", None)
+    client_language = request.headers.get("accept-language", "")[:2].lower()
+    if question_language is not None:
+        languages: tuple[Language, ...] = (question_language,)
+    else:
+        languages = tuple(name for name in LANGUAGES if name == client_language) or LANGUAGES
     who = getattr(request.state, "principal", None)
     bank = services.banks.first if who is None else services.banks.of(who.tenant)
     return " ".join(handoff(language, bank) for language in languages)
 
 
-def one_too_many(request: Request) -> RateLimited | None:
-    """Count a request that is refused for its form as one that asks; return the refusal of one beyond the limit."""
+def count_invalid_request(request: Request) -> RateLimited | None:
+    """Count an invalid request towards the user's limit; return the error if the limit is reached."""
     services: Services = request.app.state.services
     who: Principal | None = getattr(request.state, "principal", None)
     if who is None:
@@ -109,7 +110,7 @@ def one_too_many(request: Request) -> RateLimited | None:
 
 
 def headers_of(exc: ChatError) -> dict[str, str]:
-    """Return the headers of an error: `Retry-After` where waiting helps, `WWW-Authenticate` of 401, limits of 429."""
+    """Return the headers of an error: `Retry-After`, `WWW-Authenticate` of a 401, and the limits of a 429."""
     headers = {} if exc.retry_after is None else {"retry-after": str(math.ceil(exc.retry_after))}
     if exc.status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -119,41 +120,43 @@ def headers_of(exc: ChatError) -> dict[str, str]:
 
 
 def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
-    """Make every refusal of the application a problem document.
+    """Reply to every error of the application with a problem document.
 
-    `formats` are the paths whose refusals, and those of the paths below them, have another format. Routes that are
-    included afterwards document this response in OpenAPI.
+    `formats` are the paths that have another format, together with the paths below them. Routes that are included
+    afterwards document this response in OpenAPI.
     """
     app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
 
-    def refusal(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+    def response_for(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
         path = request.scope["path"]
-        of_path = (form for prefix, form in formats.items() if path == prefix or path.startswith(f"{prefix}/"))
-        return next(of_path, problem_json)(problem, headers)
+        path_formats = (form for prefix, form in formats.items() if path == prefix or path.startswith(f"{prefix}/"))
+        form = next(path_formats, problem_json)
+        return form(problem, headers)
 
     @app.exception_handler(ChatError)
-    async def refused(request: Request, exc: ChatError) -> Response:
+    async def rejected(request: Request, exc: ChatError) -> Response:
         metrics: Metrics = request.app.state.services.metrics
         metrics.refused.labels(exc.code).inc()
         if isinstance(exc, RateLimited):
             metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
         handoff = person(request) if exc.status >= 500 else ""
-        return refusal(request, problem_of(exc, handoff=handoff), headers_of(exc))
+        return response_for(request, problem_of(exc, handoff=handoff), headers_of(exc))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> Response:
         detail = invalid_fields(exc)
         malformed = any(error["type"] == "json_invalid" for error in exc.errors())
-        form = BadRequest(detail) if malformed else Unprocessable(detail)
-        return await refused(request, one_too_many(request) or form)
+        error = BadRequest(detail) if malformed else Unprocessable(detail)
+        return await rejected(request, count_invalid_request(request) or error)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, exc: HTTPException) -> Response:
-        known = _KNOWN.get(exc.status_code, BadRequest if exc.status_code < 500 else ChatError)
+        default = BadRequest if exc.status_code < 500 else ChatError
+        error_type = _ERRORS_BY_STATUS.get(exc.status_code, default)
         allowed = allowed_methods(request) if exc.status_code == 405 else {}
-        return refusal(request, problem_of(known()), {**(exc.headers or {}), **allowed})
+        return response_for(request, problem_of(error_type()), {**(exc.headers or {}), **allowed})
 
     @app.exception_handler(Exception)
     async def bug(request: Request, exc: Exception) -> Response:
         log.error("request_failed", exc_info=exc)
-        return refusal(request, problem_of(ChatError(), handoff=person(request)), {})
+        return response_for(request, problem_of(ChatError(), handoff=person(request)), {})

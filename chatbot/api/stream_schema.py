@@ -1,6 +1,6 @@
 """The OpenAPI description of an answer's stream and of the answer as one document, from `chatbot.events`.
 
-A stream stands under `text/event-stream` as `itemSchema`, in the form in which FastAPI describes its own streams.
+A stream is described under `text/event-stream` as `itemSchema`, as FastAPI describes its own streams.
 """
 
 from typing import Any
@@ -12,17 +12,19 @@ from chatbot.events import EVENTS, LISTS, Event
 
 def stream_content() -> dict[str, Any]:
     """Return the `content` of a response that is an answer's stream."""
-    return {"text/event-stream": {"itemSchema": {"oneOf": [_event(name, kind) for name, kind in EVENTS.items()]}}}
+    events = [_event(name, kind) for name, kind in EVENTS.items()]
+    return {"text/event-stream": {"itemSchema": {"oneOf": events}}}
 
 
 def json_content(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the `content` of a response that is one JSON document."""
-    return {"application/json": {"schema": written_out(msgspec.json.schema(kind))}}
+    return {"application/json": {"schema": without_references(msgspec.json.schema(kind))}}
 
 
 def data_schema(kind: type[Event]) -> dict[str, Any]:
-    """Return the JSON schema of an event's `data:`."""
-    return written_out(msgspec.json.schema(kind.__annotations__["items"] if kind.name in LISTS else kind))
+    """Return the JSON schema of an event's `data:`, which for some events is the list of its items."""
+    data_type = kind.__annotations__["items"] if kind.name in LISTS else kind
+    return without_references(msgspec.json.schema(data_type))
 
 
 def _event(name: str, kind: type[Event]) -> dict[str, Any]:
@@ -36,8 +38,8 @@ def _event(name: str, kind: type[Event]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": ["id", "event", "data"]}
 
 
-def written_out(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema with its own definitions in place of references: those would lead elsewhere in OpenAPI."""
+def without_references(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema with its definitions in place of references, which would point elsewhere in OpenAPI."""
     definitions: dict[str, Any] = schema.get("$defs", {})
 
     def resolved(part: Any) -> Any:
@@ -45,10 +47,11 @@ def written_out(schema: dict[str, Any]) -> dict[str, Any]:
             return [resolved(item) for item in part]
         if not isinstance(part, dict):
             return part
-        beside = {key: resolved(value) for key, value in part.items() if key not in {"$ref", "$defs"}}
-        if "$ref" in part:
-            return resolved(definitions[part["$ref"].rpartition("/")[2]]) | beside
-        return beside
+        other_keys = {key: resolved(value) for key, value in part.items() if key not in {"$ref", "$defs"}}
+        if "$ref" not in part:
+            return other_keys
+        name = part["$ref"].rpartition("/")[2]
+        return resolved(definitions[name]) | other_keys
 
     result: dict[str, Any] = resolved(schema)
     return result

@@ -1,4 +1,4 @@
-"""The audit trail: two rows an answer in SQL, chained by HMAC, with the heads of the chains anchored elsewhere."""
+"""The audit trail: two rows per answer in SQL, chained by HMAC, with the heads of the chains anchored elsewhere."""
 
 from chatbot.audit.anchors import Anchors, AnchorsUnavailable, open_anchors
 from chatbot.audit.chain import AuditKeys, AuditRow, ChainProblem, Closed, Opened, matches

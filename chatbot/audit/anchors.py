@@ -1,9 +1,9 @@
-"""The heads of the audit's chains, anchored once a day in a store that the owner of the database cannot write.
+"""Anchor the heads of the audit's chains once a day in a store that the owner of the database cannot write.
 
-With the audit's key and the database one can write another chain that verifies; it does not hold the heads that were
-anchored. An anchor is a small JSON file named for its day (UTC) that holds the SHA-256 of the anchor before, so that
-none can be removed or changed in the middle either. Files are written once: a folder mounted so, or a bucket with
-Object Lock, enforces it (docs/decisions/0011-anchors.md).
+An attacker with the audit's key and the database can write other chains that verify, but these lack the anchored heads.
+An anchor is a small JSON file named for its day (UTC). It holds the SHA-256 of the previous anchor, so that no anchor
+can be removed or changed between two others. Files are written once, which a folder mounted write-once or a bucket with
+Object Lock enforces (docs/decisions/0011-anchors.md).
 
 AnchorsUnavailable    the store cannot be written or read now
 """
@@ -35,11 +35,11 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-LOOK_EVERY = 900.0
-"""Seconds between two checks for today's anchor."""
+CHECK_EVERY_SECONDS = 900.0
+"""The interval of the checks for today's anchor."""
 _DEADLINE_SECONDS = 30.0
-_NEVER = 1.0
-"""Unix seconds in the metric while no anchor is known: 0 stands for a process without anchors."""
+_NO_ANCHOR = 1.0
+"""The metric's Unix seconds while there is no anchor; 0 stands for a process that does not anchor."""
 
 
 class AnchorsUnavailable(Exception):
@@ -47,11 +47,11 @@ class AnchorsUnavailable(Exception):
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
-    """The anchor of one day: every head that no earlier anchor holds; `at` is Unix seconds."""
+    """The anchor of one day: every head that no earlier anchor holds; `at` is in Unix seconds."""
 
     at: float
     previous: str
-    """The SHA-256 of the anchor before, in hexadecimal; empty in the first."""
+    """The SHA-256 of the previous anchor in hexadecimal; empty in the first one."""
     heads: tuple[ChainHead, ...]
 
 
@@ -67,7 +67,7 @@ class AnchorStore(Protocol):
         ...
 
     def write_once(self, name: str, data: bytes) -> bool:
-        """Write a whole file; return False, and change nothing, if the name is taken (blocking)."""
+        """Write a whole file; return False, and change nothing, if the name exists (blocking)."""
         ...
 
 
@@ -92,7 +92,7 @@ class FolderAnchors:
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.chmod(0o444)
-            (self._folder / name).hardlink_to(unfinished)  # unlike a rename it never takes another's place
+            (self._folder / name).hardlink_to(unfinished)  # unlike a rename, it never replaces a file
         except FileExistsError:
             return False
         finally:
@@ -101,7 +101,7 @@ class FolderAnchors:
 
 
 class S3Anchors:
-    """A bucket, or a prefix of one; S3 itself refuses a second file of the same name."""
+    """A bucket or a prefix in one; S3 itself rejects a second file of the same name."""
 
     def __init__(self, url: str, tls: TlsSettings) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
@@ -118,7 +118,7 @@ class S3Anchors:
         try:
             self._s3.pipe_file(f"{self._root}/{name}", data, mode="create")
         except OSError as exc:
-            # s3fs raises FileExistsError only where the store names the condition that failed.
+            # s3fs raises FileExistsError only if the store's reply names the failed condition.
             if isinstance(exc, FileExistsError) or "PreconditionFailed" in str(exc.__cause__):
                 return False
             raise
@@ -139,7 +139,10 @@ def open_anchors(url: str, tls: TlsSettings = SYSTEM_TLS) -> AnchorStore:
 
 
 class Anchors:
-    """Anchors the heads of an audit trail, and verifies it against what was anchored."""
+    """Anchors the heads of an audit trail, and verifies the trail against the anchored heads.
+
+    Every method raises `AnchorsUnavailable` or `AuditUnavailable` if the store or the database is unavailable.
+    """
 
     def __init__(self, audit: Audit, store: AnchorStore, *, now: Callable[[], float]) -> None:
         self._audit = audit
@@ -147,28 +150,19 @@ class Anchors:
         self._now = now
 
     async def anchor(self) -> str | None:
-        """Write today's anchor unless it is there; return its name if this call has written it.
-
-        Raises:
-            AnchorsUnavailable: the store cannot be written.
-            AuditUnavailable: the heads cannot be read.
-        """
+        """Write today's anchor unless it exists; return its name, or None if this call has not written it."""
         now = self._now()
         name = f"{datetime.fromtimestamp(now, UTC).date().isoformat()}.json"
-        before = await self.read()
-        if before.names and before.names[-1] >= name:
+        anchored = await self.read()
+        if anchored.names and anchored.names[-1] >= name:
             return None
-        heads = tuple(head for head in await self._audit.heads() if head not in before.known)
-        data = msgspec.json.encode(Anchor(at=now, previous=before.digest, heads=heads))
-        written = await _in_time(partial(self._store.write_once, name, data))
-        return name if written else None
+        new_heads = tuple(head for head in await self._audit.heads() if head not in anchored.known_heads)
+        data = msgspec.json.encode(Anchor(at=now, previous=anchored.digest, heads=new_heads))
+        is_written = await _in_time(partial(self._store.write_once, name, data))
+        return name if is_written else None
 
     async def read(self) -> "Anchored":
-        """Return everything that was anchored.
-
-        Raises:
-            AnchorsUnavailable: the store cannot be read.
-        """
+        """Return the contents of all anchors."""
         names = await _in_time(self._store.names)
         anchored = Anchored(names=tuple(names))
         for name in names:
@@ -176,52 +170,48 @@ class Anchors:
         return anchored
 
     async def prune(self, *, before: float) -> int:
-        """Remove the chains whose last row and last anchor are older (Unix seconds); return how many rows.
-
-        Raises:
-            AnchorsUnavailable, AuditUnavailable: one of them cannot be used.
-        """
-        kept_writers = {head.writer for head in (await self.read()).heads_since(before)}
-        return await self._audit.prune(before=before, keep=kept_writers)
+        """Remove the chains whose last row and last anchor are older (Unix seconds); return the number of rows."""
+        anchored = await self.read()
+        recent_writers = {head.writer for head in anchored.heads_since(before)}
+        return await self._audit.prune(before=before, keep=recent_writers)
 
     async def verify(self, *, unclosed_before: float, since: float = 0.0) -> list[ChainProblem]:
-        """Return the problems of the anchors, and of the rows, by themselves and against the anchors.
+        """Return the problems of the anchors, of the rows, and of rows that contradict the anchors.
 
-        What was anchored before `since` (Unix seconds) may be gone by `prune`, and is not asked for.
-
-        Raises:
-            AnchorsUnavailable, AuditUnavailable: one of them cannot be read.
+        Heads that were anchored before `since` (Unix seconds) are not required, because `prune` may have removed them.
         """
         anchored = await self.read()
         heads = anchored.heads_since(since)
-        rows = await self._audit.verify(unclosed_before=unclosed_before, heads=heads, since=since)
-        return [*anchored.problems, *rows]
+        row_problems = await self._audit.verify(unclosed_before=unclosed_before, heads=heads, since=since)
+        return [*anchored.problems, *row_problems]
 
     async def anchor_daily(self, on_anchored: Callable[[float], None]) -> None:
-        """Anchor every day until cancelled; report the time of the last anchor (Unix seconds, 1 if none is known)."""
-        on_anchored(_NEVER)
+        """Anchor every day until cancelled; report the time of the last anchor (Unix seconds; 1 if there is none)."""
+        on_anchored(_NO_ANCHOR)
         while True:
             try:
                 name = await self.anchor()
-                on_anchored((await self.read()).at or _NEVER)
+                on_anchored((await self.read()).at or _NO_ANCHOR)
             except (AnchorsUnavailable, AuditUnavailable) as exc:
                 log.warning("audit_anchoring_failed", error=str(exc))
             else:
                 if name is not None:
                     log.info("audit_anchored", anchor=name)
-            await anyio.sleep(LOOK_EVERY)
+            await anyio.sleep(CHECK_EVERY_SECONDS)
 
 
 @dataclass(slots=True, kw_only=True)
 class Anchored:
-    """The contents of all anchors, in the order of days, and the problems of the files themselves."""
+    """The contents of all anchors in the order of days, and the problems of the files themselves."""
 
     names: tuple[str, ...]
     at: float = 0.0
+    """The time of the last anchor in Unix seconds."""
     digest: str = ""
+    """The SHA-256 of the last anchor."""
     heads: list[tuple[float, ChainHead]] = field(default_factory=list)
-    """Each with when it was anchored."""
-    known: set[ChainHead] = field(default_factory=set)
+    """Each head with the time of its anchor."""
+    known_heads: set[ChainHead] = field(default_factory=set)
     problems: list[ChainProblem] = field(default_factory=list)
 
     def add(self, name: str, data: bytes) -> None:
@@ -229,29 +219,25 @@ class Anchored:
         try:
             anchor = msgspec.json.decode(data, type=Anchor)
         except msgspec.MsgspecError:
-            self._wrong(name, "the file is not a valid anchor")
+            self._add_problem(name, "the file is not a valid anchor")
         else:
             if anchor.previous != self.digest:
-                self._wrong(name, "it does not follow the anchor before it: one was changed or taken away")
+                self._add_problem(name, "it does not follow the anchor before it: one was changed or taken away")
             self.at = anchor.at
             self.heads += [(anchor.at, head) for head in anchor.heads]
-            self.known.update(anchor.heads)
+            self.known_heads.update(anchor.heads)
         self.digest = hashlib.sha256(data).hexdigest()
 
     def heads_since(self, since: float) -> list[ChainHead]:
-        """Return what was anchored from an instant on."""
+        """Return the heads that were anchored at or after `since` (Unix seconds)."""
         return [head for at, head in self.heads if at >= since]
 
-    def _wrong(self, name: str, detail: str) -> None:
+    def _add_problem(self, name: str, detail: str) -> None:
         self.problems.append(ChainProblem(fault="anchor", writer=name, sequence=0, answer_id="", detail=detail))
 
 
 async def _in_time(call: Callable[[], T]) -> T:
-    """Run a blocking call in a thread.
-
-    Raises:
-        AnchorsUnavailable: it failed, or took longer than the deadline.
-    """
+    """Run a blocking call in a thread; raise `AnchorsUnavailable` if it fails or misses the deadline."""
     try:
         with anyio.fail_after(_DEADLINE_SECONDS):
             return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)

@@ -1,4 +1,4 @@
-"""The chain of audit rows, without a database: how a row is signed, and how a changed row is found (pure)."""
+"""The chain of audit rows without a database: sign rows, and find changed ones (pure)."""
 
 import hashlib
 import hmac
@@ -11,14 +11,14 @@ from typing import Literal
 import msgspec
 
 GENESIS = "0" * 64
-"""Stands for the HMAC of the row before in a chain's first row."""
+"""The first row of a chain has this in place of the previous row's HMAC."""
 
 Kind = Literal["opened", "closed"]
 Fault = Literal["edited", "gap", "reordered", "truncated", "unclosed", "unopened", "anchor"]
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """The signed content of a row; its JSON and its tag are stored."""
+    """The signed content of a row, which is stored as JSON with its tag."""
 
     writer: str
     sequence: int
@@ -28,7 +28,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
-    """Written before the model was called."""
+    """The row that is written before the model is called."""
 
     sub: str
     conversation_id: str
@@ -45,14 +45,14 @@ class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
     question_id: str = ""
     parent_id: str | None = None
     history: int = 0
-    brought: int = 0
+    client_messages: int = 0
     reply: str = ""
     passage_hashes: tuple[str, ...] = ()
     prompt_hash: str = ""
 
 
 class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
-    """Written when the answer had ended."""
+    """The row that is written after the answer has ended."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -61,18 +61,18 @@ class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
     error: str | None
     grounded: bool
     models: tuple[str, ...] = ()
-    rung: str = ""
+    degradation_level: str = ""
     answer_hash: str = ""
     quoted: bool = False
     probes: tuple[float, ...] = ()
-    repair: tuple[float, ...] = ()
+    choice: tuple[float, ...] = ()
     thinking_tokens: int = 0
     unpaid_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """A stored row: the columns that are searched, the signed JSON, its HMAC and that of the row before."""
+    """A stored row: the columns for searches, the signed JSON (`body`), its HMAC and the previous row's HMAC."""
 
     writer: str
     sequence: int
@@ -95,7 +95,7 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainHead:
-    """The last row of a writer's chain when it was anchored."""
+    """The last row of a writer's chain at the time of an anchor."""
 
     writer: str
     sequence: int
@@ -114,7 +114,7 @@ class ChainProblem:
 
 
 class AuditKeys:
-    """The keys derived from one secret: for signing rows, and for hashing texts so that only its holder can compare."""
+    """The keys that are derived from one secret: to sign rows, and to hash texts that only its holder can compare."""
 
     def __init__(self, secret: bytes) -> None:
         self._chain = hmac.digest(secret, b"audit chain", "sha256")
@@ -127,7 +127,7 @@ class AuditKeys:
         return hmac.new(self._chain, f"{prev_hmac}\n{body}".encode(), hashlib.sha256).hexdigest()
 
     def signed(self, row: AuditRow) -> bool:
-        """Return whether the row's body and link are those that its writer signed."""
+        """Return whether the row's HMAC is valid for its body and the previous row's HMAC."""
         return hmac.compare_digest(self.sign(row.prev_hmac, row.body), row.hmac)
 
     def question_hash(self, tenant: str, question: str) -> str:
@@ -139,13 +139,13 @@ class AuditKeys:
         return hmac.new(self._answer, f"{tenant}\n{text}".encode(), hashlib.sha256).hexdigest()
 
     def prompt_hash(self, tenant: str, prompts: Sequence[str]) -> str:
-        """Return the keyed hash of a tenant's prompts; it depends on how they are divided."""
+        """Return the keyed hash of a tenant's prompts and their division into messages."""
         encoded = msgspec.json.encode([tenant, prompts])
         return hmac.new(self._tokens, encoded, hashlib.sha256).hexdigest()
 
 
 def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> AuditRow:
-    """Return the signed row of `entry` that follows the row with `prev_hmac`."""
+    """Return the signed row of an entry that follows the row with the HMAC `prev_hmac`."""
     body = msgspec.json.encode(entry, order="deterministic").decode()
     return AuditRow(
         writer=entry.writer,
@@ -161,10 +161,10 @@ def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> AuditRow:
 
 
 class ChainCheck:
-    """Verifies rows in the order of writer and sequence."""
+    """Verifies rows, which are fed in the order of writer and sequence."""
 
     def __init__(self, keys: AuditKeys, heads: Iterable[ChainHead] = ()) -> None:
-        """`heads` were anchored: the chains must hold them."""
+        """`heads` are the anchored heads, which the chains must contain."""
         self._keys = keys
         self._anchored: defaultdict[tuple[str, int], list[ChainHead]] = defaultdict(list)
         for head in heads:
@@ -173,8 +173,9 @@ class ChainCheck:
 
     def feed(self, row: AuditRow) -> Iterator[ChainProblem]:
         """Yield the problems of the next row."""
-        follows = self._last is not None and self._last.writer == row.writer
-        expected, prev = (self._last.sequence + 1, self._last.hmac) if self._last and follows else (1, GENESIS)
+        sequence, prev_hmac = 1, GENESIS
+        if self._last is not None and self._last.writer == row.writer:
+            sequence, prev_hmac = self._last.sequence + 1, self._last.hmac
         self._last = row
         anchors = self._anchored.pop((row.writer, row.sequence), [])
         if not self._keys.signed(row):
@@ -183,15 +184,15 @@ class ChainCheck:
         if not matches(row):
             yield problem("reordered", row, "the row stands where it was not written, or under another name")
             return
-        if row.sequence != expected:
-            yield problem("gap", row, f"row {expected} should come here")
-        elif row.prev_hmac != prev:
+        if row.sequence != sequence:
+            yield problem("gap", row, f"row {sequence} should come here")
+        elif row.prev_hmac != prev_hmac:
             yield problem("reordered", row, "the row before is not the one that it was written behind")
         if any(anchor.hmac != row.hmac for anchor in anchors):
             yield problem("edited", row, "the chain was another when its head was anchored")
 
     def missing_heads(self) -> Iterator[ChainProblem]:
-        """Yield a problem for each anchored head that no chain holds."""
+        """Yield a problem for each anchored head that is in no chain."""
         for head in concatenated.from_iterable(self._anchored.values()):
             yield ChainProblem(
                 fault="truncated",
@@ -208,11 +209,11 @@ def matches(row: AuditRow) -> bool:
         entry = row.entry()
     except msgspec.MsgspecError:
         return False
-    columns = (row.writer, row.sequence, row.answer_id, row.tenant, row.at)
-    body = (entry.writer, entry.sequence, entry.answer_id, entry.tenant, entry.at)
-    return columns == body and row.kind == ("opened" if isinstance(entry, Opened) else "closed")
+    kind = "opened" if isinstance(entry, Opened) else "closed"
+    columns = (row.writer, row.sequence, row.answer_id, row.tenant, row.at, row.kind)
+    return columns == (entry.writer, entry.sequence, entry.answer_id, entry.tenant, entry.at, kind)
 
 
 def problem(fault: Fault, row: AuditRow, detail: str) -> ChainProblem:
-    """Return the problem of a row."""
+    """Return a problem at a row's place."""
     return ChainProblem(fault=fault, writer=row.writer, sequence=row.sequence, answer_id=row.answer_id, detail=detail)

@@ -1,7 +1,7 @@
 """The contents of an answer's two audit rows, before they are chained (pure).
 
-A row holds no text of the customer or of the model, only keyed hashes (HMAC) of it: with the text and the key they
-prove what was asked, sent and shown; without them nothing can be read (docs/decisions/0010-replay.md).
+A row contains keyed hashes (HMAC) in place of the customer's and the model's texts. With the key, they prove that a
+given text was asked, sent or shown; without the text, they reveal nothing (docs/decisions/0010-replay.md).
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from knowledge.passage import Passage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """The versions of what makes an answer: model, prompt templates, index collection, embedder."""
+    """The versions of the parts that decide an answer: model, prompt templates, index collection, embedder."""
 
     model: str
     prompt: str
@@ -24,9 +24,9 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOpened:
-    """Before the model is called: the customer, the question, and everything that decides the answer.
+    """The opening record, before the model is called: the customer, the question, and all that decides the answer.
 
-    Times are Unix seconds.
+    Times are in Unix seconds.
     """
 
     answer_id: str
@@ -35,7 +35,7 @@ class AuditOpened:
     conversation_id: str
     question: str
     passages: tuple[tuple[str, int, int], ...]
-    """(document, version, n) of the passages that were found; the prompt holds the first that fit."""
+    """(document, version, n) of each passage that the search returned; the prompt contains the first ones that fit."""
     groups: tuple[str, ...]
     as_of: float
     model: str
@@ -50,14 +50,14 @@ class AuditOpened:
     parent_id: str | None = None
     """The message that the question follows in its conversation."""
     history: int = 0
-    """How many earlier messages are in the prompt."""
-    brought: int = 0
-    """How many of those the client sent along: they are not kept."""
+    """The number of earlier messages in the prompt."""
+    client_messages: int = 0
+    """How many of these the client sent in its request; they are not stored."""
     reply: str = ""
-    """Which of the bank's own texts is shown instead of asking the model."""
+    """The canned reply that is shown in place of an answer."""
     passage_hashes: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
-    """The messages of the answer's prompt, then of the probes', each as JSON."""
+    """The messages of the answer's prompt and of each probe, as JSON."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Opened:
         """Return the entry as row `sequence` of a writer's chain."""
@@ -74,7 +74,7 @@ class AuditOpened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditClosed:
-    """When the answer has ended: how it did, and its text."""
+    """The closing record, after the answer has ended: its result and its text."""
 
     answer_id: str
     tenant: str
@@ -100,16 +100,16 @@ class AuditClosed:
             error=result.error or None,
             grounded=result.grounded,
             models=result.models,
-            rung=result.degradation_level or "",
+            degradation_level=result.degradation_level or "",
             answer_hash=keys.answer_hash(self.tenant, self.text),
             unpaid_tokens=result.unpaid_tokens,
             quoted=result.quoted,
             probes=tuple(round(probe, 4) for probe in result.probes),
-            repair=tuple(round(share, 4) for share in result.choice),
+            choice=tuple(round(share, 4) for share in result.choice),
         )
 
 
 def passage_hash(passage: Passage) -> str:
-    """Return 32 hexadecimal digits of the SHA-256 of everything that a prompt shows of the passage."""
+    """Return 32 hexadecimal digits of the SHA-256 of the passage's text, heading and date in a prompt."""
     parts = f"{passage.heading}\0{passage.effective_from or ''}\0{passage.text}"
     return hashlib.sha256(parts.encode()).hexdigest()[:32]

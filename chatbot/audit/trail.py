@@ -1,8 +1,8 @@
-"""The audit trail in SQL: two rows an answer, one before the model is called and one when the answer has ended.
+"""The audit trail in SQL: two rows per answer, one before the model is called and one after the answer has ended.
 
-Rows are chained by HMAC per writer (`chatbot.audit.chain`). A writer is a process; after a write whose outcome is
-unknown it begins a new chain, so that no chain can fork. Writing is a group commit: while one transaction runs the
-rows of the next one gather, so that many answers share one flush, and a caller that gives up loses only its own row.
+Rows are chained by HMAC per writer (`chatbot.audit.chain`). A process is a writer; after a write with an unknown
+outcome it becomes a new writer with a new chain, so that no chain can fork. Rows that arrive during a transaction are
+written together by the next one, so that many answers share one flush; a caller that gives up loses only its own row.
 """
 
 import time
@@ -33,9 +33,7 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy import (
-    Row as SqlRow,
-)
+from sqlalchemy import Row as SqlRow
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -49,9 +47,9 @@ from telemetry.supervision import OnFailure, supervise, uncounted
 log = structlog.get_logger(__name__)
 
 _MOST_AT_ONCE = 500
-"""Rows that one transaction writes or looks for: PostgreSQL refuses a statement that asks for some thousands."""
-_LOOK_FOR_OPENING = 60.0
-"""For how many seconds the opening of a rejected question may still be written: by a server that was slow to commit."""
+"""The most rows that one transaction writes or searches: PostgreSQL rejects a search for some thousands."""
+_OPENING_MAY_COME_SECONDS = 60.0
+"""How long the opening of a rejected question may still appear, because the database was slow to commit it."""
 
 AUDIT = Table(
     "chatbot_audit",
@@ -65,13 +63,13 @@ AUDIT = Table(
     Column("body", Text, nullable=False),
     Column("prev_hmac", String(64), nullable=False),
     Column("hmac", String(64), nullable=False),
-    # It also makes opening and closing idempotent, on whichever replicas.
+    # Makes opening and closing idempotent on all replicas.
     UniqueConstraint("answer_id", "kind"),
 )
 
 
 class AuditSettings(BaseModel, frozen=True):
-    """The secret of the chain; in seconds the deadline of a write (a hand-off is due within 2) and when to retry."""
+    """The secret of the chains; the deadline of a write (a hand-off is due within 2 s) and the retry interval in s."""
 
     key: SecretStr = Field(min_length=16)
     deadline: PositiveFloat = 1.5
@@ -80,15 +78,15 @@ class AuditSettings(BaseModel, frozen=True):
 
 
 @dataclass(slots=True)
-class Waiting:
-    """A record that is not written yet; `done` wakes its caller, with `error` if it failed."""
+class PendingRecord:
+    """A record that is not written yet; `done` wakes its caller, with `error` if the write failed."""
 
     record: AuditOpened | AuditClosed
     done: anyio.Event = field(default_factory=anyio.Event)
     error: Exception | None = None
     given_up: bool = False
-    after_opening: bool = False
-    """Whether it is written only where the opening of its answer is there."""
+    needs_opening: bool = False
+    """Whether it is written only if the opening of its answer is stored."""
     since: float = field(default_factory=time.monotonic)
 
     @property
@@ -98,105 +96,94 @@ class Waiting:
 
 
 class Audit:
-    """Writes the two rows of an answer within a deadline; reads and verifies rows."""
+    """Writes the two rows of an answer within a deadline; reads and verifies rows.
+
+    Every method that waits for the database raises `AuditUnavailable` if it is unavailable.
+    """
 
     def __init__(self, engine: AsyncEngine, settings: AuditSettings) -> None:
         self._engine = engine
         self._settings = settings
         self.keys = AuditKeys(settings.key.get_secret_value().encode())
-        self._waiting: list[Waiting] = []
-        self._if_opened: list[Waiting] = []
-        """Closing rows that are written only if their opening is there."""
+        self._pending: list[PendingRecord] = []
+        self._pending_if_opened: list[PendingRecord] = []
+        """Closing records that are written only if their opening is stored."""
         self._wake = anyio.Event()
         self._transaction = anyio.Lock()
-        """Held by the one transaction that writes: the chain has one end."""
+        """Held by the one transaction that extends the chain."""
         self._writer, self._sequence, self._head = new_chain()
 
     async def open(self, opened: AuditOpened) -> None:
-        """Write the opening row, before the model is called; a second time changes nothing.
+        """Write the opening row, before the model is called; a second call changes nothing.
 
         Raises:
-            AuditUnavailable: it is not durable within the deadline, so there may be no answer.
-            ValueError: it holds what no row can, such as text that is not Unicode.
+            AuditUnavailable: the row is not durable within the deadline, so the question must not be answered.
+            ValueError: a row cannot hold a value, such as text that is not Unicode.
         """
-        await self._write(Waiting(opened))
+        await self._write(PendingRecord(opened))
 
     async def close(self, closed: AuditClosed) -> None:
-        """Write the closing row; a second time changes nothing.
+        """Write the closing row; a second call changes nothing.
 
         Raises:
-            AuditUnavailable: it is not durable yet; this process retries as long as it lives.
+            AuditUnavailable: the row is not durable yet; this process retries until it ends.
             ValueError: as `open`.
         """
-        await self._write(Waiting(closed))
+        await self._write(PendingRecord(closed))
 
     def close_if_opened(self, closed: AuditClosed) -> None:
-        """Close an opening whose answer will not be given, if it was written or still is: its outcome may be unknown.
+        """Close the record of an answer that will not be given, if its opening is stored within a minute.
 
-        Does not wait; this process looks for the opening for a minute.
+        Do not wait: whether the opening was written may be unknown.
         """
-        self._if_opened.append(Waiting(closed, after_opening=True))
-        del self._if_opened[: -self._settings.most_waiting]
+        self._pending_if_opened.append(PendingRecord(closed, needs_opening=True))
+        del self._pending_if_opened[: -self._settings.most_waiting]
         self._wake.set()
 
     async def rows(self, answer_id: str) -> tuple[AuditRow, ...]:
-        """Return an answer's rows, the opening first.
-
-        Raises:
-            AuditUnavailable: the database cannot be asked.
-        """
+        """Return an answer's rows, the opening first."""
         return await self._read(select(AUDIT).where(AUDIT.c.answer_id == answer_id).order_by(AUDIT.c.kind.desc()))
 
     async def unclosed(self, *, older_than: float, since: float = 0.0) -> tuple[AuditRow, ...]:
-        """Return the opening rows from `since` to `older_than` (Unix seconds) without a closing one.
-
-        Raises:
-            AuditUnavailable: the database cannot be asked.
-        """
-        late = and_(AUDIT.c.kind == "opened", AUDIT.c.at >= since, AUDIT.c.at < older_than)
-        return await self._read(select(AUDIT).where(late, ~exists_other("closed")).order_by(AUDIT.c.at))
+        """Return the opening rows from `since` to `older_than` (Unix seconds) that have no closing row."""
+        is_opening = and_(AUDIT.c.kind == "opened", AUDIT.c.at >= since, AUDIT.c.at < older_than)
+        return await self._read(select(AUDIT).where(is_opening, ~exists_other("closed")).order_by(AUDIT.c.at))
 
     async def heads(self) -> tuple[ChainHead, ...]:
-        """Return the last row of every chain, to be anchored where the owner of the database cannot write.
-
-        Raises:
-            AuditUnavailable: the database cannot be asked.
-        """
+        """Return the last row of every chain."""
         later = AUDIT.alias()
         is_last = ~exists().where(later.c.writer == AUDIT.c.writer, later.c.sequence > AUDIT.c.sequence)
         rows = await self._read(select(AUDIT).where(is_last).order_by(AUDIT.c.writer))
         return tuple(ChainHead(writer=row.writer, sequence=row.sequence, hmac=row.hmac) for row in rows)
 
     async def prune(self, *, before: float, keep: Container[str] = ()) -> int:
-        """Remove the chains whose last row is older, but for those of these writers; return how many rows.
+        """Remove the chains whose last row is older, except those of the writers in `keep`; return the number of rows.
 
-        A chain that continues is kept whole: the rows that stay verify from the first one.
+        Only whole chains are removed, so that the other chains still verify from their first rows.
 
         Raises:
             AuditUnavailable: the database cannot be written.
         """
-        ended = select(AUDIT.c.writer).group_by(AUDIT.c.writer).having(func.max(AUDIT.c.at) < before)
-        removed = 0
+        old_writers = select(AUDIT.c.writer).group_by(AUDIT.c.writer).having(func.max(AUDIT.c.at) < before)
+        removed_rows = 0
         try:
             async with self._engine.connect() as connection:
-                writers = (await connection.execute(ended)).scalars().all()
+                writers = (await connection.execute(old_writers)).scalars().all()
             for writer in writers:
                 if writer not in keep:
                     async with self._engine.begin() as connection:
-                        removed += (await connection.execute(delete(AUDIT).where(AUDIT.c.writer == writer))).rowcount
+                        deleted = await connection.execute(delete(AUDIT).where(AUDIT.c.writer == writer))
+                        removed_rows += deleted.rowcount
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
-        return removed
+        return removed_rows
 
     async def verify(
         self, *, unclosed_before: float, heads: Iterable[ChainHead] = (), since: float = 0.0
     ) -> list[ChainProblem]:
-        """Return every edit, gap, reordering, cut (against anchored `heads`) and missing partner.
+        """Return every edited, missing or reordered row, every anchored head that is missing, and every unpaired row.
 
-        The partner of a row from before `since` (Unix seconds) may be gone by `prune`.
-
-        Raises:
-            AuditUnavailable: the database cannot be asked.
+        Rows from before `since` (Unix seconds) may be unpaired, because `prune` may have removed their partners.
         """
         problems: list[ChainProblem] = []
         check = ChainCheck(self.keys, heads)
@@ -216,56 +203,54 @@ class Audit:
         return problems
 
     async def prepare(self) -> None:
-        """Bring the tables to this release's shape.
-
-        Raises:
-            AuditUnavailable: the database cannot be asked.
-        """
+        """Migrate the tables to this release's schema."""
         try:
             await migrate(self._engine, SCHEMA)
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
 
     async def write_forever(self) -> None:
-        """Write everything that waits in one transaction, again and again; one task a process runs this."""
+        """Write pending records, one transaction at a time, until cancelled; one task of a process runs this."""
         while True:
             with anyio.move_on_after(self._settings.retry_every):
                 await self._wake.wait()
             self._wake = anyio.Event()
-            due = [waiting for waiting in self._waiting if not waiting.given_up]
-            self._waiting = due[_MOST_AT_ONCE:]
-            batch = [*due[:_MOST_AT_ONCE], *self._if_opened[:_MOST_AT_ONCE]]
+            pending = [each for each in self._pending if not each.given_up]
+            self._pending = pending[_MOST_AT_ONCE:]
+            batch = [*pending[:_MOST_AT_ONCE], *self._pending_if_opened[:_MOST_AT_ONCE]]
             if batch:
                 await self._write_batch(batch)
 
     async def drain(self) -> None:
-        """Return when no row waits and no transaction runs, after the rows of `close_if_opened` too."""
-        while self._waiting:
-            await self._waiting[-1].done.wait()
-        async with self._transaction:  # it may write the opening of a row in `_if_opened`
-            if_opened = tuple(self._if_opened)
-        for n in range(0, len(if_opened), _MOST_AT_ONCE):
-            await self._write_batch(if_opened[n : n + _MOST_AT_ONCE])
+        """Wait until no record is pending and no transaction runs, and write the records of `close_if_opened`."""
+        while self._pending:
+            await self._pending[-1].done.wait()
+        async with self._transaction:  # it may write the opening of a record in `_pending_if_opened`
+            pending_if_opened = tuple(self._pending_if_opened)
+        for n in range(0, len(pending_if_opened), _MOST_AT_ONCE):
+            await self._write_batch(pending_if_opened[n : n + _MOST_AT_ONCE])
 
-    async def _write(self, waiting: Waiting) -> None:
-        # What cannot be made a row fails here, for its caller alone, and not in the transaction of others.
-        seal(waiting.record.entry(self._writer, 1, self.keys), GENESIS, self.keys)
-        if len(self._waiting) >= self._settings.most_waiting:
+    async def _write(self, pending: PendingRecord) -> None:
+        """Hand a record to `write_forever`, and wait until it is written or the deadline has passed."""
+        # A record that cannot become a row fails here, and not in a transaction with the records of other callers.
+        seal(pending.record.entry(self._writer, 1, self.keys), GENESIS, self.keys)
+        if len(self._pending) >= self._settings.most_waiting:
             raise AuditUnavailable
-        self._waiting.append(waiting)
+        self._pending.append(pending)
         self._wake.set()
         try:
             with anyio.fail_after(self._settings.deadline):
-                await waiting.done.wait()
+                await pending.done.wait()
         except TimeoutError as exc:
             raise AuditUnavailable from exc
         finally:
-            # An opening whose caller gave up must not be written later: there is no answer to it.
-            waiting.given_up = isinstance(waiting.record, AuditOpened) and not waiting.done.is_set()
-        if waiting.error is not None:
-            raise AuditUnavailable from waiting.error
+            # An opening whose caller gave up must not be written later: its question is not answered.
+            pending.given_up = isinstance(pending.record, AuditOpened) and not pending.done.is_set()
+        if pending.error is not None:
+            raise AuditUnavailable from pending.error
 
-    async def _write_batch(self, batch: Sequence[Waiting]) -> None:
+    async def _write_batch(self, batch: Sequence[PendingRecord]) -> None:
+        """Write records in one transaction; if it fails, begin a new chain and keep the closing records."""
         async with self._transaction:
             try:
                 with anyio.fail_after(self._settings.deadline):
@@ -273,48 +258,51 @@ class Audit:
             except UNAVAILABLE as exc:
                 log.warning("audit_write_failed", rows=len(batch), error=type(exc).__name__)
                 self._writer, self._sequence, self._head = new_chain()
-                self._put_off(batch, exc)
+                self._fail(batch, exc)
             else:
-                for waiting in batch:
-                    waiting.done.set()
-                if self._waiting:
+                for pending in batch:
+                    pending.done.set()
+                if self._pending:
                     self._wake.set()
 
-    def _put_off(self, batch: Sequence[Waiting], exc: Exception) -> None:
-        """Fail the callers that wait; keep the closings, so that no answer stays open after an outage."""
-        for waiting in batch:
-            waiting.error = exc
-            waiting.done.set()
-        closings = [w for w in batch if isinstance(w.record, AuditClosed) and not w.after_opening]
-        self._waiting = [*(Waiting(closing.record) for closing in closings), *self._waiting]
+    def _fail(self, batch: Sequence[PendingRecord], exc: Exception) -> None:
+        """Fail the waiting callers; keep the closing records, so that no answer stays open after an outage."""
+        for pending in batch:
+            pending.error = exc
+            pending.done.set()
+        closings = [each for each in batch if isinstance(each.record, AuditClosed) and not each.needs_opening]
+        self._pending = [*(PendingRecord(closing.record) for closing in closings), *self._pending]
 
-    async def _insert_unless_written(self, batch: Sequence[Waiting]) -> None:
+    async def _insert_unless_written(self, batch: Sequence[PendingRecord]) -> None:
         try:
             await self._insert(batch)
         except IntegrityError:
             # Another replica wrote one of these rows between our read and our write.
             await self._insert(batch)
 
-    async def _insert(self, batch: Sequence[Waiting]) -> None:
+    async def _insert(self, batch: Sequence[PendingRecord]) -> None:
+        """Insert the rows that are not stored, and keep the records whose openings may still be stored."""
         async with impatient_transaction(self._engine) as connection:
-            openings = [(waiting.record.answer_id, "opened") for waiting in batch if waiting.after_opening]
-            stored_keys = await written(connection, [*(waiting.key for waiting in batch), *openings])
+            openings = [(pending.record.answer_id, "opened") for pending in batch if pending.needs_opening]
+            stored_keys = await stored_of(connection, [*(pending.key for pending in batch), *openings])
             rows: list[AuditRow] = []
             head = self._head
-            for waiting in batch:
-                is_due = not waiting.after_opening or (waiting.record.answer_id, "opened") in stored_keys
-                if waiting.key not in stored_keys and is_due:
-                    stored_keys.add(waiting.key)
-                    entry = waiting.record.entry(self._writer, self._sequence + len(rows) + 1, self.keys)
+            for pending in batch:
+                may_write = not pending.needs_opening or (pending.record.answer_id, "opened") in stored_keys
+                if pending.key not in stored_keys and may_write:
+                    stored_keys.add(pending.key)
+                    entry = pending.record.entry(self._writer, self._sequence + len(rows) + 1, self.keys)
                     rows.append(seal(entry, head, self.keys))
                     head = rows[-1].hmac
             if rows:
                 await connection.execute(insert(AUDIT), [asdict(row) for row in rows])
         self._sequence += len(rows)
         self._head = head
-        looked_for, since = {id(waiting) for waiting in batch}, time.monotonic() - _LOOK_FOR_OPENING
-        may_come = [w for w in batch if w.after_opening and w.key not in stored_keys and w.since > since]
-        self._if_opened = [*(w for w in self._if_opened if id(w) not in looked_for), *may_come]
+        batch_ids = {id(pending) for pending in batch}
+        later = [pending for pending in self._pending_if_opened if id(pending) not in batch_ids]
+        oldest = time.monotonic() - _OPENING_MAY_COME_SECONDS
+        unstored = [pending for pending in batch if pending.needs_opening and pending.key not in stored_keys]
+        self._pending_if_opened = [*later, *(pending for pending in unstored if pending.since > oldest)]
 
     async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:
         try:
@@ -328,7 +316,7 @@ class Audit:
 async def open_audit(
     engine: AsyncEngine, settings: AuditSettings, *, on_failure: OnFailure = uncounted
 ) -> AsyncGenerator[Audit]:
-    """Open the process's audit writer; on the way out it writes what still waits.
+    """Open the process's audit writer; at the end of the block, it writes the pending records.
 
     Raises:
         AuditUnavailable: the database cannot be asked.
@@ -345,20 +333,20 @@ async def open_audit(
             group.cancel_scope.cancel()
 
 
-async def written(connection: AsyncConnection, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return which (answer, kind) already have their row."""
+async def stored_of(connection: AsyncConnection, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the keys (answer, kind) that have a row."""
     pair = tuple_(AUDIT.c.answer_id, AUDIT.c.kind)
     rows = await connection.execute(select(AUDIT.c.answer_id, AUDIT.c.kind).where(pair.in_(keys)))
     return {(answer_id, kind) for answer_id, kind in rows}
 
 
 def new_chain() -> tuple[str, int, str]:
-    """Return the id of a new writer, the number of its rows, and the HMAC that its first row follows."""
+    """Return the id of a new writer, the number of its rows (0), and the HMAC that its first row follows."""
     return uuid.uuid4().hex, 0, GENESIS
 
 
 def exists_other(kind: str) -> Exists:
-    """Return the condition that the row's answer also has a row of `kind`."""
+    """Return the SQL condition that the row's answer also has a row of this kind."""
     other = AUDIT.alias()
     return exists().where(other.c.answer_id == AUDIT.c.answer_id, other.c.kind == kind)
 

@@ -8,8 +8,8 @@ from chatbot.conversations.history import (
     HistoryMessage,
     HistorySettings,
     StoredMessage,
+    allowed_in_prompt,
     path_to,
-    repeatable,
     window,
 )
 from chatbot.conversations.ratings import Ratings
@@ -23,7 +23,7 @@ __all__ = [
     "HistorySettings",
     "Ratings",
     "StoredMessage",
+    "allowed_in_prompt",
     "path_to",
-    "repeatable",
     "window",
 ]

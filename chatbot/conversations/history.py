@@ -40,8 +40,7 @@ class HistorySettings(BaseModel, frozen=True):
     keep_seconds: PositiveInt = Field(
         30 * 86400, description="seconds: A conversation is kept for this long after its last message."
     )
-    # seconds: how long an issued id may still begin its conversation (after an outage of Redis), and how long a
-    # deletion is remembered
+    # seconds: how long an issued id may begin its conversation (after an outage), and how long a deletion is stored
     begin_within: ClassVar[int] = 86400
     most_messages: ClassVar[int] = 400  # messages: the most per conversation
     most_conversations: ClassVar[int] = 1000  # conversations: the most per customer
@@ -74,10 +73,9 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A question or an answer, as the customer saw it; `at` is in Unix seconds.
 
-    `passages` are the passages of the sources, in order; `answered_by` is the latest answer to a question, which may
-    still be running. For a question, `refused` is the canned reply in place of an answer ("": no canned reply),
-    `context` holds the ids of the earlier messages in its prompt, and `standalone` is the rewritten question ("": not
-    rewritten).
+    `passages` are the passages of the sources, in order. For a question, `answered_by` is its latest answer, which may
+    still be running, `refused` is the canned reply in place of an answer ("": none), `context` has the ids of the
+    earlier messages in its prompt, and `standalone` is the rewritten question ("": not rewritten).
     """
 
     id: str
@@ -133,11 +131,11 @@ class ConversationPage(Conversation, frozen=True):
 
 
 Enough = Callable[[Sequence[StoredMessage]], bool]
-"""Returns whether the newest messages of a conversation, oldest first, are enough."""
+"""Returns whether the newest messages, loaded so far and oldest first, are enough."""
 
 
-def no_part_is_enough(_: Sequence[StoredMessage]) -> bool:
-    """Return False, so that all messages are loaded."""
+def load_all(_: Sequence[StoredMessage]) -> bool:
+    """Return False: no part of the messages is enough."""
     return False
 
 
@@ -158,7 +156,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class ListedConversation(msgspec.Struct, frozen=True):
-    """A conversation as returned by `history_list.lua`; `changed` is the exact string for a cursor."""
+    """A conversation as returned by `history_list.lua`; `changed` is the time of its last change, for a cursor."""
 
     id: str
     changed: str
@@ -169,7 +167,8 @@ class ListedConversation(msgspec.Struct, frozen=True):
 class History:
     """Loads, appends, lists, rates and deletes customers' conversations.
 
-    Messages are read in pages of bounded size, newest first, each in its customer's turn.
+    Messages are read in pages of bounded size, newest first; a customer's reads run one at a time. A read raises
+    `RateLimited` or `Overloaded` beyond the limits. Every method raises `StoreUnavailable` while Redis is unavailable.
     """
 
     def __init__(
@@ -195,31 +194,21 @@ class History:
         Raises:
             NotFound: the customer has no such conversation.
             BadRequest: invalid cursor.
-            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
-            StoreUnavailable: Redis is unavailable.
         """
         before = None if cursor is None else message_index(cursor)
-        part = await self._part(owner, conversation_id, before)
+        part = await self._read_part(owner, conversation_id, before)
         if isinstance(part, Absent):
             raise NotFound("there is no such conversation")
         feedback = await self._feedback(owner, conversation_id, part.messages)
-        rated = with_feedback(latest(part.messages), feedback)
-        earlier = str(part.first) if part.first else None
-        return ConversationPage(conversation_id, part.title, part.created_at, part.updated_at, rated, earlier)
+        messages = with_feedback(newest_versions(part.messages), feedback)
+        next_cursor = str(part.first_index) if part.first_index > 0 else None
+        return ConversationPage(conversation_id, part.title, part.created_at, part.updated_at, messages, next_cursor)
 
-    async def load(
-        self,
-        owner: Principal,
-        conversation_id: str,
-        *,
-        enough: Enough = no_part_is_enough,
-    ) -> Conversation:
+    async def load(self, owner: Principal, conversation_id: str, *, enough: Enough = load_all) -> Conversation:
         """Return a conversation with its newest messages: until they are `enough`, or all of them.
 
         Raises:
             NotFound: the customer has no such conversation.
-            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
-            StoreUnavailable: Redis is unavailable.
         """
         conversation, _ = await self._load(owner, conversation_id, enough)
         if conversation is None:
@@ -227,19 +216,12 @@ class History:
         return conversation
 
     async def load_or_begin(
-        self,
-        owner: Principal,
-        conversation_id: str,
-        *,
-        now: float,
-        enough: Enough = no_part_is_enough,
+        self, owner: Principal, conversation_id: str, *, now: float, enough: Enough = load_all
     ) -> Conversation:
         """Return a conversation like `load`, or a new one if none is stored.
 
         Raises:
             NotFound: the customer has deleted it.
-            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
-            StoreUnavailable: Redis is unavailable.
         """
         conversation, deleted = await self._load(owner, conversation_id, enough)
         if deleted:
@@ -251,32 +233,34 @@ class History:
         messages: tuple[StoredMessage, ...] = ()
         before: int | None = None
         while True:
-            part = await self._part(owner, conversation_id, before)
+            part = await self._read_part(owner, conversation_id, before)
             if isinstance(part, Absent):
                 return None, part.deleted
-            messages, before = latest([*part.messages, *messages]), part.first
+            messages = newest_versions([*part.messages, *messages])
+            before = part.first_index
             if before == 0 or enough(messages):
                 break
-        rated = with_feedback(messages, await self._feedback(owner, conversation_id, messages))
-        return Conversation(conversation_id, part.title, part.created_at, part.updated_at, rated), False
+        messages = with_feedback(messages, await self._feedback(owner, conversation_id, messages))
+        return Conversation(conversation_id, part.title, part.created_at, part.updated_at, messages), False
 
-    async def _part(self, owner: Principal, conversation_id: str, before: int | None) -> "Part | Absent":
-        """Read a page before an index, or the newest page, in the customer's turn; count its bytes as read."""
-        named = {
+    async def _read_part(self, owner: Principal, conversation_id: str, before: int | None) -> "Part | Absent":
+        """Read the messages before an index, or the newest ones, up to a page; meter their bytes."""
+        options = {
             "before": -1 if before is None else before,
             "most_messages": self._settings.page_messages,
             "most_bytes": self._settings.page_bytes,
         }
-        keys, args = Keys(owner, conversation_id), [msgspec.msgpack.encode(named)]
+        keys, args = Keys(owner, conversation_id), [msgspec.msgpack.encode(options)]
         async with nullcontext() if self._reads is None else self._reads.turn(owner.customer_id):
             reply = await self._breaker.call(lambda: self._page(keys=keys.all, args=args))
             if self._reads is not None:
                 self._reads.count(owner.customer_id, sum(len(data) for data in reply[4:]))
         if len(reply) == 1:
             return Absent(deleted=bool(reply[0]))
-        title, created_at, updated_at, first, *stored = reply
-        messages = [message for data in stored if (message := _message(data)) is not None]
-        return Part(title.decode(), float(created_at), float(updated_at), first, messages)
+        title, created_at, updated_at, first_index, *stored = reply
+        decoded = [_decode_message(data) for data in stored]
+        readable = [message for message in decoded if message is not None]
+        return Part(title.decode(), float(created_at), float(updated_at), first_index, readable)
 
     async def _feedback(
         self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage]
@@ -291,25 +275,22 @@ class History:
         return {answer_id: msgspec.json.decode(data, type=Feedback) for answer_id, data in pairs if data}
 
     async def containing(self, owner: Principal, answer_id: str) -> Conversation:
-        """Return the conversation of an answer, loaded at least back to the answer's question.
+        """Return the conversation of an answer, with at least the messages from the answer's question on.
 
         Raises:
             NotFound: the customer has no such answer.
-            RateLimited, Overloaded: the customer is over the read limit, or too many reads are in progress.
-            StoreUnavailable: Redis is unavailable.
         """
         key = answer_key(owner, answer_id)
         conversation_id = cast("bytes | None", await self._breaker.call(lambda: self._redis.get(key)))
         if conversation_id is None:
             raise NotFound("answer not found")
-        return await self.load(owner, conversation_id.decode(), enough=partial(holds, answer_id))
+        return await self.load(owner, conversation_id.decode(), enough=partial(contains_exchange, answer_id))
 
     async def rate(self, owner: Principal, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
         """Store the feedback on an answer, replacing earlier feedback.
 
         Raises:
             NotFound: the conversation has no such answer.
-            StoreUnavailable: Redis is unavailable.
         """
         keys = [Keys(owner, conversation_id).answers]
         args = [msgspec.msgpack.encode({"answer_id": answer_id}), msgspec.json.encode(feedback)]
@@ -319,15 +300,12 @@ class History:
     async def append(
         self, owner: Principal, conversation_id: str, messages: Sequence[StoredMessage], *, now: float
     ) -> bool:
-        """Append messages; a question creates its conversation unless it was deleted, an answer never does.
+        """Append messages; a question creates its conversation unless that was deleted, an answer does not.
 
-        Returns False, and writes nothing, if the conversation does not exist and is not created.
-
-        Raises:
-            StoreUnavailable: Redis is unavailable.
+        Return False, and write nothing, if the conversation does not exist and is not created.
         """
         keys = Keys(owner, conversation_id)
-        named = {
+        options = {
             "conversation_id": conversation_id,
             "may_create": messages[0].role == "user",
             "title": title_of(messages[0].text),
@@ -337,7 +315,7 @@ class History:
             "most_conversations": self._settings.most_conversations,
             "owner": keys.owner,
         }
-        args = [msgspec.msgpack.encode(named), *(msgspec.json.encode(message) for message in messages)]
+        args = [msgspec.msgpack.encode(options), *(msgspec.json.encode(message) for message in messages)]
         return bool(await self._breaker.call(lambda: self._append(keys=keys.all, args=args)))
 
     async def list(self, owner: Principal, *, limit: int, cursor: str | None = None) -> Page:
@@ -345,38 +323,37 @@ class History:
 
         Raises:
             BadRequest: invalid cursor.
-            StoreUnavailable: Redis is unavailable.
         """
         last_id, last_change = ("", "") if cursor is None else read_cursor(cursor)
-        # One more than requested shows without a second call whether there is a next page.
-        named = {"owner": owner_prefix(owner), "limit": limit + 1, "last_id": last_id, "last_change": last_change}
-        keys, args = [conversations_key(owner)], [msgspec.msgpack.encode(named)]
+        # One more than requested shows whether there is a next page.
+        options = {"owner": owner_prefix(owner), "limit": limit + 1, "last_id": last_id, "last_change": last_change}
+        keys, args = [conversations_key(owner)], [msgspec.msgpack.encode(options)]
         reply = await self._breaker.call(lambda: self._list(keys=keys, args=args))
         listed = msgspec.msgpack.decode(reply, type=list[ListedConversation])
-        summaries = tuple(Summary(c.id, c.title, float(c.created_at), float(c.changed)) for c in listed[:limit])
-        more = len(listed) > limit
-        return Page(summaries, make_cursor(listed[limit - 1].id, listed[limit - 1].changed) if more else None)
+        page = listed[:limit]
+        has_next_page = len(listed) > limit
+        next_cursor = make_cursor(page[-1].id, page[-1].changed) if has_next_page else None
+        return Page(tuple(Summary(c.id, c.title, float(c.created_at), float(c.changed)) for c in page), next_cursor)
 
     async def delete(self, owner: Principal, conversation_id: str) -> None:
-        """Delete a conversation completely; only its id is remembered as deleted, for `begin_within` seconds.
+        """Delete a conversation; only the mark that its id is deleted stays, for `begin_within` seconds.
 
         Raises:
             NotFound: the customer has no such conversation.
-            StoreUnavailable: Redis is unavailable.
         """
         keys = Keys(owner, conversation_id)
-        named = {
+        options = {
             "conversation_id": conversation_id,
             "remember_seconds": self._settings.begin_within,
             "owner": keys.owner,
         }
-        args = [msgspec.msgpack.encode(named)]
+        args = [msgspec.msgpack.encode(options)]
         if not await self._breaker.call(lambda: self._delete(keys=keys.all, args=args)):
             raise NotFound("there is no such conversation")
 
 
 def owner_prefix(owner: Principal) -> str:
-    """Return the prefix of an owner's keys; names are quoted, so that none can imitate another owner's key."""
+    """Return the prefix of an owner's keys; names are quoted, so that they cannot imitate another owner's prefix."""
     return f"history:{{{quote(owner.tenant, safe='')}}}:{quote(owner.sub, safe='')}"
 
 
@@ -403,9 +380,9 @@ class Keys:
 
 
 class ConversationIds:
-    """Issues ids that prove their owner and time, so that an id may begin a conversation that Redis does not have.
+    """Issues ids that prove their owner and time, so that a conversation may begin with an id that Redis does not have.
 
-    8 hexadecimal digits of Unix seconds, 10 random digits, and 14 of an HMAC-SHA256 over these and the owner.
+    An id has 8 hexadecimal digits of Unix seconds, 10 random ones, and 14 of an HMAC-SHA256 over these and the owner.
     """
 
     def __init__(self, key: str, *, begin_within: int) -> None:
@@ -420,8 +397,10 @@ class ConversationIds:
     def may_begin(self, owner: Principal, conversation_id: str, *, now: float) -> bool:
         """Return whether the id was issued to this owner less than `begin_within` seconds ago."""
         stamp, mac = conversation_id[:18], conversation_id[18:]
-        issued = hmac.compare_digest(mac.encode(), self._mac(owner, stamp).encode())
-        return issued and now - int(stamp[:8], 16) < self._begin_within
+        if not hmac.compare_digest(mac.encode(), self._mac(owner, stamp).encode()):
+            return False
+        issued_at = int(stamp[:8], 16)
+        return now - issued_at < self._begin_within
 
     def _mac(self, owner: Principal, stamp: str) -> str:
         # JSON makes the encoding of tenant and sub unambiguous.
@@ -431,27 +410,26 @@ class ConversationIds:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The conversation does not exist."""
+    """The conversation does not exist; `deleted`: it was deleted within `begin_within` seconds."""
 
     deleted: bool
-    """Whether it was recently deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Messages of a conversation, oldest first, starting at the index `first`."""
+    """Messages of a conversation, oldest first; `first_index` is the index of the first of them."""
 
     title: str
     created_at: float
     updated_at: float
-    first: int
+    first_index: int
     messages: list[StoredMessage]
 
 
-def latest(messages: Iterable[StoredMessage]) -> tuple[StoredMessage, ...]:
-    """Deduplicate messages by id; the last version wins.
+def newest_versions(messages: Iterable[StoredMessage]) -> tuple[StoredMessage, ...]:
+    """Return the last version of each message.
 
-    A message is written twice if its question is answered again or a Redis command is repeated.
+    A message is stored twice if its question is answered again or a Redis command is repeated.
     """
     return tuple({message.id: message for message in messages}.values())
 
@@ -461,7 +439,7 @@ def with_feedback(messages: Iterable[StoredMessage], ratings: Mapping[str, Feedb
     return tuple(msgspec.structs.replace(m, feedback=ratings[m.id]) if m.id in ratings else m for m in messages)
 
 
-def holds(answer_id: str, messages: Sequence[StoredMessage]) -> bool:
+def contains_exchange(answer_id: str, messages: Sequence[StoredMessage]) -> bool:
     """Return whether the messages include an answer and its question."""
     by_id = {message.id: message for message in messages}
     answer = by_id.get(answer_id)
@@ -479,21 +457,21 @@ def message_index(cursor: str) -> int:
     return int(cursor)
 
 
-def _message(data: bytes) -> StoredMessage | None:
-    """Decode a message, without notices if one is of an unknown kind; return None if it is unreadable."""
+def _decode_message(data: bytes) -> StoredMessage | None:
+    """Decode a message, without its notices if one is of an unknown kind; return None if it is unreadable."""
     try:
         try:
             return msgspec.json.decode(data, type=StoredMessage)
         except msgspec.ValidationError:
-            fields = {name: value for name, value in msgspec.json.decode(data).items() if name != "notices"}
-            return msgspec.convert(fields, StoredMessage)
+            fields = msgspec.json.decode(data).items()
+            return msgspec.convert({name: value for name, value in fields if name != "notices"}, StoredMessage)
     except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
         log.error("history_message_unreadable")  # noqa: TRY400  it may quote customer text
         return None
 
 
 def title_of(text: str) -> str:
-    """Return a question as one line, cut to `TITLE_LENGTH` characters."""
+    """Return a question as one line of at most `TITLE_LENGTH` characters."""
     line = " ".join(text.split())
     return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 1]}…"
 
@@ -519,7 +497,7 @@ def read_cursor(cursor: str) -> tuple[str, str]:
 
 
 def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[StoredMessage, ...]:
-    """Return the branch that ends in `message_id`, from its oldest stored message."""
+    """Return the branch that ends in `message_id`, beginning with its oldest stored message."""
     by_id = {message.id: message for message in messages}
     branch: list[StoredMessage] = []
     while message_id is not None and message_id in by_id:
@@ -528,19 +506,25 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
     return tuple(reversed(branch))
 
 
-def repeatable(branch: Sequence[StoredMessage], withdrawn: Callable[[PassageRef], bool]) -> tuple[StoredMessage, ...]:
-    """Return the messages that may be repeated in a prompt: without refused questions and their answers.
+def allowed_in_prompt(
+    branch: Sequence[StoredMessage], is_withdrawn: Callable[[PassageRef], bool]
+) -> tuple[StoredMessage, ...]:
+    """Return the messages that a prompt may repeat: without questions that got a canned reply, and those replies.
 
-    Answers with a `withdrawn` passage are dropped too, with their questions, which would otherwise seem unanswered.
+    An answer with a withdrawn passage is left out too, and its question, which would otherwise seem unanswered.
     """
     answers = {message.parent_id: message for message in branch if message.role == "assistant"}
-    left_out: set[str] = set()
-    for question in (message for message in branch if message.role == "user"):
-        answer = answers.get(question.id)
-        is_withdrawn = answer is not None and any(withdrawn(passage) for passage in answer.passages)
-        if question.refused or is_withdrawn:
-            left_out |= {question.id, *([answer.id] if answer else [])}
-    return tuple(message for message in branch if message.id not in left_out)
+    excluded: set[str] = set()
+    for message in branch:
+        if message.role != "user":
+            continue
+        answer = answers.get(message.id)
+        has_withdrawn_passage = answer is not None and any(is_withdrawn(passage) for passage in answer.passages)
+        if message.refused or has_withdrawn_passage:
+            excluded.add(message.id)
+            if answer is not None:
+                excluded.add(answer.id)
+    return tuple(message for message in branch if message.id not in excluded)
 
 
 def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget: int) -> tuple[MessageT, ...]:
@@ -548,16 +532,19 @@ def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget
 
     If the newest exchange does not fit, keep its question alone, because a follow-up may refer to it.
     """
-    kept_messages: list[MessageT] = []
+    newest_first: list[MessageT] = []
     exchange: list[MessageT] = []
     for message in reversed(messages):
         exchange.append(message)
         if message.role == "assistant":
             continue
         tokens = sum(tokens_of(part.text) for part in exchange)
-        if tokens > budget and not kept_messages:
-            exchange, tokens = [message], tokens_of(message.text)
+        if tokens > budget and not newest_first:
+            exchange = [message]
+            tokens = tokens_of(message.text)
         if tokens > budget:
             break
-        kept_messages, exchange, budget = [*kept_messages, *exchange], [], budget - tokens
-    return tuple(reversed(kept_messages))
+        newest_first += exchange
+        budget -= tokens
+        exchange = []
+    return tuple(reversed(newest_first))

@@ -31,17 +31,13 @@ _DEADLINE_SECONDS = 2.0
 
 
 class Ratings:
-    """Writes and deletes ratings; the audit's start has made their table (`chatbot.tables`)."""
+    """Writes and deletes ratings, or raises `StoreUnavailable`; the start of the audit creates their table."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def write(self, tenant: str, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
-        """Store the rating of an answer, replacing an earlier rating.
-
-        Raises:
-            StoreUnavailable: the rating could not be written.
-        """
+        """Store the rating of an answer, replacing an earlier rating."""
         try:
             with anyio.fail_after(_DEADLINE_SECONDS):
                 await self._replace(tenant, conversation_id, answer_id, feedback)
@@ -67,11 +63,7 @@ class Ratings:
             await connection.execute(row)
 
     async def forget(self, tenant: str, conversation_id: str) -> None:
-        """Delete the ratings of a conversation that its customer deletes.
-
-        Raises:
-            StoreUnavailable: the ratings could not be deleted.
-        """
+        """Delete the ratings of a conversation that its customer deletes."""
         of_conversation = and_(RATINGS.c.tenant == tenant, RATINGS.c.conversation_id == conversation_id)
         try:
             with anyio.fail_after(_DEADLINE_SECONDS):

@@ -3,13 +3,4 @@
 from chatbot.limits.ledger import Caller, Ledger, Reservation, Spending
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings, Scope
 
-__all__ = [
-    "Caller",
-    "Ledger",
-    "LedgerSettings",
-    "Limit",
-    "LimitSettings",
-    "Reservation",
-    "Scope",
-    "Spending",
-]
+__all__ = ["Caller", "Ledger", "LedgerSettings", "Limit", "LimitSettings", "Reservation", "Scope", "Spending"]

@@ -24,11 +24,7 @@ class Attempts:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def count(self, user: str, *, requests_per_minute: int) -> None:
-        """Count a request of the user.
-
-        Raises:
-            RateLimited: the user has sent twice the limit in the last minute; this request is not counted.
-        """
+        """Count a request, or raise `RateLimited` if the user has sent twice the limit in the last minute."""
         now = self._clock()
         times = self._times.setdefault(user, deque())
         self._times.move_to_end(user)

@@ -24,18 +24,7 @@ from chatbot.deferred import DeferredWrite, DeferredWrites
 from chatbot.errors import ChatError, RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.attempts import Attempts
-from chatbot.limits.limits import (
-    MICRO,
-    SCOPES,
-    Day,
-    Dimension,
-    LedgerSettings,
-    Limit,
-    Scope,
-    Use,
-    day_at,
-    tightest,
-)
+from chatbot.limits.limits import MICRO, SCOPES, Day, Dimension, LedgerSettings, Limit, Scope, Use, day_at, tightest
 from chatbot.limits.outage_quota import ChargedScope, OutageQuota
 from chatbot.redis_client import RedisBreaker
 from knowledge.identity import Principal
@@ -125,7 +114,10 @@ class LedgerReply(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """Enforces the limits of three scopes at once: sliding windows, slots and a day's tokens; settles once."""
+    """Enforces the limits of three scopes at once: sliding windows, slots and a day's tokens; settles once.
+
+    `limits`, `spending` and `reset` raise `StoreUnavailable` while Redis is unavailable.
+    """
 
     def __init__(  # noqa: PLR0913  two clocks and a hook for tests and metrics
         self,
@@ -300,29 +292,17 @@ class Ledger:
         return None if reply is None else self._limits_after_charge(caller, reply)
 
     async def limits(self, caller: Caller) -> Limits:
-        """Return the caller's remaining limits, in each dimension those of the scope that has the least left.
-
-        Raises:
-            StoreUnavailable: Redis is unavailable.
-        """
+        """Return the caller's remaining limits, in each dimension those of the scope that has the least left."""
         args = {"days": await self._days(caller.tenant)}
         return self._limits_left(caller, await self._run(self._limits, caller, "", args))
 
     async def spending(self, caller: Caller) -> tuple[Spending, ...]:
-        """Return the limit and use of each of the caller's scopes.
-
-        Raises:
-            StoreUnavailable: Redis is unavailable.
-        """
+        """Return the limit and use of each of the caller's scopes."""
         args = {"days": await self._days(caller.tenant)}
         return self._spending(caller, await self._run(self._limits, caller, "", args))
 
     async def reset(self, caller: Caller, scope: Scope) -> tuple[Spending, ...]:
-        """Reset the minute's and the day's use of one of the caller's scopes to 0; running answers keep their slots.
-
-        Raises:
-            StoreUnavailable: Redis is unavailable; the use may be reset.
-        """
+        """Reset the minute's and the day's use of one of the caller's scopes to 0; running answers keep their slots."""
         args = {"scope": scope, "days": await self._days(caller.tenant)}
         return self._spending(caller, await self._run(self._reset, caller, "", args))
 

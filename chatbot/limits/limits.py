@@ -119,10 +119,7 @@ def day_at(micros: int, zone: str) -> Day:
 
 
 def tightest(limits: Sequence[Limit], uses: Sequence[Use], micros: int) -> Limits:
-    """Return the remaining limits: in each dimension, those of the scope that has the least left.
-
-    A `reset_…` field is the number of seconds until the window is empty, if nothing more is spent.
-    """
+    """Return the remaining limits of the tightest scope in each dimension; `reset_…` is in seconds."""
     pairs = list(zip(limits, uses, strict=True))
     token_limit, token_use = min(pairs, key=lambda pair: pair[0].tokens_per_minute - pair[1].tokens)
     request_limit, request_use = min(pairs, key=lambda pair: pair[0].requests_per_minute - pair[1].requests)
@@ -151,8 +148,7 @@ class LedgerSettings(BaseModel, frozen=True):
 
     limits: LimitSettings = LimitSettings()
     tenants: dict[str, LimitSettings] = Field(
-        default={},
-        description="These limits apply to single tenants, as JSON. An entry has the fields of `limits`.",
+        default={}, description="These limits apply to single tenants, as JSON. An entry has the fields of `limits`."
     )
     replicas: PositiveInt = Field(
         1, description="replicas: The limits are divided by this number of replicas while Redis is unavailable."

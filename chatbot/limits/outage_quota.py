@@ -1,8 +1,7 @@
 """The tokens that one replica may spend while Redis is unavailable: its share of the minute and the day's remainder.
 
-Pure bookkeeping on monotonic time, in seconds. Tokens that the replica reserved through Redis fill its buckets too, so
-that an outage does not add a full share to the minute before it. Requests and slots are not counted: each request takes
-tokens.
+Pure bookkeeping on monotonic time, in seconds. Tokens that the replica reserved through Redis fill its buckets too: an
+outage does not add a full share to the minute before it. Requests are not counted, since each takes tokens.
 """
 
 from collections import OrderedDict
@@ -38,10 +37,7 @@ class Bucket:
     """Tokens spent without Redis since that report."""
 
     def add(self, tokens: float, share: int, now: float) -> None:
-        """Charge tokens, or return them if negative.
-
-        Redis may admit up to a whole share: above half of it, nothing fits for up to 60 s.
-        """
+        """Charge tokens, or return them if negative; above half of a share, which Redis may admit, nothing fits."""
         leaked = (now - self.at) * share / 120
         level = max(0.0, self.level - leaked) + tokens
         self.level = min(max(0.0, level), share)
@@ -120,10 +116,9 @@ class OutageQuota:
         )
 
     def _wait(self, charged: ChargedScope, tokens: int, now: float) -> float:
-        """Return the seconds until the tokens fit into a scope's bucket; they fit now if it is not positive.
+        """Return the seconds until the tokens fit into a scope's bucket, not positive if they fit now.
 
-        Raises:
-            StoreUnavailable: they never fit, or exceed the day's remainder.
+        Raise `StoreUnavailable` if they never fit, or exceed the day's remainder.
         """
         bucket = self._bucket(charged, now)
         share = self._share(charged)

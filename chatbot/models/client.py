@@ -105,11 +105,8 @@ class Models:
     @property
     def missing_capabilities(self) -> tuple[str, ...]:
         """The names of the capabilities that at least one serving endpoint lacks."""
-        missing: dict[str, None] = {}
-        for endpoint in self.pool.serving:
-            if endpoint.checked:
-                missing |= dict.fromkeys(endpoint.capabilities.missing)
-        return tuple(missing)
+        checked = [endpoint for endpoint in self.pool.serving if endpoint.checked]
+        return tuple(dict.fromkeys(name for endpoint in checked for name in endpoint.capabilities.missing))
 
     async def with_token_count(self, chat: Chat, *, conversation_id: str) -> Chat:
         """Return the chat with the token count of a primary's tokenizer, or unchanged if none is available."""
@@ -171,8 +168,7 @@ class Models:
         models = tuple(answer.models)
         if answer.in_thinking:
             log.warning("thinking_end_missing", models=models)
-        retried = len(attempts.failures) > 0
-        yield ModelDone(answer.finish_reason, usage, models, retried, answer.unpaid_tokens)
+        yield ModelDone(answer.finish_reason, usage, models, bool(attempts.failures), answer.unpaid_tokens)
 
     async def _generate(
         self, endpoint: Endpoint, request: GenerationRequest, answer: Generation
@@ -204,11 +200,7 @@ class Models:
             answer.models[endpoint.model] = None
 
     async def _check_special_tokens(self, endpoint: Endpoint, chat: Chat, prompt_ids: Sequence[int]) -> None:
-        """Check that a prompt has no more special tokens than its template adds to such messages.
-
-        Raises:
-            RequestRejected: a text of the prompt became a special token.
-        """
+        """Raise `RequestRejected` if a prompt has more special tokens than its template adds to such messages."""
         capabilities = endpoint.capabilities
         special_tokens = sum(token in capabilities.special_ids for token in prompt_ids)
         of_first_exchange, of_each_exchange = capabilities.template_specials
@@ -234,10 +226,7 @@ class Models:
         """Return the probability of each choice given that one of them is next.
 
         The probabilities are equal if no choice is among the most likely tokens, if the choices' total probability is
-        below `least_mass`, or if the endpoint rejects requests for one token.
-
-        Raises:
-            TooLarge, Overloaded, ModelUnavailable: as `stream`.
+        below `least_mass`, or if the endpoint rejects requests for one token. The errors are those of `stream`.
         """
         self._room(chat)
         attempts = _Attempts(self.pool, conversation_id)
@@ -262,11 +251,7 @@ class Models:
                 return choice_probabilities(top_tokens.logprobs, choices, least_mass=least_mass)
 
     def _room(self, chat: Chat) -> int:
-        """Return how many tokens of an answer fit after the chat into the largest context of a primary.
-
-        Raises:
-            TooLarge: the chat fills it.
-        """
+        """Return how many tokens fit after the chat into the largest context of a primary; raise `TooLarge` if none."""
         contexts = (e.capabilities.context_tokens for e in self.pool.of_group("primary") if e.checked)
         largest = max(contexts, default=UNKNOWN_CONTEXT)
         if largest <= chat.tokens:
@@ -315,9 +300,7 @@ class _Attempts:
         return pick(not_failed) or pick([e for e in cut_once if e.group != "canary"])
 
     def record_failure(self, endpoint: Endpoint, exc: EndpointFailed, *, mid_answer: bool) -> None:
-        """Record a failed call to an endpoint, and the groups that no further attempt may use.
-
-        `mid_answer`: a part of the answer was already shown.
+        """Record a failed call, after a part of the answer was shown (`mid_answer`) or before; exclude useless groups.
 
         Raises:
             Overloaded, ModelUnavailable: there is no further attempt.
@@ -408,9 +391,7 @@ async def open_models(
         ModelsMisconfigured: the message says what to set.
     """
     file = await anyio.to_thread.run_sync(settings.read)
-    counter = TokenCounter()
-    members: list[Endpoint] = []
-    names: list[FollowedName] = []
+    counter, members, names = TokenCounter(), list[Endpoint](), list[FollowedName]()
     async with open_session() as http:
         for entry in file.root:
             endpoint_at = await anyio.to_thread.run_sync(_read_entry, entry, http, settings, counter)

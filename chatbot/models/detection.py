@@ -80,14 +80,11 @@ async def _try_forms(endpoint: Endpoint) -> Sequence[int]:
 
 
 async def _ask_word(endpoint: Endpoint) -> Sequence[int]:
-    """Ask a one-word question; return the prompt's token ids and the first of the answer, or () if none are sent.
+    """Ask a one-word question, and set what its reply shows about usage and thinking.
 
-    Set whether the endpoint reports usage, whether it thinks, and whether its template may open a thinking block.
+    Return the prompt's token ids and the first of the answer, or () if the endpoint sends none.
     """
-    reply = StreamDecoder()
-    ids: list[int] = []
-    text = ""
-    sends_thinking = False
+    reply, ids, text, sends_thinking = StreamDecoder(), list[int](), "", False
     try:
         # Read to the end, because some servers never mark the end of an answer.
         async for piece in endpoint.stream(replace(_request(_WORD, _WORD_TOKENS), priority=1), reply):
@@ -155,10 +152,7 @@ async def _ask_tokenizer(endpoint: Endpoint) -> None:
 
 
 async def _continues_text(endpoint: Endpoint) -> bool:
-    """Return whether the endpoint continues the text of a partial answer.
-
-    Its prompt then has fewer tokens than a prompt in which that text is a complete answer.
-    """
+    """Return whether the endpoint continues a partial answer: its prompt is then shorter than with a complete one."""
     request = _request(_WORD, 1)
     answered_chat = Chat(messages=(*_WORD.messages, Message("assistant", _PREFIX)), tokens=_WORD.tokens)
     tokens_to_continue = await _prompt_tokens(endpoint, replace(request, prefix=_PREFIX))

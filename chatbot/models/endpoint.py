@@ -377,11 +377,7 @@ class Endpoint(Connection):
         return self.breaker.available and not self.stopped
 
     async def stream(self, request: GenerationRequest, decoder: StreamDecoder | None = None) -> AsyncGenerator[Piece]:
-        """Generate an answer; `decoder` receives the prompt's ids, the usage and the finish reason.
-
-        Raises:
-            EndpointFailed: the endpoint rejected the request, missed a deadline, or broke off the answer.
-        """
+        """Generate an answer; `decoder` receives the prompt's ids, the usage and the finish reason."""
         decoder = decoder or StreamDecoder()
         phase, deadline = _next_deadline(request, "first token", self.deadlines.first_token(request.chat.tokens))
         body = self._body(request, stream=True, stream_options={"include_usage": True}, return_token_ids=True)
@@ -449,11 +445,7 @@ class Endpoint(Connection):
         return [{"role": message.role, "content": neutralise(message.content)} for message in alternating(messages)]
 
     async def top_tokens(self, request: GenerationRequest) -> TopTokens:
-        """Return the most likely next tokens.
-
-        Raises:
-            EndpointFailed: the endpoint rejected the request, missed a deadline, or sent an invalid reply.
-        """
+        """Return the most likely next tokens."""
         top = self.capabilities.top_logprobs
         logprobs = {"logprobs": True, "top_logprobs": top} if top else {}
         body = self._body(request, **logprobs)

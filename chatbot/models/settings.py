@@ -99,9 +99,7 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     def _check(self) -> "ModelsFileEntry":
         if "authorization" in map(str.lower, self.headers):
             raise ValueError("a key cannot be in this file: set `api_key_variable`")
-        has_weight = self.weight is not None
-        is_canary = self.group == "canary"
-        if has_weight != is_canary:
+        if (self.weight is not None) != (self.group == "canary"):
             raise ValueError(f"set `weight` of a canary, and of no other group (it is {self.group})")
         return self
 
@@ -151,9 +149,7 @@ class ModelSettings(BaseModel, frozen=True):
 
     @model_validator(mode="after")
     def _check_source(self) -> "ModelSettings":
-        has_file = self.models_file is not None
-        has_urls = len(self.llm_urls) > 0
-        if has_file == has_urls:
+        if bool(self.models_file) == bool(self.llm_urls):
             raise ValueError("set MODELS_FILE or LLM_URLS, not both")
         return self
 

@@ -132,7 +132,7 @@ def known_texts(conversation: Conversation | None, opened: Opened, given_questio
     else:
         branch = path_to(messages, opened.parent_id)
         history = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
-    is_complete = len(history) == opened.history and not opened.brought
+    is_complete = len(history) == opened.history and not opened.client_messages
     question_text = None if given_question is None else screen(given_question).text
     if question is not None:
         question_text = question.text
@@ -203,8 +203,8 @@ def question_finding(texts: KnownTexts, opened: Opened, keys: AuditKeys) -> Repl
 
 def prompt_finding(prompt: Prompt | None, texts: KnownTexts, opened: Opened, context: ReplayContext) -> ReplayFinding:
     """Compare the rebuilt messages with the signed hash of the prompt."""
-    if opened.brought:
-        detail = f"{opened.brought} of its messages came from the client and were never stored"
+    if opened.client_messages:
+        detail = f"{opened.client_messages} of its messages came from the client and were never stored"
         return ReplayFinding("prompt", ReplayStanding.GONE, detail)
     if prompt is None:
         missing = ["question"] if texts.question is None else []

@@ -21,7 +21,7 @@ def report(replayed: Replayed) -> str:
         lines += [
             f"ended    {outcome}, grounded: {closed.grounded}"
             f"; {closed.prompt_tokens} + {closed.answer_tokens} tokens by {', '.join(closed.models) or 'no model'}"
-            + (f"; {closed.rung}" if closed.rung else "")
+            + (f"; {closed.degradation_level}" if closed.degradation_level else "")
         ]
     lines += ["", *(f"{finding.standing:<8} {finding.what:<10} {finding.detail}" for finding in replayed.findings)]
     return "\n".join(lines)

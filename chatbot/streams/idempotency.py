@@ -172,8 +172,7 @@ class IdempotencyKeys:
             bound_claim = msgspec.structs.replace(request.claim, answer_id=started.answer_id)
             self._unwritten[request.key] = bound_claim
             if len(self._unwritten) > _MOST_UNWRITTEN:
-                oldest_key = next(iter(self._unwritten))
-                del self._unwritten[oldest_key]
+                del self._unwritten[next(iter(self._unwritten))]
         except TimeoutError as exc:
             raise Overloaded(retry_after=1) from exc
         finally:
@@ -188,10 +187,7 @@ class IdempotencyKeys:
             self._unwritten.pop(request.key, None)
 
     async def _replace(self, request: KeyRequest, value: KeyClaim | None, *, keep_seconds: float) -> KeyClaim | None:
-        """Set the key's value (None: remove it) if this request may; else return the other request's claim.
-
-        The request may if the key is free or holds its own claim.
-        """
+        """Set the key's value (None: remove it) if the key is free or this request's; else return the other claim."""
         options = {"keep_ms": round(keep_seconds * 1000), "answers": answer_key(request.tenant, "")}
         args = [
             msgspec.msgpack.encode(options),

@@ -124,8 +124,7 @@ class AnswerProgress(msgspec.Struct, frozen=True):
 class TakenOver:
     """An answer that was taken over, from its log; `chatbot.turns` decodes the checkpoint and the outcome.
 
-    `outcome` is empty unless the previous writer had decided it. If so, that writer may have settled and recorded the
-    answer.
+    `outcome` is empty unless the previous writer had decided it; that writer may have settled and recorded the answer.
     """
 
     answer_id: AnswerId
@@ -279,11 +278,7 @@ class AnswerLog:
     async def touch(
         self, who: Principal, answer_id: AnswerId, mark: Literal["read", "cancelled", ""]
     ) -> tuple[int, float | None]:
-        """Set a mark for an answer's writer (`touch_all`); return its number of events and `lease_left`.
-
-        Raises:
-            NotFound: the answer does not exist, or belongs to another customer.
-        """
+        """As `touch_all`, for one answer: return its number of events and `lease_left`, or raise `NotFound`."""
         progress = (await self.touch_all({answer_id: who}, mark))[answer_id]
         if progress.events is None:
             raise NotFound("answer not found")
@@ -344,7 +339,9 @@ class AnswerLog:
         for first in range(0, len(positions), _MOST_LOGS):
             read = partial(self._redis.xread, dict(positions[first : first + _MOST_LOGS]), count=_MOST_ENTRIES)
             for key, stored in cast("_Streams", await self._breaker.call(read)):
-                new_entries[answer_of_key[key]] = [entry_of(_number_of(at), _event(fields)) for at, fields in stored]
+                new_entries[answer_of_key[key]] = [
+                    entry_of(int(entry_id.removeprefix(b"0-")), _event(fields)) for entry_id, fields in stored
+                ]
         return new_entries
 
     async def all_events(self, tenant: str, answer_id: AnswerId) -> list[Event]:
@@ -387,11 +384,6 @@ def _script_keys(tenant: str, answer_id: AnswerId) -> tuple[str, ...]:
     """Return the keys of an answer's hash, events and output, and of the open answers; cached for use at each token."""
     key = answer_key(tenant, answer_id)
     return key, f"{key}:events", f"{key}:output", _OPEN
-
-
-def _number_of(stream_id: bytes) -> int:
-    """Return n of a stream's id `0-<n>`."""
-    return int(stream_id.rpartition(b"-")[2])
 
 
 def _event(fields: Mapping[bytes, bytes]) -> Event:

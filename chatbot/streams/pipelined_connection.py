@@ -76,8 +76,7 @@ class PipelinedConnection:
 async def _exchange(connection: Any, calls: Sequence[_Call]) -> None:
     """Send commands and read all their replies, also those of cancelled callers.
 
-    Raises:
-        RedisError: the connection broke, or its Redis is not a master any more.
+    Raises `RedisError` if the connection broke, or leads to a replica.
     """
     await connection.send_packed_command(connection.pack_commands(command for command, _ in calls))
     for _, reply in calls:

@@ -116,11 +116,7 @@ class Readers:
                     return
 
     def check_readers(self, who: Principal) -> None:
-        """Reject another reader of a customer who has too many; `edge` bounds the connections of all customers.
-
-        Raises:
-            RateLimited: this customer has too many open streams in this process.
-        """
+        """Raise `RateLimited` if the customer has too many open streams here; `edge` bounds those of all customers."""
         if self._of_customer[who.customer_id] >= self._parts.settings.readers_of_customer:
             raise RateLimited(scope="user", dimension="readers", retry_after=None)
 

@@ -199,10 +199,7 @@ class Writers:
             live.publish(batch, emitted=emitted)
 
     async def append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
-        """Append `batch` and everything else that the log lacks; the next append repeats a failed one.
-
-        If Redis has lost the log, open it again and append all entries.
-        """
+        """Append all that the log lacks (everything if Redis has lost it); the next append repeats a failed one."""
         try:
             appended, standing = await self._send(live, batch)
             if standing is WriterStanding.BEHIND:
@@ -323,11 +320,7 @@ class Writers:
         await self._parts.deferred.drained()
 
     async def hand_over(self) -> None:
-        """Stop writing every answer and give up its lease; cancel an answer whose log is not complete.
-
-        Raises:
-            StoreUnavailable: the leases could not be given up.
-        """
+        """Stop writing every answer and give up its lease; cancel an answer whose log is not complete."""
         self.handed_over = True
         leases: dict[AnswerId, tuple[str, int]] = {}
         for live in self._running.values():

@@ -12,7 +12,7 @@ import structlog
 from chatbot import answerability
 from chatbot.audit import AuditOpened, Versions, passage_hash
 from chatbot.chat import Message
-from chatbot.conversations import Conversation, HistoryMessage, StoredMessage, path_to, repeatable, window
+from chatbot.conversations import Conversation, HistoryMessage, StoredMessage, allowed_in_prompt, path_to, window
 from chatbot.errors import IndexUnavailable, NotFound, StoreUnavailable, Unprocessable
 from chatbot.events import NoticeCode
 from chatbot.limits import Caller
@@ -49,10 +49,10 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
     screened = screening.question
     branch = branch_of(question, conversation.messages)
-    repeated = repeatable(
+    stored = allowed_in_prompt(
         branch, lambda passage: services.withdrawals.withdrawn(who.tenant, passage.document_id, passage.version)
     )
-    earlier: list[HistoryMessage] = [*repeated, *screening.earlier]
+    earlier: list[HistoryMessage] = [*stored, *screening.earlier]
     result, canned_reply = await retrieve(screening, earlier, who, services)
     # A question that was rewritten to stand alone needs no earlier message.
     history_tokens = 0 if result.standalone else settings.history_tokens
@@ -99,7 +99,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
         client_messages=len(screening.earlier),
-        context=tuple(message.id for message in repeated if message in in_prompt),
+        context=tuple(message.id for message in stored if message in in_prompt),
         answer=question.answer or settings.answer or AnswerMode.QUOTE,
         quoted_before=tuple(citation.quote for citation in branch[-1].citations) if branch else (),
     )
@@ -184,9 +184,8 @@ async def retrieve(
 
 
 def standalone_text(message: HistoryMessage) -> str:
-    """Return an earlier question, rewritten to stand alone where it was."""
-    standalone = message.standalone if isinstance(message, StoredMessage) else ""
-    return standalone or message.text
+    """Return an earlier question, rewritten to stand alone if that was needed."""
+    return (isinstance(message, StoredMessage) and message.standalone) or message.text
 
 
 async def record_opening(turn: Turn, services: Services) -> Turn:
@@ -234,7 +233,7 @@ def audit_opened(turn: Turn, versions: Versions, *, at: float) -> AuditOpened:
         question_id=turn.question_id,
         parent_id=turn.parent_id,
         history=history,
-        brought=min(history, turn.client_messages),
+        client_messages=min(history, turn.client_messages),
         reply=turn.reply or "",
         passage_hashes=tuple(passage_hash(h.passage) for h in turn.search.hits),
         prompts=tuple(prompt.json for prompt in (turn.prompt.answer, *turn.prompt.probes)),

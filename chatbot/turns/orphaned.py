@@ -26,7 +26,7 @@ _WINDOW_SECONDS = 2 * 86400.0
 
 
 class OrphanedRecords:
-    """Closes orphaned audit records."""
+    """Closes orphaned audit records; raises `AuditUnavailable` or `StoreUnavailable` if SQL or Redis is unavailable."""
 
     def __init__(self, audit: Audit, answer_log: AnswerLog, *, after: float, now: Callable[[], float]) -> None:
         """`after` is the age in seconds from which on a record may be orphaned: longer than any answer."""
@@ -47,23 +47,14 @@ class OrphanedRecords:
             await anyio.sleep(_SCAN_EVERY_SECONDS)
 
     async def scan(self) -> list[AuditRow]:
-        """Return the records that are orphaned now.
-
-        Raises:
-            AuditUnavailable: the database cannot be asked.
-            StoreUnavailable: Redis cannot be asked.
-        """
+        """Return the records that are orphaned now."""
         older_than = self._now() - self._least_age
         rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
         running = await self._log.running({AnswerId(row.answer_id): row.tenant for row in rows})
         return [row for row in rows if row.answer_id not in running]
 
     async def close(self, first_scan: Collection[str]) -> int:
-        """Scan again, and close the records of answers that the first scan also returned; return their number.
-
-        Raises:
-            AuditUnavailable, StoreUnavailable: as `scan`.
-        """
+        """Scan again, and close the records of answers that the first scan also returned; return their number."""
         orphaned_rows = [row for row in await self.scan() if row.answer_id in first_scan]
         for row in orphaned_rows:
             events = await self._log.all_events(row.tenant, AnswerId(row.answer_id))

@@ -20,8 +20,7 @@ _LONGEST_EXCERPT: Final = 300
 _MOST_SECONDS: Final = 1.0
 """How long a choice may take: a small model on a CPU chooses no better than the ranking, and takes fifteen seconds."""
 _LEAST_SECOND: Final = 0.4
-"""The probability from which on the second unit is quoted too: the question asks two things, or both state the
-answer."""
+"""The least probability of a second unit that is quoted too: the question asks two things, or both state the answer."""
 
 
 def may_choose(prefill_rate: float) -> bool:
@@ -37,11 +36,9 @@ def chosen_units(ranked: Sequence[Candidate], choices: Sequence[Sequence[float]]
     """
     first, *reversed_choices = choices
     in_ranked_order = [first, *(choice[::-1] for choice in reversed_choices)]
-    probabilities = posterior(ranked, in_ranked_order)
-    likeliest_first = sorted(zip(probabilities, ranked, strict=True), key=lambda pair: -pair[0])
-    chosen = [likeliest_first[0][1]]
-    chosen += [unit for probability, unit in likeliest_first[1:2] if probability >= _LEAST_SECOND]
-    return tuple(chosen)
+    pairs = zip(posterior(ranked, in_ranked_order), ranked, strict=True)
+    (_, likeliest), *others = sorted(pairs, key=lambda pair: -pair[0])
+    return (likeliest, *(unit for probability, unit in others[:1] if probability >= _LEAST_SECOND))
 
 
 def choice_prompts(

@@ -86,10 +86,7 @@ def text_of(events: Sequence[Event]) -> str:
 
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> tuple[Event, ...]:
-    """Return the answer's texts, citations, related passages and notices, without the turn's own notices and progress.
-
-    A notice of progress (`PROGRESS`) is shown while the answer is made, and is not a part of it.
-    """
+    """Return the answer's texts, citations, related passages and notices, without the turn's notices and progress."""
 
     def is_shown(event: Event) -> bool:
         if isinstance(event, Notice):

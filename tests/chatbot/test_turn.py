@@ -95,7 +95,7 @@ async def bank(redis: Redis, engine: AsyncEngine, counter: TokenCounter, tmp_pat
             deferred=DeferredWrites(DeferredSettings()),
             history=history,
             ledger=ledger,
-            models=SimpleNamespace(counter=counter, counted=counted, model=MODEL, think=False),
+            models=SimpleNamespace(counter=counter, with_token_count=counted, model=MODEL, may_think=False),
             now=lambda: NOW,
             prompts=PromptBuilder(load_templates(), counter, passage_tokens=1000),
             retrieval=Retrieval(index, sample_banks()),

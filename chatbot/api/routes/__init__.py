@@ -1,4 +1,4 @@
-"""The addresses of the chat API, a module each."""
+"""The routes of the chat API, one module per resource."""
 
 from chatbot.api.routes import answers, chat, conversations, keys, limits, openai, probes, replays, stops
 

@@ -1,4 +1,4 @@
-"""What a customer does with an answer: open a source, have the question answered again, rate the answer."""
+"""Routes of one answer: open a source, answer the question again, rate the answer."""
 
 from datetime import date
 from functools import partial
@@ -17,9 +17,9 @@ from chatbot.api.routes.chat import (
     Id,
     IdempotencyKey,
     StartedReply,
-    begin,
     digest_of,
     respond,
+    start_answer,
 )
 from chatbot.conversations import Conversation, Feedback, History
 from chatbot.errors import IndexUnavailable, NotFound, StillRunning
@@ -50,15 +50,15 @@ class SourceText(BaseModel):
     text: str
 
 
-class Again(BaseModel):
-    """How another answer to the same question is wanted."""
+class RegenerateRequest(BaseModel):
+    """The options of another answer to the same question."""
 
     max_answer_tokens: AnswerTokens | None = None
     stream: bool = True
 
 
 class Rating(BaseModel):
-    """What a customer thinks of an answer."""
+    """A customer's rating of an answer."""
 
     rating: Literal["up", "down"]
     reasons: Annotated[list[Reason], Field(max_length=8, fail_fast=True)] = []
@@ -97,24 +97,25 @@ async def source(
 async def passage_refs_of(
     answer_id: AnswerId, who: Principal, answer_log: AnswerLog, history: History
 ) -> tuple[PassageRef, ...]:
-    """Return the passages behind an answer's sources: from its log, and later from its conversation.
+    """Return the passages of an answer's sources: from its log, or from its conversation if the log has expired.
 
     Raises:
-        NotFound: neither is there, or the answer belongs to another customer.
+        NotFound: the answer is not stored any more, or belongs to another customer.
     """
     try:
         return await answer_log.passages(who, answer_id)
     except NotFound:
-        return (await conversation_with(answer_id, who, answer_log, history)).message(answer_id).passages
+        conversation = await conversation_with(answer_id, who, answer_log, history)
+        return conversation.message(answer_id).passages
 
 
 async def conversation_with(
     answer_id: AnswerId, who: Principal, answer_log: AnswerLog, history: History
 ) -> Conversation:
-    """Return the conversation that keeps the answer.
+    """Return the conversation that contains the answer.
 
     Raises:
-        StillRunning: the answer has not ended, so no conversation keeps it yet.
+        StillRunning: the answer has not ended, so no conversation contains it yet.
         NotFound: the answer does not exist, or belongs to another customer.
     """
     try:
@@ -130,11 +131,11 @@ async def begin_again(
     answer_id: Id,
     who: TheCaller,
     services: TheServices,
-    again: Again | None = None,
+    options: RegenerateRequest | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> StartedReply:
-    """Begin another answer to the question; every refusal is raised here."""
-    again = again or Again()
+    """Start another answer to the question; raise every error that becomes a status."""
+    options = options or RegenerateRequest()
     conversation = await conversation_with(AnswerId(answer_id), who, services.answer_log, services.history)
     message = conversation.message(conversation.message(answer_id).parent_id)
     question = Question(
@@ -142,34 +143,34 @@ async def begin_again(
         id=message.id,
         conversation_id=conversation.id,
         parent_id=message.parent_id,
-        max_answer_tokens=again.max_answer_tokens,
+        max_answer_tokens=options.max_answer_tokens,
     )
-    digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
-    work = partial(begin, question, who, services)
+    digest = digest_of(f"{answer_id} {options.model_dump_json(exclude={'stream'})}")
+    start = partial(start_answer, question, who, services)
     with services.answers.writers.accepting():
-        started = await services.idempotency.begin_once(who, idempotency_key, digest, work)
-    return StartedReply(started, stream=again.stream)
+        started = await services.idempotency.begin_once(who, idempotency_key, digest, start)
+    return StartedReply(started, stream=options.stream)
 
 
 @router.post("/regenerate", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def regenerate(
     started: Annotated[StartedReply, Depends(begin_again)], who: TheCaller, request: Request, services: TheServices
 ) -> Response:
-    """Answer the same question again; both answers stay, side by side."""
+    """Answer the same question again; the conversation keeps both answers."""
     return await respond(started, who, request, services)
 
 
 @router.post("/feedback", response_model=None)
-async def feedback(answer_id: Id, rating: Rating, who: TheCaller, services: TheServices) -> Response:
-    """Keep what the customer thinks of the answer, in place of what they said before."""
+async def rate(answer_id: Id, rating: Rating, who: TheCaller, services: TheServices) -> Response:
+    """Store the customer's rating of the answer, replacing an earlier rating."""
     conversation = await conversation_with(AnswerId(answer_id), who, services.answer_log, services.history)
-    given = Feedback(
+    feedback = Feedback(
         rating=rating.rating,
         reasons=tuple(dict.fromkeys(rating.reasons)),
         comment=mask(rating.comment).text,
         at=services.now(),
     )
-    await services.history.rate(who, conversation.id, answer_id, given)
-    await services.ratings.write(who.tenant, conversation.id, answer_id, given)
-    services.metrics.feedback.labels(given.rating).inc()
-    return Response(msgspec.json.encode(given), media_type="application/json")
+    await services.history.rate(who, conversation.id, answer_id, feedback)
+    await services.ratings.write(who.tenant, conversation.id, answer_id, feedback)
+    services.metrics.feedback.labels(feedback.rating).inc()
+    return Response(msgspec.json.encode(feedback), media_type="application/json")

@@ -1,4 +1,4 @@
-"""Asking, following and cancelling: the answer runs in the application, and a connection only reads it."""
+"""Routes to ask a question, follow its answer and cancel it; the answer runs in the application's task group."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -49,11 +49,11 @@ router = APIRouter(prefix="/v1", tags=["chat"])
 
 _PING_SECONDS = 10
 _SEND_TIMEOUT_SECONDS = 30.0
-# How long an EventSource waits before it connects again; its own default is several seconds.
+# How long an EventSource waits before it reconnects; its default is several seconds.
 _RETRY_MS = 500
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-# More than TURN__MOST_ANSWER_TOKENS is as much as that.
+# A value above TURN__MOST_ANSWER_TOKENS counts as that.
 AnswerTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -68,8 +68,8 @@ class Ask(BaseModel):
     stream: bool = True
 
 
-class Cancelled(BaseModel):
-    """Whether this call stopped the answer; false where it had ended already."""
+class CancelReply(BaseModel):
+    """Whether this call has stopped the answer; false if it had already ended."""
 
     stopped: bool
 
@@ -79,7 +79,7 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 @dataclass(frozen=True, slots=True)
 class StartedReply:
-    """An answer that is started or joined, and whether its caller wants it as a stream: the body is read once."""
+    """A started or joined answer, and whether its caller requested a stream."""
 
     answer: StartedAnswer
     stream: bool
@@ -88,8 +88,8 @@ class StartedReply:
 async def begin_answer(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
 ) -> StartedReply:
-    """Begin an answer, or join the one that the Idempotency-Key began; every refusal is raised here."""
-    request.state.language = language_of(ask.message)  # a refusal names a person in it
+    """Start an answer, or join the one of the Idempotency-Key; raise every error that becomes a status."""
+    request.state.language = language_of(ask.message)  # of the contact in an error
     question = Question(
         text=ask.message,
         conversation_id=ask.conversation_id,
@@ -98,9 +98,9 @@ async def begin_answer(
         answer=ask.answer,
     )
     digest = digest_of(ask.model_dump_json(exclude={"stream"}))
-    work = partial(begin, question, who, services)
+    start = partial(start_answer, question, who, services)
     with services.answers.writers.accepting():
-        started = await services.idempotency.begin_once(who, idempotency_key, digest, work)
+        started = await services.idempotency.begin_once(who, idempotency_key, digest, start)
     return StartedReply(started, stream=ask.stream)
 
 
@@ -109,17 +109,17 @@ def digest_of(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-async def begin(question: Question, who: Principal, services: Services) -> StartedAnswer:
+async def start_answer(question: Question, who: Principal, services: Services) -> StartedAnswer:
     """Take a place in the queue, open the turn and start its answer.
 
     Raises:
-        ChatError: the refusal; with no place left, before anything is done for the question.
+        ChatError: the question is rejected; if the queue is full, before any other work.
     """
     services.answers.readers.check_readers(who)
     with services.admission.entered(who) as place:
         turn = await open_turn(question, who, services)
         live = LiveAnswer(turn.answer_id, who)
-        with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
+        with anyio.CancelScope(shield=True):  # a turn with a reservation must be answered or discarded
             work = partial(answer, turn, place=place, services=services)
             opening = LogOpening(turn.conversation_id, passage_refs(turn), msgspec.msgpack.encode(turn))
             try:
@@ -146,12 +146,9 @@ class AnswerStream(EventSourceResponse):
         longest_answer: float,
         resumable: bool = True,
     ) -> None:
-        """Send `events`; `longest_answer` is the time in seconds that a stream may take after SIGTERM."""
+        """`longest_answer` is the time in seconds that a stream may take after SIGTERM."""
         super().__init__(
-            events,
-            ping=_PING_SECONDS,
-            send_timeout=_SEND_TIMEOUT_SECONDS,
-            shutdown_grace_period=longest_answer,
+            events, ping=_PING_SECONDS, send_timeout=_SEND_TIMEOUT_SECONDS, shutdown_grace_period=longest_answer
         )
         self._readers = readers
         self._who = who
@@ -159,41 +156,37 @@ class AnswerStream(EventSourceResponse):
         self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Refuses one reader too many: nothing is sent yet.
+        # Raises an error for one reader too many, before anything is sent.
         with self._readers.reading(self._who, self._answer_id, resumable=self._resumable):
             await super().__call__(scope, receive, send)
 
 
 OnSent = Callable[[int], None]
-"""Gets the size in bytes of each event that is sent; the first stream of an answer is not metered and has none."""
+"""Called with the size in bytes of each sent event; the first stream of an answer is not metered and has none."""
 
 
 async def encode(
-    readers: Readers,
-    who: Principal,
-    answer_id: AnswerId,
-    *,
-    after: int,
-    on_sent: OnSent | None = None,
+    readers: Readers, who: Principal, answer_id: AnswerId, *, after: int, on_sent: OnSent | None = None
 ) -> AsyncGenerator[ServerSentEvent]:
-    """Yield the answer's entries after number `after` as server-sent events; `on_sent` gets the size of each.
+    """Yield the answer's entries after number `after` as server-sent events.
 
-    An error that is not the answer's own has no id: the stream may be resumed behind the last event.
+    An error of this connection has no id, so that the client resumes after the last event of the answer.
     """
     async with aclosing(readers.follow(who, answer_id, after=after)) as entries:
         async for entry in entries:
             if on_sent is not None:
                 on_sent(len(entry.data))
+            is_first = entry.n == after + 1
             yield ServerSentEvent(
                 data=entry.data.decode(),
                 event=entry.event.name,
                 id=f"{answer_id}.{entry.n}" if entry.n else None,
-                retry=_RETRY_MS if entry.n == after + 1 else None,
+                retry=_RETRY_MS if is_first else None,
             )
 
 
 class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished answer in one document, put together from its events."""
+    """A finished answer as one document, from its events."""
 
     answer_id: str
     conversation_id: str
@@ -221,49 +214,40 @@ async def chat(started: TheAnswer, who: TheCaller, request: Request, services: T
 
 
 async def respond(reply: StartedReply, who: Principal, request: Request, services: Services) -> Response:
-    """Return the answer as a stream or as one document, with its caller's rate limits; one that is joined is a read.
-
-    Raises:
-        RateLimited: the customer has read too much.
-    """
+    """Return the answer as a stream or as one document, with its caller's rate limits; `meter` a joined answer."""
     started, readers = reply.answer, services.answers.readers
-    on_sent = await repeated(who, services.reads) if started.joined else None
+    on_sent = await meter(who, services.reads) if started.joined else None
     if reply.stream:
-        sent = encode(readers, who, started.answer_id, after=0, on_sent=on_sent)
+        events = encode(readers, who, started.answer_id, after=0, on_sent=on_sent)
         longest = services.settings.longest_answer
-        response: Response = AnswerStream(readers, who, started.answer_id, sent, longest_answer=longest)
+        response: Response = AnswerStream(readers, who, started.answer_id, events, longest_answer=longest)
     else:
-        events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
-        response = document(events) if events else Response(status_code=499)
+        all_events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
+        response = document(all_events) if all_events else Response(status_code=499)
     if started.limits is not None:
         response.headers.update(rate_limit_headers(started.limits))
     return response
 
 
-async def repeated(who: Principal, reads: Reads) -> OnSent:
-    """Count a stream that is sent again; return what counts its bytes.
-
-    Raises:
-        RateLimited: the customer has read too much.
-    """
-    reader = who.customer_id
-    await reads.begin_stream(reader)
-    return partial(reads.count, reader)
+async def meter(who: Principal, reads: Reads) -> OnSent:
+    """Count a repeated stream, or raise `RateLimited`; return the function that counts its bytes."""
+    await reads.begin_stream(who.customer_id)
+    return partial(reads.count, who.customer_id)
 
 
 async def collect(
     readers: Readers, who: Principal, answer_id: AnswerId, request: Request, *, on_sent: OnSent | None = None
 ) -> list[Event]:
-    """Return all events of an answer; none where the client disconnects before the last one, which stops the answer.
+    """Return all events of an answer, or none if the client disconnects first, which also stops the answer.
 
     Raises:
         Draining: another replica continues the answer.
-        ChatError: this release cannot read how it ended.
+        ChatError: this release cannot decode the answer's last event.
     """
     events: list[Event] = []
     disconnected = anyio.Event()
 
-    async def watch(scope: anyio.CancelScope) -> None:
+    async def cancel_on_disconnect(scope: anyio.CancelScope) -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
         disconnected.set()
@@ -271,27 +255,28 @@ async def collect(
 
     with readers.reading(who, answer_id, resumable=False):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch, tasks.cancel_scope)
-            async with aclosing(readers.follow(who, answer_id, after=0)) as entries:
-                read = [entry async for entry in entries]
-                events.extend(entry.event for entry in read)
+            tasks.start_soon(cancel_on_disconnect, tasks.cancel_scope)
+            async with aclosing(readers.follow(who, answer_id, after=0)) as followed:
+                entries = [entry async for entry in followed]
+                events.extend(entry.event for entry in entries)
                 if on_sent is not None:
-                    on_sent(sum(len(entry.data) for entry in read))
+                    on_sent(sum(len(entry.data) for entry in entries))
             tasks.cancel_scope.cancel()
     if not events and disconnected.is_set():
         return []
     if not events or not events[-1].ends:
         raise Draining(retry_after=1)
     if isinstance(events[-1], Unknown):
-        raise ChatError("a server of another release ended this answer in a way that this one cannot read")
+        raise ChatError("a server of another release ended this answer; this release cannot decode its last event")
     return events
 
 
 def document(events: Sequence[Event]) -> Response:
-    """Return the finished answer as JSON, or the problem that it ended in."""
+    """Return the finished answer as JSON, or the problem document of the error that ended it."""
     if isinstance(events[-1], Failed):
         return failed_reply(events[-1])
-    accepted, done = next(e for e in events if isinstance(e, Accepted)), cast("Done", events[-1])
+    accepted = next(event for event in events if isinstance(event, Accepted))
+    done = cast("Done", events[-1])
     answer_document = AnswerDocument(
         answer_id=accepted.answer_id,
         conversation_id=accepted.conversation_id,
@@ -311,24 +296,21 @@ def document(events: Sequence[Event]) -> Response:
 
 
 @router.get("/answers/{answer_id}/events", response_model=None, responses={204: {}, 200: {"content": stream_content()}})
-async def events(
-    answer_id: Id,
-    who: TheCaller,
-    services: TheServices,
-    last_event_id: Annotated[str | None, Header()] = None,
+async def follow(
+    answer_id: Id, who: TheCaller, services: TheServices, last_event_id: Annotated[str | None, Header()] = None
 ) -> Response:
-    """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts as read."""
-    readers, name = services.answers.readers, AnswerId(answer_id)
-    on_sent = await repeated(who, services.reads)
+    """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts towards the read limit."""
+    readers, answer_id = services.answers.readers, AnswerId(answer_id)
+    on_sent = await meter(who, services.reads)
     readers.check_readers(who)
-    after, finished = await readers.resume_position(who, name, last_event_id)
-    if finished:
+    after, is_finished = await readers.resume_position(who, answer_id, last_event_id)
+    if is_finished:
         return Response(status_code=204)
-    sent = encode(readers, who, name, after=after, on_sent=on_sent)
-    return AnswerStream(readers, who, name, sent, longest_answer=services.settings.longest_answer)
+    events = encode(readers, who, answer_id, after=after, on_sent=on_sent)
+    return AnswerStream(readers, who, answer_id, events, longest_answer=services.settings.longest_answer)
 
 
 @router.post("/answers/{answer_id}/cancel", status_code=202)
-async def cancel(answer_id: Id, who: TheCaller, answers: TheAnswers) -> Cancelled:
-    """Stop an answer; its shown part stays, as cancelled."""
-    return Cancelled(stopped=await answers.takeover.cancel(who, AnswerId(answer_id)))
+async def cancel(answer_id: Id, who: TheCaller, answers: TheAnswers) -> CancelReply:
+    """Stop an answer; the part that was shown is kept, and marked as cancelled."""
+    return CancelReply(stopped=await answers.takeover.cancel(who, AnswerId(answer_id)))

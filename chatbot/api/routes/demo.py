@@ -1,4 +1,4 @@
-"""The demo login of `make run`: it asks for no secret, so it exists only on loopback."""
+"""The demo login of `make run`, which needs no secret and therefore exists only on loopback."""
 
 from typing import Annotated
 
@@ -10,20 +10,20 @@ from knowledge.identity import Principal
 
 
 class DemoLogin(BaseModel):
-    """Who to be."""
+    """The customer to sign in as."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,40}$")] = "guest"
 
 
 class DemoToken(BaseModel):
-    """A customer's token and when it ends (Unix seconds)."""
+    """A customer's token and its expiry in Unix seconds."""
 
     token: str
     expires_at: int
 
 
 def demo_router(signer: LocalSigner, *, tenant: str) -> APIRouter:
-    """Return the route that gives a customer's token to every caller."""
+    """Return the route that issues a customer's token to any caller."""
     router = APIRouter(tags=["demo"])
 
     @router.post("/demo/login")

@@ -1,4 +1,4 @@
-"""The keys of machines: an admin's are those of their tenant; the role `platform` sees and revokes everybody's."""
+"""Manage the keys of machines: an admin those of their tenant; the role `platform` lists and revokes all keys."""
 
 from dataclasses import asdict
 from typing import Annotated, Final, Literal, Self
@@ -17,35 +17,31 @@ from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 
-OF_ADMIN: Final = frozenset({"admin", "customer", "staff", "service", "evals"})
-"""What an admin may do, and so may have a machine do; an approver is a person."""
+ADMINS_ROLES: Final = frozenset({"admin", "customer", "staff", "service", "evals"})
+"""The roles that an admin may give to a key; an approver must be a person."""
 
 _PLAIN: Final = (
     r"^[^\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     r"\ufeff\ufff9-\ufffb]*$"
 )
-"""One line that shows what it is. No controls, format or line separators,
-by number: not every reader of an OpenAPI document knows `\\p{Cf}`."""
+"""One line without invisible characters (controls, formats, separators), which are listed by number because not every
+reader of an OpenAPI document supports `\\p{Cf}`."""
 KeyRole = Literal["admin", "customer", "evals", "platform", "service", "staff"]
 KeyId = Annotated[str, InPath(pattern="^[0-9a-f]{16}$")]
 
 
-async def require_keeper(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if they keep keys.
-
-    Raises:
-        Forbidden: they administer no tenant and not the platform.
-    """
+async def require_key_manager(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return the caller; raise `Forbidden` if they may not manage keys."""
     if not principal.roles & {"admin", "platform"}:
         raise Forbidden("this token carries neither the role admin nor platform")
     return principal
 
 
-Keeper = Annotated[Principal, Depends(require_keeper)]
+KeyManager = Annotated[Principal, Depends(require_key_manager)]
 
 
-class Wanted(BaseModel):
-    """Which machine of the caller's tenant gets a key, its roles, and for how many days (as many as there may be)."""
+class KeyRequest(BaseModel):
+    """A new key for a machine of the caller's tenant: its roles, and its validity in days (default: the longest)."""
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=_PLAIN)]
     roles: Annotated[list[KeyRole], Field(min_length=1, max_length=6, fail_fast=True)]
@@ -53,7 +49,7 @@ class Wanted(BaseModel):
 
 
 class Key(BaseModel):
-    """A key: who may do what with it, who made and revoked it, and when (Unix seconds)."""
+    """A key without its secret: its tenant and roles, who created and revoked it, and when (Unix seconds)."""
 
     id: str
     tenant: str
@@ -67,44 +63,49 @@ class Key(BaseModel):
 
     @classmethod
     def of(cls, key: ServiceKey) -> Self:
-        """Return a key as it is sent."""
+        """Return a key as the API returns it."""
         return cls(**asdict(key) | {"roles": sorted(key.roles)})
 
 
-class Made(BaseModel):
-    """A key that was made, and what its machine sends as its bearer token: nobody can read it again."""
+class CreatedKey(BaseModel):
+    """A new key, and the secret that its machine sends as its bearer token, which is returned only here."""
 
     made: Key
     key: str
 
 
-class Listed(BaseModel):
-    """The keys that were made, the newest first, those that are over too."""
+class KeyList(BaseModel):
+    """The keys, the newest first, including expired and revoked ones."""
 
     keys: list[Key] = Field(max_length=MOST_LISTED)
 
 
 @router.get("")
-async def listed(keeper: Keeper, keys: TheServiceKeys) -> Listed:
-    """Return the keys of the caller's tenant, for the role `platform` everybody's."""
+async def list_keys(manager: KeyManager, keys: TheServiceKeys) -> KeyList:
+    """Return the keys of the caller's tenant, or all keys for the role `platform`."""
     try:
-        return Listed(keys=[Key.of(key) for key in await keys.all(tenant=_only_of(keeper))])
+        return KeyList(keys=[Key.of(key) for key in await keys.all(tenant=_managed_tenant(manager))])
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the keys cannot be read") from exc
 
 
 @router.post("", status_code=201)
-async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys, siem: TheSiem) -> Made:
-    """Make a key of the caller's tenant, with no role that they do not have themselves."""
-    if keeper.is_machine:
+async def create_key(requested: KeyRequest, manager: KeyManager, keys: TheServiceKeys, siem: TheSiem) -> CreatedKey:
+    """Create a key of the caller's tenant; the caller may give only roles that they have."""
+    if manager.is_machine:
         raise Forbidden("only people may create keys; a service key may not")
-    if more := sorted(set(wanted.roles) - _givable(keeper)):
-        raise Forbidden(f"you cannot give roles that you do not have: {', '.join(more)}")
+    forbidden_roles = sorted(set(requested.roles) - _givable_roles(manager))
+    if forbidden_roles:
+        raise Forbidden(f"you cannot give roles that you do not have: {', '.join(forbidden_roles)}")
     new = NewKey(
-        tenant=keeper.tenant, name=wanted.name, roles=frozenset(wanted.roles), made_by=_name(keeper), days=wanted.days
+        tenant=manager.tenant,
+        name=requested.name,
+        roles=frozenset(requested.roles),
+        made_by=_name(manager),
+        days=requested.days,
     )
     try:
-        made, key = await keys.make(new)
+        made, secret = await keys.make(new)
     except KeyRefused as exc:
         raise Unprocessable(str(exc)) from exc
     except UNAVAILABLE as exc:
@@ -112,32 +113,33 @@ async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys, siem: TheSi
     siem.emit(
         Code.KEY_MADE,
         tenant=made.tenant,
-        by=keeper.sub,
+        by=manager.sub,
         about=MACHINE + made.id,
         detail=f"roles: {', '.join(sorted(made.roles))}",
     )
-    return Made(made=Key.of(made), key=key)
+    return CreatedKey(made=Key.of(made), key=secret)
 
 
 @router.delete("/{key_id}")
-async def revoke(key_id: KeyId, keeper: Keeper, keys: TheServiceKeys, siem: TheSiem) -> Key:
-    """Revoke a key: within 5 s no replica takes it. Revoking it again changes nothing."""
+async def revoke_key(key_id: KeyId, manager: KeyManager, keys: TheServiceKeys, siem: TheSiem) -> Key:
+    """Revoke a key; within 5 s, every replica rejects it. A second call changes nothing."""
     try:
-        revoked = await keys.revoke(key_id, by=_name(keeper), tenant=_only_of(keeper))
+        revoked = await keys.revoke(key_id, by=_name(manager), tenant=_managed_tenant(manager))
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the key could not be revoked") from exc
     if revoked is None:
         raise NotFound("there is no such key")
-    siem.emit(Code.KEY_REVOKED, tenant=revoked.tenant, by=keeper.sub, about=MACHINE + revoked.id)
+    siem.emit(Code.KEY_REVOKED, tenant=revoked.tenant, by=manager.sub, about=MACHINE + revoked.id)
     return Key.of(revoked)
 
 
-def _only_of(keeper: Principal) -> str | None:
-    return None if "platform" in keeper.roles else keeper.tenant
+def _managed_tenant(manager: Principal) -> str | None:
+    """Return the tenant whose keys the caller manages; None: all tenants."""
+    return None if "platform" in manager.roles else manager.tenant
 
 
-def _givable(keeper: Principal) -> frozenset[str]:
-    return keeper.roles | OF_ADMIN if "admin" in keeper.roles else keeper.roles
+def _givable_roles(manager: Principal) -> frozenset[str]:
+    return manager.roles | ADMINS_ROLES if "admin" in manager.roles else manager.roles
 
 
 def _name(who: Principal) -> str:

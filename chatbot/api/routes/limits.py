@@ -1,4 +1,4 @@
-"""Limits and what is spent of them: the caller's own; for admins those of the tenant, which they may reset."""
+"""Limits and their use: the caller's own; for admins also those of the tenant and its users, which they may reset."""
 
 import hashlib
 from typing import Annotated
@@ -23,7 +23,7 @@ Name = Annotated[str | None, Query(min_length=1, max_length=200)]
 
 
 class Spent(BaseModel):
-    """What a scope has spent: in the last minute, of its slots, and today."""
+    """The use of a scope: tokens and requests in the last minute, running answers, and tokens today."""
 
     tokens: int
     requests: int
@@ -32,7 +32,7 @@ class Spent(BaseModel):
 
 
 class ScopeSpending(BaseModel):
-    """What a scope may spend beside what it has spent."""
+    """The limits and the use of a scope."""
 
     scope: Scope
     name: str
@@ -42,7 +42,7 @@ class ScopeSpending(BaseModel):
 
 @router.get("/limits", response_model=None)
 async def limits(who: TheCaller, ledger: TheLedger, models: TheModels) -> Response:
-    """Return what the caller has left."""
+    """Return the caller's remaining limits."""
     remaining = await ledger.limits(Caller.of(who, models.model))
     return Response(
         msgspec.json.encode(remaining), headers=rate_limit_headers(remaining), media_type="application/json"
@@ -58,36 +58,38 @@ async def spending(
     model: Name = None,
     role: Annotated[tuple[Role, ...], FailFast(), Query()] = (),
 ) -> list[ScopeSpending]:
-    """Return what the tenant, its use of a model, and with `sub` a user (by the limits of these roles) has spent."""
+    """Return the use of the tenant, of a model by the tenant, and of the user `sub` if it is given.
+
+    The user's limits are those of the roles `role`.
+    """
     caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or models.model, roles=frozenset(role))
-    scopes = [spent for spent in await ledger.spending(caller) if spent.scope != "user" or sub is not None]
-    return [scope_spending(spent) for spent in scopes]
+    scopes = await ledger.spending(caller)
+    return [scope_spending(spent) for spent in scopes if spent.scope != "user" or sub is not None]
 
 
 @router.delete("/admin/limits")
 async def reset(
     admin: TheAdmin, services: TheServices, scope: Scope, sub: Name = None, model: Name = None
 ) -> list[ScopeSpending]:
-    """Forgive what one scope has spent of its minute and of its day; answers that run keep their slots."""
+    """Reset the minute's and the day's use of one scope to 0; running answers keep their slots."""
     name = {"tenant": admin.tenant, "user": sub, "model": model}[scope]
     if name is None:
         raise Unprocessable(f"the scope {scope!r} needs {'sub' if scope == 'user' else 'model'}=…")
-    mine = model or services.models.model
-    caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=mine, roles=frozenset())
-    after = await services.ledger.reset(caller, scope)
-    whose = pseudonym(admin.tenant, name) if scope == "user" else name
-    services.siem.emit(Code.LIMITS_RESET, tenant=admin.tenant, by=admin.sub, about=f"{scope}:{whose}")
-    log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=whose)
-    return [scope_spending(spent) for spent in after if spent.scope == scope]
+    caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or services.models.model, roles=frozenset())
+    scopes = await services.ledger.reset(caller, scope)
+    logged_name = pseudonym(admin.tenant, name) if scope == "user" else name
+    services.siem.emit(Code.LIMITS_RESET, tenant=admin.tenant, by=admin.sub, about=f"{scope}:{logged_name}")
+    log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=logged_name)
+    return [scope_spending(spent) for spent in scopes if spent.scope == scope]
 
 
 def pseudonym(tenant: str, sub: str) -> str:
-    """Return what stands for a customer in a log: it hides the name from who has no list of the customers."""
+    """Return a customer's pseudonym for logs, which only a reader with a list of the customers can resolve."""
     return hashlib.sha256(f"{tenant}/{sub}".encode()).hexdigest()[:16]
 
 
 def scope_spending(spent: Spending) -> ScopeSpending:
-    """Return what a scope has spent as it is sent."""
+    """Return a scope's limits and use as the API returns them."""
     use = spent.use
     return ScopeSpending(
         scope=spent.scope,

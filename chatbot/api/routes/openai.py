@@ -1,6 +1,6 @@
-"""The same answers for any OpenAI client: `openai_request` reads its requests, `openai_reply` writes the replies.
+"""Answers for OpenAI clients: `openai_request` reads their requests, `openai_reply` converts the replies.
 
-No stream can be resumed here: a client that disconnects, at any time and streaming or not, stops the model at once.
+A stream cannot be resumed here: when a client disconnects, streaming or not, its answer is cancelled at once.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -19,19 +19,10 @@ from sse_starlette import ServerSentEvent
 from chatbot.api.auth import TheCaller
 from chatbot.api.dependencies import TheModels, TheServices, TheTime
 from chatbot.api.openai_reply import Chunks, Model, ModelList, completion, error_reply
-from chatbot.api.openai_request import AskedQuestion, CompletionRequest, read_request
+from chatbot.api.openai_request import CompletionRequest, QuestionInRequest, read_request
 from chatbot.api.problems import Format, Problem, failed_reply
 from chatbot.api.rate_limit_headers import rate_limit_headers
-from chatbot.api.routes.chat import (
-    AnswerStream,
-    Ask,
-    IdempotencyKey,
-    OnSent,
-    begin,
-    collect,
-    digest_of,
-    repeated,
-)
+from chatbot.api.routes.chat import AnswerStream, Ask, IdempotencyKey, OnSent, collect, digest_of, meter, start_answer
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
@@ -46,78 +37,74 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 @dataclass(frozen=True, slots=True)
 class StartedCompletion:
-    """An answer that is started or joined, and the request for it: the body is read once."""
+    """A started or joined answer, and the request for it."""
 
     answer: StartedAnswer
-    asked: CompletionRequest
+    body: CompletionRequest
 
 
 async def begin_completion(
-    asked: CompletionRequest,
+    body: CompletionRequest,
     who: TheCaller,
     services: TheServices,
     request: Request,
     idempotency_key: IdempotencyKey = None,
 ) -> StartedCompletion:
-    """Begin the answer to an OpenAI request, or join the one of its Idempotency-Key; every refusal is raised here."""
-    refuse_other_models(asked.model, served=services.models.model)
-    question = question_of(read_request(asked))
-    request.state.language = language_of(question.text)  # a refusal names a person in it
-    digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
-    work = partial(begin, question, who, services)
+    """Start an answer, or join the one of the Idempotency-Key; raise every error that becomes a status."""
+    check_model(body.model, served=services.models.model)
+    question = question_of(read_request(body))
+    request.state.language = language_of(question.text)  # of the contact in an error
+    digest = digest_of(body.model_dump_json(exclude={"stream", "stream_options"}))
+    start = partial(start_answer, question, who, services)
     with services.answers.writers.accepting():
-        return StartedCompletion(await services.idempotency.begin_once(who, idempotency_key, digest, work), asked)
+        started = await services.idempotency.begin_once(who, idempotency_key, digest, start)
+    return StartedCompletion(started, body)
 
 
-def refuse_other_models(model: str, *, served: str) -> None:
-    """Refuse a model that is not the one served; every name is accepted while the served model's name is unknown.
-
-    Raises:
-        ModelNotFound: it is not.
-    """
-    if model != served != UNKNOWN_MODEL:
+def check_model(model: str, *, served: str) -> None:
+    """Raise `ModelNotFound` unless the requested model is the served one, or the served model's name is unknown."""
+    if served not in (model, UNKNOWN_MODEL):
         raise not_served(model, served=served)
 
 
 def not_served(model: str, *, served: str) -> ModelNotFound:
-    """Return the refusal of a model that is not the one served."""
+    """Return the error for a model that is not served."""
     return ModelNotFound(f"The model '{model}' is not served here; '{served}' is")
 
 
-def question_of(asked: AskedQuestion) -> Question:
-    """Return the question, within the bounds that every question has.
+def question_of(content: QuestionInRequest) -> Question:
+    """Return the question, within the limits of every question.
 
     Raises:
         RequestValidationError: it is empty, too long, or contains control characters.
     """
     try:
-        ask = Ask(message=asked.text)
+        ask = Ask(message=content.text)
     except ValidationError as exc:
-        place = ("body", "messages", asked.position, "content")
-        raise RequestValidationError([{**error, "loc": place} for error in exc.errors()]) from exc
-    return Question(text=ask.message, earlier=asked.earlier, max_answer_tokens=asked.max_answer_tokens)
+        location = ("body", "messages", content.position, "content")
+        raise RequestValidationError([{**error, "loc": location} for error in exc.errors()]) from exc
+    return Question(text=ask.message, earlier=content.earlier, max_answer_tokens=content.max_answer_tokens)
 
 
 TheCompletion = Annotated[StartedCompletion, Depends(begin_completion)]
 
 
 @router.post("/chat/completions", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
-async def complete(
-    completion_started: TheCompletion, who: TheCaller, request: Request, services: TheServices
-) -> Response:
+async def complete(reply: TheCompletion, who: TheCaller, request: Request, services: TheServices) -> Response:
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
-    started, asked = completion_started.answer, completion_started.asked
+    started, body = reply.answer, reply.body
     readers, created = services.answers.readers, int(services.now())
-    on_sent = await repeated(who, services.reads) if started.joined else None
-    if asked.stream:
-        chunks = Chunks(created=created, include_usage=asked.include_usage)
-        sent = encode(readers, who, started.answer_id, chunks, on_sent=on_sent)
+    on_sent = await meter(who, services.reads) if started.joined else None
+    if body.stream:
+        chunks = Chunks(created=created, include_usage=body.include_usage)
+        events = encode(readers, who, started.answer_id, chunks, on_sent=on_sent)
+        longest = services.settings.longest_answer
         response: Response = AnswerStream(
-            readers, who, started.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
+            readers, who, started.answer_id, events, longest_answer=longest, resumable=False
         )
     else:
-        events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
-        response = document(events, created=created) if events else Response(status_code=499)
+        all_events = await collect(readers, who, started.answer_id, request, on_sent=on_sent)
+        response = document(all_events, created=created) if all_events else Response(status_code=499)
     response.headers["x-request-id"] = current_trace_id()
     if started.limits is not None:
         response.headers.update(rate_limit_headers(started.limits))
@@ -129,7 +116,7 @@ async def encode(
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's chunks as server-sent events without a name, and `[DONE]`.
 
-    An answer that is handed over to another replica breaks off here, with an error: an OpenAI client cannot resume.
+    If the answer is handed over to another replica, yield an error, since an OpenAI client cannot resume.
     """
     last: Event | None = None
     async with aclosing(readers.follow(who, answer_id, after=0)) as entries:
@@ -154,21 +141,23 @@ def document(events: Sequence[Event], *, created: int) -> Response:
 
 @router.get("/models", response_model=None)
 async def models(who: TheCaller, models: TheModels, now: TheTime) -> Response:  # noqa: ARG001  signed-in callers only
-    """List the one model that answers here, once its name is known."""
-    return Response(msgspec.json.encode(ModelList(data=served(models.model, now))), media_type="application/json")
+    """List the served model; the list is empty until its name is known."""
+    return Response(
+        msgspec.json.encode(ModelList(data=served_models(models.model, now))), media_type="application/json"
+    )
 
 
 @router.get("/models/{model:path}", response_model=None)
 async def model_named(model: str, who: TheCaller, models: TheModels, now: TheTime) -> Response:  # noqa: ARG001  as above
-    """Return the one model that answers here, where it has this name."""
-    for served_model in served(models.model, now):
+    """Return the served model, if it has this name."""
+    for served_model in served_models(models.model, now):
         if served_model.id == model:
             return Response(msgspec.json.encode(served_model), media_type="application/json")
     raise not_served(model, served=models.model)
 
 
-def served(model: str, now: float) -> tuple[Model, ...]:
-    """Return the model that answers here, once its name is known; `created` is now (Unix seconds), as vLLM sends it."""
+def served_models(model: str, now: float) -> tuple[Model, ...]:
+    """Return the served model, or none until its name is known; `created` is now (Unix seconds), as vLLM replies."""
     return () if model == UNKNOWN_MODEL else (Model(id=model, created=int(now)),)
 
 
@@ -186,4 +175,4 @@ def error_json(problem: Problem, headers: Mapping[str, str]) -> Response:
 
 
 FORMATS: Mapping[str, Format] = {"/v1/chat/completions": error_json, "/v1/models": error_json}
-"""The paths whose refusals are all in OpenAI's format."""
+"""The paths whose errors are in OpenAI's format."""

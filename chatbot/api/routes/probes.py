@@ -1,8 +1,8 @@
-"""Probes and metrics: liveness depends on nothing; readiness on the index, SQL and not draining.
+"""Probes and metrics: liveness has no condition; readiness needs the index and SQL, and ends with the drain.
 
-An index without a passage is not ready where SQL says that customers could read some: it was lost.
-The response also lists what only degrades: Redis, the models, the embedder (one endpoint serves many replicas, which
-would all leave service), and whether the fitted values are those of the served models.
+An empty index is not ready if customers could read passages according to SQL, since it has lost them. The response also
+lists parts without which answers only degrade: Redis, the models, the embedder, and whether the calibration fits the
+served models. If an embedder's endpoint counted, its failure would take all replicas out of service.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,23 +26,23 @@ _DEADLINE_SECONDS = 2.0
 
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """Say that the event loop turns."""
+    """Show that the event loop runs."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", response_model=None)
 async def readyz(request: Request, pings: ThePings, models: TheModels) -> JSONResponse:
-    """Say whether questions can be answered here, and what is missing: without the index or SQL none can."""
+    """Return whether this replica can answer questions (it needs the index and SQL), and the state of each part."""
     if request.app.state.draining:
         return JSONResponse({"status": "draining"}, status_code=503)
     parts = dict.fromkeys(pings, "unavailable")
 
-    async def look(name: str, ping: Callable[[], Awaitable[None]]) -> None:
+    async def check(name: str, ping: Callable[[], Awaitable[None]]) -> None:
         parts[name] = await _state(ping)
 
     async with anyio.create_task_group() as tasks:
         for name, ping in pings.items():
-            tasks.start_soon(look, name, ping)
+            tasks.start_soon(check, name, ping)
     if models.missing_capabilities:
         parts["models_lack"] = ", ".join(models.missing_capabilities)
     ready = parts["index"] == parts["sql"] == "ok"
@@ -64,7 +64,7 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
 
 @router.get("/metrics")
 async def metrics(services: TheServices) -> Response:
-    """Return Prometheus' text format."""
+    """Return the metrics in Prometheus's text format."""
     instruments, admission = services.metrics, services.admission
     instruments.active.set(services.answers.writers.active)
     instruments.deferred.set(services.deferred.waiting)

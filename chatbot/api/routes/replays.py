@@ -1,4 +1,4 @@
-"""Replay an answer of the admin's tenant, as `chatbot replay` does where no process holds an embedded index."""
+"""Replay an answer of the admin's tenant; `chatbot replay` cannot do so while this process uses an embedded index."""
 
 from typing import Annotated
 
@@ -14,16 +14,16 @@ from telemetry.ocsf import Code
 router = APIRouter(prefix="/v1/admin", tags=["replay"])
 
 
-class Wanted(BaseModel):
-    """What somebody says was asked, where nobody keeps it any more."""
+class ReplayRequest(BaseModel):
+    """The question as somebody reports it, for an answer whose question is not stored any more."""
 
     question: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = None
 
 
 @router.post("/answers/{answer_id}/replay")
-async def replay_answer(answer_id: str, wanted: Wanted, admin: TheAdmin, services: TheServices) -> Response:
-    """Return what the answer's audit rows prove: what they say, and each thing as same, different, gone or unknown."""
+async def replay_answer(answer_id: str, body: ReplayRequest, admin: TheAdmin, services: TheServices) -> Response:
+    """Return what the answer's audit rows record, and for each part whether it is same, different, gone or unknown."""
     context = ReplayContext.of(services)
-    replayed = await replay(answer_id, context, tenant=admin.tenant, question=wanted.question)
+    replayed = await replay(answer_id, context, tenant=admin.tenant, question=body.question)
     services.siem.emit(Code.ANSWER_REPLAYED, tenant=admin.tenant, by=admin.sub, about=answer_id)
     return Response(msgspec.json.encode(replayed), media_type="application/json")

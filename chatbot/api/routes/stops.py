@@ -1,6 +1,6 @@
-"""Stopping and resuming the chatbot, a model or a tenant on every replica within seconds; recorded.
+"""Stop and resume the chatbot, a model or a tenant on every replica within seconds; each change is recorded.
 
-The role `platform` stops and sees everything; a tenant's `admin` its own tenant alone.
+The role `platform` may stop and see everything; an `admin` may stop and see their own tenant.
 """
 
 from typing import Annotated, Literal, Self
@@ -26,8 +26,8 @@ _CHANGES = 50
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400, pattern="^[^\\x00]*$")]
 
 
-class Change(BaseModel):
-    """What to stop or resume, everything unless it names an entry of the MODELS_FILE or a tenant, and why."""
+class ChangeRequest(BaseModel):
+    """The reason of a stop or resume, and its object: an entry of the MODELS_FILE, a tenant, or else everything."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     tenant: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern="^[^\\x00]*$")] | None = None
@@ -40,14 +40,14 @@ class Change(BaseModel):
         return self
 
 
-class ChangeOfTenant(BaseModel):
-    """Why the caller's tenant is stopped or resumed."""
+class TenantChangeRequest(BaseModel):
+    """The reason of a stop or resume of the caller's tenant."""
 
     reason: Reason
 
 
 class ModelState(BaseModel):
-    """How an endpoint of a model stands."""
+    """The state of an endpoint of a model."""
 
     name: str
     group: str
@@ -57,8 +57,8 @@ class ModelState(BaseModel):
     stopped: bool
 
 
-class State(BaseModel):
-    """What is stopped as this replica knows it, and the latest changes, newest first."""
+class StopState(BaseModel):
+    """The stops that this replica knows of, and the latest changes, newest first."""
 
     stopped: bool
     stopped_models: list[str]
@@ -67,58 +67,60 @@ class State(BaseModel):
     changes: list[StopChange] = Field(max_length=_CHANGES)
 
 
-class StateOfTenant(BaseModel):
-    """Whether the caller's tenant answers as this replica knows it, and its own latest changes, newest first."""
+class TenantStopState(BaseModel):
+    """Whether this replica knows of a stop of the caller's tenant, and the tenant's latest changes, newest first."""
 
     stopped: bool
-    """By itself or with everybody."""
+    """Whether the tenant or everything is stopped."""
     changes: list[StopChange] = Field(max_length=_CHANGES)
 
 
 @router.get("/tenant/stops")
-async def tenant_stops(admin: TheAdmin, withdrawals: TheWithdrawals) -> StateOfTenant:
-    """Return whether the caller's tenant is stopped, and who in it changed that."""
+async def tenant_stops(admin: TheAdmin, withdrawals: TheWithdrawals) -> TenantStopState:
+    """Return whether the caller's tenant is stopped, and its latest changes."""
     return await state_of(admin.tenant, withdrawals)
 
 
 @router.post("/tenant/stop")
-async def stop_tenant(change: ChangeOfTenant, admin: TheAdmin, services: TheServices) -> StateOfTenant:
-    """Stop every answer of the caller's tenant, running ones too."""
+async def stop_tenant(change: TenantChangeRequest, admin: TheAdmin, services: TheServices) -> TenantStopState:
+    """Stop all answers of the caller's tenant, including running ones."""
     await make_change("stop", admin, services, tenant=admin.tenant, reason=change.reason)
     return await state_of(admin.tenant, services.withdrawals)
 
 
 @router.post("/tenant/resume")
-async def resume_tenant(change: ChangeOfTenant, admin: TheAdmin, services: TheServices) -> StateOfTenant:
-    """Let the caller's tenant answer again, where not everything is stopped."""
+async def resume_tenant(change: TenantChangeRequest, admin: TheAdmin, services: TheServices) -> TenantStopState:
+    """Resume the caller's tenant; it still does not answer while everything is stopped."""
     await make_change("resume", admin, services, tenant=admin.tenant, reason=change.reason)
     return await state_of(admin.tenant, services.withdrawals)
 
 
 @router.get("/stops")
-async def stops(operator: ThePlatform, models: TheModels, withdrawals: TheWithdrawals) -> State:  # noqa: ARG001  operators only
-    """Return what is stopped, how each model stands, and who changed what."""
+async def stops(operator: ThePlatform, models: TheModels, withdrawals: TheWithdrawals) -> StopState:  # noqa: ARG001  operators only
+    """Return the stops, the state of each model's endpoints, and the latest changes."""
     return await state(models, withdrawals)
 
 
 @router.post("/stop")
-async def stop(change: Change, operator: ThePlatform, services: TheServices) -> State:
-    """Stop every answer, or everything that a model says; running answers end too."""
-    return await changed("stop", change, operator, services)
+async def stop(change: ChangeRequest, operator: ThePlatform, services: TheServices) -> StopState:
+    """Stop all answers, or those of a model or a tenant, including running ones."""
+    return await change_stops("stop", change, operator, services)
 
 
 @router.post("/resume")
-async def resume(change: Change, operator: ThePlatform, services: TheServices) -> State:
-    """Let the chatbot, or a model, answer again."""
-    return await changed("resume", change, operator, services)
+async def resume(change: ChangeRequest, operator: ThePlatform, services: TheServices) -> StopState:
+    """Resume the chatbot, a model or a tenant."""
+    return await change_stops("resume", change, operator, services)
 
 
-async def changed(action: Literal["stop", "resume"], change: Change, operator: Principal, services: Services) -> State:
-    """Make and record the change; return what is stopped afterwards.
+async def change_stops(
+    action: Literal["stop", "resume"], change: ChangeRequest, operator: Principal, services: Services
+) -> StopState:
+    """Make and record the change; return the stops after it.
 
     Raises:
         NotFound: no model has that name.
-        AuditUnavailable: the change could not be recorded, so it was not made.
+        AuditUnavailable: as `make_change`.
     """
     known_models = services.models.names | services.withdrawals.stopped_models()
     if change.model is not None and change.model not in known_models:
@@ -136,11 +138,7 @@ async def make_change(
     tenant: str | None = None,
     reason: str,
 ) -> None:
-    """Make and record a change.
-
-    Raises:
-        AuditUnavailable: it could not be recorded, so it was not made.
-    """
+    """Make and record a change; raise `AuditUnavailable` if it could not be recorded, and so was not made."""
     by, at = f"{who.tenant}/{who.sub}", services.now()
     try:
         await services.withdrawals.change(
@@ -152,14 +150,10 @@ async def make_change(
     services.siem.emit(code, tenant=who.tenant, by=who.sub, about=change_target(model=model, tenant=tenant))
 
 
-async def state(models: Models, withdrawals: Withdrawals) -> State:
-    """Return what is stopped, and the latest changes.
-
-    Raises:
-        AuditUnavailable: the changes cannot be read.
-    """
+async def state(models: Models, withdrawals: Withdrawals) -> StopState:
+    """Return the stops, the state of each model's endpoints, and the latest changes."""
     changes = await latest_changes(withdrawals)
-    return State(
+    return StopState(
         stopped=withdrawals.stopped(),
         stopped_models=sorted(withdrawals.stopped_models()),
         stopped_tenants=sorted(withdrawals.stopped_tenants()),
@@ -178,21 +172,15 @@ async def state(models: Models, withdrawals: Withdrawals) -> State:
     )
 
 
-async def state_of(tenant: str, withdrawals: Withdrawals) -> StateOfTenant:
-    """Return whether a tenant is stopped, and its latest changes.
-
-    Raises:
-        AuditUnavailable: the changes cannot be read.
-    """
-    return StateOfTenant(stopped=withdrawals.stopped(tenant), changes=await latest_changes(withdrawals, tenant=tenant))
+async def state_of(tenant: str, withdrawals: Withdrawals) -> TenantStopState:
+    """Return whether a tenant is stopped, and its latest changes."""
+    return TenantStopState(
+        stopped=withdrawals.stopped(tenant), changes=await latest_changes(withdrawals, tenant=tenant)
+    )
 
 
 async def latest_changes(withdrawals: Withdrawals, *, tenant: str | None = None) -> list[StopChange]:
-    """Return the latest changes, all of them or a tenant's.
-
-    Raises:
-        AuditUnavailable: they cannot be read.
-    """
+    """Return the latest changes of all tenants, or of one; raise `AuditUnavailable` if they cannot be read."""
     try:
         return list(await withdrawals.changes(limit=_CHANGES, tenant=tenant))
     except UNAVAILABLE as exc:

@@ -15,8 +15,8 @@ from chatbot.conversations.history import (
     History,
     HistorySettings,
     StoredMessage,
+    allowed_in_prompt,
     path_to,
-    repeatable,
     window,
 )
 from chatbot.errors import BadRequest, NotFound, RateLimited, StoreUnavailable
@@ -411,11 +411,11 @@ def test_refused_questions_and_their_answers_are_in_no_later_prompt() -> None:
         asked("q3", parent="a2"),
         answered("a3", "q3", finish="refused"),  # the documents did not answer it: nothing is wrong with the question
     )
-    assert [message.id for message in repeatable(branch, lambda _: False)] == ["q1", "a1", "q3", "a3"]
-    assert repeatable((asked("q1", refused="injection"),), lambda _: False) == (), "it is still being answered"
+    assert [message.id for message in allowed_in_prompt(branch, lambda _: False)] == ["q1", "a1", "q3", "a3"]
+    assert allowed_in_prompt((asked("q1", refused="injection"),), lambda _: False) == (), "it is still being answered"
 
 
 def test_an_answer_from_a_withdrawn_document_is_left_out_with_its_question() -> None:
     branch = (asked("q1"), answered("a1", "q1", document="old"), asked("q2", parent="a1"), answered("a2", "q2"))
-    kept = repeatable(branch, lambda passage: passage.document_id == "old")
+    kept = allowed_in_prompt(branch, lambda passage: passage.document_id == "old")
     assert [message.id for message in kept] == ["q2", "a2"]
