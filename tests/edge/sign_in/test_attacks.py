@@ -26,19 +26,17 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
 @NEEDS_PROVIDER
-@pytest.mark.parametrize(
-    "name", [b"\xa0__Host-session", b"\x85__Host-session", b"__Host-session\xa0", b"\x1c__Host-session"]
-)
-async def test_a_cookie_with_a_similar_name_is_ignored(pages: Pages, name: bytes) -> None:
+async def test_a_cookie_with_a_similar_name_is_ignored(pages: Pages) -> None:
     """Chromium lets any host of the bank's domain set the first two with Domain, and sends them to all hosts."""
     visitor = pages.visitor(DUSK)
     await visitor.sign_in("cho")
     (session_id,) = visitor.page.cookies.values()
     async with pages.client(pages.replicas[0], DUSK) as victim:
-        planted = [(b"cookie", name + b"=" + session_id.encode())]
-        assert (await victim.get(ME, headers=planted)).status_code == 401
-        both = [(b"cookie", b"__Host-session=" + session_id.encode() + b"; " + name + b"=x")]
-        assert (await victim.get(ME, headers=both)).status_code == 200
+        for name in (b"\xa0__Host-session", b"\x85__Host-session", b"__Host-session\xa0", b"\x1c__Host-session"):
+            planted = [(b"cookie", name + b"=" + session_id.encode())]
+            assert (await victim.get(ME, headers=planted)).status_code == 401
+            both = [(b"cookie", b"__Host-session=" + session_id.encode() + b"; " + name + b"=x")]
+            assert (await victim.get(ME, headers=both)).status_code == 200
 
 
 @NEEDS_PROVIDER

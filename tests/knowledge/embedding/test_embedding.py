@@ -1,4 +1,5 @@
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event, get_ident
 
@@ -79,32 +80,43 @@ class Recorded:
             raise RuntimeError("out of memory")
         return [[float(len(text))] for text in texts]
 
+    async def until_blocked(self) -> None:
+        """Wait until the worker encodes a batch, which finishes when the gate opens."""
+        await anyio.to_thread.run_sync(self.started.wait)
+
+
+Worker = tuple[LocalEmbedder, Recorded]
+
+
+@asynccontextmanager
+async def recording(folder: Path, **constants: object) -> AsyncGenerator[Worker]:
+    """Open the real worker around a recorded encoder."""
+    encoder = Recorded()
+    (folder / "modules.json").touch()
+    settings = with_constants(EmbedderSettings(folder=folder, query_prefix="", passage_prefix=""), **constants)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
+        async with open_embedder(settings) as local:
+            assert isinstance(local, LocalEmbedder)
+            encoder.batches.clear()
+            yield local, encoder
+
 
 @pytest.fixture
-async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[LocalEmbedder, Recorded]]:
-    """The real worker around a recorded encoder."""
-    encoder = Recorded()
-    (tmp_path / "modules.json").touch()
-    monkeypatch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
-    settings = with_constants(
-        EmbedderSettings(folder=tmp_path, query_prefix="", passage_prefix=""),
-        window=0.5,
-        query_batch=4,
-        passage_batch=2,
-        queue=8,
-    )
-    async with open_embedder(settings) as local:
-        assert isinstance(local, LocalEmbedder)
-        encoder.batches.clear()
-        yield local, encoder
+async def recorded(tmp_path: Path) -> AsyncGenerator[Worker]:
+    async with recording(tmp_path, window=0.5, query_batch=4, passage_batch=2, queue=8) as opened:
+        yield opened
 
 
-async def until_busy(encoder: Recorded) -> None:
-    """Wait until the worker encodes a batch, which finishes when the gate opens."""
-    await anyio.to_thread.run_sync(encoder.started.wait)
+@pytest.fixture
+def blocked(recorded: Worker) -> tuple[LocalEmbedder, Recorded]:
+    """The worker, whose next batch waits for the gate."""
+    recorded[1].started.clear()
+    recorded[1].gate.clear()
+    return recorded
 
 
-async def test_questions_that_arrive_together_are_encoded_together(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+async def test_questions_that_arrive_together_are_encoded_together(recorded: Worker) -> None:
     local, encoder = recorded
     answers: dict[str, Vectors] = {}
 
@@ -120,14 +132,12 @@ async def test_questions_that_arrive_together_are_encoded_together(recorded: tup
 
 
 async def test_questions_go_before_passages_and_like_lengths_together(
-    recorded: tuple[LocalEmbedder, Recorded],
+    blocked: Worker,
 ) -> None:
-    local, encoder = recorded
-    encoder.started.clear()
-    encoder.gate.clear()
+    local, encoder = blocked
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["a long passage", "p", "another long one", "pp"])
-        await until_busy(encoder)
+        await encoder.until_blocked()
         tasks.start_soon(local.embed_queries, ["question"])
         await anyio.wait_all_tasks_blocked()
         encoder.gate.set()
@@ -135,37 +145,27 @@ async def test_questions_go_before_passages_and_like_lengths_together(
 
 
 async def test_a_question_waits_for_no_more_than_a_few_long_passages(tmp_path: Path) -> None:
-    encoder, text = Recorded(), "x" * (BATCH_BYTES // 2)
-    (tmp_path / "modules.json").touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
-        async with open_embedder(EmbedderSettings(folder=tmp_path, passage_prefix="")) as local:
-            await local.embed_passages([text] * 20 + [text * 5])
-            await local.embed_passages(["short"] * 20)
-    batches = [len(batch) for batch in encoder.batches if batch != ["warm up"]]
+    text = "x" * (BATCH_BYTES // 2)
+    async with recording(tmp_path) as (local, encoder):
+        await local.embed_passages([text] * 20 + [text * 5])
+        await local.embed_passages(["short"] * 20)
+    batches = [len(batch) for batch in encoder.batches]
     assert max(len("".join(batch)) for batch in encoder.batches if len(batch) > 1) <= BATCH_BYTES
     assert (sum(batches), max(batches)) == (41, 8)
 
 
 async def test_passages_of_two_workers_come_back_in_order(tmp_path: Path) -> None:
-    encoder = Recorded()
-    (tmp_path / "modules.json").touch()
-    settings = with_constants(EmbedderSettings(folder=tmp_path, passage_prefix="p "), workers=2, passage_batch=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
-        async with open_embedder(settings) as local:
-            texts = ["x" * n for n in (30, 5, 17, 1, 22, 9, 40, 13, 2)]
-            assert await local.embed_passages(texts) == [[float(len(text) + 2)] for text in texts]
+    texts = ["x" * n for n in (30, 5, 17, 1, 22, 9, 40, 13, 2)]
+    async with recording(tmp_path, workers=2, passage_batch=2) as (local, encoder):
+        assert await local.embed_passages(texts) == [[float(len(text))] for text in texts]
     assert max(len(batch) for batch in encoder.batches) <= 2
 
 
-async def test_a_cancelled_request_is_not_encoded(recorded: tuple[LocalEmbedder, Recorded]) -> None:
-    local, encoder = recorded
-    encoder.started.clear()
-    encoder.gate.clear()
+async def test_a_cancelled_request_is_not_encoded(blocked: Worker) -> None:
+    local, encoder = blocked
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["first"])
-        await until_busy(encoder)
+        await encoder.until_blocked()
         with anyio.move_on_after(0.01):
             await local.embed_queries(["gone"])
         encoder.gate.set()
@@ -173,7 +173,7 @@ async def test_a_cancelled_request_is_not_encoded(recorded: tuple[LocalEmbedder,
     assert encoder.batches == [["first"], ["next"]]
 
 
-async def test_a_failure_reaches_the_caller_and_the_worker_goes_on(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+async def test_a_failure_reaches_the_caller_and_the_worker_goes_on(recorded: Worker) -> None:
     local, encoder = recorded
     encoder.failing = True
     with pytest.raises(EmbeddingUnavailable, match="RuntimeError"):
@@ -182,13 +182,11 @@ async def test_a_failure_reaches_the_caller_and_the_worker_goes_on(recorded: tup
     assert await local.embed_queries(["a"]) == [[1.0]]
 
 
-async def test_a_full_queue_refuses_at_once(recorded: tuple[LocalEmbedder, Recorded]) -> None:
-    local, encoder = recorded
-    encoder.started.clear()
-    encoder.gate.clear()
+async def test_a_full_queue_refuses_at_once(blocked: Worker) -> None:
+    local, encoder = blocked
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["first"])
-        await until_busy(encoder)
+        await encoder.until_blocked()
         for n in range(8):
             tasks.start_soon(local.embed_queries, [str(n)])
         await anyio.wait_all_tasks_blocked()
@@ -197,10 +195,8 @@ async def test_a_full_queue_refuses_at_once(recorded: tuple[LocalEmbedder, Recor
         encoder.gate.set()
 
 
-async def test_closing_ends_the_thread_and_fails_waiting_requests(recorded: tuple[LocalEmbedder, Recorded]) -> None:
-    local, encoder = recorded
-    encoder.started.clear()
-    encoder.gate.clear()
+async def test_closing_ends_the_thread_and_fails_waiting_requests(blocked: Worker) -> None:
+    local, encoder = blocked
     failed: list[str] = []
 
     async def ask() -> None:
@@ -210,7 +206,7 @@ async def test_closing_ends_the_thread_and_fails_waiting_requests(recorded: tupl
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["first"])
-        await until_busy(encoder)
+        await encoder.until_blocked()
         tasks.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
         tasks.start_soon(local.aclose)

@@ -192,23 +192,29 @@ async def provider() -> AsyncGenerator[Provider]:
 
 
 @pytest.fixture
-async def keys(provider: Provider) -> AsyncGenerator[tuple[Authenticator, Clock]]:
+def clock() -> Clock:
+    return Clock(0.0)
+
+
+@pytest.fixture
+async def fetching(provider: Provider, clock: Clock) -> AsyncGenerator[Authenticator]:
+    """An authenticator that fetches the provider's keys."""
     settings = AuthSettings(issuer=ISSUER, jwks_url=provider.url)
-    clock = Clock(0.0)
     async with aiohttp.ClientSession() as http:
-        yield Authenticator({ISSUER: Jwks(http, provider.url, settings, clock=clock)}, settings), clock
+        yield Authenticator({ISSUER: Jwks(http, provider.url, settings, clock=clock)}, settings)
 
 
-async def test_requests_during_a_fetch_wait_for_its_keys(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
-    authenticator, clock = keys
+async def test_requests_during_a_fetch_wait_for_its_keys(
+    provider: Provider, fetching: Authenticator, clock: Clock
+) -> None:
     rotated = generate_private_key(SECP256R1())
     for fetches, kid, key in ((1, "k1", KEY), (2, "k2", rotated)):  # of a replica that has just started, and later
         provider.keys[kid], provider.may_answer = key, anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(authenticator.verify, signed(key, kid=kid))
+            tasks.start_soon(fetching.verify, signed(key, kid=kid))
             while provider.fetches < fetches:
                 await anyio.sleep(0.01)
-            tasks.start_soon(authenticator.verify, signed(key, kid=kid))
+            tasks.start_soon(fetching.verify, signed(key, kid=kid))
             await anyio.wait_all_tasks_blocked()
             provider.may_answer.set()
         clock.now += 31
@@ -216,57 +222,54 @@ async def test_requests_during_a_fetch_wait_for_its_keys(provider: Provider, key
 
 
 async def test_a_rotated_key_is_fetched_but_not_for_every_guess(
-    provider: Provider, keys: tuple[Authenticator, Clock]
+    provider: Provider, fetching: Authenticator, clock: Clock
 ) -> None:
-    authenticator, clock = keys
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
     provider.keys["k2"] = generate_private_key(SECP256R1())
     for _ in range(5):
         with pytest.raises(TokenRefused):
-            await authenticator.verify(signed(provider.keys["k2"], kid="k2"))
+            await fetching.verify(signed(provider.keys["k2"], kid="k2"))
     assert provider.fetches == 1
     clock.now += 31
-    await authenticator.verify(signed(provider.keys["k2"], kid="k2"))
+    await fetching.verify(signed(provider.keys["k2"], kid="k2"))
     assert provider.fetches == 2
 
 
 @pytest.mark.parametrize(("published", "named"), [("k1", None), (None, "k1"), (None, None)])
 async def test_a_key_published_alone_needs_no_name(
-    provider: Provider, keys: tuple[Authenticator, Clock], published: str | None, named: str | None
+    provider: Provider, fetching: Authenticator, clock: Clock, published: str | None, named: str | None
 ) -> None:
-    authenticator, clock = keys
     provider.keys = {published: KEY}
-    await authenticator.verify(signed(kid=named))
+    await fetching.verify(signed(kid=named))
     rotated = generate_private_key(SECP256R1())
     provider.keys = {published: rotated}
     clock.now += 31
-    await authenticator.verify(signed(rotated, kid=named))
+    await fetching.verify(signed(rotated, kid=named))
 
 
 @pytest.mark.parametrize(("published", "named"), [("k1", None), (None, "k1"), ("k1", "k3")])
 async def test_a_key_published_beside_another_needs_its_name(
-    provider: Provider, keys: tuple[Authenticator, Clock], published: str | None, named: str | None
+    provider: Provider, fetching: Authenticator, published: str | None, named: str | None
 ) -> None:
     provider.keys = {published: KEY, "k2": generate_private_key(SECP256R1())}
     with pytest.raises(TokenRefused):
-        await keys[0].verify(signed(kid=named))
+        await fetching.verify(signed(kid=named))
 
 
 async def test_a_key_with_a_reused_name_is_fetched_but_not_for_every_forgery(
-    provider: Provider, keys: tuple[Authenticator, Clock]
+    provider: Provider, fetching: Authenticator, clock: Clock
 ) -> None:
-    authenticator, clock = keys
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
     provider.keys["k1"] = generate_private_key(SECP256R1())
     clock.now += 31
     for _ in range(5):
-        await authenticator.verify(signed(provider.keys["k1"], kid="k1"))
+        await fetching.verify(signed(provider.keys["k1"], kid="k1"))
         with pytest.raises(TokenRefused):
-            await authenticator.verify(signed(kid="k1"))
+            await fetching.verify(signed(kid="k1"))
     assert provider.fetches == 2
 
 
-async def test_a_key_that_encrypts_signs_nothing(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
+async def test_a_key_that_encrypts_signs_nothing(provider: Provider, fetching: Authenticator) -> None:
     other = generate_private_key(SECP256R1())
     to_jwk = jwt.get_algorithm_by_name("ES256").to_jwk
     published = [
@@ -274,19 +277,18 @@ async def test_a_key_that_encrypts_signs_nothing(provider: Provider, keys: tuple
         for key, use in ((KEY, "sig"), (other, "enc"))
     ]
     provider.body = json.dumps({"keys": published}).encode()
-    await keys[0].verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
     with pytest.raises(TokenRefused):
-        await keys[0].verify(signed(other, kid="k1"))
+        await fetching.verify(signed(other, kid="k1"))
 
 
 async def test_tokens_stay_valid_during_an_outage_of_the_provider(
-    provider: Provider, keys: tuple[Authenticator, Clock]
+    provider: Provider, fetching: Authenticator, clock: Clock
 ) -> None:
-    authenticator, clock = keys
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
     provider.down = True
     clock.now += 4000
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
 
 
 async def test_keys_are_not_fetched_from_a_redirect(provider: Provider) -> None:
@@ -303,16 +305,17 @@ async def test_keys_are_not_fetched_from_a_redirect(provider: Provider) -> None:
     assert provider.fetches == 0
 
 
-async def test_a_flood_of_unknown_key_ids_is_one_fetch(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
-    authenticator, clock = keys
-    await authenticator.verify(signed(kid="k1"))
+async def test_a_flood_of_unknown_key_ids_is_one_fetch(
+    provider: Provider, fetching: Authenticator, clock: Clock
+) -> None:
+    await fetching.verify(signed(kid="k1"))
     clock.now += 31
     refused = 0
 
     async def guess(n: int) -> None:
         nonlocal refused
         with pytest.raises(TokenRefused):
-            await authenticator.verify(signed(kid=f"guess-{n}"))
+            await fetching.verify(signed(kid=f"guess-{n}"))
         refused += 1
 
     async with anyio.create_task_group() as tasks:
@@ -322,29 +325,27 @@ async def test_a_flood_of_unknown_key_ids_is_one_fetch(provider: Provider, keys:
 
 
 async def test_without_keys_the_provider_is_requested_once_a_second(
-    provider: Provider, keys: tuple[Authenticator, Clock]
+    provider: Provider, fetching: Authenticator, clock: Clock
 ) -> None:
-    authenticator, clock = keys
     provider.down = True
     clock.now = 10.0
     for _ in range(20):
         with pytest.raises(KeysUnavailable):
-            await authenticator.verify(signed(kid="k1"))
+            await fetching.verify(signed(kid="k1"))
     assert provider.fetches == 1
     provider.down = False
     clock.now += 1.1
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
 
 
 async def test_concurrent_requests_wait_once_for_an_unresponsive_provider(
-    provider: Provider, keys: tuple[Authenticator, Clock]
+    provider: Provider, fetching: Authenticator, clock: Clock
 ) -> None:
-    authenticator, clock = keys
     provider.down, provider.may_answer = True, anyio.Event()
 
     async def ask() -> None:
         with pytest.raises(KeysUnavailable):
-            await authenticator.verify(signed(kid="k1"))
+            await fetching.verify(signed(kid="k1"))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
@@ -356,39 +357,37 @@ async def test_concurrent_requests_wait_once_for_an_unresponsive_provider(
     assert provider.fetches == 1
 
 
-async def test_a_cancelled_request_does_not_cancel_the_fetch(
-    provider: Provider, keys: tuple[Authenticator, Clock]
-) -> None:
-    authenticator, _ = keys
+async def test_a_cancelled_request_does_not_cancel_the_fetch(provider: Provider, fetching: Authenticator) -> None:
     provider.may_answer = anyio.Event()
 
     async def leave(leaving: anyio.CancelScope) -> None:
         with leaving:
-            await authenticator.verify(signed(kid="k1"))
+            await fetching.verify(signed(kid="k1"))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leave, leaving := anyio.CancelScope())
         while not provider.fetches:
             await anyio.sleep(0.01)
         leaving.cancel()
-        tasks.start_soon(authenticator.verify, signed(kid="k1"))
+        tasks.start_soon(fetching.verify, signed(kid="k1"))
         await anyio.wait_all_tasks_blocked()
         provider.may_answer.set()
     assert provider.fetches == 1
 
 
-async def test_keys_expire_a_day_after_their_last_fetch(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
-    authenticator, clock = keys
-    await authenticator.verify(signed(kid="k1"))
+async def test_keys_expire_a_day_after_their_last_fetch(
+    provider: Provider, fetching: Authenticator, clock: Clock
+) -> None:
+    await fetching.verify(signed(kid="k1"))
     provider.down = True
     clock.now += 86_000
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
     clock.now += 1_000
     with pytest.raises(KeysUnavailable):
-        await authenticator.verify(signed(kid="k1"))
+        await fetching.verify(signed(kid="k1"))
     provider.down = False
     clock.now += 31
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
 
 
 MALFORMED = [
@@ -403,17 +402,16 @@ MALFORMED = [
 
 @pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
 async def test_a_malformed_key_set_is_treated_as_unavailable(
-    provider: Provider, keys: tuple[Authenticator, Clock], body: bytes
+    provider: Provider, fetching: Authenticator, clock: Clock, body: bytes
 ) -> None:
-    authenticator, clock = keys
     clock.now = 10.0
     provider.body = body
     with pytest.raises(KeysUnavailable):
-        await authenticator.verify(signed(kid="k1"))
+        await fetching.verify(signed(kid="k1"))
     provider.body = None
     clock.now += 2
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
     provider.body = body
     clock.now += 4_000
-    await authenticator.verify(signed(kid="k1"))
+    await fetching.verify(signed(kid="k1"))
     assert provider.fetches == 3

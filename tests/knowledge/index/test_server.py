@@ -4,7 +4,7 @@ or gone: always IndexUnavailable, and in time."""
 import os
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 
 from knowledge.embedding import Embedder
 from knowledge.index import (
+    Index,
     IndexRefused,
     IndexSettings,
     IndexUnavailable,
@@ -89,17 +90,26 @@ async def server() -> AsyncGenerator[FakeServer]:
         await server.server.close()
 
 
+OpenIndex = Callable[..., AbstractAsyncContextManager[Index]]
+
+
+@pytest.fixture
+def open_at(embedder: Embedder, terms: Terms) -> OpenIndex:
+    """Opens the index of some settings."""
+    return partial(open_index, embedder=embedder, terms=terms)
+
+
 def at(server: FakeServer) -> IndexSettings:
     return IndexSettings.model_validate({"url": str(server.server.make_url("/")), "read_timeout": 0.5})
 
 
 @pytest.mark.parametrize(("replicas", "acknowledged"), [(1, 1), (2, 1), (3, 2)])
 async def test_a_collection_accepts_writes_without_one_of_its_replicas(
-    server: FakeServer, embedder: Embedder, terms: Terms, replicas: int, acknowledged: int
+    server: FakeServer, open_at: OpenIndex, replicas: int, acknowledged: int
 ) -> None:
     server.names = set()
     settings = at(server).model_copy(update={"server": ServerSettings(replicas=replicas)})
-    async with open_index(settings, embedder, terms):
+    async with open_at(settings):
         pass
     created = server.created
     assert (created["replication_factor"], created["write_consistency_factor"]) == (replicas, acknowledged)
@@ -107,24 +117,24 @@ async def test_a_collection_accepts_writes_without_one_of_its_replicas(
 
 @pytest.mark.parametrize("version", ["1.18.9", "1.22.0", "unknown"])
 async def test_an_unsupported_server_version_ends_the_start(
-    server: FakeServer, embedder: Embedder, terms: Terms, version: str
+    server: FakeServer, open_at: OpenIndex, version: str
 ) -> None:
     server.version = version
     with pytest.raises(IndexRefused, match=rf"is of version {version}: run one of 1\.19 to 1\.21$"):
-        async with open_index(at(server), embedder, terms):
+        async with open_at(at(server)):
             pass
     assert server.indexed == server.others == []
     server.version = "1.21.0-dev"
-    async with open_index(at(server), embedder, terms) as index:
+    async with open_at(at(server)) as index:
         assert index.collection == "kb-1"
 
 
 async def test_a_read_only_index_waits_for_the_collection(
-    server: FakeServer, embedder: Embedder, terms: Terms, monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, open_at: OpenIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.names, server.alias = set(), None
     server.answer = partial(ok, [{"points": []}] * 3)
-    async with open_index(at(server), embedder, terms, read_only=True) as index:
+    async with open_at(at(server), read_only=True) as index:
         assert index.collection == ""
         for _ in range(2):
             with pytest.raises(IndexUnavailable, match="kb has no collection yet"):
@@ -138,12 +148,10 @@ async def test_a_read_only_index_waits_for_the_collection(
     assert server.indexed == server.others == []
 
 
-async def test_counts_of_a_large_tenant_may_take_longer_than_a_search(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
+async def test_counts_of_a_large_tenant_may_take_longer_than_a_search(server: FakeServer, open_at: OpenIndex) -> None:
     server.counted = server.release
     counted = list[dict[str, int]]()
-    async with open_index(at(server), embedder, terms) as index:
+    async with open_at(at(server)) as index:
 
         async def count() -> None:
             counted.append(await index.counts("hanbit", limit=10))
@@ -172,23 +180,21 @@ async def test_counts_of_a_large_tenant_may_take_longer_than_a_search(
     ids=["500", "404", "429", "no JSON", "other JSON", "silence"],
 )
 async def test_a_server_that_fails_makes_a_search_unavailable_within_its_time(
-    server: FakeServer, embedder: Embedder, terms: Terms, answer: Callable[[], web.Response] | None
+    server: FakeServer, open_at: OpenIndex, answer: Callable[[], web.Response] | None
 ) -> None:
-    async with open_index(at(server), embedder, terms) as index:
+    async with open_at(at(server)) as index:
         server.answer = answer
         with anyio.fail_after(5), pytest.raises(IndexUnavailable):
             await index.search("수수료", access=CUSTOMER, limit=3)
 
 
-async def test_a_wrong_key_and_a_full_disk_are_named_by_host_and_port(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
+async def test_a_wrong_key_and_a_full_disk_are_named_by_host_and_port(server: FakeServer, open_at: OpenIndex) -> None:
     named = f"the Qdrant server at 127.0.0.1:{server.server.port}"
     server.failures = [refused(401, "Invalid API key or JWT")]
     with pytest.raises(IndexUnavailable, match=f"^{named} answered 401 .*: QDRANT_API_KEY is not a key of this server"):
-        async with open_index(at(server), embedder, terms):
+        async with open_at(at(server)):
             pass
-    async with open_index(at(server), embedder, terms) as index:
+    async with open_at(at(server)) as index:
         full = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
         server.failures = [refused(500, full)]
         with pytest.raises(IndexUnavailable, match=f"^{named} answered 500 .*: its disk is full"):
@@ -206,26 +212,24 @@ async def test_a_wrong_key_and_a_full_disk_are_named_by_host_and_port(
         ("http://nowhere.invalid", r"nowhere\.invalid:6333 cannot be reached: Name or service not known"),
     ],
 )
-async def test_an_unreachable_server_is_named_with_port_and_cause(
-    embedder: Embedder, terms: Terms, url: str, sentence: str
-) -> None:
+async def test_an_unreachable_server_is_named_with_port_and_cause(open_at: OpenIndex, url: str, sentence: str) -> None:
     with pytest.raises(IndexUnavailable, match=f"^the Qdrant server at {sentence}$"):
-        async with open_index(IndexSettings.model_validate({"url": url}), embedder, terms):
+        async with open_at(IndexSettings.model_validate({"url": url})):
             pass
 
 
 async def test_http_at_a_tls_port_and_https_at_an_http_port_are_named(
-    tmp_path: Path, server: FakeServer, embedder: Embedder, terms: Terms
+    tmp_path: Path, server: FakeServer, open_at: OpenIndex
 ) -> None:
     certificates(tmp_path)
     async with served_with_tls(tmp_path) as url:
         plain = IndexSettings.model_validate({"url": url.replace("https:", "http:")})
         with pytest.raises(IndexUnavailable, match="if it speaks TLS, QDRANT_URL needs https://"):
-            async with open_index(plain, embedder, terms):
+            async with open_at(plain):
                 pass
     encrypted = IndexSettings.model_validate({"url": str(at(server).url).replace("http:", "https:")})
     with pytest.raises(IndexUnavailable, match=r"over TLS: (WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE)"):
-        async with open_index(encrypted, embedder, terms):
+        async with open_at(encrypted):
             pass
 
 
@@ -249,15 +253,15 @@ def test_the_default_port_of_a_url_is_6333(given: str, port: int) -> None:
     assert parts.path == (urlsplit(given).path or "/")
 
 
-async def test_the_path_of_the_url_comes_before_every_call(embedder: Embedder, terms: Terms) -> None:
+async def test_the_path_of_the_url_comes_before_every_call(open_at: OpenIndex) -> None:
     server = FakeServer(prefix="/vectors")
     await server.server.start_server()
     try:
         url = f"{server.server.make_url('/vectors')}"
-        async with open_index(IndexSettings.model_validate({"url": url}), embedder, terms) as index:
+        async with open_at(IndexSettings.model_validate({"url": url})) as index:
             assert index.collection == "kb-1"
         with pytest.raises(IndexUnavailable, match=r"^127\.0\.0\.1:\d+ is not a Qdrant server: check QDRANT_URL$"):
-            async with open_index(at(server), embedder, terms):
+            async with open_at(at(server)):
                 pass
     finally:
         server.release.set()
@@ -279,12 +283,12 @@ def scored(*names: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("foreign", [0, 1])
 async def test_beside_another_tenant_terms_weigh_by_their_own_tenant(
-    server: FakeServer, embedder: Embedder, terms: Terms, foreign: int
+    server: FakeServer, open_at: OpenIndex, foreign: int
 ) -> None:
     (passage,) = numbered("수수료")
     server.held, server.foreign = {passage.point_id: msgspec.to_builtins(passage)}, foreign
     server.answer = lambda: ok([scored(passage.point_id), scored(), scored(passage.point_id)])
-    async with open_index(at(server), embedder, terms) as index:
+    async with open_at(at(server)) as index:
         for _ in range(2):
             await index.search("수수료", access=CUSTOMER, limit=3)
     tenant = {"must": [{"key": "tenant", "match": {"value": "hanbit"}}]}
@@ -294,12 +298,12 @@ async def test_beside_another_tenant_terms_weigh_by_their_own_tenant(
     assert [request.body.get("filter") for request in server.received("/facet")] == [None]
 
 
-async def test_concurrent_searches_count_the_tenants_once(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
+async def test_concurrent_searches_count_the_tenants_once(server: FakeServer, open_at: OpenIndex) -> None:
     (passage,) = numbered("수수료")
     server.held = {passage.point_id: msgspec.to_builtins(passage)}
     server.answer = lambda: ok([scored(passage.point_id), scored(), scored(passage.point_id)])
     settings = at(server).model_copy(update={"read_timeout": 30.0})
-    async with open_index(settings, embedder, terms) as index, anyio.create_task_group() as tasks:
+    async with open_at(settings) as index, anyio.create_task_group() as tasks:
         await index.search("수수료", access=CUSTOMER, limit=3)
         index._tenant_counts = (index.collection, -1e9, index._tenant_counts[2])
         server.counted = anyio.Event()
@@ -312,11 +316,11 @@ async def test_concurrent_searches_count_the_tenants_once(server: FakeServer, em
         server.counted.set()
 
 
-async def test_a_read_is_retried_once_and_a_write_never(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
+async def test_a_read_is_retried_once_and_a_write_never(server: FakeServer, open_at: OpenIndex) -> None:
     (passage,) = numbered("수수료")
     server.held = {passage.point_id: msgspec.to_builtins(passage)}
     server.answer = partial(ok, [{"points": []}] * 3)
-    async with open_index(at(server), embedder, terms) as index:
+    async with open_at(at(server)) as index:
         await index.search("수수료", access=CUSTOMER, limit=3)
         server.failures = [web.Response(status=500)]
         await index.search("수수료", access=CUSTOMER, limit=3)
@@ -331,14 +335,14 @@ async def test_a_read_is_retried_once_and_a_write_never(server: FakeServer, embe
         assert server.failures == server.others == []
 
 
-async def test_a_search_survives_the_loss_of_its_node(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
+async def test_a_search_survives_the_loss_of_its_node(server: FakeServer, open_at: OpenIndex) -> None:
     other = FakeServer()
     await other.server.start_server()
     server.answer = other.answer = partial(ok, [{"points": []}] * 3)
     try:
         async with (
             wired(str(server.server.make_url("/"))) as wire,
-            open_index(IndexSettings.model_validate({"url": wire.url}), embedder, terms) as index,
+            open_at(IndexSettings.model_validate({"url": wire.url})) as index,
         ):
             await index.search("수수료", access=CUSTOMER, limit=3)
             wire.lead_to(str(other.server.make_url("/")))
@@ -348,14 +352,12 @@ async def test_a_search_survives_the_loss_of_its_node(server: FakeServer, embedd
         await other.server.close()
 
 
-async def test_two_concurrent_first_starts_create_one_collection(
-    server: FakeServer, embedder: Embedder, terms: Terms
-) -> None:
+async def test_two_concurrent_first_starts_create_one_collection(server: FakeServer, open_at: OpenIndex) -> None:
     server.names, server.alias = set(), None
     server.inactive = 3
 
     async def start() -> None:
-        async with open_index(at(server), embedder, terms) as index:
+        async with open_at(at(server)) as index:
             names.append(index.collection)
 
     names: list[str] = []
@@ -368,14 +370,14 @@ async def test_two_concurrent_first_starts_create_one_collection(
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-async def test_a_start_waits_for_the_server(embedder: Embedder, terms: Terms, *, read_only: bool) -> None:
+async def test_a_start_waits_for_the_server(open_at: OpenIndex, *, read_only: bool) -> None:
     server = FakeServer(port=unused_port())
     if not read_only:
         server.names, server.alias = set(), None
     server.answer = partial(ok, [{"points": []}] * 3)
     settings = IndexSettings.model_validate({"url": f"http://127.0.0.1:{server.server.port}"})
     with capture_logs() as logs:
-        async with open_index(settings, embedder, terms, read_only=read_only, retry_start=True) as index:
+        async with open_at(settings, read_only=read_only, retry_start=True) as index:
             with pytest.raises(IndexUnavailable, match="Connection refused"):
                 await index.ping()
             await server.server.start_server()
@@ -405,19 +407,19 @@ async def served_with_tls(folder: Path) -> AsyncGenerator[str]:
 
 
 async def test_tls_uses_the_authority_and_client_certificate_of_the_settings(
-    tmp_path: Path, embedder: Embedder, terms: Terms
+    tmp_path: Path, open_at: OpenIndex
 ) -> None:
     certificates(tmp_path)
     files = {"ca_file": tmp_path / "ca.pem", "cert_file": tmp_path / "client.pem", "key_file": tmp_path / "client.key"}
     async with served_with_tls(tmp_path) as url:
         trusted = IndexSettings.model_validate({"url": url, "server": files})
-        async with open_index(trusted, embedder, terms) as index:
+        async with open_at(trusted) as index:
             assert index.collection == "kb-1"
         for server in ({}, {"ca_file": files["ca_file"]}):
             with pytest.raises(IndexUnavailable):
-                async with open_index(IndexSettings.model_validate({"url": url, "server": server}), embedder, terms):
+                async with open_at(IndexSettings.model_validate({"url": url, "server": server})):
                     pass
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(IndexRefused, match="TLS files"):
-        async with open_index(trusted, embedder, terms):
+        async with open_at(trusted):
             pass
