@@ -41,11 +41,7 @@ class KnownTexts:
 
 
 async def replay(
-    answer_id: str,
-    context: ReplayContext,
-    *,
-    tenant: str | None = None,
-    question: str | None = None,
+    answer_id: str, context: ReplayContext, *, tenant: str | None = None, question: str | None = None
 ) -> Replayed:
     """Compare an answer with its audit rows.
 

@@ -16,12 +16,7 @@ from yarl import URL
 
 from knowledge.index import indexed_text
 from knowledge.model_connection import EndpointAway, EndpointFailed, EndpointRefused
-from knowledge.model_endpoint import (
-    ModelEndpoint,
-    ModelEndpointSettings,
-    call_address,
-    open_model_endpoint,
-)
+from knowledge.model_endpoint import ModelEndpoint, ModelEndpointSettings, call_address, open_model_endpoint
 from knowledge.passage import Hit
 
 log = structlog.get_logger(__name__)

@@ -96,12 +96,7 @@ class Retrieval:
     """Searches the index for a question in its conversation."""
 
     def __init__(
-        self,
-        index: Index,
-        banks: Banks,
-        *,
-        passages: int = PASSAGES,
-        reranker: Reranker | None = None,
+        self, index: Index, banks: Banks, *, passages: int = PASSAGES, reranker: Reranker | None = None
     ) -> None:
         self._reranker = reranker
         self._index = index

@@ -1,4 +1,4 @@
-// The customers' page: puts its parts together, signs in, and opens the conversation that the address names.
+// The customers' page: connects its parts, signs in, and opens the conversation in the address.
 
 import { Announcer } from "./announcer.js";
 import { Problem, TokenNeeded } from "./api.js";
@@ -17,7 +17,7 @@ import { troubleView } from "./trouble_box.js";
 const CUSTOMER = "bank.customer";
 
 let signedIn = false;
-let shown = 0; // counts what the customer wanted to see, so that a late reply does not take its place
+let views = 0; // the number of views that the customer has opened: a late reply for an earlier view is dropped
 
 const atProvider = signsInAtProvider();
 const api = new Api(atProvider ? null : customerName());
@@ -29,14 +29,14 @@ const chat = new Chat({
   api,
   announcer,
   messages: byId("messages"),
-  way: () => byId("way").value,
-  openPassage: (what) => panel.open(what),
+  answerMode: () => byId("way").value,
+  openPassage: (passage) => panel.open(passage),
   hooks: {
     busy: (busy) => (composer.busy = busy),
-    began: (id) => named(id),
+    began: (id) => markCurrent(id),
     ended: () => list.refresh(chat.conversationId),
     asked: () => {
-      shown += 1;
+      views += 1;
       byId("examples").hidden = true;
       scroll.toQuestion();
     },
@@ -85,13 +85,13 @@ byId("sign-out").addEventListener("click", async () => {
   }
 });
 addEventListener("hashchange", () => {
-  const id = addressed();
+  const id = idInAddress();
   if (id !== chat.conversationId) void (id ? open(id) : startNew());
 });
 
 await begin();
 
-/** Sign in and show what the address names. */
+/** Sign in and open the conversation in the address. */
 async function begin() {
   byId("messages").replaceChildren();
   try {
@@ -115,10 +115,10 @@ async function enter() {
   byId("ask").hidden = false;
   byId("sign-in").hidden = true;
   byId("examples").hidden = byId("messages").hasChildNodes();
-  if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone the keyboard would cover what is said first
-  const before = shown;
+  if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone the keyboard would cover the welcome text
+  const view = views;
   await list.refresh(null);
-  if (addressed() && before === shown) await open(addressed());
+  if (idInAddress() && view === views) await open(idInAddress());
 }
 
 function askForToken() {
@@ -145,42 +145,43 @@ async function enterToken(token) {
 }
 
 async function open(id) {
-  const mine = ++shown;
+  views += 1;
+  const view = views;
   panel.close();
   try {
     const conversation = await api.conversation(id);
-    if (mine !== shown) return; // the customer went on meanwhile
+    if (view !== views) return; // the customer has opened another view since
     chat.show(conversation);
   } catch (error) {
-    if (mine !== shown) return;
+    if (view !== views) return;
     if (error instanceof TokenNeeded) return askForToken();
     chat.clear();
     showTrouble(error, () => open(id));
   }
   byId("examples").hidden = true;
-  named(chat.conversationId);
+  markCurrent(chat.conversationId);
   scroll.toQuestion();
   byId("conversation-title").focus({ preventScroll: true });
 }
 
 function startNew() {
-  shown += 1;
+  views += 1;
   panel.close();
   chat.clear();
   byId("examples").hidden = false;
-  named(null);
+  markCurrent(null);
   scroll.toStart();
   composer.focus();
 }
 
-/** The conversation shown is `id`: mark it and put it into the address, so that a reload finds it again. */
-function named(id) {
+/** Mark the shown conversation in the list, and put its id into the address for a reload. */
+function markCurrent(id) {
   list.mark(id);
   history.replaceState(null, "", id ? `#${id}` : location.pathname);
 }
 
-/** Return the conversation that the address names, if it does. */
-function addressed() {
+/** Return the conversation's id in the address, or null. */
+function idInAddress() {
   return /^#[0-9a-f]{32}$/.test(location.hash) ? location.hash.slice(1) : null;
 }
 
@@ -210,11 +211,11 @@ function exampleButton(text) {
   return el("button", { type: "button", class: "secondary", onclick }, text);
 }
 
-/** Return this browser's customer of the demo bank, so that everybody has a history of their own. */
+/** Return this browser's customer name at the demo bank: each browser has its own history. */
 function customerName() {
-  const known = remembered(CUSTOMER);
-  if (known) return known;
-  const fresh = `guest-${crypto.getRandomValues(new Uint32Array(1))[0].toString(16)}`;
-  remember(CUSTOMER, fresh);
-  return fresh;
+  const storedName = remembered(CUSTOMER);
+  if (storedName) return storedName;
+  const newName = `guest-${crypto.getRandomValues(new Uint32Array(1))[0].toString(16)}`;
+  remember(CUSTOMER, newName);
+  return newName;
 }

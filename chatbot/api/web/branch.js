@@ -1,4 +1,4 @@
-// A conversation is a tree: another answer stands beside the first, a question asked elsewhere beside its sibling. Pure.
+// Branches of a conversation, which is a tree: a message may have several answers or follow-up questions. Pure.
 
 /** Return the messages that lead to the message `id`, oldest first. */
 export function branchTo(messages, id) {
@@ -6,7 +6,7 @@ export function branchTo(messages, id) {
   const branch = [];
   for (let message = byId.get(id); message; message = byId.get(message.parent_id)) {
     branch.unshift(message);
-    byId.delete(message.id); // a circle would never end
+    byId.delete(message.id); // a cycle would not end
   }
   return branch;
 }
@@ -14,7 +14,7 @@ export function branchTo(messages, id) {
 /** Return the messages that lead to the newest one, oldest first. */
 export const newestBranch = (messages) => branchTo(messages, messages.at(-1)?.id);
 
-/** Return the newest branch that holds the message `id`, or the newest of all where none does. */
+/** Return the newest branch with the message `id`, or the newest of all branches if none has it. */
 export function branchThrough(messages, id) {
   for (let n = messages.length - 1; n >= 0; n -= 1) {
     const branch = branchTo(messages, messages[n].id);
@@ -23,14 +23,14 @@ export function branchThrough(messages, id) {
   return newestBranch(messages);
 }
 
-/** Return the ids of what stands beside `message`, itself among them, oldest first. */
+/** Return the ids of a message and its siblings (same parent, same role), oldest first. */
 export function siblingsOf(messages, message) {
-  const beside = messages.filter(({ parent_id: parent, role }) => parent === message.parent_id && role === message.role);
-  return beside.map(({ id }) => id);
+  const siblings = messages.filter(({ parent_id: parent, role }) => parent === message.parent_id && role === message.role);
+  return siblings.map(({ id }) => id);
 }
 
-/** Return the newest question of which the answer that it began is not among the messages: that may still run. */
+/** Return the newest question whose answer is not among the messages, because it may still run; null if there is none. */
 export function openQuestion(messages) {
-  const known = new Set(messages.map(({ id }) => id));
-  return messages.findLast(({ answered_by: begun }) => begun && !known.has(begun)) ?? null;
+  const ids = new Set(messages.map(({ id }) => id));
+  return messages.findLast(({ answered_by: answerId }) => answerId && !ids.has(answerId)) ?? null;
 }

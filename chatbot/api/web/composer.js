@@ -1,11 +1,11 @@
-// The question field: Enter sends (never in the middle of composing a syllable), the counter counts as the server does,
-// and what is typed outlives the page in its tab: a phone drops a page that is looked away from, signing in leaves it.
+// The question field. Enter sends, except while a syllable is composed; the counter counts as the server does.
+// The typed text is stored for the tab, because signing in leaves the page and a phone may unload it.
 
 import { byId } from "./dom.js";
 import { say } from "./i18n.js";
 import { countCodePoints } from "./text.js";
 
-const MOST = 4000;
+const MOST_CHARACTERS = 4000;
 const DRAFT = "bank.draft";
 const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g;
 
@@ -15,7 +15,7 @@ export class Composer {
   #customer = null;
   #field = byId("question");
 
-  /** `send(text)` is called with a question that may be sent, `stop()` when the customer has read enough. */
+  /** `send(text)` is called with each submitted question, `stop()` when the customer stops the answer. */
   constructor({ send, stop }) {
     this.#send = send;
     byId("ask").addEventListener("submit", (event) => {
@@ -23,63 +23,63 @@ export class Composer {
       this.#submit();
     });
     byId("stop").addEventListener("click", stop);
-    this.#field.addEventListener("keydown", (event) => this.#key(event));
-    this.#field.addEventListener("input", () => this.#changed());
-    this.#changed();
+    this.#field.addEventListener("keydown", (event) => this.#handleKey(event));
+    this.#field.addEventListener("input", () => this.#update());
+    this.#update();
   }
 
-  /** An answer is running: nothing can be sent, it can be stopped. */
+  /** Whether an answer is running: then nothing can be sent, and the answer can be stopped. */
   set busy(busy) {
-    const onButton = [byId("send"), byId("stop")].includes(document.activeElement);
+    const hadFocus = [byId("send"), byId("stop")].includes(document.activeElement);
     this.#busy = busy;
     byId("send").hidden = busy;
     byId("stop").hidden = !busy;
-    if (onButton) this.#field.focus(); // the button that had the focus is gone
+    if (hadFocus) this.#field.focus(); // the focused button is hidden now
   }
 
-  /** Put `text` into the field, for the customer to send. */
+  /** Set the text of the field, for the customer to send. */
   fill(text) {
     this.#field.value = text;
-    this.#changed();
+    this.#update();
     this.focus();
   }
 
-  /** Put a question that nobody has answered back before what has been typed since. */
+  /** Insert an unanswered question before the text that the customer has typed since. */
   putBack(text) {
-    const typed = this.#field.value.trim() ? this.#field.value : "";
-    this.fill([text, typed].filter(Boolean).join("\n"));
+    const typedText = this.#field.value.trim() ? this.#field.value : "";
+    this.fill([text, typedText].filter(Boolean).join("\n"));
   }
 
-  /** Bring back what `customer` had typed when this page was left, unless who that is is not known (null: nothing is kept). */
+  /** Restore the draft of `customer`, and store further drafts; for an unknown customer (null) neither. */
   resume(customer) {
-    const draft = keptDraft();
+    const draft = storedDraft();
     this.#customer = customer;
     if (customer !== null && draft?.customer === customer) this.#field.value ||= draft.text;
-    this.#changed();
+    this.#update();
   }
 
   focus() {
     this.#field.focus();
   }
 
-  #key(event) {
-    // 229 is what Safari says for the Enter that ends a composition.
+  #handleKey(event) {
+    // Safari sends the key code 229 for the Enter that ends a composition.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     this.#submit();
   }
 
   #submit() {
-    const text = cleaned(this.#field.value);
-    if (this.#busy || countCodePoints(text) > MOST) return;
+    const text = withoutControls(this.#field.value);
+    if (this.#busy || countCodePoints(text) > MOST_CHARACTERS) return;
     this.fill(text ? "" : this.#field.value);
     if (text) this.#send(text);
   }
 
-  #changed() {
-    const count = countCodePoints(cleaned(this.#field.value));
-    const over = count - MOST;
-    if (this.#customer !== null) keepDraft({ customer: this.#customer, text: this.#field.value });
+  #update() {
+    const count = countCodePoints(withoutControls(this.#field.value));
+    const over = count - MOST_CHARACTERS;
+    if (this.#customer !== null) storeDraft({ customer: this.#customer, text: this.#field.value });
     say(byId("counter"), "counter", { count });
     byId("counter").classList.toggle("over", over > 0);
     this.#field.setAttribute("aria-invalid", String(over > 0));
@@ -91,25 +91,25 @@ export class Composer {
   }
 }
 
-const cleaned = (text) => text.replace(CONTROL, "").trim();
+const withoutControls = (text) => text.replace(CONTROL, "").trim();
 
 function clear(element) {
   delete element.dataset.i18n;
   element.textContent = "";
 }
 
-function keptDraft() {
+function storedDraft() {
   try {
     return JSON.parse(sessionStorage.getItem(DRAFT));
   } catch {
-    return null; // storage is forbidden in some private windows; the page works without
+    return null; // some private windows forbid storage; the page works without it
   }
 }
 
-function keepDraft(draft) {
+function storeDraft(draft) {
   try {
     sessionStorage.setItem(DRAFT, JSON.stringify(draft));
   } catch {
-    // as above
+    // some private windows forbid storage
   }
 }

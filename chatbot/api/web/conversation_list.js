@@ -1,4 +1,4 @@
-// The customer's earlier conversations: a column on wide screens, a drawer on phones; open one, delete one, load more.
+// The list of the customer's conversations: a column on wide screens, a drawer on phones.
 
 import { byId, el, icon } from "./dom.js";
 import { say, sayMoment, t } from "./i18n.js";
@@ -16,23 +16,23 @@ export class ConversationList {
   #note = byId("history-note");
   #more = byId("history-more");
 
-  /** `actions` are `open(id)`, `startNew()`, `deleted(id)`, `failed(error)` where something could not be deleted. */
+  /** `actions` are `open(id)`, `startNew()`, `deleted(id)`, and `failed(error)` for a failed deletion. */
   constructor(api, actions) {
     this.#api = api;
     this.#actions = actions;
     byId("history-open").addEventListener("click", () => this.#openDrawer());
-    byId("new-chat").addEventListener("click", () => this.#leaveDrawer(() => actions.startNew()));
-    this.#more.addEventListener("click", () => this.#page(this.#cursor));
+    byId("new-chat").addEventListener("click", () => this.#closeDrawerAnd(() => actions.startNew()));
+    this.#more.addEventListener("click", () => this.#loadPage(this.#cursor));
     this.#drawer.querySelector("[data-close]").addEventListener("click", () => this.#drawer.close());
     this.#drawer.addEventListener("click", (event) => event.target === this.#drawer && this.#drawer.close());
-    WIDE.addEventListener("change", () => this.#settle());
-    this.#settle();
+    WIDE.addEventListener("change", () => this.#place());
+    this.#place();
   }
 
-  /** Load the newest page again and mark `current`. */
+  /** Load the newest page again, and mark the conversation `current`. */
   async refresh(current = this.#current) {
     this.#current = current;
-    await this.#page(null);
+    await this.#loadPage(null);
   }
 
   /** Mark the conversation that is shown. */
@@ -44,35 +44,35 @@ export class ConversationList {
     }
   }
 
-  async #page(cursor) {
+  async #loadPage(cursor) {
     let page;
     try {
       page = await this.#api.conversations(cursor);
     } catch {
-      this.#tell("history_failed"); // the conversation itself goes on without its list
+      this.#showNote("history_failed"); // the page works without the list
       return;
     }
     const rows = page.items.map((item) => this.#row(item));
     if (cursor) this.#list.append(...rows);
-    else this.#replace(rows);
+    else this.#replaceRows(rows);
     this.#cursor = page.next_cursor;
     this.#more.hidden = !page.next_cursor;
-    this.#tell(this.#list.children.length ? null : "history_empty");
+    this.#showNote(this.#list.children.length ? null : "history_empty");
     this.mark(this.#current);
     if (cursor) rows[0]?.querySelector("button").focus();
   }
 
-  /** Show `rows` in place of those that are there, with the focus where it was. */
-  #replace(rows) {
+  /** Replace all rows, and keep the focus on the same button of the same conversation. */
+  #replaceRows(rows) {
     const focused = this.#list.contains(document.activeElement) ? document.activeElement : null;
     const buttons = [...(focused?.parentElement.children ?? [])];
     this.#list.replaceChildren(...rows);
     if (!focused) return;
-    const same = this.#list.querySelector(`[data-conversation="${buttons[0].dataset.conversation}"]`);
-    same?.parentElement.children[buttons.indexOf(focused)].focus({ preventScroll: true });
+    const firstButton = this.#list.querySelector(`[data-conversation="${buttons[0].dataset.conversation}"]`);
+    firstButton?.parentElement.children[buttons.indexOf(focused)].focus({ preventScroll: true });
   }
 
-  #tell(key) {
+  #showNote(key) {
     this.#note.hidden = !key;
     if (key) say(this.#note, key);
   }
@@ -81,20 +81,21 @@ export class ConversationList {
     const name = title ? el("span", { class: "title" }, title) : say(el("span", { class: "title" }), "untitled");
     const open = el("button", { type: "button", class: "plain", "data-conversation": id }, name);
     open.append(sayMoment(el("span", { class: "muted" }), { moment: at }));
-    open.addEventListener("click", () => this.#leaveDrawer(() => this.#actions.open(id)));
-    const remove = el("button", { type: "button", class: "plain bin" }, icon(BIN));
-    say(remove, "delete", { title }, "i18nLabel");
-    remove.addEventListener("click", () => this.#remove(id, title || t("untitled")));
-    return el("li", {}, open, remove);
+    open.addEventListener("click", () => this.#closeDrawerAnd(() => this.#actions.open(id)));
+    const bin = el("button", { type: "button", class: "plain bin" }, icon(BIN));
+    say(bin, "delete", { title }, "i18nLabel");
+    bin.addEventListener("click", () => this.#delete(id, title || t("untitled")));
+    return el("li", {}, open, bin);
   }
 
-  async #remove(id, title) {
-    if (!(await confirmed(title))) return;
+  async #delete(id, title) {
+    if (!(await confirmDeletion(title))) return;
     try {
       await this.#api.deleteConversation(id);
     } catch (error) {
-      if (error.status !== 404) { // deleted elsewhere: gone is gone
-        this.#tell("delete_failed");
+      const isAlreadyDeleted = error.status === 404;
+      if (!isAlreadyDeleted) {
+        this.#showNote("delete_failed");
         this.#actions.failed(error);
         return;
       }
@@ -108,19 +109,19 @@ export class ConversationList {
     this.#drawer.showModal();
   }
 
-  #leaveDrawer(then) {
+  #closeDrawerAnd(action) {
     if (this.#drawer.open) this.#drawer.close();
-    then();
+    action();
   }
 
-  #settle() {
+  #place() {
     if (WIDE.matches && this.#drawer.open) this.#drawer.close();
     (WIDE.matches ? byId("history-side") : this.#drawer).append(byId("history"));
   }
 }
 
-/** Ask whether the conversation `title` shall be deleted; Escape means no. */
-function confirmed(title) {
+/** Ask whether to delete the conversation `title`; resolve to the answer, false after Escape. */
+function confirmDeletion(title) {
   const dialog = byId("confirm");
   say(byId("confirm-text"), "delete_text", { title });
   dialog.returnValue = "";

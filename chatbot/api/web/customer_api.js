@@ -1,4 +1,4 @@
-// The chat API as this page uses it: signs in, turns problem documents into errors, never retries by itself but a lost login.
+// A client of the chat API: signs in, and throws the problem documents of replies. It retries only an expired demo login.
 
 import { TokenNeeded, bodyOf, problemOf, send } from "./api.js";
 import { SILENCE_MS } from "./event_stream.js";
@@ -8,15 +8,15 @@ export class Api {
   #name;
   #demo;
 
-  /** `name` is the customer's of the demo bank; null where people sign in at an identity provider. */
+  /** `name` is the customer's name at the demo bank; null if customers sign in at an identity provider. */
   constructor(name) {
     this.#name = name;
     this.#demo = name !== null;
   }
 
   /**
-   * Return the name of who has signed in at the provider, and what tells this person from all others (null: nothing does);
-   * without a provider, sign in to the demo bank, where there is one, whose customers have no names.
+   * Return the `name` of the customer who has signed in at the provider, and `person`, which identifies the customer (null
+   * if unknown). Without a provider, sign in to the demo bank, whose customers have no names.
    */
   async signIn() {
     if (this.#name === null) {
@@ -25,7 +25,7 @@ export class Api {
       return { name, person };
     }
     const headers = { "content-type": "application/json" };
-    const response = await sendSoon("/demo/login", { method: "POST", headers, body: JSON.stringify({ name: this.#name }) });
+    const response = await sendWithDeadline("/demo/login", { method: "POST", headers, body: JSON.stringify({ name: this.#name }) });
     if (response.status === 404 || response.status === 405) {
       this.#demo = false;
       throw new TokenNeeded();
@@ -35,12 +35,12 @@ export class Api {
     return { name: null, person: this.#name };
   }
 
-  /** Whether this is a customer of the demo bank, who may choose how answers are made. */
+  /** Whether this is a customer of the demo bank, who may choose between quoted and written answers. */
   get demo() {
     return this.#demo;
   }
 
-  /** Use a token that the customer brought; it is kept in memory only. */
+  /** Use a token that the customer entered; it is stored in memory only. */
   useToken(token) {
     this.#token = token;
   }
@@ -78,16 +78,16 @@ export class Api {
     return this.#json(`/v1/conversations${query}`);
   }
 
-  /** Return a conversation with all its messages, page by page from the newest back. */
+  /** Return a conversation with all its messages; the pages are read from the newest to the oldest. */
   async conversation(id) {
     const path = `/v1/conversations/${encodeURIComponent(id)}`;
     const newest = await this.#json(path);
     const messages = newest.messages;
-    const known = new Set(messages.map((message) => message.id));
+    const ids = new Set(messages.map((message) => message.id));
     for (let cursor = newest.next_cursor; cursor; ) {
       const page = await this.#json(`${path}?cursor=${encodeURIComponent(cursor)}`);
-      const earlier = page.messages.filter((message) => !known.has(message.id)); // pages may overlap
-      earlier.forEach((message) => known.add(message.id));
+      const earlier = page.messages.filter((message) => !ids.has(message.id)); // pages may overlap
+      earlier.forEach((message) => ids.add(message.id));
       messages.unshift(...earlier);
       cursor = page.next_cursor;
     }
@@ -105,7 +105,7 @@ export class Api {
   async #request(path, options = {}) {
     let response = await this.#authorized(path, options);
     if (response.status === 401 && this.#demo) {
-      await this.signIn(); // the demo's tokens end after some hours; one new one is tried
+      await this.signIn(); // a token of the demo expires after some hours
       response = await this.#authorized(path, options);
     }
     if (response.status === 401) throw new TokenNeeded();
@@ -114,19 +114,19 @@ export class Api {
   }
 
   #authorized(path, options) {
-    const token = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
-    return sendSoon(path, { ...options, headers: { ...options.headers, ...token } });
+    const authorization = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
+    return sendWithDeadline(path, { ...options, headers: { ...options.headers, ...authorization } });
   }
 }
 
-/** Fetch, as long as something comes back within SILENCE_MS: the reply itself may take longer. */
-async function sendSoon(path, { signal, ...options }) {
-  const given = new AbortController();
-  const timer = setTimeout(() => given.abort(new DOMException(path, "TimeoutError")), SILENCE_MS);
-  if (signal?.aborted) given.abort(signal.reason);
-  signal?.addEventListener("abort", () => given.abort(signal.reason));
+/** Fetch; abort if the reply does not begin within SILENCE_MS (its body may take longer). */
+async function sendWithDeadline(path, { signal, ...options }) {
+  const request = new AbortController();
+  const timer = setTimeout(() => request.abort(new DOMException(path, "TimeoutError")), SILENCE_MS);
+  if (signal?.aborted) request.abort(signal.reason);
+  signal?.addEventListener("abort", () => request.abort(signal.reason));
   try {
-    return await send(path, { ...options, signal: given.signal });
+    return await send(path, { ...options, signal: request.signal });
   } finally {
     clearTimeout(timer);
   }

@@ -13,10 +13,10 @@ export class PassagePanel {
   #load;
   #title;
   #body;
-  #origin = null;
-  #latest = 0;
+  #origin = null; // the marker or source that opened the panel
+  #openings = 0; // the content of an earlier opening is dropped
 
-  /** `load(answerId, n)` brings the passage. */
+  /** `load(answerId, n)` resolves to the passage. */
   constructor(dialog, load) {
     this.#dialog = dialog;
     this.#load = load;
@@ -25,11 +25,11 @@ export class PassagePanel {
     dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // the backdrop of a sheet
     dialog.addEventListener("close", () => this.#closed());
-    document.addEventListener("keydown", (event) => this.#escape(event));
-    BESIDE.addEventListener("change", () => this.#show({ again: true }));
+    document.addEventListener("keydown", (event) => this.#closeOnEscape(event));
+    BESIDE.addEventListener("change", () => this.#reopen());
   }
 
-  /** Open the passage of `source`, with the `quotes` highlighted; closing gives the focus back to `marker`. */
+  /** Show the passage of `source` with highlighted `quotes`; closing returns the focus to `marker`. */
   async open({ answerId, source, quotes, marker }) {
     this.#origin?.removeAttribute("data-open");
     this.#origin = marker;
@@ -39,9 +39,11 @@ export class PassagePanel {
     this.#body.replaceChildren(say(el("p", { class: "muted" }), "passage_loading"));
     this.#show();
     this.#title.focus({ preventScroll: true });
-    const mine = ++this.#latest;
-    const content = await this.#content(answerId, source, quotes, () => this.open({ answerId, source, quotes, marker }));
-    if (mine !== this.#latest) return; // another one was opened meanwhile
+    this.#openings += 1;
+    const opening = this.#openings;
+    const retry = () => this.open({ answerId, source, quotes, marker });
+    const content = await this.#content(answerId, source, quotes, retry);
+    if (opening !== this.#openings) return;
     this.#body.replaceChildren(...content);
     this.#body.scrollTop = 0;
     this.#body.querySelector("mark")?.scrollIntoView({ block: "center" });
@@ -51,61 +53,69 @@ export class PassagePanel {
     if (this.#dialog.open) this.#dialog.close();
   }
 
-  async #content(answerId, source, quotes, again) {
+  async #content(answerId, source, quotes, retry) {
     try {
       const passage = await this.#load(answerId, source.n);
-      return [facts(passage), ...this.#text(passage.text, quotes)];
+      return [facts(passage), ...this.#highlighted(passage.text, quotes)];
     } catch (error) {
       if (error instanceof Problem && error.status === 404) {
-        return [facts(source), say(el("p", { class: "notice" }), "passage_withdrawn"), ...quotes.map(quoted)];
+        return [facts(source), say(el("p", { class: "notice" }), "passage_withdrawn"), ...quotes.map(quoteView)];
       }
-      const retry = say(el("button", { type: "button", class: "secondary", onclick: again }), "retry");
-      return [say(el("p", { role: "alert" }), "passage_failed"), retry];
+      const button = say(el("button", { type: "button", class: "secondary", onclick: retry }), "retry");
+      return [say(el("p", { role: "alert" }), "passage_failed"), button];
     }
   }
 
-  #text(text, quotes) {
-    const found = quotes.map((quote) => ({ quote, at: locate(text, quote) }));
-    const missing = [...new Set(found.filter(({ at }) => !at).map(({ quote }) => quote))];
-    const marks = found.map(({ at }) => at).filter(Boolean);
+  /** Return the text with the quotes highlighted, after the quotes that it does not contain. */
+  #highlighted(text, quotes) {
+    const places = quotes.map((quote) => locate(text, quote));
+    const missing = new Set(quotes.filter((_, n) => !places[n]));
+    const marks = places.filter(Boolean);
     const body = el("div", { class: "passage-text", lang: languageOf(text) }, ...renderPassage(text, marks));
     const hint = marks.length ? [say(el("p", { class: "muted" }), "passage_marked")] : [];
-    return [...missing.map(quoted), ...hint, body];
+    return [...[...missing].map(quoteView), ...hint, body];
   }
 
-  #show({ again = false } = {}) {
-    if (again && !this.#dialog.open) return;
+  /** Show an open panel as the width of the window requires. */
+  #reopen() {
+    if (this.#dialog.open) this.#show();
+  }
+
+  #show() {
     if (this.#dialog.open) {
-      if (this.#dialog.matches(":modal") !== BESIDE.matches) return;
+      const isBeside = !this.#dialog.matches(":modal");
+      if (isBeside === BESIDE.matches) return;
       const origin = this.#origin;
-      this.#origin = null; // reopened in the other way: the focus stays inside
+      this.#origin = null; // so that closing leaves the focus inside
       this.#dialog.close();
       this.#origin = origin;
     }
     if (BESIDE.matches) this.#dialog.show();
     else this.#dialog.showModal();
     document.body.classList.toggle("beside", BESIDE.matches);
-    this.#origin?.scrollIntoView({ block: "nearest" }); // the conversation has become narrower and longer
+    this.#origin?.scrollIntoView({ block: "nearest" }); // the conversation is narrower and longer now
   }
 
   #closed() {
-    if (this.#dialog.open) return; // reopened in the other way
+    if (this.#dialog.open) return; // `#show` has opened it again
     document.body.classList.remove("beside");
     const origin = this.#origin;
     this.#origin = null;
-    this.#latest += 1;
+    this.#openings += 1;
     if (!origin) return;
     origin.removeAttribute("data-open");
-    const same = origin.isConnected ? origin : document.querySelector(`[data-cite="${origin.dataset.cite}"]`);
-    (same ?? document.getElementById("question")).focus();
+    // A repaint of the answer replaces its markers.
+    const marker = origin.isConnected ? origin : document.querySelector(`[data-cite="${origin.dataset.cite}"]`);
+    (marker ?? document.getElementById("question")).focus();
   }
 
-  #escape(event) {
+  #closeOnEscape(event) {
     if (event.key !== "Escape" || event.isComposing || !this.#dialog.open || document.querySelector("dialog:modal")) return;
     this.#dialog.close();
   }
 }
 
+/** Return the list of the passage's section, page, date, version and link. */
 function facts(passage) {
   const list = el("dl");
   const add = (key, value) => list.append(el("div", {}, say(el("dt"), key), value));
@@ -120,6 +130,6 @@ function facts(passage) {
 
 const publicPage = (link) => say(el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }), "passage_link_open");
 
-function quoted(quote) {
+function quoteView(quote) {
   return el("figure", {}, say(el("figcaption", { class: "muted" }), "passage_quote"), el("blockquote", { lang: languageOf(quote) }, quote));
 }

@@ -1,60 +1,63 @@
 // Keeps the newest question at the top of the log, with its answer below it, until the customer scrolls.
 
-const GAP = 16;
-const NEAR = 48;
-const ROUNDED = 2; // offsets are whole pixels, places are not
+// All in pixels.
+const GAP = 16; // above the question
+const NEAR = 48; // the button is hidden up to this distance from the question
+const ROUNDING = 2; // scroll offsets may be fractions
 
 export class LogScroll {
   #log;
   #messages;
   #button;
-  #isKept = false;
+  #followsQuestion = false;
 
-  /** `button` leads to the newest question; it shows while the customer reads further up. */
+  /** `button` scrolls to the newest question; it is visible while the customer reads further up. */
   constructor(log, messages, button) {
     this.#log = log;
     this.#messages = messages;
     this.#button = button;
-    log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    const resized = new ResizeObserver(() => this.#resized());
-    for (const element of [log, messages]) resized.observe(element);
+    log.addEventListener("scroll", () => this.#handleScroll(), { passive: true });
+    const observer = new ResizeObserver(() => this.#layOut());
+    for (const element of [log, messages]) observer.observe(element);
     button.addEventListener("click", () => {
       this.toQuestion();
       log.focus({ preventScroll: true });
     });
   }
 
-  /** Bring the newest question to the top. */
+  /** Scroll the newest question to the top. */
   toQuestion() {
-    this.#isKept = true;
-    this.#resized();
+    this.#followsQuestion = true;
+    this.#layOut();
   }
 
   toStart() {
-    this.#isKept = false;
-    this.#resized();
+    this.#followsQuestion = false;
+    this.#layOut();
     this.#log.scrollTop = 0;
   }
 
-  #resized() {
-    const top = this.#top();
-    const room = top + this.#log.clientHeight - this.#messages.offsetTop - this.#messages.offsetHeight;
-    this.#messages.parentElement.style.paddingBottom = top > 0 && room > 0 ? `${room + ROUNDED}px` : "";
-    if (this.#isKept) this.#log.scrollTop = top;
-    this.#offer();
+  /** Add so much space below the messages that the newest question can be at the top, and scroll to it. */
+  #layOut() {
+    const top = this.#questionTop();
+    const missingHeight = top + this.#log.clientHeight - this.#messages.offsetTop - this.#messages.offsetHeight;
+    const needsSpace = top > 0 && missingHeight > 0;
+    this.#messages.parentElement.style.paddingBottom = needsSpace ? `${missingHeight + ROUNDING}px` : "";
+    if (this.#followsQuestion) this.#log.scrollTop = top;
+    this.#updateButton();
   }
 
-  #scrolled() {
-    if (Math.abs(this.#log.scrollTop - this.#top()) > ROUNDED) this.#isKept = false;
-    this.#offer();
+  #handleScroll() {
+    if (Math.abs(this.#log.scrollTop - this.#questionTop()) > ROUNDING) this.#followsQuestion = false;
+    this.#updateButton();
   }
 
-  #offer() {
-    this.#button.hidden = this.#top() - this.#log.scrollTop < NEAR;
+  #updateButton() {
+    this.#button.hidden = this.#questionTop() - this.#log.scrollTop < NEAR;
   }
 
-  /** Return where the log stands with the newest question at its top; of a long one only the end is kept in view. */
-  #top() {
+  /** Return the scroll offset with the newest question at the top; of a long question, only the end is visible. */
+  #questionTop() {
     const question = [...this.#messages.children].findLast((message) => message.matches(".asked"));
     if (!question) return 0;
     const { offsetTop, offsetHeight } = question;

@@ -1,5 +1,4 @@
-// Every sentence that the page says, in both languages. `{name}` is filled in by i18n.js, `{bank}` and `{phone}` from
-// what is the bank's own.
+// All texts of the page in both languages. i18n.js fills in `{name}`, and `{bank}` and `{phone}` from the bank's file.
 
 import { BANK } from "./bank.js";
 
